@@ -1,0 +1,9 @@
+"""The notes app."""
+
+from django.apps import AppConfig
+
+
+class NotesConfig(AppConfig):
+    """Somewhere for ``/room/<name>/`` to write to."""
+
+    name = "notes"
