@@ -1,0 +1,192 @@
+//! Frames: the heads of those we send, the headers of those we get (RFC 6455 section 5.2).
+
+use std::{io::Cursor, ops::Deref};
+
+use bytes::Bytes;
+use tungstenite::{
+    Error,
+    error::ProtocolError,
+    protocol::frame::{
+        FrameHeader,
+        coding::{Control, Data, OpCode},
+    },
+};
+
+use super::{error::Violation, message::Kind};
+
+/// The largest payload of a control frame (RFC 6455 section 5.5).
+pub const MAX_CONTROL_PAYLOAD_BYTES: usize = 125;
+
+/// What a frame carries. The reserved opcodes have no place here: they end at the parser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opcode {
+    /// A further fragment of the message that is under way.
+    Continuation = 0x0,
+    /// UTF-8 text, or its first fragment.
+    Text = 0x1,
+    /// Bytes, or their first fragment.
+    Binary = 0x2,
+    /// The beginning, or the answer, of the close handshake.
+    Close = 0x8,
+    /// Asks for a pong with the same payload.
+    Ping = 0x9,
+    /// The answer to a ping, or a sign of life.
+    Pong = 0xA,
+}
+
+impl Opcode {
+    /// Whether this is a close, ping or pong, which may stand between the fragments of a message.
+    pub fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+impl From<Kind> for Opcode {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Text => Self::Text,
+            Kind::Binary => Self::Binary,
+        }
+    }
+}
+
+/// The head of an outgoing frame, to be written right before its payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    bytes: [u8; 10],
+    len: usize,
+}
+
+impl Deref for Head {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // `len` is 2, 4 or 10, so this never falls back.
+        self.bytes.get(..self.len).unwrap_or(&self.bytes)
+    }
+}
+
+/// The head of an unfragmented, unmasked frame, as a server sends it.
+///
+/// Control frames must keep to [`MAX_CONTROL_PAYLOAD_BYTES`]; this is the caller's business.
+// Not `FrameHeader::format`: it writes through `io::Write` and returns errors that cannot occur
+// here, and that we could only ignore.
+pub fn head(opcode: Opcode, payload_len: usize) -> Head {
+    debug_assert!(!opcode.is_control() || payload_len <= MAX_CONTROL_PAYLOAD_BYTES);
+    // The shortest form of the length is the only one allowed.
+    let mut bytes = [0; 10];
+    let length = (payload_len as u64).to_be_bytes();
+    bytes[0] = 0x80 | opcode as u8;
+    let len = match payload_len {
+        0..=125 => {
+            bytes[1] = length[7];
+            2
+        }
+        126..=0xFFFF => {
+            bytes[1] = 126;
+            bytes[2..4].copy_from_slice(&length[6..]);
+            4
+        }
+        _ => {
+            bytes[1] = 127;
+            bytes[2..].copy_from_slice(&length);
+            10
+        }
+    };
+    Head { bytes, len }
+}
+
+/// A whole unfragmented, unmasked frame in one buffer, the payload copied once.
+///
+/// See [`head`] for the limit on control frames.
+pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
+    let head = head(opcode, payload.len());
+    // Of exact size, so that `Bytes` takes the buffer over as it is.
+    let mut frame = Vec::with_capacity(head.len() + payload.len());
+    frame.extend_from_slice(&head);
+    frame.extend_from_slice(payload);
+    Bytes::from(frame)
+}
+
+/// The longest header of an incoming frame: two bytes, a 64-bit length, the masking key.
+pub(super) const MAX_HEADER_BYTES: usize = 14;
+
+/// The header of an incoming frame that breaks no rule a header can break by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) opcode: Opcode,
+    pub(super) is_final: bool,
+    pub(super) key: [u8; 4],
+    pub(super) payload_len: u64,
+}
+
+/// Reads the header at the front of `bytes`; also gives its own size in bytes.
+///
+/// `allowed_rsv` holds the reserved bits that an extension has given a meaning, in the places
+/// where the first byte has them (RSV1 is 0x40). `None` means that the header is incomplete.
+pub(super) fn parse(bytes: &[u8], allowed_rsv: u8) -> Result<Option<(Header, usize)>, Violation> {
+    let mut cursor = Cursor::new(bytes);
+    let (parsed, payload_len) = match FrameHeader::parse(&mut cursor) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => return Ok(None),
+        Err(Error::Protocol(ProtocolError::InvalidOpcode(opcode))) => {
+            return Err(reserved_opcode(opcode));
+        }
+        // Reading from memory fails in no other way; should it learn to, it is not the peer's luck.
+        Err(_) => return Err(Violation::protocol("malformed frame header")),
+    };
+
+    let rsv =
+        (u8::from(parsed.rsv1) << 6) | (u8::from(parsed.rsv2) << 5) | (u8::from(parsed.rsv3) << 4);
+    if rsv & !allowed_rsv != 0 {
+        return Err(Violation::protocol("reserved bit set without an extension"));
+    }
+    let opcode = match parsed.opcode {
+        OpCode::Data(Data::Continue) => Opcode::Continuation,
+        OpCode::Data(Data::Text) => Opcode::Text,
+        OpCode::Data(Data::Binary) => Opcode::Binary,
+        OpCode::Control(Control::Close) => Opcode::Close,
+        OpCode::Control(Control::Ping) => Opcode::Ping,
+        OpCode::Control(Control::Pong) => Opcode::Pong,
+        OpCode::Data(Data::Reserved(opcode)) | OpCode::Control(Control::Reserved(opcode)) => {
+            return Err(reserved_opcode(opcode));
+        }
+    };
+    let Some(key) = parsed.mask else {
+        return Err(Violation::protocol("frame is not masked"));
+    };
+    if payload_len >> 63 != 0 {
+        return Err(Violation::protocol(
+            "payload length has its highest bit set",
+        ));
+    }
+    // tungstenite takes any form of the length, but knows the size of the shortest one.
+    let header_len = parsed.len(payload_len);
+    if cursor.position() != header_len as u64 {
+        return Err(Violation::protocol(
+            "payload length is not in its shortest form",
+        ));
+    }
+    if opcode.is_control() {
+        if !parsed.is_final {
+            return Err(Violation::protocol("control frame is fragmented"));
+        }
+        if payload_len > MAX_CONTROL_PAYLOAD_BYTES as u64 {
+            return Err(Violation::protocol(format!(
+                "control frame has {payload_len} bytes, more than {MAX_CONTROL_PAYLOAD_BYTES}"
+            )));
+        }
+    }
+    let header = Header {
+        opcode,
+        is_final: parsed.is_final,
+        key,
+        payload_len,
+    };
+    Ok(Some((header, header_len)))
+}
+
+fn reserved_opcode(opcode: u8) -> Violation {
+    Violation::protocol(format!("opcode {opcode} is reserved"))
+}

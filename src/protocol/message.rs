@@ -1,0 +1,489 @@
+//! Messages out of frames, from bytes as they arrive.
+#![expect(
+    clippy::mut_mut,
+    reason = "the input is a view that shrinks, of bytes that are unmasked in place"
+)]
+
+use std::mem;
+
+use bytes::Bytes;
+
+use super::{
+    close::CloseFrame,
+    error::Violation,
+    frame::{self, Header, MAX_HEADER_BYTES, Opcode},
+    limits::Limits,
+    mask,
+};
+
+/// The two kinds of message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8, checked.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// A whole message, put together from its fragments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Text or binary.
+    pub kind: Kind,
+    /// Valid UTF-8 when `kind` is text.
+    pub payload: Bytes,
+}
+
+/// What the peer has sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message is complete.
+    Message(Message),
+    /// Wants a pong with this payload (at most 125 bytes).
+    Ping(Bytes),
+    /// Answers a ping, or comes unasked.
+    Pong(Bytes),
+    /// The last event: the peer sends nothing behind it.
+    Close(CloseFrame),
+}
+
+/// The receiving half of one connection, between reads.
+///
+/// Owns heap only while a message, or a control frame that a read cut in two, is incomplete.
+#[derive(Debug)]
+pub struct Receiver {
+    limits: Limits,
+    /// The reserved bits that extensions gave a meaning, today none. permessage-deflate will allow
+    /// RSV1 here, and then only on the first frame of a message.
+    allowed_rsv: u8,
+    /// A close frame or a violation was met; nothing behind it counts.
+    is_over: bool,
+    /// The start of a header that a read cut in two.
+    header: [u8; MAX_HEADER_BYTES],
+    header_len: u8,
+    /// The frame whose payload is arriving.
+    frame: Option<Frame>,
+    message: Assembly,
+    /// The start of a control payload that a read cut in two. Apart from the message, which it may
+    /// interrupt.
+    control: Vec<u8>,
+}
+
+impl Receiver {
+    /// A receiver for a connection whose handshake is done.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            allowed_rsv: 0,
+            is_over: false,
+            header: [0; MAX_HEADER_BYTES],
+            header_len: 0,
+            frame: None,
+            message: Assembly::default(),
+            control: Vec::new(),
+        }
+    }
+
+    /// Takes bytes from the front of `input` until an event is complete or the input is used up.
+    ///
+    /// `input` shrinks to what is left. `None` means that it is empty and more is needed. The bytes
+    /// taken are unmasked where they lie, so the buffer's contents are of no further use. How the
+    /// bytes are cut into calls makes no difference to the events.
+    ///
+    /// # Errors
+    /// The rule that the peer broke. From then on, as after [`Event::Close`], all input is
+    /// swallowed and gives `None`.
+    pub fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
+        if self.is_over {
+            *input = &mut [];
+            return Ok(None);
+        }
+        let outcome = self.advance(input);
+        if matches!(outcome, Err(_) | Ok(Some(Event::Close(_)))) {
+            *self = Self {
+                is_over: true,
+                ..Self::new(self.limits)
+            };
+        }
+        outcome
+    }
+
+    /// Bytes of heap held for what is incomplete.
+    pub fn held_bytes(&self) -> usize {
+        self.message.buffer.capacity() + self.control.capacity()
+    }
+
+    fn advance(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
+        loop {
+            let mut frame = match self.frame.take() {
+                Some(frame) => frame,
+                None => match self.take_header(input)? {
+                    Some(header) => {
+                        if !header.opcode.is_control() {
+                            self.message.admit(header, self.limits)?;
+                        }
+                        Frame::new(header)
+                    }
+                    None => return Ok(None),
+                },
+            };
+            let piece = take_front(input, frame.remaining);
+            mask::unmask(piece, frame.key, frame.phase.into());
+            frame.pass(piece.len());
+            if frame.remaining > 0 {
+                self.frame = Some(frame);
+            }
+            let event = if frame.opcode.is_control() {
+                self.on_control(frame, piece)?
+            } else {
+                self.on_data(frame, piece)?
+            };
+            if event.is_some() || self.frame.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next header; `None` when the input ends first, its bytes then being kept.
+    fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
+        if self.header_len == 0 {
+            if let Some((header, size)) = frame::parse(input, self.allowed_rsv)? {
+                take_front(input, size as u64);
+                return Ok(Some(header));
+            }
+        }
+        // Byte after byte until the header is whole, so that nothing of the payload is taken.
+        loop {
+            let Some((free, byte)) = self
+                .header
+                .get_mut(usize::from(self.header_len))
+                .zip(take_front(input, 1).first())
+            else {
+                return Ok(None);
+            };
+            *free = *byte;
+            self.header_len += 1;
+            let so_far = &self.header[..usize::from(self.header_len)];
+            if let Some((header, _)) = frame::parse(so_far, self.allowed_rsv)? {
+                self.header_len = 0;
+                return Ok(Some(header));
+            }
+        }
+    }
+
+    fn on_data(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Event>, Violation> {
+        let Some(kind) = self.message.kind else {
+            return Ok(None); // Not reached: the header was admitted.
+        };
+        let is_end = frame.is_final && frame.remaining == 0;
+        let payload = if is_end && self.message.buffer.is_empty() {
+            // The usual case: all of it lies in the input, and is copied once.
+            if kind == Kind::Text {
+                check_text(piece, 0, true)?;
+            }
+            self.message = Assembly::default();
+            Bytes::copy_from_slice(piece)
+        } else {
+            self.message.append(piece, frame);
+            if kind == Kind::Text {
+                self.message.check(is_end)?;
+            }
+            if !is_end {
+                return Ok(None);
+            }
+            mem::take(&mut self.message).into_payload()
+        };
+        Ok(Some(Event::Message(Message { kind, payload })))
+    }
+
+    fn on_control(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Event>, Violation> {
+        if frame.remaining > 0 {
+            self.control.extend_from_slice(piece);
+            return Ok(None);
+        }
+        let payload = if self.control.is_empty() {
+            Bytes::copy_from_slice(piece)
+        } else {
+            self.control.extend_from_slice(piece);
+            Bytes::from(mem::take(&mut self.control))
+        };
+        Ok(match frame.opcode {
+            Opcode::Ping => Some(Event::Ping(payload)),
+            Opcode::Pong => Some(Event::Pong(payload)),
+            Opcode::Close => Some(Event::Close(CloseFrame::parse(&payload)?)),
+            Opcode::Continuation | Opcode::Text | Opcode::Binary => None,
+        })
+    }
+}
+
+/// A frame whose header is known and whose payload is arriving.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    opcode: Opcode,
+    is_final: bool,
+    key: [u8; 4],
+    /// Where in the key the next byte is, 0 to 3.
+    phase: u8,
+    /// Payload bytes still to come.
+    remaining: u64,
+}
+
+impl Frame {
+    fn new(header: Header) -> Self {
+        Self {
+            opcode: header.opcode,
+            is_final: header.is_final,
+            key: header.key,
+            phase: 0,
+            remaining: header.payload_len,
+        }
+    }
+
+    /// Moves on by `len` bytes of payload.
+    fn pass(&mut self, len: usize) {
+        let len = len as u64;
+        // The low byte is enough: 256 is a multiple of the key's length.
+        let [.., low] = len.to_be_bytes();
+        self.phase = self.phase.wrapping_add(low) % 4;
+        self.remaining = self.remaining.saturating_sub(len);
+    }
+}
+
+/// A message that is not complete yet.
+#[derive(Debug, Default)]
+struct Assembly {
+    /// Known from the first fragment on; `None` between messages.
+    kind: Option<Kind>,
+    /// Data frames begun so far.
+    fragments: u32,
+    /// The payload that has arrived.
+    buffer: Vec<u8>,
+    /// How many bytes of `buffer` are checked text. At most three bytes behind them belong to a
+    /// character that is still arriving.
+    checked: usize,
+}
+
+impl Assembly {
+    /// Below this a buffer of twice the size is not worth a copy.
+    const SLACK_BYTES: usize = 1024;
+
+    /// Judges the header of a data frame by what came before it and by the limits.
+    fn admit(&mut self, header: Header, limits: Limits) -> Result<(), Violation> {
+        match (header.opcode, self.kind) {
+            (Opcode::Continuation, None) => {
+                return Err(Violation::protocol("continuation without a message"));
+            }
+            (Opcode::Text, None) => self.kind = Some(Kind::Text),
+            (Opcode::Binary, None) => self.kind = Some(Kind::Binary),
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(Violation::protocol(
+                    "new message inside a fragmented message",
+                ));
+            }
+            // A continuation is what was due; control frames do not come here.
+            _ => {}
+        }
+        let room = limits.max_message_bytes.saturating_sub(self.buffer.len());
+        if header.payload_len > room as u64 {
+            return Err(Violation::too_big(format!(
+                "message has more than {} bytes",
+                limits.max_message_bytes
+            )));
+        }
+        self.fragments = self.fragments.saturating_add(1);
+        let max_fragments = limits.max_fragments.max(1);
+        if self.fragments > max_fragments {
+            return Err(Violation::too_big(format!(
+                "message has more than {max_fragments} fragments"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Adds a piece of `frame`.
+    ///
+    /// The buffer at most doubles, so it stays in proportion to what the peer really sent. Where
+    /// the end of the message is in sight it does not grow beyond that.
+    fn append(&mut self, piece: &[u8], frame: Frame) {
+        let len = self.buffer.len();
+        if self.buffer.capacity() - len < piece.len() {
+            let mut extra = len.max(piece.len());
+            if frame.is_final {
+                let missing = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+                extra = extra.min(piece.len().saturating_add(missing));
+            }
+            self.buffer.reserve_exact(extra);
+        }
+        self.buffer.extend_from_slice(piece);
+    }
+
+    fn check(&mut self, is_end: bool) -> Result<(), Violation> {
+        let unchecked = self.buffer.get(self.checked..).unwrap_or_default();
+        self.checked += check_text(unchecked, self.checked, is_end)?;
+        Ok(())
+    }
+
+    fn into_payload(self) -> Bytes {
+        let mut buffer = self.buffer;
+        if buffer.capacity() - buffer.len() > Self::SLACK_BYTES.max(buffer.len() / 4) {
+            buffer.shrink_to_fit();
+        }
+        Bytes::from(buffer)
+    }
+}
+
+/// How much of `text` is valid UTF-8: all of it, save for a character that the end cuts in two
+/// (and none of that when this `is_end` of the message). `offset` is where in the message it lies.
+fn check_text(text: &[u8], offset: usize, is_end: bool) -> Result<usize, Violation> {
+    match simdutf8::compat::from_utf8(text) {
+        Ok(_) => Ok(text.len()),
+        Err(error) if error.error_len().is_none() && !is_end => Ok(error.valid_up_to()),
+        Err(error) => Err(Violation::invalid_data(format!(
+            "text message is not UTF-8 at byte {}",
+            offset.saturating_add(error.valid_up_to())
+        ))),
+    }
+}
+
+/// Cuts up to `len` bytes from the front of `input`.
+fn take_front<'a>(input: &mut &'a mut [u8], len: u64) -> &'a mut [u8] {
+    let len = usize::try_from(len).map_or(input.len(), |len| len.min(input.len()));
+    let (front, rest) = mem::take(input).split_at_mut(len);
+    *input = rest;
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::close;
+
+    const FIN: u8 = 0x80;
+    const TEXT: u8 = 0x1;
+    const BINARY: u8 = 0x2;
+    const CLOSE: u8 = 0x8;
+    const PING: u8 = 0x9;
+    const PONG: u8 = 0xA;
+
+    /// A masked frame; `first` is its first byte as it stands.
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = frame::head(Opcode::Binary, payload.len()).to_vec();
+        bytes[0] = first;
+        bytes[1] |= 0x80;
+        let key = [0x9d, 0x02, 0xf1, 0x6c];
+        bytes.extend_from_slice(&key);
+        let start = bytes.len();
+        bytes.extend_from_slice(payload);
+        mask::unmask(&mut bytes[start..], key, 0);
+        bytes
+    }
+
+    /// What comes out of `bytes` when each read brings up to `step` of them.
+    fn receive(
+        receiver: &mut Receiver,
+        bytes: &[u8],
+        step: usize,
+    ) -> (Vec<Event>, Option<Violation>) {
+        let mut bytes = bytes.to_vec();
+        let mut events = Vec::new();
+        for read in bytes.chunks_mut(step) {
+            let mut input = read;
+            loop {
+                match receiver.next(&mut input) {
+                    Ok(Some(event)) => events.push(event),
+                    Ok(None) => break,
+                    Err(violation) => return (events, Some(violation)),
+                }
+            }
+            assert!(input.is_empty());
+        }
+        (events, None)
+    }
+
+    /// The outcome for a new receiver, which must not depend on the reads.
+    fn outcome(limits: Limits, bytes: &[u8]) -> (Vec<Event>, Option<Violation>) {
+        let whole = receive(&mut Receiver::new(limits), bytes, bytes.len().max(1));
+        for step in [1, 2, 3, 5, 7, 13] {
+            let cut = receive(&mut Receiver::new(limits), bytes, step);
+            assert_eq!(cut, whole, "reads of {step}");
+        }
+        whole
+    }
+
+    fn message(kind: Kind, payload: &[u8]) -> Event {
+        Event::Message(Message {
+            kind,
+            payload: Bytes::copy_from_slice(payload),
+        })
+    }
+
+    fn events(bytes: &[u8]) -> Vec<Event> {
+        let (events, violation) = outcome(Limits::default(), bytes);
+        assert_eq!(violation, None);
+        events
+    }
+
+    fn violation(bytes: &[u8]) -> (u16, String) {
+        let (events, violation) = outcome(Limits::default(), bytes);
+        assert_eq!(events, []);
+        let violation = violation.expect("a violation");
+        assert!(violation.reason.len() <= close::MAX_REASON_BYTES);
+        (violation.code, violation.reason.into_owned())
+    }
+
+    #[test]
+    fn messages_in_one_frame_come_out_whole() {
+        for len in [0, 1, 125, 126, 127, 1000, 65_535, 65_536, 70_000] {
+            let payload = vec![b'a'; len];
+            let bytes = [
+                client_frame(FIN | TEXT, &payload),
+                client_frame(FIN | BINARY, &payload),
+            ]
+            .concat();
+            let expected = [
+                message(Kind::Text, &payload),
+                message(Kind::Binary, &payload),
+            ];
+            assert_eq!(events(&bytes), expected, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn control_frames_stand_between_fragments() {
+        let bytes = [
+            client_frame(TEXT, "grü".as_bytes()),
+            client_frame(FIN | PING, b"there?"),
+            client_frame(0, b""),
+            client_frame(FIN | PONG, b""),
+            client_frame(FIN, b"n"),
+            client_frame(FIN | CLOSE, &[0x03, 0xe8]),
+        ]
+        .concat();
+        let expected = [
+            Event::Ping(Bytes::from_static(b"there?")),
+            Event::Pong(Bytes::new()),
+            message(Kind::Text, "grün".as_bytes()),
+            Event::Close(CloseFrame::new(Some(1000), "").unwrap()),
+        ];
+        assert_eq!(events(&bytes), expected);
+    }
+
+    #[test]
+    fn a_receiver_is_small_and_idle_without_heap() {
+        assert!(size_of::<Receiver>() < 128, "{}", size_of::<Receiver>());
+        let mut receiver = Receiver::new(Limits::default());
+        let bytes = client_frame(FIN | BINARY, &vec![7; 100_000]);
+        let (events, violation) = receive(&mut receiver, &bytes, 1000);
+        assert_eq!((events.len(), violation), (1, None));
+        assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn text_fails_at_the_wrong_byte() {
+        let bytes = client_frame(TEXT, b"Hello \xf0\x90\x80\xff and more");
+        assert_eq!(
+            violation(&bytes),
+            (1007, "text message is not UTF-8 at byte 6".into())
+        );
+    }
+}

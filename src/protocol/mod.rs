@@ -1,0 +1,40 @@
+//! The rules of RFC 6455, seen from the server's side, with no I/O, clock, thread or allocation
+//! that a peer could order from afar.
+//!
+//! # Theory of operation
+//!
+//! A connection begins with a request, which [`handshake::judge`] accepts or refuses; the caller
+//! picks a [`subprotocol`] and writes [`handshake::response_head`]. From then on bytes go in at one
+//! end and events come out at the other:
+//!
+//! ```text
+//!  bytes as they arrive ──► Receiver::next ──► Message | Ping | Pong | Close      (or a Violation)
+//!                             │ frame   header and the rules one header can break
+//!                             │ mask    in place, in the caller's read buffer
+//!                             │ message fragments, UTF-8, limits
+//!                             └ close   what a close frame may say
+//!  bytes to be written  ◄── frame::encode, frame::head, CloseFrame::encode
+//! ```
+//!
+//! * The outcome depends on the bytes alone, never on how the reads cut them: every rule is judged
+//!   at the byte that breaks it, and nothing that a reason says depends on the reads.
+//! * [`message::Receiver`] keeps between reads what it must and no more: the inline bytes of an
+//!   unfinished header, and the part of an unfinished message that really arrived. Idle, it owns no
+//!   heap. A length field only says how much may come; it reserves nothing.
+//! * The room answers nothing by itself. Whoever drives it replies to pings, echoes the close and
+//!   turns a [`error::Violation`] into the close frame that ends the connection.
+//! * The end is absorbing: behind a close frame or a violation all input is swallowed.
+//! * Extensions: [`message::Receiver`] knows which reserved bits were negotiated (today none).
+//!   permessage-deflate enters there, between unmasking and the UTF-8 check.
+//!
+//! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
+//! lengths, masks and fragmentation the way we need, so these rules are ours.
+
+pub mod close;
+pub mod error;
+pub mod frame;
+pub mod handshake;
+pub mod limits;
+pub mod mask;
+pub mod message;
+pub mod subprotocol;
