@@ -1,0 +1,264 @@
+//! One connection as its users see it: take, send, close, and how it ended.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    error::Error,
+    inbox::{Inbox, Taken},
+    outbox::{Outbox, Sent},
+    runtime,
+    socket::Socket,
+    waiter::Watch,
+};
+use crate::protocol::{
+    close::{self, CloseFrame},
+    frame::Opcode,
+    limits::Limits,
+    message::Kind,
+};
+
+/// What one connection may take and how patient it is. Times of `None` mean for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Limits on what the peer sends.
+    pub limits: Limits,
+    /// Time between two pings.
+    pub ping_interval: Option<Duration>,
+    /// Silence after a ping that means that the peer is gone.
+    pub ping_timeout: Option<Duration>,
+    /// Bytes that may wait for a slow peer.
+    pub send_buffer_bytes: usize,
+    /// How long bytes may wait without any progress once the connection is to close.
+    pub send_timeout: Option<Duration>,
+    /// How long the peer has to answer a close frame, and then to hang up.
+    pub close_timeout: Duration,
+}
+
+/// Who began to end a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initiator {
+    /// We did: the view, a limit, the end of the process.
+    Local,
+    /// The peer did, with a close frame.
+    Peer,
+    /// Nobody said goodbye: the peer vanished.
+    Lost,
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The close code (RFC 6455 section 7.4); 1005 for a close frame without one, 1006 for none.
+    pub code: u16,
+    /// The reason beside it, often empty.
+    pub reason: String,
+    /// Who began.
+    pub by: Initiator,
+}
+
+/// One WebSocket. Every method may be called from any thread, at any time.
+#[derive(Debug)]
+pub struct Connection {
+    id: u64,
+    generation: u64,
+    pub(super) inbox: Inbox,
+    pub(super) outbox: Outbox,
+    life: Mutex<Life>,
+    /// Calls the driver when something changed that it has to act on.
+    pub(super) wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    end: Option<End>,
+    ended_at: Option<Instant>,
+    /// The close frames of both sides are exchanged, or can no longer be.
+    handshake_done: bool,
+}
+
+impl Connection {
+    pub(super) fn new(id: u64, socket: Arc<Socket>, settings: &Settings) -> Self {
+        Self {
+            id,
+            generation: runtime::generation(),
+            inbox: Inbox::default(),
+            outbox: Outbox::new(socket, settings.send_buffer_bytes),
+            life: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A number that no other connection of this process has.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// A forked child holds copies of its parent's connections and must not touch them.
+    fn is_foreign(&self) -> bool {
+        self.generation != runtime::generation()
+    }
+
+    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
+    pub fn take(&self, deadline: Option<Instant>) -> Taken {
+        if self.is_foreign() {
+            return Taken::End;
+        }
+        let (taken, made_room) = self.inbox.take(deadline);
+        if made_room {
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// How many whole messages wait, and whether the end has come behind them.
+    pub fn waiting(&self) -> (usize, bool) {
+        if self.is_foreign() {
+            return (0, true);
+        }
+        self.inbox.len()
+    }
+
+    /// Tells `watch` as soon as there is a message or the end.
+    pub fn watch_inbox(&self, watch: Watch) {
+        if !self.is_foreign() {
+            self.inbox.watch(watch);
+        }
+    }
+
+    /// Tells `watch` as soon as there is more room in the outbox or none is needed any more.
+    pub fn watch_outbox(&self, watch: Watch) {
+        if !self.is_foreign() {
+            self.outbox.watch(watch);
+        }
+    }
+
+    /// Hands a message over; false when the connection is closed.
+    ///
+    /// True means written or queued, not received. Messages of one caller keep their order. While
+    /// the outbox is full the caller sleeps for up to `patience`; a caller without patience never
+    /// sleeps: the peer that cannot keep up is closed with 1013 instead.
+    ///
+    /// # Errors
+    /// [`Error::SendTimeout`] when no room was made in time; nothing was queued.
+    pub fn send(
+        &self,
+        kind: Kind,
+        payload: &[u8],
+        patience: Option<Duration>,
+    ) -> Result<bool, Error> {
+        if self.is_foreign() {
+            return Ok(false);
+        }
+        let opcode = match kind {
+            Kind::Text => Opcode::Text,
+            Kind::Binary => Opcode::Binary,
+        };
+        match self.outbox.send(opcode, payload, patience)? {
+            Sent::Written => Ok(true),
+            Sent::Queued => {
+                self.wake.notify_one();
+                Ok(true)
+            }
+            Sent::Full => {
+                if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
+                    self.close(&frame);
+                }
+                Ok(false)
+            }
+            Sent::Closed => {
+                self.wake.notify_one();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Hands a message over only if there is room now; `None` when there is not.
+    pub fn try_send(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
+        match self.send(kind, payload, Some(Duration::ZERO)) {
+            Ok(handed_over) => Some(handed_over),
+            Err(_) => None,
+        }
+    }
+
+    /// Begins to close: `frame` goes out behind everything that was sent before, and nothing more
+    /// comes in. False when the connection was closing already. Never sleeps.
+    pub fn close(&self, frame: &CloseFrame) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let began = self.begin_end(End {
+            code: frame.code.unwrap_or(close::NO_STATUS),
+            reason: frame.reason.clone(),
+            by: Initiator::Local,
+        });
+        if began {
+            self.outbox.seal(frame.encode());
+        }
+        // Also when it is not the first word: what a lost peer left unread concerns nobody now.
+        self.inbox.end();
+        self.wake.notify_one();
+        began
+    }
+
+    /// Notes how the connection ends, unless it does already. A loss that turns out to have been
+    /// announced by a close frame takes that frame's word for it.
+    pub(super) fn begin_end(&self, end: End) -> bool {
+        let mut life = self.life.lock();
+        let first = life.end.is_none();
+        let better = end.by == Initiator::Peer
+            && life
+                .end
+                .as_ref()
+                .is_some_and(|end| end.by == Initiator::Lost);
+        if first || better {
+            life.end = Some(end);
+            life.ended_at.get_or_insert_with(Instant::now);
+        }
+        first
+    }
+
+    pub(super) fn mark_handshake_done(&self) {
+        self.life.lock().handshake_done = true;
+    }
+
+    pub(super) fn is_handshake_done(&self) -> bool {
+        self.life.lock().handshake_done
+    }
+
+    /// How it ended, once either side began to end it.
+    pub fn end(&self) -> Option<End> {
+        if self.is_foreign() {
+            return Some(End {
+                code: close::ABNORMAL,
+                reason: "this connection belongs to the parent process".to_owned(),
+                by: Initiator::Lost,
+            });
+        }
+        self.life.lock().end.clone()
+    }
+
+    /// How long ago it began to end.
+    pub fn ended_for(&self) -> Option<Duration> {
+        if self.is_foreign() {
+            return Some(Duration::MAX);
+        }
+        self.life.lock().ended_at.map(|at| at.elapsed())
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.life.lock().end.is_some()
+    }
+
+    pub(super) fn start(&self, head: Bytes) {
+        if self.outbox.send_raw(head) != Sent::Written {
+            self.wake.notify_one();
+        }
+    }
+}

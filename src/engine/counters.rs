@@ -1,0 +1,46 @@
+//! How many connections there are, and the right to be one of them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::runtime;
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of connections that this process holds or has promised a place to.
+pub fn open() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+/// Forgets the connections of the parent process; called in a forked child.
+pub(super) fn reset() {
+    OPEN.store(0, Ordering::Relaxed);
+}
+
+/// A place among the process's connections. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Slot {
+    generation: u64,
+}
+
+impl Slot {
+    /// Takes a place if fewer than `max` are taken (`None`: no limit).
+    pub fn claim(max: Option<usize>) -> Option<Self> {
+        let max = max.unwrap_or(usize::MAX);
+        OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+            (open < max).then_some(open.saturating_add(1))
+        })
+        .ok()
+        .map(|_| Self {
+            generation: runtime::generation(),
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // A slot of the parent process means nothing in its child.
+        if self.generation == runtime::generation() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The task that drives one connection: it alone reads the socket and knows the time.
+//!
+//! A connection talks until somebody ends it. Then what was sent before is flushed, the peer is
+//! given time to answer the close frame, the sending side is shut, and the rest is read and
+//! dropped until the peer hangs up: closing on unread bytes would reset the connection, and the
+//! reset can overtake the close frame.
+
+use std::{cell::RefCell, io, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{
+        Interest, Ready,
+        unix::{AsyncFd, AsyncFdReadyGuard},
+    },
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    connection::{Connection, End, Initiator, Settings},
+    counters::Slot,
+    keepalive::{Due, Keepalive},
+    outbox::Flushed,
+    shutdown::Registration,
+    socket::Socket,
+};
+use crate::protocol::{
+    close::{self, CloseFrame},
+    error::Violation,
+    message::{Event, Receiver},
+};
+
+/// Bytes read by one system call, into the scratch buffer that all connections share.
+const SCRATCH_BYTES: usize = 128 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// Where a connection is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Open.
+    Talking,
+    /// A close frame stands at the end of the outbox.
+    Flushing {
+        queued: usize,
+        deadline: Option<Instant>,
+    },
+    /// Our close frame is out; the peer's has not come.
+    AwaitingClose { deadline: Instant },
+    /// Nothing more to say; the peer may hang up.
+    Lingering { deadline: Instant },
+    /// The descriptor can go.
+    Over,
+}
+
+/// The driver of one connection. Dropping it ends the connection, whatever happened.
+#[derive(Debug)]
+pub(super) struct Driver {
+    connection: Arc<Connection>,
+    receiver: Receiver,
+    /// Bytes that were read but have no place in the inbox yet, or came with the handshake.
+    leftover: Vec<u8>,
+    paused: bool,
+    hung_up: bool,
+    keepalive: Keepalive,
+    stage: Stage,
+    send_timeout: Option<Duration>,
+    close_timeout: Duration,
+    _registration: Registration,
+    _slot: Slot,
+}
+
+impl Driver {
+    /// A driver for `connection`; `early` bytes came before those that are still in the socket.
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        early: Vec<u8>,
+        settings: &Settings,
+        registration: Registration,
+        slot: Slot,
+    ) -> Self {
+        let keepalive = Keepalive::new(
+            settings.ping_interval,
+            settings.ping_timeout,
+            connection.id(),
+            Instant::now(),
+        );
+        Self {
+            connection,
+            receiver: Receiver::new(settings.limits),
+            leftover: early,
+            paused: false,
+            hung_up: false,
+            keepalive,
+            stage: Stage::Talking,
+            send_timeout: settings.send_timeout,
+            close_timeout: settings.close_timeout,
+            _registration: registration,
+            _slot: slot,
+        }
+    }
+
+    /// Drives the connection to its end.
+    pub(super) async fn run(mut self, io: AsyncFd<Arc<Socket>>) {
+        let connection = Arc::clone(&self.connection);
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        if !self.leftover.is_empty() {
+            self.feed_leftover();
+        }
+        loop {
+            self.advance(&io);
+            if self.stage == Stage::Over {
+                return;
+            }
+            let deadline = self.deadline();
+            if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
+                alarm.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                biased;
+                () = alarm.as_mut(), if deadline.is_some() => self.on_time(Instant::now()),
+                () = connection.wake.notified() => self.on_wake(),
+                ready = self.ready(&io) => match ready {
+                    Ok(guard) => self.on_ready(guard),
+                    // The runtime is going down.
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Waits for what matters now, and only for that.
+    fn ready<'io>(
+        &self,
+        io: &'io AsyncFd<Arc<Socket>>,
+    ) -> impl Future<Output = io::Result<AsyncFdReadyGuard<'io, Arc<Socket>>>> + use<'io> {
+        // Once seen, a hang-up would be reported for ever: then only the view's taking a message
+        // can change anything.
+        let deaf = self.paused && self.hung_up;
+        let mut interest = if self.paused {
+            Interest::PRIORITY
+        } else {
+            Interest::READABLE
+        };
+        if self.connection.outbox.queued() > 0 {
+            interest |= Interest::WRITABLE;
+        }
+        async move {
+            if deaf {
+                std::future::pending::<()>().await;
+            }
+            io.ready(interest).await
+        }
+    }
+
+    fn on_ready(&mut self, mut guard: AsyncFdReadyGuard<'_, Arc<Socket>>) {
+        let ready = guard.ready();
+        if ready.is_priority() {
+            // Urgent data means nothing here.
+            guard.clear_ready_matching(Ready::PRIORITY);
+        }
+        if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
+            guard.clear_ready_matching(Ready::WRITABLE);
+        }
+        if self.paused {
+            if ready.is_read_closed() || ready.is_write_closed() {
+                self.on_hang_up();
+            }
+        } else if ready.is_readable() || ready.is_read_closed() {
+            self.read(&mut guard);
+        }
+    }
+
+    fn on_wake(&mut self) {
+        if self.connection.outbox.queued() > 0 {
+            self.connection.outbox.flush();
+        }
+        if self.paused && !self.connection.inbox.pause_if_full() {
+            self.paused = false;
+            self.keepalive.heard();
+            self.feed_leftover();
+        }
+        if self.stage == Stage::Talking && self.connection.outbox.is_cut() && self.paused {
+            self.on_hang_up();
+        }
+    }
+
+    /// The peer is gone but has left bytes that the view did not make room for yet.
+    fn on_hang_up(&mut self) {
+        self.hung_up = true;
+        self.connection.begin_end(lost("the client hung up"));
+        self.connection.outbox.cut();
+    }
+
+    fn read(&mut self, guard: &mut AsyncFdReadyGuard<'_, Arc<Socket>>) {
+        SCRATCH.with_borrow_mut(|scratch| match guard.get_inner().receive(scratch) {
+            Ok(0) => self.on_end_of_stream("the client hung up"),
+            Ok(length) => {
+                if length < scratch.len() {
+                    // A short read has emptied the socket; no need to ask it again.
+                    guard.clear_ready_matching(Ready::READABLE);
+                }
+                self.keepalive.heard();
+                self.feed(&mut scratch[..length]);
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::ConnectionReset => {
+                    self.on_end_of_stream("the client reset the connection");
+                }
+                io::ErrorKind::TimedOut => {
+                    self.on_end_of_stream("the client's network is gone");
+                }
+                _ => self.on_end_of_stream("the connection broke"),
+            },
+        });
+    }
+
+    fn feed_leftover(&mut self) {
+        let mut leftover = std::mem::take(&mut self.leftover);
+        self.feed(&mut leftover);
+    }
+
+    fn feed(&mut self, mut input: &mut [u8]) {
+        loop {
+            if self.connection.inbox.pause_if_full() {
+                self.paused = true;
+                self.leftover = input.to_vec();
+                return;
+            }
+            match self.receiver.next(&mut input) {
+                Ok(None) => return,
+                Ok(Some(Event::Message(message))) => self.connection.inbox.push(message),
+                Ok(Some(Event::Ping(payload))) => self.connection.outbox.pong(&payload),
+                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Close(frame))) => self.on_close_frame(&frame),
+                Err(violation) => self.on_violation(&violation),
+            }
+        }
+    }
+
+    fn on_close_frame(&mut self, frame: &CloseFrame) {
+        let connection = &self.connection;
+        connection.mark_handshake_done();
+        connection.begin_end(End {
+            code: frame.code.unwrap_or(close::NO_STATUS),
+            reason: frame.reason.clone(),
+            by: Initiator::Peer,
+        });
+        // The answer repeats the code and need not repeat the reason (RFC 6455 section 5.5.1).
+        let answer = CloseFrame {
+            code: frame.code,
+            reason: String::new(),
+        };
+        connection.outbox.seal(answer.encode());
+        connection.inbox.end();
+    }
+
+    fn on_violation(&mut self, violation: &Violation) {
+        let connection = &self.connection;
+        // What the peer sends after this means nothing, a close frame neither.
+        connection.mark_handshake_done();
+        let frame = CloseFrame {
+            code: Some(violation.code),
+            reason: violation.reason.to_string(),
+        };
+        connection.begin_end(End {
+            code: violation.code,
+            reason: frame.reason.clone(),
+            by: Initiator::Local,
+        });
+        connection.outbox.seal(frame.encode());
+        connection.inbox.end();
+    }
+
+    fn on_end_of_stream(&mut self, reason: &str) {
+        self.connection.begin_end(lost(reason));
+        self.stage = Stage::Over;
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        match self.stage {
+            Stage::Talking => match self.keepalive.due(now, self.paused) {
+                Due::Nothing => {}
+                Due::Ping => self.connection.outbox.ping(),
+                Due::Death => {
+                    self.connection
+                        .begin_end(lost("the client did not answer a ping in time"));
+                    // Perhaps it is only our reading side that is cut off.
+                    let farewell = CloseFrame {
+                        code: Some(close::INTERNAL_ERROR),
+                        reason: "no answer to a ping".to_owned(),
+                    };
+                    self.connection.outbox.seal(farewell.encode());
+                    self.stage = Stage::Over;
+                }
+            },
+            Stage::Flushing { .. } | Stage::AwaitingClose { .. } | Stage::Lingering { .. } => {
+                if self.deadline().is_some_and(|deadline| deadline <= now) {
+                    self.stage = Stage::Over;
+                }
+            }
+            Stage::Over => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Talking => self.keepalive.deadline(self.paused),
+            Stage::Flushing { deadline, .. } => deadline,
+            Stage::AwaitingClose { deadline } | Stage::Lingering { deadline } => Some(deadline),
+            Stage::Over => None,
+        }
+    }
+
+    /// Goes on to the next stage when the present one is done.
+    fn advance(&mut self, io: &AsyncFd<Arc<Socket>>) {
+        if matches!(self.stage, Stage::Talking) && self.connection.is_ending() && !self.hung_up {
+            self.stage = Stage::Flushing {
+                queued: usize::MAX,
+                deadline: None,
+            };
+        }
+        if let Stage::Flushing { queued, .. } = self.stage {
+            let left = self.connection.outbox.queued();
+            if left == 0 {
+                let deadline = Instant::now() + self.close_timeout;
+                self.stage = if self.connection.outbox.is_cut() {
+                    Stage::Over
+                } else {
+                    Stage::AwaitingClose { deadline }
+                };
+            } else if left < queued {
+                let deadline = self
+                    .send_timeout
+                    .and_then(|time| Instant::now().checked_add(time));
+                self.stage = Stage::Flushing {
+                    queued: left,
+                    deadline,
+                };
+            }
+        }
+        if matches!(self.stage, Stage::AwaitingClose { .. }) && self.connection.is_handshake_done()
+        {
+            io.get_ref().finish_sending();
+            let deadline = Instant::now() + self.close_timeout;
+            self.stage = Stage::Lingering { deadline };
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        if std::thread::panicking() {
+            let frame = CloseFrame {
+                code: Some(close::INTERNAL_ERROR),
+                reason: String::new(),
+            };
+            connection.close(&frame);
+        }
+        connection.begin_end(lost("the process ended"));
+        connection.inbox.end();
+        connection.outbox.cut();
+    }
+}
+
+fn lost(reason: &str) -> End {
+    End {
+        code: close::ABNORMAL,
+        reason: reason.to_owned(),
+        by: Initiator::Lost,
+    }
+}

@@ -1,0 +1,54 @@
+//! What can go wrong in the engine, as far as a caller has to know.
+
+use std::{fmt, io, time::Duration};
+
+/// The engine's errors. The binding maps each to one Python exception.
+#[derive(Debug)]
+pub enum Error {
+    /// The outbox stayed full for as long as the sender was ready to wait; nothing was queued.
+    SendTimeout {
+        /// How long the sender waited.
+        waited: Duration,
+        /// The outbox's capacity in bytes.
+        capacity: usize,
+    },
+    /// The process is ending (or this engine has been stopped): no new connection is taken.
+    ShuttingDown,
+    /// The operating system refused something that a connection cannot live without.
+    Io {
+        /// What was tried, for the log.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Names the action that `source` spoiled.
+    pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SendTimeout { waited, capacity } => write!(
+                f,
+                "the client took nothing for {:.1} s while {capacity} bytes were waiting for it",
+                waited.as_secs_f64()
+            ),
+            Self::ShuttingDown => f.write_str("the process is ending and takes no new connection"),
+            Self::Io { action, source } => write!(f, "{action}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::SendTimeout { .. } | Self::ShuttingDown => None,
+        }
+    }
+}

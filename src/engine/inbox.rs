@@ -1,0 +1,198 @@
+//! Whole messages waiting for the view.
+
+use std::{collections::VecDeque, time::Instant};
+
+use parking_lot::Mutex;
+
+use super::waiter::{Sleeper, Watch};
+use crate::protocol::message::Message;
+
+/// Messages that may wait before reading stops and TCP pushes back.
+const MAX_MESSAGES: usize = 1024;
+/// Bytes that may wait. One message is always welcome, however large its limit lets it be.
+const MAX_BYTES: usize = 1024 * 1024;
+/// A queue that once was longer than this is given back when it is empty.
+const KEPT_CAPACITY: usize = 32;
+
+/// What [`Inbox::take`] found.
+#[derive(Debug)]
+pub enum Taken {
+    /// The oldest message.
+    Message(Message),
+    /// Nothing yet (or not in time).
+    Nothing,
+    /// Nothing, and nothing more will come.
+    End,
+}
+
+/// A bounded queue from the driver to the view. Any thread may use it.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    state: Mutex<State>,
+    arrived: Sleeper,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Message>,
+    bytes: usize,
+    ended: bool,
+    paused: bool,
+    watch: Option<Watch>,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= MAX_BYTES)
+    }
+}
+
+impl Inbox {
+    /// Adds a message. After the end it is dropped: nobody asked for it any more.
+    pub(super) fn push(&self, message: Message) {
+        let mut state = self.state.lock();
+        if state.ended {
+            return;
+        }
+        state.bytes += message.payload.len();
+        state.queue.push_back(message);
+        let watch = state.watch.take();
+        drop(state);
+        self.arrived.wake_one();
+        if let Some(watch) = watch {
+            watch.ring();
+        }
+    }
+
+    /// True when reading has to stop; the taker that makes room is told so by [`Inbox::take`].
+    pub(super) fn pause_if_full(&self) -> bool {
+        let mut state = self.state.lock();
+        state.paused = state.is_full();
+        state.paused
+    }
+
+    /// Says that nothing more will come. What is queued can still be taken.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        state.ended = true;
+        let watch = state.watch.take();
+        drop(state);
+        self.arrived.wake_all();
+        if let Some(watch) = watch {
+            watch.ring();
+        }
+    }
+
+    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
+    ///
+    /// The second value is true when the driver waits for the room that this made.
+    pub(super) fn take(&self, deadline: Option<Instant>) -> (Taken, bool) {
+        let mut state = self.state.lock();
+        let mut in_time = true;
+        loop {
+            if let Some(message) = state.queue.pop_front() {
+                state.bytes -= message.payload.len();
+                if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
+                    state.queue = VecDeque::new();
+                }
+                let made_room = state.paused && !state.is_full();
+                if made_room {
+                    state.paused = false;
+                }
+                return (Taken::Message(message), made_room);
+            }
+            if state.ended {
+                return (Taken::End, false);
+            }
+            if !in_time {
+                return (Taken::Nothing, false);
+            }
+            in_time = self.arrived.sleep(&mut state, deadline);
+        }
+    }
+
+    /// Tells `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
+    pub(super) fn watch(&self, watch: Watch) {
+        let mut state = self.state.lock();
+        if state.queue.is_empty() && !state.ended {
+            state.watch = Some(watch);
+        } else {
+            drop(state);
+            watch.ring();
+        }
+    }
+
+    /// How many messages wait, and whether the end has come behind them.
+    pub fn len(&self) -> (usize, bool) {
+        let state = self.state.lock();
+        (state.queue.len(), state.ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread, time::Duration};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::protocol::message::Kind;
+
+    fn text(payload: &'static str) -> Message {
+        Message {
+            kind: Kind::Text,
+            payload: Bytes::from_static(payload.as_bytes()),
+        }
+    }
+
+    fn payload(taken: Taken) -> Option<Bytes> {
+        match taken {
+            Taken::Message(message) => Some(message.payload),
+            Taken::Nothing | Taken::End => None,
+        }
+    }
+
+    #[test]
+    fn messages_come_out_in_order_and_before_the_end() {
+        let inbox = Inbox::default();
+        inbox.push(text("a"));
+        inbox.push(text("b"));
+        inbox.end();
+        inbox.push(text("too late"));
+        assert_eq!(inbox.len(), (2, true));
+        assert_eq!(payload(inbox.take(None).0).unwrap(), "a");
+        assert_eq!(payload(inbox.take(None).0).unwrap(), "b");
+        assert!(matches!(inbox.take(None).0, Taken::End));
+    }
+
+    #[test]
+    fn a_full_inbox_pauses_and_the_taker_learns_that_it_made_room() {
+        let inbox = Inbox::default();
+        for _ in 0..MAX_MESSAGES {
+            assert!(!inbox.pause_if_full());
+            inbox.push(text("x"));
+        }
+        assert!(inbox.pause_if_full());
+        assert!(inbox.take(None).1);
+        assert!(!inbox.take(None).1);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_a_message_by_the_end_and_by_the_clock() {
+        let inbox = Arc::new(Inbox::default());
+        let sleeper = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || (payload(inbox.take(None).0), inbox.take(None).0))
+        };
+        inbox.push(text("hello"));
+        inbox.end();
+        let (first, second) = sleeper.join().unwrap();
+        assert_eq!(first.unwrap(), "hello");
+        assert!(matches!(second, Taken::End));
+
+        let silent = Inbox::default();
+        let deadline = Instant::now() + Duration::from_millis(5);
+        assert!(matches!(silent.take(Some(deadline)).0, Taken::Nothing));
+        assert!(Instant::now() >= deadline);
+    }
+}

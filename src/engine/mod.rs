@@ -1,0 +1,34 @@
+//! The engine: it owns the sockets and the time, and never needs Python.
+//!
+//! # Theory of operation
+//!
+//! One [`Engine`] lives in a process. It is born with the first connection, runs a tokio runtime
+//! on a single thread of its own, and is never inherited across a fork ([`runtime`]).
+//!
+//! A connection is two things. [`Connection`] is the part that views hold: an [`inbox`] from
+//! which they take whole messages, an [`outbox`] through which they send, and the way it ended.
+//! The [`driver`] is the task on the engine's thread that owns the reading side and the clock: it
+//! reads into one scratch buffer for all connections, lets [`crate::protocol`] judge the bytes,
+//! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes.
+//!
+//! Locks are short and never nested: a view's thread and the driver meet in the inbox, in the
+//! outbox and in the connection's life, one at a time. What ends first is always the connection's
+//! life; then the inbox (nothing more will come), then the outbox (nothing more will go), then the
+//! descriptor.
+
+pub mod connection;
+pub mod counters;
+mod driver;
+pub mod error;
+pub mod inbox;
+pub mod keepalive;
+pub mod outbox;
+pub mod runtime;
+pub mod shutdown;
+pub mod socket;
+pub mod waiter;
+
+pub use connection::{Connection, End, Initiator, Settings};
+pub use error::Error;
+pub use inbox::Taken;
+pub use runtime::Engine;

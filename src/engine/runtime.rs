@@ -1,0 +1,152 @@
+//! The engine of a process: born on first use, never inherited across a fork.
+
+use std::{
+    os::fd::RawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::Notify,
+};
+
+use super::{
+    connection::{Connection, Settings},
+    counters::{self, Slot},
+    driver::Driver,
+    error::Error,
+    shutdown::Registry,
+    socket::Socket,
+};
+use crate::protocol::close::CloseFrame;
+
+/// How many forks lie between the first process and this one.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Which process, counted in forks, this is.
+pub(super) fn generation() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// One process's engine: a tokio runtime on one thread, and the connections it drives.
+#[derive(Debug)]
+pub struct Engine {
+    handle: Handle,
+    registry: Arc<Registry>,
+    stop: Arc<Notify>,
+}
+
+impl Engine {
+    /// The process's engine, started if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread or no descriptor.
+    pub fn current() -> Result<Arc<Self>, Error> {
+        if let Some(engine) = CURRENT.load_full() {
+            return Ok(engine);
+        }
+        let engine = Arc::new(Self::start()?);
+        let previous = CURRENT.compare_and_swap(&None::<Arc<Self>>, Some(Arc::clone(&engine)));
+        match previous.as_ref() {
+            None => Ok(engine),
+            // Another thread was quicker.
+            Some(winner) => {
+                engine.stop.notify_one();
+                Ok(Arc::clone(winner))
+            }
+        }
+    }
+
+    /// The process's engine, if it was ever needed.
+    pub fn running() -> Option<Arc<Self>> {
+        CURRENT.load_full()
+    }
+
+    fn start() -> Result<Self, Error> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(Error::io("cannot start the engine's runtime"))?;
+        let handle = runtime.handle().clone();
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        thread::Builder::new()
+            .name("dwebsocket".to_owned())
+            .spawn(move || runtime.block_on(stopped.notified()))
+            .map_err(Error::io("cannot start the engine's thread"))?;
+        Ok(Self {
+            handle,
+            registry: Arc::default(),
+            stop,
+        })
+    }
+
+    /// Takes over `descriptor`, sends `head` (the 101 response) and runs the connection.
+    ///
+    /// `early` are bytes that the client sent behind its handshake and somebody has read already.
+    /// The descriptor belongs to the engine from here on, also when this fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the descriptor cannot be driven, [`Error::ShuttingDown`] after
+    /// [`Engine::shut_down`].
+    pub fn adopt(
+        &self,
+        descriptor: RawFd,
+        early: Vec<u8>,
+        head: Vec<u8>,
+        settings: &Settings,
+        slot: Slot,
+    ) -> Result<Arc<Connection>, Error> {
+        let socket = Socket::take_over(descriptor)
+            .map(Arc::new)
+            .map_err(Error::io("cannot take over the client's connection"))?;
+        if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
+            socket.give_up_after(interval.saturating_add(timeout));
+        }
+        let io = {
+            let _context = self.handle.enter();
+            socket
+                .watch()
+                .map_err(Error::io("cannot watch the client's connection"))?
+        };
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let connection = Arc::new(Connection::new(id, socket, settings));
+        let registration = Registry::register(&self.registry, &connection)?;
+        connection.start(Bytes::from(head));
+        let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
+        self.handle.spawn(driver.run(io));
+        Ok(connection)
+    }
+
+    /// Closes all connections with `frame` and takes no new ones.
+    ///
+    /// Sleeps until the last one is gone, `grace` at most; what is left then is cut.
+    pub fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
+        self.registry.shut_down(frame, grace);
+        self.stop.notify_one();
+    }
+}
+
+/// Leaves the parent's engine alone and makes room for a new one; to be called in a forked child,
+/// before anything else of the engine.
+pub fn after_fork_in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    counters::reset();
+    if let Some(engine) = CURRENT.swap(None) {
+        #[expect(
+            clippy::mem_forget,
+            reason = "its thread exists in the parent only, and its locks may be held for ever"
+        )]
+        std::mem::forget(engine);
+    }
+}

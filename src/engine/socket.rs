@@ -1,0 +1,135 @@
+//! Taking over a descriptor, and the few things done to it afterwards.
+
+use std::{
+    io::{self, IoSlice, Read},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, SockRef};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// A connected, non-blocking stream socket that belongs to the engine alone.
+///
+/// Dropping it ends the connection for every process that still holds a copy of the descriptor.
+#[derive(Debug)]
+pub struct Socket(socket2::Socket);
+
+impl Socket {
+    /// Takes ownership of `descriptor`, a connected TCP or Unix stream socket.
+    ///
+    /// # Errors
+    /// The system's, when the descriptor is not open or is no socket.
+    pub fn take_over(descriptor: RawFd) -> io::Result<Self> {
+        if descriptor < 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        #[expect(
+            unsafe_code,
+            reason = "the one place where a bare descriptor becomes owned"
+        )]
+        // SAFETY: the caller duplicated this descriptor for us and hands it over: nobody else
+        // closes it. Were it not open, the calls below would fail and the close do nothing.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let socket = socket2::Socket::from(descriptor);
+        socket.set_nonblocking(true)?;
+        if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Has the running runtime watch the socket for all that a connection may ever wait for.
+    ///
+    /// `PRIORITY` stands for the hang-up: it can be awaited while unread bytes keep the socket
+    /// readable.
+    pub(super) fn watch(self: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        #[expect(
+            unsafe_code,
+            reason = "tokio cannot see that the descriptor stays open"
+        )]
+        // SAFETY: the `Arc` inside the `AsyncFd` keeps the socket and so its descriptor open, and
+        // nothing ever changes which descriptor a `Socket` has.
+        let watched = unsafe { AsyncFd::register_with_interest(Arc::clone(self), interest) };
+        watched.map_err(|error| error.into_parts().1)
+    }
+
+    /// Lets the kernel give up on a peer that acknowledges nothing for `limit`. TCP on Linux only;
+    /// elsewhere keepalive pings find it later.
+    pub(super) fn give_up_after(&self, limit: Duration) {
+        #[cfg(target_os = "linux")]
+        {
+            // A Unix socket has no such option, and needs none: its peer cannot vanish.
+            let _ = self.0.set_tcp_user_timeout(Some(limit));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = limit;
+    }
+
+    /// Writes as much as the socket takes now.
+    pub(super) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let flags = libc::MSG_NOSIGNAL;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let flags = 0;
+        self.0.send_vectored_with_flags(slices, flags)
+    }
+
+    /// Reads what is there now; 0 is the peer's end of the stream.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.0).read(buffer)
+    }
+
+    /// Says that nothing more will be sent; the peer reads the end of the stream.
+    pub(super) fn finish_sending(&self) {
+        // It fails only when the connection is gone already, which is as good.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A forked child may hold a copy of the descriptor: closing ours alone would leave the
+        // peer connected to nobody.
+        let _ = SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream},
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn tcp_and_unix_sockets_are_taken_over_and_made_non_blocking() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (unix, mut unix_peer) = UnixStream::pair().unwrap();
+        for descriptor in [tcp.into_raw_fd(), unix.into_raw_fd()] {
+            let socket = Socket::take_over(descriptor).unwrap();
+            let error = socket.receive(&mut [0; 8]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        assert!(unix_peer.write_all(b"gone").is_err());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_refused() {
+        assert!(Socket::take_over(-1).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Socket::take_over(file.into_raw_fd()).is_err());
+    }
+}

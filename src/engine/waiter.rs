@@ -1,0 +1,139 @@
+//! How a view sleeps until its connection has something for it.
+//!
+//! A sync view parks its thread on a condition variable ([`Sleeper`]). Event loops cannot park:
+//! they watch one descriptor for all their connections ([`Hub`]) and are told by [`Watch`] which
+//! of them are ready, so many messages cost one wake-up.
+
+use std::{
+    io::{self, Read, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
+    time::Instant,
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// Parked threads and at most one armed [`Watch`]; both are told the same things.
+#[derive(Debug, Default)]
+pub(super) struct Sleeper {
+    parked: Condvar,
+}
+
+impl Sleeper {
+    /// Sleeps until woken or `deadline`. Returns false when the time is up.
+    pub(super) fn sleep<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        deadline: Option<Instant>,
+    ) -> bool {
+        match deadline {
+            None => {
+                self.parked.wait(guard);
+                true
+            }
+            Some(deadline) => !self.parked.wait_until(guard, deadline).timed_out(),
+        }
+    }
+
+    /// Wakes one sleeping thread, if any.
+    pub(super) fn wake_one(&self) {
+        self.parked.notify_one();
+    }
+
+    /// Wakes every sleeping thread.
+    pub(super) fn wake_all(&self) {
+        self.parked.notify_all();
+    }
+}
+
+/// One event loop's list of ready connections and the descriptor that says it is not empty.
+///
+/// Any thread may add to it; only the loop drains it.
+#[derive(Debug)]
+pub struct Hub {
+    ready: Mutex<Vec<u64>>,
+    bell: UnixStream,
+    rope: UnixStream,
+}
+
+impl Hub {
+    /// Opens the hub's descriptor.
+    ///
+    /// # Errors
+    /// Whatever the system says when it has no descriptor left.
+    pub fn new() -> io::Result<Arc<Self>> {
+        let (bell, rope) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        rope.set_nonblocking(true)?;
+        Ok(Arc::new(Self {
+            ready: Mutex::new(Vec::new()),
+            bell,
+            rope,
+        }))
+    }
+
+    /// The descriptor that becomes readable when [`Hub::drain`] has something to give.
+    pub fn descriptor(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    /// Takes the tokens of all connections that became ready, in order.
+    pub fn drain(&self) -> Vec<u64> {
+        let mut rung = [0; 64];
+        // Silence the bell before taking the list: a token that comes later rings again.
+        while matches!((&self.bell).read(&mut rung), Ok(n) if n == rung.len()) {}
+        std::mem::take(&mut *self.ready.lock())
+    }
+
+    fn announce(&self, token: u64) {
+        let mut ready = self.ready.lock();
+        let first = ready.is_empty();
+        ready.push(token);
+        drop(ready);
+        if first {
+            // A full pipe already rings; a closed one belongs to a loop that is gone.
+            let _ = (&self.rope).write(&[1]);
+        }
+    }
+}
+
+/// A wish to be told once through a [`Hub`].
+#[derive(Debug)]
+pub struct Watch {
+    hub: Arc<Hub>,
+    token: u64,
+}
+
+impl Watch {
+    /// A wish to find `token` among the ready of `hub`.
+    pub fn new(hub: Arc<Hub>, token: u64) -> Self {
+        Self { hub, token }
+    }
+
+    /// Fulfils the wish.
+    pub(super) fn ring(self) {
+        self.hub.announce(self.token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_rings_once_for_many_and_again_after_it_was_drained() {
+        let hub = Hub::new().unwrap();
+        let mut byte = [0; 8];
+        for token in 1..=3 {
+            Watch::new(Arc::clone(&hub), token).ring();
+        }
+        assert_eq!(hub.drain(), [1, 2, 3]);
+        assert!((&hub.bell).read(&mut byte).is_err());
+        Watch::new(Arc::clone(&hub), 4).ring();
+        assert_eq!((&hub.bell).read(&mut byte).unwrap(), 1);
+        assert_eq!(hub.drain(), [4]);
+    }
+}
