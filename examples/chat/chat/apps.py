@@ -1,0 +1,9 @@
+"""The chat app."""
+
+from django.apps import AppConfig
+
+
+class ChatConfig(AppConfig):
+    """Rooms, the people in them, and what they said."""
+
+    name = "chat"

@@ -1,0 +1,11 @@
+"""The lobby, the rooms, and the pulse that every page listens to."""
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("", views.lobby, name="lobby"),
+    path("pulse/", views.pulse, name="pulse"),
+    path("room/<str:slug>/", views.room, name="room"),
+]

@@ -1,0 +1,55 @@
+"""
+Settings of the chat demo: runs on this machine with nothing to configure.
+
+Not for deployment as it stands: ``DEBUG`` is on (Django then also serves the static files), the
+key is public, nobody has to log in, and only loopback addresses are answered.
+"""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = True
+SECRET_KEY = "only-for-the-demo-on-this-machine"
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+
+INSTALLED_APPS = [
+    "django.contrib.staticfiles",
+    "chat",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "demo.urls"
+WSGI_APPLICATION = "demo.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("CHAT_DB", str(BASE_DIR / "chat.sqlite3")),
+        # Everybody who talks writes; SQLite lets one through at a time.
+        "OPTIONS": {"timeout": 20},
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+STATIC_URL = "static/"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# The longest message here is a thousand characters; more than this is no chat.
+WEBSOCKET_MAX_MESSAGE_SIZE = 16 * 1024
