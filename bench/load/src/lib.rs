@@ -1,0 +1,18 @@
+//! Load generator for WebSocket servers: one thread, one epoll loop, its own client framing.
+//!
+//! Closed loop: every connection keeps a fixed number of messages in flight and sends the next one
+//! when an answer has arrived. What is sent is a pure function of (connection, number of the
+//! message, position) in [`script`], so nothing is kept in order to compare every byte of every
+//! answer in [`judge`]. [`fleet`] owns the sockets and the loop, [`echo`] and [`idle`] are the two
+//! things it can be asked to do.
+
+pub mod connection;
+pub mod echo;
+pub mod fleet;
+pub mod frame;
+pub mod handshake;
+pub mod histogram;
+pub mod idle;
+pub mod judge;
+pub mod script;
+pub mod usage;

@@ -1,0 +1,390 @@
+//! Is the judge to be trusted? Servers that break one rule on purpose, with framing by tungstenite.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use load::echo::{self, Options, Outcome};
+use load::fleet::Target;
+use load::frame::Opcode;
+use load::judge::Tally;
+use load::script::Script;
+use load::usage::Watch;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::{Message, WebSocket, accept};
+
+type Socket = WebSocket<TcpStream>;
+/// Called for each message with its number; true means that it has been dealt with.
+type Fault = fn(&mut Socket, u64, &Message) -> bool;
+
+/// The message that a faulty server treats wrongly: early, so that a busy machine gets that far.
+const VICTIM: u64 = 5;
+
+/// A server that echoes, except where `fault` steps in. Lives as long as the test process.
+fn serve(fault: Fault) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || {
+                let mut socket = accept(stream).unwrap();
+                let mut number = 0;
+                // An error here is the end of the connection, whoever made it.
+                while let Ok(message) = socket.read() {
+                    if message.is_text() || message.is_binary() {
+                        if !fault(&mut socket, number, &message) {
+                            socket.send(message).ok();
+                        }
+                        number += 1;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn measure(server: SocketAddr, kind: Opcode, size: usize, in_flight: u64) -> Outcome {
+    let options = Options {
+        connections: 3,
+        in_flight,
+        warm_up: Duration::from_millis(20),
+        duration: Duration::from_millis(500),
+        drain: Duration::from_millis(300),
+        open_timeout: Duration::from_secs(20),
+        watch: Watch::default(),
+    };
+    let target = Target {
+        server,
+        path: "/".into(),
+    };
+    echo::run(&target, Script::new(kind, size).unwrap(), &options).unwrap()
+}
+
+/// What is found on three connections when `fault` strikes once on each.
+fn verdict(fault: Fault) -> Tally {
+    measure(serve(fault), Opcode::Text, 64, 4).tally
+}
+
+fn changed(message: &Message, change: impl Fn(&mut Vec<u8>)) -> Message {
+    let mut text = message.clone().into_data().to_vec();
+    change(&mut text);
+    Message::text(String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn an_honest_server_is_found_right_and_answers_are_counted() {
+    for (kind, size, in_flight) in [
+        (Opcode::Text, 13, 1),
+        (Opcode::Binary, 200, 16),
+        (Opcode::Text, 70_000, 3),
+        (Opcode::Binary, 1 << 20, 2),
+    ] {
+        let outcome = measure(serve(|_, _, _| false), kind, size, in_flight);
+        assert_eq!(outcome.tally, Tally::default(), "{:?}", outcome.first_error);
+        assert!(outcome.latency.total() > 3);
+        assert_eq!(outcome.closed_cleanly, 3);
+        assert!(outcome.latency.quantile_us(0.5) <= outcome.latency.max_us());
+    }
+}
+
+#[test]
+fn fragments_and_pings_are_no_errors() {
+    let tally = verdict(|socket, _, message| {
+        let text = message.clone().into_data();
+        let first = Frame::message(text.slice(..10), OpCode::Data(Data::Text), false);
+        let middle = Frame::message(text.slice(10..11), OpCode::Data(Data::Continue), false);
+        let last = Frame::message(text.slice(11..), OpCode::Data(Data::Continue), true);
+        socket.send(Message::Frame(first)).ok();
+        socket.send(Message::Ping("are you there".into())).ok();
+        socket.send(Message::Frame(middle)).ok();
+        socket.send(Message::Frame(last)).ok();
+        true
+    });
+    assert_eq!(tally, Tally::default());
+}
+
+#[test]
+fn dropping_is_loss() {
+    let tally = verdict(|_, number, _| number == VICTIM);
+    assert_eq!(
+        tally,
+        Tally {
+            lost: 3,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn dropping_everything_is_loss_of_all_in_flight() {
+    let tally = verdict(|_, _, _| true);
+    assert_eq!(
+        tally,
+        Tally {
+            lost: 12,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn doubling_is_duplicate() {
+    let tally = verdict(|socket, number, message| {
+        if number == VICTIM {
+            socket.send(message.clone()).ok();
+        }
+        false
+    });
+    assert_eq!(
+        tally,
+        Tally {
+            duplicate: 3,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn swapping_two_is_out_of_order() {
+    let tally = verdict(|socket, number, message| {
+        if number == VICTIM {
+            let held = message.clone();
+            let following = socket.read().unwrap();
+            socket.send(following).ok();
+            socket.send(held).ok();
+        }
+        number == VICTIM
+    });
+    assert_eq!(
+        tally,
+        Tally {
+            out_of_order: 3,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn one_changed_byte_is_corrupt() {
+    let tally = verdict(|socket, number, message| {
+        let bad = changed(message, |text| text[63] ^= 1);
+        if number == VICTIM {
+            socket.send(bad).ok();
+        }
+        number == VICTIM
+    });
+    assert_eq!(
+        tally,
+        Tally {
+            corrupt: 3,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn one_byte_less_or_more_is_corrupt() {
+    let tally = verdict(|socket, number, message| {
+        match number {
+            VICTIM => socket.send(changed(message, |text| text.truncate(63))).ok(),
+            9 => socket.send(changed(message, |text| text.push(b'x'))).ok(),
+            _ => return false,
+        };
+        true
+    });
+    assert_eq!(
+        tally,
+        Tally {
+            corrupt: 6,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn another_connections_message_is_foreign() {
+    let tally = verdict(|socket, number, message| {
+        if number == VICTIM {
+            let script = Script::new(Opcode::Text, 64).unwrap();
+            let mut address = script.identify(&message.clone().into_data()).unwrap();
+            address.connection += 1;
+            let mut payload = Vec::new();
+            script.push_payload(address, 0, 64, &mut payload);
+            socket
+                .send(Message::text(String::from_utf8(payload).unwrap()))
+                .ok();
+        }
+        false
+    });
+    assert_eq!(
+        tally,
+        Tally {
+            foreign: 3,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn binary_for_text_is_the_wrong_kind() {
+    let tally = verdict(|socket, number, message| {
+        if number == VICTIM {
+            socket
+                .send(Message::Binary(message.clone().into_data()))
+                .ok();
+        }
+        number == VICTIM
+    });
+    assert_eq!(
+        tally,
+        Tally {
+            wrong_kind: 3,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn an_illegal_frame_is_a_violation_and_what_was_under_way_is_lost() {
+    let tally = verdict(|socket, number, _| {
+        if number == VICTIM {
+            socket.get_mut().write_all(b"\xc1\x01x").ok();
+        }
+        number == VICTIM
+    });
+    // Answers read together with the last one count, but nothing was sent for them any more.
+    assert!((3..=12).contains(&tally.lost), "{tally:?}");
+    assert_eq!(
+        tally,
+        Tally {
+            violation: 3,
+            lost: tally.lost,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn closing_unasked_is_a_disconnection() {
+    let tally = verdict(|socket, number, _| {
+        if number == VICTIM {
+            socket.close(None).ok();
+        }
+        number == VICTIM
+    });
+    // Answers read together with the last one count, but nothing was sent for them any more.
+    assert!((3..=12).contains(&tally.lost), "{tally:?}");
+    assert_eq!(
+        tally,
+        Tally {
+            disconnected: 3,
+            lost: tally.lost,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn a_refused_handshake_is_no_measurement() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while !lines.next().unwrap().unwrap().is_empty() {}
+            stream.write_all(b"HTTP/1.1 503 Full\r\n\r\n").unwrap();
+        }
+    });
+    let (status, _, errors) = command(server, "echo", &[], "");
+    assert_eq!(status, 2);
+    assert!(errors.contains("HTTP/1.1 503 Full"), "{errors}");
+}
+
+#[test]
+fn the_command_reports_errors_in_json_and_by_its_status() {
+    let (status, out, _) = command(serve(|_, _, _| false), "echo", &["--duration", "0.5"], "");
+    assert_eq!(status, 0);
+    assert!(
+        out.contains(r#""lost": 0,"#) && out.contains(r#""first_error": null"#),
+        "{out}"
+    );
+    let server = serve(|socket, number, message| {
+        if number == VICTIM {
+            socket.send(message.clone()).ok();
+        }
+        false
+    });
+    let (status, out, _) = command(server, "echo", &["--duration", "0.5"], "");
+    assert_eq!(status, 1);
+    assert!(
+        out.contains(r#""duplicate": 1,"#) && out.contains(r#"connection 0: duplicate 1"#),
+        "{out}"
+    );
+}
+
+#[test]
+fn idle_connections_are_held_until_told() {
+    let server = serve(|_, _, _| false);
+    let commands = "echo 32\necho 65536\nclose\n";
+    let (status, out, errors) = command(server, "idle", &["--connections", "120"], commands);
+    assert_eq!((status, errors.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(
+        lines[0].starts_with(r#"{"event": "ready", "connections": 120,"#),
+        "{out}"
+    );
+    assert_eq!(lines[1], r#"{"event": "echoed", "size": 32, "missing": 0}"#);
+    assert_eq!(
+        lines[2],
+        r#"{"event": "echoed", "size": 65536, "missing": 0}"#
+    );
+    assert!(
+        lines[3].starts_with(r#"{"event": "closed", "errors": {"lost": 0,"#),
+        "{out}"
+    );
+}
+
+#[test]
+fn mistyped_commands_are_explained() {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    for (mode, extra, word) in [
+        ("echoes", ["--size", "32"], "no mode"),
+        ("echo", ["--sise", "32"], "unknown option --sise"),
+        ("echo", ["--size", "big"], "--size \"big\""),
+        ("echo", ["--size", "5"], "too small"),
+        ("echo", ["--kind", "json"], "text or binary"),
+        ("echo", ["--connections", "1"], "refused"),
+    ] {
+        let (status, _, errors) = command(nowhere, mode, &extra, "");
+        assert_eq!(status, 2, "{errors}");
+        assert!(errors.contains(word), "{word}: {errors}");
+    }
+}
+
+/// Runs the program with short times; gives its exit status, output and error output.
+fn command(server: SocketAddr, mode: &str, extra: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_load"))
+        .args([mode, "--server", &server.to_string()])
+        .args(["--drain", "1", "--open-timeout", "20"])
+        .args(extra)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
