@@ -173,3 +173,151 @@ fn fitting(reason: &str) -> &str {
     }
     reason.get(..end).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(code: u16, reason: &[u8]) -> Result<CloseFrame, u16> {
+        let payload = [&code.to_be_bytes(), reason].concat();
+        CloseFrame::parse(&payload).map_err(|violation| violation.code)
+    }
+
+    #[test]
+    fn every_code_is_judged_alike_in_all_directions() {
+        // RFC 6455 section 7.4.1 and the registry behind it; 1004 never got a meaning, and 1005,
+        // 1006 and 1015 stand for what was not sent.
+        let registered = [
+            NORMAL,
+            GOING_AWAY,
+            PROTOCOL_ERROR,
+            UNSUPPORTED,
+            INVALID_DATA,
+            POLICY,
+            TOO_BIG,
+            MANDATORY_EXTENSION,
+            INTERNAL_ERROR,
+            SERVICE_RESTART,
+            TRY_AGAIN_LATER,
+            BAD_GATEWAY,
+        ];
+        assert!(
+            ![1004, NO_STATUS, ABNORMAL, TLS_HANDSHAKE]
+                .map(may_send)
+                .contains(&true)
+        );
+        for code in 0..=u16::MAX {
+            // The range is that of section 7.4.2.
+            let allowed = registered.contains(&code) || (3000..=4999).contains(&code);
+            let frame = CloseFrame {
+                code: Some(code),
+                reason: String::new(),
+            };
+            assert_eq!(may_send(code), allowed, "{code}");
+            if allowed {
+                assert_eq!(CloseFrame::new(Some(code), ""), Ok(frame.clone()));
+                assert_eq!(parsed(code, b""), Ok(frame.clone()));
+                let [high, low] = code.to_be_bytes();
+                assert_eq!(&frame.encode()[..], [0x88, 2, high, low]);
+            } else {
+                let refused = Err(InvalidClose::Code(code));
+                assert_eq!(CloseFrame::new(Some(code), ""), refused);
+                assert_eq!(parsed(code, b""), Err(PROTOCOL_ERROR), "{code}");
+                assert_eq!(&frame.encode()[..], [0x88, 0], "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_close_has_no_code() {
+        assert_eq!(CloseFrame::parse(b""), Ok(CloseFrame::default()));
+        assert_eq!(CloseFrame::new(None, ""), Ok(CloseFrame::default()));
+        assert_eq!(&CloseFrame::default().encode()[..], [0x88, 0]);
+    }
+
+    #[test]
+    fn one_byte_is_no_close_code() {
+        let violation = CloseFrame::parse(&[3]).unwrap_err();
+        assert_eq!(violation.code, PROTOCOL_ERROR);
+        assert_eq!(violation.reason, "close frame has half a close code");
+    }
+
+    #[test]
+    fn reasons_are_utf_8_to_the_last_byte() {
+        let frame = CloseFrame::new(Some(4404), "tschüß").unwrap();
+        assert_eq!(parsed(4404, "tschüß".as_bytes()), Ok(frame.clone()));
+        assert_eq!(CloseFrame::parse(&frame.encode()[2..]), Ok(frame));
+        for wrong in [&b"\xff"[..], b"ok \xc3", b"\xed\xa0\x80", b"\xc0\xaf"] {
+            assert_eq!(parsed(1000, wrong), Err(INVALID_DATA), "{wrong:?}");
+        }
+        let violation = CloseFrame::parse(b"\x03\xe8ok \xc3").unwrap_err();
+        assert_eq!(violation.reason, "close reason is not UTF-8 at byte 3");
+    }
+
+    #[test]
+    fn reasons_end_at_123_bytes() {
+        let longest = "r".repeat(MAX_REASON_BYTES);
+        let frame = CloseFrame::new(Some(1000), &longest).unwrap();
+        assert_eq!(frame.encode().len(), 127);
+        assert_eq!(parsed(1000, longest.as_bytes()), Ok(frame));
+
+        let longer = "r".repeat(MAX_REASON_BYTES + 1);
+        let refused = Err(InvalidClose::ReasonTooLong(124));
+        assert_eq!(CloseFrame::new(Some(1000), &longer), refused);
+        assert_eq!(parsed(1000, longer.as_bytes()), Err(PROTOCOL_ERROR));
+    }
+
+    #[test]
+    fn a_reason_needs_a_code() {
+        let refused = Err(InvalidClose::ReasonWithoutCode);
+        assert_eq!(CloseFrame::new(None, "why"), refused);
+    }
+
+    #[test]
+    fn encode_leaves_out_what_must_not_be_sent() {
+        let without_code = CloseFrame {
+            code: None,
+            reason: "why".into(),
+        };
+        assert_eq!(&without_code.encode()[..], [0x88, 0]);
+        let too_long = CloseFrame {
+            code: Some(1000),
+            // The 62nd ü begins at byte 122 and no longer fits.
+            reason: "ü".repeat(100),
+        };
+        let payload = &too_long.encode()[2..];
+        assert_eq!(parsed(1000, &payload[2..]).unwrap().reason, "ü".repeat(61));
+    }
+
+    #[test]
+    fn messages_name_the_value_and_the_limit() {
+        let wording = [
+            (
+                InvalidClose::Code(1006),
+                "close code 1006 must not be sent: use 1000-1003, 1007-1014 or 3000-4999",
+            ),
+            (
+                InvalidClose::ReasonTooLong(124),
+                "close reason has 124 bytes of UTF-8, more than 123",
+            ),
+            (
+                InvalidClose::ReasonWithoutCode,
+                "a close reason needs a close code",
+            ),
+        ];
+        for (error, expected) in wording {
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_violation_becomes_the_close_frame_that_reports_it() {
+        let violation = Violation::too_big("message has more than 5 bytes");
+        assert_eq!(
+            violation.to_string(),
+            "message has more than 5 bytes (1009)"
+        );
+        let frame = CloseFrame::from(&violation);
+        assert_eq!(CloseFrame::new(Some(1009), &violation.reason), Ok(frame));
+    }
+}

@@ -190,3 +190,180 @@ pub(super) fn parse(bytes: &[u8], allowed_rsv: u8) -> Result<Option<(Header, usi
 fn reserved_opcode(opcode: u8) -> Violation {
     Violation::protocol(format!("opcode {opcode} is reserved"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Opcode; 6] = [
+        Opcode::Continuation,
+        Opcode::Text,
+        Opcode::Binary,
+        Opcode::Close,
+        Opcode::Ping,
+        Opcode::Pong,
+    ];
+    const KEY: [u8; 4] = [1, 2, 3, 4];
+
+    /// The outcome of parsing, which is `None` for every shorter start of `bytes`.
+    fn parsed(bytes: &[u8], allowed_rsv: u8) -> Result<(Header, usize), String> {
+        for end in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..end], allowed_rsv), Ok(None), "{end} bytes");
+        }
+        match parse(bytes, allowed_rsv) {
+            Ok(outcome) => Ok(outcome.expect("a whole header")),
+            Err(violation) => {
+                assert_eq!(violation.code, 1002);
+                Err(violation.reason.into_owned())
+            }
+        }
+    }
+
+    fn masked(start: &[u8]) -> Vec<u8> {
+        [start, &KEY].concat()
+    }
+
+    #[test]
+    fn heads_have_the_shortest_length_form() {
+        let table: [(usize, &[u8]); 8] = [
+            (0, &[0x82, 0]),
+            (1, &[0x82, 1]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (0x1234, &[0x82, 126, 0x12, 0x34]),
+            (0xFFFF, &[0x82, 126, 0xFF, 0xFF]),
+            (0x1_0000, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+            (
+                0x1234_5678,
+                &[0x82, 127, 0, 0, 0, 0, 0x12, 0x34, 0x56, 0x78],
+            ),
+        ];
+        for (len, expected) in table {
+            assert_eq!(&head(Opcode::Binary, len)[..], expected, "{len}");
+        }
+    }
+
+    #[test]
+    fn heads_are_those_of_tungstenite() {
+        for opcode in ALL {
+            for len in [0, 5, 125] {
+                let theirs = FrameHeader {
+                    opcode: OpCode::from(opcode as u8),
+                    ..FrameHeader::default()
+                };
+                let mut expected = Vec::new();
+                theirs.format(len, &mut expected).unwrap();
+                assert_eq!(
+                    head(opcode, usize::try_from(len).unwrap()).to_vec(),
+                    expected
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn encode_puts_head_and_payload_together() {
+        assert_eq!(&encode(Opcode::Text, b"Hello")[..], b"\x81\x05Hello");
+        assert_eq!(&encode(Opcode::Pong, b"")[..], b"\x8a\x00");
+        let long = vec![9; 70_000];
+        let frame = encode(Opcode::Binary, &long);
+        assert_eq!(&frame[..10], &head(Opcode::Binary, 70_000)[..]);
+        assert_eq!(&frame[10..], long);
+    }
+
+    #[test]
+    fn headers_come_out_as_they_were_put_in() {
+        for opcode in ALL {
+            for (is_final, len) in [(true, 0), (true, 125), (false, 126), (false, 1 << 40)] {
+                if opcode.is_control() && !is_final {
+                    continue;
+                }
+                let theirs = FrameHeader {
+                    is_final,
+                    opcode: OpCode::from(opcode as u8),
+                    mask: Some(KEY),
+                    ..FrameHeader::default()
+                };
+                let mut bytes = Vec::new();
+                theirs.format(len, &mut bytes).unwrap();
+                let header = Header {
+                    opcode,
+                    is_final,
+                    key: KEY,
+                    payload_len: len,
+                };
+                assert_eq!(parsed(&bytes, 0), Ok((header, bytes.len())));
+            }
+        }
+    }
+
+    #[test]
+    fn reserved_opcodes_are_refused() {
+        for opcode in (3..=7).chain(11..=15) {
+            let expected = Err(format!("opcode {opcode} is reserved"));
+            assert_eq!(parsed(&masked(&[0x80 | opcode, 0x80]), 0), expected);
+        }
+    }
+
+    #[test]
+    fn reserved_bits_are_refused_unless_allowed() {
+        let refused = Err("reserved bit set without an extension".to_owned());
+        for rsv in (0x10..=0x70).step_by(0x10) {
+            let bytes = masked(&[0x81 | rsv, 0x80]);
+            assert_eq!(parsed(&bytes, 0), refused);
+            assert_eq!(parsed(&bytes, 0x70 & !rsv), refused);
+            assert!(parsed(&bytes, rsv).is_ok());
+        }
+    }
+
+    #[test]
+    fn frames_without_a_mask_are_refused() {
+        for start in [&[0x81, 0][..], &[0x82, 126, 1, 0], &[0x89, 5]] {
+            assert_eq!(parsed(start, 0), Err("frame is not masked".to_owned()));
+        }
+    }
+
+    #[test]
+    fn lengths_must_be_in_their_shortest_form() {
+        let refused = Err("payload length is not in its shortest form".to_owned());
+        for len in [0_u16, 1, 125] {
+            let [high, low] = len.to_be_bytes();
+            assert_eq!(parsed(&masked(&[0x82, 0xFE, high, low]), 0), refused);
+        }
+        for len in [0_u64, 125, 126, 0xFFFF] {
+            let start = [&[0x82, 0xFF][..], &len.to_be_bytes()].concat();
+            assert_eq!(parsed(&masked(&start), 0), refused);
+        }
+        assert!(parsed(&masked(&[0x82, 0xFE, 0, 126]), 0).is_ok());
+        assert!(parsed(&masked(&[0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0]), 0).is_ok());
+    }
+
+    #[test]
+    fn lengths_have_63_bits() {
+        let refused = Err("payload length has its highest bit set".to_owned());
+        for len in [1 << 63, u64::MAX] {
+            let start = [&[0x82, 0xFF][..], &u64::to_be_bytes(len)].concat();
+            assert_eq!(parsed(&masked(&start), 0), refused);
+        }
+        let largest = [&[0x82, 0xFF][..], &(u64::MAX >> 1).to_be_bytes()].concat();
+        assert_eq!(
+            parsed(&masked(&largest), 0).unwrap().0.payload_len,
+            u64::MAX >> 1
+        );
+    }
+
+    #[test]
+    fn control_frames_are_short_and_whole() {
+        for opcode in [0x8, 0x9, 0xA] {
+            assert_eq!(
+                parsed(&masked(&[opcode, 0x80]), 0),
+                Err("control frame is fragmented".to_owned())
+            );
+            assert_eq!(
+                parsed(&masked(&[0x80 | opcode, 0xFE, 0, 126]), 0),
+                Err("control frame has 126 bytes, more than 125".to_owned())
+            );
+            assert!(parsed(&masked(&[0x80 | opcode, 0xFD]), 0).is_ok());
+        }
+    }
+}

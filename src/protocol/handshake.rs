@@ -248,3 +248,346 @@ fn is_key(key: &str) -> bool {
             .bytes()
             .all(|digit| digit.is_ascii_alphanumeric() || digit == b'+' || digit == b'/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Request<'static> = Request {
+        method: "GET",
+        http_version: (1, 1),
+        upgrade: Some("websocket"),
+        connection: Some("Upgrade"),
+        version: Some("13"),
+        key: Some("dGhlIHNhbXBsZSBub25jZQ=="),
+        protocols: None,
+    };
+
+    fn head(headers: &[(&str, &str)]) -> Result<String, InvalidHeader> {
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        response_head("accept", None, &headers).map(|head| String::from_utf8(head).unwrap())
+    }
+
+    #[test]
+    fn the_request_of_the_rfc_is_accepted() {
+        let request = Request {
+            protocols: Some("chat, superchat"),
+            ..GOOD
+        };
+        let expected = Accepted {
+            accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
+            offered: vec!["chat", "superchat"],
+        };
+        assert_eq!(judge(&request), Ok(expected));
+    }
+
+    #[test]
+    fn harmless_variety_is_accepted() {
+        for upgrade in [
+            "WebSocket",
+            " websocket\t",
+            "h2c, websocket",
+            "WEBSOCKET,",
+            ",,websocket",
+        ] {
+            let request = Request {
+                upgrade: Some(upgrade),
+                ..GOOD
+            };
+            assert!(judge(&request).is_ok(), "{upgrade:?}");
+        }
+        for connection in ["upgrade", "keep-alive, Upgrade", "keep-alive,UPGRADE,te"] {
+            let request = Request {
+                connection: Some(connection),
+                ..GOOD
+            };
+            assert!(judge(&request).is_ok(), "{connection:?}");
+        }
+        for http_version in [(1, 1), (1, 2), (2, 0), (3, 0)] {
+            let request = Request {
+                http_version,
+                ..GOOD
+            };
+            assert!(judge(&request).is_ok(), "{http_version:?}");
+        }
+        let padded = Request {
+            version: Some(" 13 "),
+            key: Some("\tdGhlIHNhbXBsZSBub25jZQ== "),
+            ..GOOD
+        };
+        assert_eq!(judge(&padded), judge(&GOOD));
+    }
+
+    #[test]
+    fn each_rule_refuses() {
+        fn table<'a, T: Copy>(
+            refusal: Refusal,
+            values: &[T],
+            request: impl Fn(T) -> Request<'a>,
+        ) -> Vec<(Request<'a>, Refusal)> {
+            values.iter().map(|v| (request(*v), refusal)).collect()
+        }
+        let methods = ["POST", "HEAD", "get", "CONNECT", ""];
+        let http_versions = [(1, 0), (0, 9)];
+        let upgrades = [
+            None,
+            Some(""),
+            Some("h2c"),
+            Some("websockets"),
+            Some("web socket"),
+            Some("websocket/13"),
+            Some("\u{a0}websocket"),
+        ];
+        let connections = [
+            None,
+            Some(""),
+            Some("keep-alive"),
+            Some("Upgrades"),
+            Some("close"),
+        ];
+        let versions = [
+            None,
+            Some(""),
+            Some("8"),
+            Some("12"),
+            Some("14"),
+            Some("013"),
+            Some("+13"),
+            Some("13.0"),
+            Some("13, 8"),
+            Some("13, 13"),
+            Some("١٣"),
+        ];
+        let keys = [
+            None,
+            Some(""),
+            Some("dGhlIHNhbXBsZSBub25jZQ="),
+            Some("dGhlIHNhbXBsZSBub25jZQ"),
+            Some("dGhlIHNhbXBsZSBub25jZQ==="),
+            Some("dGhlIHNhbXBsZSBub25jZTE="),
+            Some("dGhlIHNhbXBsZSBub25jZTE0"),
+            Some("dGhlIHNhbXBsZSBub25jZ==="),
+            Some("dGhlIHNhbXBsZSBub25j=Q=="),
+            Some("dGhlIHNhbXBsZSBub25j Q=="),
+            Some("dGhlIHNhbXBsZSBub25j-_=="),
+            Some("dGhlIHNhbXBsZSBub25jé=="),
+            Some("dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let protocols = [
+            "",
+            " , ",
+            "chat room",
+            "chat;v=1",
+            "chat/1",
+            "\"chat\"",
+            "gespräch",
+            "a, b, a",
+            "chat, chat",
+            "a\u{0}b",
+        ];
+        let cases = [
+            table(Refusal::Method, &methods, |method| Request {
+                method,
+                ..GOOD
+            }),
+            table(Refusal::HttpVersion, &http_versions, |v| Request {
+                http_version: v,
+                ..GOOD
+            }),
+            table(Refusal::Upgrade, &upgrades, |upgrade| Request {
+                upgrade,
+                ..GOOD
+            }),
+            table(Refusal::Connection, &connections, |connection| Request {
+                connection,
+                ..GOOD
+            }),
+            table(Refusal::Version, &versions, |version| Request {
+                version,
+                ..GOOD
+            }),
+            table(Refusal::Key, &keys, |key| Request { key, ..GOOD }),
+            table(Refusal::Subprotocol, &protocols, |protocols| Request {
+                protocols: Some(protocols),
+                ..GOOD
+            }),
+        ];
+        for (request, refusal) in cases.concat() {
+            assert_eq!(judge(&request), Err(refusal), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_broken_rule_is_named() {
+        let mut request = Request::default();
+        let mut named = Vec::new();
+        let fixes: [fn(&mut Request<'_>); 7] = [
+            |r| r.method = GOOD.method,
+            |r| r.http_version = GOOD.http_version,
+            |r| r.upgrade = GOOD.upgrade,
+            |r| r.connection = GOOD.connection,
+            |r| r.version = GOOD.version,
+            |r| r.key = GOOD.key,
+            |r| r.protocols = None,
+        ];
+        request.protocols = Some("");
+        for fix in fixes {
+            named.push(judge(&request).unwrap_err());
+            fix(&mut request);
+        }
+        let order = [
+            Refusal::Method,
+            Refusal::HttpVersion,
+            Refusal::Upgrade,
+            Refusal::Connection,
+            Refusal::Version,
+            Refusal::Key,
+            Refusal::Subprotocol,
+        ];
+        assert_eq!(named, order);
+        assert!(judge(&request).is_ok());
+        for refusal in order {
+            let status = if refusal == Refusal::Version {
+                426
+            } else {
+                400
+            };
+            assert_eq!(refusal.status(), status);
+            assert!(!refusal.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn unused_bits_of_the_key_are_not_looked_at() {
+        let accept_key = |key| {
+            let request = Request {
+                key: Some(key),
+                ..GOOD
+            };
+            judge(&request).unwrap().accept_key
+        };
+        // The same 16 bytes, yet the answer is made of the characters (RFC 6455 section 4.2.2).
+        assert_ne!(
+            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
+            accept_key("dGhlIHNhbXBsZSBub25jZf==")
+        );
+        assert!(!accept_key("++++++++++//////////AA==").is_empty());
+    }
+
+    #[test]
+    fn a_long_offer_is_judged_in_linear_time() {
+        let offer: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
+        let header = offer.join(",");
+        let request = Request {
+            protocols: Some(&header),
+            ..GOOD
+        };
+        assert_eq!(judge(&request).unwrap().offered, offer);
+    }
+
+    #[test]
+    fn the_101_has_just_its_own_headers() {
+        let expected = "HTTP/1.1 101 Switching Protocols\r\n\
+             Upgrade: websocket\r\n\
+             Connection: Upgrade\r\n\
+             Sec-WebSocket-Accept: accept\r\n\
+             \r\n";
+        assert_eq!(head(&[]).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_101_carries_subprotocol_and_headers_in_order() {
+        let headers = [
+            ("Set-Cookie".to_owned(), "a=1; HttpOnly".to_owned()),
+            ("set-cookie".to_owned(), "b=\t2".to_owned()),
+            ("X-Empty".to_owned(), String::new()),
+            ("X-Latin".to_owned(), "é\u{80}ÿ".to_owned()),
+        ];
+        let head = response_head("accept", Some("v1.chat"), &headers).unwrap();
+        let expected = b"HTTP/1.1 101 Switching Protocols\r\n\
+             Upgrade: websocket\r\n\
+             Connection: Upgrade\r\n\
+             Sec-WebSocket-Accept: accept\r\n\
+             Sec-WebSocket-Protocol: v1.chat\r\n\
+             Set-Cookie: a=1; HttpOnly\r\n\
+             set-cookie: b=\t2\r\n\
+             X-Empty: \r\n\
+             X-Latin: \xe9\x80\xff\r\n\
+             \r\n";
+        assert_eq!(head, expected);
+    }
+
+    #[test]
+    fn headers_of_a_body_or_a_hop_are_left_out() {
+        let skipped = [
+            "Connection",
+            "UPGRADE",
+            "Keep-Alive",
+            "Proxy-Connection",
+            "Transfer-Encoding",
+            "te",
+            "Trailer",
+            "Content-Length",
+            "content-type",
+            "Content-Security-Policy",
+            "Sec-WebSocket-Accept",
+            "sec-websocket-extensions",
+            "Sec-WebSocket-Protocol",
+        ];
+        for name in skipped {
+            assert_eq!(head(&[(name, "x")]), head(&[]), "{name}");
+        }
+        for name in ["Sec-Fetch-Mode", "Contents", "Trailers", "Vary", "Date"] {
+            let written = format!("{name}: x\r\n\r\n");
+            assert!(head(&[(name, "x")]).unwrap().ends_with(&written), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_smuggle_another() {
+        for value in [
+            "a\r\nX: b",
+            "a\n",
+            "\r",
+            "a\u{0}",
+            "\u{7f}",
+            "\u{1b}[0m",
+            "ł",
+            "🎉",
+        ] {
+            let refused = Err(InvalidHeader::Value("X-A".to_owned()));
+            assert_eq!(head(&[("X-A", value)]), refused, "{value:?}");
+        }
+        for name in [
+            "",
+            "X A",
+            "X:",
+            "X\r\nY",
+            "Content-\r\nX",
+            "X\u{0}",
+            "Größe",
+            " X",
+        ] {
+            let refused = Err(InvalidHeader::Name(name.to_owned()));
+            assert_eq!(head(&[(name, "x")]), refused, "{name:?}");
+        }
+        for name in ["", "a b", "a\r\nX: b"] {
+            let refused = InvalidHeader::Value("Sec-WebSocket-Protocol".to_owned());
+            assert_eq!(response_head("accept", Some(name), &[]), Err(refused));
+        }
+        let refused = InvalidHeader::Value("Sec-WebSocket-Accept".to_owned());
+        assert_eq!(response_head("a\r\nb", None, &[]), Err(refused));
+    }
+
+    #[test]
+    fn refused_headers_are_named_without_control_characters() {
+        let error = head(&[("X\r\n", "x")]).unwrap_err();
+        assert_eq!(error.to_string(), r#""X\r\n" is not the name of a header"#);
+        let error = head(&[("X-A", "\n")]).unwrap_err();
+        let expected = "the value of X-A holds a forbidden character";
+        assert_eq!(error.to_string(), expected);
+    }
+}

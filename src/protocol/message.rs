@@ -480,10 +480,332 @@ mod tests {
 
     #[test]
     fn text_fails_at_the_wrong_byte() {
-        let bytes = client_frame(TEXT, b"Hello \xf0\x90\x80\xff and more");
-        assert_eq!(
-            violation(&bytes),
-            (1007, "text message is not UTF-8 at byte 6".into())
+        // The last byte of each is the one that cannot be right, whatever comes next.
+        let wrong: [(&[u8], usize); 9] = [
+            (b"\xff", 0),
+            (b"ok \x80", 3),
+            (b"\xc0", 0),
+            (b"\xe0\x80", 0),
+            (b"ok \xed\xa0", 3),
+            (b"\xf0\x8f", 0),
+            (b"\xf4\x90", 0),
+            (b"\xf5", 0),
+            ("κόσμε\u{10ffff}".as_bytes(), usize::MAX),
+        ];
+        for (text, at) in wrong {
+            for start in [FIN | TEXT, TEXT] {
+                // The frame announces more than ever comes.
+                let mut bytes = client_frame(start, &[text, &[b'.'; 50]].concat());
+                bytes.truncate(6 + text.len());
+                let (events, violation) = outcome(Limits::default(), &bytes);
+                assert_eq!(events, []);
+                let expected = (at != usize::MAX).then(|| {
+                    Violation::invalid_data(format!("text message is not UTF-8 at byte {at}"))
+                });
+                assert_eq!(violation, expected, "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_may_be_cut_anywhere_into_fragments() {
+        let text = "aß水🎉".as_bytes();
+        for first in 0..text.len() {
+            for second in first..text.len() {
+                let bytes = [
+                    client_frame(TEXT, &text[..first]),
+                    client_frame(0, &text[first..second]),
+                    client_frame(FIN, &text[second..]),
+                ]
+                .concat();
+                assert_eq!(events(&bytes), [message(Kind::Text, text)]);
+            }
+        }
+    }
+
+    #[test]
+    fn text_must_not_end_inside_a_character() {
+        for cut in ["ß", "水", "🎉"] {
+            let text = [b"ok ", &cut.as_bytes()[..cut.len() - 1]].concat();
+            let expected = (1007, "text message is not UTF-8 at byte 3".to_owned());
+            assert_eq!(violation(&client_frame(FIN | TEXT, &text)), expected);
+            // The fragment that ends the message may be empty.
+            let bytes = [client_frame(TEXT, &text), client_frame(FIN, b"")].concat();
+            assert_eq!(violation(&bytes), expected);
+        }
+    }
+
+    #[test]
+    fn binary_may_be_anything() {
+        let bytes = [
+            client_frame(BINARY, b"\xff\xc0"),
+            client_frame(FIN, b"\x80"),
+        ]
+        .concat();
+        assert_eq!(events(&bytes), [message(Kind::Binary, b"\xff\xc0\x80")]);
+    }
+
+    #[test]
+    fn fragments_come_in_order() {
+        let stray = (1002, "continuation without a message".to_owned());
+        assert_eq!(violation(&client_frame(FIN, b"")), stray);
+        assert_eq!(violation(&client_frame(0, b"x")), stray);
+        let inside = (1002, "new message inside a fragmented message".to_owned());
+        for first in [TEXT, BINARY] {
+            for second in [TEXT, BINARY, FIN | TEXT, FIN | BINARY] {
+                let bytes = [client_frame(first, b"a"), client_frame(second, b"b")].concat();
+                assert_eq!(violation(&bytes), inside);
+            }
+        }
+        let (events, violation) = outcome(
+            Limits::default(),
+            &[client_frame(FIN | TEXT, b"a"), client_frame(FIN, b"b")].concat(),
         );
+        assert_eq!(events, [message(Kind::Text, b"a")]);
+        assert_eq!(violation.map(|violation| violation.code), Some(1002));
+    }
+
+    #[test]
+    fn header_rules_are_kept_for_every_frame() {
+        let mut unmasked = client_frame(FIN | TEXT, b"");
+        unmasked[1] = 0;
+        let table = [
+            (unmasked, "frame is not masked"),
+            (
+                client_frame(FIN | 0x40 | TEXT, b""),
+                "reserved bit set without an extension",
+            ),
+            (client_frame(FIN | 0x3, b""), "opcode 3 is reserved"),
+            (client_frame(FIN | 0xB, b""), "opcode 11 is reserved"),
+            (client_frame(PING, b""), "control frame is fragmented"),
+            (
+                client_frame(FIN | PONG, &[0; 126]),
+                "control frame has 126 bytes, more than 125",
+            ),
+        ];
+        for (bytes, reason) in table {
+            assert_eq!(violation(&bytes), (1002, reason.to_owned()));
+        }
+    }
+
+    #[test]
+    fn close_frames_are_judged() {
+        let table: [(&[u8], u16, &str); 4] = [
+            (b"\x03", 1002, "close frame has half a close code"),
+            (b"\x03\xed", 1002, "close code 1005 must not be sent"),
+            (b"\x00\x00", 1002, "close code 0 must not be sent"),
+            (b"\x03\xe8\xff", 1007, "close reason is not UTF-8 at byte 0"),
+        ];
+        for (payload, code, reason) in table {
+            let bytes = client_frame(FIN | CLOSE, payload);
+            assert_eq!(violation(&bytes), (code, reason.to_owned()));
+        }
+    }
+
+    #[test]
+    fn nothing_counts_behind_a_close_or_a_violation() {
+        let close = client_frame(FIN | CLOSE, b"");
+        let bytes = [
+            close.clone(),
+            client_frame(FIN | TEXT, b"late"),
+            vec![0xFF; 99],
+        ]
+        .concat();
+        assert_eq!(events(&bytes), [Event::Close(CloseFrame::default())]);
+
+        let mut receiver = Receiver::new(Limits::default());
+        let part = client_frame(BINARY, b"part of a message");
+        receive(&mut receiver, &part, part.len());
+        assert!(receiver.held_bytes() > 0);
+        let (_, violation) = receive(&mut receiver, &client_frame(FIN | 0x3, b""), 6);
+        assert!(violation.is_some());
+        assert_eq!(receiver.held_bytes(), 0);
+        assert_eq!(receive(&mut receiver, &close, 3), (vec![], None));
+    }
+
+    #[test]
+    fn what_lies_behind_an_event_is_left_in_the_input() {
+        let mut receiver = Receiver::new(Limits::default());
+        let first = client_frame(FIN | TEXT, b"1");
+        let mut bytes = [&first[..], &first[..3]].concat();
+        let mut input = &mut bytes[..];
+        let event = receiver.next(&mut input).unwrap();
+        assert_eq!(event, Some(message(Kind::Text, b"1")));
+        assert_eq!(input.len(), 3);
+        assert_eq!(receiver.next(&mut input), Ok(None));
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_message_of_just_the_limit_passes() {
+        let limits = Limits {
+            max_message_bytes: 200,
+            max_fragments: 2,
+        };
+        let whole = client_frame(FIN | BINARY, &[1; 200]);
+        let halves = [
+            client_frame(BINARY, &[1; 100]),
+            client_frame(FIN, &[1; 100]),
+        ]
+        .concat();
+        for bytes in [whole, halves] {
+            let expected = (vec![message(Kind::Binary, &[1; 200])], None);
+            assert_eq!(outcome(limits, &bytes), expected);
+        }
+    }
+
+    #[test]
+    fn a_message_over_the_limit_fails_at_the_header() {
+        let limits = Limits {
+            max_message_bytes: 200,
+            max_fragments: 9,
+        };
+        let header_of = |first, len| {
+            let mut frame = client_frame(first, &vec![1; len]);
+            frame.truncate(frame.len() - len);
+            frame
+        };
+        let single = header_of(FIN | BINARY, 201);
+        let second = [client_frame(TEXT, &[b'a'; 150]), header_of(0, 51)].concat();
+        let with_ping = [
+            client_frame(BINARY, &[1; 200]),
+            client_frame(FIN | PING, b""),
+            header_of(FIN, 1),
+        ]
+        .concat();
+        for (bytes, pings) in [(single, 0), (second, 0), (with_ping, 1)] {
+            let (events, violation) = outcome(limits, &bytes);
+            assert_eq!(events, vec![Event::Ping(Bytes::new()); pings]);
+            let expected = Violation::too_big("message has more than 200 bytes");
+            assert_eq!(violation, Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_leaves_empty_messages() {
+        let limits = Limits {
+            max_message_bytes: 0,
+            max_fragments: 0,
+        };
+        let empty = client_frame(FIN | TEXT, b"");
+        let (events, violation) = outcome(limits, &[empty.clone(), empty.clone()].concat());
+        assert_eq!(events, vec![message(Kind::Text, b""); 2]);
+        assert_eq!(violation, None);
+        let (_, violation) = outcome(limits, &client_frame(FIN | BINARY, b"x"));
+        assert_eq!(violation.map(|violation| violation.code), Some(1009));
+        let fragments = [client_frame(TEXT, b""), client_frame(FIN, b"")].concat();
+        let (_, violation) = outcome(limits, &fragments);
+        let expected = Violation::too_big("message has more than 1 fragments");
+        assert_eq!(violation, Some(expected));
+    }
+
+    #[test]
+    fn a_length_field_alone_holds_nothing() {
+        let limits = Limits {
+            max_message_bytes: usize::MAX,
+            ..Limits::default()
+        };
+        for (len, code) in [
+            (1_u64 << 40, None),
+            (u64::MAX >> 1, None),
+            (1 << 63, Some(1002)),
+        ] {
+            for first in [FIN | BINARY, BINARY, FIN | TEXT] {
+                let mut receiver = Receiver::new(limits);
+                let mut bytes = vec![first, 0xFF];
+                bytes.extend_from_slice(&len.to_be_bytes());
+                bytes.extend_from_slice(&[0; 4]);
+                let (events, violation) = receive(&mut receiver, &bytes, 14);
+                assert_eq!(events, []);
+                assert_eq!(violation.map(|violation| violation.code), code);
+                assert_eq!(receiver.held_bytes(), 0);
+                if code.is_none() {
+                    receive(&mut receiver, &[b'a'; 1000], 100);
+                    assert!(receiver.held_bytes() <= 2000, "{}", receiver.held_bytes());
+                }
+            }
+        }
+        let mut too_long = vec![FIN | BINARY, 0xFF];
+        too_long.extend_from_slice(&(1_u64 << 40).to_be_bytes());
+        too_long.extend_from_slice(&[0; 4]);
+        assert_eq!(
+            violation(&too_long),
+            (1009, "message has more than 16777216 bytes".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_is_held_stays_in_proportion_to_what_came() {
+        let mut receiver = Receiver::new(Limits::default());
+        let mut bytes = client_frame(FIN | BINARY, &vec![7; 300_000]);
+        let mut came = 0;
+        for read in bytes.chunks_mut(1000) {
+            came += read.len();
+            let mut input = read;
+            while receiver.next(&mut input).unwrap().is_some() {}
+            assert!(receiver.held_bytes() <= 2 * came);
+            // The end of the frame is known, so nothing is reserved beyond it.
+            assert!(receiver.held_bytes() <= 300_000);
+        }
+        assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_hundred_thousand_tiny_fragments_fail_at_the_limit() {
+        let mut bytes = client_frame(BINARY, b"x");
+        for _ in 1..100_000 {
+            bytes.extend_from_slice(&client_frame(0, b"x"));
+        }
+        let mut receiver = Receiver::new(Limits::default());
+        let mut input = &mut bytes[..];
+        let expected = Violation::too_big("message has more than 65536 fragments");
+        assert_eq!(receiver.next(&mut input), Err(expected));
+        // Seven bytes each, and the header of the one too many.
+        assert_eq!(input.len(), 700_000 - (7 * 65_536 + 6));
+        assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn tiny_fragments_within_the_limit_make_a_message() {
+        let limits = Limits {
+            max_fragments: 100_000,
+            ..Limits::default()
+        };
+        let mut bytes = client_frame(TEXT, b"x");
+        for _ in 2..100_000 {
+            bytes.extend_from_slice(&client_frame(0, b"x"));
+        }
+        bytes.extend_from_slice(&client_frame(FIN, b"x"));
+        let mut receiver = Receiver::new(limits);
+        let mut input = &mut bytes[..];
+        let expected = message(Kind::Text, &vec![b'x'; 100_000]);
+        assert_eq!(receiver.next(&mut input), Ok(Some(expected)));
+        assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn empty_fragments_are_counted_too() {
+        let limits = Limits {
+            max_fragments: 3,
+            ..Limits::default()
+        };
+        let start = [client_frame(TEXT, b""), client_frame(0, b"")].concat();
+        let enough = [start.clone(), client_frame(FIN, b"")].concat();
+        assert_eq!(outcome(limits, &enough).0, [message(Kind::Text, b"")]);
+        let too_many = [start, client_frame(0, b""), client_frame(FIN, b"")].concat();
+        assert_eq!(outcome(limits, &too_many).1.map(|v| v.code), Some(1009));
+        // Counting begins anew with each message.
+        assert_eq!(outcome(limits, &enough.repeat(3)).0.len(), 3);
+    }
+
+    #[test]
+    fn messages_do_not_keep_a_much_larger_buffer() {
+        let mut assembly = Assembly {
+            buffer: Vec::with_capacity(1 << 20),
+            ..Assembly::default()
+        };
+        assembly.buffer.extend_from_slice(&[1; 10]);
+        let payload = assembly.into_payload().try_into_mut().unwrap();
+        assert!(payload.capacity() < 1024, "{}", payload.capacity());
     }
 }

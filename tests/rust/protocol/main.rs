@@ -1,0 +1,12 @@
+//! The protocol room against generated traffic, and against tungstenite in both roles.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod handshake;
+mod oracle;
+mod reads;
+mod traffic;

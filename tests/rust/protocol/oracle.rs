@@ -1,0 +1,374 @@
+//! tungstenite as the other opinion: its client's frames are read by us, and its server reads the
+//! same bytes as we do and must come to the same verdict.
+//!
+//! Where the two differ on purpose, [`Difference`] says how, and a test pins an example.
+
+use std::io::{self, Cursor, Read, Write};
+
+use _core::protocol::{
+    close::CloseFrame,
+    frame::{self, Opcode},
+    limits::Limits,
+    message::{Event, Kind, Message, Receiver},
+};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, future};
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Error,
+        protocol::{CloseFrame as TheirClose, Role, WebSocket, WebSocketConfig},
+    },
+};
+
+use crate::traffic::{self, Form, Frame, LIMITS, Outcome, encode_all, receive};
+
+/// tungstenite does not count fragments.
+const UNCOUNTED: Limits = Limits {
+    max_fragments: u32::MAX,
+    ..LIMITS
+};
+
+/// How a stream of bytes ended, in terms that both sides know.
+#[derive(Clone, Debug, PartialEq)]
+enum End {
+    /// Everything was in order, and the peer is free to go on.
+    Open,
+    Closed(Option<(u16, String)>),
+    Failed(u16),
+}
+
+type Verdict = (Vec<tungstenite::Message>, End);
+
+fn our_verdict((events, violation): &Outcome) -> Verdict {
+    let mut end = End::Open;
+    let mut messages = Vec::new();
+    for event in events {
+        match event {
+            Event::Message(message) => messages.push(their_message(message)),
+            Event::Ping(payload) => messages.push(tungstenite::Message::Ping(payload.clone())),
+            Event::Pong(payload) => messages.push(tungstenite::Message::Pong(payload.clone())),
+            Event::Close(frame) => {
+                end = End::Closed(frame.code.map(|code| (code, frame.reason.clone())));
+            }
+        }
+    }
+    if let Some(violation) = violation {
+        end = End::Failed(violation.code);
+    }
+    (messages, end)
+}
+
+fn their_message(message: &Message) -> tungstenite::Message {
+    match message.kind {
+        Kind::Text => {
+            let text = std::str::from_utf8(&message.payload).unwrap();
+            tungstenite::Message::text(text)
+        }
+        Kind::Binary => tungstenite::Message::binary(message.payload.clone()),
+    }
+}
+
+/// What tungstenite makes of `bytes` as a server.
+fn their_verdict(bytes: &[u8], limits: Limits) -> Verdict {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(limits.max_message_bytes))
+        .max_frame_size(Some(limits.max_message_bytes));
+    let stream = Recorded(Cursor::new(bytes.to_vec()));
+    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
+    let mut messages = Vec::new();
+    let end = loop {
+        match socket.read() {
+            Ok(tungstenite::Message::Close(frame)) => {
+                let said = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
+                break End::Closed(said);
+            }
+            Ok(message) => messages.push(message),
+            Err(Error::Protocol(
+                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+            )) => break End::Open,
+            Err(Error::Protocol(_)) => break End::Failed(1002),
+            Err(Error::Utf8(_)) => break End::Failed(1007),
+            Err(Error::Capacity(_)) => break End::Failed(1009),
+            Err(error) => panic!("unforeseen: {error:?}"),
+        }
+    };
+    (messages, end)
+}
+
+/// A peer that has said all it has to say, and whom it costs nothing to answer.
+struct Recorded(Cursor<Vec<u8>>);
+
+impl Read for Recorded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Read::read(&mut self.0, buffer)
+    }
+}
+
+impl Write for Recorded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where tungstenite differs, and why we do not follow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Difference {
+    /// It takes lengths in longer forms than needed; the RFC forbids them (section 5.2).
+    LengthForm,
+    /// It judges a frame when all of it has come, we judge each byte; so we may refuse a frame
+    /// that it is still waiting for.
+    Later,
+    /// It compares a length with the limit before it looks at the rest of the header, and so calls
+    /// a forbidden header too big.
+    LimitFirst,
+    /// It reports a forbidden close code as an ordinary close with 1002, and takes 1014, which the
+    /// registry assigned later, for forbidden. We fail the connection, and allow 1014.
+    CloseCode,
+    /// It reads the reason of a close before its code, so both being wrong is 1007 there.
+    ReasonFirst,
+}
+
+fn difference(ours: &Outcome, theirs: &Verdict) -> Option<Difference> {
+    let (messages, end) = our_verdict(ours);
+    if (&messages, &end) == (&theirs.0, &theirs.1) {
+        return None;
+    }
+    let reason = ours.1.as_ref().map_or("", |violation| &violation.reason);
+    // It goes on where we stop, so it may have seen more, but never something else.
+    if reason == "payload length is not in its shortest form" && theirs.0.starts_with(&messages) {
+        return Some(Difference::LengthForm);
+    }
+    assert_eq!(messages, theirs.0, "{end:?} and {:?}", theirs.1);
+    Some(match (&end, &theirs.1) {
+        (End::Failed(_), End::Open) => Difference::Later,
+        (End::Failed(1002), End::Failed(1009)) => Difference::LimitFirst,
+        (End::Failed(1002), End::Closed(Some((1002, said))))
+            if said == "Protocol violation" && reason.starts_with("close code") =>
+        {
+            Difference::CloseCode
+        }
+        (End::Closed(Some((1014, _))), End::Closed(Some((1002, _)))) => Difference::CloseCode,
+        (End::Failed(1002), End::Failed(1007)) if reason.starts_with("close code") => {
+            Difference::ReasonFirst
+        }
+        unforeseen => panic!("{unforeseen:?}: {reason}"),
+    })
+}
+
+/// The verdicts on the same bytes, and how they differ.
+fn compare(bytes: &[u8]) -> Option<Difference> {
+    let ours = receive(UNCOUNTED, [bytes]);
+    let theirs = their_verdict(bytes, UNCOUNTED);
+    difference(&ours, &theirs)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn honest_traffic_is_judged_as_tungstenite_judges_it(frames in traffic::honest()) {
+        let difference = compare(&encode_all(&frames));
+        prop_assert!(
+            matches!(
+                difference,
+                None | Some(Difference::CloseCode | Difference::ReasonFirst)
+            ),
+            "{difference:?}"
+        );
+    }
+
+    #[test]
+    fn any_traffic_is_judged_as_tungstenite_judges_it(bytes in traffic::bytes()) {
+        compare(&bytes);
+    }
+
+    #[test]
+    fn whole_frames_in_shortest_form_are_judged_alike(mut frames in traffic::wild()) {
+        for frame in &mut frames {
+            frame.form = Form::Shortest;
+            frame.payload.truncate(LIMITS.max_message_bytes);
+        }
+        let difference = compare(&encode_all(&frames));
+        prop_assert!(
+            matches!(
+                difference,
+                None | Some(Difference::CloseCode | Difference::ReasonFirst)
+            ),
+            "{difference:?}"
+        );
+    }
+
+    #[test]
+    fn frames_of_tungstenites_client_come_out_as_they_went_in(
+        messages in proptest::collection::vec(any_message(), 0..8),
+        close in proptest::option::of(Just(())),
+    ) {
+        let mut client = WebSocket::from_raw_socket(
+            Cursor::new(Vec::new()),
+            Role::Client,
+            None,
+        );
+        for message in &messages {
+            client.write(message.clone()).unwrap();
+        }
+        client.flush().unwrap();
+        let mut expected = End::Open;
+        if close.is_some() {
+            let frame = TheirClose { code: 4000.into(), reason: "done".into() };
+            client.close(Some(frame)).unwrap();
+            expected = End::Closed(Some((4000, "done".to_owned())));
+        }
+        let bytes = client.get_ref().get_ref();
+        let outcome = receive(Limits::default(), bytes.chunks(777));
+        prop_assert_eq!(our_verdict(&outcome), (messages, expected));
+    }
+
+    #[test]
+    fn our_frames_are_read_by_tungstenites_client(message in any_message()) {
+        let opcode = match message {
+            tungstenite::Message::Text(_) => Opcode::Text,
+            tungstenite::Message::Binary(_) => Opcode::Binary,
+            tungstenite::Message::Ping(_) => Opcode::Ping,
+            _ => Opcode::Pong,
+        };
+        let payload = message.clone().into_data();
+        let close = CloseFrame::new(Some(1012), "back soon").unwrap();
+        let mut bytes = frame::head(opcode, payload.len()).to_vec();
+        bytes.extend_from_slice(&payload);
+        prop_assert_eq!(&bytes, &frame::encode(opcode, &payload));
+        bytes.extend_from_slice(&close.encode());
+
+        let stream = Recorded(Cursor::new(bytes));
+        let mut client = WebSocket::from_raw_socket(stream, Role::Client, None);
+        prop_assert_eq!(client.read().unwrap(), message);
+        let said = TheirClose { code: 1012.into(), reason: "back soon".into() };
+        prop_assert_eq!(client.read().unwrap(), tungstenite::Message::Close(Some(said)));
+    }
+}
+
+fn any_message() -> impl Strategy<Value = tungstenite::Message> {
+    let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max);
+    prop_oneof![
+        "\\PC{0,300}".prop_map(tungstenite::Message::text),
+        bytes(300).prop_map(tungstenite::Message::binary),
+        (65_530_usize..65_545).prop_map(|len| tungstenite::Message::binary(vec![7; len])),
+        bytes(125).prop_map(|payload| tungstenite::Message::Ping(payload.into())),
+        bytes(125).prop_map(|payload| tungstenite::Message::Pong(payload.into())),
+    ]
+}
+
+#[test]
+fn each_known_difference_has_an_example() {
+    let mut later = Frame::new(0x81, b"\xff and more").encode();
+    later.truncate(10);
+    let table = [
+        (
+            Frame {
+                form: Form::Bits16,
+                ..Frame::new(0x82, b"short")
+            }
+            .encode(),
+            Difference::LengthForm,
+        ),
+        (later, Difference::Later),
+        (
+            Frame {
+                form: Form::Bit63,
+                ..Frame::new(0x82, b"")
+            }
+            .encode(),
+            Difference::LimitFirst,
+        ),
+        (
+            Frame {
+                key: None,
+                ..Frame::new(0x82, &[0; 301])
+            }
+            .encode(),
+            Difference::LimitFirst,
+        ),
+        (
+            Frame::new(0x88, &1005_u16.to_be_bytes()).encode(),
+            Difference::CloseCode,
+        ),
+        (
+            Frame::new(0x88, &1014_u16.to_be_bytes()).encode(),
+            Difference::CloseCode,
+        ),
+        (
+            Frame::new(0x88, b"\0\0\xff").encode(),
+            Difference::ReasonFirst,
+        ),
+    ];
+    for (bytes, expected) in table {
+        assert_eq!(compare(&bytes), Some(expected), "{bytes:02x?}");
+    }
+}
+
+/// Both ends of a connection, alive: their client, our receiver and frames as an echo server.
+#[tokio::test]
+async fn their_client_and_our_server_talk() {
+    let (client, mut server) = tokio::io::duplex(1000);
+    let echo = async {
+        let mut receiver = Receiver::new(Limits::default());
+        let mut buffer = [0; 333];
+        loop {
+            let len = server.read(&mut buffer).await.unwrap();
+            assert_ne!(len, 0, "the client left without a close");
+            let mut input = &mut buffer[..len];
+            while let Some(event) = receiver.next(&mut input).unwrap() {
+                let reply = match event {
+                    Event::Message(message) => frame::encode(message.kind.into(), &message.payload),
+                    Event::Ping(payload) => frame::encode(Opcode::Pong, &payload),
+                    Event::Pong(_) => continue,
+                    Event::Close(frame) => {
+                        server.write_all(&frame.encode()).await.unwrap();
+                        return frame;
+                    }
+                };
+                server.write_all(&reply).await.unwrap();
+            }
+        }
+    };
+    let talk = async {
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        for len in [0, 1, 125, 126, 5000, 70_000] {
+            let text = tungstenite::Message::text("ü".repeat(len));
+            let (sent, got) = exchange(&mut client, &text).await;
+            sent.unwrap();
+            assert_eq!(got.unwrap().unwrap(), text);
+        }
+        let ping = tungstenite::Message::Ping(Bytes::from_static(b"there?"));
+        client.send(ping).await.unwrap();
+        let pong = tungstenite::Message::Pong(Bytes::from_static(b"there?"));
+        assert_eq!(client.next().await.unwrap().unwrap(), pong);
+        let close = TheirClose {
+            code: 1000.into(),
+            reason: "bye".into(),
+        };
+        client.close(Some(close.clone())).await.unwrap();
+        let answer = client.next().await.unwrap().unwrap();
+        assert_eq!(answer, tungstenite::Message::Close(Some(close)));
+    };
+    let (close, ()) = future::join(echo, talk).await;
+    assert_eq!(close, CloseFrame::new(Some(1000), "bye").unwrap());
+}
+
+/// Sends and receives at once: neither side's pipe holds a whole message.
+async fn exchange(
+    client: &mut WebSocketStream<tokio::io::DuplexStream>,
+    message: &tungstenite::Message,
+) -> (
+    Result<(), Error>,
+    Option<Result<tungstenite::Message, Error>>,
+) {
+    let (mut sink, mut stream) = client.split();
+    future::join(sink.send(message.clone()), stream.next()).await
+}
