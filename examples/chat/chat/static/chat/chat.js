@@ -108,18 +108,18 @@ function showState(state, detail) {
 // ---------------------------------------------------------------- small things of both pages
 
 const clockFormat = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
-const timeFormat = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const dayFormat = new Intl.DateTimeFormat(undefined, {
+const timeFormat = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
+const dayFormat = new Intl.DateTimeFormat("en-GB", {
   weekday: "long", month: "long", day: "numeric",
 });
 
-const HUES = [25, 60, 95, 150, 185, 230, 275, 320, 350];
-
 /** Colour an avatar by its name: the same name has the same colour everywhere. */
 function tint(element, name) {
-  let hash = 0;
-  for (const char of name) hash = (hash * 31 + char.codePointAt(0)) >>> 0;
-  element.style.setProperty("--hue", HUES[hash % HUES.length]);
+  // FNV-1a, folded: short names that differ in a letter should not look alike.
+  let hash = 0x811c9dc5;
+  for (const char of name) hash = Math.imul(hash ^ char.codePointAt(0), 0x01000193);
+  hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
+  element.style.setProperty("--hue", ((hash ^ (hash >>> 13)) >>> 0) % 24 * 15);
 }
 
 function initial(name) {
@@ -161,8 +161,10 @@ function startRoom() {
   const typing = new Map(); // name -> timer that takes it away
   const title = document.title;
   let name = "";
+  let away = false; // was live or tried to be, and is not
   let lastId = 0;
   let peopleRevision = 0;
+  let atEnd = true; // of the log, or close to it
   let unseen = 0;
   let sent = []; // said, and not yet seen to come back
 
@@ -170,6 +172,9 @@ function startRoom() {
     onState(state, detail) {
       showState(state, detail);
       $("send").disabled = state !== "live";
+      // Still away while a try is under way: the hint must not flicker with each of them.
+      if (state !== "connecting") away = state !== "live";
+      showHint();
       if (state !== "live") {
         // A new connection may be to a new process, which counts from the start.
         peopleRevision = 0;
@@ -201,7 +206,7 @@ function startRoom() {
   // ---- messages
 
   function showMessages(messages, { quiet = false } = {}) {
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+    const follow = atEnd;
     let fresh = 0;
     let own = false;
     for (const message of messages) {
@@ -218,7 +223,7 @@ function startRoom() {
     }
     $("empty").hidden = lastId > 0;
     if (!fresh) return;
-    if (atEnd || own || quiet) toEnd();
+    if (follow || own || quiet) toEnd();
     else $("to-end").hidden = false;
     if (document.hidden && !quiet) {
       unseen += fresh;
@@ -269,8 +274,11 @@ function startRoom() {
 
   $("to-end").onclick = toEnd;
   log.addEventListener("scroll", () => {
-    if (log.scrollHeight - log.scrollTop - log.clientHeight < 80) $("to-end").hidden = true;
+    atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+    if (atEnd) $("to-end").hidden = true;
   });
+  // A taller box or an on-screen keyboard must not hide the last message from who was reading it.
+  new ResizeObserver(() => atEnd && toEnd()).observe(log);
   document.addEventListener("visibilitychange", () => {
     unseen = 0;
     document.title = title;
@@ -342,9 +350,17 @@ function startRoom() {
   }
 
   function showForm({ joined }) {
-    $("join-form").hidden = $("hint-join").hidden = joined;
-    $("say-form").hidden = $("hint-say").hidden = !joined;
+    $("join-form").hidden = joined;
+    $("say-form").hidden = !joined;
+    showHint();
     fitBox();
+  }
+
+  function showHint() {
+    const joined = $("join-form").hidden;
+    $("hint-away").hidden = !away;
+    $("hint-join").hidden = away || joined;
+    $("hint-say").hidden = away || !joined;
   }
 
   $("join-form").onsubmit = (event) => {
