@@ -13,6 +13,8 @@ import itertools
 import json
 import threading
 
+from dwebsocket import SendTimeout
+
 
 class Rooms:
     """The table of rooms. All methods may be called from any thread."""
@@ -59,8 +61,14 @@ class Rooms:
             members = list(self._rooms.get(slug, ()))
         text = json.dumps(event)
         for websocket in members:
-            if websocket is not besides:
+            if websocket is besides:
+                continue
+            try:
                 websocket.send(text)
+            except SendTimeout:
+                # Only the caller's own connection waits for room. That its browser does not read
+                # is no reason for the others to miss the event.
+                websocket.close(1013, "too slow")
 
 
 live = Rooms()
