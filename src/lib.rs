@@ -3,5 +3,22 @@
 //! `protocol` holds the rules of RFC 6455 without any I/O, `engine` owns sockets and time, and
 //! `binding` is the only room that knows Python. Each may lean on the rooms before it, never after.
 
+#[cfg(feature = "python")]
+mod binding;
 pub mod engine;
 pub mod protocol;
+
+/// `dwebsocket._core`.
+#[cfg(feature = "python")]
+#[pyo3::pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::binding::{
+        connection::PyConnection,
+        handshake::{
+            choose_subprotocol, is_token, judge_handshake, may_send_close_code, response_head,
+        },
+        process::{Slot, adopt, after_fork_in_child, open_connections, shut_down},
+        waiter::Hub,
+    };
+}

@@ -14,13 +14,11 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
 
     // Both steps are multiples of the key's length, so the key is in phase at each of them. The
     // compiler turns fixed-size zips into vector and word operations.
-    let mut pattern = [0; BLOCK];
-    for (i, byte) in pattern.iter_mut().enumerate() {
-        *byte = key[i % 4];
-    }
+    let pattern = [key; BLOCK / 4];
+    let pattern = pattern.as_flattened();
     let mut blocks = payload.chunks_exact_mut(BLOCK);
     for block in &mut blocks {
-        xor(block, &pattern);
+        xor(block, pattern);
     }
     let mut words = blocks.into_remainder().chunks_exact_mut(WORD);
     for word in &mut words {

@@ -1,0 +1,31 @@
+"""WebSockets for ordinary Django views, on a native engine."""
+
+from __future__ import annotations
+
+from dwebsocket.decorators import accept_websocket, require_websocket, websocket
+from dwebsocket.exceptions import (
+    ConnectionClosed,
+    InternalError,
+    ReceiveTimeout,
+    SendTimeout,
+    ShuttingDown,
+    UnsupportedServer,
+    UsageError,
+    WebSocketError,
+)
+from dwebsocket.websocket import WebSocket
+
+__all__ = [
+    "ConnectionClosed",
+    "InternalError",
+    "ReceiveTimeout",
+    "SendTimeout",
+    "ShuttingDown",
+    "UnsupportedServer",
+    "UsageError",
+    "WebSocket",
+    "WebSocketError",
+    "accept_websocket",
+    "require_websocket",
+    "websocket",
+]

@@ -1,0 +1,147 @@
+"""The native engine. Not for projects: `dwebsocket.WebSocket` is the face of it."""
+
+from typing import Literal, final
+
+__all__ = [
+    "Connection",
+    "Hub",
+    "Slot",
+    "adopt",
+    "after_fork_in_child",
+    "choose_subprotocol",
+    "is_token",
+    "judge_handshake",
+    "may_send_close_code",
+    "open_connections",
+    "response_head",
+    "shut_down",
+]
+
+@final
+class Connection:
+    """One WebSocket. Any thread may call any method at any time."""
+
+    @property
+    def id(self) -> int:
+        """A number that no other connection of this process has."""
+
+    def take(self, timeout: float | None, *, text_as_bytes: bool) -> str | bytes | None:
+        """
+        Takes the oldest message; sleeps up to `timeout` seconds (None: for ever) if there is none.
+
+        None means that none came in time, or that none can come: `waiting()` tells.
+        """
+
+    def send(
+        self, message: str | bytes, *, binary: bool | None = None, patience: float | None = None
+    ) -> bool:
+        """
+        Hands a message over; False when the connection is closed.
+
+        With `binary` None, `str` is text and `bytes` are text if they are valid UTF-8. While the
+        buffer is full it sleeps up to `patience` seconds and then raises `SendTimeout`; with None
+        it never sleeps, and the client that cannot keep up is closed with 1013.
+        """
+
+    def try_send(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
+        """Like `send`, but gives None when there is no room now."""
+
+    def close(self, code: int, reason: str) -> bool:
+        """Begins to close; False when it was closing already. `ValueError` for a wrong code."""
+
+    def waiting(self) -> tuple[int, bool]:
+        """The number of whole messages that wait, and whether the end stands behind them."""
+
+    def end(self) -> tuple[int, str, Literal["local", "peer", "lost"]] | None:
+        """Close code, reason and who began, once either side began to close."""
+
+    def ended_for(self) -> float | None:
+        """Seconds since either side began to close."""
+
+    def watch_inbox(self, hub: Hub, token: int) -> None:
+        """Puts `token` on the hub's list once, as soon as there is a message or the end."""
+
+    def watch_outbox(self, hub: Hub, token: int) -> None:
+        """Puts `token` on the hub's list once, as soon as room was made or none is needed."""
+
+@final
+class Hub:
+    """One event loop's list of ready connections."""
+
+    def __new__(cls) -> Hub: ...
+    def fileno(self) -> int:
+        """The descriptor that becomes readable when `drain` has something to give."""
+
+    def drain(self) -> list[int]:
+        """Takes the tokens of all connections that became ready, in order."""
+
+@final
+class Slot:
+    """A place among the process's connections; given back when dropped or released."""
+
+    @staticmethod
+    def claim(limit: int | None) -> Slot | None:
+        """Takes a place, or gives None when `limit` are taken."""
+
+    def release(self) -> None:
+        """Gives the place back. Harmless when it has been used or released before."""
+
+def adopt(
+    descriptor: int,
+    early: bytes,
+    head: bytes,
+    slot: Slot,
+    *,
+    max_message_bytes: int,
+    ping_interval: float | None,
+    ping_timeout: float | None,
+    send_buffer_bytes: int,
+    send_timeout: float | None,
+    close_timeout: float,
+) -> Connection:
+    """
+    Takes a client's connection over: sends `head`, then speaks WebSocket on it.
+
+    `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
+    (`OSError`, `ShuttingDown`). `early` are bytes that the client sent behind its handshake.
+    """
+
+def after_fork_in_child() -> None:
+    """Leaves the parent's engine alone; to be called first thing in a forked child."""
+
+def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
+    """The first of `supported` that is among `offered`."""
+
+def is_token(text: str) -> bool:
+    """Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be."""
+
+def judge_handshake(
+    *,
+    method: str,
+    http_version: tuple[int, int],
+    upgrade: str | None,
+    connection: str | None,
+    version: str | None,
+    key: str | None,
+    protocols: str | None,
+) -> tuple[int, str, list[str]]:
+    """
+    Judges a request's handshake headers (RFC 6455 section 4.2.1).
+
+    Gives 101, the accept key and the offered subprotocols, or the status of the refusal, its
+    reason and an empty list.
+    """
+
+def may_send_close_code(code: int) -> bool:
+    """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
+
+def open_connections() -> int:
+    """The number of connections that the process holds or has promised a place to."""
+
+def response_head(
+    accept_key: str, subprotocol: str | None, headers: list[tuple[str, str]]
+) -> bytes:
+    """The head of the 101 response. `ValueError` for headers that would break it."""
+
+def shut_down(code: int, reason: str, grace: float) -> None:
+    """Closes all connections and takes no new ones; sleeps until they are gone, or `grace`."""

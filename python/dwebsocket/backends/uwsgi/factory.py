@@ -1,0 +1,9 @@
+"""The original's way to name the backend for uWSGI. The server is found out without it now."""
+
+from dwebsocket.factory import WebSocketFactory
+
+__all__ = ["uWsgiWebSocketFactory"]
+
+
+class uWsgiWebSocketFactory(WebSocketFactory):  # noqa: N801
+    """The same as its base."""

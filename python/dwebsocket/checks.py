@@ -1,0 +1,125 @@
+"""System checks: settings that cannot be, and set-ups that do not do what they seem to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+from django.conf import settings
+from django.core import checks
+from django.utils.module_loading import import_string
+
+from dwebsocket import conf
+
+_MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
+_NEEDLESS_FACTORIES = (
+    "dwebsocket.factory.WebSocketFactory",
+    "dwebsocket.backends.default.factory.WebSocketFactory",
+    "dwebsocket.backends.uwsgi.factory.uWsgiWebSocketFactory",
+)
+
+
+def register() -> None:
+    """Registers the checks with Django. May be repeated; needs no settings."""
+    checks.register(check)
+
+
+def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Runs every check of this package."""
+    return [
+        *_unknown_settings(),
+        *_wrong_values(),
+        *_factory(),
+        *_middleware(),
+        *_old_distribution(),
+    ]
+
+
+def _unknown_settings() -> Iterator[checks.CheckMessage]:
+    known = [conf.PREFIX + name for name in conf.SETTINGS]
+    for name in dir(settings):
+        if not name.startswith(conf.PREFIX) or name in known:
+            continue
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            yield checks.Error(
+                f"{name} is no setting of dwebsocket.",
+                hint=f"Did you mean {close[0]}?",
+                id="dwebsocket.E001",
+            )
+        else:
+            yield checks.Warning(
+                f"{name} is no setting of dwebsocket.",
+                hint="If it is the project's own, silence this check or rename the setting. "
+                f"Known are {', '.join(known)}.",
+                id="dwebsocket.W001",
+            )
+
+
+def _wrong_values() -> Iterator[checks.CheckMessage]:
+    for name, setting in conf.SETTINGS.items():
+        value = getattr(settings, conf.PREFIX + name, setting.default)
+        try:
+            conf.read(name, value)
+        except ValueError as error:
+            yield checks.Error(f"{conf.PREFIX}{name} {error}.", id="dwebsocket.E002")
+
+
+def _factory() -> Iterator[checks.CheckMessage]:
+    path = getattr(settings, "WEBSOCKET_FACTORY_CLASS", None)
+    if path in _NEEDLESS_FACTORIES:
+        yield checks.Warning(
+            f"WEBSOCKET_FACTORY_CLASS = {path!r} has no effect any more.",
+            hint="Remove it: the server is found out without it.",
+            id="dwebsocket.W002",
+        )
+    elif isinstance(path, str) and "." in path:
+        try:
+            import_string(path)
+        except ImportError as error:
+            yield checks.Error(
+                f"WEBSOCKET_FACTORY_CLASS names a class that cannot be imported: {error}.",
+                id="dwebsocket.E003",
+            )
+
+
+def _middleware() -> Iterator[checks.CheckMessage]:
+    if _MIDDLEWARE in getattr(settings, "MIDDLEWARE_CLASSES", ()):
+        yield checks.Warning(
+            "MIDDLEWARE_CLASSES is ignored by Django since version 2.0.",
+            hint=f'Write MIDDLEWARE = [..., "{_MIDDLEWARE}"] instead, with it at the end.',
+            id="dwebsocket.W003",
+        )
+    names = list(settings.MIDDLEWARE or ())
+    if _MIDDLEWARE not in names:
+        return
+    below = names[names.index(_MIDDLEWARE) + 1 :]
+    unasked = [name for name in below if _has_process_view(name)]
+    if unasked:
+        yield checks.Warning(
+            f"{', '.join(unasked)} stands below {_MIDDLEWARE} in MIDDLEWARE and is not asked "
+            "about WebSockets of views without a decorator.",
+            hint=f'Move "{_MIDDLEWARE}" to the end of MIDDLEWARE.',
+            id="dwebsocket.W004",
+        )
+
+
+def _has_process_view(path: str) -> bool:
+    try:
+        return hasattr(import_string(path), "process_view")
+    except ImportError:
+        # Django itself says so, and better.
+        return False
+
+
+def _old_distribution() -> Iterator[checks.CheckMessage]:
+    try:
+        old = metadata.version("dwebsocket")
+    except metadata.PackageNotFoundError:
+        return
+    yield checks.Error(
+        f"dwebsocket {old} is installed beside dwebsocket2, and both own the same folder.",
+        hint="Run: pip uninstall dwebsocket; pip install --force-reinstall dwebsocket2",
+        id="dwebsocket.E004",
+    )

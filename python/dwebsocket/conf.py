@@ -1,0 +1,227 @@
+"""
+Every setting of dwebsocket: its name, default, and what values it takes.
+
+Settings are read when they are used, so ``override_settings`` works. Times are seconds (int or
+float), sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import _core
+
+PREFIX = "WEBSOCKET_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """
+    One setting.
+
+    Attributes:
+        default: Its value when the project sets none.
+        read: Gives the value in the form in which the code uses it, or raises ``ValueError`` that
+            says what it must be.
+    """
+
+    default: Any
+    read: Callable[[Any], Any]
+
+
+def _expected(what: str, value: object) -> ValueError:
+    return ValueError(f"must be {what}, not {value!r}")
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _expected("True or False", value)
+    return value
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**62:
+        raise _expected("a number of bytes, 1 or more", value)
+    return value
+
+
+def _count_or_none(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
+        raise _expected("a whole number, or None for no limit", value)
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
+        raise _expected("a number of seconds above 0", value)
+    return float(value)
+
+
+def _seconds_or_none(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        return _seconds(value)
+    except ValueError:
+        raise _expected("a number of seconds above 0, or None", value) from None
+
+
+def _text_type(value: object) -> type[str] | type[bytes]:
+    if value in ("str", str):
+        return str
+    if value in ("bytes", bytes):
+        return bytes
+    raise _expected('"bytes" or "str"', value)
+
+
+def _strings(value: object, what: str) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise _expected(f"a list of {what}", value)
+    items = tuple(value)
+    for item in items:
+        if not isinstance(item, str):
+            raise _expected(f"a list of {what}", value)
+    return items
+
+
+def _subprotocols(value: object) -> tuple[str, ...]:
+    names = _strings(value, "subprotocol names")
+    for name in names:
+        if not _core.is_token(name):
+            raise ValueError(
+                f"has {name!r}, which is no subprotocol name: use letters, digits and -._ only"
+            )
+    return names
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    origins = _strings(value, 'origins such as "https://example.com"')
+    for origin in origins:
+        if origin not in ("*", "null") and "://" not in origin:
+            raise ValueError(
+                f'has {origin!r}, which is no origin: write "https://{origin}", with the scheme '
+                'and without a path ("*" allows every origin, "null" the opaque one)'
+            )
+        if origin.count("/") > 2:
+            raise ValueError(f"has {origin!r}: an origin has no path and no slash at its end")
+    return tuple(origin.lower() for origin in origins)
+
+
+def _dotted_path(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and "." in value):
+        return value
+    raise _expected("the dotted path of a class", value)
+
+
+SETTINGS: dict[str, Setting] = {
+    # Every view may get WebSockets (with the middleware), decorated or not.
+    "ACCEPT_ALL": Setting(False, _boolean),
+    # The class that decides whether a request is a WebSocket and makes `request.websocket`.
+    "FACTORY_CLASS": Setting(None, _dotted_path),
+    # What text messages are in `wait`, `read` and iteration: "bytes" as ever, or "str".
+    "TEXT_TYPE": Setting("bytes", _text_type),
+    # Origins that may connect, besides the site's own and CSRF_TRUSTED_ORIGINS.
+    "ALLOWED_ORIGINS": Setting((), _origins),
+    # Subprotocols that the site speaks, the best first.
+    "SUBPROTOCOLS": Setting((), _subprotocols),
+    # The largest message taken; a larger one ends the connection with 1009.
+    "MAX_MESSAGE_SIZE": Setting(16 * 1024 * 1024, _size),
+    # Connections of one process; one more is refused with 503.
+    "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
+    # Time between two pings, below the 60 s after which proxies cut a silent connection.
+    "PING_INTERVAL": Setting(25, _seconds_or_none),
+    # Silence after a ping that means that the client is gone.
+    "PING_TIMEOUT": Setting(20, _seconds_or_none),
+    # Bytes that may wait for a client that reads slowly.
+    "SEND_BUFFER": Setting(1024 * 1024, _size),
+    # How long `send` in the connection's own view waits for room in that buffer.
+    "SEND_TIMEOUT": Setting(10, _seconds_or_none),
+    # How long the client has to answer a close frame, and then to hang up.
+    "CLOSE_TIMEOUT": Setting(2, _seconds),
+    # Stack of a view's thread. It is address space: only what a view touches becomes memory.
+    "THREAD_STACK_SIZE": Setting(8 * 1024 * 1024, _size),
+}
+
+
+def read(name: str, value: object) -> Any:
+    """
+    Gives ``value`` as the setting ``name`` (without prefix) would be used.
+
+    Raises:
+        ValueError: It cannot be; the message says what it must be.
+    """
+    return SETTINGS[name].read(value)
+
+
+def get(name: str) -> Any:
+    """
+    Gives the present value of the setting ``name`` (without prefix).
+
+    Raises:
+        ImproperlyConfigured: The project's settings hold something that it cannot be.
+    """
+    value = getattr(settings, PREFIX + name, SETTINGS[name].default)
+    try:
+        return read(name, value)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{PREFIX}{name} {error}.") from None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can differ from view to view. Each field is the setting of the same name."""
+
+    text_type: type[str] | type[bytes]
+    allowed_origins: tuple[str, ...]
+    subprotocols: tuple[str, ...]
+    max_message_size: int
+    ping_interval: float | None
+    ping_timeout: float | None
+    send_buffer: int
+    send_timeout: float | None
+    close_timeout: float
+
+    @classmethod
+    def current(cls, overrides: Mapping[str, Any]) -> Options:
+        """
+        Gives the project's present settings, and ``overrides`` (from :func:`overrides`) above.
+
+        Raises:
+            ImproperlyConfigured: As :func:`get`.
+        """
+        return cls(
+            **{
+                name: overrides[name] if name in overrides else get(name.upper())
+                for name in OPTION_NAMES
+            }
+        )
+
+
+OPTION_NAMES = tuple(field.name for field in fields(Options))
+
+
+def overrides(decorator: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Checks a decorator's keyword arguments, without looking at the project's settings.
+
+    Raises:
+        TypeError: An argument that no view can have.
+        ValueError: A value that it cannot have.
+    """
+    checked = {}
+    for name, value in keywords.items():
+        if name not in OPTION_NAMES:
+            known = ", ".join(OPTION_NAMES)
+            raise TypeError(f"{decorator}() has no argument {name!r}; it takes {known}")
+        try:
+            checked[name] = read(name.upper(), value)
+        except ValueError as error:
+            raise ValueError(f"{decorator}({name}=…) {error}") from None
+    return checked

@@ -1,0 +1,50 @@
+"""Database connections of a view that lives for hours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.db import close_old_connections, connections
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = ["borrow", "close_old_connections", "forget", "release_idle", "shareable"]
+
+
+def release_idle() -> None:
+    """
+    Closes this thread's database connections that are in no transaction.
+
+    Django opens them again by itself. Ten thousand views that wait must not hold ten thousand
+    connections of the database server.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block and connection.get_autocommit():
+            connection.close()
+
+
+def shareable() -> dict[str, BaseDatabaseWrapper]:
+    """
+    Gives this thread's connections that Django allows other threads to use.
+
+    Those are the connections of a live test server's SQLite database in memory, which another
+    thread could not see otherwise.
+    """
+    return {
+        connection.alias: connection
+        for connection in connections.all(initialized_only=True)
+        if connection.allow_thread_sharing
+    }
+
+
+def borrow(shared: dict[str, BaseDatabaseWrapper]) -> None:
+    """Makes this thread use the connections of another, as :func:`shareable` gave them."""
+    for alias, connection in shared.items():
+        connections[alias] = connection
+
+
+def forget(shared: dict[str, BaseDatabaseWrapper]) -> None:
+    """Takes back :func:`borrow`."""
+    for alias in shared:
+        del connections[alias]

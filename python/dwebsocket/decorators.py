@@ -1,0 +1,99 @@
+"""`@accept_websocket`, `@require_websocket`, and `@websocket`, which is another name for the first."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from django.http import HttpRequest
+
+from dwebsocket import checks, conf, upgrade
+
+ViewT = TypeVar("ViewT", bound=Callable[..., Any])
+
+__all__ = ["accept_websocket", "require_websocket", "websocket"]
+
+checks.register()
+
+
+@overload
+def accept_websocket(view: ViewT, /) -> ViewT: ...
+@overload
+def accept_websocket(**options: Any) -> Callable[[ViewT], ViewT]: ...
+def accept_websocket(view: ViewT | None = None, /, **options: Any) -> Any:
+    """
+    Lets a view take WebSockets as well as plain HTTP requests.
+
+    A handshake is judged before the view starts. The view then runs detached from the server, on
+    its own thread, and talks through ``request.websocket``; for a plain request that is None and
+    ``request.is_websocket()`` is False. When the view returns the connection is closed with 1000.
+
+    Args:
+        view: A function, or what ``as_view()`` gives.
+        **options: ``text_type``, ``allowed_origins``, ``subprotocols``, ``max_message_size``,
+            ``ping_interval``, ``ping_timeout``, ``send_buffer``, ``send_timeout``,
+            ``close_timeout``: for this view, in place of the setting of the same name.
+
+    Raises:
+        TypeError: An option that does not exist.
+        ValueError: A value that an option cannot have.
+    """
+    return _decorate("accept_websocket", view, options)
+
+
+@overload
+def require_websocket(view: ViewT, /) -> ViewT: ...
+@overload
+def require_websocket(**options: Any) -> Callable[[ViewT], ViewT]: ...
+def require_websocket(view: ViewT | None = None, /, **options: Any) -> Any:
+    """
+    Lets a view take WebSockets only: a plain HTTP request gets 400.
+
+    Otherwise as :func:`accept_websocket`.
+    """
+    return _decorate("require_websocket", view, options)
+
+
+websocket = accept_websocket
+
+
+def _decorate(mode: str, view: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    overrides = conf.overrides(mode, options)
+    if view is None:
+        return functools.partial(_wrap, mode, overrides)
+    if not callable(view):
+        raise TypeError(f"{mode}() decorates views, not {type(view).__name__}")
+    return _wrap(mode, overrides, view)
+
+
+def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Callable[..., Any]:
+    def answer(request: HttpRequest, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Gives the response to anything but a plain request that the view may have."""
+        if upgrade.is_handshake(request):
+            upgrade.prepare(request, is_websocket=True)
+            return upgrade.upgrade(request, view, args, kwargs, overrides)
+        upgrade.prepare(request, is_websocket=False)
+        if mode == "require_websocket":
+            return upgrade.refuse(request, 400, "This address is for WebSockets only.")
+        return None
+
+    if inspect.iscoroutinefunction(view):
+
+        @functools.wraps(view)
+        async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            response = answer(request, args, kwargs)
+            return await view(request, *args, **kwargs) if response is None else response
+
+    else:
+
+        @functools.wraps(view)
+        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            response = answer(request, args, kwargs)
+            return view(request, *args, **kwargs) if response is None else response
+
+    # The middleware obeys the first; the second tells it that the view sees to itself.
+    setattr(wrapper, mode, True)
+    wrapper.__dict__["handles_websocket"] = True
+    return wrapper

@@ -1,0 +1,38 @@
+"""The class behind ``WEBSOCKET_FACTORY_CLASS``: what decides that a request is a WebSocket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dwebsocket.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+
+class WebSocketFactory:
+    """
+    Decides whether a request becomes a WebSocket, and makes its ``request.websocket``.
+
+    Projects may subclass it and name the subclass in ``WEBSOCKET_FACTORY_CLASS``. An instance
+    serves one handshake, before it is answered.
+    """
+
+    #: What :meth:`create_websocket` makes; it is called without arguments.
+    websocket_class: type[WebSocket] = WebSocket
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+
+    def is_websocket(self) -> bool:
+        """Whether the request may become a WebSocket; False refuses the handshake with 400."""
+        return True
+
+    def get_websocket_version(self) -> int | None:
+        """Gives the version that the client speaks (RFC 6455 section 4.4), None without one."""
+        version = self.request.META.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip()
+        return int(version) if version.isascii() and version.isdigit() else None
+
+    def create_websocket(self) -> WebSocket | None:
+        """Makes the connection's object, not open yet; None refuses the handshake with 400."""
+        return self.websocket_class()

@@ -1,0 +1,59 @@
+"""The middleware that gives every request `is_websocket()` and `websocket`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse
+
+from dwebsocket import checks, conf, upgrade
+
+__all__ = ["WebSocketMiddleware"]
+
+checks.register()
+
+
+class WebSocketMiddleware:
+    """
+    Prepares every request, and serves WebSockets to views without a decorator.
+
+    Such views are those that carry ``accept_websocket = True`` or ``require_websocket = True``,
+    and all views under ``WEBSOCKET_ACCEPT_ALL``. A WebSocket for any other view gets 400.
+
+    It belongs at the end of ``MIDDLEWARE``: a view without a decorator is taken out of the
+    server's hands here, and middleware below would not be asked about it.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Django's call for each request: a response, or a coroutine for one."""
+        upgrade.prepare(request, is_websocket=upgrade.is_handshake(request))
+        return self.get_response(request)
+
+    def process_view(
+        self,
+        request: HttpRequest,
+        view: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> HttpResponse | None:
+        """Django's call before the view."""
+        if getattr(view, "handles_websocket", False):
+            return None
+        required = getattr(view, "require_websocket", False)
+        if not upgrade.is_handshake(request):
+            if required:
+                return upgrade.refuse(request, 400, "This address is for WebSockets only.")
+            return None
+        if required or getattr(view, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
+            return upgrade.upgrade(request, view, args, kwargs, {})
+        return upgrade.refuse(request, 400, "This address takes no WebSockets.")

@@ -1,0 +1,83 @@
+"""
+Which pages may connect (RFC 6455 section 10.2).
+
+Browsers let any page open a WebSocket to any site, cookies included; only the Origin header tells
+where the page is from. Allowed are the site itself and what ``CSRF_TRUSTED_ORIGINS`` and
+``WEBSOCKET_ALLOWED_ORIGINS`` name. Clients that are no browsers send no Origin and may connect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils.http import is_same_domain
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def objection(request: HttpRequest, allowed: Iterable[str]) -> str | None:
+    """
+    Gives the reason why the request's Origin may not connect, None when it may.
+
+    Args:
+        request: A handshake. Its Host is checked by ``ALLOWED_HOSTS`` on the way.
+        allowed: Origins that may connect besides the site's own, ``*.`` for subdomains, ``*`` for
+            all, ``null`` for the opaque one.
+
+    Raises:
+        django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
+    """
+    host = request.get_host()
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin is None:
+        return None
+    origin = origin.strip().lower()
+    own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
+    if _same(origin, own):
+        return None
+    if any(_matches(origin, entry.lower()) for entry in (*allowed, *settings.CSRF_TRUSTED_ORIGINS)):
+        return None
+    hint = "add it to WEBSOCKET_ALLOWED_ORIGINS if it may connect"
+    if _same(origin.replace("https://", "http://", 1), own):
+        hint = "if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER"
+    return f"Origin {origin!r} is not this site ({own}): {hint}"
+
+
+def _parts(origin: str) -> tuple[str, str, int | None] | None:
+    try:
+        split = urlsplit(origin)
+        port = split.port
+    except ValueError:
+        return None
+    if not split.scheme or not split.hostname or split.path or split.query or split.fragment:
+        return None
+    return split.scheme, split.hostname, port or _DEFAULT_PORTS.get(split.scheme)
+
+
+def _same(origin: str, other: str) -> bool:
+    parts = _parts(origin)
+    return parts is not None and parts == _parts(other)
+
+
+def _matches(origin: str, entry: str) -> bool:
+    if entry == "*":
+        return True
+    if origin == "null" or entry == "null":
+        return origin == entry
+    scheme, separator, host = entry.partition("://*.")
+    if not separator:
+        return _same(origin, entry)
+    parts, wanted = _parts(origin), _parts(f"{scheme}://{host}")
+    if parts is None or wanted is None:
+        return False
+    return (
+        parts[0] == wanted[0]
+        and parts[2] == wanted[2]
+        and is_same_domain(parts[1], f".{wanted[1]}")
+    )

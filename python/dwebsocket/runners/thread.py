@@ -1,0 +1,141 @@
+"""
+Light threads for views.
+
+A thread that has ended one view waits a moment for the next before it goes away, so a busy site
+starts few threads. They are daemons: what they still do when the process ends does not hold it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from django.db import connections
+
+from dwebsocket import conf
+
+Job = Callable[[], None]
+
+# How long a thread without work stays.
+_LINGER_S = 1.0
+_IDLE_NAME = "dwebsocket-idle"
+
+
+class ThreadPool:
+    """Runs each job on a thread of its own. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._busy = 0
+        self._quiet = threading.Condition(self._lock)
+
+    def run(self, name: str, job: Job) -> None:
+        """
+        Runs ``job`` on a thread called ``name``.
+
+        Raises:
+            RuntimeError: The system gives no more threads.
+        """
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+            self._busy += 1
+        if worker is not None:
+            worker.jobs.put((name, job))
+            return
+        worker = _Worker(self)
+        try:
+            worker.start(name, job)
+        except BaseException:
+            with self._quiet:
+                self._busy -= 1
+            raise
+
+    def join(self, timeout: float) -> bool:
+        """Sleeps until no job runs, ``timeout`` seconds at most. False when the time was up."""
+        deadline = time.monotonic() + timeout
+        with self._quiet:
+            return self._quiet.wait_for(
+                lambda: self._busy == 0, timeout=max(0.0, deadline - time.monotonic())
+            )
+
+    def retire(self, worker: _Worker) -> bool:
+        """Lets an idle worker go, unless a job is on its way to it."""
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            return True
+
+    def done(self, worker: _Worker) -> None:
+        """Notes that a worker waits for its next job."""
+        with self._quiet:
+            self._idle.append(worker)
+            self._busy -= 1
+            if self._busy == 0:
+                self._quiet.notify_all()
+
+
+class _Worker:
+    """One thread and the way to give it work."""
+
+    # `threading.stack_size` is one setting for the process.
+    _starting = threading.Lock()
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+        self.jobs: SimpleQueue[tuple[str, Job]] = SimpleQueue()
+
+    def start(self, name: str, job: Job) -> None:
+        thread = threading.Thread(target=self._work, args=(name, job), name=name, daemon=True)
+        stack_size = conf.get("THREAD_STACK_SIZE")
+        with self._starting:
+            previous = threading.stack_size(stack_size)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(previous)
+
+    def _work(self, name: str, job: Job) -> None:
+        thread = threading.current_thread()
+        try:
+            while True:
+                thread.name = name
+                job()
+                # A thread in wait must not keep its last view alive.
+                del job
+                thread.name = _IDLE_NAME
+                self._pool.done(self)
+                try:
+                    name, job = self.jobs.get(timeout=_LINGER_S)
+                except Empty:
+                    if self._pool.retire(self):
+                        return
+                    name, job = self.jobs.get()
+        finally:
+            connections.close_all()
+
+
+_pool = ThreadPool()
+
+
+def run(name: str, job: Job) -> None:
+    """Runs ``job`` on a view thread of this process. As :meth:`ThreadPool.run`."""
+    _pool.run(name, job)
+
+
+def join(timeout: float) -> bool:
+    """Sleeps until no view runs. As :meth:`ThreadPool.join`."""
+    return _pool.join(timeout)
+
+
+def _forget_parents_threads() -> None:
+    global _pool  # noqa: PLW0603
+    _pool = ThreadPool()
+    _Worker._starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parents_threads)

@@ -1,0 +1,53 @@
+"""
+Server families, one file each, behind one small contract (:mod:`dwebsocket.servers.contract`).
+
+:func:`find_client` asks each whether a request is its own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.servers import gunicorn, wsgiref
+from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
+
+FAMILIES: tuple[Find, ...] = (gunicorn.find, wsgiref.find)
+
+_INSTEAD = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
+
+# Servers that are known not to give their clients' sockets away, by the modules they load.
+_CLOSED = {
+    "granian": "granian",
+    "bjoern": "bjoern",
+    "mod_wsgi": "mod_wsgi",
+    "meinheld": "meinheld",
+}
+
+
+def find_client(environ: Environ) -> Client:
+    """
+    Gives the client's connection of a WSGI request.
+
+    Raises:
+        UnsupportedServer: It cannot be had. The message names the server and what to use instead.
+    """
+    for find in FAMILIES:
+        try:
+            client = find(environ)
+        except Unsupported as unsupported:
+            raise UnsupportedServer(f"No WebSocket on this server: {unsupported}.") from None
+        if client is not None:
+            return client
+    raise UnsupportedServer(
+        f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
+        f"to the application. {_INSTEAD}"
+    )
+
+
+def _name(environ: Environ) -> str:
+    software = str(environ.get("SERVER_SOFTWARE") or "")
+    for module, name in _CLOSED.items():
+        if module in sys.modules and module not in software.lower():
+            software = f"{name} ({software})" if software else name
+    return software or f"a server whose requests are {type(environ.get('wsgi.input')).__name__}"

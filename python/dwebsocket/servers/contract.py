@@ -1,0 +1,41 @@
+"""What a server family has to tell so that its clients' connections can be taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Environ = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Client:
+    """
+    A client's connection, still in the server's hands.
+
+    Attributes:
+        server: The server's name, for messages.
+        descriptor: The descriptor of the connected socket.
+        read_early: Gives the bytes that the client sent behind its request and the server has
+            read already. Called once, when ``descriptor`` is a dead end that reads as the end of
+            the stream, so it can read all that a buffered reader holds without waiting.
+        let_go: Called last: drops what the request still holds of the socket.
+    """
+
+    server: str
+    descriptor: int
+    read_early: Callable[[], bytes]
+    let_go: Callable[[], None]
+
+
+class Unsupported(Exception):
+    """
+    This server is the one, but it cannot serve this request's WebSocket.
+
+    The message says why, and what to use instead.
+    """
+
+
+#: Gives the client of a WSGI request, None when another server runs it; raises `Unsupported`.
+Find = Callable[[Environ], "Client | None"]

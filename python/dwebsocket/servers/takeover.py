@@ -1,0 +1,86 @@
+"""
+How a client's connection changes hands without the server noticing.
+
+The server keeps its descriptor, but what the descriptor means is exchanged for a dead end: it
+reads as the end of the stream, and what the server still writes or closes never reaches the
+client. Everything that may fail happens in :meth:`Takeover.prepare`, before the response is
+decided; the exchange itself waits until the server iterates over the response, when all middleware
+has run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dwebsocket.servers.contract import Client
+
+
+class Takeover:
+    """
+    One client's way from the server to the engine.
+
+    Used by one thread after another, never by two at once.
+    """
+
+    def __init__(self, client: Client, descriptor: int, ours: socket.socket, dummy: int) -> None:
+        self._client = client
+        self._descriptor = descriptor
+        self._sink = ours
+        self._dummy = dummy
+
+    @classmethod
+    def prepare(cls, client: Client) -> Takeover:
+        """
+        Allocates every descriptor that the exchange needs.
+
+        Raises:
+            OSError: The process has none left, or the client has gone.
+        """
+        with contextlib.ExitStack() as undo:
+            descriptor = fcntl.fcntl(client.descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
+            undo.callback(os.close, descriptor)
+            theirs, ours = socket.socketpair()
+            # The server reads the end of the stream at once: some wait for it before they close.
+            ours.shutdown(socket.SHUT_WR)
+            ours.setblocking(False)
+            undo.pop_all()
+        return cls(client, descriptor, ours, theirs.detach())
+
+    def exchange(self) -> tuple[int, bytes]:
+        """
+        Puts the dead end into the server's hands.
+
+        Returns:
+            A descriptor of the client's connection, which the caller owns, and the bytes that the
+            server had read beyond the request.
+        """
+        server_side = self._client.descriptor
+        os.set_blocking(self._dummy, os.get_blocking(server_side))
+        os.dup2(self._dummy, server_side, inheritable=False)
+        os.close(self._dummy)
+        self._dummy = -1
+        # Only now: a reader that is read to its end stops at the dead end, not at the client.
+        early = self._client.read_early()
+        self._client.let_go()
+        descriptor, self._descriptor = self._descriptor, -1
+        return descriptor, early
+
+    def finish(self) -> None:
+        """Closes what is left, after the server has written to its dead end. May be repeated."""
+        for name in ("_dummy", "_descriptor"):
+            if (descriptor := getattr(self, name)) >= 0:
+                setattr(self, name, -1)
+                os.close(descriptor)
+        # Unread bytes would reset the server's end and look like a client that broke off.
+        with contextlib.suppress(OSError):
+            while self._sink.recv(65536):
+                pass
+        self._sink.close()
+
+    def __del__(self) -> None:
+        self.finish()

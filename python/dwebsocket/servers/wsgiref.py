@@ -1,0 +1,40 @@
+"""
+Servers on the standard library's ``wsgiref``: Django's runserver and its live test server.
+
+The request's body is a limited view of the one buffered reader on the client's socket.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+
+from dwebsocket.servers.contract import Client, Environ
+
+
+def find(environ: Environ) -> Client | None:
+    """Gives the client of a request that runserver or the live test server serves."""
+    if not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer"):
+        return None
+    reader = _reader(environ["wsgi.input"])
+    if reader is None or not isinstance(sock := getattr(reader.raw, "_sock", None), socket.socket):
+        return None
+    return Client(
+        server="runserver",
+        descriptor=sock.fileno(),
+        read_early=reader.read,
+        let_go=lambda: None,
+    )
+
+
+def _reader(body: object) -> io.BufferedReader | None:
+    """Several Django versions keep the reader in different places; some have none to give."""
+    candidates = (
+        body,
+        getattr(body, "stream", None),
+        getattr(getattr(body, "_read", None), "__self__", None),
+    )
+    for candidate in candidates:
+        if isinstance(candidate, io.BufferedReader):
+            return candidate
+    return None

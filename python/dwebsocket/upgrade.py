@@ -1,0 +1,274 @@
+"""
+From a request to a WebSocket: judging the handshake, and the response that becomes the upgrade.
+
+A handshake is judged completely before anything is taken over, so every refusal is an ordinary
+response. The takeover happens when the server iterates over an accepting response: all middleware
+has run by then, and the response's headers and cookies go into the real 101.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.log import log_response
+from django.utils.module_loading import import_string
+
+from dwebsocket import _core, conf, database, lifecycle, origin
+from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
+from dwebsocket.factory import WebSocketFactory
+from dwebsocket.runners import thread
+from dwebsocket.runners import view as runner
+from dwebsocket.servers import find_client
+from dwebsocket.servers.takeover import Takeover
+
+if TYPE_CHECKING:
+    from django.core.handlers.wsgi import WSGIRequest
+
+    from dwebsocket.websocket import WebSocket
+
+    View = Callable[..., Any]
+
+_log = logging.getLogger("dwebsocket")
+
+_RETRY_AFTER_S = 5
+_TRY_AGAIN_LATER = 1013
+# What only a client that wants a WebSocket sends, even where a proxy has dropped the rest.
+_MARKS = ("HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_KEY1", "HTTP_SEC_WEBSOCKET_VERSION")
+
+# Names of the original whose classes mean "find out by yourself", as no name does.
+DEFAULT_FACTORIES = (
+    None,
+    "dwebsocket.factory.WebSocketFactory",
+    "dwebsocket.backends.default.factory.WebSocketFactory",
+    "dwebsocket.backends.uwsgi.factory.uWsgiWebSocketFactory",
+)
+
+
+def is_handshake(request: HttpRequest) -> bool:
+    """Whether a client asks for a WebSocket, however badly."""
+    upgrade = request.META.get("HTTP_UPGRADE", "")
+    names = [name.strip().lower() for name in upgrade.split(",")]
+    return "websocket" in names or any(mark in request.META for mark in _MARKS)
+
+
+def prepare(request: HttpRequest, *, is_websocket: bool) -> None:
+    """Gives a request the attributes that every request has under this package."""
+    attributes: dict[str, Any] = {
+        "websocket": None,
+        "is_websocket": functools.partial(bool, is_websocket),
+    }
+    request.__dict__.update(attributes)
+
+
+def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
+    """Gives a response that refuses a WebSocket, and logs why."""
+    response = HttpResponse(f"{reason}\n", status=status, content_type="text/plain; charset=utf-8")
+    if status == 426:
+        response["Sec-WebSocket-Version"] = "13"
+    if status == 503:
+        response["Retry-After"] = str(_RETRY_AFTER_S)
+    log_response(
+        "WebSocket refused with %d: %s: %s",
+        status,
+        request.path,
+        reason,
+        response=response,
+        request=request,
+        level=level,
+    )
+    return response
+
+
+def upgrade(
+    request: HttpRequest,
+    view: View,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> HttpResponse:
+    """
+    Judges a handshake and gives the response that upgrades it, or one that refuses.
+
+    Args:
+        request: For which :func:`is_handshake` is true.
+        view: What runs behind the WebSocket, as ``view(request, *args, **kwargs)``.
+        overrides: Options of this view that differ from the project's settings.
+
+    Raises:
+        ImproperlyConfigured: A setting that cannot be.
+        DisallowedHost: As any request with a Host that is not the site's.
+    """
+    options = conf.Options.current(overrides)
+    factory = _factory(request)
+    if not factory.is_websocket():
+        return refuse(request, 400, "This is not a WebSocket handshake.")
+    meta = request.META
+    status, answer, offered = _core.judge_handshake(
+        method=request.method or "",
+        http_version=_http_version(meta.get("SERVER_PROTOCOL", "")),
+        upgrade=meta.get("HTTP_UPGRADE"),
+        connection=meta.get("HTTP_CONNECTION"),
+        version=meta.get("HTTP_SEC_WEBSOCKET_VERSION"),
+        key=meta.get("HTTP_SEC_WEBSOCKET_KEY"),
+        protocols=meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL"),
+    )
+    if status != 101:
+        return refuse(request, status, answer)
+    if (objection := origin.objection(request, options.allowed_origins)) is not None:
+        return refuse(request, 403, objection)
+    try:
+        client = find_client(request.META)
+    except UnsupportedServer as error:
+        return refuse(request, 501, str(error), level="error")
+    websocket = factory.create_websocket()
+    if websocket is None:
+        return refuse(request, 400, "This is not a WebSocket handshake.")
+    limit = conf.get("MAX_CONNECTIONS")
+    slot = _core.Slot.claim(limit)
+    if slot is None:
+        return refuse(
+            request, 503, f"All {limit} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
+        )
+    try:
+        takeover = Takeover.prepare(client)
+    except OSError as error:
+        slot.release()
+        return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
+    subprotocol = _core.choose_subprotocol(list(options.subprotocols), offered)
+    return UpgradeResponse(
+        request=request,
+        takeover=takeover,
+        slot=slot,
+        accept_key=answer,
+        subprotocol=subprotocol,
+        options=options,
+        websocket=websocket,
+        start=_Start(view, args, kwargs),
+    )
+
+
+class _Start:
+    """Starts the view later, as if it were called now."""
+
+    def __init__(self, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._view = view
+        self._arguments = (args, dict(kwargs))
+        # The language, time zone and all else that middleware has set for this request.
+        self._context = contextvars.copy_context()
+        self._databases = database.shareable()
+
+    def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
+        thread.run(
+            runner.name_of(self._view),
+            functools.partial(
+                self._context.run,
+                runner.run,
+                self._view,
+                request,
+                self._arguments,
+                websocket,
+                self._databases,
+            ),
+        )
+
+
+class UpgradeResponse(HttpResponse):
+    """
+    The response that turns its request into a WebSocket when the server iterates over it.
+
+    For middleware it is an empty 101 like any other response; for the server too, but what the
+    server writes goes nowhere.
+    """
+
+    status_code = 101
+
+    def __init__(
+        self,
+        *,
+        request: HttpRequest,
+        takeover: Takeover,
+        slot: _core.Slot,
+        accept_key: str,
+        subprotocol: str | None,
+        options: conf.Options,
+        websocket: WebSocket,
+        start: _Start,
+    ) -> None:
+        super().__init__()
+        self._request = request
+        self._takeover = takeover
+        self._slot = slot
+        self._accept_key = accept_key
+        self._subprotocol = subprotocol
+        self._options = options
+        self._websocket = websocket
+        self._start: _Start | None = start
+
+    def __iter__(self) -> Iterator[bytes]:
+        start, self._start = self._start, None
+        if start is not None:
+            self._become_websocket(start)
+        return iter(())
+
+    def close(self) -> None:
+        """Called by the server when it is done with the response, or by Django instead of it."""
+        self._takeover.finish()
+        self._slot.release()
+        super().close()
+
+    def _become_websocket(self, start: _Start) -> None:
+        request, websocket = self._request, self._websocket
+        options = self._options
+        lifecycle.begin()
+        head = _core.response_head(self._accept_key, self._subprotocol, self._headers_to_send())
+        descriptor, early = self._takeover.exchange()
+        # The server's reader is at its end; the view's request has no body.
+        request.META["wsgi.input"] = io.BytesIO()
+        try:
+            connection = _core.adopt(
+                descriptor,
+                early,
+                head,
+                self._slot,
+                max_message_bytes=options.max_message_size,
+                ping_interval=options.ping_interval,
+                ping_timeout=options.ping_timeout,
+                send_buffer_bytes=options.send_buffer,
+                send_timeout=options.send_timeout,
+                close_timeout=options.close_timeout,
+            )
+        except (OSError, ShuttingDown) as error:
+            # The client is gone from the server already: all it can see is the end.
+            _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
+            return
+        websocket._attach(connection, options, self._subprotocol)  # noqa: SLF001
+        request.__dict__["websocket"] = websocket
+        try:
+            start(request, websocket)
+        except RuntimeError as error:
+            websocket.close(_TRY_AGAIN_LATER, "no thread for another view")
+            _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
+
+    def _headers_to_send(self) -> list[tuple[str, str]]:
+        cookies = [("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()]
+        return [*self.items(), *cookies]
+
+
+def _factory(request: HttpRequest) -> WebSocketFactory:
+    path = conf.get("FACTORY_CLASS")
+    if path in DEFAULT_FACTORIES:
+        return WebSocketFactory(request)
+    factory: WebSocketFactory = import_string(path)(request)
+    return factory
+
+
+def _http_version(protocol: str) -> tuple[int, int]:
+    found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

@@ -1,0 +1,453 @@
+"""`request.websocket`: what a view holds of its connection."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import database
+from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket import _core
+    from dwebsocket.conf import Options
+
+    Message = str | bytes
+
+#: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
+own_websocket: ContextVar[WebSocket | None] = ContextVar("own_websocket", default=None)
+
+# A view that sleeps longer gives its database connections back.
+_IDLE_AFTER_S = 3.0
+# How long a view may go on asking a connection whose end it was told.
+_PATIENCE_S = 1.0
+
+_TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
+
+
+class WebSocket:
+    """
+    One WebSocket connection, as ``request.websocket``.
+
+    Every method may be called from any thread, at any time; messages of one sender keep their
+    order. ``wait``, ``read``, ``send`` and iteration behave as in the original dwebsocket: text
+    is ``bytes`` unless ``WEBSOCKET_TEXT_TYPE`` says ``"str"``, and a closed connection shows in
+    return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
+    """
+
+    def __init__(self) -> None:
+        self._connection: _core.Connection | None = None
+        self._options: Options | None = None
+        self._text_as_bytes = True
+        self._send_patience = math.inf
+        self._subprotocol: str | None = None
+        self._end_reported_at: float | None = None
+        self._send_refused = False
+
+    def __repr__(self) -> str:
+        connection = self._connection
+        if connection is None:
+            return f"<{type(self).__name__} not open yet>"
+        end = connection.end()
+        state = "open" if end is None else f"closed with {end[0]}"
+        return f"<{type(self).__name__} {connection.id} {state}>"
+
+    # -- the seam to the engine ---------------------------------------------------------------
+
+    def _attach(
+        self, connection: _core.Connection, options: Options, subprotocol: str | None
+    ) -> None:
+        self._connection = connection
+        self._options = options
+        self._text_as_bytes = options.text_type is bytes
+        patience = options.send_timeout
+        self._send_patience = math.inf if patience is None else patience
+        self._subprotocol = subprotocol
+
+    @property
+    def _engine(self) -> _core.Connection:
+        if self._connection is None:
+            raise UsageError("this WebSocket is not open yet: use it inside its view")
+        return self._connection
+
+    # -- receiving, as ever ---------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """
+        Returns the next message, waiting for it if need be.
+
+        Other threads run meanwhile. Messages that came before the close are given first.
+
+        Args:
+            timeout: Seconds. None or a negative number waits while the connection lives, 0 takes
+                what is here.
+
+        Returns:
+            The message; None when the time is up or the connection is closed (``is_closed()``
+            tells which).
+
+        Raises:
+            ConnectionClosed: In the connection's own view, when the end was reported more than a
+                second ago.
+        """
+        if timeout is not None and timeout < 0:
+            timeout = None
+        self._begin_receiving()
+        message = self._handled(timeout) if self._has_handler() else self._take(timeout)
+        if message is None:
+            self._note_end()
+        return message
+
+    def read(self, fallback: Any = None) -> Any:
+        """
+        Returns one message if there is one, and never waits.
+
+        Returns:
+            The message, ``fallback`` when there is none, None at the end of the connection.
+
+        Raises:
+            ConnectionClosed: As :meth:`wait`.
+        """
+        self._begin_receiving()
+        message = self._handled(0) if self._has_handler() else self._take(0)
+        if message is None:
+            return None if self._note_end() else fallback
+        return message
+
+    def has_messages(self) -> bool:
+        """
+        Whether :meth:`read` has something to give; the end of the connection counts once.
+
+        Raises:
+            ConnectionClosed: As :meth:`wait`.
+        """
+        return self.count_messages() > 0
+
+    def count_messages(self) -> int:
+        """
+        The number of whole messages that wait, and one more for an end not yet read.
+
+        Raises:
+            ConnectionClosed: As :meth:`wait`.
+        """
+        self._begin_receiving()
+        messages, ended = self._engine.waiting()
+        return messages + (ended and self._end_reported_at is None)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields each message until the connection is closed."""
+        while (message := self.wait()) is not None:
+            yield message
+
+    def handle(self, opcode: int, data: Message) -> None:
+        """
+        Is called for each data message and for the close, from :meth:`wait` and :meth:`read`.
+
+        Does nothing; made to be overridden.
+
+        Args:
+            opcode: 1 for text, 2 for binary, 8 for the close (RFC 6455 section 5.2).
+            data: The message as it will be returned; for the close its code and reason as they
+                stand in the frame.
+        """
+
+    # -- receiving, exactly ---------------------------------------------------------------------
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """
+        Returns the next message, waiting for it if need be.
+
+        Text is ``str``, binary is ``bytes``, whatever ``WEBSOCKET_TEXT_TYPE`` says. Messages that
+        came before the close are given first; only then does this raise.
+
+        Args:
+            timeout: Seconds. None waits while the connection lives, 0 takes what is here.
+
+        Raises:
+            ReceiveTimeout: Nothing came in time. The connection stays usable.
+            ConnectionClosed: Nothing is left and nothing more can come.
+        """
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"timeout must be None, 0 or a number of seconds, not {timeout!r}")
+        self._send_refused = False
+        message: Message | None = self._take(timeout, text_as_bytes=False)
+        if message is None:
+            self._raise_if_ended()
+            raise ReceiveTimeout(f"no message came within {timeout} s")
+        return message
+
+    def receive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
+        """
+        Returns the next message, parsed as JSON.
+
+        Args:
+            timeout: As for :meth:`receive`.
+            **kwargs: Passed on to :func:`json.loads`.
+
+        Raises:
+            json.JSONDecodeError: The message is no JSON. It is consumed.
+            ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
+        """
+        return json.loads(self.receive(timeout), **kwargs)
+
+    # -- sending --------------------------------------------------------------------------------
+
+    def send(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        Sends a message.
+
+        ``str`` goes out as text. ``bytes`` go out as binary when the connection's text type is
+        ``str``; in the compatible mode they are text when they are valid UTF-8, else binary.
+
+        While the client reads too slowly and ``WEBSOCKET_SEND_BUFFER`` is full, this waits in the
+        connection's own view. Anywhere else it never waits: the client is closed with 1013.
+
+        Args:
+            message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``.
+            strict: Raise when the connection is closed, instead of returning False.
+
+        Returns:
+            True when the message was handed over (not: received), False when the connection is
+            closed.
+
+        Raises:
+            ConnectionClosed: With ``strict``; or in the connection's own view, when it has been
+                closed for over a second, an earlier ``send`` has returned False and nobody asked
+                for messages since. A view that lets it through ends quietly.
+            SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``.
+            TypeError: Any other type of message.
+        """
+        if isinstance(message, str):
+            return self._send(message, None, strict)
+        binary = None if self._text_as_bytes else True
+        return self._send(_as_bytes(message), binary, strict)
+
+    def send_text(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        Sends a text message: ``str``, or bytes that are valid UTF-8.
+
+        Raises:
+            ValueError: Bytes that are not UTF-8.
+            TypeError, ConnectionClosed, SendTimeout: As :meth:`send`.
+        """
+        if not isinstance(message, str):
+            message = _as_bytes(message)
+        return self._send(message, False, strict)
+
+    def send_bytes(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        Sends a binary message: ``bytes``, ``bytearray`` or ``memoryview``.
+
+        Raises:
+            TypeError: Anything else, ``str`` too.
+            ConnectionClosed, SendTimeout: As :meth:`send`.
+        """
+        if isinstance(message, str):
+            raise TypeError("send_bytes() takes bytes, not str: encode it, or use send_text()")
+        return self._send(_as_bytes(message), True, strict)
+
+    def send_json(self, data: Any, *, strict: bool = False, **kwargs: Any) -> bool:
+        """
+        Sends ``data`` as a text message of JSON.
+
+        Dates, decimals and UUIDs are written as Django writes them.
+
+        Args:
+            data: What :func:`json.dumps` takes.
+            strict: As for :meth:`send`.
+            **kwargs: Passed on to :func:`json.dumps`.
+
+        Raises:
+            TypeError: Something that JSON cannot say.
+            ConnectionClosed, SendTimeout: As :meth:`send`.
+        """
+        from django.core.serializers.json import DjangoJSONEncoder  # needs the app registry's deps
+
+        kwargs.setdefault("cls", DjangoJSONEncoder)
+        return self._send(json.dumps(data, **kwargs), False, strict)
+
+    # -- closing --------------------------------------------------------------------------------
+
+    def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
+        """
+        Closes the connection. What was sent before still goes out; ``wait`` returns everywhere.
+
+        Never waits. Closing a closed connection does nothing.
+
+        Args:
+            code: The close code; 1000 by default.
+            reason: Up to 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
+        """
+        if code is None:
+            code = 1000
+        if isinstance(code, bool) or not isinstance(code, int):
+            raise TypeError(f"a close code must be an int, not {type(code).__name__}")
+        if not 0 <= code <= 0xFFFF:
+            raise ValueError(f"close code {code} must not be sent: use 1000 or 3000-4999")
+        if reason is None:
+            reason = ""
+        elif not isinstance(reason, str):
+            reason = _as_bytes(reason).decode("utf-8")
+        self._engine.close(code, reason)
+
+    @property
+    def closed(self) -> bool:
+        """Whether either side has begun to close, or the client has vanished."""
+        return self._engine.end() is not None
+
+    def is_closed(self) -> bool:
+        """Whether either side has begun to close, or the client has vanished."""
+        return self.closed
+
+    is_close = is_closed
+
+    @property
+    def close_code(self) -> int | None:
+        """
+        The close code, None while the connection is open.
+
+        1005 stands for a close frame without a code, 1006 for a client that vanished.
+        """
+        end = self._engine.end()
+        return None if end is None else end[0]
+
+    @property
+    def close_reason(self) -> str:
+        """The reason beside the close code; empty while the connection is open."""
+        end = self._engine.end()
+        return "" if end is None else end[1]
+
+    # -- about the connection -------------------------------------------------------------------
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that both sides agreed on."""
+        return self._subprotocol
+
+    @property
+    def protocol(self) -> Protocol:
+        """The original's lower layer, for code that writes binary messages through it."""
+        return Protocol(self)
+
+    # -- what the calls above share -------------------------------------------------------------
+
+    def _begin_receiving(self) -> None:
+        self._send_refused = False
+        reported_at = self._end_reported_at
+        if (
+            reported_at is not None
+            and time.monotonic() - reported_at > _PATIENCE_S
+            and own_websocket.get() is self
+        ):
+            self._raise_if_ended()
+
+    def _raise_if_ended(self) -> None:
+        end = self._engine.end()
+        if end is not None:
+            raise ConnectionClosed(*end)
+
+    def _note_end(self) -> bool:
+        """Notes that a caller learns of the end, if there is nothing else to learn."""
+        ended = self._engine.waiting() == (0, True)
+        if ended and self._end_reported_at is None:
+            self._end_reported_at = time.monotonic()
+            if self._has_handler():
+                self.handle(_CLOSE, self._close_payload())
+        return ended
+
+    def _close_payload(self) -> bytes:
+        end = self._engine.end()
+        if end is None or end[0] in (1005, 1006):
+            return b""
+        return struct.pack("!H", end[0]) + end[1].encode()
+
+    def _has_handler(self) -> bool:
+        return "handle" in self.__dict__ or type(self).handle is not WebSocket.handle
+
+    def _handled(self, timeout: float | None) -> Any:
+        message = self._take(timeout, text_as_bytes=False)
+        if message is None:
+            return None
+        opcode = _TEXT if isinstance(message, str) else _BINARY
+        if self._text_as_bytes and isinstance(message, str):
+            message = message.encode()
+        self.handle(opcode, message)
+        return message
+
+    def _take(self, timeout: float | None, *, text_as_bytes: bool | None = None) -> Any:
+        if text_as_bytes is None:
+            text_as_bytes = self._text_as_bytes
+        take = self._engine.take
+        if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
+            return take(timeout, text_as_bytes=text_as_bytes)
+        message = take(_IDLE_AFTER_S, text_as_bytes=text_as_bytes)
+        if message is None and not self.closed:
+            database.release_idle()
+            rest = None if timeout is None else timeout - _IDLE_AFTER_S
+            message = take(rest, text_as_bytes=text_as_bytes)
+        return message
+
+    def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
+        connection = self._engine
+        own = own_websocket.get() is self
+        patience = self._send_patience if own else None
+        if connection.send(message, binary=binary, patience=patience):
+            return True
+        if strict:
+            self._raise_if_ended()
+        if own and self._send_refused and (connection.ended_for() or 0) > _PATIENCE_S:
+            self._raise_if_ended()
+        self._send_refused = True
+        return False
+
+
+class Protocol:
+    """The original's ``request.websocket.protocol``: the way to binary messages and close codes."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    def write(self, message: Any, binary: bool = False) -> bool:  # noqa: FBT001, FBT002
+        """Sends ``message``: as binary if asked, else as text. As :meth:`WebSocket.send`."""
+        if not binary:
+            return self._websocket.send(message)
+        if isinstance(message, str):
+            message = message.encode()
+        return self._websocket.send_bytes(message)
+
+    def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
+        """As :meth:`WebSocket.close`."""
+        self._websocket.close(code, reason)
+
+    @property
+    def closed(self) -> bool:
+        """As :attr:`WebSocket.closed`."""
+        return self._websocket.closed
+
+    @property
+    def close_code(self) -> int | None:
+        """As :attr:`WebSocket.close_code`."""
+        return self._websocket.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """As :attr:`WebSocket.close_reason`."""
+        return self._websocket.close_reason
+
+
+def _as_bytes(message: Any) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    name = type(message).__name__
+    raise TypeError(f"a message must be str, bytes, bytearray or memoryview, not {name}")

@@ -1,0 +1,104 @@
+//! `_core.Connection`: one WebSocket for Python.
+
+use std::{sync::Arc, time::Duration};
+
+use pyo3::prelude::*;
+
+use super::{
+    convert::{self, deadline, duration},
+    waiter::Hub,
+};
+use crate::{
+    engine::{Connection, Initiator, Taken, waiter::Watch},
+    protocol::close::CloseFrame,
+};
+
+/// One WebSocket. See `_core.pyi` for what each method promises.
+#[pyclass(frozen, module = "dwebsocket._core", name = "Connection")]
+pub(crate) struct PyConnection(pub(super) Arc<Connection>);
+
+#[pymethods]
+impl PyConnection {
+    #[getter]
+    fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    #[pyo3(signature = (timeout, *, text_as_bytes))]
+    fn take(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+        text_as_bytes: bool,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let deadline = deadline(timeout)?;
+        // What is here already needs no detaching.
+        let mut taken = self.0.take(Some(std::time::Instant::now()));
+        if matches!(taken, Taken::Nothing) && timeout != Some(0.0) {
+            taken = py.detach(|| self.0.take(deadline));
+        }
+        match taken {
+            Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+            Taken::Nothing | Taken::End => Ok(None),
+        }
+    }
+
+    #[pyo3(signature = (message, *, binary=None, patience=None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        message: &Bound<'_, PyAny>,
+        binary: Option<bool>,
+        patience: Option<f64>,
+    ) -> PyResult<bool> {
+        let (kind, payload) = convert::to_frame(message, binary)?;
+        let patience = match patience {
+            None => None,
+            Some(seconds) => Some(duration(Some(seconds))?.unwrap_or(Duration::MAX)),
+        };
+        Ok(py.detach(|| self.0.send(kind, payload, patience))?)
+    }
+
+    #[pyo3(signature = (message, *, binary=None))]
+    fn try_send(
+        &self,
+        py: Python<'_>,
+        message: &Bound<'_, PyAny>,
+        binary: Option<bool>,
+    ) -> PyResult<Option<bool>> {
+        let (kind, payload) = convert::to_frame(message, binary)?;
+        Ok(py.detach(|| self.0.try_send(kind, payload)))
+    }
+
+    fn close(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<bool> {
+        let frame = CloseFrame::new(Some(code), reason)?;
+        Ok(py.detach(|| self.0.close(&frame)))
+    }
+
+    fn waiting(&self) -> (usize, bool) {
+        self.0.waiting()
+    }
+
+    fn end(&self) -> Option<(u16, String, &'static str)> {
+        self.0.end().map(|end| {
+            let by = match end.by {
+                Initiator::Local => "local",
+                Initiator::Peer => "peer",
+                Initiator::Lost => "lost",
+            };
+            (end.code, end.reason, by)
+        })
+    }
+
+    fn ended_for(&self) -> Option<f64> {
+        self.0.ended_for().map(|time| time.as_secs_f64())
+    }
+
+    fn watch_inbox(&self, hub: &Hub, token: u64) {
+        self.0.watch_inbox(Watch::new(Arc::clone(&hub.0), token));
+    }
+
+    fn watch_outbox(&self, hub: &Hub, token: u64) {
+        self.0.watch_outbox(Watch::new(Arc::clone(&hub.0), token));
+    }
+}

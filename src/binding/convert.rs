@@ -1,0 +1,78 @@
+//! Where values cross between Python and Rust.
+
+use std::time::{Duration, Instant};
+
+use pyo3::{
+    exceptions::{PyTypeError, PyValueError},
+    prelude::*,
+    types::{PyBytes, PyString},
+};
+
+use crate::protocol::message::{Kind, Message};
+
+/// A number of seconds; `None` (and infinity) means for ever.
+pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
+            "a time must be a number of seconds, not {seconds}"
+        ))),
+        // What is longer than a Duration can say never comes either.
+        Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
+    }
+}
+
+/// The moment `seconds` from now; `None` for never.
+pub(super) fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
+    Ok(duration(seconds)?.and_then(|time| Instant::now().checked_add(time)))
+}
+
+/// A message as `str` or `bytes`; text becomes `bytes` too if asked.
+pub(super) fn to_python(
+    py: Python<'_>,
+    message: &Message,
+    text_as_bytes: bool,
+) -> PyResult<Py<PyAny>> {
+    match message.kind {
+        Kind::Text if !text_as_bytes => {
+            let text = simdutf8::basic::from_utf8(&message.payload)
+                .map_err(|error| PyValueError::new_err(error.to_string()))?;
+            Ok(PyString::new(py, text).into_any().unbind())
+        }
+        Kind::Text | Kind::Binary => Ok(PyBytes::new(py, &message.payload).into_any().unbind()),
+    }
+}
+
+/// A `str` or `bytes` that stays where Python keeps it, and the kind of frame it goes into.
+///
+/// `str` is text. `bytes` are what `binary` says; without a word they are text when they are valid
+/// UTF-8, as the old package sent everything, and binary when they are not.
+pub(super) fn to_frame<'a>(
+    message: &'a Bound<'_, PyAny>,
+    binary: Option<bool>,
+) -> PyResult<(Kind, &'a [u8])> {
+    let (natural, payload) = if let Ok(text) = message.cast::<PyString>() {
+        (Some(Kind::Text), text.to_str()?.as_bytes())
+    } else if let Ok(bytes) = message.cast::<PyBytes>() {
+        (None, bytes.as_bytes())
+    } else {
+        return Err(PyTypeError::new_err(format!(
+            "a message must be str or bytes, not {}",
+            message.get_type().name()?
+        )));
+    };
+    let kind = match (binary, natural) {
+        (Some(true), _) => Kind::Binary,
+        (None, Some(kind)) => kind,
+        (Some(false), Some(_)) => Kind::Text,
+        (None, None) if simdutf8::basic::from_utf8(payload).is_err() => Kind::Binary,
+        (None, None) => Kind::Text,
+        (Some(false), None) => {
+            simdutf8::basic::from_utf8(payload).map_err(|error| {
+                PyValueError::new_err(format!("a text message must be valid UTF-8: {error}"))
+            })?;
+            Kind::Text
+        }
+    };
+    Ok((kind, payload))
+}

@@ -1,0 +1,13 @@
+//! The only room that knows Python.
+//!
+//! Each class or function here reads its arguments, calls the engine or the protocol, and converts
+//! the result ([`convert`]) or the error ([`exceptions`]). Whatever may wait does so detached from
+//! the interpreter, and no lock of the engine is held while Python runs. The engine's thread
+//! never attaches: nothing here is called from it.
+
+pub(crate) mod connection;
+mod convert;
+mod exceptions;
+pub(crate) mod handshake;
+pub(crate) mod process;
+pub(crate) mod waiter;

@@ -1,0 +1,101 @@
+//! What concerns the whole process: its connections' number, adoption, fork and end.
+
+use std::{os::fd::RawFd, time::Duration};
+
+use parking_lot::Mutex;
+use pyo3::{exceptions::PyValueError, prelude::*};
+
+use super::{
+    connection::PyConnection,
+    convert::duration,
+};
+use crate::{
+    engine::{Engine, Settings, counters, runtime},
+    protocol::{close::CloseFrame, limits::Limits},
+};
+
+/// A place among the process's connections; given back when dropped or released.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Slot(Mutex<Option<counters::Slot>>);
+
+#[pymethods]
+impl Slot {
+    /// Takes a place, or gives None when `limit` are taken.
+    #[staticmethod]
+    fn claim(limit: Option<usize>) -> Option<Self> {
+        counters::Slot::claim(limit).map(|slot| Self(Mutex::new(Some(slot))))
+    }
+
+    /// Gives the place back. Harmless when it has been used or released before.
+    fn release(&self) {
+        self.0.lock().take();
+    }
+}
+
+/// Takes a client's connection over. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (
+    descriptor, early, head, slot, *, max_message_bytes, ping_interval, ping_timeout,
+    send_buffer_bytes, send_timeout, close_timeout
+))]
+#[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
+pub(crate) fn adopt(
+    py: Python<'_>,
+    descriptor: RawFd,
+    early: &[u8],
+    head: &[u8],
+    slot: &Slot,
+    max_message_bytes: usize,
+    ping_interval: Option<f64>,
+    ping_timeout: Option<f64>,
+    send_buffer_bytes: usize,
+    send_timeout: Option<f64>,
+    close_timeout: f64,
+) -> PyResult<PyConnection> {
+    let settings = Settings {
+        limits: Limits {
+            max_message_bytes,
+            ..Limits::default()
+        },
+        ping_interval: duration(ping_interval)?,
+        ping_timeout: duration(ping_timeout)?,
+        send_buffer_bytes,
+        send_timeout: duration(send_timeout)?,
+        close_timeout: bounded(close_timeout)?,
+    };
+    let slot = slot.0.lock().take();
+    let slot = slot.ok_or_else(|| PyValueError::new_err("this slot has been used already"))?;
+    let connection = py.detach(|| {
+        Engine::current()?.adopt(descriptor, early.to_vec(), head.to_vec(), &settings, slot)
+    })?;
+    Ok(PyConnection(connection))
+}
+
+/// A time that somebody waits out: a day at most, so that adding it to a moment cannot overflow.
+fn bounded(seconds: f64) -> PyResult<Duration> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    Ok(duration(Some(seconds))?.map_or(DAY, |time| time.min(DAY)))
+}
+
+/// The number of connections that the process holds or has promised a place to.
+#[pyfunction]
+pub(crate) fn open_connections() -> usize {
+    counters::open()
+}
+
+/// Closes all connections and takes no new ones; sleeps until they are gone, `grace` at most.
+#[pyfunction]
+pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> PyResult<()> {
+    let frame = CloseFrame::new(Some(code), reason)?;
+    let grace = bounded(grace)?;
+    if let Some(engine) = Engine::running() {
+        py.detach(|| engine.shut_down(&frame, grace));
+    }
+    Ok(())
+}
+
+/// Leaves the parent's engine alone; to be called first thing in a forked child.
+#[pyfunction]
+pub(crate) fn after_fork_in_child() {
+    runtime::after_fork_in_child();
+}
