@@ -11,6 +11,7 @@ from pathlib import Path
 from machine import BenchError, need_program
 
 BENCH = Path(__file__).resolve().parent
+TARGET = BENCH / "target"
 ROOT = BENCH.parent
 VENV = ROOT / ".cache" / "bench-venv"
 REQUIREMENTS = BENCH / "servers" / "requirements.txt"
@@ -21,16 +22,15 @@ SOURCES = ("Cargo.toml", "Cargo.lock", "pyproject.toml", "src", "python")
 def load_generator() -> Path:
     """Build the load generator and return its path."""
     need_program("cargo", "the load generator is written in Rust")
-    target = BENCH / "target"
     manifest = BENCH / "load" / "Cargo.toml"
     _run(
         [
             *["cargo", "build", "--release", "--locked", "--quiet"],
-            *["--manifest-path", str(manifest), "--target-dir", str(target)],
+            *["--manifest-path", str(manifest), "--target-dir", str(TARGET)],
         ],
         "the load generator does not build",
     )
-    return target / "release" / "load"
+    return TARGET / "release" / "load"
 
 
 def environment() -> Path:
@@ -60,7 +60,8 @@ def _pip(python: Path, *arguments: str) -> None:
 
 def _run(command: list[str], failure: str) -> None:
     try:
-        subprocess.run(command, check=True)
+        # A target folder of our own: neither waits for a build in the checkout nor disturbs it.
+        subprocess.run(command, check=True, env=os.environ | {"CARGO_TARGET_DIR": str(TARGET)})
     except subprocess.CalledProcessError as error:
         raise BenchError(f"{failure} (exit status {error.returncode})") from error
 

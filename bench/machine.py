@@ -107,14 +107,16 @@ def describe() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
+        # Pacing of large messages depends on it, on loopback too.
+        "congestion control": (PROC / "sys/net/ipv4/tcp_congestion_control").read_text().strip(),
     }
 
 
-def commit(root: Path) -> str:
-    """Return the checkout's commit, marked when files differ from it."""
+def commit(root: Path, paths: tuple[str, ...]) -> str:
+    """Return the checkout's commit, marked when files under ``paths`` differ from it."""
     try:
         head = _output(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"])
-        changed = _output(["git", "-C", str(root), "status", "--porcelain"])
+        changed = _output(["git", "-C", str(root), "status", "--porcelain", "--", *paths])
     except (OSError, subprocess.CalledProcessError):
         return "unknown (no git checkout)"
     return f"{head} with uncommitted changes" if changed else head

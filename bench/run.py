@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     result = {
         "date": date.today().isoformat(),
         "command": command(),
-        "commit": machine.commit(build.ROOT),
+        "commit": machine.commit(build.ROOT, (*build.SOURCES, "bench", ":!bench/record")),
         "machine": machine.describe(),
         "warm_up_s": options.warm_up,
         "duration_s": options.duration,
