@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
 from dwebsocket import conf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 _NEEDLESS_FACTORIES = (

@@ -50,6 +50,13 @@ def _size(value: object) -> int:
     return value
 
 
+def _stack_size(value: object) -> int:
+    size = _size(value)
+    if size < 64 * 1024:
+        raise _expected("65536 bytes or more", value)
+    return size
+
+
 def _count_or_none(value: object) -> int | None:
     if value is None:
         return None
@@ -73,7 +80,7 @@ def _seconds_or_none(value: object) -> float | None:
         raise _expected("a number of seconds above 0, or None", value) from None
 
 
-def _text_type(value: object) -> type[str] | type[bytes]:
+def _text_type(value: object) -> type[str | bytes]:
     if value in ("str", str):
         return str
     if value in ("bytes", bytes):
@@ -122,7 +129,7 @@ def _dotted_path(value: object) -> str | None:
 
 SETTINGS: dict[str, Setting] = {
     # Every view may get WebSockets (with the middleware), decorated or not.
-    "ACCEPT_ALL": Setting(False, _boolean),
+    "ACCEPT_ALL": Setting(default=False, read=_boolean),
     # The class that decides whether a request is a WebSocket and makes `request.websocket`.
     "FACTORY_CLASS": Setting(None, _dotted_path),
     # What text messages are in `wait`, `read` and iteration: "bytes" as ever, or "str".
@@ -145,8 +152,10 @@ SETTINGS: dict[str, Setting] = {
     "SEND_TIMEOUT": Setting(10, _seconds_or_none),
     # How long the client has to answer a close frame, and then to hang up.
     "CLOSE_TIMEOUT": Setting(2, _seconds),
-    # Stack of a view's thread. It is address space: only what a view touches becomes memory.
-    "THREAD_STACK_SIZE": Setting(8 * 1024 * 1024, _size),
+    # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less
+    # is dangerous: on CPython 3.13, deeply nested JSON from a client overflows 1 MiB and with it
+    # the process, before Python's own limit stops it.
+    "THREAD_STACK_SIZE": Setting(4 * 1024 * 1024, _stack_size),
 }
 
 
@@ -178,7 +187,7 @@ def get(name: str) -> Any:
 class Options:
     """What can differ from view to view. Each field is the setting of the same name."""
 
-    text_type: type[str] | type[bytes]
+    text_type: type[str | bytes]
     allowed_origins: tuple[str, ...]
     subprotocols: tuple[str, ...]
     max_message_size: int

@@ -1,15 +1,16 @@
-"""`@accept_websocket`, `@require_websocket`, and `@websocket`, which is another name for the first."""
+"""`@accept_websocket`, `@require_websocket`, and `@websocket`, another name for the first."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
-
-from django.http import HttpRequest
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dwebsocket import checks, conf, upgrade
+from dwebsocket.runners.view import is_async
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
@@ -79,7 +80,7 @@ def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Cal
             return upgrade.refuse(request, 400, "This address is for WebSockets only.")
         return None
 
-    if inspect.iscoroutinefunction(view):
+    if is_async(view):
 
         @functools.wraps(view)
         async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:

@@ -6,13 +6,15 @@ import atexit
 import os
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils import autoreload
 
 from dwebsocket import _core
-from dwebsocket.runners import thread
+from dwebsocket.runners import loop, thread
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _GOING_AWAY, _SERVICE_RESTART = 1001, 1012
 
@@ -51,6 +53,7 @@ class _Watch:
         else:
             _core.shut_down(_GOING_AWAY, "going away", grace)
         thread.join(deadline - time.monotonic())
+        loop.join(deadline - time.monotonic())
 
 
 _watch = _Watch()

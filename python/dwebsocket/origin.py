@@ -8,7 +8,6 @@ where the page is from. Allowed are the site itself and what ``CSRF_TRUSTED_ORIG
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,6 +15,8 @@ from django.conf import settings
 from django.utils.http import is_same_domain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from django.http import HttpRequest
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

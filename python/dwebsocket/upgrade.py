@@ -13,7 +13,6 @@ import functools
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest, HttpResponse
@@ -23,13 +22,13 @@ from django.utils.module_loading import import_string
 from dwebsocket import _core, conf, database, lifecycle, origin
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
-from dwebsocket.runners import thread
+from dwebsocket.runners import loop, thread
 from dwebsocket.runners import view as runner
 from dwebsocket.servers import find_client
 from dwebsocket.servers.takeover import Takeover
 
 if TYPE_CHECKING:
-    from django.core.handlers.wsgi import WSGIRequest
+    from collections.abc import Callable, Iterator, Mapping
 
     from dwebsocket.websocket import WebSocket
 
@@ -165,18 +164,13 @@ class _Start:
         self._databases = database.shareable()
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        thread.run(
-            runner.name_of(self._view),
-            functools.partial(
-                self._context.run,
-                runner.run,
-                self._view,
-                request,
-                self._arguments,
-                websocket,
-                self._databases,
-            ),
-        )
+        name = runner.name_of(self._view)
+        call = (self._view, request, self._arguments, websocket)
+        if runner.is_async(self._view):
+            loop.run(name, functools.partial(runner.arun, *call), self._context)
+        else:
+            job = functools.partial(self._context.run, runner.run, *call, self._databases)
+            thread.run(name, job)
 
 
 class UpgradeResponse(HttpResponse):
@@ -248,8 +242,11 @@ class UpgradeResponse(HttpResponse):
             # The client is gone from the server already: all it can see is the end.
             _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
             return
-        websocket._attach(connection, options, self._subprotocol)  # noqa: SLF001
+        websocket._attach(connection, options, self._subprotocol)
         request.__dict__["websocket"] = websocket
+        if (session := getattr(request, "session", None)) is not None:
+            # The session's middleware has saved it: only what the view changes is left to save.
+            session.modified = False
         try:
             start(request, websocket)
         except RuntimeError as error:
@@ -257,7 +254,9 @@ class UpgradeResponse(HttpResponse):
             _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
-        cookies = [("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()]
+        cookies = [
+            ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
+        ]
         return [*self.items(), *cookies]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import math
 import struct
@@ -9,16 +11,20 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import database
-from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
+from django.core.serializers.json import DjangoJSONEncoder
+
+from dwebsocket import database, hub
+from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from dwebsocket import _core
     from dwebsocket.conf import Options
 
     Message = str | bytes
+    # What goes out, and whether as binary; None leaves that to its type and contents.
+    Frame = tuple[Message, bool | None]
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[WebSocket | None] = ContextVar("own_websocket", default=None)
@@ -173,12 +179,11 @@ class WebSocket:
             ReceiveTimeout: Nothing came in time. The connection stays usable.
             ConnectionClosed: Nothing is left and nothing more can come.
         """
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"timeout must be None, 0 or a number of seconds, not {timeout!r}")
+        _check_timeout(timeout)
         self._send_refused = False
         message: Message | None = self._take(timeout, text_as_bytes=False)
         if message is None:
-            self._raise_if_ended()
+            self._raise_if_nothing_comes()
             raise ReceiveTimeout(f"no message came within {timeout} s")
         return message
 
@@ -195,6 +200,39 @@ class WebSocket:
             ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
         """
         return json.loads(self.receive(timeout), **kwargs)
+
+    async def areceive(self, timeout: float | None = None) -> Message:
+        """
+        As :meth:`receive`, for async views. Cancelling it loses no message.
+
+        Several tasks may wait on one connection; each message goes to one of them.
+        """
+        _check_timeout(timeout)
+        self._send_refused = False
+        connection = self._engine
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (message := connection.take(0, text_as_bytes=False)) is None:
+            self._raise_if_nothing_comes()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise ReceiveTimeout(f"no message came within {timeout} s")
+            # Only the wake-up is awaited, so giving up here takes no message away.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(hub.current().wait(connection.watch_inbox), left)
+        return message
+
+    async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
+        """As :meth:`receive_json`, for async views."""
+        return json.loads(await self.areceive(timeout), **kwargs)
+
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        """Yields each message, text as ``str`` and binary as ``bytes``, until the close."""
+        while True:
+            try:
+                message = await self.areceive()
+            except ConnectionClosed:
+                return
+            yield message
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -223,10 +261,7 @@ class WebSocket:
             SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``.
             TypeError: Any other type of message.
         """
-        if isinstance(message, str):
-            return self._send(message, None, strict)
-        binary = None if self._text_as_bytes else True
-        return self._send(_as_bytes(message), binary, strict)
+        return self._send(*self._as_sent(message), strict)
 
     def send_text(self, message: Any, *, strict: bool = False) -> bool:
         """
@@ -236,9 +271,7 @@ class WebSocket:
             ValueError: Bytes that are not UTF-8.
             TypeError, ConnectionClosed, SendTimeout: As :meth:`send`.
         """
-        if not isinstance(message, str):
-            message = _as_bytes(message)
-        return self._send(message, False, strict)
+        return self._send(*_as_text(message), strict)
 
     def send_bytes(self, message: Any, *, strict: bool = False) -> bool:
         """
@@ -248,9 +281,7 @@ class WebSocket:
             TypeError: Anything else, ``str`` too.
             ConnectionClosed, SendTimeout: As :meth:`send`.
         """
-        if isinstance(message, str):
-            raise TypeError("send_bytes() takes bytes, not str: encode it, or use send_text()")
-        return self._send(_as_bytes(message), True, strict)
+        return self._send(*_as_binary(message), strict)
 
     def send_json(self, data: Any, *, strict: bool = False, **kwargs: Any) -> bool:
         """
@@ -267,10 +298,23 @@ class WebSocket:
             TypeError: Something that JSON cannot say.
             ConnectionClosed, SendTimeout: As :meth:`send`.
         """
-        from django.core.serializers.json import DjangoJSONEncoder  # needs the app registry's deps
+        return self._send(*_as_json(data, kwargs), strict)
 
-        kwargs.setdefault("cls", DjangoJSONEncoder)
-        return self._send(json.dumps(data, **kwargs), False, strict)
+    async def asend(self, message: Any, *, strict: bool = False) -> bool:
+        """As :meth:`send`, for async views: waits without blocking the loop."""
+        return await self._asend(*self._as_sent(message), strict)
+
+    async def asend_text(self, message: Any, *, strict: bool = False) -> bool:
+        """As :meth:`send_text`, for async views."""
+        return await self._asend(*_as_text(message), strict)
+
+    async def asend_bytes(self, message: Any, *, strict: bool = False) -> bool:
+        """As :meth:`send_bytes`, for async views."""
+        return await self._asend(*_as_binary(message), strict)
+
+    async def asend_json(self, data: Any, *, strict: bool = False, **kwargs: Any) -> bool:
+        """As :meth:`send_json`, for async views."""
+        return await self._asend(*_as_json(data, kwargs), strict)
 
     # -- closing --------------------------------------------------------------------------------
 
@@ -298,6 +342,10 @@ class WebSocket:
         elif not isinstance(reason, str):
             reason = _as_bytes(reason).decode("utf-8")
         self._engine.close(code, reason)
+
+    async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:
+        """As :meth:`close`, which never waits either; for code that awaits everything."""
+        self.close(code, reason)
 
     @property
     def closed(self) -> bool:
@@ -355,6 +403,10 @@ class WebSocket:
         if end is not None:
             raise ConnectionClosed(*end)
 
+    def _raise_if_nothing_comes(self) -> None:
+        if self._engine.waiting() == (0, True):
+            self._raise_if_ended()
+
     def _note_end(self) -> bool:
         """Notes that a caller learns of the end, if there is nothing else to learn."""
         ended = self._engine.waiting() == (0, True)
@@ -387,6 +439,11 @@ class WebSocket:
         if text_as_bytes is None:
             text_as_bytes = self._text_as_bytes
         take = self._engine.take
+        if timeout != 0 and _is_loop_running():
+            raise UsageError(
+                "this would block the event loop and all its views: "
+                "use `await websocket.areceive()` or `async for`"
+            )
         if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
             return take(timeout, text_as_bytes=text_as_bytes)
         message = take(_IDLE_AFTER_S, text_as_bytes=text_as_bytes)
@@ -396,15 +453,43 @@ class WebSocket:
             message = take(rest, text_as_bytes=text_as_bytes)
         return message
 
+    def _as_sent(self, message: Any) -> Frame:
+        if isinstance(message, str):
+            return message, None
+        return _as_bytes(message), None if self._text_as_bytes else True
+
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
         connection = self._engine
         own = own_websocket.get() is self
-        patience = self._send_patience if own else None
+        # Whoever must not wait here, an event loop above all, has no patience.
+        patient = own and not _is_loop_running()
+        patience = self._send_patience if patient else None
         if connection.send(message, binary=binary, patience=patience):
             return True
-        if strict:
-            self._raise_if_ended()
-        if own and self._send_refused and (connection.ended_for() or 0) > _PATIENCE_S:
+        return self._refuse_to_send(own=own, strict=strict)
+
+    async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
+        connection = self._engine
+        own = own_websocket.get() is self
+        if not own:
+            return self._send(message, binary, strict)
+        deadline = time.monotonic() + self._send_patience
+        while (sent := connection.try_send(message, binary=binary)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise SendTimeout(
+                    f"the client made no room within {self._send_patience} s; "
+                    "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
+                )
+            room = hub.current().wait(connection.watch_outbox)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(room, None if left == math.inf else left)
+        return sent or self._refuse_to_send(own=own, strict=strict)
+
+    def _refuse_to_send(self, *, own: bool, strict: bool) -> bool:
+        """What a sender learns of a connection that is closed."""
+        gone_for = self._engine.ended_for() or 0.0
+        if strict or (own and self._send_refused and gone_for > _PATIENCE_S):
             self._raise_if_ended()
         self._send_refused = True
         return False
@@ -451,3 +536,26 @@ def _as_bytes(message: Any) -> bytes:
         return bytes(message)
     name = type(message).__name__
     raise TypeError(f"a message must be str, bytes, bytearray or memoryview, not {name}")
+
+
+def _as_text(message: Any) -> Frame:
+    return message if isinstance(message, str) else _as_bytes(message), False
+
+
+def _as_binary(message: Any) -> Frame:
+    if isinstance(message, str):
+        raise TypeError("this takes bytes, not str: encode it, or use send_text()")
+    return _as_bytes(message), True
+
+
+def _as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
+    return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be None, 0 or a number of seconds, not {timeout!r}")
+
+
+def _is_loop_running() -> bool:
+    return asyncio._get_running_loop() is not None

@@ -51,28 +51,28 @@ pub(super) fn to_frame<'a>(
     message: &'a Bound<'_, PyAny>,
     binary: Option<bool>,
 ) -> PyResult<(Kind, &'a [u8])> {
-    let (natural, payload) = if let Ok(text) = message.cast::<PyString>() {
-        (Some(Kind::Text), text.to_str()?.as_bytes())
+    let (is_str, payload) = if let Ok(text) = message.cast::<PyString>() {
+        (true, text.to_str()?.as_bytes())
     } else if let Ok(bytes) = message.cast::<PyBytes>() {
-        (None, bytes.as_bytes())
+        (false, bytes.as_bytes())
     } else {
         return Err(PyTypeError::new_err(format!(
             "a message must be str or bytes, not {}",
             message.get_type().name()?
         )));
     };
-    let kind = match (binary, natural) {
-        (Some(true), _) => Kind::Binary,
-        (None, Some(kind)) => kind,
-        (Some(false), Some(_)) => Kind::Text,
-        (None, None) if simdutf8::basic::from_utf8(payload).is_err() => Kind::Binary,
-        (None, None) => Kind::Text,
-        (Some(false), None) => {
-            simdutf8::basic::from_utf8(payload).map_err(|error| {
-                PyValueError::new_err(format!("a text message must be valid UTF-8: {error}"))
-            })?;
-            Kind::Text
-        }
+    let kind = match binary {
+        Some(true) => Kind::Binary,
+        Some(false) | None if is_str => Kind::Text,
+        Some(false) | None => match (simdutf8::basic::from_utf8(payload), binary) {
+            (Ok(_), _) => Kind::Text,
+            (Err(_), None) => Kind::Binary,
+            (Err(error), Some(_)) => {
+                return Err(PyValueError::new_err(format!(
+                    "a text message must be valid UTF-8: {error}"
+                )));
+            }
+        },
     };
     Ok((kind, payload))
 }

@@ -5,10 +5,7 @@ use std::{os::fd::RawFd, time::Duration};
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use super::{
-    connection::PyConnection,
-    convert::duration,
-};
+use super::{connection::PyConnection, convert::duration};
 use crate::{
     engine::{Engine, Settings, counters, runtime},
     protocol::{close::CloseFrame, limits::Limits},

@@ -181,10 +181,7 @@ impl Connection {
 
     /// Hands a message over only if there is room now; `None` when there is not.
     pub fn try_send(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
-        match self.send(kind, payload, Some(Duration::ZERO)) {
-            Ok(handed_over) => Some(handed_over),
-            Err(_) => None,
-        }
+        self.send(kind, payload, Some(Duration::ZERO)).ok()
     }
 
     /// Begins to close: `frame` goes out behind everything that was sent before, and nothing more

@@ -38,7 +38,7 @@ struct State {
     bytes: usize,
     ended: bool,
     paused: bool,
-    watch: Option<Watch>,
+    watches: Vec<Watch>,
 }
 
 impl State {
@@ -56,12 +56,10 @@ impl Inbox {
         }
         state.bytes += message.payload.len();
         state.queue.push_back(message);
-        let watch = state.watch.take();
+        let watches = std::mem::take(&mut state.watches);
         drop(state);
         self.arrived.wake_one();
-        if let Some(watch) = watch {
-            watch.ring();
-        }
+        watches.into_iter().for_each(Watch::ring);
     }
 
     /// True when reading has to stop; the taker that makes room is told so by [`Inbox::take`].
@@ -75,12 +73,10 @@ impl Inbox {
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
-        let watch = state.watch.take();
+        let watches = std::mem::take(&mut state.watches);
         drop(state);
         self.arrived.wake_all();
-        if let Some(watch) = watch {
-            watch.ring();
-        }
+        watches.into_iter().for_each(Watch::ring);
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
@@ -115,7 +111,7 @@ impl Inbox {
     pub(super) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
         if state.queue.is_empty() && !state.ended {
-            state.watch = Some(watch);
+            state.watches.push(watch);
         } else {
             drop(state);
             watch.ring();

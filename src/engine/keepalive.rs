@@ -35,7 +35,8 @@ impl Keepalive {
     ) -> Self {
         // Golden-ratio hashing spreads neighbours evenly: up to a tenth earlier than asked.
         let spread = (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
-        let interval = interval.map(|interval| interval - interval / 10 * spread / 256);
+        let interval =
+            interval.map(|interval| interval.saturating_sub(interval / 10 * spread / 256));
         Self {
             interval,
             timeout,

@@ -67,7 +67,7 @@ struct State {
     ping: bool,
     /// A close frame is queued (or can no longer be): no data may follow it.
     sealed: bool,
-    watch: Option<Watch>,
+    watches: Vec<Watch>,
 }
 
 impl State {
@@ -136,7 +136,7 @@ impl Outbox {
                 pong: None,
                 ping: false,
                 sealed: false,
-                watch: None,
+                watches: Vec::new(),
             }),
             room: Sleeper::default(),
             capacity,
@@ -307,6 +307,9 @@ impl Outbox {
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
         state.cut();
         self.room.wake_all();
+        std::mem::take(&mut state.watches)
+            .into_iter()
+            .for_each(Watch::ring);
     }
 
     /// Drops everything and lets go of the socket; senders in wait learn that it is over.
@@ -317,12 +320,10 @@ impl Outbox {
     }
 
     fn announce_room(&self, mut state: MutexGuard<'_, State>) {
-        let watch = state.watch.take();
+        let watches = std::mem::take(&mut state.watches);
         drop(state);
         self.room.wake_all();
-        if let Some(watch) = watch {
-            watch.ring();
-        }
+        watches.into_iter().for_each(Watch::ring);
     }
 
     /// Tells `watch` when room has been made or the outbox is closed, which may be now.
@@ -332,7 +333,7 @@ impl Outbox {
             drop(state);
             watch.ring();
         } else {
-            state.watch = Some(watch);
+            state.watches.push(watch);
         }
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// Parked threads and at most one armed [`Watch`]; both are told the same things.
+/// Threads that are parked until something happens.
 #[derive(Debug, Default)]
 pub(super) struct Sleeper {
     parked: Condvar,

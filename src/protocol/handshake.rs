@@ -10,8 +10,13 @@ use super::subprotocol::is_token;
 pub const VERSION: &str = "13";
 
 /// Headers of a response that belong to a body or to one hop, or that the 101 writes itself.
-const OWN_HEADERS: [&str; 7] = [
+const OWN_HEADERS: [&str; 12] = [
     "connection",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-range",
+    "content-type",
     "keep-alive",
     "proxy-connection",
     "te",
@@ -19,7 +24,7 @@ const OWN_HEADERS: [&str; 7] = [
     "transfer-encoding",
     "upgrade",
 ];
-const OWN_PREFIXES: [&str; 2] = ["content-", "sec-websocket-"];
+const OWN_PREFIX: &str = "sec-websocket-";
 
 /// What the judgement needs of an HTTP request.
 ///
@@ -208,8 +213,7 @@ fn push(head: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader
 
 fn is_own(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    OWN_HEADERS.contains(&name.as_str())
-        || OWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    OWN_HEADERS.contains(&name.as_str()) || name.starts_with(OWN_PREFIX)
 }
 
 /// Whether the list in a header has `token`, in any case.
@@ -535,7 +539,7 @@ mod tests {
             "Trailer",
             "Content-Length",
             "content-type",
-            "Content-Security-Policy",
+            "Content-Encoding",
             "Sec-WebSocket-Accept",
             "sec-websocket-extensions",
             "Sec-WebSocket-Protocol",

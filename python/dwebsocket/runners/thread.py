@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
@@ -56,11 +55,8 @@ class ThreadPool:
 
     def join(self, timeout: float) -> bool:
         """Sleeps until no job runs, ``timeout`` seconds at most. False when the time was up."""
-        deadline = time.monotonic() + timeout
         with self._quiet:
-            return self._quiet.wait_for(
-                lambda: self._busy == 0, timeout=max(0.0, deadline - time.monotonic())
-            )
+            return self._quiet.wait_for(lambda: self._busy == 0, timeout=max(0.0, timeout))
 
     def retire(self, worker: _Worker) -> bool:
         """Lets an idle worker go, unless a job is on its way to it."""
@@ -133,7 +129,7 @@ def join(timeout: float) -> bool:
 
 
 def _forget_parents_threads() -> None:
-    global _pool  # noqa: PLW0603
+    global _pool
     _pool = ThreadPool()
     _Worker._starting = threading.Lock()
 

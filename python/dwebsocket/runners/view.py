@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -22,12 +24,13 @@ from dwebsocket.exceptions import ConnectionClosed
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import CodeType, TracebackType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
 
 View = Callable[..., Any]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 _requests = logging.getLogger("django.request")
 _security = logging.getLogger("django.security.SuspiciousOperation")
@@ -45,10 +48,19 @@ def name_of(view: View) -> str:
     return f"{getattr(named, '__module__', '')}.{name}"
 
 
+def is_async(view: View) -> bool:
+    """Whether calling ``view`` gives a coroutine, also when it is a method of an async class."""
+    if iscoroutinefunction(view):
+        return True
+    # `method_decorator` wraps the bound `dispatch` of a class-based view into a partial.
+    instance = getattr(getattr(view, "func", view), "__self__", None)
+    return bool(getattr(instance, "view_is_async", False))
+
+
 def run(
     view: View,
     request: HttpRequest,
-    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    arguments: Arguments,
     websocket: WebSocket,
     shared_databases: dict[str, BaseDatabaseWrapper],
 ) -> None:
@@ -58,24 +70,65 @@ def run(
     Never raises. Everything is released when it returns.
     """
     args, kwargs = arguments
-    token = own_websocket.set(websocket)
     database.close_old_connections()
     database.borrow(shared_databases)
-    code, reason = _INTERNAL_ERROR, ""
     try:
+        with _behind(websocket, request) as life:
+            with life.tolerating(view):
+                view(request, *args, **kwargs)
+            _save_session(request)
+    finally:
+        database.forget(shared_databases)
+        database.close_old_connections()
+
+
+async def arun(
+    view: View, request: HttpRequest, arguments: Arguments, websocket: WebSocket
+) -> None:
+    """
+    Runs the async ``view``. As :func:`run`.
+
+    The databases of async code live in a thread that all views share; what is old there is
+    returned after each view.
+    """
+    args, kwargs = arguments
+    try:
+        with _behind(websocket, request) as life:
+            with life.tolerating(view):
+                await view(request, *args, **kwargs)
+            if _is_session_changed(request):
+                await sync_to_async(_save_session)(request)
+    finally:
+        await sync_to_async(database.close_old_connections)()
+
+
+class _Life:
+    """What both kinds of views have in common: how their end becomes a close code."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    @contextmanager
+    def tolerating(self, view: View) -> Iterator[None]:
+        """Lets those exceptions pass by which a view may end that did nothing wrong."""
         try:
-            view(request, *args, **kwargs)
+            yield
         except Exception as error:
-            if not _is_quiet_end(error, view, websocket):
+            if not _is_quiet_end(error, view, self._websocket):
                 raise
-        _save_session(request)
-        code = _NORMAL
-    except BaseException as error:  # noqa: BLE001
+
+
+@contextmanager
+def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
+    """Closes ``websocket`` when the block ends, and keeps every exception that ends it."""
+    token = own_websocket.set(websocket)
+    code, reason = _NORMAL, ""
+    try:
+        yield _Life(websocket)
+    except BaseException as error:
         code, reason = _verdict(error, request)
     finally:
         websocket.close(code, reason)
-        database.forget(shared_databases)
-        database.close_old_connections()
         own_websocket.reset(token)
 
 
@@ -105,9 +158,7 @@ def _verdict(error: BaseException, request: HttpRequest) -> tuple[int, str]:
         )
         return _NOT_FOUND, _shown(error)
     if isinstance(error, SuspiciousOperation):
-        _security.error(
-            str(error), exc_info=error, extra={"status_code": 400, "request": request}
-        )
+        _security.error(str(error), exc_info=error, extra={"status_code": 400, "request": request})
         return _POLICY, _shown(error)
     got_request_exception.send(sender=None, request=request)
     _requests.error(
@@ -141,7 +192,7 @@ def _dresses_no_response(error: BaseException, view: View) -> bool:
     return innermost is not view and code not in _codes(error.__traceback__)
 
 
-def _codes(traceback: TracebackType | None) -> list[object]:
+def _codes(traceback: TracebackType | None) -> list[CodeType]:
     codes = []
     while traceback is not None:
         codes.append(traceback.tb_frame.f_code)
@@ -149,14 +200,18 @@ def _codes(traceback: TracebackType | None) -> list[object]:
     return codes
 
 
-def _save_session(request: HttpRequest) -> None:
+def _is_session_changed(request: HttpRequest) -> bool:
     session = getattr(request, "session", None)
     # A session that began in the view has no cookie in the browser: nobody could ever find it.
-    if session is None or not session.modified or session.session_key is None:
+    return session is not None and session.modified and session.session_key is not None
+
+
+def _save_session(request: HttpRequest) -> None:
+    if not _is_session_changed(request):
         return
     from django.contrib.sessions.backends.base import UpdateError  # an app that may be absent
 
     try:
-        session.save()
+        request.session.save()
     except UpdateError:
         _log.info("The session ended while its WebSocket was open: %s", request.path)

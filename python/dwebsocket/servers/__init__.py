@@ -50,4 +50,6 @@ def _name(environ: Environ) -> str:
     for module, name in _CLOSED.items():
         if module in sys.modules and module not in software.lower():
             software = f"{name} ({software})" if software else name
-    return software or f"a server whose requests are {type(environ.get('wsgi.input')).__name__}"
+    if not software and "wsgi.input" not in environ:
+        software = "an ASGI server"
+    return software or "this server"

@@ -47,7 +47,7 @@ class Takeover:
             theirs, ours = socket.socketpair()
             # The server reads the end of the stream at once: some wait for it before they close.
             ours.shutdown(socket.SHUT_WR)
-            ours.setblocking(False)
+            ours.settimeout(0)
             undo.pop_all()
         return cls(client, descriptor, ours, theirs.detach())
 

@@ -5,5 +5,5 @@ from dwebsocket.factory import WebSocketFactory
 __all__ = ["uWsgiWebSocketFactory"]
 
 
-class uWsgiWebSocketFactory(WebSocketFactory):  # noqa: N801
+class uWsgiWebSocketFactory(WebSocketFactory):
     """The same as its base."""

@@ -1,0 +1,59 @@
+"""
+How event loops wait for connections: one descriptor a loop, however many connections.
+
+The engine puts ready connections on a list and rings once; the loop wakes all that are on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from dwebsocket import _core
+
+Watch = Callable[[_core.Hub, int], None]
+
+
+class LoopHub:
+    """One event loop's ear at the engine. Belongs to its loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._hub = _core.Hub()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._tokens = itertools.count()
+        loop.add_reader(self._hub.fileno(), self._wake)
+
+    async def wait(self, watch: Watch) -> None:
+        """Sleeps until the engine rings for ``watch``. Cancelling it loses nothing."""
+        token = next(self._tokens)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[token] = future
+        try:
+            watch(self._hub, token)
+            await future
+        finally:
+            self._waiting.pop(token, None)
+
+    def _wake(self) -> None:
+        for token in self._hub.drain():
+            future = self._waiting.get(token)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+
+_hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()
+
+
+def current() -> LoopHub:
+    """Gives the running loop's hub."""
+    loop = asyncio.get_running_loop()
+    hub = _hubs.get(loop)
+    if hub is None:
+        hub = _hubs[loop] = LoopHub(loop)
+    return hub
+
+
+os.register_at_fork(after_in_child=_hubs.clear)

@@ -1,0 +1,87 @@
+"""One event loop a process, on a thread of its own, for the async views of WSGI servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+Start = Callable[[], Coroutine[Any, Any, None]]
+
+
+class BackgroundLoop:
+    """Runs coroutines as tasks. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._quiet = threading.Condition(self._lock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # The loop itself keeps only weak references.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = 0
+
+    def run(self, name: str, start: Start, context: Context) -> None:
+        """
+        Runs what ``start`` gives as a task called ``name`` in ``context``.
+
+        Raises:
+            RuntimeError: The system gives no thread for the loop.
+        """
+        with self._lock:
+            if self._loop is None:
+                self._loop = self._launch()
+            self._busy += 1
+        self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
+
+    def _launch(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        try:
+            threading.Thread(target=loop.run_forever, name="dwebsocket-loop", daemon=True).start()
+        except BaseException:
+            loop.close()
+            raise
+        return loop
+
+    def _begin(self, name: str, start: Start) -> None:
+        # The task copies the context that this call runs in.
+        task = asyncio.get_running_loop().create_task(start(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        with self._quiet:
+            self._busy -= 1
+            if self._busy == 0:
+                self._quiet.notify_all()
+
+    def join(self, timeout: float) -> bool:
+        """Sleeps until no task runs, ``timeout`` seconds at most. False when the time was up."""
+        with self._quiet:
+            return self._quiet.wait_for(lambda: self._busy == 0, timeout=max(0.0, timeout))
+
+
+_loop = BackgroundLoop()
+
+
+def run(name: str, start: Start, context: Context) -> None:
+    """Runs a task on this process's background loop. As :meth:`BackgroundLoop.run`."""
+    _loop.run(name, start, context)
+
+
+def join(timeout: float) -> bool:
+    """Sleeps until no async view runs. As :meth:`BackgroundLoop.join`."""
+    return _loop.join(timeout)
+
+
+def _forget_parents_loop() -> None:
+    global _loop
+    _loop = BackgroundLoop()
+
+
+os.register_at_fork(after_in_child=_forget_parents_loop)
