@@ -22,6 +22,7 @@ SITES = Path(__file__).parent / "servers"
 START_S = 30
 STOP_S = 15
 BACKLOG = 4096
+LAST_WORDS_S = 2
 LOG_TAIL = 2000
 # Threads beside those that connections hold: the ready request, connections being let go.
 SPARE_THREADS = 64
@@ -140,8 +141,12 @@ class Server:
         return self.log.read()[-LOG_TAIL:].strip()
 
     def tail(self) -> str:
-        """Return the same for an error message."""
-        return self.said() or "(the server wrote nothing)"
+        """Return the same for an error message, after giving the server time to explain itself."""
+        try:
+            status = f"exit status {self._process.wait(LAST_WORDS_S)}"
+        except subprocess.TimeoutExpired:
+            status = "still running"
+        return self.said() or f"(the server wrote nothing; {status})"
 
     def stop(self) -> None:
         """End the server and all its processes."""
