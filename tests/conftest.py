@@ -1,0 +1,101 @@
+"""Fixtures and ordering shared by all Python tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
+
+from support import server as servers  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    config.addinivalue_line("markers", "slow: takes seconds because time itself is the subject")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one kind of server on one xdist worker, so that it is started once."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        kind = params.params.get("server") if params is not None else None
+        if isinstance(kind, servers.Kind):
+            item.add_marker(pytest.mark.xdist_group(str(kind)))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file of the test project; every server gets a copy."""
+    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "PROJECT_DB": str(path),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
+        },
+        check=True,
+        timeout=60,
+    )
+    return path
+
+
+def needs(kind: servers.Kind) -> None:
+    """Skip when the server that `kind` names was not installed by tests/setup."""
+    if kind.folder is not None and not kind.folder.is_dir():
+        pytest.skip(f"{kind.folder} is missing; run tests/setup")
+
+
+@pytest.fixture(scope="session")
+def _running(database: Path) -> Iterator[Callable[[servers.Kind], servers.Server]]:
+    started: dict[servers.Kind, servers.Server] = {}
+
+    def get(kind: servers.Kind) -> servers.Server:
+        needs(kind)
+        if kind not in started:
+            started[kind] = servers.Server(kind, database=database).start()
+        return started[kind]
+
+    yield get
+    for server in started.values():
+        server.stop()
+
+
+@pytest.fixture
+def server(
+    request: pytest.FixtureRequest, _running: Callable[[servers.Kind], servers.Server]
+) -> servers.Server:
+    """
+    A server of the test project that is shared by all tests of its kind.
+
+    Parametrise indirectly with a `Kind`; without that it is gunicorn's sync worker.
+    """
+    return _running(getattr(request, "param", servers.GUNICORN_SYNC))
+
+
+@pytest.fixture
+def own_server(
+    request: pytest.FixtureRequest, database: Path
+) -> Iterator[Callable[..., servers.Server]]:
+    """Start servers for one test alone: `own_server(kind, options=…, settings=…)`."""
+    started: list[servers.Server] = []
+
+    def start(kind: servers.Kind, **options: object) -> servers.Server:
+        needs(kind)
+        options.setdefault("database", database)
+        server = servers.Server(kind, **options)  # type: ignore[arg-type]
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.stop()

@@ -1,0 +1,27 @@
+"""URLs of the test project: the view's name with hyphens."""
+
+from django.urls import path
+
+from dwebsocket import accept_websocket
+from project import views
+
+_by_name = [
+    views.status, views.plain, views.echo, views.echo_str, views.echo_exact,
+    views.echo_slowly_started, views.whole, views.returns_at_once, views.says_one_thing,
+    views.raises, views.raises_after_message, views.denied, views.missing, views.closes_first,
+    views.closes_on_demand, views.never_read, views.waits, views.push, views.slow,
+    views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
+    views.undecorated,
+]  # fmt: skip
+
+urlpatterns = [
+    *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("log-in/<str:name>/", views.log_in),
+    path("reports-the-end/<str:name>/", views.reports_the_end),
+    path("ending/<str:name>/", views.ending),
+    path("request-facts/<int:number>/", views.request_facts),
+    path("by-method-decorator/", views.ByMethodDecorator.as_view()),
+    path("around-as-view/", accept_websocket(views.AroundAsView.as_view())),
+    *[path(f"under/{name}/", view) for name, view in views.UNDER.items()],
+    *[path(f"over/{name}/", view) for name, view in views.OVER.items()],
+]

@@ -1,0 +1,176 @@
+"""Client libraries of several languages against the servers, each as its users would use it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import aiohttp
+import pytest
+import websockets.asyncio.client
+from support.clients import has_node, node, websocket
+from support.server import MAIN, Server
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
+
+pytestmark = pytest.mark.parametrize("server", MAIN, indirect=True, ids=str)
+
+MEBIBYTE = 1 << 20
+
+# Path, and the close code with which the server ends it.
+ENDINGS = [
+    ("/returns-at-once/", 1000),
+    ("/closes-first/", 4001),
+    ("/raises/", 1011),
+    ("/denied/", 1008),
+    ("/missing/", 4404),
+]
+
+
+class TestWebsocketsSync:
+    """The threaded client of `websockets`."""
+
+    def test_conversation(self, server: Server) -> None:
+        """Text, a large binary message and fragments are echoed; the close is clean."""
+        data = os.urandom(MEBIBYTE)
+        with websocket(server, "/echo-exact/") as client:
+            client.send("grüße")
+            assert client.recv(20) == "grüße"
+            client.send(data)
+            assert client.recv(20) == data
+            client.send(iter(["one ", "two ", "three"]))
+            assert client.recv(20) == "one two three"
+            client.ping().wait(20)
+            client.close(4002, "done")
+            assert (client.close_code, client.close_reason) == (4002, "done")
+
+    @pytest.mark.parametrize(("path", "code"), ENDINGS)
+    def test_close_codes(self, server: Server, path: str, code: int) -> None:
+        """The client sees the code of the server."""
+        with (
+            websocket(server, path) as client,
+            pytest.raises((ConnectionClosedOK, ConnectionClosedError)),
+        ):
+            client.recv(20)
+        assert client.close_code == code
+
+    def test_refusal(self, server: Server) -> None:
+        """A refused handshake is the status of a response."""
+        with pytest.raises(InvalidStatus) as caught:
+            websocket(server, "/echo/", origin="http://evil.example")
+        assert caught.value.response.status_code == 403
+
+
+class TestWebsocketsAsync:
+    """The asyncio client of `websockets`."""
+
+    def test_conversation(self, server: Server) -> None:
+        """Fifty connections at once each have their own conversation."""
+
+        async def converse(number: int) -> int:
+            address = server.url("/echo-str/")
+            async with websockets.asyncio.client.connect(address, proxy=None) as client:
+                for n in range(10):
+                    await client.send(f"{number}: {n}")
+                    assert await client.recv() == f"{number}: {n}"
+            return client.close_code
+
+        async def main() -> list[int]:
+            everybody = asyncio.gather(*(converse(number) for number in range(50)))
+            return await asyncio.wait_for(everybody, 60)
+
+        assert asyncio.run(main()) == [1000] * 50
+
+
+class TestAiohttp:
+    """The client of `aiohttp`."""
+
+    def test_conversation(self, server: Server) -> None:
+        """Text and a large binary message are echoed; the close is clean."""
+        data = os.urandom(MEBIBYTE)
+
+        async def main() -> int | None:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(server.url("/echo-exact/", "http"), max_msg_size=0) as ws,
+            ):
+                await ws.send_str("grüße")
+                assert await ws.receive_str(timeout=20) == "grüße"
+                await ws.send_bytes(data)
+                assert await ws.receive_bytes(timeout=20) == data
+                await ws.close(code=4002, message=b"done")
+                return ws.close_code
+
+        assert asyncio.run(main()) == 4002
+
+    @pytest.mark.parametrize(("path", "code"), ENDINGS)
+    def test_close_codes(self, server: Server, path: str, code: int) -> None:
+        """The client sees the code of the server."""
+
+        async def main() -> int | None:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(server.url(path, "http")) as ws,
+            ):
+                message = await ws.receive(timeout=20)
+                assert message.type is aiohttp.WSMsgType.CLOSE
+                return ws.close_code
+
+        assert asyncio.run(main()) == code
+
+    def test_cookies_of_the_handshake(self, server: Server) -> None:
+        """A cookie that a middleware set with the 101 is in the client's jar."""
+
+        async def main() -> set[str]:
+            jar = aiohttp.CookieJar(unsafe=True)
+            async with (
+                aiohttp.ClientSession(cookie_jar=jar) as session,
+                session.ws_connect(server.url("/echo/", "http")),
+            ):
+                return {cookie.key for cookie in jar}
+
+        assert asyncio.run(main()) == {"stamp", "second"}
+
+
+@pytest.mark.skipif(not has_node(), reason="Node or its ws package is missing; run tests/setup")
+class TestNodeWs:
+    """The `ws` package on Node."""
+
+    def test_conversation(self, server: Server) -> None:
+        """Text, a large binary message and fragments are echoed; the close is clean."""
+        seen = node(
+            "ws",
+            server.url("/echo-exact/"),
+            send=[
+                {"text": "grüße"},
+                {"binary_size": MEBIBYTE},
+                {"fragments": ["one ", "two ", "three"]},
+            ],
+            close=[4002, "done"],
+        )
+        assert seen == {
+            "messages": [
+                {"binary": False, "text": "grüße"},
+                {"binary": True, "same": True, "size": MEBIBYTE},
+                {"binary": False, "text": "one two three"},
+            ],
+            "errors": [],
+            "code": 4002,
+            "reason": "done",
+            "protocol": "",
+        }
+
+    @pytest.mark.parametrize(("path", "code"), ENDINGS)
+    def test_close_codes(self, server: Server, path: str, code: int) -> None:
+        """The client sees the code of the server and no error."""
+        seen = node("ws", server.url(path))
+        assert (seen["code"], seen["errors"]) == (code, [])
+
+    def test_subprotocol(self, server: Server) -> None:
+        """The client learns the agreed subprotocol."""
+        seen = node("ws", server.url("/subprotocol/"), protocols=["other", "chat.v1"])
+        assert (seen["protocol"], seen["code"]) == ("chat.v1", 1000)
+
+    def test_refusal(self, server: Server) -> None:
+        """A refused handshake is the status of a response."""
+        seen = node("ws", server.url("/plain/"))
+        assert seen["status"] == 400

@@ -1,0 +1,129 @@
+"""
+What connections leave behind in the server's process: nothing.
+
+Descriptors and threads are counted from outside, in /proc, before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from support.clients import websocket
+from support.raw_peer import CLOSE, PING, PONG, RawPeer
+from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, SERVERS, Kind, Server
+from support.waiting import eventually, pause
+
+everywhere = pytest.mark.parametrize("server", SERVERS, indirect=True, ids=str)
+
+# A view of each temper: waiting, pushing, ignoring the connection, waiting for the end.
+VIEWS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
+
+
+def close_frame(peer: RawPeer) -> None:
+    """End with a closing handshake."""
+    peer.send_close()
+    while peer.read_frame().opcode != CLOSE:
+        pass
+    peer.close()
+
+
+WAYS_TO_GO: dict[str, Callable[[RawPeer], None]] = {
+    "close frame": close_frame,
+    "FIN": RawPeer.close,
+    "RST": RawPeer.vanish,
+}
+
+
+@everywhere
+class TestNothingLeft:
+    """Five seconds after the last client the process is as it was."""
+
+    @pytest.mark.parametrize("path", VIEWS)
+    @pytest.mark.parametrize("way", WAYS_TO_GO)
+    def test_clients_go(self, server: Server, path: str, way: str) -> None:
+        """Whatever the view does, the client's end is noticed and the view's thread goes."""
+        with server.quiet(), server.nothing_left(within=5):
+            with RawPeer.open_many(server, path, 10) as peers:
+                for peer in peers:
+                    WAYS_TO_GO[way](peer)
+
+    @pytest.mark.parametrize("path", ["/returns-at-once/", "/closes-first/", "/missing/"])
+    def test_views_end(self, server: Server, path: str) -> None:
+        """Connections that the server ends leave nothing, also when the client lingers."""
+        with server.nothing_left(within=5), RawPeer.open_many(server, path, 10) as peers:
+            for peer in peers:
+                peer.read_to_eof()
+
+    def test_clients_come_and_go(self, server: Server) -> None:
+        """A hundred short conversations, one after the other."""
+        with server.quiet(), server.nothing_left(within=5):
+            for number in range(100):
+                with websocket(server, "/echo/") as client:
+                    client.send(str(number))
+                    assert client.recv(20) == str(number)
+
+    def test_refusals(self, server: Server) -> None:
+        """Refused handshakes leave nothing either."""
+        with server.nothing_left(within=5):
+            for _ in range(20):
+                assert server.get("/echo/", {"Origin": "http://evil.example"}).status == 200
+                with RawPeer(server.address) as peer:
+                    peer.send(b"GET /echo/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n")
+                    peer.send(b"Connection: Upgrade, close\r\n\r\n")
+                    assert peer.read_response().status in (400, 426)
+
+
+@everywhere
+class TestKeepalive:
+    """The server asks, and draws its conclusions."""
+
+    def test_answered_pings_keep_a_connection(self, server: Server) -> None:
+        """A peer that answers pings stays, well beyond the timeout."""
+        with RawPeer.open(server, "/impatient/") as peer:
+            for _ in range(6):
+                frame = peer.read_frame()
+                assert frame.opcode == PING
+                peer.send_frame(PONG, frame.payload)
+            peer.send_text("still here")
+            while (frame := peer.read_frame()).opcode == PING:
+                peer.send_frame(PONG, frame.payload)
+            assert frame.payload == b"still here"
+
+    def test_unanswered_pings_end_a_connection(self, server: Server) -> None:
+        """A peer that says nothing is given up, and nothing of it is left."""
+        with server.nothing_left(within=5), RawPeer.open(server, "/impatient/") as peer:
+            ending = peer.read_to_eof()
+            assert ending.frames[0].opcode == PING
+
+    def test_any_byte_is_a_sign_of_life(self, server: Server) -> None:
+        """A peer that sends messages but no pong is alive."""
+        with RawPeer.open(server, "/impatient/") as peer:
+            for _ in range(20):
+                peer.send_text("busy")
+                while peer.read_frame().opcode == PING:
+                    pass
+                pause(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+def test_idle_sockets_outlive_the_worker_timeout(
+    kind: Kind, own_server: Callable[..., Server]
+) -> None:
+    """200 sockets idle for three times gunicorn's timeout, pages in between, and all still echo."""
+    server = own_server(kind, options=("--timeout", "5"))
+    with server.quiet(), server.nothing_left(within=5):
+        worker = server.worker
+        with RawPeer.open_many(server, "/echo/", 200) as peers:
+            for _ in range(30):
+                pause(0.5)
+                assert server.get("/echo/").status == 200
+            for number, peer in enumerate(peers):
+                peer.send_text(f"after the pause {number}")
+            for number, peer in enumerate(peers):
+                assert peer.read_message().decode() == f"after the pause {number}"
+            for peer in peers:
+                close_frame(peer)
+        assert server.worker == worker
+    eventually(lambda: server.status()["pid"] == worker, 5)

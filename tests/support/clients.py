@@ -1,0 +1,48 @@
+"""Client libraries, each reduced to what the tests ask of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from websockets.sync.client import ClientConnection, connect
+
+if TYPE_CHECKING:
+    from support.server import Server
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "clients"
+
+
+def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
+    """Connect with the synchronous client of `websockets`; use as a context manager."""
+    if isinstance(server.address, str):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(server.address)
+        options["sock"] = sock
+    options.setdefault("max_size", None)
+    # A test that waits longer than this has failed anyway.
+    options.setdefault("open_timeout", 20)
+    return connect(server.url(path), proxy=None, **options)
+
+
+def has_node() -> bool:
+    """Whether Node and its `ws` package are here (tests/setup)."""
+    return shutil.which("node") is not None and (SCRIPTS / "node_modules" / "ws").is_dir()
+
+
+def node(script: str, url: str, **arguments: object) -> Any:
+    """Run tests/clients/<script>.js and return the JSON value that it prints."""
+    done = subprocess.run(
+        ["node", str(SCRIPTS / f"{script}.js"), url, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.stderr == ""
+    return json.loads(done.stdout)

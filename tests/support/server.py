@@ -1,0 +1,437 @@
+"""
+Real server processes to test against.
+
+A `Kind` says which server with which options; `Server` is one running process of that kind on a
+port or a Unix socket of its own. Waiting is always for a condition: the server answers, the
+process is gone, the descriptors are back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from support.raw_peer import Address, RawPeer, Response
+from support.waiting import eventually
+
+TESTS = Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+CACHE = ROOT / ".cache"
+
+# The current one is in requirements.txt.
+GUNICORN_OLDER = ("20.1.0", "21.2.0", "22.0.0", "23.0.0", "24.1.1", "25.3.0", "26.2.0")
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One way of serving a Django project."""
+
+    name: str
+    family: str
+    options: tuple[str, ...] = ()
+    unix: bool = False
+    # Where tests/setup put the server's package; None: it is installed.
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _gunicorn(worker: str, *, unix: bool = False, version: str | None = None) -> Kind:
+    options = ("--worker-class", worker, "--workers", "1")
+    if worker == "gthread":
+        options += ("--threads", "2")
+    name = f"gunicorn-{worker}"
+    name += "-unix" if unix else ""
+    name += f"-{version}" if version else ""
+    folder = CACHE / "gunicorn" / version if version else None
+    return Kind(name, "gunicorn", options, unix, folder)
+
+
+RUNSERVER = Kind("runserver", "runserver", ("--noreload",))
+RUNSERVER_RELOADING = Kind("runserver-reloading", "runserver")
+RUNSERVER_NOTHREADING = Kind(
+    "runserver-nothreading", "runserver", ("--noreload", "--nothreading")
+)
+GUNICORN_SYNC = _gunicorn("sync")
+GUNICORN_GTHREAD = _gunicorn("gthread")
+
+MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
+SERVERS = (
+    *MAIN,
+    RUNSERVER_NOTHREADING,
+    _gunicorn("sync", unix=True),
+    _gunicorn("gthread", unix=True),
+)
+OLDER_GUNICORNS = tuple(
+    _gunicorn(worker, version=version)
+    for version in GUNICORN_OLDER
+    for worker in ("sync", "gthread")
+)
+
+# Ports below the kernel's ephemeral range, so that no client socket can take one between our
+# choosing it and the server's binding it; a thousand for each xdist worker.
+_xdist = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
+_ports = itertools.cycle(
+    range(20_000 + _xdist * 1000 + os.getpid() % 500, 21_000 + _xdist * 1000)
+)
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    for port in itertools.islice(_ports, 1000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+class _UnixHTTPConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return []
+    found: list[int] = []
+    for task in tasks:
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def descriptors(pid: int) -> list[str]:
+    """Return what the process's descriptors point at, sorted."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(entry.readlink()))
+    return sorted(found)
+
+
+def thread_count(pid: int) -> int:
+    """Return the number of operating system threads of a process."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+class Server:
+    """
+    A running server process; use as a context manager.
+
+    Args:
+        kind: Which server.
+        options: Further command line options.
+        settings: Values that replace those of the project's settings module (JSON types).
+        env: Further environment variables.
+        cwd: Folder of the Django project; the test project when None.
+        module: The project's package (`<module>.settings`, `<module>.wsgi`).
+        probe: Path that answers a plain GET once the server is up.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        options: tuple[str, ...] = (),
+        settings: Mapping[str, object] | None = None,
+        env: Mapping[str, str] | None = None,
+        database: Path | None = None,
+        cwd: Path | None = None,
+        module: str = "project",
+        probe: str = "/status/",
+    ) -> None:
+        self.kind = kind
+        self.options = options
+        self.cwd = cwd or TESTS
+        self.module = module
+        self.probe = probe
+        self.folder = Path(tempfile.mkdtemp(prefix="dws-"))
+        self.out = self.folder / "stdout"
+        self.err = self.folder / "stderr"
+        self.database = self.folder / "db.sqlite3"
+        if database is not None:
+            shutil.copy(database, self.database)
+        self.env = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": f"{module}.settings",
+            "PROJECT_SETTINGS": json.dumps(dict(settings or {})),
+            "PROJECT_DB": str(self.database),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **(env or {}),
+        }
+        paths = [str(self.cwd)]
+        if kind.folder is not None:
+            paths.insert(0, str(kind.folder))
+        if "PYTHONPATH" in self.env:
+            paths.append(self.env["PYTHONPATH"])
+        self.env["PYTHONPATH"] = os.pathsep.join(paths)
+        self.address: Address = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        self._allowed_on_stderr = 0
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def command(self) -> list[str]:
+        """Return the command line for the present address."""
+        if self.kind.family == "runserver":
+            return [
+                sys.executable, "-m", "django", "runserver",
+                *self.kind.options, *self.options, f"127.0.0.1:{self.port}",
+            ]  # fmt: skip
+        if self.kind.family == "gunicorn":
+            if self.kind.unix:
+                bind = f"unix:{self.address}"
+            else:
+                bind = f"127.0.0.1:{self.port}"
+            return [
+                sys.executable, "-m", "gunicorn", "--bind", bind, "--log-level", "warning",
+                *self.kind.options, *self.options, f"{self.module}.wsgi:application",
+            ]  # fmt: skip
+        # Any other family brings its whole command, with {port} in it.
+        return [part.format(port=self.port, python=sys.executable) for part in self.kind.options]
+
+    def start(self) -> Server:
+        """Start the process and return once it answers."""
+        for attempt in range(3):
+            if self.kind.unix:
+                self.address = str(self.folder / "socket")
+            else:
+                self.address = ("127.0.0.1", free_port())
+            with self.out.open("ab") as out, self.err.open("ab") as err:
+                self.process = subprocess.Popen(
+                    self.command(),
+                    cwd=self.cwd,
+                    env=self.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                    # A shell without job control starts its background jobs with SIGINT ignored.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                )
+            try:
+                eventually(self._answers, within=30, what=f"{self.kind} answers")
+            except AssertionError as exc:
+                self.kill()
+                if attempt < 2 and "already in use" in self.stderr() + self.stdout():
+                    continue
+                exc.add_note(self.stderr()) if hasattr(exc, "add_note") else None
+                raise
+            return self
+        raise AssertionError("unreachable")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"{self.kind} ended: {self.stdout()}{self.stderr()}")
+        try:
+            return self.get(self.probe, timeout=5).status < 500
+        except OSError:
+            return False
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the server's main process only."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    @property
+    def end_signal(self) -> int:
+        """The signal that ends this server in the ordinary way (runserver is ended by Ctrl-C)."""
+        return signal.SIGINT if self.kind.family == "runserver" else signal.SIGTERM
+
+    def wait(self, within: float = 30) -> int:
+        """Wait for the process to end by itself and return its exit status."""
+        assert self.process is not None
+        return self.process.wait(within)
+
+    def kill(self) -> None:
+        """End the whole process group, whatever its state."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """End the process: politely, then for certain."""
+        if self.process is not None and self.process.poll() is None:
+            self.send_signal(self.end_signal)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(15)
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Server:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # --- talking to it -------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        assert isinstance(self.address, tuple)
+        return self.address[1]
+
+    @property
+    def host(self) -> str:
+        """What belongs in the Host header."""
+        return f"127.0.0.1:{self.port}" if isinstance(self.address, tuple) else "localhost"
+
+    def url(self, path: str, scheme: str = "ws") -> str:
+        """Return the address of a path; for a Unix socket the host is a placeholder."""
+        return f"{scheme}://{self.host}{path}"
+
+    def get(
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        timeout: float = 20,
+    ) -> Response:
+        """Make one plain HTTP request on a connection of its own."""
+        if isinstance(self.address, tuple):
+            conn = http.client.HTTPConnection(*self.address, timeout=timeout)
+        else:
+            conn = _UnixHTTPConnection(self.address, timeout)
+        try:
+            conn.request(method, path, headers={"Connection": "close", **(headers or {})})
+            answer = conn.getresponse()
+            return Response(answer.status, answer.getheaders(), answer.read())
+        except http.client.HTTPException as exc:
+            raise ConnectionError(repr(exc)) from exc
+        finally:
+            conn.close()
+
+    # --- looking at it -------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The main process (gunicorn: the arbiter)."""
+        assert self.process is not None
+        return self.process.pid
+
+    def workers(self) -> list[int]:
+        """Return the pids of the processes that serve requests."""
+        if self.kind.family != "runserver" or "--noreload" not in self.kind.options:
+            return [pid for pid in children_of(self.pid) if is_running(pid)]
+        return [self.pid]
+
+    @property
+    def worker(self) -> int:
+        """The pid of the only worker."""
+        (pid,) = self.workers()
+        return pid
+
+    def status(self) -> dict:
+        """Return the project's own account of its worker: pid, thread names."""
+        return self.get("/status/").json()
+
+    def stdout(self) -> str:
+        """Return everything written to stdout so far."""
+        return self.out.read_text(errors="replace") if self.out.exists() else ""
+
+    def stderr(self) -> str:
+        """Return everything written to stderr so far."""
+        return self.err.read_text(errors="replace") if self.err.exists() else ""
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Assert that nothing is written to stderr within the block."""
+        before = len(self.stderr())
+        yield
+        assert self.stderr()[before:] == ""
+
+    @contextlib.contextmanager
+    def nothing_left(self, within: float = 5.0) -> Iterator[None]:
+        """
+        Assert that `within` seconds after the block the worker is as it was before.
+
+        Same process, no more descriptors, no more threads. What a server starts once and keeps
+        (its pool, the engine) is started before the first look.
+        """
+        self.warm_up()
+        pid = self.worker
+        self.at_rest()
+        fds, threads = descriptors(pid), thread_count(pid)
+        yield
+        eventually(
+            lambda: len(descriptors(pid)) <= len(fds),
+            within,
+            f"descriptors of {self.kind} back to {len(fds)}",
+        )
+        eventually(
+            lambda: thread_count(pid) <= threads,
+            within,
+            f"threads of {self.kind} back to {threads}",
+        )
+        assert self.worker == pid
+
+    def at_rest(self) -> None:
+        """Wait until descriptors and threads of the worker have not changed for a while."""
+        pid = self.worker
+        seen: list[tuple[int, int]] = []
+
+        def unchanged() -> bool:
+            seen.append((len(descriptors(pid)), thread_count(pid)))
+            return len(seen) >= 40 and len(set(seen[-40:])) == 1
+
+        eventually(unchanged, within=15, what="the worker is at rest")
+
+    def warm_up(self) -> None:
+        """Make the server start what it keeps: pool threads and the engine."""
+        waiting = []
+        for _ in range(4):
+            peer = RawPeer(self.address)
+            peer.send(f"GET {self.probe} HTTP/1.1\r\nHost: {self.host}\r\n".encode())
+            waiting.append(peer)
+        for peer in waiting:
+            peer.send(b"Connection: close\r\n\r\n")
+            peer.read_response()
+            peer.close()
+        if self.module == "project":
+            with RawPeer.open(self, "/echo/") as peer:
+                peer.send_close(1000)
+                peer.read_to_eof()
