@@ -1,5 +1,6 @@
 """The native engine. Not for projects: `dwebsocket.WebSocket` is the face of it."""
 
+from collections.abc import Callable
 from typing import Literal, final
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "is_token",
     "judge_handshake",
     "may_send_close_code",
+    "on_terminate",
     "open_connections",
     "response_head",
     "shut_down",
@@ -134,6 +136,13 @@ def judge_handshake(
 
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
+
+def on_terminate(farewell: Callable[[], None]) -> None:
+    """
+    Calls `farewell` when SIGTERM comes, then lets the signal end the process.
+
+    A forked child inherits the handler and has to restore the default.
+    """
 
 def open_connections() -> int:
     """The number of connections that the process holds or has promised a place to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,28 +25,44 @@ _GRACE_S = 1.0
 _RELOAD_GRACE_S = 0.5
 
 
-class _Watch:
+class _Lifecycle:
     """Hooks into the end of the process once the first connection is there."""
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._watching = False
+        self._terminating = False
         self._reloading = False
 
-    def begin(self) -> None:
+    def begin(self, *, dies_of_sigterm: bool) -> None:
         with self._lock:
             if self._watching:
                 return
             self._watching = True
-        # A forked child inherits both; without connections of its own they do nothing there.
-        atexit.register(self._at_exit)
+            # Some server above the usual one, or the project, may see to the signal after all.
+            self._terminating = (
+                dies_of_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            )
+        if self._terminating:
+            _core.on_terminate(self._farewell)
+        # A forked child inherits these; without connections of its own they do nothing there.
+        _register_at_exit(self._farewell)
         autoreload.file_changed.connect(self._on_file_changed)
+
+    def after_fork_in_child(self) -> None:
+        _core.after_fork_in_child()
+        if self._terminating:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._reset()
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files are taken in without a restart.
         self._reloading = self._reloading or file_path.suffix == ".py"
 
-    def _at_exit(self) -> None:
+    def _farewell(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
         deadline = time.monotonic() + grace
         if self._reloading:
@@ -56,12 +73,24 @@ class _Watch:
         loop.join(deadline - time.monotonic())
 
 
-_watch = _Watch()
+def _register_at_exit(farewell: Any) -> None:
+    # Before thread pools stop taking work, which views may need for their last words. `atexit`
+    # runs after that, and is all there is where Python has moved its private hook.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(farewell)
 
 
-def begin() -> None:
-    """Sees to it that connections are closed properly when the process ends. May be repeated."""
-    _watch.begin()
+_lifecycle = _Lifecycle()
 
 
-os.register_at_fork(after_in_child=_core.after_fork_in_child)
+def begin(*, dies_of_sigterm: bool) -> None:
+    """
+    Sees to it that connections are closed properly when the process ends. May be repeated.
+
+    Args:
+        dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
+    """
+    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm)
+
+
+os.register_at_fork(after_in_child=_lifecycle.after_fork_in_child)

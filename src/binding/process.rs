@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration};
 use crate::{
-    engine::{Engine, Settings, counters, runtime},
+    engine::{Engine, Settings, counters, runtime, signal},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -88,6 +88,23 @@ pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> 
     if let Some(engine) = Engine::running() {
         py.detach(|| engine.shut_down(&frame, grace));
     }
+    Ok(())
+}
+
+/// Calls `farewell()` when SIGTERM comes, then lets the signal end the process.
+#[pyfunction]
+pub(crate) fn on_terminate(py: Python<'_>, farewell: Py<PyAny>) -> PyResult<()> {
+    py.detach(|| {
+        let engine = Engine::current()?;
+        signal::on_terminate(&engine, move || {
+            // The interpreter may be gone already; then there is nothing left to say.
+            Python::try_attach(|py| {
+                if let Err(error) = farewell.call0(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        })
+    })?;
     Ok(())
 }
 

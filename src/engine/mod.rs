@@ -25,6 +25,7 @@ pub mod keepalive;
 pub mod outbox;
 pub mod runtime;
 pub mod shutdown;
+pub mod signal;
 pub mod socket;
 pub mod waiter;
 

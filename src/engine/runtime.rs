@@ -71,6 +71,11 @@ impl Engine {
         CURRENT.load_full()
     }
 
+    /// Where the engine's tasks run.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     fn start() -> Result<Self, Error> {
         let runtime = Builder::new_current_thread()
             .enable_io()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
+from asgiref.sync import AsyncToSync, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -92,6 +92,9 @@ async def arun(
     returned after each view.
     """
     args, kwargs = arguments
+    # The copied context would send `sync_to_async` to the server's thread, which has gone on.
+    with suppress(AttributeError):
+        del AsyncToSync.executors.current
     try:
         with _behind(websocket, request) as life:
             with life.tolerating(view):

@@ -21,12 +21,15 @@ class Client:
             read already. Called once, when ``descriptor`` is a dead end that reads as the end of
             the stream, so it can read all that a buffered reader holds without waiting.
         let_go: Called last: drops what the request still holds of the socket.
+        dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
+            goodbye to the clients is up to us.
     """
 
     server: str
     descriptor: int
     read_early: Callable[[], bytes]
     let_go: Callable[[], None]
+    dies_of_sigterm: bool = False
 
 
 class Unsupported(Exception):

@@ -28,7 +28,7 @@ class Takeover:
     """
 
     def __init__(self, client: Client, descriptor: int, ours: socket.socket, dummy: int) -> None:
-        self._client = client
+        self.client = client
         self._descriptor = descriptor
         self._sink = ours
         self._dummy = dummy
@@ -59,14 +59,14 @@ class Takeover:
             A descriptor of the client's connection, which the caller owns, and the bytes that the
             server had read beyond the request.
         """
-        server_side = self._client.descriptor
+        server_side = self.client.descriptor
         os.set_blocking(self._dummy, os.get_blocking(server_side))
         os.dup2(self._dummy, server_side, inheritable=False)
         os.close(self._dummy)
         self._dummy = -1
         # Only now: a reader that is read to its end stops at the dead end, not at the client.
-        early = self._client.read_early()
-        self._client.let_go()
+        early = self.client.read_early()
+        self.client.let_go()
         descriptor, self._descriptor = self._descriptor, -1
         return descriptor, early
 

@@ -24,6 +24,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=reader.read,
         let_go=lambda: None,
+        dies_of_sigterm=True,
     )
 
 
