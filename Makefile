@@ -1,0 +1,49 @@
+# Two commands for newcomers: `make demo` and `make test`. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench wheel clean
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
+	@echo "The demo is on http://127.0.0.1:8000/"
+	$(BIN)/python examples/chat/manage.py runserver 127.0.0.1:8000
+
+test: $(VENV)/installed-tests
+	cargo test --quiet --no-default-features
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-tests
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --all-targets --no-default-features -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check python tests
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest dwebsocket._core
+
+# QUICK=1 for a first look; a run to be quoted takes minutes and a quiet machine.
+bench:
+	QUICK=$(QUICK) $(PYTHON) bench/run.py
+
+wheel:
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) target dist .cache
+
+SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/installed: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet .
+	@touch $@
+
+$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt tests/setup
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	PYTHON=$(BIN)/python bash tests/setup
+	@touch $@
