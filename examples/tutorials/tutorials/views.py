@@ -11,10 +11,10 @@ from collections import Counter
 
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import render
-from dwebsocket.decorators import websocket
 from notes.models import Note
 
 from dwebsocket import accept_websocket, require_websocket
+from dwebsocket.decorators import websocket
 
 
 @require_websocket
