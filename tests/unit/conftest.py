@@ -1,0 +1,105 @@
+"""Django for the unit tests, and live WebSockets over a socket pair."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import django
+import pytest
+from django.conf import settings
+
+if not settings.configured:
+    # A file: a database in memory is not closed when its connection is.
+    _folder = tempfile.TemporaryDirectory(prefix="dwebsocket-unit-")
+    settings.configure(
+        SECRET_KEY="for tests only",
+        ALLOWED_HOSTS=["testserver", "localhost", "[::1]", ".example.com"],
+        ROOT_URLCONF="unit_urls",
+        MIDDLEWARE=[],
+        INSTALLED_APPS=["django.contrib.sessions"],
+        SESSION_ENGINE="django.contrib.sessions.backends.cache",
+        DATABASES={
+            "default": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": str(Path(_folder.name) / "unit.sqlite3"),
+            }
+        },
+        USE_TZ=True,
+        DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+        LOGGING_CONFIG=None,
+    )
+    django.setup()
+
+from django.test import override_settings  # noqa: E402
+from peer import LiveWebSocket  # noqa: E402
+from support.waiting import eventually  # noqa: E402
+
+from dwebsocket import WebSocket, _core, conf  # noqa: E402
+from dwebsocket.websocket import own_websocket  # noqa: E402
+
+
+@pytest.fixture
+def override(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Set Django's settings for the rest of the test: `override(NAME=value)`."""
+    with contextlib.ExitStack() as undo:
+
+        def set_(**values: Any) -> None:
+            undo.enter_context(override_settings(**values))
+
+        yield set_
+
+
+@pytest.fixture
+def open_websocket() -> Iterator[Callable[..., LiveWebSocket]]:
+    """
+    Open WebSockets over socket pairs: `open_websocket(WebSocket, subprotocol=…, early=…, …)`.
+
+    Further keywords are options as of the decorators. At the end every connection must be given
+    back.
+    """
+    before = _core.open_connections()
+    opened: list[LiveWebSocket] = []
+
+    def open_(
+        cls: type[WebSocket] = WebSocket,
+        *,
+        subprotocol: str | None = None,
+        early: bytes = b"",
+        **options: Any,
+    ) -> LiveWebSocket:
+        overrides = conf.overrides("test", options)
+        live = LiveWebSocket(cls(), conf.Options.current(overrides), subprotocol, early)
+        opened.append(live)
+        return live
+
+    yield open_
+    for live in opened:
+        live.websocket.close()
+        live.client.vanish()
+    eventually(lambda: _core.open_connections() == before, what="all connections given back")
+
+
+@pytest.fixture
+def own() -> Iterator[Callable[[WebSocket], None]]:
+    """Make the test the view of a WebSocket: `own(websocket)`."""
+    tokens = []
+    yield lambda websocket: tokens.append(own_websocket.set(websocket))
+    for token in reversed(tokens):
+        own_websocket.reset(token)
+
+
+@pytest.fixture
+def request_log(caplog: pytest.LogCaptureFixture) -> Callable[..., list[logging.LogRecord]]:
+    """Give what was logged: `request_log("django.request")`, from DEBUG up."""
+    caplog.set_level(logging.DEBUG, logger="dwebsocket")
+    caplog.set_level(logging.DEBUG, logger="django")
+
+    def records(*names: str) -> list[logging.LogRecord]:
+        return [record for record in caplog.records if not names or record.name in names]
+
+    return records

@@ -1,0 +1,3 @@
+"""No address: the unit tests set ROOT_URLCONF where they need one."""
+
+urlpatterns: list = []
