@@ -20,7 +20,8 @@ def release_idle() -> None:
     connections of the database server.
     """
     for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block and connection.get_autocommit():
+        # Not `get_autocommit()`: it would open a connection that is closed.
+        if connection.autocommit and not connection.in_atomic_block:
             connection.close()
 
 
