@@ -26,22 +26,34 @@ class LoopHub:
         self._tokens = itertools.count()
         loop.add_reader(self._hub.fileno(), self._wake)
 
-    async def wait(self, watch: Watch) -> None:
-        """Sleeps until the engine rings for ``watch``. Cancelling it loses nothing."""
+    async def wait(self, watch: Watch, timeout: float | None = None) -> None:
+        """
+        Sleeps until the engine rings for ``watch``, ``timeout`` seconds at most.
+
+        Cancelling it loses nothing, and is never lost itself: before Python 3.12
+        ``asyncio.wait_for`` swallows a cancellation that comes together with the wake-up.
+        """
+        loop = asyncio.get_running_loop()
         token = next(self._tokens)
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[token] = future
+        future = self._waiting[token] = loop.create_future()
+        timer = None if timeout is None else loop.call_later(timeout, _settle, future)
         try:
             watch(self._hub, token)
             await future
         finally:
-            self._waiting.pop(token, None)
+            del self._waiting[token]
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         for token in self._hub.drain():
-            future = self._waiting.get(token)
-            if future is not None and not future.done():
-                future.set_result(None)
+            if (future := self._waiting.get(token)) is not None:
+                _settle(future)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
 import struct
@@ -217,8 +216,7 @@ class WebSocket:
             if left is not None and left <= 0:
                 raise ReceiveTimeout(f"no message came within {timeout} s")
             # Only the wake-up is awaited, so giving up here takes no message away.
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(hub.current().wait(connection.watch_inbox), left)
+            await hub.current().wait(connection.watch_inbox, left)
         return message
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
@@ -481,9 +479,7 @@ class WebSocket:
                     f"the client made no room within {self._send_patience} s; "
                     "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
                 )
-            room = hub.current().wait(connection.watch_outbox)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(room, None if left == math.inf else left)
+            await hub.current().wait(connection.watch_outbox, None if left == math.inf else left)
         return sent or self._refuse_to_send(own=own, strict=strict)
 
     def _refuse_to_send(self, *, own: bool, strict: bool) -> bool:
