@@ -72,10 +72,9 @@ def _decorate(mode: str, view: Callable[..., Any] | None, options: dict[str, Any
 def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Callable[..., Any]:
     def answer(request: HttpRequest, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Gives the response to anything but a plain request that the view may have."""
-        if upgrade.is_handshake(request):
-            upgrade.prepare(request, is_websocket=True)
-            return upgrade.upgrade(request, view, args, kwargs, overrides)
-        upgrade.prepare(request, is_websocket=False)
+        factory = upgrade.prepare(request)
+        if factory.is_websocket():
+            return upgrade.upgrade(request, factory, view, args, kwargs, overrides)
         if mode == "require_websocket":
             return upgrade.refuse(request, 400, "This address is for WebSockets only.")
         return None

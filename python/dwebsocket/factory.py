@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 
+# What only a client that wants a WebSocket sends, even where a proxy has dropped the rest.
+_MARKS = ("HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_KEY1", "HTTP_SEC_WEBSOCKET_VERSION")
+
+
 class WebSocketFactory:
     """
     Decides whether a request becomes a WebSocket, and makes its ``request.websocket``.
 
     Projects may subclass it and name the subclass in ``WEBSOCKET_FACTORY_CLASS``. An instance
-    serves one handshake, before it is answered.
+    serves one request, before it is answered.
     """
 
     #: What :meth:`create_websocket` makes; it is called without arguments.
@@ -25,8 +29,15 @@ class WebSocketFactory:
         self.request = request
 
     def is_websocket(self) -> bool:
-        """Whether the request may become a WebSocket; False refuses the handshake with 400."""
-        return True
+        """
+        Whether the client asks for a WebSocket, however badly.
+
+        It is the request's ``is_websocket()``. What is True here is judged as a handshake; what is
+        False reaches the view as plain HTTP.
+        """
+        upgrade = self.request.META.get("HTTP_UPGRADE", "")
+        names = [name.strip().lower() for name in upgrade.split(",")]
+        return "websocket" in names or any(mark in self.request.META for mark in _MARKS)
 
     def get_websocket_version(self) -> int | None:
         """Gives the version that the client speaks (RFC 6455 section 4.4), None without one."""

@@ -39,7 +39,7 @@ class WebSocketMiddleware:
 
     def __call__(self, request: HttpRequest) -> Any:
         """Django's call for each request: a response, or a coroutine for one."""
-        upgrade.prepare(request, is_websocket=upgrade.is_handshake(request))
+        upgrade.prepare(request)
         return self.get_response(request)
 
     def process_view(
@@ -53,10 +53,11 @@ class WebSocketMiddleware:
         if getattr(view, "handles_websocket", False):
             return None
         required = getattr(view, "require_websocket", False)
-        if not upgrade.is_handshake(request):
+        factory = upgrade.prepare(request)
+        if not factory.is_websocket():
             if required:
                 return upgrade.refuse(request, 400, "This address is for WebSockets only.")
             return None
         if required or getattr(view, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
-            return upgrade.upgrade(request, view, args, kwargs, {})
+            return upgrade.upgrade(request, factory, view, args, kwargs, {})
         return upgrade.refuse(request, 400, "This address takes no WebSockets.")

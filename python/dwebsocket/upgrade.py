@@ -15,6 +15,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
@@ -26,11 +27,10 @@ from dwebsocket.runners import loop, thread
 from dwebsocket.runners import view as runner
 from dwebsocket.servers import find_client
 from dwebsocket.servers.takeover import Takeover
+from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from dwebsocket.websocket import WebSocket
 
     View = Callable[..., Any]
 
@@ -38,9 +38,6 @@ _log = logging.getLogger("dwebsocket")
 
 _RETRY_AFTER_S = 5
 _TRY_AGAIN_LATER = 1013
-# What only a client that wants a WebSocket sends, even where a proxy has dropped the rest.
-_MARKS = ("HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_KEY1", "HTTP_SEC_WEBSOCKET_VERSION")
-
 # Names of the original whose classes mean "find out by yourself", as no name does.
 DEFAULT_FACTORIES = (
     None,
@@ -50,20 +47,22 @@ DEFAULT_FACTORIES = (
 )
 
 
-def is_handshake(request: HttpRequest) -> bool:
-    """Whether a client asks for a WebSocket, however badly."""
-    upgrade = request.META.get("HTTP_UPGRADE", "")
-    names = [name.strip().lower() for name in upgrade.split(",")]
-    return "websocket" in names or any(mark in request.META for mark in _MARKS)
+def prepare(request: HttpRequest) -> WebSocketFactory:
+    """
+    Gives a request the attributes that every request has under this package.
 
+    Returns:
+        The project's factory for this request; its ``is_websocket`` is the request's.
 
-def prepare(request: HttpRequest, *, is_websocket: bool) -> None:
-    """Gives a request the attributes that every request has under this package."""
-    attributes: dict[str, Any] = {
-        "websocket": None,
-        "is_websocket": functools.partial(bool, is_websocket),
-    }
-    request.__dict__.update(attributes)
+    Raises:
+        ImproperlyConfigured: ``WEBSOCKET_FACTORY_CLASS`` is no dotted path.
+        ImportError: It names nothing.
+    """
+    path = conf.get("FACTORY_CLASS")
+    default = path in DEFAULT_FACTORIES
+    factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
+    request.__dict__.update(websocket=None, is_websocket=factory.is_websocket)
+    return factory
 
 
 def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
@@ -87,6 +86,7 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
 
 def upgrade(
     request: HttpRequest,
+    factory: WebSocketFactory,
     view: View,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
@@ -96,7 +96,8 @@ def upgrade(
     Judges a handshake and gives the response that upgrades it, or one that refuses.
 
     Args:
-        request: For which :func:`is_handshake` is true.
+        request: A handshake, however bad.
+        factory: What :func:`prepare` gave for it.
         view: What runs behind the WebSocket, as ``view(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
 
@@ -105,9 +106,6 @@ def upgrade(
         DisallowedHost: As any request with a Host that is not the site's.
     """
     options = conf.Options.current(overrides)
-    factory = _factory(request)
-    if not factory.is_websocket():
-        return refuse(request, 400, "This is not a WebSocket handshake.")
     meta = request.META
     status, answer, offered = _core.judge_handshake(
         method=request.method or "",
@@ -128,7 +126,14 @@ def upgrade(
         return refuse(request, 501, str(error), level="error")
     websocket = factory.create_websocket()
     if websocket is None:
-        return refuse(request, 400, "This is not a WebSocket handshake.")
+        return refuse(
+            request, 400, "The project's WEBSOCKET_FACTORY_CLASS makes no WebSocket of it."
+        )
+    if not isinstance(websocket, WebSocket):
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
+            f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
+        )
     limit = conf.get("MAX_CONNECTIONS")
     slot = _core.Slot.claim(limit)
     if slot is None:
@@ -258,14 +263,6 @@ class UpgradeResponse(HttpResponse):
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
         return [*self.items(), *cookies]
-
-
-def _factory(request: HttpRequest) -> WebSocketFactory:
-    path = conf.get("FACTORY_CLASS")
-    if path in DEFAULT_FACTORIES:
-        return WebSocketFactory(request)
-    factory: WebSocketFactory = import_string(path)(request)
-    return factory
 
 
 def _http_version(protocol: str) -> tuple[int, int]:
