@@ -376,13 +376,14 @@ function startRoom() {
 
   // ---- talking
 
-  let typingSaidAt = 0;
+  let typingSaidAt = null;
 
   function sayTyping(active) {
-    const due = performance.now() - typingSaidAt > TYPING_AGAIN_MS;
-    if (active ? due : typingSaidAt) {
+    const said = typingSaidAt !== null;
+    const due = !said || performance.now() - typingSaidAt > TYPING_AGAIN_MS;
+    if (active ? due : said) {
       room.send({ type: "typing", active });
-      typingSaidAt = active ? performance.now() : 0;
+      typingSaidAt = active ? performance.now() : null;
     }
   }
 
@@ -412,7 +413,7 @@ function startRoom() {
     const text = box.value.trim();
     if (!text || !room.send({ type: "say", text })) return;
     sent.push(text);
-    typingSaidAt = 0;
+    typingSaidAt = null;
     box.value = "";
     fitBox();
     box.focus();
