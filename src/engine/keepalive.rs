@@ -25,8 +25,8 @@ pub(super) struct Keepalive {
 }
 
 impl Keepalive {
-    /// A rhythm that begins at `now`; `None` for `interval` never pings, `None` for `timeout`
-    /// never gives up. Connections that began together spread out by their `id`.
+    /// A rhythm that begins at `now`; `None` (or zero) for `interval` never pings, `None` for
+    /// `timeout` never gives up. Connections that began together spread out by their `id`.
     pub(super) fn new(
         interval: Option<Duration>,
         timeout: Option<Duration>,
@@ -35,8 +35,9 @@ impl Keepalive {
     ) -> Self {
         // Golden-ratio hashing spreads neighbours evenly: up to a tenth earlier than asked.
         let spread = (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
-        let interval =
-            interval.map(|interval| interval.saturating_sub(interval / 10 * spread / 256));
+        let interval = interval
+            .filter(|interval| !interval.is_zero())
+            .map(|interval| interval.saturating_sub(interval / 2560 * spread));
         Self {
             interval,
             timeout,
@@ -129,6 +130,23 @@ mod tests {
             (40..=60).contains(&early),
             "{early} of 100 in the first half"
         );
+    }
+
+    #[test]
+    fn intervals_that_no_clock_reaches_never_come() {
+        let start = Instant::now();
+        for id in 1..100 {
+            let keepalive = Keepalive::new(Some(Duration::MAX), Some(Duration::MAX), id, start);
+            assert_eq!(keepalive.deadline(false), None);
+        }
+    }
+
+    #[test]
+    fn an_interval_of_nothing_does_not_ping_without_end() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(Some(Duration::ZERO), Some(S), 1, start);
+        assert_eq!(keepalive.due(start + S, false), Due::Nothing);
+        assert_eq!(keepalive.deadline(false), None);
     }
 
     #[test]
