@@ -6,16 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use super::{connection::Connection, error::Error};
+use super::{connection::Connection, error::Error, waiter::Sleeper};
 use crate::protocol::close::CloseFrame;
 
 /// The engine's connections, from adoption until their descriptor is closed.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
-    emptied: Condvar,
+    emptied: Sleeper,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Registry {
     /// Closes every connection with `frame`, refuses new ones, and sleeps until the last is gone
     /// or `grace` is over.
     pub(super) fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
-        let deadline = Instant::now() + grace;
+        let deadline = Instant::now().checked_add(grace);
         let mut state = self.state.lock();
         state.shutting_down = true;
         let connections: Vec<_> = state
@@ -66,7 +66,7 @@ impl Registry {
         }
         state = self.state.lock();
         while !state.connections.is_empty() {
-            if self.emptied.wait_until(&mut state, deadline).timed_out() {
+            if !self.emptied.sleep(&mut state, deadline) {
                 return;
             }
         }
@@ -78,7 +78,83 @@ impl Drop for Registration {
         let mut state = self.registry.state.lock();
         state.connections.remove(&self.id);
         if state.connections.is_empty() {
-            self.registry.emptied.notify_all();
+            self.registry.emptied.wake_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+        thread,
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        engine::{connection::Settings, socket::Socket},
+        protocol::{close, limits::Limits},
+    };
+
+    fn connection(id: u64) -> Arc<Connection> {
+        let (ours, _) = UnixStream::pair().unwrap();
+        let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
+        let settings = Settings {
+            limits: Limits::default(),
+            ping_interval: None,
+            ping_timeout: None,
+            send_buffer_bytes: 1000,
+            send_timeout: None,
+            close_timeout: Duration::from_secs(1),
+        };
+        Arc::new(Connection::new(id, socket, &settings, Bytes::new()))
+    }
+
+    fn going_away() -> CloseFrame {
+        CloseFrame::new(Some(close::GOING_AWAY), "").unwrap()
+    }
+
+    #[test]
+    fn shutting_down_closes_all_waits_for_the_last_and_refuses_the_next() {
+        let registry = Arc::new(Registry::default());
+        let connections: Vec<_> = (0..10).map(connection).collect();
+        let registrations: Vec<_> = connections
+            .iter()
+            .map(|connection| Registry::register(&registry, connection).unwrap())
+            .collect();
+        let stopping = {
+            let registry = Arc::clone(&registry);
+            // A grace that no clock reaches must do no harm.
+            thread::spawn(move || registry.shut_down(&going_away(), Duration::MAX))
+        };
+        while !connections
+            .iter()
+            .all(|connection| connection.end().is_some())
+        {
+            thread::yield_now();
+        }
+        assert!(!stopping.is_finished());
+        assert!(matches!(
+            Registry::register(&registry, &connection(11)),
+            Err(Error::ShuttingDown)
+        ));
+        drop(registrations);
+        stopping.join().unwrap();
+        assert!(registry.state.lock().connections.is_empty());
+    }
+
+    #[test]
+    fn shutting_down_ends_at_its_grace_and_at_once_with_nobody_connected() {
+        let registry = Arc::new(Registry::default());
+        registry.shut_down(&going_away(), Duration::MAX);
+        let registry = Arc::new(Registry::default());
+        let connection = connection(1);
+        let _registration = Registry::register(&registry, &connection).unwrap();
+        let grace = Duration::from_millis(20);
+        let start = Instant::now();
+        registry.shut_down(&going_away(), grace);
+        assert!(start.elapsed() >= grace);
     }
 }
