@@ -84,12 +84,13 @@ struct Life {
 }
 
 impl Connection {
-    pub(super) fn new(id: u64, socket: Arc<Socket>, settings: &Settings) -> Self {
+    /// A connection that will say `head` before anything else.
+    pub(super) fn new(id: u64, socket: Arc<Socket>, settings: &Settings, head: Bytes) -> Self {
         Self {
             id,
             generation: runtime::generation(),
             inbox: Inbox::default(),
-            outbox: Outbox::new(socket, settings.send_buffer_bytes),
+            outbox: Outbox::new(socket, settings.send_buffer_bytes, head),
             life: Mutex::default(),
             wake: Notify::new(),
         }
@@ -252,10 +253,92 @@ impl Connection {
     pub(super) fn is_ending(&self) -> bool {
         self.life.lock().end.is_some()
     }
+}
 
-    pub(super) fn start(&self, head: Bytes) {
-        if self.outbox.send_raw(head) != Sent::Written {
-            self.wake.notify_one();
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+    };
+
+    use super::*;
+
+    fn connection(head: &'static str) -> (Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
+        let settings = Settings {
+            limits: Limits::default(),
+            ping_interval: None,
+            ping_timeout: None,
+            send_buffer_bytes: 1000,
+            send_timeout: None,
+            close_timeout: Duration::from_secs(1),
+        };
+        let head = Bytes::from_static(head.as_bytes());
+        (Connection::new(7, socket, &settings, head), theirs)
+    }
+
+    fn frame(code: u16) -> CloseFrame {
+        CloseFrame::new(Some(code), "").unwrap()
+    }
+
+    fn end(code: u16, by: Initiator) -> End {
+        End {
+            code,
+            reason: String::new(),
+            by,
         }
+    }
+
+    #[test]
+    fn nothing_overtakes_the_head_not_even_a_ping_or_a_close_at_once() {
+        let (connection, mut peer) = connection("HTTP/1.1 101 \r\n\r\n");
+        connection.outbox.ping();
+        assert!(connection.close(&frame(close::GOING_AWAY)));
+        connection.outbox.cut();
+        let mut came = Vec::new();
+        peer.read_to_end(&mut came).unwrap();
+        assert_eq!(came, b"HTTP/1.1 101 \r\n\r\n\x89\0\x88\x02\x03\xe9");
+    }
+
+    #[test]
+    fn the_first_word_counts_and_closing_twice_is_harmless() {
+        let (connection, _peer) = connection("");
+        assert_eq!((connection.end(), connection.ended_for()), (None, None));
+        assert!(connection.close(&frame(4000)));
+        assert!(!connection.close(&frame(4001)));
+        connection.begin_end(end(1000, Initiator::Peer));
+        assert_eq!(connection.end(), Some(end(4000, Initiator::Local)));
+        assert!(connection.ended_for().is_some());
+        assert!(!connection.send(Kind::Text, b"late", None).unwrap());
+        assert!(matches!(connection.take(None), Taken::End));
+        assert_eq!(connection.waiting(), (0, true));
+    }
+
+    #[test]
+    fn a_close_frame_found_behind_a_hang_up_explains_it() {
+        let (connection, _peer) = connection("");
+        assert!(connection.begin_end(end(close::ABNORMAL, Initiator::Lost)));
+        assert!(!connection.begin_end(end(1000, Initiator::Local)));
+        assert!(!connection.begin_end(end(4000, Initiator::Peer)));
+        assert_eq!(connection.end(), Some(end(4000, Initiator::Peer)));
+    }
+
+    #[test]
+    fn a_sender_without_patience_closes_the_slow_peer_one_with_patience_does_not() {
+        let (connection, mut peer) = connection("");
+        while connection.try_send(Kind::Binary, &[0; 500]) == Some(true) {}
+        assert_eq!(connection.end(), None);
+        assert!(!connection.send(Kind::Binary, &[0; 500], None).unwrap());
+        assert_eq!(
+            connection.end(),
+            Some(End {
+                code: close::TRY_AGAIN_LATER,
+                reason: "too slow".to_owned(),
+                by: Initiator::Local
+            })
+        );
+        peer.write_all(b"still there").unwrap();
     }
 }

@@ -118,16 +118,18 @@ impl Engine {
         if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
             socket.give_up_after(interval.saturating_add(timeout));
         }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
+        let connection = Arc::new(Connection::new(id, socket, settings, head));
+        // Before the runtime is asked: one that has stopped would only say that it is gone.
+        let registration = Registry::register(&self.registry, &connection)?;
         let io = {
             let _context = self.handle.enter();
-            socket
+            watched
                 .watch()
                 .map_err(Error::io("cannot watch the client's connection"))?
         };
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection::new(id, socket, settings));
-        let registration = Registry::register(&self.registry, &connection)?;
-        connection.start(Bytes::from(head));
+        connection.outbox.flush();
         let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
         self.handle.spawn(driver.run(io));
         Ok(connection)

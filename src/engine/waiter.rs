@@ -49,6 +49,14 @@ impl Sleeper {
     }
 }
 
+#[cfg(test)]
+impl Sleeper {
+    /// Whether a thread sleeps now; asking wakes one, which then goes back to sleep.
+    pub(super) fn has_sleeper(&self) -> bool {
+        self.parked.notify_one()
+    }
+}
+
 /// One event loop's list of ready connections and the descriptor that says it is not empty.
 ///
 /// Any thread may add to it; only the loop drains it.
