@@ -47,9 +47,9 @@ enum Stage {
         deadline: Option<Instant>,
     },
     /// Our close frame is out; the peer's has not come.
-    AwaitingClose { deadline: Instant },
+    AwaitingClose { deadline: Option<Instant> },
     /// Nothing more to say; the peer may hang up.
-    Lingering { deadline: Instant },
+    Lingering { deadline: Option<Instant> },
     /// The descriptor can go.
     Over,
 }
@@ -309,8 +309,9 @@ impl Driver {
     fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Talking => self.keepalive.deadline(self.paused),
-            Stage::Flushing { deadline, .. } => deadline,
-            Stage::AwaitingClose { deadline } | Stage::Lingering { deadline } => Some(deadline),
+            Stage::Flushing { deadline, .. }
+            | Stage::AwaitingClose { deadline }
+            | Stage::Lingering { deadline } => deadline,
             Stage::Over => None,
         }
     }
@@ -324,15 +325,18 @@ impl Driver {
             };
         }
         if let Stage::Flushing { queued, .. } = self.stage {
+            // Whoever closes notes the end first and seals the outbox then. Until it has, there is
+            // more to flush than can be seen.
+            let sealed = self.connection.outbox.is_sealed();
             let left = self.connection.outbox.queued();
-            if left == 0 {
-                let deadline = Instant::now() + self.close_timeout;
+            if sealed && left == 0 {
                 self.stage = if self.connection.outbox.is_cut() {
                     Stage::Over
                 } else {
+                    let deadline = Instant::now().checked_add(self.close_timeout);
                     Stage::AwaitingClose { deadline }
                 };
-            } else if left < queued {
+            } else if sealed && left < queued {
                 let deadline = self
                     .send_timeout
                     .and_then(|time| Instant::now().checked_add(time));
@@ -345,7 +349,7 @@ impl Driver {
         if matches!(self.stage, Stage::AwaitingClose { .. }) && self.connection.is_handshake_done()
         {
             io.get_ref().finish_sending();
-            let deadline = Instant::now() + self.close_timeout;
+            let deadline = Instant::now().checked_add(self.close_timeout);
             self.stage = Stage::Lingering { deadline };
         }
     }
@@ -372,5 +376,192 @@ fn lost(reason: &str) -> End {
         code: close::ABNORMAL,
         reason: reason.to_owned(),
         by: Initiator::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Read, Write},
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+        thread,
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        engine::{inbox::Taken, shutdown::Registry},
+        protocol::{limits::Limits, message::Kind},
+    };
+
+    const SETTINGS: Settings = Settings {
+        limits: Limits {
+            max_message_bytes: 1024,
+            max_fragments: 16,
+        },
+        ping_interval: None,
+        ping_timeout: None,
+        send_buffer_bytes: 1024 * 1024,
+        send_timeout: Some(Duration::from_secs(3)),
+        close_timeout: Duration::from_secs(1),
+    };
+
+    struct Bed {
+        driver: Driver,
+        io: AsyncFd<Arc<Socket>>,
+        connection: Arc<Connection>,
+        peer: UnixStream,
+    }
+
+    /// A driver that does nothing by itself. Needs a runtime around it.
+    fn bed(settings: &Settings) -> Bed {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
+        let io = socket.watch().unwrap();
+        let connection = Arc::new(Connection::new(1, socket, settings, Bytes::new()));
+        let registration = Registry::register(&Arc::default(), &connection).unwrap();
+        let slot = Slot::claim(None).unwrap();
+        let driver = Driver::new(
+            Arc::clone(&connection),
+            Vec::new(),
+            settings,
+            registration,
+            slot,
+        );
+        Bed {
+            driver,
+            io,
+            connection,
+            peer,
+        }
+    }
+
+    fn read_now(peer: &mut UnixStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match peer.read_to_end(&mut bytes) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        bytes
+    }
+
+    fn going_away() -> CloseFrame {
+        CloseFrame::new(Some(close::GOING_AWAY), "bye").unwrap()
+    }
+
+    #[tokio::test]
+    async fn flushing_waits_for_the_seal_of_whoever_closes() {
+        let mut bed = bed(&SETTINGS);
+        // The first half of `Connection::close`, whose thread is then interrupted.
+        bed.connection.begin_end(lost("test"));
+        bed.driver.advance(&bed.io);
+        assert!(matches!(
+            bed.driver.stage,
+            Stage::Flushing { deadline: None, .. }
+        ));
+        bed.connection.outbox.seal(going_away().encode());
+        bed.driver.advance(&bed.io);
+        assert!(matches!(bed.driver.stage, Stage::AwaitingClose { .. }));
+        assert_eq!(read_now(&mut bed.peer), b"\x88\x05\x03\xe9bye");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_may_take_its_time_as_long_as_it_takes_something() {
+        let mut bed = bed(&SETTINGS);
+        for _ in 0..50 {
+            assert!(
+                bed.connection
+                    .send(Kind::Binary, &[0; 10_000], None)
+                    .unwrap()
+            );
+        }
+        bed.connection.close(&going_away());
+        bed.driver.advance(&bed.io);
+        let mut deadline = bed.driver.deadline().unwrap();
+        assert_eq!(deadline, Instant::now() + Duration::from_secs(3));
+        while bed.connection.outbox.queued() > 0 {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            assert!(!read_now(&mut bed.peer).is_empty());
+            bed.connection.outbox.flush();
+            bed.driver.on_time(Instant::now());
+            bed.driver.advance(&bed.io);
+            if bed.connection.outbox.queued() > 0 {
+                let next = bed.driver.deadline().unwrap();
+                assert!(next > deadline);
+                deadline = next;
+            }
+        }
+        assert!(matches!(bed.driver.stage, Stage::AwaitingClose { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_stage_gives_up_in_its_time() {
+        let mut blocked = bed(&SETTINGS);
+        while blocked.connection.outbox.queued() == 0 {
+            blocked
+                .connection
+                .send(Kind::Binary, &[0; 10_000], None)
+                .unwrap();
+        }
+        let mut silent = bed(&SETTINGS);
+        for (bed, seconds) in [(&mut blocked, 3), (&mut silent, 1)] {
+            bed.connection.close(&going_away());
+            bed.driver.advance(&bed.io);
+            let deadline = Instant::now() + Duration::from_secs(seconds);
+            assert_eq!(bed.driver.deadline(), Some(deadline));
+            bed.driver.on_time(deadline - Duration::from_millis(1));
+            assert_ne!(bed.driver.stage, Stage::Over);
+            bed.driver.on_time(deadline);
+            assert_eq!(bed.driver.stage, Stage::Over);
+        }
+    }
+
+    #[tokio::test]
+    async fn times_beyond_the_clock_mean_for_ever() {
+        let mut bed = bed(&Settings {
+            send_timeout: Some(Duration::MAX),
+            close_timeout: Duration::MAX,
+            ping_interval: Some(Duration::MAX),
+            ping_timeout: Some(Duration::MAX),
+            ..SETTINGS
+        });
+        bed.connection.close(&going_away());
+        bed.driver.advance(&bed.io);
+        assert_eq!(bed.driver.stage, Stage::AwaitingClose { deadline: None });
+        assert_eq!(bed.driver.deadline(), None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_connection_and_tells_its_peer() {
+        let Bed {
+            driver,
+            io,
+            connection,
+            mut peer,
+        } = bed(&SETTINGS);
+        let panicked = thread::spawn(move || {
+            let _driver = driver;
+            panic!("as a bug would");
+        });
+        panicked.join().unwrap_err();
+        assert_eq!(connection.end().unwrap().code, close::INTERNAL_ERROR);
+        assert!(matches!(connection.take(None), Taken::End));
+        assert!(!connection.send(Kind::Text, b"late", None).unwrap());
+        drop(io);
+        assert_eq!(read_now(&mut peer), b"\x88\x02\x03\xf3");
+        assert!(peer.write_all(b"nobody there").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_goes_away_ends_its_connections() {
+        let Bed {
+            driver, connection, ..
+        } = bed(&SETTINGS);
+        drop(driver);
+        assert_eq!(connection.end(), Some(lost("the process ended")));
+        assert!(matches!(connection.take(None), Taken::End));
+        assert!(connection.outbox.is_cut());
     }
 }
