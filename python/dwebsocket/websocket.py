@@ -445,7 +445,8 @@ class WebSocket:
         if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
             return take(timeout, text_as_bytes=text_as_bytes)
         message = take(_IDLE_AFTER_S, text_as_bytes=text_as_bytes)
-        if message is None and not self.closed:
+        # Not `closed`: what came just before the close still has to be taken.
+        if message is None and self._engine.waiting() != (0, True):
             database.release_idle()
             rest = None if timeout is None else timeout - _IDLE_AFTER_S
             message = take(rest, text_as_bytes=text_as_bytes)

@@ -1,0 +1,1215 @@
+"""`request.websocket`: every row of its table, over live connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import decimal
+import importlib
+import json
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from peer import LiveWebSocket
+from support.waiting import eventually
+
+from dwebsocket import (
+    ConnectionClosed,
+    ReceiveTimeout,
+    SendTimeout,
+    UsageError,
+    WebSocket,
+    database,
+)
+
+# `dwebsocket.websocket` as an attribute is the decorator.
+module = importlib.import_module("dwebsocket.websocket")
+
+Open = Callable[..., LiveWebSocket]
+Own = Callable[[WebSocket], None]
+
+# Larger than what a Unix socket pair takes, so that a client that does not read blocks us.
+HUGE = "x" * (4 * 1024 * 1024)
+
+RECEIVING: dict[str, Callable[[WebSocket], Any]] = {
+    "wait": lambda ws: ws.wait(),
+    "read": lambda ws: ws.read(),
+    "has_messages": lambda ws: ws.has_messages(),
+    "count_messages": lambda ws: ws.count_messages(),
+    "iteration": lambda ws: list(ws),
+}
+
+
+def arrived(live: LiveWebSocket, messages: int, *, ended: bool = False) -> None:
+    """Let the engine read what the client has sent."""
+    eventually(lambda: live.connection.waiting() == (messages, ended))
+
+
+def in_thread(call: Callable[[], Any]) -> Future[Any]:
+    """Call in another thread, in this one's context."""
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(call))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
+
+
+class StubEngine:
+    """An engine whose answers are given in advance; the last one stays."""
+
+    id = 0
+
+    def __init__(self, **answers: list[Any]) -> None:
+        self._answers = answers
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, args, kwargs))
+            answers = self._answers[name]
+            return answers.pop(0) if len(answers) > 1 else answers[0]
+
+        return call
+
+
+def stubbed(live: LiveWebSocket, **answers: list[Any]) -> WebSocket:
+    """Give a WebSocket on a stub engine."""
+    websocket = WebSocket()
+    websocket._attach(StubEngine(**answers), live.websocket._options, None)  # type: ignore[arg-type]
+    return websocket
+
+
+class TestWait:
+    """`wait()`, the original's main call."""
+
+    @pytest.mark.parametrize("timeout", [None, -1, -0.5, 5, 5.5, math.inf])
+    def test_gives_the_next_message(self, open_websocket: Open, timeout: float | None) -> None:
+        """With any time that is not over."""
+        live = open_websocket()
+        future = in_thread(lambda: live.websocket.wait(timeout))
+        live.client.send("hello")
+        assert future.result(10) == b"hello"
+
+    @pytest.mark.parametrize("timeout", [0, 0.0, 0.01])
+    def test_gives_none_when_the_time_is_up(self, open_websocket: Open, timeout: float) -> None:
+        """The connection stays usable, and is not closed."""
+        live = open_websocket()
+        assert live.websocket.wait(timeout) is None
+        assert not live.websocket.is_closed()
+        live.client.send("later")
+        assert live.websocket.wait(10) == b"later"
+
+    def test_zero_takes_what_is_here(self, open_websocket: Open) -> None:
+        """Without waiting for more."""
+        live = open_websocket()
+        live.client.send("here")
+        arrived(live, 1)
+        assert live.websocket.wait(0) == b"here"
+
+    def test_gives_messages_before_the_close_first(self, open_websocket: Open) -> None:
+        """None comes only after the last of them, then again and again."""
+        live = open_websocket()
+        live.client.send("one")
+        live.client.send("two")
+        live.client.close()
+        arrived(live, 2, ended=True)
+        ws = live.websocket
+        assert [ws.wait(), ws.wait(), ws.wait(), ws.wait()] == [b"one", b"two", None, None]
+
+    @pytest.mark.parametrize("end", ["close", "vanish"])
+    def test_returns_none_when_the_client_goes(self, open_websocket: Open, end: str) -> None:
+        """However the client goes."""
+        live = open_websocket()
+        future = in_thread(live.websocket.wait)
+        getattr(live.client, end)()
+        assert future.result(10) is None
+
+    def test_returns_in_every_thread_when_one_closes(self, open_websocket: Open) -> None:
+        """No waiting thread outlives the connection."""
+        live = open_websocket()
+        futures = [in_thread(live.websocket.wait) for _ in range(3)]
+        live.websocket.close()
+        assert [future.result(10) for future in futures] == [None, None, None]
+
+    def test_lets_other_threads_run(self, open_websocket: Open) -> None:
+        """The interpreter is free while a thread waits: this thread sends the message."""
+        live = open_websocket()
+        started = threading.Event()
+
+        def wait() -> Any:
+            started.set()
+            return live.websocket.wait()
+
+        future = in_thread(wait)
+        assert started.wait(10)
+        live.client.send("done")
+        assert future.result(10) == b"done"
+
+    def test_each_message_goes_to_one_of_several_waiters(self, open_websocket: Open) -> None:
+        """None is lost or given twice."""
+        live = open_websocket()
+        futures = [in_thread(live.websocket.wait) for _ in range(4)]
+        for n in range(4):
+            live.client.send(str(n))
+        assert sorted(future.result(10) for future in futures) == [b"0", b"1", b"2", b"3"]
+
+    @pytest.mark.parametrize("timeout", ["soon", object()])
+    def test_refuses_a_timeout_that_is_no_number(self, open_websocket: Open, timeout: Any) -> None:
+        """A mistake in the call is no end of the connection."""
+        with pytest.raises(TypeError):
+            open_websocket().websocket.wait(timeout)
+
+    def test_refuses_a_timeout_that_is_not_a_number(self, open_websocket: Open) -> None:
+        """NaN says nothing about how long."""
+        with pytest.raises(ValueError, match="a time must be a number of seconds"):
+            open_websocket().websocket.wait(math.nan)
+
+
+class TestIdle:
+    """A view that sleeps for long gives its database connections back."""
+
+    @pytest.fixture(autouse=True)
+    def _released(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        calls: list[int] = []
+        monkeypatch.setattr(database, "release_idle", lambda: calls.append(1))
+        monkeypatch.setattr(module, "_IDLE_AFTER_S", 0.005)
+        self.calls = calls
+        return calls
+
+    @pytest.mark.parametrize("timeout", [None, 0.02])
+    def test_in_its_own_view(
+        self, open_websocket: Open, own: Own, timeout: float | None
+    ) -> None:
+        """Once, and then it goes on waiting."""
+        live = open_websocket()
+        own(live.websocket)
+        future = in_thread(lambda: live.websocket.wait(timeout))
+        eventually(lambda: self.calls == [1])
+        if timeout is None:
+            live.client.send("at last")
+            assert future.result(10) == b"at last"
+        else:
+            assert future.result(10) is None
+        assert self.calls == [1]
+
+    @pytest.mark.parametrize("timeout", [0, 0.005])
+    def test_not_for_short_waits(self, open_websocket: Open, own: Own, timeout: float) -> None:
+        """Opening a connection costs more than a short sleep saves."""
+        live = open_websocket()
+        own(live.websocket)
+        assert live.websocket.wait(timeout) is None
+        assert self.calls == []
+
+    def test_not_in_another_view(self, open_websocket: Open, own: Own) -> None:
+        """The thread's connections are not those of this WebSocket's view."""
+        live, other = open_websocket(), open_websocket()
+        own(other.websocket)
+        assert live.websocket.wait(0.02) is None
+        assert self.calls == []
+
+    def test_a_message_that_comes_just_before_the_close_is_given(
+        self, open_websocket: Open, own: Own
+    ) -> None:
+        """Both came between the two halves of the wait; `closed` alone would end the loop."""
+        ws = stubbed(
+            open_websocket(),
+            take=[None, b"last words", None],
+            waiting=[(1, True), (0, True)],
+            end=[(1000, "", "peer")],
+        )
+        own(ws)
+        assert list(ws) == [b"last words"]
+
+
+class TestRead:
+    """`read()`, which never waits."""
+
+    def test_gives_a_message_the_fallback_and_the_end(self, open_websocket: Open) -> None:
+        """In that order; None is the end, with a fallback too."""
+        live = open_websocket()
+        ws = live.websocket
+        assert ws.read() is None
+        assert ws.read("nothing yet") == "nothing yet"
+        live.client.send("hello")
+        arrived(live, 1)
+        assert ws.read("fallback") == b"hello"
+        live.client.send("queued")
+        live.client.close()
+        arrived(live, 1, ended=True)
+        assert ws.read("fallback") == b"queued"
+        assert ws.read("fallback") is None
+        assert ws.read("fallback") is None
+
+    def test_polling_loop_of_the_tutorials_ends(self, open_websocket: Open) -> None:
+        """`has_messages`, `read`, stop at None."""
+        live = open_websocket()
+        live.client.send("one")
+        live.client.close()
+        arrived(live, 1, ended=True)
+        got = []
+        while True:
+            if live.websocket.has_messages():
+                message = live.websocket.read()
+                if message is None:
+                    break
+                got.append(message)
+        assert got == [b"one"]
+
+
+class TestCounting:
+    """`has_messages()` and `count_messages()`."""
+
+    def test_count_whole_messages(self, open_websocket: Open) -> None:
+        """A fragment is none yet."""
+        live = open_websocket()
+        ws = live.websocket
+        assert (ws.count_messages(), ws.has_messages()) == (0, False)
+        live.client.send("one")
+        live.client.send("two")
+        live.client.protocol.send_text(b"thr", fin=False)
+        live.client._flush()
+        arrived(live, 2)
+        assert (ws.count_messages(), ws.has_messages()) == (2, True)
+        live.client.protocol.send_continuation(b"ee", fin=True)
+        live.client._flush()
+        arrived(live, 3)
+        assert ws.count_messages() == 3
+        assert ws.read() == b"one"
+        assert ws.count_messages() == 2
+
+    def test_the_end_counts_once(self, open_websocket: Open) -> None:
+        """Until it has been read."""
+        live = open_websocket()
+        ws = live.websocket
+        live.client.send("one")
+        live.client.close()
+        arrived(live, 1, ended=True)
+        assert (ws.count_messages(), ws.read()) == (2, b"one")
+        assert (ws.count_messages(), ws.has_messages(), ws.read()) == (1, True, None)
+        assert (ws.count_messages(), ws.has_messages()) == (0, False)
+
+    def test_the_end_that_wait_has_given_is_read(self, open_websocket: Open) -> None:
+        """`wait` reads it as `read` does."""
+        live = open_websocket()
+        live.websocket.close()
+        assert live.websocket.count_messages() == 1
+        assert live.websocket.wait() is None
+        assert live.websocket.count_messages() == 0
+
+    def test_count_is_an_int(self, open_websocket: Open) -> None:
+        """Not a bool, also at the end."""
+        live = open_websocket()
+        assert type(live.websocket.count_messages()) is int
+        live.websocket.close()
+        assert type(live.websocket.count_messages()) is int
+        assert type(live.websocket.has_messages()) is bool
+
+
+class TestIteration:
+    """`for message in websocket`."""
+
+    def test_stops_at_the_end_without_none(self, open_websocket: Open) -> None:
+        """The original gave a None, its documentation said that it stops."""
+        live = open_websocket()
+        live.client.send("one")
+        live.client.send(b"\xff")
+        live.client.close()
+        assert list(live.websocket) == [b"one", b"\xff"]
+
+    def test_an_empty_message_does_not_stop_it(self, open_websocket: Open) -> None:
+        """Only the end does."""
+        live = open_websocket()
+        live.client.send("")
+        live.client.send(b"")
+        live.client.close()
+        assert list(live.websocket) == [b"", b""]
+
+
+class TestTypes:
+    """Text and binary, in both modes."""
+
+    def test_compatible_calls_give_bytes(self, open_websocket: Open) -> None:
+        """Text too, as ever."""
+        live = open_websocket()
+        live.client.send("grüße")
+        live.client.send(b"\xff\x00")
+        assert live.websocket.wait() == "grüße".encode()
+        assert live.websocket.wait() == b"\xff\x00"
+
+    def test_compatible_calls_give_str_for_text_if_set(self, open_websocket: Open) -> None:
+        """Binary stays bytes."""
+        live = open_websocket(text_type=str)
+        live.client.send("grüße")
+        live.client.send(b"plain")
+        assert live.websocket.wait() == "grüße"
+        assert live.websocket.wait() == b"plain"
+
+    @pytest.mark.parametrize("text_type", [str, bytes])
+    def test_exact_calls_do_not_care(self, open_websocket: Open, text_type: type) -> None:
+        """`receive` gives str for text and bytes for binary."""
+        live = open_websocket(text_type=text_type)
+        live.client.send("grüße")
+        live.client.send(b"plain")
+        assert live.websocket.receive() == "grüße"
+        assert live.websocket.receive() == b"plain"
+
+    @pytest.mark.parametrize(
+        ("text_type", "message", "sent"),
+        [
+            (bytes, "grüße", "grüße"),
+            (bytes, "", ""),
+            (bytes, b"plain", "plain"),
+            (bytes, b"", ""),
+            (bytes, "grüße".encode(), "grüße"),
+            (bytes, b"\xff\x00", b"\xff\x00"),
+            (bytes, bytearray(b"plain"), "plain"),
+            (bytes, memoryview(b"xplain")[1:], "plain"),
+            (bytes, memoryview(b"p.l.a.i.n")[::2], "plain"),
+            (bytes, memoryview(b"\xff"), b"\xff"),
+            (str, "grüße", "grüße"),
+            (str, b"plain", b"plain"),
+            (str, b"", b""),
+            (str, bytearray(b"plain"), b"plain"),
+            (str, memoryview(b"plain"), b"plain"),
+        ],
+    )
+    def test_send_chooses_the_kind(
+        self, open_websocket: Open, text_type: type, message: Any, sent: str | bytes
+    ) -> None:
+        """Compatible: text whenever it can be. Exact: as the type says."""
+        live = open_websocket(text_type=text_type)
+        assert live.websocket.send(message) is True
+        got = live.client.receive()
+        assert (got, type(got)) == (sent, type(sent))
+
+    def test_send_takes_subclasses(self, open_websocket: Open) -> None:
+        """Django's SafeString is one of str."""
+        from django.utils.safestring import mark_safe
+
+        class Data(bytes):
+            pass
+
+        live = open_websocket()
+        live.websocket.send(mark_safe("<b>"))
+        live.websocket.send(Data(b"\xff"))
+        assert (live.client.receive(), live.client.receive()) == ("<b>", b"\xff")
+
+    @pytest.mark.parametrize("call", ["send", "send_text", "send_bytes", "write"])
+    @pytest.mark.parametrize(
+        ("message", "name"), [(None, "NoneType"), (5, "int"), ({}, "dict"), (["a"], "list")]
+    )
+    def test_sending_refuses_other_types_by_name(
+        self, open_websocket: Open, call: str, message: Any, name: str
+    ) -> None:
+        """The connection stays as it was."""
+        live = open_websocket()
+        target = live.websocket.protocol if call == "write" else live.websocket
+        with pytest.raises(TypeError, match=rf"str, bytes, bytearray or memoryview, not {name}$"):
+            getattr(target, call)(message)
+        assert not live.websocket.closed
+
+    def test_other_types_are_refused_on_closed_connections_too(self, open_websocket: Open) -> None:
+        """A mistake does not depend on the client's luck."""
+        live = open_websocket()
+        live.websocket.close()
+        with pytest.raises(TypeError, match="not NoneType"):
+            live.websocket.send(None)
+
+    def test_a_lone_surrogate_is_refused(self, open_websocket: Open) -> None:
+        """It cannot be UTF-8."""
+        with pytest.raises(UnicodeEncodeError):
+            open_websocket().websocket.send("\ud800")
+
+
+class TestExactSending:
+    """`send_text`, `send_bytes`, `send_json` and the original's `protocol.write`."""
+
+    def test_send_text(self, open_websocket: Open) -> None:
+        """Takes str and UTF-8."""
+        live = open_websocket(text_type=str)
+        live.websocket.send_text("a")
+        live.websocket.send_text("ü".encode())
+        live.websocket.send_text(bytearray(b"c"))
+        assert [live.client.receive() for _ in range(3)] == ["a", "ü", "c"]
+
+    def test_send_text_refuses_what_is_no_text(self, open_websocket: Open) -> None:
+        """It would make the browser drop the connection."""
+        with pytest.raises(ValueError, match="must be valid UTF-8"):
+            open_websocket().websocket.send_text(b"\xff")
+
+    def test_send_bytes(self, open_websocket: Open) -> None:
+        """Is binary, also when it could be text."""
+        live = open_websocket()
+        for message in (b"plain", bytearray(b"a"), memoryview(b"b")):
+            live.websocket.send_bytes(message)
+        assert [live.client.receive() for _ in range(3)] == [b"plain", b"a", b"b"]
+
+    def test_send_bytes_refuses_str(self, open_websocket: Open) -> None:
+        """And says what to do."""
+        with pytest.raises(TypeError, match=r"this takes bytes, not str: encode it, or use send_text"):
+            open_websocket().websocket.send_bytes("text")
+
+    def test_send_json_writes_what_django_writes(self, open_websocket: Open) -> None:
+        """Dates, decimals and UUIDs; keywords go to `json.dumps`."""
+        live = open_websocket(text_type=str)
+        data = {
+            "day": datetime.date(2024, 2, 29),
+            "price": decimal.Decimal("1.50"),
+            "id": uuid.UUID(int=1),
+            "ü": [None, True],
+        }
+        live.websocket.send_json(data)
+        live.websocket.send_json({"ü": 1}, ensure_ascii=False, separators=(",", ":"))
+        assert json.loads(str(live.client.receive())) == {
+            "day": "2024-02-29",
+            "price": "1.50",
+            "id": "00000000-0000-0000-0000-000000000001",
+            "ü": [None, True],
+        }
+        assert live.client.receive() == '{"ü":1}'
+
+    def test_send_json_takes_an_encoder(self, open_websocket: Open) -> None:
+        """In place of Django's."""
+
+        class Encoder(json.JSONEncoder):
+            def default(self, o: Any) -> str:
+                return "mine"
+
+        live = open_websocket()
+        live.websocket.send_json(object(), cls=Encoder)
+        assert live.client.receive() == '"mine"'
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            live.websocket.send_json(object())
+
+    def test_protocol_writes(self, open_websocket: Open) -> None:
+        """The only way to send binary in the original."""
+        live = open_websocket()
+        write = live.websocket.protocol.write
+        assert write(b"one", binary=True) is True
+        assert write("two", True) is True
+        assert write("three") is True
+        assert write(b"four") is True
+        got = [live.client.receive() for _ in range(4)]
+        assert got == [b"one", b"two", "three", "four"]
+
+    def test_protocol_tells_and_closes(self, open_websocket: Open) -> None:
+        """`close_code` and `close_reason` as on the websocket."""
+        live = open_websocket()
+        protocol = live.websocket.protocol
+        assert (protocol.closed, protocol.close_code, protocol.close_reason) == (False, None, "")
+        protocol.close(4000, "why not")
+        assert (protocol.closed, protocol.close_code, protocol.close_reason) == (
+            True,
+            4000,
+            "why not",
+        )
+        assert protocol.write(b"x", binary=True) is False
+
+
+class TestReceive:
+    """`receive()`, which raises."""
+
+    @pytest.mark.parametrize("timeout", [0, 0.001])
+    def test_raises_when_the_time_is_up(self, open_websocket: Open, timeout: float) -> None:
+        """And the connection stays usable."""
+        live = open_websocket()
+        with pytest.raises(ReceiveTimeout, match=f"^no message came within {timeout} s$"):
+            live.websocket.receive(timeout)
+        live.client.send("hello")
+        assert live.websocket.receive(10) == "hello"
+
+    def test_raises_only_when_the_queue_is_empty_after_the_close(
+        self, open_websocket: Open
+    ) -> None:
+        """With code, reason and who began."""
+        live = open_websocket()
+        live.client.send("hello")
+        live.client.close(4001, "enough")
+        arrived(live, 1, ended=True)
+        assert live.websocket.receive() == "hello"
+        with pytest.raises(ConnectionClosed, match="closed with 4001: enough") as caught:
+            live.websocket.receive()
+        assert (caught.value.code, caught.value.reason, caught.value.by) == (4001, "enough", "peer")
+        with pytest.raises(ConnectionClosed):
+            live.websocket.receive(0)
+
+    @pytest.mark.parametrize("timeout", [-1, -0.1, math.nan])
+    def test_refuses_times_that_cannot_be(self, open_websocket: Open, timeout: float) -> None:
+        """Only the compatible `wait` takes negative ones."""
+        with pytest.raises(ValueError, match="timeout must be None, 0 or a number of seconds"):
+            open_websocket().websocket.receive(timeout)
+
+    def test_json(self, open_websocket: Open) -> None:
+        """From text and from binary; keywords go to `json.loads`."""
+        live = open_websocket()
+        live.client.send('{"a": 1.5}')
+        live.client.send(b"[1]")
+        live.client.send("1.5")
+        ws = live.websocket
+        assert ws.receive_json() == {"a": 1.5}
+        assert ws.receive_json() == [1]
+        assert ws.receive_json(10, parse_float=decimal.Decimal) == decimal.Decimal("1.5")
+
+    def test_what_is_no_json_is_consumed(self, open_websocket: Open) -> None:
+        """The next call gets the next message."""
+        live = open_websocket()
+        live.client.send("{")
+        live.client.send("1")
+        with pytest.raises(json.JSONDecodeError):
+            live.websocket.receive_json()
+        assert live.websocket.receive_json() == 1
+        with pytest.raises(ReceiveTimeout):
+            live.websocket.receive_json(0)
+
+
+class TestHandle:
+    """The original's undocumented `handle(opcode, data)`."""
+
+    class Handling(WebSocket):
+        def __init__(self) -> None:
+            super().__init__()
+            self.handled: list[tuple[int, Any]] = []
+
+        def handle(self, opcode: int, data: Any) -> None:
+            self.handled.append((opcode, data))
+
+    def test_is_called_for_each_message_and_the_close(self, open_websocket: Open) -> None:
+        """From `wait` and from `read`, once each, with what they return."""
+        live = open_websocket(self.Handling)
+        live.client.send("text")
+        live.client.send(b"\xff")
+        live.client.close(4000, "bye")
+        arrived(live, 2, ended=True)
+        ws: Any = live.websocket
+        assert (ws.wait(), ws.read(), ws.read(), ws.wait()) == (b"text", b"\xff", None, None)
+        assert ws.handled == [(1, b"text"), (2, b"\xff"), (8, b"\x0f\xa0bye")]
+
+    def test_gets_str_in_the_exact_mode(self, open_websocket: Open) -> None:
+        """As it is returned."""
+        live = open_websocket(self.Handling, text_type=str)
+        live.client.send("text")
+        live.client.send(b"binary")
+        ws: Any = live.websocket
+        assert (ws.wait(), ws.wait()) == ("text", b"binary")
+        assert ws.handled == [(1, "text"), (2, b"binary")]
+
+    def test_gets_no_payload_for_a_close_without_a_frame(self, open_websocket: Open) -> None:
+        """Nothing stood in it."""
+        live = open_websocket(self.Handling)
+        live.client.vanish()
+        ws: Any = live.websocket
+        assert ws.wait() is None
+        assert ws.handled == [(8, b"")]
+
+    def test_may_be_set_on_the_websocket(self, open_websocket: Open) -> None:
+        """As duck-typed code does."""
+        live = open_websocket()
+        handled: list[tuple[int, Any]] = []
+        live.websocket.handle = lambda *frame: handled.append(frame)  # type: ignore[method-assign]
+        live.client.send("text")
+        assert live.websocket.wait() == b"text"
+        assert handled == [(1, b"text")]
+
+    def test_does_nothing_by_default(self) -> None:
+        """It is there to be overridden."""
+        assert WebSocket().handle(1, b"") is None  # type: ignore[func-returns-value]
+
+    def test_is_not_called_when_nothing_came(self, open_websocket: Open) -> None:
+        """Time is no frame."""
+        live = open_websocket(self.Handling)
+        ws: Any = live.websocket
+        assert (ws.wait(0.001), ws.read(), ws.handled) == (None, None, [])
+
+
+class TestClose:
+    """`close()` and what can be known afterwards."""
+
+    def test_is_normal_by_default(self, open_websocket: Open) -> None:
+        """1000, without a reason."""
+        live = open_websocket()
+        ws = live.websocket
+        assert (ws.closed, ws.is_closed(), ws.is_close()) == (False, False, False)
+        assert (ws.close_code, ws.close_reason) == (None, "")
+        ws.close()
+        assert (ws.closed, ws.is_closed(), ws.is_close()) == (True, True, True)
+        assert (ws.close_code, ws.close_reason) == (1000, "")
+        assert live.client.closing() == (1000, "")
+
+    @pytest.mark.parametrize("reason", ["grüße", "grüße".encode(), bytearray("grüße".encode())])
+    def test_takes_code_and_reason(self, open_websocket: Open, reason: Any) -> None:
+        """The reason as str or bytes; it is str afterwards."""
+        live = open_websocket()
+        live.websocket.close(4321, reason)
+        assert (live.websocket.close_code, live.websocket.close_reason) == (4321, "grüße")
+        assert live.client.closing() == (4321, "grüße")
+
+    def test_what_was_sent_before_goes_out(self, open_websocket: Open) -> None:
+        """Also when the client has read nothing of it yet."""
+        live = open_websocket(send_buffer=2 * len(HUGE))
+        live.websocket.send(HUGE)
+        live.websocket.close()
+        assert live.client.receive() == HUGE
+        assert live.client.receive() is None
+
+    def test_twice_is_harmless(self, open_websocket: Open) -> None:
+        """The first word counts."""
+        live = open_websocket()
+        live.websocket.close(4000)
+        live.websocket.close(4001, "again")
+        assert live.websocket.close_code == 4000
+        assert live.client.closing() == (4000, "")
+
+    def test_after_the_client_is_harmless(self, open_websocket: Open) -> None:
+        """The client's code counts."""
+        live = open_websocket()
+        live.client.close(4002, "mine")
+        arrived(live, 0, ended=True)
+        live.websocket.close(4000, "ours")
+        assert (live.websocket.close_code, live.websocket.close_reason) == (4002, "mine")
+
+    @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 4999])
+    def test_codes_that_may_be_sent(self, open_websocket: Open, code: int) -> None:
+        """RFC 6455 section 7.4 and its registry."""
+        live = open_websocket()
+        live.websocket.close(code)
+        assert live.client.closing() == (code, "")
+
+    @pytest.mark.parametrize(
+        "code", [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535, 65536, 10**30]
+    )
+    def test_codes_that_must_not_be_sent(self, open_websocket: Open, code: int) -> None:
+        """Each is refused by value, and nothing is closed."""
+        live = open_websocket()
+        with pytest.raises(ValueError, match=str(code)):
+            live.websocket.close(code)
+        assert not live.websocket.closed
+
+    @pytest.mark.parametrize("code", ["1000", 1000.0, True, b"1"])
+    def test_codes_that_are_no_numbers(self, open_websocket: Open, code: Any) -> None:
+        """The type is named."""
+        with pytest.raises(TypeError, match=rf"must be an int, not {type(code).__name__}"):
+            open_websocket().websocket.close(code)
+
+    @pytest.mark.parametrize("reason", ["x" * 123, "é" * 61 + "x"])
+    def test_longest_reason(self, open_websocket: Open, reason: str) -> None:
+        """123 bytes of UTF-8 fit."""
+        live = open_websocket()
+        live.websocket.close(1000, reason)
+        assert live.client.closing() == (1000, reason)
+
+    @pytest.mark.parametrize("reason", ["x" * 124, b"x" * 124, "é" * 62, b"\xff"])
+    def test_reasons_that_do_not_fit(self, open_websocket: Open, reason: str | bytes) -> None:
+        """Too long, or no UTF-8."""
+        live = open_websocket()
+        with pytest.raises(ValueError, match=r"123|utf-8"):
+            live.websocket.close(1000, reason)
+        assert not live.websocket.closed
+
+    def test_reason_of_another_type(self, open_websocket: Open) -> None:
+        """The type is named."""
+        with pytest.raises(TypeError, match="not int"):
+            open_websocket().websocket.close(1000, 5)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(("sent", "seen"), [(4000, 4000), (None, 1005)])
+    def test_code_of_the_client(self, open_websocket: Open, sent: int | None, seen: int) -> None:
+        """1005 stands for a close frame without one."""
+        live = open_websocket()
+        live.client.close(sent)
+        assert live.websocket.wait() is None
+        assert live.websocket.close_code == seen
+
+    def test_code_of_a_client_that_vanished(self, open_websocket: Open) -> None:
+        """1006, and nobody began."""
+        live = open_websocket()
+        live.client.vanish()
+        with pytest.raises(ConnectionClosed) as caught:
+            live.websocket.receive()
+        assert (live.websocket.close_code, caught.value.by) == (1006, "lost")
+
+
+class TestSendingToTheGone:
+    """COMPAT section 6: loops that never look, and loops over everybody."""
+
+    def test_tells_whether_it_was_handed_over(self, open_websocket: Open) -> None:
+        """True while open, False when closed, for every call."""
+        live = open_websocket()
+        ws = live.websocket
+        calls: list[Callable[[], bool]] = [
+            lambda: ws.send("a"),
+            lambda: ws.send_text("a"),
+            lambda: ws.send_bytes(b"a"),
+            lambda: ws.send_json(1),
+            lambda: ws.protocol.write("a"),
+        ]
+        assert [call() for call in calls] == [True] * 5
+        ws.close()
+        assert [call() for call in calls] == [False] * 5
+
+    @pytest.mark.parametrize("call", ["send", "send_text", "send_bytes", "send_json"])
+    def test_strict_raises_at_once(self, open_websocket: Open, call: str) -> None:
+        """From anywhere."""
+        live = open_websocket()
+        live.websocket.close(4000, "over")
+        with pytest.raises(ConnectionClosed, match="closed with 4000: over"):
+            getattr(live.websocket, call)(b"a" if call == "send_bytes" else "a", strict=True)
+
+    @pytest.mark.parametrize("is_own", [True, False])
+    def test_strict_raises_though_nobody_knows_yet_how_it_ended(
+        self, open_websocket: Open, own: Own, is_own: bool
+    ) -> None:
+        """The socket refused a write before the engine read the reason."""
+        ws = stubbed(open_websocket(), send=[False], end=[None], ended_for=[None])
+        if is_own:
+            own(ws)
+        with pytest.raises(ConnectionClosed) as caught:
+            ws.send("x", strict=True)
+        assert (caught.value.code, caught.value.by) == (1006, "lost")
+
+    def test_never_raises_elsewhere(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A loop over all users must not break at one that has gone."""
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        live, mine = open_websocket(), open_websocket()
+        live.websocket.close()
+        own(mine.websocket)
+        assert [live.websocket.send("x") for _ in range(3)] == [False, False, False]
+        assert in_thread(lambda: live.websocket.send("x")).result(10) is False
+
+    def test_raises_in_the_own_view_after_a_warning(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """First False; False again within a second of the close; then it raises."""
+        live = open_websocket()
+        own(live.websocket)
+        live.websocket.close(4000)
+        assert [live.websocket.send("x") for _ in range(3)] == [False, False, False]
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        with pytest.raises(ConnectionClosed, match="4000"):
+            live.websocket.send("x")
+
+    def test_gives_one_warning_however_long_it_is_closed(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first `send` after the close does not raise."""
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        live = open_websocket()
+        own(live.websocket)
+        live.websocket.close()
+        assert live.websocket.send("x") is False
+        with pytest.raises(ConnectionClosed):
+            live.websocket.send("x")
+
+    @pytest.mark.parametrize("look", ["wait", "read", "has_messages", "count_messages"])
+    def test_a_receiving_call_takes_the_warning_back(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch, look: str
+    ) -> None:
+        """Who looks for the end is about to find it."""
+        live = open_websocket()
+        own(live.websocket)
+        live.websocket.close()
+        assert live.websocket.send("x") is False
+        RECEIVING[look](live.websocket)
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        assert live.websocket.send("x") is False
+
+    def test_also_from_a_thread_of_the_own_view(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`sync_to_async` and `asyncio.to_thread` carry the context along."""
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        live = open_websocket()
+        own(live.websocket)
+        live.websocket.close()
+        assert live.websocket.send("x") is False
+        with pytest.raises(ConnectionClosed):
+            in_thread(lambda: live.websocket.send("x")).result(10)
+
+    @pytest.mark.parametrize("call", list(RECEIVING))
+    def test_receiving_raises_when_the_end_was_told_long_ago(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        """A loop that never looks for None does not spin for ever."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.close(4000)
+        assert live.websocket.wait() is None
+        RECEIVING[call](live.websocket)
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        with pytest.raises(ConnectionClosed, match="4000"):
+            RECEIVING[call](live.websocket)
+
+    @pytest.mark.parametrize("call", list(RECEIVING))
+    def test_receiving_elsewhere_never_raises(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, call: str
+    ) -> None:
+        """Only the own view's loop is at stake."""
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        live = open_websocket()
+        live.client.close()
+        assert live.websocket.wait() is None
+        RECEIVING[call](live.websocket)
+
+    def test_time_counts_from_the_report_not_from_the_end(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An end that nobody was told of is no reason to raise."""
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        live = open_websocket()
+        own(live.websocket)
+        live.websocket.close()
+        assert live.websocket.has_messages()
+        assert live.websocket.count_messages() == 1
+        assert live.websocket.read("fallback") is None
+        with pytest.raises(ConnectionClosed):
+            live.websocket.has_messages()
+
+
+class TestSlowClients:
+    """A client that reads too slowly."""
+
+    def test_own_view_waits_and_then_raises(self, open_websocket: Open, own: Own) -> None:
+        """Nothing is queued by the call that raises, and the connection stays usable."""
+        live = open_websocket(send_buffer=1000, send_timeout=0.01)
+        own(live.websocket)
+        assert live.websocket.send(HUGE)
+        with pytest.raises(SendTimeout, match="WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"):
+            live.websocket.send("more")
+        assert not live.websocket.closed
+        assert live.client.receive() == HUGE
+        assert live.websocket.send("again")
+        assert live.client.receive() == "again"
+
+    def test_own_view_goes_on_when_room_is_made(self, open_websocket: Open, own: Own) -> None:
+        """No time limit: it waits as long as it takes."""
+        live = open_websocket(send_buffer=1000, send_timeout=None)
+        own(live.websocket)
+        assert live.websocket.send(HUGE)
+        future = in_thread(lambda: live.websocket.send("more"))
+        assert live.client.receive() == HUGE
+        assert future.result(10) is True
+        assert live.client.receive() == "more"
+
+    def test_own_view_learns_that_the_client_went(self, open_websocket: Open, own: Own) -> None:
+        """A sender in wait is told."""
+        live = open_websocket(send_buffer=1000, send_timeout=None)
+        own(live.websocket)
+        assert live.websocket.send(HUGE)
+        future = in_thread(lambda: live.websocket.send("more"))
+        live.client.vanish()
+        assert future.result(10) is False
+
+    def test_anybody_else_closes_it(self, open_websocket: Open) -> None:
+        """Others never wait for it."""
+        live = open_websocket(send_buffer=1000)
+        assert live.websocket.send(HUGE)
+        assert live.websocket.send("more") is False
+        assert live.websocket.close_code == 1013
+
+    def test_event_loop_does_not_wait(self, open_websocket: Open, own: Own) -> None:
+        """The plain `send` of an async view must not block the loop; `asend` waits."""
+        live = open_websocket(send_buffer=1000, send_timeout=None)
+        own(live.websocket)
+
+        async def main() -> list[bool]:
+            return [live.websocket.send(HUGE), live.websocket.send("more")]
+
+        assert asyncio.run(main()) == [True, False]
+        assert live.websocket.close_code == 1013
+
+
+class TestAsync:
+    """The async twins."""
+
+    def test_receive_and_send(self, open_websocket: Open) -> None:
+        """Exact types, JSON, text and bytes."""
+        live = open_websocket()
+        for message in ("text", b"plain", '{"a": 1}'):
+            live.client.send(message)
+
+        async def main() -> list[Any]:
+            ws = live.websocket
+            got = [await ws.areceive(), await ws.areceive(10), await ws.areceive_json()]
+            sent = [
+                await ws.asend("a"),
+                await ws.asend_text(b"b"),
+                await ws.asend_bytes(b"c"),
+                await ws.asend_json({"d": 1}),
+            ]
+            await ws.aclose(4000, "done")
+            return [*got, *sent, await ws.asend("late")]
+
+        assert asyncio.run(main()) == ["text", b"plain", {"a": 1}, True, True, True, True, False]
+        got = [live.client.receive() for _ in range(4)]
+        assert got == ["a", "b", b"c", '{"d": 1}']
+        assert live.client.closing() == (4000, "done")
+
+    def test_iteration_stops_at_the_end(self, open_websocket: Open) -> None:
+        """Quietly, however it ended."""
+        live = open_websocket()
+        live.client.send("one")
+        live.client.send(b"two")
+        live.client.vanish()
+
+        async def main() -> list[Any]:
+            return [message async for message in live.websocket]
+
+        assert asyncio.run(main()) == ["one", b"two"]
+
+    @pytest.mark.parametrize("timeout", [0, 0.001])
+    def test_receive_raises_when_the_time_is_up(
+        self, open_websocket: Open, timeout: float
+    ) -> None:
+        """As the sync one."""
+        live = open_websocket()
+        with pytest.raises(ReceiveTimeout, match=f"^no message came within {timeout} s$"):
+            asyncio.run(live.websocket.areceive(timeout))
+        with pytest.raises(ValueError, match="timeout must be"):
+            asyncio.run(live.websocket.areceive(-1))
+
+    def test_receive_raises_at_the_end(self, open_websocket: Open) -> None:
+        """Also a task that waits already."""
+        live = open_websocket()
+
+        async def main() -> None:
+            task = asyncio.create_task(live.websocket.areceive())
+            await asyncio.sleep(0)
+            live.client.close(4000)
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await task
+            with pytest.raises(ConnectionClosed, match="4000"):
+                await live.websocket.areceive_json()
+
+        asyncio.run(main())
+
+    def test_cancellation_loses_nothing(self, open_websocket: Open) -> None:
+        """The next task gets the message."""
+        live = open_websocket()
+
+        async def main() -> Any:
+            task = asyncio.create_task(live.websocket.areceive())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            live.client.send("kept")
+            return await live.websocket.areceive(10)
+
+        assert asyncio.run(main()) == "kept"
+
+    def test_several_tasks_share_a_connection(self, open_websocket: Open) -> None:
+        """Each message goes to one."""
+        live = open_websocket()
+
+        async def main() -> list[Any]:
+            tasks = [asyncio.create_task(live.websocket.areceive()) for _ in range(5)]
+            await asyncio.sleep(0)
+            for n in range(5):
+                live.client.send(str(n))
+            return await asyncio.gather(*tasks)
+
+        assert sorted(asyncio.run(main())) == ["0", "1", "2", "3", "4"]
+
+    def test_tasks_keep_their_own_order(self, open_websocket: Open) -> None:
+        """Messages of one sender stay in order, whole."""
+        live = open_websocket()
+
+        async def talk(name: str) -> None:
+            for n in range(50):
+                assert await live.websocket.asend(f"{name}{n}")
+
+        async def main() -> None:
+            await asyncio.gather(talk("a"), talk("b"))
+
+        asyncio.run(main())
+        got = [str(live.client.receive()) for _ in range(100)]
+        for name in "ab":
+            assert [m for m in got if m[0] == name] == [f"{name}{n}" for n in range(50)]
+
+    @pytest.mark.parametrize("call", ["wait", "receive", "iteration", "receive_json"])
+    def test_blocking_calls_are_refused_in_a_loop(self, open_websocket: Open, call: str) -> None:
+        """The message says what to use."""
+        live = open_websocket()
+
+        async def main() -> None:
+            if call == "iteration":
+                list(live.websocket)
+            else:
+                getattr(live.websocket, call)()
+
+        with pytest.raises(UsageError, match=r"use `await websocket\.areceive\(\)` or `async for`"):
+            asyncio.run(main())
+
+    def test_calls_that_do_not_block_work_in_a_loop(self, open_websocket: Open) -> None:
+        """`read`, `wait(0)`, counting, `close`."""
+        live = open_websocket()
+        live.client.send("one")
+        live.client.send("two")
+        arrived(live, 2)
+
+        async def main() -> list[Any]:
+            ws = live.websocket
+            result = [ws.has_messages(), ws.count_messages(), ws.read(), ws.wait(0), ws.wait(0)]
+            ws.close()
+            return result
+
+        assert asyncio.run(main()) == [True, 2, b"one", b"two", None]
+
+    def test_own_view_waits_for_room(self, open_websocket: Open, own: Own) -> None:
+        """Without blocking the loop: a task reads as the client meanwhile."""
+        live = open_websocket(send_buffer=1000, send_timeout=None)
+        own(live.websocket)
+
+        async def main() -> list[Any]:
+            assert await live.websocket.asend(HUGE)
+            sending = asyncio.create_task(live.websocket.asend("more"))
+            await asyncio.sleep(0)
+            read = [await asyncio.to_thread(live.client.receive) for _ in range(2)]
+            return [await sending, len(read[0] or ""), read[1]]
+
+        assert asyncio.run(main()) == [True, len(HUGE), "more"]
+
+    def test_own_view_gives_up_in_time(self, open_websocket: Open, own: Own) -> None:
+        """Nothing is queued by the call that raises."""
+        live = open_websocket(send_buffer=1000, send_timeout=0.01)
+        own(live.websocket)
+
+        async def main() -> None:
+            await live.websocket.asend(HUGE)
+            with pytest.raises(SendTimeout, match="WEBSOCKET_SEND_TIMEOUT"):
+                await live.websocket.asend("more")
+
+        asyncio.run(main())
+        assert not live.websocket.closed
+        assert live.client.receive() == HUGE
+        assert live.websocket.send("next")
+        assert live.client.receive() == "next"
+
+    def test_others_never_wait_for_room(self, open_websocket: Open) -> None:
+        """The client that cannot keep up is closed."""
+        live = open_websocket(send_buffer=1000)
+
+        async def main() -> list[bool]:
+            return [await live.websocket.asend(HUGE), await live.websocket.asend("more")]
+
+        assert asyncio.run(main()) == [True, False]
+        assert live.websocket.close_code == 1013
+
+    def test_push_loop_ends_by_exception(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The rule of the own view holds for `asend`, also in its tasks."""
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        live = open_websocket()
+        own(live.websocket)
+        live.websocket.close()
+
+        async def main() -> bool:
+            sent = await live.websocket.asend("x")
+            with pytest.raises(ConnectionClosed):
+                await asyncio.create_task(live.websocket.asend("x"))
+            return sent
+
+        assert asyncio.run(main()) is False
+
+    def test_strict(self, open_websocket: Open) -> None:
+        """Raises at once."""
+        live = open_websocket()
+        live.websocket.close()
+        with pytest.raises(ConnectionClosed):
+            asyncio.run(live.websocket.asend("x", strict=True))
+
+
+class TestThreads:
+    """Any thread may call any method."""
+
+    def test_messages_of_several_senders_never_mix(self, open_websocket: Open) -> None:
+        """Each sender's messages arrive whole and in order."""
+        live = open_websocket()
+
+        def talk(name: str) -> None:
+            for n in range(200):
+                assert live.websocket.send(f"{name}{n}".ljust(300, name))
+
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(talk, name) for name in "abcd"]
+            got = [str(live.client.receive()) for _ in range(800)]
+            for future in futures:
+                future.result(10)
+        for name in "abcd":
+            expected = [f"{name}{n}".ljust(300, name) for n in range(200)]
+            assert [m for m in got if m[0] == name] == expected
+
+
+class TestBeforeItIsOpen:
+    """A WebSocket that has no connection yet."""
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda ws: ws.wait(),
+            lambda ws: ws.read(),
+            lambda ws: ws.has_messages(),
+            lambda ws: ws.count_messages(),
+            list,
+            lambda ws: ws.receive(),
+            lambda ws: ws.send("x"),
+            lambda ws: ws.send_json({}),
+            lambda ws: ws.close(),
+            lambda ws: ws.closed,
+            lambda ws: ws.close_code,
+            lambda ws: ws.protocol.write(b"x"),
+            lambda ws: asyncio.run(ws.areceive()),
+            lambda ws: asyncio.run(ws.asend("x")),
+        ],
+    )
+    def test_every_use_is_refused(self, use: Callable[[WebSocket], Any]) -> None:
+        """And the message says where it is open."""
+        with pytest.raises(UsageError, match="not open yet: use it inside its view"):
+            use(WebSocket())
+
+    def test_repr(self, open_websocket: Open) -> None:
+        """Says what one wants to know in a log."""
+        assert repr(WebSocket()) == "<WebSocket not open yet>"
+        live = open_websocket()
+        number = live.connection.id
+        assert repr(live.websocket) == f"<WebSocket {number} open>"
+        live.websocket.close(4000)
+        assert repr(live.websocket) == f"<WebSocket {number} closed with 4000>"
+
+
+def test_subprotocol(open_websocket: Open) -> None:
+    """What both sides agreed on, or None."""
+    assert open_websocket(subprotocol="chat").websocket.subprotocol == "chat"
+    assert open_websocket().websocket.subprotocol is None
+
+
+def test_early_bytes_come_first(open_websocket: Open) -> None:
+    """What the client sent behind its handshake is a message like any other."""
+    live = open_websocket(early=b"\x81\x85\x00\x00\x00\x00hello")
+    live.client.send("second")
+    assert (live.websocket.wait(), live.websocket.wait()) == (b"hello", b"second")
+
+
+def test_waiting_without_end_costs_no_processor_time(open_websocket: Open) -> None:
+    """A parked thread does nothing until it is woken."""
+    live = open_websocket()
+    future = in_thread(live.websocket.wait)
+    before = time.process_time()
+    assert not threading.Event().wait(0.1)
+    assert time.process_time() - before < 0.05
+    live.client.send("x")
+    assert future.result(10) == b"x"
