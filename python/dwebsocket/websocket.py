@@ -76,6 +76,11 @@ class WebSocket:
         self._subprotocol = subprotocol
 
     @property
+    def _is_over(self) -> bool:
+        """Whether this connection has ended, as far as anybody knows."""
+        return self.closed or self._send_refused
+
+    @property
     def _engine(self) -> _core.Connection:
         if self._connection is None:
             raise UsageError("this WebSocket is not open yet: use it inside its view")
@@ -485,10 +490,12 @@ class WebSocket:
 
     def _refuse_to_send(self, *, own: bool, strict: bool) -> bool:
         """What a sender learns of a connection that is closed."""
+        refused_before, self._send_refused = self._send_refused, True
         gone_for = self._engine.ended_for() or 0.0
-        if strict or (own and self._send_refused and gone_for > _PATIENCE_S):
+        if strict or (own and refused_before and gone_for > _PATIENCE_S):
             self._raise_if_ended()
-        self._send_refused = True
+            # The socket is gone, though the engine has not yet read how.
+            raise ConnectionClosed
         return False
 
 

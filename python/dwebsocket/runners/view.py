@@ -138,7 +138,7 @@ def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
 def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:
     """Whether ``error`` is how a view may end that did nothing wrong."""
     # A loop that only sends ends by the exception of its own connection.
-    return (isinstance(error, ConnectionClosed) and websocket.closed) or (
+    return (isinstance(error, ConnectionClosed) and websocket._is_over) or (
         _dresses_no_response(error, view)
     )
 
