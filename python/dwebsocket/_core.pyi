@@ -10,6 +10,7 @@ __all__ = [
     "adopt",
     "after_fork_in_child",
     "choose_subprotocol",
+    "close_all",
     "is_token",
     "judge_handshake",
     "may_send_close_code",
@@ -113,6 +114,9 @@ def after_fork_in_child() -> None:
 
 def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
     """The first of `supported` that is among `offered`."""
+
+def close_all(code: int, reason: str) -> None:
+    """Begins to close all connections and takes no new ones. Does not wait."""
 
 def is_token(text: str) -> bool:
     """Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be."""

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import autoreload
 
-from dwebsocket import _core
-from dwebsocket.runners import loop, thread
+from dwebsocket import _core, runners
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_GOING_AWAY, _SERVICE_RESTART = 1001, 1012
+_ENDING = (1001, "going away")
+_RESTARTING = (1012, "restarting")
 
 # How long clients and views together have to say goodbye.
 _GRACE_S = 1.0
@@ -65,12 +65,11 @@ class _Lifecycle:
     def _farewell(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
         deadline = time.monotonic() + grace
-        if self._reloading:
-            _core.shut_down(_SERVICE_RESTART, "restarting", grace)
-        else:
-            _core.shut_down(_GOING_AWAY, "going away", grace)
-        thread.join(deadline - time.monotonic())
-        loop.join(deadline - time.monotonic())
+        farewell = _RESTARTING if self._reloading else _ENDING
+        _core.close_all(*farewell)
+        # Views first, in their own way: those on green threads need their hub, which runs here.
+        runners.join(deadline - time.monotonic())
+        _core.shut_down(*farewell, max(0.0, deadline - time.monotonic()))
 
 
 def _register_at_exit(farewell: Any) -> None:

@@ -23,14 +23,16 @@ from django.utils.module_loading import import_string
 from dwebsocket import _core, conf, database, lifecycle, origin
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
-from dwebsocket.runners import loop, thread
-from dwebsocket.runners import view as runner
+from dwebsocket.runners import loop, runner_of
+from dwebsocket.runners import view as life
 from dwebsocket.servers import find_client
 from dwebsocket.servers.takeover import Takeover
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from dwebsocket.runners.contract import Runner
 
     View = Callable[..., Any]
 
@@ -154,14 +156,17 @@ def upgrade(
         subprotocol=subprotocol,
         options=options,
         websocket=websocket,
-        start=_Start(view, args, kwargs),
+        start=_Start(runner_of(client.concurrency), view, args, kwargs),
     )
 
 
 class _Start:
     """Starts the view later, as if it were called now."""
 
-    def __init__(self, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, runner: Runner, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self.runner = runner
         self._view = view
         self._arguments = (args, dict(kwargs))
         # The language, time zone and all else that middleware has set for this request.
@@ -169,13 +174,13 @@ class _Start:
         self._databases = database.shareable()
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        name = runner.name_of(self._view)
+        name = life.name_of(self._view)
         call = (self._view, request, self._arguments, websocket)
-        if runner.is_async(self._view):
-            loop.run(name, functools.partial(runner.arun, *call), self._context)
+        if life.is_async(self._view):
+            loop.run(name, functools.partial(life.arun, *call), self._context)
         else:
-            job = functools.partial(self._context.run, runner.run, *call, self._databases)
-            thread.run(name, job)
+            job = functools.partial(self._context.run, life.run, *call, self._databases)
+            self.runner.run(name, job)
 
 
 class UpgradeResponse(HttpResponse):
@@ -247,7 +252,7 @@ class UpgradeResponse(HttpResponse):
             # The client is gone from the server already: all it can see is the end.
             _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
             return
-        websocket._attach(connection, options, self._subprotocol)
+        websocket._attach(connection, options, self._subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
             # The session's middleware has saved it: only what the view changes is left to save.

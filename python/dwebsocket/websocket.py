@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket import database, hub
-from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
+from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
+from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from dwebsocket import _core
     from dwebsocket.conf import Options
+    from dwebsocket.waiting import Waiter
 
     Message = str | bytes
     # What goes out, and whether as binary; None leaves that to its type and contents.
@@ -48,6 +50,7 @@ class WebSocket:
 
     def __init__(self) -> None:
         self._connection: _core.Connection | None = None
+        self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
         self._send_patience = math.inf
@@ -66,9 +69,14 @@ class WebSocket:
     # -- the seam to the engine ---------------------------------------------------------------
 
     def _attach(
-        self, connection: _core.Connection, options: Options, subprotocol: str | None
+        self,
+        connection: _core.Connection,
+        options: Options,
+        subprotocol: str | None,
+        waiter: Waiter = THREAD,
     ) -> None:
         self._connection = connection
+        self._waiter = waiter
         self._options = options
         self._text_as_bytes = options.text_type is bytes
         patience = options.send_timeout
@@ -441,20 +449,20 @@ class WebSocket:
     def _take(self, timeout: float | None, *, text_as_bytes: bool | None = None) -> Any:
         if text_as_bytes is None:
             text_as_bytes = self._text_as_bytes
-        take = self._engine.take
+        connection, take = self._engine, self._waiter.take
         if timeout != 0 and _is_loop_running():
             raise UsageError(
                 "this would block the event loop and all its views: "
                 "use `await websocket.areceive()` or `async for`"
             )
         if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
-            return take(timeout, text_as_bytes=text_as_bytes)
-        message = take(_IDLE_AFTER_S, text_as_bytes=text_as_bytes)
+            return take(connection, timeout, text_as_bytes=text_as_bytes)
+        message = take(connection, _IDLE_AFTER_S, text_as_bytes=text_as_bytes)
         # Not `closed`: what came just before the close still has to be taken.
-        if message is None and self._engine.waiting() != (0, True):
+        if message is None and connection.waiting() != (0, True):
             database.release_idle()
             rest = None if timeout is None else timeout - _IDLE_AFTER_S
-            message = take(rest, text_as_bytes=text_as_bytes)
+            message = take(connection, rest, text_as_bytes=text_as_bytes)
         return message
 
     def _as_sent(self, message: Any) -> Frame:
@@ -468,7 +476,7 @@ class WebSocket:
         # Whoever must not wait here, an event loop above all, has no patience.
         patient = own and not _is_loop_running()
         patience = self._send_patience if patient else None
-        if connection.send(message, binary=binary, patience=patience):
+        if self._waiter.send(connection, message, binary=binary, patience=patience):
             return True
         return self._refuse_to_send(own=own, strict=strict)
 
@@ -481,10 +489,7 @@ class WebSocket:
         while (sent := connection.try_send(message, binary=binary)) is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SendTimeout(
-                    f"the client made no room within {self._send_patience} s; "
-                    "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
-                )
+                raise no_room(self._send_patience)
             await hub.current().wait(connection.watch_outbox, None if left == math.inf else left)
         return sent or self._refuse_to_send(own=own, strict=strict)
 

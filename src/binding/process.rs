@@ -80,7 +80,17 @@ pub(crate) fn open_connections() -> usize {
     counters::open()
 }
 
-/// Closes all connections and takes no new ones; sleeps until they are gone, `grace` at most.
+/// Begins to close all connections and takes no new ones. Does not wait.
+#[pyfunction]
+pub(crate) fn close_all(py: Python<'_>, code: u16, reason: &str) -> PyResult<()> {
+    let frame = CloseFrame::new(Some(code), reason)?;
+    if let Some(engine) = Engine::running() {
+        py.detach(|| engine.close_all(&frame));
+    }
+    Ok(())
+}
+
+/// Closes all connections, takes no new ones and ends the engine; sleeps until they are gone, `grace` at most.
 #[pyfunction]
 pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> PyResult<()> {
     let frame = CloseFrame::new(Some(code), reason)?;

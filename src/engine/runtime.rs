@@ -135,7 +135,12 @@ impl Engine {
         Ok(connection)
     }
 
-    /// Closes all connections with `frame` and takes no new ones.
+    /// Begins to close all connections with `frame` and takes no new ones. Does not wait.
+    pub fn close_all(&self, frame: &CloseFrame) {
+        self.registry.close_all(frame);
+    }
+
+    /// Closes all connections with `frame`, takes no new ones, and ends the engine.
     ///
     /// Sleeps until the last one is gone, `grace` at most; what is left then is cut.
     pub fn shut_down(&self, frame: &CloseFrame, grace: Duration) {

@@ -49,10 +49,8 @@ impl Registry {
         })
     }
 
-    /// Closes every connection with `frame`, refuses new ones, and sleeps until the last is gone
-    /// or `grace` is over.
-    pub(super) fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
-        let deadline = Instant::now().checked_add(grace);
+    /// Closes every connection with `frame` and refuses new ones.
+    pub(super) fn close_all(&self, frame: &CloseFrame) {
         let mut state = self.state.lock();
         state.shutting_down = true;
         let connections: Vec<_> = state
@@ -64,7 +62,19 @@ impl Registry {
         for connection in connections {
             connection.close(frame);
         }
-        state = self.state.lock();
+    }
+
+    /// Closes every connection with `frame`, refuses new ones, and sleeps until the last is gone
+    /// or `grace` is over.
+    pub(super) fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
+        self.close_all(frame);
+        self.wait_until_empty(grace);
+    }
+
+    /// Sleeps until the last connection is gone or `grace` is over.
+    fn wait_until_empty(&self, grace: Duration) {
+        let deadline = Instant::now().checked_add(grace);
+        let mut state = self.state.lock();
         while !state.connections.is_empty() {
             if !self.emptied.sleep(&mut state, deadline) {
                 return;

@@ -1,1 +1,40 @@
-"""Where views run: :mod:`thread` gives them a thread, :mod:`view` is their life on it."""
+"""
+Where views run: one file for each kind of thread, behind one contract.
+
+:mod:`view` is the life of a view, wherever it runs; :mod:`loop` runs the async ones.
+"""
+
+from __future__ import annotations
+
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dwebsocket.runners import loop
+from dwebsocket.runners.thread import THREADS
+
+if TYPE_CHECKING:
+    from dwebsocket.runners.contract import Runner
+
+_in_use: dict[str, Runner] = {"thread": THREADS}
+
+
+def runner_of(concurrency: str) -> Runner:
+    """
+    Gives the runner for views on one kind of threads.
+
+    Args:
+        concurrency: As :attr:`dwebsocket.servers.contract.Client.concurrency`. Other kinds than
+            ``"thread"`` are modules of this package, which import their libraries.
+    """
+    if concurrency not in _in_use:
+        _in_use[concurrency] = import_module(f"dwebsocket.runners.{concurrency}").RUNNER
+    return _in_use[concurrency]
+
+
+def join(timeout: float) -> None:
+    """Lets all views of this process go on until none runs, ``timeout`` seconds at most."""
+    deadline = time.monotonic() + timeout
+    for runner in _in_use.values():
+        runner.join(deadline - time.monotonic())
+    loop.join(deadline - time.monotonic())

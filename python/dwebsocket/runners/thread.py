@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from django.db import connections
 
 from dwebsocket import conf
+from dwebsocket.waiting import THREAD
 
-Job = Callable[[], None]
+if TYPE_CHECKING:
+    from dwebsocket.runners.contract import Job
 
 # How long a thread without work stays.
 _LINGER_S = 1.0
@@ -79,7 +81,7 @@ class _Worker:
     """One thread and the way to give it work."""
 
     # `threading.stack_size` is one setting for the process.
-    _starting = threading.Lock()
+    starting = threading.Lock()
 
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
@@ -88,7 +90,7 @@ class _Worker:
     def start(self, name: str, job: Job) -> None:
         thread = threading.Thread(target=self._work, args=(name, job), name=name, daemon=True)
         stack_size = conf.get("THREAD_STACK_SIZE")
-        with self._starting:
+        with self.starting:
             previous = threading.stack_size(stack_size)
             try:
                 thread.start()
@@ -115,23 +117,28 @@ class _Worker:
             connections.close_all()
 
 
-_pool = ThreadPool()
+class ThreadRunner:
+    """Runs views on this process's pool of threads. See :class:`Runner`."""
+
+    waiter = THREAD
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool()
+
+    def run(self, name: str, job: Job) -> None:
+        """As :meth:`ThreadPool.run`."""
+        self._pool.run(name, job)
+
+    def join(self, timeout: float) -> bool:
+        """As :meth:`ThreadPool.join`."""
+        return self._pool.join(timeout)
+
+    def forget_parents_threads(self) -> None:
+        """To be called in a forked child: none of the threads is there."""
+        self._pool = ThreadPool()
+        _Worker.starting = threading.Lock()
 
 
-def run(name: str, job: Job) -> None:
-    """Runs ``job`` on a view thread of this process. As :meth:`ThreadPool.run`."""
-    _pool.run(name, job)
+THREADS = ThreadRunner()
 
-
-def join(timeout: float) -> bool:
-    """Sleeps until no view runs. As :meth:`ThreadPool.join`."""
-    return _pool.join(timeout)
-
-
-def _forget_parents_threads() -> None:
-    global _pool
-    _pool = ThreadPool()
-    _Worker._starting = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_parents_threads)
+os.register_at_fork(after_in_child=THREADS.forget_parents_threads)

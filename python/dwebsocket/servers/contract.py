@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Environ = dict[str, Any]
+
+
+def _nothing() -> None:
+    """There is nothing to forget."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,10 @@ class Client:
         read_early: Gives the bytes that the client sent behind its request and the server has
             read already. Called once, when ``descriptor`` is a dead end that reads as the end of
             the stream, so it can read all that a buffered reader holds without waiting.
+        forget: Called first: makes the server's event loop forget the descriptor, if it has one
+            that would go on watching the client.
         let_go: Called last: drops what the request still holds of the socket.
+        concurrency: The kind of threads that the server runs views on.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
     """
@@ -30,6 +37,8 @@ class Client:
     read_early: Callable[[], bytes]
     let_go: Callable[[], None]
     dies_of_sigterm: bool = False
+    concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
+    forget: Callable[[], None] = _nothing
 
 
 class Unsupported(Exception):

@@ -60,6 +60,7 @@ class Takeover:
             server had read beyond the request.
         """
         server_side = self.client.descriptor
+        self.client.forget()
         os.set_blocking(self._dummy, os.get_blocking(server_side))
         os.dup2(self._dummy, server_side, inheritable=False)
         os.close(self._dummy)

@@ -1,0 +1,114 @@
+"""
+How a caller sleeps until its connection has something for it.
+
+A thread sleeps in the engine. A green thread must not: it yields to its hub, which hears of all
+its connections through one descriptor (:class:`dwebsocket._core.Hub`).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Protocol
+
+from dwebsocket.exceptions import SendTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket import _core
+
+    Message = str | bytes
+    Watch = Callable[[_core.Hub, int], None]
+
+
+class Waiter(Protocol):
+    """The calls of a connection that may sleep, in one kind of thread."""
+
+    def take(
+        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take`."""
+
+    def send(
+        self,
+        connection: _core.Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`dwebsocket._core.Connection.send`."""
+
+
+class ThreadWaiter:
+    """For threads of the operating system, which the engine lets sleep without the GIL."""
+
+    def take(
+        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take`."""
+        return connection.take(timeout, text_as_bytes=text_as_bytes)
+
+    def send(
+        self,
+        connection: _core.Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`Waiter.send`."""
+        return connection.send(message, binary=binary, patience=patience)
+
+
+class GreenWaiter(ABC):
+    """For green threads: only :meth:`wait` differs from hub to hub."""
+
+    @abstractmethod
+    def wait(self, watch: Watch, timeout: float | None) -> None:
+        """Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most."""
+
+    def take(
+        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # The end stands behind all messages, so look for it first.
+            ended = connection.waiting()[1]
+            message = connection.take(0, text_as_bytes=text_as_bytes)
+            left = None if deadline is None else deadline - time.monotonic()
+            if message is not None or ended or (left is not None and left <= 0):
+                return message
+            self.wait(connection.watch_inbox, left)
+
+    def send(
+        self,
+        connection: _core.Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`Waiter.send`."""
+        if patience is None:
+            return connection.send(message, binary=binary)
+        deadline = time.monotonic() + patience
+        while (sent := connection.try_send(message, binary=binary)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise no_room(patience)
+            self.wait(connection.watch_outbox, left)
+        return sent
+
+
+def no_room(patience: float) -> SendTimeout:
+    """Gives the error of a sender that has waited ``patience`` seconds in vain."""
+    return SendTimeout(
+        f"the client made no room within {patience} s; "
+        "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
+    )
+
+
+THREAD = ThreadWaiter()
