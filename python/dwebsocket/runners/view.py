@@ -94,6 +94,7 @@ async def arun(
     returned after each view.
     """
     args, kwargs = arguments
+    context.settle_in()
     # The copied context would send `sync_to_async` to the server's thread, which has gone on.
     with suppress(AttributeError):
         del AsyncToSync.executors.current
