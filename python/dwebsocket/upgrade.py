@@ -256,7 +256,8 @@ class UpgradeResponse(HttpResponse):
             session.modified = False
         try:
             start(request, websocket)
-        except RuntimeError as error:
+        except Exception as error:
+            # No more threads, or no stack of the size that the settings ask for.
             websocket.close(_TRY_AGAIN_LATER, "no thread for another view")
             _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
 
