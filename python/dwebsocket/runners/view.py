@@ -191,7 +191,10 @@ def _dresses_no_response(error: BaseException, view: View) -> bool:
     Such decorators (``never_cache``, ``vary_on_headers`` …) fail on the None of a view that has
     returned. The view itself is not in the traceback then.
     """
-    if not isinstance(error, AttributeError) or getattr(error, "obj", error) is not None:
+    is_about_none = isinstance(error, (AttributeError, TypeError)) and str(error).startswith(
+        "'NoneType' object"
+    )
+    if not is_about_none:
         return False
     innermost = inspect.unwrap(view)
     code = getattr(innermost, "__code__", None)
