@@ -7,6 +7,7 @@ starts few threads. They are daemons: what they still do when the process ends d
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from django.db import connections
 from dwebsocket import conf
 
 Job = Callable[[], None]
+
+_log = logging.getLogger("dwebsocket")
 
 # How long a thread without work stays.
 _LINGER_S = 1.0
@@ -100,7 +103,11 @@ class _Worker:
         try:
             while True:
                 thread.name = name
-                job()
+                try:
+                    job()
+                except BaseException:
+                    # Whoever waits for the job to end must not wait for ever.
+                    _log.exception("The thread of %s had to clean up after it", name)
                 # A thread in wait must not keep its last view alive.
                 del job
                 thread.name = _IDLE_NAME
