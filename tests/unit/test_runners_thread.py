@@ -98,7 +98,7 @@ def test_idle_thread_holds_nothing_of_its_last_view(monkeypatch: pytest.MonkeyPa
     pool.run("holds", job)
     del job, thing
     assert pool.join(10)
-    eventually(lambda: gone() is None)
+    eventually(lambda: gone() is None, within=5)
 
 
 def test_stack_has_the_size_of_the_setting(
