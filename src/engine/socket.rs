@@ -22,16 +22,19 @@ impl Socket {
     /// # Errors
     /// The system's, when the descriptor is not open or is no socket.
     pub fn take_over(descriptor: RawFd) -> io::Result<Self> {
-        if descriptor < 0 {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
         #[expect(
             unsafe_code,
             reason = "the one place where a bare descriptor becomes owned"
         )]
-        // SAFETY: the caller duplicated this descriptor for us and hands it over: nobody else
-        // closes it. Were it not open, the calls below would fail and the close do nothing.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let descriptor = {
+            // SAFETY: this only asks what the number means, and any number may be asked about.
+            if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands
+            // it over: nobody else closes it. Otherwise we would close somebody else's file.
+            unsafe { OwnedFd::from_raw_fd(descriptor) }
+        };
         let socket = socket2::Socket::from(descriptor);
         socket.set_nonblocking(true)?;
         if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
@@ -128,7 +131,10 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_is_refused() {
-        assert!(Socket::take_over(-1).is_err());
+        for descriptor in [-1, 1_000_000] {
+            let error = Socket::take_over(descriptor).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        }
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(Socket::take_over(file.into_raw_fd()).is_err());
     }
