@@ -12,6 +12,7 @@ use tokio::{
         Interest, Ready,
         unix::{AsyncFd, AsyncFdReadyGuard},
     },
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until},
 };
 
@@ -63,6 +64,8 @@ pub(super) struct Driver {
     leftover: Vec<u8>,
     paused: bool,
     hung_up: bool,
+    /// The last read filled the scratch buffer: there may be more at once.
+    is_greedy: bool,
     keepalive: Keepalive,
     stage: Stage,
     send_timeout: Option<Duration>,
@@ -92,6 +95,7 @@ impl Driver {
             leftover: early,
             paused: false,
             hung_up: false,
+            is_greedy: false,
             keepalive,
             stage: Stage::Talking,
             send_timeout: settings.send_timeout,
@@ -109,6 +113,13 @@ impl Driver {
             self.feed_leftover();
         }
         loop {
+            // Neither wake-ups nor readiness count as work in tokio: without this, a peer or a view
+            // that never pauses would have the thread for itself.
+            if std::mem::take(&mut self.is_greedy) {
+                yield_now().await;
+            } else {
+                consume_budget().await;
+            }
             self.advance(&io);
             if self.stage == Stage::Over {
                 return;
@@ -201,6 +212,7 @@ impl Driver {
                     // A short read has emptied the socket; no need to ask it again.
                     guard.clear_ready_matching(Ready::READABLE);
                 }
+                self.is_greedy = length == scratch.len();
                 self.keepalive.heard();
                 self.feed(&mut scratch[..length]);
             }
