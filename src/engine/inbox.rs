@@ -1,10 +1,10 @@
 //! Whole messages waiting for the view.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
-use super::waiter::{Sleeper, Watch};
+use super::waiter::{Hub, Sleeper, Watch};
 use crate::protocol::message::Message;
 
 /// Messages that may wait before reading stops and TCP pushes back.
@@ -124,6 +124,14 @@ impl Inbox {
         }
     }
 
+    /// Forgets a watch that nobody waits for any more.
+    pub(super) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
+        self.state
+            .lock()
+            .watches
+            .retain(|watch| !watch.is(hub, token));
+    }
+
     /// How many messages wait, and whether the end has come behind them.
     pub fn len(&self) -> (usize, bool) {
         let state = self.state.lock();
@@ -133,7 +141,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread, time::Duration};
+    use std::{thread, time::Duration};
 
     use bytes::Bytes;
 
@@ -193,6 +201,20 @@ mod tests {
             assert!(inbox.pause_if_full());
             assert!(inbox.take(None).1);
         }
+    }
+
+    #[test]
+    fn a_watch_rings_once_and_one_that_was_given_up_never() {
+        let hub = Hub::new().unwrap();
+        let inbox = Inbox::default();
+        for token in 1..=3 {
+            inbox.watch(Watch::new(Arc::clone(&hub), token));
+        }
+        inbox.unwatch(&hub, 2);
+        inbox.unwatch(&Hub::new().unwrap(), 3);
+        inbox.push(text("a"));
+        inbox.end();
+        assert_eq!(hub.drain(), [1, 3]);
     }
 
     #[test]
