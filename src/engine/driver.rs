@@ -22,7 +22,7 @@ use super::{
     keepalive::{Due, Keepalive},
     outbox::Flushed,
     shutdown::Registration,
-    socket::Socket,
+    socket::{HANG_UP, Socket},
 };
 use crate::protocol::{
     close::{self, CloseFrame},
@@ -150,7 +150,7 @@ impl Driver {
         // can change anything.
         let deaf = self.paused && self.hung_up;
         let mut interest = if self.paused {
-            Interest::PRIORITY
+            HANG_UP.0
         } else {
             Interest::READABLE
         };
@@ -167,15 +167,14 @@ impl Driver {
 
     fn on_ready(&mut self, mut guard: AsyncFdReadyGuard<'_, Arc<Socket>>) {
         let ready = guard.ready();
-        if ready.is_priority() {
-            // Urgent data means nothing here.
-            guard.clear_ready_matching(Ready::PRIORITY);
+        if !(ready & HANG_UP.1).is_empty() {
+            guard.clear_ready_matching(HANG_UP.1);
         }
         if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
             guard.clear_ready_matching(Ready::WRITABLE);
         }
         if self.paused {
-            if ready.is_read_closed() || ready.is_write_closed() {
+            if ready.is_read_closed() || ready.is_write_closed() || ready.is_error() {
                 self.on_hang_up();
             }
         } else if ready.is_readable() || ready.is_read_closed() {

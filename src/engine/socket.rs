@@ -8,7 +8,16 @@ use std::{
 };
 
 use socket2::{Domain, SockRef};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::{Interest, Ready, unix::AsyncFd};
+
+/// What to wait for to hear of a hang-up while unread bytes keep the socket readable, and what
+/// other than the hang-up may then be reported. The system adds the hang-up to urgent data, which
+/// means nothing here.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
+/// Elsewhere only a reset can be told from bytes to read; an orderly end waits behind them.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
 
 /// A connected, non-blocking stream socket that belongs to the engine alone.
 ///
@@ -44,11 +53,8 @@ impl Socket {
     }
 
     /// Has the running runtime watch the socket for all that a connection may ever wait for.
-    ///
-    /// `PRIORITY` stands for the hang-up: it can be awaited while unread bytes keep the socket
-    /// readable.
     pub(super) fn watch(self: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let interest = Interest::READABLE | Interest::WRITABLE | HANG_UP.0;
         #[expect(
             unsafe_code,
             reason = "tokio cannot see that the descriptor stays open"
