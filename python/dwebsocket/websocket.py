@@ -221,7 +221,7 @@ class WebSocket:
             if left is not None and left <= 0:
                 raise ReceiveTimeout(f"no message came within {timeout} s")
             # Only the wake-up is awaited, so giving up here takes no message away.
-            await hub.current().wait(connection.watch_inbox, left)
+            await hub.current().wait(connection, connection.watch_inbox, left)
         return message
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
@@ -485,7 +485,8 @@ class WebSocket:
                     f"the client made no room within {self._send_patience} s; "
                     "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
                 )
-            await hub.current().wait(connection.watch_outbox, None if left == math.inf else left)
+            patience = None if left == math.inf else left
+            await hub.current().wait(connection, connection.watch_outbox, patience)
         return sent or self._refuse_to_send(own=own, strict=strict)
 
     def _refuse_to_send(self, *, own: bool, strict: bool) -> bool:
