@@ -18,7 +18,7 @@ CRATE = ROOT / "src"
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
     {"conf"},
-    {"checks", "database", "hub", "origin"},
+    {"checks", "database", "hub", "origin", "waiting"},
     {"websocket", "groups"},
     {"factory"},
     {"servers"},
