@@ -6,9 +6,8 @@ import contextlib
 import contextvars
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
@@ -40,15 +39,18 @@ if not settings.configured:
     )
     django.setup()
 
-from django.test import override_settings  # noqa: E402
-from django.urls import path  # noqa: E402
-from peer import LiveWebSocket  # noqa: E402
-from support.waiting import eventually  # noqa: E402
-from visit import Visit, handshake  # noqa: E402
+from django.test import override_settings
+from django.urls import path
+from peer import LiveWebSocket
+from visit import Visit, handshake
 
-from dwebsocket import WebSocket, _core, conf  # noqa: E402
-from dwebsocket.runners import loop, thread  # noqa: E402
-from dwebsocket.websocket import own_websocket  # noqa: E402
+from dwebsocket import WebSocket, _core, conf
+from dwebsocket.runners import loop, thread
+from dwebsocket.websocket import own_websocket
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from django.test import RequestFactory
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
 from peer import LiveWebSocket
-from support.waiting import eventually
 from visit import KEY, Serve, Visit, body, descriptors, handshake
 
 from dwebsocket import _core, accept_websocket, require_websocket, upgrade
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import thread
 from dwebsocket.upgrade import UpgradeResponse
+from support.waiting import eventually
 
 Override = Callable[..., None]
 Log = Callable[..., list[logging.LogRecord]]
@@ -176,7 +176,7 @@ class TestRefusals:
         override(WEBSOCKET_SEND_BUFFER=0)
         made = Visit(handshake())
         before = descriptors()
-        with pytest.raises(Exception, match="^WEBSOCKET_SEND_BUFFER must be a number of bytes"):
+        with pytest.raises(Exception, match=r"^WEBSOCKET_SEND_BUFFER must be a number of bytes"):
             require_websocket(never)(made.request())
         assert descriptors() == before
         made.close()
