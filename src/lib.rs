@@ -18,9 +18,7 @@ mod _core {
         handshake::{
             choose_subprotocol, is_token, judge_handshake, may_send_close_code, response_head,
         },
-        process::{
-            Slot, adopt, after_fork_in_child, on_terminate, open_connections, shut_down,
-        },
+        process::{Slot, adopt, after_fork_in_child, on_terminate, open_connections, shut_down},
         waiter::Hub,
     };
 }
