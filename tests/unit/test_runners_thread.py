@@ -195,6 +195,7 @@ def test_many_short_jobs_lose_none(pool: ThreadPool, monkeypatch: pytest.MonkeyP
         assert done.acquire(timeout=10)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_forked_child_starts_anew() -> None:
     """The parent's threads are not there, whatever the lists say."""
     go = threading.Event()
