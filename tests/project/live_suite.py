@@ -20,15 +20,15 @@ class LiveServer(LiveServerTestCase):
     def test_echo(self) -> None:
         with connect(self.address("/echo/")) as websocket:
             websocket.send("hello")
-            self.assertEqual(websocket.recv(timeout=10), "hello")
+            assert websocket.recv(timeout=10) == "hello"
 
     def test_database_is_that_of_the_test(self) -> None:
         User.objects.create_user("ada")
         with connect(self.address("/orm/")) as websocket:
             websocket.send("grace")
-            self.assertEqual(websocket.recv(timeout=10), '{"there": 1}')
+            assert websocket.recv(timeout=10) == '{"there": 1}'
         names = User.objects.order_by("username").values_list("username", flat=True)
-        self.assertEqual(list(names), ["ada", "grace"])
+        assert list(names) == ["ada", "grace"]
 
     def test_socket_left_open_does_not_hold_the_end(self) -> None:
         client = ExitStack()
@@ -36,4 +36,4 @@ class LiveServer(LiveServerTestCase):
         self.addClassCleanup(client.close)
         websocket = client.enter_context(connect(self.address("/echo/")))
         websocket.send("still here")
-        self.assertEqual(websocket.recv(timeout=10), "still here")
+        assert websocket.recv(timeout=10) == "still here"

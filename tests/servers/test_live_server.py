@@ -23,9 +23,9 @@ def test_suite_of_a_project_passes(options: tuple[str, ...]) -> None:
     }
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")]))
     environ.pop("PROJECT_DB", None)
+    suite = ("project.live_suite", "--pattern", "live_suite.py")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "django", "test", "project.live_suite"]
-        + ["--pattern", "live_suite.py", *options],
+        [sys.executable, "-W", "error", "-m", "django", "test", *suite, *options],
         cwd=TESTS,
         env=environ,
         capture_output=True,
