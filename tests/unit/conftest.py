@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import logging
@@ -16,6 +17,7 @@ from django.conf import settings
 if not settings.configured:
     # A file: a database in memory is not closed when its connection is.
     _folder = tempfile.TemporaryDirectory(prefix="dwebsocket-unit-")
+    atexit.register(_folder.cleanup)
     settings.configure(
         SECRET_KEY="for tests only",
         ALLOWED_HOSTS=["testserver", "localhost", "[::1]", ".example.com"],
