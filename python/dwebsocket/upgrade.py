@@ -140,7 +140,7 @@ def upgrade(
         return refuse(request, 501, str(error), level="error")
     websocket = factory.create_websocket()
     if websocket is None:
-        return refuse(request, 400, "The project makes no WebSocket of this request.")
+        return refuse(request, 400, "WEBSOCKET_FACTORY_CLASS makes no WebSocket of this request.")
     if not isinstance(websocket, WebSocket):
         raise ImproperlyConfigured(
             f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
