@@ -84,7 +84,8 @@ def is_module(name: str) -> bool:
     head, _, rest = name.partition(".")
     path = PACKAGE.joinpath(*rest.split("."))
     return head == "dwebsocket" and any(
-        candidate.exists() for candidate in (path, path.with_suffix(".py"), path.with_suffix(".pyi"))
+        candidate.exists()
+        for candidate in (path, path.with_suffix(".py"), path.with_suffix(".pyi"))
     )
 
 
@@ -131,7 +132,10 @@ def test_line_names_no_room_twice() -> None:
 @pytest.mark.parametrize(
     ("room", "forbidden"),
     [
-        ("protocol", r"crate::(engine|binding)|\b(tokio|pyo3|parking_lot)::|std::(net|thread|time)\b"),
+        (
+            "protocol",
+            r"crate::(engine|binding)|\b(tokio|pyo3|parking_lot)::|std::(net|thread|time)\b",
+        ),
         ("engine", r"crate::binding|\bpyo3::"),
     ],
 )

@@ -73,7 +73,9 @@ class TestSettings:
     def test_lists_exactly_the_settings(self) -> None:
         """In the order of the code, in the table and in the sections."""
         assert list(sections()) == list(conf.SETTINGS)
-        table = re.findall(r"^\| \[`WEBSOCKET_(\w+)`\]\(#websocket_\w+\) \|", SETTINGS, re.MULTILINE)
+        table = re.findall(
+            r"^\| \[`WEBSOCKET_(\w+)`\]\(#websocket_\w+\) \|", SETTINGS, re.MULTILINE
+        )
         assert table == list(conf.SETTINGS)
 
     @pytest.mark.parametrize("name", conf.SETTINGS)

@@ -7,12 +7,14 @@ import inspect
 import pkgutil
 import subprocess
 import sys
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import dwebsocket
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # What existing code imports (the original, and the tutorials written for it).
 OLD_IMPORTS = [

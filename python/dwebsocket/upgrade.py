@@ -15,6 +15,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _RETRY_AFTER_S = 5
+_TOLD = {
+    403: "This page may not open a WebSocket here.",
+    501: "There are no WebSockets here.",
+    503: "There is no room for another WebSocket now.",
+}
 _TRY_AGAIN_LATER = 1013
 # Names of the original whose classes mean "find out by yourself", as no name does.
 DEFAULT_FACTORIES = (
@@ -70,8 +76,14 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
 
 
 def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
-    """Gives a response that refuses a WebSocket, and logs why."""
-    response = HttpResponse(f"{reason}\n", status=status, content_type="text/plain; charset=utf-8")
+    """
+    Gives a response that refuses a WebSocket, and logs why.
+
+    The client is told what is wrong with its request. What is the matter here stands in the log,
+    and in the response only under ``DEBUG``.
+    """
+    told = reason if settings.DEBUG else _TOLD.get(status, reason)
+    response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
         response["Sec-WebSocket-Version"] = "13"
     if status == 503:
@@ -130,9 +142,7 @@ def upgrade(
         return refuse(request, 501, str(error), level="error")
     websocket = factory.create_websocket()
     if websocket is None:
-        return refuse(
-            request, 400, "The project's WEBSOCKET_FACTORY_CLASS makes no WebSocket of it."
-        )
+        return refuse(request, 400, "WEBSOCKET_FACTORY_CLASS makes no WebSocket of this request.")
     if not isinstance(websocket, WebSocket):
         raise ImproperlyConfigured(
             f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
@@ -17,6 +17,7 @@ from django.conf import settings
 if not settings.configured:
     # A file: a database in memory is not closed when its connection is.
     _folder = tempfile.TemporaryDirectory(prefix="dwebsocket-unit-")
+    atexit.register(_folder.cleanup)
     settings.configure(
         SECRET_KEY="for tests only",
         ALLOWED_HOSTS=["testserver", "localhost", "[::1]", ".example.com"],
@@ -40,15 +41,18 @@ if not settings.configured:
     )
     django.setup()
 
-from django.test import override_settings  # noqa: E402
-from django.urls import path  # noqa: E402
-from peer import LiveWebSocket  # noqa: E402
-from support.waiting import eventually  # noqa: E402
-from visit import Visit, handshake  # noqa: E402
+from django.test import override_settings
+from django.urls import path
+from peer import LiveWebSocket
+from visit import Visit, handshake
 
-from dwebsocket import WebSocket, _core, conf  # noqa: E402
-from dwebsocket.runners import loop, thread  # noqa: E402
-from dwebsocket.websocket import own_websocket  # noqa: E402
+from dwebsocket import WebSocket, _core, conf
+from dwebsocket.runners import loop, thread
+from dwebsocket.websocket import own_websocket
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core import checks as django_checks
-from django.core.checks import CheckMessage
 from django.core.checks.registry import registry
 
 from dwebsocket import checks, conf
+
+if TYPE_CHECKING:
+    from django.core.checks import CheckMessage
 
 Override = Callable[..., None]
 

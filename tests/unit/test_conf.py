@@ -173,7 +173,7 @@ class TestOptions:
     def test_a_bad_setting_is_named(self, override: Override) -> None:
         """As by `get`."""
         override(WEBSOCKET_SEND_BUFFER="large")
-        with pytest.raises(ImproperlyConfigured, match="^WEBSOCKET_SEND_BUFFER must be"):
+        with pytest.raises(ImproperlyConfigured, match=r"^WEBSOCKET_SEND_BUFFER must be"):
             conf.Options.current({})
 
 
@@ -195,7 +195,7 @@ class TestOverrides:
     )
     def test_bad_values_are_refused(self, name: str, value: Any, message: str) -> None:
         """The message names decorator and argument."""
-        with pytest.raises(ValueError, match="^require_websocket") as caught:
+        with pytest.raises(ValueError, match=r"^require_websocket") as caught:
             conf.overrides("require_websocket", {name.lower(): value})
         assert str(caught.value).startswith(f"require_websocket({name.lower()}=…) ")
         assert message in str(caught.value)

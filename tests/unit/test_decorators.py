@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import django
 import pytest
 from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AnonymousUser, User
-from django.http import HttpResponse
 from django.test import RequestFactory
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import cache_control, never_cache
@@ -26,6 +24,11 @@ from visit import Serve, handshake
 
 from dwebsocket import accept_websocket, require_websocket, websocket
 from dwebsocket.upgrade import UpgradeResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpResponse
 
 MODES = [accept_websocket, require_websocket]
 MIDDLEWARE = ["dwebsocket.middleware.WebSocketMiddleware"]
@@ -111,7 +114,7 @@ class TestPlainRequests:
 class TestViews:
     """What can be decorated, with and without the middleware, in sync and async chains."""
 
-    VIEWS = {
+    VIEWS: ClassVar[dict[str, Any]] = {
         "function": accept_websocket(echo),
         "async function": accept_websocket(async_echo),
         "partial": accept_websocket(functools.partial(echo, extra=1)),

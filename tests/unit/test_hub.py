@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from peer import LiveWebSocket
-from support.waiting import eventually
 
 from dwebsocket import ReceiveTimeout, hub
+from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]
 

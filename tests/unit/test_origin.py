@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest
 from django.test import RequestFactory
 
 from dwebsocket import origin
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 Override = Callable[..., None]
 

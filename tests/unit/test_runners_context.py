@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.local import Local
@@ -15,6 +14,9 @@ from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone, translation
 
 from dwebsocket.runners import context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 own_variable: contextvars.ContextVar[str] = contextvars.ContextVar("own_variable")
 own_local: Any = Local()

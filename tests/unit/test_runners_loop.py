@@ -174,6 +174,7 @@ def test_system_that_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert background.join(10)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_forked_child_starts_anew() -> None:
     """The parent's loop is not there, whatever the variables say."""
     parents = threading.Event()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.waiting import eventually
 
 from dwebsocket.runners import thread
 from dwebsocket.runners.thread import ThreadPool
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -193,6 +195,7 @@ def test_many_short_jobs_lose_none(pool: ThreadPool, monkeypatch: pytest.MonkeyP
         assert done.acquire(timeout=10)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_forked_child_starts_anew() -> None:
     """The parent's threads are not there, whatever the lists say."""
     go = threading.Event()

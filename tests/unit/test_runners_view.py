@@ -371,7 +371,9 @@ class TestWrongKind:
         (record,) = request_log("django.request")
         assert record.exc_info is not None
         message = str(record.exc_info[1])
-        assert message.startswith(f"{__name__}.Hidden gave a coroutine but is no coroutine function")
+        assert message.startswith(
+            f"{__name__}.Hidden gave a coroutine but is no coroutine function"
+        )
         assert "asgiref.sync.markcoroutinefunction" in message
 
 

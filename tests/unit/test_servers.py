@@ -6,9 +6,8 @@ import io
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.handlers.wsgi import LimitedStream, WSGIRequest
@@ -17,6 +16,9 @@ from visit import body
 
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ALTERNATIVES = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
 

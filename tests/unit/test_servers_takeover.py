@@ -7,14 +7,16 @@ import fcntl
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from visit import descriptors
 
 from dwebsocket.servers.contract import Client
 from dwebsocket.servers.takeover import Takeover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -17,13 +17,13 @@ from django.test import RequestFactory
 from django.utils import translation
 from django.utils.cache import patch_vary_headers
 from peer import LiveWebSocket
-from support.waiting import eventually
 from visit import KEY, Serve, Visit, body, descriptors, handshake
 
 from dwebsocket import _core, accept_websocket, require_websocket, upgrade
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import thread
 from dwebsocket.upgrade import UpgradeResponse
+from support.waiting import eventually
 
 Override = Callable[..., None]
 Log = Callable[..., list[logging.LogRecord]]
@@ -108,10 +108,13 @@ class TestRefusals:
         response = self.refused(visit, 426, **changes)
         assert response["Sec-WebSocket-Version"] == "13"
 
-    def test_origin(self, visit: Serve) -> None:
-        """403; the reason tells what to set."""
+    @pytest.mark.parametrize("debug", [True, False])
+    def test_origin(self, visit: Serve, override: Override, request_log: Log, debug: bool) -> None:
+        """403; what to set is for the log, and for the client only while debugging."""
+        override(DEBUG=debug)
         response = self.refused(visit, 403, HTTP_ORIGIN="https://evil.example")
-        assert b"WEBSOCKET_ALLOWED_ORIGINS" in response.content
+        assert (b"WEBSOCKET_ALLOWED_ORIGINS" in response.content) is debug
+        assert "WEBSOCKET_ALLOWED_ORIGINS" in request_log("django.request")[-1].getMessage()
 
     def test_origin_of_the_view(self, visit: Serve) -> None:
         """An option of the decorator replaces the setting."""
@@ -126,12 +129,13 @@ class TestRefusals:
         assert made.response.status_code == 400
         assert _core.open_connections() == before
 
-    def test_limit(self, visit: Serve, override: Override) -> None:
+    def test_limit(self, visit: Serve, override: Override, request_log: Log) -> None:
         """503, and when to come back."""
         override(WEBSOCKET_MAX_CONNECTIONS=0)
         response = self.refused(visit, 503)
         assert response["Retry-After"] == "5"
-        assert b"All 0 connections of WEBSOCKET_MAX_CONNECTIONS are taken" in response.content
+        reason = "All 0 connections of WEBSOCKET_MAX_CONNECTIONS are taken"
+        assert reason in request_log("django.request")[-1].getMessage()
 
     def test_limit_counts_promised_places(self, visit: Serve, override: Override) -> None:
         """A response that nobody iterates yet holds one."""
@@ -142,7 +146,7 @@ class TestRefusals:
         first.response.close()
         assert visit(echo).response.status_code == 101
 
-    def test_no_descriptor_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_descriptor_left(self, monkeypatch: pytest.MonkeyPatch, request_log: Log) -> None:
         """503 instead of a connection that nobody serves; the place is given back."""
 
         def none_left(*args: Any) -> None:
@@ -153,7 +157,7 @@ class TestRefusals:
         monkeypatch.setattr("dwebsocket.servers.takeover.socket.socketpair", none_left)
         response = require_websocket(never)(made.request())
         assert response.status_code == 503
-        assert b"Too many open files" in response.content
+        assert "Too many open files" in request_log("django.request")[-1].getMessage()
         assert (descriptors(), _core.open_connections()) == (before, places)
         made.close()
 
@@ -176,7 +180,7 @@ class TestRefusals:
         override(WEBSOCKET_SEND_BUFFER=0)
         made = Visit(handshake())
         before = descriptors()
-        with pytest.raises(Exception, match="^WEBSOCKET_SEND_BUFFER must be a number of bytes"):
+        with pytest.raises(Exception, match=r"^WEBSOCKET_SEND_BUFFER must be a number of bytes"):
             require_websocket(never)(made.request())
         assert descriptors() == before
         made.close()

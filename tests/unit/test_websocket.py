@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from peer import LiveWebSocket
-from support.waiting import eventually
 
 from dwebsocket import (
     ConnectionClosed,
@@ -28,6 +27,7 @@ from dwebsocket import (
     WebSocket,
     database,
 )
+from support.waiting import eventually
 
 # `dwebsocket.websocket` as an attribute is the decorator.
 module = importlib.import_module("dwebsocket.websocket")
@@ -190,9 +190,7 @@ class TestIdle:
         return calls
 
     @pytest.mark.parametrize("timeout", [None, 0.02])
-    def test_in_its_own_view(
-        self, open_websocket: Open, own: Own, timeout: float | None
-    ) -> None:
+    def test_in_its_own_view(self, open_websocket: Open, own: Own, timeout: float | None) -> None:
         """Once, and then it goes on waiting."""
         live = open_websocket()
         own(live.websocket)
@@ -459,7 +457,9 @@ class TestExactSending:
 
     def test_send_bytes_refuses_str(self, open_websocket: Open) -> None:
         """And says what to do."""
-        with pytest.raises(TypeError, match=r"this takes bytes, not str: encode it, or use send_text"):
+        with pytest.raises(
+            TypeError, match=r"this takes bytes, not str: encode it, or use send_text"
+        ):
             open_websocket().websocket.send_bytes("text")
 
     def test_send_json_writes_what_django_writes(self, open_websocket: Open) -> None:
@@ -970,9 +970,7 @@ class TestAsync:
         assert asyncio.run(main()) == ["one", b"two"]
 
     @pytest.mark.parametrize("timeout", [0, 0.001])
-    def test_receive_raises_when_the_time_is_up(
-        self, open_websocket: Open, timeout: float
-    ) -> None:
+    def test_receive_raises_when_the_time_is_up(self, open_websocket: Open, timeout: float) -> None:
         """As the sync one."""
         live = open_websocket()
         with pytest.raises(ReceiveTimeout, match=f"^no message came within {timeout} s$"):

@@ -9,13 +9,15 @@ import os
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from peer import Client
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
 
 Environ = dict[str, Any]
 
@@ -63,9 +65,7 @@ class Visit:
         theirs, self.server = socket.socketpair()
         self.client = Client(theirs)
         self.environ = environ
-        environ.update(
-            {"gunicorn.socket": self.server, "wsgi.input": body(early, read_ahead)}
-        )
+        environ.update({"gunicorn.socket": self.server, "wsgi.input": body(early, read_ahead)})
         self.response: Any = None
         self.head = b""
 

@@ -1,0 +1,205 @@
+"""What the engine has to know about the process: that it forks, and that it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.utils import autoreload
+from peer import HEAD, Client
+
+from dwebsocket import _core, lifecycle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TESTS = Path(__file__).resolve().parent.parent
+
+# A process with one WebSocket on descriptor 3 and a view on each kind of thread, which both wait
+# for the end of it and say so.
+PROGRAM = """
+import asyncio, contextvars, os, signal, socket, sys, threading
+from django.conf import settings
+settings.configure()
+from dwebsocket import WebSocket, _core, conf, lifecycle
+from dwebsocket.runners import loop, thread
+
+lifecycle.begin(dies_of_sigterm=True)
+number = int(sys.argv[1])
+connection = _core.adopt(
+    number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
+    max_message_bytes=100, ping_interval=None, ping_timeout=None, send_buffer_bytes=100,
+    send_timeout=None, close_timeout=1,
+)
+websocket = WebSocket()
+websocket._attach(connection, conf.Options.current({}), None)
+
+def view():
+    assert websocket.wait() is None
+    os.write(1, b"view: %d\\n" % websocket.close_code)
+
+async def aview():
+    assert [message async for message in websocket] == []
+    os.write(1, b"async view: %d\\n" % websocket.close_code)
+
+thread.run("view", view)
+loop.run("async view", aview, contextvars.copy_context())
+os.write(1, b"open\\n")
+EXIT
+"""
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
+    """A lifecycle of a process that has just begun, and what it asks of the engine."""
+    calls: list[Any] = []
+    monkeypatch.setattr(lifecycle, "_register_at_exit", lambda call: calls.append("at exit"))
+    monkeypatch.setattr(_core, "on_terminate", lambda call: calls.append("on SIGTERM"))
+    monkeypatch.setattr(_core, "shut_down", lambda *how: calls.append(how))
+    monkeypatch.setattr(_core, "after_fork_in_child", lambda: calls.append("forked"))
+    yield (life := lifecycle._Lifecycle()), calls
+    autoreload.file_changed.disconnect(life._on_file_changed)
+
+
+def test_nothing_before_the_first_connection(fresh: Any) -> None:
+    """A process without WebSockets ends as it always did."""
+    assert fresh[1] == []
+
+
+def test_watches_once(fresh: Any) -> None:
+    """However many connections there are."""
+    life, calls = fresh
+    for _ in range(3):
+        life.begin(dies_of_sigterm=False)
+    assert calls == ["at exit"]
+
+
+@pytest.mark.parametrize(
+    ("dies", "handler", "expected"),
+    [
+        (True, signal.SIG_DFL, ["on SIGTERM", "at exit"]),
+        (False, signal.SIG_DFL, ["at exit"]),
+        (True, lambda *_: None, ["at exit"]),
+    ],
+)
+def test_signal_is_ours_only_if_nobody_wants_it(
+    fresh: Any, dies: bool, handler: Any, expected: list[str]
+) -> None:
+    """A server that handles SIGTERM goes on doing so."""
+    life, calls = fresh
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        life.begin(dies_of_sigterm=dies)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert calls == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (None, (1001, "going away", 1.0)),
+        ("views.py", (1012, "restarting", 0.5)),
+        ("page.html", (1001, "going away", 1.0)),
+    ],
+)
+def test_clients_can_tell_a_reload_from_an_end(
+    fresh: Any, changed: str | None, expected: Any
+) -> None:
+    """1012 asks them to come back."""
+    life, calls = fresh
+    life.begin(dies_of_sigterm=False)
+    if changed is not None:
+        autoreload.file_changed.send(sender=None, file_path=Path(changed))
+    life._farewell()
+    assert calls == ["at exit", expected]
+
+
+def test_forked_child_begins_anew(fresh: Any) -> None:
+    """It watches again with its own first connection."""
+    life, calls = fresh
+    life.begin(dies_of_sigterm=False)
+    life.after_fork_in_child()
+    life.begin(dies_of_sigterm=False)
+    assert calls == ["at exit", "forked", "at exit"]
+
+
+def test_farewell_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views that do not end are given up; both kinds share one deadline."""
+    life, _ = fresh
+    waited: list[float] = []
+
+    def never(timeout: float) -> bool:
+        waited.append(timeout)
+        return False
+
+    monkeypatch.setattr(lifecycle.thread, "join", never)
+    monkeypatch.setattr(lifecycle.loop, "join", never)
+    life._farewell()
+    assert len(waited) == 2
+    assert all(timeout <= 1.0 for timeout in waited)
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        ("sys.exit(3)", 3),
+        ("threading.Event().wait()", -signal.SIGTERM),
+    ],
+    ids=["exit", "SIGTERM"],
+)
+def test_process_says_goodbye(ending: str, status: int) -> None:
+    """Client and views learn of the end, it is quick, and there is no traceback."""
+    theirs, ours = socket.socketpair()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("EXIT", ending), str(ours.fileno())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=[ours.fileno()],
+        # What `readline` reads ahead would be hidden from `communicate`.
+        bufsize=0,
+    )
+    ours.close()
+    client = Client(theirs)
+    assert theirs.recv(len(HEAD), socket.MSG_WAITALL) == HEAD
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"open\n"
+    begun = time.monotonic()
+    if status < 0:
+        process.terminate()
+    assert client.closing() == (1001, "going away")
+    assert client.frame() is None
+    client.vanish()
+    out, err = process.communicate(timeout=30)
+    assert (sorted(out.splitlines()), err) == ([b"async view: 1001", b"view: 1001"], b"")
+    assert process.returncode == status
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_fork_leaves_the_parents_connection_alone(open_websocket: Callable[..., Any]) -> None:
+    """For the child it is over; the parent's client notices nothing, not even the child's end."""
+    live = open_websocket()
+    ws = live.websocket
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            end = (ws.closed, ws.close_code, ws.wait(), ws.send("from the child"))
+            ws.close(4000)
+            status = 0 if end == (True, 1006, None, False) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    live.client.send("still here")
+    assert ws.wait(10) == b"still here"
+    assert ws.send("yes")
+    assert live.client.receive() == "yes"
+    assert not ws.closed
