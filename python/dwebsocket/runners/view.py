@@ -21,6 +21,7 @@ from django.http import Http404
 
 from dwebsocket import database
 from dwebsocket.exceptions import ConnectionClosed
+from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def run(
     Never raises. Everything is released when it returns.
     """
     args, kwargs = arguments
+    context.settle_in()
     database.close_old_connections()
     database.borrow(shared_databases)
     try:
@@ -92,6 +94,7 @@ async def arun(
     returned after each view.
     """
     args, kwargs = arguments
+    context.settle_in()
     # The copied context would send `sync_to_async` to the server's thread, which has gone on.
     with suppress(AttributeError):
         del AsyncToSync.executors.current
@@ -188,7 +191,10 @@ def _dresses_no_response(error: BaseException, view: View) -> bool:
     Such decorators (``never_cache``, ``vary_on_headers`` …) fail on the None of a view that has
     returned. The view itself is not in the traceback then.
     """
-    if not isinstance(error, AttributeError) or getattr(error, "obj", error) is not None:
+    is_about_none = isinstance(error, (AttributeError, TypeError)) and str(error).startswith(
+        "'NoneType' object"
+    )
+    if not is_about_none:
         return False
     innermost = inspect.unwrap(view)
     code = getattr(innermost, "__code__", None)
