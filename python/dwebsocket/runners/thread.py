@@ -7,6 +7,7 @@ starts few threads. They are daemons: what they still do when the process ends d
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from queue import Empty, SimpleQueue
@@ -19,6 +20,8 @@ from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
+
+_log = logging.getLogger("dwebsocket")
 
 # How long a thread without work stays.
 _LINGER_S = 1.0
@@ -88,7 +91,9 @@ class _Worker:
         self.jobs: SimpleQueue[tuple[str, Job]] = SimpleQueue()
 
     def start(self, name: str, job: Job) -> None:
-        thread = threading.Thread(target=self._work, args=(name, job), name=name, daemon=True)
+        # Not as an argument: a thread keeps those until it ends.
+        self.jobs.put((name, job))
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
         stack_size = conf.get("THREAD_STACK_SIZE")
         with self.starting:
             previous = threading.stack_size(stack_size)
@@ -97,22 +102,26 @@ class _Worker:
             finally:
                 threading.stack_size(previous)
 
-    def _work(self, name: str, job: Job) -> None:
+    def _work(self) -> None:
         thread = threading.current_thread()
         try:
             while True:
-                thread.name = name
-                job()
-                # A thread in wait must not keep its last view alive.
-                del job
-                thread.name = _IDLE_NAME
-                self._pool.done(self)
                 try:
                     name, job = self.jobs.get(timeout=_LINGER_S)
                 except Empty:
                     if self._pool.retire(self):
                         return
                     name, job = self.jobs.get()
+                thread.name = name
+                try:
+                    job()
+                except BaseException:
+                    # Whoever waits for the job to end must not wait for ever.
+                    _log.exception("Something failed behind the WebSocket view %s", name)
+                # A thread in wait must not keep its last view alive.
+                del job
+                thread.name = _IDLE_NAME
+                self._pool.done(self)
         finally:
             connections.close_all()
 
