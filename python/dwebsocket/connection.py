@@ -51,3 +51,6 @@ class Connection(Protocol):
 
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_outbox`."""
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.unwatch`."""

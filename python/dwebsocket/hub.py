@@ -12,9 +12,13 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
+
+if TYPE_CHECKING:
+    from dwebsocket.connection import Connection
 
 Watch = Callable[[_core.Hub, int], None]
 
@@ -32,9 +36,16 @@ class LoopHub:
         self._ringing = False
         loop.add_reader(self._hub.fileno(), self._wake)
 
-    async def wait(self, watch: Watch, timeout: float | None = None) -> None:
+    async def wait(
+        self, connection: Connection, watch: Watch, timeout: float | None = None
+    ) -> None:
         """
         Sleeps until the engine rings for ``watch``, ``timeout`` seconds at most.
+
+        Args:
+            connection: The one that ``watch`` belongs to.
+            watch: Its ``watch_inbox`` or ``watch_outbox``.
+            timeout: None sleeps as long as it takes.
 
         Cancelling it loses nothing, and is never lost itself: before Python 3.12
         ``asyncio.wait_for`` swallows a cancellation that comes together with the wake-up.
@@ -47,6 +58,8 @@ class LoopHub:
             watch(self._hub, token)
             await future
         finally:
+            # Without a message it would stay there, one more for each wait on a quiet connection.
+            connection.unwatch(self._hub, token)
             del self._waiting[token]
             if timer is not None:
                 timer.cancel()
@@ -67,10 +80,6 @@ class LoopHub:
             # A loop that is closed has nobody left who waits.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._answer)
-
-    def is_waiting(self, token: int) -> bool:
-        """Whether somebody still waits under ``token``."""
-        return token in self._waiting
 
     def _answer(self) -> None:
         # First: who rings from here on is not on the list yet.

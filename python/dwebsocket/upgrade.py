@@ -237,7 +237,10 @@ class UpgradeResponse(HttpResponse):
             connection = self._handshake.open(
                 self._headers_to_send(), self._subprotocol, options, slot
             )
-        except (OSError, ShuttingDown) as error:
+        except BaseException as error:
+            slot.release()
+            if not isinstance(error, (OSError, ShuttingDown)):
+                raise
             # The client is gone from the server already: all it can see is the end.
             _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
             return

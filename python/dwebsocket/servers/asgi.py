@@ -162,6 +162,8 @@ class AsgiConnection:
         self._end: tuple[int, str, By] | None = None
         self._ended_at = 0.0
 
+        # The last word is said, or can no longer be; then nothing comes back any more.
+        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = self._loop.create_task(self._read())
         _open.add(self)
@@ -254,6 +256,15 @@ class AsgiConnection:
         with self._room:
             _watch(self._outbox_watches, token, ready=self._sealed or not self._outbox)
 
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop."""
+        # Without a loop: a coroutine that was never finished is thrown away.
+        with suppress(RuntimeError), self._room:
+            watch = (loops.current(), token)
+            for watches in (self._inbox_watches, self._outbox_watches):
+                with suppress(ValueError):
+                    watches.remove(watch)
+
     # -- under the lock -------------------------------------------------------------------------
 
     def _has_news(self) -> bool:
@@ -324,8 +335,7 @@ class AsgiConnection:
             await self._gone
         except asyncio.CancelledError:
             self.close(*_GOING_AWAY)
-            if self._writer is not None:
-                await asyncio.wait({self._writer}, timeout=_LAST_WORD_S)
+            await asyncio.wait({self._closed}, timeout=_LAST_WORD_S)
             raise
         finally:
             with self._room:
@@ -351,11 +361,12 @@ class AsgiConnection:
             reason = event.get("reason") or ""
         except Exception as error:
             _log.debug("The server failed to read from a WebSocket: %r", error)
-        finally:
-            by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
-            with self._room:
-                self._cut(code, reason, by)
-            _settle(self._gone)
+        # A server that restarts tells the application with the code that it tells the client.
+        by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
+        with self._room:
+            self._cut(code, reason, by)
+        _settle(self._closed)
+        _settle(self._gone)
 
     def _push(self, event: Event) -> asyncio.Future[None] | None:
         """Queues a message; gives what to await before the next one is read."""
@@ -388,22 +399,36 @@ class AsgiConnection:
                     self._writer = None
                     return
                 event, size = self._outbox[0]
-            closing = event["type"] == "websocket.close"
             try:
-                await (self._send_close(event) if closing else self._send(event))
+                if event["type"] == "websocket.close":
+                    await self._say_goodbye(event)
+                else:
+                    await self._send(event)
             except Exception as error:
                 _log.debug("The server failed to write to a WebSocket: %r", error)
-                closing = True
                 with self._room:
                     self._cut(_ABNORMAL, "", "lost")
+                self._await_the_answer()
             with self._room:
                 if self._outbox:
                     self._outbox.popleft()
                     self._outbox_bytes -= size
                 self._announce_room()
-            if closing:
-                # The server tells how the client took it, but some servers do not.
-                self._loop.call_later(self._close_timeout, _settle, self._gone)
+
+    async def _say_goodbye(self, event: Event) -> None:
+        # granian sends no close frame while somebody is in `receive`.
+        self._reader.cancel()
+        await asyncio.wait({self._reader})
+        await self._send_close(event)
+        if not self._gone.done():
+            # Some servers stop reading when nobody takes what they have read.
+            self._reader = self._loop.create_task(self._read())
+        self._await_the_answer()
+
+    def _await_the_answer(self) -> None:
+        _settle(self._closed)
+        # The server tells when the client has answered, but some servers do not.
+        self._loop.call_later(self._close_timeout, _settle, self._gone)
 
     async def _send_close(self, event: Event) -> None:
         code = event["code"]
@@ -456,10 +481,8 @@ def _watch(watches: Watches, token: int, *, ready: bool) -> None:
     ear = loops.current()
     if ready:
         ear.ring(token)
-        return
-    # Those that gave up waiting would pile up on a connection on which nothing happens.
-    watches[:] = [(other, old) for other, old in watches if other.is_waiting(old)]
-    watches.append((ear, token))
+    else:
+        watches.append((ear, token))
 
 
 def _ring(watches: Watches) -> None:
