@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -40,6 +42,8 @@ __all__ = ["get_asgi_application", "websocket_application"]
 _GOING_AWAY = (1001, "going away")
 # How long clients and async views have to say goodbye when the server stops.
 _GRACE_S = 1.0
+# The same for clients alone, where the server does not wait.
+_LAST_WORD_S = 0.3
 _SCHEMES = {"ws": "http", "wss": "https"}
 # Before, the handler left it to `send_response` to close the response.
 _HANDLER_CLOSES = django.VERSION >= (5, 0)
@@ -92,6 +96,7 @@ class _Application(ASGIHandler):
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (await receive())["type"] != "websocket.connect":
             return
+        _listen_for_the_end()
         handshake = asgi.AsgiHandshake(scope, receive, send)
         request_scope = {
             **scope,
@@ -141,13 +146,51 @@ class _Reply:
     def __init__(self, scope: Scope, send: Send) -> None:
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
+        protocol = type(getattr(send, "__self__", None)).__name__
+        # It dies of two headers of one name here (2.8).
+        self._is_granian = protocol.startswith("ASGIWebsocket")
 
     async def __call__(self, event: Event) -> None:
-        await self._send({**event, "type": f"websocket.{event['type']}"})
+        event = {**event, "type": f"websocket.{event['type']}"}
+        if self._is_granian and "headers" in event:
+            unique = {name.lower(): (name, value) for name, value in event["headers"]}
+            event["headers"] = list(unique.values())
+        await self._send(event)
 
     async def reject(self) -> None:
         """Refuses without a response; servers answer 403."""
         await self._send({"type": "websocket.close"})
+
+
+@functools.cache
+def _listen_for_the_end() -> None:
+    """
+    Says goodbye as soon as the process is told to end.
+
+    Some servers wait for their connections first, and tell the application last. To be called
+    when the server has set its own handlers; those of event loops are heard all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous = signal.getsignal(number)
+        if not callable(previous):
+            continue
+
+        def on_signal(number: int, frame: Any, previous: Any = previous) -> None:
+            # Not here: the code that was interrupted may hold any lock.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(asgi.close_all, *_GOING_AWAY)
+            if (getattr(previous, "__module__", None) or "").startswith("twisted."):
+                # daphne stops without looking back: what is not out by then is lost.
+                loop.call_soon_threadsafe(loop.call_later, _LAST_WORD_S, previous, number, None)
+            else:
+                previous(number, frame)
+
+        signal.signal(number, on_signal)
+        # As event loops have it.
+        signal.siginterrupt(number, False)  # noqa: FBT003
 
 
 async def _follow_lifespan(receive: Receive, send: Send) -> None:

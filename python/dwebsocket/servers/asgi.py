@@ -162,8 +162,6 @@ class AsgiConnection:
         self._end: tuple[int, str, By] | None = None
         self._ended_at = 0.0
 
-        # The last word is said, or can no longer be; then nothing comes back any more.
-        self._closed: asyncio.Future[None] = self._loop.create_future()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = self._loop.create_task(self._read())
         _open.add(self)
@@ -335,7 +333,7 @@ class AsgiConnection:
             await self._gone
         except asyncio.CancelledError:
             self.close(*_GOING_AWAY)
-            await asyncio.wait({self._closed}, timeout=_LAST_WORD_S)
+            await asyncio.wait({self._gone}, timeout=_LAST_WORD_S)
             raise
         finally:
             with self._room:
@@ -365,7 +363,6 @@ class AsgiConnection:
         by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
         with self._room:
             self._cut(code, reason, by)
-        _settle(self._closed)
         _settle(self._gone)
 
     def _push(self, event: Event) -> asyncio.Future[None] | None:
@@ -426,7 +423,6 @@ class AsgiConnection:
         self._await_the_answer()
 
     def _await_the_answer(self) -> None:
-        _settle(self._closed)
         # The server tells when the client has answered, but some servers do not.
         self._loop.call_later(self._close_timeout, _settle, self._gone)
 
