@@ -69,13 +69,29 @@ class AsgiHandshake:
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Begins with a websocket scope whose ``websocket.connect`` was received."""
         self.offered: list[str] = list(scope.get("subprotocols") or ())
+        self._scope = scope
         self.connection: AsgiConnection | None = None
         self._receive = receive
         self._send = send
 
     def judge(self) -> Refusal | None:
-        """The server has judged already."""
-        return None
+        """Judges what the server may have let pass; over HTTP/2 there is nothing to judge."""
+        fields: dict[str, list[str]] = {}
+        for name, value in self._scope.get("headers") or ():
+            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        headers = {name: ",".join(values) for name, values in fields.items()}
+        if self._scope.get("http_version") != "1.1" or "upgrade" not in headers:
+            return None
+        status, answer, _ = _core.judge_handshake(
+            method="GET",
+            http_version=(1, 1),
+            upgrade=headers["upgrade"],
+            connection=headers.get("connection"),
+            version=headers.get("sec-websocket-version"),
+            key=headers.get("sec-websocket-key"),
+            protocols=headers.get("sec-websocket-protocol"),
+        )
+        return None if status == 101 else (status, answer)
 
     def find(self) -> None:
         """There is nothing to find."""
