@@ -39,7 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             unable = why_unable(str(kind), item.name) if isinstance(kind, servers.Kind) else None
             if unable is not None:
                 reason, always = unable
-                item.add_marker(pytest.mark.xfail(reason=f"{kind}: {reason}", strict=always))
+                item.add_marker(
+                    pytest.mark.xfail(
+                        reason=f"{kind}: {reason}", strict=bool(always), run=always is not None
+                    )
+                )
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+
 from support.raw_peer import CLOSE, RawPeer, handshake_request
 from support.server import ASGI, UVICORN, Kind, Server
 from support.waiting import eventually

@@ -75,7 +75,6 @@ GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
 
-
 def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
     command = f"{{python}} -m {command} project.asgi:application"
     return Kind(name, "asgi", tuple(command.split()), alone=alone)

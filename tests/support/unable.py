@@ -14,8 +14,8 @@ _OWN_JUDGE = "the server judges it first, with a status of its own"
 _NO_RESPONSES = "without the websocket.http.response extension every refusal is a bare 403"
 _LATE_RESET = "hangs up without reading the client's answer to its close frame"
 
-# Kind, test, reason, and whether it fails each time.
-_TABLE = [
+# Kind, test, reason, and whether it fails each time; None: not worth the wait.
+_TABLE: list[tuple[str, str, str, bool | None]] = [
     (f"{_UVICORN}|daphne|gunicorn-asgi", "test_early_", "drops bytes behind the handshake", True),
     ("hypercorn", "test_early_", "answers 400 to bytes behind the handshake", True),
     (
@@ -102,12 +102,24 @@ _TABLE = [
     ("daphne", "test_by_close_with_code_and_reason", "sends no reasons", True),
     ("daphne", r"test_by_the_view\[|test_by_a_view_that_breaks", _LATE_RESET, True),
     ("granian", r"test_by_the_view\[|test_by_a_view_that_breaks", _LATE_RESET, False),
-    ("granian", "test_many_see_the_end", "cuts some connections as soon as it is told to end", False),
+    (
+        "granian",
+        "test_many_see_the_end",
+        "cuts some connections as soon as it is told to end",
+        False,
+    ),
+    ("daphne", r"test_views_end\[", _LATE_RESET, True),
+    (
+        f"{_UVICORN}|daphne|hypercorn|granian|gunicorn-asgi",
+        "test_(un)?answered_pings",
+        "keeps alive by options of its own; ASGI has no pings",
+        None,
+    ),
 ]
 
 
-def why_unable(kind: str, test: str) -> tuple[str, bool] | None:
-    """Return the reason why a kind fails a test, and whether it always does."""
+def why_unable(kind: str, test: str) -> tuple[str, bool | None] | None:
+    """Return the reason why a kind fails a test, and whether it always does (see above)."""
     for kinds, tests, reason, always in _TABLE:
         if re.fullmatch(kinds, kind) and re.match(tests, test):
             return reason, always

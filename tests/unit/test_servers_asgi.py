@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
 from dwebsocket.servers import asgi
 from dwebsocket.websocket import own_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 Event = dict[str, Any]
 
@@ -79,7 +81,7 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
 
 async def until(condition: Callable[[], Any]) -> None:
     """Let the loop run until something is so."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0)
 
 
