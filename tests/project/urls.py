@@ -19,7 +19,6 @@ _by_name = [
 _async = [
     async_views.async_echo, async_views.async_json, async_views.async_orm,
     async_views.async_impatient, async_views.async_tasks, async_views.async_raises,
-    async_views.async_flood,
 ]  # fmt: skip
 
 urlpatterns = [
