@@ -17,15 +17,16 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
-    {"conf"},
-    {"checks", "database", "hub", "origin", "waiting"},
+    {"conf", "connection"},
+    {"checks", "database", "hub", "origin"},
+    {"waiting"},
     {"websocket", "groups"},
     {"factory"},
     {"servers"},
     {"runners"},
     {"lifecycle"},
     {"upgrade"},
-    {"apps", "backends", "decorators", "middleware"},
+    {"apps", "asgi", "backends", "decorators", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils import autoreload
 
 from dwebsocket import _core, runners
+from dwebsocket.servers import asgi
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,7 @@ class _Lifecycle:
         deadline = time.monotonic() + grace
         farewell = _RESTARTING if self._reloading else _ENDING
         _core.close_all(*farewell)
+        asgi.close_all(*farewell)
         # Views first, in their own way: those on green threads need their hub, which runs here.
         runners.join(deadline - time.monotonic())
         _core.shut_down(*farewell, max(0.0, deadline - time.monotonic()))

@@ -3,9 +3,10 @@
 from django.urls import path
 
 from dwebsocket import accept_websocket
-from project import views
+from project import async_views, views
 
 _by_name = [
+    views.stubborn,
     views.status, views.plain, views.echo, views.echo_str, views.echo_exact,
     views.echo_slowly_started, views.whole, views.returns_at_once, views.says_one_thing,
     views.raises, views.raises_after_message, views.denied, views.missing, views.closes_first,
@@ -15,7 +16,15 @@ _by_name = [
     views.undecorated,
 ]  # fmt: skip
 
+_async = [
+    async_views.async_echo, async_views.async_json, async_views.async_orm,
+    async_views.async_impatient, async_views.async_tasks, async_views.async_raises,
+]  # fmt: skip
+
 urlpatterns = [
+    *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _async],
+    path("async-reports/<str:name>/", async_views.async_reports),
+    path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
     path("log-in/<str:name>/", views.log_in),
     path("reports-the-end/<str:name>/", views.reports_the_end),
