@@ -72,7 +72,7 @@ GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
-SERVERS = (
+_ON_THREADS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
     _gunicorn("sync", unix=True),
@@ -83,6 +83,40 @@ OLDER_GUNICORNS = tuple(
     for version in GUNICORN_OLDER
     for worker in ("sync", "gthread")
 )
+
+
+def _green(library: str, how: str) -> Kind:
+    """The library's own server, in a process that is monkey-patched or not."""
+    script = str(TESTS / "support" / "green_server.py")
+    command = ("{python}", script, library, how, "{module}", "{port}")
+    return Kind(f"{library}-server-{how}", library, command)
+
+
+GUNICORN_GEVENT = _gunicorn("gevent")
+GEVENT_PATCHED = _green("gevent", "patched")
+GEVENT_PLAIN = _green("gevent", "plain")
+# gunicorn dropped the worker with version 26; it needs a recent version for a recent eventlet.
+GUNICORN_EVENTLET = _gunicorn("eventlet", version="25.3.0")
+EVENTLET_PATCHED = _green("eventlet", "patched")
+EVENTLET_PLAIN = _green("eventlet", "plain")
+GREEN = (
+    GUNICORN_GEVENT,
+    _gunicorn("gevent_pywsgi"),
+    GEVENT_PATCHED,
+    GEVENT_PLAIN,
+    GUNICORN_EVENTLET,
+    EVENTLET_PATCHED,
+    EVENTLET_PLAIN,
+)
+OLDER_GREEN = tuple(
+    _gunicorn(worker, version=version)
+    for version in GUNICORN_OLDER
+    for worker in ("gevent", "gevent_pywsgi", "eventlet")
+    # gunicorn 20 cannot import a recent eventlet.
+    if worker != "eventlet" or version[:3] in ("21.", "22.", "23.", "24.")
+)
+
+SERVERS = (*_ON_THREADS, *GREEN)
 
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
 # choosing it and the server's binding it; a thousand for each xdist worker.
@@ -234,7 +268,8 @@ class Server:
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
         # Any other family brings its whole command, with {port} in it.
-        return [part.format(port=self.port, python=sys.executable) for part in self.kind.options]
+        facts = {"port": self.port, "python": sys.executable, "module": self.module}
+        return [part.format(**facts) for part in self.kind.options]
 
     def start(self) -> Server:
         """Start the process and return once it answers."""
@@ -370,7 +405,8 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the pids of the processes that serve requests."""
-        if self.kind.family != "runserver" or "--noreload" not in self.kind.options:
+        reloading = self.kind.family == "runserver" and "--noreload" not in self.kind.options
+        if self.kind.family == "gunicorn" or reloading:
             return [pid for pid in children_of(self.pid) if is_running(pid)]
         return [self.pid]
 
