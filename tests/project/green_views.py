@@ -6,13 +6,16 @@ import asyncio
 import os
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.http import HttpRequest
 from django.urls import path
 
 from dwebsocket import require_websocket
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 
 @require_websocket

@@ -28,13 +28,15 @@ from support.raw_peer import (
     build_frame,
     handshake_request,
 )
-from support.server import OLDER_GUNICORNS, SERVERS, Kind, Response, Server
+from support.server import OLDER_GREEN, OLDER_GUNICORNS, SERVERS, Kind, Response, Server
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-everywhere = pytest.mark.parametrize("server", [*SERVERS, *OLDER_GUNICORNS], indirect=True, ids=str)
+everywhere = pytest.mark.parametrize(
+    "server", [*SERVERS, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
+)
 on_each_kind = pytest.mark.parametrize("kind", SERVERS, ids=str)
 
 
@@ -540,7 +542,7 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
     ("kind", "path"),
     [
         *((kind, path) for kind in SERVERS for path in ("/push/", "/never-read/", "/waits/")),
-        *((kind, "/echo/") for kind in (*SERVERS, *OLDER_GUNICORNS)),
+        *((kind, "/echo/") for kind in (*SERVERS, *OLDER_GUNICORNS, *OLDER_GREEN)),
     ],
     ids=str,
 )

@@ -113,7 +113,7 @@ OLDER_GREEN = tuple(
     for version in GUNICORN_OLDER
     for worker in ("gevent", "gevent_pywsgi", "eventlet")
     # gunicorn 20 cannot import a recent eventlet.
-    if worker != "eventlet" or version[:3] in ("21.", "22.", "23.", "24.")
+    if worker != "eventlet" or version[:2] in ("21", "22", "23", "24")
 )
 
 SERVERS = (*_ON_THREADS, *GREEN)
@@ -458,9 +458,9 @@ class Server:
             ) from exc
         assert self.worker == pid
 
-    def at_rest(self) -> None:
-        """Wait until descriptors and threads of the worker have not changed for a while."""
-        pid = self.worker
+    def at_rest(self, pid: int | None = None) -> None:
+        """Wait until descriptors and threads of a worker have not changed for a while."""
+        pid = pid or self.worker
         seen: list[tuple[int, int]] = []
 
         def unchanged() -> bool:
