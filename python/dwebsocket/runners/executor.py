@@ -6,15 +6,11 @@ import threading
 from _queue import SimpleQueue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import ParamSpec, TypeVar
 
 from dwebsocket import native
 
-if TYPE_CHECKING:
-    from typing_extensions import ParamSpec
-
-    P = ParamSpec("P")
-
+P = ParamSpec("P")
 T = TypeVar("T")
 Call = Callable[[], None]
 
