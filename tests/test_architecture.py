@@ -17,7 +17,7 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
-    {"conf", "connection"},
+    {"conf", "connection", "native"},
     {"checks", "database", "hub", "origin"},
     {"waiting"},
     {"websocket", "groups"},
@@ -33,7 +33,7 @@ LINE: list[set[str]] = [
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LINE) for room in rooms}
 
-# Each may be imported only by the file of its name in `servers`.
+# Each may be imported only by the files of its name in `servers` and `runners`.
 SERVER_PACKAGES = {
     "bjoern",
     "cheroot",
@@ -117,7 +117,7 @@ def test_nothing_imports_testing(path: Path) -> None:
 def test_needs_nothing_but_django(path: Path) -> None:
     """Server packages are imported only in their own file."""
     allowed = REQUIRED | set(sys.stdlib_module_names) - SERVER_PACKAGES
-    if room_of(module_of(path)) == "servers":
+    if room_of(module_of(path)) in ("servers", "runners"):
         allowed |= {path.stem}
     if room_of(module_of(path)) == "testing":
         allowed |= {"pytest"}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from django.utils import autoreload
 
-from dwebsocket import _core, runners
+from dwebsocket import _core, native, runners
 from dwebsocket.servers import asgi
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _ENDING = (1001, "going away")
 _RESTARTING = (1012, "restarting")
@@ -44,9 +43,7 @@ class _Lifecycle:
                 return
             self._watching = True
             # Some server above the usual one, or the project, may see to the signal after all.
-            self._terminating = (
-                dies_of_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-            )
+            self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
         if self._terminating:
             _core.on_terminate(self._farewell)
         # A forked child inherits these; without connections of its own they do nothing there.
@@ -74,10 +71,25 @@ class _Lifecycle:
         _core.shut_down(*farewell, max(0.0, deadline - time.monotonic()))
 
 
+def _is_handled(number: signal.Signals) -> bool:
+    """Whether anybody sees to a signal, also behind Python's back as gevent's hub does."""
+    if signal.getsignal(number) is not signal.SIG_DFL:
+        return True
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
 def _register_at_exit(farewell: Any) -> None:
     # Before thread pools stop taking work, which views may need for their last words. `atexit`
     # runs after that, and is all there is where Python has moved its private hook.
     register = getattr(threading, "_register_atexit", atexit.register)
+    if native.patched_by() == "eventlet":
+        # Its end of `threading` knows nothing of the hooks of the original.
+        register = atexit.register
     register(farewell)
 
 

@@ -41,6 +41,9 @@ class Waiter(Protocol):
     ) -> bool:
         """As :meth:`dwebsocket._core.Connection.send`."""
 
+    def let_others_run(self) -> None:
+        """To be called by what never sleeps and is likely to be asked again at once."""
+
 
 class ThreadWaiter:
     """For threads of the operating system, which the engine lets sleep without the GIL."""
@@ -62,17 +65,24 @@ class ThreadWaiter:
         """As :meth:`Waiter.send`."""
         return connection.send(message, binary=binary, patience=patience)
 
+    def let_others_run(self) -> None:
+        """The system sees to that."""
+
 
 class GreenWaiter(ABC):
-    """For green threads: only :meth:`wait` differs from hub to hub."""
+    """For green threads: only how they yield differs from hub to hub."""
 
     @abstractmethod
-    def wait(self, connection: _core.Connection, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """
         Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most.
 
         Must take the watch back (``connection.unwatch``) when it did not ring.
         """
+
+    @abstractmethod
+    def let_others_run(self) -> None:
+        """As :meth:`Waiter.let_others_run`."""
 
     def take(
         self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
@@ -84,8 +94,12 @@ class GreenWaiter(ABC):
             ended = connection.waiting()[1]
             message = connection.take(0, text_as_bytes=text_as_bytes)
             left = None if deadline is None else deadline - time.monotonic()
-            if message is not None or ended or (left is not None and left <= 0):
+            if message is not None or ended:
                 return message
+            if left is not None and left <= 0:
+                # Views that ask again and again would let nobody else run.
+                self.let_others_run()
+                return None
             self.wait(connection, connection.watch_inbox, left)
 
     def send(

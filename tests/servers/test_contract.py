@@ -28,14 +28,22 @@ from support.raw_peer import (
     build_frame,
     handshake_request,
 )
-from support.server import ASGI, OLDER_GUNICORNS, SERVERS, Kind, Response, Server
+from support.server import (
+    ASGI,
+    OLDER_GREEN,
+    OLDER_GUNICORNS,
+    SERVERS,
+    Kind,
+    Response,
+    Server,
+)
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 everywhere = pytest.mark.parametrize(
-    "server", [*SERVERS, *ASGI, *OLDER_GUNICORNS], indirect=True, ids=str
+    "server", [*SERVERS, *ASGI, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
 )
 on_each_kind = pytest.mark.parametrize("kind", [*SERVERS, *ASGI], ids=str)
 
@@ -546,7 +554,7 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
             for kind in (*SERVERS, *ASGI)
             for path in ("/push/", "/never-read/", "/waits/")
         ),
-        *((kind, "/echo/") for kind in (*SERVERS, *ASGI, *OLDER_GUNICORNS)),
+        *((kind, "/echo/") for kind in (*SERVERS, *ASGI, *OLDER_GUNICORNS, *OLDER_GREEN)),
     ],
     ids=str,
 )

@@ -97,7 +97,7 @@ ASGI = (
 )
 
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
-SERVERS = (
+_ON_THREADS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
     _gunicorn("sync", unix=True),
@@ -108,6 +108,40 @@ OLDER_GUNICORNS = tuple(
     for version in GUNICORN_OLDER
     for worker in ("sync", "gthread")
 )
+
+
+def _green(library: str, how: str) -> Kind:
+    """The library's own server, in a process that is monkey-patched or not."""
+    script = str(TESTS / "support" / "green_server.py")
+    command = ("{python}", script, library, how, "{module}", "{port}")
+    return Kind(f"{library}-server-{how}", library, command)
+
+
+GUNICORN_GEVENT = _gunicorn("gevent")
+GEVENT_PATCHED = _green("gevent", "patched")
+GEVENT_PLAIN = _green("gevent", "plain")
+# gunicorn dropped the worker with version 26; it needs a recent version for a recent eventlet.
+GUNICORN_EVENTLET = _gunicorn("eventlet", version="25.3.0")
+EVENTLET_PATCHED = _green("eventlet", "patched")
+EVENTLET_PLAIN = _green("eventlet", "plain")
+GREEN = (
+    GUNICORN_GEVENT,
+    _gunicorn("gevent_pywsgi"),
+    GEVENT_PATCHED,
+    GEVENT_PLAIN,
+    GUNICORN_EVENTLET,
+    EVENTLET_PATCHED,
+    EVENTLET_PLAIN,
+)
+OLDER_GREEN = tuple(
+    _gunicorn(worker, version=version)
+    for version in GUNICORN_OLDER
+    for worker in ("gevent", "gevent_pywsgi", "eventlet")
+    # gunicorn 20 cannot import a recent eventlet.
+    if worker != "eventlet" or version[:2] in ("21", "22", "23", "24")
+)
+
+SERVERS = (*_ON_THREADS, *GREEN)
 
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
 # choosing it and the server's binding it, or while a server restarts. Each test run has a block of
@@ -261,10 +295,15 @@ class Server:
                 sys.executable, "-m", "gunicorn", "--bind", bind, "--log-level", "warning",
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
-        # Any other family brings its whole command, with {port}, {python} and {folder} in it.
+        # Any other family brings its whole command, with {port}, {python} … in it.
         command = [*self.kind.options, *self.options]
-        values = {"port": self.port, "python": sys.executable, "folder": self.folder}
-        return [part.format(**values) for part in command]
+        facts = {
+            "port": self.port,
+            "python": sys.executable,
+            "folder": self.folder,
+            "module": self.module,
+        }
+        return [part.format(**facts) for part in command]
 
     def start(self) -> Server:
         """Start the process and return once it answers."""
@@ -402,7 +441,8 @@ class Server:
         """Return the pids of the processes that serve requests."""
         if self.kind.alone:
             return [self.pid]
-        if self.kind.family != "runserver" or "--noreload" not in self.kind.options:
+        reloading = self.kind.family == "runserver" and "--noreload" not in self.kind.options
+        if self.kind.family == "gunicorn" or reloading or self.kind.family == "asgi":
             return [pid for pid in children_of(self.pid) if is_running(pid)]
         return [self.pid]
 
@@ -454,9 +494,9 @@ class Server:
             ) from exc
         assert self.worker == pid
 
-    def at_rest(self) -> None:
-        """Wait until descriptors and threads of the worker have not changed for a while."""
-        pid = self.worker
+    def at_rest(self, pid: int | None = None) -> None:
+        """Wait until descriptors and threads of a worker have not changed for a while."""
+        pid = pid or self.worker
         seen: list[tuple[int, int]] = []
 
         def unchanged() -> bool:
@@ -478,5 +518,7 @@ class Server:
             peer.close()
         if self.module == "project":
             with RawPeer.open(self, "/echo/") as peer:
+                # By the time a page has come the view waits: its hub, if any, listens.
+                self.get(self.probe)
                 peer.send_close(1000)
                 peer.read_to_eof()

@@ -74,10 +74,10 @@ class TestGunicorn:
 
     @pytest.mark.parametrize("library", ["gevent._socket3", "eventlet.greenio.base"])
     def test_greenlets(self, library: str) -> None:
-        """Says which worker class to use."""
-        green = type("socket", (), {"__module__": library})()
-        with pytest.raises(UnsupportedServer, match="use --worker-class gthread"):
-            find_client(environ(**{"gunicorn.socket": green, "wsgi.input": body()}))
+        """The kind of threads shows in the class of the socket."""
+        green = type("socket", (), {"__module__": library, "fileno": lambda self: 7})()
+        client = find_client(environ(**{"gunicorn.socket": green, "wsgi.input": body()}))
+        assert client.concurrency == library.partition(".")[0]
 
     def test_body_that_is_wrapped(self, server: socket.socket) -> None:
         """Found out before the connection is taken, or early bytes would be lost."""

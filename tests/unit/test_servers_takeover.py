@@ -239,7 +239,7 @@ class TestPrepare:
         def none_left(*args: Any) -> Any:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        for name in ("fcntl.fcntl", "socket.socketpair"):
+        for name in ("fcntl.fcntl", "_socket.socketpair"):
             with monkeypatch.context() as patch:
                 patch.setattr(f"dwebsocket.servers.takeover.{name}", none_left)
                 with pytest.raises(OSError, match="Too many open files"):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import gunicorn, wsgiref
+from dwebsocket.servers import eventlet, gevent, green, gunicorn, wsgiref
 from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
 
-FAMILIES: tuple[Find, ...] = (gunicorn.find, wsgiref.find)
+FAMILIES: tuple[Find, ...] = (gunicorn.find, gevent.find, eventlet.find, wsgiref.find)
 
 _INSTEAD = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
 
@@ -38,11 +38,16 @@ def find_client(environ: Environ) -> Client:
         except Unsupported as unsupported:
             raise UnsupportedServer(f"No WebSocket on this server: {unsupported}.") from None
         if client is not None:
-            return client
+            return green.settle(client)
     raise UnsupportedServer(
         f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
         f"to the application. {_INSTEAD}"
     )
+
+
+def protocol_of(environ: Environ) -> str:
+    """Gives the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
+    return eventlet.protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
 
 
 def _name(environ: Environ) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import find_client
+from dwebsocket.servers import find_client, protocol_of
 from dwebsocket.servers.takeover import Takeover
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ class WsgiHandshake:
             self._takeover.finish()
 
     def _http_version(self) -> tuple[int, int]:
-        protocol = self._environ.get("SERVER_PROTOCOL", "")
         if self._scope is not None:
             protocol = f"HTTP/{self._scope.get('http_version', '')}"
+        else:
+            protocol = protocol_of(self._environ)
         found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
         return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
