@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "slow: takes seconds because time itself is the subject")
+    config.addinivalue_line("markers", "requires(ability): fails on servers that lack it")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one kind of server on one xdist worker, so that it is started once."""
+    """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
     for item in items:
         params = getattr(item, "callspec", None)
         for name in ("server", "site"):
             kind = params.params.get(name) if params is not None else None
             if isinstance(kind, servers.Kind):
                 item.add_marker(pytest.mark.xdist_group(f"{name} {kind}"))
+        kind = params.params.get("server") or params.params.get("kind") if params else None
+        if isinstance(kind, servers.Kind) and (ability := item.get_closest_marker("requires")):
+            reason = dict(kind.lacks).get(ability.args[0])
+            if reason is not None:
+                # Not run: most would only wait until their time is up.
+                item.add_marker(pytest.mark.xfail(reason=reason, run=False))
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,11 @@ class Kind:
     unix: bool = False
     # Where tests/setup put the server's package; None: it is installed.
     folder: Path | None = None
+    # What the command lines of its processes that serve requests hold. None: the server forks and
+    # all its children serve. Empty: it does not fork.
+    worker_title: str | None = None
+    # What this server cannot do, and why: tests marked `requires(ability)` are expected to fail.
+    lacks: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -145,6 +150,14 @@ def descriptors(pid: int) -> list[str]:
     return sorted(found)
 
 
+def command_line(pid: int) -> str:
+    """Return a process's arguments, or the title that it gave itself; empty once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def thread_count(pid: int) -> int:
     """Return the number of operating system threads of a process."""
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
@@ -234,7 +247,14 @@ class Server:
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
         # Any other family brings its whole command, with {port} in it.
-        return [part.format(port=self.port, python=sys.executable) for part in self.kind.options]
+        values = {
+            "port": self.port,
+            "python": sys.executable,
+            "module": self.module,
+            "folder": self.folder,
+            "bin": Path(sys.executable).parent,
+        }
+        return [part.format(**values) for part in self.kind.options] + list(self.options)
 
     def start(self) -> Server:
         """Start the process and return once it answers."""
@@ -370,7 +390,14 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the pids of the processes that serve requests."""
-        if self.kind.family != "runserver" or "--noreload" not in self.kind.options:
+        if self.kind.worker_title:
+            return [
+                pid
+                for pid in children_of(self.pid)
+                if is_running(pid) and self.kind.worker_title in command_line(pid)
+            ]
+        alone = self.kind.family == "runserver" and "--noreload" in self.kind.options
+        if not alone and self.kind.worker_title is None:
             return [pid for pid in children_of(self.pid) if is_running(pid)]
         return [self.pid]
 

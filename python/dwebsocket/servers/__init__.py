@@ -9,10 +9,17 @@ from __future__ import annotations
 import sys
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import gunicorn, wsgiref
+from dwebsocket.servers import cheroot, gunicorn, uwsgi, waitress, werkzeug, wsgiref
 from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
 
-FAMILIES: tuple[Find, ...] = (gunicorn.find, wsgiref.find)
+FAMILIES: tuple[Find, ...] = (
+    gunicorn.find,
+    uwsgi.find,
+    werkzeug.find,
+    cheroot.find,
+    waitress.find,
+    wsgiref.find,
+)
 
 _INSTEAD = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
 

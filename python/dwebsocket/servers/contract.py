@@ -9,6 +9,9 @@ from typing import Any, Literal
 Environ = dict[str, Any]
 
 
+Farewell = Callable[[], None]
+
+
 def _nothing() -> None:
     """There is nothing to forget."""
 
@@ -30,6 +33,8 @@ class Client:
         concurrency: The kind of threads that the server runs views on.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
+        at_exit: Registers a farewell with a server that may end the process without running
+            Python's own hooks, and so has one of its own. None for the others.
     """
 
     server: str
@@ -39,6 +44,7 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     forget: Callable[[], None] = _nothing
+    at_exit: Callable[[Farewell], None] | None = None
 
 
 class Unsupported(Exception):

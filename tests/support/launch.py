@@ -1,0 +1,76 @@
+"""Starts servers that have no command of their own, or a proxy in front of one that has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+NGINX = """
+daemon off; master_process off; worker_processes 1;
+pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
+events {{ worker_connections 2048; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            include /etc/nginx/uwsgi_params;
+            uwsgi_pass unix:{folder}/uwsgi.sock;
+        }}
+    }}
+}}
+"""
+
+
+def werkzeug(module: str, port: str, *options: str) -> None:
+    """Run Werkzeug's development server."""
+    from werkzeug.serving import WSGIRequestHandler, run_simple
+
+    # Browsers speak HTTP/1.1, whatever the server answers; requests are not logged.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    run_simple(
+        "127.0.0.1",
+        int(port),
+        import_module(module).application,
+        threaded="--one-thread" not in options,
+        request_handler=WSGIRequestHandler,
+    )
+
+
+def cheroot(module: str, port: str) -> None:
+    """Run cheroot with a single worker thread."""
+    from cheroot.wsgi import Server
+
+    server = Server(("127.0.0.1", int(port)), import_module(module).application, numthreads=1)
+    server.safe_start()
+
+
+def waitress(module: str, port: str) -> None:
+    """Run waitress with a single worker thread."""
+    from waitress import serve
+
+    serve(import_module(module).application, host="127.0.0.1", port=int(port), threads=1)
+
+
+def nginx(folder: str, port: str, *behind: str) -> None:
+    """Start nginx and become the server behind it."""
+    configuration = Path(folder) / "nginx.conf"
+    configuration.write_text(NGINX.format(folder=folder, port=port))
+    subprocess.Popen(["nginx", "-c", str(configuration), "-e", f"{folder}/nginx.log"])
+    os.execv(behind[0], behind)
+
+
+if __name__ == "__main__":
+    # As `python -m` does: the project is in the current folder.
+    sys.path.insert(0, os.getcwd())
+    name, *arguments = sys.argv[1:]
+    {"werkzeug": werkzeug, "cheroot": cheroot, "waitress": waitress, "nginx": nginx}[name](
+        *arguments
+    )
