@@ -236,8 +236,7 @@ class UpgradeResponse(HttpResponse):
         lifecycle.begin(dies_of_sigterm=client.dies_of_sigterm, at_exit=client.at_exit)
         head = _core.response_head(self._accept_key, self._subprotocol, self._headers_to_send())
         descriptor, early = self._takeover.exchange()
-        # The server's reader is at its end; the view's request has no body.
-        request.META["wsgi.input"] = io.BytesIO()
+        _keep_environ(request)
         try:
             connection = _core.adopt(
                 descriptor,
@@ -272,6 +271,15 @@ class UpgradeResponse(HttpResponse):
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
         return [*self.items(), *cookies]
+
+
+def _keep_environ(request: HttpRequest) -> None:
+    # The server's own is not the view's: uWSGI empties it when the response is done.
+    request.META = dict(request.META)
+    if hasattr(request, "environ"):
+        request.environ = request.META
+    # The server's reader is at its end; the view's request has no body.
+    request.META["wsgi.input"] = io.BytesIO()
 
 
 def _http_version(protocol: str) -> tuple[int, int]:

@@ -14,14 +14,26 @@ daemon off; master_process off; worker_processes 1;
 pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
 events {{ worker_connections 2048; }}
 http {{
-    access_log off;
+    # The tests read plain responses to the end of the stream.
+    access_log off; keepalive_timeout 0;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port};
         location / {{
-            include /etc/nginx/uwsgi_params;
+            uwsgi_param QUERY_STRING $query_string;
+            uwsgi_param REQUEST_METHOD $request_method;
+            uwsgi_param CONTENT_TYPE $content_type;
+            uwsgi_param CONTENT_LENGTH $content_length;
+            uwsgi_param REQUEST_URI $request_uri;
+            uwsgi_param PATH_INFO $document_uri;
+            uwsgi_param SERVER_PROTOCOL $server_protocol;
+            uwsgi_param HTTPS $https if_not_empty;
+            uwsgi_param REMOTE_ADDR $remote_addr;
+            uwsgi_param REMOTE_PORT $remote_port;
+            uwsgi_param SERVER_PORT $server_port;
+            uwsgi_param SERVER_NAME $server_name;
             uwsgi_pass unix:{folder}/uwsgi.sock;
         }}
     }}
