@@ -221,7 +221,8 @@ class UpgradeResponse(HttpResponse):
         start, self._start = self._start, None
         if start is not None:
             self._become_websocket(start)
-        return iter(())
+        # The dead end is gone once the response is closed: nothing may be written after that.
+        return iter((b"",) if self._takeover.client.head_follows_close else ())
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
@@ -45,6 +46,13 @@ def log_in(request: HttpRequest, name: str) -> HttpResponse:
     user, _ = User.objects.get_or_create(username=name)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse("welcome")
+
+
+def sleeps(request: HttpRequest) -> HttpResponse:
+    """Take longer than any test, and say on stderr that it has begun."""
+    print("sleeps: begun", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return HttpResponse("late")
 
 
 # --- echoes --------------------------------------------------------------------------------------

@@ -541,6 +541,7 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
         eventually(accepted, 5, "a place that was freed")
 
 
+@pytest.mark.requires("farewell")
 @pytest.mark.parametrize(
     ("kind", "path"),
     [

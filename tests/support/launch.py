@@ -61,6 +61,7 @@ def cheroot(module: str, port: str) -> None:
     from cheroot.wsgi import Server
 
     server = Server(("127.0.0.1", int(port)), import_module(module).application, numthreads=1)
+    server.timeout = 2
     server.safe_start()
 
 
@@ -68,7 +69,16 @@ def waitress(module: str, port: str) -> None:
     """Run waitress with a single worker thread."""
     from waitress import serve
 
-    serve(import_module(module).application, host="127.0.0.1", port=int(port), threads=1)
+    # With a single thread it warns of each request that has to wait.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    serve(
+        import_module(module).application,
+        host="127.0.0.1",
+        port=int(port),
+        threads=1,
+        channel_timeout=2,
+        cleanup_interval=1,
+    )
 
 
 def nginx(folder: str, port: str, *behind: str) -> None:

@@ -17,7 +17,11 @@ def _launched(name: str, *options: str) -> Kind:
 
 
 def _uwsgi(
-    name: str, *options: str, front: tuple[str, ...] = (), lacks: tuple[tuple[str, str], ...] = ()
+    name: str,
+    *options: str,
+    front: tuple[str, ...] = (),
+    lacks: tuple[tuple[str, str], ...] = (),
+    grumbles: str | None = None,
 ) -> Kind:
     """One worker under a master."""
     return Kind(
@@ -34,6 +38,7 @@ def _uwsgi(
         ),
         worker_title="uWSGI worker",
         lacks=lacks,
+        grumbles=grumbles,
     )
 
 
@@ -63,7 +68,11 @@ UWSGI_ROUTER = _uwsgi(
     "--http-websockets",
     "--threads",
     "2",
-    lacks=(("early bytes", "uWSGI's HTTP router drops them"),),
+    lacks=(
+        ("early bytes", "uWSGI's HTTP router drops them"),
+        ("farewell", "uWSGI kills its HTTP router at once, and with it the clients' connections"),
+    ),
+    grumbles=r"uwsgi-http key: .*(Connection reset by peer|Broken pipe)",
 )
 UWSGI_BEHIND_NGINX = _uwsgi(
     "uwsgi-nginx",

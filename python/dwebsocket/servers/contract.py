@@ -35,6 +35,8 @@ class Client:
             goodbye to the clients is up to us.
         at_exit: Registers a farewell with a server that may end the process without running
             Python's own hooks, and so has one of its own. None for the others.
+        head_follows_close: The server writes the head of a response without chunks only after it
+            has closed the response; an empty chunk makes it write the head first.
     """
 
     server: str
@@ -45,6 +47,7 @@ class Client:
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     forget: Callable[[], None] = _nothing
     at_exit: Callable[[Farewell], None] | None = None
+    head_follows_close: bool = False
 
 
 class Unsupported(Exception):

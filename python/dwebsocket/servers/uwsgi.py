@@ -59,6 +59,7 @@ def find(environ: Environ) -> Client | None:
         forget=(lambda: _forget(descriptor)) if in_hub else (lambda: None),
         concurrency="gevent" if in_hub else "thread",
         at_exit=_at_exit,
+        head_follows_close=True,
     )
 
 
