@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -62,11 +63,13 @@ def cheroot(module: str, port: str) -> None:
 
     server = Server(("127.0.0.1", int(port)), import_module(module).application, numthreads=1)
     server.timeout = 2
-    server.safe_start()
+    # It hands Ctrl-C on when it has stopped.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.safe_start()
 
 
-def waitress(module: str, port: str) -> None:
-    """Run waitress with a single worker thread."""
+def waitress(module: str, port: str, *options: str) -> None:
+    """Run waitress with a single worker thread; further options are `name=number`."""
     from waitress import serve
 
     # With a single thread it warns of each request that has to wait.
@@ -78,6 +81,7 @@ def waitress(module: str, port: str) -> None:
         threads=1,
         channel_timeout=2,
         cleanup_interval=1,
+        **{name: int(value) for name, _, value in (option.partition("=") for option in options)},
     )
 
 
