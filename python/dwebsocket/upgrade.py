@@ -25,7 +25,7 @@ from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
-from dwebsocket.servers import find_client
+from dwebsocket.servers import find_client, protocol_of
 from dwebsocket.servers.takeover import Takeover
 from dwebsocket.websocket import WebSocket
 
@@ -113,7 +113,7 @@ def upgrade(
     meta = request.META
     status, answer, offered = _core.judge_handshake(
         method=request.method or "",
-        http_version=_http_version(meta.get("SERVER_PROTOCOL", "")),
+        http_version=_http_version(protocol_of(meta)),
         upgrade=meta.get("HTTP_UPGRADE"),
         connection=meta.get("HTTP_CONNECTION"),
         version=meta.get("HTTP_SEC_WEBSOCKET_VERSION"),

@@ -86,7 +86,6 @@ RUNSERVER_PLUS = Kind(
     "runserver-plus",
     "runserver-plus",
     ("{python}", "-m", "django", "runserver_plus", "127.0.0.1:{port}"),
-    worker_title="",
 )
 
 

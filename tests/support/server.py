@@ -50,8 +50,7 @@ class Kind:
     unix: bool = False
     # Where tests/setup put the server's package; None: it is installed.
     folder: Path | None = None
-    # What the command lines of its processes that serve requests hold. None: the server forks and
-    # all its children serve. Empty: it does not fork.
+    # What the command lines of those of its children that serve requests hold.
     worker_title: str | None = None
     # What this server cannot do, and why: tests marked `requires(ability)` are expected to fail.
     lacks: tuple[tuple[str, str], ...] = ()
@@ -80,7 +79,7 @@ GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
-SERVERS = (
+_ON_THREADS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
     _gunicorn("sync", unix=True),
@@ -91,6 +90,40 @@ OLDER_GUNICORNS = tuple(
     for version in GUNICORN_OLDER
     for worker in ("sync", "gthread")
 )
+
+
+def _green(library: str, how: str) -> Kind:
+    """The library's own server, in a process that is monkey-patched or not."""
+    script = str(TESTS / "support" / "green_server.py")
+    command = ("{python}", script, library, how, "{module}", "{port}")
+    return Kind(f"{library}-server-{how}", library, command)
+
+
+GUNICORN_GEVENT = _gunicorn("gevent")
+GEVENT_PATCHED = _green("gevent", "patched")
+GEVENT_PLAIN = _green("gevent", "plain")
+# gunicorn dropped the worker with version 26; it needs a recent version for a recent eventlet.
+GUNICORN_EVENTLET = _gunicorn("eventlet", version="25.3.0")
+EVENTLET_PATCHED = _green("eventlet", "patched")
+EVENTLET_PLAIN = _green("eventlet", "plain")
+GREEN = (
+    GUNICORN_GEVENT,
+    _gunicorn("gevent_pywsgi"),
+    GEVENT_PATCHED,
+    GEVENT_PLAIN,
+    GUNICORN_EVENTLET,
+    EVENTLET_PATCHED,
+    EVENTLET_PLAIN,
+)
+OLDER_GREEN = tuple(
+    _gunicorn(worker, version=version)
+    for version in GUNICORN_OLDER
+    for worker in ("gevent", "gevent_pywsgi", "eventlet")
+    # gunicorn 20 cannot import a recent eventlet.
+    if worker != "eventlet" or version[:3] in ("21.", "22.", "23.", "24.")
+)
+
+SERVERS = (*_ON_THREADS, *GREEN)
 
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
 # choosing it and the server's binding it; a thousand for each xdist worker.
@@ -399,8 +432,8 @@ class Server:
                 for pid in children_of(self.pid)
                 if is_running(pid) and self.kind.worker_title in command_line(pid)
             ]
-        alone = self.kind.family == "runserver" and "--noreload" in self.kind.options
-        if not alone and self.kind.worker_title is None:
+        reloading = self.kind.family == "runserver" and "--noreload" not in self.kind.options
+        if self.kind.family == "gunicorn" or reloading:
             return [pid for pid in children_of(self.pid) if is_running(pid)]
         return [self.pid]
 

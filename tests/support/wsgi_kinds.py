@@ -13,7 +13,7 @@ def _launched(name: str, *options: str) -> Kind:
     """A server that its own script starts in one process."""
     server = name.partition("-")[0]
     command = ("{python}", LAUNCH, server, "{module}.wsgi", "{port}", *options)
-    return Kind(name, server, command, worker_title="")
+    return Kind(name, server, command)
 
 
 def _uwsgi(
@@ -83,7 +83,7 @@ UWSGI_BEHIND_NGINX = _uwsgi(
     front=("{python}", LAUNCH, "nginx", "{folder}", "{port}"),
 )
 UWSGI_GEVENT = _uwsgi(
-    "uwsgi-gevent", "--http-socket", _PORT, "--gevent", "20", "--gevent-monkey-patch"
+    "uwsgi-gevent", "--http-socket", _PORT, "--gevent", "20", "--gevent-early-monkey-patch"
 )
 
 UWSGIS = (
@@ -93,6 +93,7 @@ UWSGIS = (
     UWSGI_LAZY,
     UWSGI_ROUTER,
     UWSGI_BEHIND_NGINX,
+    UWSGI_GEVENT,
 )
 SINGLE_PROCESS = (WERKZEUG, WERKZEUG_ONE_THREAD, CHEROOT, WAITRESS)
 WSGI_SERVERS = (*SINGLE_PROCESS, *UWSGIS)

@@ -9,12 +9,24 @@ from __future__ import annotations
 import sys
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import cheroot, gunicorn, uwsgi, waitress, werkzeug, wsgiref
+from dwebsocket.servers import (
+    cheroot,
+    eventlet,
+    gevent,
+    green,
+    gunicorn,
+    uwsgi,
+    waitress,
+    werkzeug,
+    wsgiref,
+)
 from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
 
 FAMILIES: tuple[Find, ...] = (
     gunicorn.find,
     uwsgi.find,
+    gevent.find,
+    eventlet.find,
     werkzeug.find,
     cheroot.find,
     waitress.find,
@@ -45,11 +57,16 @@ def find_client(environ: Environ) -> Client:
         except Unsupported as unsupported:
             raise UnsupportedServer(f"No WebSocket on this server: {unsupported}.") from None
         if client is not None:
-            return client
+            return green.settle(client)
     raise UnsupportedServer(
         f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
         f"to the application. {_INSTEAD}"
     )
+
+
+def protocol_of(environ: Environ) -> str:
+    """Gives the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
+    return eventlet.protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
 
 
 def _name(environ: Environ) -> str:

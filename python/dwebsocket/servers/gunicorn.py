@@ -1,5 +1,7 @@
 """
-gunicorn, workers ``sync`` and ``gthread``, versions 20 to 27.
+gunicorn, workers ``sync``, ``gthread``, ``gevent`` and ``eventlet``, versions 20 to 27.
+
+``gevent_pywsgi`` is in :mod:`dwebsocket.servers.gevent`; ``eventlet`` ended with version 25.
 
 It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
 of the request's body, and that of the parser below it.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from dwebsocket.servers import green
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 _KEY = "gunicorn.socket"
@@ -31,17 +34,13 @@ def find(environ: Environ) -> Client | None:
             "gunicorn ends TLS itself here (--certfile), and an encrypted connection cannot be "
             "taken over yet: end TLS in a proxy such as nginx in front of it"
         )
-    if type(sock).__module__.split(".")[0] in ("gevent", "eventlet"):
-        raise Unsupported(
-            "gunicorn's gevent and eventlet workers are not supported yet: "
-            "use --worker-class gthread, where an open WebSocket needs no worker thread"
-        )
     body = environ["wsgi.input"]
     return Client(
         server="gunicorn",
         descriptor=sock.fileno(),
         read_early=lambda: _buffered(body),
         let_go=lambda: _forget(environ),
+        concurrency=green.kind_of(sock),
     )
 
 

@@ -7,10 +7,8 @@ the request stay in its C structures; a function that it exports for its plugins
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import select
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +54,6 @@ def find(environ: Environ) -> Client | None:
         descriptor=descriptor,
         read_early=lambda: _read_early(environ, descriptor),
         let_go=lambda: None,
-        forget=(lambda: _forget(descriptor)) if in_hub else (lambda: None),
         concurrency="gevent" if in_hub else "thread",
         at_exit=_at_exit,
         head_follows_close=True,
@@ -199,15 +196,3 @@ def _exported() -> ctypes.CDLL:
     # A build that is a Python module does not export to the whole process.
     module = sys.modules.get("pyuwsgi")
     return ctypes.CDLL(getattr(module, "__file__", None))
-
-
-def _forget(descriptor: int) -> None:
-    """Makes the hub's epoll set forget the client, which lives on behind another descriptor."""
-    gevent: Any = sys.modules["gevent"]
-    try:
-        epoll = select.epoll.fromfd(os.dup(gevent.get_hub().loop.fileno()))
-    except (AttributeError, TypeError, OSError):
-        # A loop without an epoll set keys on descriptors, and has nothing to forget.
-        return
-    with contextlib.closing(epoll), contextlib.suppress(OSError):
-        epoll.unregister(descriptor)
