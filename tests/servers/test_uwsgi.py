@@ -19,6 +19,7 @@ from support.server import Kind, Server, is_running, thread_names
 from support.waiting import eventually, pause
 from support.wsgi_kinds import (
     UWSGI_BEHIND_NGINX,
+    UWSGI_GEVENT,
     UWSGI_HTTP_SOCKET,
     UWSGI_LAZY,
     UWSGI_ONE_THREAD,
@@ -34,7 +35,9 @@ BOUND_S = 8
 PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 
 each_way_to_run = pytest.mark.parametrize(
-    "kind", [UWSGI_HTTP_SOCKET, UWSGI_ONE_THREAD, UWSGI_LAZY, UWSGI_BEHIND_NGINX], ids=str
+    "kind",
+    [UWSGI_HTTP_SOCKET, UWSGI_ONE_THREAD, UWSGI_LAZY, UWSGI_BEHIND_NGINX, UWSGI_GEVENT],
+    ids=str,
 )
 
 
@@ -195,11 +198,11 @@ class TestIdle:
     """Silence is not what ends a connection."""
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("kind", [UWSGI_ONE_THREAD, UWSGI_HTTP_SOCKET], ids=str)
+    @pytest.mark.parametrize("kind", [UWSGI_ONE_THREAD, UWSGI_HTTP_SOCKET, UWSGI_GEVENT], ids=str)
     def test_200_sockets_outlive_every_timeout(
         self, kind: Kind, own_server: Callable[..., Server]
     ) -> None:
-        """200 idle sockets on one worker, beyond socket timeout and harakiri; pages all the time."""
+        """200 idle sockets on one worker, beyond socket timeout and harakiri, beside pages."""
         server = own_server(kind, options=("--socket-timeout", "2", "--harakiri", "3"))
         with server.quiet(), server.nothing_left(within=5):
             worker = server.worker

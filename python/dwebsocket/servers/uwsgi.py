@@ -71,9 +71,7 @@ def _in_hub() -> bool:
     return _request_of_greenlet() is not None
 
 
-def _refuse_what_cannot_be(
-    environ: Environ, options: Mapping[str, Any], *, in_hub: bool
-) -> None:
+def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_hub: bool) -> None:
     if environ.get("UWSGI_ROUTER") == "http":
         # A router in an instance of its own does not say how it was started.
         here = any(name in options for name in _ROUTERS)
@@ -86,8 +84,8 @@ def _refuse_what_cannot_be(
         packets := [name for name in _PACKETS if name in options]
     ):
         raise Unsupported(
-            f"uWSGI's --{packets[0]} wraps the client's bytes in packets: use --socket behind nginx's "
-            "uwsgi_pass, or --http-socket"
+            f"uWSGI's --{packets[0]} wraps the client's bytes in packets: use --socket behind "
+            "nginx's uwsgi_pass, or --http-socket"
         )
     if environ.get("HTTPS") == "on" and any(name in options for name in _TLS):
         raise Unsupported(
@@ -141,7 +139,7 @@ def _at_exit(farewell: Callable[[], None]) -> None:
     uwsgi.atexit = say_goodbye
 
 
-# --- early bytes -----------------------------------------------------------------------------------
+# --- early bytes ---------------------------------------------------------------------------------
 
 
 def _read_early(environ: Environ, descriptor: int) -> bytes:
