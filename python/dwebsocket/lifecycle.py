@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import autoreload
 
-from dwebsocket import _core, runners
+from dwebsocket import _core, native, runners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +86,9 @@ def _register_at_exit(farewell: Any) -> None:
     # Before thread pools stop taking work, which views may need for their last words. `atexit`
     # runs after that, and is all there is where Python has moved its private hook.
     register = getattr(threading, "_register_atexit", atexit.register)
+    if native.patched_by() == "eventlet":
+        # Its end of `threading` knows nothing of the hooks of the original.
+        register = atexit.register
     register(farewell)
 
 

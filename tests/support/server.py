@@ -512,5 +512,7 @@ class Server:
             peer.close()
         if self.module == "project":
             with RawPeer.open(self, "/echo/") as peer:
+                # By the time a page has come the view waits: its hub, if any, listens.
+                self.get(self.probe)
                 peer.send_close(1000)
                 peer.read_to_eof()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import eventlet
-from eventlet.hubs import get_hub
+from eventlet import hubs
 
-from dwebsocket.runners.green import Ear, EarWaiter, GreenRunner
+from dwebsocket.runners.green import Ear, GreenRunner
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
@@ -53,7 +53,7 @@ class EventletRunner(GreenRunner):
     kind = "eventlet"
 
     def _current_hub(self) -> Any:
-        return get_hub()
+        return getattr(hubs._threadlocal, "hub", None)
 
     def _current(self) -> Any:
         return eventlet.getcurrent()
@@ -69,4 +69,4 @@ class EventletRunner(GreenRunner):
                 view.wait()
 
 
-RUNNER = EventletRunner(EarWaiter(get_hub, EventletEar))
+RUNNER = EventletRunner(EventletEar, eventlet.sleep)

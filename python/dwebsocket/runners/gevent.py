@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 from gevent.hub import Waiter
 
-from dwebsocket.runners.green import Ear, EarWaiter, GreenRunner
+from dwebsocket.runners.green import Ear, GreenRunner
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
@@ -51,7 +52,7 @@ class GeventRunner(GreenRunner):
     kind = "gevent"
 
     def _current_hub(self) -> Any:
-        return gevent.get_hub()
+        return get_hub_if_exists()
 
     def _current(self) -> Any:
         return gevent.getcurrent()
@@ -66,4 +67,4 @@ class GeventRunner(GreenRunner):
         gevent.joinall(views, timeout)
 
 
-RUNNER = GeventRunner(EarWaiter(gevent.get_hub, GeventEar))
+RUNNER = GeventRunner(GeventEar, gevent.sleep)

@@ -19,13 +19,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import _core, database, native
-from dwebsocket.waiting import GreenWaiter
+from dwebsocket.waiting import THREAD, GreenWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Watch
+    from dwebsocket.waiting import Message, Watch
 
 Hub = Any
 GreenThread = Any
@@ -33,6 +33,9 @@ Sleeper = TypeVar("Sleeper")
 
 # The longest sleep that is asked of a hub, which cannot count to infinity.
 _LONGEST_S = 86_400.0
+# How long a view may send without letting others run.
+_TURN_S = 0.01
+# How often a thread looks whether the views of another thread's hub have ended.
 _GLANCE_S = 0.01
 
 
@@ -78,18 +81,63 @@ class Ear(ABC, Generic[Sleeper]):
 
 
 class EarWaiter(GreenWaiter):
-    """Sleeps on the ear of whatever hub the caller has. Any thread may use it."""
+    """
+    Sleeps on the ear of the hub that the caller's thread has, or as a thread when it has none.
 
-    def __init__(self, hub: Callable[[], Hub], ear: Callable[[Hub], Ear[Any]]) -> None:
+    Any thread may use it.
+
+    Args:
+        hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
+        new_ear: Opens a hub's ear.
+        pause: Yields to the hub, and comes back when everybody else has had a turn.
+    """
+
+    def __init__(
+        self,
+        hub: Callable[[], Hub | None],
+        new_ear: Callable[[Hub], Ear[Any]],
+        pause: Callable[[], object],
+    ) -> None:
         self._hub = hub
-        self._new_ear = ear
+        self._new_ear = new_ear
+        self._pause = pause
         # One of the system's threads has one hub at a time, however many green threads it runs.
         self._own: Any = native.original("_thread", "_local")()
         os.register_at_fork(after_in_child=self._forget_parents_ear)
 
+    def take(
+        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`GreenWaiter.take`."""
+        take = super().take if self._hub() is not None else THREAD.take
+        return take(connection, timeout, text_as_bytes=text_as_bytes)
+
+    def send(
+        self,
+        connection: _core.Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`GreenWaiter.send`."""
+        if self._hub() is None:
+            return THREAD.send(connection, message, binary=binary, patience=patience)
+        sent = super().send(connection, message, binary=binary, patience=patience)
+        if patience is not None and time.monotonic() > getattr(self._own, "turn_ends", 0.0):
+            # A view that only sends would let nobody else run while its client keeps up.
+            self.let_others_run()
+        return sent
+
     def wait(self, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
         self._ear().wait(watch, timeout)
+
+    def let_others_run(self) -> None:
+        """As :meth:`GreenWaiter.let_others_run`."""
+        if self._hub() is not None:
+            self._pause()
+            self._own.turn_ends = time.monotonic() + _TURN_S
 
     def _ear(self) -> Ear[Any]:
         hub = self._hub()
@@ -112,8 +160,8 @@ class GreenRunner(ABC):
 
     kind: str
 
-    def __init__(self, waiter: GreenWaiter) -> None:
-        self.waiter = waiter
+    def __init__(self, new_ear: Callable[[Hub], Ear[Any]], pause: Callable[[], object]) -> None:
+        self.waiter = EarWaiter(self._current_hub, new_ear, pause)
         # The views that run, and their hubs.
         self._views: dict[GreenThread, Hub] = {}
         os.register_at_fork(after_in_child=self._views.clear)
@@ -121,6 +169,7 @@ class GreenRunner(ABC):
     def run(self, name: str, job: Job) -> None:
         """As :meth:`dwebsocket.runners.contract.Runner.run`."""
         view = self._spawn(name, lambda: self._live(name, job))
+        # It has not begun: nobody has yielded since.
         self._views[view] = self._current_hub()
 
     def join(self, timeout: float) -> bool:
@@ -130,9 +179,9 @@ class GreenRunner(ABC):
         The hub of this thread goes on meanwhile, and so do those of other threads.
         """
         deadline = time.monotonic() + timeout
-        if self._views:
-            hub = self._current_hub()
-            here = [view for view, its_hub in list(self._views.items()) if its_hub is hub]
+        hub = self._current_hub()
+        here = [view for view, its_hub in list(self._views.items()) if its_hub is hub]
+        if here:
             self._join(here, max(0.0, timeout))
         while self._views and time.monotonic() < deadline:
             native.sleep(_GLANCE_S)
@@ -149,7 +198,8 @@ class GreenRunner(ABC):
             self._views.pop(self._current(), None)
 
     @abstractmethod
-    def _current_hub(self) -> Hub: ...
+    def _current_hub(self) -> Hub | None:
+        """Gives this thread's hub, if it has one. Makes none: it would outlive its thread."""
 
     @abstractmethod
     def _current(self) -> GreenThread: ...
