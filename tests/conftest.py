@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,10 @@ def needs(kind: servers.Kind) -> None:
     """Skip when the server that `kind` names was not installed by tests/setup."""
     if kind.folder is not None and not kind.folder.is_dir():
         pytest.skip(f"{kind.folder} is missing; run tests/setup")
+    for program in kind.programs:
+        beside = Path(sys.executable).with_name(program)
+        if not beside.exists() and shutil.which(program) is None:
+            pytest.skip(f"{program} is missing; run tests/setup")
 
 
 @pytest.fixture(scope="session")

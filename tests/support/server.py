@@ -56,6 +56,8 @@ class Kind:
     lacks: tuple[tuple[str, str], ...] = ()
     # What it writes by itself about clients that break off, as a regular expression for a line.
     grumbles: str | None = None
+    # Commands that it needs, beside the interpreter or on the path.
+    programs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name

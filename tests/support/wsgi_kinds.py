@@ -33,12 +33,12 @@ def _uwsgi(
             *options,
             *("--master", "--processes", "1", "--die-on-term", "--need-app", "--auto-procname"),
             *("--module", "{module}.wsgi:application", "--disable-logging"),
-            # The tests compare what is written beyond the start.
             *("--reload-mercy", "10", "--worker-reload-mercy", "10"),
         ),
         worker_title="uWSGI worker",
         lacks=lacks,
         grumbles=grumbles,
+        programs=("uwsgi", "nginx") if front else ("uwsgi",),
     )
 
 

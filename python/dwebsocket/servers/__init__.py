@@ -33,7 +33,7 @@ FAMILIES: tuple[Find, ...] = (
     wsgiref.find,
 )
 
-_INSTEAD = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
+_INSTEAD = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 
 # Servers that are known not to give their clients' sockets away, by the modules they load.
 _CLOSED = {
