@@ -111,9 +111,16 @@ def upgrade(
     """
     options = conf.Options.current(overrides)
     meta = request.META
+    http_version = _http_version(protocol_of(meta))
+    if http_version >= (2, 0):
+        # It has no Upgrade to be judged by: what is wrong with it is the server's to say.
+        try:
+            find_client(meta)
+        except UnsupportedServer as error:
+            return refuse(request, 501, str(error), level="error")
     status, answer, offered = _core.judge_handshake(
         method=request.method or "",
-        http_version=_http_version(protocol_of(meta)),
+        http_version=http_version,
         upgrade=meta.get("HTTP_UPGRADE"),
         connection=meta.get("HTTP_CONNECTION"),
         version=meta.get("HTTP_SEC_WEBSOCKET_VERSION"),
