@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import io
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +224,7 @@ class UpgradeResponse(HttpResponse):
 
     def __iter__(self) -> Iterator[bytes]:
         self.open()
-        return iter(())
+        return iter(self._handshake.body)
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
@@ -242,7 +243,8 @@ class UpgradeResponse(HttpResponse):
     def _become_websocket(self, start: _Start, slot: _core.Slot) -> None:
         request, websocket = self._request, self._websocket
         options = self._options
-        lifecycle.begin(dies_of_sigterm=self._handshake.dies_of_sigterm)
+        handshake = self._handshake
+        lifecycle.begin(dies_of_sigterm=handshake.dies_of_sigterm, at_exit=handshake.at_exit)
         try:
             connection = self._handshake.open(
                 self._headers_to_send(), self._subprotocol, options, slot
@@ -254,6 +256,7 @@ class UpgradeResponse(HttpResponse):
             # The client is gone from the server already: all it can see is the end.
             _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
             return
+        _keep_environ(request)
         websocket._attach(connection, options, self._subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
@@ -271,3 +274,13 @@ class UpgradeResponse(HttpResponse):
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
         return [*self.items(), *cookies]
+
+
+def _keep_environ(request: HttpRequest) -> None:
+    """Parts a WSGI request from its server's environ."""
+    if hasattr(request, "environ"):
+        # uWSGI empties its own when the response is done.
+        request.META = dict(request.META)
+        request.environ = request.META
+        # The server's reader is at its end; the view's request has no body.
+        request.META["wsgi.input"] = io.BytesIO()

@@ -51,6 +51,13 @@ def log_in(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse("welcome")
 
 
+def sleeps(request: HttpRequest) -> HttpResponse:
+    """Take longer than any test, and say on stderr that it has begun."""
+    print("sleeps: begun", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return HttpResponse("late")
+
+
 # --- echoes --------------------------------------------------------------------------------------
 
 

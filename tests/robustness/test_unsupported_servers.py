@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.raw_peer import RawPeer, handshake_request
-from support.server import CACHE, Kind, Server
+from support.server import CACHE, GUNICORN_GTHREAD, Kind, Server
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -56,3 +56,39 @@ def test_501(kind: Kind, own_server: Callable[..., Server]) -> None:
     assert "gunicorn" in errors[0]
     assert "Traceback" not in server.stderr()
     assert server.get("/echo/").body == b"a page"
+
+
+def test_http2_streams(own_server: Callable[..., Server]) -> None:
+    """A stream of gunicorn's HTTP/2 is refused with that reason."""
+    connection = pytest.importorskip("h2.connection")
+    events = pytest.importorskip("h2.events")
+    server = own_server(
+        GUNICORN_GTHREAD,
+        options=("--http-protocols", "h1,h2", "--http2-cleartext", "prior-knowledge"),
+    )
+    headers = [
+        (":method", "GET"),
+        (":path", "/echo/"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        # `Upgrade` and `Connection` do not exist in HTTP/2.
+        ("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg=="),
+        ("sec-websocket-version", "13"),
+    ]
+    stream = connection.H2Connection()
+    stream.initiate_connection()
+    stream.send_headers(1, headers, end_stream=True)
+    status, body, ended = None, b"", False
+    with RawPeer(server.address) as peer:
+        while not ended:
+            peer.send(stream.data_to_send())
+            data = peer.sock.recv(65536)
+            assert data, "EOF within the response"
+            for event in stream.receive_data(data):
+                if isinstance(event, events.ResponseReceived):
+                    status = dict(event.headers)[b":status"]
+                elif isinstance(event, events.DataReceived):
+                    body += event.data
+                ended = ended or isinstance(event, events.StreamEnded)
+    assert status == b"501"
+    assert b"HTTP/2" in body

@@ -38,14 +38,16 @@ from support.server import (
     Server,
 )
 from support.waiting import eventually
+from support.wsgi_kinds import WSGI_SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+KINDS = (*SERVERS, *WSGI_SERVERS, *ASGI)
 everywhere = pytest.mark.parametrize(
-    "server", [*SERVERS, *ASGI, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
+    "server", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
 )
-on_each_kind = pytest.mark.parametrize("kind", [*SERVERS, *ASGI], ids=str)
+on_each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
 def ask(server: Server, request: bytes) -> Response:
@@ -184,6 +186,7 @@ class TestHandshake:
             assert peer.read_message() == b"slow but sure"
             close_politely(peer)
 
+    @pytest.mark.requires("early bytes")
     @pytest.mark.parametrize(
         "frames",
         [
@@ -203,6 +206,7 @@ class TestHandshake:
             assert peer.read_message() == b"later"
             close_politely(peer)
 
+    @pytest.mark.requires("early bytes")
     def test_early_half_of_a_frame(self, server: Server) -> None:
         """A frame may be cut anywhere between the handshake's write and the next."""
         frame = build_frame(TEXT, b"cut in the middle")
@@ -212,6 +216,7 @@ class TestHandshake:
                 assert peer.read_message() == b"cut in the middle"
                 close_politely(peer)
 
+    @pytest.mark.requires("early bytes")
     def test_early_close(self, server: Server) -> None:
         """A client may be gone before the view starts."""
         early = build_frame(TEXT, b"bye") + build_frame(CLOSE, b"\x03\xe8")
@@ -546,15 +551,12 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
         eventually(accepted, 5, "a place that was freed")
 
 
+@pytest.mark.requires("farewell")
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
-        *(
-            (kind, path)
-            for kind in (*SERVERS, *ASGI)
-            for path in ("/push/", "/never-read/", "/waits/")
-        ),
-        *((kind, "/echo/") for kind in (*SERVERS, *ASGI, *OLDER_GUNICORNS, *OLDER_GREEN)),
+        *((kind, path) for kind in KINDS for path in ("/push/", "/never-read/", "/waits/")),
+        *((kind, "/echo/") for kind in (*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN)),
     ],
     ids=str,
 )

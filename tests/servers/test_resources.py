@@ -26,11 +26,14 @@ from support.server import (
     Server,
 )
 from support.waiting import eventually, pause
+from support.wsgi_kinds import WSGI_SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-everywhere = pytest.mark.parametrize("server", [*SERVERS, *ASGI], indirect=True, ids=str)
+everywhere = pytest.mark.parametrize(
+    "server", [*SERVERS, *WSGI_SERVERS, *ASGI], indirect=True, ids=str
+)
 
 # A view of each temper: waiting, pushing, ignoring the connection, waiting for the end.
 VIEWS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]

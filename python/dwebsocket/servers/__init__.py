@@ -9,12 +9,31 @@ from __future__ import annotations
 import sys
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import eventlet, gevent, green, gunicorn, wsgiref
+from dwebsocket.servers import (
+    cheroot,
+    eventlet,
+    gevent,
+    green,
+    gunicorn,
+    uwsgi,
+    waitress,
+    werkzeug,
+    wsgiref,
+)
 from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
 
-FAMILIES: tuple[Find, ...] = (gunicorn.find, gevent.find, eventlet.find, wsgiref.find)
+FAMILIES: tuple[Find, ...] = (
+    gunicorn.find,
+    uwsgi.find,
+    gevent.find,
+    eventlet.find,
+    werkzeug.find,
+    cheroot.find,
+    waitress.find,
+    wsgiref.find,
+)
 
-_INSTEAD = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
+_INSTEAD = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 
 # Servers that are known not to give their clients' sockets away, by the modules they load.
 _CLOSED = {

@@ -64,6 +64,8 @@ class AsgiHandshake:
 
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     dies_of_sigterm = False
+    at_exit = None
+    body = ()
     has_loop = True
 
     def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:

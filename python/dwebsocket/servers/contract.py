@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
+Farewell = Callable[[], None]
+AtExit = Callable[[Farewell], None]
 
 
 def _nothing() -> None:
@@ -32,6 +34,10 @@ class Client:
             patched is found out without it.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
+        at_exit: Registers a farewell with a server that may end the process without running
+            Python's own hooks, and so has one of its own. None for the others.
+        head_follows_close: The server writes the head of a response without chunks only after it
+            has closed the response; an empty chunk makes it write the head first.
     """
 
     server: str
@@ -41,6 +47,8 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Concurrency = "thread"
     forget: Callable[[], None] = _nothing
+    at_exit: AtExit | None = None
+    head_follows_close: bool = False
 
 
 class Unsupported(Exception):

@@ -23,6 +23,12 @@ def find(environ: Environ) -> Client | None:
     sock = environ.get(_KEY)
     if sock is None:
         return None
+    if _is_stream(environ):
+        raise Unsupported(
+            "gunicorn serves this request as one of many HTTP/2 streams of one connection, which "
+            "cannot be taken over for one of them: start it with --http-protocols h1 and "
+            "--http2-cleartext off, and let a proxy such as nginx speak HTTP/2 to the clients"
+        )
     if isinstance(sock, ssl.SSLSocket):
         raise Unsupported(
             "gunicorn ends TLS itself here (--certfile), and an encrypted connection cannot be "
@@ -41,6 +47,13 @@ def find(environ: Environ) -> Client | None:
         read_early=lambda: _buffered(body),
         let_go=lambda: _forget(environ),
         concurrency=green.kind_of(sock),
+    )
+
+
+def _is_stream(environ: Environ) -> bool:
+    version = str(environ.get("SERVER_PROTOCOL", ""))
+    return version.startswith(("HTTP/2", "HTTP/3")) or any(
+        name.startswith("gunicorn.http2.") for name in environ
     )
 
 

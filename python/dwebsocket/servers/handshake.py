@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.conf import Options
     from dwebsocket.connection import Connection
+    from dwebsocket.servers.contract import AtExit
 
     Headers = list[tuple[str, str]]
-    # The status and the reason of a refusal.
-    Refusal = tuple[int, str]
+    # The status, the reason, and the level of the log if it is not a warning.
+    Refusal = tuple[int, str] | tuple[int, str, str]
 
 
 class Handshake(Protocol):
@@ -32,6 +33,14 @@ class Handshake(Protocol):
     @property
     def dies_of_sigterm(self) -> bool:
         """As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`. Known once found."""
+
+    @property
+    def at_exit(self) -> AtExit | None:
+        """As :attr:`dwebsocket.servers.contract.Client.at_exit`. Known once found."""
+
+    @property
+    def body(self) -> tuple[bytes, ...]:
+        """What the server is given to write when it iterates over the opened response."""
 
     @property
     def has_loop(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket.conf import Options
-    from dwebsocket.servers.contract import Client, Environ
+    from dwebsocket.servers.contract import AtExit, Client, Environ
     from dwebsocket.servers.handshake import Headers, Refusal
 
 
@@ -53,12 +52,30 @@ class WsgiHandshake:
         """As the server's :class:`Client` says."""
         return self._client.dies_of_sigterm
 
+    @property
+    def at_exit(self) -> AtExit | None:
+        """As the server's :class:`Client` says."""
+        return self._client.at_exit
+
+    @property
+    def body(self) -> tuple[bytes, ...]:
+        """Nothing that needs to be written."""
+        # The dead end is gone once the response is closed: nothing may be written after that.
+        return (b"",) if self._client.head_follows_close else ()
+
     def judge(self) -> Refusal | None:
         """Judges the headers (RFC 6455 section 4.2.1)."""
         environ = self._environ
+        http_version = self._http_version()
+        if http_version >= (2, 0):
+            # It has no Upgrade to be judged by: what is wrong with it is the server's to say.
+            try:
+                self.find()
+            except UnsupportedServer as error:
+                return 501, str(error), "error"
         status, answer, self.offered = _core.judge_handshake(
             method=self._method,
-            http_version=self._http_version(),
+            http_version=http_version,
             upgrade=environ.get("HTTP_UPGRADE"),
             connection=environ.get("HTTP_CONNECTION"),
             version=environ.get("HTTP_SEC_WEBSOCKET_VERSION"),
@@ -91,8 +108,6 @@ class WsgiHandshake:
         assert self._takeover is not None
         head = _core.response_head(self._accept_key, subprotocol, headers)
         descriptor, early = self._takeover.exchange()
-        # The server's reader is at its end; the view's request has no body.
-        self._environ["wsgi.input"] = io.BytesIO()
         return _core.adopt(
             descriptor,
             early,
