@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.utils import autoreload
@@ -15,7 +17,6 @@ from dwebsocket import _core, native, runners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from dwebsocket.servers.contract import Farewell
 
@@ -48,9 +49,7 @@ class _Lifecycle:
                 return
             self._watching = True
             # Some server above the usual one, or the project, may see to the signal after all.
-            self._terminating = (
-                dies_of_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-            )
+            self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
         if self._terminating:
             _core.on_terminate(self._farewell)
         # A forked child inherits these; without connections of its own they do nothing there.
@@ -80,6 +79,18 @@ class _Lifecycle:
         # Views first, in their own way: those on green threads need their hub, which runs here.
         runners.join(deadline - time.monotonic())
         _core.shut_down(*farewell, max(0.0, deadline - time.monotonic()))
+
+
+def _is_handled(number: signal.Signals) -> bool:
+    """Whether anybody sees to a signal, also behind Python's back as gevent's hub does."""
+    if signal.getsignal(number) is not signal.SIG_DFL:
+        return True
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def _register_at_exit(farewell: Any) -> None:

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import selectors
     import threading
     from collections.abc import Callable
 
@@ -62,3 +63,15 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
         original("threading", "Thread")(name=name, target=target, daemon=True).start()
     else:
         original("_thread", "start_new_thread")(target, ())
+
+
+def selector() -> selectors.BaseSelector:
+    """Gives a selector that lets this thread of the system sleep."""
+    if patched_by() == "eventlet":
+        # The patched module has lost all its good selectors, and a fresh one would not find any.
+        patcher = sys.modules[_EVENTLET]
+        fresh = patcher.inject("selectors", {}, ("select", patcher.original("select")))
+        found: selectors.BaseSelector = fresh.DefaultSelector()
+    else:
+        found = original("selectors", "DefaultSelector")()
+    return found

@@ -72,8 +72,12 @@ class GreenWaiter(ABC):
     """For green threads: only how they yield differs from hub to hub."""
 
     @abstractmethod
-    def wait(self, watch: Watch, timeout: float | None) -> None:
-        """Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most."""
+    def wait(self, connection: _core.Connection, watch: Watch, timeout: float | None) -> None:
+        """
+        Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most.
+
+        Must take the watch back (``connection.unwatch``) when it did not ring.
+        """
 
     @abstractmethod
     def let_others_run(self) -> None:
@@ -95,7 +99,7 @@ class GreenWaiter(ABC):
                 # Views that ask again and again would let nobody else run.
                 self.let_others_run()
                 return None
-            self.wait(connection.watch_inbox, left)
+            self.wait(connection, connection.watch_inbox, left)
 
     def send(
         self,
@@ -113,7 +117,7 @@ class GreenWaiter(ABC):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise no_room(patience)
-            self.wait(connection.watch_outbox, left)
+            self.wait(connection, connection.watch_outbox, left)
         return sent
 
 

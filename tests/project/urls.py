@@ -1,6 +1,6 @@
 """URLs of the test project: the view's name with hyphens."""
 
-from django.urls import path
+from django.urls import include, path
 
 from dwebsocket import accept_websocket
 from project import views
@@ -21,6 +21,7 @@ urlpatterns = [
     path("reports-the-end/<str:name>/", views.reports_the_end),
     path("ending/<str:name>/", views.ending),
     path("request-facts/<int:number>/", views.request_facts),
+    path("green/", include("project.green_views")),
     path("by-method-decorator/", views.ByMethodDecorator.as_view()),
     path("around-as-view/", accept_websocket(views.AroundAsView.as_view())),
     *[path(f"under/{name}/", view) for name, view in views.UNDER.items()],

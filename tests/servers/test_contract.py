@@ -28,7 +28,7 @@ from support.raw_peer import (
     build_frame,
     handshake_request,
 )
-from support.server import OLDER_GUNICORNS, SERVERS, Kind, Response, Server
+from support.server import OLDER_GREEN, OLDER_GUNICORNS, SERVERS, Kind, Response, Server
 from support.waiting import eventually
 from support.wsgi_kinds import WSGI_SERVERS
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KINDS = (*SERVERS, *WSGI_SERVERS)
-everywhere = pytest.mark.parametrize("server", [*KINDS, *OLDER_GUNICORNS], indirect=True, ids=str)
+everywhere = pytest.mark.parametrize(
+    "server", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
+)
 on_each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
@@ -546,7 +548,7 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
     ("kind", "path"),
     [
         *((kind, path) for kind in KINDS for path in ("/push/", "/never-read/", "/waits/")),
-        *((kind, "/echo/") for kind in (*KINDS, *OLDER_GUNICORNS)),
+        *((kind, "/echo/") for kind in (*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN)),
     ],
     ids=str,
 )

@@ -49,7 +49,7 @@ class Ear(ABC, Generic[Sleeper]):
         self._sleepers: dict[int, Sleeper] = {}
         self._tokens = itertools.count()
 
-    def wait(self, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: _core.Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
         token = next(self._tokens)
         # Heard of in the hub only, so it cannot ring before the sleep has begun.
@@ -58,6 +58,8 @@ class Ear(ABC, Generic[Sleeper]):
             self._sleep(token, _LONGEST_S if timeout is None else min(timeout, _LONGEST_S))
         finally:
             self._sleepers.pop(token, None)
+            # Without a message it would stay there, one more for each wait on a quiet connection.
+            connection.unwatch(self._bell, token)
 
     def on_ring(self, *_: object) -> None:
         """Called by the hub when the engine has rung."""
@@ -129,9 +131,9 @@ class EarWaiter(GreenWaiter):
             self.let_others_run()
         return sent
 
-    def wait(self, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: _core.Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
-        self._ear().wait(watch, timeout)
+        self._ear().wait(connection, watch, timeout)
 
     def let_others_run(self) -> None:
         """As :meth:`GreenWaiter.let_others_run`."""

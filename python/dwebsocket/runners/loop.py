@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import AsyncToSync
+
+from dwebsocket import native
+from dwebsocket.runners.executor import SystemExecutor
+
 if TYPE_CHECKING:
     from contextvars import Context
+
+# As many as asyncio takes at most.
+_EXECUTOR_THREADS = 32
 
 Start = Callable[[], Coroutine[Any, Any, None]]
 
 
 class BackgroundLoop:
-    """Runs coroutines as tasks. Any thread may use it."""
+    """
+    Runs coroutines as tasks. Any thread may use it.
+
+    Where threads are green, the loop still has a thread of the system: on a green one Django and
+    everybody else would take all green threads beside it for async code.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._quiet = threading.Condition(self._lock)
+        self._lock = native.lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The loop itself keeps only weak references.
+        # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._busy = 0
+        self._when_quiet: list[Callable[[], object]] = []
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -35,13 +46,12 @@ class BackgroundLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = self._launch()
-            self._busy += 1
         self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
 
     def _launch(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
+        loop = asyncio.new_event_loop() if native.patched_by() is None else _unpatched_loop()
         try:
-            threading.Thread(target=loop.run_forever, name="dwebsocket-loop", daemon=True).start()
+            native.start_thread("dwebsocket-loop", loop.run_forever)
         except BaseException:
             loop.close()
             raise
@@ -55,15 +65,36 @@ class BackgroundLoop:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        with self._quiet:
-            self._busy -= 1
-            if self._busy == 0:
-                self._quiet.notify_all()
+        self._tell_if_quiet()
+
+    def _tell_if_quiet(self) -> None:
+        if not self._tasks:
+            for tell in self._when_quiet:
+                tell()
+            self._when_quiet.clear()
+
+    def _ask(self, tell: Callable[[], object]) -> None:
+        self._when_quiet.append(tell)
+        self._tell_if_quiet()
 
     def join(self, timeout: float) -> bool:
         """Sleeps until no task runs, ``timeout`` seconds at most. False when the time was up."""
-        with self._quiet:
-            return self._quiet.wait_for(lambda: self._busy == 0, timeout=max(0.0, timeout))
+        if self._loop is None:
+            return True
+        # The one thing to wait on that is never green.
+        busy = native.lock()
+        busy.acquire()
+        self._loop.call_soon_threadsafe(self._ask, busy.release)
+        return busy.acquire(timeout=max(0.0, timeout))
+
+
+def _unpatched_loop() -> asyncio.AbstractEventLoop:
+    """Gives a loop that sleeps, and lets others work, on threads of the system."""
+    loop = asyncio.SelectorEventLoop(native.selector())
+    loop.set_default_executor(SystemExecutor(_EXECUTOR_THREADS))
+    # Where `sync_to_async` finds the thread for all that must stay on one, such as the ORM.
+    AsyncToSync.loop_thread_executors[loop] = SystemExecutor(1)  # type: ignore[assignment]
+    return loop
 
 
 _loop = BackgroundLoop()

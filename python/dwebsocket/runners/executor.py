@@ -1,0 +1,57 @@
+"""An executor on the system's own threads, for processes where new threads are green ones."""
+
+from __future__ import annotations
+
+import threading
+from _queue import SimpleQueue
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from dwebsocket import native
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Call = Callable[[], None]
+
+
+class SystemExecutor(ThreadPoolExecutor):
+    """
+    Runs calls on up to ``threads`` threads of the system, which it keeps.
+
+    The base class is one for :meth:`asyncio.loop.set_default_executor` only: its threads and
+    queues would be green, of a hub that never runs.
+    """
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._calls: SimpleQueue[Call] = SimpleQueue()
+        self._to_start = threads
+        self._lock = native.lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As :meth:`concurrent.futures.Executor.submit`; its future is not for waiting on."""
+        future: Future[T] = Future()
+        # Shared by threads of the system, which a green lock would not keep apart.
+        future._condition = threading.Condition(native.lock())
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        self._calls.put(call)
+        with self._lock:
+            if self._to_start:
+                self._to_start -= 1
+                native.start_thread("dwebsocket-executor", self._work)
+        return future
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Does nothing: its threads end with the process."""

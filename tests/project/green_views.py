@@ -1,0 +1,111 @@
+"""Views for the suites over gevent and eventlet; the same code runs on threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.urls import path
+
+from dwebsocket import require_websocket
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+
+@require_websocket
+def clock(request: HttpRequest) -> None:
+    """Say the time, as the tutorials do."""
+    while True:
+        time.sleep(0.1)
+        request.websocket.send("tick")
+
+
+@require_websocket
+def impatient(request: HttpRequest) -> None:
+    """Wait with a timeout, then without."""
+    started = time.monotonic()
+    nothing = request.websocket.wait(timeout=0.3)
+    took = time.monotonic() - started
+    request.websocket.send(f"{nothing} {0.25 < took < 2}")
+    request.websocket.send(request.websocket.wait())
+
+
+@require_websocket
+def two_wait(request: HttpRequest) -> None:
+    """Let two threads wait on one connection; each message goes to one of them."""
+
+    def echo(name: str) -> None:
+        for message in request.websocket:
+            request.websocket.send(f"{name} {message.decode()}")
+
+    other = threading.Thread(target=echo, args=("other",))
+    other.start()
+    echo("view")
+    other.join()
+
+
+@require_websocket
+def polls(request: HttpRequest) -> None:
+    """Ask again and again, and never sleep."""
+    while True:
+        if request.websocket.has_messages():
+            message = request.websocket.read()
+            if message is None:
+                break
+            request.websocket.send(message)
+
+
+@require_websocket(send_timeout=30)
+def floods(request: HttpRequest) -> None:
+    """Send more than any buffer takes."""
+    request.websocket.wait()
+    for _ in range(64):
+        request.websocket.send(b"\xff" * (1 << 20))
+    request.websocket.send("that was all")
+
+
+@require_websocket
+def forks(request: HttpRequest) -> None:
+    """Fork a child for each message, which uses what it must not, and say how it ended."""
+    ws = request.websocket
+    for message in ws:
+        child = os.fork()
+        if child == 0:
+            time.sleep(0.05)
+            sent = ws.send("from the child")
+            os._exit(7 if sent is False and ws.wait(0.1) is None else 8)
+        _, status = os.waitpid(child, 0)
+        ws.send(f"{message.decode()} {os.waitstatus_to_exitcode(status)}")
+
+
+@require_websocket
+async def async_echo(request: HttpRequest) -> None:
+    """Echo from a task."""
+    async for message in request.websocket:
+        await asyncio.sleep(0)
+        await request.websocket.asend(message)
+
+
+@require_websocket
+async def async_facts(request: HttpRequest) -> None:
+    """Use the ORM and other threads from a task, and say where that was."""
+    await request.websocket.areceive()
+    name = f"async {time.monotonic_ns()}"
+    await User.objects.acreate(username=name)
+    there = await sync_to_async(User.objects.filter(username=name).count)()
+    slept = await asyncio.to_thread(lambda: time.sleep(0.05) or "slept")
+    async with asyncio.timeout(5) if hasattr(asyncio, "timeout") else asyncio.Lock():
+        await asyncio.sleep(0.01)
+    await request.websocket.asend_json([there, slept])
+
+
+urlpatterns = [
+    path(f"{view.__name__.replace('_', '-')}/", view)
+    for view in (clock, impatient, two_wait, polls, floods, forks, async_echo, async_facts)
+]
