@@ -18,7 +18,7 @@ from visit import body
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client
 
-ALTERNATIVES = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
+ALTERNATIVES = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 
 
 @pytest.fixture
