@@ -20,7 +20,7 @@ from dwebsocket.servers import find_client
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ALTERNATIVES = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
+ALTERNATIVES = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 
 
 @pytest.fixture
