@@ -25,14 +25,14 @@ from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
-from dwebsocket.servers import find_client
-from dwebsocket.servers.takeover import Takeover
+from dwebsocket.servers import find_client, prepare_takeover
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from dwebsocket.runners.contract import Runner
+    from dwebsocket.servers.takeover import Takeover
 
     View = Callable[..., Any]
 
@@ -145,7 +145,7 @@ def upgrade(
             request, 503, f"All {limit} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
-        takeover = Takeover.prepare(client)
+        takeover = prepare_takeover(client)
     except OSError as error:
         slot.release()
         return refuse(request, 503, f"No descriptor for another connection: {error}", "error")

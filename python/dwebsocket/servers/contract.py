@@ -28,6 +28,8 @@ class Client:
             that would go on watching the client.
         let_go: Called last: drops what the request still holds of the socket.
         concurrency: The kind of threads that the server runs views on.
+        tls: The server's socket object, when the server encrypts what goes through it: then the
+            descriptor alone is of no use. See :func:`dwebsocket.servers.tls.ends_here`.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
     """
@@ -39,6 +41,7 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     forget: Callable[[], None] = _nothing
+    tls: object | None = None
 
 
 class Unsupported(Exception):

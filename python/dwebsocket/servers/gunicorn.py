@@ -7,9 +7,9 @@ of the request's body, and that of the parser below it.
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
+from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 _KEY = "gunicorn.socket"
@@ -20,11 +20,6 @@ def find(environ: Environ) -> Client | None:
     sock = environ.get(_KEY)
     if sock is None:
         return None
-    if isinstance(sock, ssl.SSLSocket):
-        raise Unsupported(
-            "gunicorn ends TLS itself here (--certfile), and an encrypted connection cannot be "
-            "taken over yet: end TLS in a proxy such as nginx in front of it"
-        )
     if type(sock).__module__.split(".")[0] in ("gevent", "eventlet"):
         raise Unsupported(
             "gunicorn's gevent and eventlet workers are not supported yet: "
@@ -36,6 +31,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=lambda: _buffered(body),
         let_go=lambda: _forget(environ),
+        tls=sock if tls.ends_here(sock) else None,
     )
 
 
