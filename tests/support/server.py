@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.certificates import TlsAddress, client_context, server_file
 from support.raw_peer import Address, RawPeer, Response
 from support.waiting import eventually
 
@@ -49,20 +50,25 @@ class Kind:
     unix: bool = False
     # Where tests/setup put the server's package; None: it is installed.
     folder: Path | None = None
+    # The server itself encrypts.
+    tls: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
-def _gunicorn(worker: str, *, unix: bool = False, version: str | None = None) -> Kind:
+def _gunicorn(
+    worker: str, *, unix: bool = False, version: str | None = None, tls: bool = False
+) -> Kind:
     options = ("--worker-class", worker, "--workers", "1")
     if worker == "gthread":
         options += ("--threads", "2")
     name = f"gunicorn-{worker}"
     name += "-unix" if unix else ""
     name += f"-{version}" if version else ""
+    name += "-tls" if tls else ""
     folder = CACHE / "gunicorn" / version if version else None
-    return Kind(name, "gunicorn", options, unix, folder)
+    return Kind(name, "gunicorn", options, unix, folder, tls)
 
 
 RUNSERVER = Kind("runserver", "runserver", ("--noreload",))
@@ -71,15 +77,25 @@ RUNSERVER_NOTHREADING = Kind("runserver-nothreading", "runserver", ("--noreload"
 GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
+GUNICORN_SYNC_TLS = _gunicorn("sync", tls=True)
+GUNICORN_GTHREAD_TLS = _gunicorn("gthread", tls=True)
+TLS = (GUNICORN_SYNC_TLS, GUNICORN_GTHREAD_TLS)
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
 SERVERS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
     _gunicorn("sync", unix=True),
     _gunicorn("gthread", unix=True),
+    *TLS,
 )
 OLDER_GUNICORNS = tuple(
     _gunicorn(worker, version=version)
+    for version in GUNICORN_OLDER
+    for worker in ("sync", "gthread")
+)
+
+OLDER_GUNICORNS_TLS = tuple(
+    _gunicorn(worker, version=version, tls=True)
     for version in GUNICORN_OLDER
     for worker in ("sync", "gthread")
 )
@@ -231,6 +247,7 @@ class Server:
                 bind = f"127.0.0.1:{self.port}"
             return [
                 sys.executable, "-m", "gunicorn", "--bind", bind, "--log-level", "warning",
+                *(("--certfile", str(server_file())) if self.kind.tls else ()),
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
         # Any other family brings its whole command, with {port} in it.
@@ -243,6 +260,8 @@ class Server:
                 self.address = str(self.folder / "socket")
             else:
                 self.address = ("127.0.0.1", free_port())
+                if self.kind.tls:
+                    self.address = TlsAddress(self.address)
             with self.out.open("ab") as out, self.err.open("ab") as err:
                 self.process = subprocess.Popen(
                     self.command(),
@@ -336,6 +355,7 @@ class Server:
 
     def url(self, path: str, scheme: str = "ws") -> str:
         """Return the address of a path; for a Unix socket the host is a placeholder."""
+        scheme += "s" if self.kind.tls else ""
         return f"{scheme}://{self.host}{path}"
 
     def get(
@@ -347,7 +367,10 @@ class Server:
         timeout: float = 20,
     ) -> Response:
         """Make one plain HTTP request on a connection of its own."""
-        if isinstance(self.address, tuple):
+        if isinstance(self.address, TlsAddress):
+            context = client_context()
+            conn = http.client.HTTPSConnection(*self.address, timeout=timeout, context=context)
+        elif isinstance(self.address, tuple):
             conn = http.client.HTTPConnection(*self.address, timeout=timeout)
         else:
             conn = _UnixHTTPConnection(self.address, timeout)
@@ -436,7 +459,11 @@ class Server:
     def warm_up(self) -> None:
         """Make the server start what it keeps: pool threads and the engine."""
         waiting = []
-        for _ in range(4):
+        at_once = 4
+        if self.kind.tls and "--worker-class" in self.kind.options:
+            # A worker without a free thread does not even shake hands.
+            at_once = {"sync": 1, "gthread": 2}.get(self.kind.options[1], at_once)
+        for _ in range(at_once):
             peer = RawPeer(self.address)
             peer.send(f"GET {self.probe} HTTP/1.1\r\nHost: {self.host}\r\n".encode())
             waiting.append(peer)
