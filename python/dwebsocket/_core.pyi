@@ -14,6 +14,7 @@ __all__ = [
     "is_token",
     "judge_handshake",
     "may_send_close_code",
+    "on_exit",
     "on_terminate",
     "open_connections",
     "response_head",
@@ -140,6 +141,13 @@ def judge_handshake(
 
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
+
+def on_exit(code: int, reason: str, grace: float) -> None:
+    """
+    Closes all connections when the process exits; that takes `grace` seconds at most.
+
+    For servers that exit without letting Python say goodbye.
+    """
 
 def on_terminate(farewell: Callable[[], None]) -> None:
     """

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import autoreload
 
-from dwebsocket import _core, runners
+from dwebsocket import _core, native, runners
 from dwebsocket.servers import pump
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from dwebsocket.servers.contract import Farewell
+
+    AtExit = Callable[[Farewell], None]
 
 _ENDING = (1001, "going away")
 _RESTARTING = (1012, "restarting")
@@ -39,7 +44,7 @@ class _Lifecycle:
         self._terminating = False
         self._reloading = False
 
-    def begin(self, *, dies_of_sigterm: bool) -> None:
+    def begin(self, *, dies_of_sigterm: bool, at_exit: AtExit | None) -> None:
         with self._lock:
             if self._watching:
                 return
@@ -51,7 +56,12 @@ class _Lifecycle:
         if self._terminating:
             _core.on_terminate(self._farewell)
         # A forked child inherits these; without connections of its own they do nothing there.
-        _register_at_exit(self._farewell)
+        if at_exit is None:
+            _register_at_exit(self._farewell)
+        else:
+            at_exit(self._farewell)
+            # The server may exit in the middle of a request, when no Python can run.
+            _core.on_exit(*_ENDING, _GRACE_S)
         autoreload.file_changed.connect(self._on_file_changed)
 
     def after_fork_in_child(self) -> None:
@@ -80,20 +90,24 @@ def _register_at_exit(farewell: Any) -> None:
     # Before thread pools stop taking work, which views may need for their last words. `atexit`
     # runs after that, and is all there is where Python has moved its private hook.
     register = getattr(threading, "_register_atexit", atexit.register)
+    if native.patched_by() == "eventlet":
+        # Its end of `threading` knows nothing of the hooks of the original.
+        register = atexit.register
     register(farewell)
 
 
 _lifecycle = _Lifecycle()
 
 
-def begin(*, dies_of_sigterm: bool) -> None:
+def begin(*, dies_of_sigterm: bool, at_exit: AtExit | None = None) -> None:
     """
     Sees to it that connections are closed properly when the process ends. May be repeated.
 
     Args:
         dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
+        at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
     """
-    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm)
+    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, at_exit=at_exit)
 
 
 os.register_at_fork(after_in_child=_lifecycle.after_fork_in_child)

@@ -25,7 +25,7 @@ from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
-from dwebsocket.servers import find_client, prepare_takeover
+from dwebsocket.servers import find_client, prepare_takeover, protocol_of
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def upgrade(
     meta = request.META
     status, answer, offered = _core.judge_handshake(
         method=request.method or "",
-        http_version=_http_version(meta.get("SERVER_PROTOCOL", "")),
+        http_version=_http_version(protocol_of(meta)),
         upgrade=meta.get("HTTP_UPGRADE"),
         connection=meta.get("HTTP_CONNECTION"),
         version=meta.get("HTTP_SEC_WEBSOCKET_VERSION"),
@@ -221,7 +221,8 @@ class UpgradeResponse(HttpResponse):
         start, self._start = self._start, None
         if start is not None:
             self._become_websocket(start)
-        return iter(())
+        # The dead end is gone once the response is closed: nothing may be written after that.
+        return iter((b"",) if self._takeover.client.head_follows_close else ())
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
@@ -232,11 +233,11 @@ class UpgradeResponse(HttpResponse):
     def _become_websocket(self, start: _Start) -> None:
         request, websocket = self._request, self._websocket
         options = self._options
-        lifecycle.begin(dies_of_sigterm=self._takeover.client.dies_of_sigterm)
+        client = self._takeover.client
+        lifecycle.begin(dies_of_sigterm=client.dies_of_sigterm, at_exit=client.at_exit)
         head = _core.response_head(self._accept_key, self._subprotocol, self._headers_to_send())
         descriptor, early = self._takeover.exchange()
-        # The server's reader is at its end; the view's request has no body.
-        request.META["wsgi.input"] = io.BytesIO()
+        _keep_environ(request)
         try:
             connection = _core.adopt(
                 descriptor,
@@ -271,6 +272,15 @@ class UpgradeResponse(HttpResponse):
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
         return [*self.items(), *cookies]
+
+
+def _keep_environ(request: HttpRequest) -> None:
+    # The server's own is not the view's: uWSGI empties it when the response is done.
+    request.META = dict(request.META)
+    if hasattr(request, "environ"):
+        request.environ = request.META
+    # The server's reader is at its end; the view's request has no body.
+    request.META["wsgi.input"] = io.BytesIO()
 
 
 def _http_version(protocol: str) -> tuple[int, int]:

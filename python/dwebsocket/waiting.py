@@ -40,6 +40,9 @@ class Waiter(Protocol):
     ) -> bool:
         """As :meth:`dwebsocket._core.Connection.send`."""
 
+    def let_others_run(self) -> None:
+        """To be called by what never sleeps and is likely to be asked again at once."""
+
 
 class ThreadWaiter:
     """For threads of the operating system, which the engine lets sleep without the GIL."""
@@ -61,13 +64,20 @@ class ThreadWaiter:
         """As :meth:`Waiter.send`."""
         return connection.send(message, binary=binary, patience=patience)
 
+    def let_others_run(self) -> None:
+        """The system sees to that."""
+
 
 class GreenWaiter(ABC):
-    """For green threads: only :meth:`wait` differs from hub to hub."""
+    """For green threads: only how they yield differs from hub to hub."""
 
     @abstractmethod
     def wait(self, watch: Watch, timeout: float | None) -> None:
         """Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most."""
+
+    @abstractmethod
+    def let_others_run(self) -> None:
+        """As :meth:`Waiter.let_others_run`."""
 
     def take(
         self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
@@ -79,8 +89,12 @@ class GreenWaiter(ABC):
             ended = connection.waiting()[1]
             message = connection.take(0, text_as_bytes=text_as_bytes)
             left = None if deadline is None else deadline - time.monotonic()
-            if message is not None or ended or (left is not None and left <= 0):
+            if message is not None or ended:
                 return message
+            if left is not None and left <= 0:
+                # Views that ask again and again would let nobody else run.
+                self.let_others_run()
+                return None
             self.wait(connection.watch_inbox, left)
 
     def send(

@@ -156,7 +156,10 @@ class WebSocket:
         """
         self._begin_receiving()
         messages, ended = self._engine.waiting()
-        return messages + (ended and self._end_reported_at is None)
+        count = messages + (ended and self._end_reported_at is None)
+        if not count:
+            self._waiter.let_others_run()
+        return count
 
     def __iter__(self) -> Iterator[Any]:
         """Yields each message until the connection is closed."""

@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration};
 use crate::{
-    engine::{Engine, Settings, counters, runtime, signal},
+    engine::{Engine, Settings, counters, farewell, runtime, signal},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -115,6 +115,15 @@ pub(crate) fn on_terminate(py: Python<'_>, farewell: Py<PyAny>) -> PyResult<()> 
             });
         })
     })?;
+    Ok(())
+}
+
+/// Closes all connections when the process exits without Python; that takes `grace` at most.
+#[pyfunction]
+pub(crate) fn on_exit(py: Python<'_>, code: u16, reason: &str, grace: f64) -> PyResult<()> {
+    let frame = CloseFrame::new(Some(code), reason)?;
+    let grace = bounded(grace)?;
+    py.detach(|| farewell::on_exit(&Engine::current()?, frame, grace))?;
     Ok(())
 }
 

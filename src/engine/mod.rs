@@ -20,6 +20,7 @@ pub mod connection;
 pub mod counters;
 mod driver;
 pub mod error;
+pub mod farewell;
 pub mod inbox;
 pub mod keepalive;
 pub mod outbox;

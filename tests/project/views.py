@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import threading
 import time
 
@@ -23,10 +25,12 @@ from dwebsocket import ConnectionClosed, accept_websocket, require_websocket
 
 
 def status(request: HttpRequest) -> HttpResponse:
-    """Say who answers and which threads it has."""
-    return JsonResponse(
-        {"pid": os.getpid(), "threads": sorted(thread.name for thread in threading.enumerate())}
-    )
+    """Say who answers and which threads it has, green ones too."""
+    names = [thread.name for thread in threading.enumerate()]
+    if (greenlet := sys.modules.get("greenlet")) is not None:
+        living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
+        names += [str(it.name) for it in living if hasattr(it, "name")]
+    return JsonResponse({"pid": os.getpid(), "threads": sorted(names)})
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -45,6 +49,13 @@ def log_in(request: HttpRequest, name: str) -> HttpResponse:
     user, _ = User.objects.get_or_create(username=name)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse("welcome")
+
+
+def sleeps(request: HttpRequest) -> HttpResponse:
+    """Take longer than any test, and say on stderr that it has begun."""
+    print("sleeps: begun", file=sys.stderr, flush=True)
+    time.sleep(60)
+    return HttpResponse("late")
 
 
 # --- echoes --------------------------------------------------------------------------------------

@@ -30,12 +30,14 @@ from support.raw_peer import (
 )
 from support.server import OLDER_GUNICORNS, SERVERS, Kind, Response, Server
 from support.waiting import eventually
+from support.wsgi_kinds import WSGI_SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-everywhere = pytest.mark.parametrize("server", [*SERVERS, *OLDER_GUNICORNS], indirect=True, ids=str)
-on_each_kind = pytest.mark.parametrize("kind", SERVERS, ids=str)
+KINDS = (*SERVERS, *WSGI_SERVERS)
+everywhere = pytest.mark.parametrize("server", [*KINDS, *OLDER_GUNICORNS], indirect=True, ids=str)
+on_each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
 def ask(server: Server, request: bytes) -> Response:
@@ -174,6 +176,7 @@ class TestHandshake:
             assert peer.read_message() == b"slow but sure"
             close_politely(peer)
 
+    @pytest.mark.requires("early bytes")
     @pytest.mark.parametrize(
         "frames",
         [
@@ -193,6 +196,7 @@ class TestHandshake:
             assert peer.read_message() == b"later"
             close_politely(peer)
 
+    @pytest.mark.requires("early bytes")
     def test_early_half_of_a_frame(self, server: Server) -> None:
         """A frame may be cut anywhere between the handshake's write and the next."""
         frame = build_frame(TEXT, b"cut in the middle")
@@ -202,6 +206,7 @@ class TestHandshake:
                 assert peer.read_message() == b"cut in the middle"
                 close_politely(peer)
 
+    @pytest.mark.requires("early bytes")
     def test_early_close(self, server: Server) -> None:
         """A client may be gone before the view starts."""
         early = build_frame(TEXT, b"bye") + build_frame(CLOSE, b"\x03\xe8")
@@ -536,11 +541,12 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
         eventually(accepted, 5, "a place that was freed")
 
 
+@pytest.mark.requires("farewell")
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
-        *((kind, path) for kind in SERVERS for path in ("/push/", "/never-read/", "/waits/")),
-        *((kind, "/echo/") for kind in (*SERVERS, *OLDER_GUNICORNS)),
+        *((kind, path) for kind in KINDS for path in ("/push/", "/never-read/", "/waits/")),
+        *((kind, "/echo/") for kind in (*KINDS, *OLDER_GUNICORNS)),
     ],
     ids=str,
 )

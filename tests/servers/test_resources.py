@@ -13,13 +13,24 @@ import pytest
 
 from support.clients import websocket
 from support.raw_peer import CLOSE, PING, PONG, RawPeer
-from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, SERVERS, Kind, Server
+from support.server import (
+    EVENTLET_PLAIN,
+    GEVENT_PLAIN,
+    GUNICORN_EVENTLET,
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    SERVERS,
+    Kind,
+    Server,
+)
 from support.waiting import eventually, pause
+from support.wsgi_kinds import WSGI_SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-everywhere = pytest.mark.parametrize("server", SERVERS, indirect=True, ids=str)
+everywhere = pytest.mark.parametrize("server", [*SERVERS, *WSGI_SERVERS], indirect=True, ids=str)
 
 # A view of each temper: waiting, pushing, ignoring the connection, waiting for the end.
 VIEWS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
@@ -47,6 +58,8 @@ class TestNothingLeft:
     @pytest.mark.parametrize("way", WAYS_TO_GO)
     def test_clients_go(self, server: Server, way: str) -> None:
         """Whatever the view does, the client's end is noticed and the view's thread goes."""
+        if server.kind in (GEVENT_PLAIN, EVENTLET_PLAIN):
+            pytest.xfail("without monkey patching a view that sleeps stops its whole hub")
         with server.quiet(), server.nothing_left(within=5), contextlib.ExitStack() as stack:
             peers = [
                 peer
@@ -118,7 +131,9 @@ class TestKeepalive:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+@pytest.mark.parametrize(
+    "kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_EVENTLET], ids=str
+)
 def test_idle_sockets_outlive_the_worker_timeout(
     kind: Kind, own_server: Callable[..., Server]
 ) -> None:

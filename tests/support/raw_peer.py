@@ -294,7 +294,9 @@ class RawPeer:
         headers = [tuple(part.strip() for part in line.split(":", 1)) for line in lines]
         response = Response(int(first.split()[1]), headers, b"")  # type: ignore[arg-type]
         self.buffer = bytearray(rest)
-        if response.status >= 200:
+        if response.status >= 200 and response.header("Transfer-Encoding") == "chunked":
+            response.body = self._read_chunks()
+        elif response.status >= 200:
             length = response.header("Content-Length")
             while not self.eof and (length is None or len(self.buffer) < int(length)):
                 self._fill()
@@ -303,6 +305,22 @@ class RawPeer:
             del self.buffer[:size]
         self.response = response
         return response
+
+    def _read_chunks(self) -> bytes:
+        """Read a body in chunks, without trailers."""
+        body = b""
+        while True:
+            while b"\r\n" not in self.buffer:
+                assert self._fill(), f"EOF within a chunked body: {body!r}"
+            line, _, rest = bytes(self.buffer).partition(b"\r\n")
+            size = int(line, 16)
+            while len(rest) < size + 2:
+                assert self._fill(), f"EOF within a chunk: {rest!r}"
+                rest = bytes(self.buffer).partition(b"\r\n")[2]
+            body += rest[:size]
+            self.buffer = bytearray(rest[size + 2 :])
+            if size == 0:
+                return body
 
     def _parse(self) -> Frame | None:
         """Take one whole frame from the buffer; None when more bytes are needed."""

@@ -9,14 +9,33 @@ from __future__ import annotations
 import sys
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import gunicorn, wsgiref
+from dwebsocket.servers import (
+    cheroot,
+    eventlet,
+    gevent,
+    green,
+    gunicorn,
+    uwsgi,
+    waitress,
+    werkzeug,
+    wsgiref,
+)
 from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
 from dwebsocket.servers.takeover import Takeover
 from dwebsocket.servers.tls import TlsTakeover
 
-FAMILIES: tuple[Find, ...] = (gunicorn.find, wsgiref.find)
+FAMILIES: tuple[Find, ...] = (
+    gunicorn.find,
+    uwsgi.find,
+    gevent.find,
+    eventlet.find,
+    werkzeug.find,
+    cheroot.find,
+    waitress.find,
+    wsgiref.find,
+)
 
-_INSTEAD = "Use gunicorn (worker class sync or gthread) or Django's runserver instead."
+_INSTEAD = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 
 # Servers that are known not to give their clients' sockets away, by the modules they load.
 _CLOSED = {
@@ -40,7 +59,7 @@ def find_client(environ: Environ) -> Client:
         except Unsupported as unsupported:
             raise UnsupportedServer(f"No WebSocket on this server: {unsupported}.") from None
         if client is not None:
-            return client
+            return green.settle(client)
     raise UnsupportedServer(
         f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
         f"to the application. {_INSTEAD}"
@@ -55,6 +74,11 @@ def prepare_takeover(client: Client) -> Takeover:
         OSError: The process has no descriptors or threads left, or the client has gone.
     """
     return (Takeover if client.tls is None else TlsTakeover).prepare(client)
+
+
+def protocol_of(environ: Environ) -> str:
+    """Gives the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
+    return eventlet.protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
 
 
 def _name(environ: Environ) -> str:

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Environ = dict[str, Any]
+Concurrency = Literal["thread", "gevent", "eventlet"]
+
+
+Farewell = Callable[[], None]
 
 
 def _nothing() -> None:
@@ -25,13 +29,18 @@ class Client:
             read already. Called once, when ``descriptor`` is a dead end that reads as the end of
             the stream, so it can read all that a buffered reader holds without waiting.
         forget: Called first: makes the server's event loop forget the descriptor, if it has one
-            that would go on watching the client.
+            that would go on watching the client. For gevent it is filled in.
         let_go: Called last: drops what the request still holds of the socket.
-        concurrency: The kind of threads that the server runs views on.
+        concurrency: The kind of threads that the server runs views on; what the project has
+            patched is found out without it.
         tls: The server's socket object, when the server encrypts what goes through it: then the
             descriptor alone is of no use. See :func:`dwebsocket.servers.tls.ends_here`.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
+        at_exit: Registers a farewell with a server that may end the process without running
+            Python's own hooks, and so has one of its own. None for the others.
+        head_follows_close: The server writes the head of a response without chunks only after it
+            has closed the response; an empty chunk makes it write the head first.
     """
 
     server: str
@@ -39,9 +48,11 @@ class Client:
     read_early: Callable[[], bytes]
     let_go: Callable[[], None]
     dies_of_sigterm: bool = False
-    concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
+    concurrency: Concurrency = "thread"
     forget: Callable[[], None] = _nothing
     tls: object | None = None
+    at_exit: Callable[[Farewell], None] | None = None
+    head_follows_close: bool = False
 
 
 class Unsupported(Exception):

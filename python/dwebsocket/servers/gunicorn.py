@@ -1,5 +1,7 @@
 """
-gunicorn, workers ``sync`` and ``gthread``, versions 20 to 27.
+gunicorn, workers ``sync``, ``gthread``, ``gevent`` and ``eventlet``, versions 20 to 27.
+
+``gevent_pywsgi`` is in :mod:`dwebsocket.servers.gevent`; ``eventlet`` ended with version 25.
 
 It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
 of the request's body, and that of the parser below it.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dwebsocket.servers import tls
+from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 _KEY = "gunicorn.socket"
@@ -20,10 +22,11 @@ def find(environ: Environ) -> Client | None:
     sock = environ.get(_KEY)
     if sock is None:
         return None
-    if type(sock).__module__.split(".")[0] in ("gevent", "eventlet"):
+    if _is_stream(environ):
         raise Unsupported(
-            "gunicorn's gevent and eventlet workers are not supported yet: "
-            "use --worker-class gthread, where an open WebSocket needs no worker thread"
+            "gunicorn serves this request as one of many HTTP/2 streams of one connection, which "
+            "cannot be taken over for one of them: start it with --http-protocols h1 and "
+            "--http2-cleartext off, and let a proxy such as nginx speak HTTP/2 to the clients"
         )
     body = environ["wsgi.input"]
     return Client(
@@ -32,6 +35,14 @@ def find(environ: Environ) -> Client | None:
         read_early=lambda: _buffered(body),
         let_go=lambda: _forget(environ),
         tls=sock if tls.ends_here(sock) else None,
+        concurrency=green.kind_of(sock),
+    )
+
+
+def _is_stream(environ: Environ) -> bool:
+    version = str(environ.get("SERVER_PROTOCOL", ""))
+    return version.startswith(("HTTP/2", "HTTP/3")) or any(
+        name.startswith("gunicorn.http2.") for name in environ
     )
 
 

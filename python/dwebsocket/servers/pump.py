@@ -17,17 +17,16 @@ place of both: a hub that is busy, or ends, does not hold it.
 from __future__ import annotations
 
 import _socket
-import importlib
 import logging
 import os
 import select
 import ssl
-import sys
-import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
+
+from dwebsocket import native
 
 _log = logging.getLogger("dwebsocket")
 
@@ -255,7 +254,7 @@ class Pump:
     """One thread that serves pipes. Any thread may add some."""
 
     def __init__(self) -> None:
-        self._poller = real("select").epoll()
+        self._poller = native.original("select", "epoll")()
         self._bell, self._rope = os.pipe()
         for descriptor in (self._bell, self._rope):
             os.set_blocking(descriptor, False)
@@ -275,8 +274,7 @@ class Pump:
         Raises:
             RuntimeError: The system gives no thread.
         """
-        # As all daemon threads it does not hold the end of the process.
-        real("_thread").start_new_thread(self._run, ())
+        native.start_thread("dwebsocket-tls", self._run)
 
     def add(self, pipe: Pipe) -> None:
         """Serves ``pipe`` until both of its sides have ended, and closes it then."""
@@ -405,7 +403,7 @@ class _Processwide:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._pump: Pump | None = None
 
     def pump(self) -> Pump:
@@ -429,26 +427,6 @@ class _Processwide:
         self._reset()
         if pump is not None:
             pump.abandon()
-
-
-class _Originals:
-    """A module's functions as they were before gevent put its own in their place."""
-
-    def __init__(self, module: str, get_original: Any) -> None:
-        self._module = module
-        self._get_original = get_original
-
-    def __getattr__(self, name: str) -> Any:
-        return self._get_original(self._module, name)
-
-
-def real(module: str) -> Any:
-    """Gives a module of the standard library as it is where nothing has been put in its place."""
-    if (monkey := sys.modules.get("gevent.monkey")) is not None:
-        return _Originals(module, monkey.get_original)
-    if (patcher := sys.modules.get("eventlet.patcher")) is not None:
-        return patcher.original(module)
-    return importlib.import_module(module)
 
 
 _processwide = _Processwide()

@@ -10,26 +10,29 @@ has run. Where the server encrypts, :mod:`dwebsocket.servers.tls` has another wa
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import fcntl
 import os
-import socket
 from typing import TYPE_CHECKING
+
+from dwebsocket import native
 
 if TYPE_CHECKING:
     from dwebsocket.servers.contract import Client
 
 
-def dead_end() -> tuple[socket.socket, socket.socket]:
+def dead_end() -> tuple[_socket.socket, _socket.socket]:
     """
     Gives a socket that leads nowhere, for the server, and the other end of it, for us.
 
     Raises:
         OSError: The process has no descriptors left.
     """
-    theirs, ours = socket.socketpair()
+    # Not `socket.socketpair`, whose ends may be green.
+    theirs, ours = _socket.socketpair()
     # The server reads the end of the stream at once: some wait for it before they close.
-    ours.shutdown(socket.SHUT_WR)
+    ours.shutdown(_socket.SHUT_WR)
     ours.settimeout(0)
     return theirs, ours
 
@@ -41,7 +44,7 @@ class Takeover:
     Used by one thread after another, never by two at once.
     """
 
-    def __init__(self, client: Client, descriptor: int, ours: socket.socket, dummy: int) -> None:
+    def __init__(self, client: Client, descriptor: int, ours: _socket.socket, dummy: int) -> None:
         self.client = client
         self._descriptor = descriptor
         self._sink = ours
@@ -57,7 +60,7 @@ class Takeover:
         """
         with contextlib.ExitStack() as undo:
             descriptor = fcntl.fcntl(client.descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
-            undo.callback(os.close, descriptor)
+            undo.callback(_close, descriptor)
             theirs, ours = dead_end()
             undo.pop_all()
         return cls(client, descriptor, ours, theirs.detach())
@@ -74,7 +77,7 @@ class Takeover:
         self.client.forget()
         os.set_blocking(self._dummy, os.get_blocking(server_side))
         os.dup2(self._dummy, server_side, inheritable=False)
-        os.close(self._dummy)
+        _close(self._dummy)
         self._dummy = -1
         # Only now: a reader that is read to its end stops at the dead end, not at the client.
         early = self.client.read_early()
@@ -87,7 +90,7 @@ class Takeover:
         for name in ("_dummy", "_descriptor"):
             if (descriptor := getattr(self, name)) >= 0:
                 setattr(self, name, -1)
-                os.close(descriptor)
+                _close(descriptor)
         # Unread bytes would reset the server's end and look like a client that broke off.
         with contextlib.suppress(OSError):
             while self._sink.recv(65536):
@@ -96,3 +99,8 @@ class Takeover:
 
     def __del__(self) -> None:
         self.finish()
+
+
+def _close(descriptor: int) -> None:
+    # A green close happens when the hub finds the time.
+    native.original("os", "close")(descriptor)

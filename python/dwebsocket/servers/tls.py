@@ -18,7 +18,6 @@ from dwebsocket.servers import pump
 from dwebsocket.servers.takeover import Takeover, dead_end
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from dwebsocket.servers.contract import Client
@@ -36,7 +35,6 @@ _OF_THE_DEAD_END = {
         "recvmsg_into",
         "send",
         "sendall",
-        "sendfile",
         "sendmsg",
         "sendto",
         "shutdown",
@@ -63,7 +61,7 @@ class TlsTakeover(Takeover):
     def __init__(
         self,
         client: Client,
-        dead_end: tuple[socket.socket, socket.socket],
+        dead_end: tuple[_socket.socket, _socket.socket],
         pair: tuple[_socket.socket, _socket.socket],
         carrier: pump.Pump,
     ) -> None:
@@ -107,11 +105,14 @@ class TlsTakeover(Takeover):
         self._engines_end.close()
 
 
-def _to_dead_end(sock: Any, dead_end: socket.socket) -> _socket.socket:
+def _to_dead_end(sock: Any, dead_end: _socket.socket) -> _socket.socket:
     """Makes ``sock`` a face of ``dead_end``, and gives the socket that the TLS object goes by."""
     setattr(sock, _DEAD_END, dead_end)
     sock.__class__ = _face(sock.__class__)
+    # The sockets of gevent have one of their own inside, which some servers close directly.
     real: _socket.socket = sock
+    if (inner := getattr(sock, "_sock", None)) is not None:
+        sock._sock, real = dead_end, inner
     return real
 
 
@@ -131,5 +132,5 @@ def _delegate(name: str) -> Callable[..., Any]:
 
 
 def _read(self: object, length: int = 1024, buffer: Any = None) -> bytes | int:
-    dead_end: socket.socket = getattr(self, _DEAD_END)
+    dead_end: _socket.socket = getattr(self, _DEAD_END)
     return dead_end.recv(length) if buffer is None else dead_end.recv_into(buffer, length)

@@ -1,0 +1,64 @@
+"""
+What the system's own threads offer, also where green ones have taken their places.
+
+gevent and eventlet can replace parts of the standard library ("monkey patching"), before or after
+this package is imported. Code that meets the engine's or an event loop's thread needs the parts
+that were there before.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+_GEVENT, _EVENTLET = "gevent.monkey", "eventlet.patcher"
+
+
+def patched_by() -> Literal["gevent", "eventlet"] | None:
+    """Tells which library has made all of this process's new threads green ones."""
+    # Looked up, not imported: who has patched anything has imported it.
+    gevent = sys.modules.get(_GEVENT)
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    eventlet = sys.modules.get(_EVENTLET)
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return "eventlet"
+    return None
+
+
+def original(module: str, name: str) -> Any:
+    """Gives what ``name`` means in a module of the standard library that nobody has patched."""
+    library = patched_by()
+    if library == "gevent":
+        return sys.modules[_GEVENT].get_original(module, name)
+    if library == "eventlet":
+        return getattr(sys.modules[_EVENTLET].original(module), name)
+    return getattr(__import__(module), name)
+
+
+def lock() -> threading.Lock:
+    """Gives a lock between threads of the system. Never hold it across anything that sleeps."""
+    found: threading.Lock = original("_thread", "allocate_lock")()
+    return found
+
+
+def sleep(seconds: float) -> None:
+    """Lets this thread of the system sleep, with all green threads on it."""
+    original("time", "sleep")(seconds)
+
+
+def start_thread(name: str, target: Callable[[], None]) -> None:
+    """
+    Starts a daemon thread of the system.
+
+    Raises:
+        RuntimeError: The system gives no more threads.
+    """
+    if patched_by() is None:
+        original("threading", "Thread")(name=name, target=target, daemon=True).start()
+    else:
+        original("_thread", "start_new_thread")(target, ())

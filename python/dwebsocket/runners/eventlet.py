@@ -1,0 +1,72 @@
+"""Views on eventlet's green threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import eventlet
+from eventlet import hubs
+
+from dwebsocket.runners.green import Ear, GreenRunner
+
+if TYPE_CHECKING:
+    from dwebsocket.runners.contract import Job
+
+Switch = Callable[[], object]
+
+
+class EventletEar(Ear[Switch]):
+    """One listener of the hub, for all connections."""
+
+    def __init__(self, hub: Any) -> None:
+        super().__init__(hub)
+        nothing = lambda *_: None  # noqa: E731
+        self._listener = hub.add(hub.READ, self._bell.fileno(), self.on_ring, nothing, nothing)
+
+    def _sleep(self, token: int, timeout: float) -> None:
+        self._sleepers[token] = eventlet.getcurrent().switch
+        timer = self.hub.schedule_call_global(timeout, self._rouse, token)
+        try:
+            self.hub.switch()
+        finally:
+            timer.cancel()
+
+    def _wake(self, token: int) -> None:
+        # Not at once: an exception that ends the sleeper would come out here, and the hub would
+        # take it for the ear's own.
+        self.hub.schedule_call_global(0, self._rouse, token)
+
+    def _rouse(self, token: int) -> None:
+        # Once: by the next time the sleeper may wait for something else.
+        if (switch := self._sleepers.pop(token, None)) is not None:
+            switch()
+
+    def close(self) -> None:
+        """As :meth:`Ear.close`."""
+        self.hub.remove(self._listener)
+
+
+class EventletRunner(GreenRunner):
+    """Each view on a green thread, whose attribute ``name`` is the view's."""
+
+    kind = "eventlet"
+
+    def _current_hub(self) -> Any:
+        return getattr(hubs._threadlocal, "hub", None)
+
+    def _current(self) -> Any:
+        return eventlet.getcurrent()
+
+    def _spawn(self, name: str, live: Job) -> Any:
+        view = eventlet.spawn(live)
+        view.name = name
+        return view
+
+    def _join(self, views: list[Any], timeout: float) -> None:
+        with eventlet.Timeout(timeout, False):  # noqa: FBT003
+            for view in views:
+                view.wait()
+
+
+RUNNER = EventletRunner(EventletEar, eventlet.sleep)

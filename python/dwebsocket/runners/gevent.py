@@ -1,0 +1,70 @@
+"""Views on gevent's greenlets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+from gevent.hub import Waiter
+
+from dwebsocket.runners.green import Ear, GreenRunner
+
+if TYPE_CHECKING:
+    from dwebsocket.runners.contract import Job
+
+
+class GeventEar(Ear[Any]):
+    """One watcher on the hub's loop, for all connections."""
+
+    def __init__(self, hub: Any) -> None:
+        super().__init__(hub)
+        self._watcher = hub.loop.io(self._bell.fileno(), 1)
+        self._watcher.start(self.on_ring)
+        # Only while somebody sleeps is it a reason for the loop to go on.
+        self._watcher.ref = False
+
+    def _sleep(self, token: int, timeout: float) -> None:
+        waiter = self._sleepers[token] = Waiter(self.hub)
+        self._watcher.ref = True
+        timer = self.hub.loop.timer(timeout)
+        timer.start(waiter.switch, None)
+        try:
+            waiter.get()
+        finally:
+            timer.close()
+            del self._sleepers[token]
+            self._watcher.ref = bool(self._sleepers)
+
+    def _wake(self, token: int) -> None:
+        if (waiter := self._sleepers.get(token)) is not None:
+            waiter.switch(None)
+
+    def close(self) -> None:
+        """As :meth:`Ear.close`."""
+        self._watcher.stop()
+        self._watcher.close()
+
+
+class GeventRunner(GreenRunner):
+    """Each view on a greenlet of its name."""
+
+    kind = "gevent"
+
+    def _current_hub(self) -> Any:
+        return get_hub_if_exists()
+
+    def _current(self) -> Any:
+        return gevent.getcurrent()
+
+    def _spawn(self, name: str, live: Job) -> Any:
+        view = gevent.Greenlet(live)
+        view.name = name
+        view.start()
+        return view
+
+    def _join(self, views: list[Any], timeout: float) -> None:
+        gevent.joinall(views, timeout)
+
+
+RUNNER = GeventRunner(GeventEar, gevent.sleep)

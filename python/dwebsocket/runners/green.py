@@ -1,0 +1,213 @@
+"""
+What gevent and eventlet have in common.
+
+A hub (the event loop of a thread that runs green threads) hears of all its connections through
+one descriptor, its *ear*: the engine puts ready connections on a list and rings once. This is the
+green twin of :mod:`dwebsocket.hub`.
+
+After a fork the child has copies of its parent's green threads. To them their connections are
+closed, and the ear of the parent's hub must not be listened to: it would take the parent's calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dwebsocket import _core, database, native
+from dwebsocket.waiting import THREAD, GreenWaiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.runners.contract import Job
+    from dwebsocket.waiting import Message, Watch
+
+Hub = Any
+GreenThread = Any
+Sleeper = TypeVar("Sleeper")
+
+# The longest sleep that is asked of a hub, which cannot count to infinity.
+_LONGEST_S = 86_400.0
+# How long a view may send without letting others run.
+_TURN_S = 0.01
+# How often a thread looks whether the views of another thread's hub have ended.
+_GLANCE_S = 0.01
+
+
+class Ear(ABC, Generic[Sleeper]):
+    """One hub's ear at the engine. Belongs to its hub's thread."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.is_parents = False
+        self._bell = _core.Hub()
+        self._sleepers: dict[int, Sleeper] = {}
+        self._tokens = itertools.count()
+
+    def wait(self, watch: Watch, timeout: float | None) -> None:
+        """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
+        token = next(self._tokens)
+        # Heard of in the hub only, so it cannot ring before the sleep has begun.
+        watch(self._bell, token)
+        try:
+            self._sleep(token, _LONGEST_S if timeout is None else min(timeout, _LONGEST_S))
+        finally:
+            self._sleepers.pop(token, None)
+
+    def on_ring(self, *_: object) -> None:
+        """Called by the hub when the engine has rung."""
+        if self.is_parents:
+            self.close()
+            return
+        for token in self._bell.drain():
+            self._wake(token)
+
+    @abstractmethod
+    def _sleep(self, token: int, timeout: float) -> None:
+        """Yields to the hub as a sleeper, ``timeout`` seconds at most."""
+
+    @abstractmethod
+    def _wake(self, token: int) -> None:
+        """Ends a sleep, unless it has ended already."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Makes the hub forget the ear."""
+
+
+class EarWaiter(GreenWaiter):
+    """
+    Sleeps on the ear of the hub that the caller's thread has, or as a thread when it has none.
+
+    Any thread may use it.
+
+    Args:
+        hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
+        new_ear: Opens a hub's ear.
+        pause: Yields to the hub, and comes back when everybody else has had a turn.
+    """
+
+    def __init__(
+        self,
+        hub: Callable[[], Hub | None],
+        new_ear: Callable[[Hub], Ear[Any]],
+        pause: Callable[[], object],
+    ) -> None:
+        self._hub = hub
+        self._new_ear = new_ear
+        self._pause = pause
+        # One of the system's threads has one hub at a time, however many green threads it runs.
+        self._own: Any = native.original("_thread", "_local")()
+        os.register_at_fork(after_in_child=self._forget_parents_ear)
+
+    def take(
+        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`GreenWaiter.take`."""
+        take = super().take if self._hub() is not None else THREAD.take
+        return take(connection, timeout, text_as_bytes=text_as_bytes)
+
+    def send(
+        self,
+        connection: _core.Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`GreenWaiter.send`."""
+        if self._hub() is None:
+            return THREAD.send(connection, message, binary=binary, patience=patience)
+        sent = super().send(connection, message, binary=binary, patience=patience)
+        if patience is not None and time.monotonic() > getattr(self._own, "turn_ends", 0.0):
+            # A view that only sends would let nobody else run while its client keeps up.
+            self.let_others_run()
+        return sent
+
+    def wait(self, watch: Watch, timeout: float | None) -> None:
+        """As :meth:`GreenWaiter.wait`."""
+        self._ear().wait(watch, timeout)
+
+    def let_others_run(self) -> None:
+        """As :meth:`GreenWaiter.let_others_run`."""
+        if self._hub() is not None:
+            self._pause()
+            self._own.turn_ends = time.monotonic() + _TURN_S
+
+    def _ear(self) -> Ear[Any]:
+        hub = self._hub()
+        ear: Ear[Any] | None = getattr(self._own, "ear", None)
+        if ear is None or ear.hub is not hub or ear.is_parents:
+            if ear is not None:
+                ear.close()
+            ear = self._own.ear = self._new_ear(hub)
+        return ear
+
+    def _forget_parents_ear(self) -> None:
+        # It is closed later: until the child's hub has set itself up anew, it shares its poller
+        # with the parent's, who would grow deaf.
+        if (ear := getattr(self._own, "ear", None)) is not None:
+            ear.is_parents = True
+
+
+class GreenRunner(ABC):
+    """Runs each view on a green thread of its own, on the hub of the thread that starts it."""
+
+    kind: str
+
+    def __init__(self, new_ear: Callable[[Hub], Ear[Any]], pause: Callable[[], object]) -> None:
+        self.waiter = EarWaiter(self._current_hub, new_ear, pause)
+        # The views that run, and their hubs.
+        self._views: dict[GreenThread, Hub] = {}
+        os.register_at_fork(after_in_child=self._views.clear)
+
+    def run(self, name: str, job: Job) -> None:
+        """As :meth:`dwebsocket.runners.contract.Runner.run`."""
+        view = self._spawn(name, lambda: self._live(name, job))
+        # It has not begun: nobody has yielded since.
+        self._views[view] = self._current_hub()
+
+    def join(self, timeout: float) -> bool:
+        """
+        As :meth:`dwebsocket.runners.contract.Runner.join`.
+
+        The hub of this thread goes on meanwhile, and so do those of other threads.
+        """
+        deadline = time.monotonic() + timeout
+        hub = self._current_hub()
+        here = [view for view, its_hub in list(self._views.items()) if its_hub is hub]
+        if here:
+            self._join(here, max(0.0, timeout))
+        while self._views and time.monotonic() < deadline:
+            native.sleep(_GLANCE_S)
+        return not self._views
+
+    def _live(self, name: str, job: Job) -> None:
+        if native.patched_by() == self.kind:
+            threading.current_thread().name = name
+        try:
+            job()
+            # Nobody else on this green thread will ever use them.
+            database.release_idle()
+        finally:
+            self._views.pop(self._current(), None)
+
+    @abstractmethod
+    def _current_hub(self) -> Hub | None:
+        """Gives this thread's hub, if it has one. Makes none: it would outlive its thread."""
+
+    @abstractmethod
+    def _current(self) -> GreenThread: ...
+
+    @abstractmethod
+    def _spawn(self, name: str, live: Job) -> GreenThread:
+        """Starts a green thread, which runs as soon as this one yields."""
+
+    @abstractmethod
+    def _join(self, views: list[GreenThread], timeout: float) -> None:
+        """Yields to the hub until these views have ended, ``timeout`` seconds at most."""

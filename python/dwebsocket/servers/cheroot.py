@@ -1,0 +1,46 @@
+"""
+cheroot, the server of CherryPy.
+
+The request's body is one or more layers, by size and encoding, over the one buffered reader on the
+client's socket.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from dwebsocket.servers import tls
+from dwebsocket.servers.contract import Client, Environ, Unsupported
+
+
+def find(environ: Environ) -> Client | None:
+    """Gives the client of a request that cheroot serves."""
+    body = environ.get("wsgi.input")
+    if type(body).__module__.split(".")[0] != "cheroot":
+        return None
+    reader = _reader(body)
+    sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    if environ.get("wsgi.url_scheme") == "https" and not tls.ends_here(sock):
+        raise Unsupported(
+            "cheroot ends TLS here by another library than Python's ssl, whose connections cannot "
+            "be taken over: use cheroot.ssl.builtin.BuiltinSSLAdapter, or end TLS in a proxy such "
+            "as nginx in front of it"
+        )
+    if not isinstance(sock, socket.socket):
+        return None
+    return Client(
+        server="cheroot",
+        descriptor=sock.fileno(),
+        read_early=lambda: bytes(reader.read()),
+        let_go=lambda: None,
+        tls=sock if tls.ends_here(sock) else None,
+        dies_of_sigterm=True,
+    )
+
+
+def _reader(body: Any) -> Any:
+    """Gives the lowest layer."""
+    while (below := getattr(body, "rfile", None)) is not None:
+        body = below
+    return body

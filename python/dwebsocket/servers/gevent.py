@@ -1,0 +1,60 @@
+"""
+gevent: its own server (``gevent.pywsgi``), and gunicorn's worker ``gevent_pywsgi`` on top of it.
+
+The request's body keeps the one buffered reader on the client's socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+from dwebsocket import native
+from dwebsocket.servers import tls
+from dwebsocket.servers.contract import Client, Environ
+
+
+def find(environ: Environ) -> Client | None:
+    """Gives the client of a request that ``gevent.pywsgi`` serves."""
+    if not str(environ.get("SERVER_SOFTWARE", "")).startswith("gevent/"):
+        return None
+    body: Any = environ["wsgi.input"]
+    # With `Connection: Upgrade` the body is the reader itself.
+    reader = getattr(body, "rfile", body)
+    sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    if sock is None:
+        return None
+    under_gunicorn = "gunicorn.sock" in environ
+    return Client(
+        server="gunicorn" if under_gunicorn else "gevent.pywsgi",
+        descriptor=sock.fileno(),
+        read_early=reader.read,
+        let_go=lambda: _let_go(environ),
+        dies_of_sigterm=not under_gunicorn,
+        concurrency="gevent",
+        tls=sock if tls.ends_here(sock) else None,
+    )
+
+
+def forget(descriptor: int) -> None:
+    """
+    Makes this thread's hub stop watching ``descriptor``.
+
+    gevent leaves what it has once watched in its epoll set, and epoll would go on watching the
+    client: it keeps to the open file, of which the engine holds a duplicate.
+    """
+    from gevent import get_hub
+
+    try:
+        poller = os.dup(get_hub().loop.fileno())
+    except (OSError, TypeError):
+        # This loop polls without a descriptor, so there is no set to be in.
+        return
+    # ENOENT: it was never watched. EINVAL: this poller is something else.
+    with native.original("select", "epoll").fromfd(poller) as epoll, contextlib.suppress(OSError):
+        epoll.unregister(descriptor)
+
+
+def _let_go(environ: Environ) -> None:
+    environ.pop("gunicorn.sock", None)

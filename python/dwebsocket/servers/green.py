@@ -1,0 +1,38 @@
+"""What servers on green threads have in common, whoever they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+from dwebsocket import native
+from dwebsocket.servers import gevent
+
+if TYPE_CHECKING:
+    from dwebsocket.servers.contract import Client, Concurrency
+
+
+def kind_of(sock: object) -> Concurrency:
+    """Gives the kind of threads of a server by the class of its sockets."""
+    library = type(sock).__module__.partition(".")[0]
+    if library == "gevent":
+        return "gevent"
+    return "eventlet" if library == "eventlet" else "thread"
+
+
+def settle(client: Client) -> Client:
+    """
+    Gives ``client`` with the kind of threads that the process really has.
+
+    A server of threads has green ones where the project has patched the standard library, and
+    then nothing may sleep as threads of the system do.
+    """
+    kind = client.concurrency
+    if kind == "thread":
+        kind = native.patched_by() or kind
+    if kind == "gevent":
+        forget = functools.partial(gevent.forget, client.descriptor)
+        return dataclasses.replace(client, concurrency=kind, forget=forget)
+    # eventlet's hub forgets a descriptor as soon as nobody waits for it.
+    return dataclasses.replace(client, concurrency=kind)

@@ -1,0 +1,196 @@
+"""
+uWSGI: its own HTTP sockets and router, ``--socket`` behind nginx, threads and the gevent loop.
+
+The descriptor comes from the ``uwsgi`` module that the server puts into the process. Bytes behind
+the request stay in its C structures; a function that it exports for its plugins reads them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.servers.contract import Client, Environ, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# Options by which the HTTP router lets a client's bytes through after its request.
+_ROUTER_LETS_THROUGH = ("http-websockets", "http-raw-body")
+_ROUTERS = ("http", "https", "https2")
+# Sockets behind which it is not the client's bytes that travel, but somebody's packets of them.
+_PACKETS = (
+    "fastcgi-socket",
+    "fastcgi-nph-socket",
+    "scgi-socket",
+    "scgi-nph-socket",
+    "puwsgi-socket",
+    "suwsgi-socket",
+    "ssl-socket",
+    "zeromq-socket",
+    "zmq-socket",
+    "zmq",
+)
+_PLAIN = ("socket", "uwsgi-socket", "http-socket", "http11-socket", *_ROUTERS)
+_TLS = ("https-socket", "https-socket2")
+
+_CHUNK = 65536
+
+
+def find(environ: Environ) -> Client | None:
+    """Gives the client of a request that uWSGI serves."""
+    uwsgi = sys.modules.get("uwsgi")
+    if uwsgi is None or "uwsgi.version" not in environ:
+        return None
+    in_hub = _in_hub()
+    _refuse_what_cannot_be(environ, _options(uwsgi), in_hub=in_hub)
+    descriptor = uwsgi.connection_fd()
+    if descriptor < 0:
+        return None
+    return Client(
+        server="uWSGI",
+        descriptor=descriptor,
+        read_early=lambda: _read_early(environ, descriptor),
+        let_go=lambda: None,
+        concurrency="gevent" if in_hub else "thread",
+        at_exit=_at_exit,
+        head_follows_close=True,
+    )
+
+
+def _options(uwsgi: Any) -> Mapping[str, Any]:
+    """Its command line and configuration file, by the options' long names."""
+    options: Mapping[Any, Any] = getattr(uwsgi, "opt", None) or {}
+    return {os.fsdecode(name): value for name, value in options.items()}
+
+
+def _in_hub() -> bool:
+    """Whether this request runs on a greenlet of uWSGI's gevent loop."""
+    return _request_of_greenlet() is not None
+
+
+def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_hub: bool) -> None:
+    if environ.get("UWSGI_ROUTER") == "http":
+        # A router in an instance of its own does not say how it was started.
+        here = any(name in options for name in _ROUTERS)
+        if here and not any(_is_on(options.get(name)) for name in _ROUTER_LETS_THROUGH):
+            raise Unsupported(
+                "uWSGI's HTTP router drops all that a client sends behind its request unless it is "
+                "told otherwise: add --http-websockets, or use --http-socket instead of --http"
+            )
+    elif not any(name in options for name in _PLAIN) and (
+        packets := [name for name in _PACKETS if name in options]
+    ):
+        raise Unsupported(
+            f"uWSGI's --{packets[0]} wraps the client's bytes in packets: use --socket behind "
+            "nginx's uwsgi_pass, or --http-socket"
+        )
+    if environ.get("HTTPS") == "on" and any(name in options for name in _TLS):
+        raise Unsupported(
+            "uWSGI ends TLS itself here (--https-socket), and an encrypted connection cannot be "
+            "taken over: use its router (--https with --http-websockets), or end TLS in a proxy "
+            "such as nginx"
+        )
+    if not in_hub and not _has_threads(options):
+        raise Unsupported(
+            "uWSGI runs without threads here, so a view beside the requests would never get its "
+            "turn: add --enable-threads (or --threads 2)"
+        )
+
+
+def _has_threads(options: Mapping[str, Any]) -> bool:
+    """Whether Python's threads run while the worker waits for requests."""
+    return _is_on(options.get("enable-threads")) or any(
+        _number(options.get(name)) > 1 for name in ("threads", "thread")
+    )
+
+
+def _last(value: Any) -> str | bool:
+    """The value that counts of an option, which may have been given several times."""
+    if isinstance(value, list):
+        value = value[-1]
+    return os.fsdecode(value) if isinstance(value, (str, bytes)) else bool(value)
+
+
+def _is_on(value: Any) -> bool:
+    value = _last(value)
+    return value if isinstance(value, bool) else value.lower() not in ("false", "off", "no", "0")
+
+
+def _number(value: Any) -> int:
+    try:
+        return int(_last(value))
+    except ValueError:
+        return 0
+
+
+def _at_exit(farewell: Callable[[], None]) -> None:
+    # Python's own hooks are left out with --skip-atexit-teardown and by the gevent loop.
+    uwsgi: Any = sys.modules["uwsgi"]
+    of_the_project = getattr(uwsgi, "atexit", None)
+
+    def say_goodbye() -> None:
+        farewell()
+        if of_the_project is not None:
+            of_the_project()
+
+    uwsgi.atexit = say_goodbye
+
+
+# --- early bytes ---------------------------------------------------------------------------------
+
+
+def _read_early(environ: Environ, descriptor: int) -> bytes:
+    """
+    Gives what uWSGI has read behind the request.
+
+    Nothing with a single thread: there it is not known which of the functions tells the truth
+    about the present request, and a wrong answer is a wrong pointer. The router drops these bytes
+    before they get here.
+    """
+    request = _request_of_greenlet()
+    if request is None and environ.get("wsgi.multithread"):
+        request = _request_of_thread()
+    if not request:
+        return b""
+    try:
+        read_body = _exported().uwsgi_proto_base_read_body
+    except AttributeError:
+        return b""
+    read_body.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    read_body.restype = ctypes.c_ssize_t
+    # Behind the bytes that it holds, it reads from the dead end, which is at its end.
+    os.set_blocking(descriptor, False)
+    early = b""
+    buffer = ctypes.create_string_buffer(_CHUNK)
+    while (length := read_body(request, buffer, _CHUNK)) > 0:
+        early += buffer.raw[:length]
+    return early
+
+
+def _request_of_greenlet() -> int | None:
+    gevent = sys.modules.get("gevent")
+    if gevent is None:
+        return None
+    # The loop marks its greenlets with the address of the request that they serve.
+    address: int | None = getattr(gevent.getcurrent(), "uwsgi_wsgi_req", None)
+    return address
+
+
+def _request_of_thread() -> int | None:
+    try:
+        current = _exported().threaded_current_wsgi_req
+    except AttributeError:
+        return None
+    current.argtypes = []
+    current.restype = ctypes.c_void_p
+    address: int | None = current()
+    return address
+
+
+def _exported() -> ctypes.CDLL:
+    # A build that is a Python module does not export to the whole process.
+    module = sys.modules.get("pyuwsgi")
+    return ctypes.CDLL(getattr(module, "__file__", None))

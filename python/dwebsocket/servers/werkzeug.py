@@ -1,0 +1,39 @@
+"""
+Werkzeug's development server: ``run_simple``, and ``runserver_plus`` of django-extensions.
+
+It puts the client's socket into the environ; the request's body is the buffered reader above it.
+"""
+
+from __future__ import annotations
+
+import io
+
+from dwebsocket.servers import tls
+from dwebsocket.servers.contract import Client, Environ
+
+_KEY = "werkzeug.socket"
+
+
+def find(environ: Environ) -> Client | None:
+    """Gives the client of a request that Werkzeug serves."""
+    sock = environ.get(_KEY)
+    if sock is None:
+        return None
+    body = environ["wsgi.input"]
+    # A body in chunks has a reader of its own above the socket's.
+    reader = getattr(body, "_rfile", body)
+    if not isinstance(reader, io.BufferedReader):
+        return None
+    return Client(
+        server="Werkzeug",
+        descriptor=sock.fileno(),
+        read_early=reader.read,
+        let_go=lambda: _forget(environ),
+        tls=sock if tls.ends_here(sock) else None,
+        # Its reloader sees to the signal, which is found out later.
+        dies_of_sigterm=True,
+    )
+
+
+def _forget(environ: Environ) -> None:
+    environ.pop(_KEY, None)

@@ -1,0 +1,289 @@
+"""
+What is uWSGI's own: its signals and reloads, its way to fork, and what it must be told.
+
+The behaviours that it shares with the other servers are in test_contract.py and test_resources.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.raw_peer import RawPeer, handshake_request
+from support.server import Kind, Server, is_running, thread_names
+from support.waiting import eventually, pause
+from support.wsgi_kinds import (
+    UWSGI_BEHIND_NGINX,
+    UWSGI_GEVENT,
+    UWSGI_HTTP_SOCKET,
+    UWSGI_LAZY,
+    UWSGI_ONE_THREAD,
+    UWSGI_ROUTER,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GOING_AWAY = {1001, 1012}
+# What a busy machine may take for an end that is over in a second or two on an idle one.
+BOUND_S = 8
+PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
+
+each_way_to_run = pytest.mark.parametrize(
+    "kind",
+    [UWSGI_HTTP_SOCKET, UWSGI_ONE_THREAD, UWSGI_LAZY, UWSGI_BEHIND_NGINX, UWSGI_GEVENT],
+    ids=str,
+)
+
+
+@contextlib.contextmanager
+def sockets(server: Server, each: int = 20) -> Iterator[list[RawPeer]]:
+    """Hold connections to views of each temper."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            peer
+            for path in PATHS
+            for peer in stack.enter_context(RawPeer.open_many(server, path, each))
+        ]
+
+
+def assert_all_were_told(peers: list[RawPeer]) -> None:
+    """Every client has a close frame, and nothing behind it."""
+    assert {peer.read_to_eof().code for peer in peers} <= GOING_AWAY
+
+
+def assert_ended(server: Server) -> None:
+    """The process ends by itself, in bounded time, without a word about an accident."""
+    started = time.monotonic()
+    server.wait(BOUND_S * 2)
+    assert time.monotonic() - started < BOUND_S
+    assert_calm(server)
+
+
+def assert_calm(server: Server) -> None:
+    """The log holds no traceback and no crash."""
+    log = server.stderr()
+    for word in ("Traceback", "Segmentation", "panicked", "Fatal", "NO MERCY", "DAMN"):
+        assert word not in log, log
+
+
+@contextlib.contextmanager
+def busy(server: Server) -> Iterator[None]:
+    """Keep the worker in the middle of a request that takes long."""
+    with RawPeer(server.address) as page:
+        page.send(f"GET /sleeps/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+        eventually(lambda: "sleeps: begun" in server.stderr(), 10, "the page is being made")
+        yield
+
+
+@each_way_to_run
+class TestEnds:
+    """However a worker goes, its clients hear of it."""
+
+    def test_sigterm(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """With --die-on-term, as service managers want it."""
+        server = own_server(kind)
+        with sockets(server) as peers:
+            server.send_signal(signal.SIGTERM)
+            assert_all_were_told(peers)
+            assert_ended(server)
+
+    def test_sigint(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """Ctrl-C."""
+        server = own_server(kind)
+        with sockets(server, 4) as peers:
+            server.send_signal(signal.SIGINT)
+            assert_all_were_told(peers)
+            assert_ended(server)
+
+    def test_sigterm_with_clients_that_do_not_answer(
+        self, kind: Kind, own_server: Callable[..., Server]
+    ) -> None:
+        """Clients that neither read nor answer the close do not keep the process."""
+        server = own_server(kind)
+        with sockets(server):
+            server.send_signal(signal.SIGTERM)
+            assert_ended(server)
+
+    def test_sigterm_in_the_middle_of_a_request(
+        self, kind: Kind, own_server: Callable[..., Server]
+    ) -> None:
+        """A busy worker exits without running any Python: clients are told all the same."""
+        server = own_server(kind)
+        with sockets(server, 4) as peers, busy(server):
+            server.send_signal(signal.SIGTERM)
+            assert_all_were_told(peers)
+            assert_ended(server)
+
+    def test_without_teardown(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """--skip-atexit-teardown leaves Python's own hooks out."""
+        server = own_server(kind, options=("--skip-atexit-teardown",))
+        with sockets(server, 4) as peers:
+            server.send_signal(signal.SIGTERM)
+            assert_all_were_told(peers)
+            assert_ended(server)
+
+    def test_graceful_end(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """SIGTERM made graceful by a hook, as uWSGI's documentation has it."""
+        hook = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
+        server = own_server(kind, options=hook)
+        with sockets(server, 4) as peers:
+            server.send_signal(signal.SIGTERM)
+            assert_all_were_told(peers)
+            assert_ended(server)
+
+    def test_reloads(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """Three reloads in a row: each worker tells its clients, each next one takes new ones."""
+        server = own_server(kind)
+        for _ in range(3):
+            worker = server.worker
+            with sockets(server, 10) as peers:
+                server.send_signal(signal.SIGHUP)
+                assert_all_were_told(peers)
+            eventually(lambda w=worker: not is_running(w), 2 * BOUND_S, "the old worker is gone")
+            eventually(lambda w=worker: server.workers() not in ([], [w]), 30, "a new worker")
+            eventually(lambda: _answers(server), 30, "the new worker answers")
+            with RawPeer.open(server, "/echo/") as peer:
+                peer.send_text("hello again")
+                assert peer.read_message() == b"hello again"
+        assert_calm(server)
+
+    def test_max_requests(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """A worker that is replaced after some requests says goodbye, too."""
+        server = own_server(kind, options=("--max-requests", "15", "--min-worker-lifetime", "0"))
+        worker = server.worker
+        with RawPeer.open(server, "/echo/") as peer:
+            for _ in range(20):
+                with contextlib.suppress(OSError):
+                    server.get("/echo/")
+            assert peer.read_to_eof().code in GOING_AWAY
+        eventually(lambda: not is_running(worker), 2 * BOUND_S, "the old worker is gone")
+        assert_calm(server)
+
+
+def _answers(server: Server) -> bool:
+    with contextlib.suppress(OSError):
+        return server.get("/status/").status == 200
+    return False
+
+
+def test_forked_after_the_import(own_server: Callable[..., Server]) -> None:
+    """Without --lazy-apps the workers are forked with the application: one engine in each."""
+    server = own_server(UWSGI_HTTP_SOCKET, options=("--processes", "2", "--thunder-lock"))
+    eventually(lambda: len(server.workers()) == 2, 10, "two workers")
+    with contextlib.ExitStack() as stack:
+        peers: list[RawPeer] = []
+
+        def both_have_an_engine() -> bool:
+            peers.extend(stack.enter_context(RawPeer.open_many(server, "/echo/", 20)))
+            return all(thread_names(pid).count("dwebsocket") == 1 for pid in server.workers())
+
+        eventually(both_have_an_engine, 30)
+        for number, peer in enumerate(peers):
+            peer.send_text(str(number))
+        assert [peer.read_message() for peer in peers] == [b"%d" % n for n in range(len(peers))]
+        assert "dwebsocket" not in thread_names(server.pid)
+        # One worker's end is its own clients' only.
+        server.send_signal(signal.SIGTERM)
+        assert_all_were_told(peers)
+        assert_ended(server)
+
+
+class TestIdle:
+    """Silence is not what ends a connection."""
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", [UWSGI_ONE_THREAD, UWSGI_HTTP_SOCKET, UWSGI_GEVENT], ids=str)
+    def test_200_sockets_outlive_every_timeout(
+        self, kind: Kind, own_server: Callable[..., Server]
+    ) -> None:
+        """200 idle sockets on one worker, beyond socket timeout and harakiri, beside pages."""
+        server = own_server(kind, options=("--socket-timeout", "2", "--harakiri", "3"))
+        with server.quiet(), server.nothing_left(within=5):
+            worker = server.worker
+            with RawPeer.open_many(server, "/echo/", 200) as peers:
+                for _ in range(18):
+                    pause(0.5)
+                    assert server.get("/echo/").status == 200
+                for number, peer in enumerate(peers):
+                    peer.send_text(f"after the pause {number}")
+                for number, peer in enumerate(peers):
+                    assert peer.read_message().decode() == f"after the pause {number}"
+            assert server.worker == worker
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", [UWSGI_ROUTER], ids=str)
+    def test_pings_hold_the_router(self, kind: Kind, own_server: Callable[..., Server]) -> None:
+        """The router cuts what is silent for --http-timeout: pings below it keep connections."""
+        server = own_server(
+            kind, options=("--http-timeout", "3"), settings={"WEBSOCKET_PING_INTERVAL": 1}
+        )
+        with RawPeer.open_many(server, "/echo/", 20) as peers:
+            for _ in range(16):
+                pause(0.5)
+                assert server.get("/echo/").status == 200
+            for peer in peers:
+                peer.send_text("still here")
+                assert peer.read_message() == b"still here"
+
+
+def without(kind: Kind, name: str, *options: str) -> Kind:
+    """The same server with some of its options left out."""
+    left = [option for option in kind.options if option not in options]
+    return dataclasses.replace(kind, name=name, options=tuple(left))
+
+
+REFUSALS = {
+    "router without WebSockets": (
+        without(UWSGI_ROUTER, "uwsgi-dead-router", "--http-websockets"),
+        "--http-websockets",
+    ),
+    "no threads": (
+        without(UWSGI_ONE_THREAD, "uwsgi-no-threads", "--enable-threads"),
+        "--enable-threads",
+    ),
+    "one thread that is no threads": (
+        dataclasses.replace(
+            without(UWSGI_ONE_THREAD, "uwsgi-threads-1", "--enable-threads"),
+            options=(
+                *without(UWSGI_ONE_THREAD, "", "--enable-threads").options,
+                *("--threads", "1"),
+            ),
+        ),
+        "--enable-threads",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str, own_server: Callable[..., Server]) -> None:
+    """501, one error in the log that says what to add, and pages as ever."""
+    kind, remedy = REFUSALS[name]
+    server = own_server(kind)
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request("/echo/", server.host))
+        response = peer.read_response()
+    assert response.status == 501
+    assert response.header("Sec-WebSocket-Accept") is None
+    errors = eventually(
+        lambda: [line for line in server.stderr().splitlines() if "ERROR django" in line], 5
+    )
+    assert len(errors) == 1, errors
+    assert remedy in errors[0]
+    assert "uWSGI" in errors[0]
+    assert server.get("/echo/").body == b"a page"
+
+
+@pytest.mark.parametrize("option", ["--http-raw-body", "--http-websockets"])
+def test_routers_that_let_through(option: str, own_server: Callable[..., Server]) -> None:
+    """Each of the two options of the router serves."""
+    bare, _ = REFUSALS["router without WebSockets"]
+    server = own_server(bare, options=(option,))
+    with RawPeer.open(server, "/echo/") as peer:
+        peer.send_text("through the router")
+        assert peer.read_message() == b"through the router"

@@ -1,0 +1,204 @@
+"""WSGI servers: which requests are theirs, and which of them they cannot serve."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.servers import cheroot, find_client, gunicorn, uwsgi, waitress, werkzeug
+from dwebsocket.servers.contract import Unsupported
+
+
+def encrypted_socket() -> ssl.SSLSocket:
+    """Make as much of one as has to be recognised."""
+    return ssl.SSLSocket.__new__(ssl.SSLSocket)
+
+
+class TestUwsgi:
+    """What its options tell."""
+
+    @pytest.fixture
+    def client(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Find the client under options."""
+
+        def find(options: dict[str, Any], **environ: Any) -> Any:
+            module = ModuleType("uwsgi")
+            module.opt = options  # type: ignore[attr-defined]
+            module.connection_fd = lambda: 7  # type: ignore[attr-defined]
+            monkeypatch.setitem(sys.modules, "uwsgi", module)
+            return uwsgi.find({"uwsgi.version": b"2.0.31", **environ})
+
+        return find
+
+    @pytest.mark.parametrize(
+        ("options", "environ"),
+        [
+            ({"http-socket": b":1", "threads": b"2"}, {}),
+            ({"http-socket": b":1", "threads": [b"1", b"4"]}, {}),
+            ({"socket": b"x", "enable-threads": True}, {}),
+            ({"socket": b"x", "enable-threads": b"true"}, {"HTTPS": "on"}),
+            ({b"socket": b"x", b"enable-threads": b"1"}, {}),
+            ({"http": b":1", "http-websockets": True, "threads": b"2"}, {"UWSGI_ROUTER": "http"}),
+            ({"https": b":1", "http-raw-body": b"yes", "thread": b"2"}, {"UWSGI_ROUTER": "http"}),
+            # The router is an instance of its own.
+            ({"socket": b"x", "threads": b"2"}, {"UWSGI_ROUTER": "http"}),
+            ({"socket": b"x", "fastcgi-socket": b"y", "threads": b"2"}, {}),
+        ],
+    )
+    def test_serves(self, client: Any, options: dict[str, Any], environ: dict[str, str]) -> None:
+        """Sockets that carry the client's own bytes, with threads."""
+        found = client(options, **environ)
+        assert (found.server, found.descriptor, found.concurrency) == ("uWSGI", 7, "thread")
+        assert found.dies_of_sigterm is False
+
+    @pytest.mark.parametrize(
+        ("options", "environ", "remedy"),
+        [
+            ({"http-socket": b":1"}, {}, "--enable-threads"),
+            ({"http-socket": b":1", "threads": b"1"}, {}, "--enable-threads"),
+            ({"http-socket": b":1", "enable-threads": b"false"}, {}, "--enable-threads"),
+            ({"http-socket": b":1", "threads": b"many"}, {}, "--enable-threads"),
+            ({"http": b":1", "threads": b"2"}, {"UWSGI_ROUTER": "http"}, "--http-websockets"),
+            (
+                {"http": b":1", "threads": b"2", "http-websockets": b"off"},
+                {"UWSGI_ROUTER": "http"},
+                "--http-websockets",
+            ),
+            ({"fastcgi-socket": b":1", "threads": b"2"}, {}, "uwsgi_pass"),
+            ({"https-socket": b":1", "threads": b"2"}, {"HTTPS": "on"}, "nginx"),
+        ],
+    )
+    def test_refuses(
+        self, client: Any, options: dict[str, Any], environ: dict[str, str], remedy: str
+    ) -> None:
+        """Each with what to change."""
+        with pytest.raises(Unsupported, match=remedy):
+            client(options, **environ)
+
+    def test_request_of_another_server(self, client: Any) -> None:
+        """The module alone does not make it uWSGI's."""
+        client({"threads": b"2"})
+        assert uwsgi.find({}) is None
+
+    def test_no_descriptor(self, client: Any) -> None:
+        """Some plugins make up requests that have no client."""
+        client({"threads": b"2"})
+        sys.modules["uwsgi"].connection_fd = lambda: -1  # type: ignore[attr-defined]
+        assert uwsgi.find({"uwsgi.version": b"2"}) is None
+
+    def test_early_bytes_are_left_alone_with_one_thread(self, client: Any) -> None:
+        """There is no telling where they are."""
+        assert client({"enable-threads": True}, **{"wsgi.multithread": False}).read_early() == b""
+
+    def test_hook_of_the_project_runs_behind_ours(self, client: Any) -> None:
+        """`uwsgi.atexit` may be taken already."""
+        found = client({"threads": b"2"})
+        said: list[str] = []
+        sys.modules["uwsgi"].atexit = lambda: said.append("project")  # type: ignore[attr-defined]
+        found.at_exit(lambda: said.append("dwebsocket"))
+        sys.modules["uwsgi"].atexit()
+        assert said == ["dwebsocket", "project"]
+
+
+class TestGunicorn:
+    """HTTP/2."""
+
+    @pytest.mark.parametrize(
+        "marks",
+        [{"SERVER_PROTOCOL": "HTTP/2"}, {"gunicorn.http2.priority_weight": 16}],
+        ids=["protocol", "priority"],
+    )
+    def test_streams_are_refused(self, marks: dict[str, Any]) -> None:
+        """One socket carries many of them."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            environ = {"gunicorn.socket": ours, "SERVER_PROTOCOL": "HTTP/1.1", **marks}
+            with pytest.raises(Unsupported, match="one of many HTTP/2 streams"):
+                gunicorn.find(environ)
+            with pytest.raises(UnsupportedServer, match="--http-protocols h1"):
+                find_client(environ)
+
+
+class TestWaitress:
+    """What its channel tells."""
+
+    @staticmethod
+    def environ(**changes: Any) -> dict[str, Any]:
+        """Make what waitress gives."""
+
+        class Channel:
+            adj = SimpleNamespace(channel_request_lookahead=0)
+            requests_lock = threading.Lock()
+            requests = ("this",)
+            request: Any = None
+            socket = socket.socket()
+
+            def check_client_disconnected(self) -> bool:
+                """Be what the environ holds."""
+                return False
+
+        channel = Channel()
+        channel.__dict__.update(changes)
+        return {"waitress.client_disconnected": channel.check_client_disconnected}
+
+    def test_early_bytes_are_the_head_of_the_next_request(self) -> None:
+        """They are taken away, so that waitress does not answer them."""
+        environ = self.environ(request=SimpleNamespace(header_plus=b"\x81\x80"))
+        channel = environ["waitress.client_disconnected"].__self__
+        found = waitress.find(environ)
+        assert found is not None
+        assert found.read_early() == b"\x81\x80"
+        assert channel.request is None
+        assert found.read_early() == b""
+        found.let_go()
+        assert environ == {}
+        channel.socket.close()
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"adj": SimpleNamespace(channel_request_lookahead=1)}, "set it to 0"),
+            ({"requests": ("this", "that")}, "RFC 6455"),
+        ],
+    )
+    def test_refuses(self, changes: dict[str, Any], reason: str) -> None:
+        """What may have taken the client's first messages."""
+        environ = self.environ(**changes)
+        with pytest.raises(Unsupported, match=reason):
+            waitress.find(environ)
+        environ["waitress.client_disconnected"].__self__.socket.close()
+
+    @pytest.mark.parametrize("environ", [{}, {"waitress.client_disconnected": len}])
+    def test_request_of_another_server(self, environ: dict[str, Any]) -> None:
+        """Nothing to find."""
+        assert waitress.find(environ) is None
+
+
+class TestEncrypted:
+    """Connections whose state is in the server's process."""
+
+    def test_werkzeug(self) -> None:
+        """`--cert`."""
+        with pytest.raises(Unsupported, match="--cert"):
+            werkzeug.find({"werkzeug.socket": encrypted_socket()})
+
+    def test_cheroot(self) -> None:
+        """`ssl_adapter`."""
+        layers = type("Body", (), {"__module__": "cheroot.server", "rfile": None})
+        body = layers()
+        body.rfile = SimpleNamespace(raw=SimpleNamespace(_sock=encrypted_socket()))
+        with pytest.raises(Unsupported, match="ssl_adapter"):
+            cheroot.find({"wsgi.input": body})
+
+
+@pytest.mark.parametrize("family", [uwsgi, werkzeug, cheroot, waitress])
+def test_request_of_nobody(family: ModuleType) -> None:
+    """An environ without marks belongs to none of them."""
+    assert family.find({"wsgi.input": None}) is None
