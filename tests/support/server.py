@@ -105,8 +105,9 @@ TLS = (
     _encrypting("gevent"),
     _encrypting("werkzeug"),
     _encrypting("cheroot"),
+    _encrypting("eventlet"),
+    _gunicorn("eventlet", version="25.3.0", tls=True),
 )
-EVENTLET_TLS = (_encrypting("eventlet"), _gunicorn("eventlet", version="25.3.0", tls=True))
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
 _ON_THREADS = (
     *MAIN,
