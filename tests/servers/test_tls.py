@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING
@@ -133,6 +135,39 @@ class TestStream:
             for byte in build_frame(TEXT, b"slowly"):
                 peer.send(bytes([byte]))
             assert peer.read_message() == b"slowly"
+
+
+@encrypted
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command is missing")
+@pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["one way", "both ways"])
+def test_key_update(server: Server, command: bytes) -> None:
+    """New keys in the middle of a conversation, for one direction or both."""
+    client = subprocess.Popen(
+        ["openssl", "s_client", "-connect", server.host, "-tls1_3"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
+    unmasked = {"mask": bytes(4)}
+    with client, contextlib.closing(client.stdin):
+        seen = b""
+        for said, answer in (
+            (b"", b"Verify return code"),
+            (handshake_request("/echo/", server.host), b"\r\n\r\n"),
+            (build_frame(TEXT, b"before", **unmasked), b"\x81\x06before"),
+            (command, b"KEYUPDATE"),
+            (build_frame(TEXT, b"after", **unmasked), b"\x81\x05after"),
+        ):
+            client.stdin.write(said)
+            while answer not in seen:
+                data = client.stdout.read(4096)
+                assert data, seen
+                seen += data
+            seen = seen.partition(answer)[2]
+        client.kill()
 
 
 @encrypted
