@@ -48,8 +48,9 @@ def run(conversation: Coroutine[Any, Any, T]) -> T:
             return await conversation
         finally:
             # Closing a session does not wait for the goodbye of encrypted transports.
-            transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
-            while transports:  # noqa: ASYNC110
+            transports: Any = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+            # One that has ended may be garbage for a while.
+            while any(transport._sock for transport in transports.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     return asyncio.run(to_the_end())
