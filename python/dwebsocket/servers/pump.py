@@ -255,10 +255,11 @@ class Pump:
 
     def __init__(self) -> None:
         self._poller = native.original("select", "epoll")()
-        self._bell, self._rope = os.pipe()
-        for descriptor in (self._bell, self._rope):
-            os.set_blocking(descriptor, False)
-        self._poller.register(self._bell, _IN)
+        # No pipe: eventlet makes even `os.read` and `os.write` yield to a hub.
+        self._bell, self._rope = _socket.socketpair()
+        for end in (self._bell, self._rope):
+            end.settimeout(0)
+        self._poller.register(self._bell.fileno(), _IN)
         self._arrivals: deque[Pipe] = deque()
         self._pipes: dict[int, Pipe] = {}
         self._interests: dict[int, int] = {}
@@ -294,14 +295,14 @@ class Pump:
     def abandon(self) -> None:
         """In a forked child: lets the parent's connections go without a word to anyone."""
         self._poller.close()
-        os.close(self._bell)
-        os.close(self._rope)
+        self._bell.close()
+        self._rope.close()
         for pipe in {*self._pipes.values(), *self._arrivals}:
             pipe.abandon()
 
     def _ring(self) -> None:
         with suppress(BlockingIOError):
-            os.write(self._rope, b"!")
+            self._rope.send(b"!")
 
     def _run(self) -> None:
         again: set[Pipe] = set()
@@ -321,9 +322,9 @@ class Pump:
     def _wait(self, timeout: float | None) -> set[Pipe]:
         ready = set()
         for descriptor, events in self._poller.poll(timeout):
-            if descriptor == self._bell:
+            if descriptor == self._bell.fileno():
                 with suppress(BlockingIOError):
-                    os.read(self._bell, 4096)
+                    self._bell.recv(4096)
                 continue
             pipe = self._pipes[descriptor]
             ready.add(pipe)
