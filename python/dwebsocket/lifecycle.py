@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils import autoreload
 
 from dwebsocket import _core, native, runners
-from dwebsocket.servers import asgi
+from dwebsocket.servers import asgi, pump
 
 if TYPE_CHECKING:
     from dwebsocket.servers.contract import AtExit
@@ -26,6 +26,7 @@ _RESTARTING = (1012, "restarting")
 _GRACE_S = 1.0
 # A developer waits for each reload, and the views' code is about to change anyway.
 _RELOAD_GRACE_S = 0.5
+_LAST_WORDS_S = 0.2
 
 
 class _Lifecycle:
@@ -77,6 +78,8 @@ class _Lifecycle:
         # Views first, in their own way: those on green threads need their hub, which runs here.
         runners.join(deadline - time.monotonic())
         _core.shut_down(*farewell, max(0.0, deadline - time.monotonic()))
+        # What the engine said last may still be on its way through TLS.
+        pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
 
 
 def _is_handled(number: signal.Signals) -> bool:

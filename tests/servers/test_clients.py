@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import pytest
 import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
+from support.certificates import client_context
 from support.clients import has_node, node, websocket
-from support.server import MAIN, Server
+from support.server import MAIN, TLS, Server
 
-pytestmark = pytest.mark.parametrize("server", MAIN, indirect=True, ids=str)
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Coroutine
+
+pytestmark = pytest.mark.parametrize("server", [*MAIN, *TLS], indirect=True, ids=str)
+
+T = TypeVar("T")
 
 MEBIBYTE = 1 << 20
 
@@ -25,6 +33,27 @@ ENDINGS = [
     ("/denied/", 1008),
     ("/missing/", 4404),
 ]
+
+
+def trusting(server: Server) -> ssl.SSLContext | bool:
+    """Return the `ssl` argument of aiohttp for a server, encrypted or not."""
+    return client_context() if server.kind.tls else True
+
+
+def run(conversation: Coroutine[Any, Any, T]) -> T:
+    """Run a conversation of aiohttp to its end, which with TLS comes later than it says."""
+
+    async def to_the_end() -> T:
+        try:
+            return await conversation
+        finally:
+            # Closing a session does not wait for the goodbye of encrypted transports.
+            transports: Any = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+            # One that has ended may be garbage for a while.
+            while any(transport._sock for transport in transports.values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    return asyncio.run(to_the_end())
 
 
 class TestWebsocketsSync:
@@ -72,7 +101,10 @@ class TestWebsocketsAsync:
 
         async def converse(number: int) -> int:
             address = server.url("/echo-str/")
-            async with websockets.asyncio.client.connect(address, proxy=None) as client:
+            context = trusting(server) if server.kind.tls else None
+            async with websockets.asyncio.client.connect(
+                address, proxy=None, ssl=context
+            ) as client:
                 for n in range(10):
                     await client.send(f"{number}: {n}")
                     assert await client.recv() == f"{number}: {n}"
@@ -95,7 +127,9 @@ class TestAiohttp:
         async def main() -> int | None:
             async with (
                 aiohttp.ClientSession() as session,
-                session.ws_connect(server.url("/echo-exact/", "http"), max_msg_size=0) as ws,
+                session.ws_connect(
+                    server.url("/echo-exact/", "http"), max_msg_size=0, ssl=trusting(server)
+                ) as ws,
             ):
                 await ws.send_str("grüße")
                 assert await ws.receive_str(timeout=20) == "grüße"
@@ -104,7 +138,7 @@ class TestAiohttp:
                 await ws.close(code=4002, message=b"done")
                 return ws.close_code
 
-        assert asyncio.run(main()) == 4002
+        assert run(main()) == 4002
 
     @pytest.mark.parametrize(("path", "code"), ENDINGS)
     def test_close_codes(self, server: Server, path: str, code: int) -> None:
@@ -113,13 +147,13 @@ class TestAiohttp:
         async def main() -> int | None:
             async with (
                 aiohttp.ClientSession() as session,
-                session.ws_connect(server.url(path, "http")) as ws,
+                session.ws_connect(server.url(path, "http"), ssl=trusting(server)) as ws,
             ):
                 message = await ws.receive(timeout=20)
                 assert message.type is aiohttp.WSMsgType.CLOSE
                 return ws.close_code
 
-        assert asyncio.run(main()) == code
+        assert run(main()) == code
 
     def test_cookies_of_the_handshake(self, server: Server) -> None:
         """A cookie that a middleware set with the 101 is in the client's jar."""
@@ -128,11 +162,11 @@ class TestAiohttp:
             jar = aiohttp.CookieJar(unsafe=True)
             async with (
                 aiohttp.ClientSession(cookie_jar=jar) as session,
-                session.ws_connect(server.url("/echo/", "http")),
+                session.ws_connect(server.url("/echo/", "http"), ssl=trusting(server)),
             ):
                 return {cookie.key for cookie in jar}
 
-        assert asyncio.run(main()) == {"stamp", "second"}
+        assert run(main()) == {"stamp", "second"}
 
 
 @pytest.mark.skipif(not has_node(), reason="Node or its ws package is missing; run tests/setup")

@@ -286,7 +286,7 @@ class TestRefusals:
     def test_origins_that_may(self, server: Server, origin: str) -> None:
         """The same origin and those of WEBSOCKET_ALLOWED_ORIGINS are let in."""
         if origin == "same":
-            origin = f"http://{server.host}"
+            origin = server.url("", "http")
         with RawPeer.open(server, "/echo/", headers={"Origin": origin}) as peer:
             close_politely(peer)
 

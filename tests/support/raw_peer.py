@@ -13,8 +13,11 @@ import dataclasses
 import json
 import os
 import socket
+import ssl
 import struct
 from typing import TYPE_CHECKING
+
+from support.certificates import TlsAddress, client_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -185,7 +188,13 @@ def handshake_request(
 class RawPeer:
     """One connection to a server."""
 
-    def __init__(self, address: Address, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
         self.sock = socket.socket(family)
         self.sock.settimeout(TIMEOUT_S)
@@ -194,6 +203,10 @@ class RawPeer:
         self.sock.connect(address)
         if family == socket.AF_INET:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(address, TlsAddress):
+            self.sock = (tls or client_context()).wrap_socket(
+                self.sock, server_hostname=address[0], suppress_ragged_eofs=False
+            )
         self.buffer = bytearray()
         self.eof = False
         self.reset_seen = False
@@ -208,9 +221,10 @@ class RawPeer:
         early: bytes = b"",
         headers: Mapping[str, str | None] | None = None,
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> RawPeer:
         """Connect and shake hands; `early` bytes go out in the same write as the request."""
-        peer = cls(server.address, receive_buffer=receive_buffer)
+        peer = cls(server.address, receive_buffer=receive_buffer, tls=tls)
         try:
             peer.send(handshake_request(path, server.host, headers=headers) + early)
             response = peer.read_response()
@@ -261,6 +275,10 @@ class RawPeer:
             data = self.sock.recv(1 << 16)
         except ConnectionResetError:
             self.reset_seen = True
+            data = b""
+        except ssl.SSLError:
+            # Servers end their own responses without close_notify; a WebSocket ends with it.
+            self.reset_seen = self.response is None or self.response.status == 101
             data = b""
         if not data:
             self.eof = True
@@ -371,8 +389,9 @@ class RawPeer:
     # --- ending --------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Send FIN and keep reading."""
-        self.sock.shutdown(socket.SHUT_WR)
+        """Send FIN and keep reading. With TLS that is an end without close_notify."""
+        # That of an SSLSocket would also end the decryption.
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def vanish(self) -> None:
         """End the connection with RST (TCP), without a word."""

@@ -25,6 +25,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.certificates import TlsAddress, client_context, server_file
 from support.raw_peer import Address, RawPeer, Response
 from support.waiting import eventually
 
@@ -61,20 +62,25 @@ class Kind:
     grumbles: str | None = None
     # Commands that it needs, beside the interpreter or on the path.
     programs: tuple[str, ...] = ()
+    # The server itself encrypts.
+    tls: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
-def _gunicorn(worker: str, *, unix: bool = False, version: str | None = None) -> Kind:
+def _gunicorn(
+    worker: str, *, unix: bool = False, version: str | None = None, tls: bool = False
+) -> Kind:
     options = ("--worker-class", worker, "--workers", "1")
     if worker == "gthread":
         options += ("--threads", "2")
     name = f"gunicorn-{worker}"
     name += "-unix" if unix else ""
     name += f"-{version}" if version else ""
+    name += "-tls" if tls else ""
     folder = CACHE / "gunicorn" / version if version else None
-    return Kind(name, "gunicorn", options, unix, folder)
+    return Kind(name, "gunicorn", options, unix, folder, tls=tls)
 
 
 RUNSERVER = Kind("runserver", "runserver", ("--noreload",))
@@ -105,15 +111,44 @@ ASGI = (
     ),
 )
 
+GUNICORN_SYNC_TLS = _gunicorn("sync", tls=True)
+GUNICORN_GTHREAD_TLS = _gunicorn("gthread", tls=True)
+
+
+def _encrypting(server: str) -> Kind:
+    """A server that a script of ours starts with a certificate."""
+    script = str(TESTS / "support" / "tls_server.py")
+    command = ("{python}", script, server, "{module}", "{port}", "{certificate}")
+    return Kind(f"{server}-tls", server, command, tls=True)
+
+
+TLS = (
+    GUNICORN_SYNC_TLS,
+    GUNICORN_GTHREAD_TLS,
+    _gunicorn("gevent", tls=True),
+    _gunicorn("gevent_pywsgi", tls=True),
+    _encrypting("gevent"),
+    _encrypting("werkzeug"),
+    _encrypting("cheroot"),
+    _encrypting("eventlet"),
+    _gunicorn("eventlet", version="25.3.0", tls=True),
+)
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
 _ON_THREADS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
     _gunicorn("sync", unix=True),
     _gunicorn("gthread", unix=True),
+    *TLS,
 )
 OLDER_GUNICORNS = tuple(
     _gunicorn(worker, version=version)
+    for version in GUNICORN_OLDER
+    for worker in ("sync", "gthread")
+)
+
+OLDER_GUNICORNS_TLS = tuple(
+    _gunicorn(worker, version=version, tls=True)
     for version in GUNICORN_OLDER
     for worker in ("sync", "gthread")
 )
@@ -310,6 +345,7 @@ class Server:
                 bind = f"127.0.0.1:{self.port}"
             return [
                 sys.executable, "-m", "gunicorn", "--bind", bind, "--log-level", "warning",
+                *(("--certfile", str(server_file())) if self.kind.tls else ()),
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
         # Any other family brings its whole command, with {port}, {python} … in it.
@@ -319,6 +355,7 @@ class Server:
             "module": self.module,
             "folder": self.folder,
             "bin": Path(sys.executable).parent,
+            "certificate": server_file() if self.kind.tls else None,
         }
         command = [*self.kind.options, *self.options]
         return [part.format(**facts) for part in command]
@@ -330,6 +367,8 @@ class Server:
                 self.address = str(self.folder / "socket")
             else:
                 self.address = ("127.0.0.1", free_port())
+                if self.kind.tls:
+                    self.address = TlsAddress(self.address)
             with self.out.open("ab") as out, self.err.open("ab") as err:
                 self.process = subprocess.Popen(
                     self.command(),
@@ -423,6 +462,7 @@ class Server:
 
     def url(self, path: str, scheme: str = "ws") -> str:
         """Return the address of a path; for a Unix socket the host is a placeholder."""
+        scheme += "s" if self.kind.tls else ""
         return f"{scheme}://{self.host}{path}"
 
     def get(
@@ -434,7 +474,10 @@ class Server:
         timeout: float = 20,
     ) -> Response:
         """Make one plain HTTP request on a connection of its own."""
-        if isinstance(self.address, tuple):
+        if isinstance(self.address, TlsAddress):
+            context = client_context()
+            conn = http.client.HTTPSConnection(*self.address, timeout=timeout, context=context)
+        elif isinstance(self.address, tuple):
             conn = http.client.HTTPConnection(*self.address, timeout=timeout)
         else:
             conn = _UnixHTTPConnection(self.address, timeout)
@@ -535,7 +578,11 @@ class Server:
     def warm_up(self) -> None:
         """Make the server start what it keeps: pool threads and the engine."""
         waiting = []
-        for _ in range(4):
+        at_once = 4
+        if self.kind.tls and "--worker-class" in self.kind.options:
+            # A worker without a free thread does not even shake hands.
+            at_once = {"sync": 1, "gthread": 2}.get(self.kind.options[1], at_once)
+        for _ in range(at_once):
             peer = RawPeer(self.address)
             peer.send(f"GET {self.probe} HTTP/1.1\r\nHost: {self.host}\r\n".encode())
             waiting.append(peer)

@@ -21,6 +21,8 @@ from dwebsocket.servers import (
     wsgiref,
 )
 from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
+from dwebsocket.servers.takeover import Takeover
+from dwebsocket.servers.tls import TlsTakeover
 
 FAMILIES: tuple[Find, ...] = (
     gunicorn.find,
@@ -62,6 +64,16 @@ def find_client(environ: Environ) -> Client:
         f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
         f"to the application. {_INSTEAD}"
     )
+
+
+def prepare_takeover(client: Client) -> Takeover:
+    """
+    Allocates what it takes to take a client over, in the way that its connection needs.
+
+    Raises:
+        OSError: The process has no descriptors or threads left, or the client has gone.
+    """
+    return (Takeover if client.tls is None else TlsTakeover).prepare(client)
 
 
 def protocol_of(environ: Environ) -> str:

@@ -8,9 +8,9 @@ client's socket.
 from __future__ import annotations
 
 import socket
-import ssl
 from typing import Any
 
+from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 
@@ -21,10 +21,11 @@ def find(environ: Environ) -> Client | None:
         return None
     reader = _reader(body)
     sock = getattr(getattr(reader, "raw", None), "_sock", None)
-    if isinstance(sock, ssl.SSLSocket) or environ.get("wsgi.url_scheme") == "https":
+    if environ.get("wsgi.url_scheme") == "https" and not tls.ends_here(sock):
         raise Unsupported(
-            "cheroot ends TLS itself here (ssl_adapter), and an encrypted connection cannot be "
-            "taken over yet: end TLS in a proxy such as nginx in front of it"
+            "cheroot ends TLS here by another library than Python's ssl, whose connections cannot "
+            "be taken over: use cheroot.ssl.builtin.BuiltinSSLAdapter, or end TLS in a proxy such "
+            "as nginx in front of it"
         )
     if not isinstance(sock, socket.socket):
         return None
@@ -33,6 +34,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=lambda: bytes(reader.read()),
         let_go=lambda: None,
+        tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
     )
 

@@ -32,6 +32,8 @@ class Client:
         let_go: Called last: drops what the request still holds of the socket.
         concurrency: The kind of threads that the server runs views on; what the project has
             patched is found out without it.
+        tls: The server's socket object, when the server encrypts what goes through it: then the
+            descriptor alone is of no use. See :func:`dwebsocket.servers.tls.ends_here`.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
         at_exit: Registers a farewell with a server that may end the process without running
@@ -47,6 +49,7 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Concurrency = "thread"
     forget: Callable[[], None] = _nothing
+    tls: object | None = None
     at_exit: AtExit | None = None
     head_follows_close: bool = False
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dwebsocket.servers.contract import Client, Environ, Unsupported
+from dwebsocket.servers import tls
+from dwebsocket.servers.contract import Client, Environ
 
 _KEY = "eventlet.input"
 _HANDLERS = "eventlet.set_idle"
@@ -16,11 +17,6 @@ def find(environ: Environ) -> Client | None:
     if body is None:
         return None
     sock = body.get_socket()
-    if hasattr(sock, "_sslobj"):
-        raise Unsupported(
-            "eventlet ends TLS itself here (wrap_ssl), and an encrypted connection cannot be "
-            "taken over: end TLS in a proxy such as nginx in front of it"
-        )
     return Client(
         server="eventlet",
         descriptor=sock.fileno(),
@@ -28,6 +24,7 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: _let_go(environ),
         dies_of_sigterm=True,
         concurrency="eventlet",
+        tls=sock if tls.ends_here(sock) else None,
     )
 
 

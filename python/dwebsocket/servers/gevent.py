@@ -11,7 +11,8 @@ import os
 from typing import Any
 
 from dwebsocket import native
-from dwebsocket.servers.contract import Client, Environ, Unsupported
+from dwebsocket.servers import tls
+from dwebsocket.servers.contract import Client, Environ
 
 
 def find(environ: Environ) -> Client | None:
@@ -24,11 +25,6 @@ def find(environ: Environ) -> Client | None:
     sock = getattr(getattr(reader, "raw", None), "_sock", None)
     if sock is None:
         return None
-    if hasattr(sock, "_sslobj"):
-        raise Unsupported(
-            "gevent.pywsgi ends TLS itself here (keyfile, certfile), and an encrypted connection "
-            "cannot be taken over yet: end TLS in a proxy such as nginx in front of it"
-        )
     under_gunicorn = "gunicorn.sock" in environ
     return Client(
         server="gunicorn" if under_gunicorn else "gevent.pywsgi",
@@ -37,6 +33,7 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: _let_go(environ),
         dies_of_sigterm=not under_gunicorn,
         concurrency="gevent",
+        tls=sock if tls.ends_here(sock) else None,
     )
 
 

@@ -9,10 +9,9 @@ of the request's body, and that of the parser below it.
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
-from dwebsocket.servers import green
+from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
 _KEY = "gunicorn.socket"
@@ -29,11 +28,6 @@ def find(environ: Environ) -> Client | None:
             "cannot be taken over for one of them: start it with --http-protocols h1 and "
             "--http2-cleartext off, and let a proxy such as nginx speak HTTP/2 to the clients"
         )
-    if isinstance(sock, ssl.SSLSocket):
-        raise Unsupported(
-            "gunicorn ends TLS itself here (--certfile), and an encrypted connection cannot be "
-            "taken over yet: end TLS in a proxy such as nginx in front of it"
-        )
     body = environ["wsgi.input"]
     if not (hasattr(body, "buf") and hasattr(body, "reader")):
         # Now, not when it is too late: bytes that the client sent early would be lost.
@@ -46,6 +40,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=lambda: _buffered(body),
         let_go=lambda: _forget(environ),
+        tls=sock if tls.ends_here(sock) else None,
         concurrency=green.kind_of(sock),
     )
 

@@ -5,7 +5,7 @@ The server keeps its descriptor, but what the descriptor means is exchanged for 
 reads as the end of the stream, and what the server still writes or closes never reaches the
 client. Everything that may fail happens in :meth:`Takeover.prepare`, before the response is
 decided; the exchange itself waits until the server iterates over the response, when all middleware
-has run.
+has run. Where the server encrypts, :mod:`dwebsocket.servers.tls` has another way to the same end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,27 @@ import _socket
 import contextlib
 import fcntl
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from dwebsocket import native
 
 if TYPE_CHECKING:
     from dwebsocket.servers.contract import Client
+
+
+def dead_end() -> tuple[_socket.socket, _socket.socket]:
+    """
+    Gives a socket that leads nowhere, for the server, and the other end of it, for us.
+
+    Raises:
+        OSError: The process has no descriptors left.
+    """
+    # Not `socket.socketpair`, whose ends may be green.
+    theirs, ours = _socket.socketpair()
+    # The server reads the end of the stream at once: some wait for it before they close.
+    ours.shutdown(_socket.SHUT_WR)
+    ours.settimeout(0)
+    return theirs, ours
 
 
 class Takeover:
@@ -47,11 +61,7 @@ class Takeover:
         with contextlib.ExitStack() as undo:
             descriptor = fcntl.fcntl(client.descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
             undo.callback(_close, descriptor)
-            # Not `socket.socketpair`, whose ends may be green.
-            theirs, ours = _socket.socketpair()
-            # The server reads the end of the stream at once: some wait for it before they close.
-            ours.shutdown(socket.SHUT_WR)
-            ours.settimeout(0)
+            theirs, ours = dead_end()
             undo.pop_all()
         return cls(client, descriptor, ours, theirs.detach())
 

@@ -7,9 +7,9 @@ It puts the client's socket into the environ; the request's body is the buffered
 from __future__ import annotations
 
 import io
-import ssl
 
-from dwebsocket.servers.contract import Client, Environ, Unsupported
+from dwebsocket.servers import tls
+from dwebsocket.servers.contract import Client, Environ
 
 _KEY = "werkzeug.socket"
 
@@ -19,11 +19,6 @@ def find(environ: Environ) -> Client | None:
     sock = environ.get(_KEY)
     if sock is None:
         return None
-    if isinstance(sock, ssl.SSLSocket):
-        raise Unsupported(
-            "Werkzeug ends TLS itself here (--cert), and an encrypted connection cannot be taken "
-            "over yet: leave the certificate out, or use a proxy such as nginx in front of it"
-        )
     body = environ["wsgi.input"]
     # A body in chunks has a reader of its own above the socket's.
     reader = getattr(body, "_rfile", body)
@@ -34,6 +29,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=reader.read,
         let_go=lambda: _forget(environ),
+        tls=sock if tls.ends_here(sock) else None,
         # Its reloader sees to the signal, which is found out later.
         dies_of_sigterm=True,
     )

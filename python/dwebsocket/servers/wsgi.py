@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import find_client, protocol_of
-from dwebsocket.servers.takeover import Takeover
+from dwebsocket.servers import find_client, prepare_takeover, protocol_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from dwebsocket.conf import Options
     from dwebsocket.servers.contract import AtExit, Client, Environ
     from dwebsocket.servers.handshake import Headers, Refusal
+    from dwebsocket.servers.takeover import Takeover
 
 
 class WsgiHandshake:
@@ -99,7 +99,7 @@ class WsgiHandshake:
 
     def prepare(self) -> None:
         """Allocates the descriptors of the exchange."""
-        self._takeover = Takeover.prepare(self._client)
+        self._takeover = prepare_takeover(self._client)
 
     def open(
         self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import socket
 
+from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ
 
 
@@ -24,6 +25,7 @@ def find(environ: Environ) -> Client | None:
         descriptor=sock.fileno(),
         read_early=reader.read,
         let_go=lambda: None,
+        tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
     )
 

@@ -1,0 +1,452 @@
+"""
+The thread that carries bytes between encrypted connections and the engine.
+
+The state of TLS lives in an object of Python's ``ssl``, which reads and writes one descriptor of
+its own. So the engine gets one end of a socket pair, and a :class:`Pipe` moves what it writes there
+through that object to the client, and back. One thread per process serves all pipes and is the
+only one that touches their TLS objects; nothing that it does waits for a single client.
+
+A pipe holds bytes only while the side that they go to does not take them, one chunk a direction at
+most, and reads nothing more from the other side meanwhile: both push back to where bytes come from.
+An end of one side is told to the other behind all bytes before it.
+
+The thread is a real one, on real sockets, also where gevent or eventlet have put their own in the
+place of both: a hub that is busy, or ends, does not hold it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import os
+import select
+import ssl
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+from dwebsocket import native
+
+_log = logging.getLogger("dwebsocket")
+
+_CHUNK_BYTES = 64 * 1024
+# What one pipe may move before the others have their turn, in chunks.
+_ROUNDS = 4
+# How long a client has to take the last bytes when the engine is done with it.
+_LINGER_S = 5.0
+# Those of epoll have the same numbers, but green threads take them away.
+_IN, _OUT, _GONE, _BROKEN = select.POLLIN, select.POLLOUT, select.POLLHUP, select.POLLERR
+
+
+class Tls(Protocol):
+    """What a pipe uses of the object that Python's ``ssl.SSLSocket`` keeps its state in."""
+
+    def read(self, length: int, buffer: memoryview) -> int:
+        """Decrypts into ``buffer``; 0 is the end of the stream."""
+
+    def write(self, data: memoryview | bytes) -> int:
+        """Encrypts; what could not be sent has to be given again."""
+
+    def shutdown(self) -> object:
+        """Says that nothing more will be sent (close_notify)."""
+
+
+class Pipe:
+    """
+    One client's two sockets, and what is on the way between them.
+
+    Args:
+        tls: The state of TLS; it reads and writes the descriptor of ``far``.
+        far: The client's socket.
+        near: One end of a socket pair whose other end the engine has.
+
+    Belongs to the pump's thread once it was added.
+    """
+
+    def __init__(self, tls: Tls, far: _socket.socket, near: _socket.socket) -> None:
+        self._tls = tls
+        self._far = far
+        self._near = near
+        self.far_descriptor = _socket.socket.fileno(far)
+        self.near_descriptor = near.fileno()
+        self._inbound: memoryview | bytes = b""
+        self._outbound: memoryview | bytes = b""
+        # Whether the client, and the engine, may still send something.
+        self._client_sends = True
+        self._engine_sends = True
+        self._engine_listens = True
+        self._said_goodbye = False
+        self._lost = False
+        # What TLS waits for: a write may need to read first, and the other way round.
+        self._read_needs = _IN
+        self._write_needs = _OUT
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can go either way."""
+        told_all = not (self._client_sends and self._engine_listens)
+        return self._lost or (self._said_goodbye and told_all)
+
+    @property
+    def far_interest(self) -> int:
+        """What to wait for at the client's side."""
+        interest = 0
+        if self._client_sends and self._engine_listens and not self._inbound:
+            interest |= self._read_needs
+        if self._outbound or not (self._engine_sends or self._said_goodbye):
+            # Behind bytes that the engine does not take, TLS finds nothing that it could read.
+            interest |= 0 if self._inbound and self._write_needs == _IN else self._write_needs
+        return interest
+
+    @property
+    def near_interest(self) -> int:
+        """What to wait for at the engine's side."""
+        interest = _OUT if self._inbound else 0
+        if self._engine_sends and not self._outbound:
+            interest |= _IN
+        return interest
+
+    def break_off(self) -> None:
+        """Takes the client for lost: the engine will see a connection that broke off."""
+        self._lost = True
+
+    def forget_engine(self) -> None:
+        """Notes that the engine has closed its end: only what it said before is left to do."""
+        self._engine_listens = False
+        self._inbound = b""
+
+    def turn(self, scratch: memoryview) -> bool:
+        """
+        Moves what can be moved now.
+
+        Returns:
+            Whether to come back soon: there may be more, without any descriptor being ready.
+        """
+        more = self._send(scratch)
+        more |= self._receive(scratch)
+        everything_sent = not (self._engine_sends or self._outbound)
+        # TLS reads on while it says goodbye, so what the client said has to be read before.
+        if everything_sent and not (self._inbound or more or self._said_goodbye or self._lost):
+            self._say_goodbye()
+        return more and not self.is_over
+
+    def close(self) -> None:
+        """Ends both sides."""
+        # A forked child may hold a copy of the descriptor: closing ours would not be enough.
+        with suppress(OSError):
+            _socket.socket.shutdown(self._far, _socket.SHUT_RDWR)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Closes this process's descriptors and leaves the connection to others that have it."""
+        self._near.close()
+        # The class of the socket may have a `close` of its own.
+        _socket.socket.close(self._far)
+
+    # --- from the engine to the client -------------------------------------------------------
+
+    def _send(self, scratch: memoryview) -> bool:
+        for _ in range(_ROUNDS):
+            if not self._outbound and not self._fetch(scratch):
+                return False
+            if not self._encrypt():
+                # The scratch is for everyone; what stays needs a place of its own.
+                self._outbound = bytes(self._outbound)
+                return False
+        return True
+
+    def _fetch(self, scratch: memoryview) -> bool:
+        if not self._engine_sends:
+            return False
+        try:
+            count = self._near.recv_into(scratch)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # The engine closed its end while bytes of the client were on their way to it.
+            count = 0
+        self._outbound = scratch[:count]
+        self._engine_sends = count > 0
+        return self._engine_sends
+
+    def _encrypt(self) -> bool:
+        while self._outbound:
+            try:
+                self._outbound = self._outbound[self._tls.write(self._outbound) :]
+            except ssl.SSLWantWriteError:
+                self._write_needs = _OUT
+                return False
+            except ssl.SSLWantReadError:
+                self._write_needs = _IN
+                return False
+            except OSError:
+                self.break_off()
+                self._outbound = b""
+                return False
+        return True
+
+    def _say_goodbye(self) -> None:
+        try:
+            self._tls.shutdown()
+        except ssl.SSLWantWriteError:
+            self._write_needs = _OUT
+            return
+        except OSError:
+            # Most often SSLWantReadError: it would now wait for the client's goodbye.
+            pass
+        with suppress(OSError):
+            _socket.socket.shutdown(self._far, _socket.SHUT_WR)
+        self._said_goodbye = True
+        self._read_needs = _IN
+
+    # --- from the client to the engine -------------------------------------------------------
+
+    def _receive(self, scratch: memoryview) -> bool:
+        for _ in range(_ROUNDS):
+            if not (self._deliver() and self._client_sends and self._engine_listens):
+                return False
+            count = self._decrypt(scratch)
+            if count is None:
+                return False
+            if count == 0:
+                self._client_sends = False
+                with suppress(OSError):
+                    self._near.shutdown(_socket.SHUT_WR)
+                return False
+            if not self._said_goodbye:
+                self._inbound = scratch[:count]
+        if self._inbound:
+            self._deliver()
+        return True
+
+    def _decrypt(self, scratch: memoryview) -> int | None:
+        try:
+            if self._said_goodbye:
+                # Nothing is heard any more, but unread bytes would reset the connection and
+                # could overtake the last that we said.
+                return _socket.socket.recv_into(self._far, scratch)
+            return self._tls.read(len(scratch), scratch)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            self._read_needs = _IN
+        except ssl.SSLWantWriteError:
+            self._read_needs = _OUT
+        except ssl.SSLEOFError:
+            return 0
+        except OSError:
+            self.break_off()
+        return None
+
+    def _deliver(self) -> bool:
+        """Gives the engine what has been decrypted; False while some of it is left."""
+        while self._inbound:
+            try:
+                self._inbound = self._inbound[self._near.send(self._inbound) :]
+            except BlockingIOError:
+                self._inbound = bytes(self._inbound)
+                return False
+            except OSError:
+                self.forget_engine()
+        return True
+
+
+class Pump:
+    """One thread that serves pipes. Any thread may add some."""
+
+    def __init__(self) -> None:
+        self._poller = native.original("select", "epoll")()
+        # No pipe: eventlet makes even `os.read` and `os.write` yield to a hub.
+        self._bell, self._rope = _socket.socketpair()
+        for end in (self._bell, self._rope):
+            end.settimeout(0)
+        self._poller.register(self._bell.fileno(), _IN)
+        self._arrivals: deque[Pipe] = deque()
+        self._pipes: dict[int, Pipe] = {}
+        self._interests: dict[int, int] = {}
+        # Whom the engine is done with, and until when they may take its last bytes; in order.
+        self._lingering: deque[tuple[float, Pipe]] = deque()
+        self._awaiting_quiet: deque[_socket.socket] = deque()
+        self._scratch = memoryview(bytearray(_CHUNK_BYTES))
+
+    def start(self) -> None:
+        """
+        Begins to serve.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        native.start_thread("dwebsocket-tls", self._run)
+
+    def add(self, pipe: Pipe) -> None:
+        """Serves ``pipe`` until both of its sides have ended, and closes it then."""
+        self._arrivals.append(pipe)
+        self._ring()
+
+    def settle(self, timeout: float) -> None:
+        """Sleeps until no pipe is left, ``timeout`` seconds at most."""
+        ours, theirs = _socket.socketpair()
+        self._awaiting_quiet.append(theirs)
+        self._ring()
+        ours.settimeout(max(0.001, timeout))
+        with suppress(OSError):
+            ours.recv(1)
+        ours.close()
+
+    def abandon(self) -> None:
+        """In a forked child: lets the parent's connections go without a word to anyone."""
+        self._poller.close()
+        self._bell.close()
+        self._rope.close()
+        for pipe in {*self._pipes.values(), *self._arrivals}:
+            pipe.abandon()
+
+    def _ring(self) -> None:
+        with suppress(BlockingIOError):
+            self._rope.send(b"!")
+
+    def _run(self) -> None:
+        again: set[Pipe] = set()
+        while True:
+            # All events first: a descriptor that a pipe gives up may be another's at once.
+            ready = again | self._wait(0.0 if again else self._patience())
+            while self._arrivals:
+                ready.add(pipe := self._arrivals.popleft())
+                self._pipes[pipe.near_descriptor] = self._pipes[pipe.far_descriptor] = pipe
+            again = {pipe for pipe in ready if self._serve(pipe)}
+            # Local names would keep the last connection of all until the next comes.
+            pipe = None  # type: ignore[assignment]
+            ready.clear()
+            self._give_up_on_the_slow()
+            self._tell_of_quiet()
+
+    def _wait(self, timeout: float | None) -> set[Pipe]:
+        ready = set()
+        for descriptor, events in self._poller.poll(timeout):
+            if descriptor == self._bell.fileno():
+                with suppress(BlockingIOError):
+                    self._bell.recv(4096)
+                continue
+            pipe = self._pipes[descriptor]
+            ready.add(pipe)
+            if events & (_GONE | _BROKEN):
+                # It would be reported for ever.
+                self._watch(descriptor, None)
+                if descriptor == pipe.near_descriptor:
+                    pipe.forget_engine()
+                    self._lingering.append((time.monotonic() + _LINGER_S, pipe))
+                elif events & _BROKEN:
+                    pipe.break_off()
+        return ready
+
+    def _patience(self) -> float | None:
+        if not self._lingering:
+            return None
+        return max(0.0, self._lingering[0][0] - time.monotonic())
+
+    def _serve(self, pipe: Pipe) -> bool:
+        try:
+            more = not pipe.is_over and pipe.turn(self._scratch)
+            if not pipe.is_over:
+                self._watch(pipe.far_descriptor, pipe.far_interest)
+                self._watch(pipe.near_descriptor, pipe.near_interest)
+                return more
+        except Exception:
+            # Whatever it is, it is this client's alone.
+            _log.exception("An encrypted WebSocket is lost")
+            pipe.break_off()
+        self._drop(pipe)
+        return False
+
+    def _watch(self, descriptor: int, interest: int | None) -> None:
+        """Waits for ``interest`` from now on; None: for nothing, never again."""
+        known = self._interests.get(descriptor)
+        if known == interest or known == _NEVER:
+            return
+        if interest is None:
+            self._poller.unregister(descriptor)
+            self._interests[descriptor] = _NEVER
+            return
+        if known is None:
+            self._poller.register(descriptor, interest)
+        else:
+            self._poller.modify(descriptor, interest)
+        self._interests[descriptor] = interest
+
+    def _drop(self, pipe: Pipe) -> None:
+        for descriptor in (pipe.near_descriptor, pipe.far_descriptor):
+            if self._interests.pop(descriptor, _NEVER) != _NEVER:
+                with suppress(OSError):
+                    self._poller.unregister(descriptor)
+            self._pipes.pop(descriptor, None)
+        pipe.close()
+
+    def _give_up_on_the_slow(self) -> None:
+        now = time.monotonic()
+        while self._lingering and (self._lingering[0][0] <= now or self._lingering[0][1].is_over):
+            _, pipe = self._lingering.popleft()
+            if not pipe.is_over:
+                pipe.break_off()
+                self._drop(pipe)
+
+    def _tell_of_quiet(self) -> None:
+        while self._awaiting_quiet and not (self._pipes or self._arrivals):
+            self._awaiting_quiet.popleft().close()
+
+
+# An interest that no descriptor has: it was watched, and must not be again.
+_NEVER = -1
+
+
+class _Processwide:
+    """The pump of this process, started with the first connection that needs it."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = native.lock()
+        self._pump: Pump | None = None
+
+    def pump(self) -> Pump:
+        with self._lock:
+            if self._pump is None:
+                pump = Pump()
+                try:
+                    pump.start()
+                except BaseException:
+                    pump.abandon()
+                    raise
+                self._pump = pump
+            return self._pump
+
+    def settle(self, timeout: float) -> None:
+        if self._pump is not None:
+            self._pump.settle(timeout)
+
+    def after_fork_in_child(self) -> None:
+        pump = self._pump
+        self._reset()
+        if pump is not None:
+            pump.abandon()
+
+
+_processwide = _Processwide()
+
+
+def current() -> Pump:
+    """
+    Gives this process's pump.
+
+    Raises:
+        OSError: The process has no descriptors left.
+        RuntimeError: The system gives no thread.
+    """
+    return _processwide.pump()
+
+
+def settle(timeout: float) -> None:
+    """Sleeps until every encrypted connection has ended, ``timeout`` seconds at most."""
+    _processwide.settle(timeout)
+
+
+os.register_at_fork(after_in_child=_processwide.after_fork_in_child)
