@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +15,9 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from support import server as servers  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,9 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one kind of server on one xdist worker, so that it is started once."""
     for item in items:
         params = getattr(item, "callspec", None)
-        kind = params.params.get("server") if params is not None else None
-        if isinstance(kind, servers.Kind):
-            item.add_marker(pytest.mark.xdist_group(str(kind)))
+        for name in ("server", "site"):
+            kind = params.params.get(name) if params is not None else None
+            if isinstance(kind, servers.Kind):
+                item.add_marker(pytest.mark.xdist_group(f"{name} {kind}"))
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +65,9 @@ def _running(database: Path) -> Iterator[Callable[[servers.Kind], servers.Server
 
     def get(kind: servers.Kind) -> servers.Server:
         needs(kind)
+        # A server that an earlier test brought down must not fail those that follow.
+        if kind in started and not started[kind].is_running():
+            started.pop(kind).stop()
         if kind not in started:
             started[kind] = servers.Server(kind, database=database).start()
         return started[kind]
@@ -73,13 +80,18 @@ def _running(database: Path) -> Iterator[Callable[[servers.Kind], servers.Server
 @pytest.fixture
 def server(
     request: pytest.FixtureRequest, _running: Callable[[servers.Kind], servers.Server]
-) -> servers.Server:
+) -> Iterator[servers.Server]:
     """
     A server of the test project that is shared by all tests of its kind.
 
-    Parametrise indirectly with a `Kind`; without that it is gunicorn's sync worker.
+    Parametrise indirectly with a `Kind`; without that it is gunicorn's sync worker. A test during
+    which a worker died is an error, whatever it asserted.
     """
-    return _running(getattr(request, "param", servers.GUNICORN_SYNC))
+    server = _running(getattr(request, "param", servers.GUNICORN_SYNC))
+    before = server.workers()
+    yield server
+    assert server.is_running(), f"{server.kind} died: {server.stderr()[-4000:]}"
+    assert server.workers() == before, f"worker replaced: {server.stderr()[-4000:]}"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ float), sizes are bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -89,7 +89,8 @@ def _text_type(value: object) -> type[str | bytes]:
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    # An iterator is none: it is empty when it is read again.
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
         raise _expected(f"a list of {what}", value)
     items = tuple(value)
     for item in items:

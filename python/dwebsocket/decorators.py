@@ -73,7 +73,7 @@ def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Cal
     def answer(request: HttpRequest, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Gives the response to anything but a plain request that the view may have."""
         factory = upgrade.prepare(request)
-        if factory.is_websocket():
+        if factory is not None:
             return upgrade.upgrade(request, factory, view, args, kwargs, overrides)
         if mode == "require_websocket":
             return upgrade.refuse(request, 400, "This address is for WebSockets only.")

@@ -54,7 +54,7 @@ class WebSocketMiddleware:
             return None
         required = getattr(view, "require_websocket", False)
         factory = upgrade.prepare(request)
-        if not factory.is_websocket():
+        if factory is None:
             if required:
                 return upgrade.refuse(request, 400, "This address is for WebSockets only.")
             return None

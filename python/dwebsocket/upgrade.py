@@ -49,12 +49,12 @@ DEFAULT_FACTORIES = (
 )
 
 
-def prepare(request: HttpRequest) -> WebSocketFactory:
+def prepare(request: HttpRequest) -> WebSocketFactory | None:
     """
     Gives a request the attributes that every request has under this package.
 
     Returns:
-        The project's factory for this request; its ``is_websocket`` is the request's.
+        The project's factory when it takes the request for a WebSocket, None for plain HTTP.
 
     Raises:
         ImproperlyConfigured: ``WEBSOCKET_FACTORY_CLASS`` is no dotted path.
@@ -63,8 +63,10 @@ def prepare(request: HttpRequest) -> WebSocketFactory:
     path = conf.get("FACTORY_CLASS")
     default = path in DEFAULT_FACTORIES
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
-    request.__dict__.update(websocket=None, is_websocket=factory.is_websocket)
-    return factory
+    is_websocket = bool(factory.is_websocket())
+    # Not the factory's method: with it the request would hold itself.
+    request.__dict__.update(websocket=None, is_websocket=functools.partial(bool, is_websocket))
+    return factory if is_websocket else None
 
 
 def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
@@ -259,7 +261,8 @@ class UpgradeResponse(HttpResponse):
             session.modified = False
         try:
             start(request, websocket)
-        except RuntimeError as error:
+        except Exception as error:
+            # No more threads, or no stack of the size that the settings ask for.
             websocket.close(_TRY_AGAIN_LATER, "no thread for another view")
             _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
 

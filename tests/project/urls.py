@@ -9,7 +9,8 @@ _by_name = [
     views.status, views.plain, views.echo, views.echo_str, views.echo_exact,
     views.echo_slowly_started, views.whole, views.returns_at_once, views.says_one_thing,
     views.raises, views.raises_after_message, views.denied, views.missing, views.closes_first,
-    views.closes_on_demand, views.never_read, views.waits, views.push, views.slow,
+    views.closes_on_demand, views.never_read, views.never_read_but_ping, views.waits,
+    views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
     views.undecorated,
 ]  # fmt: skip

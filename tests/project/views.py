@@ -19,7 +19,7 @@ from django.views.decorators.http import require_http_methods
 
 from dwebsocket import ConnectionClosed, accept_websocket, require_websocket
 
-# --- plain HTTP ------------------------------------------------------------------------------------
+# --- plain HTTP ----------------------------------------------------------------------------------
 
 
 def status(request: HttpRequest) -> HttpResponse:
@@ -47,7 +47,7 @@ def log_in(request: HttpRequest, name: str) -> HttpResponse:
     return HttpResponse("welcome")
 
 
-# --- echoes ----------------------------------------------------------------------------------------
+# --- echoes --------------------------------------------------------------------------------------
 
 
 @accept_websocket
@@ -97,7 +97,7 @@ def whole(request: HttpRequest) -> None:
         request.websocket.send(str(len(message)))
 
 
-# --- ends ------------------------------------------------------------------------------------------
+# --- ends ----------------------------------------------------------------------------------------
 
 
 @require_websocket
@@ -169,12 +169,19 @@ def ending(request: HttpRequest, name: str) -> HttpResponse:
     return JsonResponse({"ending": endings.get(name)})
 
 
-# --- lives -----------------------------------------------------------------------------------------
+# --- lives ---------------------------------------------------------------------------------------
 
 
 @require_websocket
 def never_read(request: HttpRequest) -> None:
     """Look only at whether the connection is closed."""
+    while not request.websocket.is_closed():
+        time.sleep(0.02)
+
+
+@require_websocket(ping_interval=0.3, ping_timeout=0.6)
+def never_read_but_ping(request: HttpRequest) -> None:
+    """Like `never_read`, with frequent pings and little patience."""
     while not request.websocket.is_closed():
         time.sleep(0.02)
 
@@ -203,7 +210,7 @@ def slow(request: HttpRequest) -> HttpResponse | None:
     return None
 
 
-# --- Django's own things ---------------------------------------------------------------------------
+# --- Django's own things -------------------------------------------------------------------------
 
 
 @require_websocket
@@ -239,7 +246,7 @@ def request_facts(request: HttpRequest, number: int) -> None:
     )
 
 
-# --- options ---------------------------------------------------------------------------------------
+# --- options -------------------------------------------------------------------------------------
 
 
 @accept_websocket(subprotocols=["chat.v2", "chat.v1"])
@@ -262,7 +269,7 @@ def impatient(request: HttpRequest) -> None:
         request.websocket.send(message)
 
 
-# --- decorators and classes ------------------------------------------------------------------------
+# --- decorators and classes ----------------------------------------------------------------------
 
 
 @method_decorator(accept_websocket, name="dispatch")

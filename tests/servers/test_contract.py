@@ -11,9 +11,10 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
+
 from support.clients import websocket
 from support.raw_peer import (
     BINARY,
@@ -29,6 +30,9 @@ from support.raw_peer import (
 )
 from support.server import OLDER_GUNICORNS, SERVERS, Kind, Response, Server
 from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 everywhere = pytest.mark.parametrize("server", [*SERVERS, *OLDER_GUNICORNS], indirect=True, ids=str)
 on_each_kind = pytest.mark.parametrize("kind", SERVERS, ids=str)
@@ -51,7 +55,11 @@ def close_politely(peer: RawPeer, code: int = 1000) -> None:
 class TestMessages:
     """Messages go there and back unharmed."""
 
-    @pytest.mark.parametrize("text", ["", "hello", "grüße 日本語 🙂", "x" * 125, "x" * 126, "x" * 65536])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "hello", "grüße 日本語 🙂", "x" * 125, "x" * 126, "x" * 65536],
+        ids=["empty", "ASCII", "Unicode", "125", "126", "65536"],
+    )
     def test_text_is_echoed(self, server: Server, text: str) -> None:
         """Text of every length form comes back as one text message."""
         with RawPeer.open(server, "/echo/") as peer:
@@ -304,9 +312,7 @@ class TestEnds:
             ("/closes-first/", 4001, []),
         ],
     )
-    def test_by_the_view(
-        self, server: Server, path: str, code: int, messages: list[bytes]
-    ) -> None:
+    def test_by_the_view(self, server: Server, path: str, code: int, messages: list[bytes]) -> None:
         """The end of the view is the end of the connection, with a code that says how it ended."""
         with RawPeer.open(server, path) as peer:
             # Both halves of the closing handshake, as a browser would do it.
@@ -530,8 +536,14 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
         eventually(accepted, 5, "a place that was freed")
 
 
-@on_each_kind
-@pytest.mark.parametrize("path", ["/echo/", "/push/", "/never-read/", "/waits/"])
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        *((kind, path) for kind in SERVERS for path in ("/push/", "/never-read/", "/waits/")),
+        *((kind, "/echo/") for kind in (*SERVERS, *OLDER_GUNICORNS)),
+    ],
+    ids=str,
+)
 def test_process_stops(kind: Kind, path: str, own_server: Callable[..., Server]) -> None:
     """A process that ends says so by a close frame and ends by itself, with no traceback."""
     server = own_server(kind)

@@ -14,10 +14,13 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from typing_extensions import Self
+
     from support.server import Server
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -224,7 +227,7 @@ class RawPeer:
         with contextlib.ExitStack() as stack:
             yield [stack.enter_context(cls.open(server, path)) for _ in range(count)]
 
-    def __enter__(self) -> RawPeer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -20,11 +20,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from support.raw_peer import Address, RawPeer, Response
 from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from typing_extensions import Self
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
@@ -32,6 +37,7 @@ CACHE = ROOT / ".cache"
 
 # The current one is in requirements.txt.
 GUNICORN_OLDER = ("20.1.0", "21.2.0", "22.0.0", "23.0.0", "24.1.1", "25.3.0", "26.2.0")
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -61,9 +67,7 @@ def _gunicorn(worker: str, *, unix: bool = False, version: str | None = None) ->
 
 RUNSERVER = Kind("runserver", "runserver", ("--noreload",))
 RUNSERVER_RELOADING = Kind("runserver-reloading", "runserver")
-RUNSERVER_NOTHREADING = Kind(
-    "runserver-nothreading", "runserver", ("--noreload", "--nothreading")
-)
+RUNSERVER_NOTHREADING = Kind("runserver-nothreading", "runserver", ("--noreload", "--nothreading"))
 GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
@@ -83,9 +87,7 @@ OLDER_GUNICORNS = tuple(
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
 # choosing it and the server's binding it; a thousand for each xdist worker.
 _xdist = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
-_ports = itertools.cycle(
-    range(20_000 + _xdist * 1000 + os.getpid() % 500, 21_000 + _xdist * 1000)
-)
+_ports = itertools.cycle(range(20_000 + _xdist * 1000 + os.getpid() % 500, 21_000 + _xdist * 1000))
 
 
 def free_port() -> int:
@@ -146,6 +148,15 @@ def descriptors(pid: int) -> list[str]:
 def thread_count(pid: int) -> int:
     """Return the number of operating system threads of a process."""
     return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def thread_names(pid: int) -> list[str]:
+    """Return the operating system's names of a process's threads, sorted."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found.append((task / "comm").read_text().strip())
+    return sorted(found)
 
 
 class Server:
@@ -274,6 +285,10 @@ class Server:
         """The signal that ends this server in the ordinary way (runserver is ended by Ctrl-C)."""
         return signal.SIGINT if self.kind.family == "runserver" else signal.SIGTERM
 
+    def is_running(self) -> bool:
+        """Whether the main process is alive."""
+        return self.process is not None and self.process.poll() is None
+
     def wait(self, within: float = 30) -> int:
         """Wait for the process to end by itself and return its exit status."""
         assert self.process is not None
@@ -296,7 +311,7 @@ class Server:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         try:
             return self.start()
         except BaseException:
@@ -397,16 +412,14 @@ class Server:
         self.at_rest()
         fds, threads = descriptors(pid), thread_count(pid)
         yield
-        eventually(
-            lambda: len(descriptors(pid)) <= len(fds),
-            within,
-            f"descriptors of {self.kind} back to {len(fds)}",
-        )
-        eventually(
-            lambda: thread_count(pid) <= threads,
-            within,
-            f"threads of {self.kind} back to {threads}",
-        )
+        try:
+            eventually(lambda: len(descriptors(pid)) <= len(fds), within, "descriptors are back")
+            eventually(lambda: thread_count(pid) <= threads, within, "threads are back")
+        except AssertionError as exc:
+            raise AssertionError(
+                f"{exc}\ndescriptors were {fds}, are {descriptors(pid)}\n"
+                f"threads were {threads}, are {thread_names(pid)}: {self.status()['threads']}"
+            ) from exc
         assert self.worker == pid
 
     def at_rest(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -36,10 +37,13 @@ if not settings.configured:
     django.setup()
 
 from django.test import override_settings  # noqa: E402
+from django.urls import path  # noqa: E402
 from peer import LiveWebSocket  # noqa: E402
 from support.waiting import eventually  # noqa: E402
+from visit import Visit, handshake  # noqa: E402
 
 from dwebsocket import WebSocket, _core, conf  # noqa: E402
+from dwebsocket.runners import loop, thread  # noqa: E402
 from dwebsocket.websocket import own_websocket  # noqa: E402
 
 
@@ -81,6 +85,45 @@ def open_websocket() -> Iterator[Callable[..., LiveWebSocket]]:
     for live in opened:
         live.websocket.close()
         live.client.vanish()
+    eventually(lambda: _core.open_connections() == before, what="all connections given back")
+
+
+@pytest.fixture
+def visit(override: Callable[..., None]) -> Iterator[Callable[..., Visit]]:
+    """
+    Send a request through Django: `visit(view, middleware=[…], environ=…, early=…)`.
+
+    Gives the visit with its response (a WebSocket handshake by default). At the end every view
+    must have ended and every connection must be given back.
+    """
+    before = _core.open_connections()
+    visits: list[Visit] = []
+
+    def visit_(
+        view: Callable[..., Any],
+        *,
+        middleware: list[str] | None = None,
+        environ: dict[str, Any] | None = None,
+        in_async_chain: bool = False,
+        early: bytes = b"",
+        read_ahead: bytes = b"",
+    ) -> Visit:
+        override(ROOT_URLCONF=(path("", view), path("<int:number>/", view)))
+        override(MIDDLEWARE=middleware or [])
+        made = Visit(handshake() if environ is None else environ, early, read_ahead)
+        visits.append(made)
+        # What middleware sets must not outlive the request.
+        answer = made.answer_async if in_async_chain else made.answer
+        contextvars.copy_context().run(answer)
+        return made
+
+    yield visit_
+    for made in visits:
+        made.close()
+        # Like the server, which is done with it.
+        made.response = None
+    assert thread.join(10)
+    assert loop.join(10)
     eventually(lambda: _core.open_connections() == before, what="all connections given back")
 
 

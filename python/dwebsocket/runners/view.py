@@ -21,6 +21,7 @@ from django.http import Http404
 
 from dwebsocket import database
 from dwebsocket.exceptions import ConnectionClosed
+from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def run(
     Never raises. Everything is released when it returns.
     """
     args, kwargs = arguments
+    context.settle_in()
     database.close_old_connections()
     database.borrow(shared_databases)
     try:
@@ -92,6 +94,7 @@ async def arun(
     returned after each view.
     """
     args, kwargs = arguments
+    context.settle_in()
     # The copied context would send `sync_to_async` to the server's thread, which has gone on.
     with suppress(AttributeError):
         del AsyncToSync.executors.current

@@ -1,0 +1,54 @@
+"""Servers whose socket cannot be had: a clean 501, and one error that says what to use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.raw_peer import RawPeer, handshake_request
+from support.server import CACHE, Kind, Server
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GRANIAN = Kind(
+    "granian",
+    "command",
+    (
+        "{python}", "-m", "granian", "--interface", "wsgi", "--no-log", "--port", "{port}",
+        "--host", "127.0.0.1", "project.wsgi:application",
+    ),
+    folder=CACHE / "unsupported" / "granian",
+)  # fmt: skip
+BJOERN = Kind(
+    "bjoern",
+    "command",
+    (
+        "{python}",
+        "-c",
+        "import bjoern; from project.wsgi import application as app; "
+        "bjoern.run(app, '127.0.0.1', {port})",
+    ),
+    folder=CACHE / "unsupported" / "bjoern",
+)
+
+
+@pytest.mark.parametrize("kind", [GRANIAN, BJOERN], ids=str)
+def test_501(kind: Kind, own_server: Callable[..., Server]) -> None:
+    """The client gets 501, the log one error that names the server; pages are served as ever."""
+    server = own_server(kind)
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request("/echo/", server.host, headers={"Connection": "Upgrade"}))
+        response = peer.read_response()
+    assert response.status == 501
+    assert response.header("Sec-WebSocket-Accept") is None
+    errors = eventually(
+        lambda: [line for line in server.stderr().splitlines() if "ERROR" in line], 5
+    )
+    assert len(errors) == 1, errors
+    assert kind.name in errors[0].lower()
+    assert "gunicorn" in errors[0]
+    assert "Traceback" not in server.stderr()
+    assert server.get("/echo/").body == b"a page"

@@ -1,0 +1,201 @@
+"""System checks: each problem, its level and what its message says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+import pytest
+from django.core import checks as django_checks
+from django.core.checks import CheckMessage
+from django.core.checks.registry import registry
+
+from dwebsocket import checks, conf
+
+Override = Callable[..., None]
+
+OURS = "dwebsocket.middleware.WebSocketMiddleware"
+
+
+class AboutViews:
+    """A middleware with a say in what views run."""
+
+    def __init__(self, get_response: Any) -> None: ...
+    def process_view(self, *args: Any) -> None: ...
+
+
+class Silent:
+    """A middleware without one."""
+
+    def __init__(self, get_response: Any) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def old_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Version of the old distribution, none by default."""
+    versions: list[str] = []
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name != "dwebsocket":
+            return real(name)
+        if versions:
+            return versions[0]
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    return versions
+
+
+def only() -> CheckMessage:
+    """Give the one message of the present settings."""
+    messages = checks.check()
+    assert len(messages) == 1, messages
+    return messages[0]
+
+
+def test_defaults_are_fine() -> None:
+    """Nothing to say about a project without settings."""
+    assert checks.check() == []
+
+
+def test_every_good_setting_is_fine(override: Override) -> None:
+    """Written as the documentation does."""
+    override(
+        WEBSOCKET_ACCEPT_ALL=True,
+        WEBSOCKET_FACTORY_CLASS="test_checks.Silent",
+        WEBSOCKET_TEXT_TYPE="str",
+        WEBSOCKET_ALLOWED_ORIGINS=["https://a.example"],
+        WEBSOCKET_SUBPROTOCOLS=["chat"],
+        WEBSOCKET_MAX_CONNECTIONS=None,
+        WEBSOCKET_PING_INTERVAL=None,
+        MIDDLEWARE=["test_checks.AboutViews", OURS],
+    )
+    assert checks.check() == []
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("WEBSOCKET_PING_INTERVALL", "WEBSOCKET_PING_INTERVAL"),
+        ("WEBSOCKET_ALLOWED_ORIGIN", "WEBSOCKET_ALLOWED_ORIGINS"),
+        ("WEBSOCKET_MAX_MESSAGES_SIZE", "WEBSOCKET_MAX_MESSAGE_SIZE"),
+        ("WEBSOCKET_TEXTTYPE", "WEBSOCKET_TEXT_TYPE"),
+    ],
+)
+def test_misspelt_setting(override: Override, written: str, meant: str) -> None:
+    """An error with the name that was meant."""
+    override(**{written: 1})
+    message = only()
+    assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E001")
+    assert message.msg == f"{written} is no setting of dwebsocket."
+    assert message.hint == f"Did you mean {meant}?"
+
+
+def test_unknown_setting(override: Override) -> None:
+    """Perhaps the project's own: a warning with all that are known."""
+    override(WEBSOCKET_URL="wss://example.com/")
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W001")
+    assert message.msg == "WEBSOCKET_URL is no setting of dwebsocket."
+    for name in conf.SETTINGS:
+        assert f"WEBSOCKET_{name}" in (message.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("PING_INTERVAL", "25", "must be a number of seconds above 0, or None, not '25'"),
+        ("ACCEPT_ALL", "True", "must be True or False, not 'True'"),
+        ("THREAD_STACK_SIZE", 1000, "must be 65536 bytes or more, not 1000"),
+        ("FACTORY_CLASS", object, f"must be the dotted path of a class, not {object!r}"),
+    ],
+)
+def test_mistyped_setting(override: Override, name: str, value: Any, expected: str) -> None:
+    """An error that says what it must be."""
+    override(**{f"WEBSOCKET_{name}": value})
+    message = only()
+    assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E002")
+    assert message.msg == f"WEBSOCKET_{name} {expected}."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "dwebsocket.factory.WebSocketFactory",
+        "dwebsocket.backends.default.factory.WebSocketFactory",
+        "dwebsocket.backends.uwsgi.factory.uWsgiWebSocketFactory",
+    ],
+)
+def test_needless_factory(override: Override, path: str) -> None:
+    """The original's values may go."""
+    override(WEBSOCKET_FACTORY_CLASS=path)
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W002")
+    assert message.msg == f"WEBSOCKET_FACTORY_CLASS = {path!r} has no effect any more."
+    assert message.hint == "Remove it: the server is found out without it."
+
+
+@pytest.mark.parametrize("path", ["nowhere.Factory", "test_checks.Missing"])
+def test_factory_that_cannot_be_imported(override: Override, path: str) -> None:
+    """An error with Python's own reason."""
+    override(WEBSOCKET_FACTORY_CLASS=path)
+    message = only()
+    assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E003")
+    assert message.msg.startswith("WEBSOCKET_FACTORY_CLASS names a class that cannot be imported")
+    assert path.rpartition(".")[0] in message.msg
+
+
+def test_middleware_classes(override: Override) -> None:
+    """What tutorials of Django 1.x set does nothing: say what to write."""
+    override(MIDDLEWARE_CLASSES=[OURS])
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W003")
+    assert message.hint == f'Write MIDDLEWARE = [..., "{OURS}"] instead, with it at the end.'
+
+
+def test_middleware_classes_without_ours(override: Override) -> None:
+    """None of our business."""
+    override(MIDDLEWARE_CLASSES=["somebody.Elses"])
+    assert checks.check() == []
+
+
+def test_middleware_above_one_that_has_a_say_in_views(override: Override) -> None:
+    """That one is not asked about WebSockets; others do not matter."""
+    override(MIDDLEWARE=[OURS, "test_checks.Silent", "test_checks.AboutViews", "nowhere.Missing"])
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W004")
+    assert message.msg.startswith(f"test_checks.AboutViews stands below {OURS} in MIDDLEWARE")
+    assert message.hint == f'Move "{OURS}" to the end of MIDDLEWARE.'
+
+
+def test_old_distribution(old_version: list[str]) -> None:
+    """Both own the same folder: the message says how to get out of it."""
+    old_version.append("0.5.12")
+    message = only()
+    assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E004")
+    assert message.msg.startswith("dwebsocket 0.5.12 is installed beside dwebsocket2")
+    assert "pip uninstall dwebsocket" in (message.hint or "")
+
+
+def test_several_problems_are_all_told(override: Override, old_version: list[str]) -> None:
+    """One does not hide the other."""
+    old_version.append("0.5.12")
+    override(WEBSOCKET_PING_TIMEOUTS=1, WEBSOCKET_SEND_BUFFER=0)
+    assert {message.id for message in checks.check()} == {
+        "dwebsocket.E001",
+        "dwebsocket.E002",
+        "dwebsocket.E004",
+    }
+
+
+def test_registered_once_by_importing() -> None:
+    """Decorators and middleware both register, Django runs it once."""
+    import dwebsocket.decorators
+    import dwebsocket.middleware
+
+    assert dwebsocket.decorators is not None
+    assert dwebsocket.middleware is not None
+    checks.register()
+    assert [check for check in registry.get_checks() if check is checks.check] == [checks.check]

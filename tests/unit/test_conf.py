@@ -1,0 +1,206 @@
+"""Every setting: its default, what it takes, and what it says of what it does not take."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import conf
+
+Override = Callable[..., None]
+
+MIB = 1024 * 1024
+
+DEFAULTS = {
+    "ACCEPT_ALL": False,
+    "FACTORY_CLASS": None,
+    "TEXT_TYPE": bytes,
+    "ALLOWED_ORIGINS": (),
+    "SUBPROTOCOLS": (),
+    "MAX_MESSAGE_SIZE": 16 * MIB,
+    "MAX_CONNECTIONS": 10_000,
+    "PING_INTERVAL": 25.0,
+    "PING_TIMEOUT": 20.0,
+    "SEND_BUFFER": MIB,
+    "SEND_TIMEOUT": 10.0,
+    "CLOSE_TIMEOUT": 2.0,
+    "THREAD_STACK_SIZE": 4 * MIB,
+}
+
+SECONDS = [(0.001, 0.001), (1, 1.0), (2.5, 2.5), (10**8, 1e8)]
+BAD_SECONDS = [0, -1, 10**9, math.inf, math.nan, True, "5", [], 1j]
+SIZES = [(1, 1), (10**12, 10**12)]
+BAD_SIZES = [0, -1, 1.5, True, "1", None, 2**62, math.inf]
+
+GOOD: dict[str, list[tuple[Any, Any]]] = {
+    "ACCEPT_ALL": [(True, True), (False, False)],
+    "FACTORY_CLASS": [(None, None), ("a.B", "a.B")],
+    "TEXT_TYPE": [("bytes", bytes), ("str", str), (bytes, bytes), (str, str)],
+    "ALLOWED_ORIGINS": [
+        ([], ()),
+        (["https://a.example"], ("https://a.example",)),
+        (("HTTPS://A.example:8443", "*"), ("https://a.example:8443", "*")),
+        (["https://*.a.example", "null"], ("https://*.a.example", "null")),
+    ],
+    "SUBPROTOCOLS": [([], ()), (["chat.v2", "chat"], ("chat.v2", "chat")), ({"a"}, ("a",))],
+    "MAX_MESSAGE_SIZE": SIZES,
+    "MAX_CONNECTIONS": [(None, None), (0, 0), (5, 5)],
+    "PING_INTERVAL": [*SECONDS, (None, None)],
+    "PING_TIMEOUT": [*SECONDS, (None, None)],
+    "SEND_BUFFER": SIZES,
+    "SEND_TIMEOUT": [*SECONDS, (None, None)],
+    "CLOSE_TIMEOUT": SECONDS,
+    "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
+}
+
+A_SIZE = "must be a number of bytes, 1 or more, not"
+SECONDS_OR_NONE = "must be a number of seconds above 0, or None, not"
+
+BAD: dict[str, list[tuple[Any, str]]] = {
+    "ACCEPT_ALL": [(value, "must be True or False, not") for value in (None, 0, 1, "yes")],
+    "FACTORY_CLASS": [(value, "must be the dotted path of a class, not") for value in ("B", 5, "")],
+    "TEXT_TYPE": [(value, 'must be "bytes" or "str", not') for value in ("text", None, [], int)],
+    "ALLOWED_ORIGINS": [
+        ("https://a.example", "must be a list of origins"),
+        (None, "must be a list of origins"),
+        ({"https://a.example": 1}, "must be a list of origins"),
+        ([5], "must be a list of origins"),
+        (["a.example"], 'write "https://a.example", with the scheme'),
+        (["https://a.example/"], "an origin has no path and no slash at its end"),
+        (["https://a.example/chat"], "an origin has no path"),
+    ],
+    "SUBPROTOCOLS": [
+        ("chat", "must be a list of subprotocol names"),
+        ([b"chat"], "must be a list of subprotocol names"),
+        (7, "must be a list of subprotocol names"),
+        (iter(["a"]), "must be a list of subprotocol names"),
+        (["a b"], "has 'a b', which is no subprotocol name"),
+        ([""], "has '', which is no subprotocol name"),
+        (["é"], "which is no subprotocol name"),
+    ],
+    "MAX_MESSAGE_SIZE": [(value, A_SIZE) for value in BAD_SIZES],
+    "MAX_CONNECTIONS": [
+        (value, "must be a whole number, or None for no limit, not")
+        for value in (-1, 1.5, True, "5", 2**62)
+    ],
+    "PING_INTERVAL": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
+    "PING_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
+    "SEND_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
+    "SEND_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
+    "CLOSE_TIMEOUT": [
+        (value, "must be a number of seconds above 0, not") for value in [*BAD_SECONDS, None]
+    ],
+    "THREAD_STACK_SIZE": [
+        *((value, A_SIZE) for value in BAD_SIZES),
+        (65535, "must be 65536 bytes or more, not 65535"),
+    ],
+}
+
+
+def each(table: dict[str, list[tuple[Any, Any]]]) -> list[Any]:
+    """Make one parameter set of each line."""
+    return [
+        pytest.param(name, *line, id=f"{name}-{line[0]!r}")
+        for name, lines in table.items()
+        for line in lines
+    ]
+
+
+def test_tables_name_every_setting() -> None:
+    """A new setting has to be added to this file."""
+    assert list(conf.SETTINGS) == list(DEFAULTS) == list(GOOD) == list(BAD)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_default(name: str) -> None:
+    """What the code uses when the project says nothing."""
+    value = conf.get(name)
+    assert (value, type(value)) == (DEFAULTS[name], type(DEFAULTS[name]))
+
+
+@pytest.mark.parametrize(("name", "value", "used"), each(GOOD))
+def test_good_values(override: Override, name: str, value: Any, used: Any) -> None:
+    """Are used in one form, whatever form they are written in."""
+    override(**{f"WEBSOCKET_{name}": value})
+    got = conf.get(name)
+    assert (got, type(got)) == (used, type(used))
+
+
+@pytest.mark.parametrize(("name", "value", "message"), each(BAD))
+def test_bad_values(override: Override, name: str, value: Any, message: str) -> None:
+    """The message names the setting and says what it must be."""
+    override(**{f"WEBSOCKET_{name}": value})
+    with pytest.raises(ImproperlyConfigured) as caught:
+        conf.get(name)
+    assert str(caught.value).startswith(f"WEBSOCKET_{name} ")
+    assert message in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+class TestOptions:
+    """What can differ from view to view."""
+
+    def test_each_is_a_setting(self) -> None:
+        """Of the same name; options only, not what concerns the process."""
+        assert {name.upper() for name in conf.OPTION_NAMES} == set(DEFAULTS) - {
+            "ACCEPT_ALL",
+            "FACTORY_CLASS",
+            "MAX_CONNECTIONS",
+            "THREAD_STACK_SIZE",
+        }
+
+    def test_come_from_the_settings(self, override: Override) -> None:
+        """As they are now."""
+        override(WEBSOCKET_PING_INTERVAL=7, WEBSOCKET_SUBPROTOCOLS=["a"])
+        options = conf.Options.current({})
+        assert (options.ping_interval, options.subprotocols) == (7.0, ("a",))
+        expected = {name.lower(): value for name, value in DEFAULTS.items()}
+        expected.update(ping_interval=7.0, subprotocols=("a",))
+        assert dataclasses.asdict(options) == {n: expected[n] for n in conf.OPTION_NAMES}
+
+    def test_overrides_stand_above_the_settings(self, override: Override) -> None:
+        """Even if the setting could not be used."""
+        override(WEBSOCKET_PING_INTERVAL="often")
+        overrides = conf.overrides("accept_websocket", {"ping_interval": None, "text_type": str})
+        options = conf.Options.current(overrides)
+        assert (options.ping_interval, options.text_type) == (None, str)
+
+    def test_a_bad_setting_is_named(self, override: Override) -> None:
+        """As by `get`."""
+        override(WEBSOCKET_SEND_BUFFER="large")
+        with pytest.raises(ImproperlyConfigured, match="^WEBSOCKET_SEND_BUFFER must be"):
+            conf.Options.current({})
+
+
+class TestOverrides:
+    """A decorator's keyword arguments."""
+
+    @pytest.mark.parametrize("name", ["ping", "accept_all", "max_connections", "PING_INTERVAL"])
+    def test_unknown_names_are_refused(self, name: str) -> None:
+        """The message lists those that exist."""
+        with pytest.raises(TypeError) as caught:
+            conf.overrides("accept_websocket", {name: 1})
+        known = ", ".join(conf.OPTION_NAMES)
+        expected = f"accept_websocket() has no argument {name!r}; it takes {known}"
+        assert str(caught.value) == expected
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [p for p in each(BAD) if str(p.values[0]).lower() in conf.OPTION_NAMES],
+    )
+    def test_bad_values_are_refused(self, name: str, value: Any, message: str) -> None:
+        """The message names decorator and argument."""
+        with pytest.raises(ValueError, match="^require_websocket") as caught:
+            conf.overrides("require_websocket", {name.lower(): value})
+        assert str(caught.value).startswith(f"require_websocket({name.lower()}=…) ")
+        assert message in str(caught.value)
+
+    def test_values_are_converted(self) -> None:
+        """Into the form in which the code uses them."""
+        checked = conf.overrides("x", {"text_type": "str", "subprotocols": ["a"]})
+        assert checked == {"text_type": str, "subprotocols": ("a",)}

@@ -1,0 +1,189 @@
+"""Which pages may connect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
+from django.test import RequestFactory
+
+from dwebsocket import origin
+
+Override = Callable[..., None]
+
+
+def request(host: str, page: str | None, *, secure: bool = False) -> HttpRequest:
+    """Make a handshake to `host` from a page of the origin `page`."""
+    headers: dict[str, Any] = {"HTTP_HOST": host}
+    if page is not None:
+        headers["HTTP_ORIGIN"] = page
+    return RequestFactory().get("/", secure=secure, **headers)
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [
+        ("testserver", "http://testserver"),
+        ("testserver", "http://testserver:80"),
+        ("testserver:80", "http://testserver"),
+        ("testserver:8000", "http://testserver:8000"),
+        ("testserver", "HTTP://TestServer"),
+        ("TESTSERVER", "http://testserver"),
+        ("testserver", "  http://testserver "),
+        ("a.example.com", "http://a.example.com"),
+        ("[::1]:8000", "http://[::1]:8000"),
+        ("testserver", None),
+    ],
+)
+def test_own_site_over_http(host: str, page: str | None) -> None:
+    """The site itself, and clients that are no browsers."""
+    assert origin.objection(request(host, page), ()) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [
+        ("testserver", "https://testserver"),
+        ("testserver", "https://testserver:443"),
+        ("testserver:443", "https://testserver"),
+        ("testserver:8443", "https://testserver:8443"),
+    ],
+)
+def test_own_site_over_https(host: str, page: str) -> None:
+    """The default port of https is another."""
+    assert origin.objection(request(host, page, secure=True), ()) is None
+
+
+@pytest.mark.parametrize(
+    ("secure", "page"),
+    [
+        (False, "http://evil.example"),
+        (False, "http://testserver:8000"),
+        (False, "http://testserver.evil.example"),
+        (False, "http://eviltestserver"),
+        (False, "http://sub.testserver"),
+        (False, "https://testserver"),
+        (True, "http://testserver"),
+        (True, "https://testserver:80"),
+        (False, "ftp://testserver"),
+        (False, "ws://testserver"),
+        (False, "file://"),
+        (False, "null"),
+        (False, ""),
+        (False, "testserver"),
+        (False, "*"),
+        (False, "http://"),
+        (False, "http://testserver/"),
+        (False, "http://testserver/page"),
+        (False, "http://testserver?q"),
+        (False, "http://testserver#f"),
+        (False, "http://testserver:port"),
+        (False, "http://testserver:99999"),
+        (False, "http://[::1"),
+        (False, "http://testserver http://evil.example"),
+        (False, "http://testserver, http://evil.example"),
+        (False, "chrome-extension://abcdef"),
+    ],
+)
+def test_foreign_and_malformed(secure: bool, page: str) -> None:
+    """Everything else is refused, and the reason shows both sides."""
+    reason = origin.objection(request("testserver", page, secure=secure), ())
+    assert reason is not None
+    own = "https://testserver" if secure else "http://testserver"
+    assert reason.startswith(f"Origin {page!r} is not this site ({own}): ")
+
+
+def test_hint_for_foreign_pages() -> None:
+    """Says where to allow them."""
+    reason = origin.objection(request("testserver", "https://friend.example"), ())
+    assert reason is not None
+    assert reason.endswith(": add it to WEBSOCKET_ALLOWED_ORIGINS if it may connect")
+
+
+@pytest.mark.parametrize(
+    ("host", "page"),
+    [("testserver", "https://testserver"), ("testserver:8000", "https://testserver:8000")],
+)
+def test_hint_behind_a_proxy_that_ends_tls(host: str, page: str) -> None:
+    """Django thinks that the site is http: says how to tell it."""
+    reason = origin.objection(request(host, page), ())
+    assert reason is not None
+    assert reason.endswith("if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER")
+
+
+def test_behind_a_proxy_that_is_known(override: Override) -> None:
+    """With the setting of the hint the same request may connect."""
+    override(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+    handshake = request("testserver", "https://testserver")
+    handshake.META["HTTP_X_FORWARDED_PROTO"] = "https"
+    assert origin.objection(handshake, ()) is None
+
+
+def test_forwarded_host_counts_only_if_set(override: Override) -> None:
+    """As in Django's `get_host`."""
+    handshake = request("testserver", "http://a.example.com")
+    handshake.META["HTTP_X_FORWARDED_HOST"] = "a.example.com"
+    assert origin.objection(handshake, ()) is not None
+    override(USE_X_FORWARDED_HOST=True)
+    assert origin.objection(handshake, ()) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "page", "may"),
+    [
+        ("https://friend.example", "https://friend.example", True),
+        ("https://Friend.Example", "https://friend.example", True),
+        ("https://friend.example", "https://friend.example:443", True),
+        ("https://friend.example:443", "https://friend.example", True),
+        ("https://friend.example", "http://friend.example", False),
+        ("https://friend.example", "https://friend.example:8443", False),
+        ("https://friend.example", "https://a.friend.example", False),
+        ("https://friend.example", "https://friend.example.evil.example", False),
+        ("https://*.friend.example", "https://a.friend.example", True),
+        ("https://*.friend.example", "https://a.b.friend.example", True),
+        ("https://*.friend.example", "https://friend.example", True),
+        ("https://*.friend.example", "https://evilfriend.example", False),
+        ("https://*.friend.example", "http://a.friend.example", False),
+        ("https://*.friend.example", "https://a.friend.example:8443", False),
+        ("https://*.friend.example:8443", "https://a.friend.example:8443", True),
+        ("https://*.friend.example", "null", False),
+        ("https://*.friend.example", "nonsense", False),
+        ("https://*.", "https://friend.example", False),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef", True),
+        ("chrome-extension://abcdef", "chrome-extension://abcdeg", False),
+        ("null", "null", True),
+        ("null", "https://friend.example", False),
+        ("*", "https://friend.example", True),
+        ("*", "null", True),
+        ("*", "nonsense", True),
+    ],
+)
+def test_allowed_origins(entry: str, page: str, may: bool) -> None:
+    """Scheme, host and port all count; `*.` stands for subdomains as in Django's own setting."""
+    reason = origin.objection(request("testserver", page), ("https://other.example", entry))
+    assert (reason is None) is may
+
+
+@pytest.mark.parametrize(
+    ("page", "may"),
+    [
+        ("https://trusted.example", True),
+        ("https://a.trusted.example", False),
+        ("https://a.wild.example", True),
+        ("http://trusted.example", False),
+    ],
+)
+def test_csrf_trusted_origins(override: Override, page: str, may: bool) -> None:
+    """Who may post forms may open WebSockets."""
+    override(CSRF_TRUSTED_ORIGINS=["https://Trusted.example", "https://*.wild.example"])
+    assert (origin.objection(request("testserver", page), ()) is None) is may
+
+
+@pytest.mark.parametrize("page", [None, "http://elsewhere.example", "http://evil.example"])
+def test_foreign_host(page: str | None) -> None:
+    """`ALLOWED_HOSTS` decides first, or the Origin would be compared with anything."""
+    with pytest.raises(DisallowedHost):
+        origin.objection(request("elsewhere.example", page), ("*",))

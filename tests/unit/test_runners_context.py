@@ -1,0 +1,102 @@
+"""What middleware has set for a request, on the thread that runs its view."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from asgiref.local import Local
+from asgiref.sync import sync_to_async
+from django.urls import get_script_prefix, set_script_prefix
+from django.utils import timezone, translation
+
+from dwebsocket.runners import context
+
+own_variable: contextvars.ContextVar[str] = contextvars.ContextVar("own_variable")
+own_local: Any = Local()
+
+
+def everything() -> list[str]:
+    """Give what the present context holds."""
+    return [
+        str(translation.get_language()),
+        timezone.get_current_timezone_name(),
+        get_script_prefix(),
+        own_variable.get("nothing"),
+        getattr(own_local, "value", "nothing"),
+    ]
+
+
+@pytest.fixture
+def middleware() -> contextvars.Context:
+    """Give the context of a request after its middleware."""
+
+    def set_all() -> contextvars.Context:
+        translation.activate("de")
+        timezone.activate("Asia/Tokyo")
+        set_script_prefix("/sub/")
+        own_variable.set("mine")
+        own_local.value = "mine too"
+        return contextvars.copy_context()
+
+    return contextvars.copy_context().run(set_all)
+
+
+def in_thread(call: Callable[[], Any]) -> Any:
+    """Call in another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result(10)
+
+
+EXPECTED = ["de", "Asia/Tokyo", "/sub/", "mine", "mine too"]
+
+
+def test_sync(middleware: contextvars.Context) -> None:
+    """Language, time zone, prefix of URLs, and the project's own variables."""
+
+    def view() -> list[str]:
+        context.settle_in()
+        return everything()
+
+    assert in_thread(lambda: middleware.run(view)) == EXPECTED
+
+
+def test_async(middleware: contextvars.Context) -> None:
+    """Also in the tasks and threads that the view starts."""
+
+    async def view() -> list[list[str]]:
+        context.settle_in()
+
+        async def task() -> list[str]:
+            return everything()
+
+        return [
+            everything(),
+            await asyncio.create_task(task()),
+            await sync_to_async(everything)(),
+        ]
+
+    assert in_thread(lambda: middleware.run(asyncio.run, view())) == [EXPECTED] * 3
+
+
+def test_stays_in_the_context(middleware: contextvars.Context) -> None:
+    """The thread's next view starts with a clean one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(middleware.run, context.settle_in).result(10)
+        assert pool.submit(everything).result(10) == [
+            "en-us",
+            "America/Chicago",
+            "/",
+            "nothing",
+            "nothing",
+        ]
+
+
+def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version without it must not keep views from running."""
+    monkeypatch.setattr(context, "_restore_context", None)
+    context.settle_in()
