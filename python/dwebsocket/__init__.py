@@ -13,6 +13,7 @@ from dwebsocket.exceptions import (
     UsageError,
     WebSocketError,
 )
+from dwebsocket.lifecycle import drain
 from dwebsocket.websocket import WebSocket
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "WebSocket",
     "WebSocketError",
     "accept_websocket",
+    "drain",
     "require_websocket",
     "websocket",
 ]

@@ -138,6 +138,8 @@ def upgrade(
             f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
             f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
         )
+    if _core.is_leaving():
+        return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
     limit = conf.get("MAX_CONNECTIONS")
     slot = _core.Slot.claim(limit)
     if slot is None:
@@ -232,7 +234,7 @@ class UpgradeResponse(HttpResponse):
     def _become_websocket(self, start: _Start) -> None:
         request, websocket = self._request, self._websocket
         options = self._options
-        lifecycle.begin(dies_of_sigterm=self._takeover.client.dies_of_sigterm)
+        lifecycle.begin(self._takeover.client)
         head = _core.response_head(self._accept_key, self._subprotocol, self._headers_to_send())
         descriptor, early = self._takeover.exchange()
         # The server's reader is at its end; the view's request has no body.

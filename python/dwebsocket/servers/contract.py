@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 
 
 def _nothing() -> None:
     """There is nothing to forget."""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """
+    How a server lets a process of its own go.
+
+    Attributes:
+        patience_s: Seconds from now after which it kills the process, 0 to be gone at once,
+            ``None`` when it waits.
+        limit: What sets this limit, for messages. Empty when nobody could change it.
+        goes_on: The site serves on without the process: its clients can come back.
+    """
+
+    patience_s: float | None = None
+    limit: str = ""
+    goes_on: bool = False
+
+    @classmethod
+    def unknown(cls, *, terminated: bool) -> Departure:
+        """Gives what holds where nothing is known: the server waits, and the site ends."""
+        return cls()
+
+
+class Depart(Protocol):
+    """Gives how the process goes, now that it does."""
+
+    def __call__(self, *, terminated: bool) -> Departure:
+        """``terminated`` is whether SIGTERM has come."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +57,8 @@ class Client:
             that would go on watching the client.
         let_go: Called last: drops what the request still holds of the socket.
         concurrency: The kind of threads that the server runs views on.
+        departure: Called once in the process, with its first connection: gives what will tell how
+            the server lets the process go.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
     """
@@ -39,6 +70,7 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     forget: Callable[[], None] = _nothing
+    departure: Callable[[], Depart] = lambda: Departure.unknown
 
 
 class Unsupported(Exception):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import socket
 
-from dwebsocket.servers.contract import Client, Environ
+from dwebsocket.servers.contract import Client, Departure, Environ
 
 
 def find(environ: Environ) -> Client | None:
@@ -25,7 +25,13 @@ def find(environ: Environ) -> Client | None:
         read_early=reader.read,
         let_go=lambda: None,
         dies_of_sigterm=True,
+        departure=lambda: _departure,
     )
+
+
+def _departure(*, terminated: bool) -> Departure:
+    """A developer waits for it, and no herd comes back."""
+    return Departure(patience_s=0)
 
 
 def _reader(body: object) -> io.BufferedReader | None:
