@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, lifecycle, origin
+from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import loop, runner_of
@@ -110,6 +110,8 @@ def upgrade(
         DisallowedHost: As any request with a Host that is not the site's.
     """
     options = conf.Options.current(overrides)
+    if (report := diagnosis.answer(request, options)) is not None:
+        return report
     meta = request.META
     status, answer, offered = _core.judge_handshake(
         method=request.method or "",

@@ -157,6 +157,7 @@ class TestOptions:
             "ACCEPT_ALL",
             "FACTORY_CLASS",
             "MAX_CONNECTIONS",
+            "DRAIN",
             "THREAD_STACK_SIZE",
         }
 
