@@ -1,6 +1,7 @@
 # Two commands for newcomers: `make demo` and `make test`. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
+PYTEST_ARGS ?= -n auto --dist loadgroup
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint bench wheel clean

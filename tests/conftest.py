@@ -110,4 +110,6 @@ def own_server(
 
     yield start
     for server in started:
+        # pytest shows this when the test failed.
+        print(f"--- {server.kind}, stdout:\n{server.stdout()}\n--- stderr:\n{server.stderr()}")
         server.stop()

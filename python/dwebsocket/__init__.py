@@ -16,6 +16,9 @@ from dwebsocket.exceptions import (
 from dwebsocket.lifecycle import drain
 from dwebsocket.websocket import WebSocket
 
+# The decorator hides the module of the same name: `dwebsocket.websocket.WebSocket` is found so.
+websocket.__dict__["WebSocket"] = WebSocket
+
 __all__ = [
     "ConnectionClosed",
     "InternalError",

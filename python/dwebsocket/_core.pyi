@@ -70,6 +70,9 @@ class Connection:
     def watch_outbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as room was made or none is needed."""
 
+    def unwatch(self, hub: Hub, token: int) -> None:
+        """Takes back a watch that nobody waits for any more."""
+
 @final
 class Hub:
     """One event loop's list of ready connections."""

@@ -72,6 +72,9 @@ def _decorate(mode: str, view: Callable[..., Any] | None, options: dict[str, Any
 def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Callable[..., Any]:
     def answer(request: HttpRequest, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Gives the response to anything but a plain request that the view may have."""
+        if getattr(request, "websocket", None) is not None:
+            # Another decorator, or the middleware, has made it a WebSocket already.
+            return None
         factory = upgrade.prepare(request)
         if factory is not None:
             return upgrade.upgrade(request, factory, view, args, kwargs, overrides)

@@ -26,9 +26,16 @@ class LoopHub:
         self._tokens = itertools.count()
         loop.add_reader(self._hub.fileno(), self._wake)
 
-    async def wait(self, watch: Watch, timeout: float | None = None) -> None:
+    async def wait(
+        self, connection: _core.Connection, watch: Watch, timeout: float | None = None
+    ) -> None:
         """
         Sleeps until the engine rings for ``watch``, ``timeout`` seconds at most.
+
+        Args:
+            connection: The one that ``watch`` belongs to.
+            watch: Its ``watch_inbox`` or ``watch_outbox``.
+            timeout: None sleeps as long as it takes.
 
         Cancelling it loses nothing, and is never lost itself: before Python 3.12
         ``asyncio.wait_for`` swallows a cancellation that comes together with the wake-up.
@@ -41,6 +48,8 @@ class LoopHub:
             watch(self._hub, token)
             await future
         finally:
+            # Without a message it would stay there, one more for each wait on a quiet connection.
+            connection.unwatch(self._hub, token)
             del self._waiting[token]
             if timer is not None:
                 timer.cancel()

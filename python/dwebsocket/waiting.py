@@ -66,8 +66,12 @@ class GreenWaiter(ABC):
     """For green threads: only :meth:`wait` differs from hub to hub."""
 
     @abstractmethod
-    def wait(self, watch: Watch, timeout: float | None) -> None:
-        """Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most."""
+    def wait(self, connection: _core.Connection, watch: Watch, timeout: float | None) -> None:
+        """
+        Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most.
+
+        Must take the watch back (``connection.unwatch``) when it did not ring.
+        """
 
     def take(
         self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
@@ -81,7 +85,7 @@ class GreenWaiter(ABC):
             left = None if deadline is None else deadline - time.monotonic()
             if message is not None or ended or (left is not None and left <= 0):
                 return message
-            self.wait(connection.watch_inbox, left)
+            self.wait(connection, connection.watch_inbox, left)
 
     def send(
         self,
@@ -99,7 +103,7 @@ class GreenWaiter(ABC):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise no_room(patience)
-            self.wait(connection.watch_outbox, left)
+            self.wait(connection, connection.watch_outbox, left)
         return sent
 
 

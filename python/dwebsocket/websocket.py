@@ -229,7 +229,7 @@ class WebSocket:
             if left is not None and left <= 0:
                 raise ReceiveTimeout(f"no message came within {timeout} s")
             # Only the wake-up is awaited, so giving up here takes no message away.
-            await hub.current().wait(connection.watch_inbox, left)
+            await hub.current().wait(connection, connection.watch_inbox, left)
         return message
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
@@ -490,7 +490,8 @@ class WebSocket:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise no_room(self._send_patience)
-            await hub.current().wait(connection.watch_outbox, None if left == math.inf else left)
+            patience = None if left == math.inf else left
+            await hub.current().wait(connection, connection.watch_outbox, patience)
         return sent or self._refuse_to_send(own=own, strict=strict)
 
     def _refuse_to_send(self, *, own: bool, strict: bool) -> bool:

@@ -101,4 +101,8 @@ impl PyConnection {
     fn watch_outbox(&self, hub: &Hub, token: u64) {
         self.0.watch_outbox(Watch::new(Arc::clone(&hub.0), token));
     }
+
+    fn unwatch(&self, hub: &Hub, token: u64) {
+        self.0.unwatch(&hub.0, token);
+    }
 }

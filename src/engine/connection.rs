@@ -15,7 +15,7 @@ use super::{
     outbox::{Outbox, Sent},
     runtime,
     socket::Socket,
-    waiter::Watch,
+    waiter::{Hub, Watch},
 };
 use crate::protocol::{
     close::{self, CloseFrame},
@@ -137,6 +137,15 @@ impl Connection {
     pub fn watch_outbox(&self, watch: Watch) {
         if !self.is_foreign() {
             self.outbox.watch(watch);
+        }
+    }
+
+    /// Takes back a wish of either kind that was not fulfilled yet. Who stops waiting must say so:
+    /// on a quiet connection the forgotten would heap up.
+    pub fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
+        if !self.is_foreign() {
+            self.inbox.unwatch(hub, token);
+            self.outbox.unwatch(hub, token);
         }
     }
 

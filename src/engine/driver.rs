@@ -12,6 +12,7 @@ use tokio::{
         Interest, Ready,
         unix::{AsyncFd, AsyncFdReadyGuard},
     },
+    task::{coop::consume_budget, yield_now},
     time::{Instant, sleep_until},
 };
 
@@ -21,7 +22,7 @@ use super::{
     keepalive::{Due, Keepalive},
     outbox::Flushed,
     shutdown::Registration,
-    socket::Socket,
+    socket::{HANG_UP, Socket},
 };
 use crate::protocol::{
     close::{self, CloseFrame},
@@ -63,6 +64,8 @@ pub(super) struct Driver {
     leftover: Vec<u8>,
     paused: bool,
     hung_up: bool,
+    /// The last read filled the scratch buffer: there may be more at once.
+    is_greedy: bool,
     keepalive: Keepalive,
     stage: Stage,
     send_timeout: Option<Duration>,
@@ -92,6 +95,7 @@ impl Driver {
             leftover: early,
             paused: false,
             hung_up: false,
+            is_greedy: false,
             keepalive,
             stage: Stage::Talking,
             send_timeout: settings.send_timeout,
@@ -109,6 +113,13 @@ impl Driver {
             self.feed_leftover();
         }
         loop {
+            // Neither wake-ups nor readiness count as work in tokio: without this, a peer or a view
+            // that never pauses would have the thread for itself.
+            if std::mem::take(&mut self.is_greedy) {
+                yield_now().await;
+            } else {
+                consume_budget().await;
+            }
             self.advance(&io);
             if self.stage == Stage::Over {
                 return;
@@ -139,7 +150,7 @@ impl Driver {
         // can change anything.
         let deaf = self.paused && self.hung_up;
         let mut interest = if self.paused {
-            Interest::PRIORITY
+            HANG_UP.0
         } else {
             Interest::READABLE
         };
@@ -156,15 +167,14 @@ impl Driver {
 
     fn on_ready(&mut self, mut guard: AsyncFdReadyGuard<'_, Arc<Socket>>) {
         let ready = guard.ready();
-        if ready.is_priority() {
-            // Urgent data means nothing here.
-            guard.clear_ready_matching(Ready::PRIORITY);
+        if !(ready & HANG_UP.1).is_empty() {
+            guard.clear_ready_matching(HANG_UP.1);
         }
         if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
             guard.clear_ready_matching(Ready::WRITABLE);
         }
         if self.paused {
-            if ready.is_read_closed() || ready.is_write_closed() {
+            if ready.is_read_closed() || ready.is_write_closed() || ready.is_error() {
                 self.on_hang_up();
             }
         } else if ready.is_readable() || ready.is_read_closed() {
@@ -201,6 +211,7 @@ impl Driver {
                     // A short read has emptied the socket; no need to ask it again.
                     guard.clear_ready_matching(Ready::READABLE);
                 }
+                self.is_greedy = length == scratch.len();
                 self.keepalive.heard();
                 self.feed(&mut scratch[..length]);
             }

@@ -1,10 +1,10 @@
 //! Whole messages waiting for the view.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
-use super::waiter::{Sleeper, Watch};
+use super::waiter::{Hub, Sleeper, Watch};
 use crate::protocol::message::Message;
 
 /// Messages that may wait before reading stops and TCP pushes back.
@@ -44,6 +44,12 @@ struct State {
 impl State {
     fn is_full(&self) -> bool {
         !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= MAX_BYTES)
+    }
+
+    /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
+    /// copy of all that waits behind it.
+    fn is_half_empty(&self) -> bool {
+        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= MAX_BYTES / 2
     }
 }
 
@@ -91,7 +97,7 @@ impl Inbox {
                 if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
                     state.queue = VecDeque::new();
                 }
-                let made_room = state.paused && !state.is_full();
+                let made_room = state.paused && state.is_half_empty();
                 if made_room {
                     state.paused = false;
                 }
@@ -118,6 +124,14 @@ impl Inbox {
         }
     }
 
+    /// Forgets a watch that nobody waits for any more.
+    pub(super) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
+        self.state
+            .lock()
+            .watches
+            .retain(|watch| !watch.is(hub, token));
+    }
+
     /// How many messages wait, and whether the end has come behind them.
     pub fn len(&self) -> (usize, bool) {
         let state = self.state.lock();
@@ -127,7 +141,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread, time::Duration};
+    use std::{thread, time::Duration};
 
     use bytes::Bytes;
 
@@ -169,8 +183,49 @@ mod tests {
             inbox.push(text("x"));
         }
         assert!(inbox.pause_if_full());
-        assert!(inbox.take(None).1);
-        assert!(!inbox.take(None).1);
+        for left in (0..MAX_MESSAGES).rev() {
+            // Once, and not before it is worth it.
+            assert_eq!(inbox.take(None).1, left == MAX_MESSAGES / 2, "{left} left");
+        }
+    }
+
+    #[test]
+    fn one_message_may_fill_the_inbox_and_its_taker_learns_that_it_made_room() {
+        let inbox = Inbox::default();
+        for size in [MAX_BYTES, 10 * MAX_BYTES] {
+            assert!(!inbox.pause_if_full());
+            inbox.push(Message {
+                kind: Kind::Binary,
+                payload: vec![0; size].into(),
+            });
+            assert!(inbox.pause_if_full());
+            assert!(inbox.take(None).1);
+        }
+    }
+
+    #[test]
+    fn a_watch_rings_once_and_one_that_was_given_up_never() {
+        let hub = Hub::new().unwrap();
+        let inbox = Inbox::default();
+        for token in 1..=3 {
+            inbox.watch(Watch::new(Arc::clone(&hub), token));
+        }
+        inbox.unwatch(&hub, 2);
+        inbox.unwatch(&Hub::new().unwrap(), 3);
+        inbox.push(text("a"));
+        inbox.end();
+        assert_eq!(hub.drain(), [1, 3]);
+    }
+
+    #[test]
+    fn after_the_end_nothing_is_full() {
+        let inbox = Inbox::default();
+        for _ in 0..MAX_MESSAGES {
+            inbox.push(text("x"));
+        }
+        assert!(inbox.pause_if_full());
+        inbox.end();
+        assert!(!inbox.pause_if_full());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{
     error::Error,
     socket::Socket,
-    waiter::{Sleeper, Watch},
+    waiter::{Hub, Sleeper, Watch},
 };
 use crate::protocol::frame::{self, Opcode};
 
@@ -337,6 +337,14 @@ impl Outbox {
         }
     }
 
+    /// Forgets a watch that nobody waits for any more.
+    pub(super) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
+        self.state
+            .lock()
+            .watches
+            .retain(|watch| !watch.is(hub, token));
+    }
+
     /// Bytes that wait for the socket.
     pub(super) fn queued(&self) -> usize {
         let state = self.state.lock();
@@ -372,7 +380,6 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
-    use crate::engine::waiter::Hub;
 
     const CAPACITY: usize = 64 * 1024;
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -612,6 +619,8 @@ mod tests {
         outbox.pong(b"");
         assert_eq!(hub.drain(), [3]);
         fill(&outbox);
+        outbox.watch(watch(6));
+        outbox.unwatch(&hub, 6);
         outbox.watch(watch(4));
         outbox.cut();
         outbox.watch(watch(5));

@@ -8,7 +8,16 @@ use std::{
 };
 
 use socket2::{Domain, SockRef};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::{Interest, Ready, unix::AsyncFd};
+
+/// What to wait for to hear of a hang-up while unread bytes keep the socket readable, and what
+/// other than the hang-up may then be reported. The system adds the hang-up to urgent data, which
+/// means nothing here.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
+/// Elsewhere only a reset can be told from bytes to read; an orderly end waits behind them.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
 
 /// A connected, non-blocking stream socket that belongs to the engine alone.
 ///
@@ -22,16 +31,19 @@ impl Socket {
     /// # Errors
     /// The system's, when the descriptor is not open or is no socket.
     pub fn take_over(descriptor: RawFd) -> io::Result<Self> {
-        if descriptor < 0 {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
         #[expect(
             unsafe_code,
             reason = "the one place where a bare descriptor becomes owned"
         )]
-        // SAFETY: the caller duplicated this descriptor for us and hands it over: nobody else
-        // closes it. Were it not open, the calls below would fail and the close do nothing.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let descriptor = {
+            // SAFETY: this only asks what the number means, and any number may be asked about.
+            if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands
+            // it over: nobody else closes it. Otherwise we would close somebody else's file.
+            unsafe { OwnedFd::from_raw_fd(descriptor) }
+        };
         let socket = socket2::Socket::from(descriptor);
         socket.set_nonblocking(true)?;
         if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
@@ -41,11 +53,8 @@ impl Socket {
     }
 
     /// Has the running runtime watch the socket for all that a connection may ever wait for.
-    ///
-    /// `PRIORITY` stands for the hang-up: it can be awaited while unread bytes keep the socket
-    /// readable.
     pub(super) fn watch(self: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let interest = Interest::READABLE | Interest::WRITABLE | HANG_UP.0;
         #[expect(
             unsafe_code,
             reason = "tokio cannot see that the descriptor stays open"
@@ -128,7 +137,10 @@ mod tests {
 
     #[test]
     fn what_is_no_socket_is_refused() {
-        assert!(Socket::take_over(-1).is_err());
+        for descriptor in [-1, 1_000_000] {
+            let error = Socket::take_over(descriptor).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        }
         let file = std::fs::File::open("/dev/null").unwrap();
         assert!(Socket::take_over(file.into_raw_fd()).is_err());
     }

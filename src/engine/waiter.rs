@@ -121,6 +121,11 @@ impl Watch {
         Self { hub, token }
     }
 
+    /// Whether this is the wish to find `token` among the ready of `hub`.
+    pub(super) fn is(&self, hub: &Arc<Hub>, token: u64) -> bool {
+        self.token == token && Arc::ptr_eq(&self.hub, hub)
+    }
+
     /// Fulfils the wish.
     pub(super) fn ring(self) {
         self.hub.announce(self.token);

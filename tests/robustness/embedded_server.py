@@ -8,6 +8,7 @@ line on stdin and lets the main thread end in the way named.
 import os
 import sys
 import threading
+import warnings
 
 import django
 from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
@@ -15,6 +16,8 @@ from django.core.wsgi import get_wsgi_application
 
 from support.raw_peer import RawPeer
 
+# Python 3.12 and later warn of any fork of a process with threads.
+warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", module="__main__")
 django.setup()
 
 

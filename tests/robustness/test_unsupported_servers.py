@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,9 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Both are compiled for one Python.
+FOLDER = CACHE / "unsupported" / sys.implementation.cache_tag
+
 GRANIAN = Kind(
     "granian",
     "command",
@@ -20,7 +24,7 @@ GRANIAN = Kind(
         "{python}", "-m", "granian", "--interface", "wsgi", "--no-log", "--port", "{port}",
         "--host", "127.0.0.1", "project.wsgi:application",
     ),
-    folder=CACHE / "unsupported" / "granian",
+    folder=FOLDER / "granian",
 )  # fmt: skip
 BJOERN = Kind(
     "bjoern",
@@ -31,7 +35,7 @@ BJOERN = Kind(
         "import bjoern; from project.wsgi import application as app; "
         "bjoern.run(app, '127.0.0.1', {port})",
     ),
-    folder=CACHE / "unsupported" / "bjoern",
+    folder=FOLDER / "bjoern",
 )
 
 

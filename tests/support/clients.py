@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection, connect, unix_connect
 
 if TYPE_CHECKING:
     from support.server import Server
@@ -19,13 +18,11 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "clients"
 
 def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
     """Connect with the synchronous client of `websockets`; use as a context manager."""
-    if isinstance(server.address, str):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(server.address)
-        options["sock"] = sock
     options.setdefault("max_size", None)
     # A test that waits longer than this has failed anyway.
     options.setdefault("open_timeout", 20)
+    if isinstance(server.address, str):
+        return unix_connect(server.address, server.url(path), **options)
     return connect(server.url(path), proxy=None, **options)
 
 

@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,14 +86,17 @@ OLDER_GUNICORNS = tuple(
 )
 
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
-# choosing it and the server's binding it; a thousand for each xdist worker.
-_xdist = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
-_ports = itertools.cycle(range(20_000 + _xdist * 1000 + os.getpid() % 500, 21_000 + _xdist * 1000))
+# choosing it and the server's binding it, or while a server restarts. Each test run has a block of
+# a thousand of its own (twenty runs may be under way at once), each of its workers a quarter.
+_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_first_port = 10_000 + zlib.crc32(_run.encode()) % 20 * 1000 + _worker % 4 * 250
+_ports = itertools.cycle(range(_first_port, _first_port + 250))
 
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on."""
-    for port in itertools.islice(_ports, 1000):
+    for port in itertools.islice(_ports, 250):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -22,7 +22,11 @@ if not settings.configured:
         ALLOWED_HOSTS=["testserver", "localhost", "[::1]", ".example.com"],
         ROOT_URLCONF="unit_urls",
         MIDDLEWARE=[],
-        INSTALLED_APPS=["django.contrib.sessions"],
+        INSTALLED_APPS=[
+            "django.contrib.auth",
+            "django.contrib.contenttypes",
+            "django.contrib.sessions",
+        ],
         SESSION_ENGINE="django.contrib.sessions.backends.cache",
         DATABASES={
             "default": {

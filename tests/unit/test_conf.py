@@ -111,7 +111,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
 def each(table: dict[str, list[tuple[Any, Any]]]) -> list[Any]:
     """Make one parameter set of each line."""
     return [
-        pytest.param(name, *line, id=f"{name}-{line[0]!r}")
+        pytest.param(name, *line, id=f"{name}-{line[0]!r}".split(" object at")[0])
         for name, lines in table.items()
         for line in lines
     ]

@@ -13,7 +13,7 @@ import pytest
 from peer import LiveWebSocket
 from support.waiting import eventually
 
-from dwebsocket import hub
+from dwebsocket import ReceiveTimeout, hub
 
 Open = Callable[..., LiveWebSocket]
 
@@ -47,7 +47,7 @@ def test_returns_when_the_time_is_up(open_websocket: Open) -> None:
     live = open_websocket()
 
     async def main() -> None:
-        await hub.current().wait(live.connection.watch_inbox, 0.001)
+        await hub.current().wait(live.connection, live.connection.watch_inbox, 0.001)
         assert hub.current()._waiting == {}
 
     asyncio.run(main())
@@ -73,12 +73,31 @@ def test_a_cancellation_that_comes_with_the_message_is_not_lost(open_websocket: 
     asyncio.run(main())
 
 
+def test_nothing_is_left_behind_by_waits_that_ended(open_websocket: Open) -> None:
+    """A view that looks every second leaves no watch on a quiet connection."""
+    live = open_websocket()
+
+    async def main() -> None:
+        for _ in range(3):
+            with pytest.raises(ReceiveTimeout):
+                await live.websocket.areceive(0.001)
+        task = asyncio.create_task(live.websocket.areceive())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        live.client.send("now")
+        eventually(lambda: live.connection.waiting() == (1, False))
+        assert hub.current()._hub.drain() == []
+
+    asyncio.run(main())
+
+
 def test_a_ring_for_somebody_who_left_is_ignored(open_websocket: Open) -> None:
     """A token whose waiter has gone does no harm to the others."""
     live = open_websocket()
 
     async def main() -> str | bytes:
-        await hub.current().wait(live.connection.watch_inbox, 0)
+        await hub.current().wait(live.connection, live.connection.watch_inbox, 0)
         live.client.send("later")
         return await live.websocket.areceive(10)
 

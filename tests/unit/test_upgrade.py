@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.handlers.wsgi import WSGIRequest
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.utils import translation
@@ -305,6 +306,14 @@ class TestAccepted:
         made = visit(echo).serve()
         assert "gunicorn.socket" not in made.environ
 
+    def test_transaction_of_the_handshake_is_not_the_views(
+        self, visit: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Under ATOMIC_REQUESTS the handshake has one; the view would hold it for hours."""
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        made = visit(accept_websocket(say_transaction)).serve()
+        assert made.client.receive() == "False"
+
     def test_async_view(self, visit: Serve) -> None:
         """Runs as a task, also behind the sync handler."""
         made = visit(accept_websocket(async_echo)).serve()
@@ -327,6 +336,11 @@ def say_arguments(request: Any, number: int) -> None:
 def say_language(request: Any) -> None:
     """Send the active language."""
     request.websocket.send(str(translation.get_language()))
+
+
+def say_transaction(request: Any) -> None:
+    """Send whether this is in a transaction."""
+    request.websocket.send(str(connection.in_atomic_block))
 
 
 def say_body(request: Any) -> None:

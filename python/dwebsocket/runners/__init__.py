@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dwebsocket.runners import loop
-from dwebsocket.runners.thread import THREADS
+from dwebsocket.runners.thread import RUNNER
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
 
-_in_use: dict[str, Runner] = {"thread": THREADS}
+_in_use: dict[str, Runner] = {"thread": RUNNER}
 
 
 def runner_of(concurrency: str) -> Runner:

@@ -7,6 +7,7 @@ starts few threads. They are daemons: what they still do when the process ends d
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from queue import Empty, SimpleQueue
@@ -19,6 +20,8 @@ from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
+
+_log = logging.getLogger("dwebsocket")
 
 # How long a thread without work stays.
 _LINGER_S = 1.0
@@ -88,7 +91,9 @@ class _Worker:
         self.jobs: SimpleQueue[tuple[str, Job]] = SimpleQueue()
 
     def start(self, name: str, job: Job) -> None:
-        thread = threading.Thread(target=self._work, args=(name, job), name=name, daemon=True)
+        # Not as an argument: a thread keeps those until it ends.
+        self.jobs.put((name, job))
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
         stack_size = conf.get("THREAD_STACK_SIZE")
         with self.starting:
             previous = threading.stack_size(stack_size)
@@ -97,48 +102,62 @@ class _Worker:
             finally:
                 threading.stack_size(previous)
 
-    def _work(self, name: str, job: Job) -> None:
+    def _work(self) -> None:
         thread = threading.current_thread()
         try:
             while True:
-                thread.name = name
-                job()
-                # A thread in wait must not keep its last view alive.
-                del job
-                thread.name = _IDLE_NAME
-                self._pool.done(self)
                 try:
                     name, job = self.jobs.get(timeout=_LINGER_S)
                 except Empty:
                     if self._pool.retire(self):
                         return
                     name, job = self.jobs.get()
+                thread.name = name
+                try:
+                    job()
+                except BaseException:
+                    # Whoever waits for the job to end must not wait for ever.
+                    _log.exception("Something failed behind the WebSocket view %s", name)
+                # A thread in wait must not keep its last view alive.
+                del job
+                thread.name = _IDLE_NAME
+                self._pool.done(self)
         finally:
             connections.close_all()
 
 
-class ThreadRunner:
-    """Runs views on this process's pool of threads. See :class:`Runner`."""
+_pool = ThreadPool()
+
+
+def run(name: str, job: Job) -> None:
+    """Runs ``job`` on a view thread of this process. As :meth:`ThreadPool.run`."""
+    _pool.run(name, job)
+
+
+def join(timeout: float) -> bool:
+    """Sleeps until no view runs. As :meth:`ThreadPool.join`."""
+    return _pool.join(timeout)
+
+
+class _ThreadRunner:
+    """See :class:`dwebsocket.runners.contract.Runner`."""
 
     waiter = THREAD
 
-    def __init__(self) -> None:
-        self._pool = ThreadPool()
-
     def run(self, name: str, job: Job) -> None:
-        """As :meth:`ThreadPool.run`."""
-        self._pool.run(name, job)
+        run(name, job)
 
     def join(self, timeout: float) -> bool:
-        """As :meth:`ThreadPool.join`."""
-        return self._pool.join(timeout)
-
-    def forget_parents_threads(self) -> None:
-        """To be called in a forked child: none of the threads is there."""
-        self._pool = ThreadPool()
-        _Worker.starting = threading.Lock()
+        return join(timeout)
 
 
-THREADS = ThreadRunner()
+RUNNER = _ThreadRunner()
 
-os.register_at_fork(after_in_child=THREADS.forget_parents_threads)
+
+def _forget_parents_threads() -> None:
+    global _pool
+    _pool = ThreadPool()
+    _Worker.starting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_parents_threads)

@@ -20,7 +20,7 @@ from django.core.signals import got_request_exception
 from django.http import Http404
 
 from dwebsocket import database
-from dwebsocket.exceptions import ConnectionClosed
+from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
 
@@ -43,7 +43,7 @@ _MAX_REASON_BYTES = 123
 
 def name_of(view: View) -> str:
     """Gives a view's name for its thread and for messages: module and qualified name."""
-    named = getattr(view, "view_class", None) or inspect.unwrap(view)
+    named = getattr(view, "view_class", None) or _class_of(view) or inspect.unwrap(view)
     named = getattr(named, "func", named)
     name = getattr(named, "__qualname__", type(named).__name__)
     return f"{getattr(named, '__module__', '')}.{name}"
@@ -53,9 +53,14 @@ def is_async(view: View) -> bool:
     """Whether calling ``view`` gives a coroutine, also when it is a method of an async class."""
     if iscoroutinefunction(view):
         return True
-    # `method_decorator` wraps the bound `dispatch` of a class-based view into a partial.
+    return bool(getattr(_class_of(view), "view_is_async", False))
+
+
+def _class_of(view: View) -> type | None:
+    """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
+    # It wraps the bound method into a partial.
     instance = getattr(getattr(view, "func", view), "__self__", None)
-    return bool(getattr(instance, "view_is_async", False))
+    return type(instance) if hasattr(instance, "dispatch") else None
 
 
 def run(
@@ -77,11 +82,21 @@ def run(
     try:
         with _behind(websocket, request) as life:
             with life.tolerating(view):
-                view(request, *args, **kwargs)
+                _refuse_coroutine(view(request, *args, **kwargs), view)
             _save_session(request)
     finally:
         database.forget(shared_databases)
         database.close_old_connections()
+
+
+def _refuse_coroutine(result: object, view: View) -> None:
+    """An async view that was taken for a sync one would silently not run at all."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise UsageError(
+            f"{name_of(view)} gave a coroutine but is no coroutine function: mark it, or the "
+            "decorator around it, with asgiref.sync.markcoroutinefunction"
+        )
 
 
 async def arun(
@@ -132,7 +147,12 @@ def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
     try:
         yield _Life(websocket)
     except BaseException as error:
-        code, reason = _verdict(error, request)
+        code, reason = _INTERNAL_ERROR, ""
+        try:
+            code, reason = _verdict(error, request)
+        except Exception:
+            # A receiver of the signal or a filter of the log: the client must not wait for it.
+            _log.exception("An error of a WebSocket view could not be reported: %s", request.path)
     finally:
         websocket.close(code, reason)
         own_websocket.reset(token)
@@ -191,7 +211,10 @@ def _dresses_no_response(error: BaseException, view: View) -> bool:
     Such decorators (``never_cache``, ``vary_on_headers`` …) fail on the None of a view that has
     returned. The view itself is not in the traceback then.
     """
-    if not isinstance(error, AttributeError) or getattr(error, "obj", error) is not None:
+    is_about_none = isinstance(error, (AttributeError, TypeError)) and str(error).startswith(
+        "'NoneType' object"
+    )
+    if not is_about_none:
         return False
     innermost = inspect.unwrap(view)
     code = getattr(innermost, "__code__", None)

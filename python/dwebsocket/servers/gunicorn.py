@@ -37,6 +37,12 @@ def find(environ: Environ) -> Client | None:
             "use --worker-class gthread, where an open WebSocket needs no worker thread"
         )
     body = environ["wsgi.input"]
+    if not (hasattr(body, "buf") and hasattr(body, "reader")):
+        # Now, not when it is too late: bytes that the client sent early would be lost.
+        raise Unsupported(
+            f"wsgi.input is a {type(body).__name__} and not gunicorn's own here, perhaps wrapped "
+            "by a WSGI middleware: leave that out, or its work to a Django middleware"
+        )
     return Client(
         server="gunicorn",
         descriptor=sock.fileno(),

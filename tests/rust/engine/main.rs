@@ -1,0 +1,18 @@
+//! The engine over real sockets, against scripted peers and tungstenite. No Python.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod closing;
+mod hang_up;
+mod keepalive;
+mod opening;
+mod pressure;
+mod stress;
+mod support;
+mod talking;
+mod violation;
+mod waiting;

@@ -1,0 +1,230 @@
+//! The hand-made synchronisation, under many threads and random timing for a few seconds.
+
+use std::{
+    io::Write,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use _core::{
+    engine::{Settings, Taken},
+    protocol::{close::CloseFrame, message::Kind},
+};
+
+use crate::support::{
+    SETTINGS, connect_narrow, echo,
+    peer::{BINARY, CLOSE, PING, PONG, TEXT, frame},
+};
+
+const TIME: Duration = Duration::from_secs(3);
+
+/// A cheap source of chance (xorshift), seeded so that each use differs.
+struct Chance(u64);
+
+impl Chance {
+    fn new() -> Self {
+        static SEED: AtomicU64 = AtomicU64::new(1);
+        Self(
+            SEED.fetch_add(1, Ordering::Relaxed)
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        )
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn size(&mut self, limit: u64) -> usize {
+        usize::try_from(self.below(limit)).unwrap()
+    }
+
+    /// Does nothing for a moment, in one of several ways.
+    fn dawdle(&mut self) {
+        match self.below(20) {
+            0 => thread::sleep(Duration::from_micros(self.below(300))),
+            1..4 => thread::yield_now(),
+            _ => {}
+        }
+    }
+}
+
+const TIGHT: Settings = Settings {
+    send_buffer_bytes: 6000,
+    ..SETTINGS
+};
+
+/// Senders with and without patience, pings from both sides, and an end from a random side at a
+/// random moment: whole frames only, each sender's in order, nothing lost before a close frame.
+#[test]
+fn senders_flushes_seals_and_cuts_in_any_order() {
+    let deadline = Instant::now() + TIME;
+    let settings = Settings {
+        ping_interval: Some(Duration::from_millis(1)),
+        ..TIGHT
+    };
+    while Instant::now() < deadline {
+        let (connection, mut peer) = connect_narrow(&settings);
+        let mut chance = Chance::new();
+        let (way, rounds) = (chance.below(3), chance.below(200));
+        let accepted: Vec<u32> = thread::scope(|scope| {
+            let senders: Vec<_> = (0..3_u8)
+                .map(|sender| {
+                    let connection = &connection;
+                    scope.spawn(move || {
+                        let mut chance = Chance::new();
+                        let mut number = 0_u32;
+                        loop {
+                            let mut message = vec![sender];
+                            message.extend(number.to_be_bytes());
+                            message.resize(5 + chance.size(4000), sender);
+                            let patience = Some(Duration::from_secs(20));
+                            if !connection.send(Kind::Binary, &message, patience).unwrap() {
+                                return number;
+                            }
+                            number += 1;
+                            chance.dawdle();
+                        }
+                    })
+                })
+                .collect();
+            let mut next = [0_u32; 3];
+            let mut frames = 0;
+            let mut closed = false;
+            let mut hung_up = false;
+            while let Ok((first, payload)) = peer.try_read() {
+                frames += 1;
+                match first {
+                    BINARY => {
+                        assert!(!closed, "a message behind the close frame");
+                        let sender = usize::from(payload[0]);
+                        let (number, body) = payload[1..].split_first_chunk().unwrap();
+                        assert_eq!(u32::from_be_bytes(*number), next[sender]);
+                        assert!(body.iter().all(|byte| *byte == payload[0]));
+                        next[sender] += 1;
+                    }
+                    PING | PONG => assert!(payload.len() <= 125),
+                    CLOSE => {
+                        closed = true;
+                        if way == 0 {
+                            peer.close(1000, "");
+                        }
+                    }
+                    other => panic!("{other:#x} is no frame that we send"),
+                }
+                chance.dawdle();
+                if !closed && !hung_up && frames % 7 == 0 {
+                    peer.send(PING, b"?");
+                }
+                if !closed && !hung_up && frames == rounds + 1 {
+                    match way {
+                        0 => {
+                            connection.close(&CloseFrame::default());
+                        }
+                        1 => peer.close(1000, ""),
+                        _ => {
+                            hung_up = true;
+                            peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
+                        }
+                    }
+                }
+            }
+            assert_eq!(closed, way < 2);
+            let accepted = senders.into_iter().map(|sender| sender.join().unwrap());
+            let accepted: Vec<_> = accepted.collect();
+            if closed {
+                assert_eq!(accepted, next, "messages that were taken in are lost");
+            }
+            accepted
+        });
+        assert_eq!(accepted.len(), 3);
+        assert!(matches!(connection.take(None), Taken::End));
+    }
+}
+
+/// A full inbox pauses and resumes at every turn: nothing is lost, nothing stands still.
+#[test]
+fn takers_pauses_and_hang_ups_in_any_order() {
+    let deadline = Instant::now() + TIME;
+    while Instant::now() < deadline {
+        let (connection, mut peer) = connect_narrow(&TIGHT);
+        let mut chance = Chance::new();
+        let count = 2000 + chance.below(4000);
+        let large = chance.below(2) == 0;
+        let taken: u64 = thread::scope(|scope| {
+            let takers: Vec<_> = (0..3)
+                .map(|_| {
+                    let connection = &connection;
+                    scope.spawn(move || {
+                        let mut chance = Chance::new();
+                        let mut taken = 0;
+                        let mut last = None;
+                        loop {
+                            let patience = Duration::from_micros(chance.below(2000));
+                            match connection.take(Some(Instant::now() + patience)) {
+                                Taken::Message(message) => {
+                                    let number = message.payload.first_chunk().unwrap();
+                                    let number = Some(u64::from_be_bytes(*number));
+                                    assert!(last < number, "out of order");
+                                    last = number;
+                                    taken += 1;
+                                }
+                                Taken::Nothing => {}
+                                Taken::End => return taken,
+                            }
+                            chance.dawdle();
+                        }
+                    })
+                })
+                .collect();
+            for number in 0..count {
+                let mut payload = number.to_be_bytes().to_vec();
+                payload.resize(8 + chance.size(if large { 20_000 } else { 20 }), 0);
+                peer.write(&frame(BINARY, &payload));
+                chance.dawdle();
+            }
+            peer.hang_up();
+            takers.into_iter().map(|taker| taker.join().unwrap()).sum()
+        });
+        assert_eq!(taken, count);
+    }
+}
+
+/// Echo with both sides full most of the time.
+#[test]
+fn echoes_with_everything_full() {
+    let deadline = Instant::now() + TIME;
+    let (connection, mut peer) = connect_narrow(&TIGHT);
+    let view = echo(connection);
+    let mut mouth = peer.socket.try_clone().unwrap();
+    let talking = thread::spawn(move || {
+        let mut chance = Chance::new();
+        let mut count = 0_u32;
+        while Instant::now() < deadline {
+            let mut payload = format!("{count:010}").into_bytes();
+            payload.resize(10 + chance.size(9000), b'.');
+            mouth.write_all(&frame(TEXT, &payload)).unwrap();
+            count += 1;
+        }
+        mouth.write_all(&frame(CLOSE, b"")).unwrap();
+        count
+    });
+    let mut chance = Chance::new();
+    let mut came = 0;
+    loop {
+        match peer.read() {
+            (TEXT, payload) => {
+                assert_eq!(payload[..10], *format!("{came:010}").as_bytes());
+                came += 1;
+            }
+            (CLOSE, _) => break,
+            other => panic!("{other:?}"),
+        }
+        chance.dawdle();
+    }
+    view.join().unwrap();
+    assert!(came > 0 && came <= talking.join().unwrap());
+}

@@ -1,0 +1,160 @@
+//! Connections on the process's engine, with their other end in the test's hands.
+#![allow(dead_code, reason = "two test binaries share this, each uses a part")]
+
+pub(crate) mod peer;
+
+use std::{
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::{IntoRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use _core::{
+    engine::{Connection, End, Engine, Initiator, Settings, Taken, counters::Slot},
+    protocol::{limits::Limits, message::Kind},
+};
+use bytes::Bytes;
+use socket2::SockRef;
+
+use self::peer::Peer;
+
+/// What the engine is told to answer to a handshake; the tests need no more of it.
+pub(crate) const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+
+/// Nothing here takes this long unless it is broken.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Patient, silent settings; a test changes what it is about.
+pub(crate) const SETTINGS: Settings = Settings {
+    limits: Limits {
+        max_message_bytes: 16 * 1024 * 1024,
+        max_fragments: 1000,
+    },
+    ping_interval: None,
+    ping_timeout: None,
+    send_buffer_bytes: 1024 * 1024,
+    send_timeout: Some(LIMIT),
+    close_timeout: LIMIT,
+};
+
+/// A TCP connection: the server's end and the client's.
+pub(crate) fn tcp() -> (OwnedFd, OwnedFd) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    (server.into(), client.into())
+}
+
+/// A Unix-domain connection: the server's end and the client's.
+pub(crate) fn unix() -> (OwnedFd, OwnedFd) {
+    let (server, client) = UnixStream::pair().unwrap();
+    (server.into(), client.into())
+}
+
+/// Both kinds of connection.
+pub(crate) const KINDS: [fn() -> (OwnedFd, OwnedFd); 2] = [tcp, unix];
+
+/// Hands `server` to the engine.
+pub(crate) fn adopt(server: OwnedFd, early: &[u8], settings: &Settings) -> Arc<Connection> {
+    let slot = Slot::claim(None).unwrap();
+    Engine::current()
+        .unwrap()
+        .adopt(
+            server.into_raw_fd(),
+            early.to_vec(),
+            HEAD.to_vec(),
+            settings,
+            slot,
+        )
+        .unwrap()
+}
+
+/// A connection of the engine's and its peer, who has read the head.
+pub(crate) fn join(
+    (server, client): (OwnedFd, OwnedFd),
+    settings: &Settings,
+) -> (Arc<Connection>, Peer) {
+    let connection = adopt(server, b"", settings);
+    let mut peer = Peer::new(client);
+    peer.expect_head();
+    (connection, peer)
+}
+
+/// As [`join`], over TCP.
+pub(crate) fn connect(settings: &Settings) -> (Arc<Connection>, Peer) {
+    join(tcp(), settings)
+}
+
+/// As [`connect`], but the kernel takes only little at a time from the engine.
+pub(crate) fn connect_narrow(settings: &Settings) -> (Arc<Connection>, Peer) {
+    let (server, client) = tcp();
+    // Not the client's buffer: a window smaller than a segment moves once in 200 ms only.
+    let socket = SockRef::from(&server);
+    socket.set_send_buffer_size(8 * 1024).unwrap();
+    join((server, client), settings)
+}
+
+/// Waits for something that must happen soon.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Takes a message that must come.
+#[track_caller]
+pub(crate) fn take(connection: &Connection) -> (Kind, Bytes) {
+    match connection.take(Some(Instant::now() + LIMIT)) {
+        Taken::Message(message) => (message.kind, message.payload),
+        other => panic!("{other:?} instead of a message"),
+    }
+}
+
+/// Takes the end, which must come and be the next thing to come.
+#[track_caller]
+pub(crate) fn expect_end(connection: &Connection, code: u16, reason: &str, by: Initiator) {
+    let taken = connection.take(Some(Instant::now() + LIMIT));
+    assert!(matches!(taken, Taken::End), "{taken:?} instead of the end");
+    let reason = reason.to_owned();
+    assert_eq!(connection.end(), Some(End { code, reason, by }));
+}
+
+/// Waits until the connection begins to end.
+#[track_caller]
+pub(crate) fn await_end(connection: &Connection) -> End {
+    until("the connection ends", || connection.end().is_some());
+    connection.end().unwrap()
+}
+
+/// Sends what must be taken, sleeping while the peer is slow.
+#[track_caller]
+pub(crate) fn send(connection: &Connection, kind: Kind, payload: &[u8]) {
+    assert!(connection.send(kind, payload, Some(LIMIT)).unwrap());
+}
+
+/// Sends until neither the outbox nor the kernel takes more; returns how many messages they took.
+pub(crate) fn fill(connection: &Connection, payload: &[u8]) -> usize {
+    let patience = Some(Duration::from_millis(100));
+    let mut count = 0;
+    while connection.send(Kind::Binary, payload, patience).is_ok() {
+        count += 1;
+    }
+    count
+}
+
+/// Does a view's work: answers each message with itself until the end.
+pub(crate) fn echo(connection: Arc<Connection>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        while let Taken::Message(message) = connection.take(None) {
+            let _ = connection.send(message.kind, &message.payload, Some(LIMIT));
+        }
+    })
+}

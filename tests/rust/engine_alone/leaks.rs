@@ -1,0 +1,187 @@
+//! Nothing is left of connections that are gone.
+
+use std::{
+    os::fd::{IntoRawFd, OwnedFd},
+    thread,
+};
+
+use _core::{
+    engine::{Engine, Error, Taken, counters},
+    protocol::{close::CloseFrame, message::Kind},
+};
+
+use crate::{
+    alone,
+    support::{
+        HEAD, SETTINGS, connect, echo,
+        peer::{Peer, TEXT},
+        tcp, until,
+    },
+};
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[test]
+fn many_connections_however_they_end_leave_nothing() {
+    alone(
+        "leaks::many_connections_however_they_end_leave_nothing",
+        || {
+            assert_eq!(counters::open(), 0);
+            drop(connect(&SETTINGS)); // The engine itself needs a few descriptors and a thread.
+            until("the first is gone", || counters::open() == 0);
+            let (files, workers) = (descriptors(), threads());
+
+            let (connections, peers): (Vec<_>, Vec<_>) =
+                (0..500).map(|_| connect(&SETTINGS)).unzip();
+            assert_eq!(counters::open(), 500);
+            assert_eq!(descriptors(), files + 1000);
+            assert_eq!(threads(), workers);
+            for (number, (connection, mut peer)) in connections.iter().zip(peers).enumerate() {
+                peer.send(TEXT, b"hello");
+                match number % 5 {
+                    0 => peer.hang_up(),
+                    1 => peer.reset(),
+                    2 => {
+                        peer.close(1000, "");
+                        peer.expect_close(1000, "");
+                    }
+                    3 => {
+                        connection.close(&CloseFrame::default());
+                    }
+                    _ => peer.write(&[0xFF; 20]),
+                }
+            }
+            until("all are gone", || counters::open() == 0);
+            // Also while their views still hold them.
+            assert_eq!(descriptors(), files);
+            for connection in connections {
+                assert!(!connection.send(Kind::Text, b"?", None).unwrap());
+                while !matches!(connection.take(None), Taken::End) {}
+            }
+            // Nobody is left to be waited for.
+            let grace = std::time::Duration::MAX;
+            Engine::current()
+                .unwrap()
+                .shut_down(&CloseFrame::default(), grace);
+        },
+    );
+}
+
+#[test]
+fn a_view_that_forgets_its_connection_does_not_keep_it() {
+    alone(
+        "leaks::a_view_that_forgets_its_connection_does_not_keep_it",
+        || {
+            let (connection, mut peer) = connect(&SETTINGS);
+            let weak = std::sync::Arc::downgrade(&connection);
+            let view = echo(connection);
+            peer.send(TEXT, b"hello");
+            peer.expect(TEXT, b"hello");
+            peer.hang_up();
+            view.join().unwrap();
+            until("it is freed", || weak.strong_count() == 0);
+        },
+    );
+}
+
+#[test]
+fn places_are_limited_and_given_back_when_the_connection_is_gone() {
+    alone(
+        "leaks::places_are_limited_and_given_back_when_the_connection_is_gone",
+        || {
+            let slot = counters::Slot::claim(Some(1)).unwrap();
+            assert!(counters::Slot::claim(Some(1)).is_none());
+            assert!(counters::Slot::claim(Some(0)).is_none());
+            let (server, client) = tcp();
+            let connection = Engine::current()
+                .unwrap()
+                .adopt(server.into_raw_fd(), vec![], HEAD.into(), &SETTINGS, slot)
+                .unwrap();
+            assert_eq!(counters::open(), 1);
+            drop(counters::Slot::claim(Some(2)).unwrap());
+            assert_eq!(counters::open(), 1);
+            Peer::new(client).hang_up();
+            until("the place is free", || counters::open() == 0);
+            drop(connection);
+            assert_eq!(counters::open(), 0);
+        },
+    );
+}
+
+#[test]
+fn many_threads_never_take_more_places_than_there_are() {
+    alone(
+        "leaks::many_threads_never_take_more_places_than_there_are",
+        || {
+            thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        for _ in 0..10_000 {
+                            let slot = counters::Slot::claim(Some(3));
+                            assert!(counters::open() <= 3);
+                            drop(slot);
+                        }
+                    });
+                }
+            });
+            assert_eq!(counters::open(), 0);
+        },
+    );
+}
+
+#[test]
+fn what_cannot_be_driven_is_an_error_and_gives_its_place_and_descriptor_back() {
+    alone(
+        "leaks::what_cannot_be_driven_is_an_error_and_gives_its_place_and_descriptor_back",
+        || {
+            let engine = Engine::current().unwrap();
+            let adopt = |descriptor| {
+                let slot = counters::Slot::claim(None).unwrap();
+                engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot)
+            };
+            let files = descriptors();
+            let file: OwnedFd = std::fs::File::open("/proc/self/exe").unwrap().into();
+            let (pipe, writer) = std::io::pipe().unwrap();
+            for descriptor in [-1, 99_999, file.into_raw_fd(), pipe.into_raw_fd()] {
+                let error = adopt(descriptor).unwrap_err();
+                assert!(matches!(error, Error::Io { .. }), "{error}");
+                assert_eq!(counters::open(), 0);
+            }
+            drop(writer);
+            assert_eq!(descriptors(), files);
+        },
+    );
+}
+
+#[test]
+fn threads_that_start_the_engine_together_share_one() {
+    alone(
+        "leaks::threads_that_start_the_engine_together_share_one",
+        || {
+            assert!(Engine::running().is_none());
+            let workers = threads();
+            let engines: Vec<_> = thread::scope(|scope| {
+                let starters: Vec<_> = (0..16)
+                    .map(|_| scope.spawn(|| Engine::current().unwrap()))
+                    .collect();
+                starters
+                    .into_iter()
+                    .map(|starter| starter.join().unwrap())
+                    .collect()
+            });
+            let first = &engines[0];
+            assert!(
+                engines
+                    .iter()
+                    .all(|engine| std::sync::Arc::ptr_eq(engine, first))
+            );
+            until("one thread is left", || threads() == workers + 1);
+        },
+    );
+}

@@ -1,0 +1,168 @@
+//! The end of the process.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use _core::{
+    engine::{Engine, Error, Initiator, counters},
+    protocol::{close::CloseFrame, message::Kind},
+};
+
+use crate::{
+    alone,
+    support::{
+        HEAD, SETTINGS, connect, connect_narrow, echo, expect_end,
+        peer::{BINARY, Peer},
+        send, tcp, until,
+    },
+};
+
+fn going_away() -> CloseFrame {
+    CloseFrame::new(Some(1001), "restart").unwrap()
+}
+
+fn shut_down(grace: Duration) -> Duration {
+    let start = Instant::now();
+    Engine::current().unwrap().shut_down(&going_away(), grace);
+    start.elapsed()
+}
+
+#[test]
+fn all_are_told_and_it_ends_as_soon_as_all_have_answered() {
+    alone(
+        "shutdown::all_are_told_and_it_ends_as_soon_as_all_have_answered",
+        || {
+            let (connections, mut peers): (Vec<_>, Vec<_>) =
+                (0..100).map(|_| connect(&SETTINGS)).unzip();
+            let views: Vec<_> = connections.iter().cloned().map(echo).collect();
+            let clients = thread::spawn(move || {
+                for peer in &mut peers {
+                    peer.expect_close(1001, "restart");
+                    peer.close(1001, "");
+                    peer.expect_eof();
+                }
+            });
+            let took = shut_down(Duration::from_secs(600));
+            assert!(took < Duration::from_secs(60), "{took:?}");
+            clients.join().unwrap();
+            for view in views {
+                view.join().unwrap();
+            }
+            for connection in connections {
+                expect_end(&connection, 1001, "restart", Initiator::Local);
+            }
+            until("all places are free", || counters::open() == 0);
+        },
+    );
+}
+
+#[test]
+fn those_who_do_not_answer_are_cut_when_the_grace_is_over() {
+    alone(
+        "shutdown::those_who_do_not_answer_are_cut_when_the_grace_is_over",
+        || {
+            let (connection, mut peer) = connect(&SETTINGS);
+            let (blocked, mut slow) = connect_narrow(&SETTINGS);
+            send(&blocked, Kind::Binary, &vec![0; 1_000_000]);
+            let grace = Duration::from_millis(200);
+            assert!(shut_down(grace) >= grace);
+            peer.expect_close(1001, "restart");
+            peer.expect_eof();
+            expect_end(&connection, 1001, "restart", Initiator::Local);
+            until("the slow one is cut off, too", || slow.is_refused());
+            until("all places are free", || counters::open() == 0);
+            assert!(slow.try_read().is_err());
+            expect_end(&blocked, 1001, "restart", Initiator::Local);
+        },
+    );
+}
+
+#[test]
+fn a_slow_reader_gets_everything_within_the_grace() {
+    alone(
+        "shutdown::a_slow_reader_gets_everything_within_the_grace",
+        || {
+            let (connection, mut peer) = connect_narrow(&SETTINGS);
+            send(&connection, Kind::Binary, &vec![9; 1_000_000]);
+            let reader = thread::spawn(move || {
+                peer.expect(BINARY, &vec![9; 1_000_000]);
+                peer.expect_close(1001, "restart");
+                peer.close(1001, "");
+                peer.expect_eof();
+            });
+            shut_down(Duration::from_secs(20));
+            reader.join().unwrap();
+        },
+    );
+}
+
+#[test]
+fn nobody_is_taken_in_afterwards() {
+    alone("shutdown::nobody_is_taken_in_afterwards", || {
+        let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+        let before = threads();
+        Engine::current().unwrap();
+        let took = shut_down(Duration::from_secs(600));
+        assert!(took < Duration::from_secs(60), "{took:?}");
+        let refused = || {
+            let (server, client) = tcp();
+            let slot = counters::Slot::claim(None).unwrap();
+            let descriptor = std::os::fd::IntoRawFd::into_raw_fd(server);
+            let error = Engine::current()
+                .unwrap()
+                .adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot)
+                .unwrap_err();
+            assert!(matches!(error, Error::ShuttingDown), "{error}");
+            assert_eq!(counters::open(), 0);
+            Peer::new(client).expect_eof();
+        };
+        refused();
+        // Also when the runtime's thread is gone.
+        until("the engine's thread is gone", || threads() == before);
+        refused();
+        assert!(shut_down(Duration::from_secs(600)) < Duration::from_secs(60));
+    });
+}
+
+#[test]
+fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
+    alone(
+        "shutdown::connections_that_come_while_it_shuts_down_are_refused_or_told",
+        || {
+            let engine = Engine::current().unwrap();
+            let comers: Vec<_> = (0..4)
+                .map(|_| {
+                    let engine = engine.clone();
+                    thread::spawn(move || {
+                        loop {
+                            let (server, client) = tcp();
+                            let slot = counters::Slot::claim(None).unwrap();
+                            let descriptor = std::os::fd::IntoRawFd::into_raw_fd(server);
+                            let mut peer = Peer::new(client);
+                            match engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot) {
+                                Err(error) => {
+                                    assert!(matches!(error, Error::ShuttingDown), "{error}");
+                                    return peer.expect_eof();
+                                }
+                                Ok(_) => thread::spawn(move || {
+                                    peer.expect_head();
+                                    peer.expect_close(1001, "restart");
+                                    peer.close(1001, "");
+                                    peer.expect_eof();
+                                }),
+                            };
+                        }
+                    })
+                })
+                .collect();
+            until("some have come", || counters::open() > 20);
+            shut_down(Duration::from_secs(20));
+            for comer in comers {
+                comer.join().unwrap();
+            }
+            until("all places are free", || counters::open() == 0);
+        },
+    );
+}

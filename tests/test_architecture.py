@@ -1,0 +1,153 @@
+"""Who may lean on whom: the rooms of the package and of the crate."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "dwebsocket"
+CRATE = ROOT / "src"
+
+# From the bottom to the top. A room may import those on the lines above it, and its own files;
+# never its neighbours on the same line, never what stands below.
+LINE: list[set[str]] = [
+    {"_core", "exceptions"},
+    {"conf"},
+    {"checks", "database", "hub", "origin", "waiting"},
+    {"websocket", "groups"},
+    {"factory"},
+    {"servers"},
+    {"runners"},
+    {"lifecycle"},
+    {"upgrade"},
+    {"apps", "backends", "decorators", "middleware"},
+    # `dwebsocket/__init__.py`: the names for users.
+    {""},
+    {"testing"},
+]
+HEIGHT = {room: height for height, rooms in enumerate(LINE) for room in rooms}
+
+# Each may be imported only by the file of its name in `servers`.
+SERVER_PACKAGES = {
+    "bjoern",
+    "cheroot",
+    "daphne",
+    "eventlet",
+    "gevent",
+    "granian",
+    "gunicorn",
+    "hypercorn",
+    "uvicorn",
+    "uwsgi",
+    "uwsgidecorators",
+    "waitress",
+    "werkzeug",
+    "wsgiref",
+}
+# All that the package may need besides the standard library.
+REQUIRED = {"asgiref", "django"}
+
+
+def files() -> list[Path]:
+    """Every Python file of the package, the stub of the native module included."""
+    return sorted(path for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi"))
+
+
+def module_of(path: Path) -> str:
+    """Give a file's module below `dwebsocket`, empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Give every module that a file imports, wherever in the file, `dwebsocket.x` as `.x`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            module = node.module or ""
+            for alias in node.names:
+                submodule = f"{module}.{alias.name}"
+                found.add(submodule if is_module(submodule) else module)
+    return {re.sub(r"^dwebsocket(\.|$)", ".", name) for name in found}
+
+
+def is_module(name: str) -> bool:
+    """Whether a name below `dwebsocket` is a module and not something in one."""
+    head, _, rest = name.partition(".")
+    path = PACKAGE.joinpath(*rest.split("."))
+    return head == "dwebsocket" and any(
+        candidate.exists() for candidate in (path, path.with_suffix(".py"), path.with_suffix(".pyi"))
+    )
+
+
+def room_of(module: str) -> str:
+    """Give the room that a module belongs to."""
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", files(), ids=module_of)
+def test_leans_on_lower_rooms_only(path: Path) -> None:
+    """The line of DESIGN holds, for imports in functions and for types too."""
+    room = room_of(module_of(path))
+    assert room in HEIGHT, f"{room} has no place on the line"
+    for name in imports(path):
+        if name.startswith("."):
+            other = room_of(name[1:])
+            assert other == room or HEIGHT[other] < HEIGHT[room], f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("path", files(), ids=module_of)
+def test_nothing_imports_testing(path: Path) -> None:
+    """Projects run without what their tests need."""
+    if room_of(module_of(path)) != "testing":
+        assert not {name for name in imports(path) if room_of(name[1:]) == "testing"}
+
+
+@pytest.mark.parametrize("path", files(), ids=module_of)
+def test_needs_nothing_but_django(path: Path) -> None:
+    """Server packages are imported only in their own file."""
+    allowed = REQUIRED | set(sys.stdlib_module_names) - SERVER_PACKAGES
+    if room_of(module_of(path)) == "servers":
+        allowed |= {path.stem}
+    if room_of(module_of(path)) == "testing":
+        allowed |= {"pytest"}
+    others = {name.split(".")[0] for name in imports(path) if not name.startswith(".")}
+    assert others <= allowed
+
+
+def test_line_names_no_room_twice() -> None:
+    """Each room has one place."""
+    assert sum(len(rooms) for rooms in LINE) == len(HEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("protocol", r"crate::(engine|binding)|\b(tokio|pyo3|parking_lot)::|std::(net|thread|time)\b"),
+        ("engine", r"crate::binding|\bpyo3::"),
+    ],
+)
+def test_rooms_of_the_crate(room: str, forbidden: str) -> None:
+    """`protocol` sees no I/O, clock or thread; `engine` sees no Python."""
+    for path in sorted((CRATE / room).rglob("*.rs")):
+        code = re.sub(r"//.*", "", path.read_text())
+        assert not re.search(forbidden, code), path
+
+
+def test_unsafe_code_is_in_one_place() -> None:
+    """Everything that the compiler cannot check can be read in one file, or is named here."""
+    pattern = re.compile(r"\bunsafe\s*(\{|fn|impl)")
+    found = {
+        str(path.relative_to(CRATE))
+        for path in CRATE.rglob("*.rs")
+        if pattern.search(re.sub(r"//.*", "", path.read_text()))
+    }
+    assert found <= {"engine/socket.rs"}

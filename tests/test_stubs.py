@@ -1,0 +1,35 @@
+"""The types that we promise are those of the code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytest.importorskip("mypy", reason="installed for the lints")
+
+
+def run(*arguments: str) -> None:
+    """Run a module of mypy; its output is the message when it finds something."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_stub_of_the_native_module() -> None:
+    """Says exactly what is there."""
+    run("mypy.stubtest", "dwebsocket._core")
+
+
+def test_package() -> None:
+    """Is clean in mypy's strict mode (see pyproject.toml)."""
+    run("mypy", "--strict")

@@ -1,0 +1,196 @@
+"""The event loop for async views of WSGI servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import RequestFactory
+from peer import LiveWebSocket
+
+from dwebsocket.runners import loop
+from dwebsocket.runners import view as runner
+from dwebsocket.runners.loop import BackgroundLoop
+
+Open = Callable[..., LiveWebSocket]
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
+
+
+@pytest.fixture(scope="module")
+def background() -> BackgroundLoop:
+    """A loop of the tests' own."""
+    return BackgroundLoop()
+
+
+def start(background: BackgroundLoop, live: LiveWebSocket, view: Any) -> None:
+    """Run an async view as the upgrade does."""
+
+    def arun() -> Any:
+        return runner.arun(view, RequestFactory().get("/"), ((), {}), live.websocket)
+
+    background.run("a view", arun, contextvars.copy_context())
+
+
+def test_runs_views_side_by_side(background: BackgroundLoop, open_websocket: Open) -> None:
+    """Thousands on one thread."""
+    lives = [open_websocket() for _ in range(20)]
+    threads = set()
+
+    async def echo(request: Any, live: LiveWebSocket) -> None:
+        threads.add(threading.current_thread().name)
+        async for message in live.websocket:
+            await live.websocket.asend(message)
+
+    for live in lives:
+
+        async def view(request: Any, live: LiveWebSocket = live) -> None:
+            await echo(request, live)
+
+        start(background, live, view)
+    for number, live in enumerate(lives):
+        live.client.send(str(number))
+    assert [live.client.receive() for live in lives] == [str(n) for n in range(20)]
+    for live in lives:
+        live.client.close()
+    assert background.join(10)
+    assert threads == {"dwebsocket-loop"}
+
+
+def test_task_bears_the_views_name(background: BackgroundLoop, open_websocket: Open) -> None:
+    """For whoever looks at the tasks of the process."""
+    live = open_websocket()
+
+    async def view(request: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        await live.websocket.asend(task.get_name())
+
+    start(background, live, view)
+    assert live.client.receive() == "a view"
+    assert live.client.closing() == (1000, "")
+
+
+def test_context_is_that_of_the_call(background: BackgroundLoop, open_websocket: Open) -> None:
+    """And what a view sets stays with it."""
+    first, second = open_websocket(), open_websocket()
+
+    def make(live: LiveWebSocket) -> Any:
+        async def view(request: Any) -> None:
+            await live.websocket.asend(variable.get())
+            variable.set("changed by a view")
+
+        return view
+
+    token = variable.set("set by middleware")
+    start(background, first, make(first))
+    assert first.client.receive() == "set by middleware"
+    assert background.join(10)
+    variable.reset(token)
+    start(background, second, make(second))
+    assert second.client.receive() == "nothing"
+
+
+def test_view_that_raises(
+    background: BackgroundLoop, open_websocket: Open, request_log: Any
+) -> None:
+    """Its own connection ends with 1011, the loop goes on."""
+    broken, live = open_websocket(), open_websocket()
+
+    async def fail(request: Any) -> None:
+        raise RuntimeError("boom")
+
+    async def view(request: Any) -> None:
+        await live.websocket.asend("alive")
+
+    start(background, broken, fail)
+    assert broken.client.closing() == (1011, "")
+    start(background, live, view)
+    assert live.client.receive() == "alive"
+    assert background.join(10)
+    assert len(request_log("django.request")) == 1
+
+
+def test_view_that_is_cancelled(background: BackgroundLoop, open_websocket: Open) -> None:
+    """Its connection is closed and nothing waits for it."""
+    live = open_websocket()
+
+    async def view(request: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await live.websocket.areceive()
+
+    start(background, live, view)
+    assert live.client.closing() == (1011, "")
+    assert background.join(10)
+
+
+def test_join_waits_for_running_views(background: BackgroundLoop, open_websocket: Open) -> None:
+    """Up to its time."""
+    live = open_websocket()
+
+    async def view(request: Any) -> None:
+        await live.websocket.areceive()
+
+    start(background, live, view)
+    assert background.join(0) is False
+    assert background.join(-1) is False
+    live.client.send("end")
+    assert background.join(10) is True
+
+
+def test_without_async_views_there_is_no_loop() -> None:
+    """Nothing is started, nothing is waited for."""
+    background = BackgroundLoop()
+    assert background.join(60) is True
+    assert background._loop is None
+
+
+def test_system_that_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller is told, no loop is left open, and the next try may succeed."""
+    background = BackgroundLoop()
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    done = threading.Event()
+
+    async def note() -> None:
+        done.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            background.run("a view", note, contextvars.copy_context())
+    assert background.join(0)
+    background.run("a view", note, contextvars.copy_context())
+    assert done.wait(10)
+    assert background.join(10)
+
+
+def test_forked_child_starts_anew() -> None:
+    """The parent's loop is not there, whatever the variables say."""
+    parents = threading.Event()
+
+    async def note(event: threading.Event) -> None:
+        event.set()
+
+    loop.run("in the parent", lambda: note(parents), contextvars.copy_context())
+    assert parents.wait(10)
+    assert loop.join(10)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            done = threading.Event()
+            loop.run("in the child", lambda: note(done), contextvars.copy_context())
+            status = 0 if done.wait(10) and loop.join(10) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
