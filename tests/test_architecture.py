@@ -23,9 +23,9 @@ LINE: list[set[str]] = [
     {"factory"},
     {"servers"},
     {"runners"},
-    {"lifecycle"},
-    {"upgrade"},
-    {"apps", "backends", "decorators", "middleware"},
+    {"diagnosis", "lifecycle"},
+    {"doctor", "upgrade"},
+    {"apps", "backends", "decorators", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},

@@ -40,6 +40,7 @@ PUBLIC = {
     "WebSocket",
     "WebSocketError",
     "accept_websocket",
+    "drain",
     "require_websocket",
     "websocket",
 }

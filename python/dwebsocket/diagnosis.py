@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 HEADER = "X-Websocket-Doctor"
 
-_SIGNER = signing.TimestampSigner(salt="dwebsocket.doctor")
 # Long enough for two clocks that differ.
 _VALID_S = 300
 _FORWARDED = (
@@ -43,7 +42,7 @@ _FORWARDED = (
 
 def question(path: str) -> str:
     """Gives the header's value that gets a report for ``path``, for a few minutes."""
-    return _SIGNER.sign(path)
+    return _signer().sign(path)
 
 
 def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
@@ -58,13 +57,18 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     if asked is None:
         return None
     try:
-        if _SIGNER.unsign(asked, max_age=_VALID_S) != request.path:
+        if _signer().unsign(asked, max_age=_VALID_S) != request.path:
             return None
     except signing.BadSignature:
         return None
     response = JsonResponse(_report(request, options), headers={"Cache-Control": "no-store"})
     response["Content-Length"] = str(len(response.content))
     return response
+
+
+def _signer() -> signing.TimestampSigner:
+    # Not before somebody asks: the key is a setting.
+    return signing.TimestampSigner(salt="dwebsocket.doctor")
 
 
 def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:

@@ -98,8 +98,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (value, "must be a number of seconds above 0, not") for value in [*BAD_SECONDS, None]
     ],
     "DRAIN": [
-        (value, "must be a number of seconds, 0 or more, not")
-        for value in [*BAD_SECONDS[1:], None]
+        (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
     ],
     "THREAD_STACK_SIZE": [
         *((value, A_SIZE) for value in BAD_SIZES),

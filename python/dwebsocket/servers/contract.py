@@ -42,6 +42,11 @@ class Depart(Protocol):
         """``terminated`` is whether SIGTERM has come."""
 
 
+def _unknown_departure() -> Depart:
+    """Gives what tells nothing, for servers of which nothing is known."""
+    return Departure.unknown
+
+
 @dataclass(frozen=True)
 class Client:
     """
@@ -70,7 +75,7 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     forget: Callable[[], None] = _nothing
-    departure: Callable[[], Depart] = lambda: Departure.unknown
+    departure: Callable[[], Depart] = _unknown_departure
 
 
 class Unsupported(Exception):
