@@ -238,8 +238,12 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
 def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> Finding:
     """Explains a handshake that was refused, mostly before it reached a view that takes it."""
     status, target = answer.status, visit.target
-    text = answer.body[:200].decode(errors="replace").strip().partition("\n")[0]
     said = f"The handshake gets {status} {answer.reason}".rstrip()
+    whole = said
+    if answer.headers.get("content-type", "").startswith("text/plain"):
+        line = answer.body[:300].decode(errors="replace").strip().partition("\n")[0]
+        whole += f": {line}" if line else ""
+    whole = f"{whole.rstrip('.')}."
     if status == 101:
         return error(
             "handshake.key",
@@ -264,7 +268,7 @@ def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> 
     if status in (401, 403):
         return error(
             "handshake.forbidden",
-            f"{said}: {text}",
+            whole,
             "If the view is not for everybody, ask as somebody: --header 'Cookie: sessionid=…'. "
             "The site's log has the reason.",
         )
@@ -277,13 +281,13 @@ def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> 
     if status in (502, 503, 504) and report is None:
         return error(
             "proxy.upstream",
-            f"{said}: the proxy does not reach the server, or the server takes no more. {text}",
+            f"{said}: the proxy does not reach the server, or the server takes no more.",
             "Is the server running, and does it listen where the proxy looks for it? Its own log "
             "tells of a limit (WEBSOCKET_MAX_CONNECTIONS).",
         )
     return error(
         "handshake",
-        f"{said}: {text}",
+        whole,
         "Give the address of a view with @accept_websocket. If it is one, the site's log says why.",
     )
 
