@@ -24,12 +24,15 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from django.http import HttpRequest
 
 HEADER = "X-Websocket-Doctor"
 
 # Long enough for two clocks that differ.
 _VALID_S = 300
+_ASGI_SERVERS = ("uvicorn", "daphne", "hypercorn", "granian", "gunicorn")
 _FORWARDED = (
     "HTTP_X_FORWARDED_PROTO",
     "HTTP_X_FORWARDED_FOR",
@@ -107,7 +110,17 @@ def _setting(name: str) -> Any:
         return None
 
 
+def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
+    """Gives the scope of a WebSocket that the server itself has judged and speaks."""
+    scope = getattr(request, "scope", None)
+    return scope if scope is not None and scope.get("type") == "websocket" else None
+
+
 def _server(request: HttpRequest) -> dict[str, Any]:
+    if _asgi_scope(request) is not None:
+        known = [name for name in _ASGI_SERVERS if name in sys.modules]
+        name = f"{known[0] if known else 'a server'} (ASGI)"
+        return {"software": name, "name": name, "refusal": None}
     software = request.META.get("SERVER_SOFTWARE", "")
     try:
         client = find_client(request.META)
@@ -155,10 +168,18 @@ def _green() -> dict[str, Any]:
 
 def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
     meta = request.META
+    names = {
+        "protocol": "SERVER_PROTOCOL",
+        "upgrade": "HTTP_UPGRADE",
+        "connection": "HTTP_CONNECTION",
+    }
+    arrived = {name: meta.get(key) for name, key in names.items()}
+    if (scope := _asgi_scope(request)) is not None:
+        # Some servers keep these to themselves; there is no WebSocket without them.
+        version = f"HTTP/{scope.get('http_version', '1.1')}"
+        arrived = {"protocol": version, "upgrade": "websocket", "connection": "Upgrade"}
     return {
-        "protocol": meta.get("SERVER_PROTOCOL"),
-        "upgrade": meta.get("HTTP_UPGRADE"),
-        "connection": meta.get("HTTP_CONNECTION"),
+        **arrived,
         "host": request.get_host(),
         "secure": request.is_secure(),
         "origin": meta.get("HTTP_ORIGIN"),

@@ -328,3 +328,28 @@ class TestDiagnosis:
         question = diagnosis.question("/chat/")
         monkeypatch.setattr(diagnosis, "_VALID_S", -1)
         assert ask(question) is None
+
+    def test_server_that_speaks_by_itself(self) -> None:
+        """Under ASGI the server has judged the handshake, and may keep its headers."""
+        from django.core.handlers.asgi import ASGIRequest
+
+        scope = {
+            "type": "websocket",
+            "method": "GET",
+            "path": "/chat/",
+            "scheme": "https",
+            "headers": [
+                (b"host", b"testserver"),
+                (b"x-websocket-doctor", diagnosis.question("/chat/").encode()),
+            ],
+        }
+        answer = diagnosis.answer(ASGIRequest(scope, None), conf.Options.current({}))
+        assert answer is not None
+        report = json.loads(answer.content)
+        assert report["server"]["refusal"] is None
+        assert report["server"]["software"].endswith("(ASGI)")
+        assert (report["request"]["upgrade"], report["request"]["secure"]) == ("websocket", True)
+        findings = by_id(
+            live._judge_report(live.Visit(Target(True, "testserver", 443, "/chat/")), report)
+        )
+        assert {finding.level for finding in findings.values()} == {Level.FINE}
