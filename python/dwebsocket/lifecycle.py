@@ -29,9 +29,10 @@ from dwebsocket.servers.contract import Departure
 from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from dwebsocket.servers.contract import Client, Depart
+    from dwebsocket.servers.contract import Depart
 
 _log = logging.getLogger("dwebsocket")
 
@@ -61,15 +62,15 @@ class _Lifecycle:
         self._reloading = False
         self._depart: Depart = Departure.unknown
 
-    def begin(self, client: Client) -> None:
+    def begin(self, *, dies_of_sigterm: bool, departure: Callable[[], Depart]) -> None:
         with self._lock:
             if self._watching:
                 return
             self._watching = True
-            self._depart = client.departure()
+            self._depart = departure()
             # Some server above the usual one, or the project, may see to the signal after all.
             self._terminating = (
-                client.dies_of_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+                dies_of_sigterm and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
             )
         if self._terminating:
             _core.on_terminate(self._farewell, fatal=True)
@@ -155,9 +156,15 @@ def _register_at_exit(farewell: Any) -> None:
 _lifecycle = _Lifecycle()
 
 
-def begin(client: Client) -> None:
-    """Sees to it that connections are closed properly when the process ends. May be repeated."""
-    _lifecycle.begin(client)
+def begin(*, dies_of_sigterm: bool, departure: Callable[[], Depart]) -> None:
+    """
+    Sees to it that connections are closed properly when the process ends. May be repeated.
+
+    Args:
+        dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
+        departure: As :attr:`dwebsocket.servers.contract.Client.departure`.
+    """
+    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, departure=departure)
 
 
 def drain(window: float | None = None, *, timeout: float | None = None) -> bool:

@@ -236,7 +236,8 @@ class UpgradeResponse(HttpResponse):
     def _become_websocket(self, start: _Start) -> None:
         request, websocket = self._request, self._websocket
         options = self._options
-        lifecycle.begin(self._takeover.client)
+        client = self._takeover.client
+        lifecycle.begin(dies_of_sigterm=client.dies_of_sigterm, departure=client.departure)
         head = _core.response_head(self._accept_key, self._subprotocol, self._headers_to_send())
         descriptor, early = self._takeover.exchange()
         # The server's reader is at its end; the view's request has no body.
