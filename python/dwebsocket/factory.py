@@ -35,6 +35,9 @@ class WebSocketFactory:
         It is the request's ``is_websocket()``. What is True here is judged as a handshake; what is
         False reaches the view as plain HTTP.
         """
+        if getattr(self.request, "scope", {}).get("type") == "websocket":
+            # An ASGI server has judged it; over HTTP/2 there are none of the headers.
+            return True
         upgrade = self.request.META.get("HTTP_UPGRADE", "")
         names = [name.strip().lower() for name in upgrade.split(",")]
         return "websocket" in names or any(mark in self.request.META for mark in _MARKS)

@@ -9,10 +9,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
+
+if TYPE_CHECKING:
+    from dwebsocket.connection import Connection
 
 Watch = Callable[[_core.Hub, int], None]
 
@@ -24,10 +30,14 @@ class LoopHub:
         self._hub = _core.Hub()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._tokens = itertools.count()
+        # Weakly, or the loop would never leave `_hubs`.
+        self._loop = ref(loop)
+        self._rung: deque[int] = deque()
+        self._ringing = False
         loop.add_reader(self._hub.fileno(), self._wake)
 
     async def wait(
-        self, connection: _core.Connection, watch: Watch, timeout: float | None = None
+        self, connection: Connection, watch: Watch, timeout: float | None = None
     ) -> None:
         """
         Sleeps until the engine rings for ``watch``, ``timeout`` seconds at most.
@@ -54,10 +64,36 @@ class LoopHub:
             if timer is not None:
                 timer.cancel()
 
+    def ring(self, token: int) -> None:
+        """
+        Wakes whoever waits under ``token``, as the engine does. Any thread may call it.
+
+        Other threads' rings that come together wake the loop once.
+        """
+        loop = self._loop()
+        if asyncio._get_running_loop() is loop:
+            self._wake_one(token)
+            return
+        self._rung.append(token)
+        if not self._ringing and loop is not None:
+            self._ringing = True
+            # A loop that is closed has nobody left who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        # First: who rings from here on is not on the list yet.
+        self._ringing = False
+        while self._rung:
+            self._wake_one(self._rung.popleft())
+
     def _wake(self) -> None:
         for token in self._hub.drain():
-            if (future := self._waiting.get(token)) is not None:
-                _settle(future)
+            self._wake_one(token)
+
+    def _wake_one(self, token: int) -> None:
+        if (future := self._waiting.get(token)) is not None:
+            _settle(future)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

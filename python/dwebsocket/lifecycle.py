@@ -25,6 +25,7 @@ from django.utils import autoreload
 
 from dwebsocket import _core, conf, runners
 from dwebsocket.exceptions import UsageError
+from dwebsocket.servers import asgi
 from dwebsocket.servers.contract import Departure
 from dwebsocket.websocket import own_websocket
 
@@ -90,7 +91,7 @@ class _Lifecycle:
 
     def leave(self, code: int, reason: str, window: float) -> float:
         """Begins to say goodbye. Gives the seconds until the last client is told."""
-        return _core.drain(code, reason, window)
+        return max(_core.drain(code, reason, window), asgi.drain(code, reason, window))
 
     def _departure(self, *, terminated: bool) -> Departure:
         try:
@@ -104,7 +105,10 @@ class _Lifecycle:
         departure = self._departure(terminated=_core.is_terminated())
         goes_on = departure.goes_on or self._reloading
         window = min(_window(), _room(departure))
-        return self.leave(*(_RESTARTING if goes_on else _ENDING), window)
+        farewell = _RESTARTING if goes_on else _ENDING
+        # The loops of ASGI servers do not outlive them: no time to spread anything.
+        asgi.close_all(*farewell)
+        return _core.drain(*farewell, window)
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files are taken in without a restart.

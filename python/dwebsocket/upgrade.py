@@ -2,17 +2,16 @@
 From a request to a WebSocket: judging the handshake, and the response that becomes the upgrade.
 
 A handshake is judged completely before anything is taken over, so every refusal is an ordinary
-response. The takeover happens when the server iterates over an accepting response: all middleware
-has run by then, and the response's headers and cookies go into the real 101.
+response. An accepting response is opened when it reaches the server: all middleware has run by
+then, and the response's headers and cookies go into the real 101. How it is opened is the server's
+matter (:mod:`dwebsocket.servers.handshake`).
 """
 
 from __future__ import annotations
 
 import contextvars
 import functools
-import io
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -25,14 +24,14 @@ from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
-from dwebsocket.servers import find_client
-from dwebsocket.servers.takeover import Takeover
+from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from dwebsocket.runners.contract import Runner
+    from dwebsocket.servers.handshake import Handshake
 
     View = Callable[..., Any]
 
@@ -112,22 +111,13 @@ def upgrade(
     options = conf.Options.current(overrides)
     if (report := diagnosis.answer(request, options)) is not None:
         return report
-    meta = request.META
-    status, answer, offered = _core.judge_handshake(
-        method=request.method or "",
-        http_version=_http_version(meta.get("SERVER_PROTOCOL", "")),
-        upgrade=meta.get("HTTP_UPGRADE"),
-        connection=meta.get("HTTP_CONNECTION"),
-        version=meta.get("HTTP_SEC_WEBSOCKET_VERSION"),
-        key=meta.get("HTTP_SEC_WEBSOCKET_KEY"),
-        protocols=meta.get("HTTP_SEC_WEBSOCKET_PROTOCOL"),
-    )
-    if status != 101:
-        return refuse(request, status, answer)
+    handshake = _handshake_of(request)
+    if (refusal := handshake.judge()) is not None:
+        return refuse(request, *refusal)
     if (objection := origin.objection(request, options.allowed_origins)) is not None:
         return refuse(request, 403, objection)
     try:
-        client = find_client(request.META)
+        handshake.find()
     except UnsupportedServer as error:
         return refuse(request, 501, str(error), level="error")
     websocket = factory.create_websocket()
@@ -149,30 +139,36 @@ def upgrade(
             request, 503, f"All {limit} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
-        takeover = Takeover.prepare(client)
+        handshake.prepare()
     except OSError as error:
         slot.release()
         return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
-    subprotocol = _core.choose_subprotocol(list(options.subprotocols), offered)
     return UpgradeResponse(
         request=request,
-        takeover=takeover,
+        handshake=handshake,
         slot=slot,
-        accept_key=answer,
-        subprotocol=subprotocol,
+        subprotocol=_core.choose_subprotocol(list(options.subprotocols), handshake.offered),
         options=options,
         websocket=websocket,
-        start=_Start(runner_of(client.concurrency), view, args, kwargs),
+        start=_Start(handshake, view, args, kwargs),
     )
+
+
+def _handshake_of(request: HttpRequest) -> Handshake:
+    scope = getattr(request, "scope", None)
+    if scope is not None and isinstance(handshake := scope.get(SCOPE_KEY), AsgiHandshake):
+        return handshake
+    return WsgiHandshake(request.method or "", request.META, scope)
 
 
 class _Start:
     """Starts the view later, as if it were called now."""
 
     def __init__(
-        self, runner: Runner, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, handshake: Handshake, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
-        self.runner = runner
+        self.runner = runner_of(handshake.concurrency)
+        self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._view = view
         self._arguments = (args, dict(kwargs))
         # The language, time zone and all else that middleware has set for this request.
@@ -183,7 +179,7 @@ class _Start:
         name = life.name_of(self._view)
         call = (self._view, request, self._arguments, websocket)
         if life.is_async(self._view):
-            loop.run(name, functools.partial(life.arun, *call), self._context)
+            self._run_async(name, functools.partial(life.arun, *call), self._context)
         else:
             job = functools.partial(self._context.run, life.run, *call, self._databases)
             self.runner.run(name, job)
@@ -191,10 +187,10 @@ class _Start:
 
 class UpgradeResponse(HttpResponse):
     """
-    The response that turns its request into a WebSocket when the server iterates over it.
+    The response that turns its request into a WebSocket: :meth:`open`.
 
-    For middleware it is an empty 101 like any other response; for the server too, but what the
-    server writes goes nowhere.
+    For middleware it is an empty 101 like any other response. A WSGI server opens it by iterating
+    over it; what such a server writes goes nowhere.
     """
 
     status_code = 101
@@ -203,9 +199,8 @@ class UpgradeResponse(HttpResponse):
         self,
         *,
         request: HttpRequest,
-        takeover: Takeover,
+        handshake: Handshake,
         slot: _core.Slot,
-        accept_key: str,
         subprotocol: str | None,
         options: conf.Options,
         websocket: WebSocket,
@@ -213,49 +208,45 @@ class UpgradeResponse(HttpResponse):
     ) -> None:
         super().__init__()
         self._request = request
-        self._takeover = takeover
-        self._slot = slot
-        self._accept_key = accept_key
+        self._handshake = handshake
+        self._slot: _core.Slot | None = slot
         self._subprotocol = subprotocol
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
 
     def __iter__(self) -> Iterator[bytes]:
-        start, self._start = self._start, None
-        if start is not None:
-            self._become_websocket(start)
+        self.open()
         return iter(())
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
-        self._takeover.finish()
-        self._slot.release()
+        self._handshake.finish()
+        if self._slot is not None:
+            self._slot.release()
         super().close()
 
-    def _become_websocket(self, start: _Start) -> None:
+    def open(self) -> None:
+        """Opens the WebSocket and starts its view. Once; later calls do nothing."""
+        start, self._start = self._start, None
+        slot, self._slot = self._slot, None
+        if start is not None and slot is not None:
+            self._become_websocket(start, slot)
+
+    def _become_websocket(self, start: _Start, slot: _core.Slot) -> None:
         request, websocket = self._request, self._websocket
         options = self._options
-        client = self._takeover.client
-        lifecycle.begin(dies_of_sigterm=client.dies_of_sigterm, departure=client.departure)
-        head = _core.response_head(self._accept_key, self._subprotocol, self._headers_to_send())
-        descriptor, early = self._takeover.exchange()
-        # The server's reader is at its end; the view's request has no body.
-        request.META["wsgi.input"] = io.BytesIO()
+        lifecycle.begin(
+            dies_of_sigterm=self._handshake.dies_of_sigterm, departure=self._handshake.departure
+        )
         try:
-            connection = _core.adopt(
-                descriptor,
-                early,
-                head,
-                self._slot,
-                max_message_bytes=options.max_message_size,
-                ping_interval=options.ping_interval,
-                ping_timeout=options.ping_timeout,
-                send_buffer_bytes=options.send_buffer,
-                send_timeout=options.send_timeout,
-                close_timeout=options.close_timeout,
+            connection = self._handshake.open(
+                self._headers_to_send(), self._subprotocol, options, slot
             )
-        except (OSError, ShuttingDown) as error:
+        except BaseException as error:
+            slot.release()
+            if not isinstance(error, (OSError, ShuttingDown)):
+                raise
             # The client is gone from the server already: all it can see is the end.
             _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
             return
@@ -276,8 +267,3 @@ class UpgradeResponse(HttpResponse):
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
         return [*self.items(), *cookies]
-
-
-def _http_version(protocol: str) -> tuple[int, int]:
-    found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket import _core
+    from dwebsocket.connection import Connection
 
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
@@ -26,13 +27,13 @@ class Waiter(Protocol):
     """The calls of a connection that may sleep, in one kind of thread."""
 
     def take(
-        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.take`."""
 
     def send(
         self,
-        connection: _core.Connection,
+        connection: Connection,
         message: Message,
         *,
         binary: bool | None,
@@ -45,14 +46,14 @@ class ThreadWaiter:
     """For threads of the operating system, which the engine lets sleep without the GIL."""
 
     def take(
-        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`Waiter.take`."""
         return connection.take(timeout, text_as_bytes=text_as_bytes)
 
     def send(
         self,
-        connection: _core.Connection,
+        connection: Connection,
         message: Message,
         *,
         binary: bool | None,
@@ -74,7 +75,7 @@ class GreenWaiter(ABC):
         """
 
     def take(
-        self, connection: _core.Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`Waiter.take`."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -89,7 +90,7 @@ class GreenWaiter(ABC):
 
     def send(
         self,
-        connection: _core.Connection,
+        connection: Connection,
         message: Message,
         *,
         binary: bool | None,

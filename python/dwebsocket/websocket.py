@@ -19,8 +19,8 @@ from dwebsocket.waiting import THREAD, no_room
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from dwebsocket import _core
     from dwebsocket.conf import Options
+    from dwebsocket.connection import Connection
     from dwebsocket.waiting import Waiter
 
     Message = str | bytes
@@ -49,7 +49,7 @@ class WebSocket:
     """
 
     def __init__(self) -> None:
-        self._connection: _core.Connection | None = None
+        self._connection: Connection | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
@@ -70,7 +70,7 @@ class WebSocket:
 
     def _attach(
         self,
-        connection: _core.Connection,
+        connection: Connection,
         options: Options,
         subprotocol: str | None,
         waiter: Waiter = THREAD,
@@ -89,7 +89,7 @@ class WebSocket:
         return self.closed or self._send_refused
 
     @property
-    def _engine(self) -> _core.Connection:
+    def _engine(self) -> Connection:
         if self._connection is None:
             raise UsageError("this WebSocket is not open yet: use it inside its view")
         return self._connection

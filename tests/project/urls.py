@@ -3,7 +3,7 @@
 from django.urls import path
 
 from dwebsocket import accept_websocket
-from project import views
+from project import async_views, views
 
 _by_name = [
     views.status, views.plain, views.echo, views.echo_str, views.echo_exact,
@@ -16,7 +16,16 @@ _by_name = [
     views.own_pid,
 ]  # fmt: skip
 
+_async = [
+    async_views.async_echo, async_views.async_json, async_views.async_orm,
+    async_views.async_impatient, async_views.async_tasks, async_views.async_raises,
+    async_views.async_flood,
+]  # fmt: skip
+
 urlpatterns = [
+    *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _async],
+    path("async-reports/<str:name>/", async_views.async_reports),
+    path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
     path("log-in/<str:name>/", views.log_in),
     path("reports-the-end/<str:name>/", views.reports_the_end),

@@ -28,14 +28,16 @@ from support.raw_peer import (
     build_frame,
     handshake_request,
 )
-from support.server import OLDER_GUNICORNS, SERVERS, Kind, Response, Server
+from support.server import ASGI, OLDER_GUNICORNS, SERVERS, Kind, Response, Server
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-everywhere = pytest.mark.parametrize("server", [*SERVERS, *OLDER_GUNICORNS], indirect=True, ids=str)
-on_each_kind = pytest.mark.parametrize("kind", SERVERS, ids=str)
+everywhere = pytest.mark.parametrize(
+    "server", [*SERVERS, *ASGI, *OLDER_GUNICORNS], indirect=True, ids=str
+)
+on_each_kind = pytest.mark.parametrize("kind", [*SERVERS, *ASGI], ids=str)
 
 
 def ask(server: Server, request: bytes) -> Response:
@@ -539,8 +541,8 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
-        *((kind, path) for kind in SERVERS for path in ("/push/", "/never-read/", "/waits/")),
-        *((kind, "/echo/") for kind in (*SERVERS, *OLDER_GUNICORNS)),
+        *((kind, path) for kind in (*SERVERS, *ASGI) for path in ("/push/", "/never-read/", "/waits/")),
+        *((kind, "/echo/") for kind in (*SERVERS, *ASGI, *OLDER_GUNICORNS)),
     ],
     ids=str,
 )

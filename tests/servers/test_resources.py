@@ -13,13 +13,13 @@ import pytest
 
 from support.clients import websocket
 from support.raw_peer import CLOSE, PING, PONG, RawPeer
-from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, SERVERS, Kind, Server
+from support.server import ASGI, GUNICORN_GTHREAD, GUNICORN_SYNC, SERVERS, Kind, Server
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-everywhere = pytest.mark.parametrize("server", SERVERS, indirect=True, ids=str)
+everywhere = pytest.mark.parametrize("server", [*SERVERS, *ASGI], indirect=True, ids=str)
 
 # A view of each temper: waiting, pushing, ignoring the connection, waiting for the end.
 VIEWS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]

@@ -50,6 +50,8 @@ class Kind:
     unix: bool = False
     # Where tests/setup put the server's package; None: it is installed.
     folder: Path | None = None
+    # The process that is started is the one that serves.
+    alone: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -71,6 +73,29 @@ RUNSERVER_RELOADING = Kind("runserver-reloading", "runserver")
 RUNSERVER_NOTHREADING = Kind("runserver-nothreading", "runserver", ("--noreload", "--nothreading"))
 GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
+
+
+
+def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
+    command = f"{{python}} -m {command} project.asgi:application"
+    return Kind(name, "asgi", tuple(command.split()), alone=alone)
+
+
+_UVICORN = "uvicorn --port {port} --log-level warning --ws"
+UVICORN = _asgi("uvicorn-sansio", f"{_UVICORN} websockets-sansio --loop asyncio", alone=True)
+ASGI = (
+    UVICORN,
+    _asgi("uvicorn-uvloop", f"{_UVICORN} websockets-sansio --loop uvloop", alone=True),
+    _asgi("uvicorn-websockets", f"{_UVICORN} websockets", alone=True),
+    _asgi("uvicorn-wsproto", f"{_UVICORN} wsproto", alone=True),
+    _asgi("daphne", "daphne -v 0 -p {port}", alone=True),
+    _asgi("hypercorn", "hypercorn --log-level warning -w 0 -b 127.0.0.1:{port}", alone=True),
+    _asgi("granian", "granian --interface asgi --port {port} --log-level warning"),
+    _asgi(
+        "gunicorn-asgi",
+        "gunicorn --bind 127.0.0.1:{port} --log-level warning --worker-class asgi --workers 1",
+    ),
+)
 
 MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
 SERVERS = (
@@ -238,7 +263,8 @@ class Server:
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
         # Any other family brings its whole command, with {port} in it.
-        return [part.format(port=self.port, python=sys.executable) for part in self.kind.options]
+        command = [*self.kind.options, *self.options]
+        return [part.format(port=self.port, python=sys.executable) for part in command]
 
     def start(self) -> Server:
         """Start the process and return once it answers."""
@@ -374,6 +400,8 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the pids of the processes that serve requests."""
+        if self.kind.alone:
+            return [self.pid]
         if self.kind.family != "runserver" or "--noreload" not in self.kind.options:
             return [pid for pid in children_of(self.pid) if is_running(pid)]
         return [self.pid]

@@ -1,4 +1,9 @@
-"""One event loop a process, on a thread of its own, for the async views of WSGI servers."""
+"""
+The event loops of async views.
+
+Under ASGI they are tasks of the server's loop; under WSGI there is one loop a process, on a thread
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +71,33 @@ class BackgroundLoop:
             return self._quiet.wait_for(lambda: self._busy == 0, timeout=max(0.0, timeout))
 
 
+class ServerTasks:
+    """Async views in the loops of an ASGI server. Each call is about the running loop."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, name: str, start: Start, context: Context) -> None:
+        """As :meth:`BackgroundLoop.run`."""
+        loop = asyncio.get_running_loop()
+        # The task copies the context that this call runs in.
+        task = context.run(loop.create_task, start(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def join(self, timeout: float) -> None:
+        """Waits until no view runs, ``timeout`` seconds at most."""
+        loop = asyncio.get_running_loop()
+        if tasks := [task for task in list(self._tasks) if task.get_loop() is loop]:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    def forget_parents_tasks(self) -> None:
+        """To be called in a forked child, where they do not run."""
+        self._tasks.clear()
+
+
+SERVER_TASKS = ServerTasks()
+
 _loop = BackgroundLoop()
 
 
@@ -85,3 +117,4 @@ def _forget_parents_loop() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parents_loop)
+os.register_at_fork(after_in_child=SERVER_TASKS.forget_parents_tasks)

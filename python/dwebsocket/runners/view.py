@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import AsyncToSync, iscoroutinefunction, sync_to_async
+from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -113,6 +113,8 @@ async def arun(
     # The copied context would send `sync_to_async` to the server's thread, which has gone on.
     with suppress(AttributeError):
         del AsyncToSync.executors.current
+    # An ASGI request has a thread of its own, which ends with the handshake.
+    SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
     try:
         with _behind(websocket, request) as life:
             with life.tolerating(view):

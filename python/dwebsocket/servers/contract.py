@@ -42,7 +42,7 @@ class Depart(Protocol):
         """``terminated`` is whether SIGTERM has come."""
 
 
-def _unknown_departure() -> Depart:
+def unknown_departure() -> Depart:
     """Gives what tells nothing, for servers of which nothing is known."""
     return Departure.unknown
 
@@ -75,7 +75,7 @@ class Client:
     dies_of_sigterm: bool = False
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     forget: Callable[[], None] = _nothing
-    departure: Callable[[], Depart] = _unknown_departure
+    departure: Callable[[], Depart] = unknown_departure
 
 
 class Unsupported(Exception):

@@ -1,0 +1,204 @@
+"""
+WebSockets under ASGI servers.
+
+In ``asgi.py``, in place of Django's function of the same name::
+
+    from dwebsocket.asgi import get_asgi_application
+
+    application = get_asgi_application()
+
+Projects that route by themselves, as with Channels' ``ProtocolTypeRouter``, pass
+:func:`websocket_application` on as what serves ``"websocket"``.
+
+A handshake is a GET request that goes through all of Django. The response that upgrades it becomes
+``websocket.accept``; any other is the refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import django
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.core.handlers.asgi import ASGIHandler
+
+from dwebsocket.runners.loop import SERVER_TASKS
+from dwebsocket.servers import asgi
+from dwebsocket.upgrade import UpgradeResponse
+
+if TYPE_CHECKING:
+    from django.http.response import HttpResponseBase
+
+    from dwebsocket.servers.asgi import Event, Receive, Send
+
+    Scope = dict[str, Any]
+
+__all__ = ["get_asgi_application", "websocket_application"]
+
+_GOING_AWAY = (1001, "going away")
+# How long clients and async views have to say goodbye when the server stops.
+_GRACE_S = 1.0
+# The same for clients alone, where the server does not wait.
+_LAST_WORD_S = 0.3
+_SCHEMES = {"ws": "http", "wss": "https"}
+# Before, the handler left it to `send_response` to close the response.
+_HANDLER_CLOSES = django.VERSION >= (5, 0)
+
+
+def get_asgi_application() -> ASGIHandler:
+    """
+    Gives the project's ASGI application: plain HTTP as by Django, WebSockets, and lifespan.
+
+    Call it once, before models are imported: it sets Django up.
+    """
+    django.setup(set_prefix=False)
+    return _Application()
+
+
+async def websocket_application(scope: Scope, receive: Receive, send: Send) -> None:
+    """
+    Serves WebSockets only, for projects that route to Django by themselves.
+
+    Django must be set up; its own ``get_asgi_application()`` sees to that.
+
+    Raises:
+        ValueError: ``scope`` is about anything but a WebSocket.
+    """
+    if scope["type"] != "websocket":
+        raise ValueError(
+            f"dwebsocket.asgi.websocket_application serves websocket scopes, not {scope['type']}: "
+            "route others to get_asgi_application()"
+        )
+    await _shared_application()(scope, receive, send)
+
+
+@functools.cache
+def _shared_application() -> _Application:
+    return _Application()
+
+
+class _Application(ASGIHandler):
+    """Django's handler, which knows HTTP only, and the rest."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await _follow_lifespan(receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (await receive())["type"] != "websocket.connect":
+            return
+        _listen_for_the_end()
+        handshake = asgi.AsgiHandshake(scope, receive, send)
+        request_scope = {
+            **scope,
+            "method": "GET",
+            "scheme": _SCHEMES.get(scope.get("scheme", "ws"), "http"),
+            asgi.SCOPE_KEY: handshake,
+        }
+        try:
+            # Not for longer: it may hold a thread.
+            async with ThreadSensitiveContext():
+                await self.handle(request_scope, _no_body(), _Reply(scope, send))
+        finally:
+            # The view may go on looking at its request, long after.
+            del request_scope[asgi.SCOPE_KEY]
+            if handshake.connection is not None:
+                await handshake.connection.serve()
+
+    async def send_response(self, response: HttpResponseBase, send: Any) -> None:
+        """Django's call with the response that has passed all middleware."""
+        if isinstance(send, _Reply) and (isinstance(response, UpgradeResponse) or not send.is_http):
+            if isinstance(response, UpgradeResponse):
+                response.open()
+            else:
+                await send.reject()
+            if not _HANDLER_CLOSES:
+                await sync_to_async(response.close)()
+            return
+        await super().send_response(response, send)
+
+
+def _no_body() -> Receive:
+    """Gives the ``receive`` of a request without a body, whose client never leaves."""
+    events = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Event:
+        for event in events:
+            return event
+        never: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+        return await never
+
+    return receive
+
+
+class _Reply:
+    """The ``send`` of a refusal: an HTTP response where the server can, else a bare 403."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
+        self._send = send
+        protocol = type(getattr(send, "__self__", None)).__name__
+        # It dies of two headers of one name here (2.8).
+        self._is_granian = protocol.startswith("ASGIWebsocket")
+
+    async def __call__(self, event: Event) -> None:
+        event = {**event, "type": f"websocket.{event['type']}"}
+        if self._is_granian and "headers" in event:
+            unique = {name.lower(): (name, value) for name, value in event["headers"]}
+            event["headers"] = list(unique.values())
+        await self._send(event)
+
+    async def reject(self) -> None:
+        """Refuses without a response; servers answer 403."""
+        await self._send({"type": "websocket.close"})
+
+
+@functools.cache
+def _listen_for_the_end() -> None:
+    """
+    Says goodbye as soon as the process is told to end.
+
+    Some servers wait for their connections first, and tell the application last. To be called
+    when the server has set its own handlers; those of event loops are heard all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        previous = signal.getsignal(number)
+        if not callable(previous):
+            continue
+
+        def on_signal(number: int, frame: Any, previous: Any = previous) -> None:
+            # Not here: the code that was interrupted may hold any lock.
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(asgi.close_all, *_GOING_AWAY)
+            if (getattr(previous, "__module__", None) or "").startswith("twisted."):
+                # daphne stops without looking back: what is not out by then is lost.
+                loop.call_soon_threadsafe(loop.call_later, _LAST_WORD_S, previous, number, None)
+            else:
+                previous(number, frame)
+
+        signal.signal(number, on_signal)
+        # As event loops have it.
+        signal.siginterrupt(number, False)  # noqa: FBT003
+
+
+async def _follow_lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        event = await receive()
+        if event["type"] == "lifespan.shutdown":
+            asgi.close_all(*_GOING_AWAY)
+            await asyncio.gather(asgi.all_gone(_GRACE_S), SERVER_TASKS.join(_GRACE_S))
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,56 @@
+"""
+What a connection does for its :class:`~dwebsocket.websocket.WebSocket`, whoever speaks on the wire.
+
+Under WSGI the engine does (:class:`dwebsocket._core.Connection`), under ASGI the server
+(:class:`dwebsocket.servers.asgi.AsgiConnection`). Nobody above this line tells them apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from dwebsocket import _core
+
+    Message = str | bytes
+    By = Literal["local", "peer", "lost"]
+
+
+class Connection(Protocol):
+    """One WebSocket. Any thread may call any method at any time."""
+
+    @property
+    def id(self) -> int:
+        """As :attr:`dwebsocket._core.Connection.id`."""
+
+    def take(self, timeout: float | None, *, text_as_bytes: bool) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take`."""
+
+    def send(
+        self, message: Message, *, binary: bool | None = None, patience: float | None = None
+    ) -> bool:
+        """As :meth:`dwebsocket._core.Connection.send`."""
+
+    def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
+        """As :meth:`dwebsocket._core.Connection.try_send`."""
+
+    def close(self, code: int, reason: str) -> bool:
+        """As :meth:`dwebsocket._core.Connection.close`."""
+
+    def waiting(self) -> tuple[int, bool]:
+        """As :meth:`dwebsocket._core.Connection.waiting`."""
+
+    def end(self) -> tuple[int, str, By] | None:
+        """As :meth:`dwebsocket._core.Connection.end`."""
+
+    def ended_for(self) -> float | None:
+        """As :meth:`dwebsocket._core.Connection.ended_for`."""
+
+    def watch_inbox(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.watch_inbox`."""
+
+    def watch_outbox(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.watch_outbox`."""
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.unwatch`."""

@@ -1,0 +1,536 @@
+"""
+A handshake and a connection on an ASGI server, which speaks the protocol itself.
+
+One coroutine a connection, :meth:`AsgiConnection.serve`, lives as long as it does; a task beside
+it reads the server's events into the inbox, and while something waits in the outbox another one
+writes. All of them run in the server's event loop. The rest may be called from any thread: state is
+behind one lock, and only what the loop has to do is handed to it.
+
+The server keeps alive, answers pings and limits what it reads on its own terms; ASGI has no say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
+
+from dwebsocket import _core
+from dwebsocket import hub as loops
+from dwebsocket.servers.contract import unknown_departure
+from dwebsocket.waiting import no_room
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from dwebsocket.conf import Options
+    from dwebsocket.connection import By, Message
+    from dwebsocket.servers.handshake import Headers, Refusal
+
+    Event = Mapping[str, Any]
+    Receive = Callable[[], Awaitable[Event]]
+    Send = Callable[[Event], Awaitable[None]]
+    Watches = list[tuple[loops.LoopHub, int]]
+
+_log = logging.getLogger("dwebsocket")
+
+#: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
+SCOPE_KEY = "dwebsocket.handshake"
+
+# As the engine's inbox.
+_MAX_MESSAGES = 1024
+_MAX_BYTES = 1024 * 1024
+
+_GOING_AWAY, _NO_STATUS, _ABNORMAL, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
+    (1001, "going away"), 1005, 1006, 1009, 1012, 1013,
+)  # fmt: skip
+_MAX_REASON_BYTES = 123
+# What locks take at most is less on some systems, and nobody waits longer.
+_FOREVER_S = 1e6
+# Time for the last word to a client when the server cancels its connection.
+_LAST_WORD_S = 0.5
+
+_ids = itertools.count(1)
+_open: set[AsgiConnection] = set()
+
+
+class AsgiHandshake:
+    """See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop."""
+
+    concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
+    dies_of_sigterm = False
+    departure = staticmethod(unknown_departure)
+    has_loop = True
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Begins with a websocket scope whose ``websocket.connect`` was received."""
+        self.offered: list[str] = list(scope.get("subprotocols") or ())
+        self._scope = scope
+        self.connection: AsgiConnection | None = None
+        self._receive = receive
+        self._send = send
+
+    def judge(self) -> Refusal | None:
+        """Judges what the server may have let pass; over HTTP/2 there is nothing to judge."""
+        fields: dict[str, list[str]] = {}
+        for name, value in self._scope.get("headers") or ():
+            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        headers = {name: ",".join(values) for name, values in fields.items()}
+        if self._scope.get("http_version") != "1.1" or "upgrade" not in headers:
+            return None
+        status, answer, _ = _core.judge_handshake(
+            method="GET",
+            http_version=(1, 1),
+            upgrade=headers["upgrade"],
+            connection=headers.get("connection"),
+            version=headers.get("sec-websocket-version"),
+            key=headers.get("sec-websocket-key"),
+            protocols=headers.get("sec-websocket-protocol"),
+        )
+        return None if status == 101 else (status, answer)
+
+    def find(self) -> None:
+        """There is nothing to find."""
+
+    def prepare(self) -> None:
+        """There is nothing to allocate."""
+
+    def open(
+        self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot
+    ) -> AsgiConnection:
+        """Has the server accept. To be called in its loop."""
+        accept = {
+            "type": "websocket.accept",
+            "subprotocol": subprotocol,
+            "headers": _for_the_101(headers),
+        }
+        self.connection = AsgiConnection(
+            self._receive,
+            self._send,
+            accept,
+            slot,
+            max_message_bytes=options.max_message_size,
+            send_buffer_bytes=options.send_buffer,
+            close_timeout=options.close_timeout,
+        )
+        return self.connection
+
+    def finish(self) -> None:
+        """There is nothing to release."""
+
+
+def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Gives the headers that belong into an accepting response, checked as the engine does."""
+    lines = _core.response_head("", None, headers).split(b"\r\n")
+    # The status, and the three headers that are the server's.
+    fields = [line.partition(b": ") for line in lines[4:] if line]
+    return [(name.lower(), value) for name, _, value in fields]
+
+
+class AsgiConnection:
+    """See :class:`dwebsocket.connection.Connection`."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        accept: Event,
+        slot: _core.Slot,
+        *,
+        max_message_bytes: int,
+        send_buffer_bytes: int,
+        close_timeout: float,
+    ) -> None:
+        """Sends ``accept`` before anything else. To be called in the server's loop."""
+        self.id = next(_ids)
+        self._receive = receive
+        self._send = send
+        self._slot = slot
+        self._max_message_bytes = max_message_bytes
+        self._capacity = send_buffer_bytes
+        self._close_timeout = close_timeout
+        self._loop = asyncio.get_running_loop()
+
+        lock = threading.Lock()
+        # Both are the lock.
+        self._arrived = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+
+        self._inbox: deque[tuple[Message, int]] = deque()
+        self._inbox_bytes = 0
+        self._inbox_ended = False
+        self._inbox_watches: Watches = []
+        # Set while the reader waits for room in the inbox.
+        self._paused: asyncio.Future[None] | None = None
+
+        # The first is the server's until its `send` returns; it counts up to then.
+        self._outbox: deque[tuple[Event, int]] = deque()
+        self._outbox_bytes = 0
+        self._outbox_watches: Watches = []
+        self._sealed = False
+        self._writing = False
+        self._writer: asyncio.Task[None] | None = None
+
+        self._end: tuple[int, str, By] | None = None
+        self._ended_at = 0.0
+
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._reader = self._loop.create_task(self._read())
+        _open.add(self)
+        with self._room:
+            self._put(accept, 0)
+
+    # -- any thread -----------------------------------------------------------------------------
+
+    def take(self, timeout: float | None, *, text_as_bytes: bool) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.take`."""
+        with self._arrived:
+            if timeout != 0 and not self._has_news():
+                self._arrived.wait_for(self._has_news, _bounded(timeout))
+            if not self._inbox:
+                return None
+            message, size = self._inbox.popleft()
+            self._inbox_bytes -= size
+            if self._paused is not None and not self._is_full():
+                self._resume_reading()
+        return message.encode() if text_as_bytes and isinstance(message, str) else message
+
+    def send(
+        self, message: Message, *, binary: bool | None = None, patience: float | None = None
+    ) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.send`."""
+        event, size = _event(message, binary)
+        with self._room:
+            has_room = self._has_room(size)
+            if not has_room and patience is not None:
+                if not self._room.wait_for(lambda: self._has_room(size), _bounded(patience)):
+                    raise no_room(patience)
+                has_room = True
+            if has_room:
+                return not self._sealed and self._put(event, size)
+        self.close(_TRY_AGAIN_LATER, "too slow")
+        return False
+
+    def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
+        """As :meth:`dwebsocket.connection.Connection.try_send`."""
+        event, size = _event(message, binary)
+        with self._room:
+            if not self._has_room(size):
+                return None
+            return not self._sealed and self._put(event, size)
+
+    def close(self, code: int, reason: str) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.close`."""
+        if not _core.may_send_close_code(code):
+            raise ValueError(
+                f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
+            )
+        if (length := len(reason.encode())) > _MAX_REASON_BYTES:
+            raise ValueError(
+                f"close reason has {length} bytes; at most {_MAX_REASON_BYTES} fit a close frame"
+            )
+        with self._room:
+            began = self._end is None
+            if began:
+                self._end, self._ended_at = (code, reason, "local"), time.monotonic()
+                self._put({"type": "websocket.close", "code": code, "reason": reason}, 0)
+                self._sealed = True
+            self._end_inbox()
+            self._announce_room()
+        return began
+
+    def waiting(self) -> tuple[int, bool]:
+        """As :meth:`dwebsocket.connection.Connection.waiting`."""
+        with self._arrived:
+            return len(self._inbox), self._inbox_ended
+
+    def end(self) -> tuple[int, str, By] | None:
+        """As :meth:`dwebsocket.connection.Connection.end`."""
+        return self._end
+
+    def ended_for(self) -> float | None:
+        """As :meth:`dwebsocket.connection.Connection.ended_for`."""
+        return None if self._end is None else time.monotonic() - self._ended_at
+
+    def watch_inbox(self, hub: _core.Hub, token: int) -> None:
+        """
+        As :meth:`dwebsocket.connection.Connection.watch_inbox`, for the running loop.
+
+        Its ears are shared with the engine, but nothing here has to pass through a descriptor.
+        """
+        with self._arrived:
+            _watch(self._inbox_watches, token, ready=self._has_news())
+
+    def watch_outbox(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`watch_inbox`, for room."""
+        with self._room:
+            _watch(self._outbox_watches, token, ready=self._sealed or not self._outbox)
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop."""
+        # Without a loop: a coroutine that was never finished is thrown away.
+        with suppress(RuntimeError), self._room:
+            watch = (loops.current(), token)
+            for watches in (self._inbox_watches, self._outbox_watches):
+                with suppress(ValueError):
+                    watches.remove(watch)
+
+    # -- under the lock -------------------------------------------------------------------------
+
+    def _has_news(self) -> bool:
+        return bool(self._inbox) or self._inbox_ended
+
+    def _is_full(self) -> bool:
+        return len(self._inbox) >= _MAX_MESSAGES or self._inbox_bytes >= _MAX_BYTES
+
+    def _has_room(self, size: int) -> bool:
+        """Whether a sender need not wait. An empty outbox has room for any message."""
+        return self._sealed or not self._outbox or self._outbox_bytes + size <= self._capacity
+
+    def _put(self, event: Event, size: int) -> bool:
+        if self._sealed:
+            return False
+        self._outbox.append((event, size))
+        self._outbox_bytes += size
+        if not self._writing:
+            self._writing = True
+            self._in_loop(self._start_writing)
+        return True
+
+    def _resume_reading(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            self._in_loop(_settle, paused)
+
+    def _end_inbox(self) -> None:
+        self._inbox_ended = True
+        self._resume_reading()
+        self._arrived.notify_all()
+        _ring(self._inbox_watches)
+
+    def _announce_room(self) -> None:
+        self._room.notify_all()
+        _ring(self._outbox_watches)
+
+    def _cut(self, code: int, reason: str, by: By) -> None:
+        """Ends both directions. An end that was begun before keeps its word."""
+        if self._end is None:
+            self._end, self._ended_at = (code, reason, by), time.monotonic()
+        elif self._end[2] == "lost" and by == "peer":
+            self._end = (code, reason, by)
+        self._sealed = True
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        self._end_inbox()
+        self._announce_room()
+
+    def _in_loop(self, callback: Callable[..., None], *args: Any) -> None:
+        if asyncio._get_running_loop() is self._loop:
+            # Not at once: a loop may start tasks eagerly, and they take the lock.
+            self._loop.call_soon(callback, *args)
+            return
+        # When the loop is closed, `serve` has been cancelled, and has ended everything.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    # -- the server's loop ----------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """
+        Keeps the connection until it is over. What the ASGI application returns after.
+
+        Cancelling it closes the connection with 1001.
+        """
+        try:
+            await self._gone
+        except asyncio.CancelledError:
+            self.close(*_GOING_AWAY)
+            await asyncio.wait({self._gone}, timeout=_LAST_WORD_S)
+            raise
+        finally:
+            with self._room:
+                self._cut(_ABNORMAL, "", "lost")
+            self._reader.cancel()
+            if self._writer is not None:
+                self._writer.cancel()
+            _open.discard(self)
+            self._slot.release()
+
+    @property
+    def gone(self) -> asyncio.Future[None]:
+        """Done when the connection is over."""
+        return self._gone
+
+    async def _read(self) -> None:
+        code, reason = _ABNORMAL, ""
+        try:
+            while (event := await self._receive())["type"] != "websocket.disconnect":
+                if event["type"] == "websocket.receive" and (paused := self._push(event)):
+                    await paused
+            code = event.get("code") or _NO_STATUS
+            reason = event.get("reason") or ""
+        except Exception as error:
+            _log.debug("The server failed to read from a WebSocket: %r", error)
+        # A server that restarts tells the application with the code that it tells the client.
+        by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
+        with self._room:
+            self._cut(code, reason, by)
+        _settle(self._gone)
+
+    def _push(self, event: Event) -> asyncio.Future[None] | None:
+        """Queues a message; gives what to await before the next one is read."""
+        text = event.get("text")
+        message: Message = event["bytes"] if text is None else text
+        size = len(message) if text is None or text.isascii() else len(text.encode())
+        if size > self._max_message_bytes:
+            reason = f"message of {size} bytes is over the limit of {self._max_message_bytes}"
+            self.close(_TOO_BIG, reason)
+            return None
+        with self._arrived:
+            if self._inbox_ended:
+                return None
+            self._inbox.append((message, size))
+            self._inbox_bytes += size
+            self._arrived.notify()
+            _ring(self._inbox_watches)
+            if self._is_full():
+                self._paused = self._loop.create_future()
+            return self._paused
+
+    def _start_writing(self) -> None:
+        self._writer = self._loop.create_task(self._write())
+
+    async def _write(self) -> None:
+        while True:
+            with self._room:
+                if not self._outbox:
+                    self._writing = False
+                    self._writer = None
+                    return
+                event, size = self._outbox[0]
+            try:
+                if event["type"] == "websocket.close":
+                    await self._say_goodbye(event)
+                else:
+                    await self._send(event)
+            except Exception as error:
+                _log.debug("The server failed to write to a WebSocket: %r", error)
+                with self._room:
+                    self._cut(_ABNORMAL, "", "lost")
+                self._await_the_answer()
+            with self._room:
+                if self._outbox:
+                    self._outbox.popleft()
+                    self._outbox_bytes -= size
+                self._announce_room()
+
+    async def _say_goodbye(self, event: Event) -> None:
+        # granian sends no close frame while somebody is in `receive`.
+        self._reader.cancel()
+        await asyncio.wait({self._reader})
+        await self._send_close(event)
+        if not self._gone.done():
+            # Some servers stop reading when nobody takes what they have read.
+            self._reader = self._loop.create_task(self._read())
+        self._await_the_answer()
+
+    def _await_the_answer(self) -> None:
+        # The server tells when the client has answered, but some servers do not.
+        self._loop.call_later(self._close_timeout, _settle, self._gone)
+
+    async def _send_close(self, event: Event) -> None:
+        code = event["code"]
+        try:
+            await self._send(event)
+        except Exception:
+            if code == 1000 or code >= 3000:
+                raise
+            # daphne lets applications say no other codes: its clients see 4011 for 1011.
+            await self._send({**event, "code": code + 3000})
+
+
+def close_all(code: int, reason: str) -> None:
+    """Begins to close all connections of this process. Does not wait. Any thread may call it."""
+    for connection in list(_open):
+        connection.close(code, reason)
+
+
+def drain(code: int, reason: str, window: float) -> float:
+    """
+    Closes all connections of this process, spread over ``window`` seconds. Does not wait.
+
+    Gives the seconds until the last one is told. Any thread may call it, also again: whoever is
+    to be told twice is told at the earlier moment.
+    """
+    connections = list(_open)
+    if not window:
+        close_all(code, reason)
+        return 0.0
+    random.shuffle(connections)
+    part = window / max(1, len(connections))
+    for index, connection in enumerate(connections):
+        loop, moment = connection.gone.get_loop(), part * (index + random.random())  # noqa: S311
+        with suppress(RuntimeError):
+            # A loop that is closed has no connections any more.
+            loop.call_soon_threadsafe(loop.call_later, moment, connection.close, code, reason)
+    return window if connections else 0.0
+
+
+async def all_gone(timeout: float) -> None:
+    """Waits until no connection of the running loop is left, ``timeout`` seconds at most."""
+    loop = asyncio.get_running_loop()
+    futures = [each.gone for each in list(_open) if each.gone.get_loop() is loop]
+    if futures:
+        await asyncio.wait(futures, timeout=timeout)
+
+
+def _event(message: Message, binary: bool | None) -> tuple[Event, int]:  # noqa: FBT001
+    """Gives a message as the server takes it, and its size; as ``_core`` decides on its type."""
+    if not isinstance(message, str) and not binary:
+        try:
+            message = message.decode()
+        except UnicodeDecodeError:
+            if binary is False:
+                raise ValueError("a text message must be valid UTF-8; use send_bytes()") from None
+    elif isinstance(message, str) and binary:
+        message = message.encode()
+    # Not a subclass, such as what templates make: servers may look closely.
+    if isinstance(message, str):
+        text = message if type(message) is str else "".join(message)
+        size = len(text) if text.isascii() else len(text.encode())
+        return {"type": "websocket.send", "text": text}, size
+    return {"type": "websocket.send", "bytes": bytes(message)}, len(message)
+
+
+def _bounded(timeout: float | None) -> float | None:
+    return None if timeout is None or timeout > _FOREVER_S else timeout
+
+
+def _watch(watches: Watches, token: int, *, ready: bool) -> None:
+    ear = loops.current()
+    if ready:
+        ear.ring(token)
+    else:
+        watches.append((ear, token))
+
+
+def _ring(watches: Watches) -> None:
+    for ear, token in watches:
+        ear.ring(token)
+    watches.clear()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+# The parent's loop does not run in a forked child.
+os.register_at_fork(after_in_child=_open.clear)

@@ -1,0 +1,78 @@
+"""
+How one judged handshake becomes a connection: the seam between WSGI and ASGI.
+
+Under WSGI the client's socket is taken away from the server (:mod:`dwebsocket.servers.wsgi`); under
+ASGI the server keeps it and speaks the protocol (:mod:`dwebsocket.servers.asgi`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket import _core
+    from dwebsocket.conf import Options
+    from dwebsocket.connection import Connection
+    from dwebsocket.servers.contract import Depart
+
+    Headers = list[tuple[str, str]]
+    # The status and the reason of a refusal.
+    Refusal = tuple[int, str]
+
+
+class Handshake(Protocol):
+    """One request's way to its connection. The methods are called in this order, each once."""
+
+    #: The subprotocols that the client offers, once judged.
+    offered: list[str]
+
+    @property
+    def concurrency(self) -> Literal["thread", "gevent", "eventlet"]:
+        """As :attr:`dwebsocket.servers.contract.Client.concurrency`. Known once found."""
+
+    @property
+    def dies_of_sigterm(self) -> bool:
+        """As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`. Known once found."""
+
+    @property
+    def departure(self) -> Callable[[], Depart]:
+        """As :attr:`dwebsocket.servers.contract.Client.departure`. Known once found."""
+
+    @property
+    def has_loop(self) -> bool:
+        """Whether :meth:`open` is called in an event loop, in which async views shall run."""
+
+    def judge(self) -> Refusal | None:
+        """Judges what the client asks for; None when it is a WebSocket by all the rules."""
+
+    def find(self) -> None:
+        """
+        Finds the client's connection.
+
+        Raises:
+            UnsupportedServer: It cannot be had.
+        """
+
+    def prepare(self) -> None:
+        """
+        Allocates what :meth:`open` needs.
+
+        Raises:
+            OSError: There are no more descriptors.
+        """
+
+    def open(
+        self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot
+    ) -> Connection:
+        """
+        Accepts, with the response's ``headers``, and gives the open connection.
+
+        Raises:
+            OSError, ShuttingDown: It was lost on the way.
+            ValueError: Headers that no response may have.
+        """
+
+    def finish(self) -> None:
+        """Releases what is left of the request. May be repeated, and come without the others."""

@@ -1,0 +1,124 @@
+"""A handshake on a WSGI server: the client's socket changes hands."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Literal
+
+from dwebsocket import _core
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.servers import find_client
+from dwebsocket.servers.takeover import Takeover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from dwebsocket.conf import Options
+    from dwebsocket.servers.contract import Client, Depart, Environ
+    from dwebsocket.servers.handshake import Headers, Refusal
+
+
+class WsgiHandshake:
+    """See :class:`dwebsocket.servers.handshake.Handshake`."""
+
+    has_loop = False
+    # Known after `find` and `prepare`.
+    _client: Client
+    _takeover: Takeover | None = None
+
+    def __init__(self, method: str, environ: Environ, scope: Mapping[str, Any] | None) -> None:
+        """
+        Begins with a request.
+
+        Args:
+            method: The request's.
+            environ: Its ``META``.
+            scope: That of ASGI, when such a server takes the handshake for plain HTTP.
+        """
+        self.offered: list[str] = []
+        self._method = method
+        self._environ = environ
+        self._scope = scope
+        self._accept_key = ""
+
+    @property
+    def concurrency(self) -> Literal["thread", "gevent", "eventlet"]:
+        """The server's kind of threads."""
+        return self._client.concurrency
+
+    @property
+    def dies_of_sigterm(self) -> bool:
+        """As the server's :class:`Client` says."""
+        return self._client.dies_of_sigterm
+
+    @property
+    def departure(self) -> Callable[[], Depart]:
+        """What the server of the request says."""
+        return self._client.departure
+
+    def judge(self) -> Refusal | None:
+        """Judges the headers (RFC 6455 section 4.2.1)."""
+        environ = self._environ
+        status, answer, self.offered = _core.judge_handshake(
+            method=self._method,
+            http_version=self._http_version(),
+            upgrade=environ.get("HTTP_UPGRADE"),
+            connection=environ.get("HTTP_CONNECTION"),
+            version=environ.get("HTTP_SEC_WEBSOCKET_VERSION"),
+            key=environ.get("HTTP_SEC_WEBSOCKET_KEY"),
+            protocols=environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"),
+        )
+        if status != 101:
+            return status, answer
+        self._accept_key = answer
+        return None
+
+    def find(self) -> None:
+        """Asks each server family whether the request is its own."""
+        if self._scope is not None:
+            raise UnsupportedServer(
+                "No WebSocket on this server: it is an ASGI server that took the handshake for "
+                "plain HTTP. Install and enable its WebSocket support (for uvicorn: pip install "
+                "websockets, and not --ws none)."
+            )
+        self._client = find_client(self._environ)
+
+    def prepare(self) -> None:
+        """Allocates the descriptors of the exchange."""
+        self._takeover = Takeover.prepare(self._client)
+
+    def open(
+        self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot
+    ) -> _core.Connection:
+        """Takes the client from the server and hands it to the engine."""
+        assert self._takeover is not None
+        head = _core.response_head(self._accept_key, subprotocol, headers)
+        descriptor, early = self._takeover.exchange()
+        # The server's reader is at its end; the view's request has no body.
+        self._environ["wsgi.input"] = io.BytesIO()
+        return _core.adopt(
+            descriptor,
+            early,
+            head,
+            slot,
+            max_message_bytes=options.max_message_size,
+            ping_interval=options.ping_interval,
+            ping_timeout=options.ping_timeout,
+            send_buffer_bytes=options.send_buffer,
+            send_timeout=options.send_timeout,
+            close_timeout=options.close_timeout,
+        )
+
+    def finish(self) -> None:
+        """Closes the dead end."""
+        if self._takeover is not None:
+            self._takeover.finish()
+
+    def _http_version(self) -> tuple[int, int]:
+        protocol = self._environ.get("SERVER_PROTOCOL", "")
+        if self._scope is not None:
+            protocol = f"HTTP/{self._scope.get('http_version', '')}"
+        found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
+        return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
