@@ -89,7 +89,9 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             "leaving": _core.is_leaving(),
         },
         "settings": {
-            "ping_interval": options.ping_interval,
+            # Under ASGI the server pings, or nobody.
+            "ping_interval": None if _asgi_scope(request) else options.ping_interval,
+            "pings": "server" if _asgi_scope(request) else "engine",
             "max_connections": _setting("MAX_CONNECTIONS"),
             "drain": _setting("DRAIN"),
         },

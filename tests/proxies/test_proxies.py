@@ -43,6 +43,8 @@ UVICORN = Kind(
     "other",
     (
         *("{python}", "-m", "uvicorn", "--port", "{port}", "--log-level", "warning"),
+        # Under ASGI the server sends the pings.
+        *("--ws-ping-interval", str(CUT_S / 4)),
         "project.asgi:application",
     ),
 )

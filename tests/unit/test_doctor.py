@@ -353,3 +353,7 @@ class TestDiagnosis:
             live._judge_report(live.Visit(Target(True, "testserver", 443, "/chat/")), report)
         )
         assert {finding.level for finding in findings.values()} == {Level.FINE}
+        assert "ping.server" in findings
+        report["server"]["software"] = "granian (ASGI)"
+        visit = live.Visit(Target(True, "testserver", 443, "/chat/"))
+        assert by_id(live._judge_report(visit, report))["ping.none"].level is Level.WARNING

@@ -135,12 +135,33 @@ def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _server(report)
     yield from _arrived(visit, report["request"])
     process, options = report["process"], report["settings"]
-    yield from local.ping(options["ping_interval"], visit.proxy_timeout)
+    if options["pings"] == "engine":
+        yield from local.ping(options["ping_interval"], visit.proxy_timeout)
+    else:
+        yield from _server_pings(report["server"]["software"], visit.proxy_timeout)
     yield from local.files(options["max_connections"], process["open_files"])
     if "patience_s" in report["server"]:
         server = report["server"]
         limit = server["limit"] or "the server"
         yield from local.drain(options["drain"] or 0.0, server["patience_s"], limit)
+
+
+def _server_pings(software: str, proxy_timeout: float) -> Iterator[Finding]:
+    """Under ASGI pings are the server's business, and it does not tell how often it sends them."""
+    if software.startswith("granian"):
+        yield warning(
+            "ping.none",
+            "granian sends no pings, and under ASGI nobody else can: a proxy cuts a connection "
+            f"that is silent for {proxy_timeout:g} s.",
+            "Let the pages say something now and then, or run the site on uvicorn.",
+        )
+    else:
+        yield fine(
+            "ping.server",
+            f"Under ASGI the server sends the pings, not WEBSOCKET_PING_INTERVAL: keep its own "
+            f"interval (uvicorn: --ws-ping-interval, 20 s) below the proxy's {proxy_timeout:g} s; "
+            "--silence tries it.",
+        )
 
 
 def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
@@ -327,7 +348,8 @@ def _keep_silent(
     except OSError:
         lasted = time.monotonic() - began
         interval = report["settings"]["ping_interval"] if report is not None else None
-        pings = f"WEBSOCKET_PING_INTERVAL is {interval}" if report is not None else "no report"
+        own = report is not None and report["settings"]["pings"] == "engine"
+        pings = f"WEBSOCKET_PING_INTERVAL is {interval}" if own else "the server's pings came later"
         yield error(
             "silence.cut",
             f"The connection was cut after {lasted:.1f} s of silence ({pings}).",
