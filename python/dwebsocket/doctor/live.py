@@ -87,7 +87,8 @@ def examine(visit: Visit) -> Iterator[Finding]:
             yield warning(
                 "report.none",
                 "The site upgrades, but gives no report: it runs something else, an older version, "
-                "or with another SECRET_KEY than this command.",
+                "or with another SECRET_KEY than this command; or its server cannot answer a "
+                "handshake with a page (daphne).",
                 "Run the command with the site's own settings.",
             )
         if visit.silence:
