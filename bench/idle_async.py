@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from support.raw_peer import RawPeer  # noqa: E402
-from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Server, thread_count  # noqa: E402
+from support.raw_peer import RawPeer
+from support.server import ASGI, GUNICORN_GTHREAD, UVICORN, Server, thread_count
 
 KINDS = {"uvicorn": UVICORN, "gthread": GUNICORN_GTHREAD, **{kind.name: kind for kind in ASGI}}
 

@@ -15,6 +15,7 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from support import server as servers  # noqa: E402
+from support.unable import why_unable  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             kind = params.params.get(name) if params is not None else None
             if isinstance(kind, servers.Kind):
                 item.add_marker(pytest.mark.xdist_group(f"{name} {kind}"))
+        for name in ("server", "kind"):
+            kind = params.params.get(name) if params is not None else None
+            unable = why_unable(str(kind), item.name) if isinstance(kind, servers.Kind) else None
+            if unable is not None:
+                reason, always = unable
+                item.add_marker(
+                    pytest.mark.xfail(
+                        reason=f"{kind}: {reason}", strict=bool(always), run=always is not None
+                    )
+                )
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
-    {"conf"},
+    {"conf", "connection"},
     {"checks", "database", "hub", "origin", "waiting"},
     {"websocket", "groups"},
     {"factory"},
@@ -25,7 +25,7 @@ LINE: list[set[str]] = [
     {"runners"},
     {"diagnosis", "lifecycle"},
     {"doctor", "upgrade"},
-    {"apps", "backends", "decorators", "management", "middleware"},
+    {"apps", "asgi", "backends", "decorators", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},

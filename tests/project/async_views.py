@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from django.contrib.auth.models import User
 from django.http import HttpRequest, JsonResponse
@@ -96,12 +95,3 @@ async def async_raises(request: HttpRequest) -> None:
     """Break after a message."""
     await request.websocket.areceive()
     raise RuntimeError("this async view is broken")
-
-
-@require_websocket
-async def async_flood(request: HttpRequest) -> None:
-    """Send more than any buffer holds, and note how long that took."""
-    started = time.monotonic()
-    for _ in range(64):
-        await request.websocket.asend(b"x" * 1_000_000)
-    seen["flood"] = time.monotonic() - started

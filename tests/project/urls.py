@@ -6,6 +6,7 @@ from dwebsocket import accept_websocket
 from project import async_views, views
 
 _by_name = [
+    views.stubborn,
     views.status, views.plain, views.echo, views.echo_str, views.echo_exact,
     views.echo_slowly_started, views.whole, views.returns_at_once, views.says_one_thing,
     views.raises, views.raises_after_message, views.denied, views.missing, views.closes_first,
@@ -19,7 +20,6 @@ _by_name = [
 _async = [
     async_views.async_echo, async_views.async_json, async_views.async_orm,
     async_views.async_impatient, async_views.async_tasks, async_views.async_raises,
-    async_views.async_flood,
 ]  # fmt: skip
 
 urlpatterns = [

@@ -201,6 +201,12 @@ def push(request: HttpRequest) -> None:
         request.websocket.send("tick")
 
 
+@require_websocket
+def stubborn(request: HttpRequest) -> None:
+    """Look at nothing for a minute."""
+    time.sleep(60)
+
+
 @accept_websocket
 def slow(request: HttpRequest) -> HttpResponse | None:
     """Be slow for both kinds of request."""

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+
 from support.raw_peer import BINARY, CLOSE, TEXT, Frame, RawPeer, build_frame
 from support.server import ASGI, GUNICORN_GTHREAD, RUNSERVER, Server
 from support.waiting import eventually

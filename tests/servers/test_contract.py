@@ -541,7 +541,11 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
 @pytest.mark.parametrize(
     ("kind", "path"),
     [
-        *((kind, path) for kind in (*SERVERS, *ASGI) for path in ("/push/", "/never-read/", "/waits/")),
+        *(
+            (kind, path)
+            for kind in (*SERVERS, *ASGI)
+            for path in ("/push/", "/never-read/", "/waits/")
+        ),
         *((kind, "/echo/") for kind in (*SERVERS, *ASGI, *OLDER_GUNICORNS)),
     ],
     ids=str,

@@ -75,7 +75,6 @@ GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
 
-
 def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
     command = f"{{python}} -m {command} project.asgi:application"
     return Kind(name, "asgi", tuple(command.split()), alone=alone)
@@ -262,9 +261,10 @@ class Server:
                 sys.executable, "-m", "gunicorn", "--bind", bind, "--log-level", "warning",
                 *self.kind.options, *self.options, f"{self.module}.wsgi:application",
             ]  # fmt: skip
-        # Any other family brings its whole command, with {port} in it.
+        # Any other family brings its whole command, with {port}, {python} and {folder} in it.
         command = [*self.kind.options, *self.options]
-        return [part.format(port=self.port, python=sys.executable) for part in command]
+        values = {"port": self.port, "python": sys.executable, "folder": self.folder}
+        return [part.format(**values) for part in command]
 
     def start(self) -> Server:
         """Start the process and return once it answers."""

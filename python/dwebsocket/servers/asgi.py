@@ -349,7 +349,8 @@ class AsgiConnection:
         Cancelling it closes the connection with 1001.
         """
         try:
-            await self._gone
+            # Not the future itself: cancelling would end it.
+            await asyncio.wait({self._gone})
         except asyncio.CancelledError:
             self.close(*_GOING_AWAY)
             await asyncio.wait({self._gone}, timeout=_LAST_WORD_S)
