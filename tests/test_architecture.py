@@ -24,9 +24,9 @@ LINE: list[set[str]] = [
     {"factory"},
     {"servers"},
     {"runners"},
-    {"lifecycle"},
-    {"upgrade"},
-    {"apps", "asgi", "backends", "decorators", "middleware"},
+    {"diagnosis", "lifecycle"},
+    {"doctor", "upgrade"},
+    {"apps", "asgi", "backends", "decorators", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},

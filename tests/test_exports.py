@@ -42,6 +42,7 @@ PUBLIC = {
     "WebSocket",
     "WebSocketError",
     "accept_websocket",
+    "drain",
     "require_websocket",
     "websocket",
 }

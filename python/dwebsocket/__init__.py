@@ -13,6 +13,7 @@ from dwebsocket.exceptions import (
     UsageError,
     WebSocketError,
 )
+from dwebsocket.lifecycle import drain
 from dwebsocket.websocket import WebSocket
 
 # The decorator hides the module of the same name: `dwebsocket.websocket.WebSocket` is found so.
@@ -29,6 +30,7 @@ __all__ = [
     "WebSocket",
     "WebSocketError",
     "accept_websocket",
+    "drain",
     "require_websocket",
     "websocket",
 ]

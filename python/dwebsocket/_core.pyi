@@ -11,6 +11,9 @@ __all__ = [
     "after_fork_in_child",
     "choose_subprotocol",
     "close_all",
+    "drain",
+    "is_leaving",
+    "is_terminated",
     "is_token",
     "judge_handshake",
     "may_send_close_code",
@@ -122,6 +125,20 @@ def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
 def close_all(code: int, reason: str) -> None:
     """Begins to close all connections and takes no new ones. Does not wait."""
 
+def drain(code: int, reason: str, window: float) -> float:
+    """
+    Closes all connections, spread over `window` seconds, and takes no new ones. Does not wait.
+
+    Gives the seconds until the last one is told, 0 when none is open. A later call can only make
+    it less; one that would end later changes nothing.
+    """
+
+def is_leaving() -> bool:
+    """Whether the process takes no new connections any more."""
+
+def is_terminated() -> bool:
+    """Whether SIGTERM has come since `on_terminate`."""
+
 def is_token(text: str) -> bool:
     """Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be."""
 
@@ -152,11 +169,12 @@ def on_exit(code: int, reason: str, grace: float) -> None:
     For servers that exit without letting Python say goodbye.
     """
 
-def on_terminate(farewell: Callable[[], None]) -> None:
+def on_terminate(farewell: Callable[[], object], *, fatal: bool) -> None:
     """
-    Calls `farewell` when SIGTERM comes, then lets the signal end the process.
+    Calls `farewell` on a thread of its own when SIGTERM comes, beside the handler that is there.
 
-    A forked child inherits the handler and has to restore the default.
+    If `fatal` the signal ends the process then; a forked child inherits that and has to restore
+    the default.
     """
 
 def open_connections() -> int:

@@ -71,6 +71,12 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
+def _seconds_or_zero(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+        raise _expected("a number of seconds, 0 or more", value)
+    return float(value)
+
+
 def _seconds_or_none(value: object) -> float | None:
     if value is None:
         return None
@@ -153,6 +159,10 @@ SETTINGS: dict[str, Setting] = {
     "SEND_TIMEOUT": Setting(10, _seconds_or_none),
     # How long the client has to answer a close frame, and then to hang up.
     "CLOSE_TIMEOUT": Setting(2, _seconds),
+    # Time over which the clients of a process that ends are told so, so that they do not all come
+    # back at once. None by default: it keeps the process from ending, which does harm wherever
+    # nobody else serves meanwhile (a restart, the only worker), and we cannot see all of these.
+    "DRAIN": Setting(0, _seconds_or_zero),
     # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less
     # is dangerous: on CPython 3.13, deeply nested JSON from a client overflows 1 MiB and with it
     # the process, before Python's own limit stops it.

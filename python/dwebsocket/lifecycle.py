@@ -1,8 +1,19 @@
-"""What the engine has to know about the process: that it forks, and that it ends."""
+"""
+What the engine has to know about the process: that it forks, and that it ends.
+
+A process goes in one of two ways. When the site serves on without it (a reload, a worker less,
+a deploy that calls :func:`drain`) its clients are told 1012, come back and reach another one. When
+the site ends they are told 1001. What the server knows of this is in
+:class:`dwebsocket.servers.contract.Departure`.
+
+Goodbyes are spread over ``WEBSOCKET_DRAIN``, on the engine's clock: from SIGTERM on where the
+server finishes its requests first, and from the exit on at the latest.
+"""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import signal
@@ -11,13 +22,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils import autoreload
 
-from dwebsocket import _core, native, runners
+from dwebsocket import _core, conf, native, runners
+from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import asgi, pump
+from dwebsocket.servers.contract import Departure, unknown_departure
+from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
-    from dwebsocket.servers.contract import AtExit
+    from collections.abc import Callable
+
+    from dwebsocket.servers.contract import AtExit, Depart
+
+_log = logging.getLogger("dwebsocket")
 
 _ENDING = (1001, "going away")
 _RESTARTING = (1012, "restarting")
@@ -26,7 +45,12 @@ _RESTARTING = (1012, "restarting")
 _GRACE_S = 1.0
 # A developer waits for each reload, and the views' code is about to change anyway.
 _RELOAD_GRACE_S = 0.5
+# For what the engine said last and is still on its way through TLS.
 _LAST_WORDS_S = 0.2
+# What a process needs to end after that, before its server loses patience.
+_EXIT_S = 0.5
+# Between two looks whether a drain is over.
+_LOOK_S = 0.02
 
 
 class _Lifecycle:
@@ -40,16 +64,27 @@ class _Lifecycle:
         self._watching = False
         self._terminating = False
         self._reloading = False
+        self._depart: Depart = Departure.unknown
 
-    def begin(self, *, dies_of_sigterm: bool, at_exit: AtExit | None) -> None:
+    def begin(
+        self,
+        *,
+        dies_of_sigterm: bool,
+        departure: Callable[[], Depart],
+        at_exit: AtExit | None,
+    ) -> None:
         with self._lock:
             if self._watching:
                 return
             self._watching = True
+            self._depart = departure()
             # Some server above the usual one, or the project, may see to the signal after all.
             self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
         if self._terminating:
-            _core.on_terminate(self._farewell)
+            _core.on_terminate(self._farewell, fatal=True)
+        elif self._departure(terminated=True).patience_s:
+            # The server goes on until its requests are answered, and then to `_farewell`.
+            _core.on_terminate(self._depart_now, fatal=False)
         # A forked child inherits these; without connections of its own they do nothing there.
         if at_exit is None:
             _register_at_exit(self._farewell)
@@ -58,6 +93,7 @@ class _Lifecycle:
             # The server may exit in the middle of a request, when no Python can run.
             _core.on_exit(*_ENDING, _GRACE_S)
         autoreload.file_changed.connect(self._on_file_changed)
+        self._warn_of_a_long_window()
 
     def after_fork_in_child(self) -> None:
         _core.after_fork_in_child()
@@ -65,21 +101,51 @@ class _Lifecycle:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._reset()
 
+    def leave(self, code: int, reason: str, window: float) -> float:
+        """Begins to say goodbye. Gives the seconds until the last client is told."""
+        return max(_core.drain(code, reason, window), asgi.drain(code, reason, window))
+
+    def _departure(self, *, terminated: bool) -> Departure:
+        try:
+            return self._depart(terminated=terminated)
+        except Exception:
+            # It looks at private parts of a server. Whatever became of them: say goodbye.
+            _log.exception("The server's way to end a process is not known.")
+            return Departure()
+
+    def _depart_now(self) -> float:
+        departure = self._departure(terminated=_core.is_terminated())
+        goes_on = departure.goes_on or self._reloading
+        window = min(_window(), _room(departure))
+        farewell = _RESTARTING if goes_on else _ENDING
+        # The loops of ASGI servers do not outlive them: no time to spread anything.
+        asgi.close_all(*farewell)
+        return _core.drain(*farewell, window)
+
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files are taken in without a restart.
         self._reloading = self._reloading or file_path.suffix == ".py"
 
     def _farewell(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
-        deadline = time.monotonic() + grace
-        farewell = _RESTARTING if self._reloading else _ENDING
-        _core.close_all(*farewell)
-        asgi.close_all(*farewell)
+        deadline = time.monotonic() + self._depart_now() + grace
         # Views first, in their own way: those on green threads need their hub, which runs here.
         runners.join(deadline - time.monotonic())
-        _core.shut_down(*farewell, max(0.0, deadline - time.monotonic()))
-        # What the engine said last may still be on its way through TLS.
+        # Whoever is not told by now never will be.
+        _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
         pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
+
+    def _warn_of_a_long_window(self) -> None:
+        departure = self._departure(terminated=True)
+        if departure.limit and (window := _window()) > (room := _room(departure)):
+            _log.warning(
+                "WEBSOCKET_DRAIN is %g s, but %s ends a worker after %g s: its WebSockets will be "
+                "closed within %g s. Raise the one or lower the other.",
+                window,
+                departure.limit,
+                departure.patience_s,
+                room,
+            )
 
 
 def _is_handled(number: signal.Signals) -> bool:
@@ -92,6 +158,21 @@ def _is_handled(number: signal.Signals) -> bool:
         return False
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def _window() -> float:
+    try:
+        return float(conf.get("DRAIN"))
+    except ImproperlyConfigured:
+        # A system check says so. It must not cost anybody the goodbye.
+        return 0.0
+
+
+def _room(departure: Departure) -> float:
+    """How long the goodbyes may take before the server loses patience."""
+    if departure.patience_s is None:
+        return float("inf")
+    return max(0.0, departure.patience_s - _GRACE_S - _EXIT_S)
 
 
 def _register_at_exit(farewell: Any) -> None:
@@ -107,15 +188,63 @@ def _register_at_exit(farewell: Any) -> None:
 _lifecycle = _Lifecycle()
 
 
-def begin(*, dies_of_sigterm: bool, at_exit: AtExit | None = None) -> None:
+def begin(
+    *,
+    dies_of_sigterm: bool,
+    departure: Callable[[], Depart] = unknown_departure,
+    at_exit: AtExit | None = None,
+) -> None:
     """
     Sees to it that connections are closed properly when the process ends. May be repeated.
 
     Args:
         dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
+        departure: As :attr:`dwebsocket.servers.contract.Client.departure`.
         at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
     """
-    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, at_exit=at_exit)
+    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
+
+
+def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
+    """
+    Closes every WebSocket of this process, and waits until clients and views are gone.
+
+    For process managers that end a process in a way that dwebsocket does not see by itself: call
+    it in the process that is to end, before its server stops. From the first call on, for good,
+    new handshakes are refused with 503 and ``Retry-After``; plain requests are served as ever. The
+    clients get close code 1012 (restart), one after the other at random moments of the window;
+    views see the close as usual. Without WebSockets it returns at once.
+
+    Any thread may call it, also several and repeatedly: all wait for the same end, and a later
+    call can bring that forward, never put it off. In async code use ``asyncio.to_thread``.
+
+    Args:
+        window: Seconds over which the clients are told. ``None`` is ``WEBSOCKET_DRAIN``, 0 is at
+            once.
+        timeout: Seconds to wait, ``0`` to only begin. ``None`` waits for as long as a view runs.
+
+    Returns:
+        Whether everything is over. False when the time was up; the drain goes on.
+
+    Raises:
+        UsageError: Called from the view of a WebSocket, which would wait for its own end.
+        ValueError: ``window`` or ``timeout`` is negative or no number of seconds.
+        ImproperlyConfigured: ``WEBSOCKET_DRAIN`` is not what it must be.
+    """
+    if own_websocket.get(None) is not None and timeout != 0:
+        raise UsageError(
+            "drain() in the view of a WebSocket would wait for this view: use drain(timeout=0), "
+            "or call it elsewhere"
+        )
+    window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
+    deadline = None if timeout is None else time.monotonic() + conf.read("DRAIN", timeout)
+    _lifecycle.leave(*_RESTARTING, window)
+    # Looking now and then works on threads and on green ones alike.
+    while _core.open_connections() or not runners.join(0):
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_S)
+    return True
 
 
 os.register_at_fork(after_in_child=_lifecycle.after_fork_in_child)

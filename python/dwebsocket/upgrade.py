@@ -21,7 +21,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, lifecycle, origin
+from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import loop, runner_of
@@ -122,6 +122,8 @@ def upgrade(
         DisallowedHost: As any request with a Host that is not the site's.
     """
     options = conf.Options.current(overrides)
+    if (report := diagnosis.answer(request, options)) is not None:
+        return report
     handshake = _handshake_of(request)
     if (refusal := handshake.judge()) is not None:
         return refuse(request, *refusal)
@@ -139,6 +141,8 @@ def upgrade(
             f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
             f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
         )
+    if _core.is_leaving():
+        return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
     limit = conf.get("MAX_CONNECTIONS")
     slot = _core.Slot.claim(limit)
     if slot is None:
@@ -244,7 +248,11 @@ class UpgradeResponse(HttpResponse):
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
-        lifecycle.begin(dies_of_sigterm=handshake.dies_of_sigterm, at_exit=handshake.at_exit)
+        lifecycle.begin(
+            dies_of_sigterm=handshake.dies_of_sigterm,
+            departure=handshake.departure,
+            at_exit=handshake.at_exit,
+        )
         try:
             connection = self._handshake.open(
                 self._headers_to_send(), self._subprotocol, options, slot

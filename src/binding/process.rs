@@ -84,10 +84,27 @@ pub(crate) fn open_connections() -> usize {
 #[pyfunction]
 pub(crate) fn close_all(py: Python<'_>, code: u16, reason: &str) -> PyResult<()> {
     let frame = CloseFrame::new(Some(code), reason)?;
+    runtime::leave();
     if let Some(engine) = Engine::running() {
         py.detach(|| engine.close_all(&frame));
     }
     Ok(())
+}
+
+/// Closes all connections, spread over `window`, and takes no new ones. See `_core.pyi`.
+#[pyfunction]
+pub(crate) fn drain(py: Python<'_>, code: u16, reason: &str, window: f64) -> PyResult<f64> {
+    let frame = CloseFrame::new(Some(code), reason)?;
+    let window = bounded(window)?;
+    runtime::leave();
+    let left = Engine::running().map(|engine| py.detach(|| engine.drain(frame, window)));
+    Ok(left.unwrap_or_default().as_secs_f64())
+}
+
+/// Whether the process takes no new connections any more.
+#[pyfunction]
+pub(crate) fn is_leaving() -> bool {
+    runtime::is_leaving()
 }
 
 /// Closes all connections, takes no new ones and ends the engine; sleeps until they are gone, `grace` at most.
@@ -95,18 +112,20 @@ pub(crate) fn close_all(py: Python<'_>, code: u16, reason: &str) -> PyResult<()>
 pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> PyResult<()> {
     let frame = CloseFrame::new(Some(code), reason)?;
     let grace = bounded(grace)?;
+    runtime::leave();
     if let Some(engine) = Engine::running() {
         py.detach(|| engine.shut_down(&frame, grace));
     }
     Ok(())
 }
 
-/// Calls `farewell()` when SIGTERM comes, then lets the signal end the process.
+/// Calls `farewell()` when SIGTERM comes; if `fatal`, lets the signal end the process then.
 #[pyfunction]
-pub(crate) fn on_terminate(py: Python<'_>, farewell: Py<PyAny>) -> PyResult<()> {
+#[pyo3(signature = (farewell, *, fatal))]
+pub(crate) fn on_terminate(py: Python<'_>, farewell: Py<PyAny>, fatal: bool) -> PyResult<()> {
     py.detach(|| {
         let engine = Engine::current()?;
-        signal::on_terminate(&engine, move || {
+        signal::on_terminate(&engine, fatal, move || {
             // The interpreter may be gone already; then there is nothing left to say.
             Python::try_attach(|py| {
                 if let Err(error) = farewell.call0(py) {
@@ -125,6 +144,12 @@ pub(crate) fn on_exit(py: Python<'_>, code: u16, reason: &str, grace: f64) -> Py
     let grace = bounded(grace)?;
     py.detach(|| farewell::on_exit(&Engine::current()?, frame, grace))?;
     Ok(())
+}
+
+/// Whether SIGTERM has come since `on_terminate`.
+#[pyfunction]
+pub(crate) fn is_terminated() -> bool {
+    signal::is_terminated()
 }
 
 /// Leaves the parent's engine alone; to be called first thing in a forked child.

@@ -4,7 +4,7 @@ use std::{
     os::fd::RawFd,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -23,6 +23,7 @@ use super::{
     driver::Driver,
     error::Error,
     shutdown::Registry,
+    signal,
     socket::Socket,
 };
 use crate::protocol::close::CloseFrame;
@@ -31,6 +32,18 @@ use crate::protocol::close::CloseFrame;
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Outlasts the engine and needs none: a process may be told to go before its first connection.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Makes this process take no new connections, for good.
+pub fn leave() {
+    LEAVING.store(true, Ordering::SeqCst);
+}
+
+/// Whether this process takes no new connections any more.
+pub fn is_leaving() -> bool {
+    LEAVING.load(Ordering::SeqCst)
+}
 
 /// Which process, counted in forks, this is.
 pub(super) fn generation() -> u64 {
@@ -103,7 +116,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Io`] when the descriptor cannot be driven, [`Error::ShuttingDown`] after
-    /// [`Engine::shut_down`].
+    /// [`Engine::shut_down`] and [`leave`].
     pub fn adopt(
         &self,
         descriptor: RawFd,
@@ -123,6 +136,10 @@ impl Engine {
         let connection = Arc::new(Connection::new(id, socket, settings, head));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
+        // Whoever leaves says so first and looks for connections then: one of the two sees this.
+        if is_leaving() {
+            return Err(Error::ShuttingDown);
+        }
         let io = {
             let _context = self.handle.enter();
             watched
@@ -133,6 +150,12 @@ impl Engine {
         let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
         self.handle.spawn(driver.run(io));
         Ok(connection)
+    }
+
+    /// Closes all connections with `frame`, spread over `window`, and takes no new ones. Does not
+    /// wait. Gives the time until the last one is told; a later call can only make it less.
+    pub fn drain(&self, frame: CloseFrame, window: Duration) -> Duration {
+        self.registry.drain(&self.handle, frame, window)
     }
 
     /// Begins to close all connections with `frame` and takes no new ones. Does not wait.
@@ -153,7 +176,9 @@ impl Engine {
 /// before anything else of the engine.
 pub fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    LEAVING.store(false, Ordering::SeqCst);
     counters::reset();
+    signal::after_fork_in_child();
     if let Some(engine) = CURRENT.swap(None) {
         #[expect(
             clippy::mem_forget,

@@ -1,12 +1,22 @@
 //! Who is connected, and how all of them are told that the process ends.
+//!
+//! A goodbye to many at once brings all of them back at once, so it can be spread over a window:
+//! a task on the engine's clock then closes one connection after the other. A later goodbye can
+//! only be a sooner end: it takes the place of one that would take longer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{self, sleep_until},
+};
 
 use super::{connection::Connection, error::Error, waiter::Sleeper};
 use crate::protocol::close::CloseFrame;
@@ -22,6 +32,29 @@ pub(super) struct Registry {
 struct State {
     connections: HashMap<u64, Weak<Connection>>,
     shutting_down: bool,
+    farewell: Option<Farewell>,
+}
+
+/// A goodbye that is being said.
+#[derive(Debug)]
+struct Farewell {
+    end: time::Instant,
+    task: AbortHandle,
+}
+
+impl State {
+    /// Refuses new connections, stops a goodbye that is being said, and gives those still open.
+    fn leave(&mut self) -> Vec<Arc<Connection>> {
+        self.shutting_down = true;
+        if let Some(farewell) = self.farewell.take() {
+            farewell.task.abort();
+        }
+        self.connections
+            .values()
+            .filter_map(Weak::upgrade)
+            .filter(|connection| !connection.is_ending())
+            .collect()
+    }
 }
 
 /// A connection's entry in the registry. Dropping it removes it.
@@ -51,17 +84,43 @@ impl Registry {
 
     /// Closes every connection with `frame` and refuses new ones.
     pub(super) fn close_all(&self, frame: &CloseFrame) {
-        let mut state = self.state.lock();
-        state.shutting_down = true;
-        let connections: Vec<_> = state
-            .connections
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect();
-        drop(state);
+        let connections = self.state.lock().leave();
         for connection in connections {
             connection.close(frame);
         }
+    }
+
+    /// Closes every connection with `frame`, spread over `window` on the clock of `runtime`, and
+    /// refuses new ones. Does not wait.
+    ///
+    /// Gives the time until the last one is told. That is less than `window` when a goodbye that
+    /// ends sooner is being said already: then nothing changes.
+    pub(super) fn drain(&self, runtime: &Handle, frame: CloseFrame, window: Duration) -> Duration {
+        let now = time::Instant::now();
+        let Some(end) = now.checked_add(window).filter(|_| !window.is_zero()) else {
+            self.close_all(&frame);
+            return Duration::ZERO;
+        };
+        let mut state = self.state.lock();
+        if let Some(farewell) = state.farewell.as_ref().filter(|said| said.end <= end) {
+            return if state.connections.is_empty() {
+                Duration::ZERO
+            } else {
+                farewell.end.duration_since(now)
+            };
+        }
+        let connections = state.leave();
+        if connections.is_empty() {
+            return Duration::ZERO;
+        }
+        // A map's order has nothing to do with who came first.
+        let plan: Vec<_> = moments(connections.len(), window)
+            .map(|moment| now + moment)
+            .zip(connections.iter().map(Arc::downgrade))
+            .collect();
+        let task = runtime.spawn(say_goodbye(plan, frame)).abort_handle();
+        state.farewell = Some(Farewell { end, task });
+        window
     }
 
     /// Closes every connection with `frame`, refuses new ones, and sleeps until the last is gone
@@ -79,6 +138,26 @@ impl Registry {
             if !self.emptied.sleep(&mut state, deadline) {
                 return;
             }
+        }
+    }
+}
+
+/// Moments for `count` goodbyes: `window` in as many equal parts, and in each a random moment.
+fn moments(count: usize, window: Duration) -> impl Iterator<Item = Duration> {
+    let part = window / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    let random = RandomState::new();
+    (0..u32::MAX).take(count).map(move |index| {
+        let jitter = (random.hash_one(index) >> 54) as u32;
+        part.saturating_mul(index)
+            .saturating_add(part / 1024 * jitter)
+    })
+}
+
+async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseFrame) {
+    for (moment, connection) in plan {
+        sleep_until(moment).await;
+        if let Some(connection) = connection.upgrade() {
+            connection.close(&frame);
         }
     }
 }
@@ -166,5 +245,104 @@ mod tests {
         let start = Instant::now();
         registry.shut_down(&going_away(), grace);
         assert!(start.elapsed() >= grace);
+    }
+
+    fn registered(
+        registry: &Arc<Registry>,
+        count: u64,
+    ) -> (Vec<Arc<Connection>>, Vec<Registration>) {
+        let connections: Vec<_> = (0..count).map(connection).collect();
+        let registrations = connections
+            .iter()
+            .map(|connection| Registry::register(registry, connection).unwrap())
+            .collect();
+        (connections, registrations)
+    }
+
+    fn restarting() -> CloseFrame {
+        CloseFrame::new(Some(1012), "").unwrap()
+    }
+
+    fn told(connections: &[Arc<Connection>]) -> usize {
+        let ended = connections
+            .iter()
+            .filter(|connection| connection.is_ending());
+        ended.count()
+    }
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_tells_one_after_the_other_within_its_window() {
+        let registry = Arc::new(Registry::default());
+        let (connections, _registrations) = registered(&registry, 100);
+        let runtime = Handle::current();
+        assert_eq!(registry.drain(&runtime, restarting(), 10 * S), 10 * S);
+        assert!(matches!(
+            Registry::register(&registry, &connection(101)),
+            Err(Error::ShuttingDown)
+        ));
+        for second in 0..10_usize {
+            // Each of the hundred parts has told its one by its end, none before its beginning.
+            assert!(told(&connections) <= 10 * second + 1, "{second}");
+            assert!(told(&connections) + 1 >= 10 * second, "{second}");
+            time::sleep(S).await;
+        }
+        assert_eq!(told(&connections), 100);
+        assert!(connections.iter().all(|c| c.end().unwrap().code == 1012));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_drain_can_only_hurry_the_first() {
+        let registry = Arc::new(Registry::default());
+        let (connections, registrations) = registered(&registry, 60);
+        let runtime = Handle::current();
+        registry.drain(&runtime, restarting(), 60 * S);
+        time::sleep(30 * S).await;
+        assert_eq!(registry.drain(&runtime, going_away(), 60 * S), 30 * S);
+        assert_eq!(registry.drain(&runtime, going_away(), 3 * S), 3 * S);
+        let early = told(&connections);
+        assert!((29..=31).contains(&early), "{early}");
+        time::sleep(3 * S).await;
+        assert_eq!(told(&connections), 60);
+        let codes = connections.iter().map(|c| c.end().unwrap().code);
+        assert_eq!(codes.filter(|code| *code == 1012).count(), early);
+        drop(registrations);
+        assert_eq!(registry.drain(&runtime, restarting(), S), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_all_at_once_overtakes_a_drain() {
+        let registry = Arc::new(Registry::default());
+        let (connections, _registrations) = registered(&registry, 9);
+        let runtime = Handle::current();
+        registry.drain(&runtime, restarting(), 9 * S);
+        let (none, window) = (Duration::ZERO, Duration::ZERO);
+        assert_eq!(registry.drain(&runtime, going_away(), window), none);
+        assert_eq!(told(&connections), 9);
+        assert!(registry.state.lock().farewell.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_drain_of_nobody_is_over_at_once() {
+        let registry = Registry::default();
+        let runtime = Handle::current();
+        assert_eq!(
+            registry.drain(&runtime, restarting(), 9 * S),
+            Duration::ZERO
+        );
+        assert!(registry.state.lock().shutting_down);
+    }
+
+    #[test]
+    fn moments_are_jittered_and_stay_in_their_part_of_the_window() {
+        let all: Vec<_> = moments(1000, 1000 * S).collect();
+        for (index, moment) in (0_u32..).zip(&all) {
+            assert!((S * index..S * (index + 1)).contains(moment), "{index}");
+        }
+        let halves = all.iter().filter(|moment| moment.subsec_millis() < 500);
+        assert!((400..600).contains(&halves.count()));
+        assert_eq!(moments(0, S).count(), 0);
+        assert_eq!(moments(3, Duration::MAX).count(), 3);
     }
 }

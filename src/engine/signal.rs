@@ -1,23 +1,48 @@
-//! The end of a process whose server leaves SIGTERM to the system, which would just kill it.
+//! SIGTERM, heard beside whoever else handles it.
 
-use std::thread;
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
-use signal_hook::{consts::SIGTERM, low_level::emulate_default_handler};
+use signal_hook::{consts::SIGTERM, flag, low_level::emulate_default_handler};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{error::Error, runtime::Engine};
 
-/// Calls `farewell` when SIGTERM comes, then lets the signal do what it does by default.
+static TERMINATED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether SIGTERM has come since [`on_terminate`]. True from the signal's very moment on, so also
+/// for whatever the server does about it.
+pub fn is_terminated() -> bool {
+    TERMINATED.load(Ordering::SeqCst)
+}
+
+/// What the parent was told does not concern its child.
+pub(super) fn after_fork_in_child() {
+    TERMINATED.store(false, Ordering::SeqCst);
+}
+
+/// Calls `farewell` when SIGTERM comes; if `fatal`, lets the signal then do what it does by default.
 ///
-/// `farewell` runs on a thread of its own and may wait. A handler that somebody installs later
-/// takes the place of this one. A forked child inherits it and has to restore the default.
+/// A handler that was there before goes on being called, so a server that handles the signal itself
+/// notices nothing; `fatal` is for those that leave it to the system, which would just kill the
+/// process. `farewell` runs on a thread of its own and may wait. A handler that somebody installs
+/// later takes the place of this one. A forked child inherits it and, if it was fatal, has to
+/// restore the default.
 ///
 /// # Errors
 /// [`Error::Io`] when the system refuses the handler.
 pub fn on_terminate(
     engine: &Engine,
+    fatal: bool,
     farewell: impl FnOnce() + Send + 'static,
 ) -> Result<(), Error> {
+    flag::register(SIGTERM, Arc::clone(&TERMINATED))
+        .map_err(Error::io("cannot watch for SIGTERM"))?;
     let _context = engine.handle().enter();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Error::io("cannot watch for SIGTERM"))?;
@@ -26,8 +51,10 @@ pub fn on_terminate(
             // Waiting here would keep the engine from saying goodbye.
             thread::spawn(move || {
                 farewell();
-                // Ends the process, so there is nobody left to tell of a failure.
-                let _ = emulate_default_handler(SIGTERM);
+                if fatal {
+                    // Ends the process, so there is nobody left to tell of a failure.
+                    let _ = emulate_default_handler(SIGTERM);
+                }
             });
         }
     });

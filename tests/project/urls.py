@@ -13,7 +13,8 @@ _by_name = [
     views.closes_on_demand, views.never_read, views.never_read_but_ping, views.waits,
     views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
-    views.undecorated, views.sleeps,
+    views.undecorated, views.sleeps, views.drain, views.drains_itself,
+    views.own_pid,
 ]  # fmt: skip
 
 _async = [

@@ -19,6 +19,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
+import dwebsocket
 from dwebsocket import ConnectionClosed, accept_websocket, require_websocket
 
 # --- plain HTTP ----------------------------------------------------------------------------------
@@ -225,6 +226,30 @@ def slow(request: HttpRequest) -> HttpResponse | None:
         return HttpResponse("slow page")
     request.websocket.send("slow message")
     return None
+
+
+def drain(request: HttpRequest) -> HttpResponse:
+    """End the WebSockets of this process; say whether all are gone and how long that took."""
+    began = time.monotonic()
+    arguments = {name: float(value) for name, value in request.GET.items()}
+    done = dwebsocket.drain(arguments.pop("window", None), **arguments)
+    return JsonResponse({"done": done, "seconds": time.monotonic() - began})
+
+
+@require_websocket
+def own_pid(request: HttpRequest) -> None:
+    """Say which process this is, and wait."""
+    request.websocket.send(str(os.getpid()))
+    request.websocket.wait()
+
+
+@require_websocket
+def drains_itself(request: HttpRequest) -> None:
+    """Try what no view can do."""
+    try:
+        dwebsocket.drain()
+    except dwebsocket.UsageError as error:
+        request.websocket.send(str(error))
 
 
 # --- Django's own things -------------------------------------------------------------------------

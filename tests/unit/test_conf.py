@@ -29,6 +29,7 @@ DEFAULTS = {
     "SEND_BUFFER": MIB,
     "SEND_TIMEOUT": 10.0,
     "CLOSE_TIMEOUT": 2.0,
+    "DRAIN": 0.0,
     "THREAD_STACK_SIZE": 4 * MIB,
 }
 
@@ -55,6 +56,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "SEND_BUFFER": SIZES,
     "SEND_TIMEOUT": [*SECONDS, (None, None)],
     "CLOSE_TIMEOUT": SECONDS,
+    "DRAIN": [*SECONDS, (0, 0.0)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
 }
 
@@ -94,6 +96,9 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "SEND_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "CLOSE_TIMEOUT": [
         (value, "must be a number of seconds above 0, not") for value in [*BAD_SECONDS, None]
+    ],
+    "DRAIN": [
+        (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
     ],
     "THREAD_STACK_SIZE": [
         *((value, A_SIZE) for value in BAD_SIZES),
@@ -151,6 +156,7 @@ class TestOptions:
             "ACCEPT_ALL",
             "FACTORY_CLASS",
             "MAX_CONNECTIONS",
+            "DRAIN",
             "THREAD_STACK_SIZE",
         }
 

@@ -32,9 +32,13 @@ def runner_of(concurrency: str) -> Runner:
     return _in_use[concurrency]
 
 
-def join(timeout: float) -> None:
-    """Lets all views of this process go on until none runs, ``timeout`` seconds at most."""
+def join(timeout: float) -> bool:
+    """
+    Lets all views of this process go on until none runs, ``timeout`` seconds at most.
+
+    Returns:
+        Whether none runs. False when the time was up.
+    """
     deadline = time.monotonic() + timeout
-    for runner in _in_use.values():
-        runner.join(deadline - time.monotonic())
-    loop.join(deadline - time.monotonic())
+    joins = [*(runner.join for runner in _in_use.values()), loop.join]
+    return all(join(deadline - time.monotonic()) for join in joins)

@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import logging
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket import _core
 from dwebsocket import hub as loops
+from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.waiting import no_room
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class AsgiHandshake:
 
     concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
     dies_of_sigterm = False
+    departure = staticmethod(unknown_departure)
     at_exit = None
     body = ()
     has_loop = True
@@ -460,6 +463,27 @@ def close_all(code: int, reason: str) -> None:
     """Begins to close all connections of this process. Does not wait. Any thread may call it."""
     for connection in list(_open):
         connection.close(code, reason)
+
+
+def drain(code: int, reason: str, window: float) -> float:
+    """
+    Closes all connections of this process, spread over ``window`` seconds. Does not wait.
+
+    Gives the seconds until the last one is told. Any thread may call it, also again: whoever is
+    to be told twice is told at the earlier moment.
+    """
+    connections = list(_open)
+    if not window:
+        close_all(code, reason)
+        return 0.0
+    random.shuffle(connections)
+    part = window / max(1, len(connections))
+    for index, connection in enumerate(connections):
+        loop, moment = connection.gone.get_loop(), part * (index + random.random())  # noqa: S311
+        with suppress(RuntimeError):
+            # A loop that is closed has no connections any more.
+            loop.call_soon_threadsafe(loop.call_later, moment, connection.close, code, reason)
+    return window if connections else 0.0
 
 
 async def all_gone(timeout: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
@@ -14,6 +14,40 @@ AtExit = Callable[[Farewell], None]
 
 def _nothing() -> None:
     """There is nothing to forget."""
+
+
+@dataclass(frozen=True)
+class Departure:
+    """
+    How a server lets a process of its own go.
+
+    Attributes:
+        patience_s: Seconds from now after which it kills the process, 0 to be gone at once,
+            ``None`` when it waits.
+        limit: What sets this limit, for messages. Empty when nobody could change it.
+        goes_on: The site serves on without the process: its clients can come back.
+    """
+
+    patience_s: float | None = None
+    limit: str = ""
+    goes_on: bool = False
+
+    @classmethod
+    def unknown(cls, *, terminated: bool) -> Departure:
+        """Gives what holds where nothing is known: the server waits, and the site ends."""
+        return cls()
+
+
+class Depart(Protocol):
+    """Gives how the process goes, now that it does."""
+
+    def __call__(self, *, terminated: bool) -> Departure:
+        """``terminated`` is whether SIGTERM has come."""
+
+
+def unknown_departure() -> Depart:
+    """Gives what tells nothing, for servers of which nothing is known."""
+    return Departure.unknown
 
 
 @dataclass(frozen=True)
@@ -34,6 +68,8 @@ class Client:
             patched is found out without it.
         tls: The server's socket object, when the server encrypts what goes through it: then the
             descriptor alone is of no use. See :func:`dwebsocket.servers.tls.ends_here`.
+        departure: Called once in the process, with its first connection: gives what will tell how
+            the server lets the process go.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
         at_exit: Registers a farewell with a server that may end the process without running
@@ -50,6 +86,7 @@ class Client:
     concurrency: Concurrency = "thread"
     forget: Callable[[], None] = _nothing
     tls: object | None = None
+    departure: Callable[[], Depart] = unknown_departure
     at_exit: AtExit | None = None
     head_follows_close: bool = False
 

@@ -5,14 +5,20 @@ gunicorn, workers ``sync``, ``gthread``, ``gevent`` and ``eventlet``, versions 2
 
 It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
 of the request's body, and that of the parser below it.
+
+A worker is told to go by SIGTERM and killed when it takes too long. What its arbiter is up to it
+is not told.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 from dwebsocket.servers import green, tls
-from dwebsocket.servers.contract import Client, Environ, Unsupported
+from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
 
 _KEY = "gunicorn.socket"
 
@@ -42,6 +48,7 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: _forget(environ),
         tls=sock if tls.ends_here(sock) else None,
         concurrency=green.kind_of(sock),
+        departure=departure,
     )
 
 
@@ -62,3 +69,56 @@ def _buffered(body: Any) -> bytes:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
+
+
+def departure() -> Depart:
+    """Gives how the arbiter will let this worker go."""
+    # The signal handlers of a worker are all that leads to it.
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    wanted = ("cfg", "nr", "max_requests", "ppid", "sockets")
+    if not all(hasattr(worker, name) for name in wanted):
+        return Departure.unknown
+    return _Departing(worker)
+
+
+class _Departing:
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        # It closes them before anything else.
+        inodes = [os.fstat(sock.fileno()).st_ino for sock in worker.sockets]
+        self._listeners = {f"socket:[{inode}]" for inode in inodes}
+
+    def __call__(self, *, terminated: bool) -> Departure:
+        """
+        As :class:`Depart`.
+
+        Waiting is for those whose successors serve already: a worker that ends by itself has none
+        until it is gone, and one that ends on SIGINT or SIGQUIT is meant to be quick.
+        """
+        cfg, goes_on = self._worker.cfg, self._is_served_on()
+        worn_out = self._worker.nr >= self._worker.max_requests and cfg.workers > 1
+        if not (terminated or worn_out):
+            return Departure(patience_s=0, goes_on=goes_on)
+        # The arbiter also kills a worker that it has not heard of for `timeout`. One that is ending
+        # says nothing more, and when it is idle it has been silent for up to half of that already.
+        patience, limit = min(
+            (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
+            (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
+        )
+        return Departure(patience, limit, goes_on)
+
+    def _is_served_on(self) -> bool:
+        """
+        Whether the arbiter goes on without this worker.
+
+        One that stops closes its listening sockets before it ends its workers. Where that cannot
+        be seen it is taken to go on: it usually does.
+        """
+        parent = self._worker.ppid
+        if parent != os.getppid():
+            return False
+        try:
+            open_there = {os.readlink(entry) for entry in Path(f"/proc/{parent}/fd").iterdir()}
+        except OSError:
+            return True
+        return not self._listeners.isdisjoint(open_there)

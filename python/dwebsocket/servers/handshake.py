@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwebsocket import _core
     from dwebsocket.conf import Options
     from dwebsocket.connection import Connection
-    from dwebsocket.servers.contract import AtExit
+    from dwebsocket.servers.contract import AtExit, Depart
 
     Headers = list[tuple[str, str]]
     # The status, the reason, and the level of the log if it is not a warning.
@@ -33,6 +35,10 @@ class Handshake(Protocol):
     @property
     def dies_of_sigterm(self) -> bool:
         """As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`. Known once found."""
+
+    @property
+    def departure(self) -> Callable[[], Depart]:
+        """As :attr:`dwebsocket.servers.contract.Client.departure`. Known once found."""
 
     @property
     def at_exit(self) -> AtExit | None:

@@ -10,11 +10,11 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client, prepare_takeover, protocol_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from dwebsocket.conf import Options
-    from dwebsocket.servers.contract import AtExit, Client, Environ
+    from dwebsocket.servers.contract import AtExit, Client, Depart, Environ
     from dwebsocket.servers.handshake import Headers, Refusal
     from dwebsocket.servers.takeover import Takeover
 
@@ -51,6 +51,11 @@ class WsgiHandshake:
     def dies_of_sigterm(self) -> bool:
         """As the server's :class:`Client` says."""
         return self._client.dies_of_sigterm
+
+    @property
+    def departure(self) -> Callable[[], Depart]:
+        """As the server's :class:`Client` says."""
+        return self._client.departure
 
     @property
     def at_exit(self) -> AtExit | None:

@@ -10,7 +10,7 @@ import io
 import socket
 
 from dwebsocket.servers import tls
-from dwebsocket.servers.contract import Client, Environ
+from dwebsocket.servers.contract import Client, Departure, Environ
 
 
 def find(environ: Environ) -> Client | None:
@@ -27,7 +27,13 @@ def find(environ: Environ) -> Client | None:
         let_go=lambda: None,
         tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
+        departure=lambda: _departure,
     )
+
+
+def _departure(*, terminated: bool) -> Departure:
+    """A developer waits for it, and no herd comes back."""
+    return Departure(patience_s=0)
 
 
 def _reader(body: object) -> io.BufferedReader | None:

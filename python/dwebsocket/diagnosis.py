@@ -1,0 +1,191 @@
+"""
+What the site tells ``manage.py websocket_doctor`` about itself, from inside.
+
+A handshake that carries a fresh signature made with the project's ``SECRET_KEY`` is not judged but
+answered with a report: which server runs, what arrived of the request, what the process may do.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import signal
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
+from django.http import JsonResponse
+
+from dwebsocket import _core, conf, origin
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.servers import find_client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.http import HttpRequest
+
+HEADER = "X-Websocket-Doctor"
+
+# Long enough for two clocks that differ.
+_VALID_S = 300
+_ASGI_SERVERS = ("uvicorn", "daphne", "hypercorn", "granian", "gunicorn")
+_FORWARDED = (
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PORT",
+    "HTTP_FORWARDED",
+    "HTTP_VIA",
+)
+
+
+def question(path: str) -> str:
+    """Gives the header's value that gets a report for ``path``, for a few minutes."""
+    return _signer().sign(path)
+
+
+def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
+    """
+    Gives the report when the request asks for one and may.
+
+    Args:
+        request: A handshake, however bad.
+        options: What holds for its view.
+    """
+    asked = request.META.get("HTTP_X_WEBSOCKET_DOCTOR")
+    if asked is None:
+        return None
+    try:
+        if _signer().unsign(asked, max_age=_VALID_S) != request.path:
+            return None
+    except signing.BadSignature:
+        return None
+    response = JsonResponse(_report(request, options), headers={"Cache-Control": "no-store"})
+    response["Content-Length"] = str(len(response.content))
+    return response
+
+
+def _signer() -> signing.TimestampSigner:
+    # Not before somebody asks: the key is a setting.
+    return signing.TimestampSigner(salt="dwebsocket.doctor")
+
+
+def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
+    return {
+        "versions": {
+            "dwebsocket2": _version(),
+            "Django": django.get_version(),
+            "Python": platform.python_version(),
+        },
+        "server": {**_server(request), **_worker(), **_green()},
+        "request": _request(request, options),
+        "process": {
+            "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "connections": _core.open_connections(),
+            "leaving": _core.is_leaving(),
+        },
+        "settings": {
+            # Under ASGI the server pings, or nobody.
+            "ping_interval": None if _asgi_scope(request) else options.ping_interval,
+            "pings": "server" if _asgi_scope(request) else "engine",
+            "max_connections": _setting("MAX_CONNECTIONS"),
+            "drain": _setting("DRAIN"),
+        },
+    }
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("dwebsocket2")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _setting(name: str) -> Any:
+    try:
+        return conf.get(name)
+    except ImproperlyConfigured:
+        return None
+
+
+def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
+    """Gives the scope of a WebSocket that the server itself has judged and speaks."""
+    scope = getattr(request, "scope", None)
+    return scope if scope is not None and scope.get("type") == "websocket" else None
+
+
+def _server(request: HttpRequest) -> dict[str, Any]:
+    if _asgi_scope(request) is not None:
+        known = [name for name in _ASGI_SERVERS if name in sys.modules]
+        name = f"{known[0] if known else 'a server'} (ASGI)"
+        return {"software": name, "name": name, "refusal": None}
+    software = request.META.get("SERVER_SOFTWARE", "")
+    try:
+        client = find_client(request.META)
+    except UnsupportedServer as error:
+        return {"software": software, "name": None, "refusal": str(error)}
+    departure = client.departure()(terminated=True)
+    return {
+        "software": software,
+        "name": client.server,
+        "refusal": None,
+        "patience_s": departure.patience_s,
+        "limit": departure.limit,
+    }
+
+
+def _worker() -> dict[str, Any]:
+    """Gives what gunicorn's worker knows of its own kind; its signal handlers lead to it."""
+    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    cfg = getattr(worker, "cfg", None)
+    if cfg is None or "gunicorn" not in sys.modules:
+        return {"worker_class": None}
+    return {
+        "worker_class": cfg.worker_class_str,
+        "workers": cfg.workers,
+        "threads": cfg.threads,
+    }
+
+
+def _green() -> dict[str, Any]:
+    """Gives on which green threads this runs, and whether blocking calls know about them."""
+    if (gevent := sys.modules.get("gevent")) is not None and isinstance(
+        gevent.getcurrent(), gevent.Greenlet
+    ):
+        monkey = sys.modules.get("gevent.monkey")
+        patched = monkey is not None and monkey.is_module_patched("socket")
+        return {"green": "gevent", "patched": bool(patched)}
+    if (eventlet := sys.modules.get("eventlet")) is not None and (
+        getattr(eventlet.getcurrent(), "parent", None) is not None
+    ):
+        patcher = sys.modules.get("eventlet.patcher")
+        patched = patcher is not None and patcher.is_monkey_patched("socket")
+        return {"green": "eventlet", "patched": bool(patched)}
+    return {"green": None, "patched": None}
+
+
+def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
+    meta = request.META
+    names = {
+        "protocol": "SERVER_PROTOCOL",
+        "upgrade": "HTTP_UPGRADE",
+        "connection": "HTTP_CONNECTION",
+    }
+    arrived = {name: meta.get(key) for name, key in names.items()}
+    if (scope := _asgi_scope(request)) is not None:
+        # Some servers keep these to themselves; there is no WebSocket without them.
+        version = f"HTTP/{scope.get('http_version', '1.1')}"
+        arrived = {"protocol": version, "upgrade": "websocket", "connection": "Upgrade"}
+    return {
+        **arrived,
+        "host": request.get_host(),
+        "secure": request.is_secure(),
+        "origin": meta.get("HTTP_ORIGIN"),
+        "objection": origin.objection(request, options.allowed_origins),
+        "peer": meta.get("REMOTE_ADDR"),
+        "forwarded": {name: meta[name] for name in _FORWARDED if name in meta},
+    }

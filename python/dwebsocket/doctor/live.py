@@ -1,0 +1,368 @@
+"""
+What a running site says: real handshakes, and its own report on what arrives of them.
+
+Where the report cannot be had (the view was not reached, or another ``SECRET_KEY``) the answer to
+the handshake has to tell.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from dwebsocket import conf, diagnosis
+from dwebsocket.doctor import local
+from dwebsocket.doctor.client import CLOSE, PING, Answer, Target, shake_hands
+from dwebsocket.doctor.finding import Level, error, fine, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dwebsocket.doctor.finding import Finding
+
+_FOREIGN = "https://websocket-doctor.invalid"
+_NGINX = "nginx needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and "
+_SNIPPET = "(all of it: websocket_doctor --proxy nginx)"
+_BOTH_HEADERS = f"{_NGINX}proxy_set_header Connection $connection_upgrade {_SNIPPET}."
+
+
+@dataclass(frozen=True)
+class Visit:
+    """
+    How to ask a site.
+
+    Attributes:
+        target: Its address.
+        headers: More headers, such as a session's cookie.
+        origins: Further origins that should be allowed.
+        proxy_timeout: Seconds of silence after which the proxy in front cuts a connection.
+        silence: Seconds to keep silent, to see whether the connection survives.
+        timeout: Seconds for each step.
+        context: How to speak TLS.
+    """
+
+    target: Target
+    headers: Mapping[str, str] = field(default_factory=dict)
+    origins: tuple[str, ...] = ()
+    proxy_timeout: float = 60
+    silence: float = 0
+    timeout: float = 10
+    context: ssl.SSLContext | None = None
+
+    def shake_hands(self, **headers: str) -> Answer:
+        """Makes one handshake. As :func:`dwebsocket.doctor.client.shake_hands`."""
+        return shake_hands(
+            self.target,
+            {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}},
+            timeout=self.timeout,
+            context=self.context,
+        )
+
+
+def examine(visit: Visit) -> Iterator[Finding]:
+    """Asks a running site, by a few handshakes, and judges what it sees."""
+    try:
+        answer = visit.shake_hands()
+        report = _ask(visit)
+    except OSError as problem:
+        yield _unreachable(visit.target, problem)
+        return
+    found = [*_judge_report(visit, report)] if report is not None else []
+    yield from found
+    blamed = any(finding.level is Level.ERROR for finding in found)
+    if answer.connection is None:
+        if not blamed:
+            yield _refused(visit, answer, report)
+        return
+    with_it = answer.connection
+    try:
+        yield fine("handshake", f"{visit.target.origin} answers 101 with the right key.")
+        if report is None:
+            yield warning(
+                "report.none",
+                "The site upgrades, but gives no report: it runs something else, an older version, "
+                "or with another SECRET_KEY than this command; or its server cannot answer a "
+                "handshake with a page (daphne).",
+                "Run the command with the site's own settings.",
+            )
+        if visit.silence:
+            yield from _keep_silent(visit, answer, report)
+        yield from _origins(visit)
+    finally:
+        with_it.close()
+
+
+def _ask(visit: Visit) -> dict[str, Any] | None:
+    path = visit.target.path.partition("?")[0]
+    answer = visit.shake_hands(**{diagnosis.HEADER: diagnosis.question(path)})
+    if answer.connection is not None:
+        answer.connection.close()
+    try:
+        report = json.loads(answer.body)
+    except ValueError:
+        return None
+    return report if isinstance(report, dict) and "server" in report else None
+
+
+def _unreachable(target: Target, problem: OSError) -> Finding:
+    where = f"{target.host}:{target.port}"
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return error(
+            "tls.certificate",
+            f"{where} has a certificate that is not trusted: {problem.verify_message}. Browsers "
+            "refuse a wss:// address then without saying so to the page.",
+            "Install the whole chain of a certificate for this name.",
+        )
+    if isinstance(problem, ssl.SSLError):
+        return error(
+            "tls.none",
+            f"{where} does not speak TLS: {problem.reason or problem}.",
+            "Use ws:// for this address, or let the proxy listen with TLS here.",
+        )
+    return error(
+        "unreachable",
+        f"{where} does not answer: {problem}.",
+        "Is the server running, and is this the address where it (or the proxy) listens?",
+    )
+
+
+def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from _server(report)
+    yield from _arrived(visit, report["request"])
+    process, options = report["process"], report["settings"]
+    if options["pings"] == "engine":
+        yield from local.ping(options["ping_interval"], visit.proxy_timeout)
+    else:
+        yield from _server_pings(report["server"]["software"], visit.proxy_timeout)
+    yield from local.files(options["max_connections"], process["open_files"])
+    if "patience_s" in report["server"]:
+        server = report["server"]
+        limit = server["limit"] or "the server"
+        yield from local.drain(options["drain"] or 0.0, server["patience_s"], limit)
+
+
+def _server_pings(software: str, proxy_timeout: float) -> Iterator[Finding]:
+    """Under ASGI pings are the server's business, and it does not tell how often it sends them."""
+    if software.startswith("granian"):
+        yield warning(
+            "ping.none",
+            "granian sends no pings, and under ASGI nobody else can: a proxy cuts a connection "
+            f"that is silent for {proxy_timeout:g} s.",
+            "Let the pages say something now and then, or run the site on uvicorn.",
+        )
+    else:
+        yield fine(
+            "ping.server",
+            f"Under ASGI the server sends the pings, not WEBSOCKET_PING_INTERVAL: keep its own "
+            f"interval (uvicorn: --ws-ping-interval, 20 s) below the proxy's {proxy_timeout:g} s; "
+            "--silence tries it.",
+        )
+
+
+def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
+    server, versions = report["server"], report["versions"]
+    name = server["software"] or server["name"] or "an unknown server"
+    if server["worker_class"]:
+        name += f", worker class {server['worker_class']}"
+        name += f", {server['workers']} workers of {server['threads']} threads"
+    yield fine(
+        "server",
+        f"The site runs on {name}; "
+        + ", ".join(f"{part} {version}" for part, version in versions.items())
+        + f"; {report['process']['connections']} WebSockets are open in the process that answered.",
+    )
+    if server["green"] and not server["patched"]:
+        yield error(
+            "server.unpatched",
+            f"Views run on {server['green']}'s green threads, but the standard library is not "
+            "monkey-patched: one view that waits stops all others of its process.",
+            f"Call {server['green']}'s monkey patching first thing in the process "
+            "(gevent: from gevent import monkey; monkey.patch_all() on top of wsgi.py or of "
+            "gunicorn.conf.py), and do not start gunicorn with --preload before it.",
+        )
+    if server["refusal"]:
+        yield error("server.unsupported", server["refusal"], "Run the site on another server.")
+    if report["process"]["leaving"]:
+        yield warning(
+            "server.leaving",
+            "The process that answered is ending and takes no new WebSocket.",
+            "Ask again when the deploy is over.",
+        )
+
+
+def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the proxies between us and Django made of the request."""
+    target = visit.target
+    tokens = [token.strip().lower() for token in (request["connection"] or "").split(",")]
+    blamed = True
+    if not request["upgrade"]:
+        yield error(
+            "proxy.upgrade",
+            f"The Upgrade header does not reach Django (Connection arrives as "
+            f"{request['connection']!r}, over {request['protocol']}): a proxy drops it.",
+            f"{_BOTH_HEADERS} Apache needs upgrade=websocket in its ProxyPass.",
+        )
+    elif "upgrade" not in tokens:
+        yield error(
+            "proxy.connection",
+            f"Connection reaches Django as {request['connection']!r} instead of Upgrade.",
+            _BOTH_HEADERS,
+        )
+    elif request["protocol"] == "HTTP/1.0":
+        yield error(
+            "proxy.http10",
+            "The proxy speaks HTTP/1.0 to the server, which knows no upgrades.",
+            f"nginx: proxy_http_version 1.1 {_SNIPPET}.",
+        )
+    else:
+        blamed = False
+    if request["host"].lower() != target.netloc.lower():
+        yield error(
+            "proxy.host",
+            f"Host reaches Django as {request['host']!r} instead of {target.netloc!r}: every page "
+            "of the site is a foreign origin.",
+            "nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On. If the proxy "
+            "tells it in X-Forwarded-Host: USE_X_FORWARDED_HOST = True.",
+        )
+        blamed = True
+    if target.secure and not request["secure"]:
+        header = "HTTP_X_FORWARDED_PROTO"
+        told = request["forwarded"].get(header)
+        yield error(
+            "proxy.scheme",
+            "The client speaks TLS, but Django takes the request for plain HTTP "
+            + (f"although X-Forwarded-Proto arrives as {told!r}" if told else "")
+            + ": every page of the site is a foreign origin.",
+            ("" if told else "Let the proxy set it: proxy_set_header X-Forwarded-Proto $scheme. ")
+            + f'Set SECURE_PROXY_SSL_HEADER = ("{header}", "https").',
+        )
+        blamed = True
+    elif not target.secure and request["secure"]:
+        yield warning(
+            "proxy.insecure",
+            "The client speaks no TLS, but Django takes the request for one that does.",
+            "Let the proxy overwrite X-Forwarded-Proto, whatever the client sent.",
+        )
+    if request["objection"] and not blamed:
+        yield error(
+            "origin.own",
+            f"A page of the site itself may not connect. {request['objection']}.",
+            "Add the origin of the site's pages to WEBSOCKET_ALLOWED_ORIGINS.",
+        )
+
+
+def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> Finding:
+    """Explains a handshake that was refused, mostly before it reached a view that takes it."""
+    status, target = answer.status, visit.target
+    said = f"The handshake gets {status} {answer.reason}".rstrip()
+    whole = said
+    if answer.headers.get("content-type", "").startswith("text/plain"):
+        line = answer.body[:300].decode(errors="replace").strip().partition("\n")[0]
+        whole += f": {line}" if line else ""
+    whole = f"{whole.rstrip('.')}."
+    if status == 101:
+        return error(
+            "handshake.key",
+            "The handshake gets 101, but with a wrong Sec-WebSocket-Accept.",
+            "Something between answers in the server's place: look at proxies and caches.",
+        )
+    host, _ = split_domain_port(target.netloc)
+    if status == 400 and report is None and not validate_host(host, settings.ALLOWED_HOSTS):
+        return error(
+            "hosts.missing",
+            f"{said}: {host!r} is not in ALLOWED_HOSTS.",
+            f"Add {host!r} to ALLOWED_HOSTS.",
+        )
+    if status in (301, 302, 307, 308):
+        where = answer.headers.get("location", "")
+        return error(
+            "handshake.redirect",
+            f"{said} to {where!r}. Browsers do not follow redirects of WebSockets.",
+            "Use the address that it names; if it is the log-in page, ask as somebody who is "
+            "logged in: --header 'Cookie: sessionid=…'.",
+        )
+    if status in (401, 403):
+        return error(
+            "handshake.forbidden",
+            whole,
+            "If the view is not for everybody, ask as somebody: --header 'Cookie: sessionid=…'. "
+            "The site's log has the reason.",
+        )
+    if status == 404:
+        return error(
+            "handshake.missing",
+            f"{said}: there is no such address, or the proxy sends it elsewhere.",
+            "Give the address of a view that takes WebSockets.",
+        )
+    if status in (502, 503, 504) and report is None:
+        return error(
+            "proxy.upstream",
+            f"{said}: the proxy does not reach the server, or the server takes no more.",
+            "Is the server running, and does it listen where the proxy looks for it? Its own log "
+            "tells of a limit (WEBSOCKET_MAX_CONNECTIONS).",
+        )
+    return error(
+        "handshake",
+        whole,
+        "Give the address of a view with @accept_websocket. If it is one, the site's log says why.",
+    )
+
+
+def _origins(visit: Visit) -> Iterator[Finding]:
+    for origin in visit.origins:
+        answer = visit.shake_hands(Origin=origin)
+        if answer.connection is None:
+            yield error(
+                "origin.refused",
+                f"A page of {origin} may not connect: {answer.status} {answer.reason}.",
+                f'Add "{origin}" to WEBSOCKET_ALLOWED_ORIGINS.',
+            )
+        else:
+            answer.connection.close()
+            yield fine("origin.allowed", f"A page of {origin} may connect.")
+    answer = visit.shake_hands(Origin=_FOREIGN)
+    if answer.connection is None:
+        yield fine("origin.foreign", f"A page of elsewhere may not connect ({answer.status}).")
+        return
+    answer.connection.close()
+    yield (warning if "*" in conf.get("ALLOWED_ORIGINS") else error)(
+        "origin.everybody",
+        f"A page of {_FOREIGN}, or of anywhere, may connect with the cookies of its visitor.",
+        'Remove "*" from WEBSOCKET_ALLOWED_ORIGINS or from the view\'s allowed_origins; or let the '
+        "proxy leave the Origin header alone, if it removes it.",
+    )
+
+
+def _keep_silent(
+    visit: Visit, answer: Answer, report: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    assert answer.connection is not None
+    began = time.monotonic()
+    try:
+        frames = answer.connection.frames(visit.silence)
+    except OSError:
+        lasted = time.monotonic() - began
+        interval = report["settings"]["ping_interval"] if report is not None else None
+        own = report is not None and report["settings"]["pings"] == "engine"
+        pings = f"WEBSOCKET_PING_INTERVAL is {interval}" if own else "the server's pings came later"
+        yield error(
+            "silence.cut",
+            f"The connection was cut after {lasted:.1f} s of silence ({pings}).",
+            f"Set WEBSOCKET_PING_INTERVAL below {max(0.1, lasted * 0.4):.2g}, or raise the proxy's "
+            "timeout (nginx: proxy_read_timeout).",
+        )
+        return
+    if CLOSE in frames:
+        yield fine("silence", "The view itself closed the connection meanwhile.")
+    else:
+        yield fine(
+            "silence",
+            f"The connection survived {visit.silence:g} s of silence; "
+            f"{frames.count(PING)} pings came.",
+        )

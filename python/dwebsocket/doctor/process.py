@@ -1,0 +1,122 @@
+"""
+Servers that run on this machine, by the command lines in ``/proc``.
+
+Only those of the user's own processes whose working folder or arguments have to do with this
+project. Where there is no ``/proc`` there is nothing to see.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_SERVERS = (
+    "gunicorn",
+    "uwsgi",
+    "uvicorn",
+    "daphne",
+    "hypercorn",
+    "granian",
+    "waitress-serve",
+    "runserver_plus",
+    "runserver",
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """
+    A server that runs.
+
+    Attributes:
+        pid: Its first process.
+        name: What it is, with the worker class where there is one.
+        graceful_s: How long it waits for a process that it ends, if its arguments tell.
+    """
+
+    pid: int
+    name: str
+    graceful_s: float | None
+
+
+def servers() -> Iterator[Server]:
+    """Gives the servers of this project that run here."""
+    seen: dict[int, Server] = {}
+    parents: dict[int, int] = {}
+    try:
+        entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+            if not _is_ours(entry, arguments):
+                continue
+            parents[int(entry.name)] = int(
+                (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+            variables = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
+        except (OSError, ValueError):
+            # It has ended, or is not ours to look at.
+            continue
+        if (server := recognise(int(entry.name), arguments, variables)) is not None:
+            seen[server.pid] = server
+    for pid, server in sorted(seen.items()):
+        if parents[pid] not in seen:
+            yield server
+
+
+def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ()) -> Server | None:
+    """
+    Gives the server that a command line starts, if it starts one.
+
+    Args:
+        pid: The process.
+        arguments: Its command line.
+        variables: Its environment, as ``NAME=value``.
+    """
+    program = next((name for name in _SERVERS if _starts(name, arguments)), None)
+    if program is None:
+        return None
+    if program != "gunicorn":
+        return Server(pid, program, None)
+    more = [
+        value.partition("=")[2] for value in variables if value.startswith("GUNICORN_CMD_ARGS=")
+    ]
+    # Later ones win, and the command line wins over the environment.
+    given = [*(shlex.split(more[0]) if more else ()), *arguments]
+    worker = _option(given, "-k", "--worker-class") or "sync"
+    if worker == "sync" and int(_option(given, "--threads") or 1) > 1:
+        worker = "gthread"
+    graceful = float(_option(given, "--graceful-timeout") or 30)
+    timeout = float(_option(given, "-t", "--timeout") or 30)
+    patience = min(graceful, timeout / 2 or float("inf"))
+    return Server(pid, f"gunicorn (worker class {worker})", patience)
+
+
+def _starts(name: str, arguments: Sequence[str]) -> bool:
+    # The program, what `python` or `python -m` runs, or the command of a manage.py.
+    return any(Path(argument).name == name for argument in arguments[:4])
+
+
+def _option(arguments: Sequence[str], *names: str) -> str | None:
+    found = None
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in names:
+            found = value if equals else "".join(arguments[index + 1 : index + 2])
+    return found
+
+
+def _is_ours(entry: Path, arguments: Sequence[str]) -> bool:
+    package = str(settings.ROOT_URLCONF).partition(".")[0]
+    belongs = any(argument.partition(".")[0] == package for argument in arguments)
+    return belongs or (entry / "cwd").readlink() == Path(os.getcwd())

@@ -1,0 +1,1 @@
+"""The commands of `"dwebsocket"` in `INSTALLED_APPS`."""

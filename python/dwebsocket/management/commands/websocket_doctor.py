@@ -1,0 +1,131 @@
+"""``manage.py websocket_doctor``: what is wrong around WebSockets, and what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from dwebsocket import conf
+from dwebsocket.doctor import Level, live, local, proxy
+from dwebsocket.doctor.client import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.doctor import Finding
+
+_DESCRIPTION = """
+Looks at the settings and at the servers that run on this machine. With --url it also asks a running
+site, by a few real handshakes: it starts nothing and changes nothing. With --proxy it only prints
+the configuration for a proxy. The exit status is 1 when something cannot work.
+"""
+
+
+class Command(BaseCommand):
+    """The command."""
+
+    help = " ".join(_DESCRIPTION.split())
+    # It runs those of this package itself, as findings among others.
+    requires_system_checks: list[str] = []  # noqa: RUF012
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declares the options."""
+        add = parser.add_argument
+        add("--url", help="ask a running site: ws://host/path/ or wss://host/path/ of a view")
+        add("--header", action="append", default=[], help="send 'Name: value' too, e.g. a cookie")
+        add("--origin", action="append", default=[], help="a page's origin that should be allowed")
+        add("--cafile", help="trust the certificates in this file")
+        add("--timeout", type=float, default=10.0, help="seconds for each step")
+        add(
+            "--silence",
+            type=float,
+            default=0.0,
+            help="keep a connection silent for so many seconds and see whether it survives",
+        )
+        add(
+            "--proxy-timeout",
+            type=float,
+            default=60.0,
+            help="seconds of silence after which the proxy in front cuts a connection (60: nginx)",
+        )
+        add("--proxy", choices=sorted(proxy.PROXIES), help="print the configuration for a proxy")
+        add("--upstream", default="127.0.0.1:8000", help="where the server listens: host:port or "
+            "unix:/path (for --proxy)")  # fmt: skip
+        add("--listen", default="80", help="where the proxy listens: a port, or address:port")
+        add("--json", action="store_true", help="print the findings as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Prints what was found. Raises ``CommandError`` when something cannot work."""
+        if options["proxy"]:
+            self.stdout.write(proxy.snippet(options["proxy"], _site(options)), ending="")
+            return
+        # What the site and this machine agree on is said once.
+        findings = list(dict.fromkeys(self._findings(options)))
+        wrong = sum(finding.level is Level.ERROR for finding in findings)
+        if options["json"]:
+            document = {"ok": not wrong, "findings": [dataclasses.asdict(f) for f in findings]}
+            self.stdout.write(json.dumps(document, indent=2))
+        else:
+            for finding in findings:
+                self._show(finding)
+        if wrong:
+            raise CommandError(f"{wrong} of {len(findings)} findings: this cannot work.")
+
+    def _findings(self, options: dict[str, Any]) -> Iterator[Finding]:
+        yield from local.examine(options["proxy_timeout"])
+        if options["url"]:
+            yield from live.examine(_visit(options))
+
+    def _show(self, finding: Finding) -> None:
+        style = {
+            Level.FINE: self.style.SUCCESS,
+            Level.WARNING: self.style.WARNING,
+            Level.ERROR: self.style.ERROR,
+        }[finding.level]
+        self.stdout.write(f"{style(finding.level.value)} [{finding.id}] {finding.what}")
+        if finding.fix:
+            self.stdout.write(f"    {finding.fix}")
+
+
+def _visit(options: dict[str, Any]) -> live.Visit:
+    try:
+        target = Target.parse(options["url"])
+    except ValueError as problem:
+        raise CommandError(f"--url: {problem}") from None
+    headers = {}
+    for header in options["header"]:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise CommandError(f"--header: {header!r} is no header: write 'Name: value'")
+        headers[name.strip()] = value.strip()
+    context = ssl.create_default_context(cafile=options["cafile"]) if options["cafile"] else None
+    return live.Visit(
+        target=target,
+        headers=headers,
+        origins=tuple(options["origin"]),
+        proxy_timeout=options["proxy_timeout"],
+        silence=options["silence"],
+        timeout=options["timeout"],
+        context=context,
+    )
+
+
+def _site(options: dict[str, Any]) -> proxy.Site:
+    names = [name.lstrip(".") for name in settings.ALLOWED_HOSTS if name != "*"]
+    try:
+        interval = conf.get("PING_INTERVAL")
+    except ImproperlyConfigured as problem:
+        raise CommandError(str(problem)) from None
+    return proxy.Site(
+        name=names[0] if names else "example.com",
+        upstream=options["upstream"],
+        timeout_s=options["proxy_timeout"],
+        interval_s=interval,
+        listen=options["listen"],
+    )

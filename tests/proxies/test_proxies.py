@@ -1,0 +1,148 @@
+"""
+Real proxies in front, with the configuration that `websocket_doctor --proxy` prints.
+
+Minutes of silence are simulated: the proxy's timeout and the ping interval are made shorter alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.clients import websocket
+from support.proxy import Proxy, is_installed
+from support.raw_peer import PING, PONG, TEXT, RawPeer
+from support.server import (
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    SERVERS,
+    TESTS,
+    Kind,
+    Server,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Own = Callable[..., Server]
+
+# A proxy that cuts after this silence, and pings that come four times as often.
+CUT_S = 2.0
+PINGS = {"WEBSOCKET_PING_INTERVAL": CUT_S / 4, "WEBSOCKET_PING_TIMEOUT": 20}
+# Long enough for a connection without pings to be cut twice.
+SILENCE_S = 2.5 * CUT_S
+
+UNIX = next(kind for kind in SERVERS if kind.unix and "gthread" in kind.name)
+UVICORN = Kind(
+    "uvicorn",
+    "other",
+    (
+        *("{python}", "-m", "uvicorn", "--port", "{port}", "--log-level", "warning"),
+        # Under ASGI the server sends the pings.
+        *("--ws-ping-interval", str(CUT_S / 4)),
+        "project.asgi:application",
+    ),
+)
+BEHIND = [GUNICORN_SYNC, GUNICORN_GTHREAD, UNIX, UVICORN]
+
+each_proxy = pytest.mark.parametrize("proxy_kind", ["nginx", "caddy", "apache"])
+
+
+@pytest.fixture
+def chain(own_server: Own) -> Iterator[Callable[..., Proxy]]:
+    """Start a server and a proxy in front: `chain(proxy_kind, kind, timeout=…, settings=…)`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            proxy_kind: str, kind: Kind, *, timeout: float = 60, **settings: object
+        ) -> tuple[Proxy, Server]:
+            if not is_installed(proxy_kind):
+                pytest.skip(f"{proxy_kind} is missing; run tests/setup")
+            if kind is UVICORN and not (TESTS / "project" / "asgi.py").exists():
+                pytest.skip("the test project has no asgi.py")
+            server = own_server(kind, settings=settings)
+            proxy = stack.enter_context(
+                Proxy(proxy_kind, server, timeout=timeout, settings=settings)
+            )
+            return proxy, server
+
+        yield start
+
+
+@each_proxy
+@pytest.mark.parametrize("kind", BEHIND, ids=str)
+class TestEachServer:
+    """Over TCP and over a Unix socket."""
+
+    def test_messages_and_closes(self, chain: Callable, proxy_kind: str, kind: Kind) -> None:
+        """Text, a mebibyte, and close frames from both sides pass; Host and Origin are right."""
+        proxy, _ = chain(proxy_kind, kind)
+        origin = {"Origin": f"http://{proxy.host}"}
+        with RawPeer.open(proxy, "/echo/", headers=origin) as peer:
+            peer.send_text("through a proxy")
+            assert peer.read_message() == b"through a proxy"
+            peer.send_close(4321)
+            assert peer.read_frame().code == 4321
+        with RawPeer.open(proxy, "/closes-first/") as peer:
+            frame = peer.read_frame()
+            assert (frame.code, frame.reason) == (4001, "bye")
+        with websocket(proxy, "/echo/") as client:
+            client.send("x" * (1 << 20))
+            assert client.recv(20) == "x" * (1 << 20)
+        with RawPeer.open(proxy, "/request-facts/7/?q=1") as peer:
+            assert json.loads(peer.read_message())["get"] == {"q": "1"}
+
+    def test_pings_outlive_its_patience(self, chain: Callable, proxy_kind: str, kind: Kind) -> None:
+        """A client that says nothing by itself stays connected for longer than the timeout."""
+        proxy, _ = chain(proxy_kind, kind, timeout=CUT_S, **PINGS)
+        with RawPeer.open(proxy, "/echo/") as peer:
+            until = time.monotonic() + SILENCE_S
+            while time.monotonic() < until:
+                frame = peer.read_frame()
+                assert frame.opcode == PING
+                peer.send_frame(PONG, frame.payload)
+            peer.send_text("still here")
+            while (frame := peer.read_frame()).opcode == PING:
+                peer.send_frame(PONG, frame.payload)
+            assert (frame.opcode, frame.payload) == (TEXT, b"still here")
+
+
+@pytest.mark.parametrize("proxy_kind", ["nginx", "apache"])
+def test_without_pings_it_cuts(chain: Callable, proxy_kind: str) -> None:
+    """That the silence of the other tests would be one: without pings the proxy loses patience."""
+    proxy, _ = chain(proxy_kind, GUNICORN_GTHREAD, timeout=CUT_S, WEBSOCKET_PING_INTERVAL=None)
+    with RawPeer.open(proxy, "/echo/") as peer:
+        began = time.monotonic()
+        assert peer.read_to_eof().frames == []
+        assert CUT_S * 0.9 < time.monotonic() - began < SILENCE_S * 2
+
+
+@each_proxy
+def test_default_timeouts(chain: Callable, proxy_kind: str) -> None:
+    """With all defaults, of the proxy and of this package, 50 connections talk and stay."""
+    proxy, server = chain(proxy_kind, GUNICORN_GTHREAD)
+    with RawPeer.open_many(proxy, "/echo/", 50) as peers:
+        for peer in peers:
+            peer.send_text("one of many")
+        assert {peer.read_message() for peer in peers} == {b"one of many"}
+        assert server.get("/echo/").status == 200
+        for peer in peers:
+            peer.send_close(1000)
+            assert peer.read_frame().code == 1000
+
+
+@each_proxy
+def test_reload_behind_it(chain: Callable, proxy_kind: str) -> None:
+    """The 1012 of a reload passes, and whoever comes back through the proxy is served."""
+    proxy, server = chain(proxy_kind, GUNICORN_GTHREAD, WEBSOCKET_DRAIN=1)
+    with RawPeer.open_many(proxy, "/echo/", 20) as peers:
+        server.send_signal(signal.SIGHUP)
+        assert {peer.read_frame().code for peer in peers} == {1012}
+    with RawPeer.open(proxy, "/echo/") as peer:
+        peer.send_text("back again")
+        assert peer.read_message() == b"back again"

@@ -1,0 +1,441 @@
+"""
+Processes that end while the site goes on: `WEBSOCKET_DRAIN` and `dwebsocket.drain()`.
+
+The clients of one process are told 1012, one after the other, within the time that its server
+gives it; who comes back reaches another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.raw_peer import CLOSE, PING, PONG, RawPeer, handshake_request
+from support.server import (
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    RUNSERVER,
+    Kind,
+    Server,
+    is_running,
+)
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.raw_peer import Response
+
+    Own = Callable[..., Server]
+
+GUNICORNS = pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
+PATHS = ["/echo/", "/waits/", "/echo-exact/"]
+WINDOW_S = 3
+# Beyond the window: views and clients saying goodbye, gunicorn's own rounds, a busy machine.
+SLACK_S = 5
+
+
+def draining(own_server: Own, kind: Kind, *options: str, window: float = WINDOW_S) -> Server:
+    """Start gunicorn with a drain window."""
+    return own_server(kind, options=options, settings={"WEBSOCKET_DRAIN": window})
+
+
+@contextlib.contextmanager
+def sockets(server: Server, count: int = 60) -> Iterator[list[RawPeer]]:
+    """Hold `count` connections."""
+    with contextlib.ExitStack() as stack:
+        share = count // len(PATHS)
+        yield [
+            peer
+            for path in PATHS
+            for peer in stack.enter_context(RawPeer.open_many(server, path, share))
+        ]
+
+
+def ends(peers: list[RawPeer], since: float) -> list[tuple[float, int | None]]:
+    """Read all connections to their close frames; give the seconds since `since` and the code."""
+    seen = []
+    with selectors.DefaultSelector() as selector:
+        for peer in peers:
+            selector.register(peer.sock, selectors.EVENT_READ, peer)
+        while selector.get_map():
+            ready = selector.select(30)
+            assert ready, f"only {len(seen)} of {len(peers)} were told"
+            for key, _ in ready:
+                peer = key.data
+                alive = peer._fill()
+                while (frame := peer._parse()) is not None:
+                    if frame.opcode == CLOSE:
+                        seen.append((time.monotonic() - since, frame.code))
+                        peer.send_frame(CLOSE, frame.payload)
+                        selector.unregister(peer.sock)
+                        break
+                    if frame.opcode == PING:
+                        peer.send_frame(PONG, frame.payload)
+                else:
+                    assert alive, f"an end without a close frame: {seen}"
+    return seen
+
+
+def assert_spread(seen: list[tuple[float, int | None]], code: int, window: float) -> None:
+    """All were told the code, over the whole of the window and not beyond it."""
+    assert {got for _, got in seen} == {code}
+    moments = sorted(moment for moment, _ in seen)
+    assert moments[-1] < window + 1, moments
+    thirds = [
+        sum(window * n / 3 <= moment < window * (n + 1) / 3 for moment in moments) for n in range(3)
+    ]
+    # Even on an idle machine; on a busy one a moment may slip into the next third.
+    assert min(thirds) >= len(moments) / 6, (thirds, moments)
+
+
+def refused(server: Server, path: str = "/echo/") -> Response:
+    """Send a handshake and give the answer."""
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request(path, server.host))
+        return peer.read_response()
+
+
+def assert_calm(server: Server) -> None:
+    """The log holds no traceback and no error."""
+    log = server.stderr()
+    for word in ("Traceback", "Exception", "Error", "panicked", "Fatal"):
+        assert word not in log, log
+
+
+def assert_serves(server: Server) -> None:
+    """A new client is welcome."""
+    with RawPeer.open(server, "/echo/") as peer:
+        peer.send_text("hello again")
+        assert peer.read_message() == b"hello again"
+
+
+@GUNICORNS
+class TestGunicorn:
+    """gunicorn's ways to end a worker."""
+
+    def test_reload_spreads_and_welcomes(self, kind: Kind, own_server: Own) -> None:
+        """SIGHUP: 1012 over the window, and whoever comes back meanwhile reaches a new worker."""
+        server = draining(own_server, kind)
+        old = server.worker
+        with sockets(server) as peers, ThreadPoolExecutor(1) as aside:
+            server.send_signal(signal.SIGHUP)
+            began = time.monotonic()
+            seen = aside.submit(ends, peers, began)
+            eventually(lambda: len(server.workers()) == 2, 10, "a new worker")
+            eventually(lambda: server.status()["pid"] != old, 10, "the new worker serves")
+            assert_serves(server)
+            assert is_running(old)
+            assert_spread(seen.result(), 1012, WINDOW_S)
+        eventually(lambda: not is_running(old), SLACK_S, "the old worker is gone")
+        assert_calm(server)
+
+    def test_stop_is_an_end(self, kind: Kind, own_server: Own) -> None:
+        """SIGTERM to the arbiter: spread as well, but with 1001, and the exit status is 0."""
+        server = draining(own_server, kind)
+        with sockets(server) as peers:
+            server.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert_spread(ends(peers, began), 1001, WINDOW_S)
+            assert server.wait(SLACK_S) == 0
+        assert_calm(server)
+
+    def test_worker_more_and_worker_less(self, kind: Kind, own_server: Own) -> None:
+        """SIGTTIN adds a worker; SIGTTOU takes the older one, whose clients move to the other."""
+        server = draining(own_server, kind)
+        (old,) = server.workers()
+        with sockets(server) as peers:
+            server.send_signal(signal.SIGTTIN)
+            eventually(lambda: len(server.workers()) == 2, 10, "a second worker")
+            server.send_signal(signal.SIGTTOU)
+            began = time.monotonic()
+            assert_spread(ends(peers, began), 1012, WINDOW_S)
+            eventually(lambda: not is_running(old), SLACK_S, "the older worker is gone")
+            assert_serves(server)
+        assert_calm(server)
+
+    def test_worn_out_worker_among_others(self, kind: Kind, own_server: Own) -> None:
+        """--max-requests with others to serve meanwhile: 1012, spread."""
+        server = draining(own_server, kind, "--workers", "2", "--max-requests", "100")
+        workers = server.workers()
+        with contextlib.ExitStack() as stack:
+            peers: dict[int, list[RawPeer]] = {pid: [] for pid in workers}
+            while any(len(ours) < 20 for ours in peers.values()):
+                peer = stack.enter_context(RawPeer.open(server, "/own-pid/"))
+                peers[int(peer.read_message())].append(peer)
+            while all(is_running(pid) for pid in workers) and not _told(peers):
+                with contextlib.suppress(OSError):
+                    server.get("/status/", timeout=1)
+            (pid,) = _told(peers)
+            seen = ends(peers[pid], time.monotonic())
+            assert {code for _, code in seen} == {1012}
+            assert max(moment for moment, _ in seen) > WINDOW_S / 2
+            eventually(lambda: not is_running(pid), SLACK_S, "the worn out worker is gone")
+            assert_serves(server)
+        assert_calm(server)
+
+    def test_worn_out_worker_alone(self, kind: Kind, own_server: Own) -> None:
+        """Nobody serves until the only worker has gone, so it goes at once."""
+        server = draining(own_server, kind, "--max-requests", "70", window=20)
+        old = server.worker
+        with sockets(server) as peers:
+            began = time.monotonic()
+            for _ in range(15):
+                with contextlib.suppress(OSError):
+                    server.get("/status/", timeout=1)
+            seen = ends(peers, began)
+            assert {code for _, code in seen} == {1012}
+            eventually(lambda: not is_running(old), SLACK_S, "the worn out worker is gone")
+            eventually(lambda: server.workers() and server.workers() != [old], SLACK_S)
+            assert time.monotonic() - began < 10
+            assert_serves(server)
+
+    def test_quick_stop(self, kind: Kind, own_server: Own) -> None:
+        """SIGINT is meant to be quick: no window."""
+        server = draining(own_server, kind, window=20)
+        with sockets(server) as peers:
+            # gunicorn logs a traceback for a request that SIGINT interrupts.
+            server.at_rest()
+            server.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert {code for _, code in ends(peers, began)} == {1001}
+            server.wait(SLACK_S)
+        assert_calm(server)
+
+    @pytest.mark.parametrize(
+        ("options", "limit"),
+        [
+            (("--graceful-timeout", "5"), "gunicorn's --graceful-timeout"),
+            (("--timeout", "10"), "half of gunicorn's --timeout"),
+        ],
+        ids=["graceful-timeout", "timeout"],
+    )
+    def test_window_longer_than_the_server_waits(
+        self, kind: Kind, own_server: Own, options: tuple[str, str], limit: str
+    ) -> None:
+        """The window is cut to what the server gives, and the log says so when it is noticed."""
+        server = draining(own_server, kind, *options, window=300)
+        with sockets(server) as peers:
+            says = (
+                f"WEBSOCKET_DRAIN is 300 s, but {limit} ends a worker after 5 s: "
+                "its WebSockets will be closed within 3.5 s."
+            )
+            assert server.stderr().count(says) == 1
+            server.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert_spread(ends(peers, began), 1001, 3.5)
+            assert server.wait(SLACK_S) == 0
+        assert_calm(server)
+
+    def test_nobody_there(self, kind: Kind, own_server: Own) -> None:
+        """Without open sockets the window does not matter."""
+        server = draining(own_server, kind, window=25)
+        assert_serves(server)
+        server.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert server.wait(SLACK_S) == 0
+        assert time.monotonic() - began < SLACK_S
+
+    def test_clients_leave_early(self, kind: Kind, own_server: Own) -> None:
+        """The process ends with its last client, not with its window."""
+        server = draining(own_server, kind, window=25)
+        with sockets(server) as peers:
+            server.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            # One is told early: the worker has understood.
+            with selectors.DefaultSelector() as selector:
+                for peer in peers:
+                    selector.register(peer.sock, selectors.EVENT_READ)
+                assert selector.select(10)
+        assert server.wait(15) == 0
+        assert time.monotonic() - began < 15
+        assert_calm(server)
+
+
+def _told(peers: dict[int, list[RawPeer]]) -> list[int]:
+    """The processes of which a client has heard something."""
+    with selectors.DefaultSelector() as selector:
+        for pid, ours in peers.items():
+            for peer in ours:
+                selector.register(peer.sock, selectors.EVENT_READ, pid)
+        return sorted({key.data for key, _ in selector.select(0)})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_runserver_does_not_wait(number: int, own_server: Own) -> None:
+    """A developer's server ends at once, whatever the window."""
+    server = own_server(RUNSERVER, settings={"WEBSOCKET_DRAIN": 25})
+    with sockets(server) as peers:
+        server.send_signal(number)
+        began = time.monotonic()
+        assert {code for _, code in ends(peers, began)} == {1001}
+        server.wait(SLACK_S)
+        assert time.monotonic() - began < SLACK_S
+
+
+class TestDrain:
+    """`dwebsocket.drain()`, called by the project's own code."""
+
+    def test_spreads_waits_and_refuses_the_next(self, own_server: Own) -> None:
+        """1012 over the window; 503 with Retry-After from then on; HTTP goes on."""
+        server = own_server(GUNICORN_GTHREAD)
+        with sockets(server) as peers, ThreadPoolExecutor(1) as aside:
+            answer = aside.submit(server.get, "/drain/?window=2")
+            assert_spread(ends(peers, time.monotonic()), 1012, 2)
+            said = answer.result().json()
+            assert said["done"]
+            assert said["seconds"] < 2 + SLACK_S
+        response = refused(server)
+        assert (response.status, response.header("Retry-After")) == (503, "5")
+        assert server.get("/echo/").status == 200
+        assert server.status()["pid"] == server.worker
+
+    def test_is_over_at_once_without_websockets(self, own_server: Own) -> None:
+        """Also in a process that never had one; new ones are refused all the same."""
+        server = own_server(GUNICORN_GTHREAD, settings={"WEBSOCKET_DRAIN": 30})
+        said = server.get("/drain/").json()
+        assert said["done"]
+        assert said["seconds"] < 1
+        assert refused(server).status == 503
+
+    def test_gives_up_waiting_when_told_to(self, own_server: Own) -> None:
+        """A view that does not look holds it; False says so, and the drain goes on."""
+        server = own_server(GUNICORN_GTHREAD)
+        with RawPeer.open_many(server, "/echo/", 10) as peers:
+            said = server.get("/drain/?window=30&timeout=0").json()
+            assert not said["done"]
+            assert said["seconds"] < 1
+            # A later call can only hurry it.
+            assert not server.get("/drain/?window=300&timeout=0.1").json()["done"]
+            assert server.get("/drain/?window=0&timeout=20").json()["done"]
+            assert {peer.read_to_eof().code for peer in peers} == {1012}
+        assert server.get("/drain/?window=300").json()["done"]
+
+    def test_many_wait_for_the_same_end(self, own_server: Own) -> None:
+        """Several threads may call it at once."""
+        server = own_server(GUNICORN_GTHREAD, options=("--threads", "8"))
+        with sockets(server) as peers, ThreadPoolExecutor(6) as aside:
+            answers = [aside.submit(server.get, "/drain/?window=1") for _ in range(6)]
+            assert {code for _, code in ends(peers, time.monotonic())} == {1012}
+            assert all(answer.result().json()["done"] for answer in answers)
+
+    def test_from_a_view_is_an_error(self, server: Server) -> None:
+        """It would wait for itself; nothing was begun."""
+        with RawPeer.open(server, "/drains-itself/") as peer:
+            assert b"would wait for this view" in peer.read_message()
+        assert_serves(server)
+
+    def test_then_the_process_ends(self, own_server: Own) -> None:
+        """A drain of a minute does not outlast the server's patience: the end hurries it."""
+        server = own_server(GUNICORN_GTHREAD, settings={"WEBSOCKET_DRAIN": 2})
+        with sockets(server) as peers:
+            server.get("/drain/?window=60&timeout=0")
+            server.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            codes = {code for _, code in ends(peers, began)}
+            assert 1001 in codes
+            assert codes <= {1001, 1012}
+            assert server.wait(SLACK_S) == 0
+        assert_calm(server)
+
+
+class Client(threading.Thread):
+    """A client that talks and comes back after a random moment, as a browser's page would."""
+
+    BACKOFF_S = 0.5
+
+    def __init__(self, server: Server, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.server = server
+        self.stop = stop
+        self.codes: list[int | None] = []
+        self.away: list[float] = []
+        self.told_at: list[float] = []
+        self.said = 0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Live until told to stop."""
+        try:
+            left = time.monotonic()
+            while not self.stop.is_set():
+                try:
+                    peer = RawPeer.open(self.server, "/echo/")
+                except OSError:
+                    self.stop.wait(self.BACKOFF_S * int.from_bytes(os.urandom(1), "big") / 255)
+                    continue
+                self.away.append(time.monotonic() - left)
+                with peer:
+                    self.codes.append(self.talk(peer))
+                left = time.monotonic()
+                self.told_at.append(left)
+                self.stop.wait(self.BACKOFF_S * int.from_bytes(os.urandom(1), "big") / 255)
+        except BaseException as error:
+            self.error = error
+
+    def talk(self, peer: RawPeer) -> int | None:
+        """Say something now and then until the server says goodbye; give its code."""
+        while not self.stop.is_set():
+            peer.send_text("hello")
+            while (frame := peer.read_frame()).opcode == PING:
+                peer.send_frame(PONG, frame.payload)
+            if frame.opcode == CLOSE:
+                peer.send_frame(CLOSE, frame.payload)
+                return frame.code
+            assert frame.payload == b"hello"
+            self.said += 1
+            self.stop.wait(0.2)
+        peer.send_close()
+        return peer.read_to_eof().code
+
+
+@pytest.mark.slow
+@GUNICORNS
+def test_three_reloads_under_load(kind: Kind, own_server: Own) -> None:
+    """
+    300 clients talk and come back; three reloads, one after the other.
+
+    Each is told 1012, nobody is away for longer than its backoff and a handshake take, and those
+    who come back are spread over the window.
+    """
+    server = draining(own_server, kind, "--workers", "2")
+    stop = threading.Event()
+    clients = [Client(server, stop) for _ in range(300)]
+    for client in clients:
+        client.start()
+    eventually(lambda: all(client.said for client in clients), 60, "all talk")
+    for _ in range(3):
+        old = server.workers()
+        since = time.monotonic()
+        server.send_signal(signal.SIGHUP)
+        eventually(
+            lambda old=old: not any(is_running(pid) for pid in old),
+            WINDOW_S + 4 * SLACK_S,
+            "the old workers are gone",
+        )
+        moments = [at - since for client in clients for at in client.told_at if at >= since]
+        assert len(moments) >= 300
+        histogram = [sum(n <= moment < n + 1 for moment in moments) for n in range(WINDOW_S + 1)]
+        assert min(histogram[:WINDOW_S]) >= len(moments) / (WINDOW_S * 3), histogram
+        said = {client: client.said for client in clients}
+        eventually(
+            lambda said=said: all(client.said > said[client] for client in clients),
+            30,
+            "all talk again",
+        )
+    stop.set()
+    for client in clients:
+        client.join(20)
+        assert client.error is None, repr(client.error)
+    codes = {code for client in clients for code in client.codes[:-1]}
+    assert codes == {1012}
+    assert max(away for client in clients for away in client.away[1:]) < Client.BACKOFF_S + 5
+    assert_calm(server)

@@ -1,0 +1,233 @@
+"""How a process ends: which code, over which window; decisions only, nothing is closed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwebsocket import _core, lifecycle
+from dwebsocket.servers import gunicorn
+from dwebsocket.servers.contract import Departure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Override = Callable[..., None]
+
+
+@pytest.fixture
+def drained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
+    """What the engine would have been told."""
+    calls: list[tuple[int, str, float]] = []
+
+    def drain(code: int, reason: str, window: float) -> float:
+        calls.append((code, reason, window))
+        return window
+
+    monkeypatch.setattr(_core, "drain", drain)
+    return calls
+
+
+def leaving(departure: Any, *, reloading: bool = False) -> float:
+    """Let a process with this departure end; give the time until the last client is told."""
+    process = lifecycle._Lifecycle()
+    process._depart = departure if callable(departure) else lambda *, terminated: departure
+    process._reloading = reloading
+    return process._depart_now()
+
+
+class TestWindow:
+    """What becomes of WEBSOCKET_DRAIN."""
+
+    @pytest.mark.parametrize(
+        ("departure", "drain", "expected"),
+        [
+            (Departure(), 0, (1001, 0)),
+            (Departure(), 7, (1001, 7)),
+            (Departure(goes_on=True), 7, (1012, 7)),
+            (Departure(30, goes_on=True), 7, (1012, 7)),
+            (Departure(5, goes_on=True), 7, (1012, 3.5)),
+            (Departure(1), 7, (1001, 0)),
+            (Departure(0, goes_on=True), 7, (1012, 0)),
+        ],
+    )
+    def test_is_cut_to_what_the_server_waits(
+        self,
+        override: Override,
+        drained: list,
+        departure: Departure,
+        drain: float,
+        expected: tuple[int, float],
+    ) -> None:
+        """Less a second for the goodbyes and half a second for the exit."""
+        override(WEBSOCKET_DRAIN=drain)
+        assert leaving(departure) == expected[1]
+        assert [(code, window) for code, _, window in drained] == [expected]
+
+    def test_reload_of_the_development_server(self, override: Override, drained: list) -> None:
+        """It goes on, though its server does not know."""
+        override(WEBSOCKET_DRAIN=7)
+        leaving(Departure(0), reloading=True)
+        assert drained == [(1012, "restarting", 0)]
+
+    def test_setting_that_cannot_be(self, override: Override, drained: list) -> None:
+        """Costs the window, not the goodbye."""
+        override(WEBSOCKET_DRAIN="long")
+        leaving(Departure(goes_on=True))
+        assert drained == [(1012, "restarting", 0)]
+
+    def test_server_that_has_changed(
+        self, override: Override, drained: list, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A private part that is gone is logged, and the goodbye is said."""
+
+        def departure(*, terminated: bool) -> Departure:
+            raise AttributeError("'Worker' object has no attribute 'cfg'")
+
+        override(WEBSOCKET_DRAIN=2)
+        assert leaving(departure) == 2
+        assert [code for code, _, _ in drained] == [1001]
+        assert "way to end a process is not known" in caplog.text
+
+
+class TestWarning:
+    """Said with the first connection, not when it is too late."""
+
+    def warn(self, departure: Departure) -> None:
+        """Begin with this departure."""
+        process = lifecycle._Lifecycle()
+        process._depart = lambda *, terminated: departure
+        process._warn_of_a_long_window()
+
+    def test_window_that_is_too_long(
+        self, override: Override, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What is set, what limits it, what will be."""
+        override(WEBSOCKET_DRAIN=20)
+        self.warn(Departure(12, "gunicorn's --graceful-timeout"))
+        assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+            (
+                logging.WARNING,
+                "WEBSOCKET_DRAIN is 20 s, but gunicorn's --graceful-timeout ends a worker after "
+                "12 s: its WebSockets will be closed within 10.5 s. Raise the one or lower the "
+                "other.",
+            )
+        ]
+
+    @pytest.mark.parametrize("departure", [Departure(), Departure(0), Departure(30, "a limit")])
+    def test_window_that_fits_or_is_nobody_s_business(
+        self, override: Override, caplog: pytest.LogCaptureFixture, departure: Departure
+    ) -> None:
+        """Silence."""
+        override(WEBSOCKET_DRAIN=20)
+        self.warn(departure)
+        assert caplog.records == []
+
+
+class Worker:
+    """What gunicorn's workers have in common, as far as it matters."""
+
+    def __init__(self, **cfg: Any) -> None:
+        self.cfg = SimpleNamespace(**{"graceful_timeout": 30, "timeout": 30, "workers": 2, **cfg})
+        self.nr, self.max_requests = 5, 100
+        self.ppid = os.getppid()
+        self.sockets: list[socket.socket] = []
+
+    def handle_exit(self, number: int, frame: Any) -> None:
+        """The handler of SIGTERM."""
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """A worker whose handler is installed."""
+    worker = Worker()
+    before = signal.signal(signal.SIGTERM, worker.handle_exit)
+    yield worker
+    signal.signal(signal.SIGTERM, before)
+
+
+class TestGunicorn:
+    """What a worker knows of its end."""
+
+    @pytest.mark.parametrize(
+        ("cfg", "expected"),
+        [
+            ({}, (15, "half of gunicorn's --timeout")),
+            ({"timeout": 0}, (30, "gunicorn's --graceful-timeout")),
+            ({"timeout": 120, "graceful_timeout": 8}, (8, "gunicorn's --graceful-timeout")),
+        ],
+    )
+    def test_patience(self, worker: Worker, cfg: dict, expected: tuple[float, str]) -> None:
+        """The lesser of what the arbiter gives and what it takes for a hung worker."""
+        vars(worker.cfg).update(cfg)
+        departure = gunicorn.departure()(terminated=True)
+        assert (departure.patience_s, departure.limit) == expected
+
+    @pytest.mark.parametrize(
+        ("served", "workers", "patience"), [(100, 2, 15), (100, 1, 0), (99, 2, 0)]
+    )
+    def test_end_without_a_signal(
+        self, worker: Worker, served: int, workers: int, patience: float
+    ) -> None:
+        """Worn out among others it may wait; alone, or told otherwise, it hurries."""
+        worker.nr, worker.cfg.workers = served, workers
+        assert gunicorn.departure()(terminated=False).patience_s == patience
+
+    def test_parent_that_listens_or_not(self, worker: Worker) -> None:
+        """The same socket in the parent's hands means that it goes on; none, that it stops."""
+        with socket.socket() as ours:
+            worker.sockets = [ours]
+            assert not gunicorn.departure()(terminated=True).goes_on
+
+    def test_parent_that_has_gone(self, worker: Worker) -> None:
+        """Nobody goes on."""
+        depart = gunicorn.departure()
+        worker.ppid = 1 if os.getppid() != 1 else 2
+        assert not depart(terminated=True).goes_on
+
+    def test_parent_of_which_nothing_can_be_seen(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is taken to go on."""
+        depart = gunicorn.departure()
+        nowhere = 2**22 + 1
+        worker.ppid = nowhere
+        monkeypatch.setattr(os, "getppid", lambda: nowhere)
+        assert depart(terminated=True).goes_on
+
+    def test_process_of_another_kind(self) -> None:
+        """Without a worker nothing is known."""
+        assert gunicorn.departure()(terminated=True) == Departure()
+
+
+class TestDrain:
+    """`dwebsocket.drain()`, as far as it can be called in a process that goes on."""
+
+    @pytest.mark.parametrize("bad", [-1, "5", True, float("nan")])
+    def test_arguments(self, drained: list, bad: Any) -> None:
+        """What is no time is refused, and nothing is begun."""
+        for keywords in ({"window": bad}, {"timeout": bad}):
+            with pytest.raises(ValueError, match="must be a number of seconds, 0 or more"):
+                lifecycle.drain(**keywords)
+        assert drained == []
+
+    def test_default_window(self, override: Override, drained: list) -> None:
+        """That of the settings."""
+        override(WEBSOCKET_DRAIN=3)
+        assert lifecycle.drain(timeout=10)
+        assert drained == [(1012, "restarting", 3.0)]
+
+    def test_open_connection(self, drained: list, open_websocket: Callable[..., Any]) -> None:
+        """While one is open the time runs out."""
+        live = open_websocket()
+        assert not lifecycle.drain(0, timeout=0.05)
+        live.websocket.close()
+        live.client.closing()
+        live.client.vanish()
+        assert lifecycle.drain(0, timeout=10)

@@ -1,0 +1,359 @@
+"""The doctor's knowledge, finding by finding, without a server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core import signing
+from visit import handshake
+
+from dwebsocket import conf, diagnosis
+from dwebsocket.doctor import Level, live, local, process, proxy
+from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dwebsocket.doctor import Finding
+
+    Override = Callable[..., None]
+
+
+def by_id(findings: Iterator[Finding]) -> dict[str, Finding]:
+    """Findings by their names; each has something to say, and a fix when it is none."""
+    found = {finding.id: finding for finding in findings}
+    for finding in found.values():
+        assert finding.what, finding
+        assert bool(finding.fix) == (finding.level is not Level.FINE), finding
+    return found
+
+
+class TestLocal:
+    """Settings that do not fit each other."""
+
+    @pytest.fixture(autouse=True)
+    def no_servers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing runs here."""
+        monkeypatch.setattr(process, "servers", lambda: iter(()))
+
+    def test_defaults_are_fine(self) -> None:
+        """Nothing but good news."""
+        findings = by_id(local.examine(60))
+        assert {finding.level for finding in findings.values()} <= {Level.FINE}
+        assert {"ping", "drain.off"} <= set(findings)
+
+    @pytest.mark.parametrize(
+        ("settings", "name", "level", "fix"),
+        [
+            ({"WEBSOCKET_PING_INTERVAL": 60}, "ping.slow", Level.ERROR, "INTERVAL to 24"),
+            ({"WEBSOCKET_PING_INTERVAL": None}, "ping.off", Level.WARNING, "below 60"),
+            ({"WEBSOCKET_PING_INTERVALL": 5}, "dwebsocket.E001", Level.ERROR, "INTERVAL?"),
+            ({"WEBSOCKET_PING_INTERVAL": "5"}, "dwebsocket.E002", Level.ERROR, "Change"),
+            ({"ALLOWED_HOSTS": []}, "hosts.none", Level.ERROR, "ALLOWED_HOSTS"),
+            ({"ALLOWED_HOSTS": ["*"]}, "hosts.all", Level.WARNING, "ALLOWED_HOSTS"),
+            ({"WEBSOCKET_ALLOWED_ORIGINS": ["*"]}, "origins.all", Level.WARNING, "origins"),
+            ({"SESSION_COOKIE_SECURE": True}, "tls.header", Level.WARNING, "SECURE_PROXY_SSL"),
+            ({"WEBSOCKET_MAX_CONNECTIONS": 10**7}, "files", Level.WARNING, "ulimit -n 10001000"),
+        ],
+    )
+    def test_each(
+        self, override: Override, settings: dict, name: str, level: Level, fix: str
+    ) -> None:
+        """What it is called, how bad it is, what to change."""
+        override(**settings)
+        finding = by_id(local.examine(60))[name]
+        assert finding.level is level
+        assert fix in finding.fix
+
+    def test_header_of_the_proxy_is_set(self, override: Override) -> None:
+        """Nothing to say about TLS then."""
+        header = ("HTTP_X_FORWARDED_PROTO", "https")
+        override(SECURE_SSL_REDIRECT=True, SECURE_PROXY_SSL_HEADER=header)
+        assert "tls.header" not in by_id(local.examine(60))
+
+    def test_old_distribution_and_order_of_middleware(
+        self, override: Override, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The system checks are among the findings."""
+        version = "dwebsocket.checks.metadata.version"
+        monkeypatch.setattr(version, lambda name: "0.5.12")
+        ours = "dwebsocket.middleware.WebSocketMiddleware"
+        override(MIDDLEWARE=[ours, "django.middleware.csrf.CsrfViewMiddleware"])
+        findings = by_id(local.examine(60))
+        assert findings["dwebsocket.E004"].level is Level.ERROR
+        assert findings["dwebsocket.W004"].level is Level.WARNING
+
+    def test_server_that_runs_here(
+        self, override: Override, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it is, and whether the drain fits."""
+        server = process.Server(7, "gunicorn (worker class sync)", 10)
+        monkeypatch.setattr(process, "servers", lambda: iter([server]))
+        override(WEBSOCKET_DRAIN=9)
+        findings = by_id(local.examine(60))
+        assert "gunicorn (worker class sync) runs here" in findings["server.process"].what
+        assert findings["drain.long"].fix.startswith("Set WEBSOCKET_DRAIN to 8.5 or less")
+        override(WEBSOCKET_DRAIN=8)
+        assert by_id(local.examine(60))["drain"].level is Level.FINE
+
+    def test_no_limit_of_descriptors(self) -> None:
+        """Nothing to compare with."""
+        assert list(local.files(10**9, resource.RLIM_INFINITY)) == []
+
+
+class TestProcess:
+    """Servers by their command lines."""
+
+    @pytest.mark.parametrize(
+        ("line", "name", "patience"),
+        [
+            ("/v/bin/python /v/bin/gunicorn site.wsgi", "gunicorn (worker class sync)", 15),
+            ("python -m gunicorn --threads 4 a:b", "gunicorn (worker class gthread)", 15),
+            ("gunicorn -k gevent -t 0 a:b", "gunicorn (worker class gevent)", 30),
+            (
+                "gunicorn --worker-class=gthread --timeout=200 --graceful-timeout 9 a:b",
+                "gunicorn (worker class gthread)",
+                9,
+            ),
+            ("python manage.py runserver 8000", "runserver", None),
+            ("python -m uvicorn a:b", "uvicorn", None),
+            ("uwsgi --http-socket :80", "uwsgi", None),
+            ("/v/bin/python /v/bin/granian --interface wsgi a:b", "granian", None),
+            ("python manage.py migrate", None, None),
+            ("grep -r -n -i gunicorn", None, None),
+        ],
+    )
+    def test_recognises(self, line: str, name: str | None, patience: float | None) -> None:
+        """The program, the worker class, and what its options say of its patience."""
+        server = process.recognise(1, line.split())
+        if name is None:
+            assert server is None
+        else:
+            assert server == process.Server(1, name, patience)
+
+    def test_environment(self) -> None:
+        """Options in GUNICORN_CMD_ARGS count, those of the command line more."""
+        variables = ["A=b", "GUNICORN_CMD_ARGS=-k gevent --graceful-timeout 5"]
+        server = process.recognise(1, ["gunicorn", "-k", "gthread", "a:b"], variables)
+        assert server == process.Server(1, "gunicorn (worker class gthread)", 5)
+
+    def test_finds_nothing_where_nothing_is(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    ) -> None:
+        """Processes elsewhere are not this project's."""
+        monkeypatch.chdir(tmp_path)
+        assert [server for server in process.servers() if str(tmp_path) in server.name] == []
+
+
+class TestProxy:
+    """The configuration that it prints."""
+
+    @pytest.mark.parametrize("kind", proxy.PROXIES)
+    @pytest.mark.parametrize(
+        ("upstream", "socket_form"),
+        [
+            ("127.0.0.1:9", {"*": "127.0.0.1:9"}),
+            (
+                "unix:/run/x.sock",
+                {"nginx": "http://unix:/run/x.sock:", "caddy": "unix//run/x.sock"}
+                | {"apache": "unix:/run/x.sock|http://localhost/"},
+            ),
+        ],
+        ids=["tcp", "unix"],
+    )
+    def test_names_upstream_and_site(
+        self, kind: str, upstream: str, socket_form: dict[str, str]
+    ) -> None:
+        """In each proxy's own way."""
+        text = proxy.snippet(kind, proxy.Site("a.example", upstream, 60, 25))
+        assert socket_form.get(kind, socket_form.get("*")) in text
+        assert "a.example" in text
+        assert "a ping goes out every 25 s" in text
+
+    def test_times(self) -> None:
+        """Whole seconds as such, fractions as milliseconds; no pings are said to be none."""
+        text = proxy.snippet("nginx", proxy.Site("a", "b:1", 60, None))
+        assert "proxy_read_timeout 60s;" in text
+        assert "WEBSOCKET_PING_INTERVAL is None" in text
+        assert "timeout=2500ms" in proxy.snippet("apache", proxy.Site("a", "b:1", 2.5, 1))
+
+
+class TestTarget:
+    """Addresses."""
+
+    @pytest.mark.parametrize(
+        ("url", "target", "netloc", "origin"),
+        [
+            ("ws://a.example", (False, "a.example", 80, "/"), "a.example", "http://a.example"),
+            ("wss://a.example/b/?c=d", (True, "a.example", 443, "/b/?c=d"), "a.example", None),
+            ("https://a.example:8443/", (True, "a.example", 8443, "/"), "a.example:8443", None),
+            ("ws://[::1]:80/", (False, "::1", 80, "/"), "[::1]", "http://[::1]"),
+        ],
+    )
+    def test_parse(self, url: str, target: tuple, netloc: str, origin: str | None) -> None:
+        """Host and Origin as a browser would send them."""
+        parsed = Target.parse(url)
+        assert parsed == Target(*target)
+        assert parsed.netloc == netloc
+        assert parsed.origin == (origin or f"https://{netloc}")
+
+
+@contextlib.contextmanager
+def saying(answer: bytes) -> Iterator[Target]:
+    """A server that says one thing to everybody, once it has been asked, and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client:
+                        client.recv(65536)
+                        client.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield Target(False, "127.0.0.1", listener.getsockname()[1], "/")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+class TestClient:
+    """The client is not led astray."""
+
+    @pytest.mark.parametrize(
+        "junk", [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\0" * 9]
+    )
+    def test_junk(self, junk: bytes) -> None:
+        """What is no HTTP is told as such."""
+        with saying(junk) as target, pytest.raises(OSError, match="no HTTP answer"):
+            shake_hands(target, {}, timeout=5)
+
+    def test_wrong_key(self) -> None:
+        """101 alone is not enough."""
+        head = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: eA==\r\n\r\n"
+        with saying(head) as target:
+            findings = by_id(live.examine(live.Visit(target, timeout=5)))
+        assert findings["handshake.key"].level is Level.ERROR
+
+    def test_words_of_a_refusal(self) -> None:
+        """Plain ones are told, pages are not."""
+        for kind, words in ((b"text/plain; charset=utf-8", True), (b"text/html", False)):
+            head = b"HTTP/1.1 409 Conflict\r\nContent-Type: " + kind + b"\r\n\r\nThe reason\n"
+            with saying(head) as target:
+                (finding,) = live.examine(live.Visit(target, timeout=5))
+            assert finding.what == "The handshake gets 409 Conflict" + ": The reason" * words + "."
+
+    @pytest.mark.parametrize(
+        ("status", "name"),
+        [
+            (b"502 Bad Gateway", "proxy.upstream"),
+            (b"302 Found\r\nLocation: /log-in/", "handshake.redirect"),
+            (b"401 Unauthorized", "handshake.forbidden"),
+            (b"404 Not Found", "handshake.missing"),
+            (b"200 OK", "handshake"),
+        ],
+    )
+    def test_refusals(self, status: bytes, name: str) -> None:
+        """Each status has its explanation."""
+        with saying(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nno") as target:
+            assert list(by_id(live.examine(live.Visit(target, timeout=5)))) == [name]
+
+    def test_frames_are_counted_and_pings_answered(self) -> None:
+        """In whatever pieces they come, up to the close."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            connection = Connection(ours, b"\x89")
+            theirs.sendall(b"\x01x" + b"\x82\x7e\x00\x80" + b"y" * 128 + b"\x88\x00")
+            assert connection.frames(5) == [PING, 2, CLOSE]
+            pong = theirs.recv(100)
+            assert (pong[0], pong[1]) == (0x8A, 0x81)
+            connection.close()
+
+    def test_cut(self) -> None:
+        """The end without a close frame is an error."""
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        connection = Connection(ours, b"")
+        with pytest.raises(ConnectionResetError):
+            connection.frames(5)
+        connection.close()
+
+
+class TestDiagnosis:
+    """The report, and who gets it."""
+
+    @pytest.fixture
+    def ask(self) -> Callable[..., dict[str, Any] | None]:
+        """Ask with a handshake's header: `ask(value, **changes of the environ)`."""
+        from django.core.handlers.wsgi import WSGIRequest
+
+        def ask_(value: str | None, **changes: str | None) -> dict[str, Any] | None:
+            environ = handshake("/chat/", HTTP_X_WEBSOCKET_DOCTOR=value, **changes)
+            answer = diagnosis.answer(WSGIRequest(environ), conf.Options.current({}))
+            return None if answer is None else json.loads(answer.content)
+
+        return ask_
+
+    def test_report(self, ask: Callable) -> None:
+        """What arrived, what runs, what is set."""
+        report = ask(diagnosis.question("/chat/"), HTTP_ORIGIN="http://evil.example")
+        assert report["request"]["upgrade"] == "websocket"
+        assert report["request"]["host"] == "testserver"
+        assert "evil.example" in report["request"]["objection"]
+        assert report["settings"]["ping_interval"] == 25
+        assert report["server"]["refusal"]
+        assert report["process"]["leaving"] is False
+
+    @pytest.mark.parametrize("value", [None, "", "chat", "/chat/:abc:def"])
+    def test_unsigned(self, ask: Callable, value: str | None) -> None:
+        """Nobody else gets it."""
+        assert ask(value) is None
+
+    def test_signed_for_elsewhere(self, ask: Callable) -> None:
+        """Another address, another purpose, another key."""
+        assert ask(diagnosis.question("/other/")) is None
+        assert ask(signing.TimestampSigner(salt="else").sign("/chat/")) is None
+        foreign = signing.TimestampSigner(key="another", salt="dwebsocket.doctor")
+        assert ask(foreign.sign("/chat/")) is None
+
+    def test_signed_too_long_ago(self, ask: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A question that somebody kept is worth nothing."""
+        question = diagnosis.question("/chat/")
+        monkeypatch.setattr(diagnosis, "_VALID_S", -1)
+        assert ask(question) is None
+
+    def test_server_that_speaks_by_itself(self) -> None:
+        """Under ASGI the server has judged the handshake, and may keep its headers."""
+        from django.core.handlers.asgi import ASGIRequest
+
+        scope = {
+            "type": "websocket",
+            "method": "GET",
+            "path": "/chat/",
+            "scheme": "https",
+            "headers": [
+                (b"host", b"testserver"),
+                (b"x-websocket-doctor", diagnosis.question("/chat/").encode()),
+            ],
+        }
+        answer = diagnosis.answer(ASGIRequest(scope, None), conf.Options.current({}))
+        assert answer is not None
+        report = json.loads(answer.content)
+        assert report["server"]["refusal"] is None
+        assert report["server"]["software"].endswith("(ASGI)")
+        assert (report["request"]["upgrade"], report["request"]["secure"]) == ("websocket", True)
+        findings = by_id(
+            live._judge_report(live.Visit(Target(True, "testserver", 443, "/chat/")), report)
+        )
+        assert {finding.level for finding in findings.values()} == {Level.FINE}
+        assert "ping.server" in findings
+        report["server"]["software"] = "granian (ASGI)"
+        visit = live.Visit(Target(True, "testserver", 443, "/chat/"))
+        assert by_id(live._judge_report(visit, report))["ping.none"].level is Level.WARNING
