@@ -16,6 +16,8 @@ from django.utils import autoreload
 from peer import HEAD, Client
 
 from dwebsocket import _core, lifecycle
+from dwebsocket.runners import loop, thread
+from dwebsocket.servers.contract import unknown_departure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,11 +63,22 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
     """A lifecycle of a process that has just begun, and what it asks of the engine."""
     calls: list[Any] = []
     monkeypatch.setattr(lifecycle, "_register_at_exit", lambda call: calls.append("at exit"))
-    monkeypatch.setattr(_core, "on_terminate", lambda call: calls.append("on SIGTERM"))
-    monkeypatch.setattr(_core, "shut_down", lambda *how: calls.append(how))
+    monkeypatch.setattr(_core, "on_terminate", lambda call, fatal: calls.append("on SIGTERM"))
+
+    def drain(code: int, reason: str, window: float) -> float:
+        calls.append((code, reason, window))
+        return window
+
+    monkeypatch.setattr(_core, "drain", drain)
+    monkeypatch.setattr(_core, "shut_down", lambda *how: None)
     monkeypatch.setattr(_core, "after_fork_in_child", lambda: calls.append("forked"))
     yield (life := lifecycle._Lifecycle()), calls
     autoreload.file_changed.disconnect(life._on_file_changed)
+
+
+def begin(life: Any, *, dies_of_sigterm: bool = False) -> None:
+    """Begin as with the first connection of a server that nothing is known of."""
+    life.begin(dies_of_sigterm=dies_of_sigterm, departure=unknown_departure, at_exit=None)
 
 
 def test_nothing_before_the_first_connection(fresh: Any) -> None:
@@ -77,7 +90,7 @@ def test_watches_once(fresh: Any) -> None:
     """However many connections there are."""
     life, calls = fresh
     for _ in range(3):
-        life.begin(dies_of_sigterm=False)
+        begin(life)
     assert calls == ["at exit"]
 
 
@@ -96,7 +109,7 @@ def test_signal_is_ours_only_if_nobody_wants_it(
     life, calls = fresh
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        life.begin(dies_of_sigterm=dies)
+        begin(life, dies_of_sigterm=dies)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert calls == expected
@@ -105,9 +118,9 @@ def test_signal_is_ours_only_if_nobody_wants_it(
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        (None, (1001, "going away", 1.0)),
-        ("views.py", (1012, "restarting", 0.5)),
-        ("page.html", (1001, "going away", 1.0)),
+        (None, (1001, "going away", 0.0)),
+        ("views.py", (1012, "restarting", 0.0)),
+        ("page.html", (1001, "going away", 0.0)),
     ],
 )
 def test_clients_can_tell_a_reload_from_an_end(
@@ -115,7 +128,7 @@ def test_clients_can_tell_a_reload_from_an_end(
 ) -> None:
     """1012 asks them to come back."""
     life, calls = fresh
-    life.begin(dies_of_sigterm=False)
+    begin(life)
     if changed is not None:
         autoreload.file_changed.send(sender=None, file_path=Path(changed))
     life._farewell()
@@ -125,9 +138,9 @@ def test_clients_can_tell_a_reload_from_an_end(
 def test_forked_child_begins_anew(fresh: Any) -> None:
     """It watches again with its own first connection."""
     life, calls = fresh
-    life.begin(dies_of_sigterm=False)
+    begin(life)
     life.after_fork_in_child()
-    life.begin(dies_of_sigterm=False)
+    begin(life)
     assert calls == ["at exit", "forked", "at exit"]
 
 
@@ -140,8 +153,8 @@ def test_farewell_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch
         waited.append(timeout)
         return False
 
-    monkeypatch.setattr(lifecycle.thread, "join", never)
-    monkeypatch.setattr(lifecycle.loop, "join", never)
+    monkeypatch.setattr(thread, "join", never)
+    monkeypatch.setattr(loop, "join", never)
     life._farewell()
     assert len(waited) == 2
     assert all(timeout <= 1.0 for timeout in waited)
