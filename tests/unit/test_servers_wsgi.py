@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 import sys
@@ -185,17 +186,21 @@ class TestEncrypted:
     """Connections whose state is in the server's process."""
 
     def test_werkzeug(self) -> None:
-        """`--cert`."""
-        with pytest.raises(Unsupported, match="--cert"):
-            werkzeug.find({"werkzeug.socket": encrypted_socket()})
+        """`--cert`: the socket itself is handed on."""
+        sock = encrypted_socket()
+        sock._sslobj = object()
+        body = io.BufferedReader(io.BytesIO())
+        client = werkzeug.find({"werkzeug.socket": sock, "wsgi.input": body})
+        assert client is not None
+        assert client.tls is sock
 
-    def test_cheroot(self) -> None:
-        """`ssl_adapter`."""
+    def test_cheroot_with_another_library(self) -> None:
+        """Only what Python's own `ssl` encrypts can be taken over."""
         layers = type("Body", (), {"__module__": "cheroot.server", "rfile": None})
         body = layers()
-        body.rfile = SimpleNamespace(raw=SimpleNamespace(_sock=encrypted_socket()))
-        with pytest.raises(Unsupported, match="ssl_adapter"):
-            cheroot.find({"wsgi.input": body})
+        body.rfile = SimpleNamespace(raw=SimpleNamespace(_sock=object()))
+        with pytest.raises(Unsupported, match="BuiltinSSLAdapter"):
+            cheroot.find({"wsgi.input": body, "wsgi.url_scheme": "https"})
 
 
 @pytest.mark.parametrize("family", [uwsgi, werkzeug, cheroot, waitress])

@@ -125,6 +125,9 @@ class Pipe:
         """
         more = self._send(scratch)
         more |= self._receive(scratch)
+        if self._outbound and self._write_needs == _IN:
+            # Reading has perhaps taken in what writing waited for.
+            more |= self._send(scratch)
         everything_sent = not (self._engine_sends or self._outbound)
         # TLS reads on while it says goodbye, so what the client said has to be read before.
         if everything_sent and not (self._inbound or more or self._said_goodbye or self._lost):
