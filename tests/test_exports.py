@@ -48,10 +48,14 @@ PUBLIC = {
 }
 
 
+# They bring a library with them that changes how the whole process works.
+GREEN = {"dwebsocket.runners.eventlet", "dwebsocket.runners.gevent"}
+
+
 def modules() -> list[ModuleType]:
-    """Import every module of the package."""
-    found = pkgutil.walk_packages(dwebsocket.__path__, "dwebsocket.")
-    return [dwebsocket, *(importlib.import_module(info.name) for info in found)]
+    """Import every module of the package that any process may import."""
+    found = {info.name for info in pkgutil.walk_packages(dwebsocket.__path__, "dwebsocket.")}
+    return [dwebsocket, *(importlib.import_module(name) for name in sorted(found - GREEN))]
 
 
 def own(thing: Any) -> bool:
