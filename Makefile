@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n auto --dist loadgroup
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test test-all lint bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
@@ -14,6 +14,10 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-tests
 	cargo test --quiet --no-default-features
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Everything on every version and variant of every server: most of an hour.
+test-all: PYTEST_ARGS += --every-server
+test-all: test
 
 lint: $(VENV)/installed-tests
 	cargo fmt --check

@@ -22,14 +22,50 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+# What a variant of a server can break: finding the socket, early bytes, the 101, the end.
+CORE = {
+    "test_text_is_echoed",
+    "test_a_mebibyte_is_echoed",
+    "test_early_frames_are_kept_in_order",
+    "test_response_is_what_the_rfc_asks_for",
+    "test_headers_and_cookies_of_middleware_are_in_it",
+    "test_by_the_client",
+    "test_by_the_view",
+    "test_session_is_saved",
+    "test_process_stops",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option to run everything everywhere, which takes most of an hour."""
+    parser.addoption(
+        "--every-server",
+        action="store_true",
+        help="the whole list of behaviours also on old versions and variants of servers",
+    )
+
+
+def is_left_out(item: pytest.Item) -> bool:
+    """Whether a test of the list is not for this variant of a server."""
+    params = getattr(item, "callspec", None)
+    values = params.params.values() if params is not None else ()
+    return (
+        item.path.name == "test_contract.py"
+        and any(kind in servers.SECONDARY for kind in values if isinstance(kind, servers.Kind))
+        and getattr(item, "originalname", item.name) not in CORE
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "slow: takes seconds because time itself is the subject")
     config.addinivalue_line("markers", "requires(ability): fails on servers that lack it")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
+    if not config.getoption("--every-server"):
+        items[:] = [item for item in items if not is_left_out(item)]
     for item in items:
         params = getattr(item, "callspec", None)
         for name in ("server", "site"):

@@ -187,6 +187,11 @@ OLDER_GREEN = tuple(
 
 SERVERS = (*_ON_THREADS, *GREEN)
 
+# Variants of servers that run the whole list: of the list they run the core only, unless asked.
+SECONDARY = frozenset(
+    {*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS} - {GUNICORN_GTHREAD_TLS}
+)
+
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
 # choosing it and the server's binding it, or while a server restarts. Each test run has a block of
 # a thousand of its own (twenty runs may be under way at once), each of its workers a quarter.
