@@ -91,4 +91,5 @@ def test_http2_streams(own_server: Callable[..., Server]) -> None:
                     body += event.data
                 ended = ended or isinstance(event, events.StreamEnded)
     assert status == b"501"
-    assert b"HTTP/2" in body
+    assert body == b"There are no WebSockets here.\n"
+    assert "one of many HTTP/2 streams" in server.stderr()
