@@ -16,6 +16,7 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from support import server as servers  # noqa: E402
+from support.outcome import Outcomes  # noqa: E402
 from support.unable import why_unable  # noqa: E402
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the whole list of behaviours also on old versions and variants of servers",
     )
+    parser.addoption("--outcomes", type=Path, help="write what each server passed to this file")
 
 
 def is_left_out(item: pytest.Item) -> bool:
@@ -60,6 +62,26 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     config.addinivalue_line("markers", "slow: takes seconds because time itself is the subject")
     config.addinivalue_line("markers", "requires(ability): fails on servers that lack it")
+    if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(OutcomeWriter(config.getoption("--outcomes")))
+
+
+class OutcomeWriter:
+    """Writes the facts behind the README's table of servers (see table.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._outcomes = Outcomes()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test once: by its call, or by the set-up that it did not get beyond."""
+        server = dict(report.user_properties).get("server")
+        if server and (report.when == "call" or (report.when == "setup" and not report.passed)):
+            self._outcomes.add(str(server), report.nodeid, passed=report.passed)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write them down."""
+        self._outcomes.write(self._path)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -83,6 +105,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                     )
                 )
         kind = params.params.get("server") or params.params.get("kind") if params else None
+        if isinstance(kind, servers.Kind):
+            item.user_properties.append(("server", str(kind)))
         if isinstance(kind, servers.Kind) and (ability := item.get_closest_marker("requires")):
             reason = dict(kind.lacks).get(ability.args[0])
             if reason is not None:
