@@ -42,4 +42,5 @@ def join(timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
     # Every kind, also after one whose views took all the time.
-    return all([join(deadline - time.monotonic()) for join in kinds])
+    ended = [join(deadline - time.monotonic()) for join in kinds]
+    return all(ended)
