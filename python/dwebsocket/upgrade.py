@@ -254,9 +254,7 @@ class UpgradeResponse(HttpResponse):
             at_exit=handshake.at_exit,
         )
         try:
-            connection = self._handshake.open(
-                self._headers_to_send(), self._subprotocol, options, slot
-            )
+            connection = handshake.open(self._headers_to_send(), self._subprotocol, options, slot)
         except BaseException as error:
             slot.release()
             if not isinstance(error, (OSError, ShuttingDown)):
