@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.clients import websocket
+from support.idle import outlive
 from support.raw_peer import CLOSE, PING, PONG, RawPeer
 from support.server import (
     ASGI,
@@ -145,13 +146,7 @@ def test_idle_sockets_outlive_the_worker_timeout(
     with server.quiet(), server.nothing_left(within=5):
         worker = server.worker
         with RawPeer.open_many(server, "/echo/", 200) as peers:
-            for _ in range(30):
-                pause(0.5)
-                assert server.get("/echo/").status == 200
-            for number, peer in enumerate(peers):
-                peer.send_text(f"after the pause {number}")
-            for number, peer in enumerate(peers):
-                assert peer.read_message().decode() == f"after the pause {number}"
+            outlive(server, peers, pages=30)
             for peer in peers:
                 close_frame(peer)
         assert server.worker == worker

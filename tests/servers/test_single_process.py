@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.idle import outlive
 from support.raw_peer import TEXT, RawPeer, build_frame, handshake_request
 from support.server import TESTS, Kind, Server
-from support.waiting import eventually, pause
+from support.waiting import eventually
 from support.wsgi_kinds import CHEROOT, SINGLE_PROCESS, WAITRESS, WERKZEUG_ONE_THREAD
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ def test_200_sockets_outlive_every_timeout(kind: Kind, own_server: Callable[...,
     server = own_server(kind)
     with server.quiet(), server.nothing_left(within=5):
         with RawPeer.open_many(server, "/echo/", 200) as peers:
-            for _ in range(13):
-                pause(0.5)
-                assert server.get("/echo/").status == 200
-            for number, peer in enumerate(peers):
-                peer.send_text(f"after the pause {number}")
-            for number, peer in enumerate(peers):
-                assert peer.read_message().decode() == f"after the pause {number}"
+            outlive(server, peers, pages=13)
 
 
 def test_waitress_that_reads_on(own_server: Callable[..., Server]) -> None:

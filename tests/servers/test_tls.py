@@ -18,6 +18,7 @@ import websockets.asyncio.client
 from websockets.sync.client import connect
 
 from support.certificates import client_context
+from support.idle import outlive
 from support.raw_peer import BINARY, CLOSE, TEXT, RawPeer, build_frame, handshake_request
 from support.server import (
     GUNICORN_GTHREAD_TLS,
@@ -27,7 +28,7 @@ from support.server import (
     Server,
     thread_count,
 )
-from support.waiting import eventually, pause
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,13 +257,7 @@ def test_two_hundred_idle(server: Server) -> None:
         with RawPeer.open_many(server, "/echo/", 200) as peers:
             # One for each view, and those that are always there.
             assert thread_count(server.worker) < 220
-            for _ in range(4):
-                pause(0.5)
-                assert server.get("/echo/").status == 200
-            for number, peer in enumerate(peers):
-                peer.send_text(f"number {number}")
-            for number, peer in enumerate(peers):
-                assert peer.read_message() == b"number %d" % number
+            outlive(server, peers, pages=4)
 
 
 @pytest.mark.parametrize("server", OLDER_GUNICORNS_TLS, indirect=True, ids=str)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.idle import outlive
 from support.raw_peer import RawPeer, handshake_request
 from support.server import Kind, Server, is_running, thread_names
 from support.waiting import eventually, pause
@@ -207,13 +208,7 @@ class TestIdle:
         with server.quiet(), server.nothing_left(within=5):
             worker = server.worker
             with RawPeer.open_many(server, "/echo/", 200) as peers:
-                for _ in range(18):
-                    pause(0.5)
-                    assert server.get("/echo/").status == 200
-                for number, peer in enumerate(peers):
-                    peer.send_text(f"after the pause {number}")
-                for number, peer in enumerate(peers):
-                    assert peer.read_message().decode() == f"after the pause {number}"
+                outlive(server, peers, pages=18)
             assert server.worker == worker
 
     @pytest.mark.slow
