@@ -209,7 +209,6 @@ class TestServers:
         """A server that keeps its sockets: its name, and what to use instead."""
         command = ("{python}", "-m", "granian", "--interface", "wsgi", "--port", "{port}")
         kind = Kind("granian", "other", (*command, "--no-ws", "project.wsgi:application"))
-        pytest.importorskip("granian")
         server = own_server(kind)
         status, findings = examine("--url", server.url("/echo/"))
         assert status == 1
@@ -217,7 +216,6 @@ class TestServers:
 
     def test_gevent_without_monkey_patching(self, own_server: Own) -> None:
         """gunicorn's gevent worker whose patching was lost."""
-        pytest.importorskip("gevent")
         options = ("--worker-class", "project.unpatched.Worker", "--workers", "1")
         server = own_server(Kind("gevent-unpatched", "gunicorn", options))
         assert_finds("server.unpatched", "monkey.patch_all()")(

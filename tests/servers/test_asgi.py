@@ -37,7 +37,6 @@ PLAIN_HTTP = Kind(
 @pytest.fixture
 def channels(own_server: Own) -> Server:
     """Serve the project behind Channels' ``ProtocolTypeRouter``."""
-    pytest.importorskip("channels")
     return own_server(CHANNELS)
 
 

@@ -15,12 +15,19 @@ from django.test import RequestFactory
 from visit import body
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import find_client
+from dwebsocket.servers import _CLOSED, find_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ALTERNATIVES = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
+
+
+@pytest.fixture(autouse=True)
+def _nobody_loaded_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are known by the modules that they load: another test may have imported one."""
+    for module in _CLOSED:
+        monkeypatch.delitem(sys.modules, module, raising=False)
 
 
 @pytest.fixture
