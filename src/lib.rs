@@ -19,8 +19,8 @@ mod _core {
             choose_subprotocol, is_token, judge_handshake, may_send_close_code, response_head,
         },
         process::{
-            Slot, adopt, after_fork_in_child, close_all, drain, is_leaving, is_terminated, on_exit,
-            on_terminate, open_connections, shut_down,
+            Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain, is_leaving,
+            is_terminated, on_exit, on_terminate, open_connections, shut_down,
         },
         waiter::Hub,
     };

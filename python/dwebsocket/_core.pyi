@@ -11,6 +11,7 @@ __all__ = [
     "after_fork_in_child",
     "choose_subprotocol",
     "close_all",
+    "die_of_sigterm",
     "drain",
     "is_leaving",
     "is_terminated",
@@ -125,6 +126,9 @@ def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
 def close_all(code: int, reason: str) -> None:
     """Begins to close all connections and takes no new ones. Does not wait."""
 
+def die_of_sigterm() -> None:
+    """Ends the process as SIGTERM does by default."""
+
 def drain(code: int, reason: str, window: float) -> float:
     """
     Closes all connections, spread over `window` seconds, and takes no new ones. Does not wait.
@@ -169,12 +173,16 @@ def on_exit(code: int, reason: str, grace: float) -> None:
     For servers that exit without letting Python say goodbye.
     """
 
-def on_terminate(farewell: Callable[[], object], *, fatal: bool) -> None:
+def on_terminate(start: Callable[[], object]) -> None:
     """
-    Calls `farewell` on a thread of its own when SIGTERM comes, beside the handler that is there.
+    Calls `start` when SIGTERM comes, beside the handler that is there.
 
-    If `fatal` the signal ends the process then; a forked child inherits that and has to restore
-    the default.
+    Where there was none, SIGTERM kills the process no more: that is then up to `start`. A forked
+    child inherits this and has to restore the default.
+
+    `start` is called on a thread that Python does not know. Should the interpreter end meanwhile,
+    it would cut off such a thread within Python code, and Rust would abort the process. So `start`
+    must be written in C and not let the GIL go: it starts a thread of Python's.
     """
 
 def open_connections() -> int:

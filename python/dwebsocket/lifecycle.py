@@ -81,10 +81,10 @@ class _Lifecycle:
             # Some server above the usual one, or the project, may see to the signal after all.
             self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
         if self._terminating:
-            _core.on_terminate(self._farewell, fatal=True)
+            _core.on_terminate(native.starter(self._terminate))
         elif self._departure(terminated=True).patience_s:
             # The server goes on until its requests are answered, and then to `_farewell`.
-            _core.on_terminate(self._depart_now, fatal=False)
+            _core.on_terminate(native.starter(self._depart_now))
         # A forked child inherits these; without connections of its own they do nothing there.
         if at_exit is None:
             _register_at_exit(self._farewell)
@@ -134,6 +134,12 @@ class _Lifecycle:
         # Whoever is not told by now never will be.
         _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
         pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
+
+    def _terminate(self) -> None:
+        try:
+            self._farewell()
+        finally:
+            _core.die_of_sigterm()
 
     def _warn_of_a_long_window(self) -> None:
         departure = self._departure(terminated=True)

@@ -9,6 +9,7 @@ that were there before.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
         original("threading", "Thread")(name=name, target=target, daemon=True).start()
     else:
         original("_thread", "start_new_thread")(target, ())
+
+
+def starter(target: Callable[[], object]) -> Callable[[], object]:
+    """Gives what starts a daemon thread of the system without running any code in Python itself."""
+    return partial(original("_thread", "start_new_thread"), target, ())
 
 
 def selector() -> selectors.BaseSelector:

@@ -119,22 +119,27 @@ pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> 
     Ok(())
 }
 
-/// Calls `farewell()` when SIGTERM comes; if `fatal`, lets the signal end the process then.
+/// Calls `start()` when SIGTERM comes. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (farewell, *, fatal))]
-pub(crate) fn on_terminate(py: Python<'_>, farewell: Py<PyAny>, fatal: bool) -> PyResult<()> {
+pub(crate) fn on_terminate(py: Python<'_>, start: Py<PyAny>) -> PyResult<()> {
     py.detach(|| {
         let engine = Engine::current()?;
-        signal::on_terminate(&engine, fatal, move || {
+        signal::on_terminate(&engine, move || {
             // The interpreter may be gone already; then there is nothing left to say.
             Python::try_attach(|py| {
-                if let Err(error) = farewell.call0(py) {
+                if let Err(error) = start.call0(py) {
                     error.write_unraisable(py, None);
                 }
             });
         })
     })?;
     Ok(())
+}
+
+/// Ends the process as SIGTERM does by default.
+#[pyfunction]
+pub(crate) fn die_of_sigterm(py: Python<'_>) {
+    py.detach(signal::die);
 }
 
 /// Closes all connections when the process exits without Python; that takes `grace` at most.

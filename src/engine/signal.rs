@@ -26,21 +26,17 @@ pub(super) fn after_fork_in_child() {
     TERMINATED.store(false, Ordering::SeqCst);
 }
 
-/// Calls `farewell` when SIGTERM comes; if `fatal`, lets the signal then do what it does by default.
+/// Calls `heard` when SIGTERM comes.
 ///
 /// A handler that was there before goes on being called, so a server that handles the signal itself
-/// notices nothing; `fatal` is for those that leave it to the system, which would just kill the
-/// process. `farewell` runs on a thread of its own and may wait. A handler that somebody installs
-/// later takes the place of this one. A forked child inherits it and, if it was fatal, has to
-/// restore the default.
+/// notices nothing. Where the signal was left to the system it kills the process no more, which is
+/// then up to `heard`: see [`die`]. `heard` runs on a thread of its own and may wait. A handler that
+/// somebody installs later takes the place of this one. A forked child inherits it, and has to
+/// restore the default where that was in force.
 ///
 /// # Errors
 /// [`Error::Io`] when the system refuses the handler.
-pub fn on_terminate(
-    engine: &Engine,
-    fatal: bool,
-    farewell: impl FnOnce() + Send + 'static,
-) -> Result<(), Error> {
+pub fn on_terminate(engine: &Engine, heard: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     flag::register(SIGTERM, Arc::clone(&TERMINATED))
         .map_err(Error::io("cannot watch for SIGTERM"))?;
     let _context = engine.handle().enter();
@@ -49,14 +45,14 @@ pub fn on_terminate(
     engine.handle().spawn(async move {
         if terminate.recv().await.is_some() {
             // Waiting here would keep the engine from saying goodbye.
-            thread::spawn(move || {
-                farewell();
-                if fatal {
-                    // Ends the process, so there is nobody left to tell of a failure.
-                    let _ = emulate_default_handler(SIGTERM);
-                }
-            });
+            thread::spawn(heard);
         }
     });
     Ok(())
+}
+
+/// Ends the process as SIGTERM does by default.
+pub fn die() {
+    // There is nobody left to tell of a failure.
+    let _ = emulate_default_handler(SIGTERM);
 }

@@ -58,12 +58,34 @@ EXIT
 """
 
 
+# A process that ends while another thread still finds out how to say goodbye.
+BUSY = """
+import os, signal, threading
+from dwebsocket import lifecycle
+from dwebsocket.servers.contract import Departure
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+is_busy = threading.Event()
+
+def depart(*, terminated):
+    if threading.current_thread() is not threading.main_thread():
+        is_busy.set()
+        while True:
+            os.listdir("/")
+    return Departure(patience_s=1)
+
+lifecycle.begin(dies_of_sigterm=False, departure=lambda: depart)
+os.kill(os.getpid(), signal.SIGTERM)
+assert is_busy.wait(30)
+"""
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
     """A lifecycle of a process that has just begun, and what it asks of the engine."""
     calls: list[Any] = []
     monkeypatch.setattr(lifecycle, "_register_at_exit", lambda call: calls.append("at exit"))
-    monkeypatch.setattr(_core, "on_terminate", lambda call, fatal: calls.append("on SIGTERM"))
+    monkeypatch.setattr(_core, "on_terminate", lambda start: calls.append("on SIGTERM"))
 
     def drain(code: int, reason: str, window: float) -> float:
         calls.append((code, reason, window))
@@ -194,6 +216,12 @@ def test_process_says_goodbye(ending: str, status: int) -> None:
     assert (sorted(out.splitlines()), err) == ([b"async view: 1001", b"view: 1001"], b"")
     assert process.returncode == status
     assert time.monotonic() - begun < 10
+
+
+def test_interpreter_that_ends_during_the_goodbye() -> None:
+    """It cuts its threads off, as ever, and ends as if nothing were."""
+    done = subprocess.run([sys.executable, "-c", BUSY], stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
