@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import selectors
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -130,7 +131,7 @@ class TestEnds:
             assert_ended(server)
 
     def test_graceful_end(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """SIGTERM made graceful by a hook, as uWSGI's documentation has it: workers take it for a reload."""
+        """SIGTERM made graceful by a hook; the workers see what they see on a reload."""
         hook = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
         server = own_server(kind, options=hook)
         with sockets(server, 4) as peers:
@@ -165,6 +166,34 @@ class TestEnds:
             assert peer.read_to_eof().code == RESTART
         eventually(lambda: not is_running(worker), 2 * BOUND_S, "the old worker is gone")
         assert_calm(server)
+
+
+def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None:
+    """Others serve meanwhile: its clients are told one by one, over the window."""
+    options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
+    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 2})
+    workers = server.workers()
+    with contextlib.ExitStack() as stack:
+        peers: dict[int, list[RawPeer]] = {pid: [] for pid in workers}
+        while any(len(ours) < 10 for ours in peers.values()):
+            peer = stack.enter_context(RawPeer.open(server, "/own-pid/"))
+            peers[int(peer.read_message())].append(peer)
+        worn_out = eventually(lambda: server.get("/status/") and _told(peers), 30)
+        began = time.monotonic()
+        for pid in worn_out:
+            assert_all_were_told(peers[pid], RESTART)
+            eventually(lambda pid=pid: not is_running(pid), 2 * BOUND_S, "the worker is gone")
+        assert time.monotonic() - began > 1
+    assert_calm(server)
+
+
+def _told(peers: dict[int, list[RawPeer]]) -> list[int]:
+    """The workers of which a client has heard something."""
+    with selectors.DefaultSelector() as selector:
+        for pid, ours in peers.items():
+            for peer in ours:
+                selector.register(peer.sock, selectors.EVENT_READ, pid)
+        return sorted({key.data for key, _ in selector.select(0)})
 
 
 def _answers(server: Server) -> bool:
