@@ -104,7 +104,7 @@ _TABLE: list[tuple[str, str, str, bool | None]] = [
     ("granian", r"test_by_the_view\[|test_by_a_view_that_breaks", _LATE_RESET, False),
     (
         "granian",
-        "test_many_see_the_end",
+        "test_many_see_the_end|test_end_under_load",
         "cuts some connections as soon as it is told to end",
         False,
     ),
