@@ -51,16 +51,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the whole list of behaviours also on old versions and variants of servers",
     )
     parser.addoption("--outcomes", type=Path, help="write what each server passed to this file")
+    parser.addoption(
+        "--core-on",
+        metavar="SERVER,…",
+        type=lambda names: set(names.split(",")),
+        help="of all that concerns servers only the core of the lists, and only on these",
+    )
+
+
+def kinds_of(item: pytest.Item) -> list[servers.Kind]:
+    """Return the kinds of servers that a test is for."""
+    params = getattr(item, "callspec", None)
+    values = params.params.values() if params is not None else ()
+    return [kind for kind in values if isinstance(kind, servers.Kind)]
+
+
+def is_core(item: pytest.Item) -> bool:
+    """Whether a test is for variants of servers, too."""
+    return getattr(item, "originalname", item.name) in CORE.get(item.path.name, ())
 
 
 def is_left_out(item: pytest.Item) -> bool:
     """Whether a test of the list is not for this variant of a server."""
-    params = getattr(item, "callspec", None)
-    values = params.params.values() if params is not None else ()
     return (
         item.path.name in CORE
-        and any(kind in SECONDARY for kind in values if isinstance(kind, servers.Kind))
-        and getattr(item, "originalname", item.name) not in CORE[item.path.name]
+        and any(kind in SECONDARY for kind in kinds_of(item))
+        and not is_core(item)
     )
 
 
@@ -93,6 +109,13 @@ class OutcomeWriter:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
+    if names := config.getoption("--core-on"):
+        items[:] = [
+            item
+            for item in items
+            if not item.path.is_relative_to(TESTS / "servers")
+            or (is_core(item) and any(str(kind) in names for kind in kinds_of(item)))
+        ]
     if not config.getoption("--every-server"):
         items[:] = [item for item in items if not is_left_out(item)]
     for item in items:
