@@ -41,6 +41,8 @@ CORE = {
     "test_resources.py": {"test_clients_go"},
     "test_tutorials.py": set(),
 }
+# What costs seconds and says the same of all variants: not on these, unless asked.
+HEAVY = {"test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"}}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,11 +75,11 @@ def is_core(item: pytest.Item) -> bool:
 
 def is_left_out(item: pytest.Item) -> bool:
     """Whether a test of the list is not for this variant of a server."""
-    return (
-        item.path.name in CORE
-        and any(kind in SECONDARY for kind in kinds_of(item))
-        and not is_core(item)
-    )
+    if not any(kind in SECONDARY for kind in kinds_of(item)):
+        return False
+    if item.path.name in CORE:
+        return not is_core(item)
+    return getattr(item, "originalname", item.name) in HEAVY.get(item.path.name, ())
 
 
 def pytest_configure(config: pytest.Config) -> None:
