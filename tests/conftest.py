@@ -41,6 +41,11 @@ CORE = {
     "test_resources.py": {"test_clients_go"},
     "test_tutorials.py": set(),
 }
+# What runs in processes of its own: imported here, it would change what other tests see.
+FOREIGN = frozenset(
+    {"cheroot", "daphne", "eventlet", "gevent", "granian", "gunicorn", "hypercorn"}
+    | {"uvicorn", "uwsgi", "waitress", "werkzeug"}
+)
 # What costs seconds and says the same of all variants: not on these, unless asked.
 HEAVY = {"test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"}}
 
@@ -111,6 +116,8 @@ class OutcomeWriter:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
+    if loaded := FOREIGN & sys.modules.keys():
+        raise pytest.UsageError(f"a module of the tests imports {sorted(loaded)}")
     if names := config.getoption("--core-on"):
         items[:] = [
             item
@@ -144,6 +151,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if reason is not None:
                 # Not run: most would only wait until their time is up.
                 item.add_marker(pytest.mark.xfail(reason=reason, run=False))
+
+
+@pytest.fixture(autouse=True)
+def _no_server_is_imported() -> Iterator[None]:
+    """Fail a test that loads a server's package into the tests' own process."""
+    before = FOREIGN & sys.modules.keys()
+    yield
+    loaded = FOREIGN & sys.modules.keys()
+    assert loaded == before, f"belongs in a process of its own: {sorted(loaded - before)}"
 
 
 @pytest.fixture(scope="session")
