@@ -39,6 +39,7 @@ CORE = {
         "test_process_stops",
     },
     "test_resources.py": {"test_clients_go"},
+    "test_clients.py": {"test_conversation"},
     "test_tutorials.py": set(),
 }
 # What runs in processes of its own: imported here, it would change what other tests see.
@@ -47,7 +48,10 @@ FOREIGN = frozenset(
     | {"uvicorn", "uwsgi", "waitress", "werkzeug"}
 )
 # What costs seconds and says the same of all variants: not on these, unless asked.
-HEAVY = {"test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"}}
+HEAVY = {
+    "test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"},
+    "test_uwsgi.py": {"test_sigint", "test_graceful_end", "test_without_teardown"},
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
