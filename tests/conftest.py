@@ -38,7 +38,7 @@ CORE = {
         "test_session_is_saved",
         "test_process_stops",
     },
-    "test_resources.py": {"test_clients_go"},
+    "test_resources.py": {"test_views_end"},
     "test_clients.py": {"test_conversation"},
     "test_tutorials.py": set(),
 }

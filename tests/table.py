@@ -30,7 +30,7 @@ ROWS = [
     ("Django `runserver`", "", r"runserver(-nothreading)?"),
     ("gunicorn `sync`, `gthread`", "", r"gunicorn-(sync|gthread)(-unix)?"),
     ("gunicorn `gevent`, gevent's own", "gevent", r"gunicorn-gevent(_pywsgi)?|gevent-server-.*"),
-    ("gunicorn `eventlet`, eventlet's own", "eventlet", r"(gunicorn-)?eventlet-[\w.]+(?<!tls)"),
+    ("gunicorn `eventlet`, eventlet's own", "eventlet", r"(gunicorn-)?eventlet-(25|server).*"),
     ("uWSGI, two threads or gevent", "uwsgi", r"uwsgi-(http.*socket|lazy-apps|nginx|gevent)"),
     ("uWSGI, one thread", "uwsgi", r"uwsgi-one-thread"),
     ("uWSGI behind its router", "uwsgi", r"uwsgi-router"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 import table
+from support.server import ASGI, SECONDARY, SERVERS
+from support.wsgi_kinds import WSGI_SERVERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +31,16 @@ def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     table.README.write_text(f"before\n{table.BEGIN}\n{table.END}\nafter\n")
     assert table.main([str(path)]) == 0
     return str(path)
+
+
+def test_each_server_is_in_one_row() -> None:
+    """No result of the suite is without a place in the table."""
+    kinds = {str(kind) for kind in {*SERVERS, *WSGI_SERVERS, *ASGI} - SECONDARY}
+    rows = {
+        kind: sum(re.fullmatch(pattern, kind) is not None for _, _, pattern in table.ROWS)
+        for kind in kinds
+    }
+    assert {kind: count for kind, count in rows.items() if count != 1} == {}
 
 
 def test_written_table_is_right(outcomes: str) -> None:
