@@ -31,7 +31,6 @@ from support.raw_peer import (
 )
 from support.server import (
     ASGI,
-    GRANIAN,
     OLDER_GREEN,
     OLDER_GUNICORNS,
     SERVERS,
@@ -558,12 +557,11 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
 def test_process_stops(kind: Kind, own_server: Callable[..., Server]) -> None:
     """A process that ends says so to views of each temper and ends by itself, no traceback."""
     server = own_server(kind)
-    paths = ["/echo/", "/waits/", "/push/", "/never-read/"]
-    if kind is GRANIAN:
-        # It cuts some connections where there are several (see test_many_see_the_end).
-        del paths[1:]
     with contextlib.ExitStack() as stack:
-        peers = {path: stack.enter_context(RawPeer.open(server, path)) for path in paths}
+        peers = {
+            path: stack.enter_context(RawPeer.open(server, path))
+            for path in ("/echo/", "/waits/", "/push/", "/never-read/")
+        }
         # wsgiref swallows a Ctrl-C that comes while it is still finishing the request.
         server.at_rest()
         server.send_signal(server.end_signal)

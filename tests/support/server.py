@@ -98,7 +98,6 @@ def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
 
 _UVICORN = "uvicorn --port {port} --log-level warning --ws"
 UVICORN = _asgi("uvicorn-sansio", f"{_UVICORN} websockets-sansio --loop asyncio", alone=True)
-GRANIAN = _asgi("granian", "granian --interface asgi --port {port} --log-level warning")
 ASGI = (
     UVICORN,
     _asgi("uvicorn-uvloop", f"{_UVICORN} websockets-sansio --loop uvloop", alone=True),
@@ -106,7 +105,7 @@ ASGI = (
     _asgi("uvicorn-wsproto", f"{_UVICORN} wsproto", alone=True),
     _asgi("daphne", "daphne -v 0 -p {port}", alone=True),
     _asgi("hypercorn", "hypercorn --log-level warning -w 0 -b 127.0.0.1:{port}", alone=True),
-    GRANIAN,
+    _asgi("granian", "granian --interface asgi --port {port} --log-level warning"),
     _asgi(
         "gunicorn-asgi",
         "gunicorn --bind 127.0.0.1:{port} --log-level warning --worker-class asgi --workers 1",

@@ -109,6 +109,13 @@ _TABLE: list[tuple[str, str, str, bool | None]] = [
     ("daphne", "test_by_close_with_code_and_reason", "sends no reasons", True),
     ("daphne", r"test_by_the_view\[|test_by_a_view_that_breaks", _LATE_RESET, True),
     ("granian", r"test_by_the_view\[|test_by_a_view_that_breaks", _LATE_RESET, False),
+    # On a busy machine about every second one.
+    (
+        "granian",
+        "test_process_stops",
+        "cuts connections as soon as it is told to end, at times before the close frame",
+        None,
+    ),
     (
         "granian",
         "test_many_see_the_end",
