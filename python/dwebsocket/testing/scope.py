@@ -1,0 +1,76 @@
+"""One test's WebSockets: what is left open is closed, what cannot be is named."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core
+from dwebsocket.testing.databases import shared_databases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.testing.websocket import BaseWebSocket
+
+#: Those that are open now, of all tests of this process.
+open_websockets: set[BaseWebSocket] = set()
+
+# The engine hears of a client's end at once, but on a thread of its own.
+_LOOK_S = 0.001
+
+
+class WebSocketLeak(AssertionError):
+    """A test is over, and connections of its WebSockets are not."""
+
+
+@contextmanager
+def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
+    """
+    Holds the WebSockets of one test: all that is in between.
+
+    All threads use the test's database connections meanwhile. At the end every WebSocket is closed
+    and its view has ended; a process that a test has drained takes connections again.
+
+    Args:
+        timeout: Seconds for each view to end.
+
+    Raises:
+        ViewStillRuns: A view goes on without its WebSocket.
+        WebSocketLeak: A connection is held by somebody else.
+    """
+    before = _core.open_connections()
+    others = set(open_websockets)
+    with shared_databases():
+        try:
+            yield
+        finally:
+            try:
+                close_all(timeout, but=others)
+            finally:
+                if _core.is_leaving():
+                    _core.reopen()
+            _wait_until_given_back(before, timeout)
+
+
+def close_all(timeout: float, *, but: set[BaseWebSocket]) -> None:
+    """Closes all open WebSockets ``but`` some; raises the first error when all are closed."""
+    errors: list[AssertionError] = []
+    for websocket in open_websockets - but:
+        try:
+            websocket.give_up(timeout)
+        except AssertionError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+def _wait_until_given_back(before: int, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while (left := _core.open_connections() - before) > 0:
+        if time.monotonic() > deadline:
+            raise WebSocketLeak(
+                f"the test has ended, but {left} of its connections have not within {timeout:g} s"
+            )
+        time.sleep(_LOOK_S)
