@@ -45,8 +45,8 @@ _MAX_REASON_BYTES = 123
 class Witness(Protocol):
     """Is told of one view's life, on the view's own thread or loop. For the test kit."""
 
-    def began(self, name: str) -> None:
-        """The view ``name`` is about to begin."""
+    def began(self, name: str, websocket: WebSocket) -> None:
+        """The view ``name`` is about to begin behind ``websocket``."""
 
     def failed(self, error: BaseException) -> None:
         """The view let ``error`` through. The client does not know yet."""
@@ -57,6 +57,25 @@ class Witness(Protocol):
 
 #: Set around a handshake by whoever wants to know about its view, which inherits the context.
 witness: ContextVar[Witness | None] = ContextVar("witness", default=None)
+# Gives one for the views of other handshakes.
+_find_witness: Callable[[], Witness | None] = lambda: None  # noqa: E731
+
+
+def watch_others(find: Callable[[], Witness | None]) -> Callable[[], None]:
+    """
+    Lets ``find`` give a witness for each view from now on whose handshake has set none.
+
+    Returns:
+        What takes this back.
+    """
+    global _find_witness
+    before, _find_witness = _find_witness, find
+
+    def undo() -> None:
+        global _find_witness
+        _find_witness = before
+
+    return undo
 
 
 def name_of(view: View) -> str:
@@ -95,7 +114,7 @@ def run(
     """
     args, kwargs = arguments
     context.settle_in()
-    with _witnessed(view):
+    with _witnessed(view, websocket):
         database.close_old_connections()
         database.borrow(shared_databases)
         try:
@@ -134,7 +153,7 @@ async def arun(
         del AsyncToSync.executors.current
     # An ASGI request has a thread of its own, which ends with the handshake.
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
-    with _witnessed(view):
+    with _witnessed(view, websocket):
         try:
             with _behind(websocket, request) as life:
                 with life.tolerating(view):
@@ -146,12 +165,13 @@ async def arun(
 
 
 @contextmanager
-def _witnessed(view: View) -> Iterator[None]:
-    told = witness.get()
+def _witnessed(view: View, websocket: WebSocket) -> Iterator[None]:
+    told = witness.get() or _find_witness()
     if told is None:
         yield
         return
-    told.began(name_of(view))
+    witness.set(told)
+    told.began(name_of(view), websocket)
     try:
         yield
     finally:

@@ -115,10 +115,14 @@ class _Sharing:
         # In front: who adds another one takes the last one away again.
         connection.execute_wrappers.insert(0, self._in_turn)
         self._undo.append(functools.partial(connection.execute_wrappers.remove, self._in_turn))
-        for name in ("close", "close_if_unusable_or_obsolete"):
-            close = getattr(connection, name)
-            connection.__dict__[name] = functools.partial(self._if_own, close)
-            self._undo.append(functools.partial(connection.__dict__.pop, name))
+        instead = {
+            "close": functools.partial(self._close, connection.close),
+            # What views do with connections when they begin and end. It would close one that is
+            # in a transaction, and Django's test client does without it too.
+            "close_if_unusable_or_obsolete": lambda: None,
+        }
+        connection.__dict__.update(instead)
+        self._undo += [functools.partial(connection.__dict__.pop, name) for name in instead]
         self._shared[alias] = connection
 
     def end(self) -> None:
@@ -133,8 +137,8 @@ class _Sharing:
         finally:
             self._turns.give_back()
 
-    def _if_own(self, close: Callable[[], None]) -> None:
-        # Views return their connections, and threads close theirs when they end.
+    def _close(self, close: Callable[[], None]) -> None:
+        # Threads close their connections when they end.
         if threading.get_ident() == self._owner:
             close()
 

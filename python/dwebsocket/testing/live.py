@@ -14,6 +14,7 @@ from dwebsocket.testing.websocket import ClientWebSocket
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_END = b"\r\n\r\n"
 _MAX_REFUSAL_BYTES = 1024 * 1024
 
 
@@ -74,19 +75,16 @@ class LiveWebSocketClient(WebSocketClient):
             sock = socket.create_connection(self._address, websocket._timeout)
             try:
                 sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-                head = _peek_head(sock)
-                status = int(head.split(b" ", 2)[1])
-                websocket._response = response = HttpResponse(status=status)
-                for line in head.decode("latin-1").split("\r\n")[1:]:
-                    name, _, value = line.partition(":")
-                    response[name.strip()] = value.strip()
-                if status != 101:
-                    response.content = _read_refusal(sock, response, len(head) + 4)
+                head, rest = _read_head(sock)
+                websocket._response = response = _response_of(head)
+                if websocket.refused:
+                    response.content = _read_rest(sock, response, rest)
                     sock.close()
                     return
             except BaseException:
                 sock.close()
                 raise
+            websocket._wire.feed(head + _END + rest)
             websocket._attach(sock, None)
             websocket._run(websocket._opening())
 
@@ -98,25 +96,29 @@ class LiveWebSocketClient(WebSocketClient):
         )
 
 
-def _peek_head(sock: socket.socket) -> bytes:
-    """Gives the head of the answer, and leaves it where it is: frames may stand behind it."""
-    size = 0
-    while True:
-        # Waits for one more byte than last time, or more.
-        data = sock.recv(size + 1, socket.MSG_PEEK | socket.MSG_WAITALL)
-        data = sock.recv(64 * 1024, socket.MSG_PEEK)
-        head, end, _ = data.partition(b"\r\n\r\n")
-        if end:
-            return head
-        if len(data) <= size:
-            raise ConnectionError(f"no HTTP answer, but {data[:60]!r}")
-        size = len(data)
-
-
-def _read_refusal(sock: socket.socket, response: HttpResponse, start: int) -> bytes:
-    length = response.get("Content-Length", "")
-    wanted = start + (int(length) if length.isdigit() else _MAX_REFUSAL_BYTES)
+def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     data = b""
-    while len(data) < wanted and (more := sock.recv(64 * 1024)):
+    while _END not in data:
+        more = sock.recv(64 * 1024)
+        if not more:
+            raise ConnectionError(f"no HTTP answer, but {data[:60]!r}")
         data += more
-    return data[start:]
+    head, _, rest = data.partition(_END)
+    return head, rest
+
+
+def _response_of(head: bytes) -> HttpResponse:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    response = HttpResponse(status=int(first.split(" ")[1]))
+    for line in lines:
+        name, _, value = line.partition(":")
+        response[name.strip()] = value.strip()
+    return response
+
+
+def _read_rest(sock: socket.socket, response: HttpResponse, body: bytes) -> bytes:
+    length = response.get("Content-Length", "")
+    wanted = int(length) if length.isdigit() else _MAX_REFUSAL_BYTES
+    while len(body) < wanted and (more := sock.recv(64 * 1024)):
+        body += more
+    return body

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
+from dwebsocket.runners import view
 from dwebsocket.testing.databases import shared_databases
+from dwebsocket.testing.watch import ViewWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,15 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
     """
     before = _core.open_connections()
     others = set(open_websockets)
+    # Views of a live server, mostly.
+    unknown: list[ViewWatch] = []
+
+    def find() -> ViewWatch:
+        unknown.append(watch := ViewWatch())
+        return watch
+
     with shared_databases():
+        undo = view.watch_others(find)
         try:
             yield
         finally:
@@ -51,7 +61,10 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             finally:
                 if _core.is_leaving():
                     _core.reopen()
+                undo()
             _wait_until_given_back(before, timeout)
+            for watch in unknown:
+                watch.join(timeout)
 
 
 def close_all(timeout: float, *, but: set[BaseWebSocket]) -> None:

@@ -9,10 +9,13 @@ import traceback
 from concurrent.futures import Future, TimeoutError  # its own before Python 3.11
 from typing import TYPE_CHECKING
 
+from dwebsocket import _core
 from dwebsocket.runners import view as life
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from dwebsocket import WebSocket
 
 
 class ViewStillRuns(AssertionError):
@@ -29,10 +32,12 @@ class ViewWatch:
         self._error: BaseException | None = None
         self._thread: int | None = None
         self._task: asyncio.Task[object] | None = None
+        self._websocket: WebSocket | None = None
 
-    def began(self, name: str) -> None:
+    def began(self, name: str, websocket: WebSocket) -> None:
         """The view is about to begin, on this thread or in this task."""
         self._name = name
+        self._websocket = websocket
         try:
             self._task = asyncio.current_task()
         except RuntimeError:
@@ -44,13 +49,22 @@ class ViewWatch:
 
     def ended(self) -> None:
         """Everything is released."""
-        self._thread = self._task = None
+        self._thread = self._task = self._websocket = None
         self.over.set_result(None)
 
     def take_error(self) -> BaseException | None:
         """Gives the error that the view has let through, once."""
         error, self._error = self._error, None
         return error
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the view waits for its client now; also when it has ended."""
+        websocket = self._websocket
+        if websocket is None:
+            return self.over.done()
+        connection = websocket._engine
+        return isinstance(connection, _core.Connection) and connection.is_awaited()
 
     def join(self, timeout: float) -> None:
         """

@@ -122,12 +122,17 @@ class BaseWebSocket:
         self._look()
         return self._wire.pings
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the view waits for its client, or has ended."""
+        return self._watch is None or self._watch.is_waiting
+
     # -- what never waits -----------------------------------------------------------------------
 
     def _look(self) -> None:
         """Sends and takes what goes at once."""
         sock = self._sock
-        if sock is None:
+        if sock is None or self._wire.is_over:
             return
         outgoing = self._wire.outgoing
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
@@ -249,7 +254,7 @@ class BaseWebSocket:
         open_websockets.discard(self)
 
     def _attach(self, sock: socket.socket, watch: ViewWatch | None) -> None:
-        sock.setblocking(False)
+        sock.settimeout(0)
         self._sock, self._watch = sock, watch
         open_websockets.add(self)
 
