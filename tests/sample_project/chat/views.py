@@ -8,9 +8,9 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpResponse
 from django.utils import translation
-from dwebsocket import ReceiveTimeout, accept_websocket, require_websocket
 
 from chat.models import Note
+from dwebsocket import ReceiveTimeout, accept_websocket, require_websocket
 
 PAGE = """<!doctype html>
 <title>chat</title>
@@ -76,9 +76,7 @@ async def aroom(request, room):
 
 @require_websocket
 def me(request):
-    request.websocket.send_json(
-        {"user": request.user.username, "term": request.GET.get("q", "")}
-    )
+    request.websocket.send_json({"user": request.user.username, "term": request.GET.get("q", "")})
     request.websocket.wait()
 
 

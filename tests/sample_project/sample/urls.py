@@ -1,7 +1,8 @@
 """Addresses of the sample project."""
 
-from chat import views
 from django.urls import path
+
+from chat import views
 
 urlpatterns = [
     path("", views.page),

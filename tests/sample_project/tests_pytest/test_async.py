@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from chat.models import Note
 from django.contrib.auth.models import User
-from dwebsocket.testing import ViewStillRuns
+
 from chat import views
+from chat.models import Note
+from dwebsocket.testing import ViewStillRuns
 
 
 @pytest.mark.asyncio
@@ -68,8 +69,7 @@ async def test_exception(async_websocket_client):
 @pytest.mark.asyncio
 async def test_timeout_of_a_view(async_websocket_client, websocket_clock):
     async with async_websocket_client.websocket("/apatient/") as ws:
-        await ws.ping()
-        websocket_clock.advance(61)
+        await websocket_clock.aadvance(61)
         assert await ws.receive() == "too slow"
 
 

@@ -3,11 +3,12 @@
 import contextlib
 
 import pytest
+from django.contrib.auth.models import User
+
 from chat import views
 from chat.models import Note
-from django.contrib.auth.models import User
 from dwebsocket import ReceiveTimeout
-from dwebsocket.testing import AsyncWebSocketClient, WebSocketClient
+from dwebsocket.testing import WebSocketClient
 
 
 def test_two_clients_in_one_room(websocket_client):
@@ -133,7 +134,6 @@ class TestTime:
 
     def test_timeout_of_a_view(self, websocket_client, websocket_clock):
         with websocket_client.websocket("/patient/") as ws:
-            ws.ping()
             websocket_clock.advance(61)
             assert ws.receive() == "too slow"
 

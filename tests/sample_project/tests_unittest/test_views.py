@@ -1,13 +1,13 @@
 """Django's own test cases, run by Django's runner or by pytest."""
 
-
-from chat import views
-from chat.models import Note
 from django.contrib.auth.models import User
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.db import transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from django.urls import path
+
+from chat import views
+from chat.models import Note
 from dwebsocket import ConnectionClosed, ReceiveTimeout, accept_websocket
 from dwebsocket.testing import ViewStillRuns, WebSocketClient, WebSocketRefused, WebSocketTestMixin
 
