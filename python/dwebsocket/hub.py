@@ -124,6 +124,13 @@ def current() -> LoopHub:
     return hub
 
 
+def forget_closed() -> None:
+    """Drops the hubs of loops that are closed, which others may go on holding."""
+    for loop in list(_hubs):
+        if loop.is_closed():
+            _hubs.pop(loop, None)
+
+
 def look_again() -> None:
     """Lets all that waits in any loop look at the clock again, because a test has stepped it."""
     for hub in list(_hubs.values()):

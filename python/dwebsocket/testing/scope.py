@@ -6,8 +6,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core
-from dwebsocket.runners import view
+from dwebsocket import _core, hub
+from dwebsocket.runners import loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.watch import ViewWatch
 
@@ -21,6 +21,8 @@ open_websockets: set[BaseWebSocket] = set()
 
 # The engine hears of a client's end at once, but on a thread of its own.
 _LOOK_S = 0.001
+# Threads without a view go at once. A view that an earlier test has left behind keeps its own.
+_DISMISS_S = 0.2
 
 
 class WebSocketLeak(AssertionError):
@@ -65,6 +67,9 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             _wait_until_given_back(before, timeout)
             for watch in unknown:
                 watch.join(timeout)
+            for dismiss in (thread.dismiss, loop.dismiss):
+                dismiss(_DISMISS_S)
+            hub.forget_closed()
 
 
 def close_all(timeout: float, *, but: set[BaseWebSocket]) -> None:
