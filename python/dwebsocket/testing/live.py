@@ -72,7 +72,7 @@ class LiveWebSocketClient(WebSocketClient):
                 },
             )
             lines = [f"GET {path} HTTP/1.1", *(f"{name}: {v}" for name, v in fields.items() if v)]
-            sock = socket.create_connection(self._address, websocket._timeout)
+            sock = socket.create_connection(self._address, websocket.timeout)
             try:
                 sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
                 head, rest = _read_head(sock)

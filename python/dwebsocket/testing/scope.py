@@ -38,7 +38,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
     and its view has ended; a process that a test has drained takes connections again.
 
     Args:
-        timeout: Seconds for each view to end.
+        timeout: Seconds for each view to end, if its WebSocket has no shorter one.
 
     Raises:
         ViewStillRuns: A view goes on without its WebSocket.
@@ -77,7 +77,7 @@ def close_all(timeout: float, *, but: set[BaseWebSocket]) -> None:
     errors: list[AssertionError] = []
     for websocket in open_websockets - but:
         try:
-            websocket.give_up(timeout)
+            websocket.give_up(min(timeout, websocket.timeout))
         except AssertionError as error:
             errors.append(error)
     if errors:

@@ -55,7 +55,8 @@ class BaseWebSocket:
     """What sync and async tests have in common."""
 
     def __init__(self, *, timeout: float, raises: bool, answer_pings: bool) -> None:
-        self._timeout = timeout
+        #: Seconds that its calls wait when they are not told.
+        self.timeout = timeout
         self._raises = raises
         self._wire = wire.Wire(answer_pings=answer_pings)
         self._watch: ViewWatch | None = None
@@ -174,7 +175,7 @@ class BaseWebSocket:
     # -- what waits -----------------------------------------------------------------------------
 
     def _until(self, condition: Callable[[], object], timeout: float | None, what: str) -> Steps:
-        timeout = self._timeout if timeout is None else timeout
+        timeout = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         while True:
             self._look()
@@ -333,7 +334,7 @@ class ClientWebSocket(BaseWebSocket):
         if watch is None:
             return
         with contextlib.suppress(ViewStillRuns) if quietly else contextlib.nullcontext():
-            watch.join(self._timeout)
+            watch.join(self.timeout)
         if not quietly:
             self._raise_failure()
 
@@ -469,10 +470,10 @@ class AsyncClientWebSocket(BaseWebSocket):
             return
         over = asyncio.wrap_future(watch.over)
         # Not `wait_for`, which would cancel it.
-        _, pending = await asyncio.wait([over], timeout=self._timeout)
+        _, pending = await asyncio.wait([over], timeout=self.timeout)
         if not quietly:
             if pending:
-                raise watch.still_runs(self._timeout)
+                raise watch.still_runs(self.timeout)
             self._raise_failure()
 
     async def _run(self, steps: Steps) -> None:
