@@ -1,4 +1,4 @@
-"""`dwebsocket.testing` where the sample project does not look: what goes wrong, and how it shows."""
+"""`dwebsocket.testing` where the sample project does not look: what goes wrong."""
 
 from __future__ import annotations
 
