@@ -95,6 +95,28 @@ def test_without_pytest() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_plugin_in_a_project_without_django(tmp_path: Path) -> None:
+    """Does no harm: it is loaded wherever dwebsocket2 is installed."""
+    (tmp_path / "test_plain.py").write_text("def test_plain(): pass\n")
+    done = run(
+        "-m",
+        "pytest",
+        *plugin(),
+        "-p",
+        "no:django",
+        "--rootdir",
+        str(tmp_path),
+        "-c",
+        os.devnull,
+        "-p",
+        "no:asyncio",
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path),
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_no_test_sleeps() -> None:
     """Neither in the project nor on the page."""
     for path in [*PROJECT.glob("tests_*/*.py"), PAGE]:

@@ -12,8 +12,17 @@ from django.http import Http404, HttpResponse
 from django.test import SimpleTestCase
 from django.urls import path
 
-from dwebsocket import ConnectionClosed, ReceiveTimeout, UsageError, _core, accept_websocket, hub
+from dwebsocket import (
+    ConnectionClosed,
+    ReceiveTimeout,
+    UsageError,
+    _core,
+    accept_websocket,
+    hub,
+    testing,
+)
 from dwebsocket.testing import (
+    AsyncWebSocketClient,
     Clock,
     DatabaseBusy,
     LiveWebSocketClient,
@@ -382,6 +391,26 @@ class TestClock:
         assert loop in hub._hubs
         hub.forget_closed()
         assert loop not in hub._hubs
+
+
+def test_async_client_needs_nothing_around_it(site: WebSocketClient) -> None:
+    """Neither a scope nor a loop that anybody has prepared."""
+    import asyncio
+
+    async def main() -> list[object]:
+        async with AsyncWebSocketClient().websocket("/echo/") as ws:
+            await ws.send("hello")
+            await ws.send_json({})
+            await ws.ping()
+            return [await ws.receive(), await ws.receive_json()]
+
+    assert asyncio.run(main()) == ["hello", {}]
+
+
+def test_public_names() -> None:
+    """Sorted, and there."""
+    assert testing.__all__ == sorted(testing.__all__)
+    assert all(hasattr(testing, name) for name in testing.__all__)
 
 
 def test_live_client_needs_an_address() -> None:

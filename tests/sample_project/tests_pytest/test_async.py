@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from chat import views
@@ -51,8 +52,9 @@ async def test_database(async_websocket_client, db):
 
 @pytest.mark.asyncio
 async def test_user(async_websocket_client, db):
-    user = await User.objects.acreate_user("ada")
-    await async_websocket_client.aforce_login(user)
+    # `acreate_user` and `aforce_login`, from Django 5.0 on.
+    user = await sync_to_async(User.objects.create_user)("ada")
+    await sync_to_async(async_websocket_client.force_login)(user)
     async with async_websocket_client.websocket("/me/") as ws:
         assert (await ws.receive_json())["user"] == "ada"
 
