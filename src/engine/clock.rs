@@ -33,8 +33,12 @@ pub(super) fn task_now() -> time::Instant {
 
 /// When a moment of the engine's time really comes.
 pub(super) fn real(moment: Instant) -> Instant {
+    let ahead = ahead();
+    if ahead.is_zero() {
+        return moment;
+    }
     // What would lie before the system's first moment is over anyway.
-    moment.checked_sub(ahead()).unwrap_or_else(Instant::now)
+    moment.checked_sub(ahead).unwrap_or_else(Instant::now)
 }
 
 /// Lets the task sleep until `moment`, steps included.

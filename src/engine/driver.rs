@@ -69,6 +69,8 @@ pub(super) struct Driver {
     is_greedy: bool,
     keepalive: Keepalive,
     stage: Stage,
+    /// How far the clock had been stepped when this last looked.
+    ahead: Duration,
     send_timeout: Option<Duration>,
     close_timeout: Duration,
     _registration: Registration,
@@ -99,6 +101,7 @@ impl Driver {
             is_greedy: false,
             keepalive,
             stage: Stage::Talking,
+            ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
             close_timeout: settings.close_timeout,
             _registration: registration,
@@ -186,10 +189,13 @@ impl Driver {
     }
 
     fn on_wake(&mut self) {
-        let now = clock::task_now();
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
-            // The clock was stepped, and the alarm does not know.
-            self.on_time(now);
+        if self.ahead != clock::ahead() {
+            self.ahead = clock::ahead();
+            // The alarm does not know of the step yet.
+            let now = clock::task_now();
+            if self.deadline().is_some_and(|deadline| deadline <= now) {
+                self.on_time(now);
+            }
         }
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
