@@ -22,6 +22,7 @@ mod _core {
             Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain, is_leaving,
             is_terminated, on_exit, on_terminate, open_connections, shut_down, signal_seen,
         },
+        testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         waiter::Hub,
     };
 }

@@ -23,6 +23,8 @@ from support.unable import why_unable  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# A project with tests and settings of its own; test_sample_project.py runs them.
+collect_ignore = ["sample_project"]
 
 # What a variant of a server can break: finding the socket, early bytes, the 101, the end.
 SECONDARY = servers.SECONDARY | wsgi_kinds.SECONDARY

@@ -5,11 +5,14 @@ from typing import Literal, final
 
 __all__ = [
     "Connection",
+    "FrameReader",
     "Hub",
     "Slot",
     "adopt",
     "after_fork_in_child",
     "choose_subprotocol",
+    "client_frame",
+    "clock_ahead",
     "close_all",
     "die_of_sigterm",
     "drain",
@@ -21,9 +24,11 @@ __all__ = [
     "on_exit",
     "on_terminate",
     "open_connections",
+    "reopen",
     "response_head",
     "shut_down",
     "signal_seen",
+    "step_clock",
 ]
 
 @final
@@ -67,6 +72,9 @@ class Connection:
     def ended_for(self) -> float | None:
         """Seconds since either side began to close."""
 
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a message, or for room to send one, now."""
+
     def watch_inbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as there is a message or the end."""
 
@@ -75,6 +83,21 @@ class Connection:
 
     def unwatch(self, hub: Hub, token: int) -> None:
         """Takes back a watch that nobody waits for any more."""
+
+@final
+class FrameReader:
+    """Cuts what a server sends into frames, for clients in tests."""
+
+    def __new__(cls) -> FrameReader: ...
+    def feed(self, data: bytes) -> None:
+        """Takes bytes as they arrive."""
+
+    def next_frame(self) -> tuple[int, bytes, bool, bool] | None:
+        """
+        The next frame, if it is here: opcode, payload, whether it is final, its bit RSV1.
+
+        `ValueError` for what no server may send.
+        """
 
 @final
 class Hub:
@@ -123,6 +146,14 @@ def after_fork_in_child() -> None:
 
 def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
     """The first of `supported` that is among `offered`."""
+
+def client_frame(
+    opcode: int, payload: bytes, key: bytes, *, is_final: bool = True, rsv1: bool = False
+) -> bytes:
+    """A frame as a client sends it, masked with the four bytes of `key`. For tests."""
+
+def clock_ahead() -> float:
+    """How many seconds the engine's clock is ahead of the real one."""
 
 def close_all(code: int, reason: str) -> None:
     """Begins to close all connections and takes no new ones. Does not wait."""
@@ -194,6 +225,9 @@ def on_terminate(start: Callable[[], object]) -> None:
 def open_connections() -> int:
     """The number of connections that the process holds or has promised a place to."""
 
+def reopen() -> None:
+    """Takes new connections again after `drain` or `close_all`. For tests."""
+
 def response_head(
     accept_key: str, subprotocol: str | None, headers: list[tuple[str, str]]
 ) -> bytes:
@@ -204,3 +238,10 @@ def shut_down(code: int, reason: str, grace: float) -> None:
 
 def signal_seen() -> int:
     """The last signal that came of those that :func:`on_exit` knows, or 0."""
+
+def step_clock(seconds: float) -> None:
+    """
+    Steps the engine's clock ahead, and sleeps until the engine has done what was due by then.
+
+    For tests. Without an engine it does nothing.
+    """

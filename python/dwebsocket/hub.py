@@ -81,6 +81,17 @@ class LoopHub:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._answer)
 
+    def look_again(self) -> None:
+        """Lets all that waits look at the clock again. Any thread may call it."""
+        loop = self._loop()
+        if loop is not None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake_all)
+
+    def _wake_all(self) -> None:
+        for future in self._waiting.values():
+            _settle(future)
+
     def _answer(self) -> None:
         # First: who rings from here on is not on the list yet.
         self._ringing = False
@@ -111,6 +122,19 @@ def current() -> LoopHub:
     if hub is None:
         hub = _hubs[loop] = LoopHub(loop)
     return hub
+
+
+def forget_closed() -> None:
+    """Drops the hubs of loops that are closed, which others may go on holding."""
+    for loop in list(_hubs):
+        if loop.is_closed():
+            _hubs.pop(loop, None)
+
+
+def look_again() -> None:
+    """Lets all that waits in any loop look at the clock again, because a test has stepped it."""
+    for hub in list(_hubs.values()):
+        hub.look_again()
 
 
 os.register_at_fork(after_in_child=_hubs.clear)

@@ -167,7 +167,8 @@ def upgrade(
 
 def _handshake_of(request: HttpRequest) -> Handshake:
     scope = getattr(request, "scope", None)
-    if scope is not None and isinstance(handshake := scope.get(SCOPE_KEY), AsgiHandshake):
+    handshake = None if scope is None else scope.get(SCOPE_KEY)
+    if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):
         return handshake
     return WsgiHandshake(request.method or "", request.META, scope)
 

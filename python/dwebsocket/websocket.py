@@ -6,13 +6,12 @@ import asyncio
 import json
 import math
 import struct
-import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import database, hub
+from dwebsocket import clock, database, hub
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
 from dwebsocket.waiting import THREAD, no_room
 
@@ -225,10 +224,10 @@ class WebSocket:
         _check_timeout(timeout)
         self._send_refused = False
         connection = self._engine
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clock.now() + timeout
         while (message := connection.take(0, text_as_bytes=False)) is None:
             self._raise_if_nothing_comes()
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - clock.now()
             if left is not None and left <= 0:
                 raise ReceiveTimeout(f"no message came within {timeout} s")
             # Only the wake-up is awaited, so giving up here takes no message away.
@@ -407,7 +406,7 @@ class WebSocket:
         reported_at = self._end_reported_at
         if (
             reported_at is not None
-            and time.monotonic() - reported_at > _PATIENCE_S
+            and clock.now() - reported_at > _PATIENCE_S
             and own_websocket.get() is self
         ):
             self._raise_if_ended()
@@ -425,7 +424,7 @@ class WebSocket:
         """Notes that a caller learns of the end, if there is nothing else to learn."""
         ended = self._engine.waiting() == (0, True)
         if ended and self._end_reported_at is None:
-            self._end_reported_at = time.monotonic()
+            self._end_reported_at = clock.now()
             if self._has_handler():
                 self.handle(_CLOSE, self._close_payload())
         return ended
@@ -460,11 +459,12 @@ class WebSocket:
             )
         if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
             return take(connection, timeout, text_as_bytes=text_as_bytes)
+        deadline = None if timeout is None else clock.now() + timeout
         message = take(connection, _IDLE_AFTER_S, text_as_bytes=text_as_bytes)
         # Not `closed`: what came just before the close still has to be taken.
         if message is None and connection.waiting() != (0, True):
             database.release_idle()
-            rest = None if timeout is None else timeout - _IDLE_AFTER_S
+            rest = None if deadline is None else max(0.0, deadline - clock.now())
             message = take(connection, rest, text_as_bytes=text_as_bytes)
         return message
 
@@ -488,9 +488,9 @@ class WebSocket:
         own = own_websocket.get() is self
         if not own:
             return self._send(message, binary, strict)
-        deadline = time.monotonic() + self._send_patience
+        deadline = clock.now() + self._send_patience
         while (sent := connection.try_send(message, binary=binary)) is None:
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 raise no_room(self._send_patience)
             patience = None if left == math.inf else left

@@ -94,6 +94,10 @@ impl PyConnection {
         self.0.ended_for().map(|time| time.as_secs_f64())
     }
 
+    fn is_awaited(&self) -> bool {
+        self.0.is_awaited()
+    }
+
     fn watch_inbox(&self, hub: &Hub, token: u64) {
         self.0.watch_inbox(Watch::new(Arc::clone(&hub.0), token));
     }

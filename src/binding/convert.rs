@@ -8,7 +8,10 @@ use pyo3::{
     types::{PyBytes, PyString},
 };
 
-use crate::protocol::message::{Kind, Message};
+use crate::{
+    engine::clock,
+    protocol::message::{Kind, Message},
+};
 
 /// A number of seconds; `None` (and infinity) means for ever.
 pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
@@ -22,9 +25,9 @@ pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     }
 }
 
-/// The moment `seconds` from now; `None` for never.
+/// The moment `seconds` from now, on the engine's clock; `None` for never.
 pub(super) fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
-    Ok(duration(seconds)?.and_then(|time| Instant::now().checked_add(time)))
+    Ok(duration(seconds)?.and_then(|time| clock::now().checked_add(time)))
 }
 
 /// A message as `str` or `bytes`; text becomes `bytes` too if asked.

@@ -10,4 +10,5 @@ mod convert;
 mod exceptions;
 pub(crate) mod handshake;
 pub(crate) mod process;
+pub(crate) mod testkit;
 pub(crate) mod waiter;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
+    clock,
     error::Error,
     inbox::{Inbox, Taken},
     outbox::{Outbox, Sent},
@@ -126,6 +127,11 @@ impl Connection {
         self.inbox.len()
     }
 
+    /// Whether somebody waits for a message, or for room to send one, now.
+    pub fn is_awaited(&self) -> bool {
+        !self.is_foreign() && (self.inbox.is_awaited() || self.outbox.is_awaited())
+    }
+
     /// Tells `watch` as soon as there is a message or the end.
     pub fn watch_inbox(&self, watch: Watch) {
         if !self.is_foreign() {
@@ -226,7 +232,7 @@ impl Connection {
                 .is_some_and(|end| end.by == Initiator::Lost);
         if first || better {
             life.end = Some(end);
-            life.ended_at.get_or_insert_with(Instant::now);
+            life.ended_at.get_or_insert_with(clock::now);
         }
         first
     }
@@ -256,7 +262,15 @@ impl Connection {
         if self.is_foreign() {
             return Some(Duration::MAX);
         }
-        self.life.lock().ended_at.map(|at| at.elapsed())
+        let ended_at = self.life.lock().ended_at;
+        ended_at.map(|at| clock::now().saturating_duration_since(at))
+    }
+
+    /// Lets everybody who waits for this connection look at the clock again.
+    pub(super) fn on_step(&self) {
+        self.inbox.on_step();
+        self.outbox.on_step();
+        self.wake.notify_one();
     }
 
     pub(super) fn is_ending(&self) -> bool {

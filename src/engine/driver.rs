@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    clock,
     connection::{Connection, End, Initiator, Settings},
     counters::Slot,
     keepalive::{Due, Keepalive},
@@ -68,6 +69,8 @@ pub(super) struct Driver {
     is_greedy: bool,
     keepalive: Keepalive,
     stage: Stage,
+    /// How far the clock had been stepped when this last looked.
+    ahead: Duration,
     send_timeout: Option<Duration>,
     close_timeout: Duration,
     _registration: Registration,
@@ -87,7 +90,7 @@ impl Driver {
             settings.ping_interval,
             settings.ping_timeout,
             connection.id(),
-            Instant::now(),
+            clock::task_now(),
         );
         Self {
             connection,
@@ -98,6 +101,7 @@ impl Driver {
             is_greedy: false,
             keepalive,
             stage: Stage::Talking,
+            ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
             close_timeout: settings.close_timeout,
             _registration: registration,
@@ -124,13 +128,15 @@ impl Driver {
             if self.stage == Stage::Over {
                 return;
             }
-            let deadline = self.deadline();
+            let deadline = self
+                .deadline()
+                .map(|deadline| Instant::from_std(clock::real(deadline.into_std())));
             if let Some(deadline) = deadline.filter(|deadline| *deadline != alarm.deadline()) {
                 alarm.as_mut().reset(deadline);
             }
             tokio::select! {
                 biased;
-                () = alarm.as_mut(), if deadline.is_some() => self.on_time(Instant::now()),
+                () = alarm.as_mut(), if deadline.is_some() => self.on_time(clock::task_now()),
                 () = connection.wake.notified() => self.on_wake(),
                 ready = self.ready(&io) => match ready {
                     Ok(guard) => self.on_ready(guard),
@@ -183,6 +189,14 @@ impl Driver {
     }
 
     fn on_wake(&mut self) {
+        if self.ahead != clock::ahead() {
+            self.ahead = clock::ahead();
+            // The alarm does not know of the step yet.
+            let now = clock::task_now();
+            if self.deadline().is_some_and(|deadline| deadline <= now) {
+                self.on_time(now);
+            }
+        }
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
         }
@@ -344,13 +358,13 @@ impl Driver {
                 self.stage = if self.connection.outbox.is_cut() {
                     Stage::Over
                 } else {
-                    let deadline = Instant::now().checked_add(self.close_timeout);
+                    let deadline = clock::task_now().checked_add(self.close_timeout);
                     Stage::AwaitingClose { deadline }
                 };
             } else if sealed && left < queued {
                 let deadline = self
                     .send_timeout
-                    .and_then(|time| Instant::now().checked_add(time));
+                    .and_then(|time| clock::task_now().checked_add(time));
                 self.stage = Stage::Flushing {
                     queued: left,
                     deadline,
@@ -360,7 +374,7 @@ impl Driver {
         if matches!(self.stage, Stage::AwaitingClose { .. }) && self.connection.is_handshake_done()
         {
             io.get_ref().finish_sending();
-            let deadline = Instant::now().checked_add(self.close_timeout);
+            let deadline = clock::task_now().checked_add(self.close_timeout);
             self.stage = Stage::Lingering { deadline };
         }
     }

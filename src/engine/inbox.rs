@@ -39,6 +39,7 @@ struct State {
     ended: bool,
     paused: bool,
     watches: Vec<Watch>,
+    sleepers: usize,
 }
 
 impl State {
@@ -109,8 +110,17 @@ impl Inbox {
             if !in_time {
                 return (Taken::Nothing, false);
             }
+            state.sleepers += 1;
             in_time = self.arrived.sleep(&mut state, deadline);
+            state.sleepers -= 1;
         }
+    }
+
+    /// Lets those who wait for a message look at the clock again.
+    pub(super) fn on_step(&self) {
+        // With the lock, so that nobody is between looking and falling asleep.
+        let _state = self.state.lock();
+        self.arrived.wake_all();
     }
 
     /// Tells `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
@@ -130,6 +140,12 @@ impl Inbox {
             .lock()
             .watches
             .retain(|watch| !watch.is(hub, token));
+    }
+
+    /// Whether somebody waits for a message now.
+    pub fn is_awaited(&self) -> bool {
+        let state = self.state.lock();
+        state.sleepers > 0 || !state.watches.is_empty()
     }
 
     /// How many messages wait, and whether the end has come behind them.

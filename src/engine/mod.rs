@@ -16,6 +16,7 @@
 //! life; then the inbox (nothing more will come), then the outbox (nothing more will go), then the
 //! descriptor.
 
+pub mod clock;
 pub mod connection;
 pub mod counters;
 mod driver;

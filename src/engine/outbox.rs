@@ -7,13 +7,14 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
+    clock,
     error::Error,
     socket::Socket,
     waiter::{Hub, Sleeper, Watch},
@@ -68,6 +69,7 @@ struct State {
     /// A close frame is queued (or can no longer be): no data may follow it.
     sealed: bool,
     watches: Vec<Watch>,
+    sleepers: usize,
 }
 
 impl State {
@@ -138,6 +140,7 @@ impl Outbox {
                 ping: false,
                 sealed: false,
                 watches: Vec::new(),
+                sleepers: 0,
             }),
             room: Sleeper::default(),
             capacity,
@@ -173,8 +176,11 @@ impl Outbox {
             let Some(patience) = patience else {
                 return Ok(Sent::Full);
             };
-            let deadline = *deadline.get_or_insert_with(|| Instant::now().checked_add(patience));
-            if !self.room.sleep(&mut state, deadline) {
+            let deadline = *deadline.get_or_insert_with(|| clock::now().checked_add(patience));
+            state.sleepers += 1;
+            let in_time = self.room.sleep(&mut state, deadline);
+            state.sleepers -= 1;
+            if !in_time {
                 return Err(Error::SendTimeout {
                     waited: patience,
                     capacity: self.capacity,
@@ -324,6 +330,19 @@ impl Outbox {
         drop(state);
         self.room.wake_all();
         watches.into_iter().for_each(Watch::ring);
+    }
+
+    /// Whether somebody waits for room now.
+    pub(super) fn is_awaited(&self) -> bool {
+        let state = self.state.lock();
+        state.sleepers > 0 || !state.watches.is_empty()
+    }
+
+    /// Lets those who wait for room look at the clock again.
+    pub(super) fn on_step(&self) {
+        // With the lock, so that nobody is between looking and falling asleep.
+        let _state = self.state.lock();
+        self.room.wake_all();
     }
 
     /// Tells `watch` when room has been made or the outbox is closed, which may be now.

@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -15,9 +16,11 @@ use bytes::Bytes;
 use tokio::{
     runtime::{Builder, Handle},
     sync::Notify,
+    task::yield_now,
 };
 
 use super::{
+    clock,
     connection::{Connection, Settings},
     counters::{self, Slot},
     driver::Driver,
@@ -39,6 +42,14 @@ static LEAVING: AtomicBool = AtomicBool::new(false);
 /// Makes this process take no new connections, for good.
 pub fn leave() {
     LEAVING.store(true, Ordering::SeqCst);
+}
+
+/// Takes [`leave`] back, and every drain: the engine goes on as if nobody had said goodbye.
+pub fn reopen() {
+    if let Some(engine) = Engine::running() {
+        engine.registry.reopen();
+    }
+    LEAVING.store(false, Ordering::SeqCst);
 }
 
 /// Whether this process takes no new connections any more.
@@ -162,6 +173,23 @@ impl Engine {
     /// Begins to close all connections with `frame` and takes no new ones. Does not wait.
     pub fn close_all(&self, frame: &CloseFrame) {
         self.registry.close_all(frame);
+    }
+
+    /// Steps the clock ahead by `time`, and sleeps until all that was due by then is done.
+    pub fn step(&self, time: Duration) {
+        clock::step(time);
+        let connections = self.registry.on_step();
+        let (tell, done) = mpsc::channel();
+        // Each pass lets some sixty tasks run and looks at all sockets.
+        let passes = 4 + connections / 30;
+        self.handle.spawn(async move {
+            for _ in 0..passes {
+                yield_now().await;
+            }
+            let _ = tell.send(());
+        });
+        // An engine that has ended drops the task, and with it the sender.
+        let _ = done.recv();
     }
 
     /// Closes all connections with `frame`, takes no new ones, and ends the engine.

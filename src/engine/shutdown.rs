@@ -8,17 +8,13 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::BuildHasher,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    runtime::Handle,
-    task::AbortHandle,
-    time::{self, sleep_until},
-};
+use tokio::{runtime::Handle, task::AbortHandle, time};
 
-use super::{connection::Connection, error::Error, waiter::Sleeper};
+use super::{clock, connection::Connection, error::Error, waiter::Sleeper};
 use crate::protocol::close::CloseFrame;
 
 /// The engine's connections, from adoption until their descriptor is closed.
@@ -96,7 +92,7 @@ impl Registry {
     /// Gives the time until the last one is told. That is less than `window` when a goodbye that
     /// ends sooner is being said already: then nothing changes.
     pub(super) fn drain(&self, runtime: &Handle, frame: CloseFrame, window: Duration) -> Duration {
-        let now = time::Instant::now();
+        let now = clock::task_now();
         let Some(end) = now.checked_add(window).filter(|_| !window.is_zero()) else {
             self.close_all(&frame);
             return Duration::ZERO;
@@ -123,6 +119,31 @@ impl Registry {
         window
     }
 
+    /// Takes new connections again.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.lock();
+        state.shutting_down = false;
+        if let Some(farewell) = state.farewell.take() {
+            farewell.task.abort();
+        }
+    }
+
+    /// Lets all that waits look at the clock again. Gives the number of connections.
+    pub(super) fn on_step(&self) -> usize {
+        let connections: Vec<_> = {
+            let state = self.state.lock();
+            state
+                .connections
+                .values()
+                .filter_map(Weak::upgrade)
+                .collect()
+        };
+        for connection in &connections {
+            connection.on_step();
+        }
+        connections.len()
+    }
+
     /// Closes every connection with `frame`, refuses new ones, and sleeps until the last is gone
     /// or `grace` is over.
     pub(super) fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
@@ -132,7 +153,7 @@ impl Registry {
 
     /// Sleeps until the last connection is gone or `grace` is over.
     pub(super) fn wait_until_empty(&self, grace: Duration) {
-        let deadline = Instant::now().checked_add(grace);
+        let deadline = clock::now().checked_add(grace);
         let mut state = self.state.lock();
         while !state.connections.is_empty() {
             if !self.emptied.sleep(&mut state, deadline) {
@@ -155,7 +176,7 @@ fn moments(count: usize, window: Duration) -> impl Iterator<Item = Duration> {
 
 async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseFrame) {
     for (moment, connection) in plan {
-        sleep_until(moment).await;
+        clock::sleep_until(moment).await;
         if let Some(connection) = connection.upgrade() {
             connection.close(&frame);
         }
@@ -177,6 +198,7 @@ mod tests {
     use std::{
         os::{fd::IntoRawFd, unix::net::UnixStream},
         thread,
+        time::Instant,
     };
 
     use bytes::Bytes;

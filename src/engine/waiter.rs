@@ -16,6 +16,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::clock;
+
 /// Threads that are parked until something happens.
 #[derive(Debug, Default)]
 pub(super) struct Sleeper {
@@ -23,7 +25,7 @@ pub(super) struct Sleeper {
 }
 
 impl Sleeper {
-    /// Sleeps until woken or `deadline`. Returns false when the time is up.
+    /// Sleeps until woken or `deadline`, of the engine's clock. Returns false when the time is up.
     pub(super) fn sleep<T>(
         &self,
         guard: &mut MutexGuard<'_, T>,
@@ -34,7 +36,10 @@ impl Sleeper {
                 self.parked.wait(guard);
                 true
             }
-            Some(deadline) => !self.parked.wait_until(guard, deadline).timed_out(),
+            Some(deadline) => !self
+                .parked
+                .wait_until(guard, clock::real(deadline))
+                .timed_out(),
         }
     }
 

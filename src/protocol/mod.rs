@@ -30,6 +30,7 @@
 //! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
 //! lengths, masks and fragmentation the way we need, so these rules are ours.
 
+pub mod client;
 pub mod close;
 pub mod error;
 pub mod frame;

@@ -8,6 +8,7 @@ of its own.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ class BackgroundLoop:
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
+        self._gone = native.lock()
+        self._gone.acquire()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -59,11 +62,19 @@ class BackgroundLoop:
     def _launch(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop() if native.patched_by() is None else _unpatched_loop()
         try:
-            native.start_thread("dwebsocket-loop", loop.run_forever)
+            native.start_thread("dwebsocket-loop", functools.partial(self._run, loop))
         except BaseException:
             loop.close()
             raise
         return loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_forever()
+        # Nobody but `dismiss` stops it.
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        self._gone.release()
 
     def _begin(self, name: str, start: Start) -> None:
         # The task copies the context that this call runs in.
@@ -98,6 +109,19 @@ class BackgroundLoop:
         quiet.acquire()
         self._loop.call_soon_threadsafe(self._ask, quiet.release)
         return quiet.acquire(timeout=timeout)
+
+    def dismiss(self, timeout: float) -> bool:
+        """Ends the loop and its thread; the next task starts others. As :meth:`join`."""
+        if not self.join(timeout):
+            return False
+        with self._lock:
+            if self._busy:
+                return False
+            loop, self._loop = self._loop, None
+        if loop is None:
+            return True
+        loop.call_soon_threadsafe(loop.stop)
+        return self._gone.acquire(timeout=max(0.0, timeout))
 
 
 def _unpatched_loop() -> asyncio.AbstractEventLoop:
@@ -147,6 +171,11 @@ def run(name: str, start: Start, context: Context) -> None:
 def join(timeout: float) -> bool:
     """Sleeps until no async view runs. As :meth:`BackgroundLoop.join`."""
     return _loop.join(timeout)
+
+
+def dismiss(timeout: float) -> bool:
+    """Ends this process's background loop. As :meth:`BackgroundLoop.dismiss`."""
+    return _loop.dismiss(timeout)
 
 
 def _forget_parents_loop() -> None:

@@ -63,6 +63,17 @@ class ThreadPool:
         with self._quiet:
             return self._quiet.wait_for(lambda: self._busy == 0, timeout=max(0.0, timeout))
 
+    def dismiss(self, timeout: float) -> bool:
+        """Lets all idle threads go at once. As :meth:`join`."""
+        quiet = self.join(timeout)
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.jobs.put(None)
+        for worker in idle:
+            worker.thread.join(timeout)
+        return quiet
+
     def retire(self, worker: _Worker) -> bool:
         """Lets an idle worker go, unless a job is on its way to it."""
         with self._lock:
@@ -88,12 +99,13 @@ class _Worker:
 
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
-        self.jobs: SimpleQueue[tuple[str, Job]] = SimpleQueue()
+        self.jobs: SimpleQueue[tuple[str, Job] | None] = SimpleQueue()
+        self.thread: threading.Thread
 
     def start(self, name: str, job: Job) -> None:
         # Not as an argument: a thread keeps those until it ends.
         self.jobs.put((name, job))
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread = self.thread = threading.Thread(target=self._work, name=name, daemon=True)
         stack_size = conf.get("THREAD_STACK_SIZE")
         with self.starting:
             previous = threading.stack_size(stack_size)
@@ -107,17 +119,20 @@ class _Worker:
         try:
             while True:
                 try:
-                    name, job = self.jobs.get(timeout=_LINGER_S)
+                    found = self.jobs.get(timeout=_LINGER_S)
                 except Empty:
                     if self._pool.retire(self):
                         return
-                    name, job = self.jobs.get()
-                thread.name = name
+                    found = self.jobs.get()
+                if found is None:
+                    return
+                thread.name, job = found
+                del found
                 try:
                     job()
                 except BaseException:
                     # Whoever waits for the job to end must not wait for ever.
-                    _log.exception("Something failed behind the WebSocket view %s", name)
+                    _log.exception("Something failed behind the WebSocket view %s", thread.name)
                 # A thread in wait must not keep its last view alive.
                 del job
                 thread.name = _IDLE_NAME
@@ -137,6 +152,11 @@ def run(name: str, job: Job) -> None:
 def join(timeout: float) -> bool:
     """Sleeps until no view runs. As :meth:`ThreadPool.join`."""
     return _pool.join(timeout)
+
+
+def dismiss(timeout: float) -> bool:
+    """Lets all view threads of this process go. As :meth:`ThreadPool.dismiss`."""
+    return _pool.dismiss(timeout)
 
 
 class _ThreadRunner:

@@ -11,7 +11,8 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
 from django.conf import settings
@@ -39,6 +40,42 @@ _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1008, 1011, 4404
 _MAX_REASON_BYTES = 123
+
+
+class Witness(Protocol):
+    """Is told of one view's life, on the view's own thread or loop. For the test kit."""
+
+    def began(self, name: str, websocket: WebSocket) -> None:
+        """The view ``name`` is about to begin behind ``websocket``."""
+
+    def failed(self, error: BaseException) -> None:
+        """The view let ``error`` through. The client does not know yet."""
+
+    def ended(self) -> None:
+        """Everything is released."""
+
+
+#: Set around a handshake by whoever wants to know about its view, which inherits the context.
+witness: ContextVar[Witness | None] = ContextVar("witness", default=None)
+# Gives one for the views of other handshakes.
+_find_witness: Callable[[], Witness | None] = lambda: None  # noqa: E731
+
+
+def watch_others(find: Callable[[], Witness | None]) -> Callable[[], None]:
+    """
+    Lets ``find`` give a witness for each view from now on whose handshake has set none.
+
+    Returns:
+        What takes this back.
+    """
+    global _find_witness
+    before, _find_witness = _find_witness, find
+
+    def undo() -> None:
+        global _find_witness
+        _find_witness = before
+
+    return undo
 
 
 def name_of(view: View) -> str:
@@ -77,16 +114,17 @@ def run(
     """
     args, kwargs = arguments
     context.settle_in()
-    database.close_old_connections()
-    database.borrow(shared_databases)
-    try:
-        with _behind(websocket, request) as life:
-            with life.tolerating(view):
-                _refuse_coroutine(view(request, *args, **kwargs), view)
-            _save_session(request)
-    finally:
-        database.forget(shared_databases)
+    with _witnessed(view, websocket):
         database.close_old_connections()
+        database.borrow(shared_databases)
+        try:
+            with _behind(websocket, request) as life:
+                with life.tolerating(view):
+                    _refuse_coroutine(view(request, *args, **kwargs), view)
+                _save_session(request)
+        finally:
+            database.forget(shared_databases)
+            database.close_old_connections()
 
 
 def _refuse_coroutine(result: object, view: View) -> None:
@@ -115,14 +153,29 @@ async def arun(
         del AsyncToSync.executors.current
     # An ASGI request has a thread of its own, which ends with the handshake.
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
+    with _witnessed(view, websocket):
+        try:
+            with _behind(websocket, request) as life:
+                with life.tolerating(view):
+                    await view(request, *args, **kwargs)
+                if _is_session_changed(request):
+                    await sync_to_async(_save_session)(request)
+        finally:
+            await sync_to_async(database.close_old_connections)()
+
+
+@contextmanager
+def _witnessed(view: View, websocket: WebSocket) -> Iterator[None]:
+    told = witness.get() or _find_witness()
+    if told is None:
+        yield
+        return
+    witness.set(told)
+    told.began(name_of(view), websocket)
     try:
-        with _behind(websocket, request) as life:
-            with life.tolerating(view):
-                await view(request, *args, **kwargs)
-            if _is_session_changed(request):
-                await sync_to_async(_save_session)(request)
+        yield
     finally:
-        await sync_to_async(database.close_old_connections)()
+        told.ended()
 
 
 class _Life:
@@ -188,6 +241,8 @@ def _verdict(error: BaseException, request: HttpRequest) -> tuple[int, str]:
     if isinstance(error, SuspiciousOperation):
         _security.error(str(error), exc_info=error, extra={"status_code": 400, "request": request})
         return _POLICY, _shown(error)
+    if (told := witness.get()) is not None:
+        told.failed(error)
     got_request_exception.send(sender=None, request=request)
     _requests.error(
         "Internal Server Error in WebSocket: %s",

@@ -13,6 +13,7 @@ from dwebsocket.servers import (
     cheroot,
     eventlet,
     gevent,
+    given,
     green,
     gunicorn,
     uwsgi,
@@ -25,6 +26,7 @@ from dwebsocket.servers.takeover import Takeover
 from dwebsocket.servers.tls import TlsTakeover
 
 FAMILIES: tuple[Find, ...] = (
+    given.find,
     gunicorn.find,
     uwsgi.find,
     gevent.find,

@@ -1,0 +1,76 @@
+"""For test cases of `unittest` and Django."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.testing.client import TIMEOUT_S, AsyncWebSocketClient, WebSocketClient
+from dwebsocket.testing.clock import Clock
+from dwebsocket.testing.live import LiveWebSocketClient
+from dwebsocket.testing.scope import websockets_of_a_test
+
+if TYPE_CHECKING:
+    import unittest
+
+    _Case = unittest.TestCase
+else:
+    _Case = object
+
+
+class WebSocketTestMixin(_Case):
+    """
+    Makes ``self.client`` and ``self.async_client`` open WebSockets; to stand before ``TestCase``.
+
+    At the end of each test, behind its own clean-ups, all WebSockets are closed and their views
+    have ended; a view that goes on fails the test, and so does a connection that stays.
+
+    Attributes:
+        websocket_timeout: Seconds that a view has to end.
+        websocket_clock: Lets time pass at once.
+    """
+
+    client_class = WebSocketClient
+    async_client_class = AsyncWebSocketClient
+    websocket_timeout = TIMEOUT_S
+    websocket_clock = Clock()
+
+    def run(self, result: Any = None) -> Any:
+        """Unittest's call to run the test."""
+        scope = contextlib.ExitStack()
+        scope.enter_context(websockets_of_a_test(self.websocket_timeout))
+        # The first one added is called last.
+        self.addCleanup(scope.close)
+        return super().run(result)
+
+    def live_websocket_client(self) -> LiveWebSocketClient:
+        """
+        Gives a client for the real port of a ``LiveServerTestCase``, with the cookies of
+        ``self.client``.
+        """
+        client = LiveWebSocketClient(self.live_server_url)  # type: ignore[attr-defined]
+        client.cookies = self.client.cookies  # type: ignore[attr-defined]
+        return client
+
+    def assertWebSocketRefused(
+        self, path: str, status_code: int | None = None, **options: Any
+    ) -> Any:
+        """
+        Fails when the site opens a WebSocket, or refuses it with another status.
+
+        Args:
+            path: Where.
+            status_code: None for any refusal.
+            **options: As for :meth:`WebSocketClient.websocket`.
+
+        Returns:
+            The response.
+        """
+        client: WebSocketClient = self.client  # type: ignore[attr-defined]
+        with client.websocket(path, **options) as websocket:
+            response = websocket.response
+        if not websocket.refused:
+            self.fail(f"{path} has opened a WebSocket")
+        if status_code not in (None, response.status_code):
+            self.fail(f"{path} was refused with {response.status_code}, not with {status_code}")
+        return response

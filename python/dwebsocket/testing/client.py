@@ -1,0 +1,234 @@
+"""
+Django's test clients with one more method: ``websocket``.
+
+The request goes the way of every request of the client, through the handler, all middleware and
+the URL conf; what answers it is the real engine, at the other end of a socket pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.test import AsyncClient, Client
+from django.test.client import AsyncClientHandler, ClientHandler
+
+from dwebsocket.runners.view import witness
+from dwebsocket.servers import given
+from dwebsocket.servers.asgi import SCOPE_KEY
+from dwebsocket.servers.contract import Client as ServersClient
+from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.testing.watch import ViewWatch
+from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from django.http import HttpRequest
+
+#: Seconds that a test waits for anything, when nobody says otherwise.
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A handshake that is on its way through Django: what the server would have of it."""
+
+    sock: socket.socket
+
+    def client(self) -> ServersClient:
+        return ServersClient(
+            server="the test client",
+            descriptor=self.sock.fileno(),
+            read_early=bytes,
+            let_go=lambda: None,
+        )
+
+
+_offer: ContextVar[_Offer | None] = ContextVar("offer", default=None)
+
+
+class _LoopHandshake(WsgiHandshake):
+    """A handshake in the test's event loop, in which async views run too."""
+
+    has_loop = True
+
+
+def _serve(response: Any) -> None:
+    """Does with an accepting response what a server does, before Django closes it."""
+    if response.status_code == 101:
+        for _ in response:
+            pass
+
+
+class _Handler(ClientHandler):
+    """The handler of Django's client, which is a server of WebSockets too."""
+
+    def get_response(self, request: HttpRequest) -> Any:
+        offer = _offer.get()
+        if offer is None:
+            return super().get_response(request)
+        request.META[given.KEY] = offer.client()
+        response = super().get_response(request)
+        _serve(response)
+        return response
+
+
+class _AsyncHandler(AsyncClientHandler):
+    """As :class:`_Handler`, for the async client."""
+
+    async def get_response_async(self, request: Any) -> Any:
+        offer = _offer.get()
+        if offer is not None:
+            environ = {
+                **request.META,
+                "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
+                given.KEY: offer.client(),
+            }
+            request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
+        response = await super().get_response_async(request)
+        if offer is not None:
+            _serve(response)
+        return response
+
+
+@contextlib.contextmanager
+def _offering() -> Iterator[tuple[socket.socket, ViewWatch]]:
+    """Makes the requests in the block offer a connection; gives the client's end of it."""
+    ours, theirs = socket.socketpair()
+    watch = ViewWatch()
+    tokens = _offer.set(_Offer(theirs)), witness.set(watch)
+    try:
+        with theirs:
+            yield ours, watch
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        _offer.reset(tokens[0])
+        witness.reset(tokens[1])
+
+
+def handshake_headers(
+    websocket: BaseWebSocket, subprotocols: Sequence[str], headers: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Gives the headers of an opening handshake, ``headers`` in place of the usual ones."""
+    usual = {
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-key": websocket._wire.key,
+        "sec-websocket-version": "13",
+    }
+    if subprotocols:
+        usual["sec-websocket-protocol"] = ", ".join(subprotocols)
+    return usual | {name.lower(): value for name, value in (headers or {}).items()}
+
+
+class WebSocketClient(Client):
+    """
+    Django's test client, for views with WebSockets too.
+
+    Attributes:
+        websocket_timeout: Seconds that a WebSocket's calls wait when they are not told.
+    """
+
+    websocket_timeout = TIMEOUT_S
+
+    def __init__(self, enforce_csrf_checks: bool = False, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
+        super().__init__(enforce_csrf_checks, *args, **kwargs)
+        self.handler = _Handler(enforce_csrf_checks)
+
+    def websocket(
+        self,
+        path: str,
+        data: Any = None,
+        *,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        answer_pings: bool = True,
+        **extra: Any,
+    ) -> ClientWebSocket:
+        """
+        Gives a WebSocket, which opens when it is entered by ``with``.
+
+        A refusal does not raise: it is the WebSocket's ``response``. Using it then does.
+
+        Args:
+            path: As for :meth:`get`, with the query if there is one.
+            data: The query as a dictionary.
+            subprotocols: Those that the client offers, the best first.
+            headers: More headers, and others than usual; ``origin`` is what browsers send.
+            timeout: In place of ``websocket_timeout``.
+            answer_pings: False is a client that never answers a ping.
+            **extra: As for :meth:`get`.
+
+        Raises:
+            Exception: Entering raises what :meth:`get` would.
+        """
+
+        def open_(websocket: ClientWebSocket) -> None:
+            fields = handshake_headers(websocket, subprotocols, headers)
+            with _offering() as (sock, watch):
+                response: Any = self.get(path, data, headers=fields, **extra)
+            websocket._response = response
+            if websocket.refused:
+                sock.close()
+            else:
+                websocket._attach(sock, watch)
+                websocket._run(websocket._opening())
+
+        return ClientWebSocket(
+            open_,
+            timeout=self.websocket_timeout if timeout is None else timeout,
+            raises=self.raise_request_exception,
+            answer_pings=answer_pings,
+        )
+
+
+class AsyncWebSocketClient(AsyncClient):
+    """
+    Django's async test client, for views with WebSockets too. As :class:`WebSocketClient`.
+
+    An ``async def`` view is a task of the test's own event loop.
+    """
+
+    websocket_timeout = TIMEOUT_S
+
+    def __init__(self, enforce_csrf_checks: bool = False, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
+        super().__init__(enforce_csrf_checks, *args, **kwargs)
+        self.handler = _AsyncHandler(enforce_csrf_checks)
+
+    def websocket(
+        self,
+        path: str,
+        data: Any = None,
+        *,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        answer_pings: bool = True,
+        **extra: Any,
+    ) -> AsyncClientWebSocket:
+        """As :meth:`WebSocketClient.websocket`; it opens when it is entered by ``async with``."""
+
+        async def open_(websocket: AsyncClientWebSocket) -> None:
+            fields = handshake_headers(websocket, subprotocols, headers)
+            with _offering() as (sock, watch):
+                response: Any = await self.get(path, data, headers=fields, **extra)
+            websocket._response = response
+            if websocket.refused:
+                sock.close()
+            else:
+                websocket._attach(sock, watch)
+                await websocket._run(websocket._opening())
+
+        return AsyncClientWebSocket(
+            open_,
+            timeout=self.websocket_timeout if timeout is None else timeout,
+            raises=self.raise_request_exception,
+            answer_pings=answer_pings,
+        )

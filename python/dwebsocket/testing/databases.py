@@ -1,0 +1,234 @@
+"""
+The test's database connections, for all threads.
+
+A test's data stands in a transaction that is never committed, or in a database that lives in the
+memory of one connection. So while a test has WebSockets, every thread of the process uses the
+test's own connections: the views', those of ``sync_to_async``, and a live server's. They take
+turns: statement by statement, and a whole ``transaction.atomic()`` at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import threading
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+# Longer than any statement of a test takes.
+_PATIENCE_S = 10.0
+
+
+# Its threads' connections have no public name.
+_handler: Any = connections
+
+
+class DatabaseBusy(AssertionError):
+    """Another thread of the test has been in a transaction for too long."""
+
+
+class _Turns:
+    """Who may use the connections now. A thread may take its turn several times over."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._holder: int | None = None
+        self._depths = threading.local()
+
+    def take(self) -> None:
+        if not self._lock.acquire(timeout=_PATIENCE_S):
+            holder = sys._current_frames().get(self._holder or 0)
+            stack = "".join(traceback.format_stack(holder)) if holder else "  it has gone\n"
+            raise DatabaseBusy(
+                f"The test and its views share one database connection, and another thread has "
+                f"been in a transaction for {_PATIENCE_S:g} s:\n{stack}"
+            )
+        self._holder = threading.get_ident()
+        self._depths.value = self.depth + 1
+
+    def give_back(self) -> None:
+        # A transaction that began before the sharing ends without having taken a turn.
+        if self.depth:
+            self._depths.value -= 1
+            self._lock.release()
+
+    @property
+    def depth(self) -> int:
+        return int(getattr(self._depths, "value", 0))
+
+
+class _Seen:
+    """What `django.db.connections` keeps for each thread, with the shared ones in front."""
+
+    def __init__(self, own: Any, shared: dict[str, BaseDatabaseWrapper]) -> None:
+        self.__dict__.update(_own=own, _shared=shared)
+
+    def __getattr__(self, alias: str) -> Any:
+        shared = self.__dict__["_shared"]
+        return shared[alias] if alias in shared else getattr(self.__dict__["_own"], alias)
+
+    def __setattr__(self, alias: str, connection: Any) -> None:
+        if alias not in self.__dict__["_shared"]:
+            setattr(self.__dict__["_own"], alias, connection)
+
+    def __delattr__(self, alias: str) -> None:
+        if alias not in self.__dict__["_shared"]:
+            delattr(self.__dict__["_own"], alias)
+
+
+class _Sharing:
+    """The connections of one test's thread in everybody's hands."""
+
+    def __init__(self) -> None:
+        self._owner = threading.get_ident()
+        self._turns = _Turns()
+        self._shared: dict[str, BaseDatabaseWrapper] = {}
+        self._own: Any = _handler._connections
+        self._undo: list[Callable[[], object]] = []
+
+    def begin(self) -> None:
+        self.extend()
+        self._wrap_transactions()
+        _handler._connections = _Seen(self._own, self._shared)
+
+    def extend(self) -> None:
+        """Shares what has become the test's own by now. Does nothing on other threads."""
+        if threading.get_ident() != self._owner or _is_loop_running():
+            return
+        for alias in connections:
+            if alias not in self._shared and _is_the_tests_own(connection := connections[alias]):
+                self._share(alias, connection)
+
+    def _share(self, alias: str, connection: BaseDatabaseWrapper) -> None:
+        connection.inc_thread_sharing()
+        self._undo.append(connection.dec_thread_sharing)
+        # In front: who adds another one takes the last one away again.
+        connection.execute_wrappers.insert(0, self._in_turn)
+        self._undo.append(functools.partial(connection.execute_wrappers.remove, self._in_turn))
+        instead = {
+            "close": functools.partial(self._close, connection.close),
+            # What views do with connections when they begin and end. It would close one that is
+            # in a transaction, and Django's test client does without it too.
+            "close_if_unusable_or_obsolete": lambda: None,
+        }
+        connection.__dict__.update(instead)
+        self._undo += [functools.partial(connection.__dict__.pop, name) for name in instead]
+        self._shared[alias] = connection
+
+    def end(self) -> None:
+        _handler._connections = self._own
+        for undo in reversed(self._undo):
+            undo()
+
+    def _in_turn(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+        self._turns.take()
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            self._turns.give_back()
+
+    def _close(self, close: Callable[[], None]) -> None:
+        # Threads close their connections when they end.
+        if threading.get_ident() == self._owner:
+            close()
+
+    def _wrap_transactions(self) -> None:
+        atomic, turns, shared = transaction.Atomic, self._turns, self._shared
+        enter, exit_ = atomic.__enter__, atomic.__exit__
+
+        def enter_in_turn(self: Any) -> None:
+            if (self.using or "default") not in shared:
+                enter(self)
+                return
+            turns.take()
+            try:
+                enter(self)
+            except BaseException:
+                turns.give_back()
+                raise
+
+        def exit_in_turn(self: Any, *exception: Any) -> None:
+            try:
+                exit_(self, *exception)
+            finally:
+                if (self.using or "default") in shared:
+                    turns.give_back()
+
+        atomic.__enter__, atomic.__exit__ = enter_in_turn, exit_in_turn  # type: ignore[method-assign]
+        self._undo.append(functools.partial(setattr, atomic, "__enter__", enter))
+        self._undo.append(functools.partial(setattr, atomic, "__exit__", exit_))
+
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_the_tests_own(connection: BaseDatabaseWrapper) -> bool:
+    """Whether another connection would not see what this one sees."""
+    if connection.in_atomic_block:
+        return True
+    if connection.vendor == "sqlite" and connection.is_in_memory_db():  # type: ignore[attr-defined]
+        return True
+    # A test case that may use no database has put something in its place that says so.
+    return not inspect.ismethod(connection.connect)
+
+
+_lock = threading.Lock()
+_users = 0
+_sharing: _Sharing | None = None
+
+
+@contextmanager
+def shared_databases() -> Iterator[None]:
+    """
+    Gives every thread of the process this thread's test database connections.
+
+    To be entered in the test's own thread, outside of event loops. When it is entered again inside,
+    also by others, the first one's connections stay.
+    """
+    begin_sharing()
+    try:
+        yield
+    finally:
+        end_sharing()
+
+
+def is_sharing() -> bool:
+    """Whether some thread's connections are everybody's now."""
+    return _users > 0
+
+
+def begin_sharing() -> None:
+    """As entering :func:`shared_databases`."""
+    global _users, _sharing
+    with _lock:
+        if not _users:
+            _sharing = _Sharing()
+            _sharing.begin()
+        elif _sharing is not None:
+            _sharing.extend()
+        _users += 1
+
+
+def end_sharing() -> None:
+    """As leaving :func:`shared_databases`."""
+    global _users, _sharing
+    with _lock:
+        _users -= 1
+        if not _users and _sharing is not None:
+            _sharing.end()
+            _sharing = None

@@ -1,0 +1,111 @@
+"""What the test learns of the views behind its connections: how they fail, and where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from concurrent.futures import Future, TimeoutError  # its own before Python 3.11
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core
+from dwebsocket.runners import view as life
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from dwebsocket import WebSocket
+
+
+class ViewStillRuns(AssertionError):
+    """A view goes on although its connection has ended. The message says where it is."""
+
+
+class ViewWatch:
+    """One view. See :class:`dwebsocket.runners.view.Witness`."""
+
+    def __init__(self) -> None:
+        #: Done when the view has ended and everything of it is released.
+        self.over: Future[None] = Future()
+        self._name = "that has not begun"
+        self._error: BaseException | None = None
+        self._thread: int | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._websocket: WebSocket | None = None
+
+    def began(self, name: str, websocket: WebSocket) -> None:
+        """The view is about to begin, on this thread or in this task."""
+        self._name = name
+        self._websocket = websocket
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:
+            self._thread = threading.get_ident()
+
+    def failed(self, error: BaseException) -> None:
+        """The view let ``error`` through."""
+        self._error = error
+
+    def ended(self) -> None:
+        """Everything is released."""
+        self._thread = self._task = self._websocket = None
+        self.over.set_result(None)
+
+    def take_error(self) -> BaseException | None:
+        """Gives the error that the view has let through, once."""
+        error, self._error = self._error, None
+        return error
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the view waits for its client now; also when it has ended."""
+        websocket = self._websocket
+        if websocket is None:
+            return self.over.done()
+        connection = websocket._engine
+        return isinstance(connection, _core.Connection) and connection.is_awaited()
+
+    def join(self, timeout: float) -> None:
+        """
+        Waits until everything of the view is released.
+
+        Raises:
+            ViewStillRuns: It was not within ``timeout`` seconds.
+        """
+        try:
+            self.over.result(timeout)
+        except TimeoutError:
+            raise self.still_runs(timeout) from None
+
+    def still_runs(self, timeout: float) -> ViewStillRuns:
+        """Gives the error about a view that has had ``timeout`` seconds to end."""
+        return ViewStillRuns(
+            f"A view did not end within {timeout:g} s after its WebSocket. {self.whereabouts()}"
+        )
+
+    def whereabouts(self) -> str:
+        """Says what the view is doing now, for messages."""
+        if self.over.done():
+            return f"The view {self._name} has ended."
+        frames = self._frames()
+        if not frames:
+            return f"The view is {self._name}."
+        stack = "".join(traceback.StackSummary.from_list(frames).format())
+        return f"The view {self._name} is at:\n{stack}"
+
+    def _frames(self) -> list[traceback.FrameSummary]:
+        frame: FrameType | None = None
+        if (task := self._task) is not None:
+            frames = [
+                traceback.FrameSummary(
+                    found.f_code.co_filename, found.f_lineno, found.f_code.co_name
+                )
+                for found in task.get_stack()
+            ]
+        else:
+            if self._thread is not None:
+                frame = sys._current_frames().get(self._thread)
+            frames = list(traceback.extract_stack(frame)) if frame is not None else []
+        ours = [index for index, found in enumerate(frames) if found.filename == life.__file__]
+        return frames[ours[-1] + 1 :] if ours else frames

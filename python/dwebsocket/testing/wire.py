@@ -1,0 +1,155 @@
+"""
+The client's end of a connection without any I/O: bytes go in, messages come out, and back.
+
+Frames are cut and written in Rust, by another judge than the engine's (:mod:`dwebsocket._core`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import struct
+from collections import deque
+
+from dwebsocket import _core
+
+Message = str | bytes
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_END_OF_HEAD = b"\r\n\r\n"
+_NO_STATUS, _ABNORMAL = 1005, 1006
+
+
+class WireError(AssertionError):
+    """The server's end has sent what no server may send."""
+
+
+class Wire:
+    """
+    One connection, seen by its client.
+
+    Attributes:
+        headers: Those of the 101, names in lower case; the last one of several. ``None`` until it
+            has come.
+        messages: Whole messages that have come.
+        pings: How many pings have come.
+        pongs: What the pongs said that have come.
+        close: Code and reason of the server's end, once it has ended: 1005 for a close frame
+            without a code, 1006 for none at all.
+        outgoing: Bytes that are to be sent.
+        said_goodbye: A close frame is among them, or has been.
+    """
+
+    def __init__(self, *, answer_pings: bool = True) -> None:
+        self.key = base64.b64encode(os.urandom(16)).decode()
+        self.headers: dict[str, str] | None = None
+        self.messages: deque[Message] = deque()
+        self.pings = 0
+        self.pongs: list[bytes] = []
+        self.close: tuple[int, str] | None = None
+        self.outgoing = bytearray()
+        self.said_goodbye = False
+        self._answer_pings = answer_pings
+        self._head = b""
+        self._reader = _core.FrameReader()
+        # The message whose fragments are coming: its opcode and they.
+        self._fragments: tuple[int, list[bytes]] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more can come."""
+        return self.close is not None
+
+    def feed(self, data: bytes) -> None:
+        """
+        Takes what the server has sent; nothing is the end of the stream.
+
+        Raises:
+            WireError: What came breaks the protocol.
+        """
+        if not data:
+            self.close = self.close or (_ABNORMAL, "")
+            return
+        if self.headers is None:
+            self._head += data
+            head, end, data = self._head.partition(_END_OF_HEAD)
+            if not end:
+                return
+            self.headers = self._judge(head.decode("latin-1"))
+        self._reader.feed(data)
+        while not self.is_over and (frame := self._next_frame()) is not None:
+            self._take(*frame)
+
+    def send(self, message: Message) -> None:
+        """Queues a message: ``str`` as text, ``bytes`` as binary."""
+        if isinstance(message, str):
+            self.send_frame(TEXT, message.encode())
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            self.send_frame(BINARY, bytes(message))
+        else:
+            raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
+
+    def send_frame(self, opcode: int, payload: bytes, *, is_final: bool = True) -> None:
+        """Queues one frame, also one that breaks the rules."""
+        key = os.urandom(4)
+        self.outgoing += _core.client_frame(opcode, payload, key, is_final=is_final)
+
+    def send_close(self, code: int | None, reason: str) -> None:
+        """Queues a close frame; a second one is not sent."""
+        if not self.said_goodbye:
+            self.said_goodbye = True
+            self.send_frame(
+                CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode()
+            )
+
+    def _judge(self, head: str) -> dict[str, str]:
+        first, *lines = head.split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        digest = hashlib.sha1((self.key + _GUID).encode(), usedforsecurity=False).digest()
+        if not first.startswith("HTTP/1.1 101 "):
+            raise WireError(f"no WebSocket came, but {first!r}")
+        if headers.get("sec-websocket-accept") != base64.b64encode(digest).decode():
+            raise WireError("the server did not answer this handshake's key")
+        return headers
+
+    def _next_frame(self) -> tuple[int, bytes, bool, bool] | None:
+        try:
+            return self._reader.next_frame()
+        except ValueError as error:
+            raise WireError(str(error)) from None
+
+    def _take(self, opcode: int, payload: bytes, is_final: bool, is_compressed: bool) -> None:  # noqa: FBT001
+        if is_compressed:
+            raise WireError("a compressed message came, and no compression was offered")
+        if opcode == PING:
+            self.pings += 1
+            if self._answer_pings and not self.said_goodbye:
+                self.send_frame(PONG, payload)
+        elif opcode == PONG:
+            self.pongs.append(payload)
+        elif opcode == CLOSE:
+            code = struct.unpack("!H", payload[:2])[0] if payload else _NO_STATUS
+            self.close = (code, payload[2:].decode())
+            self.send_close(code if payload else None, "")
+        else:
+            self._take_fragment(opcode, payload)
+            if is_final:
+                self._finish_message()
+
+    def _take_fragment(self, opcode: int, payload: bytes) -> None:
+        if (opcode == CONTINUATION) != (self._fragments is not None):
+            raise WireError("a fragment came out of its order")
+        if self._fragments is None:
+            self._fragments = (opcode, [])
+        self._fragments[1].append(payload)
+
+    def _finish_message(self) -> None:
+        assert self._fragments is not None
+        opcode, fragments = self._fragments
+        self._fragments = None
+        message = b"".join(fragments)
+        self.messages.append(message.decode() if opcode == TEXT else message)

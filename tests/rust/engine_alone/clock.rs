@@ -1,0 +1,99 @@
+//! Steps of the clock, which is one for the process.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use _core::{
+    engine::{Engine, Initiator, Settings, Taken, clock, runtime},
+    protocol::close::CloseFrame,
+};
+
+use crate::{
+    alone,
+    support::{
+        SETTINGS, connect, expect_end,
+        peer::{PING, PONG},
+        until,
+    },
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+const PATIENT: Settings = Settings {
+    ping_interval: Some(MINUTE),
+    ping_timeout: Some(MINUTE),
+    ..SETTINGS
+};
+
+fn step(time: Duration) {
+    Engine::current().unwrap().step(time);
+}
+
+#[test]
+fn a_step_sends_pings_and_gives_up_who_does_not_answer() {
+    alone(
+        "clock::a_step_sends_pings_and_gives_up_who_does_not_answer",
+        || {
+            let (connection, mut peer) = connect(&PATIENT);
+            for _ in 0..3 {
+                step(MINUTE);
+                peer.expect(PING, b"");
+                peer.send(PONG, b"");
+                // The answer has to be read before the next step.
+                step(Duration::ZERO);
+            }
+            assert_eq!(connection.end(), None);
+            step(MINUTE);
+            step(MINUTE);
+            let reason = "the client did not answer a ping in time";
+            expect_end(&connection, 1006, reason, Initiator::Lost);
+            assert_eq!(clock::ahead(), 5 * MINUTE);
+        },
+    );
+}
+
+#[test]
+fn a_step_wakes_who_waits_for_a_message() {
+    alone("clock::a_step_wakes_who_waits_for_a_message", || {
+        let (connection, _peer) = connect(&SETTINGS);
+        let deadline = Some(clock::now() + MINUTE);
+        let view = {
+            let connection = Arc::clone(&connection);
+            thread::spawn(move || connection.take(deadline))
+        };
+        until("the view waits", || connection.is_awaited());
+        let start = Instant::now();
+        step(MINUTE / 2);
+        assert!(connection.is_awaited());
+        step(MINUTE / 2);
+        assert!(matches!(view.join().unwrap(), Taken::Nothing));
+        assert!(start.elapsed() < MINUTE / 2);
+        assert!(!connection.is_awaited());
+    });
+}
+
+#[test]
+fn a_step_hurries_a_drain_and_the_engine_can_open_again() {
+    alone(
+        "clock::a_step_hurries_a_drain_and_the_engine_can_open_again",
+        || {
+            let (connections, _peers): (Vec<_>, Vec<_>) =
+                (0..50).map(|_| connect(&SETTINGS)).unzip();
+            let frame = CloseFrame::new(Some(1012), "").unwrap();
+            runtime::leave();
+            Engine::current().unwrap().drain(frame, MINUTE);
+            let told = || connections.iter().filter(|c| c.end().is_some()).count();
+            step(MINUTE / 2);
+            assert!((24..=26).contains(&told()), "{}", told());
+            step(MINUTE / 2);
+            assert_eq!(told(), 50);
+            runtime::reopen();
+            assert!(!runtime::is_leaving());
+            let (connection, _peer) = connect(&SETTINGS);
+            assert_eq!(connection.end(), None);
+        },
+    );
+}

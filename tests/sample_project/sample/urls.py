@@ -1,0 +1,28 @@
+"""Addresses of the sample project."""
+
+from django.urls import path
+
+from chat import views
+
+urlpatterns = [
+    path("", views.page),
+    path("echo/", views.echo),
+    path("aecho/", views.aecho),
+    path("rooms/<slug:room>/", views.room),
+    path("arooms/<slug:room>/", views.aroom),
+    path("me/", views.me),
+    path("visits/", views.visits),
+    path("language/", views.language),
+    path("notes/", views.notes),
+    path("anotes/", views.anotes),
+    path("import/", views.import_notes),
+    path("fail/", views.fail),
+    path("afail/", views.afail),
+    path("fail-late/", views.fail_late),
+    path("members/", views.members),
+    path("secret/", views.secret),
+    path("patient/", views.patient),
+    path("apatient/", views.apatient),
+    path("stuck/", views.stuck),
+    path("astuck/", views.astuck),
+]

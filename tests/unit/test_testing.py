@@ -1,0 +1,427 @@
+"""`dwebsocket.testing` where the sample project does not look: what goes wrong."""
+
+from __future__ import annotations
+
+import threading
+import unittest
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connection, transaction
+from django.http import Http404, HttpResponse
+from django.test import SimpleTestCase
+from django.urls import path
+
+from dwebsocket import (
+    ConnectionClosed,
+    ReceiveTimeout,
+    UsageError,
+    _core,
+    accept_websocket,
+    hub,
+    testing,
+)
+from dwebsocket.testing import (
+    AsyncWebSocketClient,
+    Clock,
+    DatabaseBusy,
+    LiveWebSocketClient,
+    ViewStillRuns,
+    WebSocketClient,
+    WebSocketLeak,
+    WebSocketTestMixin,
+    WireError,
+    databases,
+    websockets_of_a_test,
+)
+from dwebsocket.testing.wire import CLOSE, PONG, TEXT, Wire
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Open = Any
+STAY = threading.Event()
+
+
+@accept_websocket(text_type=str)
+def echo(request: Any) -> None:
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@accept_websocket
+def stay(request: Any) -> None:
+    STAY.wait()
+
+
+@accept_websocket
+def absent(request: Any) -> None:
+    raise Http404("nothing here")
+
+
+@pytest.fixture
+def site(override: Callable[..., None]) -> Iterator[WebSocketClient]:
+    """A client for the views above."""
+    views = {"echo": echo, "stay": stay, "absent": absent}
+    override(ROOT_URLCONF=tuple(path(f"{name}/", view) for name, view in views.items()))
+    STAY.clear()
+    with websockets_of_a_test():
+        yield WebSocketClient()
+        STAY.set()
+
+
+class TestWebSocket:
+    """Calls at the wrong time."""
+
+    def test_is_not_open_before_it_is_entered(self, site: WebSocketClient) -> None:
+        """And says so."""
+        ws = site.websocket("/echo/")
+        assert repr(ws) == "<ClientWebSocket not open yet>"
+        with pytest.raises(UsageError, match="enter it by `with`"):
+            ws.send("hello")
+
+    def test_is_entered_once(self, site: WebSocketClient) -> None:
+        """Each handshake is a WebSocket of its own."""
+        with site.websocket("/echo/") as ws:
+            assert repr(ws) == "<ClientWebSocket open>"
+        assert repr(ws) == "<ClientWebSocket closed with 1000>"
+        with pytest.raises(UsageError, match="another one"), ws:
+            pass
+
+    def test_is_closed_behind_its_block(self, site: WebSocketClient) -> None:
+        """What it has learned can still be asked for."""
+        with site.websocket("/echo/") as ws:
+            pass
+        assert (ws.closed, ws.close_code, ws.close_reason) == (True, 1000, "")
+        for use in (lambda: ws.send("late"), ws.receive, ws.ping):
+            with pytest.raises(ConnectionClosed):
+                use()
+
+    def test_error_in_the_block_wins(self, site: WebSocketClient) -> None:
+        """Over those of closing."""
+        with pytest.raises(KeyError, match="mine"):
+            with site.websocket("/stay/", timeout=0.05):
+                raise KeyError("mine")
+        STAY.set()
+
+    def test_large_messages_cross(self, site: WebSocketClient) -> None:
+        """More than the sockets hold, in both directions at once."""
+        message = b"x" * 4_000_000
+        with site.websocket("/echo/") as ws:
+            ws.send(message)
+            ws.send(message)
+            assert ws.receive() == ws.receive() == message
+
+    def test_wrong_type(self, site: WebSocketClient) -> None:
+        """Is the caller's mistake."""
+        with site.websocket("/echo/") as ws, pytest.raises(TypeError, match="not int"):
+            ws.send(5)  # type: ignore[arg-type]
+
+    def test_timeout_says_where_the_view_is(self, site: WebSocketClient) -> None:
+        """With the line."""
+        with site.websocket("/stay/") as ws:
+            with pytest.raises(ReceiveTimeout, match=r"within 0\.01 s(.|\n)*STAY\.wait\(\)"):
+                eventually_receive(ws)
+            STAY.set()
+
+    def test_not_found_in_the_view_is_a_close_code(self, site: WebSocketClient) -> None:
+        """As `client.get` gives a response for it."""
+        with site.websocket("/absent/") as ws:
+            assert ws.wait_closed() == 4404
+
+
+def eventually_receive(ws: Any) -> None:
+    """Receive once the view has come to its line."""
+    eventually(lambda: "STAY.wait" in ws._watch.whereabouts(), what="the view at its line")
+    ws.receive(timeout=0.01)
+
+
+class TestScope:
+    """`websockets_of_a_test`."""
+
+    def test_closes_what_is_left_open(self, site: WebSocketClient) -> None:
+        """And waits for the views."""
+        with websockets_of_a_test():
+            ws = site.websocket("/echo/").__enter__()
+        assert ws.close_code in (1000, None)
+        assert ws._watch is not None
+        assert ws._watch.over.done()
+
+    def test_leaves_those_of_others_alone(self, site: WebSocketClient) -> None:
+        """Such as an outer one's."""
+        with site.websocket("/echo/") as ws:
+            with websockets_of_a_test():
+                pass
+            ws.send("still here")
+            assert ws.receive() == "still here"
+
+    def test_names_a_view_that_stays(self, site: WebSocketClient) -> None:
+        """All others are closed first."""
+        scope = websockets_of_a_test(timeout=0.05)
+        scope.__enter__()
+        stuck = site.websocket("/stay/").__enter__()
+        other = site.websocket("/echo/").__enter__()
+        with pytest.raises(ViewStillRuns, match=r"test_testing\.stay is at"):
+            scope.__exit__(None, None, None)
+        assert stuck._sock is other._sock is None
+        assert other._watch is not None
+        assert other._watch.over.done()
+        STAY.set()
+
+    def test_names_a_connection_that_stays(self) -> None:
+        """Whoever holds it."""
+        with pytest.raises(WebSocketLeak, match="1 of its connections"):
+            with websockets_of_a_test(timeout=0.01):
+                slot = _core.Slot.claim(None)
+        assert slot is not None
+        slot.release()
+
+    def test_takes_connections_again_after_a_drain(self, site: WebSocketClient) -> None:
+        """A process under test has many tests."""
+        with websockets_of_a_test():
+            _core.drain(1012, "", 60)
+            with site.websocket("/echo/") as late:
+                assert late.response.status_code == 503
+        with site.websocket("/echo/") as ws:
+            assert not ws.refused
+
+
+class TestMixin:
+    """`WebSocketTestMixin`, run by unittest itself."""
+
+    def run(self, case: type[unittest.TestCase]) -> unittest.TestResult:
+        """Run the test of a case."""
+        result = unittest.TestResult()
+        case("test")(result)
+        return result
+
+    def test_leak_fails_its_test(self, site: WebSocketClient) -> None:
+        """Behind the test's own clean-ups."""
+
+        class Case(WebSocketTestMixin, SimpleTestCase):
+            websocket_timeout = 0.05
+
+            def test(self) -> None:
+                self.addCleanup(lambda: None)
+                self.client.websocket("/stay/").__enter__()
+
+        result = self.run(Case)
+        assert len(result.errors + result.failures) == 1
+        assert "test_testing.stay is at" in (result.errors + result.failures)[0][1]
+        STAY.set()
+
+    def test_wrong_refusals_fail(self, site: WebSocketClient) -> None:
+        """With what came instead."""
+
+        class Case(WebSocketTestMixin, SimpleTestCase):
+            def test(self) -> None:
+                with self.subTest():
+                    self.assertWebSocketRefused("/echo/")
+                with self.subTest():
+                    self.assertWebSocketRefused("/nowhere/", 403)
+                assert self.assertWebSocketRefused("/nowhere/", 404).status_code == 404
+
+        messages = [text for _, text in self.run(Case).failures]
+        assert "/echo/ has opened a WebSocket" in messages[0]
+        assert "/nowhere/ was refused with 404, not with 403" in messages[1]
+        assert len(messages) == 2
+
+
+class TestDatabases:
+    """`shared_databases`, here in a transaction of the test."""
+
+    @pytest.fixture(autouse=True)
+    def _transaction(self) -> Iterator[None]:
+        with transaction.atomic():
+            yield
+            transaction.set_rollback(True)
+        connection.close()
+
+    def in_thread(self, work: Callable[[], object]) -> object:
+        """Run something in another thread and give what it gives or raises."""
+        found: list[object] = []
+
+        def run() -> None:
+            try:
+                found.append(work())
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(30)
+        return found[0]
+
+    def test_threads_use_one_connection(self) -> None:
+        """While it lasts; closing and forgetting does nothing elsewhere."""
+        from django.db import connections
+
+        mine = connections["default"]
+        with databases.shared_databases():
+
+            def work() -> object:
+                seen = connections["default"]
+                connections["default"] = seen
+                del connections["default"]
+                connections.close_all()
+                return connections["default"]
+
+            assert self.in_thread(work) is mine
+            assert not mine.closed_in_transaction
+            assert databases.is_sharing()
+        assert self.in_thread(lambda: connections["default"]) is not mine
+        assert not databases.is_sharing()
+        assert "close" not in vars(mine)
+        assert mine.execute_wrappers == []
+
+    def test_threads_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who waits for too long is told for whom."""
+        monkeypatch.setattr(databases, "_PATIENCE_S", 0.02)
+
+        def count() -> object:
+            with connection.cursor() as cursor:
+                return cursor.execute("SELECT 1").fetchone()
+
+        with databases.shared_databases():
+            with transaction.atomic():
+                error = self.in_thread(count)
+            assert isinstance(error, DatabaseBusy)
+            assert "test_threads_take_turns" in str(error)
+            assert self.in_thread(count) == (1,)
+
+    def test_transactions_may_cross_its_ends(self) -> None:
+        """Those that began before, and those that go on behind."""
+        outer, inner = transaction.atomic(), transaction.atomic()
+        outer.__enter__()
+        with databases.shared_databases():
+            outer.__exit__(None, None, None)
+            inner.__enter__()
+        inner.__exit__(None, None, None)
+
+    def test_what_becomes_the_tests_own_later_is_shared_too(self) -> None:
+        """By whoever asks for it then."""
+        from django.db import connections
+
+        transaction.set_rollback(True)
+        mine = connections["default"]
+        with databases.shared_databases(), databases.shared_databases():
+            assert self.in_thread(lambda: connections["default"]) is mine
+
+
+class TestWire:
+    """What servers must not send."""
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
+        ],
+    )
+    def test_wrong_head(self, data: bytes) -> None:
+        """Is not taken for a WebSocket."""
+        with pytest.raises(WireError):
+            Wire().feed(data)
+
+    @pytest.mark.parametrize(
+        "data", [b"\x81\x81mask!", b"\xc1\x00", b"\x80\x00", b"\x01\x00\x01\x00", b"\x83\x00"]
+    )
+    def test_wrong_frame(self, data: bytes) -> None:
+        """Masked, compressed, out of order, of no known kind."""
+        wire = Wire()
+        wire.headers = {}
+        with pytest.raises(WireError):
+            wire.feed(data)
+
+    def test_end_without_a_word(self) -> None:
+        """Is 1006, but not after a close frame."""
+        wire = Wire()
+        wire.feed(b"")
+        assert wire.close == (1006, "")
+        wire = Wire()
+        wire.headers = {}
+        wire.feed(b"\x88\x00")
+        wire.feed(b"")
+        assert wire.close == (1005, "")
+        assert bytes(wire.outgoing)[0] == 0x80 | CLOSE
+
+    def test_silent_client(self) -> None:
+        """Hears pings and says nothing."""
+        silent, polite = Wire(answer_pings=False), Wire()
+        for wire in (silent, polite):
+            wire.headers = {}
+            wire.feed(b"\x89\x01x")
+            assert wire.pings == 1
+        assert not silent.outgoing
+        assert polite.outgoing[0] == 0x80 | PONG
+
+    def test_message_of_fragments(self) -> None:
+        """A control frame may stand between them."""
+        wire = Wire()
+        wire.headers = {}
+        wire.feed(bytes((TEXT, 1)) + b"a" + b"\x8a\x00" + b"\x80\x01b")
+        assert list(wire.messages) == ["ab"]
+        assert wire.pongs == [b""]
+
+
+class TestClock:
+    """`Clock`."""
+
+    def test_time_does_not_go_back(self) -> None:
+        """A mistake of the caller."""
+        with pytest.raises(ValueError, match="-1"):
+            Clock().advance(-1)
+
+    def test_views_that_wait_for_something_else_do_not_hold_it(self, site: WebSocketClient) -> None:
+        """For long."""
+        with site.websocket("/stay/"):
+            Clock().advance(1)
+            STAY.set()
+
+    def test_hubs_of_closed_loops_are_dropped(self) -> None:
+        """Whoever still holds such a loop."""
+        import asyncio
+
+        async def main() -> object:
+            hub.current()
+            return asyncio.get_running_loop()
+
+        loop: Any = asyncio.run(main())
+        assert loop in hub._hubs
+        hub.forget_closed()
+        assert loop not in hub._hubs
+
+
+def test_async_client_needs_nothing_around_it(site: WebSocketClient) -> None:
+    """Neither a scope nor a loop that anybody has prepared."""
+    import asyncio
+
+    async def main() -> list[object]:
+        async with AsyncWebSocketClient().websocket("/echo/") as ws:
+            await ws.send("hello")
+            await ws.send_json({})
+            await ws.ping()
+            return [await ws.receive(), await ws.receive_json()]
+
+    assert asyncio.run(main()) == ["hello", {}]
+
+
+def test_public_names() -> None:
+    """Sorted, and there."""
+    assert testing.__all__ == sorted(testing.__all__)
+    assert all(hasattr(testing, name) for name in testing.__all__)
+
+
+def test_live_client_needs_an_address() -> None:
+    """Of a test server."""
+    with pytest.raises(ValueError, match="begins with http://"):
+        LiveWebSocketClient("https://example.com")
+    with pytest.raises(TypeError, match="REMOTE_ADDR"):
+        LiveWebSocketClient("http://localhost:1").websocket("/", REMOTE_ADDR="::1")
+
+
+def test_plain_requests_are_served_as_ever(override: Callable[..., None]) -> None:
+    """The client is Django's."""
+    override(ROOT_URLCONF=(path("", lambda request: HttpResponse("plain")),))
+    assert WebSocketClient().get("/").content == b"plain"
