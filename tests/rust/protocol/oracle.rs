@@ -325,7 +325,9 @@ async fn their_client_and_our_server_talk() {
             let mut input = &mut buffer[..len];
             while let Some(event) = receiver.next(&mut input).unwrap() {
                 let reply = match event {
-                    Event::Message(message) => frame::encode(message.kind.into(), &message.payload),
+                    Event::Message(message) => {
+                        frame::encode(Opcode::from(message.kind), &message.payload)
+                    }
                     Event::Ping(payload) => frame::encode(Opcode::Pong, &payload),
                     Event::Pong(_) => continue,
                     Event::Close(frame) => {

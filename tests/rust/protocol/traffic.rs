@@ -19,7 +19,14 @@ pub(crate) type Outcome = (Vec<Event>, Option<Violation>);
 
 /// Feeds `reads` one after the other to a new receiver.
 pub(crate) fn receive<'a>(limits: Limits, reads: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
-    let mut receiver = Receiver::new(limits);
+    receive_with(Receiver::new(limits), reads)
+}
+
+/// Feeds `reads` one after the other to `receiver`.
+pub(crate) fn receive_with<'a>(
+    mut receiver: Receiver,
+    reads: impl IntoIterator<Item = &'a [u8]>,
+) -> Outcome {
     let mut events = Vec::new();
     let mut violation = None;
     for read in reads {
