@@ -1,7 +1,8 @@
 //! Messages to the client, compressed (RFC 7692 section 7.2.1).
 
+use std::sync::{Mutex, MutexGuard};
+
 use flate2::{Compress, Compression, FlushCompress};
-use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Agreement, Options, TAIL,
@@ -72,7 +73,7 @@ impl Deflater {
                 context: None,
             });
         };
-        let mut context = context.try_lock()?;
+        let mut context = context.try_lock().ok()?;
         let compressor = context.get_or_insert_with(|| self.style.compressor());
         let Some(payload) = compress(compressor, message) else {
             // It has seen what the client will not see. A new context is always allowed.

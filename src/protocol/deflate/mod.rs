@@ -47,18 +47,21 @@ pub struct Options {
     pub client_max_window_bits: u8,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            // Measured with messages in JSON: below this a quarter is gained at most, and a
-            // packet less on the wire never.
-            threshold_bytes: 256,
-            // Measured likewise: half the time of level 6 for 5 % more bytes.
-            level: 3,
-            server_no_context_takeover: true,
-            client_no_context_takeover: true,
-            server_max_window_bits: offer::MAX_WINDOW_BITS,
-            client_max_window_bits: offer::MAX_WINDOW_BITS,
-        }
+/// What a connection compresses by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What the client relies on.
+    pub agreement: Agreement,
+    /// What is left to us.
+    pub options: Options,
+}
+
+impl Terms {
+    /// The terms for a client whose offers stand in `header`; `None` to go on without compression.
+    ///
+    /// See [`offer::answer`].
+    pub fn agree(header: &str, options: Options) -> Option<Self> {
+        let agreement = offer::answer(header, &options)?;
+        Some(Self { agreement, options })
     }
 }

@@ -179,6 +179,11 @@ fn trim(value: &str) -> &str {
 mod tests {
     use super::*;
 
+    const FORGETTING: Options = Options {
+        server_no_context_takeover: true,
+        client_no_context_takeover: true,
+        ..KEEPING_CONTEXT
+    };
     const KEEPING_CONTEXT: Options = Options {
         threshold_bytes: 0,
         level: 1,
@@ -237,12 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn no_takeover_is_the_default_asked_or_not() {
+    fn no_takeover_may_be_demanded_unasked() {
         assert_eq!(
-            response(
-                "permessage-deflate; client_max_window_bits",
-                &Options::default()
-            ),
+            response("permessage-deflate; client_max_window_bits", &FORGETTING),
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
         );
     }
@@ -285,7 +287,7 @@ mod tests {
             "=10",
         ] {
             let header = format!("permessage-deflate; {parameters}");
-            assert_eq!(answer(&header, &Options::default()), None, "{header}");
+            assert_eq!(answer(&header, &FORGETTING), None, "{header}");
         }
     }
 
@@ -301,10 +303,10 @@ mod tests {
             "permessage-deflate x",
             "x; y=\", permessage-deflate, \"",
         ] {
-            assert_eq!(answer(header, &Options::default()), None, "{header}");
+            assert_eq!(answer(header, &FORGETTING), None, "{header}");
         }
         let header = "mux; max=4, , x; y=\"\\\",\", permessage-deflate";
-        assert!(answer(header, &Options::default()).is_some());
+        assert!(answer(header, &FORGETTING).is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Codecs that wait for their next message.
 
-use parking_lot::Mutex;
+use std::sync::Mutex;
 
 /// A handful of codecs, ready to use.
 ///
@@ -23,14 +23,14 @@ impl<T> Pool<T> {
 
     /// The one that was given back last among those that `fit`.
     pub(super) fn take(&self, fits: impl Fn(&T) -> bool) -> Option<T> {
-        let mut idle = self.idle.try_lock()?;
+        let mut idle = self.idle.try_lock().ok()?;
         let place = idle.iter().rposition(fits)?;
         Some(idle.remove(place))
     }
 
     /// Keeps `codec`; in a full pool in place of the one that has waited longest.
     pub(super) fn give(&self, codec: T) {
-        let Some(mut idle) = self.idle.try_lock() else {
+        let Ok(mut idle) = self.idle.try_lock() else {
             return;
         };
         let forgotten = (idle.len() >= self.most).then(|| idle.remove(0));
@@ -60,7 +60,7 @@ mod tests {
     fn a_busy_pool_makes_nobody_wait() {
         let pool = Pool::new(3);
         pool.give(1);
-        let held = pool.idle.lock();
+        let held = pool.idle.lock().unwrap();
         assert_eq!(pool.take(|_| true), None);
         pool.give(2);
         drop(held);

@@ -20,6 +20,14 @@ const LIMITS: Limits = Limits {
     max_message_bytes: 1 << 20,
     max_fragments: 100,
 };
+const OPTIONS: Options = Options {
+    threshold_bytes: 1,
+    level: 3,
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    server_max_window_bits: 15,
+    client_max_window_bits: 15,
+};
 const FORGETFUL: Agreement = Agreement {
     server_no_context_takeover: true,
     client_no_context_takeover: true,
@@ -181,11 +189,7 @@ fn messages_come_back_from_every_window_with_and_without_takeover() {
 
 /// What an inflater of the same window makes of what our deflater sends.
 fn there_and_back(agreement: Agreement, sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let options = Options {
-        threshold_bytes: 1,
-        ..Options::default()
-    };
-    let deflater = Deflater::new(&agreement, &options);
+    let deflater = Deflater::new(&agreement, &OPTIONS);
     let frames: Vec<_> = sent
         .iter()
         .map(|message| match deflater.deflate(message) {
@@ -212,11 +216,7 @@ fn there_and_back(agreement: Agreement, sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
 #[test]
 fn takeover_makes_the_second_message_smaller_unless_the_first_was_not_sent() {
     let message = b"{\"user\": \"alice\", \"text\": \"what is said once need not be said again\"}";
-    let options = Options {
-        threshold_bytes: 1,
-        ..Options::default()
-    };
-    let deflater = Deflater::new(&KEEPING, &options);
+    let deflater = Deflater::new(&KEEPING, &OPTIONS);
     let first = deflater.deflate(message).unwrap();
     // Nobody else may add to the context meanwhile.
     assert!(deflater.deflate(message).is_none());
@@ -251,7 +251,7 @@ fn noise(len: usize) -> Vec<u8> {
 fn small_messages_and_those_that_do_not_shrink_go_as_they_are() {
     let options = Options {
         threshold_bytes: 64,
-        ..Options::default()
+        ..OPTIONS
     };
     for agreement in [FORGETFUL, KEEPING] {
         let deflater = Deflater::new(&agreement, &options);
