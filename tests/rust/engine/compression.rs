@@ -46,8 +46,8 @@ fn forgetful() -> (Settings, Agreement) {
 }
 
 /// What `message` is as the payload of a compressed frame of an agreement without takeover.
-fn deflated(agreement: &Agreement, message: &[u8]) -> Vec<u8> {
-    let deflater = Deflater::new(agreement, &OPTIONS);
+fn deflated(agreement: Agreement, message: &[u8]) -> Vec<u8> {
+    let deflater = Deflater::new(&agreement, &OPTIONS);
     let deflated = deflater.deflate(message).unwrap();
     deflated.payload().to_vec()
 }
@@ -58,8 +58,8 @@ fn messages_above_the_threshold_are_answered_compressed() {
     let (connection, mut peer) = connect(&settings);
     let view = echo(connection);
     let small = [b'a'; 99];
-    let large = [b'a'; 100_000];
-    let payload = deflated(&agreement, &large);
+    let large = vec![b'a'; 100_000];
+    let payload = deflated(agreement, &large);
     assert!(payload.len() < 1000);
     for _ in 0..3 {
         peer.send(TEXT, &small);
@@ -130,7 +130,7 @@ fn a_bomb_is_1009_and_what_is_no_deflate_is_1007() {
     let (settings, agreement) = forgetful();
     for (payload, code, reason) in [
         (
-            deflated(&agreement, &vec![0; 5_000_000]),
+            deflated(agreement, &vec![0; 5_000_000]),
             1009,
             "message has more than 200000 bytes",
         ),
@@ -147,7 +147,7 @@ fn a_bomb_is_1009_and_what_is_no_deflate_is_1007() {
 #[test]
 fn connections_without_it_take_no_compressed_message() {
     let (_, agreement) = forgetful();
-    let payload = deflated(&agreement, &[b'a'; 1000]);
+    let payload = deflated(agreement, &[b'a'; 1000]);
     let expect_refusal = |peer: &mut Peer| {
         peer.expect_close(1002, "reserved bit set without an extension");
         peer.expect_eof();

@@ -9,7 +9,10 @@ use flate2::{Compress, Compression, FlushCompress, write::DeflateEncoder};
 use proptest::{collection::vec, prelude::*};
 use std::io::Write;
 
-use crate::traffic::{Frame, Outcome, encode_all, receive_with};
+use crate::{
+    judge::{Outcome, receive_with},
+    traffic::{Frame, encode_all},
+};
 
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
