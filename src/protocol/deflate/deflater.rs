@@ -64,22 +64,20 @@ impl Deflater {
         let Some(context) = &self.context else {
             let style = self.style;
             let pooled = POOL.take(|(other, _)| *other == style);
-            let mut compressor = pooled.map_or_else(|| style.compressor(), |(_, found)| found);
-            let payload = compress(&mut compressor, message);
+            let compressor = pooled.map_or_else(|| style.compressor(), |(_, found)| found);
+            let (payload, mut compressor) = compress(compressor, message)?;
             compressor.reset();
             POOL.give((style, compressor));
-            return payload.map(|payload| Deflated {
+            return Some(Deflated {
                 payload,
                 context: None,
             });
         };
         let mut context = context.try_lock().ok()?;
-        let compressor = context.get_or_insert_with(|| self.style.compressor());
-        let Some(payload) = compress(compressor, message) else {
-            // It has seen what the client will not see. A new context is always allowed.
-            compressor.reset();
-            return None;
-        };
+        // One that has seen what the client will not see is gone: a new context is always allowed.
+        let compressor = context.take().unwrap_or_else(|| self.style.compressor());
+        let (payload, compressor) = compress(compressor, message)?;
+        *context = Some(compressor);
         Some(Deflated {
             payload,
             context: Some(context),
@@ -117,7 +115,10 @@ impl Drop for Deflated<'_> {
 
 /// `message` compressed, without the four bytes that every message ends with; `None` when that
 /// does not make it smaller.
-fn compress(compressor: &mut Compress, message: &[u8]) -> Option<Vec<u8>> {
+///
+/// The compressor comes back only when all of its output did: zlib-rs 0.6 does not get over a
+/// reset with output left inside, and panics some hundred messages later.
+fn compress(mut compressor: Compress, message: &[u8]) -> Option<(Vec<u8>, Compress)> {
     // The tail is written and cut off again. A buffer that comes out full may lack something.
     let mut payload = vec![0; message.len().checked_add(TAIL.len())?];
     let (total_in, total_out) = (compressor.total_in(), compressor.total_out());
@@ -128,5 +129,5 @@ fn compress(compressor: &mut Compress, message: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     payload.truncate(len.checked_sub(TAIL.len())?);
-    Some(payload)
+    Some((payload, compressor))
 }

@@ -78,6 +78,7 @@ impl Inflater {
     ///
     /// # Errors
     /// What `collect` objects to; 1007 when the piece is not DEFLATE, or the end comes too early.
+    /// The latter is not seen with takeover: asking the stream where it is would end it.
     pub(in crate::protocol) fn inflate(
         &mut self,
         piece: &[u8],

@@ -270,6 +270,17 @@ fn small_messages_and_those_that_do_not_shrink_go_as_they_are() {
 }
 
 #[test]
+fn what_does_not_shrink_wears_no_compressor_out() {
+    for agreement in [FORGETFUL, KEEPING] {
+        let deflater = Deflater::new(&agreement, &OPTIONS);
+        for _ in 0..1000 {
+            assert!(deflater.deflate(&noise(1000)).is_none());
+            assert!(deflater.deflate(&[b'a'; 100]).is_some());
+        }
+    }
+}
+
+#[test]
 fn compressed_and_plain_messages_and_control_frames_mix() {
     let payload = deflated("grün".as_bytes());
     let frames = [

@@ -22,6 +22,7 @@ use miniz_oxide::{
 };
 use tokio_tungstenite::tungstenite::{
     self, Error,
+    error::ProtocolError,
     handshake::server::create_response,
     http,
     protocol::{Role, WebSocket, WebSocketConfig},
@@ -124,9 +125,7 @@ fn their_verdict(bytes: &[u8], limits: Limits) -> Verdict {
                 break End::Closed(said);
             }
             Ok(message) => messages.push(message),
-            Err(Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            )) => break End::Open,
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => break End::Open,
             Err(Error::Protocol(_)) => break End::Failed(1002),
             Err(Error::Utf8(_)) => break End::Failed(1007),
             Err(Error::Capacity(_)) => break End::Failed(1009),
@@ -261,7 +260,10 @@ pub(crate) fn judge_deflate(script: &[u8]) {
     let (events, _) = judge_cuts(receiver, &frames.concat().repeat(2));
     if let Some(Event::Message(message)) = events.first() {
         let theirs = inflated_by_miniz(stream);
-        assert_eq!(Some(&message.payload[..]), theirs.as_deref());
+        // With takeover we do not see that a stream ends too early.
+        if theirs.is_some() || agreement.client_no_context_takeover {
+            assert_eq!(Some(&message.payload[..]), theirs.as_deref());
+        }
     }
 
     let options = Options {
@@ -358,7 +360,11 @@ fn answered_by_tungstenite(request: &Request<'_>) -> Option<String> {
         .header("Sec-WebSocket-Key", trimmed(request.key))
         .body(())
         .ok()?;
-    let response = create_response(&theirs).unwrap();
+    let response = match create_response(&theirs) {
+        // It looks at the unused bits of the key.
+        Err(Error::Protocol(ProtocolError::InvalidSecWebSocketKey)) => return None,
+        response => response.unwrap(),
+    };
     let key = response.headers()["Sec-WebSocket-Accept"].to_str().unwrap();
     Some(key.to_owned())
 }
