@@ -120,6 +120,12 @@ impl Inflater {
         Ok(())
     }
 
+    /// Whether memory for a message, or for the context, is taken now.
+    #[cfg(test)]
+    pub(super) fn holds_codec(&self) -> bool {
+        self.stream.is_some()
+    }
+
     fn new_stream(&self) -> Decompress {
         // Those of the pool are for everybody.
         let bits = if self.keeps_context {

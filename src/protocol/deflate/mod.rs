@@ -65,3 +65,48 @@ impl Terms {
         Some(Self { agreement, options })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_without_takeover_has_no_codec() {
+        let terms = Terms {
+            agreement: Agreement {
+                server_no_context_takeover: true,
+                client_no_context_takeover: true,
+                server_max_window_bits: None,
+                client_max_window_bits: None,
+            },
+            options: Options {
+                threshold_bytes: 1,
+                level: 3,
+                server_no_context_takeover: true,
+                client_no_context_takeover: true,
+                server_max_window_bits: 15,
+                client_max_window_bits: 15,
+            },
+        };
+        assert!(size_of::<Deflater>() + size_of::<Inflater>() < 512);
+        let deflater = Deflater::new(&terms.agreement, &terms.options);
+        let mut inflater = Inflater::new(&terms.agreement);
+        let message = [b'a'; 1000];
+        let deflated = deflater.deflate(&message).unwrap();
+        let (start, rest) = deflated.payload().split_at(3);
+        let mut came = Vec::new();
+        inflater
+            .admit(deflated.payload().len() as u64, 1000)
+            .unwrap();
+        assert!(!inflater.holds_codec());
+        for (piece, is_end) in [(start, false), (rest, true)] {
+            let collect = |inflated: &[u8]| {
+                came.extend_from_slice(inflated);
+                Ok(())
+            };
+            inflater.inflate(piece, is_end, collect).unwrap();
+            assert_eq!(inflater.holds_codec(), !is_end);
+        }
+        assert_eq!(came, message);
+    }
+}

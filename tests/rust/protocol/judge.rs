@@ -347,8 +347,10 @@ fn answered_by_tungstenite(request: &Request<'_>) -> Option<String> {
             .to_owned()
     };
     let (upgrade, connection) = (trimmed(request.upgrade), trimmed(request.connection));
-    // It knows no list of protocols to upgrade to, and no tab between the elements of a list.
-    if !upgrade.eq_ignore_ascii_case("websocket") || connection.contains('\t') {
+    // It knows no list of protocols to upgrade to, and in that of `Connection` no tab and nothing
+    // beyond ASCII.
+    let is_plain = connection.is_ascii() && !connection.contains('\t');
+    if !upgrade.eq_ignore_ascii_case("websocket") || !is_plain {
         return None;
     }
     let theirs = http::Request::builder()
