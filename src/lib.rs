@@ -16,7 +16,8 @@ mod _core {
     use crate::binding::{
         connection::PyConnection,
         handshake::{
-            choose_subprotocol, is_token, judge_handshake, may_send_close_code, response_head,
+            Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
+            response_head,
         },
         process::{
             Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain, is_leaving,

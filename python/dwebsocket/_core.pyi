@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, final
 
 __all__ = [
+    "Compression",
     "Connection",
     "FrameReader",
     "Hub",
@@ -30,6 +31,32 @@ __all__ = [
     "signal_seen",
     "step_clock",
 ]
+
+@final
+class Compression:
+    """
+    What one client and the server have agreed on to compress by (RFC 7692).
+
+    `str()` gives the value of `Sec-WebSocket-Extensions` in the response.
+    """
+
+    @staticmethod
+    def agree(
+        offers: str,
+        *,
+        threshold: int,
+        level: int,
+        server_no_context_takeover: bool,
+        client_no_context_takeover: bool,
+        server_max_window_bits: int,
+        client_max_window_bits: int,
+    ) -> Compression | None:
+        """
+        Answers the first offer in `offers` (`Sec-WebSocket-Extensions`) that can be kept to.
+
+        None goes on without compression: no offer is for permessage-deflate, or each one is
+        malformed or demands what we do not have.
+        """
 
 @final
 class Connection:
@@ -133,6 +160,7 @@ def adopt(
     send_buffer_bytes: int,
     send_timeout: float | None,
     close_timeout: float,
+    compression: Compression | None = None,
 ) -> Connection:
     """
     Takes a client's connection over: sends `head`, then speaks WebSocket on it.
@@ -229,7 +257,11 @@ def reopen() -> None:
     """Takes new connections again after `drain` or `close_all`. For tests."""
 
 def response_head(
-    accept_key: str, subprotocol: str | None, headers: list[tuple[str, str]]
+    accept_key: str,
+    subprotocol: str | None,
+    headers: list[tuple[str, str]],
+    *,
+    compression: Compression | None = None,
 ) -> bytes:
     """The head of the 101 response. `ValueError` for headers that would break it."""
 

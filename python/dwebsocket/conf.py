@@ -8,7 +8,7 @@ float), sizes are bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from django.conf import settings
@@ -128,6 +128,62 @@ def _origins(value: object) -> tuple[str, ...]:
     return tuple(origin.lower() for origin in origins)
 
 
+@dataclass(frozen=True)
+class Compression:
+    """
+    How messages are compressed. The names of RFC 7692 mean what they mean there.
+
+    Attributes:
+        threshold: Messages of fewer bytes go out as they are. Measured with JSON: below the default
+            a quarter is gained at most, and never a packet on the wire.
+        level: From 1, the quickest, to 9, the smallest. Measured likewise: the default takes half
+            the time of 6 and gives 5 % more bytes.
+        server_no_context_takeover: We compress each message for itself.
+        client_no_context_takeover: The client has to.
+        server_max_window_bits: How far we look back while compressing: 2 to this power, in bytes.
+        client_max_window_bits: How far a client may.
+    """
+
+    threshold: int = 256
+    level: int = 3
+    server_no_context_takeover: bool = True
+    client_no_context_takeover: bool = True
+    server_max_window_bits: int = 15
+    client_max_window_bits: int = 15
+
+    def agree(self, offers: str) -> _core.Compression | None:
+        """Gives what a client that offers this in ``Sec-WebSocket-Extensions`` compresses by."""
+        return _core.Compression.agree(offers, **asdict(self))
+
+
+# What a whole number of them can be.
+_COMPRESSION_RANGES = {
+    "threshold": (0, 2**62),
+    "level": (1, 9),
+    "server_max_window_bits": (9, 15),
+    "client_max_window_bits": (9, 15),
+}
+
+
+def _compression(value: object) -> Compression | None:
+    if isinstance(value, bool):
+        return Compression() if value else None
+    if not isinstance(value, Mapping):
+        raise _expected("True, False, or a dict of options", value)
+    known = [field.name for field in fields(Compression)]
+    for name, option in value.items():
+        if name not in known:
+            raise ValueError(f"has no option {name!r}; it takes {', '.join(known)}")
+        low, high = _COMPRESSION_RANGES.get(name, (None, None))
+        if low is None or high is None:
+            if not isinstance(option, bool):
+                raise ValueError(f"has {name!r}: {option!r}, which must be True or False")
+        elif isinstance(option, bool) or not isinstance(option, int) or not low <= option <= high:
+            upper = f"{low} to {high}" if high < 2**62 else f"{low} or more"
+            raise ValueError(f"has {name!r}: {option!r}, which must be a whole number, {upper}")
+    return Compression(**value)
+
+
 def _dotted_path(value: object) -> str | None:
     if value is None or (isinstance(value, str) and "." in value):
         return value
@@ -145,6 +201,8 @@ SETTINGS: dict[str, Setting] = {
     "ALLOWED_ORIGINS": Setting((), _origins),
     # Subprotocols that the site speaks, the best first.
     "SUBPROTOCOLS": Setting((), _subprotocols),
+    # Whether and how messages are compressed for clients that offer it.
+    "COMPRESSION": Setting(default=True, read=_compression),
     # The largest message taken; a larger one ends the connection with 1009.
     "MAX_MESSAGE_SIZE": Setting(16 * 1024 * 1024, _size),
     # Connections of one process; one more is refused with 503.
@@ -201,6 +259,7 @@ class Options:
     text_type: type[str | bytes]
     allowed_origins: tuple[str, ...]
     subprotocols: tuple[str, ...]
+    compression: Compression | None
     max_message_size: int
     ping_interval: float | None
     ping_timeout: float | None

@@ -33,9 +33,10 @@ def accept_websocket(view: ViewT | None = None, /, **options: Any) -> Any:
 
     Args:
         view: A function, or what ``as_view()`` gives.
-        **options: ``text_type``, ``allowed_origins``, ``subprotocols``, ``max_message_size``,
-            ``ping_interval``, ``ping_timeout``, ``send_buffer``, ``send_timeout``,
-            ``close_timeout``: for this view, in place of the setting of the same name.
+        **options: ``text_type``, ``allowed_origins``, ``subprotocols``, ``compression``,
+            ``max_message_size``, ``ping_interval``, ``ping_timeout``, ``send_buffer``,
+            ``send_timeout``, ``close_timeout``: for this view, in place of the setting of the same
+            name.
 
     Raises:
         TypeError: An option that does not exist.

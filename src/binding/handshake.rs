@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 use crate::protocol::{
     close,
+    deflate::{Options, Terms},
     handshake::{self, Refusal, Request},
     subprotocol,
 };
@@ -42,15 +43,56 @@ pub(crate) fn judge_handshake(
     }
 }
 
+/// What client and server have agreed on to compress by. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Compression(pub(super) Terms);
+
+#[pymethods]
+impl Compression {
+    /// Agrees with a client whose offers stand in `offers`; None to go on without compression.
+    #[staticmethod]
+    #[pyo3(signature = (
+        offers, *, threshold, level, server_no_context_takeover, client_no_context_takeover,
+        server_max_window_bits, client_max_window_bits
+    ))]
+    fn agree(
+        offers: &str,
+        threshold: usize,
+        level: u8,
+        server_no_context_takeover: bool,
+        client_no_context_takeover: bool,
+        server_max_window_bits: u8,
+        client_max_window_bits: u8,
+    ) -> Option<Self> {
+        let options = Options {
+            threshold_bytes: threshold,
+            level,
+            server_no_context_takeover,
+            client_no_context_takeover,
+            server_max_window_bits,
+            client_max_window_bits,
+        };
+        Terms::agree(offers, options).map(Self)
+    }
+
+    /// The value of `Sec-WebSocket-Extensions` in the response.
+    fn __str__(&self) -> String {
+        self.0.agreement.to_string()
+    }
+}
+
 /// Writes the head of the 101 response. `ValueError` for headers that would break it.
 #[pyfunction]
+#[pyo3(signature = (accept_key, subprotocol, headers, *, compression=None))]
 pub(crate) fn response_head<'py>(
     py: Python<'py>,
     accept_key: &str,
     subprotocol: Option<&str>,
     headers: Vec<(String, String)>,
+    compression: Option<&Compression>,
 ) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
-    let head = handshake::response_head(accept_key, subprotocol, &headers)?;
+    let agreement = compression.map(|compression| &compression.0.agreement);
+    let head = handshake::response_head(accept_key, subprotocol, agreement, &headers)?;
     Ok(pyo3::types::PyBytes::new(py, &head))
 }
 

@@ -5,7 +5,7 @@ use std::{os::fd::RawFd, time::Duration};
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use super::{connection::PyConnection, convert::duration};
+use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
     engine::{Engine, Settings, counters, farewell, runtime, signal},
     protocol::{close::CloseFrame, limits::Limits},
@@ -33,7 +33,7 @@ impl Slot {
 #[pyfunction]
 #[pyo3(signature = (
     descriptor, early, head, slot, *, max_message_bytes, ping_interval, ping_timeout,
-    send_buffer_bytes, send_timeout, close_timeout
+    send_buffer_bytes, send_timeout, close_timeout, compression=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
 pub(crate) fn adopt(
@@ -48,12 +48,14 @@ pub(crate) fn adopt(
     send_buffer_bytes: usize,
     send_timeout: Option<f64>,
     close_timeout: f64,
+    compression: Option<&Compression>,
 ) -> PyResult<PyConnection> {
     let settings = Settings {
         limits: Limits {
             max_message_bytes,
             ..Limits::default()
         },
+        compression: compression.map(|compression| compression.0),
         ping_interval: duration(ping_interval)?,
         ping_timeout: duration(ping_timeout)?,
         send_buffer_bytes,

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::protocol::{
     close::{self, CloseFrame},
-    frame::Opcode,
+    deflate::{Deflater, Terms},
+    frame::{First, Opcode},
     limits::Limits,
     message::Kind,
 };
@@ -30,6 +31,8 @@ use crate::protocol::{
 pub struct Settings {
     /// Limits on what the peer sends.
     pub limits: Limits,
+    /// permessage-deflate, when the client agreed on it.
+    pub compression: Option<Terms>,
     /// Time between two pings.
     pub ping_interval: Option<Duration>,
     /// Silence after a ping that means that the peer is gone.
@@ -71,6 +74,7 @@ pub struct Connection {
     generation: u64,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
+    deflater: Option<Box<Deflater>>,
     life: Mutex<Life>,
     /// Calls the driver when something changed that it has to act on.
     pub(super) wake: Notify,
@@ -92,6 +96,9 @@ impl Connection {
             generation: runtime::generation(),
             inbox: Inbox::default(),
             outbox: Outbox::new(socket, settings.send_buffer_bytes, head),
+            deflater: settings
+                .compression
+                .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options))),
             life: Mutex::default(),
             wake: Notify::new(),
         }
@@ -172,11 +179,19 @@ impl Connection {
         if self.is_foreign() {
             return Ok(false);
         }
-        let opcode = match kind {
-            Kind::Text => Opcode::Text,
-            Kind::Binary => Opcode::Binary,
-        };
-        match self.outbox.send(opcode, payload, patience)? {
+        let deflater = self.deflater.as_deref();
+        let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
+        let sent = match &deflated {
+            None => self.outbox.send(Opcode::from(kind), payload, patience),
+            Some(deflated) => {
+                let first = First::compressed(kind);
+                self.outbox.send(first, deflated.payload(), patience)
+            }
+        }?;
+        if let (Sent::Written | Sent::Queued, Some(deflated)) = (sent, deflated) {
+            deflated.was_sent();
+        }
+        match sent {
             Sent::Written => Ok(true),
             Sent::Queued => {
                 self.wake.notify_one();
@@ -197,6 +212,11 @@ impl Connection {
 
     /// Hands a message over only if there is room now; `None` when there is not.
     pub fn try_send(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
+        // Who tries again and again need not compress each time.
+        let compresses = self.deflater.is_some() && !self.is_foreign();
+        if compresses && !self.outbox.has_room(payload.len()) {
+            return None;
+        }
         self.send(kind, payload, Some(Duration::ZERO)).ok()
     }
 
@@ -292,6 +312,7 @@ mod tests {
         let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
         let settings = Settings {
             limits: Limits::default(),
+            compression: None,
             ping_interval: None,
             ping_timeout: None,
             send_buffer_bytes: 1000,

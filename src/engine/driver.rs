@@ -27,6 +27,7 @@ use super::{
 };
 use crate::protocol::{
     close::{self, CloseFrame},
+    deflate::Inflater,
     error::Violation,
     message::{Event, Receiver},
 };
@@ -94,7 +95,12 @@ impl Driver {
         );
         Self {
             connection,
-            receiver: Receiver::new(settings.limits),
+            receiver: match &settings.compression {
+                None => Receiver::new(settings.limits),
+                Some(terms) => {
+                    Receiver::new(settings.limits).with_inflater(Inflater::new(&terms.agreement))
+                }
+            },
             leftover: early,
             paused: false,
             hung_up: false,
@@ -425,6 +431,7 @@ mod tests {
             max_message_bytes: 1024,
             max_fragments: 16,
         },
+        compression: None,
         ping_interval: None,
         ping_timeout: None,
         send_buffer_bytes: 1024 * 1024,

@@ -19,7 +19,7 @@ use super::{
     socket::Socket,
     waiter::{Hub, Sleeper, Watch},
 };
-use crate::protocol::frame::{self, Opcode};
+use crate::protocol::frame::{self, First, Opcode};
 
 /// Buffers handed to one system call.
 const MAX_SLICES: usize = 32;
@@ -153,11 +153,12 @@ impl Outbox {
     /// is none. An empty queue has room for any message.
     pub(super) fn send(
         &self,
-        opcode: Opcode,
+        first: impl Into<First>,
         payload: &[u8],
         patience: Option<Duration>,
     ) -> Result<Sent, Error> {
-        let head = frame::head(opcode, payload.len());
+        let first = first.into();
+        let head = frame::head(first, payload.len());
         let length = head.len() + payload.len();
         let mut deadline = None;
         let mut state = self.state.lock();
@@ -170,7 +171,7 @@ impl Outbox {
             }
             // Behind a ping or pong that waits alone, too.
             if state.queue.is_empty() || state.queued + length <= self.capacity {
-                state.push(frame::encode(opcode, payload));
+                state.push(frame::encode(first, payload));
                 return Ok(Sent::Queued);
             }
             let Some(patience) = patience else {
@@ -368,6 +369,13 @@ impl Outbox {
     pub(super) fn queued(&self) -> usize {
         let state = self.state.lock();
         state.queued + state.control().map_or(0, |control| control.len())
+    }
+
+    /// True when a message of `payload_len` bytes would not have to wait, or nothing can be sent.
+    pub(super) fn has_room(&self, payload_len: usize) -> bool {
+        let state = self.state.lock();
+        let length = frame::head(Opcode::Binary, payload_len).len() + payload_len;
+        state.sealed || state.queue.is_empty() || state.queued + length <= self.capacity
     }
 
     /// True when nothing can follow what is queued now.

@@ -214,6 +214,7 @@ mod tests {
         let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
         let settings = Settings {
             limits: Limits::default(),
+            compression: None,
             ping_interval: None,
             ping_timeout: None,
             send_buffer_bytes: 1000,

@@ -51,6 +51,27 @@ impl From<Kind> for Opcode {
     }
 }
 
+/// The first byte of an outgoing frame that is not a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct First(u8);
+
+impl From<Opcode> for First {
+    fn from(opcode: Opcode) -> Self {
+        Self(0x80 | opcode as u8)
+    }
+}
+
+impl First {
+    /// That of a message whose payload is compressed: RSV1 is set (RFC 7692 section 6).
+    pub fn compressed(kind: Kind) -> Self {
+        Self(0x80 | 0x40 | Opcode::from(kind) as u8)
+    }
+
+    fn is_control(self) -> bool {
+        self.0 & 0x08 != 0
+    }
+}
+
 /// The head of an outgoing frame, to be written right before its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
@@ -72,12 +93,13 @@ impl Deref for Head {
 /// Control frames must keep to [`MAX_CONTROL_PAYLOAD_BYTES`]; this is the caller's business.
 // Not `FrameHeader::format`: it writes through `io::Write` and returns errors that cannot occur
 // here, and that we could only ignore.
-pub fn head(opcode: Opcode, payload_len: usize) -> Head {
-    debug_assert!(!opcode.is_control() || payload_len <= MAX_CONTROL_PAYLOAD_BYTES);
+pub fn head(first: impl Into<First>, payload_len: usize) -> Head {
+    let first = first.into();
+    debug_assert!(!first.is_control() || payload_len <= MAX_CONTROL_PAYLOAD_BYTES);
     // The shortest form of the length is the only one allowed.
     let mut bytes = [0; 10];
     let length = (payload_len as u64).to_be_bytes();
-    bytes[0] = 0x80 | opcode as u8;
+    bytes[0] = first.0;
     let len = match payload_len {
         0..=125 => {
             bytes[1] = length[7];
@@ -100,8 +122,8 @@ pub fn head(opcode: Opcode, payload_len: usize) -> Head {
 /// A whole unfragmented, unmasked frame in one buffer, the payload copied once.
 ///
 /// See [`head`] for the limit on control frames.
-pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
-    let head = head(opcode, payload.len());
+pub fn encode(first: impl Into<First>, payload: &[u8]) -> Bytes {
+    let head = head(first, payload.len());
     // Of exact size, so that `Bytes` takes the buffer over as it is.
     let mut frame = Vec::with_capacity(head.len() + payload.len());
     frame.extend_from_slice(&head);
@@ -117,15 +139,17 @@ pub(super) const MAX_HEADER_BYTES: usize = 14;
 pub(super) struct Header {
     pub(super) opcode: Opcode,
     pub(super) is_final: bool,
+    /// RSV1: the message that begins with this frame is compressed (RFC 7692 section 6).
+    pub(super) is_compressed: bool,
     pub(super) key: [u8; 4],
     pub(super) payload_len: u64,
 }
 
 /// Reads the header at the front of `bytes`; also gives its own size in bytes.
 ///
-/// `allowed_rsv` holds the reserved bits that an extension has given a meaning, in the places
-/// where the first byte has them (RSV1 is 0x40). `None` means that the header is incomplete.
-pub(super) fn parse(bytes: &[u8], allowed_rsv: u8) -> Result<Option<(Header, usize)>, Violation> {
+/// `compression` says that permessage-deflate was agreed on, which gives RSV1 a meaning on the
+/// first frame of a message. `None` means that the header is incomplete.
+pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, usize)>, Violation> {
     let mut cursor = Cursor::new(bytes);
     let (parsed, payload_len) = match FrameHeader::parse(&mut cursor) {
         Ok(Some(parsed)) => parsed,
@@ -137,9 +161,7 @@ pub(super) fn parse(bytes: &[u8], allowed_rsv: u8) -> Result<Option<(Header, usi
         Err(_) => return Err(Violation::protocol("malformed frame header")),
     };
 
-    let rsv =
-        (u8::from(parsed.rsv1) << 6) | (u8::from(parsed.rsv2) << 5) | (u8::from(parsed.rsv3) << 4);
-    if rsv & !allowed_rsv != 0 {
+    if parsed.rsv2 || parsed.rsv3 || (parsed.rsv1 && !compression) {
         return Err(Violation::protocol("reserved bit set without an extension"));
     }
     let opcode = match parsed.opcode {
@@ -153,6 +175,11 @@ pub(super) fn parse(bytes: &[u8], allowed_rsv: u8) -> Result<Option<(Header, usi
             return Err(reserved_opcode(opcode));
         }
     };
+    if parsed.rsv1 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(Violation::protocol(
+            "RSV1 is set on a frame that begins no message",
+        ));
+    }
     let Some(key) = parsed.mask else {
         return Err(Violation::protocol("frame is not masked"));
     };
@@ -181,6 +208,7 @@ pub(super) fn parse(bytes: &[u8], allowed_rsv: u8) -> Result<Option<(Header, usi
     let header = Header {
         opcode,
         is_final: parsed.is_final,
+        is_compressed: parsed.rsv1,
         key,
         payload_len,
     };
@@ -206,11 +234,15 @@ mod tests {
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
     /// The outcome of parsing, which is `None` for every shorter start of `bytes`.
-    fn parsed(bytes: &[u8], allowed_rsv: u8) -> Result<(Header, usize), String> {
+    fn parsed(bytes: &[u8]) -> Result<(Header, usize), String> {
+        parsed_under(bytes, false)
+    }
+
+    fn parsed_under(bytes: &[u8], compression: bool) -> Result<(Header, usize), String> {
         for end in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..end], allowed_rsv), Ok(None), "{end} bytes");
+            assert_eq!(parse(&bytes[..end], compression), Ok(None), "{end} bytes");
         }
-        match parse(bytes, allowed_rsv) {
+        match parse(bytes, compression) {
             Ok(outcome) => Ok(outcome.expect("a whole header")),
             Err(violation) => {
                 assert_eq!(violation.code, 1002);
@@ -289,10 +321,11 @@ mod tests {
                 let header = Header {
                     opcode,
                     is_final,
+                    is_compressed: false,
                     key: KEY,
                     payload_len: len,
                 };
-                assert_eq!(parsed(&bytes, 0), Ok((header, bytes.len())));
+                assert_eq!(parsed(&bytes), Ok((header, bytes.len())));
             }
         }
     }
@@ -301,25 +334,55 @@ mod tests {
     fn reserved_opcodes_are_refused() {
         for opcode in (3..=7).chain(11..=15) {
             let expected = Err(format!("opcode {opcode} is reserved"));
-            assert_eq!(parsed(&masked(&[0x80 | opcode, 0x80]), 0), expected);
+            assert_eq!(parsed(&masked(&[0x80 | opcode, 0x80])), expected);
         }
     }
 
     #[test]
-    fn reserved_bits_are_refused_unless_allowed() {
+    fn reserved_bits_are_refused_unless_rsv1_means_compression() {
         let refused = Err("reserved bit set without an extension".to_owned());
         for rsv in (0x10..=0x70).step_by(0x10) {
-            let bytes = masked(&[0x81 | rsv, 0x80]);
-            assert_eq!(parsed(&bytes, 0), refused);
-            assert_eq!(parsed(&bytes, 0x70 & !rsv), refused);
-            assert!(parsed(&bytes, rsv).is_ok());
+            for opcode in ALL {
+                let bytes = masked(&[0x80 | rsv | opcode as u8, 0x80]);
+                assert_eq!(parsed(&bytes), refused);
+                if rsv != 0x40 {
+                    assert_eq!(parsed_under(&bytes, true), refused);
+                }
+            }
         }
+    }
+
+    #[test]
+    fn rsv1_belongs_to_the_first_frame_of_a_message() {
+        let misplaced = Err("RSV1 is set on a frame that begins no message".to_owned());
+        for opcode in ALL {
+            let outcome = parsed_under(&masked(&[0xC0 | opcode as u8, 0x80]), true);
+            if matches!(opcode, Opcode::Text | Opcode::Binary) {
+                assert!(outcome.unwrap().0.is_compressed);
+            } else {
+                assert_eq!(outcome, misplaced);
+            }
+            let (header, _) = parsed_under(&masked(&[0x80 | opcode as u8, 0x80]), true).unwrap();
+            assert!(!header.is_compressed);
+        }
+    }
+
+    #[test]
+    fn compressed_messages_are_marked_with_rsv1() {
+        assert_eq!(
+            &encode(First::compressed(Kind::Text), b"a")[..],
+            b"\xc1\x01a"
+        );
+        assert_eq!(
+            &head(First::compressed(Kind::Binary), 126)[..],
+            b"\xc2\x7e\x00\x7e"
+        );
     }
 
     #[test]
     fn frames_without_a_mask_are_refused() {
         for start in [&[0x81, 0][..], &[0x82, 126, 1, 0], &[0x89, 5]] {
-            assert_eq!(parsed(start, 0), Err("frame is not masked".to_owned()));
+            assert_eq!(parsed(start), Err("frame is not masked".to_owned()));
         }
     }
 
@@ -328,14 +391,14 @@ mod tests {
         let refused = Err("payload length is not in its shortest form".to_owned());
         for len in [0_u16, 1, 125] {
             let [high, low] = len.to_be_bytes();
-            assert_eq!(parsed(&masked(&[0x82, 0xFE, high, low]), 0), refused);
+            assert_eq!(parsed(&masked(&[0x82, 0xFE, high, low])), refused);
         }
         for len in [0_u64, 125, 126, 0xFFFF] {
             let start = [&[0x82, 0xFF][..], &len.to_be_bytes()].concat();
-            assert_eq!(parsed(&masked(&start), 0), refused);
+            assert_eq!(parsed(&masked(&start)), refused);
         }
-        assert!(parsed(&masked(&[0x82, 0xFE, 0, 126]), 0).is_ok());
-        assert!(parsed(&masked(&[0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0]), 0).is_ok());
+        assert!(parsed(&masked(&[0x82, 0xFE, 0, 126])).is_ok());
+        assert!(parsed(&masked(&[0x82, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0])).is_ok());
     }
 
     #[test]
@@ -343,11 +406,11 @@ mod tests {
         let refused = Err("payload length has its highest bit set".to_owned());
         for len in [1 << 63, u64::MAX] {
             let start = [&[0x82, 0xFF][..], &u64::to_be_bytes(len)].concat();
-            assert_eq!(parsed(&masked(&start), 0), refused);
+            assert_eq!(parsed(&masked(&start)), refused);
         }
         let largest = [&[0x82, 0xFF][..], &(u64::MAX >> 1).to_be_bytes()].concat();
         assert_eq!(
-            parsed(&masked(&largest), 0).unwrap().0.payload_len,
+            parsed(&masked(&largest)).unwrap().0.payload_len,
             u64::MAX >> 1
         );
     }
@@ -356,14 +419,14 @@ mod tests {
     fn control_frames_are_short_and_whole() {
         for opcode in [0x8, 0x9, 0xA] {
             assert_eq!(
-                parsed(&masked(&[opcode, 0x80]), 0),
+                parsed(&masked(&[opcode, 0x80])),
                 Err("control frame is fragmented".to_owned())
             );
             assert_eq!(
-                parsed(&masked(&[0x80 | opcode, 0xFE, 0, 126]), 0),
+                parsed(&masked(&[0x80 | opcode, 0xFE, 0, 126])),
                 Err("control frame has 126 bytes, more than 125".to_owned())
             );
-            assert!(parsed(&masked(&[0x80 | opcode, 0xFD]), 0).is_ok());
+            assert!(parsed(&masked(&[0x80 | opcode, 0xFD])).is_ok());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt};
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::subprotocol::is_token;
+use super::{deflate::Agreement, subprotocol::is_token};
 
 /// The only version of the protocol, as in `Sec-WebSocket-Version`. A 426 has to name it.
 pub const VERSION: &str = "13";
@@ -153,6 +153,7 @@ pub fn judge<'a>(request: &Request<'a>) -> Result<Accepted<'a>, Refusal> {
 pub fn response_head(
     accept_key: &str,
     subprotocol: Option<&str>,
+    compression: Option<&Agreement>,
     headers: &[(String, String)],
 ) -> Result<Vec<u8>, InvalidHeader> {
     let mut head = Vec::with_capacity(256);
@@ -165,6 +166,13 @@ pub fn response_head(
             return Err(InvalidHeader::Value("Sec-WebSocket-Protocol".to_owned()));
         }
         push(&mut head, "Sec-WebSocket-Protocol", name)?;
+    }
+    if let Some(agreement) = compression {
+        push(
+            &mut head,
+            "Sec-WebSocket-Extensions",
+            &agreement.to_string(),
+        )?;
     }
     for (name, value) in headers {
         if !is_token(name) {
@@ -272,7 +280,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        response_head("accept", None, &headers).map(|head| String::from_utf8(head).unwrap())
+        response_head("accept", None, None, &headers).map(|head| String::from_utf8(head).unwrap())
     }
 
     #[test]
@@ -513,7 +521,7 @@ mod tests {
             ("X-Empty".to_owned(), String::new()),
             ("X-Latin".to_owned(), "é\u{80}ÿ".to_owned()),
         ];
-        let head = response_head("accept", Some("v1.chat"), &headers).unwrap();
+        let head = response_head("accept", Some("v1.chat"), None, &headers).unwrap();
         let expected = b"HTTP/1.1 101 Switching Protocols\r\n\
              Upgrade: websocket\r\n\
              Connection: Upgrade\r\n\
@@ -583,10 +591,10 @@ mod tests {
         }
         for name in ["", "a b", "a\r\nX: b"] {
             let refused = InvalidHeader::Value("Sec-WebSocket-Protocol".to_owned());
-            assert_eq!(response_head("accept", Some(name), &[]), Err(refused));
+            assert_eq!(response_head("accept", Some(name), None, &[]), Err(refused));
         }
         let refused = InvalidHeader::Value("Sec-WebSocket-Accept".to_owned());
-        assert_eq!(response_head("a\r\nb", None, &[]), Err(refused));
+        assert_eq!(response_head("a\r\nb", None, None, &[]), Err(refused));
     }
 
     #[test]

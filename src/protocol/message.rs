@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     close::CloseFrame,
+    deflate::Inflater,
     error::Violation,
     frame::{self, Header, MAX_HEADER_BYTES, Opcode},
     limits::Limits,
@@ -53,9 +54,8 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Receiver {
     limits: Limits,
-    /// The reserved bits that extensions gave a meaning, today none. permessage-deflate will allow
-    /// RSV1 here, and then only on the first frame of a message.
-    allowed_rsv: u8,
+    /// With permessage-deflate.
+    inflater: Option<Box<Inflater>>,
     /// A close frame or a violation was met; nothing behind it counts.
     is_over: bool,
     /// The start of a header that a read cut in two.
@@ -74,13 +74,22 @@ impl Receiver {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            allowed_rsv: 0,
+            inflater: None,
             is_over: false,
             header: [0; MAX_HEADER_BYTES],
             header_len: 0,
             frame: None,
             message: Assembly::default(),
             control: Vec::new(),
+        }
+    }
+
+    /// The same receiver, for a connection that agreed on permessage-deflate.
+    #[must_use]
+    pub fn with_inflater(self, inflater: Inflater) -> Self {
+        Self {
+            inflater: Some(Box::new(inflater)),
+            ..self
         }
     }
 
@@ -108,7 +117,7 @@ impl Receiver {
         outcome
     }
 
-    /// Bytes of heap held for what is incomplete.
+    /// Bytes of heap held for what is incomplete, apart from a codec.
     pub fn held_bytes(&self) -> usize {
         self.message.buffer.capacity() + self.control.capacity()
     }
@@ -120,7 +129,7 @@ impl Receiver {
                 None => match self.take_header(input)? {
                     Some(header) => {
                         if !header.opcode.is_control() {
-                            self.message.admit(header, self.limits)?;
+                            self.admit(header)?;
                         }
                         Frame::new(header)
                     }
@@ -147,7 +156,7 @@ impl Receiver {
     /// The next header; `None` when the input ends first, its bytes then being kept.
     fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
         if self.header_len == 0 {
-            if let Some((header, size)) = frame::parse(input, self.allowed_rsv)? {
+            if let Some((header, size)) = frame::parse(input, self.inflater.is_some())? {
                 take_front(input, size as u64);
                 return Ok(Some(header));
             }
@@ -164,10 +173,25 @@ impl Receiver {
             *free = *byte;
             self.header_len += 1;
             let so_far = &self.header[..usize::from(self.header_len)];
-            if let Some((header, _)) = frame::parse(so_far, self.allowed_rsv)? {
+            if let Some((header, _)) = frame::parse(so_far, self.inflater.is_some())? {
                 self.header_len = 0;
                 return Ok(Some(header));
             }
+        }
+    }
+
+    /// Judges the header of a data frame by what came before it and by the limits.
+    fn admit(&mut self, header: Header) -> Result<(), Violation> {
+        self.message.begin_frame(header, self.limits)?;
+        let most = self.limits.max_message_bytes;
+        match &mut self.inflater {
+            Some(inflater) if self.message.is_compressed => {
+                inflater.admit(header.payload_len, most)
+            }
+            _ if header.payload_len > self.message.room(self.limits) as u64 => {
+                Err(too_big(self.limits))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -176,6 +200,17 @@ impl Receiver {
             return Ok(None); // Not reached: the header was admitted.
         };
         let is_end = frame.is_final && frame.remaining == 0;
+        if self.message.is_compressed {
+            // A header alone takes no codec.
+            if is_end || !piece.is_empty() {
+                self.inflate(piece, is_end)?;
+            }
+            if !is_end {
+                return Ok(None);
+            }
+            let payload = mem::take(&mut self.message).into_payload();
+            return Ok(Some(Event::Message(Message { kind, payload })));
+        }
         let payload = if is_end && self.message.buffer.is_empty() {
             // The usual case: all of it lies in the input, and is copied once.
             if kind == Kind::Text {
@@ -185,15 +220,28 @@ impl Receiver {
             Bytes::copy_from_slice(piece)
         } else {
             self.message.append(piece, frame);
-            if kind == Kind::Text {
-                self.message.check(is_end)?;
-            }
+            self.message.check(is_end)?;
             if !is_end {
                 return Ok(None);
             }
             mem::take(&mut self.message).into_payload()
         };
         Ok(Some(Event::Message(Message { kind, payload })))
+    }
+
+    fn inflate(&mut self, piece: &[u8], is_end: bool) -> Result<(), Violation> {
+        let Self {
+            message, limits, ..
+        } = self;
+        if let Some(inflater) = &mut self.inflater {
+            inflater.inflate(piece, is_end, |inflated| {
+                message.append_inflated(inflated, *limits)
+            })?;
+        }
+        if is_end {
+            self.message.check(true)?;
+        }
+        Ok(())
     }
 
     fn on_control(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Event>, Violation> {
@@ -254,9 +302,10 @@ impl Frame {
 struct Assembly {
     /// Known from the first fragment on; `None` between messages.
     kind: Option<Kind>,
+    is_compressed: bool,
     /// Data frames begun so far.
     fragments: u32,
-    /// The payload that has arrived.
+    /// The payload that has arrived, inflated if need be.
     buffer: Vec<u8>,
     /// How many bytes of `buffer` are checked text. At most three bytes behind them belong to a
     /// character that is still arriving.
@@ -267,8 +316,8 @@ impl Assembly {
     /// Below this a buffer of twice the size is not worth a copy.
     const SLACK_BYTES: usize = 1024;
 
-    /// Judges the header of a data frame by what came before it and by the limits.
-    fn admit(&mut self, header: Header, limits: Limits) -> Result<(), Violation> {
+    /// Judges the header of a data frame by the frames that came before it.
+    fn begin_frame(&mut self, header: Header, limits: Limits) -> Result<(), Violation> {
         match (header.opcode, self.kind) {
             (Opcode::Continuation, None) => {
                 return Err(Violation::protocol("continuation without a message"));
@@ -283,13 +332,7 @@ impl Assembly {
             // A continuation is what was due; control frames do not come here.
             _ => {}
         }
-        let room = limits.max_message_bytes.saturating_sub(self.buffer.len());
-        if header.payload_len > room as u64 {
-            return Err(Violation::too_big(format!(
-                "message has more than {} bytes",
-                limits.max_message_bytes
-            )));
-        }
+        self.is_compressed |= header.is_compressed;
         self.fragments = self.fragments.saturating_add(1);
         let max_fragments = limits.max_fragments.max(1);
         if self.fragments > max_fragments {
@@ -317,7 +360,34 @@ impl Assembly {
         self.buffer.extend_from_slice(piece);
     }
 
+    /// Adds what was inflated, as far as the limit lets it.
+    ///
+    /// The buffer at most doubles and never grows beyond the limit.
+    fn append_inflated(&mut self, piece: &[u8], limits: Limits) -> Result<(), Violation> {
+        let room = self.room(limits);
+        let fitting = piece.get(..room).unwrap_or(piece);
+        let len = self.buffer.len();
+        if self.buffer.capacity() - len < fitting.len() {
+            self.buffer.reserve_exact(len.max(fitting.len()).min(room));
+        }
+        self.buffer.extend_from_slice(fitting);
+        self.check(false)?;
+        if piece.len() > room {
+            return Err(too_big(limits));
+        }
+        Ok(())
+    }
+
+    /// Bytes that the message may still have.
+    fn room(&self, limits: Limits) -> usize {
+        limits.max_message_bytes.saturating_sub(self.buffer.len())
+    }
+
+    /// Judges the text that has arrived; whatever bytes are fine.
     fn check(&mut self, is_end: bool) -> Result<(), Violation> {
+        if self.kind != Some(Kind::Text) {
+            return Ok(());
+        }
         let unchecked = self.buffer.get(self.checked..).unwrap_or_default();
         self.checked += check_text(unchecked, self.checked, is_end)?;
         Ok(())
@@ -330,6 +400,13 @@ impl Assembly {
         }
         Bytes::from(buffer)
     }
+}
+
+fn too_big(limits: Limits) -> Violation {
+    Violation::too_big(format!(
+        "message has more than {} bytes",
+        limits.max_message_bytes
+    ))
 }
 
 /// How much of `text` is valid UTF-8: all of it, save for a character that the end cuts in two

@@ -11,9 +11,10 @@
 //!  bytes as they arrive ──► Receiver::next ──► Message | Ping | Pong | Close      (or a Violation)
 //!                             │ frame   header and the rules one header can break
 //!                             │ mask    in place, in the caller's read buffer
+//!                             │ deflate of compressed messages, inflated piece by piece
 //!                             │ message fragments, UTF-8, limits
 //!                             └ close   what a close frame may say
-//!  bytes to be written  ◄── frame::encode, frame::head, CloseFrame::encode
+//!  bytes to be written  ◄── frame::encode, frame::head, CloseFrame::encode, Deflater::deflate
 //! ```
 //!
 //! * The outcome depends on the bytes alone, never on how the reads cut them: every rule is judged
@@ -24,14 +25,15 @@
 //! * The room answers nothing by itself. Whoever drives it replies to pings, echoes the close and
 //!   turns a [`error::Violation`] into the close frame that ends the connection.
 //! * The end is absorbing: behind a close frame or a violation all input is swallowed.
-//! * Extensions: [`message::Receiver`] knows which reserved bits were negotiated (today none).
-//!   permessage-deflate enters there, between unmasking and the UTF-8 check.
+//! * One extension is known, [`deflate`]. Without an agreement on it, [`message::Receiver`] has no
+//!   inflater, and RSV1 is a violation like the other reserved bits.
 //!
 //! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
 //! lengths, masks and fragmentation the way we need, so these rules are ours.
 
 pub mod client;
 pub mod close;
+pub mod deflate;
 pub mod error;
 pub mod frame;
 pub mod handshake;

@@ -1,4 +1,4 @@
-// Drives the `ws` package: node ws.js URL '{"send": [...], "close": [code, reason]}'
+// Drives the `ws` package: node ws.js URL '{"send": [...], "close": [code, reason], "deflate": {...}}'
 //
 // Each entry of "send" is {"text": s}, {"binary_size": n} or {"fragments": [s, ...]}. The next one
 // goes out when the answer to the one before has come. Without entries the script waits for the
@@ -12,7 +12,7 @@ const script = JSON.parse(json);
 const todo = [...(script.send || [])];
 const seen = { messages: [], errors: [] };
 const socket = new WebSocket(url, script.protocols || [], {
-  perMessageDeflate: false,
+  perMessageDeflate: script.deflate || false,
   maxPayload: 64 * 1024 * 1024,
 });
 let expected = null;
@@ -54,5 +54,6 @@ socket.on("close", (code, reason) => {
   seen.code = code;
   seen.reason = reason.toString();
   seen.protocol = socket.protocol;
+  if (script.deflate) seen.extensions = socket.extensions;
   console.log(JSON.stringify(seen));
 });

@@ -8,6 +8,7 @@ from project import async_views, views
 _by_name = [
     views.stubborn,
     views.status, views.plain, views.echo, views.echo_str, views.echo_exact,
+    views.echo_with_context, views.echo_uncompressed,
     views.echo_slowly_started, views.whole, views.returns_at_once, views.says_one_thing,
     views.raises, views.raises_after_message, views.denied, views.missing, views.closes_first,
     views.closes_on_demand, views.never_read, views.never_read_but_ping, views.waits,

@@ -83,6 +83,10 @@ def echo_str(request: HttpRequest) -> None:
 @require_websocket
 def echo_exact(request: HttpRequest) -> None:
     """Echo with the calls that are always exact."""
+    _echo_exactly(request)
+
+
+def _echo_exactly(request: HttpRequest) -> None:
     ws = request.websocket
     while True:
         message = ws.receive()
@@ -90,6 +94,24 @@ def echo_exact(request: HttpRequest) -> None:
             ws.send_text(message)
         else:
             ws.send_bytes(message)
+
+
+@require_websocket(
+    compression={
+        "threshold": 0,
+        "server_no_context_takeover": False,
+        "client_no_context_takeover": False,
+    }
+)
+def echo_with_context(request: HttpRequest) -> None:
+    """Echo, compressed with all that was said before."""
+    _echo_exactly(request)
+
+
+@require_websocket(compression=False)
+def echo_uncompressed(request: HttpRequest) -> None:
+    """Echo, compressing nothing."""
+    _echo_exactly(request)
 
 
 @require_websocket

@@ -188,6 +188,9 @@ def handshake_request(
 class RawPeer:
     """One connection to a server."""
 
+    # The reserved bits that mean something, as in `Frame`.
+    allowed_rsv = 0
+
     def __init__(
         self,
         address: Address,
@@ -274,6 +277,12 @@ class RawPeer:
     def send(self, data: bytes) -> None:
         """Write raw bytes."""
         self.sock.sendall(data)
+
+    def send_until_refused(self, pieces: Iterable[bytes]) -> None:
+        """Write one piece after the other; the server may hang up before the last one."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                self.send(piece)
 
     def send_frame(self, opcode: int, payload: bytes = b"", **bits: object) -> None:
         """Write one frame; see `build_frame`."""
@@ -364,7 +373,8 @@ class RawPeer:
             assert length > 65535, "length not in its shortest form"
         opcode = first & 0x0F
         assert opcode in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG), bytes(data[:64])
-        assert not first & 0x70, f"reserved bits from the server: {bytes(data[:64])!r}"
+        rsv = first >> 4 & 7
+        assert not rsv & ~self.allowed_rsv, f"reserved bits from the server: {bytes(data[:64])!r}"
         if opcode >= CLOSE:
             assert first & 0x80, "fragmented control frame"
             assert length <= 125, "long control frame"

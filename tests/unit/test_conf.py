@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ DEFAULTS = {
     "TEXT_TYPE": bytes,
     "ALLOWED_ORIGINS": (),
     "SUBPROTOCOLS": (),
+    "COMPRESSION": conf.Compression(),
     "MAX_MESSAGE_SIZE": 16 * MIB,
     "MAX_CONNECTIONS": 10_000,
     "PING_INTERVAL": 25.0,
@@ -49,6 +49,21 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         (["https://*.a.example", "null"], ("https://*.a.example", "null")),
     ],
     "SUBPROTOCOLS": [([], ()), (["chat.v2", "chat"], ("chat.v2", "chat")), ({"a"}, ("a",))],
+    "COMPRESSION": [
+        (True, conf.Compression()),
+        (False, None),
+        ({}, conf.Compression()),
+        ({"threshold": 0, "level": 9}, conf.Compression(threshold=0, level=9)),
+        (
+            {
+                "server_no_context_takeover": False,
+                "client_no_context_takeover": False,
+                "server_max_window_bits": 9,
+                "client_max_window_bits": 15,
+            },
+            conf.Compression(256, 3, False, False, 9, 15),
+        ),
+    ],
     "MAX_MESSAGE_SIZE": SIZES,
     "MAX_CONNECTIONS": [(None, None), (0, 0), (5, 5)],
     "PING_INTERVAL": [*SECONDS, (None, None)],
@@ -84,6 +99,24 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (["a b"], "has 'a b', which is no subprotocol name"),
         ([""], "has '', which is no subprotocol name"),
         (["é"], "which is no subprotocol name"),
+    ],
+    "COMPRESSION": [
+        *((value, "must be True, False, or a dict of options") for value in (None, 1, "on", [])),
+        ({"window": 9}, "has no option 'window'; it takes threshold, level, server_no_context"),
+        ({9: 9}, "has no option 9; it takes"),
+        ({"level": 0}, "has 'level': 0, which must be a whole number, 1 to 9"),
+        ({"level": True}, "has 'level': True, which must be a whole number"),
+        ({"threshold": -1}, "has 'threshold': -1, which must be a whole number, 0 or more"),
+        ({"threshold": 1.5}, "has 'threshold': 1.5, which must be a whole number, 0 or more"),
+        *(
+            ({name: value}, f"has {name!r}: {value}, which must be a whole number, 9 to 15")
+            for name in ("server_max_window_bits", "client_max_window_bits")
+            for value in (8, 16, None)
+        ),
+        *(
+            ({name: 1}, f"has {name!r}: 1, which must be True or False")
+            for name in ("server_no_context_takeover", "client_no_context_takeover")
+        ),
     ],
     "MAX_MESSAGE_SIZE": [(value, A_SIZE) for value in BAD_SIZES],
     "MAX_CONNECTIONS": [
@@ -167,7 +200,7 @@ class TestOptions:
         assert (options.ping_interval, options.subprotocols) == (7.0, ("a",))
         expected = {name.lower(): value for name, value in DEFAULTS.items()}
         expected.update(ping_interval=7.0, subprotocols=("a",))
-        assert dataclasses.asdict(options) == {n: expected[n] for n in conf.OPTION_NAMES}
+        assert vars(options) == {n: expected[n] for n in conf.OPTION_NAMES}
 
     def test_overrides_stand_above_the_settings(self, override: Override) -> None:
         """Even if the setting could not be used."""

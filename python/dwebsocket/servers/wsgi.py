@@ -111,7 +111,9 @@ class WsgiHandshake:
     ) -> _core.Connection:
         """Takes the client from the server and hands it to the engine."""
         assert self._takeover is not None
-        head = _core.response_head(self._accept_key, subprotocol, headers)
+        offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
+        compression = options.compression.agree(offers) if options.compression else None
+        head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
         descriptor, early = self._takeover.exchange()
         return _core.adopt(
             descriptor,
@@ -124,6 +126,7 @@ class WsgiHandshake:
             send_buffer_bytes=options.send_buffer,
             send_timeout=options.send_timeout,
             close_timeout=options.close_timeout,
+            compression=compression,
         )
 
     def finish(self) -> None:

@@ -7,6 +7,7 @@
 )]
 
 mod closing;
+mod compression;
 mod hang_up;
 mod keepalive;
 mod opening;

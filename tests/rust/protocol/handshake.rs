@@ -52,7 +52,8 @@ async fn their_client_takes_our_answer() {
         let chosen = subprotocol::choose(&supported, &accepted.offered);
         let cookie = ("Set-Cookie".to_owned(), "session=1".to_owned());
         let body = ("Content-Length".to_owned(), "0".to_owned());
-        let head = handshake::response_head(&accepted.accept_key, chosen, &[cookie, body]).unwrap();
+        let head =
+            handshake::response_head(&accepted.accept_key, chosen, None, &[cookie, body]).unwrap();
         server.write_all(&head).await.unwrap();
     };
     let (connected, ()) = future::join(client_async(request, client), answer).await;
@@ -100,7 +101,7 @@ proptest! {
         for request in requests {
             if let Ok(accepted) = handshake::judge(&request) {
                 prop_assert!(accepted.offered.iter().all(|name| subprotocol::is_token(name)));
-                prop_assert!(handshake::response_head(&accepted.accept_key, None, &[]).is_ok());
+                prop_assert!(handshake::response_head(&accepted.accept_key, None, None, &[]).is_ok());
             }
         }
     }
@@ -109,7 +110,7 @@ proptest! {
     fn any_headers_leave_one_response(
         headers in proptest::collection::vec((".{0,8}|[a-zA-Z-]{1,20}", ".{0,20}|[ -~\\r\\n]{0,9}"), 0..5),
     ) {
-        if let Ok(head) = handshake::response_head("accept", None, &headers) {
+        if let Ok(head) = handshake::response_head("accept", None, None, &headers) {
             let ends: Vec<_> = head.windows(2).enumerate()
                 .filter(|(_, pair)| pair == b"\r\n")
                 .map(|(at, _)| at)

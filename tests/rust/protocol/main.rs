@@ -6,7 +6,10 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod corpus;
+mod deflate;
 mod handshake;
+mod judge;
 mod oracle;
 mod reads;
 mod traffic;

@@ -3,13 +3,13 @@
 //!
 //! Where the two differ on purpose, [`Difference`] says how, and a test pins an example.
 
-use std::io::{self, Cursor, Read, Write};
+use std::io::Cursor;
 
 use _core::protocol::{
     close::CloseFrame,
     frame::{self, Opcode},
     limits::Limits,
-    message::{Event, Kind, Message, Receiver},
+    message::{Event, Receiver},
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, future};
@@ -19,155 +19,14 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self, Error,
-        protocol::{CloseFrame as TheirClose, Role, WebSocket, WebSocketConfig},
+        protocol::{CloseFrame as TheirClose, Role, WebSocket},
     },
 };
 
-use crate::traffic::{self, Form, Frame, LIMITS, Outcome, encode_all, receive};
-
-/// tungstenite does not count fragments.
-const UNCOUNTED: Limits = Limits {
-    max_fragments: u32::MAX,
-    ..LIMITS
+use crate::{
+    judge::{Difference, End, LIMITS, Recorded, compare, our_verdict, receive},
+    traffic::{self, Form, Frame, encode_all},
 };
-
-/// How a stream of bytes ended, in terms that both sides know.
-#[derive(Clone, Debug, PartialEq)]
-enum End {
-    /// Everything was in order, and the peer is free to go on.
-    Open,
-    Closed(Option<(u16, String)>),
-    Failed(u16),
-}
-
-type Verdict = (Vec<tungstenite::Message>, End);
-
-fn our_verdict((events, violation): &Outcome) -> Verdict {
-    let mut end = End::Open;
-    let mut messages = Vec::new();
-    for event in events {
-        match event {
-            Event::Message(message) => messages.push(their_message(message)),
-            Event::Ping(payload) => messages.push(tungstenite::Message::Ping(payload.clone())),
-            Event::Pong(payload) => messages.push(tungstenite::Message::Pong(payload.clone())),
-            Event::Close(frame) => {
-                end = End::Closed(frame.code.map(|code| (code, frame.reason.clone())));
-            }
-        }
-    }
-    if let Some(violation) = violation {
-        end = End::Failed(violation.code);
-    }
-    (messages, end)
-}
-
-fn their_message(message: &Message) -> tungstenite::Message {
-    match message.kind {
-        Kind::Text => {
-            let text = std::str::from_utf8(&message.payload).unwrap();
-            tungstenite::Message::text(text)
-        }
-        Kind::Binary => tungstenite::Message::binary(message.payload.clone()),
-    }
-}
-
-/// What tungstenite makes of `bytes` as a server.
-fn their_verdict(bytes: &[u8], limits: Limits) -> Verdict {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(limits.max_message_bytes))
-        .max_frame_size(Some(limits.max_message_bytes));
-    let stream = Recorded(Cursor::new(bytes.to_vec()));
-    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, Some(config));
-    let mut messages = Vec::new();
-    let end = loop {
-        match socket.read() {
-            Ok(tungstenite::Message::Close(frame)) => {
-                let said = frame.map(|frame| (frame.code.into(), frame.reason.to_string()));
-                break End::Closed(said);
-            }
-            Ok(message) => messages.push(message),
-            Err(Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            )) => break End::Open,
-            Err(Error::Protocol(_)) => break End::Failed(1002),
-            Err(Error::Utf8(_)) => break End::Failed(1007),
-            Err(Error::Capacity(_)) => break End::Failed(1009),
-            Err(error) => panic!("unforeseen: {error:?}"),
-        }
-    };
-    (messages, end)
-}
-
-/// A peer that has said all it has to say, and whom it costs nothing to answer.
-struct Recorded(Cursor<Vec<u8>>);
-
-impl Read for Recorded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Read::read(&mut self.0, buffer)
-    }
-}
-
-impl Write for Recorded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Where tungstenite differs, and why we do not follow.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Difference {
-    /// It takes lengths in longer forms than needed; the RFC forbids them (section 5.2).
-    LengthForm,
-    /// It judges a frame when all of it has come, we judge each byte; so we may refuse a frame
-    /// that it is still waiting for.
-    Later,
-    /// It compares a length with the limit before it looks at the rest of the header, and so calls
-    /// a forbidden header too big.
-    LimitFirst,
-    /// It reports a forbidden close code as an ordinary close with 1002, and takes 1014, which the
-    /// registry assigned later, for forbidden. We fail the connection, and allow 1014.
-    CloseCode,
-    /// It reads the reason of a close before its code, so both being wrong is 1007 there.
-    ReasonFirst,
-}
-
-fn difference(ours: &Outcome, theirs: &Verdict) -> Option<Difference> {
-    let (messages, end) = our_verdict(ours);
-    if (&messages, &end) == (&theirs.0, &theirs.1) {
-        return None;
-    }
-    let reason = ours.1.as_ref().map_or("", |violation| &violation.reason);
-    // It goes on where we stop, so it may have seen more, but never something else.
-    if reason == "payload length is not in its shortest form" && theirs.0.starts_with(&messages) {
-        return Some(Difference::LengthForm);
-    }
-    assert_eq!(messages, theirs.0, "{end:?} and {:?}", theirs.1);
-    Some(match (&end, &theirs.1) {
-        (End::Failed(_), End::Open) => Difference::Later,
-        (End::Failed(1002), End::Failed(1009)) => Difference::LimitFirst,
-        (End::Failed(1002), End::Closed(Some((1002, said))))
-            if said == "Protocol violation" && reason.starts_with("close code") =>
-        {
-            Difference::CloseCode
-        }
-        (End::Closed(Some((1014, _))), End::Closed(Some((1002, _)))) => Difference::CloseCode,
-        (End::Failed(1002), End::Failed(1007)) if reason.starts_with("close code") => {
-            Difference::ReasonFirst
-        }
-        unforeseen => panic!("{unforeseen:?}: {reason}"),
-    })
-}
-
-/// The verdicts on the same bytes, and how they differ.
-fn compare(bytes: &[u8]) -> Option<Difference> {
-    let ours = receive(UNCOUNTED, [bytes]);
-    let theirs = their_verdict(bytes, UNCOUNTED);
-    difference(&ours, &theirs)
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
@@ -325,7 +184,9 @@ async fn their_client_and_our_server_talk() {
             let mut input = &mut buffer[..len];
             while let Some(event) = receiver.next(&mut input).unwrap() {
                 let reply = match event {
-                    Event::Message(message) => frame::encode(message.kind.into(), &message.payload),
+                    Event::Message(message) => {
+                        frame::encode(Opcode::from(message.kind), &message.payload)
+                    }
                     Event::Ping(payload) => frame::encode(Opcode::Pong, &payload),
                     Event::Pong(_) => continue,
                     Event::Close(frame) => {

@@ -5,7 +5,10 @@ use std::iter;
 use _core::protocol::{close, limits::Limits, message::Receiver};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use crate::traffic::{self, LIMITS, Outcome, encode_all, receive};
+use crate::{
+    judge::{LIMITS, Outcome, receive},
+    traffic::{self, encode_all},
+};
 
 /// Feeds `bytes` cut at `cuts`, which need no order.
 fn receive_cut(limits: Limits, bytes: &[u8], cuts: &[Index]) -> Outcome {

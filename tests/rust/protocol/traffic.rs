@@ -1,41 +1,7 @@
 //! What clients might send: honest traffic, single frames of every kind, and damage to both.
 
-use _core::protocol::{
-    error::Violation,
-    limits::Limits,
-    mask::unmask,
-    message::{Event, Receiver},
-};
+use _core::protocol::mask::unmask;
 use proptest::{collection::vec, prelude::*, sample::Index};
-
-/// Small enough to be broken often.
-pub(crate) const LIMITS: Limits = Limits {
-    max_message_bytes: 300,
-    max_fragments: 6,
-};
-
-/// What a receiver made of some bytes.
-pub(crate) type Outcome = (Vec<Event>, Option<Violation>);
-
-/// Feeds `reads` one after the other to a new receiver.
-pub(crate) fn receive<'a>(limits: Limits, reads: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
-    let mut receiver = Receiver::new(limits);
-    let mut events = Vec::new();
-    let mut violation = None;
-    for read in reads {
-        let mut read = read.to_vec();
-        let mut input = &mut read[..];
-        loop {
-            match receiver.next(&mut input) {
-                Ok(Some(event)) => events.push(event),
-                Ok(None) => break,
-                Err(error) => assert_eq!(violation.replace(error), None, "a second violation"),
-            }
-        }
-        assert!(input.is_empty());
-    }
-    (events, violation)
-}
 
 /// How the length of a frame is written.
 #[derive(Clone, Copy, Debug)]

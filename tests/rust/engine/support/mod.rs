@@ -35,6 +35,7 @@ pub(crate) const SETTINGS: Settings = Settings {
         max_message_bytes: 16 * 1024 * 1024,
         max_fragments: 1000,
     },
+    compression: None,
     ping_interval: None,
     ping_timeout: None,
     send_buffer_bytes: 1024 * 1024,

@@ -1,0 +1,133 @@
+//! Messages to the client, compressed (RFC 7692 section 7.2.1).
+
+use std::sync::{Mutex, MutexGuard};
+
+use flate2::{Compress, Compression, FlushCompress};
+
+use super::{
+    Agreement, Options, TAIL,
+    offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
+    pool::Pool,
+};
+
+/// As many as threads compress at once on common machines; each has a quarter of a megabyte.
+static POOL: Pool<(Style, Compress)> = Pool::new(8);
+
+/// What makes two compressors interchangeable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Style {
+    window_bits: u8,
+    level: u8,
+}
+
+impl Style {
+    fn compressor(self) -> Compress {
+        let level = Compression::new(self.level.clamp(1, 9).into());
+        let bits = self.window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
+        Compress::new_with_window_bits(level, false, bits)
+    }
+}
+
+/// The server's half of the extension. Any thread may use it.
+///
+/// Compressing is done by whoever sends, before anything is locked: a large message holds up its
+/// own sender and nobody else.
+#[derive(Debug)]
+pub struct Deflater {
+    style: Style,
+    threshold_bytes: usize,
+    /// With takeover: what the next message may refer to, once there is something.
+    context: Option<Mutex<Option<Compress>>>,
+}
+
+impl Deflater {
+    /// The half that `agreement` asks for, used as `options` say.
+    pub fn new(agreement: &Agreement, options: &Options) -> Self {
+        Self {
+            style: Style {
+                window_bits: agreement.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS),
+                level: options.level,
+            },
+            threshold_bytes: options.threshold_bytes,
+            context: (!agreement.server_no_context_takeover).then(Mutex::default),
+        }
+    }
+
+    /// Compresses one message; `None` when it goes out as it is.
+    ///
+    /// That is the case when it is too small to gain, when it does not shrink, and when another
+    /// thread is in the middle of a message that the context depends on.
+    pub fn deflate(&self, message: &[u8]) -> Option<Deflated<'_>> {
+        if message.is_empty() || message.len() < self.threshold_bytes {
+            return None;
+        }
+        let Some(context) = &self.context else {
+            let style = self.style;
+            let pooled = POOL.take(|(other, _)| *other == style);
+            let compressor = pooled.map_or_else(|| style.compressor(), |(_, found)| found);
+            let (payload, mut compressor) = compress(compressor, message)?;
+            compressor.reset();
+            POOL.give((style, compressor));
+            return Some(Deflated {
+                payload,
+                context: None,
+            });
+        };
+        let mut context = context.try_lock().ok()?;
+        // One that has seen what the client will not see is gone: a new context is always allowed.
+        let compressor = context.take().unwrap_or_else(|| self.style.compressor());
+        let (payload, compressor) = compress(compressor, message)?;
+        *context = Some(compressor);
+        Some(Deflated {
+            payload,
+            context: Some(context),
+        })
+    }
+}
+
+/// A compressed message. With takeover no other can be compressed until this one is dropped; and
+/// unless it [`was_sent`](Deflated::was_sent), the context begins anew.
+#[derive(Debug)]
+pub struct Deflated<'a> {
+    payload: Vec<u8>,
+    context: Option<MutexGuard<'a, Option<Compress>>>,
+}
+
+impl Deflated<'_> {
+    /// The payload of the frame, which needs RSV1.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Says that the client will see it, behind all that was compressed before.
+    pub fn was_sent(mut self) {
+        self.context = None;
+    }
+}
+
+impl Drop for Deflated<'_> {
+    fn drop(&mut self) {
+        if let Some(compressor) = self.context.as_mut().and_then(|context| context.as_mut()) {
+            compressor.reset();
+        }
+    }
+}
+
+/// `message` compressed, without the four bytes that every message ends with; `None` when that
+/// does not make it smaller.
+///
+/// The compressor comes back only when all of its output did: zlib-rs 0.6 does not get over a
+/// reset with output left inside, and panics some hundred messages later.
+fn compress(mut compressor: Compress, message: &[u8]) -> Option<(Vec<u8>, Compress)> {
+    // The tail is written and cut off again. A buffer that comes out full may lack something.
+    let mut payload = vec![0; message.len().checked_add(TAIL.len())?];
+    let (total_in, total_out) = (compressor.total_in(), compressor.total_out());
+    let outcome = compressor.compress(message, &mut payload, FlushCompress::Sync);
+    let taken = usize::try_from(compressor.total_in() - total_in).ok()?;
+    let len = usize::try_from(compressor.total_out() - total_out).ok()?;
+    if outcome.is_err() || taken < message.len() || len >= payload.len() {
+        return None;
+    }
+    payload.truncate(len.checked_sub(TAIL.len())?);
+    Some((payload, compressor))
+}

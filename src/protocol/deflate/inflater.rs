@@ -1,0 +1,182 @@
+//! Compressed messages from the client (RFC 7692 section 7.2.2).
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::{
+    Agreement, TAIL,
+    offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
+    pool::Pool,
+};
+use crate::protocol::error::Violation;
+
+/// What is inflated at once: it lies on the stack and is zeroed for each read of a message.
+const PIECE_BYTES: usize = 8 * 1024;
+/// An empty final block. A stream that is between two blocks ends with it, any other does not.
+const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
+/// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
+/// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
+const MAX_FINAL_BLOCKS: u32 = 1024;
+
+/// Unfinished messages and quick ones side by side need few; each has about forty kilobytes.
+static POOL: Pool<Decompress> = Pool::new(4);
+
+/// The client's half of the extension.
+#[derive(Debug)]
+pub struct Inflater {
+    keeps_context: bool,
+    window_bits: u8,
+    /// Without takeover there is none between messages.
+    stream: Option<Decompress>,
+    /// Compressed bytes of the present message so far.
+    received: usize,
+    final_blocks: u32,
+    /// The stream's last block is through; whatever follows begins a new one.
+    has_ended: bool,
+}
+
+impl Inflater {
+    /// The half that `agreement` asks for.
+    pub fn new(agreement: &Agreement) -> Self {
+        let agreed = agreement.client_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
+        Self {
+            keeps_context: !agreement.client_no_context_takeover,
+            // A window may always be larger than the one it has to hold.
+            window_bits: agreed.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
+            stream: None,
+            received: 0,
+            final_blocks: 0,
+            has_ended: false,
+        }
+    }
+
+    /// Judges the header of a frame with `payload_len` compressed bytes.
+    ///
+    /// What is compressed may be larger than what it holds, but never by much. Without a bound,
+    /// blocks that hold nothing could go on for ever.
+    ///
+    /// # Errors
+    /// 1009 when the message's compressed bytes are more than twice its limit and 64 KiB.
+    pub(in crate::protocol) fn admit(
+        &mut self,
+        payload_len: u64,
+        max_message_bytes: usize,
+    ) -> Result<(), Violation> {
+        let most = max_message_bytes.saturating_mul(2).saturating_add(1 << 16);
+        let len = usize::try_from(payload_len).unwrap_or(usize::MAX);
+        self.received = self.received.saturating_add(len);
+        if self.received > most {
+            return Err(Violation::too_big(format!(
+                "compressed message has more than {most} bytes"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Inflates the next piece of a message, and hands what comes out to `collect` in order.
+    ///
+    /// `is_end` says that the message ends with this piece.
+    ///
+    /// # Errors
+    /// What `collect` objects to; 1007 when the piece is not DEFLATE, or the end comes too early.
+    /// The latter is not seen with takeover: asking the stream where it is would end it.
+    pub(in crate::protocol) fn inflate(
+        &mut self,
+        piece: &[u8],
+        is_end: bool,
+        mut collect: impl FnMut(&[u8]) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        if self.received == 0 {
+            // An empty message without the byte that it should have (section 7.2.3.6).
+            return Ok(());
+        }
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None if self.keeps_context => self.new_stream(),
+            None => POOL.take(|_| true).unwrap_or_else(|| self.new_stream()),
+        };
+        self.run(&mut stream, piece, &mut collect)?;
+        if !is_end {
+            self.stream = Some(stream);
+            return Ok(());
+        }
+        // Behind a final block there is nothing to flush.
+        if !self.has_ended {
+            self.run(&mut stream, &TAIL, &mut collect)?;
+            if !self.keeps_context {
+                self.run(&mut stream, &FINAL_BLOCK, &mut collect)?;
+                if !self.has_ended {
+                    return Err(Violation::invalid_data("compressed message ends too early"));
+                }
+            }
+        }
+        (self.received, self.final_blocks) = (0, 0);
+        if self.keeps_context {
+            self.stream = Some(stream);
+        } else {
+            self.has_ended = false;
+            stream.reset(false);
+            POOL.give(stream);
+        }
+        Ok(())
+    }
+
+    /// Whether memory for a message, or for the context, is taken now.
+    #[cfg(test)]
+    pub(super) fn holds_codec(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    fn new_stream(&self) -> Decompress {
+        // Those of the pool are for everybody.
+        let bits = if self.keeps_context {
+            self.window_bits
+        } else {
+            MAX_WINDOW_BITS
+        };
+        Decompress::new_with_window_bits(false, bits)
+    }
+
+    fn run(
+        &mut self,
+        stream: &mut Decompress,
+        mut input: &[u8],
+        collect: &mut impl FnMut(&[u8]) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let mut output = [0; PIECE_BYTES];
+        loop {
+            if self.has_ended {
+                if input.is_empty() {
+                    return Ok(());
+                }
+                // Not `reset`, which forgets how small the window is.
+                *stream = self.new_stream();
+                self.has_ended = false;
+            }
+            let (total_in, total_out) = (stream.total_in(), stream.total_out());
+            let outcome = stream.decompress(input, &mut output, FlushDecompress::None);
+            let taken = passed(total_in, stream.total_in(), input.len());
+            let given = passed(total_out, stream.total_out(), output.len());
+            // First what was right: the verdict must not depend on how the reads cut the bytes.
+            collect(&output[..given])?;
+            let status = outcome
+                .map_err(|_| Violation::invalid_data("compressed message is not DEFLATE"))?;
+            input = &input[taken..];
+            if status == Status::StreamEnd {
+                self.has_ended = true;
+                self.final_blocks += 1;
+                if self.final_blocks > MAX_FINAL_BLOCKS {
+                    return Err(Violation::too_big(format!(
+                        "compressed message has more than {MAX_FINAL_BLOCKS} final blocks"
+                    )));
+                }
+            } else if given < output.len() && (input.is_empty() || taken == 0) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How far a counter went, which cannot be more than there was.
+fn passed(before: u64, after: u64, most: usize) -> usize {
+    usize::try_from(after.saturating_sub(before)).map_or(most, |passed| passed.min(most))
+}

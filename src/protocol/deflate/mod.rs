@@ -1,0 +1,112 @@
+//! permessage-deflate: messages that travel compressed (RFC 7692).
+//!
+//! # Theory of operation
+//!
+//! [`offer`] reads what the client offers and gives the [`Agreement`] that both sides keep to.
+//! Then there are two halves that know nothing of each other:
+//!
+//! ```text
+//!  a message to be sent ──► Deflater::deflate ──► payload of a frame with RSV1   (or: as it is)
+//!  payload of such frames ──► Inflater::inflate ──► the message, piece by piece  (or a Violation)
+//! ```
+//!
+//! * Without context takeover, the default, a connection owns no codec at all: each message borrows
+//!   one from a pool of the process ([`pool`]) and gives it back. With takeover a codec stays with
+//!   its connection, a quarter of a megabyte for sending and some forty kilobytes for receiving.
+//! * Inflating hands out small pieces, and whoever collects them judges each: neither the limit on
+//!   messages nor UTF-8 waits for the rest, and a bomb never takes more than the limit.
+//! * Sending compressed is never a must (section 6): messages that are too small to gain, or that
+//!   do not shrink, go out as they are, without RSV1.
+
+mod deflater;
+mod inflater;
+pub mod offer;
+mod pool;
+
+pub use deflater::{Deflated, Deflater};
+pub use inflater::Inflater;
+pub use offer::Agreement;
+
+/// What every message compressed with a sync flush ends with, and what is left out on the wire.
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+
+/// How a server compresses, and what it demands of its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Messages below this go out as they are.
+    pub threshold_bytes: usize,
+    /// From 1, the quickest, to 9, the smallest.
+    pub level: u8,
+    /// Compress each message for itself.
+    pub server_no_context_takeover: bool,
+    /// Have the client do so.
+    pub client_no_context_takeover: bool,
+    /// The most that we look back while compressing: 2 to this power, 9 to 15.
+    pub server_max_window_bits: u8,
+    /// The most that a client may look back: 2 to this power, 9 to 15.
+    pub client_max_window_bits: u8,
+}
+
+/// What a connection compresses by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What the client relies on.
+    pub agreement: Agreement,
+    /// What is left to us.
+    pub options: Options,
+}
+
+impl Terms {
+    /// The terms for a client whose offers stand in `header`; `None` to go on without compression.
+    ///
+    /// See [`offer::answer`].
+    pub fn agree(header: &str, options: Options) -> Option<Self> {
+        let agreement = offer::answer(header, &options)?;
+        Some(Self { agreement, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_without_takeover_has_no_codec() {
+        let terms = Terms {
+            agreement: Agreement {
+                server_no_context_takeover: true,
+                client_no_context_takeover: true,
+                server_max_window_bits: None,
+                client_max_window_bits: None,
+            },
+            options: Options {
+                threshold_bytes: 1,
+                level: 3,
+                server_no_context_takeover: true,
+                client_no_context_takeover: true,
+                server_max_window_bits: 15,
+                client_max_window_bits: 15,
+            },
+        };
+        assert!(size_of::<Deflater>() + size_of::<Inflater>() < 512);
+        let deflater = Deflater::new(&terms.agreement, &terms.options);
+        let mut inflater = Inflater::new(&terms.agreement);
+        let message = [b'a'; 1000];
+        let deflated = deflater.deflate(&message).unwrap();
+        let (start, rest) = deflated.payload().split_at(3);
+        let mut came = Vec::new();
+        inflater
+            .admit(deflated.payload().len() as u64, 1000)
+            .unwrap();
+        assert!(!inflater.holds_codec());
+        for (piece, is_end) in [(start, false), (rest, true)] {
+            let collect = |inflated: &[u8]| {
+                came.extend_from_slice(inflated);
+                Ok(())
+            };
+            inflater.inflate(piece, is_end, collect).unwrap();
+            assert_eq!(inflater.holds_codec(), !is_end);
+        }
+        assert_eq!(came, message);
+    }
+}
