@@ -19,7 +19,7 @@ LINE: list[set[str]] = [
     {"_core", "exceptions"},
     {"conf", "connection", "native"},
     {"checks", "database", "hub", "origin"},
-    {"waiting"},
+    {"decision", "waiting"},
     {"websocket", "groups"},
     {"factory"},
     {"servers"},

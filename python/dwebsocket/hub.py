@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
-from dwebsocket import _core
+from dwebsocket import _core, native
 
 if TYPE_CHECKING:
     from dwebsocket.connection import Connection
@@ -99,6 +99,32 @@ class LoopHub:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+class LoopEvent:
+    """One event that happens once. One task waits for it, any thread may set it."""
+
+    def __init__(self) -> None:
+        self._lock = native.lock()
+        self._is_set = False
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Lets the task go on, whose loop may be gone."""
+        with self._lock:
+            self._is_set = True
+            sleeper = self._sleeper
+        if sleeper is not None:
+            with suppress(RuntimeError):
+                sleeper.get_loop().call_soon_threadsafe(_settle, sleeper)
+
+    async def wait(self) -> None:
+        """Sleeps until it is set."""
+        with self._lock:
+            if self._is_set:
+                return
+            self._sleeper = asyncio.get_running_loop().create_future()
+        await self._sleeper
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()

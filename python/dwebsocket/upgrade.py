@@ -13,8 +13,10 @@ import contextvars
 import functools
 import io
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
@@ -22,8 +24,10 @@ from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin
-from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
+from dwebsocket.decision import Acceptance, Answer, Decision, Failure, Rejection
+from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
+from dwebsocket.hub import LoopEvent
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
@@ -32,6 +36,8 @@ from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from django.http.response import HttpResponseBase
 
     from dwebsocket.servers.handshake import Handshake
 
@@ -107,7 +113,9 @@ def upgrade(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
-) -> HttpResponse:
+    *,
+    accept: bool = True,
+) -> HttpResponseBase:
     """
     Judges a handshake and gives the response that upgrades it, or one that refuses.
 
@@ -116,11 +124,50 @@ def upgrade(
         factory: What :func:`prepare` gave for it.
         view: What runs behind the WebSocket, as ``view(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
+        accept: Without it the view, a sync one, starts now; this waits for what it decides.
 
     Raises:
         ImproperlyConfigured: A setting that cannot be.
         DisallowedHost: As any request with a Host that is not the site's.
+        Exception: Anything that a view without ``accept`` lets through.
     """
+    response = _judge(request, factory, view, args, kwargs, overrides)
+    if accept or not isinstance(response, UpgradeResponse):
+        return response
+    with response.asking_view() as decision:
+        decision.decided.wait()
+    return response.conclude()
+
+
+async def aupgrade(
+    request: HttpRequest,
+    factory: WebSocketFactory,
+    view: View,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    accept: bool = True,
+) -> HttpResponseBase:
+    """As :func:`upgrade`, for async views."""
+    # In the request's own thread: some servers answer nobody else, and it may ask the database.
+    judge = sync_to_async(_judge)
+    response = await judge(request, factory, view, args, kwargs, overrides)
+    if accept or not isinstance(response, UpgradeResponse):
+        return response
+    with response.asking_view() as decision:
+        await decision.decided.wait()
+    return response.conclude()
+
+
+def _judge(
+    request: HttpRequest,
+    factory: WebSocketFactory,
+    view: View,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> HttpResponse:
     options = conf.Options.current(overrides)
     if (report := diagnosis.answer(request, options)) is not None:
         return report
@@ -158,7 +205,6 @@ def upgrade(
         request=request,
         handshake=handshake,
         slot=slot,
-        subprotocol=_core.choose_subprotocol(list(options.subprotocols), handshake.offered),
         options=options,
         websocket=websocket,
         start=_Start(handshake, view, args, kwargs),
@@ -179,6 +225,7 @@ class _Start:
         self, handshake: Handshake, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         self.runner = runner_of(handshake.concurrency)
+        self.view = life.name_of(view)
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._view = view
         self._arguments = (args, dict(kwargs))
@@ -186,14 +233,23 @@ class _Start:
         self._context = contextvars.copy_context()
         self._databases = database.shareable()
 
+    def new_decision(self, offered: list[str]) -> Decision[Any]:
+        """Makes what a view that decides itself has to decide."""
+        is_async = life.is_async(self._view)
+        new_event = LoopEvent if is_async else self.runner.waiter.new_event
+        return Decision(new_event, is_async=is_async, offered=tuple(offered))
+
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        name = life.name_of(self._view)
         call = (self._view, request, self._arguments, websocket)
         if life.is_async(self._view):
-            self._run_async(name, functools.partial(life.arun, *call), self._context)
+            self._run_async(self.view, functools.partial(life.arun, *call), self._context)
         else:
             job = functools.partial(self._context.run, life.run, *call, self._databases)
-            self.runner.run(name, job)
+            self.runner.run(self.view, job)
+
+
+class _NoThread(Exception):
+    """The view that is to decide could not be started."""
 
 
 class UpgradeResponse(HttpResponse):
@@ -212,7 +268,6 @@ class UpgradeResponse(HttpResponse):
         request: HttpRequest,
         handshake: Handshake,
         slot: _core.Slot,
-        subprotocol: str | None,
         options: conf.Options,
         websocket: WebSocket,
         start: _Start,
@@ -221,10 +276,11 @@ class UpgradeResponse(HttpResponse):
         self._request = request
         self._handshake = handshake
         self._slot: _core.Slot | None = slot
-        self._subprotocol = subprotocol
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
+        self._decision: Decision[Any] | None = None
+        self._acceptance = Acceptance(None, [])
 
     def __iter__(self) -> Iterator[bytes]:
         self.open()
@@ -232,10 +288,75 @@ class UpgradeResponse(HttpResponse):
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
+        self._give_back()
+        super().close()
+
+    def __del__(self) -> None:
+        # Some middleware has answered something else.
+        self._give_back()
+
+    @contextmanager
+    def asking_view(self) -> Iterator[Decision[Any]]:
+        """Starts a view that decides itself; the caller sleeps until it has, and concludes."""
+        assert self._start is not None
+        decision = self._start.new_decision(self._handshake.offered)
+        self._decision = self._websocket._decision = decision
+        self._request.__dict__["websocket"] = self._websocket
+        try:
+            self._start(self._request, self._websocket)
+        except Exception as error:
+            decision.decide(Failure(_NoThread(error)))
+            decision.decided.set()
+        try:
+            yield decision
+        except BaseException:
+            # The server gives up on the request: so must the view.
+            self._give_back()
+            raise
+
+    def conclude(self) -> HttpResponseBase:
+        """
+        Gives the response that the view has decided on.
+
+        Raises:
+            BaseException: What it let through instead.
+        """
+        assert self._decision is not None
+        assert self._start is not None
+        request, view = self._request, self._start.view
+        outcome = self._decision.take_outcome()
+        if isinstance(outcome, Acceptance):
+            self._acceptance = outcome
+            return self
+        self._give_back()
+        if isinstance(outcome, Rejection):
+            return refuse(request, outcome.status, "The view rejected it.")
+        if isinstance(outcome, Answer):
+            if outcome.response is None:
+                raise UsageError(f"{view} returned None without accept() or reject()")
+            response: HttpResponseBase = outcome.response
+            return response
+        if isinstance(outcome.error, _NoThread):
+            return refuse(request, 503, f"No thread for another view: {outcome.error}", "error")
+        try:
+            raise outcome.error
+        finally:
+            # The exception holds this frame.
+            del outcome
+
+    def _give_back(self) -> None:
+        """Releases what is not needed any more: all, unless the connection is open."""
         self._handshake.finish()
         if self._slot is not None:
             self._slot.release()
-        super().close()
+        if self._decision is not None and self._websocket._connection is None:
+            self._lose(self._decision)
+
+    def _lose(self, decision: Decision[Any]) -> None:
+        """Tells a view that waits for the connection that it will not be."""
+        decision.decide(Answer(None))
+        self._websocket._never_open()
+        decision.settled.set()
 
     def open(self) -> None:
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
@@ -253,21 +374,32 @@ class UpgradeResponse(HttpResponse):
             departure=handshake.departure,
             at_exit=handshake.at_exit,
         )
+        subprotocol = self._acceptance.subprotocol
+        if subprotocol is None:
+            subprotocol = _core.choose_subprotocol(list(options.subprotocols), handshake.offered)
         try:
-            connection = handshake.open(self._headers_to_send(), self._subprotocol, options, slot)
+            connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
+            if self._decision is not None:
+                self._lose(self._decision)
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The client is gone from the server already: all it can see is the end.
             _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
             return
         _keep_environ(request)
-        websocket._attach(connection, options, self._subprotocol, start.runner.waiter)
+        websocket._attach(connection, options, subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
             # The session's middleware has saved it: only what the view changes is left to save.
             session.modified = False
+        if self._decision is not None:
+            # The view runs, and waits for this; or it has given up waiting.
+            if self._decision.last_word is not None:
+                websocket.close(*self._decision.last_word)
+            self._decision.settled.set()
+            return
         try:
             start(request, websocket)
         except Exception as error:
@@ -279,7 +411,7 @@ class UpgradeResponse(HttpResponse):
         cookies = [
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
-        return [*self.items(), *cookies]
+        return [*self.items(), *cookies, *self._acceptance.headers]
 
 
 def _keep_environ(request: HttpRequest) -> None:

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import database, hub
+from dwebsocket import _core, database, hub
+from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
 from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
     from dwebsocket.conf import Options
     from dwebsocket.connection import Connection
+    from dwebsocket.decision import Decision
     from dwebsocket.waiting import Waiter
+
+    Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
     Message = str | bytes
     # What goes out, and whether as binary; None leaves that to its type and contents.
@@ -50,6 +54,7 @@ class WebSocket:
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
+        self._decision: Decision[Any] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
@@ -83,6 +88,23 @@ class WebSocket:
         self._send_patience = math.inf if patience is None else patience
         self._subprotocol = subprotocol
 
+    def _finish(self, code: int, reason: str) -> None:
+        """Closes when the view has ended; also a connection that is yet to be opened for it."""
+        if self._decision is not None:
+            # First: whoever opens the connection looks for it afterwards.
+            self._decision.last_word = (code, reason)
+        if self._connection is not None:
+            self.close(code, reason)
+
+    def _never_open(self) -> None:
+        """From now on this behaves as a connection whose client has vanished."""
+        self._connection = NeverOpened()
+
+    @property
+    def _is_undecided(self) -> bool:
+        """Whether its view has yet to accept or to refuse."""
+        return self._decision is not None and self._decision.is_open_question
+
     @property
     def _is_over(self) -> bool:
         """Whether this connection has ended, as far as anybody knows."""
@@ -91,8 +113,105 @@ class WebSocket:
     @property
     def _engine(self) -> Connection:
         if self._connection is None:
+            if self._decision is not None:
+                raise UsageError("this WebSocket is not open yet: accept() it first")
             raise UsageError("this WebSocket is not open yet: use it inside its view")
         return self._connection
+
+    # -- deciding, in views with `accept=False` --------------------------------------------------
+
+    @property
+    def offered_subprotocols(self) -> tuple[str, ...]:
+        """
+        The subprotocols that the client offers, its favourite first.
+
+        Raises:
+            UsageError: The view is not one that decides (``accept=False``).
+        """
+        return self._question("offered_subprotocols").offered
+
+    def accept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
+        """
+        Opens the connection. For views with ``accept=False``; the others find it open.
+
+        Waits until the response has passed all middleware and the client has its 101. That has the
+        response's headers and cookies, and ``headers`` besides.
+
+        Args:
+            subprotocol: One that the client offers. None chooses by ``WEBSOCKET_SUBPROTOCOLS``.
+            headers: More headers, as a mapping or as pairs.
+
+        Raises:
+            UsageError: The view is not one that decides, has decided before, or is async.
+            ValueError: A subprotocol that the client does not offer, or a header that cannot be.
+            ConnectionClosed: The client has gone, some middleware answered something else, or the
+                process ends. A view that lets it through ends quietly.
+        """
+        decision = self._question("accept()")
+        if decision.is_async:
+            raise UsageError("this would block the event loop: use `await websocket.aaccept()`")
+        self._accept(decision, subprotocol, headers)
+        decision.settled.wait()
+        self._raise_if_never_opened()
+
+    async def aaccept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
+        """As :meth:`accept`, for async views."""
+        decision = self._question("aaccept()")
+        if not decision.is_async:
+            raise UsageError("aaccept() is for async views: use accept()")
+        self._accept(decision, subprotocol, headers)
+        await decision.settled.wait()
+        self._raise_if_never_opened()
+
+    def reject(self, status: int = 403) -> None:
+        """
+        Refuses the connection with a plain HTTP response. For views with ``accept=False``.
+
+        Never waits. From then on everything here behaves as after a close. To answer anything
+        else, return a response: a redirect, a page, one with headers of your own.
+
+        Args:
+            status: 400 to 599.
+
+        Raises:
+            UsageError: The view is not one that decides, or has decided before.
+            ValueError: Any other status.
+        """
+        decision = self._question("reject()")
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(
+                f"a WebSocket is rejected with a status from 400 to 599, not {status!r}: "
+                "return an HttpResponse to answer anything else"
+            )
+        decision.insist(Rejection(status))
+        self._never_open()
+        decision.decided.set()
+
+    async def areject(self, status: int = 403) -> None:
+        """As :meth:`reject`, which never waits either; for code that awaits everything."""
+        self.reject(status)
+
+    def _question(self, what: str) -> Decision[Any]:
+        if self._decision is None:
+            raise UsageError(
+                f"{what} is for views that decide themselves: decorate this one with "
+                "@accept_websocket(accept=False)"
+            )
+        return self._decision
+
+    def _accept(self, decision: Decision[Any], subprotocol: str | None, headers: Headers) -> None:
+        if subprotocol is not None and subprotocol not in decision.offered:
+            offers = ", ".join(decision.offered) or "none"
+            raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
+        pairs = list(headers.items() if hasattr(headers, "items") else headers)
+        # Here, where the view sees it, rather than when the response is written.
+        _core.response_head("", subprotocol, pairs)
+        decision.insist(Acceptance(subprotocol, pairs))
+        decision.decided.set()
+
+    def _raise_if_never_opened(self) -> None:
+        if isinstance(self._connection, NeverOpened):
+            self._raise_if_ended()
 
     # -- receiving, as ever ---------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ _by_name = [
     views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
     views.undecorated, views.sleeps, views.drain, views.drains_itself,
-    views.own_pid,
+    views.own_pid, views.decides,
 ]  # fmt: skip
 
 _async = [
     async_views.async_echo, async_views.async_json, async_views.async_orm,
     async_views.async_impatient, async_views.async_tasks, async_views.async_raises,
+    async_views.async_decides,
 ]  # fmt: skip
 
 urlpatterns = [

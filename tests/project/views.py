@@ -311,6 +311,23 @@ def impatient(request: HttpRequest) -> None:
         request.websocket.send(message)
 
 
+@accept_websocket(accept=False)
+def decides(request: HttpRequest) -> HttpResponse | None:
+    """Do with the handshake what the query says, and echo if that is to accept."""
+    what = request.GET["do"]
+    if what == "reject":
+        request.websocket.reject(404)
+        return None
+    if what == "deny":
+        raise PermissionDenied
+    if what == "page":
+        return HttpResponse("instead", status=402)
+    request.websocket.accept(headers={"X-Decided": "yes"})
+    for message in request.websocket:
+        request.websocket.send(message)
+    return None
+
+
 # --- decorators and classes ----------------------------------------------------------------------
 
 

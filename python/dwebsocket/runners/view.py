@@ -20,6 +20,7 @@ from django.core.signals import got_request_exception
 from django.http import Http404
 
 from dwebsocket import database
+from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
@@ -81,9 +82,12 @@ def run(
     database.borrow(shared_databases)
     try:
         with _behind(websocket, request) as life:
+            result = None
             with life.tolerating(view):
-                _refuse_coroutine(view(request, *args, **kwargs), view)
-            _save_session(request)
+                result = view(request, *args, **kwargs)
+                _refuse_coroutine(result, view)
+            if life.is_over_with(result):
+                _save_session(request)
     finally:
         database.forget(shared_databases)
         database.close_old_connections()
@@ -117,9 +121,10 @@ async def arun(
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
     try:
         with _behind(websocket, request) as life:
+            result = None
             with life.tolerating(view):
-                await view(request, *args, **kwargs)
-            if _is_session_changed(request):
+                result = await view(request, *args, **kwargs)
+            if life.is_over_with(result) and _is_session_changed(request):
                 await sync_to_async(_save_session)(request)
     finally:
         await sync_to_async(database.close_old_connections)()
@@ -137,8 +142,15 @@ class _Life:
         try:
             yield
         except Exception as error:
-            if not _is_quiet_end(error, view, self._websocket):
+            if self._websocket._is_undecided or not _is_quiet_end(error, view, self._websocket):
                 raise
+
+    def is_over_with(self, result: object) -> bool:
+        """Whether the view has ended behind an open connection; its result is the answer if not."""
+        decision = self._websocket._decision
+        if decision is not None and decision.decide(Answer(result)):
+            decision.decided.set()
+        return not isinstance(self._websocket._connection, NeverOpened | None)
 
 
 @contextmanager
@@ -150,13 +162,17 @@ def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
         yield _Life(websocket)
     except BaseException as error:
         code, reason = _INTERNAL_ERROR, ""
+        if websocket._decision is not None and websocket._decision.decide(Failure(error)):
+            # Django makes a response of it.
+            websocket._decision.decided.set()
+            return
         try:
             code, reason = _verdict(error, request)
         except Exception:
             # A receiver of the signal or a filter of the log: the client must not wait for it.
             _log.exception("An error of a WebSocket view could not be reported: %s", request.path)
     finally:
-        websocket.close(code, reason)
+        websocket._finish(code, reason)
         own_websocket.reset(token)
 
 
