@@ -21,7 +21,7 @@ LINE: list[set[str]] = [
     {"checks", "database", "hub", "origin"},
     {"decision", "waiting"},
     {"websocket", "groups"},
-    {"factory"},
+    {"factory", "presence"},
     {"servers"},
     {"runners"},
     {"diagnosis", "lifecycle"},

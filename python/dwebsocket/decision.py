@@ -80,7 +80,6 @@ class Decision(Generic[EventT]):
         offered: The subprotocols that the client offers.
         decided: Set when there is an outcome, for the handler.
         settled: Set when the connection is open or lost, for a view that has accepted.
-        last_word: Close code and reason of a view that was cancelled before it was settled.
     """
 
     def __init__(
@@ -90,7 +89,6 @@ class Decision(Generic[EventT]):
         self.offered = offered
         self.decided = new_event()
         self.settled = new_event()
-        self.last_word: tuple[int, str] | None = None
         self._lock = native.lock()
         self._outcome: Outcome | None = None
         self._what = ""

@@ -38,7 +38,9 @@ def accept_websocket(view: ViewT | None = None, /, *, accept: bool = True, **opt
         accept: With False the view runs before the handshake is answered, and decides itself: by
             ``request.websocket.accept()`` or ``reject()``, or with a response or an exception, as
             for a page.
-        **options: ``text_type``, ``allowed_origins``, ``subprotocols``, ``max_message_size``,
+        **options: ``text_type``, ``allowed_origins``, ``require_origin``, ``subprotocols``,
+            ``max_message_size``, ``max_frame_size``, ``max_fragments``,
+            ``max_messages_per_second``, ``max_bytes_per_second``, ``rate_timeout``,
             ``ping_interval``, ``ping_timeout``, ``send_buffer``, ``send_timeout``,
             ``close_timeout``: for this view, in place of the setting of the same name.
 

@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin
+from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin, presence
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, Rejection
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
@@ -48,6 +48,7 @@ _log = logging.getLogger("dwebsocket")
 _RETRY_AFTER_S = 5
 _TOLD = {
     403: "This page may not open a WebSocket here.",
+    429: "There are too many WebSockets from you.",
     501: "There are no WebSockets here.",
     503: "There is no room for another WebSocket now.",
 }
@@ -92,7 +93,7 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
         response["Sec-WebSocket-Version"] = "13"
-    if status == 503:
+    if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
     log_response(
         "WebSocket refused with %d: %s: %s",
@@ -174,7 +175,7 @@ def _judge(
     handshake = _handshake_of(request)
     if (refusal := handshake.judge()) is not None:
         return refuse(request, *refusal)
-    if (objection := origin.objection(request, options.allowed_origins)) is not None:
+    if (objection := _objection(request, options)) is not None:
         return refuse(request, 403, objection)
     try:
         handshake.find()
@@ -190,17 +191,23 @@ def _judge(
         )
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
+    visitor = presence.enter(presence.Who.of(request), websocket)
+    if isinstance(visitor, str):
+        return refuse(request, 429, visitor)
     limit = conf.get("MAX_CONNECTIONS")
     slot = _core.Slot.claim(limit)
     if slot is None:
+        visitor.leave()
         return refuse(
             request, 503, f"All {limit} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
         handshake.prepare()
     except OSError as error:
+        visitor.leave()
         slot.release()
         return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
+    websocket._on_finish = visitor.leave
     return UpgradeResponse(
         request=request,
         handshake=handshake,
@@ -209,6 +216,10 @@ def _judge(
         websocket=websocket,
         start=_Start(handshake, view, args, kwargs),
     )
+
+
+def _objection(request: HttpRequest, options: conf.Options) -> str | None:
+    return origin.objection(request, options.allowed_origins, required=options.require_origin)
 
 
 def _handshake_of(request: HttpRequest) -> Handshake:
@@ -349,8 +360,10 @@ class UpgradeResponse(HttpResponse):
         self._handshake.finish()
         if self._slot is not None:
             self._slot.release()
-        if self._decision is not None and self._websocket._connection is None:
-            self._lose(self._decision)
+        if self._websocket._connection is None:
+            self._websocket._leave()
+            if self._decision is not None:
+                self._lose(self._decision)
 
     def _lose(self, decision: Decision[Any]) -> None:
         """Tells a view that waits for the connection that it will not be."""
@@ -381,6 +394,7 @@ class UpgradeResponse(HttpResponse):
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
+            websocket._leave()
             if self._decision is not None:
                 self._lose(self._decision)
             if not isinstance(error, (OSError, ShuttingDown)):
@@ -395,16 +409,14 @@ class UpgradeResponse(HttpResponse):
             # The session's middleware has saved it: only what the view changes is left to save.
             session.modified = False
         if self._decision is not None:
-            # The view runs, and waits for this; or it has given up waiting.
-            if self._decision.last_word is not None:
-                websocket.close(*self._decision.last_word)
+            # The view runs, and waits for this.
             self._decision.settled.set()
             return
         try:
             start(request, websocket)
         except Exception as error:
             # No more threads, or no stack of the size that the settings ask for.
-            websocket.close(_TRY_AGAIN_LATER, "no thread for another view")
+            websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
             _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
 
     def _headers_to_send(self) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
 from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from dwebsocket.conf import Options
     from dwebsocket.connection import Connection
@@ -55,6 +55,8 @@ class WebSocket:
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
+        self._on_finish: Callable[[], object] | None = None
+        self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
@@ -80,21 +82,34 @@ class WebSocket:
         subprotocol: str | None,
         waiter: Waiter = THREAD,
     ) -> None:
-        self._connection = connection
         self._waiter = waiter
         self._options = options
         self._text_as_bytes = options.text_type is bytes
         patience = options.send_timeout
         self._send_patience = math.inf if patience is None else patience
         self._subprotocol = subprotocol
+        self._connection = connection
+        if self._last_word is not None:
+            self.close(*self._last_word)
 
     def _finish(self, code: int, reason: str) -> None:
-        """Closes when the view has ended; also a connection that is yet to be opened for it."""
-        if self._decision is not None:
-            # First: whoever opens the connection looks for it afterwards.
-            self._decision.last_word = (code, reason)
+        """What remains to be done when the view has ended."""
+        self._close_soon(code, reason)
+        self._leave()
+
+    def _close_soon(self, code: int, reason: str) -> None:
+        """Closes, also a connection that is yet to be opened."""
+        if self._connection is None:
+            # First: whoever opens it looks for this afterwards.
+            self._last_word = (code, reason)
         if self._connection is not None:
             self.close(code, reason)
+
+    def _leave(self) -> None:
+        """Counts no more among those who are present."""
+        leave, self._on_finish = self._on_finish, None
+        if leave is not None:
+            leave()
 
     def _never_open(self) -> None:
         """From now on this behaves as a connection whose client has vanished."""

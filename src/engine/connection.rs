@@ -13,6 +13,7 @@ use super::{
     error::Error,
     inbox::{Inbox, Taken},
     outbox::{Outbox, Sent},
+    rate::Rates,
     runtime,
     socket::Socket,
     waiter::{Hub, Watch},
@@ -29,6 +30,8 @@ use crate::protocol::{
 pub struct Settings {
     /// Limits on what the peer sends.
     pub limits: Limits,
+    /// How fast the peer may send.
+    pub rates: Rates,
     /// Time between two pings.
     pub ping_interval: Option<Duration>,
     /// Silence after a ping that means that the peer is gone.
@@ -278,6 +281,7 @@ mod tests {
         let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
         let settings = Settings {
             limits: Limits::default(),
+            rates: Rates::default(),
             ping_interval: None,
             ping_timeout: None,
             send_buffer_bytes: 1000,

@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{connection::Settings, socket::Socket},
+        engine::{connection::Settings, rate::Rates, socket::Socket},
         protocol::{close, limits::Limits},
     };
 
@@ -192,6 +192,7 @@ mod tests {
         let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
         let settings = Settings {
             limits: Limits::default(),
+            rates: Rates::default(),
             ping_interval: None,
             ping_timeout: None,
             send_buffer_bytes: 1000,

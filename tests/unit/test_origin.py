@@ -189,3 +189,11 @@ def test_foreign_host(page: str | None) -> None:
     """`ALLOWED_HOSTS` decides first, or the Origin would be compared with anything."""
     with pytest.raises(DisallowedHost):
         origin.objection(request("elsewhere.example", page), ("*",))
+
+
+@pytest.mark.parametrize("page", [None, "http://testserver"])
+def test_origin_may_be_required(page: str | None) -> None:
+    """Then a client that names no page is refused, and nobody else."""
+    asked = request("testserver", page)
+    words = "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on"
+    assert origin.objection(asked, (), required=True) == (words if page is None else None)

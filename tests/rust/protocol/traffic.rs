@@ -11,6 +11,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 /// Small enough to be broken often.
 pub(crate) const LIMITS: Limits = Limits {
     max_message_bytes: 300,
+    max_frame_bytes: u32::MAX,
     max_fragments: 6,
 };
 
