@@ -1228,7 +1228,7 @@ class TestClientsThatAreTooMuch:
             ),
             (
                 {"max_bytes_per_second": 200_000, "rate_timeout": 0.1},
-                b"\x82\x80\0\0\0\0" * 100_000,
+                b"\x82\xff" + (600_000).to_bytes(8, "big") + b"\0" * 600_004,
                 1008,
             ),
         ],
