@@ -18,7 +18,7 @@ CRATE = ROOT / "src"
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
     {"conf", "connection", "native"},
-    {"checks", "database", "hub", "origin"},
+    {"checks", "database", "events", "hub", "origin"},
     {"decision", "waiting"},
     {"websocket", "groups"},
     {"factory", "presence"},

@@ -20,11 +20,11 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
-from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin, presence
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, Rejection
+from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.hub import LoopEvent
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     View = Callable[..., Any]
 
 _log = logging.getLogger("dwebsocket")
+_requests = logging.getLogger("django.request")
 
 _RETRY_AFTER_S = 5
 _TOLD = {
@@ -52,7 +53,7 @@ _TOLD = {
     501: "There are no WebSockets here.",
     503: "There is no room for another WebSocket now.",
 }
-_TRY_AGAIN_LATER = 1013
+_ABNORMAL, _TRY_AGAIN_LATER = 1006, 1013
 # Names of the original whose classes mean "find out by yourself", as no name does.
 DEFAULT_FACTORIES = (
     None,
@@ -95,15 +96,15 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
         response["Sec-WebSocket-Version"] = "13"
     if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
-    log_response(
+    event = Event.of("websocket.refused", request, status, reason)
+    _requests.log(
+        getattr(logging, level.upper()),
         "WebSocket refused with %d: %s: %s",
-        status,
-        request.path,
-        reason,
-        response=response,
-        request=request,
-        level=level,
+        *(status, event.path, event.reason),
+        extra=event.extra(status_code=status, request=request),
     )
+    # As Django's own `log_response` does, which takes no other attributes.
+    response.__dict__["_has_been_logged"] = True
     return response
 
 
@@ -400,7 +401,12 @@ class UpgradeResponse(HttpResponse):
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The client is gone from the server already: all it can see is the end.
-            _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
+            event = Event.of("websocket.never_opened", request, _ABNORMAL, str(error))
+            _log.error(
+                "WebSocket lost before it was open: %s: %s",
+                *(event.path, event.reason),
+                extra=event.extra(request=request),
+            )
             return
         _keep_environ(request)
         websocket._attach(connection, options, subprotocol, start.runner.waiter)
@@ -417,7 +423,14 @@ class UpgradeResponse(HttpResponse):
         except Exception as error:
             # No more threads, or no stack of the size that the settings ask for.
             websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
-            _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
+            event = Event.of(
+                "websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), connection.id
+            )
+            _log.error(
+                "No thread for another WebSocket view: %s: %s",
+                *(event.path, event.reason),
+                extra=event.extra(request=request),
+            )
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
         cookies = [

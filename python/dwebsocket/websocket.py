@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from dwebsocket.conf import Options
-    from dwebsocket.connection import Connection
+    from dwebsocket.connection import By, Connection
     from dwebsocket.decision import Decision
     from dwebsocket.waiting import Waiter
 
@@ -56,6 +56,7 @@ class WebSocket:
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
+        self._is_deliberate = False
         self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
@@ -90,20 +91,28 @@ class WebSocket:
         self._subprotocol = subprotocol
         self._connection = connection
         if self._last_word is not None:
-            self.close(*self._last_word)
+            connection.close(*self._last_word)
 
     def _finish(self, code: int, reason: str) -> None:
         """What remains to be done when the view has ended."""
-        self._close_soon(code, reason)
+        if self._close_soon(code, reason):
+            self._is_deliberate = True
         self._leave()
 
-    def _close_soon(self, code: int, reason: str) -> None:
-        """Closes, also a connection that is yet to be opened."""
+    def _unwanted_end(self) -> tuple[int, tuple[int, str, By]] | None:
+        """The connection's number, and how it ended if its view has not closed it."""
+        connection = self._connection
+        end = None if connection is None or not connection.id else connection.end()
+        if connection is None or end is None or self._is_deliberate:
+            return None
+        return connection.id, end
+
+    def _close_soon(self, code: int, reason: str) -> bool:
+        """Closes, also a connection that is yet to be opened; true if this was the first word."""
         if self._connection is None:
             # First: whoever opens it looks for this afterwards.
             self._last_word = (code, reason)
-        if self._connection is not None:
-            self.close(code, reason)
+        return self._connection is not None and self._connection.close(code, reason)
 
     def _leave(self) -> None:
         """Counts no more among those who are present."""
@@ -489,7 +498,8 @@ class WebSocket:
             reason = ""
         elif not isinstance(reason, str):
             reason = _as_bytes(reason).decode("utf-8")
-        self._engine.close(code, reason)
+        if self._engine.close(code, reason):
+            self._is_deliberate = True
 
     async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """As :meth:`close`, which never waits either; for code that awaits everything."""

@@ -21,6 +21,7 @@ from django.http import Http404
 
 from dwebsocket import database
 from dwebsocket.decision import Answer, Failure, NeverOpened
+from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
@@ -167,12 +168,16 @@ def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
             websocket._decision.decided.set()
             return
         try:
-            code, reason = _verdict(error, request)
+            code, reason = _verdict(error, request, websocket)
         except Exception:
             # A receiver of the signal or a filter of the log: the client must not wait for it.
-            _log.exception("An error of a WebSocket view could not be reported: %s", request.path)
+            _log.exception(
+                "An error of a WebSocket view could not be reported: %s", printable(request.path)
+            )
     finally:
         websocket._finish(code, reason)
+        if (unwanted := websocket._unwanted_end()) is not None:
+            report_end(request, *unwanted)
         own_websocket.reset(token)
 
 
@@ -184,31 +189,39 @@ def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:
     )
 
 
-def _verdict(error: BaseException, request: HttpRequest) -> tuple[int, str]:
+def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     """Reports what a view let through and gives the close code for it."""
+    connection = websocket._connection
+    number = None if connection is None else connection.id
+
+    def extra(code: int, status: int) -> dict[str, Any]:
+        event = Event.of("websocket.view_failed", request, code, repr(error), number)
+        return event.extra(status_code=status, request=request)
+
+    path = printable(request.path)
     if isinstance(error, PermissionDenied):
         _requests.warning(
             "Forbidden (Permission denied) in WebSocket: %s",
-            request.path,
-            extra={"status_code": 403, "request": request},
+            path,
+            extra=extra(_POLICY, 403),
             exc_info=error,
         )
         return _POLICY, _shown(error)
     if isinstance(error, Http404):
         _requests.warning(
             "Not Found in WebSocket: %s",
-            request.path,
-            extra={"status_code": 404, "request": request},
+            path,
+            extra=extra(_NOT_FOUND, 404),
         )
         return _NOT_FOUND, _shown(error)
     if isinstance(error, SuspiciousOperation):
-        _security.error(str(error), exc_info=error, extra={"status_code": 400, "request": request})
+        _security.error(printable(str(error)), exc_info=error, extra=extra(_POLICY, 400))
         return _POLICY, _shown(error)
     got_request_exception.send(sender=None, request=request)
     _requests.error(
         "Internal Server Error in WebSocket: %s",
-        request.path,
-        extra={"status_code": 500, "request": request},
+        path,
+        extra=extra(_INTERNAL_ERROR, 500),
         exc_info=error,
     )
     return _INTERNAL_ERROR, _shown(error)
@@ -261,4 +274,4 @@ def _save_session(request: HttpRequest) -> None:
     try:
         request.session.save()
     except UpdateError:
-        _log.info("The session ended while its WebSocket was open: %s", request.path)
+        _log.info("The session ended while its WebSocket was open: %s", printable(request.path))
