@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 
-from django.contrib.auth import login
+from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -50,6 +51,12 @@ def log_in(request: HttpRequest, name: str) -> HttpResponse:
     user, _ = User.objects.get_or_create(username=name)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse("welcome")
+
+
+def log_out(request: HttpRequest) -> HttpResponse:
+    """Log out."""
+    logout(request)
+    return HttpResponse("bye")
 
 
 def sleeps(request: HttpRequest) -> HttpResponse:
@@ -270,6 +277,25 @@ def orm(request: HttpRequest) -> None:
         request.websocket.send_json(
             {"there": User.objects.filter(username=message.decode()).count()}
         )
+
+
+@require_websocket
+def asks_database(request: HttpRequest) -> None:
+    """Count users on a new connection to the database each time, as a view that waits long does."""
+    for _ in request.websocket:
+        try:
+            answer = str(User.objects.count())
+        except DatabaseError as error:
+            answer = type(error).__name__
+        connection.close()
+        request.websocket.send(answer)
+
+
+@require_websocket
+def pours(request: HttpRequest) -> None:
+    """Send more than any client takes that does not read."""
+    while request.websocket.send_bytes(bytes(100_000)):
+        pass
 
 
 @require_websocket

@@ -17,6 +17,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
+from django.db import OperationalError
 from django.http import Http404
 
 from dwebsocket import database
@@ -273,5 +274,8 @@ def _save_session(request: HttpRequest) -> None:
 
     try:
         request.session.save()
-    except UpdateError:
+    except UpdateError as error:
+        if isinstance(error.__context__, OperationalError):
+            # Not the session is gone, but the database.
+            raise
         _log.info("The session ended while its WebSocket was open: %s", printable(request.path))
