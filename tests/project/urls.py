@@ -28,6 +28,7 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("census/", views.census),
     path("log-out/", views.log_out),
     path("log-in/<str:name>/", views.log_in),
     path("reports-the-end/<str:name>/", views.reports_the_end),

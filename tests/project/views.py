@@ -21,7 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, accept_websocket, require_websocket
+from dwebsocket import ConnectionClosed, _core, accept_websocket, presence, require_websocket
 
 # --- plain HTTP ----------------------------------------------------------------------------------
 
@@ -33,6 +33,18 @@ def status(request: HttpRequest) -> HttpResponse:
         living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
         names += [str(it.name) for it in living if hasattr(it, "name")]
     return JsonResponse({"pid": os.getpid(), "threads": sorted(names)})
+
+
+def census(request: HttpRequest) -> HttpResponse:
+    """Count what this process holds."""
+    gc.collect()
+    return JsonResponse(
+        {
+            "objects": len(gc.get_objects()),
+            "connections": _core.open_connections(),
+            "visitors": len(presence._register.visitors),
+        }
+    )
 
 
 def plain(request: HttpRequest) -> HttpResponse:

@@ -101,6 +101,14 @@ class TestWho:
         request: Any = SimpleNamespace(META={"REMOTE_ADDR": address})
         assert Who.of(request) == Who(counted)
 
+    def test_headers_are_not_believed(self) -> None:
+        """Whatever a client says of its address."""
+        headers = dict.fromkeys(
+            ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_FORWARDED"), "192.0.2.99"
+        )
+        request: Any = SimpleNamespace(META={"REMOTE_ADDR": "192.0.2.7", **headers})
+        assert Who.of(request).address == "192.0.2.7"
+
     def test_without_any(self) -> None:
         """Nothing is counted."""
         request: Any = SimpleNamespace(META={})
