@@ -265,10 +265,27 @@ async def test_client_that_sends_too_fast() -> None:
     for _ in range(5000):
         wire.put("x")
     taken = 0
-    while wire.connection.end() is None:
-        await wire.websocket.areceive()
+    async for _ in wire.websocket:
         taken += 1
     assert wire.connection.end() == (1008, "too many messages or bytes a second", "local")
     assert 1000 <= taken < 5000
     wire.disconnect(1008)
     await wire.serving
+
+
+def test_whoever_comes_while_the_process_leaves_is_sent_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A handshake that was judged before would otherwise hold the process."""
+    monkeypatch.setattr(_core, "is_leaving", lambda: True)
+
+    @in_loop
+    async def late() -> None:
+        wire = Wire()
+        await until(lambda: len(wire.sent) == 2)
+        assert [event["type"] for event in wire.sent] == ["websocket.accept", "websocket.close"]
+        assert wire.sent[1]["code"] == 1012
+        wire.disconnect(1012)
+        await wire.serving
+
+    late()
