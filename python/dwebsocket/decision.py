@@ -13,7 +13,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dwebsocket import native
 from dwebsocket.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ class Decision(Generic[EventT]):
         offered: The subprotocols that the client offers.
         decided: Set when there is an outcome, for the handler.
         settled: Set when the connection is open or lost, for a view that has accepted.
+        is_dropped: Whether nobody is left who could settle it: some middleware has answered
+            something else. Never true before ``decided`` is set.
     """
 
     def __init__(
@@ -89,14 +90,16 @@ class Decision(Generic[EventT]):
         self.offered = offered
         self.decided = new_event()
         self.settled = new_event()
-        self._lock = native.lock()
+        self.is_dropped: Callable[[], bool] = bool
+        # Who puts something in first has decided; that is atomic without a lock.
+        self._claims: dict[str, object] = {}
         self._outcome: Outcome | None = None
         self._what = ""
 
     @property
     def is_open_question(self) -> bool:
         """Whether the view has not decided yet."""
-        return not self._what
+        return not self._claims
 
     def decide(self, outcome: Outcome) -> bool:
         """
@@ -104,10 +107,10 @@ class Decision(Generic[EventT]):
 
         Whoever is first sets :attr:`decided` when all is ready for the handler.
         """
-        with self._lock:
-            first = self.is_open_question
-            if first:
-                self._outcome, self._what = outcome, str(outcome)
+        claim = object()
+        first = self._claims.setdefault("", claim) is claim
+        if first:
+            self._outcome, self._what = outcome, str(outcome)
         return first
 
     def insist(self, outcome: Outcome) -> None:

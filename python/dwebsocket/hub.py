@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
-from dwebsocket import _core, native
+from dwebsocket import _core
 
 if TYPE_CHECKING:
     from dwebsocket.connection import Connection
@@ -105,26 +105,30 @@ class LoopEvent:
     """One event that happens once. One task waits for it, any thread may set it."""
 
     def __init__(self) -> None:
-        self._lock = native.lock()
+        # Without a lock: each side sets its own first, and looks for the other's then.
         self._is_set = False
         self._sleeper: asyncio.Future[None] | None = None
 
     def set(self) -> None:
         """Lets the task go on, whose loop may be gone."""
-        with self._lock:
-            self._is_set = True
-            sleeper = self._sleeper
+        self._is_set = True
+        sleeper = self._sleeper
         if sleeper is not None:
             with suppress(RuntimeError):
                 sleeper.get_loop().call_soon_threadsafe(_settle, sleeper)
 
-    async def wait(self) -> None:
-        """Sleeps until it is set."""
-        with self._lock:
-            if self._is_set:
-                return
-            self._sleeper = asyncio.get_running_loop().create_future()
-        await self._sleeper
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Sleeps until it is set, ``timeout`` seconds at most. False when the time was up."""
+        loop = asyncio.get_running_loop()
+        sleeper = self._sleeper = loop.create_future()
+        if not self._is_set:
+            timer = None if timeout is None else loop.call_later(timeout, _settle, sleeper)
+            try:
+                await sleeper
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        return self._is_set
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()

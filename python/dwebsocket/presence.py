@@ -13,6 +13,7 @@ import functools
 import ipaddress
 import logging
 import os
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,14 +98,9 @@ class Visitor:
         self._websocket = websocket
 
     def leave(self) -> None:
-        """Is present no more. May be repeated."""
-        with _register.lock:
-            for key in self.who.keys():
-                visitors = _register.visitors.get(key)
-                if visitors is not None:
-                    visitors.pop(self, None)
-                    if not visitors:
-                        del _register.visitors[key]
+        """Is present no more. May be repeated, and be called within a garbage collection."""
+        _register.leaving.append(self)
+        _register.sweep()
 
     def close(self, code: int, reason: str) -> None:
         """Closes the WebSocket, also when it is yet to be opened."""
@@ -117,6 +113,27 @@ class _Register:
     def __init__(self) -> None:
         self.lock = native.lock()
         self.visitors: dict[Key, dict[Visitor, None]] = {}
+        # Who leaves must not wait for the lock, which its own thread may hold.
+        self.leaving: deque[Visitor] = deque()
+
+    def sweep(self) -> None:
+        """Forgets who has left. Whoever holds the lock has to call this afterwards."""
+        while self.leaving and self.lock.acquire(blocking=False):
+            try:
+                self.forget()
+            finally:
+                self.lock.release()
+
+    def forget(self) -> None:
+        """As :meth:`sweep`, under the lock."""
+        while self.leaving:
+            visitor = self.leaving.popleft()
+            for key in visitor.who.keys():
+                visitors = self.visitors.get(key)
+                if visitors is not None:
+                    visitors.pop(visitor, None)
+                    if not visitors:
+                        del self.visitors[key]
 
 
 _register = _Register()
@@ -133,22 +150,28 @@ def enter(who: Who, websocket: WebSocket) -> Visitor | str:
         _listen()
     limits = {kind: conf.get(name) for kind, name in _LIMITS.items()}
     visitor = Visitor(who, websocket)
+    full = None
     with _register.lock:
+        _register.forget()
         for kind, name in who.keys():
             limit = limits.get(kind)
             if limit is not None and len(_register.visitors.get((kind, name), ())) >= limit:
-                return (
+                full = (
                     f"All {limit} connections of {conf.PREFIX}{_LIMITS[kind]} are taken by "
                     f"{kind} {name}."
                 )
-        for key in who.keys():
-            _register.visitors.setdefault(key, {})[visitor] = None
-    return visitor
+        if full is None:
+            for key in who.keys():
+                _register.visitors.setdefault(key, {})[visitor] = None
+    _register.sweep()
+    return visitor if full is None else full
 
 
 def _present(kind: str, name: object) -> list[Visitor]:
     with _register.lock:
-        return list(_register.visitors.get((kind, str(name)), ()))
+        present = list(_register.visitors.get((kind, str(name)), ()))
+    _register.sweep()
+    return present
 
 
 def close_user(user: Any, *, code: int = _SIGNED_OUT, reason: str = "signed out") -> int:

@@ -13,6 +13,7 @@ import contextvars
 import functools
 import io
 import logging
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -304,8 +305,10 @@ class UpgradeResponse(HttpResponse):
         super().close()
 
     def __del__(self) -> None:
-        # Some middleware has answered something else.
-        self._give_back()
+        # Some middleware has answered something else. What else is held goes by itself; this may
+        # be within a garbage collection, where no lock may be taken.
+        if self._websocket._connection is None:
+            self._websocket._leave()
 
     @contextmanager
     def asking_view(self) -> Iterator[Decision[Any]]:
@@ -313,6 +316,8 @@ class UpgradeResponse(HttpResponse):
         assert self._start is not None
         decision = self._start.new_decision(self._handshake.offered)
         self._decision = self._websocket._decision = decision
+        itself = weakref.ref(self)
+        decision.is_dropped = lambda: itself() is None
         self._request.__dict__["websocket"] = self._websocket
         try:
             self._start(self._request, self._websocket)

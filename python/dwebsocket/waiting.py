@@ -30,8 +30,8 @@ class Event(Protocol):
     def set(self) -> None:
         """It has happened."""
 
-    def wait(self) -> object:
-        """Sleeps until it has."""
+    def wait(self, timeout: float | None = None) -> object:
+        """Sleeps until it has, ``timeout`` seconds at most. False or None when the time was up."""
 
 
 class Waiter(Protocol):

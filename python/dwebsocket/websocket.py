@@ -39,6 +39,9 @@ _IDLE_AFTER_S = 3.0
 # How long a view may go on asking a connection whose end it was told.
 _PATIENCE_S = 1.0
 
+# How often a view that has accepted looks whether anybody is left to open its connection.
+_LOOK_S = 0.5
+
 _TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
 
 
@@ -175,7 +178,8 @@ class WebSocket:
         if decision.is_async:
             raise UsageError("this would block the event loop: use `await websocket.aaccept()`")
         self._accept(decision, subprotocol, headers)
-        decision.settled.wait()
+        while not (decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
+            pass
         self._raise_if_never_opened()
 
     async def aaccept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
@@ -184,7 +188,8 @@ class WebSocket:
         if not decision.is_async:
             raise UsageError("aaccept() is for async views: use accept()")
         self._accept(decision, subprotocol, headers)
-        await decision.settled.wait()
+        while not (await decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
+            pass
         self._raise_if_never_opened()
 
     def reject(self, status: int = 403) -> None:
@@ -232,6 +237,12 @@ class WebSocket:
         _core.response_head("", subprotocol, pairs)
         decision.insist(Acceptance(subprotocol, pairs))
         decision.decided.set()
+
+    def _is_dropped(self, decision: Decision[Any]) -> bool:
+        dropped = decision.is_dropped()
+        if dropped and self._connection is None:
+            self._never_open()
+        return dropped
 
     def _raise_if_never_opened(self) -> None:
         if isinstance(self._connection, NeverOpened):

@@ -59,9 +59,10 @@ class EventletEvent:
         if not self._event.ready():
             self._event.send()
 
-    def wait(self) -> object:
+    def wait(self, timeout: float | None = None) -> object:
         """As :meth:`dwebsocket.waiting.Event.wait`."""
-        return self._event.wait()
+        self._event.wait(timeout)
+        return self._event.ready()
 
 
 class EventletRunner(GreenRunner):
