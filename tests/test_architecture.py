@@ -18,10 +18,10 @@ CRATE = ROOT / "src"
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
     {"clock", "conf", "connection", "native"},
-    {"checks", "database", "hub", "origin"},
-    {"waiting"},
+    {"checks", "database", "events", "hub", "origin"},
+    {"decision", "waiting"},
     {"websocket", "groups"},
-    {"factory"},
+    {"factory", "presence"},
     {"servers"},
     {"runners"},
     {"diagnosis", "lifecycle"},

@@ -42,6 +42,7 @@ PUBLIC = {
     "WebSocket",
     "WebSocketError",
     "accept_websocket",
+    "close_user",
     "drain",
     "require_websocket",
     "websocket",

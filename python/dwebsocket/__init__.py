@@ -14,6 +14,7 @@ from dwebsocket.exceptions import (
     WebSocketError,
 )
 from dwebsocket.lifecycle import drain
+from dwebsocket.presence import close_user
 from dwebsocket.websocket import WebSocket
 
 # The decorator hides the module of the same name: `dwebsocket.websocket.WebSocket` is found so.
@@ -30,6 +31,7 @@ __all__ = [
     "WebSocket",
     "WebSocketError",
     "accept_websocket",
+    "close_user",
     "drain",
     "require_websocket",
     "websocket",

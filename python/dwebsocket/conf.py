@@ -50,6 +50,29 @@ def _size(value: object) -> int:
     return value
 
 
+def _size_or_none(value: object) -> int | None:
+    if value is None:
+        return None
+    try:
+        return _size(value)
+    except ValueError:
+        raise _expected("a number of bytes, 1 or more, or None for no limit", value) from None
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**32:
+        raise _expected("a whole number, 1 or more", value)
+    return value
+
+
+def _rate_or_none(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value < 1e12:
+        raise _expected("a number above 0, or None for no limit", value)
+    return float(value)
+
+
 def _stack_size(value: object) -> int:
     size = _size(value)
     if size < 64 * 1024:
@@ -199,14 +222,32 @@ SETTINGS: dict[str, Setting] = {
     "TEXT_TYPE": Setting("bytes", _text_type),
     # Origins that may connect, besides the site's own and CSRF_TRUSTED_ORIGINS.
     "ALLOWED_ORIGINS": Setting((), _origins),
+    # Whether a client must say which page it is, as browsers do. Programs need not by default.
+    "REQUIRE_ORIGIN": Setting(default=False, read=_boolean),
     # Subprotocols that the site speaks, the best first.
     "SUBPROTOCOLS": Setting((), _subprotocols),
     # Whether and how messages are compressed for clients that offer it.
     "COMPRESSION": Setting(default=True, read=_compression),
     # The largest message taken; a larger one ends the connection with 1009.
     "MAX_MESSAGE_SIZE": Setting(16 * 1024 * 1024, _size),
+    # The largest frame taken; a larger one ends the connection with 1009.
+    "MAX_FRAME_SIZE": Setting(None, _size_or_none),
+    # Frames of one message. Empty ones cost no bytes, hence a limit of their own.
+    "MAX_FRAGMENTS": Setting(65_536, _count),
     # Connections of one process; one more is refused with 503.
     "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
+    # Connections of one client address; one more is refused with 429. None by default: behind a
+    # proxy all clients have the proxy's.
+    "MAX_CONNECTIONS_PER_ADDRESS": Setting(None, _count_or_none),
+    # Connections of one signed-in user; one more is refused with 429.
+    "MAX_CONNECTIONS_PER_USER": Setting(100, _count_or_none),
+    # Messages that one client may send a second. None by default: a client that is faster than
+    # its view is slowed down anyway.
+    "MAX_MESSAGES_PER_SECOND": Setting(None, _rate_or_none),
+    # Bytes that one client may send a second.
+    "MAX_BYTES_PER_SECOND": Setting(None, _rate_or_none),
+    # How long a client may go on trying to send faster than that; then it is closed with 1008.
+    "RATE_TIMEOUT": Setting(10, _seconds_or_none),
     # Time between two pings, below the 60 s after which proxies cut a silent connection.
     "PING_INTERVAL": Setting(25, _seconds_or_none),
     # Silence after a ping that means that the client is gone.
@@ -258,9 +299,15 @@ class Options:
 
     text_type: type[str | bytes]
     allowed_origins: tuple[str, ...]
+    require_origin: bool
     subprotocols: tuple[str, ...]
     compression: Compression | None
     max_message_size: int
+    max_frame_size: int | None
+    max_fragments: int
+    max_messages_per_second: float | None
+    max_bytes_per_second: float | None
+    rate_timeout: float | None
     ping_interval: float | None
     ping_timeout: float | None
     send_buffer: int

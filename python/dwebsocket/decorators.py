@@ -10,7 +10,9 @@ from dwebsocket import checks, conf, upgrade
 from dwebsocket.runners.view import is_async
 
 if TYPE_CHECKING:
-    from django.http import HttpRequest
+    from django.http import HttpRequest, HttpResponse
+
+    from dwebsocket.factory import WebSocketFactory
 
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
@@ -22,8 +24,8 @@ checks.register()
 @overload
 def accept_websocket(view: ViewT, /) -> ViewT: ...
 @overload
-def accept_websocket(**options: Any) -> Callable[[ViewT], ViewT]: ...
-def accept_websocket(view: ViewT | None = None, /, **options: Any) -> Any:
+def accept_websocket(*, accept: bool = ..., **options: Any) -> Callable[[ViewT], ViewT]: ...
+def accept_websocket(view: ViewT | None = None, /, *, accept: bool = True, **options: Any) -> Any:
     """
     Lets a view take WebSockets as well as plain HTTP requests.
 
@@ -33,53 +35,69 @@ def accept_websocket(view: ViewT | None = None, /, **options: Any) -> Any:
 
     Args:
         view: A function, or what ``as_view()`` gives.
-        **options: ``text_type``, ``allowed_origins``, ``subprotocols``, ``compression``,
-            ``max_message_size``, ``ping_interval``, ``ping_timeout``, ``send_buffer``,
-            ``send_timeout``, ``close_timeout``: for this view, in place of the setting of the same
-            name.
+        accept: With False the view runs before the handshake is answered, and decides itself: by
+            ``request.websocket.accept()`` or ``reject()``, or with a response or an exception, as
+            for a page.
+        **options: ``text_type``, ``allowed_origins``, ``require_origin``, ``subprotocols``,
+            ``compression``, ``max_message_size``, ``max_frame_size``, ``max_fragments``,
+            ``max_messages_per_second``, ``max_bytes_per_second``, ``rate_timeout``,
+            ``ping_interval``, ``ping_timeout``, ``send_buffer``, ``send_timeout``,
+            ``close_timeout``: for this view, in place of the setting of the same name.
 
     Raises:
         TypeError: An option that does not exist.
         ValueError: A value that an option cannot have.
     """
-    return _decorate("accept_websocket", view, options)
+    return _decorate("accept_websocket", view, accept, options)
 
 
 @overload
 def require_websocket(view: ViewT, /) -> ViewT: ...
 @overload
-def require_websocket(**options: Any) -> Callable[[ViewT], ViewT]: ...
-def require_websocket(view: ViewT | None = None, /, **options: Any) -> Any:
+def require_websocket(*, accept: bool = ..., **options: Any) -> Callable[[ViewT], ViewT]: ...
+def require_websocket(view: ViewT | None = None, /, *, accept: bool = True, **options: Any) -> Any:
     """
     Lets a view take WebSockets only: a plain HTTP request gets 400.
 
     Otherwise as :func:`accept_websocket`.
     """
-    return _decorate("require_websocket", view, options)
+    return _decorate("require_websocket", view, accept, options)
 
 
 websocket = accept_websocket
 
 
-def _decorate(mode: str, view: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+def _decorate(
+    mode: str,
+    view: Callable[..., Any] | None,
+    accept: bool,  # noqa: FBT001
+    options: dict[str, Any],
+) -> Any:
+    if not isinstance(accept, bool):
+        raise ValueError(f"{mode}(accept=…) must be True or False, not {accept!r}")
     overrides = conf.overrides(mode, options)
     if view is None:
-        return functools.partial(_wrap, mode, overrides)
+        return functools.partial(_wrap, mode, accept, overrides)
     if not callable(view):
         raise TypeError(f"{mode}() decorates views, not {type(view).__name__}")
-    return _wrap(mode, overrides, view)
+    return _wrap(mode, accept, overrides, view)
 
 
-def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Callable[..., Any]:
-    def answer(request: HttpRequest, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Gives the response to anything but a plain request that the view may have."""
+def _wrap(
+    mode: str,
+    accept: bool,  # noqa: FBT001
+    overrides: dict[str, Any],
+    view: Callable[..., Any],
+) -> Callable[..., Any]:
+    def factory_of(request: HttpRequest) -> WebSocketFactory | None:
+        """Gives what makes a WebSocket of the request, None when the view is to answer it."""
         if getattr(request, "websocket", None) is not None:
             # Another decorator, or the middleware, has made it a WebSocket already.
             return None
-        factory = upgrade.prepare(request)
-        if factory is not None:
-            return upgrade.upgrade(request, factory, view, args, kwargs, overrides)
-        if mode == "require_websocket":
+        return upgrade.prepare(request)
+
+    def refusal(request: HttpRequest) -> HttpResponse | None:
+        if mode == "require_websocket" and getattr(request, "websocket", None) is None:
             return upgrade.refuse(request, 400, "This address is for WebSockets only.")
         return None
 
@@ -87,14 +105,22 @@ def _wrap(mode: str, overrides: dict[str, Any], view: Callable[..., Any]) -> Cal
 
         @functools.wraps(view)
         async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            response = answer(request, args, kwargs)
+            if (factory := factory_of(request)) is not None:
+                return await upgrade.aupgrade(
+                    request, factory, view, args, kwargs, overrides, accept=accept
+                )
+            response = refusal(request)
             return await view(request, *args, **kwargs) if response is None else response
 
     else:
 
         @functools.wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            response = answer(request, args, kwargs)
+            if (factory := factory_of(request)) is not None:
+                return upgrade.upgrade(
+                    request, factory, view, args, kwargs, overrides, accept=accept
+                )
+            response = refusal(request)
             return view(request, *args, **kwargs) if response is None else response
 
     # The middleware obeys the first; the second tells it that the view sees to itself.

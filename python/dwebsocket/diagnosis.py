@@ -185,7 +185,9 @@ def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
         "host": request.get_host(),
         "secure": request.is_secure(),
         "origin": meta.get("HTTP_ORIGIN"),
-        "objection": origin.objection(request, options.allowed_origins),
+        "objection": origin.objection(
+            request, options.allowed_origins, required=options.require_origin
+        ),
         "peer": meta.get("REMOTE_ADDR"),
         "forwarded": {name: meta[name] for name in _FORWARDED if name in meta},
     }

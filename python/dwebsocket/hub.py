@@ -112,6 +112,36 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+class LoopEvent:
+    """One event that happens once. One task waits for it, any thread may set it."""
+
+    def __init__(self) -> None:
+        # Without a lock: each side sets its own first, and looks for the other's then.
+        self._is_set = False
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Lets the task go on, whose loop may be gone."""
+        self._is_set = True
+        sleeper = self._sleeper
+        if sleeper is not None:
+            with suppress(RuntimeError):
+                sleeper.get_loop().call_soon_threadsafe(_settle, sleeper)
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Sleeps until it is set, ``timeout`` seconds at most. False when the time was up."""
+        loop = asyncio.get_running_loop()
+        sleeper = self._sleeper = loop.create_future()
+        if not self._is_set:
+            timer = None if timeout is None else loop.call_later(timeout, _settle, sleeper)
+            try:
+                await sleeper
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        return self._is_set
+
+
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()
 
 

@@ -11,7 +11,8 @@ from dwebsocket import checks, conf, upgrade
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from django.http import HttpRequest, HttpResponse
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
 
 __all__ = ["WebSocketMiddleware"]
 
@@ -48,7 +49,7 @@ class WebSocketMiddleware:
         view: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> HttpResponse | None:
+    ) -> HttpResponseBase | None:
         """Django's call before the view."""
         if getattr(view, "handles_websocket", False):
             return None

@@ -3,7 +3,8 @@ Which pages may connect (RFC 6455 section 10.2).
 
 Browsers let any page open a WebSocket to any site, cookies included; only the Origin header tells
 where the page is from. Allowed are the site itself and what ``CSRF_TRUSTED_ORIGINS`` and
-``WEBSOCKET_ALLOWED_ORIGINS`` name. Clients that are no browsers send no Origin and may connect.
+``WEBSOCKET_ALLOWED_ORIGINS`` name. Clients that are no browsers send no Origin and may connect,
+unless ``WEBSOCKET_REQUIRE_ORIGIN`` says otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def objection(request: HttpRequest, allowed: Iterable[str]) -> str | None:
+def objection(
+    request: HttpRequest, allowed: Iterable[str], *, required: bool = False
+) -> str | None:
     """
     Gives the reason why the request's Origin may not connect, None when it may.
 
@@ -30,6 +33,7 @@ def objection(request: HttpRequest, allowed: Iterable[str]) -> str | None:
         request: A handshake. Its Host is checked by ``ALLOWED_HOSTS`` on the way.
         allowed: Origins that may connect besides the site's own, ``*.`` for subdomains, ``*`` for
             all, ``null`` for the opaque one.
+        required: Whether a client without an Origin, which is no browser, may not.
 
     Raises:
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
@@ -37,7 +41,7 @@ def objection(request: HttpRequest, allowed: Iterable[str]) -> str | None:
     host = request.get_host()
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
-        return None
+        return "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on" if required else None
     origin = origin.strip().lower()
     own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
     if _same(origin, own):

@@ -13,17 +13,22 @@ import contextvars
 import functools
 import io
 import logging
+import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
-from django.utils.log import log_response
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin
-from dwebsocket.exceptions import ShuttingDown, UnsupportedServer
+from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin, presence
+from dwebsocket.decision import Acceptance, Answer, Decision, Failure, Rejection
+from dwebsocket.events import Event
+from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
+from dwebsocket.hub import LoopEvent
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
@@ -33,19 +38,23 @@ from dwebsocket.websocket import WebSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from django.http.response import HttpResponseBase
+
     from dwebsocket.servers.handshake import Handshake
 
     View = Callable[..., Any]
 
 _log = logging.getLogger("dwebsocket")
+_requests = logging.getLogger("django.request")
 
 _RETRY_AFTER_S = 5
 _TOLD = {
     403: "This page may not open a WebSocket here.",
+    429: "There are too many WebSockets from you.",
     501: "There are no WebSockets here.",
     503: "There is no room for another WebSocket now.",
 }
-_TRY_AGAIN_LATER = 1013
+_ABNORMAL, _TRY_AGAIN_LATER = 1006, 1013
 # Names of the original whose classes mean "find out by yourself", as no name does.
 DEFAULT_FACTORIES = (
     None,
@@ -86,17 +95,17 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
         response["Sec-WebSocket-Version"] = "13"
-    if status == 503:
+    if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
-    log_response(
+    event = Event.of("websocket.refused", request, status, reason)
+    _requests.log(
+        getattr(logging, level.upper()),
         "WebSocket refused with %d: %s: %s",
-        status,
-        request.path,
-        reason,
-        response=response,
-        request=request,
-        level=level,
+        *(status, event.path, event.reason),
+        extra=event.extra(status_code=status, request=request),
     )
+    # As Django's own `log_response` does, which takes no other attributes.
+    response.__dict__["_has_been_logged"] = True
     return response
 
 
@@ -107,7 +116,9 @@ def upgrade(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
-) -> HttpResponse:
+    *,
+    accept: bool = True,
+) -> HttpResponseBase:
     """
     Judges a handshake and gives the response that upgrades it, or one that refuses.
 
@@ -116,18 +127,57 @@ def upgrade(
         factory: What :func:`prepare` gave for it.
         view: What runs behind the WebSocket, as ``view(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
+        accept: Without it the view, a sync one, starts now; this waits for what it decides.
 
     Raises:
         ImproperlyConfigured: A setting that cannot be.
         DisallowedHost: As any request with a Host that is not the site's.
+        Exception: Anything that a view without ``accept`` lets through.
     """
+    response = _judge(request, factory, view, args, kwargs, overrides)
+    if accept or not isinstance(response, UpgradeResponse):
+        return response
+    with response.asking_view() as decision:
+        decision.decided.wait()
+    return response.conclude()
+
+
+async def aupgrade(
+    request: HttpRequest,
+    factory: WebSocketFactory,
+    view: View,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    accept: bool = True,
+) -> HttpResponseBase:
+    """As :func:`upgrade`, for async views."""
+    # In the request's own thread: some servers answer nobody else, and it may ask the database.
+    judge = sync_to_async(_judge)
+    response = await judge(request, factory, view, args, kwargs, overrides)
+    if accept or not isinstance(response, UpgradeResponse):
+        return response
+    with response.asking_view() as decision:
+        await decision.decided.wait()
+    return response.conclude()
+
+
+def _judge(
+    request: HttpRequest,
+    factory: WebSocketFactory,
+    view: View,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+) -> HttpResponse:
     options = conf.Options.current(overrides)
     if (report := diagnosis.answer(request, options)) is not None:
         return report
     handshake = _handshake_of(request)
     if (refusal := handshake.judge()) is not None:
         return refuse(request, *refusal)
-    if (objection := origin.objection(request, options.allowed_origins)) is not None:
+    if (objection := _objection(request, options)) is not None:
         return refuse(request, 403, objection)
     try:
         handshake.find()
@@ -143,26 +193,35 @@ def upgrade(
         )
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
+    visitor = presence.enter(presence.Who.of(request), websocket)
+    if isinstance(visitor, str):
+        return refuse(request, 429, visitor)
     limit = conf.get("MAX_CONNECTIONS")
     slot = _core.Slot.claim(limit)
     if slot is None:
+        visitor.leave()
         return refuse(
             request, 503, f"All {limit} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
         handshake.prepare()
     except OSError as error:
+        visitor.leave()
         slot.release()
         return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
+    websocket._on_finish = visitor.leave
     return UpgradeResponse(
         request=request,
         handshake=handshake,
         slot=slot,
-        subprotocol=_core.choose_subprotocol(list(options.subprotocols), handshake.offered),
         options=options,
         websocket=websocket,
         start=_Start(handshake, view, args, kwargs),
     )
+
+
+def _objection(request: HttpRequest, options: conf.Options) -> str | None:
+    return origin.objection(request, options.allowed_origins, required=options.require_origin)
 
 
 def _handshake_of(request: HttpRequest) -> Handshake:
@@ -180,6 +239,7 @@ class _Start:
         self, handshake: Handshake, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         self.runner = runner_of(handshake.concurrency)
+        self.view = life.name_of(view)
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._view = view
         self._arguments = (args, dict(kwargs))
@@ -187,14 +247,23 @@ class _Start:
         self._context = contextvars.copy_context()
         self._databases = database.shareable()
 
+    def new_decision(self, offered: list[str]) -> Decision[Any]:
+        """Makes what a view that decides itself has to decide."""
+        is_async = life.is_async(self._view)
+        new_event = LoopEvent if is_async else self.runner.waiter.new_event
+        return Decision(new_event, is_async=is_async, offered=tuple(offered))
+
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        name = life.name_of(self._view)
         call = (self._view, request, self._arguments, websocket)
         if life.is_async(self._view):
-            self._run_async(name, functools.partial(life.arun, *call), self._context)
+            self._run_async(self.view, functools.partial(life.arun, *call), self._context)
         else:
             job = functools.partial(self._context.run, life.run, *call, self._databases)
-            self.runner.run(name, job)
+            self.runner.run(self.view, job)
+
+
+class _NoThread(Exception):
+    """The view that is to decide could not be started."""
 
 
 class UpgradeResponse(HttpResponse):
@@ -213,7 +282,6 @@ class UpgradeResponse(HttpResponse):
         request: HttpRequest,
         handshake: Handshake,
         slot: _core.Slot,
-        subprotocol: str | None,
         options: conf.Options,
         websocket: WebSocket,
         start: _Start,
@@ -222,10 +290,11 @@ class UpgradeResponse(HttpResponse):
         self._request = request
         self._handshake = handshake
         self._slot: _core.Slot | None = slot
-        self._subprotocol = subprotocol
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
+        self._decision: Decision[Any] | None = None
+        self._acceptance = Acceptance(None, [])
 
     def __iter__(self) -> Iterator[bytes]:
         self.open()
@@ -233,10 +302,81 @@ class UpgradeResponse(HttpResponse):
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
+        self._give_back()
+        super().close()
+
+    def __del__(self) -> None:
+        # Some middleware has answered something else. What else is held goes by itself; this may
+        # be within a garbage collection, where no lock may be taken.
+        if self._websocket._connection is None:
+            self._websocket._leave()
+
+    @contextmanager
+    def asking_view(self) -> Iterator[Decision[Any]]:
+        """Starts a view that decides itself; the caller sleeps until it has, and concludes."""
+        assert self._start is not None
+        decision = self._start.new_decision(self._handshake.offered)
+        self._decision = self._websocket._decision = decision
+        itself = weakref.ref(self)
+        decision.is_dropped = lambda: itself() is None
+        self._request.__dict__["websocket"] = self._websocket
+        try:
+            self._start(self._request, self._websocket)
+        except Exception as error:
+            decision.decide(Failure(_NoThread(error)))
+            decision.decided.set()
+        try:
+            yield decision
+        except BaseException:
+            # The server gives up on the request: so must the view.
+            self._give_back()
+            raise
+
+    def conclude(self) -> HttpResponseBase:
+        """
+        Gives the response that the view has decided on.
+
+        Raises:
+            BaseException: What it let through instead.
+        """
+        assert self._decision is not None
+        assert self._start is not None
+        request, view = self._request, self._start.view
+        outcome = self._decision.take_outcome()
+        if isinstance(outcome, Acceptance):
+            self._acceptance = outcome
+            return self
+        self._give_back()
+        if isinstance(outcome, Rejection):
+            return refuse(request, outcome.status, "The view rejected it.")
+        if isinstance(outcome, Answer):
+            if outcome.response is None:
+                raise UsageError(f"{view} returned None without accept() or reject()")
+            response: HttpResponseBase = outcome.response
+            return response
+        if isinstance(outcome.error, _NoThread):
+            return refuse(request, 503, f"No thread for another view: {outcome.error}", "error")
+        try:
+            raise outcome.error
+        finally:
+            # The exception holds this frame.
+            del outcome
+
+    def _give_back(self) -> None:
+        """Releases what is not needed any more: all, unless the connection is open."""
         self._handshake.finish()
         if self._slot is not None:
             self._slot.release()
-        super().close()
+        if self._websocket._connection is None:
+            self._websocket._leave()
+            if self._decision is not None:
+                self._lose(self._decision)
+
+    def _lose(self, decision: Decision[Any]) -> None:
+        """Tells a view that waits for the connection that it will not be."""
+        decision.decide(Answer(None))
+        self._websocket._never_open()
+        decision.settled.set()
 
     def open(self) -> None:
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
@@ -254,33 +394,55 @@ class UpgradeResponse(HttpResponse):
             departure=handshake.departure,
             at_exit=handshake.at_exit,
         )
+        subprotocol = self._acceptance.subprotocol
+        if subprotocol is None:
+            subprotocol = _core.choose_subprotocol(list(options.subprotocols), handshake.offered)
         try:
-            connection = handshake.open(self._headers_to_send(), self._subprotocol, options, slot)
+            connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
+            websocket._leave()
+            if self._decision is not None:
+                self._lose(self._decision)
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The client is gone from the server already: all it can see is the end.
-            _log.error("WebSocket lost before it was open: %s: %s", request.path, error)
+            event = Event.of("websocket.never_opened", request, _ABNORMAL, str(error))
+            _log.error(
+                "WebSocket lost before it was open: %s: %s",
+                *(event.path, event.reason),
+                extra=event.extra(request=request),
+            )
             return
         _keep_environ(request)
-        websocket._attach(connection, options, self._subprotocol, start.runner.waiter)
+        websocket._attach(connection, options, subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
             # The session's middleware has saved it: only what the view changes is left to save.
             session.modified = False
+        if self._decision is not None:
+            # The view runs, and waits for this.
+            self._decision.settled.set()
+            return
         try:
             start(request, websocket)
         except Exception as error:
             # No more threads, or no stack of the size that the settings ask for.
-            websocket.close(_TRY_AGAIN_LATER, "no thread for another view")
-            _log.error("No thread for another WebSocket view: %s: %s", request.path, error)
+            websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
+            event = Event.of(
+                "websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), connection.id
+            )
+            _log.error(
+                "No thread for another WebSocket view: %s: %s",
+                *(event.path, event.reason),
+                extra=event.extra(request=request),
+            )
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
         cookies = [
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
-        return [*self.items(), *cookies]
+        return [*self.items(), *cookies, *self._acceptance.headers]
 
 
 def _keep_environ(request: HttpRequest) -> None:

@@ -7,6 +7,7 @@ its connections through one descriptor (:class:`dwebsocket._core.Hub`).
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
+
+
+class Event(Protocol):
+    """Something that happens once, for threads of one kind."""
+
+    def set(self) -> None:
+        """It has happened."""
+
+    def wait(self, timeout: float | None = None) -> object:
+        """Sleeps until it has, ``timeout`` seconds at most. False or None when the time was up."""
 
 
 class Waiter(Protocol):
@@ -43,6 +54,9 @@ class Waiter(Protocol):
 
     def let_others_run(self) -> None:
         """To be called by what never sleeps and is likely to be asked again at once."""
+
+    def new_event(self) -> Event:
+        """Makes an event between two threads of this kind."""
 
 
 class ThreadWaiter:
@@ -68,6 +82,10 @@ class ThreadWaiter:
     def let_others_run(self) -> None:
         """The system sees to that."""
 
+    def new_event(self) -> Event:
+        """As :meth:`Waiter.new_event`."""
+        return threading.Event()
+
 
 class GreenWaiter(ABC):
     """For green threads: only how they yield differs from hub to hub."""
@@ -83,6 +101,10 @@ class GreenWaiter(ABC):
     @abstractmethod
     def let_others_run(self) -> None:
         """As :meth:`Waiter.let_others_run`."""
+
+    @abstractmethod
+    def new_event(self) -> Event:
+        """As :meth:`Waiter.new_event`."""
 
     def take(
         self, connection: Connection, timeout: float | None, *, text_as_bytes: bool

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import clock, database, hub
+from dwebsocket import _core, clock, database, hub
+from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
 from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from dwebsocket.conf import Options
-    from dwebsocket.connection import Connection
+    from dwebsocket.connection import By, Connection
+    from dwebsocket.decision import Decision
     from dwebsocket.waiting import Waiter
+
+    Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
     Message = str | bytes
     # What goes out, and whether as binary; None leaves that to its type and contents.
@@ -33,6 +37,9 @@ own_websocket: ContextVar[WebSocket | None] = ContextVar("own_websocket", defaul
 _IDLE_AFTER_S = 3.0
 # How long a view may go on asking a connection whose end it was told.
 _PATIENCE_S = 1.0
+
+# How often a view that has accepted looks whether anybody is left to open its connection.
+_LOOK_S = 0.5
 
 _TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
 
@@ -49,6 +56,10 @@ class WebSocket:
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
+        self._decision: Decision[Any] | None = None
+        self._on_finish: Callable[[], object] | None = None
+        self._is_deliberate = False
+        self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
@@ -74,13 +85,51 @@ class WebSocket:
         subprotocol: str | None,
         waiter: Waiter = THREAD,
     ) -> None:
-        self._connection = connection
         self._waiter = waiter
         self._options = options
         self._text_as_bytes = options.text_type is bytes
         patience = options.send_timeout
         self._send_patience = math.inf if patience is None else patience
         self._subprotocol = subprotocol
+        self._connection = connection
+        if self._last_word is not None:
+            connection.close(*self._last_word)
+
+    def _finish(self, code: int, reason: str) -> None:
+        """What remains to be done when the view has ended."""
+        if self._close_soon(code, reason):
+            self._is_deliberate = True
+        self._leave()
+
+    def _unwanted_end(self) -> tuple[int, tuple[int, str, By]] | None:
+        """The connection's number, and how it ended if its view has not closed it."""
+        connection = self._connection
+        end = None if connection is None or not connection.id else connection.end()
+        if connection is None or end is None or self._is_deliberate:
+            return None
+        return connection.id, end
+
+    def _close_soon(self, code: int, reason: str) -> bool:
+        """Closes, also a connection that is yet to be opened; true if this was the first word."""
+        if self._connection is None:
+            # First: whoever opens it looks for this afterwards.
+            self._last_word = (code, reason)
+        return self._connection is not None and self._connection.close(code, reason)
+
+    def _leave(self) -> None:
+        """Counts no more among those who are present."""
+        leave, self._on_finish = self._on_finish, None
+        if leave is not None:
+            leave()
+
+    def _never_open(self) -> None:
+        """From now on this behaves as a connection whose client has vanished."""
+        self._connection = NeverOpened()
+
+    @property
+    def _is_undecided(self) -> bool:
+        """Whether its view has yet to accept or to refuse."""
+        return self._decision is not None and self._decision.is_open_question
 
     @property
     def _is_over(self) -> bool:
@@ -90,8 +139,113 @@ class WebSocket:
     @property
     def _engine(self) -> Connection:
         if self._connection is None:
+            if self._decision is not None:
+                raise UsageError("this WebSocket is not open yet: accept() it first")
             raise UsageError("this WebSocket is not open yet: use it inside its view")
         return self._connection
+
+    # -- deciding, in views with `accept=False` --------------------------------------------------
+
+    @property
+    def offered_subprotocols(self) -> tuple[str, ...]:
+        """
+        The subprotocols that the client offers, its favourite first.
+
+        Raises:
+            UsageError: The view is not one that decides (``accept=False``).
+        """
+        return self._question("offered_subprotocols").offered
+
+    def accept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
+        """
+        Opens the connection. For views with ``accept=False``; the others find it open.
+
+        Waits until the response has passed all middleware and the client has its 101. That has the
+        response's headers and cookies, and ``headers`` besides.
+
+        Args:
+            subprotocol: One that the client offers. None chooses by ``WEBSOCKET_SUBPROTOCOLS``.
+            headers: More headers, as a mapping or as pairs.
+
+        Raises:
+            UsageError: The view is not one that decides, has decided before, or is async.
+            ValueError: A subprotocol that the client does not offer, or a header that cannot be.
+            ConnectionClosed: The client has gone, some middleware answered something else, or the
+                process ends. A view that lets it through ends quietly.
+        """
+        decision = self._question("accept()")
+        if decision.is_async:
+            raise UsageError("this would block the event loop: use `await websocket.aaccept()`")
+        self._accept(decision, subprotocol, headers)
+        while not (decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
+            pass
+        self._raise_if_never_opened()
+
+    async def aaccept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
+        """As :meth:`accept`, for async views."""
+        decision = self._question("aaccept()")
+        if not decision.is_async:
+            raise UsageError("aaccept() is for async views: use accept()")
+        self._accept(decision, subprotocol, headers)
+        while not (await decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
+            pass
+        self._raise_if_never_opened()
+
+    def reject(self, status: int = 403) -> None:
+        """
+        Refuses the connection with a plain HTTP response. For views with ``accept=False``.
+
+        Never waits. From then on everything here behaves as after a close. To answer anything
+        else, return a response: a redirect, a page, one with headers of your own.
+
+        Args:
+            status: 400 to 599.
+
+        Raises:
+            UsageError: The view is not one that decides, or has decided before.
+            ValueError: Any other status.
+        """
+        decision = self._question("reject()")
+        if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(
+                f"a WebSocket is rejected with a status from 400 to 599, not {status!r}: "
+                "return an HttpResponse to answer anything else"
+            )
+        decision.insist(Rejection(status))
+        self._never_open()
+        decision.decided.set()
+
+    async def areject(self, status: int = 403) -> None:
+        """As :meth:`reject`, which never waits either; for code that awaits everything."""
+        self.reject(status)
+
+    def _question(self, what: str) -> Decision[Any]:
+        if self._decision is None:
+            raise UsageError(
+                f"{what} is for views that decide themselves: decorate this one with "
+                "@accept_websocket(accept=False)"
+            )
+        return self._decision
+
+    def _accept(self, decision: Decision[Any], subprotocol: str | None, headers: Headers) -> None:
+        if subprotocol is not None and subprotocol not in decision.offered:
+            offers = ", ".join(decision.offered) or "none"
+            raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
+        pairs = list(headers.items() if hasattr(headers, "items") else headers)
+        # Here, where the view sees it, rather than when the response is written.
+        _core.response_head("", subprotocol, pairs)
+        decision.insist(Acceptance(subprotocol, pairs))
+        decision.decided.set()
+
+    def _is_dropped(self, decision: Decision[Any]) -> bool:
+        dropped = decision.is_dropped()
+        if dropped and self._connection is None:
+            self._never_open()
+        return dropped
+
+    def _raise_if_never_opened(self) -> None:
+        if isinstance(self._connection, NeverOpened):
+            self._raise_if_ended()
 
     # -- receiving, as ever ---------------------------------------------------------------------
 
@@ -354,7 +508,8 @@ class WebSocket:
             reason = ""
         elif not isinstance(reason, str):
             reason = _as_bytes(reason).decode("utf-8")
-        self._engine.close(code, reason)
+        if self._engine.close(code, reason):
+            self._is_deliberate = True
 
     async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """As :meth:`close`, which never waits either; for code that awaits everything."""

@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
-    engine::{Engine, Settings, counters, farewell, runtime, signal},
+    engine::{Engine, Settings, counters, farewell, rate::Rates, runtime, signal},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -32,7 +32,8 @@ impl Slot {
 /// Takes a client's connection over. See `_core.pyi`.
 #[pyfunction]
 #[pyo3(signature = (
-    descriptor, early, head, slot, *, max_message_bytes, ping_interval, ping_timeout,
+    descriptor, early, head, slot, *, max_message_bytes, max_frame_bytes, max_fragments,
+    messages_per_second, bytes_per_second, rate_timeout, ping_interval, ping_timeout,
     send_buffer_bytes, send_timeout, close_timeout, compression=None
 ))]
 #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
@@ -43,6 +44,11 @@ pub(crate) fn adopt(
     head: &[u8],
     slot: &Slot,
     max_message_bytes: usize,
+    max_frame_bytes: Option<usize>,
+    max_fragments: u32,
+    messages_per_second: Option<f64>,
+    bytes_per_second: Option<f64>,
+    rate_timeout: Option<f64>,
     ping_interval: Option<f64>,
     ping_timeout: Option<f64>,
     send_buffer_bytes: usize,
@@ -53,7 +59,14 @@ pub(crate) fn adopt(
     let settings = Settings {
         limits: Limits {
             max_message_bytes,
-            ..Limits::default()
+            max_frame_bytes: max_frame_bytes
+                .map_or(u32::MAX, |size| u32::try_from(size).unwrap_or(u32::MAX)),
+            max_fragments,
+        },
+        rates: Rates {
+            messages: messages_per_second,
+            bytes: bytes_per_second,
+            timeout: duration(rate_timeout)?,
         },
         compression: compression.map(|compression| compression.0),
         ping_interval: duration(ping_interval)?,

@@ -14,6 +14,7 @@ use super::{
     error::Error,
     inbox::{Inbox, Taken},
     outbox::{Outbox, Sent},
+    rate::Rates,
     runtime,
     socket::Socket,
     waiter::{Hub, Watch},
@@ -33,6 +34,8 @@ pub struct Settings {
     pub limits: Limits,
     /// permessage-deflate, when the client agreed on it.
     pub compression: Option<Terms>,
+    /// How fast the peer may send.
+    pub rates: Rates,
     /// Time between two pings.
     pub ping_interval: Option<Duration>,
     /// Silence after a ping that means that the peer is gone.
@@ -313,6 +316,7 @@ mod tests {
         let settings = Settings {
             limits: Limits::default(),
             compression: None,
+            rates: Rates::default(),
             ping_interval: None,
             ping_timeout: None,
             send_buffer_bytes: 1000,

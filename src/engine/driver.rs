@@ -22,6 +22,7 @@ use super::{
     counters::Slot,
     keepalive::{Due, Keepalive},
     outbox::Flushed,
+    rate::{Meter, Pace},
     shutdown::Registration,
     socket::{HANG_UP, Socket},
 };
@@ -69,6 +70,10 @@ pub(super) struct Driver {
     /// The last read filled the scratch buffer: there may be more at once.
     is_greedy: bool,
     keepalive: Keepalive,
+    /// None without rates, and when they do not matter any more.
+    meter: Option<Box<Meter>>,
+    /// The peer is faster than it may be: nothing is read before.
+    throttled_until: Option<Instant>,
     stage: Stage,
     /// How far the clock had been stepped when this last looked.
     ahead: Duration,
@@ -106,6 +111,8 @@ impl Driver {
             hung_up: false,
             is_greedy: false,
             keepalive,
+            meter: Meter::new(settings.rates, Instant::now()),
+            throttled_until: None,
             stage: Stage::Talking,
             ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
@@ -161,7 +168,7 @@ impl Driver {
         // Once seen, a hang-up would be reported for ever: then only the view's taking a message
         // can change anything.
         let deaf = self.paused && self.hung_up;
-        let mut interest = if self.paused {
+        let mut interest = if self.is_holding_off() {
             HANG_UP.0
         } else {
             Interest::READABLE
@@ -185,7 +192,7 @@ impl Driver {
         if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
             guard.clear_ready_matching(Ready::WRITABLE);
         }
-        if self.paused {
+        if self.is_holding_off() {
             if ready.is_read_closed() || ready.is_write_closed() || ready.is_error() {
                 self.on_hang_up();
             }
@@ -208,16 +215,74 @@ impl Driver {
         }
         if self.paused && !self.connection.inbox.pause_if_full() {
             self.paused = false;
+            self.go_on_reading();
+        }
+        if self.throttled_until.is_some() && self.connection.is_ending() {
+            self.stop_metering();
+        }
+        if self.stage == Stage::Talking && self.connection.outbox.is_cut() && self.is_holding_off()
+        {
+            self.on_hang_up();
+        }
+    }
+
+    /// Whether nothing is read now: the view has to make room, or the peer to wait.
+    fn is_holding_off(&self) -> bool {
+        self.paused || self.throttled_until.is_some()
+    }
+
+    fn go_on_reading(&mut self) {
+        if !self.is_holding_off() {
             self.keepalive.heard();
             self.feed_leftover();
         }
-        if self.stage == Stage::Talking && self.connection.outbox.is_cut() && self.paused {
-            self.on_hang_up();
+    }
+
+    /// Takes in what is left at any speed: the peer is on its way out.
+    fn stop_metering(&mut self) {
+        self.meter = None;
+        self.throttled_until = None;
+        self.go_on_reading();
+    }
+
+    fn count(&mut self, messages: u32, bytes: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.count(messages, bytes);
+        }
+    }
+
+    /// Whether the peer has to wait before the next message is looked at.
+    fn is_too_fast(&mut self) -> bool {
+        let Some(meter) = &mut self.meter else {
+            return false;
+        };
+        if self.stage != Stage::Talking {
+            return false;
+        }
+        match meter.pace(Instant::now()) {
+            Pace::Fine => false,
+            Pace::Wait(until) => {
+                self.throttled_until = Some(until);
+                true
+            }
+            Pace::TooFast => {
+                self.meter = None;
+                self.on_violation(&Violation {
+                    code: close::POLICY,
+                    reason: "too many messages or bytes a second".into(),
+                });
+                false
+            }
         }
     }
 
     /// The peer is gone but has left bytes that the view did not make room for yet.
     fn on_hang_up(&mut self) {
+        if !self.paused {
+            // Its last words, and then the end of the stream.
+            self.stop_metering();
+            return;
+        }
         self.hung_up = true;
         self.connection.begin_end(lost("the client hung up"));
         self.connection.outbox.cut();
@@ -233,6 +298,7 @@ impl Driver {
                 }
                 self.is_greedy = length == scratch.len();
                 self.keepalive.heard();
+                self.count(0, length);
                 self.feed(&mut scratch[..length]);
             }
             Err(error) => match error.kind() {
@@ -261,7 +327,15 @@ impl Driver {
                 self.leftover = input.to_vec();
                 return;
             }
-            match self.receiver.next(&mut input) {
+            if self.is_too_fast() {
+                self.leftover = input.to_vec();
+                return;
+            }
+            let event = self.receiver.next(&mut input);
+            if matches!(event, Ok(Some(_))) {
+                self.count(1, 0);
+            }
+            match event {
                 Ok(None) => return,
                 Ok(Some(Event::Message(message))) => self.connection.inbox.push(message),
                 Ok(Some(Event::Ping(payload))) => self.connection.outbox.pong(&payload),
@@ -312,8 +386,12 @@ impl Driver {
     }
 
     fn on_time(&mut self, now: Instant) {
+        if self.throttled_until.is_some_and(|until| until <= now) {
+            self.throttled_until = None;
+            self.go_on_reading();
+        }
         match self.stage {
-            Stage::Talking => match self.keepalive.due(now, self.paused) {
+            Stage::Talking => match self.keepalive.due(now, self.is_holding_off()) {
                 Due::Nothing => {}
                 Due::Ping => self.connection.outbox.ping(),
                 Due::Death => {
@@ -339,7 +417,10 @@ impl Driver {
 
     fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Talking => self.keepalive.deadline(self.paused),
+            Stage::Talking => {
+                let keepalive = self.keepalive.deadline(self.is_holding_off());
+                keepalive.into_iter().chain(self.throttled_until).min()
+            }
             Stage::Flushing { deadline, .. }
             | Stage::AwaitingClose { deadline }
             | Stage::Lingering { deadline } => deadline,
@@ -422,16 +503,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{inbox::Taken, shutdown::Registry},
+        engine::{inbox::Taken, rate::Rates, shutdown::Registry},
         protocol::{limits::Limits, message::Kind},
     };
 
     const SETTINGS: Settings = Settings {
         limits: Limits {
             max_message_bytes: 1024,
+            max_frame_bytes: u32::MAX,
             max_fragments: 16,
         },
         compression: None,
+        rates: Rates {
+            messages: None,
+            bytes: None,
+            timeout: None,
+        },
         ping_interval: None,
         ping_timeout: None,
         send_buffer_bytes: 1024 * 1024,

@@ -25,6 +25,7 @@ pub mod farewell;
 pub mod inbox;
 pub mod keepalive;
 pub mod outbox;
+pub mod rate;
 pub mod runtime;
 pub mod shutdown;
 pub mod signal;

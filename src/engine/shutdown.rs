@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{connection::Settings, socket::Socket},
+        engine::{connection::Settings, rate::Rates, socket::Socket},
         protocol::{close, limits::Limits},
     };
 
@@ -215,6 +215,7 @@ mod tests {
         let settings = Settings {
             limits: Limits::default(),
             compression: None,
+            rates: Rates::default(),
             ping_interval: None,
             ping_timeout: None,
             send_buffer_bytes: 1000,

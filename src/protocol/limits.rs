@@ -1,12 +1,13 @@
 //! What one peer may make us hold.
 
 /// The most that one message may be; breaking it ends the connection with 1009.
-///
-/// A frame never exceeds its message, so the byte limit is the frame limit too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Payload bytes of one message, all its fragments together.
     pub max_message_bytes: usize,
+    /// Payload bytes of one data frame. A frame never exceeds its message; the largest
+    /// number stands for no other limit.
+    pub max_frame_bytes: u32,
     /// Data frames of one message. Empty fragments cost us time and no bytes, hence a limit of
     /// their own. A message in one frame is always allowed, so 0 means the same as 1.
     pub max_fragments: u32,
@@ -16,6 +17,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message_bytes: 16 * 1024 * 1024,
+            max_frame_bytes: u32::MAX,
             max_fragments: 65_536,
         }
     }

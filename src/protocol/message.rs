@@ -333,6 +333,12 @@ impl Assembly {
             _ => {}
         }
         self.is_compressed |= header.is_compressed;
+        let max_frame_bytes = limits.max_frame_bytes;
+        if max_frame_bytes != u32::MAX && header.payload_len > u64::from(max_frame_bytes) {
+            return Err(Violation::too_big(format!(
+                "frame has more than {max_frame_bytes} bytes"
+            )));
+        }
         self.fragments = self.fragments.saturating_add(1);
         let max_fragments = limits.max_fragments.max(1);
         if self.fragments > max_fragments {
@@ -717,6 +723,7 @@ mod tests {
     fn a_message_of_just_the_limit_passes() {
         let limits = Limits {
             max_message_bytes: 200,
+            max_frame_bytes: u32::MAX,
             max_fragments: 2,
         };
         let whole = client_frame(FIN | BINARY, &[1; 200]);
@@ -735,6 +742,7 @@ mod tests {
     fn a_message_over_the_limit_fails_at_the_header() {
         let limits = Limits {
             max_message_bytes: 200,
+            max_frame_bytes: u32::MAX,
             max_fragments: 9,
         };
         let header_of = |first, len| {
@@ -759,9 +767,29 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_over_its_limit_fails_at_the_header_whatever_its_message() {
+        let limits = Limits {
+            max_frame_bytes: 100,
+            ..Limits::default()
+        };
+        let halves = [
+            client_frame(BINARY, &[1; 100]),
+            client_frame(FIN, &[1; 100]),
+        ]
+        .concat();
+        let expected = (vec![message(Kind::Binary, &[1; 200])], None);
+        assert_eq!(outcome(limits, &halves), expected);
+        let mut header = client_frame(FIN | BINARY, &[1; 101]);
+        header.truncate(header.len() - 101);
+        let expected = Violation::too_big("frame has more than 100 bytes");
+        assert_eq!(outcome(limits, &header), (vec![], Some(expected)));
+    }
+
+    #[test]
     fn a_limit_of_zero_leaves_empty_messages() {
         let limits = Limits {
             max_message_bytes: 0,
+            max_frame_bytes: u32::MAX,
             max_fragments: 0,
         };
         let empty = client_frame(FIN | TEXT, b"");

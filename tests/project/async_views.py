@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from django.contrib.auth.models import User
-from django.http import HttpRequest, JsonResponse
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from dwebsocket import require_websocket
+from dwebsocket import accept_websocket, require_websocket
 
 #: What views saw of their end, by name.
 seen: dict[str, object] = {}
@@ -95,3 +96,20 @@ async def async_raises(request: HttpRequest) -> None:
     """Break after a message."""
     await request.websocket.areceive()
     raise RuntimeError("this async view is broken")
+
+
+@accept_websocket(accept=False)
+async def async_decides(request: HttpRequest) -> HttpResponse | None:
+    """Do with the handshake what the query says, and echo if that is to accept."""
+    what = request.GET["do"]
+    if what == "reject":
+        await request.websocket.areject(404)
+        return None
+    if what == "deny":
+        raise PermissionDenied
+    if what == "page":
+        return HttpResponse("instead", status=402)
+    await request.websocket.aaccept(headers={"X-Decided": "yes"})
+    async for message in request.websocket:
+        await request.websocket.asend(message)
+    return None

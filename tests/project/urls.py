@@ -15,12 +15,13 @@ _by_name = [
     views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
     views.undecorated, views.sleeps, views.drain, views.drains_itself,
-    views.own_pid,
+    views.own_pid, views.decides, views.asks_database, views.pours,
 ]  # fmt: skip
 
 _async = [
     async_views.async_echo, async_views.async_json, async_views.async_orm,
     async_views.async_impatient, async_views.async_tasks, async_views.async_raises,
+    async_views.async_decides,
 ]  # fmt: skip
 
 urlpatterns = [
@@ -28,6 +29,8 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("census/", views.census),
+    path("log-out/", views.log_out),
     path("log-in/<str:name>/", views.log_in),
     path("reports-the-end/<str:name>/", views.reports_the_end),
     path("ending/<str:name>/", views.ending),

@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 
-from django.contrib.auth import login
+from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -20,7 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, accept_websocket, require_websocket
+from dwebsocket import ConnectionClosed, _core, accept_websocket, presence, require_websocket
 
 # --- plain HTTP ----------------------------------------------------------------------------------
 
@@ -32,6 +33,18 @@ def status(request: HttpRequest) -> HttpResponse:
         living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
         names += [str(it.name) for it in living if hasattr(it, "name")]
     return JsonResponse({"pid": os.getpid(), "threads": sorted(names)})
+
+
+def census(request: HttpRequest) -> HttpResponse:
+    """Count what this process holds."""
+    gc.collect()
+    return JsonResponse(
+        {
+            "objects": len(gc.get_objects()),
+            "connections": _core.open_connections(),
+            "visitors": len(presence._register.visitors),
+        }
+    )
 
 
 def plain(request: HttpRequest) -> HttpResponse:
@@ -50,6 +63,12 @@ def log_in(request: HttpRequest, name: str) -> HttpResponse:
     user, _ = User.objects.get_or_create(username=name)
     login(request, user, backend="django.contrib.auth.backends.ModelBackend")
     return HttpResponse("welcome")
+
+
+def log_out(request: HttpRequest) -> HttpResponse:
+    """Log out."""
+    logout(request)
+    return HttpResponse("bye")
 
 
 def sleeps(request: HttpRequest) -> HttpResponse:
@@ -295,6 +314,25 @@ def orm(request: HttpRequest) -> None:
 
 
 @require_websocket
+def asks_database(request: HttpRequest) -> None:
+    """Count users on a new connection to the database each time, as a view that waits long does."""
+    for _ in request.websocket:
+        try:
+            answer = str(User.objects.count())
+        except DatabaseError as error:
+            answer = type(error).__name__
+        connection.close()
+        request.websocket.send(answer)
+
+
+@require_websocket
+def pours(request: HttpRequest) -> None:
+    """Send more than any client takes that does not read."""
+    while request.websocket.send_bytes(bytes(100_000)):
+        pass
+
+
+@require_websocket
 def request_facts(request: HttpRequest, number: int) -> None:
     """Send what the view can know of its request."""
     request.websocket.send_json(
@@ -331,6 +369,23 @@ def impatient(request: HttpRequest) -> None:
     """Keep alive in fractions of a second."""
     for message in request.websocket:
         request.websocket.send(message)
+
+
+@accept_websocket(accept=False)
+def decides(request: HttpRequest) -> HttpResponse | None:
+    """Do with the handshake what the query says, and echo if that is to accept."""
+    what = request.GET["do"]
+    if what == "reject":
+        request.websocket.reject(404)
+        return None
+    if what == "deny":
+        raise PermissionDenied
+    if what == "page":
+        return HttpResponse("instead", status=402)
+    request.websocket.accept(headers={"X-Decided": "yes"})
+    for message in request.websocket:
+        request.websocket.send(message)
+    return None
 
 
 # --- decorators and classes ----------------------------------------------------------------------

@@ -509,6 +509,26 @@ class TestDjango:
 
 
 @everywhere
+@pytest.mark.parametrize("path", ["/decides/", "/async-decides/"])
+class TestViewsThatDecide:
+    """With `accept=False` the view runs before the handshake is answered."""
+
+    def test_accepts(self, server: Server, path: str) -> None:
+        """The 101 has its headers, and the conversation goes on in the same call."""
+        with RawPeer.open(server, f"{path}?do=accept") as peer:
+            assert peer.response.header("X-Decided") == "yes"
+            peer.send_text("hello")
+            assert peer.read_message() == b"hello"
+            close_politely(peer)
+
+    def test_refuses_with_a_status(self, server: Server, path: str) -> None:
+        """Each way to refuse is a plain HTTP response."""
+        for what, status in (("reject", 404), ("deny", 403), ("page", 402)):
+            request = handshake_request(f"{path}?do={what}", server.host)
+            assert ask(server, request).status == status
+
+
+@everywhere
 class TestWorkers:
     """A WebSocket never costs a worker."""
 

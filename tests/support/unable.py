@@ -59,14 +59,14 @@ _TABLE: list[tuple[str, str, str, bool | None]] = [
     ("daphne|gunicorn-asgi", r"test_malformed_handshake\[host not", _NO_RESPONSES, True),
     (
         "daphne|gunicorn-asgi",
-        "test_login_required_over_ours_redirects|test_unknown_path|test_too_many_connections"
+        "test_login_required_over_ours_redirects|test_refuses_with_a_status|test_unknown_path|test_too_many_connections"
         "|test_websocket_request_to_a_view_that_does_not_accept",
         _NO_RESPONSES,
         True,
     ),
     (
         "daphne|granian",
-        "test_headers_and_cookies_of_middleware|test_never_cache_over_ours",
+        "test_headers_and_cookies_of_middleware|test_never_cache_over_ours|test_accepts",
         "sends no headers of the application with the 101",
         True,
     ),

@@ -20,10 +20,18 @@ DEFAULTS = {
     "FACTORY_CLASS": None,
     "TEXT_TYPE": bytes,
     "ALLOWED_ORIGINS": (),
+    "REQUIRE_ORIGIN": False,
     "SUBPROTOCOLS": (),
     "COMPRESSION": conf.Compression(),
     "MAX_MESSAGE_SIZE": 16 * MIB,
+    "MAX_FRAME_SIZE": None,
+    "MAX_FRAGMENTS": 65_536,
     "MAX_CONNECTIONS": 10_000,
+    "MAX_CONNECTIONS_PER_ADDRESS": None,
+    "MAX_CONNECTIONS_PER_USER": 100,
+    "MAX_MESSAGES_PER_SECOND": None,
+    "MAX_BYTES_PER_SECOND": None,
+    "RATE_TIMEOUT": 10.0,
     "PING_INTERVAL": 25.0,
     "PING_TIMEOUT": 20.0,
     "SEND_BUFFER": MIB,
@@ -38,6 +46,9 @@ BAD_SECONDS = [0, -1, 10**9, math.inf, math.nan, True, "5", [], 1j]
 SIZES = [(1, 1), (10**12, 10**12)]
 BAD_SIZES = [0, -1, 1.5, True, "1", None, 2**62, math.inf]
 
+COUNTS = [(None, None), (0, 0), (5, 5)]
+RATES = [(None, None), (0.5, 0.5), (5, 5.0), (10**9, 1e9)]
+
 GOOD: dict[str, list[tuple[Any, Any]]] = {
     "ACCEPT_ALL": [(True, True), (False, False)],
     "FACTORY_CLASS": [(None, None), ("a.B", "a.B")],
@@ -48,6 +59,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         (("HTTPS://A.example:8443", "*"), ("https://a.example:8443", "*")),
         (["https://*.a.example", "null"], ("https://*.a.example", "null")),
     ],
+    "REQUIRE_ORIGIN": [(True, True), (False, False)],
     "SUBPROTOCOLS": [([], ()), (["chat.v2", "chat"], ("chat.v2", "chat")), ({"a"}, ("a",))],
     "COMPRESSION": [
         (True, conf.Compression()),
@@ -65,7 +77,14 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         ),
     ],
     "MAX_MESSAGE_SIZE": SIZES,
-    "MAX_CONNECTIONS": [(None, None), (0, 0), (5, 5)],
+    "MAX_FRAME_SIZE": [*SIZES, (None, None)],
+    "MAX_FRAGMENTS": [(1, 1), (2**32 - 1, 2**32 - 1)],
+    "MAX_CONNECTIONS": COUNTS,
+    "MAX_CONNECTIONS_PER_ADDRESS": COUNTS,
+    "MAX_CONNECTIONS_PER_USER": COUNTS,
+    "MAX_MESSAGES_PER_SECOND": RATES,
+    "MAX_BYTES_PER_SECOND": RATES,
+    "RATE_TIMEOUT": [*SECONDS, (None, None)],
     "PING_INTERVAL": [*SECONDS, (None, None)],
     "PING_TIMEOUT": [*SECONDS, (None, None)],
     "SEND_BUFFER": SIZES,
@@ -77,6 +96,15 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
 
 A_SIZE = "must be a number of bytes, 1 or more, not"
 SECONDS_OR_NONE = "must be a number of seconds above 0, or None, not"
+
+BAD_COUNTS = [
+    (value, "must be a whole number, or None for no limit, not")
+    for value in (-1, 1.5, True, "5", 2**62)
+]
+BAD_RATES = [
+    (value, "must be a number above 0, or None for no limit, not")
+    for value in (0, -1, True, "5", math.inf, math.nan, [])
+]
 
 BAD: dict[str, list[tuple[Any, str]]] = {
     "ACCEPT_ALL": [(value, "must be True or False, not") for value in (None, 0, 1, "yes")],
@@ -91,6 +119,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (["https://a.example/"], "an origin has no path and no slash at its end"),
         (["https://a.example/chat"], "an origin has no path"),
     ],
+    "REQUIRE_ORIGIN": [(value, "must be True or False, not") for value in (None, 0, 1, "yes")],
     "SUBPROTOCOLS": [
         ("chat", "must be a list of subprotocol names"),
         ([b"chat"], "must be a list of subprotocol names"),
@@ -119,10 +148,21 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ),
     ],
     "MAX_MESSAGE_SIZE": [(value, A_SIZE) for value in BAD_SIZES],
-    "MAX_CONNECTIONS": [
-        (value, "must be a whole number, or None for no limit, not")
-        for value in (-1, 1.5, True, "5", 2**62)
+    "MAX_FRAME_SIZE": [
+        (value, "must be a number of bytes, 1 or more, or None for no limit, not")
+        for value in BAD_SIZES
+        if value is not None
     ],
+    "MAX_FRAGMENTS": [
+        (value, "must be a whole number, 1 or more, not")
+        for value in (0, -1, 1.5, True, "5", None, 2**32)
+    ],
+    "MAX_CONNECTIONS": BAD_COUNTS,
+    "MAX_CONNECTIONS_PER_ADDRESS": BAD_COUNTS,
+    "MAX_CONNECTIONS_PER_USER": BAD_COUNTS,
+    "MAX_MESSAGES_PER_SECOND": BAD_RATES,
+    "MAX_BYTES_PER_SECOND": BAD_RATES,
+    "RATE_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "PING_INTERVAL": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "PING_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "SEND_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
@@ -189,6 +229,8 @@ class TestOptions:
             "ACCEPT_ALL",
             "FACTORY_CLASS",
             "MAX_CONNECTIONS",
+            "MAX_CONNECTIONS_PER_ADDRESS",
+            "MAX_CONNECTIONS_PER_USER",
             "DRAIN",
             "THREAD_STACK_SIZE",
         }

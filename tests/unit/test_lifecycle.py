@@ -38,7 +38,9 @@ lifecycle.begin(dies_of_sigterm=True)
 number = int(sys.argv[1])
 connection = _core.adopt(
     number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
-    max_message_bytes=100, ping_interval=None, ping_timeout=None, send_buffer_bytes=100,
+    max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+    bytes_per_second=None, rate_timeout=None, ping_interval=None, ping_timeout=None,
+    send_buffer_bytes=100,
     send_timeout=None, close_timeout=1,
 )
 websocket = WebSocket()
@@ -109,7 +111,9 @@ if number:
     fcntl.fcntl(theirs, fcntl.F_SETFL, flags | os.O_ASYNC)
 connection = _core.adopt(
     ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
-    max_message_bytes=100, ping_interval=None, ping_timeout=None, send_buffer_bytes=100,
+    max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+    bytes_per_second=None, rate_timeout=None, ping_interval=None, ping_timeout=None,
+    send_buffer_bytes=100,
     send_timeout=None, close_timeout=1,
 )
 fcntl.fcntl(theirs, fcntl.F_SETFL, flags)

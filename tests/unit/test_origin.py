@@ -189,3 +189,20 @@ def test_foreign_host(page: str | None) -> None:
     """`ALLOWED_HOSTS` decides first, or the Origin would be compared with anything."""
     with pytest.raises(DisallowedHost):
         origin.objection(request("elsewhere.example", page), ("*",))
+
+
+@pytest.mark.parametrize("page", [None, "http://testserver"])
+def test_origin_may_be_required(page: str | None) -> None:
+    """Then a client that names no page is refused, and nobody else."""
+    asked = request("testserver", page)
+    words = "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on"
+    assert origin.objection(asked, (), required=True) == (words if page is None else None)
+
+
+def test_forwarded_scheme_counts_only_if_set(override: Override) -> None:
+    """A header that no proxy of ours has set is the client's word."""
+    asked = request("testserver", "https://testserver")
+    asked.META["HTTP_X_FORWARDED_PROTO"] = "https"
+    assert origin.objection(asked, ()) is not None
+    override(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+    assert origin.objection(asked, ()) is None

@@ -36,6 +36,7 @@ class Wire:
             {"type": "websocket.accept"},
             slot,
             max_message_bytes=self.options.max_message_size,
+            meter=asgi.Meter.of(self.options),
             send_buffer_bytes=self.options.send_buffer,
             close_timeout=self.options.close_timeout,
         )
@@ -254,6 +255,21 @@ async def test_arguments_are_checked_as_by_the_engine() -> None:
     with pytest.raises(ValueError, match="UTF-8"):
         wire.websocket.send_text(b"\xff")
     wire.disconnect()
+    await wire.serving
+
+
+@in_loop
+async def test_client_that_sends_too_fast() -> None:
+    """Is made to wait, and closed with 1008 when it goes on."""
+    wire = Wire(max_messages_per_second=1000, rate_timeout=0.2)
+    for _ in range(5000):
+        wire.put("x")
+    taken = 0
+    async for _ in wire.websocket:
+        taken += 1
+    assert wire.connection.end() == (1008, "too many messages or bytes a second", "local")
+    assert 1000 <= taken < 5000
+    wire.disconnect(1008)
     await wire.serving
 
 

@@ -1211,3 +1211,30 @@ def test_waiting_without_end_costs_no_processor_time(open_websocket: Open) -> No
     assert time.process_time() - before < 0.05
     live.client.send("x")
     assert future.result(10) == b"x"
+
+
+class TestClientsThatAreTooMuch:
+    """Limits on what a client sends reach the engine."""
+
+    @pytest.mark.parametrize(
+        ("options", "sent", "code"),
+        [
+            ({"max_frame_size": 10}, b"\x82\x8b\0\0\0\0" + b"x" * 11, 1009),
+            ({"max_fragments": 2}, b"\x02\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * 2, 1009),
+            (
+                {"max_messages_per_second": 5, "rate_timeout": 0.1},
+                b"\x82\x80\0\0\0\0" * 20,
+                1008,
+            ),
+            (
+                {"max_bytes_per_second": 200_000, "rate_timeout": 0.1},
+                b"\x82\xff" + (600_000).to_bytes(8, "big") + b"\0" * 600_004,
+                1008,
+            ),
+        ],
+    )
+    def test_are_closed(self, open_websocket: Open, options: Any, sent: bytes, code: int) -> None:
+        """With the code that says why."""
+        live = open_websocket(**options)
+        live.client.send_raw(sent)
+        assert live.client.closing()[0] == code

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import eventlet
+import eventlet.event
 from eventlet import hubs
 
 from dwebsocket.runners.green import Ear, GreenRunner
@@ -47,6 +48,23 @@ class EventletEar(Ear[Switch]):
         self.hub.remove(self._listener)
 
 
+class EventletEvent:
+    """See :class:`dwebsocket.waiting.Event`."""
+
+    def __init__(self) -> None:
+        self._event = eventlet.event.Event()
+
+    def set(self) -> None:
+        """As :meth:`dwebsocket.waiting.Event.set`."""
+        if not self._event.ready():
+            self._event.send()
+
+    def wait(self, timeout: float | None = None) -> object:
+        """As :meth:`dwebsocket.waiting.Event.wait`."""
+        self._event.wait(timeout)
+        return self._event.ready()
+
+
 class EventletRunner(GreenRunner):
     """Each view on a green thread, whose attribute ``name`` is the view's."""
 
@@ -69,4 +87,4 @@ class EventletRunner(GreenRunner):
                 view.wait()
 
 
-RUNNER = EventletRunner(EventletEar, eventlet.sleep)
+RUNNER = EventletRunner(EventletEar, eventlet.sleep, EventletEvent)

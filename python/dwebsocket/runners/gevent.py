@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent._hub_local import get_hub_if_exists
+from gevent.event import Event
 from gevent.hub import Waiter
 
 from dwebsocket.runners.green import Ear, GreenRunner
@@ -67,4 +68,4 @@ class GeventRunner(GreenRunner):
         gevent.joinall(views, timeout)
 
 
-RUNNER = GeventRunner(GeventEar, gevent.sleep)
+RUNNER = GeventRunner(GeventEar, gevent.sleep, Event)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.connection import Connection
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Message, Watch
+    from dwebsocket.waiting import Event, Message, Watch
 
 Hub = Any
 GreenThread = Any
@@ -93,6 +93,7 @@ class EarWaiter(GreenWaiter):
         hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
         new_ear: Opens a hub's ear.
         pause: Yields to the hub, and comes back when everybody else has had a turn.
+        new_event: Makes an event between two green threads of one hub.
     """
 
     def __init__(
@@ -100,10 +101,12 @@ class EarWaiter(GreenWaiter):
         hub: Callable[[], Hub | None],
         new_ear: Callable[[Hub], Ear[Any]],
         pause: Callable[[], object],
+        new_event: Callable[[], Event],
     ) -> None:
         self._hub = hub
         self._new_ear = new_ear
         self._pause = pause
+        self._new_event = new_event
         # One of the system's threads has one hub at a time, however many green threads it runs.
         self._own: Any = native.original("_thread", "_local")()
         os.register_at_fork(after_in_child=self._forget_parents_ear)
@@ -142,6 +145,10 @@ class EarWaiter(GreenWaiter):
             self._pause()
             self._own.turn_ends = time.monotonic() + _TURN_S
 
+    def new_event(self) -> Event:
+        """As :meth:`GreenWaiter.new_event`."""
+        return self._new_event()
+
     def _ear(self) -> Ear[Any]:
         hub = self._hub()
         ear: Ear[Any] | None = getattr(self._own, "ear", None)
@@ -163,8 +170,13 @@ class GreenRunner(ABC):
 
     kind: str
 
-    def __init__(self, new_ear: Callable[[Hub], Ear[Any]], pause: Callable[[], object]) -> None:
-        self.waiter = EarWaiter(self._current_hub, new_ear, pause)
+    def __init__(
+        self,
+        new_ear: Callable[[Hub], Ear[Any]],
+        pause: Callable[[], object],
+        new_event: Callable[[], Event],
+    ) -> None:
+        self.waiter = EarWaiter(self._current_hub, new_ear, pause, new_event)
         # The views that run, and their hubs.
         self._views: dict[GreenThread, Hub] = {}
         os.register_at_fork(after_in_child=self._views.clear)

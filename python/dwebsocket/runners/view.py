@@ -18,9 +18,12 @@ from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
+from django.db import OperationalError
 from django.http import Http404
 
 from dwebsocket import database
+from dwebsocket.decision import Answer, Failure, NeverOpened
+from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
@@ -119,9 +122,12 @@ def run(
         database.borrow(shared_databases)
         try:
             with _behind(websocket, request) as life:
+                result = None
                 with life.tolerating(view):
-                    _refuse_coroutine(view(request, *args, **kwargs), view)
-                _save_session(request)
+                    result = view(request, *args, **kwargs)
+                    _refuse_coroutine(result, view)
+                if life.is_over_with(result):
+                    _save_session(request)
         finally:
             database.forget(shared_databases)
             database.close_old_connections()
@@ -156,9 +162,10 @@ async def arun(
     with _witnessed(view, websocket):
         try:
             with _behind(websocket, request) as life:
+                result = None
                 with life.tolerating(view):
-                    await view(request, *args, **kwargs)
-                if _is_session_changed(request):
+                    result = await view(request, *args, **kwargs)
+                if life.is_over_with(result) and _is_session_changed(request):
                     await sync_to_async(_save_session)(request)
         finally:
             await sync_to_async(database.close_old_connections)()
@@ -190,8 +197,15 @@ class _Life:
         try:
             yield
         except Exception as error:
-            if not _is_quiet_end(error, view, self._websocket):
+            if self._websocket._is_undecided or not _is_quiet_end(error, view, self._websocket):
                 raise
+
+    def is_over_with(self, result: object) -> bool:
+        """Whether the view has ended behind an open connection; its result is the answer if not."""
+        decision = self._websocket._decision
+        if decision is not None and decision.decide(Answer(result)):
+            decision.decided.set()
+        return not isinstance(self._websocket._connection, NeverOpened | None)
 
 
 @contextmanager
@@ -203,13 +217,21 @@ def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
         yield _Life(websocket)
     except BaseException as error:
         code, reason = _INTERNAL_ERROR, ""
+        if websocket._decision is not None and websocket._decision.decide(Failure(error)):
+            # Django makes a response of it.
+            websocket._decision.decided.set()
+            return
         try:
-            code, reason = _verdict(error, request)
+            code, reason = _verdict(error, request, websocket)
         except Exception:
             # A receiver of the signal or a filter of the log: the client must not wait for it.
-            _log.exception("An error of a WebSocket view could not be reported: %s", request.path)
+            _log.exception(
+                "An error of a WebSocket view could not be reported: %s", printable(request.path)
+            )
     finally:
-        websocket.close(code, reason)
+        websocket._finish(code, reason)
+        if (unwanted := websocket._unwanted_end()) is not None:
+            report_end(request, *unwanted)
         own_websocket.reset(token)
 
 
@@ -221,33 +243,41 @@ def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:
     )
 
 
-def _verdict(error: BaseException, request: HttpRequest) -> tuple[int, str]:
+def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     """Reports what a view let through and gives the close code for it."""
+    connection = websocket._connection
+    number = None if connection is None else connection.id
+
+    def extra(code: int, status: int) -> dict[str, Any]:
+        event = Event.of("websocket.view_failed", request, code, repr(error), number)
+        return event.extra(status_code=status, request=request)
+
+    path = printable(request.path)
     if isinstance(error, PermissionDenied):
         _requests.warning(
             "Forbidden (Permission denied) in WebSocket: %s",
-            request.path,
-            extra={"status_code": 403, "request": request},
+            path,
+            extra=extra(_POLICY, 403),
             exc_info=error,
         )
         return _POLICY, _shown(error)
     if isinstance(error, Http404):
         _requests.warning(
             "Not Found in WebSocket: %s",
-            request.path,
-            extra={"status_code": 404, "request": request},
+            path,
+            extra=extra(_NOT_FOUND, 404),
         )
         return _NOT_FOUND, _shown(error)
     if isinstance(error, SuspiciousOperation):
-        _security.error(str(error), exc_info=error, extra={"status_code": 400, "request": request})
+        _security.error(printable(str(error)), exc_info=error, extra=extra(_POLICY, 400))
         return _POLICY, _shown(error)
     if (told := witness.get()) is not None:
         told.failed(error)
     got_request_exception.send(sender=None, request=request)
     _requests.error(
         "Internal Server Error in WebSocket: %s",
-        request.path,
-        extra={"status_code": 500, "request": request},
+        path,
+        extra=extra(_INTERNAL_ERROR, 500),
         exc_info=error,
     )
     return _INTERNAL_ERROR, _shown(error)
@@ -299,5 +329,8 @@ def _save_session(request: HttpRequest) -> None:
 
     try:
         request.session.save()
-    except UpdateError:
-        _log.info("The session ended while its WebSocket was open: %s", request.path)
+    except UpdateError as error:
+        if isinstance(error.__context__, OperationalError):
+            # Not the session is gone, but the database.
+            raise
+        _log.info("The session ended while its WebSocket was open: %s", printable(request.path))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import random
 import threading
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dwebsocket import _core
 from dwebsocket import hub as loops
 from dwebsocket.servers.contract import unknown_departure
+from dwebsocket.servers.rate import Meter
 from dwebsocket.waiting import no_room
 
 if TYPE_CHECKING:
@@ -48,12 +50,14 @@ SCOPE_KEY = "dwebsocket.handshake"
 _MAX_MESSAGES = 1024
 _MAX_BYTES = 1024 * 1024
 
-_GOING_AWAY, _NO_STATUS, _ABNORMAL, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
-    (1001, "going away"), 1005, 1006, 1009, 1012, 1013,
+_GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
+    (1001, "going away"), 1005, 1006, 1008, 1009, 1012, 1013,
 )  # fmt: skip
 _MAX_REASON_BYTES = 123
 # What locks take at most is less on some systems, and nobody waits longer.
 _FOREVER_S = 1e6
+# A client that waits because it was too fast is looked at as often, should it be closed meanwhile.
+_LOOK_S = 1.0
 # Time for the last word to a client when the server cancels its connection.
 _LAST_WORD_S = 0.5
 
@@ -119,6 +123,7 @@ class AsgiHandshake:
             accept,
             slot,
             max_message_bytes=options.max_message_size,
+            meter=Meter.of(options),
             send_buffer_bytes=options.send_buffer,
             close_timeout=options.close_timeout,
         )
@@ -147,6 +152,7 @@ class AsgiConnection:
         slot: _core.Slot,
         *,
         max_message_bytes: int,
+        meter: Meter | None,
         send_buffer_bytes: int,
         close_timeout: float,
     ) -> None:
@@ -155,6 +161,7 @@ class AsgiConnection:
         self._receive = receive
         self._send = send
         self._slot = slot
+        self._meter = meter
         self._max_message_bytes = max_message_bytes
         self._capacity = send_buffer_bytes
         self._close_timeout = close_timeout
@@ -378,8 +385,11 @@ class AsgiConnection:
         code, reason = _ABNORMAL, ""
         try:
             while (event := await self._receive())["type"] != "websocket.disconnect":
-                if event["type"] == "websocket.receive" and (paused := self._push(event)):
-                    await paused
+                if event["type"] == "websocket.receive":
+                    if paused := self._push(event):
+                        await paused
+                    if self._meter is not None:
+                        await self._slow_down(self._meter, event)
             code = event.get("code") or _NO_STATUS
             reason = event.get("reason") or ""
         except Exception as error:
@@ -389,6 +399,16 @@ class AsgiConnection:
         with self._room:
             self._cut(code, reason, by)
         _settle(self._gone)
+
+    async def _slow_down(self, meter: Meter, event: Event) -> None:
+        """Makes a client wait that sends too fast, and go when it does not slow down even so."""
+        message = event.get("text") or event.get("bytes") or ""
+        meter.count(len(message))
+        while self._end is None and (wait := meter.pace(time.monotonic())):
+            if wait == math.inf:
+                self.close(_POLICY, "too many messages or bytes a second")
+                return
+            await asyncio.sleep(min(wait, _LOOK_S))
 
     def _push(self, event: Event) -> asyncio.Future[None] | None:
         """Queues a message; gives what to await before the next one is read."""

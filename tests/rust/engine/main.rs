@@ -12,6 +12,7 @@ mod hang_up;
 mod keepalive;
 mod opening;
 mod pressure;
+mod rate;
 mod stress;
 mod support;
 mod talking;

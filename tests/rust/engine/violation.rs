@@ -16,6 +16,7 @@ use crate::support::{
 const STRICT: Settings = Settings {
     limits: Limits {
         max_message_bytes: 1000,
+        max_frame_bytes: u32::MAX,
         max_fragments: 10,
     },
     ..SETTINGS

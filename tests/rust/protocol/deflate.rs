@@ -21,6 +21,7 @@ const BINARY: u8 = 0x2;
 const PING: u8 = 0x9;
 const LIMITS: Limits = Limits {
     max_message_bytes: 1 << 20,
+    max_frame_bytes: u32::MAX,
     max_fragments: 100,
 };
 const OPTIONS: Options = Options {

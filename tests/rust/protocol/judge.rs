@@ -31,6 +31,7 @@ use tokio_tungstenite::tungstenite::{
 /// Small enough to be broken often.
 pub(crate) const LIMITS: Limits = Limits {
     max_message_bytes: 300,
+    max_frame_bytes: u32::MAX,
     max_fragments: 6,
 };
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, End, Engine, Initiator, Settings, Taken, counters::Slot},
+    engine::{Connection, End, Engine, Initiator, Settings, Taken, counters::Slot, rate::Rates},
     protocol::{limits::Limits, message::Kind},
 };
 use bytes::Bytes;
@@ -33,9 +33,15 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) const SETTINGS: Settings = Settings {
     limits: Limits {
         max_message_bytes: 16 * 1024 * 1024,
+        max_frame_bytes: u32::MAX,
         max_fragments: 1000,
     },
     compression: None,
+    rates: Rates {
+        messages: None,
+        bytes: None,
+        timeout: None,
+    },
     ping_interval: None,
     ping_timeout: None,
     send_buffer_bytes: 1024 * 1024,

@@ -1,0 +1,175 @@
+"""
+A handshake that its view decides on (``accept=False``).
+
+Two sides share a :class:`Decision`. The *handler* has the server waiting for a response; the *view*
+runs beside it from the start. The view decides once: it accepts, or answers like the view of a
+page. Then the handler sends the one or the other, and a view that has accepted sleeps until the
+connection is open, or lost on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dwebsocket.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket import _core
+    from dwebsocket.connection import By, Message
+
+EventT = TypeVar("EventT")
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """The view takes the connection."""
+
+    subprotocol: str | None
+    headers: Headers
+
+    def __str__(self) -> str:
+        return "was accepted"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """The view called ``reject``."""
+
+    status: int
+
+    def __str__(self) -> str:
+        return f"was rejected with {self.status}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the view returned instead of deciding."""
+
+    response: Any
+
+    def __str__(self) -> str:
+        return "was answered with a response"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The exception that the view let through before it decided."""
+
+    error: BaseException
+
+    def __str__(self) -> str:
+        return "was answered with an error"
+
+
+Outcome = Acceptance | Rejection | Answer | Failure
+
+
+class Decision(Generic[EventT]):
+    """
+    What a view makes of a handshake, and what becomes of that. Any thread may use it.
+
+    Attributes:
+        is_async: The view is; the events are those of event loops.
+        offered: The subprotocols that the client offers.
+        decided: Set when there is an outcome, for the handler.
+        settled: Set when the connection is open or lost, for a view that has accepted.
+        is_dropped: Whether nobody is left who could settle it: some middleware has answered
+            something else. Never true before ``decided`` is set.
+    """
+
+    def __init__(
+        self, new_event: Callable[[], EventT], *, is_async: bool, offered: tuple[str, ...]
+    ) -> None:
+        self.is_async = is_async
+        self.offered = offered
+        self.decided = new_event()
+        self.settled = new_event()
+        self.is_dropped: Callable[[], bool] = bool
+        # Who puts something in first has decided; that is atomic without a lock.
+        self._claims: dict[str, object] = {}
+        self._outcome: Outcome | None = None
+        self._what = ""
+
+    @property
+    def is_open_question(self) -> bool:
+        """Whether the view has not decided yet."""
+        return not self._claims
+
+    def decide(self, outcome: Outcome) -> bool:
+        """
+        Notes what the view wants; false when it has decided before.
+
+        Whoever is first sets :attr:`decided` when all is ready for the handler.
+        """
+        claim = object()
+        first = self._claims.setdefault("", claim) is claim
+        if first:
+            self._outcome, self._what = outcome, str(outcome)
+        return first
+
+    def insist(self, outcome: Outcome) -> None:
+        """
+        As :meth:`decide`, for views that decide twice.
+
+        Raises:
+            UsageError: They have decided before.
+        """
+        if not self.decide(outcome):
+            raise UsageError(f"this handshake {self._what} already: a view decides once")
+
+    def take_outcome(self) -> Outcome:
+        """Gives what was decided, once: what an exception holds must not hold it."""
+        outcome, self._outcome = self._outcome, None
+        assert outcome is not None
+        return outcome
+
+
+class NeverOpened:
+    """The connection of a handshake that led to none: closed, as by a client that vanished."""
+
+    id = 0
+
+    def take(self, timeout: float | None, *, text_as_bytes: bool) -> Message | None:
+        """Nothing comes."""
+        return None
+
+    def send(
+        self, message: Message, *, binary: bool | None = None, patience: float | None = None
+    ) -> bool:
+        """Nothing goes."""
+        return False
+
+    def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
+        """Nothing goes."""
+        return False
+
+    def close(self, code: int, reason: str) -> bool:
+        """It is closed."""
+        return False
+
+    def waiting(self) -> tuple[int, bool]:
+        """The end has come."""
+        return 0, True
+
+    def end(self) -> tuple[int, str, By] | None:
+        """No close frame was ever sent."""
+        return 1006, "the WebSocket was never opened", "lost"
+
+    def ended_for(self) -> float | None:
+        """For ever."""
+        return math.inf
+
+    def watch_inbox(self, hub: _core.Hub, token: int) -> None:
+        """Nobody waits: the end has come."""
+
+    def watch_outbox(self, hub: _core.Hub, token: int) -> None:
+        """Nobody waits: no room is needed."""
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """There is nothing to take back."""

@@ -1,0 +1,115 @@
+"""
+What is logged of a WebSocket that was refused, or ended otherwise than somebody wanted.
+
+Each such thing is one record, with the fields of :class:`Event` as attributes.
+``docs/logging.md`` lists the events.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from dwebsocket.connection import By
+
+#: Every event, and what it means. Stable: people search their logs for it.
+EVENTS = {
+    "websocket.refused": "a handshake was refused; the code is the HTTP status",
+    "websocket.never_opened": "a handshake was accepted, and lost on the way",
+    "websocket.violation": "the client broke the protocol or a limit",
+    "websocket.too_fast": "the client sent more than it may",
+    "websocket.too_slow": "the client did not take what was sent",
+    "websocket.lost": "the client vanished without a close frame",
+    "websocket.signed_out": "the user has no right to it any more",
+    "websocket.view_failed": "the view ended with an exception",
+    "websocket.no_thread": "there was no thread for the view",
+    "websocket.broke": "a mistake of dwebsocket's",
+}
+
+_log = logging.getLogger("dwebsocket")
+
+# Ends that nobody here asked for, by code: the event, and its level.
+_ENDS = {
+    1002: ("websocket.violation", logging.INFO),
+    1007: ("websocket.violation", logging.INFO),
+    1009: ("websocket.violation", logging.INFO),
+    1008: ("websocket.too_fast", logging.INFO),
+    1013: ("websocket.too_slow", logging.INFO),
+    1011: ("websocket.broke", logging.ERROR),
+}
+# The process ends, or the site without it: everybody is told so.
+_DEPARTURES = (1001, 1012)
+
+
+@dataclass(frozen=True)
+class Event:
+    """
+    The attributes of a record.
+
+    Attributes:
+        event: One of :data:`EVENTS`.
+        connection: The connection's number in this process, None before there is one.
+        peer: The client's address as Django sees it, often a proxy's.
+        path: The request's path.
+        code: The close code, or the HTTP status of a refusal.
+        reason: The reason beside it, or of the refusal.
+    """
+
+    event: str
+    connection: int | None
+    peer: str
+    path: str
+    code: int
+    reason: str
+
+    @classmethod
+    def of(
+        cls, event: str, request: HttpRequest, code: int, reason: str, connection: int | None = None
+    ) -> Event:
+        """Gives the event of a request, with nothing in it that could forge a line of a log."""
+        peer = request.META.get("REMOTE_ADDR") or ""
+        path, reason = printable(request.path), printable(reason)
+        return cls(event, connection, peer, path, code, reason)
+
+    def extra(self, **more: Any) -> dict[str, Any]:
+        """Gives the argument of that name of the calls that log."""
+        return {**asdict(self), **more}
+
+
+def printable(text: str) -> str:
+    """Gives ``text`` with control characters, line breaks above all, written out."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> None:
+    """
+    Logs an end that neither the view nor the client asked for; others are nobody's business.
+
+    Args:
+        request: The handshake.
+        number: The connection's.
+        end: As :meth:`dwebsocket.connection.Connection.end`, of a connection that the view has
+            not closed.
+    """
+    code, reason, by = end
+    if by == "peer" or code in _DEPARTURES:
+        return
+    if by == "lost":
+        event, level = "websocket.lost", logging.INFO
+    else:
+        event, level = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
+    found = Event.of(event, request, code, reason, number)
+    _log.log(
+        level,
+        "WebSocket %s of %s on %s ended with %d: %s",
+        *(found.connection, found.peer, found.path, found.code, found.reason),
+        extra=found.extra(request=request),
+    )

@@ -1,0 +1,207 @@
+//! How fast one peer may send: a bucket of messages and one of bytes.
+//!
+//! Each holds what its rate allows in a second, and refills all the time. Whoever takes more than
+//! there is is made to wait, which TCP passes on to the peer; whoever does not slow down even so is
+//! told to go.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What a peer may send a second, and how long it may try to send more. `None` means for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Messages, pings and pongs a second.
+    pub messages: Option<f64>,
+    /// Bytes a second, as they are on the wire.
+    pub bytes: Option<f64>,
+    /// How long a peer may be made to wait again and again.
+    pub timeout: Option<Duration>,
+}
+
+/// What a peer has to do now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Pace {
+    /// Nothing: it may go on.
+    Fine,
+    /// Wait until then.
+    Wait(Instant),
+    /// Go: it has been over its rate for too long.
+    TooFast,
+}
+
+/// One connection's buckets.
+#[derive(Debug)]
+pub(super) struct Meter {
+    messages: Option<Bucket>,
+    bytes: Option<Bucket>,
+    timeout: Option<Duration>,
+    over_since: Option<Instant>,
+}
+
+impl Meter {
+    /// Full buckets at `now`; `None` when nothing is to be measured.
+    pub(super) fn new(rates: Rates, now: Instant) -> Option<Box<Self>> {
+        (rates.messages.is_some() || rates.bytes.is_some()).then(|| {
+            Box::new(Self {
+                messages: rates.messages.map(|rate| Bucket::new(rate, now)),
+                bytes: rates.bytes.map(|rate| Bucket::new(rate, now)),
+                timeout: rates.timeout,
+                over_since: None,
+            })
+        })
+    }
+
+    /// Notes what has come.
+    pub(super) fn count(&mut self, messages: u32, bytes: usize) {
+        if let Some(bucket) = &mut self.messages {
+            bucket.left -= f64::from(messages);
+        }
+        if let Some(bucket) = &mut self.bytes {
+            #[expect(clippy::cast_precision_loss, reason = "a read is far below 2^52 bytes")]
+            let bytes = bytes as f64;
+            bucket.left -= bytes;
+        }
+    }
+
+    /// Judges the peer at `now`.
+    pub(super) fn pace(&mut self, now: Instant) -> Pace {
+        let buckets = [&mut self.messages, &mut self.bytes];
+        let mut wait = Duration::ZERO;
+        let mut is_calm = true;
+        for bucket in buckets.into_iter().flatten() {
+            bucket.refill(now);
+            wait = wait.max(bucket.debt());
+            is_calm &= bucket.left >= bucket.rate / 2.0;
+        }
+        if is_calm {
+            self.over_since = None;
+        }
+        if wait.is_zero() {
+            return Pace::Fine;
+        }
+        let since = *self.over_since.get_or_insert(now);
+        if self.timeout.is_some_and(|timeout| now - since >= timeout) {
+            return Pace::TooFast;
+        }
+        Pace::Wait(now + wait)
+    }
+}
+
+/// Holds a second's worth. May be in debt.
+#[derive(Debug)]
+struct Bucket {
+    rate: f64,
+    left: f64,
+    filled_at: Instant,
+}
+
+impl Bucket {
+    fn new(rate: f64, now: Instant) -> Self {
+        Self {
+            rate,
+            // One message is always welcome.
+            left: rate.max(1.0),
+            filled_at: now,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        self.left = (self.left + passed * self.rate).min(self.rate.max(1.0));
+        self.filled_at = now;
+    }
+
+    /// The time until there is something to take again.
+    fn debt(&self) -> Duration {
+        if self.left > 0.0 {
+            return Duration::ZERO;
+        }
+        // Never nothing: what waits until now would not wait. Never beyond the clock.
+        Duration::from_secs_f64((-self.left / self.rate).clamp(0.001, 3600.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn meter(messages: Option<f64>, bytes: Option<f64>, now: Instant) -> Meter {
+        let timeout = Some(10 * S);
+        *Meter::new(
+            Rates {
+                messages,
+                bytes,
+                timeout,
+            },
+            now,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_second_s_worth_may_come_at_once() {
+        let now = Instant::now();
+        let mut meter = meter(Some(10.0), Some(1000.0), now);
+        meter.count(9, 900);
+        assert_eq!(meter.pace(now), Pace::Fine);
+        meter.count(1, 0);
+        assert!(matches!(meter.pace(now), Pace::Wait(_)));
+    }
+
+    #[test]
+    fn whoever_takes_more_waits_in_proportion() {
+        let now = Instant::now();
+        let mut meter = meter(None, Some(1000.0), now);
+        meter.count(1, 3000);
+        assert_eq!(meter.pace(now), Pace::Wait(now + 2 * S));
+        assert!(matches!(meter.pace(now + S), Pace::Wait(_)));
+        assert_eq!(meter.pace(now + S * 21 / 10), Pace::Fine);
+    }
+
+    #[test]
+    fn a_peer_that_goes_on_is_told_to_go() {
+        let start = Instant::now();
+        let mut meter = meter(Some(10.0), None, start);
+        let mut now = start;
+        let paces = (0..1000).map(|_| {
+            meter.count(1, 0);
+            let pace = meter.pace(now);
+            if let Pace::Wait(until) = pace {
+                now = until;
+            }
+            pace
+        });
+        assert!(paces.into_iter().any(|pace| pace == Pace::TooFast));
+        assert!((10 * S..12 * S).contains(&(now - start)));
+    }
+
+    #[test]
+    fn a_peer_that_pauses_is_forgiven() {
+        let mut now = Instant::now();
+        let mut meter = meter(Some(10.0), None, now);
+        for _ in 0..100 {
+            meter.count(10, 0);
+            assert!(matches!(meter.pace(now), Pace::Wait(_)));
+            now += S;
+            assert_eq!(meter.pace(now), Pace::Fine);
+        }
+    }
+
+    #[test]
+    fn without_rates_there_is_nothing_to_measure() {
+        assert!(Meter::new(Rates::default(), Instant::now()).is_none());
+    }
+
+    #[test]
+    fn a_rate_below_one_still_lets_a_message_through() {
+        let now = Instant::now();
+        let mut meter = meter(Some(0.5), None, now);
+        assert_eq!(meter.pace(now), Pace::Fine);
+        meter.count(1, 0);
+        assert!(matches!(meter.pace(now), Pace::Wait(_)));
+        assert_eq!(meter.pace(now + 4 * S), Pace::Fine);
+    }
+}

@@ -1,0 +1,453 @@
+"""Views that decide themselves whether the handshake is accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.test import override_settings
+from visit import Serve, handshake
+
+from dwebsocket import ConnectionClosed, UsageError, _core, accept_websocket, require_websocket
+from dwebsocket.runners import loop, thread
+from dwebsocket.upgrade import UpgradeResponse
+
+Log = Callable[..., Any]
+Body = Callable[[Any], Any]
+
+BOTH = pytest.mark.parametrize("as_async", [False, True], ids=["sync", "async"])
+
+
+def view_of(body: Body, *, as_async: bool, decorate: Any = None) -> Any:
+    """Make a view that decides by calling `body`, which may give a coroutine in an async view."""
+    if as_async:
+
+        async def aview(request: HttpRequest) -> Any:
+            result = body(request)
+            return await result if asyncio.iscoroutine(result) else result
+
+        view: Any = aview
+    else:
+
+        def view(request: HttpRequest) -> Any:
+            return body(request)
+
+    return (decorate or accept_websocket)(accept=False)(view)
+
+
+def opening(request: Any, *args: Any, then: Body = lambda request: None, **kwargs: Any) -> Any:
+    """Accept in either kind of view, and go on."""
+    websocket = request.websocket
+    if websocket._decision.is_async:
+
+        async def accept() -> Any:
+            await websocket.aaccept(*args, **kwargs)
+            return then(request)
+
+        return accept()
+    websocket.accept(*args, **kwargs)
+    return then(request)
+
+
+@BOTH
+class TestAccept:
+    """The view takes the connection."""
+
+    def test_talks(self, visit: Serve, as_async: bool) -> None:
+        """After `accept` it is any other view."""
+
+        def hello(request: Any) -> None:
+            request.websocket.send("hello")
+
+        made = visit(view_of(lambda r: opening(r, then=hello), as_async=as_async))
+        assert isinstance(made.response, UpgradeResponse)
+        made.serve()
+        assert made.client.receive() == "hello"
+        assert made.client.closing() == (1000, "")
+
+    def test_waits_for_the_101(self, visit: Serve, as_async: bool) -> None:
+        """`accept` comes back when the client has its answer, and not before."""
+        opened = threading.Event()
+        view = view_of(
+            lambda request: opening(request, then=lambda request: opened.set()), as_async=as_async
+        )
+        made = visit(view)
+        assert not opened.is_set()
+        made.serve()
+        assert opened.wait(10)
+
+    def test_headers_and_cookies(self, visit: Serve, as_async: bool) -> None:
+        """Those of the view stand beside those of middleware."""
+        headers = [("X-Room", "7"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+        made = visit(
+            view_of(lambda request: opening(request, headers=headers), as_async=as_async),
+            middleware=["test_decision.stamp"],
+        ).serve()
+        assert made.header("X-Room") == ["7"]
+        assert made.header("Set-Cookie") == ["a=1", "b=2"]
+        assert made.header("X-Stamp") == ["here"]
+
+    @pytest.mark.parametrize(("chosen", "agreed"), [("b", ["b"]), (None, ["a"])])
+    def test_subprotocol(
+        self, visit: Serve, as_async: bool, chosen: str | None, agreed: list[str]
+    ) -> None:
+        """The view's choice, or else that of the settings."""
+        seen: list[Any] = []
+
+        def decide(request: Any) -> Any:
+            seen.append(request.websocket.offered_subprotocols)
+            return opening(
+                request, chosen, then=lambda request: seen.append(request.websocket.subprotocol)
+            )
+
+        with override_settings(WEBSOCKET_SUBPROTOCOLS=["a"]):
+            environ = handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="b, a")
+            made = visit(view_of(decide, as_async=as_async), environ=environ).serve()
+        assert made.header("Sec-WebSocket-Protocol") == agreed
+        made.client.closing()
+        assert seen == [("b", "a"), agreed[0]]
+
+    def test_raises_after(self, visit: Serve, request_log: Log, as_async: bool) -> None:
+        """What breaks behind the open connection is reported as ever."""
+
+        def fail(request: Any) -> None:
+            raise RuntimeError("late")
+
+        made = visit(view_of(lambda r: opening(r, then=fail), as_async=as_async)).serve()
+        assert made.client.closing() == (1011, "")
+        (record,) = request_log("django.request")
+        assert record.getMessage() == "Internal Server Error in WebSocket: /"
+
+    def test_response_that_is_replaced(self, visit: Serve, as_async: bool) -> None:
+        """The view learns that there will be no connection, and ends quietly."""
+        seen: list[Any] = []
+
+        def decide(request: Any) -> Any:
+            if as_async:
+                return areport(request, seen)
+            try:
+                request.websocket.accept()
+            except ConnectionClosed as error:
+                seen.append((error.code, request.websocket.is_closed()))
+                raise
+
+        made = visit(view_of(decide, as_async=as_async), middleware=["test_decision.replace"])
+        assert made.response.status_code == 418
+        made.response = None
+        gc.collect()
+        assert thread.join(10)
+        assert loop.join(10)
+        assert seen == [(1006, True)]
+
+
+async def areport(request: Any, seen: list[Any]) -> None:
+    """Accept, and note what comes of it."""
+    try:
+        await request.websocket.aaccept()
+    except ConnectionClosed as error:
+        seen.append((error.code, request.websocket.is_closed()))
+        raise
+
+
+def stamp(get_response: Any) -> Any:
+    """Middleware: leave a mark."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response: HttpResponse = get_response(request)
+        response["X-Stamp"] = "here"
+        return response
+
+    return middleware
+
+
+def replace(get_response: Any) -> Any:
+    """Middleware: answer something else."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        get_response(request)
+        return HttpResponse("teapot", status=418)
+
+    return middleware
+
+
+def sign_out(get_response: Any) -> Any:
+    """Middleware: nobody is signed in."""
+    from django.contrib.auth.models import AnonymousUser
+
+    def middleware(request: Any) -> HttpResponse:
+        request.user = AnonymousUser()
+        return get_response(request)
+
+    return middleware
+
+
+@BOTH
+class TestRefuse:
+    """The view answers like that of a page; nothing was taken over."""
+
+    def status(self, visit: Serve, body: Body, *, as_async: bool, **kwargs: Any) -> Any:
+        """Visit a view that must not open; give the response. The server's socket is whole."""
+        before = _core.open_connections()
+        made = visit(view_of(body, as_async=as_async), **kwargs)
+        assert not isinstance(made.response, UpgradeResponse)
+        assert _core.open_connections() == before
+        made.server.sendall(b"as ever")
+        assert made.client.sock.recv(100) == b"as ever"
+        return made.response
+
+    @pytest.mark.parametrize("status", [403, 404, 503])
+    def test_reject(self, visit: Serve, request_log: Log, as_async: bool, status: int) -> None:
+        """A bare response, and a record."""
+
+        def decide(request: Any) -> Any:
+            return (
+                request.websocket.areject(status) if as_async else request.websocket.reject(status)
+            )
+
+        assert self.status(visit, decide, as_async=as_async).status_code == status
+        (record,) = request_log("django.request")
+        assert record.getMessage() == (f"WebSocket refused with {status}: /: The view rejected it.")
+
+    def test_goes_on_after_reject(self, visit: Serve, as_async: bool) -> None:
+        """As after a close: nothing comes, nothing goes."""
+        seen: list[Any] = []
+
+        def decide(request: Any) -> None:
+            websocket = request.websocket
+            websocket.reject()
+            seen.extend([websocket.is_closed(), websocket.close_code, websocket.read()])
+            seen.append(websocket.send("late"))
+            websocket.close()
+
+        assert self.status(visit, decide, as_async=as_async).status_code == 403
+        assert thread.join(10)
+        assert loop.join(10)
+        assert seen == [True, 1006, None, False]
+
+    def test_response(self, visit: Serve, as_async: bool) -> None:
+        """Any response is sent as it is."""
+        response = HttpResponse("buy more", status=402, headers={"X-Price": "5"})
+        given = self.status(visit, lambda request: response, as_async=as_async)
+        assert (given.status_code, given.content, given["X-Price"]) == (402, b"buy more", "5")
+
+    def test_redirect(self, visit: Serve, as_async: bool) -> None:
+        """A redirect, too."""
+        given = self.status(
+            visit, lambda request: HttpResponseRedirect("/login/"), as_async=as_async
+        )
+        assert (given.status_code, given["Location"]) == (302, "/login/")
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(PermissionDenied(), 403), (Http404(), 404), (KeyError("x"), 500)]
+    )
+    def test_exception(
+        self, visit: Serve, request_log: Log, as_async: bool, error: Exception, status: int
+    ) -> None:
+        """What Django makes of exceptions, and logs."""
+
+        def decide(request: Any) -> None:
+            raise error
+
+        with override_settings(DEBUG_PROPAGATE_EXCEPTIONS=False):
+            given = self.status(visit, decide, as_async=as_async)
+        assert given.status_code == status
+        assert len(request_log("django.request")) == 1
+
+    def test_nothing(self, visit: Serve, request_log: Log, as_async: bool) -> None:
+        """A view that forgets to decide is told so."""
+        assert self.status(visit, lambda request: None, as_async=as_async).status_code == 500
+        (record,) = request_log("django.request")
+        assert "returned None without accept() or reject()" in str(record.exc_info[1])
+
+
+def test_login_required_below_ours(visit: Serve) -> None:
+    """Decides before the connection opens, like above ours."""
+    view = accept_websocket(accept=False)(login_required(lambda request: None))
+    made = visit(view, middleware=["test_decision.sign_out"])
+    assert made.response.status_code == 302
+
+
+def test_plain_requests_are_as_ever(visit: Serve) -> None:
+    """The view has no WebSocket to decide on."""
+    view = view_of(lambda request: HttpResponse(str(request.websocket)), as_async=False)
+    made = visit(view, environ=handshake(**dict.fromkeys(HEADERS)))
+    assert made.response.content == b"None"
+    required = view_of(lambda request: None, as_async=False, decorate=require_websocket)
+    made = visit(required, environ=handshake(**dict.fromkeys(HEADERS)))
+    assert made.response.status_code == 400
+
+
+HEADERS = [
+    "HTTP_UPGRADE",
+    "HTTP_CONNECTION",
+    "HTTP_SEC_WEBSOCKET_KEY",
+    "HTTP_SEC_WEBSOCKET_VERSION",
+]
+
+
+def test_bad_handshakes_do_not_reach_the_view(visit: Serve) -> None:
+    """They are judged first."""
+    called: list[Any] = []
+    view = view_of(called.append, as_async=False)
+    made = visit(view, environ=handshake(HTTP_ORIGIN="http://evil.example"))
+    assert made.response.status_code == 403
+    assert called == []
+
+
+def test_no_thread_for_the_view(
+    visit: Serve, request_log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not too late for a response yet."""
+
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("dwebsocket.runners.thread.run", refuse)
+    made = visit(view_of(lambda request: None, as_async=False))
+    assert made.response.status_code == 503
+    (record,) = request_log("django.request")
+    assert "No thread for another view: can't start new thread" in record.getMessage()
+
+
+@BOTH
+class TestMisuse:
+    """Calls that can never work say what would."""
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            (lambda ws: ws.send("x"), "not open yet: accept() it first"),
+            (lambda ws: ws.read(), "not open yet: accept() it first"),
+            (lambda ws: ws.close(), "not open yet: accept() it first"),
+            (lambda ws: (ws.reject(404), ws.reject()), "was rejected with 404 already"),
+            (lambda ws: ws.reject(200), "a status from 400 to 599, not 200"),
+            (lambda ws: ws.reject(True), "a status from 400 to 599, not True"),
+        ],
+    )
+    def test_by_view(self, visit: Serve, as_async: bool, body: Body, words: str) -> None:
+        """Each is an exception in the view."""
+        seen: list[str] = []
+
+        def decide(request: Any) -> None:
+            try:
+                body(request.websocket)
+            except (UsageError, ValueError) as error:
+                seen.append(str(error))
+            if request.websocket._is_undecided:
+                request.websocket.reject()
+
+        assert visit(view_of(decide, as_async=as_async)).response.status_code in (403, 404)
+        assert thread.join(10)
+        assert loop.join(10)
+        assert words in seen[0]
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "words"),
+        [
+            (("chat",), ValueError, "does not offer subprotocol 'chat', but none"),
+            ((None, {"X-A": "1\r\nX-B: 2"}), ValueError, "X-A"),
+            ((None, [("X A", "1")]), ValueError, "X A"),
+        ],
+    )
+    def test_arguments(
+        self, visit: Serve, as_async: bool, arguments: Any, error: type, words: str
+    ) -> None:
+        """What cannot be is refused where it is said, and the view can go on."""
+        seen: list[str] = []
+
+        async def adecide(request: Any) -> Any:
+            with pytest.raises(error) as raised:
+                await request.websocket.aaccept(*arguments)
+            seen.append(str(raised.value))
+            return HttpResponse("instead")
+
+        def decide(request: Any) -> Any:
+            if as_async:
+                return adecide(request)
+            with pytest.raises(error) as raised:
+                request.websocket.accept(*arguments)
+            seen.append(str(raised.value))
+            return HttpResponse("instead")
+
+        made = visit(view_of(decide, as_async=as_async))
+        assert made.response.content == b"instead"
+        assert words in seen[0]
+
+    def test_twice(self, visit: Serve, as_async: bool) -> None:
+        """A view decides once."""
+        seen: list[str] = []
+
+        def again(request: Any) -> None:
+            for call in (request.websocket.reject, lambda: request.websocket.reject(400)):
+                with pytest.raises(UsageError) as raised:
+                    call()
+                seen.append(str(raised.value))
+
+        made = visit(view_of(lambda r: opening(r, then=again), as_async=as_async)).serve()
+        assert made.client.closing()[0] == 1000
+        assert seen == ["this handshake was accepted already: a view decides once"] * 2
+
+    def test_wrong_twin(self, visit: Serve, as_async: bool) -> None:
+        """Sync calls are for sync views, async ones for async views."""
+        seen: list[str] = []
+
+        def decide(request: Any) -> HttpResponse:
+            websocket = request.websocket
+            try:
+                if as_async:
+                    websocket.accept()
+                else:
+                    asyncio.run(websocket.aaccept())
+            except UsageError as error:
+                seen.append(str(error))
+            return HttpResponse("instead")
+
+        visit(view_of(decide, as_async=as_async))
+        word = "use `await websocket.aaccept()`" if as_async else "use accept()"
+        assert word in seen[0]
+
+
+@pytest.mark.parametrize("call", ["accept", "reject"])
+def test_views_that_do_not_decide(visit: Serve, call: str) -> None:
+    """Are told how they could."""
+    seen: list[str] = []
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        with pytest.raises(UsageError) as raised:
+            getattr(request.websocket, call)()
+        seen.append(str(raised.value))
+
+    made = visit(view).serve()
+    assert made.client.closing()[0] == 1000
+    assert "decorate this one with @accept_websocket(accept=False)" in seen[0]
+
+
+@pytest.mark.parametrize("value", [None, 0, "no"])
+def test_argument_of_the_decorator(value: Any) -> None:
+    """Is True or False."""
+    with pytest.raises(ValueError, match=r"accept_websocket\(accept=…\) must be True or False"):
+        accept_websocket(accept=value)
+
+
+def test_view_that_is_cancelled_while_it_waits(visit: Serve) -> None:
+    """Its connection, opened for nobody, is closed at once."""
+    tasks: list[Any] = []
+
+    async def decide(request: Any) -> None:
+        tasks.append((asyncio.get_running_loop(), asyncio.current_task()))
+        await request.websocket.aaccept()
+
+    made = visit(accept_websocket(accept=False)(decide))
+    ((its_loop, task),) = tasks
+    its_loop.call_soon_threadsafe(task.cancel)
+    assert loop.join(10)
+    made.serve()
+    assert made.client.closing()[0] == 1011

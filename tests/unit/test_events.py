@@ -1,0 +1,180 @@
+"""What is logged of refusals and of ends that nobody wanted."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import RequestFactory
+from visit import Serve, handshake
+
+from dwebsocket import accept_websocket
+from dwebsocket.events import EVENTS, Event, printable
+from dwebsocket.runners import loop, thread
+from support.waiting import eventually
+
+Log = Callable[..., list[logging.LogRecord]]
+Override = Callable[..., None]
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "logging.md"
+
+
+def fields(record: Any) -> tuple[Any, ...]:
+    """Give what a record says, without the connection's number."""
+    assert isinstance(record.connection, (int, type(None)))
+    return record.event, record.peer, record.path, record.code, record.reason
+
+
+@accept_websocket
+def waits(request: Any) -> None:
+    """Wait for the end."""
+    request.websocket.wait()
+
+
+@accept_websocket
+async def awaits(request: Any) -> None:
+    """Wait for the end in a task."""
+    async for _ in request.websocket:
+        pass
+
+
+def ended(made: Any) -> None:
+    """Wait until the view has ended."""
+    assert thread.join(10)
+    assert loop.join(10)
+
+
+def test_page_lists_every_event() -> None:
+    """And no other."""
+    assert re.findall(r"^\| `(websocket\.\w+)` \|", DOCS.read_text(), re.MULTILINE) == list(EVENTS)
+
+
+def test_refusal(visit: Serve, request_log: Log) -> None:
+    """One record of Django's logger, with the status as its code."""
+    visit(waits, environ=handshake(HTTP_ORIGIN="http://evil.example", REMOTE_ADDR="192.0.2.1"))
+    (record,) = request_log("django.request")
+    event, peer, path, code, reason = fields(record)
+    assert (event, peer, path, code) == ("websocket.refused", "192.0.2.1", "/", 403)
+    assert "evil.example" in reason
+    assert record.__dict__["status_code"] == 403
+
+
+@pytest.mark.parametrize("view", [waits, awaits])
+class TestEnds:
+    """One record of ours, with the connection's number."""
+
+    def one(self, request_log: Log) -> Any:
+        """Give the only record."""
+        (record,) = request_log("dwebsocket", "django.request")
+        return record
+
+    @pytest.mark.parametrize(
+        ("sent", "code", "reason"),
+        [
+            (b"\xc1\x80\0\0\0\0", 1002, "RSV1"),
+            (b"\x81\x81\0\0\0\0\xff", 1007, "UTF-8"),
+            (b"\x82\xff" + b"\x7f" * 8 + b"\0\0\0\0", 1009, "bytes"),
+        ],
+    )
+    def test_violation(
+        self, visit: Serve, request_log: Log, view: Any, sent: bytes, code: int, reason: str
+    ) -> None:
+        """With the code and the reason that the client was told."""
+        made = visit(view, environ=handshake("/?secret=1", REMOTE_ADDR="192.0.2.1")).serve()
+        made.client.send_raw(sent)
+        told = made.client.closing()
+        ended(made)
+        record = self.one(request_log)
+        assert fields(record) == ("websocket.violation", "192.0.2.1", "/", *told)
+        assert record.levelno == logging.INFO
+        assert record.connection > 0
+        assert told[0] == code
+        assert record.getMessage() == (
+            f"WebSocket {record.connection} of 192.0.2.1 on / ended with {code}: {told[1]}"
+        )
+
+    def test_lost(self, visit: Serve, request_log: Log, view: Any) -> None:
+        """A client that vanished."""
+        made = visit(view).serve()
+        made.client.vanish()
+        ended(made)
+        assert fields(self.one(request_log))[::3] == ("websocket.lost", 1006)
+
+    def test_too_fast(self, visit: Serve, request_log: Log, override: Override, view: Any) -> None:
+        """A client that floods."""
+        override(WEBSOCKET_MAX_MESSAGES_PER_SECOND=5, WEBSOCKET_RATE_TIMEOUT=0.1)
+
+        @accept_websocket
+        def takes(request: Any) -> None:
+            for _ in request.websocket:
+                pass
+
+        made = visit(takes if view is waits else view).serve()
+        made.client.send_raw(b"\x82\x80\0\0\0\0" * 20)
+        assert made.client.closing()[0] == 1008
+        ended(made)
+        assert fields(self.one(request_log))[::3] == ("websocket.too_fast", 1008)
+
+    def test_wanted_ends_are_nobodys_business(
+        self, visit: Serve, request_log: Log, view: Any
+    ) -> None:
+        """The client's close frame, whatever its code."""
+        for code in (None, 1000, 1001, 4000):
+            made = visit(view).serve()
+            made.client.close(code)
+            made.client.closing()
+        ended(made)
+        assert request_log("dwebsocket", "django.request") == []
+
+
+def test_too_slow(visit: Serve, request_log: Log, override: Override) -> None:
+    """A client that takes nothing from another's `send`."""
+    opened: list[Any] = []
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        opened.append(request.websocket)
+        request.websocket.wait()
+
+    made = visit(view).serve()
+    eventually(lambda: bool(opened))
+    while opened[0].send("x" * 100_000):
+        pass
+    ended(made)
+    (record,) = request_log("dwebsocket")
+    assert fields(record)[::3] == ("websocket.too_slow", 1013)
+
+
+def test_view_that_fails(visit: Serve, request_log: Log) -> None:
+    """One record, that of Django's logger; in DEBUG the client sees the exception."""
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        raise KeyError("here")
+
+    visit(view).serve().client.closing()
+    ended(None)
+    (record,) = request_log("dwebsocket", "django.request")
+    assert fields(record)[0] == "websocket.view_failed"
+    assert fields(record)[3:] == (1011, "KeyError('here')")
+
+
+def test_nothing_forges_a_line() -> None:
+    """Whatever the client writes into its path."""
+    request = RequestFactory().get("/")
+    request.path = "/7/\nERROR all is lost\x1b[2J"
+    event = Event.of("websocket.lost", request, 1006, "bad\r\nreason", 7)
+    assert event.path == "/7/\\nERROR all is lost\\x1b[2J"
+    assert event.reason == "bad\\r\\nreason"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("grüße /ü", "grüße /ü"), ("a\nb", "a\\nb"), ("\u2028", "\\u2028")]
+)
+def test_printable(text: str, shown: str) -> None:
+    """Only what no line of a log may hold is written out."""
+    assert printable(text) == shown

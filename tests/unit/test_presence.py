@@ -1,0 +1,361 @@
+"""Who is connected: limits for one client, and the ends of those who are signed out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth import login, logout
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.cache import SessionStore
+from django.core.management import call_command
+from django.db import connections
+from django.test import RequestFactory
+from visit import Serve, handshake
+
+from dwebsocket import WebSocket, accept_websocket, close_user, presence
+from dwebsocket.presence import Visitor, Who
+from dwebsocket.runners import loop, thread
+
+Override = Callable[..., None]
+Log = Callable[..., Any]
+
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tables() -> Iterator[None]:
+    """The tables of users."""
+    call_command("migrate", verbosity=0)
+    yield
+    connections.close_all()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_left() -> Iterator[None]:
+    """Whatever a test does, everybody has left when it is over."""
+    yield
+    assert presence._register.visitors == {}
+
+
+@pytest.fixture
+def anna() -> Iterator[User]:
+    """A user."""
+    user = User.objects.create_user("anna", password="secret")
+    yield user
+    User.objects.filter(pk=user.pk).delete()
+
+
+def sign_in(user: User) -> Any:
+    """Log in as by a form; give the request whose session it is."""
+    request: Any = RequestFactory().get("/")
+    request.session = SessionStore()
+    request.user = user
+    login(request, user, backend=BACKEND)
+    request.session.save()
+    return request
+
+
+def cookie(request: Any) -> dict[str, str]:
+    """Give what a browser sends from then on."""
+    return {"HTTP_COOKIE": f"sessionid={request.session.session_key}"}
+
+
+@accept_websocket
+def waits(request: Any) -> None:
+    """Wait for the end."""
+    request.websocket.wait()
+
+
+@accept_websocket
+async def awaits(request: Any) -> None:
+    """Wait for the end in a task."""
+    async for _ in request.websocket:
+        pass
+
+
+class TestWho:
+    """Whose request it is."""
+
+    @pytest.mark.parametrize(
+        ("address", "counted"),
+        [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("", ""),
+            ("unix:", "unix:"),
+        ],
+    )
+    def test_address(self, address: str, counted: str) -> None:
+        """An IPv4 address, or the network that one client is given."""
+        request: Any = SimpleNamespace(META={"REMOTE_ADDR": address})
+        assert Who.of(request) == Who(counted)
+
+    def test_headers_are_not_believed(self) -> None:
+        """Whatever a client says of its address."""
+        headers = dict.fromkeys(
+            ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_FORWARDED"), "192.0.2.99"
+        )
+        request: Any = SimpleNamespace(META={"REMOTE_ADDR": "192.0.2.7", **headers})
+        assert Who.of(request).address == "192.0.2.7"
+
+    def test_without_any(self) -> None:
+        """Nothing is counted."""
+        request: Any = SimpleNamespace(META={})
+        assert Who.of(request).keys() == []
+
+    def test_anonymous(self) -> None:
+        """Has a session at most."""
+        request: Any = SimpleNamespace(
+            META={}, user=AnonymousUser(), session=SimpleNamespace(session_key="k")
+        )
+        assert Who.of(request) == Who("", session="k")
+
+    def test_user_of_another_kind(self) -> None:
+        """What a project signs in by itself need not be a model."""
+        user = SimpleNamespace(is_authenticated=True, pk=7)
+        request: Any = SimpleNamespace(META={}, user=user)
+        assert Who.of(request) == Who("", "7")
+        nameless = SimpleNamespace(is_authenticated=True)
+        assert Who.of(SimpleNamespace(META={}, user=nameless)) == Who()  # type: ignore[arg-type]
+
+    def test_page_without_a_session_costs_no_query(
+        self, visit: Serve, django_assert_no_queries: None
+    ) -> None:
+        """Nobody can be signed in there."""
+        made = visit(waits, middleware=MIDDLEWARE).serve()
+        made.client.close()
+        made.client.closing()
+
+
+@pytest.fixture
+def django_assert_no_queries() -> Iterator[None]:
+    """Fail when the test asks the database."""
+    from django.db import connection
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError(f"a query: {args[1]}")
+
+    with connection.execute_wrapper(refuse):
+        yield
+
+
+@pytest.mark.parametrize("view", [waits, awaits])
+class TestLimits:
+    """One more than allowed is refused with 429."""
+
+    def test_address(self, visit: Serve, override: Override, request_log: Log, view: Any) -> None:
+        """Others may still connect, and so may it when one has gone."""
+        override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=2)
+        mine = {"REMOTE_ADDR": "192.0.2.1"}
+        first, second = (visit(view, environ=handshake(**mine)).serve() for _ in range(2))
+        refused = visit(view, environ=handshake(**mine)).response
+        assert (refused.status_code, refused["Retry-After"]) == (429, "5")
+        assert refused.content == b"There are too many WebSockets from you.\n"
+        (record,) = request_log("django.request")
+        assert record.getMessage() == (
+            "WebSocket refused with 429: /: All 2 connections of "
+            "WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS are taken by address 192.0.2.1."
+        )
+        other = visit(view, environ=handshake(REMOTE_ADDR="192.0.2.2")).serve()
+        for made in (first, second, other):
+            made.client.close()
+            made.client.closing()
+        assert thread.join(10)
+        assert loop.join(10)
+        again = visit(view, environ=handshake(**mine)).serve()
+        again.client.close()
+        again.client.closing()
+
+    def test_promised_places_count(self, visit: Serve, override: Override, view: Any) -> None:
+        """Those that are judged but not open yet; and are given back if they never are."""
+        override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=1)
+        promised = visit(view)
+        assert visit(view).response.status_code == 429
+        promised.response.close()
+        assert visit(view).response.status_code == 101
+
+    def test_user(self, visit: Serve, override: Override, anna: User, view: Any) -> None:
+        """Whatever the address; anonymous ones are not counted."""
+        override(WEBSOCKET_MAX_CONNECTIONS_PER_USER=1)
+        mine = cookie(sign_in(anna))
+        made = visit(view, middleware=MIDDLEWARE, environ=handshake(**mine)).serve()
+        environ = handshake(REMOTE_ADDR="192.0.2.9", **mine)
+        assert visit(view, middleware=MIDDLEWARE, environ=environ).response.status_code == 429
+        anybody = [visit(view, middleware=MIDDLEWARE).serve() for _ in range(2)]
+        for each in (made, *anybody):
+            each.client.close()
+            each.client.closing()
+
+    def test_other_refusals_count_nothing(
+        self, visit: Serve, override: Override, view: Any
+    ) -> None:
+        """The place is given back."""
+        override(WEBSOCKET_MAX_CONNECTIONS=0)
+        assert visit(view).response.status_code == 503
+        assert presence._register.visitors == {}
+
+
+@pytest.mark.parametrize("view", [waits, awaits])
+class TestSignedOut:
+    """Connections of a user end with the right to have them."""
+
+    def open(self, visit: Serve, view: Any, request: Any) -> Any:
+        """Open one with the session of a request."""
+        environ = handshake(**cookie(request))
+        return visit(view, middleware=MIDDLEWARE, environ=environ).serve()
+
+    def goes_on(self, made: Any) -> None:
+        """See that a connection is open, and end it."""
+        made.client.close(4000)
+        assert made.client.closing()[0] == 4000
+
+    def test_close_user(self, visit: Serve, anna: User, view: Any) -> None:
+        """All of the user's, and nobody else's."""
+        bert = User.objects.create_user("bert", password="secret")
+        mine = [self.open(visit, view, sign_in(anna)) for _ in range(2)]
+        his = self.open(visit, view, sign_in(bert))
+        assert close_user(anna) == 2
+        assert [made.client.closing() for made in mine] == [(4401, "signed out")] * 2
+        assert close_user(bert.pk, code=4403, reason="see the rules") == 1
+        assert his.client.closing() == (4403, "see the rules")
+        assert thread.join(10)
+        assert loop.join(10)
+        assert close_user(anna) == close_user(bert) == 0
+        bert.delete()
+
+    def test_code_that_must_not_be_sent(self, visit: Serve, anna: User, view: Any) -> None:
+        """Is the caller's mistake, and closes nothing."""
+        made = self.open(visit, view, sign_in(anna))
+        with pytest.raises(ValueError, match="close code 1006"):
+            close_user(anna, code=1006)
+        self.goes_on(made)
+
+    def test_logout(self, visit: Serve, anna: User, view: Any) -> None:
+        """Those of the session; the user's other devices stay."""
+        here, elsewhere = sign_in(anna), sign_in(anna)
+        mine, other = self.open(visit, view, here), self.open(visit, view, elsewhere)
+        logout(here)
+        assert mine.client.closing() == (4401, "signed out")
+        self.goes_on(other)
+
+    def test_logout_with_another_key(self, visit: Serve, anna: User, view: Any) -> None:
+        """The session has got a new one meanwhile, as it does for safety's sake."""
+        request = sign_in(anna)
+        made = self.open(visit, view, request)
+        request.session.cycle_key()
+        logout(request)
+        assert made.client.closing() == (4401, "signed out")
+
+    def test_logout_while_sessions_cannot_be_looked_up(
+        self,
+        visit: Serve,
+        anna: User,
+        request_log: Log,
+        monkeypatch: pytest.MonkeyPatch,
+        view: Any,
+    ) -> None:
+        """To be on the safe side all of the user's are closed."""
+        here, elsewhere = sign_in(anna), sign_in(anna)
+        made = self.open(visit, view, elsewhere)
+
+        def fail(*args: Any) -> None:
+            raise OSError("the cache is gone")
+
+        monkeypatch.setattr(SessionStore, "exists", fail)
+        logout(here)
+        assert made.client.closing() == (4401, "signed out")
+        said = [record.getMessage() for record in request_log("dwebsocket")]
+        assert any("cannot be looked up" in message for message in said)
+
+    def test_password(self, visit: Serve, anna: User, view: Any) -> None:
+        """All of the user's, whoever changed it."""
+        made = [self.open(visit, view, sign_in(anna)) for _ in range(2)]
+        anna.set_password("better")
+        anna.save()
+        for each in made:
+            assert each.client.closing() == (4401, "password changed")
+
+    @pytest.mark.parametrize("update_fields", [None, ["is_active"]])
+    def test_deactivated(
+        self, visit: Serve, anna: User, view: Any, update_fields: list[str] | None
+    ) -> None:
+        """By the admin, for instance."""
+        made = self.open(visit, view, sign_in(anna))
+        anna.is_active = False
+        anna.save(update_fields=update_fields)
+        assert made.client.closing() == (4401, "deactivated")
+
+    def test_deleted(self, visit: Serve, anna: User, view: Any) -> None:
+        """Whoever is no more."""
+        made = self.open(visit, view, sign_in(anna))
+        User.objects.get(pk=anna.pk).delete()
+        assert made.client.closing() == (4401, "deleted")
+
+    def test_any_other_change(self, visit: Serve, anna: User, view: Any) -> None:
+        """Does nothing: a login, a new name, a field that is not loaded."""
+        made = self.open(visit, view, sign_in(anna))
+        anna.first_name = "Anna"
+        anna.save()
+        sign_in(anna)
+        partly = User.objects.only("first_name").get(pk=anna.pk)
+        partly.first_name = "A."
+        partly.save()
+        self.goes_on(made)
+
+
+def test_closed_before_it_is_open(visit: Serve, anna: User) -> None:
+    """Between the judgement and the 101."""
+    environ = handshake(**cookie(sign_in(anna)))
+    made = visit(waits, middleware=MIDDLEWARE, environ=environ)
+    assert close_user(anna) == 1
+    made.serve()
+    assert made.client.closing() == (4401, "signed out")
+
+
+def test_closed_while_the_view_decides(visit: Serve, anna: User) -> None:
+    """It opens, and is closed at once; the view sees a closed connection."""
+    seen: list[Any] = []
+
+    @accept_websocket(accept=False)
+    def decides(request: Any) -> None:
+        close_user(request.user)
+        request.websocket.accept()
+        seen.append(request.websocket.close_code)
+
+    environ = handshake(**cookie(sign_in(anna)))
+    made = visit(decides, middleware=MIDDLEWARE, environ=environ).serve()
+    assert made.client.closing() == (4401, "signed out")
+    assert thread.join(10)
+    assert seen == [4401]
+
+
+def test_many_threads_come_and_go() -> None:
+    """Nobody is forgotten, nobody stays."""
+    start = threading.Barrier(4)
+
+    def live(number: int) -> None:
+        start.wait()
+        for turn in range(200):
+            who = Who("192.0.2.1", str(number % 2), f"{number}-{turn}")
+            visitor = presence.enter(who, WebSocket())
+            assert isinstance(visitor, Visitor)
+            close_user(number % 2)
+            visitor.leave()
+            visitor.leave()
+
+    threads = [threading.Thread(target=live, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
