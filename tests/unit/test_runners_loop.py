@@ -37,6 +37,28 @@ def start(background: BackgroundLoop, live: LiveWebSocket, view: Any) -> None:
     background.run("a view", arun, contextvars.copy_context())
 
 
+def test_loop_can_be_dismissed() -> None:
+    """With its thread, once it is quiet; the next task starts another."""
+    background = BackgroundLoop()
+    assert background.dismiss(0)
+    threads: list[threading.Thread] = []
+    goes_on = threading.Event()
+
+    async def note() -> None:
+        threads.append(threading.current_thread())
+        await asyncio.to_thread(goes_on.wait, 10)
+
+    for _ in range(2):
+        goes_on.clear()
+        background.run("a task", note, contextvars.copy_context())
+        assert not background.dismiss(0.01)
+        goes_on.set()
+        assert background.dismiss(10)
+    for thread in threads:
+        thread.join(10)
+    assert [thread.is_alive() for thread in threads] == [False, False]
+
+
 def test_runs_views_side_by_side(background: BackgroundLoop, open_websocket: Open) -> None:
     """Thousands on one thread."""
     lives = [open_websocket() for _ in range(20)]

@@ -50,6 +50,21 @@ def test_runs_jobs_side_by_side(pool: ThreadPool) -> None:
     assert not barrier.broken
 
 
+def test_idle_threads_can_be_dismissed(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once; those with a view stay, and the next views get new ones."""
+    monkeypatch.setattr(thread, "_LINGER_S", 60)
+    goes_on = threading.Event()
+    pool.run("busy", lambda: goes_on.wait(10) and None)
+    idle = call(pool, threading.current_thread)
+    eventually(lambda: len(pool._idle) == 1, what="an idle thread")
+    assert not pool.dismiss(0.01)
+    assert not idle.is_alive()
+    goes_on.set()
+    assert pool.dismiss(10)
+    assert call(pool, threading.current_thread) is not idle
+    assert pool.dismiss(10)
+
+
 def test_thread_bears_the_views_name(pool: ThreadPool) -> None:
     """While it runs, and another one's later."""
     assert call(pool, lambda: threading.current_thread().name, "chat.views.room") == (

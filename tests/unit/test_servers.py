@@ -170,5 +170,5 @@ class TestOthers:
         """Django's own test client has no connection at all."""
         request = RequestFactory().get("/")
         assert isinstance(request, WSGIRequest)
-        with pytest.raises(UnsupportedServer, match="does not give its clients' connections"):
+        with pytest.raises(UnsupportedServer, match=r"the one of dwebsocket\.testing"):
             find_client(request.environ)

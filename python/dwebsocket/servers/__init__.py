@@ -62,6 +62,10 @@ def find_client(environ: Environ) -> Client:
             raise UnsupportedServer(f"No WebSocket on this server: {unsupported}.") from None
         if client is not None:
             return green.settle(client)
+    if type(environ.get("wsgi.input")).__module__ == "django.test.client":
+        raise UnsupportedServer(
+            "No WebSocket in Django's own test client: use the one of dwebsocket.testing"
+        )
     raise UnsupportedServer(
         f"No WebSocket on this server: {_name(environ)} does not give its clients' connections "
         f"to the application. {_INSTEAD}"

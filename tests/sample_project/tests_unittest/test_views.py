@@ -69,6 +69,14 @@ class Messages(WebSocketTestMixin, SimpleTestCase):
             self.assertEqual(ws.receive(), "elsewhere")
 
 
+class NoDatabase(WebSocketTestMixin, SimpleTestCase):
+    def test_forbidden_to_the_view_as_to_the_test(self):
+        # Django says so by the one, pytest-django by the other.
+        with self.assertRaisesRegex((AssertionError, RuntimeError), "not allowed"):
+            with self.client.websocket("/notes/") as ws:
+                ws.receive()
+
+
 class Refusals(WebSocketTestMixin, SimpleTestCase):
     def test_origin(self):
         self.assertWebSocketRefused("/echo/", 403, headers={"origin": "https://evil.example"})
