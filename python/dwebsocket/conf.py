@@ -233,7 +233,7 @@ SETTINGS: dict[str, Setting] = {
     # The largest frame taken; a larger one ends the connection with 1009.
     "MAX_FRAME_SIZE": Setting(None, _size_or_none),
     # Frames of one message. Empty ones cost no bytes, hence a limit of their own.
-    "MAX_FRAGMENTS": Setting(65_536, _count),
+    "MAX_FRAGMENTS": Setting(80_000, _count),
     # Connections of one process; one more is refused with 503.
     "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
     # Connections of one client address; one more is refused with 429. None by default: behind a

@@ -861,7 +861,10 @@ mod tests {
         for _ in 1..100_000 {
             bytes.extend_from_slice(&client_frame(0, b"x"));
         }
-        let mut receiver = Receiver::new(Limits::default());
+        let mut receiver = Receiver::new(Limits {
+            max_fragments: 65_536,
+            ..Limits::default()
+        });
         let mut input = &mut bytes[..];
         let expected = Violation::too_big("message has more than 65536 fragments");
         assert_eq!(receiver.next(&mut input), Err(expected));

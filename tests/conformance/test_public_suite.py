@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support.server import Server
 
 SUITE = CACHE / "autobahn"
-QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*", "12.1.1"]
+QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.3.1", "10.*", "12.1.1"]
 # Informational ones have no right or wrong.
 PASSED = {"OK", "INFORMATIONAL"}
 

@@ -239,7 +239,7 @@ class TestManyFragments:
     """The number of fragments of a message is limited, too."""
 
     def test_100_000_tiny_fragments(self, server: Server) -> None:
-        """More than 65,536 fragments end with 1009, in bounded time and memory."""
+        """More than 80,000 fragments end with 1009, in bounded time and memory."""
         middle = build_frame(CONTINUATION, b"x", fin=False)
         data = build_frame(TEXT, b"x", fin=False) + middle * 99_998 + build_frame(CONTINUATION)
         assert outcome(server, [data]).code == 1009
