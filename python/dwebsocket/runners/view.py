@@ -159,6 +159,8 @@ async def arun(
         del AsyncToSync.executors.current
     # An ASGI request has a thread of its own, which ends with the handshake.
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
+    # Nor does what held the one thread of all others at that moment concern the view.
+    SyncToAsync.deadlock_context.set(False)
     with _witnessed(view, websocket):
         try:
             with _behind(websocket, request) as life:
