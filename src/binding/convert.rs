@@ -1,6 +1,6 @@
 //! Where values cross between Python and Rust.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -20,11 +20,6 @@ pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
         // What is longer than a Duration can say never comes either.
         Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
     }
-}
-
-/// The moment `seconds` from now; `None` for never.
-pub(super) fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
-    Ok(duration(seconds)?.and_then(|time| Instant::now().checked_add(time)))
 }
 
 /// A message as `str` or `bytes`; text becomes `bytes` too if asked.

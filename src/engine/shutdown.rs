@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{connection::Settings, socket::Socket},
+        engine::{connection::Settings, postman::Postman, socket::Socket},
         protocol::{close, limits::Limits},
     };
 
@@ -198,7 +198,14 @@ mod tests {
             send_timeout: None,
             close_timeout: Duration::from_secs(1),
         };
-        Arc::new(Connection::new(id, socket, &settings, Bytes::new()))
+        let postman = Postman::at_home();
+        Arc::new(Connection::new(
+            id,
+            socket,
+            &settings,
+            Bytes::new(),
+            postman,
+        ))
     }
 
     fn going_away() -> CloseFrame {
