@@ -1,8 +1,9 @@
 """
 Every setting of dwebsocket: its name, default, and what values it takes.
 
-Settings are read when they are used, so ``override_settings`` works. Times are seconds (int or
-float), sizes are bytes.
+Settings are read when they are first used, and again whenever ``override_settings`` or its like
+has exchanged them; plain assignments to ``settings`` come too late after that. Times are seconds
+(int or float), sizes are bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core
 
 PREFIX = "WEBSOCKET_"
+
+# What was read already, and the object behind `django.conf.settings` that it was read from: a
+# setting that the project does not have is slow to ask for, and a handshake asks for a dozen.
+_known: tuple[object, dict[str, Any]] = (None, {})
 
 
 @dataclass(frozen=True)
@@ -187,11 +192,25 @@ def get(name: str) -> Any:
     Raises:
         ImproperlyConfigured: The project's settings hold something that it cannot be.
     """
+    global _known
+    # `override_settings` and its kind put another object there and back again.
+    source = settings._wrapped
+    known_source, known = _known
+    if known_source is not source:
+        known = {}
+        _known = (source, known)
+    try:
+        return known[name]
+    except KeyError:
+        pass
     value = getattr(settings, PREFIX + name, SETTINGS[name].default)
     try:
-        return read(name, value)
+        read_value = read(name, value)
     except ValueError as error:
         raise ImproperlyConfigured(f"{PREFIX}{name} {error}.") from None
+    if source is settings._wrapped:
+        known[name] = read_value
+    return read_value
 
 
 @dataclass(frozen=True)
