@@ -8,6 +8,7 @@ has exchanged them; plain assignments to ``settings`` come too late after that. 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -235,12 +236,16 @@ class Options:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        return cls(
-            **{
-                name: overrides[name] if name in overrides else get(name.upper())
-                for name in OPTION_NAMES
-            }
+        values = tuple(
+            overrides[name] if name in overrides else get(name.upper()) for name in OPTION_NAMES
         )
+        return _options(values)
+
+
+@functools.lru_cache(maxsize=64)
+def _options(values: tuple[Any, ...]) -> Options:
+    """Gives the one object that all connections with these values share."""
+    return Options(*values)
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from contextvars import Context
+from typing import Any
 
 from asgiref.sync import AsyncToSync
 
 from dwebsocket import native
 from dwebsocket.runners.executor import SystemExecutor
-
-if TYPE_CHECKING:
-    from contextvars import Context
 
 # As many as asyncio takes at most.
 _EXECUTOR_THREADS = 32
@@ -40,6 +38,9 @@ class BackgroundLoop:
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
+        # A callback would keep a copy of the context in which it was added, with all that the
+        # handshake left there.
+        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -66,7 +67,7 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=self._nothing)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -107,6 +108,8 @@ class ServerTasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        # As in :class:`BackgroundLoop`.
+        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """As :meth:`BackgroundLoop.run`."""
@@ -114,7 +117,7 @@ class ServerTasks:
         # The task copies the context that this call runs in.
         task = context.run(loop.create_task, start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tasks.discard, context=self._nothing)
 
     async def join(self, timeout: float) -> None:
         """Waits until no view runs, ``timeout`` seconds at most."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
@@ -80,9 +80,12 @@ def run(
     database.close_old_connections()
     database.borrow(shared_databases)
     try:
-        with _behind(websocket, request) as life:
-            with life.tolerating(view):
+        with _Life(websocket, request):
+            try:
                 _refuse_coroutine(view(request, *args, **kwargs), view)
+            except Exception as error:
+                if not _is_quiet_end(error, view, websocket):
+                    raise
             _save_session(request)
     finally:
         database.forget(shared_databases)
@@ -116,9 +119,12 @@ async def arun(
     # An ASGI request has a thread of its own, which ends with the handshake.
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
     try:
-        with _behind(websocket, request) as life:
-            with life.tolerating(view):
+        with _Life(websocket, request):
+            try:
                 await view(request, *args, **kwargs)
+            except Exception as error:
+                if not _is_quiet_end(error, view, websocket):
+                    raise
             if _is_session_changed(request):
                 await sync_to_async(_save_session)(request)
     finally:
@@ -126,38 +132,37 @@ async def arun(
 
 
 class _Life:
-    """What both kinds of views have in common: how their end becomes a close code."""
+    """
+    Closes a WebSocket when its view ends, and keeps every exception that ends it.
 
-    def __init__(self, websocket: WebSocket) -> None:
+    Not a generator: each would hold a frame for as long as its view lives.
+    """
+
+    __slots__ = ("_request", "_token", "_websocket")
+
+    def __init__(self, websocket: WebSocket, request: HttpRequest) -> None:
         self._websocket = websocket
+        self._request = request
 
-    @contextmanager
-    def tolerating(self, view: View) -> Iterator[None]:
-        """Lets those exceptions pass by which a view may end that did nothing wrong."""
+    def __enter__(self) -> None:
+        self._token = own_websocket.set(self._websocket)
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        code, reason = _NORMAL, ""
         try:
-            yield
-        except Exception as error:
-            if not _is_quiet_end(error, view, self._websocket):
-                raise
-
-
-@contextmanager
-def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
-    """Closes ``websocket`` when the block ends, and keeps every exception that ends it."""
-    token = own_websocket.set(websocket)
-    code, reason = _NORMAL, ""
-    try:
-        yield _Life(websocket)
-    except BaseException as error:
-        code, reason = _INTERNAL_ERROR, ""
-        try:
-            code, reason = _verdict(error, request)
+            if error is not None:
+                code = _INTERNAL_ERROR
+                code, reason = _verdict(error, self._request)
         except Exception:
             # A receiver of the signal or a filter of the log: the client must not wait for it.
-            _log.exception("An error of a WebSocket view could not be reported: %s", request.path)
-    finally:
-        websocket.close(code, reason)
-        own_websocket.reset(token)
+            path = self._request.path
+            _log.exception("An error of a WebSocket view could not be reported: %s", path)
+        finally:
+            self._websocket.close(code, reason)
+            own_websocket.reset(self._token)
+        return True
 
 
 def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:
