@@ -114,8 +114,8 @@ impl Driver {
         }
     }
 
-    /// Drives the connection to its end.
-    pub(super) async fn run(mut self, io: AsyncFd<Arc<Socket>>) {
+    /// Drives the connection to its end. Boxed, or the task would hold room for two of it.
+    pub(super) async fn run(mut self: Box<Self>, io: AsyncFd<Arc<Socket>>) {
         let connection = Arc::clone(&self.connection);
         let mut alarm = pin!(sleep_until(Instant::now()));
         if !self.leftover.is_empty() {

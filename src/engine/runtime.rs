@@ -157,7 +157,7 @@ impl Engine {
         };
         connection.outbox.flush();
         let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
-        self.handle.spawn(driver.run(io));
+        self.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
     }
 

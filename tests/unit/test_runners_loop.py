@@ -110,6 +110,7 @@ def test_context_of_the_handshake_is_not_kept(
     async def view(request: Any) -> None:
         variable.set("")
         await live.websocket.areceive()
+        gc.collect()
         await live.websocket.asend(str(gone()))
 
     token = variable.set(Left("behind"))
@@ -117,7 +118,6 @@ def test_context_of_the_handshake_is_not_kept(
     start(background, live, view)
     variable.reset(token)
     del token
-    gc.collect()
     live.client.send("is it?")
     assert live.client.receive() == "None"
 
