@@ -1,7 +1,8 @@
 # Two commands for newcomers: `make demo` and `make test`. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?= -n auto --dist loadgroup
+# Most tests wait for a server most of the time: more of them at once than there are cores.
+PYTEST_ARGS ?= -n 4 --dist loadgroup --outcomes .cache/outcomes.json
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-all lint bench wheel clean

@@ -20,7 +20,7 @@ mod _core {
         },
         process::{
             Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain, is_leaving,
-            is_terminated, on_exit, on_terminate, open_connections, shut_down,
+            is_terminated, on_exit, on_terminate, open_connections, shut_down, signal_seen,
         },
         waiter::Hub,
     };

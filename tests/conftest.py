@@ -16,6 +16,7 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from support import server as servers  # noqa: E402
+from support import wsgi_kinds  # noqa: E402
 from support.outcome import Outcomes  # noqa: E402
 from support.unable import why_unable  # noqa: E402
 
@@ -24,16 +25,32 @@ if TYPE_CHECKING:
 
 
 # What a variant of a server can break: finding the socket, early bytes, the 101, the end.
+SECONDARY = servers.SECONDARY | wsgi_kinds.SECONDARY
 CORE = {
-    "test_text_is_echoed",
-    "test_a_mebibyte_is_echoed",
-    "test_early_frames_are_kept_in_order",
-    "test_response_is_what_the_rfc_asks_for",
-    "test_headers_and_cookies_of_middleware_are_in_it",
-    "test_by_the_client",
-    "test_by_the_view",
-    "test_session_is_saved",
-    "test_process_stops",
+    "test_contract.py": {
+        "test_text_is_echoed",
+        "test_a_mebibyte_is_echoed",
+        "test_early_frames_are_kept_in_order",
+        "test_response_is_what_the_rfc_asks_for",
+        "test_headers_and_cookies_of_middleware_are_in_it",
+        "test_by_the_client",
+        "test_by_the_view",
+        "test_session_is_saved",
+        "test_process_stops",
+    },
+    "test_resources.py": {"test_views_end"},
+    "test_clients.py": {"test_conversation"},
+    "test_tutorials.py": set(),
+}
+# What runs in processes of its own: imported here, it would change what other tests see.
+FOREIGN = frozenset(
+    {"cheroot", "daphne", "eventlet", "gevent", "granian", "gunicorn", "hypercorn"}
+    | {"uvicorn", "uwsgi", "waitress", "werkzeug"}
+)
+# What costs seconds and says the same of all variants: not on these, unless asked.
+HEAVY = {
+    "test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"},
+    "test_uwsgi.py": {"test_sigint", "test_graceful_end", "test_without_teardown"},
 }
 
 
@@ -45,17 +62,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the whole list of behaviours also on old versions and variants of servers",
     )
     parser.addoption("--outcomes", type=Path, help="write what each server passed to this file")
+    parser.addoption(
+        "--core-on",
+        metavar="SERVER,…",
+        type=lambda names: set(names.split(",")),
+        help="of all that concerns servers only the core of the lists, and only on these",
+    )
+
+
+def kinds_of(item: pytest.Item) -> list[servers.Kind]:
+    """Return the kinds of servers that a test is for."""
+    params = getattr(item, "callspec", None)
+    values = params.params.values() if params is not None else ()
+    return [kind for kind in values if isinstance(kind, servers.Kind)]
+
+
+def is_core(item: pytest.Item) -> bool:
+    """Whether a test is for variants of servers, too."""
+    return getattr(item, "originalname", item.name) in CORE.get(item.path.name, ())
 
 
 def is_left_out(item: pytest.Item) -> bool:
     """Whether a test of the list is not for this variant of a server."""
-    params = getattr(item, "callspec", None)
-    values = params.params.values() if params is not None else ()
-    return (
-        item.path.name == "test_contract.py"
-        and any(kind in servers.SECONDARY for kind in values if isinstance(kind, servers.Kind))
-        and getattr(item, "originalname", item.name) not in CORE
-    )
+    if not any(kind in SECONDARY for kind in kinds_of(item)):
+        return False
+    if item.path.name in CORE:
+        return not is_core(item)
+    return getattr(item, "originalname", item.name) in HEAVY.get(item.path.name, ())
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,10 +107,11 @@ class OutcomeWriter:
         self._outcomes = Outcomes()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once: by its call, or by the set-up that it did not get beyond."""
+        """Count what passed and what is expected to fail; failures are the run's to report."""
         server = dict(report.user_properties).get("server")
-        if server and (report.when == "call" or (report.when == "setup" and not report.passed)):
-            self._outcomes.add(str(server), report.nodeid, passed=report.passed)
+        passed = report.when == "call" and report.passed
+        if server and (passed or (report.skipped and hasattr(report, "wasxfail"))):
+            self._outcomes.add(str(server), report.nodeid, passed=passed)
 
     def pytest_sessionfinish(self) -> None:
         """Write them down."""
@@ -86,6 +120,15 @@ class OutcomeWriter:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
+    if loaded := FOREIGN & sys.modules.keys():
+        raise pytest.UsageError(f"a module of the tests imports {sorted(loaded)}")
+    if names := config.getoption("--core-on"):
+        items[:] = [
+            item
+            for item in items
+            if not item.path.is_relative_to(TESTS / "servers")
+            or (is_core(item) and any(str(kind) in names for kind in kinds_of(item)))
+        ]
     if not config.getoption("--every-server"):
         items[:] = [item for item in items if not is_left_out(item)]
     for item in items:
@@ -94,7 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kind = params.params.get(name) if params is not None else None
             if isinstance(kind, servers.Kind):
                 item.add_marker(pytest.mark.xdist_group(f"{name} {kind}"))
-        for name in ("server", "kind"):
+        for name in ("server", "kind", "site"):
             kind = params.params.get(name) if params is not None else None
             unable = why_unable(str(kind), item.name) if isinstance(kind, servers.Kind) else None
             if unable is not None:
@@ -112,6 +155,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if reason is not None:
                 # Not run: most would only wait until their time is up.
                 item.add_marker(pytest.mark.xfail(reason=reason, run=False))
+
+
+@pytest.fixture(autouse=True)
+def _no_server_is_imported() -> Iterator[None]:
+    """Fail a test that loads a server's package into the tests' own process."""
+    before = FOREIGN & sys.modules.keys()
+    yield
+    loaded = FOREIGN & sys.modules.keys()
+    assert loaded == before, f"belongs in a process of its own: {sorted(loaded - before)}"
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,13 @@
 """
 Writes the README's table of servers from what the suite has found.
 
-    python -m pytest tests/servers --outcomes .cache/outcomes.json
-    python tests/table.py .cache/outcomes.json            # or --check: fails if the README differs
+    make test                                # or pytest tests/servers --outcomes FILE
+    python tests/table.py [FILE]             # .cache/outcomes.json, which `make test` writes
+    python tests/table.py --check [FILE]     # fails if a cell of the README is not what was found
 
 A cell is `yes` when every test of the feature passed on every variant of the server, `partly` when
-some are expected to fail (the page beside the server says which and why), `no` when all are.
+some are expected to fail (the page beside the server says which and why), `no` when all are, and
+`-` when none was run.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from itertools import zip_longest
 from pathlib import Path
 
 from support.outcome import FEATURES
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+OUTCOMES = ROOT / ".cache" / "outcomes.json"
 BEGIN, END = "<!-- table of servers: tests/table.py -->", "<!-- end of the table -->"
 
 # Server, its page, and the kinds of the suite that are variants of it.
@@ -25,7 +30,7 @@ ROWS = [
     ("Django `runserver`", "", r"runserver(-nothreading)?"),
     ("gunicorn `sync`, `gthread`", "", r"gunicorn-(sync|gthread)(-unix)?"),
     ("gunicorn `gevent`, gevent's own", "gevent", r"gunicorn-gevent(_pywsgi)?|gevent-server-.*"),
-    ("gunicorn `eventlet`, eventlet's own", "eventlet", r"(gunicorn-)?eventlet-[\w.]+(?<!tls)"),
+    ("gunicorn `eventlet`, eventlet's own", "eventlet", r"(gunicorn-)?eventlet-(25|server).*"),
     ("uWSGI, two threads or gevent", "uwsgi", r"uwsgi-(http.*socket|lazy-apps|nginx|gevent)"),
     ("uWSGI, one thread", "uwsgi", r"uwsgi-one-thread"),
     ("uWSGI behind its router", "uwsgi", r"uwsgi-router"),
@@ -49,31 +54,56 @@ def cell(counts: list[list[int]]) -> str:
     return "partly" if unable else "yes"
 
 
-def table(outcomes: dict[str, dict[str, list[int]]]) -> str:
-    """Give the table in Markdown."""
-    lines = [f"| server | {' | '.join(FEATURES)} |", "|---" * (len(FEATURES) + 1) + "|"]
+def cells(outcomes: dict[str, dict[str, list[int]]]) -> dict[str, list[str]]:
+    """Give the cells of each row, by the title that stands before them."""
+    rows = {}
     for name, page, pattern in ROWS:
         variants = [found for kind, found in outcomes.items() if re.fullmatch(pattern, kind)]
-        cells = [cell([v[feature] for v in variants if feature in v]) for feature in FEATURES]
         title = f"[{name}](docs/servers/{page}.md)" if page else name
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        rows[title] = [cell([v[feature] for v in variants if feature in v]) for feature in FEATURES]
+    return rows
+
+
+def table(rows: dict[str, list[str]]) -> str:
+    """Give the table in Markdown."""
+    lines = [f"| server | {' | '.join(FEATURES)} |", "|---" * (len(FEATURES) + 1) + "|"]
+    lines += [f"| {title} | {' | '.join(row)} |" for title, row in rows.items()]
     return "\n".join(lines)
+
+
+def differences(written: str, rows: dict[str, list[str]]) -> list[str]:
+    """Say which cells of a table in Markdown are not those that were found; `-` matches any."""
+    there: dict[str, list[str]] = {}
+    for line in written.strip().splitlines():
+        title, *row = (part.strip() for part in line.strip().strip("|").split("|"))
+        there[title] = row
+    wrong = []
+    if there.get("server") != list(FEATURES):
+        wrong.append("the columns are others")
+    for title, row in rows.items():
+        old = there.get(title, [])
+        for feature, before, found in zip_longest(FEATURES, old, row, fillvalue="nothing"):
+            if found not in ("-", before):
+                wrong.append(f"{title}, {feature}: it says {before!r}, the suite found {found!r}")
+    return wrong
 
 
 def main(arguments: list[str]) -> int:
     """Rewrite the README, or only compare."""
     check = "--check" in arguments
-    (source,) = [argument for argument in arguments if argument != "--check"]
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    made = f"{before}{BEGIN}\n{table(json.loads(Path(source).read_text()))}\n{END}{after}"
-    if check and made != text:
-        print(f"the table of servers in {README.name} is not what the suite found", file=sys.stderr)
-        return 1
+    (source,) = [argument for argument in arguments if argument != "--check"] or [OUTCOMES]
+    before, rest = README.read_text().split(BEGIN)
+    written, after = rest.split(END)
+    rows = cells(json.loads(Path(source).read_text()))
     if not check:
-        README.write_text(made)
-    return 0
+        README.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+        return 0
+    wrong = differences(written, rows)
+    for line in wrong:
+        print(f"{README.name}: {line}", file=sys.stderr)
+    if wrong:
+        print(f"To write it anew: python tests/table.py {source}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

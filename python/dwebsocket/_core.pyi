@@ -23,6 +23,7 @@ __all__ = [
     "open_connections",
     "response_head",
     "shut_down",
+    "signal_seen",
 ]
 
 @final
@@ -166,11 +167,16 @@ def judge_handshake(
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
 
-def on_exit(code: int, reason: str, grace: float) -> None:
+def on_exit(partings: list[tuple[int, bool, int, str, float]], grace: float) -> None:
     """
-    Closes all connections when the process exits; that takes `grace` seconds at most.
+    Closes all connections when the process exits without letting Python say goodbye.
 
-    For servers that exit without letting Python say goodbye.
+    Args:
+        partings: For each way to go: the signal that is the reason, 0 for none; whether the
+            server's handler of it calls ``exit``; close code and reason; and the seconds over
+            which clients are told. The last signal that came decides, the first of these where
+            there is none for it. A signal whose handler exits reaches it only after the goodbye.
+        grace: Seconds that clients have to answer after that.
     """
 
 def on_terminate(start: Callable[[], object]) -> None:
@@ -195,3 +201,6 @@ def response_head(
 
 def shut_down(code: int, reason: str, grace: float) -> None:
     """Closes all connections and takes no new ones; sleeps until they are gone, or `grace`."""
+
+def signal_seen() -> int:
+    """The last signal that came of those that :func:`on_exit` knows, or 0."""

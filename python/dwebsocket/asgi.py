@@ -181,7 +181,7 @@ def _listen_for_the_end() -> None:
         def on_signal(number: int, frame: Any, previous: Any = previous) -> None:
             # Not here: the code that was interrupted may hold any lock.
             if not loop.is_closed():
-                loop.call_soon_threadsafe(asgi.close_all, *_GOING_AWAY)
+                loop.call_soon_threadsafe(asgi.leave, *_GOING_AWAY)
             if (getattr(previous, "__module__", None) or "").startswith("twisted."):
                 # daphne stops without looking back: what is not out by then is lost.
                 loop.call_soon_threadsafe(loop.call_later, _LAST_WORD_S, previous, number, None)

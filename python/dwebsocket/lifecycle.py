@@ -34,7 +34,7 @@ from dwebsocket.websocket import own_websocket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.servers.contract import AtExit, Depart
+    from dwebsocket.servers.contract import Depart, Exit
 
 _log = logging.getLogger("dwebsocket")
 
@@ -71,16 +71,19 @@ class _Lifecycle:
         *,
         dies_of_sigterm: bool,
         departure: Callable[[], Depart],
-        at_exit: AtExit | None,
+        at_exit: Exit | None,
     ) -> None:
         with self._lock:
             if self._watching:
                 return
             self._watching = True
-            self._depart = departure()
+            self._depart = departure() if at_exit is None else _by_signal(at_exit)
             # Some server above the usual one, or the project, may see to the signal after all.
             self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
-        if self._terminating:
+        if at_exit is not None:
+            at_exit.register(self._farewell)
+            _core.on_exit(_partings(at_exit), _GRACE_S)
+        elif self._terminating:
             _core.on_terminate(native.starter(self._terminate))
         elif self._departure(terminated=True).patience_s:
             # The server goes on until its requests are answered, and then to `_farewell`.
@@ -88,12 +91,12 @@ class _Lifecycle:
         # A forked child inherits these; without connections of its own they do nothing there.
         if at_exit is None:
             _register_at_exit(self._farewell)
-        else:
-            at_exit(self._farewell)
-            # The server may exit in the middle of a request, when no Python can run.
-            _core.on_exit(*_ENDING, _GRACE_S)
         autoreload.file_changed.connect(self._on_file_changed)
-        self._warn_of_a_long_window()
+        _warn_of_a_long_window(
+            [self._departure(terminated=True)]
+            if at_exit is None
+            else list(at_exit.departures.values())
+        )
 
     def after_fork_in_child(self) -> None:
         _core.after_fork_in_child()
@@ -141,18 +144,6 @@ class _Lifecycle:
         finally:
             _core.die_of_sigterm()
 
-    def _warn_of_a_long_window(self) -> None:
-        departure = self._departure(terminated=True)
-        if departure.limit and (window := _window()) > (room := _room(departure)):
-            _log.warning(
-                "WEBSOCKET_DRAIN is %g s, but %s ends a worker after %g s: its WebSockets will be "
-                "closed within %g s. Raise the one or lower the other.",
-                window,
-                departure.limit,
-                departure.patience_s,
-                room,
-            )
-
 
 def _is_handled(number: signal.Signals) -> bool:
     """Whether anybody sees to a signal, also behind Python's back as gevent's hub does."""
@@ -164,6 +155,42 @@ def _is_handled(number: signal.Signals) -> bool:
         return False
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def _by_signal(at_exit: Exit) -> Depart:
+    def depart(*, terminated: bool) -> Departure:
+        departures = at_exit.departures
+        return departures.get(_core.signal_seen(), departures[0])
+
+    return depart
+
+
+def _partings(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
+    """As :func:`_core.on_exit` takes them."""
+    # What holds without a signal stands first.
+    return [
+        (
+            number,
+            number in at_exit.abrupt,
+            *(_RESTARTING if departure.goes_on else _ENDING),
+            min(_window(), _room(departure)),
+        )
+        for number, departure in sorted(at_exit.departures.items())
+    ]
+
+
+def _warn_of_a_long_window(departures: list[Departure]) -> None:
+    window = _window()
+    short = [each for each in departures if each.limit and _room(each) < window]
+    if short:
+        _log.warning(
+            "WEBSOCKET_DRAIN is %g s, but %s ends a worker after %g s: its WebSockets will be "
+            "closed within %g s. Raise the one or lower the other.",
+            window,
+            short[0].limit,
+            short[0].patience_s,
+            _room(short[0]),
+        )
 
 
 def _window() -> float:
@@ -198,7 +225,7 @@ def begin(
     *,
     dies_of_sigterm: bool,
     departure: Callable[[], Depart] = unknown_departure,
-    at_exit: AtExit | None = None,
+    at_exit: Exit | None = None,
 ) -> None:
     """
     Sees to it that connections are closed properly when the process ends. May be repeated.

@@ -142,13 +142,34 @@ pub(crate) fn die_of_sigterm(py: Python<'_>) {
     py.detach(signal::die);
 }
 
-/// Closes all connections when the process exits without Python; that takes `grace` at most.
+/// Closes all connections when the process exits without Python. See `_core.pyi`.
 #[pyfunction]
-pub(crate) fn on_exit(py: Python<'_>, code: u16, reason: &str, grace: f64) -> PyResult<()> {
-    let frame = CloseFrame::new(Some(code), reason)?;
+pub(crate) fn on_exit(
+    py: Python<'_>,
+    partings: Vec<(i32, bool, u16, String, f64)>,
+    grace: f64,
+) -> PyResult<()> {
     let grace = bounded(grace)?;
-    py.detach(|| farewell::on_exit(&Engine::current()?, frame, grace))?;
+    let partings: PyResult<Vec<_>> = partings
+        .into_iter()
+        .map(|(signal, exits, code, reason, window)| {
+            Ok(farewell::Parting {
+                signal,
+                exits,
+                frame: CloseFrame::new(Some(code), &reason)?,
+                window: bounded(window)?,
+            })
+        })
+        .collect();
+    let partings = partings?;
+    py.detach(|| farewell::on_exit(&Engine::current()?, &partings, grace))?;
     Ok(())
+}
+
+/// The last signal that came of those of `on_exit`, or 0.
+#[pyfunction]
+pub(crate) fn signal_seen() -> i32 {
+    farewell::signal_seen()
 }
 
 /// Whether SIGTERM has come since `on_terminate`.

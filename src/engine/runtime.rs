@@ -22,6 +22,7 @@ use super::{
     counters::{self, Slot},
     driver::Driver,
     error::Error,
+    farewell,
     postman::Postman,
     shutdown::Registry,
     signal,
@@ -179,6 +180,15 @@ impl Engine {
         self.registry.shut_down(frame, grace);
         self.stop.notify_one();
     }
+
+    /// As [`Engine::shut_down`], but the connections are closed one after the other over `window`.
+    /// The process takes no new ones, for good.
+    pub fn shut_down_over(&self, frame: &CloseFrame, window: Duration, grace: Duration) {
+        leave();
+        let window = self.drain(frame.clone(), window);
+        self.registry.wait_until_empty(window);
+        self.shut_down(frame, grace);
+    }
 }
 
 /// Leaves the parent's engine alone and makes room for a new one; to be called in a forked child,
@@ -188,6 +198,7 @@ pub fn after_fork_in_child() {
     LEAVING.store(false, Ordering::SeqCst);
     counters::reset();
     signal::after_fork_in_child();
+    farewell::after_fork_in_child();
     if let Some(engine) = CURRENT.swap(None) {
         #[expect(
             clippy::mem_forget,

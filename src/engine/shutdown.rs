@@ -131,7 +131,7 @@ impl Registry {
     }
 
     /// Sleeps until the last connection is gone or `grace` is over.
-    fn wait_until_empty(&self, grace: Duration) {
+    pub(super) fn wait_until_empty(&self, grace: Duration) {
         let deadline = Instant::now().checked_add(grace);
         let mut state = self.state.lock();
         while !state.connections.is_empty() {

@@ -8,10 +8,8 @@ gives it; who comes back reaches another process.
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -350,97 +348,3 @@ class TestDrain:
             assert codes <= {1001, 1012}
             assert server.wait(SLACK_S) == 0
         assert_calm(server)
-
-
-class Client(threading.Thread):
-    """A client that talks and comes back after a random moment, as a browser's page would."""
-
-    BACKOFF_S = 0.5
-
-    def __init__(self, server: Server, stop: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.server = server
-        self.stop = stop
-        self.codes: list[int | None] = []
-        self.away: list[float] = []
-        self.told_at: list[float] = []
-        self.said = 0
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Live until told to stop."""
-        try:
-            left = time.monotonic()
-            while not self.stop.is_set():
-                try:
-                    peer = RawPeer.open(self.server, "/echo/")
-                except OSError:
-                    self.stop.wait(self.BACKOFF_S * int.from_bytes(os.urandom(1), "big") / 255)
-                    continue
-                self.away.append(time.monotonic() - left)
-                with peer:
-                    self.codes.append(self.talk(peer))
-                left = time.monotonic()
-                self.told_at.append(left)
-                self.stop.wait(self.BACKOFF_S * int.from_bytes(os.urandom(1), "big") / 255)
-        except BaseException as error:
-            self.error = error
-
-    def talk(self, peer: RawPeer) -> int | None:
-        """Say something now and then until the server says goodbye; give its code."""
-        while not self.stop.is_set():
-            peer.send_text("hello")
-            while (frame := peer.read_frame()).opcode == PING:
-                peer.send_frame(PONG, frame.payload)
-            if frame.opcode == CLOSE:
-                peer.send_frame(CLOSE, frame.payload)
-                return frame.code
-            assert frame.payload == b"hello"
-            self.said += 1
-            self.stop.wait(0.2)
-        peer.send_close()
-        return peer.read_to_eof().code
-
-
-@pytest.mark.slow
-@GUNICORNS
-def test_three_reloads_under_load(kind: Kind, own_server: Own) -> None:
-    """
-    300 clients talk and come back; three reloads, one after the other.
-
-    Each is told 1012, nobody is away for longer than its backoff and a handshake take, and those
-    who come back are spread over the window.
-    """
-    server = draining(own_server, kind, "--workers", "2")
-    stop = threading.Event()
-    clients = [Client(server, stop) for _ in range(300)]
-    for client in clients:
-        client.start()
-    eventually(lambda: all(client.said for client in clients), 60, "all talk")
-    for _ in range(3):
-        old = server.workers()
-        since = time.monotonic()
-        server.send_signal(signal.SIGHUP)
-        eventually(
-            lambda old=old: not any(is_running(pid) for pid in old),
-            WINDOW_S + 4 * SLACK_S,
-            "the old workers are gone",
-        )
-        moments = [at - since for client in clients for at in client.told_at if at >= since]
-        assert len(moments) >= 300
-        histogram = [sum(n <= moment < n + 1 for moment in moments) for n in range(WINDOW_S + 1)]
-        assert min(histogram[:WINDOW_S]) >= len(moments) / (WINDOW_S * 3), histogram
-        said = {client: client.said for client in clients}
-        eventually(
-            lambda said=said: all(client.said > said[client] for client in clients),
-            30,
-            "all talk again",
-        )
-    stop.set()
-    for client in clients:
-        client.join(20)
-        assert client.error is None, repr(client.error)
-    codes = {code for client in clients for code in client.codes[:-1]}
-    assert codes == {1012}
-    assert max(away for client in clients for away in client.away[1:]) < Client.BACKOFF_S + 5
-    assert_calm(server)

@@ -22,9 +22,20 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from support.browser import chromium, has_chromium
 from support.clients import websocket
 from support.raw_peer import RawPeer
-from support.server import MAIN, ROOT, TESTS, Server
+from support.server import (
+    ASGI,
+    EVENTLET_PATCHED,
+    GEVENT_PATCHED,
+    GUNICORN_EVENTLET,
+    GUNICORN_GEVENT,
+    MAIN,
+    ROOT,
+    TESTS,
+    UVICORN,
+    Server,
+)
 from support.waiting import eventually
-from support.wsgi_kinds import UWSGI_GEVENT, WERKZEUG_ONE_THREAD, WSGI_SERVERS
+from support.wsgi_kinds import UWSGI_HTTP_SOCKET, WSGI_SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,13 +46,18 @@ if TYPE_CHECKING:
 PROJECT = ROOT / "examples" / "tutorials"
 ARTIFACTS = TESTS / "artifacts"
 
-# Not those on greenlets, which the tutorials' own list of running views does not see; nor Werkzeug
-# with one thread, which answers by HTTP/1.0 what it refuses.
-SITES = [
-    *MAIN,
-    *(kind for kind in WSGI_SERVERS if kind not in (UWSGI_GEVENT, WERKZEUG_ONE_THREAD)),
-]
-pytestmark = pytest.mark.parametrize("site", SITES, ids=str, indirect=True)
+# Not the hubs without monkey patching, which a view that sleeps stops.
+GREEN = (GUNICORN_GEVENT, GEVENT_PATCHED, GUNICORN_EVENTLET, EVENTLET_PATCHED)
+everywhere = pytest.mark.parametrize(
+    "site", [*MAIN, *GREEN, *WSGI_SERVERS, *ASGI], ids=str, indirect=True
+)
+# A browser is the same everywhere, and slow to start.
+in_a_browser = pytest.mark.parametrize(
+    "site",
+    [*MAIN, GUNICORN_GEVENT, GUNICORN_EVENTLET, UWSGI_HTTP_SOCKET, UVICORN],
+    ids=str,
+    indirect=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +97,7 @@ def site(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterato
 
 
 def running(site: Server, view: str) -> int:
-    """Return how many threads are inside a view."""
+    """Return how many threads and greenlets are inside a view."""
     return site.get("/running/").json().get(view, 0)
 
 
@@ -92,6 +108,7 @@ def ends_with(client: ClientConnection, code: int) -> None:
     assert client.close_code == code
 
 
+@everywhere
 class TestEcho:
     """1, 2 and 5: echo in three styles."""
 
@@ -126,6 +143,7 @@ class TestEcho:
         eventually(lambda: running(site, "websocket_echo") == 0, 5)
 
 
+@everywhere
 class TestClock:
     """3: a loop that only sends."""
 
@@ -135,25 +153,21 @@ class TestClock:
             ticks = [json.loads(client.recv(20)) for _ in range(2)]
         assert [tick["count"] for tick in ticks] == [1, 2]
 
-    @pytest.mark.parametrize("way", ["close", "RST", "FIN"])
-    def test_ends_after_the_browser(self, site: Server, way: str) -> None:
-        """The view's thread is gone three seconds after the browser."""
+    def test_ends_after_the_browser(self, site: Server) -> None:
+        """The view's thread is gone three seconds after the browser, whichever way that went."""
         eventually(lambda: running(site, "clock") == 0, 10, "clocks of earlier tests are gone")
-        peers = [RawPeer.open(site, "/clock/") for _ in range(5)]
-        for peer in peers:
-            peer.read_message()
-        assert running(site, "clock") == 5
-        for peer in peers:
-            if way == "close":
+        with RawPeer.open_many(site, "/clock/", 6) as peers:
+            for peer in peers:
+                peer.read_message()
+            assert running(site, "clock") == 6
+            for peer in peers[:2]:
                 peer.send_close(1001)
-                peer.close()
-            elif way == "RST":
+            for peer in peers[2:4]:
                 peer.vanish()
-            else:
-                peer.close()
         eventually(lambda: running(site, "clock") == 0, 3, "the clocks' threads are gone")
 
 
+@everywhere
 class TestChat:
     """4: a global list of connections."""
 
@@ -178,6 +192,7 @@ class TestChat:
         eventually(lambda: running(site, "chat") == 0, 5, "the room is empty")
 
 
+@everywhere
 class TestPolling:
     """6: asking for messages instead of waiting."""
 
@@ -206,6 +221,7 @@ def accept_all(site: Server, environment: dict[str, str]) -> Iterator[Server]:
         yield server
 
 
+@everywhere
 class TestAcceptAll:
     """7: no decorators, but a setting and the middleware."""
 
@@ -224,6 +240,7 @@ class TestAcceptAll:
         assert accept_all.get("/echo-once/").status == 400
 
 
+@in_a_browser
 @pytest.mark.skipif(not has_chromium(), reason="Chromium is missing; run tests/setup")
 def test_page_in_a_browser(site: Server, tmp_path: Path) -> None:
     """8: connect, send and close buttons of the tutorials' page, in a real browser."""
@@ -266,6 +283,7 @@ def test_page_in_a_browser(site: Server, tmp_path: Path) -> None:
     eventually(lambda: running(site, "echo") == 0, 5, "the view ended with the browser")
 
 
+@everywhere
 class TestRoom:
     """9: Django's own things inside the loop."""
 
@@ -316,6 +334,7 @@ class TestRoom:
         assert (answer["user"], answer["text"]) == ("ada", "hi")
 
 
+@everywhere
 def test_foreign_page_is_refused(site: Server) -> None:
     """A page of another site cannot open the tutorials' sockets."""
     with (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import selectors
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from support.wsgi_kinds import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-GOING_AWAY = {1001, 1012}
+GOING_AWAY, RESTART = 1001, 1012
 # What a busy machine may take for an end that is over in a second or two on an idle one.
 BOUND_S = 8
 PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
@@ -53,9 +54,9 @@ def sockets(server: Server, each: int = 20) -> Iterator[list[RawPeer]]:
         ]
 
 
-def assert_all_were_told(peers: list[RawPeer]) -> None:
-    """Every client has a close frame, and nothing behind it."""
-    assert {peer.read_to_eof().code for peer in peers} <= GOING_AWAY
+def assert_all_were_told(peers: list[RawPeer], code: int = GOING_AWAY) -> None:
+    """Every client has a close frame with the code, and nothing behind it."""
+    assert {peer.read_to_eof().code for peer in peers} == {code}
 
 
 def assert_ended(server: Server) -> None:
@@ -130,12 +131,12 @@ class TestEnds:
             assert_ended(server)
 
     def test_graceful_end(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """SIGTERM made graceful by a hook, as uWSGI's documentation has it."""
+        """SIGTERM made graceful by a hook; the workers see what they see on a reload."""
         hook = ("--hook-master-start", "unix_signal:15 gracefully_kill_them_all")
         server = own_server(kind, options=hook)
         with sockets(server, 4) as peers:
             server.send_signal(signal.SIGTERM)
-            assert_all_were_told(peers)
+            assert_all_were_told(peers, RESTART)
             assert_ended(server)
 
     def test_reloads(self, kind: Kind, own_server: Callable[..., Server]) -> None:
@@ -145,7 +146,7 @@ class TestEnds:
             worker = server.worker
             with sockets(server, 10) as peers:
                 server.send_signal(signal.SIGHUP)
-                assert_all_were_told(peers)
+                assert_all_were_told(peers, RESTART)
             eventually(lambda w=worker: not is_running(w), 2 * BOUND_S, "the old worker is gone")
             eventually(lambda w=worker: server.workers() not in ([], [w]), 30, "a new worker")
             eventually(lambda: _answers(server), 30, "the new worker answers")
@@ -162,9 +163,37 @@ class TestEnds:
             for _ in range(20):
                 with contextlib.suppress(OSError):
                     server.get("/echo/")
-            assert peer.read_to_eof().code in GOING_AWAY
+            assert peer.read_to_eof().code == RESTART
         eventually(lambda: not is_running(worker), 2 * BOUND_S, "the old worker is gone")
         assert_calm(server)
+
+
+def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None:
+    """Others serve meanwhile: its clients are told one by one, over the window."""
+    options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
+    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 2})
+    workers = server.workers()
+    with contextlib.ExitStack() as stack:
+        peers: dict[int, list[RawPeer]] = {pid: [] for pid in workers}
+        while any(len(ours) < 10 for ours in peers.values()):
+            peer = stack.enter_context(RawPeer.open(server, "/own-pid/"))
+            peers[int(peer.read_message())].append(peer)
+        worn_out = eventually(lambda: server.get("/status/") and _told(peers), 30)
+        began = time.monotonic()
+        for pid in worn_out:
+            assert_all_were_told(peers[pid], RESTART)
+            eventually(lambda pid=pid: not is_running(pid), 2 * BOUND_S, "the worker is gone")
+        assert time.monotonic() - began > 1
+    assert_calm(server)
+
+
+def _told(peers: dict[int, list[RawPeer]]) -> list[int]:
+    """The workers of which a client has heard something."""
+    with selectors.DefaultSelector() as selector:
+        for pid, ours in peers.items():
+            for peer in ours:
+                selector.register(peer.sock, selectors.EVENT_READ, pid)
+        return sorted({key.data for key, _ in selector.select(0)})
 
 
 def _answers(server: Server) -> bool:

@@ -200,7 +200,11 @@ class RawPeer:
         self.sock.settimeout(TIMEOUT_S)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.connect(address)
+        try:
+            self.sock.connect(address)
+        except BaseException:
+            self.sock.close()
+            raise
         if family == socket.AF_INET:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if isinstance(address, TlsAddress):
@@ -236,10 +240,28 @@ class RawPeer:
 
     @classmethod
     @contextlib.contextmanager
-    def open_many(cls, server: Server, path: str, count: int) -> Iterator[list[RawPeer]]:
-        """Hold `count` open connections; all are closed at the end, in whatever state."""
+    def open_many(
+        cls, server: Server, path: str, count: int, *, at_once: int = 1
+    ) -> Iterator[list[RawPeer]]:
+        """
+        Hold `count` open connections; all are closed at the end, in whatever state.
+
+        `at_once` handshakes are sent before the first answer is read.
+        """
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(cls.open(server, path)) for _ in range(count)]
+            peers: list[RawPeer] = []
+            while len(peers) < count:
+                batch = [
+                    stack.enter_context(cls(server.address))
+                    for _ in range(min(at_once, count - len(peers)))
+                ]
+                for peer in batch:
+                    peer.send(handshake_request(path, server.host))
+                for peer in batch:
+                    response = peer.read_response()
+                    assert response.status == 101, response
+                peers += batch
+            yield peers
 
     def __enter__(self) -> Self:
         return self

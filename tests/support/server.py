@@ -87,11 +87,12 @@ RUNSERVER = Kind("runserver", "runserver", ("--noreload",))
 RUNSERVER_RELOADING = Kind("runserver-reloading", "runserver")
 RUNSERVER_NOTHREADING = Kind("runserver-nothreading", "runserver", ("--noreload", "--nothreading"))
 GUNICORN_SYNC = _gunicorn("sync")
+GUNICORN_SYNC_UNIX = _gunicorn("sync", unix=True)
 GUNICORN_GTHREAD = _gunicorn("gthread")
 
 
 def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
-    command = f"{{python}} -m {command} project.asgi:application"
+    command = f"{{python}} -m {command} {{module}}.asgi:application"
     return Kind(name, "asgi", tuple(command.split()), alone=alone)
 
 
@@ -137,7 +138,7 @@ MAIN = (RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD)
 _ON_THREADS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
-    _gunicorn("sync", unix=True),
+    GUNICORN_SYNC_UNIX,
     _gunicorn("gthread", unix=True),
     *TLS,
 )
@@ -162,6 +163,7 @@ def _green(library: str, how: str) -> Kind:
 
 
 GUNICORN_GEVENT = _gunicorn("gevent")
+GUNICORN_GEVENT_PYWSGI = _gunicorn("gevent_pywsgi")
 GEVENT_PATCHED = _green("gevent", "patched")
 GEVENT_PLAIN = _green("gevent", "plain")
 # gunicorn dropped the worker with version 26; it needs a recent version for a recent eventlet.
@@ -170,7 +172,7 @@ EVENTLET_PATCHED = _green("eventlet", "patched")
 EVENTLET_PLAIN = _green("eventlet", "plain")
 GREEN = (
     GUNICORN_GEVENT,
-    _gunicorn("gevent_pywsgi"),
+    GUNICORN_GEVENT_PYWSGI,
     GEVENT_PATCHED,
     GEVENT_PLAIN,
     GUNICORN_EVENTLET,
@@ -189,7 +191,12 @@ SERVERS = (*_ON_THREADS, *GREEN)
 
 # Variants of servers that run the whole list: of the list they run the core only, unless asked.
 SECONDARY = frozenset(
-    {*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS} - {GUNICORN_GTHREAD_TLS}
+    {
+        *(RUNSERVER_NOTHREADING, GUNICORN_SYNC_UNIX, GUNICORN_GEVENT_PYWSGI),
+        *(kind for kind in ASGI if kind.name in ("uvicorn-uvloop", "uvicorn-wsproto")),
+        *(*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS),
+    }
+    - {GUNICORN_GTHREAD_TLS}
 )
 
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
@@ -355,7 +362,7 @@ class Server:
             ]  # fmt: skip
         # Any other family brings its whole command, with {port}, {python} … in it.
         facts = {
-            "port": self.port,
+            "port": None if self.kind.unix else self.port,
             "python": sys.executable,
             "module": self.module,
             "folder": self.folder,

@@ -34,9 +34,13 @@ def cheroot(module: str, address: Address, certificate: str) -> None:
     from cheroot.ssl.builtin import BuiltinSSLAdapter
     from cheroot.wsgi import Server
 
-    server = Server(address, import_module(module).application, numthreads=2)
+    # Its own five overflow where sixty connect at once, and who is left over waits for seconds.
+    server = Server(
+        address, import_module(module).application, numthreads=2, request_queue_size=128
+    )
     server.ssl_adapter = BuiltinSSLAdapter(certificate, certificate)
-    server.timeout = 2
+    # Its one thread for handshakes gives up on a client that a busy machine keeps from answering.
+    server.timeout = 20
     with contextlib.suppress(KeyboardInterrupt):
         server.safe_start()
 

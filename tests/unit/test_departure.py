@@ -101,9 +101,7 @@ class TestWarning:
 
     def warn(self, departure: Departure) -> None:
         """Begin with this departure."""
-        process = lifecycle._Lifecycle()
-        process._depart = lambda *, terminated: departure
-        process._warn_of_a_long_window()
+        lifecycle._warn_of_a_long_window([departure])
 
     def test_window_that_is_too_long(
         self, override: Override, caplog: pytest.LogCaptureFixture

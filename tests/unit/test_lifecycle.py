@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -77,6 +78,44 @@ def depart(*, terminated):
 lifecycle.begin(dies_of_sigterm=False, departure=lambda: depart)
 os.kill(os.getpid(), signal.SIGTERM)
 assert is_busy.wait(30)
+"""
+
+
+# A server in C whose handlers of signals exit. The kernel sends the signal when bytes reach the
+# client: it interrupts the main thread while that writes them, with the connection's lock held.
+ABRUPT = """
+import ctypes, fcntl, os, signal, sys, threading
+from django.conf import settings
+settings.configure()
+from dwebsocket import _core, lifecycle
+from dwebsocket.servers.contract import Departure, Exit
+
+libc = ctypes.CDLL(None)
+for number in (signal.SIGINT, signal.SIGTERM):
+    libc.signal(number, libc.exit)
+departures = {
+    0: Departure(patience_s=0, goes_on=True),
+    signal.SIGHUP: Departure(patience_s=0, goes_on=True),
+    signal.SIGINT: Departure(patience_s=0),
+    signal.SIGTERM: Departure(patience_s=0, goes_on=True),
+}
+how = Exit(lambda farewell: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
+lifecycle.begin(dies_of_sigterm=False, at_exit=how)
+ours, theirs, number = map(int, sys.argv[1:])
+flags = fcntl.fcntl(theirs, fcntl.F_GETFL)
+if number:
+    fcntl.fcntl(theirs, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(theirs, fcntl.F_SETSIG, number)
+    fcntl.fcntl(theirs, fcntl.F_SETFL, flags | os.O_ASYNC)
+connection = _core.adopt(
+    ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
+    max_message_bytes=100, ping_interval=None, ping_timeout=None, send_buffer_bytes=100,
+    send_timeout=None, close_timeout=1,
+)
+fcntl.fcntl(theirs, fcntl.F_SETFL, flags)
+os.close(theirs)
+if number:
+    threading.Event().wait()
 """
 
 
@@ -222,6 +261,29 @@ def test_interpreter_that_ends_during_the_goodbye() -> None:
     """It cuts its threads off, as ever, and ends as if nothing were."""
     done = subprocess.run([sys.executable, "-c", BUSY], stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "code"),
+    [(0, 0, 1012), (signal.SIGINT, signal.SIGINT, 1001), (signal.SIGTERM, signal.SIGTERM, 1012)],
+)
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETSIG"), reason="only Linux chooses the signal")
+def test_exit_within_a_signal_handler(number: int, status: int, code: int) -> None:
+    """What the main thread was about to do is no obstacle: it is done before."""
+    theirs, ours = socket.socketpair()
+    both = [ours.fileno(), theirs.fileno()]
+    process = subprocess.Popen(
+        [sys.executable, "-c", ABRUPT, *map(str, [*both, int(number)])],
+        stderr=subprocess.PIPE,
+        pass_fds=both,
+    )
+    ours.close()
+    client = Client(theirs)
+    assert theirs.recv(len(HEAD), socket.MSG_WAITALL) == HEAD
+    assert client.closing()[0] == code
+    client.vanish()
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (status, b"")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -255,3 +255,21 @@ async def test_arguments_are_checked_as_by_the_engine() -> None:
         wire.websocket.send_text(b"\xff")
     wire.disconnect()
     await wire.serving
+
+
+def test_whoever_comes_while_the_process_leaves_is_sent_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A handshake that was judged before would otherwise hold the process."""
+    monkeypatch.setattr(_core, "is_leaving", lambda: True)
+
+    @in_loop
+    async def late() -> None:
+        wire = Wire()
+        await until(lambda: len(wire.sent) == 2)
+        assert [event["type"] for event in wire.sent] == ["websocket.accept", "websocket.close"]
+        assert wire.sent[1]["code"] == 1012
+        wire.disconnect(1012)
+        await wire.serving
+
+    late()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import socket
 import ssl
 import sys
@@ -98,12 +99,41 @@ class TestUwsgi:
         """There is no telling where they are."""
         assert client({"enable-threads": True}, **{"wsgi.multithread": False}).read_early() == b""
 
+    @pytest.mark.parametrize(
+        ("options", "workers", "master", "expected"),
+        [
+            # By itself, SIGHUP, SIGINT, SIGTERM: code and patience.
+            ({}, 1, 1, [(True, 0), (True, 0), (False, 0), (True, 0)]),
+            ({"die-on-term": True}, 1, 1, [(True, 0), (True, 0), (False, 0), (False, 0)]),
+            ({}, 2, 1, [(True, 60), (True, 0), (False, 0), (True, 0)]),
+            ({"master-fifo": b"f"}, 2, 1, [(True, 60), (True, 60), (False, 0), (True, 0)]),
+            (
+                {"touch-chain-reload": b"f", "worker-reload-mercy": b"9"},
+                *(2, 1),
+                [(True, 9), (True, 9), (False, 0), (True, 0)],
+            ),
+            ({"touch-chain-reload": b"f"}, 1, 1, [(True, 0), (True, 0), (False, 0), (True, 0)]),
+            ({"touch-chain-reload": b"f"}, 2, 0, [(False, 0)] * 4),
+        ],
+    )
+    def test_departures(
+        self, client: Any, options: dict[str, Any], workers: int, master: int, expected: Any
+    ) -> None:
+        """Whether the site goes on shows in the signal; waiting is for those with others."""
+        client({"threads": b"2", **options})
+        module: Any = sys.modules["uwsgi"]
+        module.masterpid, module.numproc = lambda: master, workers
+        departures = uwsgi.find({"uwsgi.version": b"2"}).at_exit.departures
+        numbers = (0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        found = [departures[number] for number in numbers]
+        assert [(each.goes_on, each.patience_s) for each in found] == expected
+
     def test_hook_of_the_project_runs_behind_ours(self, client: Any) -> None:
         """`uwsgi.atexit` may be taken already."""
         found = client({"threads": b"2"})
         said: list[str] = []
         sys.modules["uwsgi"].atexit = lambda: said.append("project")  # type: ignore[attr-defined]
-        found.at_exit(lambda: said.append("dwebsocket"))
+        found.at_exit.register(lambda: said.append("dwebsocket"))
         sys.modules["uwsgi"].atexit()
         assert said == ["dwebsocket", "project"]
 

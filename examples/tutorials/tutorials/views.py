@@ -4,6 +4,7 @@ What the dwebsocket tutorials teach, in their style: the old API, where every me
 The docstring of each view says exactly what it sends, so that a client can rely on it.
 """
 
+import gc
 import json
 import sys
 import time
@@ -200,13 +201,16 @@ def room(request, name):
 
 def running(request):
     """
-    Tell which views of this process are running on a thread now, as JSON ``{"clock": 2, …}``.
+    Tell which views of this process are running now, as JSON ``{"clock": 2, …}``.
 
     For tests and for the curious: it shows that a view ends once its browser has gone. The page
-    itself is among them. Greenlets and tasks are not seen.
+    itself is among them. Threads and greenlets are seen, tasks are not.
     """
     inside = Counter()
-    for frame in sys._current_frames().values():
+    frames = list(sys._current_frames().values())
+    if (greenlet := sys.modules.get("greenlet")) is not None:
+        frames += [it.gr_frame for it in gc.get_objects() if isinstance(it, greenlet.greenlet)]
+    for frame in frames:
         while frame is not None:
             if frame.f_code.co_filename == __file__:
                 inside[frame.f_code.co_name] += 1

@@ -35,6 +35,8 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self._lock = native.lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        # Tasks that run or are about to.
+        self._busy = 0
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
@@ -52,6 +54,7 @@ class BackgroundLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = self._launch()
+            self._busy += 1
         self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
 
     def _launch(self) -> asyncio.AbstractEventLoop:
@@ -71,10 +74,12 @@ class BackgroundLoop:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        with self._lock:
+            self._busy -= 1
         self._tell_if_quiet()
 
     def _tell_if_quiet(self) -> None:
-        if not self._tasks:
+        if self._busy == 0:
             for tell in self._when_quiet:
                 tell()
             self._when_quiet.clear()
@@ -85,13 +90,15 @@ class BackgroundLoop:
 
     def join(self, timeout: float) -> bool:
         """Sleeps until no task runs, ``timeout`` seconds at most. False when the time was up."""
-        if self._loop is None:
+        if self._loop is None or self._busy == 0:
             return True
+        if timeout <= 0:
+            return False
         # The one thing to wait on that is never green.
-        busy = native.lock()
-        busy.acquire()
-        self._loop.call_soon_threadsafe(self._ask, busy.release)
-        return busy.acquire(timeout=max(0.0, timeout))
+        quiet = native.lock()
+        quiet.acquire()
+        self._loop.call_soon_threadsafe(self._ask, quiet.release)
+        return quiet.acquire(timeout=timeout)
 
 
 def _unpatched_loop() -> asyncio.AbstractEventLoop:

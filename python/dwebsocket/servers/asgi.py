@@ -188,6 +188,9 @@ class AsgiConnection:
         _open.add(self)
         with self._room:
             self._put(accept, 0)
+        if _core.is_leaving():
+            # Too late to be refused, and perhaps for those who say goodbye to all.
+            self.close(_RESTART, "restarting")
 
     # -- any thread -----------------------------------------------------------------------------
 
@@ -457,6 +460,13 @@ class AsgiConnection:
                 raise
             # daphne lets applications say no other codes: its clients see 4011 for 1011.
             await self._send({**event, "code": code + 3000})
+
+
+def leave(code: int, reason: str) -> None:
+    """Begins to close all connections and takes no new ones, for good. Otherwise as `close_all`."""
+    # First: whoever is not refused looks behind it.
+    _core.close_all(code, reason)
+    close_all(code, reason)
 
 
 def close_all(code: int, reason: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
 Farewell = Callable[[], None]
-AtExit = Callable[[Farewell], None]
 
 
 def _nothing() -> None:
@@ -51,6 +50,23 @@ def unknown_departure() -> Depart:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """
+    How a server written in C ends a process: by ``exit``, perhaps without running any Python.
+
+    Attributes:
+        register: Registers a farewell with the server's own hook, for when it runs Python.
+        departures: How the process goes, by the signal that makes it; 0 is without one. All is
+            known in advance, as no Python runs any more when it comes to it.
+        abrupt: Those of the signals whose handlers call ``exit`` wherever the main thread is.
+    """
+
+    register: Callable[[Farewell], None]
+    departures: Mapping[int, Departure]
+    abrupt: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class Client:
     """
     A client's connection, still in the server's hands.
@@ -72,8 +88,8 @@ class Client:
             the server lets the process go.
         dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
             goodbye to the clients is up to us.
-        at_exit: Registers a farewell with a server that may end the process without running
-            Python's own hooks, and so has one of its own. None for the others.
+        at_exit: How a server goes that may end the process without running Python's own hooks;
+            it takes the place of ``departure``. None for the others.
         head_follows_close: The server writes the head of a response without chunks only after it
             has closed the response; an empty chunk makes it write the head first.
     """
@@ -87,7 +103,7 @@ class Client:
     forget: Callable[[], None] = _nothing
     tls: object | None = None
     departure: Callable[[], Depart] = unknown_departure
-    at_exit: AtExit | None = None
+    at_exit: Exit | None = None
     head_follows_close: bool = False
 
 

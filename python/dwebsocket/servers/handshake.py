@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.conf import Options
     from dwebsocket.connection import Connection
-    from dwebsocket.servers.contract import AtExit, Depart
+    from dwebsocket.servers.contract import Depart, Exit
 
     Headers = list[tuple[str, str]]
     # The status, the reason, and the level of the log if it is not a warning.
@@ -41,7 +41,7 @@ class Handshake(Protocol):
         """As :attr:`dwebsocket.servers.contract.Client.departure`. Known once found."""
 
     @property
-    def at_exit(self) -> AtExit | None:
+    def at_exit(self) -> Exit | None:
         """As :attr:`dwebsocket.servers.contract.Client.at_exit`. Known once found."""
 
     @property

@@ -3,16 +3,20 @@ uWSGI: its own HTTP sockets and router, ``--socket`` behind nginx, threads and t
 
 The descriptor comes from the ``uwsgi`` module that the server puts into the process. Bytes behind
 the request stay in its C structures; a function that it exports for its plugins reads them.
+
+The master ends a worker by a signal, and its handler may exit within it. Which signal it was tells
+a reload from the end of the site; what the master is up to it does not tell.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.servers.contract import Client, Environ, Unsupported
+from dwebsocket.servers.contract import Client, Departure, Environ, Exit, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +40,10 @@ _PACKETS = (
 _PLAIN = ("socket", "uwsgi-socket", "http-socket", "http11-socket", *_ROUTERS)
 _TLS = ("https-socket", "https-socket2")
 
+# Ways to reload one worker after the other.
+_CHAINS = ("touch-chain-reload", "master-fifo")
+_MERCY, _MERCY_S = "worker-reload-mercy", "60"
+
 _CHUNK = 65536
 
 
@@ -45,7 +53,8 @@ def find(environ: Environ) -> Client | None:
     if uwsgi is None or "uwsgi.version" not in environ:
         return None
     in_hub = _in_hub()
-    _refuse_what_cannot_be(environ, _options(uwsgi), in_hub=in_hub)
+    options = _options(uwsgi)
+    _refuse_what_cannot_be(environ, options, in_hub=in_hub)
     descriptor = uwsgi.connection_fd()
     if descriptor < 0:
         return None
@@ -55,7 +64,12 @@ def find(environ: Environ) -> Client | None:
         read_early=lambda: _read_early(environ, descriptor),
         let_go=lambda: None,
         concurrency="gevent" if in_hub else "thread",
-        at_exit=_at_exit,
+        at_exit=Exit(
+            register=_register,
+            departures=_departures(uwsgi, options),
+            # The loop hands signals to a greenlet.
+            abrupt=frozenset() if in_hub else frozenset({signal.SIGINT, signal.SIGTERM}),
+        ),
         head_follows_close=True,
     )
 
@@ -126,7 +140,39 @@ def _number(value: Any) -> int:
         return 0
 
 
-def _at_exit(farewell: Callable[[], None]) -> None:
+# --- ends ----------------------------------------------------------------------------------------
+
+
+def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
+    """
+    How a worker goes, by signal.
+
+    Waiting is for those beside whom others serve meanwhile. On a reload of the whole instance
+    nobody does until the last worker is gone, and a worker that gets SIGHUP is not told whether
+    it is that or its turn in a chain.
+    """
+    end = Departure(patience_s=0)
+    if not _has_master(uwsgi):
+        return dict.fromkeys((0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM), end)
+    at_once = Departure(patience_s=0, goes_on=True)
+    in_turn = at_once
+    if getattr(uwsgi, "numproc", 1) > 1:
+        mercy = _number(options.get(_MERCY, _MERCY_S))
+        in_turn = Departure(mercy, f"uWSGI's --{_MERCY}", goes_on=True)
+    return {
+        0: in_turn,
+        signal.SIGHUP: in_turn if any(name in options for name in _CHAINS) else at_once,
+        signal.SIGINT: end,
+        # To a master without that option it means a reload without mercy.
+        signal.SIGTERM: end if _is_on(options.get("die-on-term")) else at_once,
+    }
+
+
+def _has_master(uwsgi: Any) -> bool:
+    return bool(getattr(uwsgi, "masterpid", int)())
+
+
+def _register(farewell: Callable[[], None]) -> None:
     # Python's own hooks are left out with --skip-atexit-teardown and by the gevent loop.
     uwsgi: Any = sys.modules["uwsgi"]
     of_the_project = getattr(uwsgi, "atexit", None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dwebsocket.conf import Options
-    from dwebsocket.servers.contract import AtExit, Client, Depart, Environ
+    from dwebsocket.servers.contract import Client, Depart, Environ, Exit
     from dwebsocket.servers.handshake import Headers, Refusal
     from dwebsocket.servers.takeover import Takeover
 
@@ -58,7 +58,7 @@ class WsgiHandshake:
         return self._client.departure
 
     @property
-    def at_exit(self) -> AtExit | None:
+    def at_exit(self) -> Exit | None:
         """As the server's :class:`Client` says."""
         return self._client.at_exit
 

@@ -1,0 +1,84 @@
+"""The README's table of servers is held to what the suite found."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+import table
+from support.server import ASGI, SECONDARY, SERVERS
+from support.wsgi_kinds import WSGI_SERVERS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOUND = {
+    "cheroot": {"messages": [9, 0], "closing": [3, 2], "SIGTERM": [0, 1]},
+    "werkzeug": {"messages": [9, 0]},
+    "werkzeug-one-thread": {"messages": [8, 1]},
+}
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a run has found, and a README with a table of it."""
+    path = tmp_path / "outcomes.json"
+    path.write_text(json.dumps(FOUND))
+    monkeypatch.setattr(table, "README", tmp_path / "README.md")
+    table.README.write_text(f"before\n{table.BEGIN}\n{table.END}\nafter\n")
+    assert table.main([str(path)]) == 0
+    return str(path)
+
+
+def test_each_server_is_in_one_row() -> None:
+    """No result of the suite is without a place in the table."""
+    kinds = {str(kind) for kind in {*SERVERS, *WSGI_SERVERS, *ASGI} - SECONDARY}
+    rows = {
+        kind: sum(re.fullmatch(pattern, kind) is not None for _, _, pattern in table.ROWS)
+        for kind in kinds
+    }
+    assert {kind: count for kind, count in rows.items() if count != 1} == {}
+
+
+def test_written_table_is_right(outcomes: str) -> None:
+    """All variants of a server count, and the rest of the README stays."""
+    text = table.README.read_text()
+    assert (
+        "| [cheroot](docs/servers/cheroot.md) | yes | - | - | - | partly | - | - | - | no |" in text
+    )
+    assert "| [Werkzeug (`runserver_plus`)](docs/servers/werkzeug.md) | partly | - |" in text
+    assert (text[:7], text[-6:]) == ("before\n", "after\n")
+    assert table.main(["--check", outcomes]) == 0
+
+
+def test_what_was_not_run_is_not_compared(outcomes: str) -> None:
+    """A run of some servers, or of some tests, says nothing about the others."""
+    text = table.README.read_text().replace(
+        "| partly | - | - | - | no |", "| partly | - | - | yes | no |"
+    )
+    table.README.write_text(text)
+    assert table.main(["--check", outcomes]) == 0
+
+
+def test_wrong_cell_is_named(outcomes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what it says, what was found, and how to write the table anew."""
+    text = table.README.read_text().replace(
+        "| partly | - | - | - | no |", "| yes | - | - | - | no |"
+    )
+    table.README.write_text(text)
+    assert table.main(["--check", outcomes]) == 1
+    said = capsys.readouterr().err
+    assert "cheroot.md), closing: it says 'yes', the suite found 'partly'" in said
+    assert f"python tests/table.py {outcomes}" in said
+    assert len(said.splitlines()) == 2
+
+
+def test_missing_row_is_named(outcomes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each cell of it that was found is one that differs."""
+    lines = table.README.read_text().splitlines()
+    table.README.write_text("\n".join(line for line in lines if "cheroot" not in line))
+    assert table.main(["--check", outcomes]) == 1
+    assert "cheroot.md), messages: it says 'nothing'" in capsys.readouterr().err
