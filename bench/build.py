@@ -1,4 +1,4 @@
-"""What must exist before measuring: the load generator and an environment for the servers."""
+"""What must exist before measuring: the programs in Rust and the environments of the servers."""
 
 from __future__ import annotations
 
@@ -13,44 +13,66 @@ from machine import BenchError, need_program
 BENCH = Path(__file__).resolve().parent
 TARGET = BENCH / "target"
 ROOT = BENCH.parent
-VENV = ROOT / ".cache" / "bench-venv"
-REQUIREMENTS = BENCH / "servers" / "requirements.txt"
+CACHE = ROOT / ".cache"
+VENV = CACHE / "bench-venv"
+# The original does not run on the Django of all others.
+ORIGINAL_VENV = CACHE / "bench-original-venv"
+SERVERS = BENCH / "servers"
+LIMIT = BENCH / "limit"
 # All that goes into the wheel.
 SOURCES = ("Cargo.toml", "Cargo.lock", "pyproject.toml", "src", "python")
 
 
 def load_generator() -> Path:
     """Build the load generator and return its path."""
-    need_program("cargo", "the load generator is written in Rust")
-    manifest = BENCH / "load" / "Cargo.toml"
+    return _program("load", "the load generator does not build")
+
+
+def limit() -> Path:
+    """Build the server that shows what is possible without Python, and return its path."""
+    return _program("limit", "the server in Rust does not build")
+
+
+def environment() -> Path:
+    """Make the environment with the peers and return its interpreter."""
+    return _environment(VENV, SERVERS / "requirements.txt")
+
+
+def original_environment() -> Path:
+    """Make the environment with the original package and return its interpreter."""
+    return _environment(ORIGINAL_VENV, SERVERS / "requirements-original.txt")
+
+
+def _environment(venv: Path, requirements: Path) -> Path:
+    python = venv / "bin" / "python"
+    wanted = _digest([requirements], sys.version)
+    if _stamp(venv, "peers") != wanted:
+        _run([sys.executable, "-m", "venv", "--clear", str(venv)], "no environment can be made")
+        _pip(python, "--upgrade", "-r", str(requirements))
+        _write_stamp(venv, "peers", wanted)
+    return python
+
+
+def _program(name: str, failure: str) -> Path:
+    need_program("cargo", f"bench/{name} is written in Rust")
+    manifest = BENCH / name / "Cargo.toml"
     _run(
         [
             *["cargo", "build", "--release", "--locked", "--quiet"],
             *["--manifest-path", str(manifest), "--target-dir", str(TARGET)],
         ],
-        "the load generator does not build",
+        failure,
     )
-    return TARGET / "release" / "load"
-
-
-def environment() -> Path:
-    """Make the environment with the peers and return its interpreter."""
-    python = VENV / "bin" / "python"
-    wanted = _digest([REQUIREMENTS], sys.version)
-    if _stamp("peers") != wanted:
-        _run([sys.executable, "-m", "venv", "--clear", str(VENV)], "no environment can be made")
-        _pip(python, "--upgrade", "-r", str(REQUIREMENTS))
-        _write_stamp("peers", wanted)
-    return python
+    return TARGET / "release" / name
 
 
 def install_checkout(python: Path) -> None:
     """Build this checkout's wheel and put it into the environment, unless nothing changed."""
     files = [ROOT / name for name in SOURCES]
     wanted = _digest(files)
-    if _stamp("checkout") != wanted:
+    if _stamp(VENV, "checkout") != wanted:
         _pip(python, "--force-reinstall", "--no-deps", str(ROOT))
-        _write_stamp("checkout", wanted)
+        _write_stamp(VENV, "checkout", wanted)
 
 
 def _pip(python: Path, *arguments: str) -> None:
@@ -79,12 +101,12 @@ def _digest(paths: list[Path], *more: str) -> str:
     return digest.hexdigest()
 
 
-def _stamp(name: str) -> str | None:
+def _stamp(venv: Path, name: str) -> str | None:
     try:
-        return (VENV / f"{name}.stamp").read_text()
+        return (venv / f"{name}.stamp").read_text()
     except OSError:
         return None
 
 
-def _write_stamp(name: str, text: str) -> None:
-    (VENV / f"{name}.stamp").write_text(text)
+def _write_stamp(venv: Path, name: str, text: str) -> None:
+    (venv / f"{name}.stamp").write_text(text)

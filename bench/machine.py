@@ -142,5 +142,13 @@ def versions(python: Path, distributions: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def crates(lock: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Return the versions of the crates ``names`` in a lock file."""
+    text = lock.read_text()
+    pattern = r'^name = "{}"\nversion = "(.+)"$'
+    found = {name: re.search(pattern.format(name), text, re.MULTILINE) for name in names}
+    return {name: match[1] for name, match in found.items() if match}
+
+
 def _output(command: list[str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

@@ -66,7 +66,7 @@ class Bench:
     server_core: int
     load_core: int
 
-    def measure(self, work: Work, subject: Subject, python: Path) -> dict[str, Any]:
+    def measure(self, work: Work, subject: Subject, program: Path) -> dict[str, Any]:
         """
         Measure ``work`` on a fresh server of ``subject``; once more when it was disturbed.
 
@@ -76,14 +76,14 @@ class Bench:
         Raises:
             BenchError: Nothing could be measured.
         """
-        figures = self._once(work, subject, python)
+        figures = self._once(work, subject, program)
         if figures["disturbed"]:
-            figures = self._once(work, subject, python)
+            figures = self._once(work, subject, program)
         return figures
 
-    def _once(self, work: Work, subject: Subject, python: Path) -> dict[str, Any]:
+    def _once(self, work: Work, subject: Subject, program: Path) -> dict[str, Any]:
         room = work.connections + WARM_CONNECTIONS
-        with Server(subject, python, core=self.server_core, connections=room) as server:
+        with Server(subject, program, core=self.server_core, connections=room) as server:
             figures = self._idle(work, server) if work.is_idle else self._echo(work, server)
             server.check_alive()
             return figures | {"server_said": server.said()}
@@ -91,7 +91,7 @@ class Bench:
     def _command(self, mode: str, server: Server, connections: int, size: int) -> list[str]:
         return [
             *["taskset", "--cpu-list", str(self.load_core), str(self.load), mode],
-            *["--server", server.address, "--path", "/echo"],
+            *["--server", server.address, "--path", server.path],
             *["--connections", str(connections), "--size", str(size)],
         ]
 

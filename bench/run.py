@@ -22,7 +22,7 @@ import machine
 import report
 from machine import BenchError
 from measure import Bench, Work
-from subject import BASELINE, DWEBSOCKET2, SUBJECTS, Subject
+from subject import BASELINE, DWEBSOCKET2, OURS, SUBJECTS, Subject, compared
 
 RECORD = build.BENCH / "record"
 IDLE_CONNECTIONS = 5000
@@ -34,9 +34,9 @@ SPARE_DESCRIPTORS = 500
 def works(idle_connections: int) -> list[Work]:
     """Return the rows of the benchmark."""
     # Chat lines are text, large things are not; that also spares slow UTF-8 checks the blame.
-    kinds = ((32, "text"), (MIB, "binary"))
-    echo = [Work(count, size, kind=kind) for size, kind in kinds for count in (1, 50)]
-    return [*echo, Work(idle_connections)]
+    small = [Work(count, 32, in_flight) for in_flight in (1, 16) for count in (1, 50, 1000)]
+    large = [Work(count, MIB, kind="binary") for count in (1, 50)]
+    return [*small, *large, Work(idle_connections)]
 
 
 def main() -> int:
@@ -73,6 +73,12 @@ def arguments() -> argparse.Namespace:
         help="interpreter that has dwebsocket2, Django and gunicorn, instead of building a wheel",
     )
     add(
+        "--compare",
+        type=Path,
+        metavar="FOLDER",
+        help="also measure the built package dwebsocket/ in FOLDER, as `compared`",
+    )
+    add(
         "--record",
         nargs="?",
         const="",
@@ -85,6 +91,12 @@ def arguments() -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Measure, print, record."""
     subjects = choose_subjects(options.subjects)
+    if options.compare is not None:
+        subjects += [
+            one
+            for one in compared(options.compare.absolute())
+            if one.name.replace("compared", DWEBSOCKET2) in options.subjects.split(",")
+        ]
     rows = [work for work in works(options.idle_connections) if options.only in work.name]
     if not rows:
         known = ", ".join(work.name for work in works(options.idle_connections))
@@ -104,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         server_core=options.server_core,
         load_core=options.load_core,
     )
-    pythons = interpreters(subjects, options.dwebsocket_python)
+    programs = programs_of(subjects, options.dwebsocket_python)
     result = {
         "date": date.today().isoformat(),
         "command": command(),
@@ -119,11 +131,11 @@ def run(options: argparse.Namespace) -> int:
         "subjects": {
             one.name: {
                 "says": one.says,
-                "versions": machine.versions(pythons[one.name], one.distributions),
+                "versions": versions(one, programs[one.name]),
             }
             for one in subjects
         },
-        "figures": measure_all(bench, rows, subjects, pythons, options.repetitions),
+        "figures": measure_all(bench, rows, subjects, programs, options.repetitions),
     }
     text = report.markdown(result, rows)
     print(f"\n{text}")
@@ -142,25 +154,36 @@ def choose_subjects(names: str) -> list[Subject]:
     return [subject for subject in SUBJECTS if subject.name in wanted]
 
 
-def interpreters(subjects: list[Subject], given: Path | None) -> dict[str, Path]:
-    """Return the interpreter of each subject, after making what is missing."""
-    pythons = {}
+def programs_of(subjects: list[Subject], given: Path | None) -> dict[str, Path]:
+    """Return what runs each subject (an interpreter, mostly), after making what is missing."""
+    programs = {}
     for subject in subjects:
-        if subject.name == DWEBSOCKET2 and given is not None:
+        if subject.runs_on == "rust":
+            programs[subject.name] = build.limit()
+        elif subject.runs_on == "original":
+            programs[subject.name] = build.original_environment()
+        elif subject.distributions == OURS and given is not None:
             # Not resolved: the link is what makes it the interpreter of its environment.
-            pythons[subject.name] = given.absolute()
-            continue
-        pythons[subject.name] = build.environment()
-        if subject.name == DWEBSOCKET2:
-            build.install_checkout(pythons[subject.name])
-    return pythons
+            programs[subject.name] = given.absolute()
+        else:
+            programs[subject.name] = build.environment()
+            if subject.distributions == OURS:
+                build.install_checkout(programs[subject.name])
+    return programs
+
+
+def versions(subject: Subject, program: Path) -> dict[str, str]:
+    """Return the versions of what the subject consists of."""
+    if subject.runs_on == "rust":
+        return machine.crates(build.LIMIT / "Cargo.lock", subject.distributions)
+    return machine.versions(program, subject.distributions)
 
 
 def measure_all(
     bench: Bench,
     rows: list[Work],
     subjects: list[Subject],
-    pythons: dict[str, Path],
+    programs: dict[str, Path],
     repetitions: int,
 ) -> list[dict[str, object]]:
     """Measure every row with every subject, interleaved; each turn begins with another one."""
@@ -169,7 +192,7 @@ def measure_all(
         for turn, work in enumerate(rows, repetition):
             shift = turn % len(subjects)
             for subject in subjects[shift:] + subjects[:shift]:
-                found = bench.measure(work, subject, pythons[subject.name])
+                found = bench.measure(work, subject, programs[subject.name])
                 row = {"repetition": repetition, "work": work.name, "subject": subject.name}
                 figures.append(row | found)
                 print(progress(row | found), file=sys.stderr, flush=True)

@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from machine import BenchError, session_pids
 
@@ -33,14 +33,21 @@ class Subject:
     """
     One server to be measured.
 
-    ``command`` makes the arguments of ``python -m`` from the descriptor of the listening socket
-    and the number of connections that will be open at once.
+    ``command`` makes the arguments of ``python -m`` (or of the program itself, where there is no
+    Python) from the descriptor of the listening socket and the number of connections that will be
+    open at once. ``path`` is what clients ask for.
     """
 
     name: str
     says: str
     distributions: tuple[str, ...]
     command: Callable[[int, int], list[str]]
+    path: str = "/echo"
+    runs_on: Literal["peers", "original", "rust"] = "peers"
+    #: Where its packages are looked for first.
+    python_path: Path | None = None
+    #: The status by which it says that it is up.
+    ready: int = 200
 
 
 def _gunicorn(descriptor: int, site: str, *options: str) -> list[str]:
@@ -55,48 +62,133 @@ def _dwebsocket2(descriptor: int, connections: int) -> list[str]:
     return _gunicorn(descriptor, "dwebsocket2_site", "--threads", "2")
 
 
-def _thread_recv(descriptor: int, connections: int) -> list[str]:
-    # A connection keeps its thread, so there must be one for each.
-    threads = connections + SPARE_THREADS
-    limits = ["--threads", str(threads), "--worker-connections", str(threads + SPARE_THREADS)]
-    return _gunicorn(descriptor, "thread_recv_site", *limits)
+def _thread_per_connection(site: str) -> Callable[[int, int], list[str]]:
+    def command(descriptor: int, connections: int) -> list[str]:
+        # A connection keeps its thread, so there must be one for each.
+        threads = connections + SPARE_THREADS
+        limits = ["--threads", str(threads), "--worker-connections", str(threads + SPARE_THREADS)]
+        return _gunicorn(descriptor, site, *limits)
+
+    return command
 
 
-def _channels_daphne(descriptor: int, connections: int) -> list[str]:
+def _daphne(descriptor: int, connections: int) -> list[str]:
     return ["daphne", "--verbosity", "0", "--fd", str(descriptor), "channels_site:application"]
+
+
+def _uvicorn(site: str) -> Callable[[int, int], list[str]]:
+    def command(descriptor: int, connections: int) -> list[str]:
+        options = ["--fd", str(descriptor), "--log-level", "warning", "--lifespan", "off"]
+        return ["uvicorn", *options, f"{site}:application"]
+
+    return command
+
+
+def _module(site: str) -> Callable[[int, int], list[str]]:
+    return lambda descriptor, connections: [site, str(descriptor)]
+
+
+def _limit(descriptor: int, connections: int) -> list[str]:
+    return [str(descriptor)]
 
 
 DWEBSOCKET2 = "dwebsocket2"
 BASELINE = "channels-daphne"
+OURS = ("dwebsocket2", "Django", "gunicorn")
 
 SUBJECTS = (
     Subject(
         DWEBSOCKET2,
         "this checkout: sync view under gunicorn gthread, 1 worker, 2 threads",
-        ("dwebsocket2", "Django", "gunicorn"),
+        OURS,
         _dwebsocket2,
+    ),
+    Subject(
+        f"{DWEBSOCKET2}-async",
+        "this checkout: async view, the same server",
+        OURS,
+        _dwebsocket2,
+        path="/aecho",
+    ),
+    Subject(
+        "original",
+        "the original dwebsocket under gunicorn gthread with a thread for each connection",
+        ("dwebsocket", "Django", "gunicorn"),
+        _thread_per_connection("original_site"),
+        runs_on="original",
     ),
     Subject(
         "thread-recv",
         "the original's engine idea: a thread per socket in recv, frames in Python, "
         "under gunicorn gthread with a thread for each connection",
         ("Django", "gunicorn"),
-        _thread_recv,
+        _thread_per_connection("thread_recv_site"),
     ),
     Subject(
         BASELINE,
         "Django Channels on daphne: AsyncWebsocketConsumer, no channel layer",
         ("channels", "daphne", "Django", "Twisted", "autobahn"),
-        _channels_daphne,
+        _daphne,
+    ),
+    Subject(
+        "channels-uvicorn",
+        "the same consumer on uvicorn",
+        ("channels", "uvicorn", "Django", "uvloop", "websockets"),
+        _uvicorn("channels_site"),
+    ),
+    Subject(
+        "flask-sock",
+        "flask-sock under gunicorn gthread with a thread for each connection",
+        ("flask-sock", "Flask", "gunicorn", "simple-websocket"),
+        _thread_per_connection("flask_sock_site"),
+    ),
+    Subject(
+        "asgi-uvicorn",
+        "bare ASGI application on uvicorn",
+        ("uvicorn", "uvloop", "websockets"),
+        _uvicorn("asgi_site"),
+    ),
+    Subject("websockets", "its asyncio server", ("websockets",), _module("websockets_site")),
+    Subject("aiohttp", "its server on uvloop", ("aiohttp", "uvloop"), _module("aiohttp_site")),
+    Subject(
+        "picows",
+        "its server on uvloop",
+        ("picows", "uvloop"),
+        _module("picows_site"),
+        ready=404,
+    ),
+    Subject(
+        "tokio-tungstenite",
+        "no Python: one thread of tokio, read buffers of 4 KiB",
+        ("tokio-tungstenite", "tokio"),
+        _limit,
+        runs_on="rust",
     ),
 )
+
+
+def compared(folder: Path) -> list[Subject]:
+    """Return our subjects once more, with the built package in ``folder`` (its parent's place)."""
+    return [
+        replace(
+            subject,
+            name=subject.name.replace(DWEBSOCKET2, "compared"),
+            says=f"the same with the package in {folder.name}",
+            python_path=folder,
+        )
+        for subject in SUBJECTS
+        if subject.name.startswith(DWEBSOCKET2)
+    ]
 
 
 class Server:
     """A fresh server of one subject, pinned to one core; a context manager."""
 
-    def __init__(self, subject: Subject, python: Path, *, core: int, connections: int) -> None:
+    def __init__(self, subject: Subject, program: Path, *, core: int, connections: int) -> None:
+        """``program`` is the interpreter, or the server itself where there is no Python."""
         self.name = subject.name
+        self.path = subject.path
+        self._ready = subject.ready
         self.log = tempfile.TemporaryFile(mode="w+", errors="replace")
         # The socket is made here, alike for all: no port to guess, and a request sent too early
         # waits in the backlog. Accepted sockets inherit TCP_NODELAY from it.
@@ -106,10 +198,14 @@ class Server:
             self.address = "{}:{}".format(*listener.getsockname())
             descriptor = listener.fileno()
             arguments = subject.command(descriptor, connections)
+            module = [] if subject.runs_on == "rust" else ["-m"]
+            environment = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+            if subject.python_path is not None:
+                environment["PYTHONPATH"] = str(subject.python_path)
             self._process = subprocess.Popen(
-                ["taskset", "--cpu-list", str(core), str(python), "-m", *arguments],
+                ["taskset", "--cpu-list", str(core), str(program), *module, *arguments],
                 cwd=SITES,
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+                env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=self.log,
                 stderr=subprocess.STDOUT,
@@ -176,5 +272,5 @@ class Server:
         except OSError as error:
             raise BenchError(f"{self.name} does not start: {error}\n{self.tail()}") from error
         status = answer.partition(b"\r\n")[0]
-        if b" 200 " not in status:
+        if b" %d " % self._ready not in status:
             raise BenchError(f"{self.name} answered {status!r} to /ready\n{self.tail()}")

@@ -1,4 +1,4 @@
-"""Subject dwebsocket2: the view as its README shows it, under gunicorn."""
+"""Subjects dwebsocket2 and dwebsocket2-async: the views as the README shows them."""
 
 from __future__ import annotations
 
@@ -19,5 +19,12 @@ def echo(request):
         request.websocket.send(message)
 
 
-urlpatterns = [path("ready", django_site.ready), path("echo", echo)]
+@accept_websocket
+async def aecho(request):
+    """Send every message back."""
+    async for message in request.websocket:
+        await request.websocket.asend(message)
+
+
+urlpatterns = [path("ready", django_site.ready), path("echo", echo), path("aecho", aecho)]
 application = get_wsgi_application()

@@ -1,12 +1,14 @@
 """
 Every setting of dwebsocket: its name, default, and what values it takes.
 
-Settings are read when they are used, so ``override_settings`` works. Times are seconds (int or
-float), sizes are bytes.
+Settings are read when they are first used, and again whenever ``override_settings`` or its like
+has exchanged them; plain assignments to ``settings`` come too late after that. Times are seconds
+(int or float), sizes are bytes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,6 +19,10 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core
 
 PREFIX = "WEBSOCKET_"
+
+# What was read already, and the object behind `django.conf.settings` that it was read from: a
+# setting that the project does not have is slow to ask for, and a handshake asks for a dozen.
+_known: tuple[object, dict[str, Any]] = (None, {})
 
 
 @dataclass(frozen=True)
@@ -286,11 +292,25 @@ def get(name: str) -> Any:
     Raises:
         ImproperlyConfigured: The project's settings hold something that it cannot be.
     """
+    global _known
+    # `override_settings` and its kind put another object there and back again.
+    source = settings._wrapped
+    known_source, known = _known
+    if known_source is not source:
+        known = {}
+        _known = (source, known)
+    try:
+        return known[name]
+    except KeyError:
+        pass
     value = getattr(settings, PREFIX + name, SETTINGS[name].default)
     try:
-        return read(name, value)
+        read_value = read(name, value)
     except ValueError as error:
         raise ImproperlyConfigured(f"{PREFIX}{name} {error}.") from None
+    if source is settings._wrapped:
+        known[name] = read_value
+    return read_value
 
 
 @dataclass(frozen=True)
@@ -322,12 +342,16 @@ class Options:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        return cls(
-            **{
-                name: overrides[name] if name in overrides else get(name.upper())
-                for name in OPTION_NAMES
-            }
+        values = tuple(
+            overrides[name] if name in overrides else get(name.upper()) for name in OPTION_NAMES
         )
+        return _options(values)
+
+
+@functools.lru_cache(maxsize=64)
+def _options(values: tuple[Any, ...]) -> Options:
+    """Gives the one object that all connections with these values share."""
+    return Options(*values)
 
 
 OPTION_NAMES = tuple(field.name for field in fields(Options))

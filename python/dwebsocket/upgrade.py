@@ -450,6 +450,8 @@ def _keep_environ(request: HttpRequest) -> None:
     if hasattr(request, "environ"):
         # uWSGI empties its own when the response is done.
         request.META = dict(request.META)
+        # It belongs to a response that is out, and would keep all that the server knew of it.
+        request.META.pop("wsgi.early_hints", None)
         request.environ = request.META
         # The server's reader is at its end; the view's request has no body.
-        request.META["wsgi.input"] = io.BytesIO()
+        request.META["wsgi.input"] = request._stream = io.BytesIO()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import struct
+from asyncio import _get_running_loop
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -270,7 +270,10 @@ class WebSocket:
         if timeout is not None and timeout < 0:
             timeout = None
         self._begin_receiving()
-        message = self._handled(timeout) if self._has_handler() else self._take(timeout)
+        if self._has_handler():
+            message = self._handled(timeout)
+        else:
+            message = self._take(timeout, self._text_as_bytes)
         if message is None:
             self._note_end()
         return message
@@ -286,7 +289,7 @@ class WebSocket:
             ConnectionClosed: As :meth:`wait`.
         """
         self._begin_receiving()
-        message = self._handled(0) if self._has_handler() else self._take(0)
+        message = self._handled(0) if self._has_handler() else self._take(0, self._text_as_bytes)
         if message is None:
             return None if self._note_end() else fallback
         return message
@@ -377,7 +380,7 @@ class WebSocket:
         """
         _check_timeout(timeout)
         self._send_refused = False
-        connection = self._engine
+        connection = self._connection or self._engine
         deadline = None if timeout is None else clock.now() + timeout
         while (message := connection.take(0, text_as_bytes=False)) is None:
             self._raise_if_nothing_comes()
@@ -428,6 +431,8 @@ class WebSocket:
             SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``.
             TypeError: Any other type of message.
         """
+        if isinstance(message, str):
+            return self._send(message, None, strict)
         return self._send(*self._as_sent(message), strict)
 
     def send_text(self, message: Any, *, strict: bool = False) -> bool:
@@ -591,7 +596,9 @@ class WebSocket:
         return struct.pack("!H", end[0]) + end[1].encode()
 
     def _has_handler(self) -> bool:
-        return "handle" in self.__dict__ or type(self).handle is not WebSocket.handle
+        # A look into `__dict__` would make one: attributes are kept without until then.
+        handle = self.handle
+        return getattr(handle, "__func__", handle) is not _NO_HANDLER
 
     def _handled(self, timeout: float | None) -> Any:
         message = self._take(timeout, text_as_bytes=False)
@@ -603,11 +610,9 @@ class WebSocket:
         self.handle(opcode, message)
         return message
 
-    def _take(self, timeout: float | None, *, text_as_bytes: bool | None = None) -> Any:
-        if text_as_bytes is None:
-            text_as_bytes = self._text_as_bytes
-        connection, take = self._engine, self._waiter.take
-        if timeout != 0 and _is_loop_running():
+    def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:  # noqa: FBT001
+        connection, take = self._connection or self._engine, self._waiter.take
+        if _get_running_loop() is not None and timeout != 0:
             raise UsageError(
                 "this would block the event loop and all its views: "
                 "use `await websocket.areceive()` or `async for`"
@@ -629,22 +634,23 @@ class WebSocket:
         return _as_bytes(message), None if self._text_as_bytes else True
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
-        connection = self._engine
+        connection = self._connection or self._engine
         own = own_websocket.get() is self
         # Whoever must not wait here, an event loop above all, has no patience.
-        patient = own and not _is_loop_running()
-        patience = self._send_patience if patient else None
+        patience = self._send_patience if own and _get_running_loop() is None else None
         if self._waiter.send(connection, message, binary=binary, patience=patience):
             return True
         return self._refuse_to_send(own=own, strict=strict)
 
     async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
-        connection = self._engine
+        connection = self._connection or self._engine
         own = own_websocket.get() is self
         if not own:
             return self._send(message, binary, strict)
-        deadline = clock.now() + self._send_patience
+        deadline: float | None = None
         while (sent := connection.try_send(message, binary=binary)) is None:
+            if deadline is None:
+                deadline = clock.now() + self._send_patience
             left = deadline - clock.now()
             if left <= 0:
                 raise no_room(self._send_patience)
@@ -661,6 +667,9 @@ class WebSocket:
             # The socket is gone, though the engine has not yet read how.
             raise ConnectionClosed
         return False
+
+
+_NO_HANDLER = WebSocket.handle
 
 
 class Protocol:
@@ -723,7 +732,3 @@ def _as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
 def _check_timeout(timeout: float | None) -> None:
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout must be None, 0 or a number of seconds, not {timeout!r}")
-
-
-def _is_loop_running() -> bool:
-    return asyncio._get_running_loop() is not None

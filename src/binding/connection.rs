@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use pyo3::prelude::*;
 
 use super::{
-    convert::{self, deadline, duration},
+    convert::{self, duration},
     waiter::Hub,
 };
 use crate::{
-    engine::{Connection, Initiator, Taken, waiter::Watch},
+    engine::{Connection, Initiator, Taken, clock, waiter::Watch},
     protocol::close::CloseFrame,
 };
 
@@ -31,10 +31,12 @@ impl PyConnection {
         timeout: Option<f64>,
         text_as_bytes: bool,
     ) -> PyResult<Option<Py<PyAny>>> {
-        let deadline = deadline(timeout)?;
+        let time = duration(timeout)?;
         // What is here already needs no detaching.
-        let mut taken = self.0.take(Some(std::time::Instant::now()));
-        if matches!(taken, Taken::Nothing) && timeout != Some(0.0) {
+        let mut taken = self.0.take_now();
+        if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.is_holding())
+        {
+            let deadline = time.and_then(|time| clock::now().checked_add(time));
             taken = py.detach(|| self.0.take(deadline));
         }
         match taken {
@@ -56,6 +58,9 @@ impl PyConnection {
             None => None,
             Some(seconds) => Some(duration(Some(seconds))?.unwrap_or(Duration::MAX)),
         };
+        if patience.is_some() && self.0.hold(kind, payload) {
+            return Ok(true);
+        }
         Ok(py.detach(|| self.0.send(kind, payload, patience))?)
     }
 
@@ -67,6 +72,9 @@ impl PyConnection {
         binary: Option<bool>,
     ) -> PyResult<Option<bool>> {
         let (kind, payload) = convert::to_frame(message, binary)?;
+        if self.0.hold(kind, payload) {
+            return Ok(Some(true));
+        }
         Ok(py.detach(|| self.0.try_send(kind, payload)))
     }
 

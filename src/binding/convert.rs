@@ -1,6 +1,6 @@
 //! Where values cross between Python and Rust.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -8,10 +8,7 @@ use pyo3::{
     types::{PyBytes, PyString},
 };
 
-use crate::{
-    engine::clock,
-    protocol::message::{Kind, Message},
-};
+use crate::protocol::message::{Kind, Message};
 
 /// A number of seconds; `None` (and infinity) means for ever.
 pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
@@ -23,11 +20,6 @@ pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
         // What is longer than a Duration can say never comes either.
         Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
     }
-}
-
-/// The moment `seconds` from now, on the engine's clock; `None` for never.
-pub(super) fn deadline(seconds: Option<f64>) -> PyResult<Option<Instant>> {
-    Ok(duration(seconds)?.and_then(|time| clock::now().checked_add(time)))
 }
 
 /// A message as `str` or `bytes`; text becomes `bytes` too if asked.

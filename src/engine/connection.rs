@@ -13,7 +13,8 @@ use super::{
     clock,
     error::Error,
     inbox::{Inbox, Taken},
-    outbox::{Outbox, Sent},
+    outbox::{Flushed, Held, Outbox, Sent},
+    postman::Postman,
     rate::Rates,
     runtime,
     socket::Socket,
@@ -81,6 +82,7 @@ pub struct Connection {
     life: Mutex<Life>,
     /// Calls the driver when something changed that it has to act on.
     pub(super) wake: Notify,
+    postman: Arc<Postman>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +95,13 @@ struct Life {
 
 impl Connection {
     /// A connection that will say `head` before anything else.
-    pub(super) fn new(id: u64, socket: Arc<Socket>, settings: &Settings, head: Bytes) -> Self {
+    pub(super) fn new(
+        id: u64,
+        socket: Arc<Socket>,
+        settings: &Settings,
+        head: Bytes,
+        postman: Arc<Postman>,
+    ) -> Self {
         Self {
             id,
             generation: runtime::generation(),
@@ -104,6 +112,7 @@ impl Connection {
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options))),
             life: Mutex::default(),
             wake: Notify::new(),
+            postman,
         }
     }
 
@@ -117,11 +126,26 @@ impl Connection {
         self.generation != runtime::generation()
     }
 
-    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
-    pub fn take(&self, deadline: Option<Instant>) -> Taken {
+    /// Takes the oldest message if there is one; costs no system call.
+    pub fn take_now(&self) -> Taken {
         if self.is_foreign() {
             return Taken::End;
         }
+        let (taken, made_room) = self.inbox.take_now();
+        if made_room {
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
+    pub fn take(&self, deadline: Option<Instant>) -> Taken {
+        let taken = self.take_now();
+        if !matches!(taken, Taken::Nothing) {
+            return taken;
+        }
+        // Nothing more is coming that the replies could wait for.
+        self.release();
         let (taken, made_room) = self.inbox.take(deadline);
         if made_room {
             self.wake.notify_one();
@@ -211,6 +235,39 @@ impl Connection {
                 Ok(false)
             }
         }
+    }
+
+    /// Keeps a small message back, to go out in one write with those that follow; costs no system
+    /// call. False when it was not kept: then [`Connection::send`] has to be called.
+    ///
+    /// Only for whoever takes the messages, and done only while more of them wait. What is held
+    /// goes out with the next message that is not, when [`Connection::take`] finds nothing, or
+    /// after about a millisecond: whichever is first.
+    pub fn hold(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
+        if self.is_foreign() || self.inbox.is_empty() {
+            return false;
+        }
+        let deflater = self.deflater.as_deref();
+        if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
+            return false;
+        }
+        let held = self.outbox.hold(kind.into(), payload);
+        if held == Held::First {
+            self.postman.expect(Arc::clone(self));
+        }
+        held != Held::No
+    }
+
+    /// Sends what is held back.
+    pub(super) fn release(&self) {
+        if self.outbox.release() == Flushed::Blocked {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether anything is held back.
+    pub fn is_holding(&self) -> bool {
+        !self.is_foreign() && self.outbox.is_holding()
     }
 
     /// Hands a message over only if there is room now; `None` when there is not.
@@ -310,7 +367,7 @@ mod tests {
 
     use super::*;
 
-    fn connection(head: &'static str) -> (Connection, UnixStream) {
+    fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
         let settings = Settings {
@@ -324,7 +381,8 @@ mod tests {
             close_timeout: Duration::from_secs(1),
         };
         let head = Bytes::from_static(head.as_bytes());
-        (Connection::new(7, socket, &settings, head), theirs)
+        let connection = Connection::new(7, socket, &settings, head, Postman::at_home());
+        (Arc::new(connection), theirs)
     }
 
     fn frame(code: u16) -> CloseFrame {

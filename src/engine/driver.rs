@@ -30,14 +30,23 @@ use crate::protocol::{
     close::{self, CloseFrame},
     deflate::Inflater,
     error::Violation,
-    message::{Event, Receiver},
+    message::{Event, Message, Receiver},
 };
 
 /// Bytes read by one system call, into the scratch buffer that all connections share.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
+/// What a read needs for a moment only.
+struct Scratch {
+    bytes: Box<[u8]>,
+    messages: Vec<Message>,
+}
+
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        bytes: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+        messages: Vec::new(),
+    });
 }
 
 /// Where a connection is on its way out.
@@ -122,8 +131,8 @@ impl Driver {
         }
     }
 
-    /// Drives the connection to its end.
-    pub(super) async fn run(mut self, io: AsyncFd<Arc<Socket>>) {
+    /// Drives the connection to its end. Boxed, or the task would hold room for two of it.
+    pub(super) async fn run(mut self: Box<Self>, io: AsyncFd<Arc<Socket>>) {
         let connection = Arc::clone(&self.connection);
         let mut alarm = pin!(sleep_until(Instant::now()));
         if !self.leftover.is_empty() {
@@ -173,7 +182,7 @@ impl Driver {
         } else {
             Interest::READABLE
         };
-        if self.connection.outbox.queued() > 0 {
+        if self.connection.outbox.is_blocked() {
             interest |= Interest::WRITABLE;
         }
         async move {
@@ -213,7 +222,7 @@ impl Driver {
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
         }
-        if self.paused && !self.connection.inbox.pause_if_full() {
+        if self.paused && self.connection.inbox.room().is_some() {
             self.paused = false;
             self.go_on_reading();
         }
@@ -289,59 +298,77 @@ impl Driver {
     }
 
     fn read(&mut self, guard: &mut AsyncFdReadyGuard<'_, Arc<Socket>>) {
-        SCRATCH.with_borrow_mut(|scratch| match guard.get_inner().receive(scratch) {
-            Ok(0) => self.on_end_of_stream("the client hung up"),
-            Ok(length) => {
-                if length < scratch.len() {
-                    // A short read has emptied the socket; no need to ask it again.
-                    guard.clear_ready_matching(Ready::READABLE);
+        SCRATCH.with_borrow_mut(
+            |scratch| match guard.get_inner().receive(&mut scratch.bytes) {
+                Ok(0) => self.on_end_of_stream("the client hung up"),
+                Ok(length) => {
+                    if length < scratch.bytes.len() {
+                        // A short read has emptied the socket; no need to ask it again.
+                        guard.clear_ready_matching(Ready::READABLE);
+                    }
+                    self.is_greedy = length == scratch.bytes.len();
+                    self.keepalive.heard();
+                    self.count(0, length);
+                    self.feed(&mut scratch.bytes[..length], &mut scratch.messages);
                 }
-                self.is_greedy = length == scratch.len();
-                self.keepalive.heard();
-                self.count(0, length);
-                self.feed(&mut scratch[..length]);
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::ConnectionReset => {
-                    self.on_end_of_stream("the client reset the connection");
-                }
-                io::ErrorKind::TimedOut => {
-                    self.on_end_of_stream("the client's network is gone");
-                }
-                _ => self.on_end_of_stream("the connection broke"),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::ConnectionReset => {
+                        self.on_end_of_stream("the client reset the connection");
+                    }
+                    io::ErrorKind::TimedOut => {
+                        self.on_end_of_stream("the client's network is gone");
+                    }
+                    _ => self.on_end_of_stream("the connection broke"),
+                },
             },
-        });
+        );
     }
 
     fn feed_leftover(&mut self) {
         let mut leftover = std::mem::take(&mut self.leftover);
-        self.feed(&mut leftover);
+        self.feed(&mut leftover, &mut Vec::new());
     }
 
-    fn feed(&mut self, mut input: &mut [u8]) {
+    /// Takes in `input`. `messages` is empty before and after.
+    fn feed(&mut self, mut input: &mut [u8], messages: &mut Vec<Message>) {
+        let mut room = self.connection.inbox.room();
         loop {
-            if self.connection.inbox.pause_if_full() {
+            let Some(left) = &mut room else {
                 self.paused = true;
                 self.leftover = input.to_vec();
                 return;
-            }
+            };
             if self.is_too_fast() {
                 self.leftover = input.to_vec();
-                return;
+                return self.connection.inbox.push(messages);
             }
             let event = self.receiver.next(&mut input);
             if matches!(event, Ok(Some(_))) {
                 self.count(1, 0);
             }
             match event {
-                Ok(None) => return,
-                Ok(Some(Event::Message(message))) => self.connection.inbox.push(message),
+                Ok(None) => return self.connection.inbox.push(messages),
+                Ok(Some(Event::Message(message))) => {
+                    let goes_on = left.take(&message);
+                    messages.push(message);
+                    // Together: the view's first look shall find them all.
+                    if !goes_on {
+                        self.connection.inbox.push(messages);
+                        room = self.connection.inbox.room();
+                    }
+                }
                 Ok(Some(Event::Ping(payload))) => self.connection.outbox.pong(&payload),
                 Ok(Some(Event::Pong(_))) => {}
-                Ok(Some(Event::Close(frame))) => self.on_close_frame(&frame),
-                Err(violation) => self.on_violation(&violation),
+                Ok(Some(Event::Close(frame))) => {
+                    self.connection.inbox.push(messages);
+                    self.on_close_frame(&frame);
+                }
+                Err(violation) => {
+                    self.connection.inbox.push(messages);
+                    self.on_violation(&violation);
+                }
             }
         }
     }
@@ -503,7 +530,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{inbox::Taken, rate::Rates, shutdown::Registry},
+        engine::{inbox::Taken, postman::Postman, rate::Rates, shutdown::Registry},
         protocol::{limits::Limits, message::Kind},
     };
 
@@ -539,7 +566,13 @@ mod tests {
         peer.set_nonblocking(true).unwrap();
         let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
         let io = socket.watch().unwrap();
-        let connection = Arc::new(Connection::new(1, socket, settings, Bytes::new()));
+        let connection = Arc::new(Connection::new(
+            1,
+            socket,
+            settings,
+            Bytes::new(),
+            Postman::at_home(),
+        ));
         let registration = Registry::register(&Arc::default(), &connection).unwrap();
         let slot = Slot::claim(None).unwrap();
         let driver = Driver::new(

@@ -25,6 +25,22 @@ pub enum Taken {
     End,
 }
 
+/// What an inbox has room for. The message that fills it may be larger than what is left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes the place of a message; false when there is none for another one.
+    pub(super) fn take(&mut self, message: &Message) -> bool {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.payload.len());
+        self.messages > 0 && self.bytes > 0
+    }
+}
+
 /// A bounded queue from the driver to the view. Any thread may use it.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -47,6 +63,26 @@ impl State {
         !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= MAX_BYTES)
     }
 
+    fn take(&mut self) -> (Taken, bool) {
+        let Some(message) = self.queue.pop_front() else {
+            let nothing = if self.ended {
+                Taken::End
+            } else {
+                Taken::Nothing
+            };
+            return (nothing, false);
+        };
+        self.bytes -= message.payload.len();
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
+            self.queue = VecDeque::new();
+        }
+        let made_room = self.paused && self.is_half_empty();
+        if made_room {
+            self.paused = false;
+        }
+        (Taken::Message(message), made_room)
+    }
+
     /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
     /// copy of all that waits behind it.
     fn is_half_empty(&self) -> bool {
@@ -55,25 +91,42 @@ impl State {
 }
 
 impl Inbox {
-    /// Adds a message. After the end it is dropped: nobody asked for it any more.
-    pub(super) fn push(&self, message: Message) {
-        let mut state = self.state.lock();
-        if state.ended {
+    /// Adds all `messages`, with one wake-up. After the end they are dropped: nobody asked for
+    /// them any more.
+    pub(super) fn push(&self, messages: &mut Vec<Message>) {
+        let count = messages.len();
+        if count == 0 {
             return;
         }
-        state.bytes += message.payload.len();
-        state.queue.push_back(message);
+        let mut state = self.state.lock();
+        if state.ended {
+            return messages.clear();
+        }
+        for message in messages.drain(..) {
+            state.bytes += message.payload.len();
+            state.queue.push_back(message);
+        }
         let watches = std::mem::take(&mut state.watches);
         drop(state);
-        self.arrived.wake_one();
+        if count == 1 {
+            self.arrived.wake_one();
+        } else {
+            // Each taker may have one.
+            self.arrived.wake_all();
+        }
         watches.into_iter().for_each(Watch::ring);
     }
 
-    /// True when reading has to stop; the taker that makes room is told so by [`Inbox::take`].
-    pub(super) fn pause_if_full(&self) -> bool {
+    /// What is welcome. `None` when reading has to stop; the taker that makes room is told so by
+    /// [`Inbox::take`].
+    pub(super) fn room(&self) -> Option<Room> {
         let mut state = self.state.lock();
         state.paused = state.is_full();
-        state.paused
+        // After the end all of it is dropped.
+        (!state.paused).then(|| Room {
+            messages: MAX_MESSAGES.saturating_sub(state.queue.len()),
+            bytes: MAX_BYTES.saturating_sub(state.bytes),
+        })
     }
 
     /// Says that nothing more will come. What is queued can still be taken.
@@ -86,6 +139,16 @@ impl Inbox {
         watches.into_iter().for_each(Watch::ring);
     }
 
+    /// Whether nothing waits to be taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().queue.is_empty()
+    }
+
+    /// As [`Inbox::take`], but never sleeps.
+    pub(super) fn take_now(&self) -> (Taken, bool) {
+        self.state.lock().take()
+    }
+
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
     ///
     /// The second value is true when the driver waits for the room that this made.
@@ -93,22 +156,9 @@ impl Inbox {
         let mut state = self.state.lock();
         let mut in_time = true;
         loop {
-            if let Some(message) = state.queue.pop_front() {
-                state.bytes -= message.payload.len();
-                if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
-                    state.queue = VecDeque::new();
-                }
-                let made_room = state.paused && state.is_half_empty();
-                if made_room {
-                    state.paused = false;
-                }
-                return (Taken::Message(message), made_room);
-            }
-            if state.ended {
-                return (Taken::End, false);
-            }
-            if !in_time {
-                return (Taken::Nothing, false);
+            let found = state.take();
+            if !in_time || !matches!(found, (Taken::Nothing, _)) {
+                return found;
             }
             state.sleepers += 1;
             in_time = self.arrived.sleep(&mut state, deadline);
@@ -171,6 +221,10 @@ mod tests {
         }
     }
 
+    fn push(inbox: &Inbox, message: Message) {
+        inbox.push(&mut vec![message]);
+    }
+
     fn payload(taken: Taken) -> Option<Bytes> {
         match taken {
             Taken::Message(message) => Some(message.payload),
@@ -181,10 +235,10 @@ mod tests {
     #[test]
     fn messages_come_out_in_order_and_before_the_end() {
         let inbox = Inbox::default();
-        inbox.push(text("a"));
-        inbox.push(text("b"));
+        push(&inbox, text("a"));
+        push(&inbox, text("b"));
         inbox.end();
-        inbox.push(text("too late"));
+        push(&inbox, text("too late"));
         assert_eq!(inbox.len(), (2, true));
         assert_eq!(payload(inbox.take(None).0).unwrap(), "a");
         assert_eq!(payload(inbox.take(None).0).unwrap(), "b");
@@ -195,10 +249,10 @@ mod tests {
     fn a_full_inbox_pauses_and_the_taker_learns_that_it_made_room() {
         let inbox = Inbox::default();
         for _ in 0..MAX_MESSAGES {
-            assert!(!inbox.pause_if_full());
-            inbox.push(text("x"));
+            assert!(inbox.room().is_some());
+            push(&inbox, text("x"));
         }
-        assert!(inbox.pause_if_full());
+        assert!(inbox.room().is_none());
         for left in (0..MAX_MESSAGES).rev() {
             // Once, and not before it is worth it.
             assert_eq!(inbox.take(None).1, left == MAX_MESSAGES / 2, "{left} left");
@@ -209,12 +263,15 @@ mod tests {
     fn one_message_may_fill_the_inbox_and_its_taker_learns_that_it_made_room() {
         let inbox = Inbox::default();
         for size in [MAX_BYTES, 10 * MAX_BYTES] {
-            assert!(!inbox.pause_if_full());
-            inbox.push(Message {
-                kind: Kind::Binary,
-                payload: vec![0; size].into(),
-            });
-            assert!(inbox.pause_if_full());
+            assert!(inbox.room().is_some());
+            push(
+                &inbox,
+                Message {
+                    kind: Kind::Binary,
+                    payload: vec![0; size].into(),
+                },
+            );
+            assert!(inbox.room().is_none());
             assert!(inbox.take(None).1);
         }
     }
@@ -228,7 +285,7 @@ mod tests {
         }
         inbox.unwatch(&hub, 2);
         inbox.unwatch(&Hub::new().unwrap(), 3);
-        inbox.push(text("a"));
+        push(&inbox, text("a"));
         inbox.end();
         assert_eq!(hub.drain(), [1, 3]);
     }
@@ -237,11 +294,11 @@ mod tests {
     fn after_the_end_nothing_is_full() {
         let inbox = Inbox::default();
         for _ in 0..MAX_MESSAGES {
-            inbox.push(text("x"));
+            push(&inbox, text("x"));
         }
-        assert!(inbox.pause_if_full());
+        assert!(inbox.room().is_none());
         inbox.end();
-        assert!(!inbox.pause_if_full());
+        assert!(inbox.room().is_some());
     }
 
     #[test]
@@ -251,7 +308,7 @@ mod tests {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || (payload(inbox.take(None).0), inbox.take(None).0))
         };
-        inbox.push(text("hello"));
+        push(&inbox, text("hello"));
         inbox.end();
         let (first, second) = sleeper.join().unwrap();
         assert_eq!(first.unwrap(), "hello");

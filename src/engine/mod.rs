@@ -9,7 +9,8 @@
 //! which they take whole messages, an [`outbox`] through which they send, and the way it ended.
 //! The [`driver`] is the task on the engine's thread that owns the reading side and the clock: it
 //! reads into one scratch buffer for all connections, lets [`crate::protocol`] judge the bytes,
-//! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes.
+//! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes. Replies to a burst may wait
+//! for each other in the outbox; the [`postman`] sees to it that they do not wait for long.
 //!
 //! Locks are short and never nested: a view's thread and the driver meet in the inbox, in the
 //! outbox and in the connection's life, one at a time. What ends first is always the connection's
@@ -25,6 +26,7 @@ pub mod farewell;
 pub mod inbox;
 pub mod keepalive;
 pub mod outbox;
+mod postman;
 pub mod rate;
 pub mod runtime;
 pub mod shutdown;

@@ -1,7 +1,8 @@
 //! Bytes on their way to the peer.
 //!
 //! A sender writes to the socket itself while nothing is queued, so a reply costs one system call
-//! and no wake-up. What the socket does not take is queued for the driver, within a limit.
+//! and no wake-up. What the socket does not take is queued for the driver, within a limit. Small
+//! replies may be held back, to go out in one write; whoever writes anything writes them first.
 
 use std::{
     collections::VecDeque,
@@ -23,6 +24,20 @@ use crate::protocol::frame::{self, First, Opcode};
 
 /// Buffers handed to one system call.
 const MAX_SLICES: usize = 32;
+
+/// Bytes that are held back at most. Above that, a system call costs less than the copy.
+const MAX_HELD_BYTES: usize = 16 * 1024;
+
+/// Whether a message was held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It was, and is the first: somebody has to see to it.
+    First,
+    /// It was, behind others.
+    More,
+    /// It was not.
+    No,
+}
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +61,15 @@ pub(super) enum Flushed {
     Blocked,
 }
 
+impl From<Sent> for Flushed {
+    fn from(sent: Sent) -> Self {
+        match sent {
+            Sent::Queued => Self::Blocked,
+            Sent::Written | Sent::Full | Sent::Closed => Self::Everything,
+        }
+    }
+}
+
 /// A bounded queue from any thread to the socket.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -60,6 +84,8 @@ struct State {
     socket: Option<Arc<Socket>>,
     queue: VecDeque<Bytes>,
     queued: usize,
+    /// Whole frames that wait for more of their kind. Their place is behind `queue`.
+    held: Vec<u8>,
     /// The front of `queue` has been written in part; nothing may be put before it.
     mid_frame: bool,
     /// At most one pong waits: only the latest ping needs an answer (RFC 6455 section 5.5.3).
@@ -74,7 +100,29 @@ struct State {
 
 impl State {
     fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.pong.is_none() && !self.ping
+        self.queue.is_empty() && self.held.is_empty() && self.pong.is_none() && !self.ping
+    }
+
+    /// Adds a frame to those that are held, if it is small enough and nothing else waits: what
+    /// waits for the socket lets the sender feel that it is full.
+    fn hold(&mut self, capacity: usize, head: &[u8], payload: &[u8]) -> bool {
+        let length = self.held.len() + head.len() + payload.len();
+        let fits = length <= MAX_HELD_BYTES.min(capacity);
+        let alone = self.queue.is_empty() && self.pong.is_none() && !self.ping;
+        let held = fits && alone && !self.sealed;
+        if held {
+            self.held.extend_from_slice(head);
+            self.held.extend_from_slice(payload);
+        }
+        held
+    }
+
+    /// Queues what is held.
+    fn release(&mut self) {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.push(Bytes::from(held));
+        }
     }
 
     fn push(&mut self, bytes: Bytes) {
@@ -121,6 +169,7 @@ impl State {
         self.sealed = true;
         self.queue = VecDeque::new();
         self.queued = 0;
+        self.held = Vec::new();
         self.pong = None;
         self.ping = false;
     }
@@ -136,6 +185,7 @@ impl Outbox {
                 queued: head.len(),
                 mid_frame: !head.is_empty(),
                 queue: [head].into_iter().filter(|head| !head.is_empty()).collect(),
+                held: Vec::new(),
                 pong: None,
                 ping: false,
                 sealed: false,
@@ -166,6 +216,14 @@ impl Outbox {
             if state.sealed {
                 return Ok(Sent::Closed);
             }
+            if !state.held.is_empty() {
+                // All in one write if the copy is cheap; else one after the other.
+                let together = state.hold(self.capacity, &head, payload);
+                let sent = self.write_held(&mut state);
+                if together || sent == Sent::Closed {
+                    return Ok(sent);
+                }
+            }
             if state.is_idle() {
                 return Ok(self.write_through(&mut state, &head, payload));
             }
@@ -188,6 +246,40 @@ impl Outbox {
                 });
             }
         }
+    }
+
+    /// Holds a small message back if nothing waits for the socket. As [`Outbox::send`] it keeps
+    /// its place.
+    pub(super) fn hold(&self, opcode: Opcode, payload: &[u8]) -> Held {
+        let mut state = self.state.lock();
+        let first = state.held.is_empty();
+        if !state.hold(self.capacity, &frame::head(opcode, payload.len()), payload) {
+            Held::No
+        } else if first {
+            Held::First
+        } else {
+            Held::More
+        }
+    }
+
+    /// Whether anything is held back.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.state.lock().held.is_empty()
+    }
+
+    /// Writes what is held back.
+    pub(super) fn release(&self) -> Flushed {
+        let mut state = self.state.lock();
+        if state.held.is_empty() {
+            return Flushed::Everything;
+        }
+        self.write_held(&mut state).into()
+    }
+
+    /// Writes what is held back, which is all that waits. As a rule the socket takes it whole.
+    fn write_held(&self, state: &mut MutexGuard<'_, State>) -> Sent {
+        let held = std::mem::take(&mut state.held);
+        self.write_through(state, &held, &[])
     }
 
     fn write_through(
@@ -243,6 +335,7 @@ impl Outbox {
         if state.sealed {
             return Sent::Closed;
         }
+        state.release();
         state.push(close);
         state.sealed = true;
         let sent = self.flush_queue(&mut state);
@@ -252,15 +345,13 @@ impl Outbox {
 
     /// Writes what the socket takes.
     pub(super) fn flush(&self) -> Flushed {
-        match self.write_out(self.state.lock()) {
-            Sent::Queued => Flushed::Blocked,
-            Sent::Written | Sent::Full | Sent::Closed => Flushed::Everything,
-        }
+        self.write_out(self.state.lock()).into()
     }
 
     /// Writes what the socket takes. Whatever the occasion, those who wait for room must hear of
     /// it: there may be nothing left for the next flush to announce.
     fn write_out(&self, mut state: MutexGuard<'_, State>) -> Sent {
+        state.release();
         let before = state.queued;
         let sent = self.flush_queue(&mut state);
         if state.queued < before || sent == Sent::Closed {
@@ -368,7 +459,14 @@ impl Outbox {
     /// Bytes that wait for the socket.
     pub(super) fn queued(&self) -> usize {
         let state = self.state.lock();
-        state.queued + state.control().map_or(0, |control| control.len())
+        let control = state.control().map_or(0, |control| control.len());
+        state.queued + state.held.len() + control
+    }
+
+    /// Whether anything waits for the socket to take it.
+    pub(super) fn is_blocked(&self) -> bool {
+        let state = self.state.lock();
+        !state.queue.is_empty() || state.pong.is_some() || state.ping
     }
 
     /// True when a message of `payload_len` bytes would not have to wait, or nothing can be sent.
@@ -506,6 +604,60 @@ mod tests {
         assert_eq!(outbox.queued(), 2);
         let sent = outbox.send(Opcode::Binary, &[0; 100], None).unwrap();
         assert_eq!(sent, Sent::Queued);
+    }
+
+    #[test]
+    fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_everybody_hears_when_it_is_out() {
+        let (outbox, mut peer) = narrow(10);
+        fill_socket_only(&outbox);
+        outbox.pong(b"?");
+        let hub = Hub::new().unwrap();
+        // There is room at once: only messages use it up.
+        outbox.watch(Watch::new(Arc::clone(&hub), 1));
+        assert_eq!(hub.drain(), [1]);
+        let sent = outbox.send(Opcode::Binary, &[0; 100], Some(Duration::ZERO));
+        assert_eq!(sent.unwrap(), Sent::Queued);
+        outbox.watch(Watch::new(Arc::clone(&hub), 2));
+        let sender = send_from_a_thread(&outbox, 100);
+        await_sleeper(&outbox, &sender);
+        drain(&outbox, &mut peer);
+        assert_eq!(hub.drain(), [2]);
+        assert_eq!(sender.join().unwrap().unwrap(), Sent::Written);
+    }
+
+    #[test]
+    fn what_is_held_leaves_in_one_piece_and_in_its_place() {
+        let (outbox, mut peer) = narrow(CAPACITY);
+        assert_eq!(outbox.hold(Opcode::Text, b"1"), Held::First);
+        assert_eq!(outbox.hold(Opcode::Text, b"2"), Held::More);
+        assert_eq!(read_now(&mut peer), b"");
+        assert_eq!((outbox.queued(), outbox.is_blocked()), (6, false));
+        assert_eq!(
+            outbox.send(Opcode::Text, b"3", None).unwrap(),
+            Sent::Written
+        );
+        assert_eq!(read_now(&mut peer), b"\x81\x011\x81\x012\x81\x013");
+        assert_eq!(outbox.hold(Opcode::Text, b"4"), Held::First);
+        outbox.ping();
+        assert_eq!(read_now(&mut peer), b"\x89\0\x81\x014");
+        assert_eq!(outbox.hold(Opcode::Text, b"5"), Held::First);
+        assert_eq!(outbox.release(), Flushed::Everything);
+        assert_eq!(read_now(&mut peer), b"\x81\x015");
+        assert_eq!(outbox.hold(Opcode::Text, b"6"), Held::First);
+        outbox.seal(frame::encode(Opcode::Close, b""));
+        assert_eq!(read_now(&mut peer), b"\x81\x016\x88\0");
+        assert_eq!(outbox.hold(Opcode::Text, b"7"), Held::No);
+    }
+
+    #[test]
+    fn what_is_held_and_does_not_fit_into_the_socket_waits_like_all_else() {
+        let (outbox, mut peer) = narrow(CAPACITY);
+        assert_eq!(outbox.hold(Opcode::Binary, &[b'x'; 10_000]), Held::First);
+        assert_eq!(outbox.release(), Flushed::Blocked);
+        assert!(outbox.is_blocked());
+        assert_eq!(outbox.hold(Opcode::Binary, b"y"), Held::No);
+        let came = drain(&outbox, &mut peer);
+        assert_eq!(came, *frame::encode(Opcode::Binary, &[b'x'; 10_000]));
     }
 
     #[test]

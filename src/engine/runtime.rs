@@ -26,6 +26,7 @@ use super::{
     driver::Driver,
     error::Error,
     farewell,
+    postman::Postman,
     shutdown::Registry,
     signal,
     socket::Socket,
@@ -66,6 +67,7 @@ pub(super) fn generation() -> u64 {
 #[derive(Debug)]
 pub struct Engine {
     handle: Handle,
+    postman: Arc<Postman>,
     registry: Arc<Registry>,
     stop: Arc<Notify>,
 }
@@ -115,6 +117,7 @@ impl Engine {
             .spawn(move || runtime.block_on(stopped.notified()))
             .map_err(Error::io("cannot start the engine's thread"))?;
         Ok(Self {
+            postman: Postman::new(handle.clone()),
             handle,
             registry: Arc::default(),
             stop,
@@ -145,7 +148,13 @@ impl Engine {
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
-        let connection = Arc::new(Connection::new(id, socket, settings, head));
+        let connection = Arc::new(Connection::new(
+            id,
+            socket,
+            settings,
+            head,
+            Arc::clone(&self.postman),
+        ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
         // Whoever leaves says so first and looks for connections then: one of the two sees this.
@@ -160,7 +169,7 @@ impl Engine {
         };
         connection.outbox.flush();
         let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
-        self.handle.spawn(driver.run(io));
+        self.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
     }
 

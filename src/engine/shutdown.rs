@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{connection::Settings, rate::Rates, socket::Socket},
+        engine::{connection::Settings, postman::Postman, rate::Rates, socket::Socket},
         protocol::{close, limits::Limits},
     };
 
@@ -222,7 +222,14 @@ mod tests {
             send_timeout: None,
             close_timeout: Duration::from_secs(1),
         };
-        Arc::new(Connection::new(id, socket, &settings, Bytes::new()))
+        let postman = Postman::at_home();
+        Arc::new(Connection::new(
+            id,
+            socket,
+            &settings,
+            Bytes::new(),
+            postman,
+        ))
     }
 
     fn going_away() -> CloseFrame {

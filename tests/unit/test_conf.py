@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
 
 from dwebsocket import conf
 
@@ -218,6 +219,22 @@ def test_bad_values(override: Override, name: str, value: Any, message: str) -> 
     assert str(caught.value).startswith(f"WEBSOCKET_{name} ")
     assert message in str(caught.value)
     assert str(caught.value).endswith(".")
+
+
+def test_settings_are_read_again_when_they_were_exchanged_and_only_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A handshake asks for a dozen, most of which the project does not set."""
+    asked: list[Any] = []
+    setting = conf.SETTINGS["SEND_BUFFER"]
+    spy = dataclasses.replace(setting, read=lambda value: asked.append(value) or value)
+    monkeypatch.setitem(conf.SETTINGS, "SEND_BUFFER", spy)
+    with override_settings(WEBSOCKET_SEND_BUFFER=5):
+        assert [conf.get("SEND_BUFFER") for _ in range(3)] == [5, 5, 5]
+        with override_settings(WEBSOCKET_SEND_BUFFER=6):
+            assert conf.get("SEND_BUFFER") == 6
+        assert conf.get("SEND_BUFFER") == 5
+    assert asked == [5, 6, 5]
 
 
 class TestOptions:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +118,30 @@ def test_context_is_that_of_the_call(background: BackgroundLoop, open_websocket:
     variable.reset(token)
     start(background, second, make(second))
     assert second.client.receive() == "nothing"
+
+
+def test_context_of_the_handshake_is_not_kept(
+    background: BackgroundLoop, open_websocket: Open
+) -> None:
+    """What a view removes from its own copy is gone: the server's thread, above all."""
+    live = open_websocket()
+
+    class Left(str):
+        """What can be referred to weakly."""
+
+    async def view(request: Any) -> None:
+        variable.set("")
+        await live.websocket.areceive()
+        gc.collect()
+        await live.websocket.asend(str(gone()))
+
+    token = variable.set(Left("behind"))
+    gone = weakref.ref(variable.get())
+    start(background, live, view)
+    variable.reset(token)
+    del token
+    live.client.send("is it?")
+    assert live.client.receive() == "None"
 
 
 def test_view_that_raises(

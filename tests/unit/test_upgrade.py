@@ -30,6 +30,14 @@ Log = Callable[..., list[logging.LogRecord]]
 Open = Callable[..., LiveWebSocket]
 
 
+class Known:
+    """What a server keeps of a request."""
+
+    def method(self, *arguments: Any) -> bytes:
+        """Be one of its methods."""
+        return b""
+
+
 @accept_websocket
 def echo(request: HttpRequest, **kwargs: Any) -> HttpResponse | None:
     """Echo, or a page."""
@@ -309,6 +317,21 @@ class TestAccepted:
         """The view holds the request for hours."""
         made = visit(echo).serve()
         assert "gunicorn.socket" not in made.environ
+
+    def test_view_holds_nothing_that_the_server_knew_of_the_request(self, visit: Serve) -> None:
+        """Its parser and its response, by way of the body and of what sends hints."""
+        known = Known()
+        environ = handshake()
+        environ["wsgi.early_hints"] = known.method
+        environ["wsgi.input"].read = known.method
+        gone = weakref.ref(known)
+        made = visit(echo, environ=environ).serve()
+        made.client.send(b"?")
+        assert made.client.receive() == "?"
+        del known, environ
+        made.environ.clear()
+        gc.collect()
+        assert gone() is None
 
     def test_transaction_of_the_handshake_is_not_the_views(
         self, visit: Serve, monkeypatch: pytest.MonkeyPatch

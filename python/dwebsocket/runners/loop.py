@@ -11,15 +11,13 @@ import asyncio
 import functools
 import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from contextvars import Context
+from typing import Any
 
 from asgiref.sync import AsyncToSync
 
 from dwebsocket import native
 from dwebsocket.runners.executor import SystemExecutor
-
-if TYPE_CHECKING:
-    from contextvars import Context
 
 # As many as asyncio takes at most.
 _EXECUTOR_THREADS = 32
@@ -45,6 +43,9 @@ class BackgroundLoop:
         self._when_quiet: list[Callable[[], object]] = []
         self._gone = native.lock()
         self._gone.acquire()
+        # A callback would keep a copy of the context in which it was added, with all that the
+        # handshake left there.
+        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -80,7 +81,7 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=self._nothing)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -138,6 +139,8 @@ class ServerTasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        # As in :class:`BackgroundLoop`.
+        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """As :meth:`BackgroundLoop.run`."""
@@ -145,7 +148,7 @@ class ServerTasks:
         # The task copies the context that this call runs in.
         task = context.run(loop.create_task, start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tasks.discard, context=self._nothing)
 
     async def join(self, timeout: float) -> None:
         """Waits until no view runs, ``timeout`` seconds at most."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -121,11 +121,14 @@ def run(
         database.close_old_connections()
         database.borrow(shared_databases)
         try:
-            with _behind(websocket, request) as life:
+            with _Life(websocket, request) as life:
                 result = None
-                with life.tolerating(view):
+                try:
                     result = view(request, *args, **kwargs)
                     _refuse_coroutine(result, view)
+                except Exception as error:
+                    if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
+                        raise
                 if life.is_over_with(result):
                     _save_session(request)
         finally:
@@ -163,22 +166,26 @@ async def arun(
     SyncToAsync.deadlock_context.set(False)
     with _witnessed(view, websocket):
         try:
-            with _behind(websocket, request) as life:
+            with _Life(websocket, request) as life:
                 result = None
-                with life.tolerating(view):
+                try:
                     result = await view(request, *args, **kwargs)
+                except Exception as error:
+                    if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
+                        raise
                 if life.is_over_with(result) and _is_session_changed(request):
                     await sync_to_async(_save_session)(request)
         finally:
             await sync_to_async(database.close_old_connections)()
 
 
-@contextmanager
-def _witnessed(view: View, websocket: WebSocket) -> Iterator[None]:
+def _witnessed(view: View, websocket: WebSocket) -> AbstractContextManager[None]:
     told = witness.get() or _find_witness()
-    if told is None:
-        yield
-        return
+    return nullcontext() if told is None else _telling(told, view, websocket)
+
+
+@contextmanager
+def _telling(told: Witness, view: View, websocket: WebSocket) -> Iterator[None]:
     witness.set(told)
     told.began(name_of(view), websocket)
     try:
@@ -188,19 +195,45 @@ def _witnessed(view: View, websocket: WebSocket) -> Iterator[None]:
 
 
 class _Life:
-    """What both kinds of views have in common: how their end becomes a close code."""
+    """
+    Closes a WebSocket when its view ends, and keeps every exception that ends it.
 
-    def __init__(self, websocket: WebSocket) -> None:
+    Not a generator: each would hold a frame for as long as its view lives.
+    """
+
+    __slots__ = ("_request", "_token", "_websocket")
+
+    def __init__(self, websocket: WebSocket, request: HttpRequest) -> None:
         self._websocket = websocket
+        self._request = request
 
-    @contextmanager
-    def tolerating(self, view: View) -> Iterator[None]:
-        """Lets those exceptions pass by which a view may end that did nothing wrong."""
+    def __enter__(self) -> _Life:
+        self._token = own_websocket.set(self._websocket)
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        code, reason = _NORMAL, ""
         try:
-            yield
-        except Exception as error:
-            if self._websocket._is_undecided or not _is_quiet_end(error, view, self._websocket):
-                raise
+            if error is not None:
+                code = _INTERNAL_ERROR
+                decision = self._websocket._decision
+                if decision is not None and decision.decide(Failure(error)):
+                    # Django makes a response of it.
+                    decision.decided.set()
+                else:
+                    code, reason = _verdict(error, self._request, self._websocket)
+        except Exception:
+            # A receiver of the signal or a filter of the log: the client must not wait for it.
+            path = printable(self._request.path)
+            _log.exception("An error of a WebSocket view could not be reported: %s", path)
+        finally:
+            self._websocket._finish(code, reason)
+            if (unwanted := self._websocket._unwanted_end()) is not None:
+                report_end(self._request, *unwanted)
+            own_websocket.reset(self._token)
+        return True
 
     def is_over_with(self, result: object) -> bool:
         """Whether the view has ended behind an open connection; its result is the answer if not."""
@@ -208,33 +241,6 @@ class _Life:
         if decision is not None and decision.decide(Answer(result)):
             decision.decided.set()
         return not isinstance(self._websocket._connection, NeverOpened | None)
-
-
-@contextmanager
-def _behind(websocket: WebSocket, request: HttpRequest) -> Iterator[_Life]:
-    """Closes ``websocket`` when the block ends, and keeps every exception that ends it."""
-    token = own_websocket.set(websocket)
-    code, reason = _NORMAL, ""
-    try:
-        yield _Life(websocket)
-    except BaseException as error:
-        code, reason = _INTERNAL_ERROR, ""
-        if websocket._decision is not None and websocket._decision.decide(Failure(error)):
-            # Django makes a response of it.
-            websocket._decision.decided.set()
-            return
-        try:
-            code, reason = _verdict(error, request, websocket)
-        except Exception:
-            # A receiver of the signal or a filter of the log: the client must not wait for it.
-            _log.exception(
-                "An error of a WebSocket view could not be reported: %s", printable(request.path)
-            )
-    finally:
-        websocket._finish(code, reason)
-        if (unwanted := websocket._unwanted_end()) is not None:
-            report_end(request, *unwanted)
-        own_websocket.reset(token)
 
 
 def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:

@@ -34,5 +34,7 @@ def settle(client: Client) -> Client:
     if kind == "gevent":
         forget = functools.partial(gevent.forget, client.descriptor)
         return dataclasses.replace(client, concurrency=kind, forget=forget)
+    if kind == client.concurrency:
+        return client
     # eventlet's hub forgets a descriptor as soon as nobody waits for it.
     return dataclasses.replace(client, concurrency=kind)

@@ -93,7 +93,7 @@ class Takeover:
                 _close(descriptor)
         # Unread bytes would reset the server's end and look like a client that broke off.
         with contextlib.suppress(OSError):
-            while self._sink.recv(65536):
+            while self._sink.recv(4096):
                 pass
         self._sink.close()
 

@@ -53,12 +53,17 @@ impl Deflater {
         }
     }
 
+    /// Whether a message of `length` bytes is worth compressing.
+    pub fn wants(&self, length: usize) -> bool {
+        length > 0 && length >= self.threshold_bytes
+    }
+
     /// Compresses one message; `None` when it goes out as it is.
     ///
     /// That is the case when it is too small to gain, when it does not shrink, and when another
     /// thread is in the middle of a message that the context depends on.
     pub fn deflate(&self, message: &[u8]) -> Option<Deflated<'_>> {
-        if message.is_empty() || message.len() < self.threshold_bytes {
+        if !self.wants(message.len()) {
             return None;
         }
         let Some(context) = &self.context else {

@@ -6,6 +6,7 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod burst;
 mod closing;
 mod compression;
 mod hang_up;

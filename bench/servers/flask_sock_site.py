@@ -1,0 +1,23 @@
+"""Subject flask-sock: a thread per WebSocket under gunicorn gthread."""
+
+from __future__ import annotations
+
+from flask import Flask
+from flask_sock import Sock
+
+application = Flask(__name__)
+application.config["SOCK_SERVER_OPTIONS"] = {"max_message_size": 2**24}
+sock = Sock(application)
+
+
+@application.get("/ready")
+def ready():
+    """Answer the benchmark's question."""
+    return "ready"
+
+
+@sock.route("/echo")
+def echo(websocket):
+    """Send every message back."""
+    while True:
+        websocket.send(websocket.receive())

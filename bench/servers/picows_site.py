@@ -1,0 +1,50 @@
+"""Subject picows: callbacks on uvloop, on the listening socket whose descriptor is given."""
+
+from __future__ import annotations
+
+import http
+import socket
+import sys
+
+import uvloop
+from picows import (
+    WSListener,
+    WSMsgType,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
+
+
+class Echo(WSListener):
+    """Sends every message back."""
+
+    def on_ws_frame(self, transport, frame):
+        """Take one frame."""
+        if frame.msg_type in MESSAGES:
+            transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+
+
+def accept(request):
+    """Answer the benchmark's question, or open a WebSocket."""
+    if request.path == b"/ready":
+        # It has no other answers than errors.
+        answer = WSUpgradeResponse.create_error_response(http.HTTPStatus.NOT_FOUND, b"ready")
+        return WSUpgradeResponseWithListener(answer, None)
+    return Echo()
+
+
+async def main(descriptor):
+    """Serve until killed."""
+    listener = socket.socket(fileno=descriptor)
+    listener.setblocking(False)
+    server = await ws_create_server(accept, sock=listener, max_frame_size=2**24)
+    await server.serve_forever()
+
+
+uvloop.run(main(int(sys.argv[1])))

@@ -1,0 +1,81 @@
+//! Replies that were held back, and the clock that lets none of them wait for long.
+//!
+//! While more messages wait for a view, its small replies may wait for each other, so that a burst
+//! is answered by one write ([`Connection::hold`](super::Connection::hold)). They leave with the
+//! last reply, or as soon as the view asks for a message that is not there. A view that does
+//! neither, because it goes on computing or waits for something else, is not relied upon: the
+//! postman comes by about every millisecond, for as long as there is anything to be held.
+
+use std::{sync::Arc, time::Duration};
+
+#[cfg(test)]
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
+#[cfg(test)]
+use tokio::runtime::{Builder, Runtime};
+use tokio::{runtime::Handle, time::sleep};
+
+use super::connection::Connection;
+
+/// How long a reply may be held back, as far as the clock allows to say.
+const ROUND: Duration = Duration::from_millis(1);
+/// Rounds with nothing to do before the postman stays at home: starting costs a wake-up.
+const IDLE_ROUNDS: u32 = 5;
+
+/// What is held back in one engine. Any thread may add to it.
+#[derive(Debug)]
+pub(super) struct Postman {
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    holding: Vec<Arc<Connection>>,
+    on_round: bool,
+}
+
+impl Postman {
+    /// A postman who walks on `runtime`.
+    pub(super) fn new(runtime: Handle) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Sees to it that what `connection` holds goes out soon.
+    pub(super) fn expect(self: &Arc<Self>, connection: Arc<Connection>) {
+        let mut state = self.state.lock();
+        state.holding.push(connection);
+        let starts = !std::mem::replace(&mut state.on_round, true);
+        drop(state);
+        if starts {
+            self.runtime.spawn(Arc::clone(self).walk());
+        }
+    }
+
+    /// One who never comes by.
+    #[cfg(test)]
+    pub(super) fn at_home() -> Arc<Self> {
+        static RUNTIME: LazyLock<Runtime> =
+            LazyLock::new(|| Builder::new_current_thread().build().unwrap());
+        Self::new(RUNTIME.handle().clone())
+    }
+
+    async fn walk(self: Arc<Self>) {
+        let mut idle = 0;
+        while idle < IDLE_ROUNDS {
+            sleep(ROUND).await;
+            let mut state = self.state.lock();
+            let holding = std::mem::take(&mut state.holding);
+            idle = if holding.is_empty() { idle + 1 } else { 0 };
+            state.on_round = idle < IDLE_ROUNDS;
+            drop(state);
+            for connection in holding {
+                connection.release();
+            }
+        }
+    }
+}
