@@ -40,9 +40,6 @@ class BackgroundLoop:
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
-        # A callback would keep a copy of the context in which it was added, with all that the
-        # handshake left there.
-        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -70,7 +67,8 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done, context=self._nothing)
+        # Else it would keep a copy of this context, with all that the handshake left there.
+        task.add_done_callback(self._done, context=Context())
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -115,8 +113,6 @@ class ServerTasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        # As in :class:`BackgroundLoop`.
-        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """As :meth:`BackgroundLoop.run`."""
@@ -124,7 +120,7 @@ class ServerTasks:
         # The task copies the context that this call runs in.
         task = context.run(loop.create_task, start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard, context=self._nothing)
+        task.add_done_callback(self._tasks.discard, context=Context())
 
     async def join(self, timeout: float) -> None:
         """Waits until no view runs, ``timeout`` seconds at most."""
