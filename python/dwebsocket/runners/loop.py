@@ -43,9 +43,6 @@ class BackgroundLoop:
         self._when_quiet: list[Callable[[], object]] = []
         self._gone = native.lock()
         self._gone.acquire()
-        # A callback would keep a copy of the context in which it was added, with all that the
-        # handshake left there.
-        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
@@ -81,7 +78,8 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done, context=self._nothing)
+        # Else it would keep a copy of this context, with all that the handshake left there.
+        task.add_done_callback(self._done, context=Context())
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -139,8 +137,6 @@ class ServerTasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        # As in :class:`BackgroundLoop`.
-        self._nothing = Context()
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """As :meth:`BackgroundLoop.run`."""
@@ -148,7 +144,7 @@ class ServerTasks:
         # The task copies the context that this call runs in.
         task = context.run(loop.create_task, start(), name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard, context=self._nothing)
+        task.add_done_callback(self._tasks.discard, context=Context())
 
     async def join(self, timeout: float) -> None:
         """Waits until no view runs, ``timeout`` seconds at most."""
