@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
+    from typing_extensions import Self
 
 View = Callable[..., Any]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -207,7 +208,7 @@ class _Life:
         self._websocket = websocket
         self._request = request
 
-    def __enter__(self) -> _Life:
+    def __enter__(self) -> Self:
         self._token = own_websocket.set(self._websocket)
         return self
 
