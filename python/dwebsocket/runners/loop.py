@@ -53,7 +53,8 @@ class BackgroundLoop:
         """
         with self._lock:
             if self._loop is None:
-                self._loop = self._launch()
+                # What the loop keeps for good must not be the first handshake's.
+                self._loop = Context().run(self._launch)
             self._busy += 1
         self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
 from django.conf import settings
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
-    from typing_extensions import Self
 
 View = Callable[..., Any]
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -195,6 +194,7 @@ def _telling(told: Witness, view: View, websocket: WebSocket) -> Iterator[None]:
         told.ended()
 
 
+@final
 class _Life:
     """
     Closes a WebSocket when its view ends, and keeps every exception that ends it.
@@ -208,7 +208,7 @@ class _Life:
         self._websocket = websocket
         self._request = request
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> _Life:
         self._token = own_websocket.set(self._websocket)
         return self
 
