@@ -91,6 +91,8 @@ struct Life {
     ended_at: Option<Instant>,
     /// The close frames of both sides are exchanged, or can no longer be.
     handshake_done: bool,
+    /// What is to be said, whoever closes.
+    verdict: Option<CloseFrame>,
 }
 
 impl Connection {
@@ -131,8 +133,8 @@ impl Connection {
         if self.is_foreign() {
             return Taken::End;
         }
-        let (taken, made_room) = self.inbox.take_now();
-        if made_room {
+        let (taken, is_awaited) = self.inbox.take_now();
+        if is_awaited {
             self.wake.notify_one();
         }
         taken
@@ -286,6 +288,8 @@ impl Connection {
         if self.is_foreign() {
             return false;
         }
+        let verdict = self.life.lock().verdict.take();
+        let frame = verdict.as_ref().unwrap_or(frame);
         let began = self.begin_end(End {
             code: frame.code.unwrap_or(close::NO_STATUS),
             reason: frame.reason.clone(),
@@ -315,6 +319,22 @@ impl Connection {
             life.ended_at.get_or_insert_with(clock::now);
         }
         first
+    }
+
+    /// Closes with `frame`, but not before the view has answered what came before. Whether that
+    /// is still to come: then [`Connection::close`] will say `frame`, whatever its caller says.
+    pub(super) fn condemn(&self, frame: CloseFrame) -> bool {
+        let mut life = self.life.lock();
+        // What the peer sends from now on means nothing, a close frame neither.
+        life.handshake_done = true;
+        let is_ending = life.end.is_some();
+        life.verdict = (!is_ending).then(|| frame.clone());
+        drop(life);
+        let waits = !is_ending && self.inbox.await_answers();
+        if !waits {
+            self.close(&frame);
+        }
+        waits
     }
 
     pub(super) fn mark_handshake_done(&self) {
@@ -366,6 +386,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::protocol::message::Message;
 
     fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -406,6 +427,22 @@ mod tests {
         let mut came = Vec::new();
         peer.read_to_end(&mut came).unwrap();
         assert_eq!(came, b"HTTP/1.1 101 \r\n\r\n\x89\0\x88\x02\x03\xe9");
+    }
+
+    #[test]
+    fn who_closes_a_condemned_connection_says_the_verdict() {
+        let (connection, _peer) = connection("");
+        let message = Message {
+            kind: Kind::Text,
+            payload: Bytes::from_static(b"answer me"),
+        };
+        connection.inbox.push(&mut vec![message]);
+        assert!(connection.condemn(frame(close::PROTOCOL_ERROR)));
+        assert!(connection.send(Kind::Text, b"answer", None).unwrap());
+        assert_eq!(connection.end(), None);
+        assert!(connection.close(&frame(close::NORMAL)));
+        let verdict = end(close::PROTOCOL_ERROR, Initiator::Local);
+        assert_eq!(connection.end(), Some(verdict));
     }
 
     #[test]

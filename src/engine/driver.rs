@@ -83,6 +83,8 @@ pub(super) struct Driver {
     meter: Option<Box<Meter>>,
     /// The peer is faster than it may be: nothing is read before.
     throttled_until: Option<Instant>,
+    /// The peer has broken a rule, and the view has this long to answer what came before.
+    condemned_until: Option<Instant>,
     stage: Stage,
     /// How far the clock had been stepped when this last looked.
     ahead: Duration,
@@ -122,6 +124,7 @@ impl Driver {
             keepalive,
             meter: Meter::new(settings.rates, Instant::now()),
             throttled_until: None,
+            condemned_until: None,
             stage: Stage::Talking,
             ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
@@ -222,6 +225,11 @@ impl Driver {
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
         }
+        if self.condemned_until.is_some()
+            && (self.connection.inbox.is_answered() || self.connection.is_ending())
+        {
+            self.carry_out();
+        }
         if self.paused && self.connection.inbox.room().is_some() {
             self.paused = false;
             self.go_on_reading();
@@ -235,9 +243,10 @@ impl Driver {
         }
     }
 
-    /// Whether nothing is read now: the view has to make room, or the peer to wait.
+    /// Whether nothing is read now: the view has to make room, or the peer to wait, or nothing
+    /// that it says counts.
     fn is_holding_off(&self) -> bool {
-        self.paused || self.throttled_until.is_some()
+        self.paused || self.throttled_until.is_some() || self.condemned_until.is_some()
     }
 
     fn go_on_reading(&mut self) {
@@ -276,9 +285,10 @@ impl Driver {
             }
             Pace::TooFast => {
                 self.meter = None;
-                self.on_violation(&Violation {
-                    code: close::POLICY,
-                    reason: "too many messages or bytes a second".into(),
+                self.connection.mark_handshake_done();
+                self.connection.close(&CloseFrame {
+                    code: Some(close::POLICY),
+                    reason: "too many messages or bytes a second".to_owned(),
                 });
                 false
             }
@@ -287,6 +297,10 @@ impl Driver {
 
     /// The peer is gone but has left bytes that the view did not make room for yet.
     fn on_hang_up(&mut self) {
+        if self.condemned_until.is_some() {
+            self.carry_out();
+            return;
+        }
         if !self.paused {
             // Its last words, and then the end of the stream.
             self.stop_metering();
@@ -391,20 +405,24 @@ impl Driver {
     }
 
     fn on_violation(&mut self, violation: &Violation) {
-        let connection = &self.connection;
-        // What the peer sends after this means nothing, a close frame neither.
-        connection.mark_handshake_done();
-        let frame = CloseFrame {
+        let waits = self.connection.condemn(CloseFrame {
             code: Some(violation.code),
             reason: violation.reason.to_string(),
-        };
-        connection.begin_end(End {
-            code: violation.code,
-            reason: frame.reason.clone(),
-            by: Initiator::Local,
         });
-        connection.outbox.seal(frame.encode());
-        connection.inbox.end();
+        if waits {
+            self.condemned_until = clock::task_now().checked_add(self.close_timeout);
+        }
+    }
+
+    /// Closes a connection whose peer has broken a rule.
+    fn carry_out(&mut self) {
+        self.condemned_until = None;
+        // Says the verdict; nothing if somebody has closed meanwhile, who has said it.
+        self.connection.close(&CloseFrame {
+            code: Some(close::PROTOCOL_ERROR),
+            reason: String::new(),
+        });
+        self.go_on_reading();
     }
 
     fn on_end_of_stream(&mut self, reason: &str) {
@@ -413,6 +431,9 @@ impl Driver {
     }
 
     fn on_time(&mut self, now: Instant) {
+        if self.condemned_until.is_some_and(|until| until <= now) {
+            self.carry_out();
+        }
         if self.throttled_until.is_some_and(|until| until <= now) {
             self.throttled_until = None;
             self.go_on_reading();
@@ -446,7 +467,8 @@ impl Driver {
         match self.stage {
             Stage::Talking => {
                 let keepalive = self.keepalive.deadline(self.is_holding_off());
-                keepalive.into_iter().chain(self.throttled_until).min()
+                let own = [self.throttled_until, self.condemned_until];
+                keepalive.into_iter().chain(own.into_iter().flatten()).min()
             }
             Stage::Flushing { deadline, .. }
             | Stage::AwaitingClose { deadline }

@@ -48,12 +48,25 @@ pub struct Inbox {
     arrived: Sleeper,
 }
 
+/// What the view does with what it has taken.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Answer {
+    /// It has asked for more since.
+    #[default]
+    Given,
+    /// It may still be at work.
+    Due,
+    /// It may be, and the driver waits for that to end.
+    Awaited,
+}
+
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Message>,
     bytes: usize,
     ended: bool,
     paused: bool,
+    answer: Answer,
     watches: Vec<Watch>,
     sleepers: usize,
 }
@@ -72,6 +85,9 @@ impl State {
             };
             return (nothing, false);
         };
+        if self.answer == Answer::Given {
+            self.answer = Answer::Due;
+        }
         self.bytes -= message.payload.len();
         if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
             self.queue = VecDeque::new();
@@ -81,6 +97,11 @@ impl State {
             self.paused = false;
         }
         (Taken::Message(message), made_room)
+    }
+
+    /// Notes that the view has asked for more than there is; whether the driver waits for that.
+    fn ask(&mut self) -> bool {
+        std::mem::take(&mut self.answer) == Answer::Awaited
     }
 
     /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
@@ -144,9 +165,16 @@ impl Inbox {
         self.state.lock().queue.is_empty()
     }
 
-    /// As [`Inbox::take`], but never sleeps.
+    /// As [`Inbox::take`], but never sleeps. The second value is true, too, when the driver waits
+    /// for the view to find nothing: see [`Inbox::await_answers`].
     pub(super) fn take_now(&self) -> (Taken, bool) {
-        self.state.lock().take()
+        let mut state = self.state.lock();
+        let found = state.take();
+        if matches!(found.0, Taken::Message(_)) {
+            found
+        } else {
+            (found.0, state.ask())
+        }
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
@@ -182,6 +210,22 @@ impl Inbox {
             drop(state);
             watch.ring();
         }
+    }
+
+    /// Whether the view still has something to answer. If so, [`Inbox::take_now`] tells who finds
+    /// nothing there to wake the driver.
+    pub(super) fn await_answers(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_due = state.answer != Answer::Given || !state.queue.is_empty();
+        if is_due && !state.ended {
+            state.answer = Answer::Awaited;
+        }
+        state.answer == Answer::Awaited
+    }
+
+    /// Whether the view has asked for more since [`Inbox::await_answers`].
+    pub(super) fn is_answered(&self) -> bool {
+        self.state.lock().answer != Answer::Awaited
     }
 
     /// Forgets a watch that nobody waits for any more.

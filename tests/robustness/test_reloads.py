@@ -111,8 +111,6 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_three_reloads_under_load(case: Case, own_server: Own) -> None:
     """Each client is told, comes back in its backoff, and reaches a new process."""
-    if case.kind is GUNICORN_UVICORN:
-        pytest.importorskip("uvicorn_worker")
     server = own_server(
         case.kind, options=case.options, settings={"WEBSOCKET_DRAIN": case.window or 2}
     )
@@ -155,8 +153,6 @@ ODD_ENDS = {"daphne": {4001}, "hypercorn": {1001, 1011, 1012}}
 )
 def test_end_under_load(kind: Kind, own_server: Own) -> None:
     """Clients that come back at once do not keep a server that is told to end."""
-    if kind is GUNICORN_UVICORN:
-        pytest.importorskip("uvicorn_worker")
     server = own_server(kind)
     with crowd(server, 40, *(BOTH if kind.family == "asgi" else ("/echo/",))) as clients:
         server.send_signal(signal.SIGTERM)

@@ -1,16 +1,16 @@
 //! Peers that break a rule are told which, whatever else they do.
 
-use std::{io::Write, thread};
+use std::{io::Write, sync::Arc, thread, time::Duration};
 
 use _core::{
-    engine::{Initiator, Settings},
-    protocol::limits::Limits,
+    engine::{Connection, Initiator, Settings, Taken},
+    protocol::{close::CloseFrame, limits::Limits},
 };
 
 use crate::support::{
     SETTINGS, await_end, connect, connect_narrow, expect_end,
     peer::{BINARY, CLOSE, Peer, TEXT, frame},
-    send, until,
+    send, take, until,
 };
 
 const STRICT: Settings = Settings {
@@ -106,4 +106,64 @@ fn a_huge_length_is_refused_by_its_header_alone() {
         assert_eq!(read_close(&mut peer), code);
         peer.expect_eof();
     }
+}
+
+/// Answers each message, after a while, until nothing more comes; then closes with `code`.
+fn slow_echo(connection: Arc<Connection>, code: u16) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        while let Taken::Message(message) = connection.take(None) {
+            thread::sleep(Duration::from_millis(20));
+            send(&connection, message.kind, &message.payload);
+        }
+        connection.close(&CloseFrame::new(Some(code), "").unwrap());
+    })
+}
+
+#[test]
+fn what_came_before_a_violation_is_answered_before_its_frame() {
+    let (connection, mut peer) = connect(&STRICT);
+    let view = slow_echo(Arc::clone(&connection), 1000);
+    peer.write(&[frame(TEXT, b"1"), frame(TEXT, b"2"), frame(0x83, b"")].concat());
+    peer.expect(TEXT, b"1");
+    peer.expect(TEXT, b"2");
+    assert_eq!(read_close(&mut peer), 1002);
+    peer.expect_eof();
+    view.join().unwrap();
+}
+
+#[test]
+fn a_violation_behind_a_message_that_is_being_answered_waits_for_the_answer() {
+    let (connection, mut peer) = connect(&STRICT);
+    peer.send(TEXT, b"question");
+    let (kind, question) = take(&connection);
+    peer.write(&frame(0x83, b""));
+    send(&connection, kind, &question);
+    assert_eq!(connection.end(), None);
+    peer.expect(TEXT, b"question");
+    assert!(matches!(connection.take(None), Taken::End));
+    assert_eq!(read_close(&mut peer), 1002);
+    peer.expect_eof();
+}
+
+#[test]
+fn a_view_that_does_not_answer_does_not_put_the_verdict_off() {
+    let settings = Settings {
+        close_timeout: Duration::from_millis(100),
+        ..STRICT
+    };
+    let (connection, mut peer) = connect(&settings);
+    peer.write(&[frame(TEXT, b"unread"), frame(0x83, b"")].concat());
+    assert_eq!(read_close(&mut peer), 1002);
+    peer.expect_eof();
+    assert_eq!(take(&connection).1, "unread");
+}
+
+#[test]
+fn a_peer_that_hangs_up_behind_its_violation_hears_the_verdict_at_once() {
+    let (connection, mut peer) = connect(&STRICT);
+    peer.write(&[frame(TEXT, b"unread"), frame(0x83, b"")].concat());
+    peer.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_close(&mut peer), 1002);
+    peer.expect_eof();
+    assert_eq!(await_end(&connection).code, 1002);
 }
