@@ -26,11 +26,14 @@ import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 
+from dwebsocket import _core
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
 from dwebsocket.upgrade import UpgradeResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.http.response import HttpResponseBase
 
     from dwebsocket.servers.asgi import Event, Receive, Send
@@ -44,6 +47,11 @@ _GOING_AWAY = (1001, "going away")
 _GRACE_S = 1.0
 # The same for clients alone, where the server does not wait.
 _LAST_WORD_S = 0.3
+# What handshakes may take that were begun before, and the time between two looks at them.
+_HANDSHAKES_S = 3.0
+_LOOK_S = 0.01
+# Those that Django is looking at.
+_handshakes: set[asgi.AsgiHandshake] = set()
 _SCHEMES = {"ws": "http", "wss": "https"}
 # Before, the handler left it to `send_response` to close the response.
 _HANDLER_CLOSES = django.VERSION >= (5, 0)
@@ -97,6 +105,11 @@ class _Application(ASGIHandler):
         if (await receive())["type"] != "websocket.connect":
             return
         _listen_for_the_end()
+        reply = _Reply(scope, send)
+        if _core.is_leaving() and not reply.is_http:
+            # All of Django would find no other words.
+            await reply.reject()
+            return
         handshake = asgi.AsgiHandshake(scope, receive, send)
         request_scope = {
             **scope,
@@ -104,11 +117,13 @@ class _Application(ASGIHandler):
             "scheme": _SCHEMES.get(scope.get("scheme", "ws"), "http"),
             asgi.SCOPE_KEY: handshake,
         }
+        _handshakes.add(handshake)
         try:
             # Not for longer: it may hold a thread.
             async with ThreadSensitiveContext():
-                await self.handle(request_scope, _no_body(), _Reply(scope, send))
+                await self.handle(request_scope, _no_body(), reply)
         finally:
+            _handshakes.discard(handshake)
             # The view may go on looking at its request, long after.
             del request_scope[asgi.SCOPE_KEY]
             if handshake.connection is not None:
@@ -183,14 +198,29 @@ def _listen_for_the_end() -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(asgi.leave, *_GOING_AWAY)
             if (getattr(previous, "__module__", None) or "").startswith("twisted."):
-                # daphne stops without looking back: what is not out by then is lost.
-                loop.call_soon_threadsafe(loop.call_later, _LAST_WORD_S, previous, number, None)
+                stop = functools.partial(previous, number, None)
+                loop.call_soon_threadsafe(_stop_when_quiet, loop, stop, loop.time())
             else:
                 previous(number, frame)
 
         signal.signal(number, on_signal)
         # As event loops have it.
         signal.siginterrupt(number, False)  # noqa: FBT003
+
+
+def _stop_when_quiet(
+    loop: asyncio.AbstractEventLoop, stop: Callable[[], object], since: float
+) -> None:
+    """
+    Stops daphne, which does not look back.
+
+    What is not out by then is lost, and the thread of a handshake would wait for the loop for ever.
+    """
+    waited = loop.time() - since
+    if waited < _LAST_WORD_S or (_handshakes and waited < _HANDSHAKES_S):
+        loop.call_later(_LOOK_S, _stop_when_quiet, loop, stop, since)
+    else:
+        stop()
 
 
 async def _follow_lifespan(receive: Receive, send: Send) -> None:

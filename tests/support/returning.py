@@ -77,7 +77,7 @@ class Client(threading.Thread):
         """Say something now and then until the server says goodbye; give its code."""
         while not self.stop.is_set():
             # The server may have said goodbye and gone.
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(ConnectionError):
                 peer.send_text("hello")
             while (frame := peer.read_frame()).opcode == PING:
                 peer.send_frame(PONG, frame.payload)
