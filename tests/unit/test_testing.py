@@ -309,6 +309,55 @@ class TestDatabases:
             assert self.in_thread(lambda: connections["default"]) is mine
 
 
+class TestCompression:
+    """A client that offers it."""
+
+    @pytest.mark.parametrize("takeover", [True, False])
+    @pytest.mark.parametrize(
+        "offer",
+        [
+            True,
+            "permessage-deflate",
+            "permessage-deflate; client_max_window_bits=10; server_max_window_bits=10",
+            "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+        ],
+    )
+    def test_messages(
+        self,
+        site: WebSocketClient,
+        override: Callable[..., None],
+        offer: bool | str,
+        takeover: bool,
+    ) -> None:
+        """They come as they went, whatever was agreed on."""
+        override(
+            WEBSOCKET_COMPRESSION={
+                "server_no_context_takeover": not takeover,
+                "client_no_context_takeover": not takeover,
+            }
+        )
+        with site.websocket("/echo/", compression=offer) as ws:
+            assert ws.headers["sec-websocket-extensions"].startswith("permessage-deflate")
+            for message in ("once and again " * 100, "", "once and again " * 100, "short"):
+                ws.send(message)
+                assert ws.receive() == message
+
+    def test_is_not_there_unless_offered(self, site: WebSocketClient) -> None:
+        """Nor where the site does not want it."""
+        with site.websocket("/echo/") as ws:
+            assert "sec-websocket-extensions" not in ws.headers
+
+    def test_is_not_there_where_it_is_off(
+        self, site: WebSocketClient, override: Callable[..., None]
+    ) -> None:
+        """The offer stays without an answer."""
+        override(WEBSOCKET_COMPRESSION=False)
+        with site.websocket("/echo/", compression=True) as ws:
+            assert "sec-websocket-extensions" not in ws.headers
+            ws.send("plain")
+            assert ws.receive() == "plain"
+
+
 class TestWire:
     """What servers must not send."""
 

@@ -21,6 +21,7 @@ from dwebsocket.servers import given
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
 
@@ -124,6 +125,8 @@ def handshake_headers(
     }
     if subprotocols:
         usual["sec-websocket-protocol"] = ", ".join(subprotocols)
+    if websocket._wire.offer:
+        usual["sec-websocket-extensions"] = websocket._wire.offer
     return usual | {name.lower(): value for name, value in (headers or {}).items()}
 
 
@@ -150,6 +153,7 @@ class WebSocketClient(Client):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         answer_pings: bool = True,
+        compression: bool | str = False,
         **extra: Any,
     ) -> ClientWebSocket:
         """
@@ -164,6 +168,8 @@ class WebSocketClient(Client):
             headers: More headers, and others than usual; ``origin`` is what browsers send.
             timeout: In place of ``websocket_timeout``.
             answer_pings: False is a client that never answers a ping.
+            compression: True offers permessage-deflate as browsers do; or the offer itself, such as
+                ``"permessage-deflate; server_no_context_takeover"``.
             **extra: As for :meth:`get`.
 
         Raises:
@@ -186,6 +192,7 @@ class WebSocketClient(Client):
             timeout=self.websocket_timeout if timeout is None else timeout,
             raises=self.raise_request_exception,
             answer_pings=answer_pings,
+            offer=offer_of(compression),
         )
 
 
@@ -211,6 +218,7 @@ class AsyncWebSocketClient(AsyncClient):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         answer_pings: bool = True,
+        compression: bool | str = False,
         **extra: Any,
     ) -> AsyncClientWebSocket:
         """As :meth:`WebSocketClient.websocket`; it opens when it is entered by ``async with``."""
@@ -231,4 +239,5 @@ class AsyncWebSocketClient(AsyncClient):
             timeout=self.websocket_timeout if timeout is None else timeout,
             raises=self.raise_request_exception,
             answer_pings=answer_pings,
+            offer=offer_of(compression),
         )

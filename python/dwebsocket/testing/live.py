@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 from django.http import HttpResponse
 
 from dwebsocket.testing.client import WebSocketClient, handshake_headers
+from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.websocket import ClientWebSocket
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class LiveWebSocketClient(WebSocketClient):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         answer_pings: bool = True,
+        compression: bool | str = False,
         **extra: Any,
     ) -> ClientWebSocket:
         """As :meth:`WebSocketClient.websocket`, over TCP. It sends the Origin of the site."""
@@ -93,6 +95,7 @@ class LiveWebSocketClient(WebSocketClient):
             timeout=self.websocket_timeout if timeout is None else timeout,
             raises=False,
             answer_pings=answer_pings,
+            offer=offer_of(compression),
         )
 
 

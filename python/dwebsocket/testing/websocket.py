@@ -54,11 +54,11 @@ class WebSocketRefused(WebSocketError):
 class BaseWebSocket:
     """What sync and async tests have in common."""
 
-    def __init__(self, *, timeout: float, raises: bool, answer_pings: bool) -> None:
+    def __init__(self, *, timeout: float, raises: bool, answer_pings: bool, offer: str) -> None:
         #: Seconds that its calls wait when they are not told.
         self.timeout = timeout
         self._raises = raises
-        self._wire = wire.Wire(answer_pings=answer_pings)
+        self._wire = wire.Wire(answer_pings=answer_pings, offer=offer)
         self._watch: ViewWatch | None = None
         self._sock: socket.socket | None = None
         self._response: Any = None
@@ -357,7 +357,7 @@ class ClientWebSocket(BaseWebSocket):
 
     def send_bytes(self, message: bytes) -> None:
         """Sends a binary message. As :meth:`send`."""
-        self._run(self._sending(wire.BINARY, message))
+        self._run(self._sending(None, bytes(message)))
 
     def send_json(self, data: Any) -> None:
         """Sends ``data`` as text. As :meth:`send`."""
@@ -499,7 +499,7 @@ class AsyncClientWebSocket(BaseWebSocket):
 
     async def send_bytes(self, message: bytes) -> None:
         """As :meth:`ClientWebSocket.send_bytes`."""
-        await self._run(self._sending(wire.BINARY, message))
+        await self._run(self._sending(None, bytes(message)))
 
     async def send_json(self, data: Any) -> None:
         """As :meth:`ClientWebSocket.send_json`."""

@@ -13,6 +13,7 @@ import struct
 from collections import deque
 
 from dwebsocket import _core
+from dwebsocket.testing.deflate import Deflate
 
 Message = str | bytes
 
@@ -32,6 +33,7 @@ class Wire:
     One connection, seen by its client.
 
     Attributes:
+        offer: The extension that is offered, as the header has it; empty for none.
         headers: Those of the 101, names in lower case; the last one of several. ``None`` until it
             has come.
         messages: Whole messages that have come.
@@ -43,7 +45,8 @@ class Wire:
         said_goodbye: A close frame is among them, or has been.
     """
 
-    def __init__(self, *, answer_pings: bool = True) -> None:
+    def __init__(self, *, answer_pings: bool = True, offer: str = "") -> None:
+        self.offer = offer
         self.key = base64.b64encode(os.urandom(16)).decode()
         self.headers: dict[str, str] | None = None
         self.messages: deque[Message] = deque()
@@ -55,8 +58,9 @@ class Wire:
         self._answer_pings = answer_pings
         self._head = b""
         self._reader = _core.FrameReader()
-        # The message whose fragments are coming: its opcode and they.
-        self._fragments: tuple[int, list[bytes]] | None = None
+        self._deflate: Deflate | None = None
+        # The message whose fragments are coming: its opcode, whether it is compressed, and they.
+        self._fragments: tuple[int, bool, list[bytes]] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -86,16 +90,27 @@ class Wire:
     def send(self, message: Message) -> None:
         """Queues a message: ``str`` as text, ``bytes`` as binary."""
         if isinstance(message, str):
-            self.send_frame(TEXT, message.encode())
+            self.send_message(TEXT, message.encode())
         elif isinstance(message, (bytes, bytearray, memoryview)):
-            self.send_frame(BINARY, bytes(message))
+            self.send_message(BINARY, bytes(message))
         else:
             raise TypeError(f"a message must be str or bytes, not {type(message).__name__}")
 
-    def send_frame(self, opcode: int, payload: bytes, *, is_final: bool = True) -> None:
-        """Queues one frame, also one that breaks the rules."""
+    def send_message(self, opcode: int, payload: bytes) -> None:
+        """Queues a whole message, compressed if that was agreed on."""
+        if self._deflate is None:
+            self.send_frame(opcode, payload)
+        else:
+            self.send_frame(opcode, self._deflate.deflate(payload), is_compressed=True)
+
+    def send_frame(
+        self, opcode: int, payload: bytes, *, is_final: bool = True, is_compressed: bool = False
+    ) -> None:
+        """Queues one frame as it is, also one that breaks the rules."""
         key = os.urandom(4)
-        self.outgoing += _core.client_frame(opcode, payload, key, is_final=is_final)
+        self.outgoing += _core.client_frame(
+            opcode, payload, key, is_final=is_final, rsv1=is_compressed
+        )
 
     def send_close(self, code: int | None, reason: str) -> None:
         """Queues a close frame; a second one is not sent."""
@@ -114,6 +129,10 @@ class Wire:
             raise WireError(f"no WebSocket came, but {first!r}")
         if headers.get("sec-websocket-accept") != base64.b64encode(digest).decode():
             raise WireError("the server did not answer this handshake's key")
+        if answer := headers.get("sec-websocket-extensions"):
+            if not self.offer:
+                raise WireError(f"the server agrees on {answer!r}, which was not offered")
+            self._deflate = Deflate(answer)
         return headers
 
     def _next_frame(self) -> tuple[int, bytes, bool, bool] | None:
@@ -123,8 +142,8 @@ class Wire:
             raise WireError(str(error)) from None
 
     def _take(self, opcode: int, payload: bytes, is_final: bool, is_compressed: bool) -> None:  # noqa: FBT001
-        if is_compressed:
-            raise WireError("a compressed message came, and no compression was offered")
+        if is_compressed and (self._deflate is None or opcode not in (TEXT, BINARY)):
+            raise WireError("a reserved bit came that nobody has agreed on")
         if opcode == PING:
             self.pings += 1
             if self._answer_pings and not self.said_goodbye:
@@ -136,20 +155,25 @@ class Wire:
             self.close = (code, payload[2:].decode())
             self.send_close(code if payload else None, "")
         else:
-            self._take_fragment(opcode, payload)
+            self._take_fragment(opcode, payload, is_compressed)
             if is_final:
                 self._finish_message()
 
-    def _take_fragment(self, opcode: int, payload: bytes) -> None:
+    def _take_fragment(self, opcode: int, payload: bytes, is_compressed: bool) -> None:  # noqa: FBT001
         if (opcode == CONTINUATION) != (self._fragments is not None):
             raise WireError("a fragment came out of its order")
         if self._fragments is None:
-            self._fragments = (opcode, [])
-        self._fragments[1].append(payload)
+            self._fragments = (opcode, is_compressed, [])
+        self._fragments[2].append(payload)
 
     def _finish_message(self) -> None:
         assert self._fragments is not None
-        opcode, fragments = self._fragments
+        opcode, is_compressed, fragments = self._fragments
         self._fragments = None
         message = b"".join(fragments)
+        if is_compressed and self._deflate is not None:
+            try:
+                message = self._deflate.inflate(message)
+            except ValueError as error:
+                raise WireError(str(error)) from None
         self.messages.append(message.decode() if opcode == TEXT else message)
