@@ -15,6 +15,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import empty
 
 from dwebsocket import _core
 
@@ -295,6 +296,10 @@ def get(name: str) -> Any:
     global _known
     # `override_settings` and its kind put another object there and back again.
     source = settings._wrapped
+    if source is empty:
+        # Not read yet: whatever is asked first has them read, or says why they cannot be.
+        _ = settings.DEBUG
+        source = settings._wrapped
     known_source, known = _known
     if known_source is not source:
         known = {}
@@ -303,13 +308,13 @@ def get(name: str) -> Any:
         return known[name]
     except KeyError:
         pass
-    value = getattr(settings, PREFIX + name, SETTINGS[name].default)
+    # Not from `settings`, which may hold others already, in another thread's `override_settings`.
+    value = getattr(source, PREFIX + name, SETTINGS[name].default)
     try:
         read_value = read(name, value)
     except ValueError as error:
         raise ImproperlyConfigured(f"{PREFIX}{name} {error}.") from None
-    if source is settings._wrapped:
-        known[name] = read_value
+    known[name] = read_value
     return read_value
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
@@ -236,6 +237,15 @@ def test_settings_are_read_again_when_they_were_exchanged_and_only_then(
             assert conf.get("SEND_BUFFER") == 6
         assert conf.get("SEND_BUFFER") == 5
     assert asked == [5, 6, 5]
+
+
+def test_what_another_thread_has_left_behind_counts_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, override: Override
+) -> None:
+    """A thread that reads a setting while it is exchanged can leave the other value behind."""
+    override(UNRELATED=True)
+    monkeypatch.setitem(settings.__dict__, "WEBSOCKET_SEND_BUFFER", 5)
+    assert conf.get("SEND_BUFFER") == MIB
 
 
 class TestOptions:
