@@ -337,6 +337,14 @@ impl Connection {
         waits
     }
 
+    /// Closes with the frame of [`Connection::condemn`], unless somebody has done so meanwhile.
+    pub(super) fn carry_out(&self) {
+        let verdict = self.life.lock().verdict.take();
+        if let Some(frame) = verdict {
+            self.close(&frame);
+        }
+    }
+
     pub(super) fn mark_handshake_done(&self) {
         self.life.lock().handshake_done = true;
     }

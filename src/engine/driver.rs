@@ -417,11 +417,7 @@ impl Driver {
     /// Closes a connection whose peer has broken a rule.
     fn carry_out(&mut self) {
         self.condemned_until = None;
-        // Says the verdict; nothing if somebody has closed meanwhile, who has said it.
-        self.connection.close(&CloseFrame {
-            code: Some(close::PROTOCOL_ERROR),
-            reason: String::new(),
-        });
+        self.connection.carry_out();
         self.go_on_reading();
     }
 
