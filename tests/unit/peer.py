@@ -12,6 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from dwebsocket import _core
+from dwebsocket.servers.wsgi import adopt
 
 if TYPE_CHECKING:
     from dwebsocket import WebSocket
@@ -104,23 +105,7 @@ class LiveWebSocket:
         theirs, ours = socket.socketpair()
         slot = _core.Slot.claim(None)
         assert slot is not None
-        connection = _core.adopt(
-            os.dup(ours.fileno()),
-            early,
-            HEAD,
-            slot,
-            max_message_bytes=options.max_message_size,
-            max_frame_bytes=options.max_frame_size,
-            max_fragments=options.max_fragments,
-            messages_per_second=options.max_messages_per_second,
-            bytes_per_second=options.max_bytes_per_second,
-            rate_timeout=options.rate_timeout,
-            ping_interval=options.ping_interval,
-            ping_timeout=options.ping_timeout,
-            send_buffer_bytes=options.send_buffer,
-            send_timeout=options.send_timeout,
-            close_timeout=options.close_timeout,
-        )
+        connection = adopt(os.dup(ours.fileno()), early, HEAD, slot, options)
         ours.close()
         websocket._attach(connection, options, subprotocol)
         self.websocket = websocket

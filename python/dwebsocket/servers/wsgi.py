@@ -115,24 +115,7 @@ class WsgiHandshake:
         compression = options.compression.agree(offers) if options.compression else None
         head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
         descriptor, early = self._takeover.exchange()
-        return _core.adopt(
-            descriptor,
-            early,
-            head,
-            slot,
-            max_message_bytes=options.max_message_size,
-            max_frame_bytes=options.max_frame_size,
-            max_fragments=options.max_fragments,
-            messages_per_second=options.max_messages_per_second,
-            bytes_per_second=options.max_bytes_per_second,
-            rate_timeout=options.rate_timeout,
-            ping_interval=options.ping_interval,
-            ping_timeout=options.ping_timeout,
-            send_buffer_bytes=options.send_buffer,
-            send_timeout=options.send_timeout,
-            close_timeout=options.close_timeout,
-            compression=compression,
-        )
+        return adopt(descriptor, early, head, slot, options, compression)
 
     def finish(self) -> None:
         """Closes the dead end."""
@@ -146,3 +129,32 @@ class WsgiHandshake:
             protocol = protocol_of(self._environ)
         found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
         return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+
+
+def adopt(
+    descriptor: int,
+    early: bytes,
+    head: bytes,
+    slot: _core.Slot,
+    options: Options,
+    compression: _core.Compression | None = None,
+) -> _core.Connection:
+    """Hands a client to the engine, which treats it as ``options`` say. As ``_core.adopt``."""
+    return _core.adopt(
+        descriptor,
+        early,
+        head,
+        slot,
+        max_message_bytes=options.max_message_size,
+        max_frame_bytes=options.max_frame_size,
+        max_fragments=options.max_fragments,
+        messages_per_second=options.max_messages_per_second,
+        bytes_per_second=options.max_bytes_per_second,
+        rate_timeout=options.rate_timeout,
+        ping_interval=options.ping_interval,
+        ping_timeout=options.ping_timeout,
+        send_buffer_bytes=options.send_buffer,
+        send_timeout=options.send_timeout,
+        close_timeout=options.close_timeout,
+        compression=compression,
+    )
