@@ -12,7 +12,6 @@ import pytest
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.test import override_settings
 from visit import Serve, handshake
 
 from dwebsocket import ConnectionClosed, UsageError, _core, accept_websocket, require_websocket
@@ -96,7 +95,12 @@ class TestAccept:
 
     @pytest.mark.parametrize(("chosen", "agreed"), [("b", ["b"]), (None, ["a"])])
     def test_subprotocol(
-        self, visit: Serve, as_async: bool, chosen: str | None, agreed: list[str]
+        self,
+        visit: Serve,
+        override: Callable[..., None],
+        as_async: bool,
+        chosen: str | None,
+        agreed: list[str],
     ) -> None:
         """The view's choice, or else that of the settings."""
         seen: list[Any] = []
@@ -107,9 +111,9 @@ class TestAccept:
                 request, chosen, then=lambda request: seen.append(request.websocket.subprotocol)
             )
 
-        with override_settings(WEBSOCKET_SUBPROTOCOLS=["a"]):
-            environ = handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="b, a")
-            made = visit(view_of(decide, as_async=as_async), environ=environ).serve()
+        override(WEBSOCKET_SUBPROTOCOLS=["a"])
+        environ = handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="b, a")
+        made = visit(view_of(decide, as_async=as_async), environ=environ).serve()
         assert made.header("Sec-WebSocket-Protocol") == agreed
         made.client.closing()
         assert seen == [("b", "a"), agreed[0]]
@@ -248,15 +252,21 @@ class TestRefuse:
         ("error", "status"), [(PermissionDenied(), 403), (Http404(), 404), (KeyError("x"), 500)]
     )
     def test_exception(
-        self, visit: Serve, request_log: Log, as_async: bool, error: Exception, status: int
+        self,
+        visit: Serve,
+        override: Callable[..., None],
+        request_log: Log,
+        as_async: bool,
+        error: Exception,
+        status: int,
     ) -> None:
         """What Django makes of exceptions, and logs."""
 
         def decide(request: Any) -> None:
             raise error
 
-        with override_settings(DEBUG_PROPAGATE_EXCEPTIONS=False):
-            given = self.status(visit, decide, as_async=as_async)
+        override(DEBUG_PROPAGATE_EXCEPTIONS=False)
+        given = self.status(visit, decide, as_async=as_async)
         assert given.status_code == status
         assert len(request_log("django.request")) == 1
 
