@@ -19,6 +19,7 @@ mod _core {
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,
         },
+        news::News,
         process::{
             Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain, is_leaving,
             is_terminated, on_exit, on_terminate, open_connections, shut_down, signal_seen,

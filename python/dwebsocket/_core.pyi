@@ -1,13 +1,18 @@
 """The native engine. Not for projects: `dwebsocket.WebSocket` is the face of it."""
 
-from collections.abc import Callable
-from typing import Literal, final
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any, Literal, final
+
+from typing_extensions import Self
 
 __all__ = [
     "Compression",
     "Connection",
     "FrameReader",
     "Hub",
+    "News",
     "Slot",
     "adopt",
     "after_fork_in_child",
@@ -66,11 +71,28 @@ class Connection:
     def id(self) -> int:
         """A number that no other connection of this process has."""
 
-    def take(self, timeout: float | None, *, text_as_bytes: bool) -> str | bytes | None:
+    def pop(self, text_as_bytes: bool, /) -> str | bytes | None:
+        """Takes the oldest message if there is one; never sleeps."""
+
+    def take(self, timeout: float | None, text_as_bytes: bool) -> str | bytes | None:
         """
         Takes the oldest message; sleeps up to `timeout` seconds (None: for ever) if there is none.
 
         None means that none came in time, or that none can come: `waiting()` tells.
+        """
+
+    def nap(self, time: float, text_as_bytes: bool, /) -> str | bytes | None:
+        """
+        As `take`, but at the end of the time it may sleep a little longer.
+
+        Cheaper than `take` for who waits long and is woken often.
+        """
+
+    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
+        """
+        Hands over a small `str` or `bytes`, written or kept for the next write, if nothing waits.
+
+        For the connection's own view. Never sleeps. False says only that it was not done.
         """
 
     def send(
@@ -101,6 +123,13 @@ class Connection:
 
     def is_awaited(self) -> bool:
         """Whether somebody waits for a message, or for room to send one, now."""
+
+    def news(self, hub: Hub, event_loop: asyncio.AbstractEventLoop) -> News:
+        """
+        What to await, once and in `event_loop`, until there is a message or the end.
+
+        `hub` is that loop's, which calls its `wake`. Cancelling it loses nothing.
+        """
 
     def watch_inbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as there is a message or the end."""
@@ -136,6 +165,27 @@ class Hub:
 
     def drain(self) -> list[int]:
         """Takes the tokens of all connections that became ready, in order."""
+
+    def wake(self) -> list[int]:
+        """Lets all go on whose `news` have come; gives the other tokens, as `drain` does."""
+
+    def served(self) -> None:
+        """To be said when all that `drain` gave have had a turn, so that the engine goes on."""
+
+@final
+class News:
+    """What a task awaits: of a future, what asyncio's tasks ask for."""
+
+    _asyncio_future_blocking: bool
+
+    def __await__(self) -> Generator[Any, None, None]: ...
+    def __next__(self) -> Any: ...
+    def get_loop(self) -> asyncio.AbstractEventLoop: ...
+    def add_done_callback(
+        self, callback: Callable[[Self], object], *, context: Context | None = None
+    ) -> None: ...
+    def result(self) -> None: ...
+    def cancel(self, msg: object = None) -> bool: ...
 
 @final
 class Slot:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable
+
     from dwebsocket import _core
 
     Message = str | bytes
@@ -23,8 +26,17 @@ class Connection(Protocol):
     def id(self) -> int:
         """As :attr:`dwebsocket._core.Connection.id`."""
 
-    def take(self, timeout: float | None, *, text_as_bytes: bool) -> Message | None:
+    def pop(self, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.pop`."""
+
+    def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.take`."""
+
+    def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.nap`."""
+
+    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
+        """As :meth:`dwebsocket._core.Connection.reply`."""
 
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None
@@ -45,6 +57,9 @@ class Connection(Protocol):
 
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket._core.Connection.ended_for`."""
+
+    def news(self, hub: _core.Hub, event_loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+        """As :meth:`dwebsocket._core.Connection.news`."""
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_inbox`."""

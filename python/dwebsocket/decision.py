@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from dwebsocket.exceptions import UsageError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from dwebsocket import _core
@@ -135,9 +136,21 @@ class NeverOpened:
 
     id = 0
 
-    def take(self, timeout: float | None, *, text_as_bytes: bool) -> Message | None:
+    def pop(self, text_as_bytes: bool, /) -> Message | None:
         """Nothing comes."""
         return None
+
+    def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
+        """Nothing comes."""
+        return None
+
+    def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
+        """Nothing comes."""
+        return None
+
+    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
+        """Nothing goes."""
+        return False
 
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None
@@ -164,6 +177,9 @@ class NeverOpened:
     def ended_for(self) -> float | None:
         """For ever."""
         return math.inf
+
+    async def news(self, hub: _core.Hub, event_loop: asyncio.AbstractEventLoop) -> None:
+        """The end has come."""
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Nobody waits: the end has come."""

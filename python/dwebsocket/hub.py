@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
@@ -35,6 +35,16 @@ class LoopHub:
         self._rung: deque[int] = deque()
         self._ringing = False
         loop.add_reader(self._hub.fileno(), self._wake)
+
+    def news(self, connection: Connection) -> Awaitable[None]:
+        """
+        Gives what to await until ``connection`` has a message or ends.
+
+        Once, and in this hub's loop. Cancelling it loses nothing.
+        """
+        loop = self._loop()
+        assert loop is not None
+        return connection.news(self._hub, loop)
 
     async def wait(
         self, connection: Connection, watch: Watch, timeout: float | None = None
@@ -99,7 +109,7 @@ class LoopHub:
             self._wake_one(self._rung.popleft())
 
     def _wake(self) -> None:
-        for token in self._hub.drain():
+        for token in self._hub.wake():
             self._wake_one(token)
 
     def _wake_one(self, token: int) -> None:
@@ -142,15 +152,21 @@ class LoopEvent:
         return self._is_set
 
 
+# The one that was asked for last, most often the only one.
+_latest: Callable[[], LoopHub | None] = lambda: None  # noqa: E731
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()
 
 
 def current() -> LoopHub:
     """Gives the running loop's hub."""
+    global _latest
     loop = asyncio.get_running_loop()
-    hub = _hubs.get(loop)
-    if hub is None:
-        hub = _hubs[loop] = LoopHub(loop)
+    hub = _latest()
+    if hub is None or hub._loop() is not loop:
+        hub = _hubs.get(loop)
+        if hub is None:
+            hub = _hubs[loop] = LoopHub(loop)
+        _latest = ref(hub)
     return hub
 
 

@@ -38,9 +38,12 @@ class Waiter(Protocol):
     """The calls of a connection that may sleep, in one kind of thread."""
 
     def take(
-        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.take`."""
+
+    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.nap`."""
 
     def send(
         self,
@@ -63,10 +66,14 @@ class ThreadWaiter:
     """For threads of the operating system, which the engine lets sleep without the GIL."""
 
     def take(
-        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`Waiter.take`."""
-        return connection.take(timeout, text_as_bytes=text_as_bytes)
+        return connection.take(timeout, text_as_bytes)
+
+    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
+        """As :meth:`Waiter.nap`."""
+        return connection.nap(time, text_as_bytes)
 
     def send(
         self,
@@ -107,14 +114,14 @@ class GreenWaiter(ABC):
         """As :meth:`Waiter.new_event`."""
 
     def take(
-        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`Waiter.take`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             # The end stands behind all messages, so look for it first.
             ended = connection.waiting()[1]
-            message = connection.take(0, text_as_bytes=text_as_bytes)
+            message = connection.take(0, text_as_bytes)
             left = None if deadline is None else deadline - time.monotonic()
             if message is not None or ended:
                 return message
@@ -123,6 +130,10 @@ class GreenWaiter(ABC):
                 self.let_others_run()
                 return None
             self.wait(connection, connection.watch_inbox, left)
+
+    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
+        """As :meth:`Waiter.nap`; the hub's timers are cheap."""
+        return self.take(connection, time, text_as_bytes)
 
     def send(
         self,

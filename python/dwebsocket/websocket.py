@@ -378,14 +378,22 @@ class WebSocket:
 
         Several tasks may wait on one connection; each message goes to one of them.
         """
-        _check_timeout(timeout)
         self._send_refused = False
         connection = self._connection or self._engine
-        deadline = None if timeout is None else clock.now() + timeout
-        while (message := connection.take(0, text_as_bytes=False)) is None:
+        if timeout is None:
+            message = connection.pop(False)
+            while message is None:
+                await hub.current().news(connection)
+                message = connection.pop(False)
+                if message is None:
+                    self._raise_if_nothing_comes()
+            return message
+        _check_timeout(timeout)
+        deadline = clock.now() + timeout
+        while (message := connection.pop(False)) is None:
             self._raise_if_nothing_comes()
-            left = None if deadline is None else deadline - clock.now()
-            if left is not None and left <= 0:
+            left = deadline - clock.now()
+            if left <= 0:
                 raise ReceiveTimeout(f"no message came within {timeout} s")
             # Only the wake-up is awaited, so giving up here takes no message away.
             await hub.current().wait(connection, connection.watch_inbox, left)
@@ -395,14 +403,9 @@ class WebSocket:
         """As :meth:`receive_json`, for async views."""
         return json.loads(await self.areceive(timeout), **kwargs)
 
-    async def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> AsyncIterator[Message]:
         """Yields each message, text as ``str`` and binary as ``bytes``, until the close."""
-        while True:
-            try:
-                message = await self.areceive()
-            except ConnectionClosed:
-                return
-            yield message
+        return _Messages(self)
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -431,8 +434,12 @@ class WebSocket:
             SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``.
             TypeError: Any other type of message.
         """
-        if isinstance(message, str):
-            return self._send(message, None, strict)
+        if (
+            own_websocket.get() is self
+            and _get_running_loop() is None
+            and (self._connection or self._engine).reply(message, self._text_as_bytes)
+        ):
+            return True
         return self._send(*self._as_sent(message), strict)
 
     def send_text(self, message: Any, *, strict: bool = False) -> bool:
@@ -474,6 +481,10 @@ class WebSocket:
 
     async def asend(self, message: Any, *, strict: bool = False) -> bool:
         """As :meth:`send`, for async views: waits without blocking the loop."""
+        if own_websocket.get() is self and (self._connection or self._engine).reply(
+            message, self._text_as_bytes
+        ):
+            return True
         return await self._asend(*self._as_sent(message), strict)
 
     async def asend_text(self, message: Any, *, strict: bool = False) -> bool:
@@ -563,12 +574,11 @@ class WebSocket:
 
     def _begin_receiving(self) -> None:
         self._send_refused = False
-        reported_at = self._end_reported_at
-        if (
-            reported_at is not None
-            and clock.now() - reported_at > _PATIENCE_S
-            and own_websocket.get() is self
-        ):
+        if self._end_reported_at is not None:
+            self._raise_if_told_before(self._end_reported_at)
+
+    def _raise_if_told_before(self, reported_at: float) -> None:
+        if clock.now() - reported_at > _PATIENCE_S and own_websocket.get() is self:
             self._raise_if_ended()
 
     def _raise_if_ended(self) -> None:
@@ -610,22 +620,26 @@ class WebSocket:
         self.handle(opcode, message)
         return message
 
-    def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:  # noqa: FBT001
-        connection, take = self._connection or self._engine, self._waiter.take
-        if _get_running_loop() is not None and timeout != 0:
+    def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:
+        if timeout != 0 and _get_running_loop() is not None:
             raise UsageError(
                 "this would block the event loop and all its views: "
                 "use `await websocket.areceive()` or `async for`"
             )
+        connection = self._connection or self._engine
+        message = connection.pop(text_as_bytes)
+        if message is not None:
+            return message
+        take = self._waiter.take
         if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
-            return take(connection, timeout, text_as_bytes=text_as_bytes)
+            return take(connection, timeout, text_as_bytes)
         deadline = None if timeout is None else clock.now() + timeout
-        message = take(connection, _IDLE_AFTER_S, text_as_bytes=text_as_bytes)
+        message = self._waiter.nap(connection, _IDLE_AFTER_S, text_as_bytes)
         # Not `closed`: what came just before the close still has to be taken.
         if message is None and connection.waiting() != (0, True):
             database.release_idle()
             rest = None if deadline is None else max(0.0, deadline - clock.now())
-            message = take(connection, rest, text_as_bytes=text_as_bytes)
+            message = take(connection, rest, text_as_bytes)
         return message
 
     def _as_sent(self, message: Any) -> Frame:
@@ -633,7 +647,7 @@ class WebSocket:
             return message, None
         return _as_bytes(message), None if self._text_as_bytes else True
 
-    def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
+    def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine
         own = own_websocket.get() is self
         # Whoever must not wait here, an event loop above all, has no patience.
@@ -642,7 +656,7 @@ class WebSocket:
             return True
         return self._refuse_to_send(own=own, strict=strict)
 
-    async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:  # noqa: FBT001
+    async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine
         own = own_websocket.get() is self
         if not own:
@@ -672,13 +686,31 @@ class WebSocket:
 _NO_HANDLER = WebSocket.handle
 
 
+class _Messages:
+    """What ``async for`` goes through."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self._websocket.areceive()
+        except ConnectionClosed:
+            raise StopAsyncIteration from None
+
+
 class Protocol:
     """The original's ``request.websocket.protocol``: the way to binary messages and close codes."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
 
-    def write(self, message: Any, binary: bool = False) -> bool:  # noqa: FBT001, FBT002
+    def write(self, message: Any, binary: bool = False) -> bool:  # noqa: FBT002
         """Sends ``message``: as binary if asked, else as text. As :meth:`WebSocket.send`."""
         if not binary:
             return self._websocket.send(message)

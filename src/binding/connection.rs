@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pyo3::prelude::*;
+use pyo3::{
+    prelude::*,
+    types::{PyBytes, PyString},
+};
 
 use super::{
     convert::{self, duration},
+    news::News,
     waiter::Hub,
 };
 use crate::{
     engine::{Connection, Initiator, Taken, clock, waiter::Watch},
-    protocol::close::CloseFrame,
+    protocol::{close::CloseFrame, message::Kind},
 };
 
 /// One WebSocket. See `_core.pyi` for what each method promises.
@@ -24,7 +28,15 @@ impl PyConnection {
         self.0.id()
     }
 
-    #[pyo3(signature = (timeout, *, text_as_bytes))]
+    #[pyo3(signature = (text_as_bytes, /))]
+    fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
+        match self.0.take_now() {
+            Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+            Taken::Nothing | Taken::End => Ok(None),
+        }
+    }
+
+    #[pyo3(signature = (timeout, text_as_bytes))]
     fn take(
         &self,
         py: Python<'_>,
@@ -43,6 +55,30 @@ impl PyConnection {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
             Taken::Nothing | Taken::End => Ok(None),
         }
+    }
+
+    #[pyo3(signature = (time, text_as_bytes, /))]
+    fn nap(&self, py: Python<'_>, time: f64, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
+        let time = duration(Some(time))?.unwrap_or(Duration::MAX);
+        match py.detach(|| self.0.nap(time)) {
+            Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
+            Taken::Nothing | Taken::End => Ok(None),
+        }
+    }
+
+    #[pyo3(signature = (message, text_as_bytes, /))]
+    fn reply(&self, message: &Bound<'_, PyAny>, text_as_bytes: bool) -> PyResult<bool> {
+        let (kind, payload) = if let Ok(text) = message.cast::<PyString>() {
+            (Kind::Text, text.to_str()?.as_bytes())
+        } else if let Ok(bytes) = message.cast::<PyBytes>() {
+            let payload = bytes.as_bytes();
+            let is_text = text_as_bytes && simdutf8::basic::from_utf8(payload).is_ok();
+            let kind = if is_text { Kind::Text } else { Kind::Binary };
+            (kind, payload)
+        } else {
+            return Ok(false);
+        };
+        Ok(self.0.hold(kind, payload) || self.0.write(kind, payload))
     }
 
     #[pyo3(signature = (message, *, binary=None, patience=None))]
@@ -106,15 +142,21 @@ impl PyConnection {
         self.0.is_awaited()
     }
 
+    fn news(&self, hub: &Hub, event_loop: Bound<'_, PyAny>) -> News {
+        News::new(Arc::clone(&self.0), &hub.0, event_loop)
+    }
+
     fn watch_inbox(&self, hub: &Hub, token: u64) {
-        self.0.watch_inbox(Watch::new(Arc::clone(&hub.0), token));
+        self.0
+            .watch_inbox(Watch::new(Arc::clone(hub.0.hub()), token));
     }
 
     fn watch_outbox(&self, hub: &Hub, token: u64) {
-        self.0.watch_outbox(Watch::new(Arc::clone(&hub.0), token));
+        self.0
+            .watch_outbox(Watch::new(Arc::clone(hub.0.hub()), token));
     }
 
     fn unwatch(&self, hub: &Hub, token: u64) {
-        self.0.unwatch(&hub.0, token);
+        self.0.unwatch(hub.0.hub(), token);
     }
 }

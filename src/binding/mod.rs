@@ -9,6 +9,7 @@ pub(crate) mod connection;
 mod convert;
 mod exceptions;
 pub(crate) mod handshake;
+pub(crate) mod news;
 pub(crate) mod process;
 pub(crate) mod testkit;
 pub(crate) mod waiter;

@@ -16,6 +16,7 @@ use super::{
     outbox::{Flushed, Held, Outbox, Sent},
     postman::Postman,
     rate::Rates,
+    relay::Relay,
     runtime,
     socket::Socket,
     waiter::{Hub, Watch},
@@ -25,8 +26,14 @@ use crate::protocol::{
     deflate::{Deflater, Terms},
     frame::{First, Opcode},
     limits::Limits,
-    message::Kind,
+    message::{Kind, Message},
 };
+
+/// Payloads that [`Connection::write`] takes. Larger ones take the system longer to copy.
+const MAX_AT_ONCE: usize = 16 * 1024;
+
+/// No moment that far ahead is beyond the system's clock.
+const LONGEST_NAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What one connection may take and how patient it is. Times of `None` mean for ever.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +90,7 @@ pub struct Connection {
     /// Calls the driver when something changed that it has to act on.
     pub(super) wake: Notify,
     postman: Arc<Postman>,
+    relay: Arc<Relay>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +111,7 @@ impl Connection {
         settings: &Settings,
         head: Bytes,
         postman: Arc<Postman>,
+        relay: Arc<Relay>,
     ) -> Self {
         Self {
             id,
@@ -115,6 +124,7 @@ impl Connection {
             life: Mutex::default(),
             wake: Notify::new(),
             postman,
+            relay,
         }
     }
 
@@ -126,6 +136,17 @@ impl Connection {
     /// A forked child holds copies of its parent's connections and must not touch them.
     fn is_foreign(&self) -> bool {
         self.generation != runtime::generation()
+    }
+
+    /// Gives the view `messages`, which are none afterwards, and sees to it that it wakes.
+    pub(super) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
+        let wakes = self.inbox.push(messages);
+        if wakes.sleeper {
+            self.relay.add(self);
+        }
+        for watch in wakes.watches {
+            self.relay.ring(watch);
+        }
     }
 
     /// Takes the oldest message if there is one; costs no system call.
@@ -148,7 +169,25 @@ impl Connection {
         }
         // Nothing more is coming that the replies could wait for.
         self.release();
+        self.relay.pass_on();
         let (taken, made_room) = self.inbox.take(deadline);
+        if made_room {
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// As [`Connection::take`], but at the end of `time` it may sleep a little longer; for views
+    /// that wait long and are woken often.
+    pub fn nap(&self, time: Duration) -> Taken {
+        let taken = self.take_now();
+        if !matches!(taken, Taken::Nothing) {
+            return taken;
+        }
+        self.release();
+        self.relay.pass_on();
+        let deadline = clock::now() + time.min(LONGEST_NAP);
+        let (taken, made_room) = self.inbox.nap(deadline, || self.wake.notify_one());
         if made_room {
             self.wake.notify_one();
         }
@@ -161,6 +200,11 @@ impl Connection {
             return (0, true);
         }
         self.inbox.len()
+    }
+
+    /// Whether [`Connection::take`] would find something, a message or the end.
+    pub fn has_news(&self) -> bool {
+        self.waiting() != (0, false)
     }
 
     /// Whether somebody waits for a message, or for room to send one, now.
@@ -258,6 +302,27 @@ impl Connection {
             self.postman.expect(Arc::clone(self));
         }
         held != Held::No
+    }
+
+    /// Writes a small message that needs no compression if the socket takes it at once. False when
+    /// that cannot be had: then [`Connection::send`] has to be called. Never sleeps, and costs so
+    /// little that a lock may be kept meanwhile.
+    pub fn write(&self, kind: Kind, payload: &[u8]) -> bool {
+        if payload.len() > MAX_AT_ONCE || self.is_foreign() {
+            return false;
+        }
+        let deflater = self.deflater.as_deref();
+        if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
+            return false;
+        }
+        match self.outbox.write(kind.into(), payload) {
+            Sent::Written => true,
+            Sent::Queued => {
+                self.wake.notify_one();
+                true
+            }
+            Sent::Full | Sent::Closed => false,
+        }
     }
 
     /// Sends what is held back.
@@ -394,7 +459,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::protocol::message::Message;
 
     fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -410,7 +474,14 @@ mod tests {
             close_timeout: Duration::from_secs(1),
         };
         let head = Bytes::from_static(head.as_bytes());
-        let connection = Connection::new(7, socket, &settings, head, Postman::at_home());
+        let connection = Connection::new(
+            7,
+            socket,
+            &settings,
+            head,
+            Postman::at_home(),
+            Arc::default(),
+        );
         (Arc::new(connection), theirs)
     }
 
@@ -444,7 +515,7 @@ mod tests {
             kind: Kind::Text,
             payload: Bytes::from_static(b"answer me"),
         };
-        connection.inbox.push(&mut vec![message]);
+        connection.deliver(&mut vec![message]);
         assert!(connection.condemn(frame(close::PROTOCOL_ERROR)));
         assert!(connection.send(Kind::Text, b"answer", None).unwrap());
         assert_eq!(connection.end(), None);

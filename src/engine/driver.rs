@@ -85,6 +85,8 @@ pub(super) struct Driver {
     throttled_until: Option<Instant>,
     /// The peer has broken a rule, and the view has this long to answer what came before.
     condemned_until: Option<Instant>,
+    /// When to see whether the view has napped long enough.
+    look_at: Option<Instant>,
     stage: Stage,
     /// How far the clock had been stepped when this last looked.
     ahead: Duration,
@@ -125,6 +127,7 @@ impl Driver {
             meter: Meter::new(settings.rates, Instant::now()),
             throttled_until: None,
             condemned_until: None,
+            look_at: None,
             stage: Stage::Talking,
             ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
@@ -221,6 +224,9 @@ impl Driver {
             if self.deadline().is_some_and(|deadline| deadline <= now) {
                 self.on_time(now);
             }
+        }
+        if self.look_at.is_none() && self.connection.inbox.is_watched() {
+            self.look(clock::task_now());
         }
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
@@ -356,31 +362,31 @@ impl Driver {
             };
             if self.is_too_fast() {
                 self.leftover = input.to_vec();
-                return self.connection.inbox.push(messages);
+                return self.connection.deliver(messages);
             }
             let event = self.receiver.next(&mut input);
             if matches!(event, Ok(Some(_))) {
                 self.count(1, 0);
             }
             match event {
-                Ok(None) => return self.connection.inbox.push(messages),
+                Ok(None) => return self.connection.deliver(messages),
                 Ok(Some(Event::Message(message))) => {
                     let goes_on = left.take(&message);
                     messages.push(message);
                     // Together: the view's first look shall find them all.
                     if !goes_on {
-                        self.connection.inbox.push(messages);
+                        self.connection.deliver(messages);
                         room = self.connection.inbox.room();
                     }
                 }
                 Ok(Some(Event::Ping(payload))) => self.connection.outbox.pong(&payload),
                 Ok(Some(Event::Pong(_))) => {}
                 Ok(Some(Event::Close(frame))) => {
-                    self.connection.inbox.push(messages);
+                    self.connection.deliver(messages);
                     self.on_close_frame(&frame);
                 }
                 Err(violation) => {
-                    self.connection.inbox.push(messages);
+                    self.connection.deliver(messages);
                     self.on_violation(&violation);
                 }
             }
@@ -426,7 +432,15 @@ impl Driver {
         self.stage = Stage::Over;
     }
 
+    fn look(&mut self, now: Instant) {
+        let next = self.connection.inbox.look(now.into_std());
+        self.look_at = next.map(Instant::from_std);
+    }
+
     fn on_time(&mut self, now: Instant) {
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look(now);
+        }
         if self.condemned_until.is_some_and(|until| until <= now) {
             self.carry_out();
         }
@@ -463,7 +477,7 @@ impl Driver {
         match self.stage {
             Stage::Talking => {
                 let keepalive = self.keepalive.deadline(self.is_holding_off());
-                let own = [self.throttled_until, self.condemned_until];
+                let own = [self.throttled_until, self.condemned_until, self.look_at];
                 keepalive.into_iter().chain(own.into_iter().flatten()).min()
             }
             Stage::Flushing { deadline, .. }
@@ -590,6 +604,7 @@ mod tests {
             settings,
             Bytes::new(),
             Postman::at_home(),
+            Arc::default(),
         ));
         let registration = Registry::register(&Arc::default(), &connection).unwrap();
         let slot = Slot::claim(None).unwrap();

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
-use super::waiter::{Hub, Sleeper, Watch};
+use super::{
+    clock,
+    waiter::{Hub, Sleeper, Watch},
+};
 use crate::protocol::message::Message;
 
 /// Messages that may wait before reading stops and TCP pushes back.
@@ -41,6 +44,15 @@ impl Room {
     }
 }
 
+/// Who waits for the messages of [`Inbox::push`].
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// One thread: see [`Inbox::rouse`].
+    pub(super) sleeper: bool,
+    /// Event loops.
+    pub(super) watches: Vec<Watch>,
+}
+
 /// A bounded queue from the driver to the view. Any thread may use it.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -69,6 +81,10 @@ struct State {
     answer: Answer,
     watches: Vec<Watch>,
     sleepers: usize,
+    /// How long somebody sleeps in [`Inbox::nap`].
+    nap_until: Option<Instant>,
+    /// The driver will look at that.
+    is_watched: bool,
 }
 
 impl State {
@@ -112,30 +128,40 @@ impl State {
 }
 
 impl Inbox {
-    /// Adds all `messages`, with one wake-up. After the end they are dropped: nobody asked for
-    /// them any more.
-    pub(super) fn push(&self, messages: &mut Vec<Message>) {
+    /// Adds all `messages`. After the end they are dropped: nobody asked for them any more.
+    ///
+    /// Gives those who wait for them, and are to be told.
+    #[must_use]
+    pub(super) fn push(&self, messages: &mut Vec<Message>) -> Waiting {
         let count = messages.len();
         if count == 0 {
-            return;
+            return Waiting::default();
         }
         let mut state = self.state.lock();
         if state.ended {
-            return messages.clear();
+            messages.clear();
+            return Waiting::default();
         }
         for message in messages.drain(..) {
             state.bytes += message.payload.len();
             state.queue.push_back(message);
         }
+        let sleepers = state.sleepers;
         let watches = std::mem::take(&mut state.watches);
         drop(state);
-        if count == 1 {
-            self.arrived.wake_one();
-        } else {
+        if sleepers > 1 {
             // Each taker may have one.
             self.arrived.wake_all();
         }
-        watches.into_iter().for_each(Watch::ring);
+        Waiting {
+            sleeper: sleepers == 1,
+            watches,
+        }
+    }
+
+    /// Wakes a thread that sleeps in [`Inbox::take`]; false when there is none.
+    pub(super) fn rouse(&self) -> bool {
+        self.arrived.wake_one()
     }
 
     /// What is welcome. `None` when reading has to stop; the taker that makes room is told so by
@@ -192,6 +218,45 @@ impl Inbox {
             in_time = self.arrived.sleep(&mut state, deadline);
             state.sleepers -= 1;
         }
+    }
+
+    /// As [`Inbox::take`], but at the end of the time it may sleep a little longer: it has no timer
+    /// of its own, which each sleep would set and take back. Whoever is the first to nap calls
+    /// `watchman`, who has to see to [`Inbox::look`].
+    pub(super) fn nap(&self, deadline: Instant, watchman: impl Fn()) -> (Taken, bool) {
+        let mut state = self.state.lock();
+        loop {
+            let found = state.take();
+            if !matches!(found, (Taken::Nothing, _)) || clock::now() >= deadline {
+                state.nap_until = None;
+                return found;
+            }
+            state.nap_until = Some(deadline);
+            if !std::mem::replace(&mut state.is_watched, true) {
+                watchman();
+            }
+            state.sleepers += 1;
+            self.arrived.sleep(&mut state, None);
+            state.sleepers -= 1;
+        }
+    }
+
+    /// Ends a nap that has lasted long enough. Gives when to look again; None when nobody naps,
+    /// which ends the watch.
+    pub(super) fn look(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        match state.nap_until {
+            Some(until) if until > now => return Some(until),
+            Some(_) => self.arrived.wake_all(),
+            None => {}
+        }
+        state.is_watched = false;
+        None
+    }
+
+    /// Whether the driver has to see to [`Inbox::look`].
+    pub(super) fn is_watched(&self) -> bool {
+        self.state.lock().is_watched
     }
 
     /// Lets those who wait for a message look at the clock again.
@@ -251,7 +316,7 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
+    use std::{sync::mpsc, thread, time::Duration};
 
     use bytes::Bytes;
 
@@ -266,7 +331,11 @@ mod tests {
     }
 
     fn push(inbox: &Inbox, message: Message) {
-        inbox.push(&mut vec![message]);
+        let waiting = inbox.push(&mut vec![message]);
+        if waiting.sleeper {
+            inbox.rouse();
+        }
+        waiting.watches.into_iter().for_each(Watch::ring);
     }
 
     fn payload(taken: Taken) -> Option<Bytes> {
@@ -343,6 +412,38 @@ mod tests {
         assert!(inbox.room().is_none());
         inbox.end();
         assert!(inbox.room().is_some());
+    }
+
+    #[test]
+    fn a_nap_ends_when_somebody_looks_and_its_time_is_over() {
+        let inbox = Arc::new(Inbox::default());
+        let (call, called) = mpsc::channel();
+        let until = clock::now() + Duration::from_millis(5);
+        let napper = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.nap(until, || call.send(()).unwrap()).0)
+        };
+        called.recv().unwrap();
+        assert!(inbox.is_watched());
+        let early = until.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(inbox.look(early), Some(until));
+        while clock::now() < until {
+            thread::yield_now();
+        }
+        // The watch ends with the nap, and there is one call for it.
+        assert_eq!(inbox.look(until), None);
+        assert!(matches!(napper.join().unwrap(), Taken::Nothing));
+        assert!(!inbox.is_watched());
+        assert!(called.recv().is_err());
+    }
+
+    #[test]
+    fn a_message_ends_a_nap_and_the_watch_ends_after_it() {
+        let inbox = Inbox::default();
+        push(&inbox, text("here"));
+        let until = clock::now() + Duration::from_secs(60);
+        assert_eq!(payload(inbox.nap(until, || {}).0).unwrap(), "here");
+        assert_eq!(inbox.look(clock::now()), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod keepalive;
 pub mod outbox;
 mod postman;
 pub mod rate;
+mod relay;
 pub mod runtime;
 pub mod shutdown;
 pub mod signal;

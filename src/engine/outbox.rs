@@ -248,6 +248,21 @@ impl Outbox {
         }
     }
 
+    /// Sends one message if nothing waits for the socket; [`Sent::Full`] if something does.
+    pub(super) fn write(&self, opcode: Opcode, payload: &[u8]) -> Sent {
+        let head = frame::head(opcode, payload.len());
+        let mut state = self.state.lock();
+        if state.sealed {
+            Sent::Closed
+        } else if state.is_idle() {
+            self.write_through(&mut state, &head, payload)
+        } else if state.hold(self.capacity, &head, payload) {
+            self.write_held(&mut state)
+        } else {
+            Sent::Full
+        }
+    }
+
     /// Holds a small message back if nothing waits for the socket. As [`Outbox::send`] it keeps
     /// its place.
     pub(super) fn hold(&self, opcode: Opcode, payload: &[u8]) -> Held {

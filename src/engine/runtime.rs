@@ -27,6 +27,7 @@ use super::{
     error::Error,
     farewell,
     postman::Postman,
+    relay::Relay,
     shutdown::Registry,
     signal,
     socket::Socket,
@@ -68,6 +69,7 @@ pub(super) fn generation() -> u64 {
 pub struct Engine {
     handle: Handle,
     postman: Arc<Postman>,
+    relay: Arc<Relay>,
     registry: Arc<Registry>,
     stop: Arc<Notify>,
 }
@@ -104,9 +106,12 @@ impl Engine {
     }
 
     fn start() -> Result<Self, Error> {
+        let relay = Arc::<Relay>::default();
+        let runner = Arc::clone(&relay);
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .on_thread_park(move || runner.run(&Handle::current()))
             .build()
             .map_err(Error::io("cannot start the engine's runtime"))?;
         let handle = runtime.handle().clone();
@@ -118,6 +123,7 @@ impl Engine {
             .map_err(Error::io("cannot start the engine's thread"))?;
         Ok(Self {
             postman: Postman::new(handle.clone()),
+            relay,
             handle,
             registry: Arc::default(),
             stop,
@@ -154,6 +160,7 @@ impl Engine {
             settings,
             head,
             Arc::clone(&self.postman),
+            Arc::clone(&self.relay),
         ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;

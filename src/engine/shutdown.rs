@@ -229,6 +229,7 @@ mod tests {
             &settings,
             Bytes::new(),
             postman,
+            Arc::default(),
         ))
     }
 

@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::clock;
+use super::{clock, relay::Relay};
 
 /// Threads that are parked until something happens.
 #[derive(Debug, Default)]
@@ -43,9 +43,9 @@ impl Sleeper {
         }
     }
 
-    /// Wakes one sleeping thread, if any.
-    pub(super) fn wake_one(&self) {
-        self.parked.notify_one();
+    /// Wakes one sleeping thread; false when there is none.
+    pub(super) fn wake_one(&self) -> bool {
+        self.parked.notify_one()
     }
 
     /// Wakes every sleeping thread.
@@ -67,9 +67,17 @@ impl Sleeper {
 /// Any thread may add to it; only the loop drains it.
 #[derive(Debug)]
 pub struct Hub {
-    ready: Mutex<Vec<u64>>,
+    ready: Mutex<Ready>,
     bell: UnixStream,
     rope: UnixStream,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    tokens: Vec<u64>,
+    has_rung: bool,
+    /// Who is told when the loop has served all that was on the list.
+    relay: Option<Arc<Relay>>,
 }
 
 impl Hub {
@@ -82,7 +90,7 @@ impl Hub {
         bell.set_nonblocking(true)?;
         rope.set_nonblocking(true)?;
         Ok(Arc::new(Self {
-            ready: Mutex::new(Vec::new()),
+            ready: Mutex::default(),
             bell,
             rope,
         }))
@@ -98,18 +106,52 @@ impl Hub {
         let mut rung = [0; 64];
         // Silence the bell before taking the list: a token that comes later rings again.
         while matches!((&self.bell).read(&mut rung), Ok(n) if n == rung.len()) {}
-        std::mem::take(&mut *self.ready.lock())
+        let mut ready = self.ready.lock();
+        ready.has_rung = false;
+        std::mem::take(&mut ready.tokens)
+    }
+
+    /// Says that whoever was on the list of [`Hub::drain`] has had a turn.
+    pub fn served(&self) {
+        let relay = self.ready.lock().relay.take();
+        if let Some(relay) = relay {
+            relay.on_served();
+        }
     }
 
     fn announce(&self, token: u64) {
         let mut ready = self.ready.lock();
-        let first = ready.is_empty();
-        ready.push(token);
+        ready.tokens.push(token);
+        let first = !std::mem::replace(&mut ready.has_rung, true);
         drop(ready);
         if first {
-            // A full pipe already rings; a closed one belongs to a loop that is gone.
-            let _ = (&self.rope).write(&[1]);
+            self.pull();
         }
+    }
+
+    fn pull(&self) {
+        // A full pipe already rings; a closed one belongs to a loop that is gone.
+        let _ = (&self.rope).write(&[1]);
+    }
+
+    /// As announcing, but without ringing; false when it has rung or will already.
+    fn note(&self, token: u64) -> bool {
+        let mut ready = self.ready.lock();
+        ready.tokens.push(token);
+        ready.tokens.len() == 1 && !ready.has_rung
+    }
+
+    /// Rings for what was noted. Whether that was news, and `relay` will be told of its end.
+    pub(super) fn ring(&self, relay: &Arc<Relay>) -> bool {
+        let mut ready = self.ready.lock();
+        if ready.tokens.is_empty() || ready.has_rung {
+            return false;
+        }
+        ready.has_rung = true;
+        let first = ready.relay.replace(Arc::clone(relay)).is_none();
+        drop(ready);
+        self.pull();
+        first
     }
 }
 
@@ -134,6 +176,11 @@ impl Watch {
     /// Fulfils the wish.
     pub(super) fn ring(self) {
         self.hub.announce(self.token);
+    }
+
+    /// Fulfils the wish, but for the ringing, if anybody has to ring: that hub is given.
+    pub(super) fn note(self) -> Option<Arc<Hub>> {
+        self.hub.note(self.token).then_some(self.hub)
     }
 }
 

@@ -7,9 +7,13 @@ import gc
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 import pytest
+import uvloop
 from peer import LiveWebSocket
 
 from dwebsocket import ReceiveTimeout, hub
@@ -53,24 +57,110 @@ def test_returns_when_the_time_is_up(open_websocket: Open) -> None:
     asyncio.run(main())
 
 
-def test_a_cancellation_that_comes_with_the_message_is_not_lost(open_websocket: Open) -> None:
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_cancellation_that_comes_with_the_message_is_not_lost(
+    open_websocket: Open, timeout: float | None
+) -> None:
     """The task ends as cancelled, and the message is there for the next one."""
     live = open_websocket()
 
     async def main() -> None:
-        task = asyncio.create_task(live.websocket.areceive(timeout=60))
+        task = asyncio.create_task(live.websocket.areceive(timeout))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         live.client.send("kept")
         eventually(lambda: live.connection.waiting() == (1, False))
-        hub.current()._wake()
         task.cancel()
+        hub.current()._wake()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert hub.current()._waiting == {}
         assert await live.websocket.areceive(0) == "kept"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_wait_is_cancelled_like_any_other(
+    open_websocket: Open, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """By its task, by a time limit or with its group; the connection stays usable."""
+    live = open_websocket()
+
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(live.websocket.areceive(), 0.001)
+        task = asyncio.create_task(live.websocket.areceive())
+        await asyncio.sleep(0)
+        task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        live.client.send("hello")
+        assert await asyncio.wait_for(live.websocket.areceive(), 10) == "hello"
+
+    with closing(new_loop()) as loop:
+        loop.run_until_complete(main())
+
+
+def test_a_task_goes_on_in_its_own_context(open_websocket: Open) -> None:
+    """What it has set is there after the wait, and what others set is not."""
+    lives = [open_websocket() for _ in range(2)]
+    name: ContextVar[str] = ContextVar("name")
+
+    async def view(own: str, live: LiveWebSocket) -> tuple[str, Any, asyncio.Task[Any] | None]:
+        name.set(own)
+        message = await live.websocket.areceive()
+        return name.get(), message, asyncio.current_task()
+
+    async def main() -> None:
+        tasks = [
+            asyncio.create_task(view(own, live)) for own, live in zip("ab", lives, strict=True)
+        ]
+        await asyncio.sleep(0)
+        for live in lives:
+            live.client.send("hello")
+        for own, task in zip("ab", tasks, strict=True):
+            assert await task == (own, "hello", task)
+
+    asyncio.run(main())
+
+
+def test_who_ends_the_loop_does_not_take_the_others_turn(open_websocket: Open) -> None:
+    """An exception that must not be kept in a task comes out; the other views go on afterwards."""
+    lives = [open_websocket() for _ in range(2)]
+    loop = asyncio.new_event_loop()
+
+    async def leave() -> None:
+        await lives[0].websocket.areceive()
+        raise SystemExit(3)
+
+    async def stay() -> str | bytes:
+        return await lives[1].websocket.areceive()
+
+    with closing(loop):
+        leaver, stayer = loop.create_task(leave()), loop.create_task(stay())
+        loop.run_until_complete(asyncio.sleep(0))
+        for live in lives:
+            live.client.send("hello")
+            eventually(lambda live=live: live.connection.waiting() == (1, False))
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(asyncio.sleep(10))
+        assert loop.run_until_complete(asyncio.wait_for(stayer, 10)) == "hello"
+        with pytest.raises(SystemExit):
+            leaver.result()
+
+
+def test_a_loop_that_is_closed_takes_its_waits_along(open_websocket: Open) -> None:
+    """A task that still waited then is no leak."""
+    live = open_websocket()
+    loop = asyncio.new_event_loop()
+    task = ref(loop.create_task(live.websocket.areceive()))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del loop
+    hub.forget_closed()
+    gc.collect()
+    assert task() is None
 
 
 def test_nothing_is_left_behind_by_waits_that_ended(open_websocket: Open) -> None:

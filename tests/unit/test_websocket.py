@@ -224,7 +224,9 @@ class TestIdle:
         """Both came between the two halves of the wait; `closed` alone would end the loop."""
         ws = stubbed(
             open_websocket(),
-            take=[None, b"last words", None],
+            pop=[None],
+            nap=[None],
+            take=[b"last words", None],
             waiting=[(1, True), (0, True)],
             end=[(1000, "", "peer")],
         )
@@ -771,7 +773,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, is_own: bool
     ) -> None:
         """The socket refused a write before the engine read the reason."""
-        ws = stubbed(open_websocket(), send=[False], end=[None], ended_for=[None])
+        ws = stubbed(open_websocket(), reply=[False], send=[False], end=[None], ended_for=[None])
         if is_own:
             own(ws)
         with pytest.raises(ConnectionClosed) as caught:

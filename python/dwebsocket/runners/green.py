@@ -69,6 +69,7 @@ class Ear(ABC, Generic[Sleeper]):
             return
         for token in self._bell.drain():
             self._wake(token)
+        self._bell.served()
 
     @abstractmethod
     def _sleep(self, token: int, timeout: float) -> None:
@@ -112,11 +113,11 @@ class EarWaiter(GreenWaiter):
         os.register_at_fork(after_in_child=self._forget_parents_ear)
 
     def take(
-        self, connection: Connection, timeout: float | None, *, text_as_bytes: bool
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`GreenWaiter.take`."""
         take = super().take if self._hub() is not None else THREAD.take
-        return take(connection, timeout, text_as_bytes=text_as_bytes)
+        return take(connection, timeout, text_as_bytes)
 
     def send(
         self,

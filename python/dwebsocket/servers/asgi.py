@@ -201,7 +201,11 @@ class AsgiConnection:
 
     # -- any thread -----------------------------------------------------------------------------
 
-    def take(self, timeout: float | None, *, text_as_bytes: bool) -> Message | None:
+    def pop(self, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.pop`."""
+        return self.take(0, text_as_bytes) if self._inbox else None
+
+    def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """As :meth:`dwebsocket.connection.Connection.take`."""
         with self._arrived:
             if timeout != 0 and not self._has_news():
@@ -213,6 +217,14 @@ class AsgiConnection:
             if self._paused is not None and not self._is_full():
                 self._resume_reading()
         return message.encode() if text_as_bytes and isinstance(message, str) else message
+
+    def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.nap`."""
+        return self.take(time, text_as_bytes)
+
+    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.reply`; the server's queue is the only way."""
+        return False
 
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None
@@ -270,6 +282,10 @@ class AsgiConnection:
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket.connection.Connection.ended_for`."""
         return None if self._end is None else time.monotonic() - self._ended_at
+
+    async def news(self, hub: _core.Hub, event_loop: asyncio.AbstractEventLoop) -> None:
+        """As :meth:`dwebsocket.connection.Connection.news`."""
+        await loops.current().wait(self, self.watch_inbox)
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """
@@ -524,7 +540,7 @@ async def all_gone(timeout: float) -> None:
         await asyncio.wait(futures, timeout=timeout)
 
 
-def _event(message: Message, binary: bool | None) -> tuple[Event, int]:  # noqa: FBT001
+def _event(message: Message, binary: bool | None) -> tuple[Event, int]:
     """Gives a message as the server takes it, and its size; as ``_core`` decides on its type."""
     if not isinstance(message, str) and not binary:
         try:

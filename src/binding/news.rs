@@ -1,0 +1,208 @@
+//! `_core.News`: what a task awaits until its connection has something for it.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use pyo3::{
+    PyTraverseError, PyVisit, exceptions::asyncio::CancelledError, prelude::*, types::PyDict,
+};
+
+use super::waiter::Ear;
+use crate::engine::{Connection, waiter::Watch};
+
+/// A future of asyncio's protocol, without what that would cost a message: the ear of its loop
+/// lets the task go on by itself, where a future would put it in the queue behind all others.
+/// See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct News {
+    connection: Arc<Connection>,
+    /// Weakly: the ear holds all news that are awaited.
+    ear: Weak<Ear>,
+    token: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    stage: Stage,
+    /// Asyncio's sign that this was awaited, not yielded by mistake.
+    is_blocking: bool,
+    event_loop: Option<Py<PyAny>>,
+    /// The task's call-back, and the context to call it in.
+    wakeup: Option<(Py<PyAny>, Option<Py<PyAny>>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Awaited,
+    Here,
+    Cancelled,
+}
+
+impl News {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        ear: &Arc<Ear>,
+        event_loop: Bound<'_, PyAny>,
+    ) -> Self {
+        Self {
+            connection,
+            token: ear.new_token(),
+            ear: Arc::downgrade(ear),
+            state: Mutex::new(State {
+                stage: Stage::New,
+                is_blocking: false,
+                event_loop: Some(event_loop.unbind()),
+                wakeup: None,
+            }),
+        }
+    }
+
+    /// Lets the task go on, in its context.
+    pub(super) fn arrive(this: &Bound<'_, Self>) -> PyResult<()> {
+        if let Some((wakeup, context)) = this.get().settle(Stage::Here) {
+            let py = this.py();
+            match context {
+                Some(context) => context.call_method1(py, "run", (wakeup, this))?,
+                None => wakeup.call1(py, (this,))?,
+            };
+        }
+        Ok(())
+    }
+
+    /// As [`News::arrive`], but after all that waits in the loop.
+    pub(super) fn arrive_later(this: &Bound<'_, Self>) -> PyResult<()> {
+        Self::call_soon(this, Stage::Here)
+    }
+
+    fn call_soon(this: &Bound<'_, Self>, stage: Stage) -> PyResult<()> {
+        let py = this.py();
+        let Some((wakeup, context)) = this.get().settle(stage) else {
+            return Ok(());
+        };
+        let event_loop = this.get().event_loop(py);
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("context", context)?;
+        event_loop
+            .bind(py)
+            .call_method("call_soon", (wakeup, this), Some(&kwargs))?;
+        Ok(())
+    }
+
+    fn settle(&self, stage: Stage) -> Option<(Py<PyAny>, Option<Py<PyAny>>)> {
+        let mut state = self.state.lock();
+        if state.stage != Stage::Awaited {
+            return None;
+        }
+        state.stage = stage;
+        state.wakeup.take()
+    }
+
+    fn event_loop(&self, py: Python<'_>) -> Py<PyAny> {
+        let state = self.state.lock();
+        match &state.event_loop {
+            Some(event_loop) => event_loop.clone_ref(py),
+            None => py.None(),
+        }
+    }
+
+    /// Takes the wish back.
+    fn forget(&self) {
+        if let Some(ear) = self.ear.upgrade() {
+            drop(ear.forget(self.token));
+            self.connection.unwatch(ear.hub(), self.token);
+        }
+    }
+}
+
+#[pymethods]
+impl News {
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, Self>>> {
+        let this = slf.get();
+        let mut state = this.state.lock();
+        match state.stage {
+            Stage::New => {
+                if this.connection.has_news() {
+                    state.stage = Stage::Here;
+                    return Ok(None);
+                }
+                state.stage = Stage::Awaited;
+                state.is_blocking = true;
+                drop(state);
+                let Some(ear) = this.ear.upgrade() else {
+                    return Ok(None);
+                };
+                ear.expect(this.token, slf.clone().unbind());
+                let watch = Watch::new(Arc::clone(ear.hub()), this.token);
+                this.connection.watch_inbox(watch);
+                Ok(Some(slf.clone()))
+            }
+            Stage::Here => Ok(None),
+            Stage::Awaited => Err(pyo3::exceptions::PyRuntimeError::new_err(
+                "these news have not come yet: await them",
+            )),
+            Stage::Cancelled => Err(CancelledError::new_err(())),
+        }
+    }
+
+    #[getter(_asyncio_future_blocking)]
+    fn is_blocking(&self) -> bool {
+        self.state.lock().is_blocking
+    }
+
+    #[setter(_asyncio_future_blocking)]
+    fn set_blocking(&self, is_blocking: bool) {
+        self.state.lock().is_blocking = is_blocking;
+    }
+
+    fn get_loop(&self, py: Python<'_>) -> Py<PyAny> {
+        self.event_loop(py)
+    }
+
+    #[pyo3(signature = (callback, *, context=None))]
+    fn add_done_callback(&self, callback: Py<PyAny>, context: Option<Py<PyAny>>) {
+        self.state.lock().wakeup = Some((callback, context));
+    }
+
+    fn result(&self) -> PyResult<()> {
+        match self.state.lock().stage {
+            Stage::Cancelled => Err(CancelledError::new_err(())),
+            Stage::New | Stage::Awaited | Stage::Here => Ok(()),
+        }
+    }
+
+    #[pyo3(signature = (msg=None))]
+    fn cancel(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
+        // The task says it itself.
+        drop(msg);
+        if slf.get().state.lock().stage != Stage::Awaited {
+            return Ok(false);
+        }
+        slf.get().forget();
+        Self::call_soon(slf, Stage::Cancelled)?;
+        Ok(true)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Whoever holds the lock is at work with it, so this is no garbage.
+        if let Some(state) = self.state.try_lock() {
+            visit.call(&state.event_loop)?;
+            if let Some((wakeup, context)) = &state.wakeup {
+                visit.call(wakeup)?;
+                visit.call(context)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let mut state = self.state.lock();
+        let held = (state.event_loop.take(), state.wakeup.take());
+        drop(state);
+        drop(held);
+    }
+}
