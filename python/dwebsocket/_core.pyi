@@ -88,11 +88,12 @@ class Connection:
         Cheaper than `take` for who waits long and is woken often.
         """
 
-    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
+    def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
         """
-        Hands over a small `str` or `bytes`, written or kept for the next write, if nothing waits.
+        Hands over a small `str` or `bytes` if nothing waits for the client.
 
-        For the connection's own view. Never sleeps. False says only that it was not done.
+        `sender` is the connection whose view sends it, if any: while more messages wait there, it
+        may be kept for the next write. Never sleeps. False says only that it was not done.
         """
 
     def send(
@@ -178,7 +179,7 @@ class News:
 
     _asyncio_future_blocking: bool
 
-    def __await__(self) -> Generator[Any, None, None]: ...
+    def __await__(self) -> Generator[Any]: ...
     def __next__(self) -> Any: ...
     def get_loop(self) -> asyncio.AbstractEventLoop: ...
     def add_done_callback(

@@ -35,8 +35,8 @@ class Connection(Protocol):
     def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.nap`."""
 
-    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
-        """As :meth:`dwebsocket._core.Connection.reply`."""
+    def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
+        """As :meth:`dwebsocket._core.Connection.post`."""
 
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None

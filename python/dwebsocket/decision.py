@@ -148,7 +148,7 @@ class NeverOpened:
         """Nothing comes."""
         return None
 
-    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
+    def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
         """Nothing goes."""
         return False
 

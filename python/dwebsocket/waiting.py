@@ -58,6 +58,13 @@ class Waiter(Protocol):
     def let_others_run(self) -> None:
         """To be called by what never sleeps and is likely to be asked again at once."""
 
+    def rest_after_sending(self) -> None:
+        """
+        Lets others run if it is their turn.
+
+        A view that only sends would let nobody else run while its client keeps up.
+        """
+
     def new_event(self) -> Event:
         """Makes an event between two threads of this kind."""
 
@@ -89,6 +96,9 @@ class ThreadWaiter:
     def let_others_run(self) -> None:
         """The system sees to that."""
 
+    def rest_after_sending(self) -> None:
+        """As :meth:`let_others_run`."""
+
     def new_event(self) -> Event:
         """As :meth:`Waiter.new_event`."""
         return threading.Event()
@@ -108,6 +118,10 @@ class GreenWaiter(ABC):
     @abstractmethod
     def let_others_run(self) -> None:
         """As :meth:`Waiter.let_others_run`."""
+
+    @abstractmethod
+    def rest_after_sending(self) -> None:
+        """As :meth:`Waiter.rest_after_sending`."""
 
     @abstractmethod
     def new_event(self) -> Event:

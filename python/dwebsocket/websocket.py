@@ -269,9 +269,14 @@ class WebSocket:
         """
         if timeout is not None and timeout < 0:
             timeout = None
-        self._begin_receiving()
-        if self._has_handler():
+        self._send_refused = False
+        if self._end_reported_at is not None:
+            self._raise_if_told_before(self._end_reported_at)
+        handle = self.handle
+        if getattr(handle, "__func__", handle) is not _NO_HANDLER:
             message = self._handled(timeout)
+        elif timeout is None:
+            message = self._take_next()
         else:
             message = self._take(timeout, self._text_as_bytes)
         if message is None:
@@ -434,11 +439,7 @@ class WebSocket:
             SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``.
             TypeError: Any other type of message.
         """
-        if (
-            own_websocket.get() is self
-            and _get_running_loop() is None
-            and (self._connection or self._engine).reply(message, self._text_as_bytes)
-        ):
+        if self._post(message):
             return True
         return self._send(*self._as_sent(message), strict)
 
@@ -481,9 +482,7 @@ class WebSocket:
 
     async def asend(self, message: Any, *, strict: bool = False) -> bool:
         """As :meth:`send`, for async views: waits without blocking the loop."""
-        if own_websocket.get() is self and (self._connection or self._engine).reply(
-            message, self._text_as_bytes
-        ):
+        if self._post(message):
             return True
         return await self._asend(*self._as_sent(message), strict)
 
@@ -635,17 +634,46 @@ class WebSocket:
             return take(connection, timeout, text_as_bytes)
         deadline = None if timeout is None else clock.now() + timeout
         message = self._waiter.nap(connection, _IDLE_AFTER_S, text_as_bytes)
+        return self._rest(deadline, text_as_bytes) if message is None else message
+
+    def _take_next(self) -> Any:
+        """As :meth:`_take` for a view's main loop, which goes through here for each message."""
+        if (
+            self._waiter is not THREAD
+            or own_websocket.get() is not self
+            or _get_running_loop() is not None
+        ):
+            return self._take(None, self._text_as_bytes)
+        connection = self._connection or self._engine
+        message = connection.nap(_IDLE_AFTER_S, self._text_as_bytes)
+        return self._rest(None, self._text_as_bytes) if message is None else message
+
+    def _rest(self, deadline: float | None, text_as_bytes: bool) -> Any:
+        """Waits on, without database connections."""
+        connection = self._engine
         # Not `closed`: what came just before the close still has to be taken.
-        if message is None and connection.waiting() != (0, True):
-            database.release_idle()
-            rest = None if deadline is None else max(0.0, deadline - clock.now())
-            message = take(connection, rest, text_as_bytes)
-        return message
+        if connection.waiting() == (0, True):
+            return None
+        database.release_idle()
+        left = None if deadline is None else max(0.0, deadline - clock.now())
+        return self._waiter.take(connection, left, text_as_bytes)
 
     def _as_sent(self, message: Any) -> Frame:
         if isinstance(message, str):
             return message, None
         return _as_bytes(message), None if self._text_as_bytes else True
+
+    def _post(self, message: Any) -> bool:
+        """Hands a message over if that takes no waiting and no questions."""
+        sender = own_websocket.get()
+        connection = self._connection or self._engine
+        if sender is None:
+            return connection.post(message, self._text_as_bytes, None)
+        if not connection.post(message, self._text_as_bytes, sender._connection):
+            return False
+        if sender is self:
+            self._waiter.rest_after_sending()
+        return True
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine

@@ -46,8 +46,7 @@ impl PyConnection {
         let time = duration(timeout)?;
         // What is here already needs no detaching.
         let mut taken = self.0.take_now();
-        if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.is_holding())
-        {
+        if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_held()) {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
             taken = py.detach(|| self.0.take(deadline));
         }
@@ -60,14 +59,23 @@ impl PyConnection {
     #[pyo3(signature = (time, text_as_bytes, /))]
     fn nap(&self, py: Python<'_>, time: f64, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
-        match py.detach(|| self.0.nap(time)) {
+        let mut taken = self.0.take_now();
+        if matches!(taken, Taken::Nothing) {
+            taken = py.detach(|| self.0.nap(time));
+        }
+        match taken {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
             Taken::Nothing | Taken::End => Ok(None),
         }
     }
 
-    #[pyo3(signature = (message, text_as_bytes, /))]
-    fn reply(&self, message: &Bound<'_, PyAny>, text_as_bytes: bool) -> PyResult<bool> {
+    #[pyo3(signature = (message, text_as_bytes, sender, /))]
+    fn post(
+        &self,
+        message: &Bound<'_, PyAny>,
+        text_as_bytes: bool,
+        sender: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
         let (kind, payload) = if let Ok(text) = message.cast::<PyString>() {
             (Kind::Text, text.to_str()?.as_bytes())
         } else if let Ok(bytes) = message.cast::<PyBytes>() {
@@ -78,7 +86,11 @@ impl PyConnection {
         } else {
             return Ok(false);
         };
-        Ok(self.0.hold(kind, payload) || self.0.write(kind, payload))
+        let held = match sender.cast::<Self>() {
+            Ok(sender) => self.0.hold_for(&sender.get().0, kind, payload),
+            Err(_) => false,
+        };
+        Ok(held || self.0.write(kind, payload))
     }
 
     #[pyo3(signature = (message, *, binary=None, patience=None))]

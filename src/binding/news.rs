@@ -133,6 +133,9 @@ impl News {
                 state.stage = Stage::Awaited;
                 state.is_blocking = true;
                 drop(state);
+                if this.connection.has_held() {
+                    slf.py().detach(|| this.connection.release_all());
+                }
                 let Some(ear) = this.ear.upgrade() else {
                     return Ok(None);
                 };

@@ -167,8 +167,7 @@ impl Connection {
         if !matches!(taken, Taken::Nothing) {
             return taken;
         }
-        // Nothing more is coming that the replies could wait for.
-        self.release();
+        self.release_all();
         self.relay.pass_on();
         let (taken, made_room) = self.inbox.take(deadline);
         if made_room {
@@ -180,11 +179,10 @@ impl Connection {
     /// As [`Connection::take`], but at the end of `time` it may sleep a little longer; for views
     /// that wait long and are woken often.
     pub fn nap(&self, time: Duration) -> Taken {
-        let taken = self.take_now();
-        if !matches!(taken, Taken::Nothing) {
-            return taken;
+        if self.is_foreign() {
+            return Taken::End;
         }
-        self.release();
+        self.release_all();
         self.relay.pass_on();
         let deadline = clock::now() + time.min(LONGEST_NAP);
         let (taken, made_room) = self.inbox.nap(deadline, || self.wake.notify_one());
@@ -290,7 +288,12 @@ impl Connection {
     /// goes out with the next message that is not, when [`Connection::take`] finds nothing, or
     /// after about a millisecond: whichever is first.
     pub fn hold(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
-        if self.is_foreign() || self.inbox.is_empty() {
+        self.hold_for(self, kind, payload)
+    }
+
+    /// As [`Connection::hold`], for whoever takes the messages of `sender`.
+    pub fn hold_for(self: &Arc<Self>, sender: &Self, kind: Kind, payload: &[u8]) -> bool {
+        if self.is_foreign() || sender.inbox.is_empty() {
             return false;
         }
         let deflater = self.deflater.as_deref();
@@ -299,7 +302,8 @@ impl Connection {
         }
         let held = self.outbox.hold(kind.into(), payload);
         if held == Held::First {
-            self.postman.expect(Arc::clone(self));
+            let is_own = std::ptr::eq(self.as_ref(), sender);
+            self.postman.expect(Arc::clone(self), is_own);
         }
         held != Held::No
     }
@@ -325,16 +329,28 @@ impl Connection {
         }
     }
 
+    /// Sends what this connection's view has held back, here and elsewhere: nothing more is coming
+    /// that it could wait for.
+    pub fn release_all(&self) {
+        self.release();
+        self.postman.deliver();
+    }
+
+    /// Whether [`Connection::release_all`] has something to do.
+    pub fn has_held(&self) -> bool {
+        self.is_holding() || (!self.is_foreign() && self.postman.has_parcels())
+    }
+
+    /// Whether anything is held back for this connection's peer.
+    pub fn is_holding(&self) -> bool {
+        !self.is_foreign() && self.outbox.is_holding()
+    }
+
     /// Sends what is held back.
     pub(super) fn release(&self) {
         if self.outbox.release() == Flushed::Blocked {
             self.wake.notify_one();
         }
-    }
-
-    /// Whether anything is held back.
-    pub fn is_holding(&self) -> bool {
-        !self.is_foreign() && self.outbox.is_holding()
     }
 
     /// Hands a message over only if there is room now; `None` when there is not.

@@ -5,8 +5,16 @@
 //! last reply, or as soon as the view asks for a message that is not there. A view that does
 //! neither, because it goes on computing or waits for something else, is not relied upon: the
 //! postman comes by about every millisecond, for as long as there is anything to be held.
+//!
+//! A view that sends to others' clients, as a chat does, holds that back likewise.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 #[cfg(test)]
 use std::sync::LazyLock;
@@ -27,6 +35,8 @@ const IDLE_ROUNDS: u32 = 5;
 #[derive(Debug)]
 pub(super) struct Postman {
     runtime: Handle,
+    /// Somebody holds back what is for another view's client.
+    has_parcels: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -41,19 +51,43 @@ impl Postman {
     pub(super) fn new(runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             runtime,
+            has_parcels: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
 
-    /// Sees to it that what `connection` holds goes out soon.
-    pub(super) fn expect(self: &Arc<Self>, connection: Arc<Connection>) {
+    /// Sees to it that what `connection` holds goes out soon. `is_own` when its own view holds it.
+    pub(super) fn expect(self: &Arc<Self>, connection: Arc<Connection>, is_own: bool) {
         let mut state = self.state.lock();
         state.holding.push(connection);
+        if !is_own {
+            self.has_parcels.store(true, Ordering::Relaxed);
+        }
         let starts = !std::mem::replace(&mut state.on_round, true);
         drop(state);
         if starts {
             self.runtime.spawn(Arc::clone(self).walk());
         }
+    }
+
+    /// Whether [`Postman::deliver`] has something to do.
+    pub(super) fn has_parcels(&self) -> bool {
+        self.has_parcels.load(Ordering::Relaxed)
+    }
+
+    /// Sends at once what views hold back for others' clients.
+    pub(super) fn deliver(&self) {
+        if self.has_parcels() {
+            let holding = self.collect(&mut self.state.lock());
+            for connection in holding {
+                connection.release();
+            }
+        }
+    }
+
+    fn collect(&self, state: &mut State) -> Vec<Arc<Connection>> {
+        self.has_parcels.store(false, Ordering::Relaxed);
+        std::mem::take(&mut state.holding)
     }
 
     /// One who never comes by.
@@ -69,7 +103,7 @@ impl Postman {
         while idle < IDLE_ROUNDS {
             sleep(ROUND).await;
             let mut state = self.state.lock();
-            let holding = std::mem::take(&mut state.holding);
+            let holding = self.collect(&mut state);
             idle = if holding.is_empty() { idle + 1 } else { 0 };
             state.on_round = idle < IDLE_ROUNDS;
             drop(state);

@@ -33,10 +33,21 @@ const APART: Duration = Duration::from_millis(100);
 const MOST: usize = 64;
 
 /// The views of one engine that have a message and still sleep. Any thread may use it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Relay {
     state: Mutex<State>,
     done: Condvar,
+    patience: Duration,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            done: Condvar::new(),
+            patience: PATIENCE,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -162,7 +173,7 @@ impl Relay {
         }
         let steps = state.steps;
         state.engine_stands_back = true;
-        self.done.wait_for(&mut state, PATIENCE);
+        self.done.wait_for(&mut state, self.patience);
         state.engine_stands_back = false;
         if state.is_done() {
             return;
@@ -215,7 +226,15 @@ mod tests {
     /// Views that are parked, and say their number when they have been woken. Then they sleep
     /// again, if `answers`, or are busy for ever.
     fn parked(count: usize, answers: bool) -> Bed {
-        let relay = Arc::<Relay>::default();
+        let relay = Arc::new(Relay {
+            // However busy the machine is, views that answer are waited for.
+            patience: if answers {
+                Duration::from_secs(60)
+            } else {
+                PATIENCE
+            },
+            ..Relay::default()
+        });
         let (tell, woken) = channel();
         let mut connections = Vec::new();
         let mut peers = Vec::new();

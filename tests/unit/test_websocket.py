@@ -773,7 +773,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, is_own: bool
     ) -> None:
         """The socket refused a write before the engine read the reason."""
-        ws = stubbed(open_websocket(), reply=[False], send=[False], end=[None], ended_for=[None])
+        ws = stubbed(open_websocket(), post=[False], send=[False], end=[None], ended_for=[None])
         if is_own:
             own(ws)
         with pytest.raises(ConnectionClosed) as caught:

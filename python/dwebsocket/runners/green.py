@@ -131,10 +131,14 @@ class EarWaiter(GreenWaiter):
         if self._hub() is None:
             return THREAD.send(connection, message, binary=binary, patience=patience)
         sent = super().send(connection, message, binary=binary, patience=patience)
-        if patience is not None and time.monotonic() > getattr(self._own, "turn_ends", 0.0):
-            # A view that only sends would let nobody else run while its client keeps up.
-            self.let_others_run()
+        if patience is not None:
+            self.rest_after_sending()
         return sent
+
+    def rest_after_sending(self) -> None:
+        """As :meth:`GreenWaiter.rest_after_sending`."""
+        if time.monotonic() > getattr(self._own, "turn_ends", 0.0):
+            self.let_others_run()
 
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""

@@ -222,8 +222,8 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.nap`."""
         return self.take(time, text_as_bytes)
 
-    def reply(self, message: object, text_as_bytes: bool, /) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.reply`; the server's queue is the only way."""
+    def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.post`; the server's queue is the only way."""
         return False
 
     def send(

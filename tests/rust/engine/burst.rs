@@ -1,6 +1,6 @@
 //! Several messages at once, and answers that leave together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use _core::{
     engine::{Connection, Settings, Taken},
@@ -54,6 +54,29 @@ fn what_is_held_goes_out_before_the_next_message_and_before_the_close() {
     for expected in ["1", "2", "3", "4", &"5".repeat(100_000), "6"] {
         peer.expect(TEXT, expected.as_bytes());
     }
+}
+
+#[test]
+fn what_a_view_holds_for_others_leaves_when_it_asks_for_more_and_finds_nothing() {
+    let (sender, _peer) = burst(&SETTINGS, 2);
+    let (member, mut listener) = connect(&SETTINGS);
+    take(&sender);
+    assert!(member.hold_for(&sender, Kind::Text, b"one"));
+    take(&sender);
+    // The last of the burst waits for nothing: it takes along what is held.
+    assert!(!member.hold_for(&sender, Kind::Text, b"two"));
+    assert!(member.is_holding());
+    assert!(matches!(sender.nap(Duration::ZERO), Taken::Nothing));
+    assert!(!member.is_holding());
+    listener.expect(TEXT, b"one");
+}
+
+#[test]
+fn what_is_held_for_others_leaves_without_its_view_too() {
+    let (sender, _peer) = burst(&SETTINGS, 2);
+    let (member, mut listener) = connect(&SETTINGS);
+    assert!(member.hold_for(&sender, Kind::Text, b"one"));
+    listener.expect(TEXT, b"one");
 }
 
 #[test]
