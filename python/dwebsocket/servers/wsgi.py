@@ -127,6 +127,8 @@ class WsgiHandshake:
             protocol = f"HTTP/{self._scope.get('http_version', '')}"
         else:
             protocol = protocol_of(self._environ)
+            if protocol == "HTTP/1.1":
+                return 1, 1
         found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
         return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
