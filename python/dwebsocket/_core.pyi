@@ -199,6 +199,37 @@ class Slot:
     def release(self) -> None:
         """Gives the place back. Harmless when it has been used or released before."""
 
+@final
+class Exchange:
+    """
+    A client's connection on its way from its server to us.
+
+    The server keeps its descriptor, which comes to mean a dead end: it reads as the end of the
+    stream, and what is written there goes nowhere. Any thread may call the methods; none waits.
+    """
+
+    def __new__(cls, server_side: int) -> Exchange:
+        """
+        Allocates what it takes to exchange the server's descriptor `server_side`.
+
+        Raises:
+            OSError: The process has no descriptors left, or the client has gone.
+        """
+
+    def put_dead_end(self, server_side: int) -> None:
+        """
+        Puts the dead end into the server's hands, blocking as the socket did. Once.
+
+        Raises:
+            OSError: The descriptor has been closed meanwhile.
+        """
+
+    def take_client(self) -> int | None:
+        """Gives the client's descriptor, which is the caller's then; None if that was done."""
+
+    def finish(self) -> None:
+        """Closes what is left, after the server has written to its dead end. May be repeated."""
+
 def adopt(
     descriptor: int,
     early: bytes,

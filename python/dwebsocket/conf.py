@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from django.conf import settings
@@ -21,9 +21,10 @@ from dwebsocket import _core
 
 PREFIX = "WEBSOCKET_"
 
-# What was read already, and the object behind `django.conf.settings` that it was read from: a
-# setting that the project does not have is slow to ask for, and a handshake asks for a dozen.
-_known: tuple[object, dict[str, Any]] = (None, {})
+# What was read already (settings by name, and options by what a view overrides), and the object
+# behind `django.conf.settings` that it was read from: a setting that the project does not have is
+# slow to ask for, and a handshake needs two dozen.
+_known: tuple[object, dict[Any, Any]] = (None, {})
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Compression:
 
     def agree(self, offers: str) -> _core.Compression | None:
         """Gives what a client that offers this in ``Sec-WebSocket-Extensions`` compresses by."""
-        return _core.Compression.agree(offers, **asdict(self))
+        return _core.Compression.agree(offers, **vars(self))
 
 
 # What a whole number of them can be.
@@ -286,6 +287,22 @@ def read(name: str, value: object) -> Any:
     return SETTINGS[name].read(value)
 
 
+def _present() -> tuple[object, dict[Any, Any]]:
+    """Gives the project's present settings, and what was read of them already."""
+    global _known
+    # `override_settings` and its kind put another object there and back again. Not asked of
+    # `settings` itself, which takes ten times as long to say so.
+    source = object.__getattribute__(settings, "_wrapped")
+    if source is empty:
+        # Not read yet: whatever is asked first has them read, or says why they cannot be.
+        _ = settings.DEBUG
+        source = settings._wrapped
+    known = _known
+    if known[0] is not source:
+        known = _known = (source, {})
+    return known
+
+
 def get(name: str) -> Any:
     """
     Gives the present value of the setting ``name`` (without prefix).
@@ -293,17 +310,7 @@ def get(name: str) -> Any:
     Raises:
         ImproperlyConfigured: The project's settings hold something that it cannot be.
     """
-    global _known
-    # `override_settings` and its kind put another object there and back again.
-    source = settings._wrapped
-    if source is empty:
-        # Not read yet: whatever is asked first has them read, or says why they cannot be.
-        _ = settings.DEBUG
-        source = settings._wrapped
-    known_source, known = _known
-    if known_source is not source:
-        known = {}
-        _known = (source, known)
+    source, known = _present()
     try:
         return known[name]
     except KeyError:
@@ -347,10 +354,15 @@ class Options:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        values = tuple(
-            overrides[name] if name in overrides else get(name.upper()) for name in OPTION_NAMES
-        )
-        return _options(values)
+        _, known = _present()
+        key = tuple(overrides.items())
+        if (options := known.get(key)) is None:
+            values = tuple(
+                overrides[name] if name in overrides else get(name.upper()) for name in OPTION_NAMES
+            )
+            options = known[key] = _options(values)
+        found: Options = options
+        return found
 
 
 @functools.lru_cache(maxsize=64)

@@ -73,6 +73,8 @@ class _Lifecycle:
         departure: Callable[[], Depart],
         at_exit: Exit | None,
     ) -> None:
+        if self._watching:
+            return
         with self._lock:
             if self._watching:
                 return

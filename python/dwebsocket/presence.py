@@ -69,12 +69,14 @@ class Who:
 
     def keys(self) -> list[Key]:
         """Gives what this counts for."""
-        named = {"address": self.address, "user": self.user, "session": self.session}
-        return [(kind, name) for kind, name in named.items() if name]
+        named = (("address", self.address), ("user", self.user), ("session", self.session))
+        return [key for key in named if key[1]]
 
 
 def _network(address: str) -> str:
     """Gives what one client has: an IPv4 address, or the /64 that an IPv6 one is of."""
+    if ":" not in address:
+        return address
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -93,14 +95,17 @@ def _auth_hash(user: Any) -> str:
 class Visitor:
     """One WebSocket among the present ones."""
 
-    def __init__(self, who: Who, websocket: WebSocket) -> None:
+    def __init__(self, who: Who, keys: list[Key], websocket: WebSocket) -> None:
         self.who = who
+        #: Where the register has it.
+        self.keys = keys
         self._websocket = websocket
 
     def leave(self) -> None:
         """Is present no more. May be repeated, and be called within a garbage collection."""
-        _register.leaving.append(self)
-        _register.sweep()
+        if self.keys:
+            _register.leaving.append(self)
+            _register.sweep()
 
     def close(self, code: int, reason: str) -> None:
         """Closes the WebSocket, also when it is yet to be opened."""
@@ -128,7 +133,7 @@ class _Register:
         """As :meth:`sweep`, under the lock."""
         while self.leaving:
             visitor = self.leaving.popleft()
-            for key in visitor.who.keys():
+            for key in visitor.keys:
                 visitors = self.visitors.get(key)
                 if visitors is not None:
                     visitors.pop(visitor, None)
@@ -149,11 +154,15 @@ def enter(who: Who, websocket: WebSocket) -> Visitor | str:
     if who.user:
         _listen()
     limits = {kind: conf.get(name) for kind, name in _LIMITS.items()}
-    visitor = Visitor(who, websocket)
+    # Addresses are for their limit only.
+    keys = [key for key in who.keys() if key[0] != "address" or limits["address"] is not None]
+    visitor = Visitor(who, keys, websocket)
+    if not keys:
+        return visitor
     full = None
     with _register.lock:
         _register.forget()
-        for kind, name in who.keys():
+        for kind, name in keys:
             limit = limits.get(kind)
             if limit is not None and len(_register.visitors.get((kind, name), ())) >= limit:
                 full = (
@@ -161,7 +170,7 @@ def enter(who: Who, websocket: WebSocket) -> Visitor | str:
                     f"{kind} {name}."
                 )
         if full is None:
-            for key in who.keys():
+            for key in keys:
                 _register.visitors.setdefault(key, {})[visitor] = None
     _register.sweep()
     return visitor if full is None else full

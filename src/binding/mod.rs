@@ -8,6 +8,7 @@
 pub(crate) mod connection;
 mod convert;
 mod exceptions;
+pub(crate) mod exchange;
 pub(crate) mod handshake;
 pub(crate) mod news;
 pub(crate) mod process;

@@ -22,6 +22,7 @@ pub mod connection;
 pub mod counters;
 mod driver;
 pub mod error;
+pub mod exchange;
 pub mod farewell;
 pub mod inbox;
 pub mod keepalive;

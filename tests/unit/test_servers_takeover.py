@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import resource
 import select
 import socket
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from visit import descriptors
@@ -43,6 +44,21 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     yield pair
     for end in pair:
         end.close()
+
+
+@contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """Let the process open ``count`` more descriptors."""
+    # The system gives the lowest ones first.
+    lowest = [os.open(os.devnull, os.O_RDONLY) for _ in range(count + 1)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest[count], limits[1]))
+    for number in lowest:
+        os.close(number)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def client_of(
@@ -231,20 +247,14 @@ class TestFinish:
 class TestPrepare:
     """Everything that may fail happens here."""
 
-    def test_no_descriptor_left(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("left", [0, 1, 2])
+    def test_no_descriptor_left(self, pair: Pair, left: int) -> None:
         """At each step; nothing stays behind."""
-        _, server = pair
+        client = client_of(pair[1])
         before = descriptors()
-
-        def none_left(*args: Any) -> Any:
-            raise OSError(errno.EMFILE, "Too many open files")
-
-        for name in ("fcntl.fcntl", "_socket.socketpair"):
-            with monkeypatch.context() as patch:
-                patch.setattr(f"dwebsocket.servers.takeover.{name}", none_left)
-                with pytest.raises(OSError, match="Too many open files"):
-                    Takeover.prepare(client_of(server))
-            assert descriptors() == before
+        with room_for(left), pytest.raises(OSError, match="Too many open files"):
+            Takeover.prepare(client)
+        assert descriptors() == before
 
     def test_connection_that_is_closed(self, pair: Pair) -> None:
         """The server has given up already."""

@@ -139,7 +139,26 @@ class TestUwsgi:
 
 
 class TestGunicorn:
-    """HTTP/2."""
+    """HTTP/2, and what becomes of the dead end."""
+
+    def test_dead_end_is_not_kept_alive(self) -> None:
+        """Only to be found closed: the response is told so, where anything leads to it."""
+        said: list[str] = []
+        response = SimpleNamespace(force_close=lambda: said.append("close"))
+        body = SimpleNamespace(buf=io.BytesIO(), reader=None)
+
+        def early_hints(headers: Any) -> None:
+            assert response, headers
+
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            environ: dict[str, Any] = {"gunicorn.socket": ours, "wsgi.input": body}
+            for hints in ({}, {"wsgi.early_hints": print}, {"wsgi.early_hints": early_hints}):
+                assert said == []
+                client = gunicorn.find(environ | hints)
+                assert client is not None
+                client.let_go()
+        assert said == ["close"]
 
     @pytest.mark.parametrize(
         "marks",

@@ -72,14 +72,14 @@ def find_client(environ: Environ) -> Client:
     )
 
 
-def prepare_takeover(client: Client) -> Takeover:
+def prepare_takeover(client: Client) -> Takeover | TlsTakeover:
     """
     Allocates what it takes to take a client over, in the way that its connection needs.
 
     Raises:
         OSError: The process has no descriptors or threads left, or the client has gone.
     """
-    return (Takeover if client.tls is None else TlsTakeover).prepare(client)
+    return Takeover.prepare(client) if client.tls is None else TlsTakeover.prepare(client)
 
 
 def protocol_of(environ: Environ) -> str:

@@ -21,6 +21,7 @@ from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
 
 _KEY = "gunicorn.socket"
+_HINTS = "wsgi.early_hints"
 
 
 def find(environ: Environ) -> Client | None:
@@ -54,9 +55,8 @@ def find(environ: Environ) -> Client | None:
 
 def _is_stream(environ: Environ) -> bool:
     version = str(environ.get("SERVER_PROTOCOL", ""))
-    return version.startswith(("HTTP/2", "HTTP/3")) or any(
-        name.startswith("gunicorn.http2.") for name in environ
-    )
+    # One look at all names: no header that a client sends gets one like it.
+    return version.startswith(("HTTP/2", "HTTP/3")) or "gunicorn.http2." in " ".join(environ)
 
 
 def _buffered(body: Any) -> bytes:
@@ -69,6 +69,11 @@ def _buffered(body: Any) -> bytes:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
+    # Kept alive, the dead end would go through the worker's poller and one of its threads, only to
+    # be found closed. All that leads to the response is a function for applications, since 25.0.
+    for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
+        if (force_close := getattr(cell.cell_contents, "force_close", None)) is not None:
+            force_close()
 
 
 def departure() -> Depart:

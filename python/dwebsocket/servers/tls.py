@@ -15,7 +15,6 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.servers import pump
-from dwebsocket.servers.takeover import Takeover, dead_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +49,32 @@ _OF_THE_DEAD_END = {
 } | {"_real_close": "close", "write": "send"}
 
 
+def _new_dead_end() -> tuple[_socket.socket, _socket.socket]:
+    """
+    Gives a socket that leads nowhere, for the server, and the other end of it, for us.
+
+    Raises:
+        OSError: The process has no descriptors left.
+    """
+    # Not `socket.socketpair`, whose ends may be green.
+    theirs, ours = _socket.socketpair()
+    # The server reads the end of the stream at once: some wait for it before they close.
+    ours.shutdown(_socket.SHUT_WR)
+    ours.settimeout(0)
+    return theirs, ours
+
+
 def ends_here(sock: object) -> bool:
     """Whether the server encrypts what goes through ``sock``, by the standard library's ``ssl``."""
     return getattr(sock, "_sslobj", None) is not None
 
 
-class TlsTakeover(Takeover):
-    """One encrypted client's way from the server to the engine. As :class:`Takeover`."""
+class TlsTakeover:
+    """
+    One encrypted client's way from the server to the engine.
+
+    As :class:`dwebsocket.servers.takeover.Takeover`.
+    """
 
     def __init__(
         self,
@@ -65,10 +83,10 @@ class TlsTakeover(Takeover):
         pair: tuple[_socket.socket, _socket.socket],
         carrier: pump.Pump,
     ) -> None:
-        self._dead_end, ours = dead_end
+        self._client = client
+        self._dead_end, self._sink = dead_end
         self._engines_end, self._near = pair
         self._pump = carrier
-        super().__init__(client, -1, ours, -1)
 
     @classmethod
     def prepare(cls, client: Client) -> TlsTakeover:
@@ -80,29 +98,37 @@ class TlsTakeover(Takeover):
         # Not those of the `socket` module, which gevent and eventlet replace.
         engines_end, near = _socket.socketpair()
         near.settimeout(0)
-        return cls(client, dead_end(), (engines_end, near), carrier)
+        return cls(client, _new_dead_end(), (engines_end, near), carrier)
 
     def exchange(self) -> tuple[int, bytes]:
         """As :meth:`Takeover.exchange`."""
-        sock: Any = self.client.tls
+        client = self._client
+        sock: Any = client.tls
         self._dead_end.settimeout(sock.gettimeout())
-        self.client.forget()
+        client.forget()
         tls, sock._sslobj = sock._sslobj, None
         far = _to_dead_end(sock, self._dead_end)
         _socket.socket.settimeout(far, 0)
         with contextlib.suppress(OSError):
             # A Unix socket has no such option, and needs none.
             _socket.socket.setsockopt(far, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        early = self.client.read_early()
-        self.client.let_go()
+        early = client.read_early()
+        client.let_go()
         self._pump.add(pump.Pipe(tls, far, self._near))
         return self._engines_end.detach(), early
 
     def finish(self) -> None:
         """As :meth:`Takeover.finish`."""
-        super().finish()
+        # Unread bytes would reset the server's end and look like a client that broke off.
+        with contextlib.suppress(OSError):
+            while self._sink.recv(4096):
+                pass
+        self._sink.close()
         # Left over when there was no exchange.
         self._engines_end.close()
+
+    def __del__(self) -> None:
+        self.finish()
 
 
 def _to_dead_end(sock: Any, dead_end: _socket.socket) -> _socket.socket:

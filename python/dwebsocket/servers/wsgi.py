@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dwebsocket.servers.contract import Client, Depart, Environ, Exit
     from dwebsocket.servers.handshake import Headers, Refusal
     from dwebsocket.servers.takeover import Takeover
+    from dwebsocket.servers.tls import TlsTakeover
 
 
 class WsgiHandshake:
@@ -25,7 +26,7 @@ class WsgiHandshake:
     has_loop = False
     # Known after `find` and `prepare`.
     _client: Client
-    _takeover: Takeover | None = None
+    _takeover: Takeover | TlsTakeover | None = None
 
     def __init__(self, method: str, environ: Environ, scope: Mapping[str, Any] | None) -> None:
         """
@@ -127,6 +128,8 @@ class WsgiHandshake:
             protocol = f"HTTP/{self._scope.get('http_version', '')}"
         else:
             protocol = protocol_of(self._environ)
+            if protocol == "HTTP/1.1":
+                return 1, 1
         found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
         return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 

@@ -1,0 +1,39 @@
+//! Exchanging a client's connection for a dead end, for Python.
+
+use std::os::fd::{IntoRawFd, RawFd};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use crate::engine::exchange;
+
+/// A client's connection on its way from its server to us. See `_core.pyi`.
+///
+/// Nothing here waits, so nothing gives the interpreter up: a handshake would lose its turn to
+/// other threads at each of these calls.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Exchange(Mutex<exchange::Exchange>);
+
+#[pymethods]
+impl Exchange {
+    /// Allocates what it takes. `OSError` when there is nothing left, or the descriptor is closed.
+    #[new]
+    fn prepare(server_side: RawFd) -> PyResult<Self> {
+        Ok(Self(Mutex::new(exchange::Exchange::prepare(server_side)?)))
+    }
+
+    /// Puts the dead end into the server's hands.
+    fn put_dead_end(&self, server_side: RawFd) -> PyResult<()> {
+        Ok(self.0.lock().put_dead_end(server_side)?)
+    }
+
+    /// Gives the client's descriptor away; None when that was done before.
+    fn take_client(&self) -> Option<RawFd> {
+        self.0.lock().take_client().map(IntoRawFd::into_raw_fd)
+    }
+
+    /// Closes what is left. May be repeated.
+    fn finish(&self) {
+        self.0.lock().finish();
+    }
+}

@@ -1,0 +1,164 @@
+//! How a client's connection changes hands without its server noticing.
+//!
+//! The server keeps its descriptor, but what the descriptor means is exchanged for a *dead end*:
+//! one end of a socket pair, which reads as the end of the stream and swallows what is written.
+//! All that needs a descriptor of its own is allocated first, when a failure still harms nobody.
+
+use std::{
+    io::{self, Read},
+    net::Shutdown,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use socket2::{Domain, Type};
+
+/// One exchange, from its allocation to its end. Dropping it finishes it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// A descriptor of the client's connection that belongs to us.
+    client: Option<OwnedFd>,
+    /// The server's end, until it is in the server's hands.
+    theirs: Option<socket2::Socket>,
+    /// Our end.
+    ours: Option<socket2::Socket>,
+}
+
+impl Exchange {
+    /// Allocates what it takes to exchange `server_side`, the server's descriptor of the connection.
+    ///
+    /// # Errors
+    /// The system's, when there is no descriptor left, or `server_side` is not open.
+    pub fn prepare(server_side: RawFd) -> io::Result<Self> {
+        let client = duplicate(server_side)?;
+        let (theirs, ours) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        // The server reads the end of the stream at once: some wait for it before they close.
+        ours.shutdown(Shutdown::Write)?;
+        ours.set_nonblocking(true)?;
+        Ok(Self {
+            client: Some(client),
+            theirs: Some(theirs),
+            ours: Some(ours),
+        })
+    }
+
+    /// Puts the dead end into the server's hands, blocking as the client's socket did.
+    ///
+    /// # Errors
+    /// The system's, when `server_side` is not open any more. A second call does nothing.
+    pub fn put_dead_end(&mut self, server_side: RawFd) -> io::Result<()> {
+        if let Some(theirs) = self.theirs.take() {
+            theirs.set_nonblocking(!is_blocking(server_side)?)?;
+            replace(server_side, &theirs)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the descriptor of the client's connection away; once.
+    pub fn take_client(&mut self) -> Option<OwnedFd> {
+        self.client.take()
+    }
+
+    /// Closes what is left, after the server has written to its dead end. May be repeated.
+    pub fn finish(&mut self) {
+        self.client = None;
+        self.theirs = None;
+        if let Some(mut ours) = self.ours.take() {
+            // Unread bytes would reset the server's end and look like a client that broke off.
+            while matches!(ours.read(&mut [0; 4096]), Ok(1..)) {}
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Gives what a call of the system answered, or the error that it noted.
+fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: any number may be duplicated; one that is not open is answered with an error.
+    let copy = answered(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) })?;
+    // SAFETY: the system has just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
+    // SAFETY: any number may be asked about.
+    let flags = answered(unsafe { libc::fcntl(descriptor, libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK == 0)
+}
+
+/// Lets `descriptor` mean what `new` means; programs that the process starts do not inherit it.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+fn replace(descriptor: RawFd, new: &socket2::Socket) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: this closes the server's copy of the client's descriptor, which is the purpose: the
+    // server has told its number and goes on using that alone.
+    answered(unsafe { libc::dup3(new.as_raw_fd(), descriptor, libc::O_CLOEXEC) })?;
+    #[cfg(not(target_os = "linux"))]
+    {
+        // SAFETY: as above.
+        answered(unsafe { libc::dup2(new.as_raw_fd(), descriptor) })?;
+        // SAFETY: the number has just been made to mean `new`.
+        answered(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn server_holds_a_dead_end_and_we_the_client() {
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        let mut exchange = Exchange::prepare(server.as_raw_fd()).unwrap();
+        exchange.put_dead_end(server.as_raw_fd()).unwrap();
+        server.write_all(b"to nobody").unwrap();
+        assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+        let mut ours = UnixStream::from(exchange.take_client().unwrap());
+        exchange.finish();
+        client.write_all(b"to us").unwrap();
+        ours.write_all(b"from us").unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(ours.read(&mut buffer).unwrap(), 5);
+        assert_eq!(client.read(&mut buffer).unwrap(), 7);
+        assert_eq!(&buffer[..7], b"from us");
+    }
+
+    #[test]
+    fn without_the_exchange_the_connection_stays_the_servers() {
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        let mut exchange = Exchange::prepare(server.as_raw_fd()).unwrap();
+        exchange.finish();
+        exchange.put_dead_end(server.as_raw_fd()).unwrap();
+        assert!(exchange.take_client().is_none());
+        server.write_all(b"x").unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_not_open_is_refused() {
+        let closed = 1_000_000;
+        let error = Exchange::prepare(closed).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        let (_client, server) = UnixStream::pair().unwrap();
+        let mut exchange = Exchange::prepare(server.into_raw_fd()).unwrap();
+        assert!(exchange.put_dead_end(closed).is_err());
+    }
+}
