@@ -20,7 +20,9 @@ from typing import Any
 from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
 
-_KEY = "gunicorn.socket"
+_KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
+# What a request of gunicorn's writes errors to, by its class.
+_writers: dict[type, Any] = {}
 
 
 def find(environ: Environ) -> Client | None:
@@ -69,6 +71,17 @@ def _buffered(body: Any) -> bytes:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
+    if hasattr(errors := environ.get(_ERRORS), "streams"):
+        environ[_ERRORS] = _one_for_all(errors)
+
+
+def _one_for_all(errors: Any) -> Any:
+    """Gives the one of those that write to the same streams; each request brings its own."""
+    known = _writers.setdefault(type(errors), errors)
+    if known.streams != errors.streams:
+        # The log was opened anew.
+        known = _writers[type(errors)] = errors
+    return known
 
 
 def departure() -> Depart:
