@@ -18,7 +18,7 @@ CRATE = ROOT / "src"
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
     {"clock", "conf", "connection", "native"},
-    {"checks", "database", "events", "hub", "origin"},
+    {"checks", "database", "events", "hub", "kept", "origin"},
     {"decision", "waiting"},
     {"websocket", "groups"},
     {"factory", "presence"},

@@ -35,7 +35,7 @@ _MAX_REASON_BYTES = 123
 _LIMITS = {"address": "MAX_CONNECTIONS_PER_ADDRESS", "user": "MAX_CONNECTIONS_PER_USER"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Who:
     """
     Who asks for a WebSocket.
@@ -85,7 +85,8 @@ def _network(address: str) -> str:
         if parsed.ipv4_mapped is None:
             return str(ipaddress.ip_network((int(parsed), 64), strict=False))
         parsed = parsed.ipv4_mapped
-    return str(parsed)
+    # The same one, if it is: each connection holds it.
+    return address if str(parsed) == address else str(parsed)
 
 
 def _auth_hash(user: Any) -> str:
@@ -94,6 +95,8 @@ def _auth_hash(user: Any) -> str:
 
 class Visitor:
     """One WebSocket among the present ones."""
+
+    __slots__ = ("_websocket", "keys", "who")
 
     def __init__(self, who: Who, keys: list[Key], websocket: WebSocket) -> None:
         self.who = who

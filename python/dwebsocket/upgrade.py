@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import io
 import logging
 import weakref
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, lifecycle, origin, presence
+from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -64,6 +63,11 @@ DEFAULT_FACTORIES = (
 )
 
 
+# What `request.is_websocket` is: one for all requests.
+_yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
+_NO_ARGUMENTS: life.Arguments = ((), {})
+
+
 def prepare(request: HttpRequest) -> WebSocketFactory | None:
     """
     Gives a request the attributes that every request has under this package.
@@ -80,7 +84,7 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
     is_websocket = bool(factory.is_websocket())
     # Not the factory's method: with it the request would hold itself.
-    request.__dict__.update(websocket=None, is_websocket=functools.partial(bool, is_websocket))
+    request.__dict__.update(websocket=None, is_websocket=_yes if is_websocket else _no)
     return factory if is_websocket else None
 
 
@@ -242,7 +246,7 @@ class _Start:
         self.view = life.name_of(view)
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._view = view
-        self._arguments = (args, dict(kwargs))
+        self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()
         self._databases = database.shareable()
@@ -414,7 +418,7 @@ class UpgradeResponse(HttpResponse):
                 extra=event.extra(request=request),
             )
             return
-        _keep_environ(request)
+        kept.keep(request)
         websocket._attach(connection, options, subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
@@ -443,15 +447,3 @@ class UpgradeResponse(HttpResponse):
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
         return [*self.items(), *cookies, *self._acceptance.headers]
-
-
-def _keep_environ(request: HttpRequest) -> None:
-    """Parts a WSGI request from its server's environ."""
-    if hasattr(request, "environ"):
-        # uWSGI empties its own when the response is done.
-        request.META = dict(request.META)
-        # It belongs to a response that is out, and would keep all that the server knew of it.
-        request.META.pop("wsgi.early_hints", None)
-        request.environ = request.META
-        # The server's reader is at its end; the view's request has no body.
-        request.META["wsgi.input"] = request._stream = io.BytesIO()

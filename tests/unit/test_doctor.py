@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,11 +16,12 @@ from django.core import signing
 from visit import handshake
 
 from dwebsocket import conf, diagnosis
-from dwebsocket.doctor import Level, live, local, process, proxy
+from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from dwebsocket.doctor import Finding
 
@@ -106,6 +109,141 @@ class TestLocal:
         """Nothing to compare with."""
         assert list(local.files(10**9, resource.RLIM_INFINITY)) == []
 
+    @pytest.mark.parametrize(
+        ("hard", "words"),
+        [
+            (1024, "the hard limit is 1024"),
+            (10**6, "LimitNOFILE=11000)"),
+            (resource.RLIM_INFINITY, "LimitNOFILE=11000)"),
+            (None, "LimitNOFILE=11000)"),
+        ],
+    )
+    def test_hard_limit(self, hard: int | None, words: str) -> None:
+        """Above it a shell cannot go."""
+        finding = by_id(local.files(10_000, 1024, hard))["files"]
+        assert finding.level is Level.WARNING
+        assert words in finding.fix
+
+    def test_servers_own_limit(self, override: Override, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The one that systemd gave it, not the shell's."""
+        server = process.Server(7, "gunicorn", None)
+        monkeypatch.setattr(process, "servers", lambda: iter([server]))
+        monkeypatch.setattr(process, "files", lambda pid: (1024, 4096) if pid == 7 else None)
+        override(WEBSOCKET_MAX_CONNECTIONS=1000)
+        finding = [found for found in local.examine(60) if "gunicorn, process 7," in found.what][-1]
+        assert (finding.id, finding.level) == ("files", Level.WARNING)
+        assert "only 1024 descriptors" in finding.what
+
+    def test_expected_connections(self, kernel: Kernel) -> None:
+        """Those of all processes, not only of one."""
+        kernel(sys__kernel__pid_max=32768)
+        assert "threads" not in by_id(local.examine(60))
+        assert "40000" in by_id(local.examine(60, 40_000))["threads"].what
+
+
+Kernel = Callable[..., None]
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
+    """A machine without any limits; called with some, in names with `__` for `/`."""
+    monkeypatch.setattr(machine, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroups")
+    no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: no_limit)
+
+    def limit(folder: str = "proc", **files: object) -> None:
+        for name, text in files.items():
+            path = tmp_path / folder / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+
+    return limit
+
+
+class TestMachine:
+    """What the kernel allows."""
+
+    LOAD = machine.Load(connections=40_000, of_a_process=10_000, stack_bytes=2**22)
+
+    def test_nothing_is_known(self, kernel: Kernel) -> None:
+        """As on systems without /proc."""
+        assert set(by_id(machine.examine(self.LOAD))) == {"machine"}
+
+    def test_everything_suffices(self, kernel: Kernel) -> None:
+        """One finding says so."""
+        kernel(
+            **{"sys__kernel__threads-max": 100_000},
+            sys__kernel__pid_max=4194304,
+            sys__vm__max_map_count=65530,
+            sys__vm__overcommit_memory=0,
+            sys__net__core__somaxconn=4096,
+            sys__net__ipv4__tcp_max_syn_backlog=4096,
+            sys__net__ipv4__ip_local_port_range="1024\t65535",
+            sys__net__netfilter__nf_conntrack_max=262144,
+        )
+        findings = by_id(machine.examine(self.LOAD))
+        assert {name: one.level for name, one in findings.items()} == {"machine": Level.FINE}
+
+    @pytest.mark.parametrize(
+        ("files", "name", "fix"),
+        [
+            ({"sys__kernel__threads-max": 15000}, "threads", "kernel.threads-max to 41000"),
+            ({"sys__kernel__pid_max": 32768}, "threads", "kernel.pid_max to 41000"),
+            ({"sys__vm__max_map_count": 30000}, "threads", "vm.max_map_count to 32000"),
+            ({"sys__net__core__somaxconn": 128}, "backlog", "net.core.somaxconn to 4096"),
+            (
+                {"sys__net__ipv4__tcp_max_syn_backlog": 512},
+                "syn_backlog",
+                "net.ipv4.tcp_max_syn_backlog to 4096",
+            ),
+            (
+                {"sys__net__ipv4__ip_local_port_range": "32768 60999"},
+                "ports",
+                "net.ipv4.ip_local_port_range to '1024 65535'",
+            ),
+            (
+                {"sys__net__netfilter__nf_conntrack_max": 65536},
+                "conntrack",
+                "net.netfilter.nf_conntrack_max to 120000",
+            ),
+            (
+                {"sys__vm__overcommit_memory": 2, "meminfo": "CommitLimit:   1000 kB"},
+                "stacks",
+                "vm.overcommit_memory to 0 or 1",
+            ),
+        ],
+    )
+    def test_each(self, kernel: Kernel, files: dict[str, object], name: str, fix: str) -> None:
+        """What it is called, and the setting to change."""
+        kernel(**files)
+        findings = by_id(machine.examine(self.LOAD))
+        assert set(findings) == {name}
+        assert findings[name].level is Level.WARNING
+        assert fix in findings[name].fix
+
+    def test_fewer_connections_need_less(self, kernel: Kernel) -> None:
+        """The same limits are enough for a small site."""
+        kernel(
+            **{"sys__kernel__threads-max": 15000, "sys__net__core__somaxconn": 128},
+            sys__net__ipv4__ip_local_port_range="32768 60999",
+        )
+        assert set(by_id(machine.examine(machine.Load(1000, 1000, 2**22)))) == {"machine"}
+
+    @pytest.mark.parametrize(("limit", "is_short"), [("4915", True), ("max", False)])
+    def test_control_group(self, kernel: Kernel, limit: str, is_short: bool) -> None:
+        """systemd's TasksMax, Docker's --pids-limit."""
+        kernel(self__cgroup="0::/system.slice/site.service")
+        kernel("cgroups", **{"system.slice__site.service__pids.max": limit})
+        findings = by_id(machine.examine(self.LOAD))
+        assert ("threads" in findings) is is_short
+        assert not is_short or "TasksMax=41000" in findings["threads"].fix
+
+    def test_users_processes(self, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`ulimit -u` counts threads, too."""
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (4096, 4096))
+        assert "ulimit -u 41000" in by_id(machine.examine(self.LOAD))["threads"].fix
+
 
 class TestProcess:
     """Servers by their command lines."""
@@ -136,6 +274,11 @@ class TestProcess:
             assert server is None
         else:
             assert server == process.Server(1, name, patience)
+
+    def test_files(self) -> None:
+        """The limits of a process that runs."""
+        assert process.files(os.getpid()) == resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert process.files(2**31) is None
 
     def test_environment(self) -> None:
         """Options in GUNICORN_CMD_ARGS count, those of the command line more."""

@@ -102,3 +102,52 @@ def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch) 
     """A version without it must not keep views from running."""
     monkeypatch.setattr(context, "_restore_context", None)
     context.settle_in()
+
+
+class TestSlimDown:
+    """What is the same for all views is held once."""
+
+    @pytest.mark.skipif(context._Storage is None, reason="asgiref before 3.13 keeps other things")
+    def test_shares_what_is_equal(self) -> None:
+        """Of strings only: nothing else is kept beyond its view."""
+
+        def view(value: object) -> object:
+            own_local.value = value
+            context.settle_in()
+            context.slim_down()
+            assert own_local.value == value
+            return next(
+                stored.data
+                for stored in contextvars.copy_context().values()
+                if isinstance(stored, context._Storage) and stored.data.get("value") == value
+            )
+
+        def run(value: object) -> object:
+            return contextvars.copy_context().run(view, value)
+
+        assert run("".join(["some", "thing"])) is run("something")
+        assert run(["a list"]) is not run(["a list"])
+
+    def test_changes_nothing(self, middleware: contextvars.Context) -> None:
+        """For the view, and what it sets is its own."""
+
+        def view() -> list[str]:
+            context.settle_in()
+            context.slim_down()
+            return everything()
+
+        def other() -> list[str]:
+            context.settle_in()
+            context.slim_down()
+            set_script_prefix("/else/")
+            own_local.value = "changed"
+            return everything()
+
+        assert in_thread(lambda: middleware.copy().run(view)) == EXPECTED
+        assert in_thread(lambda: middleware.copy().run(other))[2:] == ["/else/", "mine", "changed"]
+        assert in_thread(lambda: middleware.copy().run(view)) == EXPECTED
+
+    def test_without_what_asgiref_does_not_promise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As with settling in."""
+        monkeypatch.setattr(context, "_Storage", None)
+        context.slim_down()

@@ -6,7 +6,7 @@ import io
 import socket
 import ssl
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,6 +63,25 @@ class TestGunicorn:
         client.let_go()
         client.let_go()
         assert "gunicorn.socket" not in given
+
+    def test_what_errors_are_written_to(self, server: socket.socket) -> None:
+        """All connections share what writes to the same streams; anything else is left alone."""
+
+        def kept(errors: object) -> Any:
+            given = environ(
+                **{"gunicorn.socket": server, "wsgi.input": body(), "wsgi.errors": errors}
+            )
+            find_client(given).let_go()
+            return given["wsgi.errors"]
+
+        before, after = io.StringIO(), io.StringIO()
+        first = kept(SimpleNamespace(streams=[before]))
+        assert kept(SimpleNamespace(streams=[before])) is first
+        second = kept(SimpleNamespace(streams=[after]))
+        assert second.streams == [after]
+        assert kept(SimpleNamespace(streams=[after])) is second
+        assert kept(before) is before
+        assert kept(after) is after
 
     def test_body_without_a_parser_below(self, server: socket.socket) -> None:
         """Not every kind of body has one."""

@@ -10,7 +10,7 @@ from django.core import checks as django_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import checks, conf
-from dwebsocket.doctor import process
+from dwebsocket.doctor import machine, process
 from dwebsocket.doctor.finding import error, fine, warning
 
 if TYPE_CHECKING:
@@ -24,23 +24,34 @@ _OTHER_FILES = 100
 _GOODBYE_S = 1.5
 
 
-def examine(proxy_timeout: float) -> Iterator[Finding]:
+def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Finding]:
     """
     Looks at the project's settings and at this machine.
 
     Args:
         proxy_timeout: Seconds of silence after which the proxy in front cuts a connection.
+        connections: WebSockets that are expected here, over all processes. None takes as many as
+            one process may have.
     """
     yield from _system_checks()
     yield from _hosts()
     yield from _tls()
     yield from ping(_value("PING_INTERVAL"), proxy_timeout)
-    yield from files(_value("MAX_CONNECTIONS"), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    most = _value("MAX_CONNECTIONS")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield from files(most, soft, hard)
+    if connections is None:
+        connections = soft if most is None else most
+    of_a_process = connections if most is None else min(most, connections)
+    stack_bytes = _value("THREAD_STACK_SIZE")
+    yield from machine.examine(machine.Load(connections, of_a_process, stack_bytes))
     window = _value("DRAIN")
     if not window:
         yield from drain(window, None, "")
     for server in process.servers():
         yield fine("server.process", f"{server.name} runs here as process {server.pid}.")
+        if (given := process.files(server.pid)) is not None and given != (soft, hard):
+            yield from files(most, *given, f"{server.name}, process {server.pid},")
         if window and server.graceful_s is not None:
             yield from drain(window, server.graceful_s, server.name)
 
@@ -68,22 +79,37 @@ def ping(interval: float | None, proxy_timeout: float) -> Iterator[Finding]:
         )
 
 
-def files(connections: int | None, limit: int) -> Iterator[Finding]:
-    """Compares the connections of a process with the descriptors that it may have."""
-    if limit == resource.RLIM_INFINITY:
+def files(
+    connections: int | None, soft: int, hard: int | None = None, whose: str = "A process"
+) -> Iterator[Finding]:
+    """
+    Compares the connections of a process with the descriptors that it may have.
+
+    Args:
+        connections: As many as it may have; None for no limit.
+        soft: Its limit of descriptors.
+        hard: What it may raise that to by itself; None when that is not known.
+        whose: It, as the beginning of a sentence.
+    """
+    if soft == resource.RLIM_INFINITY:
         return
     if connections is None:
-        connections = limit
-    if connections + _OTHER_FILES > limit:
+        connections = soft
+    if connections + _OTHER_FILES > soft:
+        need = connections + 1000
+        # Only root can raise it, so systemd or limits.conf has to.
+        above = hard is not None and hard != resource.RLIM_INFINITY and need > hard
         yield warning(
             "files",
-            f"A process may hold {connections} WebSockets (WEBSOCKET_MAX_CONNECTIONS), but only "
-            f"{limit} descriptors (ulimit -n): beyond that nothing can be opened, not even a page.",
-            f"Start the server with ulimit -n {connections + 1000} (systemd: LimitNOFILE=), or set "
-            f"WEBSOCKET_MAX_CONNECTIONS to {max(1, limit - _OTHER_FILES)} or less.",
+            f"{whose} may hold {connections} WebSockets (WEBSOCKET_MAX_CONNECTIONS), but only "
+            f"{soft} descriptors (ulimit -n): beyond that nothing can be opened, not even a page.",
+            f"Start the server with ulimit -n {need} (systemd: LimitNOFILE={need}"
+            + (f"; the hard limit is {hard}, in /etc/security/limits.conf" if above else "")
+            + "), or set "
+            f"WEBSOCKET_MAX_CONNECTIONS to {max(1, soft - _OTHER_FILES)} or less.",
         )
     else:
-        yield fine("files", f"{limit} descriptors suffice for {connections} WebSockets.")
+        yield fine("files", f"{soft} descriptors suffice for {connections} WebSockets.")
 
 
 def drain(window: float, patience: float | None, limit: str) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ project. Where there is no ``/proc`` there is nothing to see.
 from __future__ import annotations
 
 import os
+import re
+import resource
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,19 @@ def servers() -> Iterator[Server]:
     for pid, server in sorted(seen.items()):
         if parents[pid] not in seen:
             yield server
+
+
+def files(pid: int) -> tuple[int, int] | None:
+    """Gives how many descriptors a process may have, and may raise that to; None if nobody says."""
+    try:
+        limits = (Path("/proc") / str(pid) / "limits").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^Max open files\s+(\d+|unlimited)\s+(\d+|unlimited)", limits, re.MULTILINE)
+    if found is None:
+        return None
+    soft, hard = (resource.RLIM_INFINITY if n == "unlimited" else int(n) for n in found.groups())
+    return soft, hard
 
 
 def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ()) -> Server | None:

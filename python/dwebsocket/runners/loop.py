@@ -41,6 +41,10 @@ class BackgroundLoop:
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
+        # Where the ends of tasks are noted. One of its own would go with each task otherwise, or a
+        # copy of the task's, with all that the handshake left there.
+        self._outside = Context()
+        self._on_done = self._done
         self._gone = native.lock()
         self._gone.acquire()
 
@@ -79,8 +83,7 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
-        # Else it would keep a copy of this context, with all that the handshake left there.
-        task.add_done_callback(self._done, context=Context())
+        task.add_done_callback(self._on_done, context=self._outside)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

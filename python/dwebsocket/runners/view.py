@@ -7,10 +7,11 @@ returned before and after, and a session that it changed is saved when it ends.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -43,6 +44,8 @@ _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1008, 1011, 4404
 _MAX_REASON_BYTES = 123
+# Names of views that are kept for the next ones.
+_NAMES = 256
 
 
 class Witness(Protocol):
@@ -86,7 +89,13 @@ def name_of(view: View) -> str:
     named = getattr(view, "view_class", None) or _class_of(view) or inspect.unwrap(view)
     named = getattr(named, "func", named)
     name = getattr(named, "__qualname__", type(named).__name__)
-    return f"{getattr(named, '__module__', '')}.{name}"
+    # Each connection holds it, as the name of its thread or task.
+    return _one_name(f"{getattr(named, '__module__', '')}.{name}")
+
+
+@functools.lru_cache(_NAMES)
+def _one_name(name: str) -> str:
+    return name
 
 
 def is_async(view: View) -> bool:
@@ -117,7 +126,9 @@ def run(
     """
     args, kwargs = arguments
     context.settle_in()
-    with _witnessed(view, websocket):
+    context.slim_down()
+    told = _called_to_witness(view, websocket)
+    try:
         database.close_old_connections()
         database.borrow(shared_databases)
         try:
@@ -134,6 +145,9 @@ def run(
         finally:
             database.forget(shared_databases)
             database.close_old_connections()
+    finally:
+        if told is not None:
+            told.ended()
 
 
 def _refuse_coroutine(result: object, view: View) -> None:
@@ -164,7 +178,9 @@ async def arun(
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
     # Nor does what held the one thread of all others at that moment concern the view.
     SyncToAsync.deadlock_context.set(False)
-    with _witnessed(view, websocket):
+    context.slim_down()
+    told = _called_to_witness(view, websocket)
+    try:
         try:
             with _Life(websocket, request) as life:
                 result = None
@@ -177,21 +193,19 @@ async def arun(
                     await sync_to_async(_save_session)(request)
         finally:
             await sync_to_async(database.close_old_connections)()
-
-
-def _witnessed(view: View, websocket: WebSocket) -> AbstractContextManager[None]:
-    told = witness.get() or _find_witness()
-    return nullcontext() if told is None else _telling(told, view, websocket)
-
-
-@contextmanager
-def _telling(told: Witness, view: View, websocket: WebSocket) -> Iterator[None]:
-    witness.set(told)
-    told.began(name_of(view), websocket)
-    try:
-        yield
     finally:
-        told.ended()
+        if told is not None:
+            told.ended()
+
+
+def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
+    """Gives who has to be told when the view has ended; tells it that it begins."""
+    # Not a context manager: as each view's it would cost as long as that lives.
+    told = witness.get() or _find_witness()
+    if told is not None:
+        witness.set(told)
+        told.began(name_of(view), websocket)
+    return told
 
 
 @final
@@ -202,14 +216,15 @@ class _Life:
     Not a generator: each would hold a frame for as long as its view lives.
     """
 
-    __slots__ = ("_request", "_token", "_websocket")
+    __slots__ = ("_request", "_websocket")
 
     def __init__(self, websocket: WebSocket, request: HttpRequest) -> None:
         self._websocket = websocket
         self._request = request
 
     def __enter__(self) -> _Life:
-        self._token = own_websocket.set(self._websocket)
+        # Without the token, which would be kept: this context is the view's own.
+        own_websocket.set(self._websocket)
         return self
 
     def __exit__(
@@ -233,7 +248,7 @@ class _Life:
             self._websocket._finish(code, reason)
             if (unwanted := self._websocket._unwanted_end()) is not None:
                 report_end(self._request, *unwanted)
-            own_websocket.reset(self._token)
+            own_websocket.set(None)
         return True
 
     def is_over_with(self, result: object) -> bool:

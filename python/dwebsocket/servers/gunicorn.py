@@ -20,8 +20,9 @@ from typing import Any
 from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
 
-_KEY = "gunicorn.socket"
-_HINTS = "wsgi.early_hints"
+_KEY, _HINTS, _ERRORS = "gunicorn.socket", "wsgi.early_hints", "wsgi.errors"
+# What a request of gunicorn's writes errors to, by its class.
+_writers: dict[type, Any] = {}
 
 
 def find(environ: Environ) -> Client | None:
@@ -74,6 +75,17 @@ def _forget(environ: Environ) -> None:
     for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
         if (force_close := getattr(cell.cell_contents, "force_close", None)) is not None:
             force_close()
+    if hasattr(errors := environ.get(_ERRORS), "streams"):
+        environ[_ERRORS] = _one_for_all(errors)
+
+
+def _one_for_all(errors: Any) -> Any:
+    """Gives the one of those that write to the same streams; each request brings its own."""
+    known = _writers.setdefault(type(errors), errors)
+    if known.streams != errors.streams:
+        # The log was opened anew.
+        known = _writers[type(errors)] = errors
+    return known
 
 
 def departure() -> Depart:

@@ -54,6 +54,12 @@ class Command(BaseCommand):
             default=60.0,
             help="seconds of silence after which the proxy in front cuts a connection (60: nginx)",
         )
+        add(
+            "--connections",
+            type=int,
+            help="how many WebSockets this machine shall hold, over all processes of the server "
+            "(default: as many as one process may have, WEBSOCKET_MAX_CONNECTIONS)",
+        )
         add("--proxy", choices=sorted(proxy.PROXIES), help="print the configuration for a proxy")
         add("--upstream", default="127.0.0.1:8000", help="where the server listens: host:port or "
             "unix:/path (for --proxy)")  # fmt: skip
@@ -78,7 +84,7 @@ class Command(BaseCommand):
             raise CommandError(f"{wrong} of {len(findings)} findings: this cannot work.")
 
     def _findings(self, options: dict[str, Any]) -> Iterator[Finding]:
-        yield from local.examine(options["proxy_timeout"])
+        yield from local.examine(options["proxy_timeout"], options["connections"])
         if options["url"]:
             yield from live.examine(_visit(options))
 

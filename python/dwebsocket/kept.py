@@ -1,0 +1,111 @@
+"""
+What an open WebSocket keeps of its request, for hours perhaps and ten thousand times.
+
+To its view the request is what it was. But what belongs to a response that is out is let go, what
+Django makes on demand is made when it is asked for again, and of things that are equal and never
+change, such as the headers that every browser sends, all connections hold the same one.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+    from django.urls import ResolverMatch
+
+# Strings of requests that are kept for the next ones, and how long they may be.
+_STRINGS = 1024
+_MAX_LENGTH = 256
+# What hardly two clients have in common, or should not be kept beyond its connection.
+_OWN = frozenset(
+    {"HTTP_SEC_WEBSOCKET_KEY", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "QUERY_STRING", "REMOTE_PORT"}
+    | {"RAW_URI", "REQUEST_URI"}
+)
+# What a match has of its route, whatever has matched.
+_OF_ROUTE = (
+    *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
+    "_func_path",
+)
+
+# One match for each route that has an open WebSocket.
+_matches: WeakValueDictionary[tuple[Any, ...], ResolverMatch] = WeakValueDictionary()
+
+
+class _NoBody(io.RawIOBase):
+    """A stream at its end. Nothing can change it, so one is enough."""
+
+    def readable(self) -> bool:
+        """As it is with bodies."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads nothing."""
+        return 0
+
+    def write(self, data: Any) -> int:
+        """
+        Writes nothing.
+
+        Raises:
+            OSError: Always.
+        """
+        raise io.UnsupportedOperation("nothing can be written to the body of a request")
+
+    def close(self) -> None:
+        """Does nothing: others have it, too."""
+
+
+_NO_BODY = _NoBody()
+
+
+def keep(request: HttpRequest) -> None:
+    """
+    Parts a request from its server and its handshake; to be called when its WebSocket opens.
+
+    Afterwards a WSGI request has an environ of its own, without a body. May change the request's
+    attributes, not what they mean.
+    """
+    # Made again of META when it is asked for.
+    request.__dict__.pop("headers", None)
+    request.path = _same(request.path)
+    request.path_info = _same(request.path_info)
+    if request.resolver_match is not None:
+        request.resolver_match = _lean(request.resolver_match)
+    if hasattr(request, "environ"):
+        # uWSGI empties its own when the response is done.
+        request.META = {
+            _same(name): value if name in _OWN else _lean_value(value)
+            for name, value in request.META.items()
+        }
+        # It belongs to a response that is out, and would keep all that the server knew of it.
+        request.META.pop("wsgi.early_hints", None)
+        request.environ = request.META
+        # The server's reader is at its end; the view's request has no body.
+        request.META["wsgi.input"] = request.__dict__["_stream"] = _NO_BODY
+
+
+@functools.lru_cache(_STRINGS)
+def _same(text: str) -> str:
+    """Gives the string that is kept of those that are equal."""
+    return text
+
+
+def _lean_value(value: Any) -> Any:
+    return _same(value) if type(value) is str and len(value) <= _MAX_LENGTH else value
+
+
+def _lean(match: ResolverMatch) -> ResolverMatch:
+    """Gives an equal match that shares what it can with those of other connections."""
+    # The function stays alive as long as a match of it is known: until then nothing has its id.
+    key = (id(match.func), match.route, match.view_name, *match.namespaces)
+    known = _matches.setdefault(key, match)
+    if not (match.args or match.kwargs or known.args or known.kwargs):
+        return known
+    for name in _OF_ROUTE:
+        if getattr(known, name) == (own := getattr(match, name)) and own is not None:
+            setattr(match, name, getattr(known, name))
+    return match
