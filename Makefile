@@ -29,9 +29,10 @@ lint: $(VENV)/installed-tests
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest dwebsocket._core
 
-# QUICK=1 for a first look; a run to be quoted takes minutes and a quiet machine.
+# QUICK=1 for a first look, GOALS=1 for what the goals compare; a run to be quoted needs a quiet
+# machine.
 bench:
-	QUICK=$(QUICK) $(PYTHON) bench/run.py
+	QUICK=$(QUICK) GOALS=$(GOALS) $(PYTHON) bench/run.py
 
 wheel:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
