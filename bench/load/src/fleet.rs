@@ -35,8 +35,8 @@ pub struct Fleet {
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
-    /// Size of each socket's receive buffer, instead of one that grows as needed.
-    receive_buffer: Option<usize>,
+    /// Size of each socket's buffers, instead of ones that grow as needed.
+    buffers: Option<usize>,
     /// Script, counters and buffers of all of them.
     pub shared: Shared,
 }
@@ -52,14 +52,14 @@ impl Fleet {
             poll,
             events: Events::with_capacity(1024),
             connections: Vec::new(),
-            receive_buffer: None,
+            buffers: None,
             shared: Shared::new(script),
         })
     }
 
-    /// Gives the connections that are opened from now on receive buffers of so many bytes.
-    pub fn set_receive_buffer(&mut self, bytes: usize) {
-        self.receive_buffer = Some(bytes);
+    /// Gives the connections that are opened from now on buffers of so many bytes each way.
+    pub fn set_buffers(&mut self, bytes: usize) {
+        self.buffers = Some(bytes);
     }
 
     /// For other sources of events, under tokens from the top end.
@@ -222,7 +222,7 @@ impl Fleet {
 
     fn connect(&mut self, target: &Target) -> Result<(), String> {
         let index = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
-        let stream = open_socket(target.server, index, self.receive_buffer).map_err(|error| {
+        let stream = open_socket(target.server, index, self.buffers).map_err(|error| {
             let hint = if error.raw_os_error() == Some(24) {
                 " (raise `ulimit -n`)"
             } else {
@@ -240,11 +240,7 @@ impl Fleet {
     }
 }
 
-fn open_socket(
-    server: SocketAddr,
-    index: u32,
-    receive_buffer: Option<usize>,
-) -> io::Result<TcpStream> {
+fn open_socket(server: SocketAddr, index: u32, buffers: Option<usize>) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(server),
         Type::STREAM,
@@ -252,9 +248,10 @@ fn open_socket(
     )?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if let Some(bytes) = receive_buffer {
+    if let Some(bytes) = buffers {
         // Before connecting: the window scale is agreed on then.
         socket.set_recv_buffer_size(bytes)?;
+        socket.set_send_buffer_size(bytes)?;
     }
     if server.ip() == Ipv4Addr::LOCALHOST {
         // One address has too few ports for many connections to one server.

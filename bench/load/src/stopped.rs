@@ -1,7 +1,7 @@
 //! Clients that ask for answers and do not read them, and what becomes of those answers.
 //!
-//! Each has a small receive buffer and sends until nothing fits any more: then its echoes fill the
-//! buffers on both sides and the server has to wait, to store, or to let go. Afterwards they all
+//! Each has small buffers and sends until nothing fits any more: then its echoes fill the
+//! buffers on the way back and the server has to wait, to store, or to let go. Afterwards they all
 //! read on, and every byte is compared as anywhere else.
 
 use std::thread::sleep;
@@ -15,10 +15,10 @@ use crate::script::Script;
 
 /// Payload bytes of each of their messages.
 const SIZE: usize = 4096;
-/// Messages each may send: more than the kernel's buffers hold, yet no harm to a server that
-/// stores what is not read.
-const MESSAGES: u64 = 2048;
-const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Messages each may send: more than the kernel's buffers hold together, yet no harm to a server
+/// that stores what is not read.
+const MESSAGES: u64 = 4096;
+const BUFFER: usize = 64 * 1024;
 /// Nothing more is taken for so long: then they are stuck.
 const NO_PROGRESS: Duration = Duration::from_millis(400);
 const STEP: Duration = Duration::from_millis(20);
@@ -51,7 +51,7 @@ impl StoppedReaders {
     /// As [`Fleet::open`].
     pub fn open(target: &Target, count: u32, timeout: Duration) -> Result<Self, String> {
         let mut fleet = Fleet::new(Script::new(Opcode::Text, SIZE)?)?;
-        fleet.set_receive_buffer(RECEIVE_BUFFER);
+        fleet.set_buffers(BUFFER);
         fleet.open(target, count, timeout)?;
         fleet.start(MESSAGES);
         let give_up = Instant::now() + FILL_TIMEOUT;
@@ -79,7 +79,6 @@ impl StoppedReaders {
         let (ended, alive): (Vec<&Connection>, Vec<&Connection>) = fleet
             .connections()
             .iter()
-            .map(|one| &*one)
             .partition(|one| matches!(one.phase(), Phase::Ended));
         let (cut_off, lost) = (ended.len(), alive.iter().map(|one| one.missing()).sum());
         fleet.close()?;
