@@ -159,17 +159,19 @@ def _judge(goal: Goal, figures: list[dict[str, Any]]) -> tuple[str, str]:
             return f"{name} failed", "no"
     if goal.theirs is None:
         reached = median(row[goal.key] for row in ours)
-        return f"{reached:,.3g}" if reached < 100 else f"{reached:,.0f}", _verdict(
-            reached <= goal.factor
-        )
+        return _figure(reached), _verdict(reached <= goal.factor)
     key, theirs_key, note = goal.key, goal.theirs_key or goal.key, ""
     if key in COST and any(row["limited_by_load"] for row in ours + theirs):
         key = theirs_key = COST[key]
         note = " `CPU`"
     mine, other = median(row[key] for row in ours), median(row[theirs_key] for row in theirs)
     ratio = mine / other if key in MORE_IS_BETTER else other / mine
-    spread = f"{ratio:.3g}x{note} ({mine:,.4g} : {other:,.4g})"
+    spread = f"{ratio:.3g}x{note} ({_figure(mine)} : {_figure(other)})"
     return spread, _verdict(ratio >= goal.factor)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _verdict(reached: bool) -> str:

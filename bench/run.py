@@ -21,6 +21,7 @@ from datetime import date
 from pathlib import Path
 
 import build
+import charts
 import goals
 import machine
 import report
@@ -29,6 +30,8 @@ from measure import Bench, Work
 from subject import BASELINE, DWEBSOCKET2, OURS, SUBJECTS, Subject, compared
 
 RECORD = build.BENCH / "record"
+# The last run, whatever it was.
+LATEST = build.CACHE / "bench-latest.md"
 KIB, MIB = 2**10, 2**20
 UNMEASURED = {"disturbed": False, "limited_by_load": False, "server_said": ""}
 # Open files of a server beside its connections; descriptors in passing while it accepts.
@@ -102,7 +105,8 @@ def arguments() -> argparse.Namespace:
         nargs="?",
         const="",
         metavar="NAME",
-        help="also write record/<date>-NAME.md and .json (default: named after the processor)",
+        help="also write record/<date>-NAME.md and .json (default: named after the processor) and "
+        "the charts in docs/bench/",
     )
     return parser.parse_args()
 
@@ -182,6 +186,7 @@ def run(options: argparse.Namespace) -> int:
     }
     text = report.markdown(result, rows)
     print(f"\n{text}")
+    write(result, text, LATEST)
     if options.record is not None:
         record(result, text, options.record)
     return int(any(row["failed"] for row in result["figures"]))
@@ -285,15 +290,22 @@ def command() -> str:
 
 
 def record(result: dict[str, object], text: str, name: str) -> None:
-    """Write the report and all single figures into the folder of records."""
+    """Write the report and all single figures into the folder of records, and draw the charts."""
     # The machine's kind, not its name.
     name = name or f"{os.cpu_count()}-core-{machine.processor()}"
     name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    RECORD.mkdir(exist_ok=True)
     path = RECORD / f"{result['date']}-{name}.md"
+    write(result, text, path)
+    print(f"recorded in {path} and .json")
+    drawn = charts.write(result)
+    print(f"drawn: {', '.join(str(path) for path in drawn)}")
+
+
+def write(result: dict[str, object], text: str, path: Path) -> None:
+    """Write the report to ``path`` and the figures beside it, as JSON."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"recorded in {path} and .json")
 
 
 if __name__ == "__main__":
