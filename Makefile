@@ -29,9 +29,10 @@ lint: $(VENV)/installed-tests
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest dwebsocket._core
 
-# QUICK=1 for a first look; a run to be quoted takes minutes and a quiet machine.
+# Writes tables to bench/record/ and charts to docs/bench/, and needs a quiet machine for that.
+# QUICK=1 for a first look and GOALS=1 for what the goals compare print tables only.
 bench:
-	QUICK=$(QUICK) $(PYTHON) bench/run.py
+	QUICK=$(QUICK) GOALS=$(GOALS) $(PYTHON) bench/run.py $(if $(QUICK)$(GOALS),,--record)
 
 wheel:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .

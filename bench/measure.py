@@ -6,10 +6,10 @@ import json
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from machine import BenchError, settled_pss_kib
-from subject import Server
+from subject import WARM_CONNECTIONS, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 LOAD_LIMIT = 0.93
 # Above this share, somebody else ran on the server's core or kept the load generator waiting.
 DISTURBED = 0.05
-# Messages of this size are echoed before memory is read a second time.
+# Messages of these sizes are echoed before memory is read a second and a third time.
 AWAKE_SIZE = 32
-WARM_CONNECTIONS = 20
+LARGE_SIZE = 64 * 1024
 IDLE_STEP_S = 180
+# Answers that a window has for each connection at least, and how long it lasts at most for that.
+BATCHES = 4
+LONGEST_S = 30
 
 
 @dataclass(frozen=True)
@@ -32,28 +35,34 @@ class Work:
     """
     One row of the benchmark.
 
-    ``size`` is in payload bytes, 0 for idle connections; ``kind`` is text or binary.
+    ``size`` is in payload bytes; ``kind`` is text or binary; ``mode`` is what the load generator
+    does; ``stopped`` are connections beside the others whose answers nobody reads; ``middleware``
+    says that Django has that of a new project.
     """
 
     connections: int
-    size: int = 0
+    size: int = 32
     in_flight: int = 1
     kind: str = "text"
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether connections are only held."""
-        return self.size == 0
+    mode: Literal["echo", "chat", "idle", "opening"] = "echo"
+    stopped: int = 0
+    middleware: bool = False
 
     @property
     def name(self) -> str:
         """A name for tables and for choosing."""
-        if self.is_idle:
+        if self.mode == "idle":
             return f"idle {self.connections:,}"
+        if self.mode == "opening":
+            return "opening, with middleware" if self.middleware else "opening"
         units = ((2**20, "MiB"), (2**10, "KiB"), (1, "B"))
         unit, word = next(pair for pair in units if self.size % pair[0] == 0)
+        size = f"{self.size // unit} {word}"
+        if self.mode == "chat":
+            return f"chat {size}, {self.connections:,} members"
         burst = f", {self.in_flight} in flight" if self.in_flight > 1 else ""
-        return f"echo {self.size // unit} {word} {self.kind} x{self.connections}{burst}"
+        stopped = f", {self.stopped} stopped readers" if self.stopped else ""
+        return f"echo {size} {self.kind} x{self.connections}{burst}{stopped}"
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,9 @@ class Bench:
         return figures
 
     def _once(self, work: Work, subject: Subject, program: Path) -> dict[str, Any]:
-        room = work.connections + WARM_CONNECTIONS
-        with Server(subject, program, core=self.server_core, connections=room) as server:
-            figures = self._idle(work, server) if work.is_idle else self._echo(work, server)
+        measure = {"idle": self._idle, "opening": self._opening}.get(work.mode, self._messages)
+        with Server(subject, program, core=self.server_core, work=work) as server:
+            figures = measure(work, server)
             server.check_alive()
             return figures | {"server_said": server.said()}
 
@@ -95,32 +104,46 @@ class Bench:
             *["--connections", str(connections), "--size", str(size)],
         ]
 
-    def _echo(self, work: Work, server: Server) -> dict[str, Any]:
-        command = [
-            *self._command("echo", server, work.connections, work.size),
-            *["--kind", work.kind, "--in-flight", str(work.in_flight)],
-            *["--warm-up", str(self.warm_up_s), "--duration", str(self.duration_s)],
-            *["--server-core", str(self.server_core)],
+    def _watch(self, server: Server) -> list[str]:
+        return [
+            *["--duration", str(self.duration_s), "--server-core", str(self.server_core)],
             *["--server-pids", ",".join(map(str, server.pids))],
         ]
+
+    def _messages(self, work: Work, server: Server) -> dict[str, Any]:
+        command = [
+            *self._command(work.mode, server, work.connections, work.size),
+            *["--kind", work.kind, "--in-flight", str(work.in_flight)],
+            *["--warm-up", str(self.warm_up_s), *self._watch(server)],
+        ]
+        if work.mode == "echo":
+            # Where answers are few, those of all connections come together: one batch may fall
+            # into a short window, or none.
+            command += ["--at-least", str(BATCHES * work.connections), "--longest", str(LONGEST_S)]
+            command += ["--stopped", str(work.stopped)]
         raw = _run(command, server)
         failed = _describe_errors(raw)
         if raw["messages"] == 0:
-            failed = failed or f"no message came back within {self.duration_s} s"
-        messages = max(raw["messages"], 1)
-        others = max(raw["core_busy_s"] - raw["server_cpu_s"], 0) / raw["seconds"]
+            failed = failed or f"no message came back within {raw['seconds']} s"
         return {
             "messages_per_s": raw["messages"] / raw["seconds"],
-            "server_cpu_us": raw["server_cpu_s"] * 1e6 / messages,
+            "server_cpu_us": raw["server_cpu_s"] * 1e6 / max(raw["messages"], 1),
             "p50_us": raw["latency_us"]["p50"],
             "p99_us": raw["latency_us"]["p99"],
             "max_us": raw["latency_us"]["max"],
-            "load_cpu_share": raw["load_cpu_share"],
-            "load_wait_share": raw["load_wait_share"],
-            "others_share": others,
-            "limited_by_load": raw["load_cpu_share"] > LOAD_LIMIT,
-            "disturbed": others > DISTURBED or raw["load_wait_share"] > DISTURBED,
+            **({"stopped": raw["stopped"]} if work.stopped else {}),
+            **_circumstances(raw),
             "failed": failed,
+        }
+
+    def _opening(self, work: Work, server: Server) -> dict[str, Any]:
+        command = self._command("opening", server, work.connections, work.size)
+        raw = _run([*command, *self._watch(server)], server)
+        return {
+            "handshakes_per_s": raw["opened"] / raw["seconds"],
+            "server_cpu_us": raw["server_cpu_s"] * 1e6 / raw["opened"],
+            **_circumstances(raw),
+            "failed": _describe_errors(raw),
         }
 
     def _idle(self, work: Work, server: Server) -> dict[str, Any]:
@@ -130,22 +153,36 @@ class Bench:
         before = settled_pss_kib(server.pids)
         command = self._command("idle", server, work.connections, AWAKE_SIZE)
         with _conversation([*command, "--open-timeout", str(IDLE_STEP_S)], server) as say:
-            ready = say("")
+            say("")
             idle = settled_pss_kib(server.pids)
-            echoed = say(f"echo {AWAKE_SIZE}\n")
-            awake = settled_pss_kib(server.pids)
+            figures = {"idle_kib": (idle - before) / work.connections}
+            missing = 0
+            for size, name in ((AWAKE_SIZE, "echoed_kib"), (LARGE_SIZE, "echoed_large_kib")):
+                missing += say(f"echo {size}\n")["missing"]
+                now = settled_pss_kib(server.pids)
+                figures[name] = (now - before) / work.connections
             closed = say("close\n")
         failed = _describe_errors(closed)
-        if echoed["missing"]:
-            failed = failed or f"{echoed['missing']} connections did not answer"
+        if missing:
+            failed = failed or f"{missing} answers did not come"
         return {
-            "idle_kib": (idle - before) / work.connections,
-            "echoed_kib": (awake - before) / work.connections,
-            "handshakes_per_s": ready["handshakes_per_s"],
+            **figures,
             "disturbed": False,
             "limited_by_load": False,
             "failed": failed,
         }
+
+
+def _circumstances(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return how busy the load generator was, and who else ran on the server's core."""
+    others = max(raw["core_busy_s"] - raw["server_cpu_s"], 0) / raw["seconds"]
+    return {
+        "load_cpu_share": raw["load_cpu_share"],
+        "load_wait_share": raw["load_wait_share"],
+        "others_share": others,
+        "limited_by_load": raw["load_cpu_share"] > LOAD_LIMIT,
+        "disturbed": others > DISTURBED or raw["load_wait_share"] > DISTURBED,
+    }
 
 
 def _run(command: list[str], server: Server) -> dict[str, Any]:

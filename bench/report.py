@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import goals
+
 if TYPE_CHECKING:
     from measure import Work
 
@@ -17,7 +19,7 @@ class Table:
     title: str
     key: str
     more_is_better: bool
-    idle: bool = False
+    mode: str = "echo"
 
 
 TABLES = (
@@ -25,9 +27,26 @@ TABLES = (
     Table("Echo: server CPU, µs a message", "server_cpu_us", more_is_better=False),
     Table("Echo: latency p50, µs", "p50_us", more_is_better=False),
     Table("Echo: latency p99, µs", "p99_us", more_is_better=False),
-    Table("Idle: KiB a connection, nothing sent", "idle_kib", more_is_better=False, idle=True),
-    Table("Idle: KiB a connection, after one echo", "echoed_kib", more_is_better=False, idle=True),
-    Table("Opening: handshakes a second", "handshakes_per_s", more_is_better=True, idle=True),
+    Table("Fan-out: deliveries a second", "messages_per_s", more_is_better=True, mode="chat"),
+    Table("Fan-out: server CPU, µs a delivery", "server_cpu_us", more_is_better=False, mode="chat"),
+    Table("Fan-out: delay p99, µs", "p99_us", more_is_better=False, mode="chat"),
+    Table("Opening: handshakes a second", "handshakes_per_s", more_is_better=True, mode="opening"),
+    Table(
+        "Opening: server CPU, µs a handshake", "server_cpu_us", more_is_better=False, mode="opening"
+    ),
+    Table("Idle: KiB a connection, nothing sent", "idle_kib", more_is_better=False, mode="idle"),
+    Table(
+        "Idle: KiB a connection, after one echo of 32 B",
+        "echoed_kib",
+        more_is_better=False,
+        mode="idle",
+    ),
+    Table(
+        "Idle: KiB a connection, after one echo of 64 KiB",
+        "echoed_large_kib",
+        more_is_better=False,
+        mode="idle",
+    ),
 )
 
 LEGEND = (
@@ -43,17 +62,57 @@ def markdown(run: dict[str, Any], works: list[Work]) -> str:
     """Return the whole report of ``run`` (see ``run.py`` for its keys)."""
     sections = [_head(run)]
     for table in TABLES:
-        rows = [work for work in works if work.is_idle == table.idle]
+        rows = [work for work in works if work.mode == table.mode]
         if rows:
             sections.append(_table(table, rows, run))
+    sections.append(goals.markdown(run["figures"]))
+    stopped = _stopped(run)
+    if stopped:
+        sections.append(stopped)
     sections.append(LEGEND.format(repetitions=run["repetitions"], baseline=run["baseline"]))
-    for title, key in (("Failures", "failed"), ("What servers wrote", "server_said")):
-        lines = [
-            f"- {row['subject']}, {row['work']}: {row[key]}" for row in run["figures"] if row[key]
-        ]
-        if lines:
-            sections.append("\n".join([f"{title}:", "", *lines]))
+    failures = [
+        f"- {row['subject']}, {row['work']}: {row['failed']}"
+        for row in run["figures"]
+        if row["failed"]
+    ]
+    if failures:
+        sections.append("\n".join(["Failures:", "", *failures]))
+    said = _said(run)
+    if said:
+        sections.append(said)
+    left_out = [f"- {name}: {why}" for name, why in run.get("left_out", {}).items()]
+    if left_out:
+        sections.append("\n".join(["Left out:", "", *left_out]))
     return "\n\n".join(sections) + "\n"
+
+
+def _stopped(run: dict[str, Any]) -> str:
+    """Return how those who read nothing fared, in the last repetition."""
+    fates = {
+        (row["subject"], row["work"]): row["stopped"]
+        for row in run["figures"]
+        if row.get("stopped") is not None
+    }
+    lines = [
+        f"- {subject}, {work}: {fate['stuck']} made the server wait, {fate['cut_off']} were cut off"
+        for (subject, work), fate in fates.items()
+    ]
+    return "\n".join(["Stopped readers:", "", *lines]) if lines else ""
+
+
+def _said(run: dict[str, Any]) -> str:
+    """Return the last line of what each server wrote; nothing of it is a lost message."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in run["figures"]:
+        if row["server_said"]:
+            place = row["subject"], row["server_said"].splitlines()[-1]
+            said.setdefault(place, []).append(row["work"])
+    lines = [
+        f"- {subject}: `{line}` ({', '.join(dict.fromkeys(works))})"
+        for (subject, line), works in said.items()
+    ]
+    title = "What servers wrote, the last line of it (failures or not):"
+    return "\n".join([title, "", *lines]) if lines else ""
 
 
 def _head(run: dict[str, Any]) -> str:

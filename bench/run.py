@@ -2,7 +2,8 @@
 Measure dwebsocket2 beside its peers, in one run: ``python3 bench/run.py`` (``--help``).
 
 Builds what is missing, measures every row on a fresh server for every subject in rotating order,
-prints tables. ``QUICK=1`` in the environment takes one short repetition. See README.md.
+prints tables. ``QUICK=1`` in the environment takes one short repetition of the main rows and
+subjects, ``GOALS=1`` only what the goals compare. See README.md.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import build
+import charts
+import goals
 import machine
 import report
 from machine import BenchError
@@ -25,8 +30,10 @@ from measure import Bench, Work
 from subject import BASELINE, DWEBSOCKET2, OURS, SUBJECTS, Subject, compared
 
 RECORD = build.BENCH / "record"
-IDLE_CONNECTIONS = 5000
-MIB = 2**20
+# The last run, whatever it was.
+LATEST = build.CACHE / "bench-latest.md"
+KIB, MIB = 2**10, 2**20
+UNMEASURED = {"disturbed": False, "limited_by_load": False, "server_said": ""}
 # Open files of a server beside its connections; descriptors in passing while it accepts.
 SPARE_DESCRIPTORS = 500
 
@@ -35,8 +42,19 @@ def works(idle_connections: int) -> list[Work]:
     """Return the rows of the benchmark."""
     # Chat lines are text, large things are not; that also spares slow UTF-8 checks the blame.
     small = [Work(count, 32, in_flight) for in_flight in (1, 16) for count in (1, 50, 1000)]
-    large = [Work(count, MIB, kind="binary") for count in (1, 50)]
-    return [*small, *large, Work(idle_connections)]
+    large = [Work(50, KIB), goals.KIB_64, Work(1, MIB, kind="binary"), goals.ECHO_MIB]
+    many = [goals.MANY, goals.BUSY, goals.BUSY_AND_STOPPED]
+    rest = [goals.CHAT, goals.OPENING, replace(goals.IDLE, connections=idle_connections)]
+    return [*small, *large, *many, *rest]
+
+
+# The short run: what most people would ask first.
+QUICK_SUBJECTS = (
+    *("dwebsocket2", "dwebsocket2-async", "original", "channels-uvicorn", "channels-daphne"),
+    *("websockets", "tokio-tungstenite"),
+)
+QUICK_WORKS = (goals.ONE, goals.ECHO, goals.BURST, goals.ECHO_MIB, goals.CHAT, goals.OPENING)
+QUICK_IDLE_CONNECTIONS = 1000
 
 
 def main() -> int:
@@ -54,16 +72,20 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    quick = os.environ.get("QUICK", "") not in ("", "0")
+    quick, only_goals = asked_for("QUICK"), asked_for("GOALS")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
-    names = ",".join(subject.name for subject in SUBJECTS)
+    quick_run = quick and not only_goals
+    names = ",".join(QUICK_SUBJECTS if quick_run else [subject.name for subject in SUBJECTS])
+    idle = QUICK_IDLE_CONNECTIONS if quick_run else goals.IDLE_CONNECTIONS
+    add("--goals", action="store_true", default=only_goals, help="only what the goals compare")
     add("--subjects", default=names, metavar="A,B", help=f"default: {names}")
     add("--only", default="", metavar="TEXT", help="rows whose name holds TEXT, as 'echo 32 B'")
     add("--repetitions", type=int, default=1 if quick else 3)
     add("--warm-up", type=float, default=0.3 if quick else 1.0, metavar="S")
-    add("--duration", type=float, default=1.0 if quick else 4.0, metavar="S")
-    add("--idle-connections", type=int, default=IDLE_CONNECTIONS, metavar="N")
+    duration = 1.0 if quick else 3.0 if only_goals else 4.0
+    add("--duration", type=float, default=duration, metavar="S")
+    add("--idle-connections", type=int, default=idle, metavar="N")
     add("--server-core", type=int, default=0)
     add("--load-core", type=int, default=1)
     add(
@@ -83,7 +105,8 @@ def arguments() -> argparse.Namespace:
         nargs="?",
         const="",
         metavar="NAME",
-        help="also write record/<date>-NAME.md and .json (default: named after the processor)",
+        help="also write record/<date>-NAME.md and .json (default: named after the processor) and "
+        "the charts in docs/bench/",
     )
     return parser.parse_args()
 
@@ -97,17 +120,26 @@ def run(options: argparse.Namespace) -> int:
             for one in compared(options.compare.absolute())
             if one.name.replace("compared", DWEBSOCKET2) in options.subjects.split(",")
         ]
-    rows = [work for work in works(options.idle_connections) if options.only in work.name]
+    known_rows = works(options.idle_connections)
+    rows = [work for work in known_rows if options.only in work.name]
+    if asked_for("QUICK") and not options.goals and not options.only:
+        rows = [work for work in rows if work in QUICK_WORKS or work.mode == "idle"]
+    if options.goals:
+        rows = [work for work in rows if any(work == one for one, _ in goals.pairs())]
     if not rows:
-        known = ", ".join(work.name for work in works(options.idle_connections))
+        known = ", ".join(work.name for work in known_rows)
         raise BenchError(f"no row holds {options.only!r}; there are: {known}")
     if options.repetitions < 1 or options.duration <= 0 or options.idle_connections < 1:
         raise BenchError("repetitions, duration and idle connections must be positive")
+    if options.goals and options.idle_connections != goals.IDLE_CONNECTIONS:
+        raise BenchError(f"the goals are for {goals.IDLE_CONNECTIONS} idle connections")
     if not sys.platform.startswith("linux"):
         raise BenchError("the benchmark reads procfs and pins to cores: it needs Linux")
     machine.need_program("taskset", "it is part of util-linux")
     machine.check_cores((options.server_core, options.load_core))
-    machine.raise_descriptor_limit(max(work.connections for work in rows) + SPARE_DESCRIPTORS)
+    machine.raise_descriptor_limit(
+        max(work.connections + work.stopped for work in rows) + SPARE_DESCRIPTORS
+    )
 
     bench = Bench(
         load=build.load_generator(),
@@ -116,7 +148,21 @@ def run(options: argparse.Namespace) -> int:
         server_core=options.server_core,
         load_core=options.load_core,
     )
+    if options.goals:
+        wanted = {name for work, name in goals.pairs() if work in rows}
+        subjects = [one for one in subjects if original_name(one) in wanted]
     programs = programs_of(subjects, options.dwebsocket_python)
+    left_out = {one.name: reason for one in subjects if (reason := lacks(one, programs[one.name]))}
+    for name, reason in left_out.items():
+        print(f"bench: {name} is left out: {reason}", file=sys.stderr)
+    subjects = [one for one in subjects if one.name not in left_out]
+    pairs = [
+        (work, one)
+        for work in rows
+        for one in subjects
+        if one.path(work) is not None
+        and (not options.goals or (work, original_name(one)) in goals.pairs())
+    ]
     result = {
         "date": date.today().isoformat(),
         "command": command(),
@@ -135,10 +181,12 @@ def run(options: argparse.Namespace) -> int:
             }
             for one in subjects
         },
-        "figures": measure_all(bench, rows, subjects, programs, options.repetitions),
+        "left_out": left_out,
+        "figures": measure_all(bench, pairs, programs, options.repetitions),
     }
     text = report.markdown(result, rows)
     print(f"\n{text}")
+    write(result, text, LATEST)
     if options.record is not None:
         record(result, text, options.record)
     return int(any(row["failed"] for row in result["figures"]))
@@ -179,29 +227,51 @@ def versions(subject: Subject, program: Path) -> dict[str, str]:
     return machine.versions(program, subject.distributions)
 
 
+def lacks(subject: Subject, program: Path) -> str | None:
+    """Return what has to be done before the subject can run, or None."""
+    if subject.needs is None:
+        return None
+    module, remedy = subject.needs
+    tried = subprocess.run([str(program), "-c", f"import {module}"], capture_output=True)
+    return remedy if tried.returncode else None
+
+
+def original_name(subject: Subject) -> str:
+    """Return the name of the subject that this is, or is compared with by ``--compare``."""
+    return subject.name.replace("compared", DWEBSOCKET2)
+
+
+def asked_for(name: str) -> bool:
+    """Return whether the environment asks for a kind of run."""
+    return os.environ.get(name, "") not in ("", "0")
+
+
 def measure_all(
-    bench: Bench,
-    rows: list[Work],
-    subjects: list[Subject],
-    programs: dict[str, Path],
-    repetitions: int,
+    bench: Bench, pairs: list[tuple[Work, Subject]], programs: dict[str, Path], repetitions: int
 ) -> list[dict[str, object]]:
-    """Measure every row with every subject, interleaved; each turn begins with another one."""
+    """Measure every row with its subjects, interleaved; each turn begins with another one."""
     figures = []
+    rows = list(dict.fromkeys(work for work, _ in pairs))
     for repetition in range(repetitions):
         for turn, work in enumerate(rows, repetition):
+            subjects = [one for row, one in pairs if row == work]
             shift = turn % len(subjects)
             for subject in subjects[shift:] + subjects[:shift]:
-                found = bench.measure(work, subject, programs[subject.name])
                 row = {"repetition": repetition, "work": work.name, "subject": subject.name}
-                figures.append(row | found)
-                print(progress(row | found), file=sys.stderr, flush=True)
+                try:
+                    row |= bench.measure(work, subject, programs[subject.name])
+                except BenchError as error:
+                    # One that cannot be measured is no reason to lose all the others.
+                    row |= UNMEASURED | {"failed": str(error)}
+                figures.append(row)
+                print(progress(row), file=sys.stderr, flush=True)
     return figures
 
 
 def progress(row: dict[str, object]) -> str:
     """Return one line about one measurement."""
-    keys = ("messages_per_s", "server_cpu_us", "p50_us", "p99_us", "idle_kib", "echoed_kib")
+    keys = ("messages_per_s", "server_cpu_us", "p50_us", "p99_us")
+    keys += ("handshakes_per_s", "idle_kib", "echoed_kib", "echoed_large_kib")
     shown = [f"{key} {row[key]:,.4g}" for key in keys if key in row]
     shares = [
         f"{key} {row[f'{key}_share']:.0%}"
@@ -215,20 +285,27 @@ def progress(row: dict[str, object]) -> str:
 
 def command() -> str:
     """Return the command that would run this again."""
-    quick = "QUICK=1 " if os.environ.get("QUICK", "") not in ("", "0") else ""
-    return f"{quick}python3 bench/run.py {shlex.join(sys.argv[1:])}".strip()
+    asked = "".join(f"{name}=1 " for name in ("QUICK", "GOALS") if asked_for(name))
+    return f"{asked}python3 bench/run.py {shlex.join(sys.argv[1:])}".strip()
 
 
 def record(result: dict[str, object], text: str, name: str) -> None:
-    """Write the report and all single figures into the folder of records."""
+    """Write the report and all single figures into the folder of records, and draw the charts."""
     # The machine's kind, not its name.
     name = name or f"{os.cpu_count()}-core-{machine.processor()}"
     name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    RECORD.mkdir(exist_ok=True)
     path = RECORD / f"{result['date']}-{name}.md"
+    write(result, text, path)
+    print(f"recorded in {path} and .json")
+    drawn = charts.write(result)
+    print(f"drawn: {', '.join(str(path) for path in drawn)}")
+
+
+def write(result: dict[str, object], text: str, path: Path) -> None:
+    """Write the report to ``path`` and the figures beside it, as JSON."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"recorded in {path} and .json")
 
 
 if __name__ == "__main__":

@@ -7,25 +7,34 @@ import signal
 import socket
 import subprocess
 import tempfile
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from machine import BenchError, session_pids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from measure import Work
     from typing_extensions import Self
 
 SITES = Path(__file__).parent / "servers"
 START_S = 30
+RETRY_S = 0.05
 STOP_S = 15
 BACKLOG = 4096
 LAST_WORDS_S = 2
 LOG_TAIL = 2000
+# Connections that the first of all open, so that what they load is not counted.
+WARM_CONNECTIONS = 20
 # Threads beside those that connections hold: the ready request, connections being let go.
 SPARE_THREADS = 64
+
+
+ECHOES = {"echo": "/echo", "idle": "/echo", "opening": "/echo"}
+ALL = {**ECHOES, "chat": "/chat"}
 
 
 @dataclass(frozen=True)
@@ -35,27 +44,45 @@ class Subject:
 
     ``command`` makes the arguments of ``python -m`` (or of the program itself, where there is no
     Python) from the descriptor of the listening socket and the number of connections that will be
-    open at once. ``path`` is what clients ask for.
+    open at once.
     """
 
     name: str
     says: str
     distributions: tuple[str, ...]
     command: Callable[[int, int], list[str]]
-    path: str = "/echo"
+    #: What clients ask for, for each mode of the load generator, and for an echo of binary messages
+    #: where that is another path. A row whose mode is missing is none of this subject's.
+    paths: Mapping[str, str] = field(default_factory=lambda: ECHOES)
     runs_on: Literal["peers", "original", "rust"] = "peers"
     #: Where its packages are looked for first.
     python_path: Path | None = None
+    #: A module without which it does not run, and what has to be done to have it.
+    needs: tuple[str, str] | None = None
     #: The status by which it says that it is up.
     ready: int = 200
 
+    def path(self, work: Work) -> str | None:
+        """Return what clients ask for in this row, or None if it is not for this subject."""
+        if work.kind == "binary" and "binary" in self.paths:
+            return self.paths["binary"]
+        return self.paths.get(work.mode)
 
-def _gunicorn(descriptor: int, site: str, *options: str) -> list[str]:
+
+def _gunicorn(descriptor: int, site: str, *options: str, worker: str = "gthread") -> list[str]:
     return [
         *["gunicorn", "--bind", f"fd://{descriptor}", "--workers", "1"],
-        *["--worker-class", "gthread", "--log-level", "warning", "--graceful-timeout", "3"],
+        *["--worker-class", worker, "--log-level", "warning", "--graceful-timeout", "3"],
         *[*options, f"{site}:application"],
     ]
+
+
+def _gevent(site: str) -> Callable[[int, int], list[str]]:
+    def command(descriptor: int, connections: int) -> list[str]:
+        limit = str(connections + SPARE_THREADS)
+        return _gunicorn(descriptor, site, "--worker-connections", limit, worker="gevent")
+
+    return command
 
 
 def _dwebsocket2(descriptor: int, connections: int) -> list[str]:
@@ -88,8 +115,8 @@ def _module(site: str) -> Callable[[int, int], list[str]]:
     return lambda descriptor, connections: [site, str(descriptor)]
 
 
-def _limit(descriptor: int, connections: int) -> list[str]:
-    return [str(descriptor)]
+def _limit(*read_buffer: str) -> Callable[[int, int], list[str]]:
+    return lambda descriptor, connections: [str(descriptor), *read_buffer]
 
 
 DWEBSOCKET2 = "dwebsocket2"
@@ -102,19 +129,43 @@ SUBJECTS = (
         "this checkout: sync view under gunicorn gthread, 1 worker, 2 threads",
         OURS,
         _dwebsocket2,
+        paths=ALL,
     ),
     Subject(
         f"{DWEBSOCKET2}-async",
         "this checkout: async view, the same server",
         OURS,
         _dwebsocket2,
-        path="/aecho",
+        paths={**dict.fromkeys(ECHOES, "/aecho"), "chat": "/achat"},
+    ),
+    Subject(
+        f"{DWEBSOCKET2}-gevent",
+        "this checkout: sync view under gunicorn gevent, 1 worker",
+        (*OURS, "gevent"),
+        _gevent("dwebsocket2_site"),
+        paths=ALL,
+    ),
+    Subject(
+        f"{DWEBSOCKET2}-engine",
+        "this checkout: the engine alone, no view and no Django request; for the memory it takes",
+        OURS,
+        _module("dwebsocket2_engine_site"),
+        paths={"idle": "/"},
     ),
     Subject(
         "original",
         "the original dwebsocket under gunicorn gthread with a thread for each connection",
         ("dwebsocket", "Django", "gunicorn"),
         _thread_per_connection("original_site"),
+        paths={**ALL, "binary": "/binary"},
+        runs_on="original",
+    ),
+    Subject(
+        "original-gevent",
+        "the original dwebsocket under gunicorn gevent",
+        ("dwebsocket", "Django", "gunicorn", "gevent"),
+        _gevent("original_site"),
+        paths={**ALL, "binary": "/binary"},
         runs_on="original",
     ),
     Subject(
@@ -126,21 +177,31 @@ SUBJECTS = (
     ),
     Subject(
         BASELINE,
-        "Django Channels on daphne: AsyncWebsocketConsumer, no channel layer",
+        "Django Channels on daphne: AsyncWebsocketConsumer, in-memory channel layer for the chat",
         ("channels", "daphne", "Django", "Twisted", "autobahn"),
         _daphne,
+        paths=ALL,
     ),
     Subject(
         "channels-uvicorn",
-        "the same consumer on uvicorn",
+        "the same consumers on uvicorn",
         ("channels", "uvicorn", "Django", "uvloop", "websockets"),
         _uvicorn("channels_site"),
+        paths=ALL,
+    ),
+    Subject(
+        "channels-sync-uvicorn",
+        "Django Channels on uvicorn: WebsocketConsumer, which is synchronous",
+        ("channels", "uvicorn", "Django", "uvloop", "websockets"),
+        _uvicorn("channels_site"),
+        paths=dict.fromkeys(ECHOES, "/sync-echo"),
     ),
     Subject(
         "flask-sock",
         "flask-sock under gunicorn gthread with a thread for each connection",
         ("flask-sock", "Flask", "gunicorn", "simple-websocket"),
         _thread_per_connection("flask_sock_site"),
+        paths=ALL,
     ),
     Subject(
         "asgi-uvicorn",
@@ -148,20 +209,50 @@ SUBJECTS = (
         ("uvicorn", "uvloop", "websockets"),
         _uvicorn("asgi_site"),
     ),
-    Subject("websockets", "its asyncio server", ("websockets",), _module("websockets_site")),
-    Subject("aiohttp", "its server on uvloop", ("aiohttp", "uvloop"), _module("aiohttp_site")),
+    Subject(
+        "websockets",
+        "its asyncio server",
+        ("websockets",),
+        _module("websockets_site"),
+        paths=ALL,
+    ),
+    Subject(
+        "aiohttp",
+        "its server on uvloop",
+        ("aiohttp", "uvloop"),
+        _module("aiohttp_site"),
+        paths=ALL,
+    ),
     Subject(
         "picows",
         "its server on uvloop",
         ("picows", "uvloop"),
         _module("picows_site"),
+        paths=ALL,
         ready=404,
     ),
     Subject(
+        "socketify",
+        "Python callbacks on µWebSockets (C++)",
+        ("socketify",),
+        _module("socketify_site"),
+        paths=ALL,
+        needs=("socketify", "it needs the system's libuv.so.1 (Debian: apt-get install libuv1)"),
+    ),
+    Subject(
         "tokio-tungstenite",
-        "no Python: one thread of tokio, read buffers of 4 KiB",
+        "no Python: one thread of tokio, read buffers as the library has them (128 KiB)",
         ("tokio-tungstenite", "tokio"),
-        _limit,
+        _limit(),
+        paths=ALL,
+        runs_on="rust",
+    ),
+    Subject(
+        "tokio-tungstenite-4k",
+        "the same with read buffers of 4 KiB",
+        ("tokio-tungstenite", "tokio"),
+        _limit("4096"),
+        paths=ALL,
         runs_on="rust",
     ),
 )
@@ -184,10 +275,10 @@ def compared(folder: Path) -> list[Subject]:
 class Server:
     """A fresh server of one subject, pinned to one core; a context manager."""
 
-    def __init__(self, subject: Subject, program: Path, *, core: int, connections: int) -> None:
+    def __init__(self, subject: Subject, program: Path, *, core: int, work: Work) -> None:
         """``program`` is the interpreter, or the server itself where there is no Python."""
         self.name = subject.name
-        self.path = subject.path
+        self.path = subject.path(work)
         self._ready = subject.ready
         self.log = tempfile.TemporaryFile(mode="w+", errors="replace")
         # The socket is made here, alike for all: no port to guess, and a request sent too early
@@ -197,9 +288,14 @@ class Server:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.address = "{}:{}".format(*listener.getsockname())
             descriptor = listener.fileno()
-            arguments = subject.command(descriptor, connections)
+            arguments = subject.command(
+                descriptor, work.connections + work.stopped + WARM_CONNECTIONS
+            )
             module = [] if subject.runs_on == "rust" else ["-m"]
             environment = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+            environment["BENCH_MODE"] = work.mode
+            if work.middleware:
+                environment["BENCH_MIDDLEWARE"] = "1"
             if subject.python_path is not None:
                 environment["PYTHONPATH"] = str(subject.python_path)
             self._process = subprocess.Popen(
@@ -261,16 +357,29 @@ class Server:
         self.log.close()
 
     def _wait_until_ready(self) -> None:
-        host, port = self.address.split(":")
-        request = f"GET /ready HTTP/1.1\r\nHost: {self.address}\r\nConnection: close\r\n\r\n"
-        answer = b""
-        try:
-            with socket.create_connection((host, int(port)), timeout=START_S) as client:
-                client.sendall(request.encode())
-                while b"\r\n" not in answer and (piece := client.recv(4096)):
-                    answer += piece
-        except OSError as error:
-            raise BenchError(f"{self.name} does not start: {error}\n{self.tail()}") from error
+        give_up = time.monotonic() + START_S
+        while True:
+            try:
+                answer = self._ask_whether_ready()
+                break
+            except OSError as error:
+                # Some close the socket that they were given and open one of their own.
+                starts = isinstance(error, ConnectionError) and self._process.poll() is None
+                if not starts or time.monotonic() > give_up:
+                    raise BenchError(
+                        f"{self.name} does not start: {error}\n{self.tail()}"
+                    ) from error
+                time.sleep(RETRY_S)
         status = answer.partition(b"\r\n")[0]
         if b" %d " % self._ready not in status:
             raise BenchError(f"{self.name} answered {status!r} to /ready\n{self.tail()}")
+
+    def _ask_whether_ready(self) -> bytes:
+        host, port = self.address.split(":")
+        request = f"GET /ready HTTP/1.1\r\nHost: {self.address}\r\nConnection: close\r\n\r\n"
+        answer = b""
+        with socket.create_connection((host, int(port)), timeout=START_S) as client:
+            client.sendall(request.encode())
+            while b"\r\n" not in answer and (piece := client.recv(4096)):
+                answer += piece
+        return answer

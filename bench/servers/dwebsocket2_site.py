@@ -1,4 +1,4 @@
-"""Subjects dwebsocket2 and dwebsocket2-async: the views as the README shows them."""
+"""Subjects dwebsocket2…: the views as the README shows them, and the tutorials' chat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from django.urls import path  # noqa: E402
 
 from dwebsocket import accept_websocket  # noqa: E402
 
+members = []
+
 
 @accept_websocket
 def echo(request):
@@ -20,11 +22,41 @@ def echo(request):
 
 
 @accept_websocket
+def chat(request):
+    """Send every message to all members."""
+    members.append(request.websocket)
+    try:
+        for message in request.websocket:
+            for member in list(members):
+                member.send(message)
+    finally:
+        members.remove(request.websocket)
+
+
+@accept_websocket
 async def aecho(request):
     """Send every message back."""
     async for message in request.websocket:
         await request.websocket.asend(message)
 
 
-urlpatterns = [path("ready", django_site.ready), path("echo", echo), path("aecho", aecho)]
+@accept_websocket
+async def achat(request):
+    """Send every message to all members."""
+    members.append(request.websocket)
+    try:
+        async for message in request.websocket:
+            for member in list(members):
+                await member.asend(message)
+    finally:
+        members.remove(request.websocket)
+
+
+urlpatterns = [
+    path("ready", django_site.ready),
+    path("echo", echo),
+    path("chat", chat),
+    path("aecho", aecho),
+    path("achat", achat),
+]
 application = get_wsgi_application()

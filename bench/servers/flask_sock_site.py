@@ -21,3 +21,19 @@ def echo(websocket):
     """Send every message back."""
     while True:
         websocket.send(websocket.receive())
+
+
+members = []
+
+
+@sock.route("/chat")
+def chat(websocket):
+    """Send every message to all members."""
+    members.append(websocket)
+    try:
+        while True:
+            message = websocket.receive()
+            for member in list(members):
+                member.send(message)
+    finally:
+        members.remove(websocket)

@@ -15,6 +15,7 @@ from picows import (
     ws_create_server,
 )
 
+members = []
 MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
 
 
@@ -30,13 +31,34 @@ class Echo(WSListener):
             transport.disconnect()
 
 
+class Chat(Echo):
+    """Sends every message to all members."""
+
+    def on_ws_connected(self, transport):
+        """Become a member."""
+        members.append(transport)
+
+    def on_ws_disconnected(self, transport):
+        """Be none any more."""
+        members.remove(transport)
+
+    def on_ws_frame(self, transport, frame):
+        """Take one frame."""
+        if frame.msg_type not in MESSAGES:
+            super().on_ws_frame(transport, frame)
+            return
+        payload = frame.get_payload_as_bytes()
+        for member in list(members):
+            member.send(frame.msg_type, payload)
+
+
 def accept(request):
     """Answer the benchmark's question, or open a WebSocket."""
     if request.path == b"/ready":
         # It has no other answers than errors.
         answer = WSUpgradeResponse.create_error_response(http.HTTPStatus.NOT_FOUND, b"ready")
         return WSUpgradeResponseWithListener(answer, None)
-    return Echo()
+    return Chat() if request.path == b"/chat" else Echo()
 
 
 async def main(descriptor):

@@ -9,11 +9,29 @@ import sys
 
 from websockets.asyncio.server import serve
 
+members = []
+
+
+async def talk(connection):
+    """Serve a connection by its path."""
+    await (chat if connection.request.path == "/chat" else echo)(connection)
+
 
 async def echo(connection):
     """Send every message back."""
     async for message in connection:
         await connection.send(message)
+
+
+async def chat(connection):
+    """Send every message to all members."""
+    members.append(connection)
+    try:
+        async for message in connection:
+            for member in list(members):
+                await member.send(message)
+    finally:
+        members.remove(connection)
 
 
 def ready(connection, request):
@@ -25,7 +43,7 @@ async def main(descriptor):
     """Serve until killed."""
     listener = socket.socket(fileno=descriptor)
     limits = {"max_size": 2**24, "compression": None, "ping_interval": None}
-    async with serve(echo, sock=listener, process_request=ready, **limits) as server:
+    async with serve(talk, sock=listener, process_request=ready, **limits) as server:
         await server.serve_forever()
 
 

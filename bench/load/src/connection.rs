@@ -85,6 +85,8 @@ pub struct Connection {
     /// Bytes to be written when no data frame is half written: the request, control frames.
     control: Vec<u8>,
     got_close: bool,
+    /// Whether another connection's messages come here, and none are sent from here.
+    listens: bool,
 }
 
 impl Connection {
@@ -101,7 +103,14 @@ impl Connection {
             written: 0,
             control: request.into_bytes(),
             got_close: false,
+            listens: false,
         }
+    }
+
+    /// From now on the messages of connection `talker` are expected here, and nothing is sent.
+    pub fn listen_to(&mut self, talker: u32) {
+        self.judge = Judge::new(talker);
+        self.listens = true;
     }
 
     /// Asks the loop for events under `token`.
@@ -141,6 +150,25 @@ impl Connection {
                 self.judge.sent(now);
             }
         }
+    }
+
+    /// Notes that one more message is due here; false when the connection is not open.
+    pub fn expect_one(&mut self, now: Instant) -> bool {
+        let is_open = matches!(self.phase, Phase::Open);
+        if is_open {
+            self.judge.sent(now);
+        }
+        is_open
+    }
+
+    /// Whether there is something that the socket has not taken yet.
+    pub fn is_stuck(&self, script: &Script) -> bool {
+        matches!(self.phase, Phase::Open) && self.written < self.until(script)
+    }
+
+    /// Bytes of the present script already written.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Queues our close frame.
@@ -195,6 +223,14 @@ impl Connection {
         }
     }
 
+    /// Bytes of the present script that may be written by now.
+    fn until(&self, script: &Script) -> u64 {
+        if self.listens {
+            return self.written;
+        }
+        (self.judge.messages_sent() - self.script_start) * script.frame_len() as u64
+    }
+
     /// One write; `None` when nothing is left to be written.
     fn write_once(&mut self, shared: &mut Shared) -> Option<io::Result<()>> {
         if matches!(self.phase, Phase::Ended) {
@@ -207,7 +243,7 @@ impl Connection {
                 self.control.drain(..count);
             }));
         }
-        let until = (self.judge.messages_sent() - self.script_start) * frame;
+        let until = self.until(&shared.script);
         if self.written == until {
             return None;
         }

@@ -6,7 +6,11 @@ use crate::fleet::{Fleet, Target};
 use crate::histogram::Histogram;
 use crate::judge::Tally;
 use crate::script::Script;
+use crate::stopped::{self, StoppedReaders};
 use crate::usage::{Usage, Watch};
+
+/// Steps in which a window that holds too little is lengthened.
+const LENGTHENING: Duration = Duration::from_millis(100);
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -19,6 +23,12 @@ pub struct Options {
     pub warm_up: Duration,
     /// Length of the measuring window.
     pub duration: Duration,
+    /// Right answers below which the window is lengthened, for servers that are slow at this.
+    pub at_least: u64,
+    /// Length that the window then has at most.
+    pub longest: Duration,
+    /// Further connections whose answers nobody reads meanwhile (see [`crate::stopped`]).
+    pub stopped: u32,
     /// Silence after which an outstanding answer counts as lost.
     pub drain: Duration,
     /// Time for all handshakes together.
@@ -44,6 +54,8 @@ pub struct Outcome {
     pub first_error: Option<String>,
     /// Connections whose closing the server confirmed.
     pub closed_cleanly: u64,
+    /// How the stopped readers fared, where there were some.
+    pub stopped: Option<stopped::Fate>,
 }
 
 /// Opens the connections, keeps the messages going, measures, closes.
@@ -56,6 +68,11 @@ pub fn run(target: &Target, script: Script, options: &Options) -> Result<Outcome
     fleet.open(target, options.connections, options.open_timeout)?;
     let open_s = opening.elapsed().as_secs_f64();
 
+    let stopped = match options.stopped {
+        0 => None,
+        count => Some(StoppedReaders::open(target, count, options.open_timeout)?),
+    };
+
     let mut latency = Histogram::default();
     let mut discarded = Histogram::default();
     let warm = Instant::now() + options.warm_up;
@@ -64,11 +81,25 @@ pub fn run(target: &Target, script: Script, options: &Options) -> Result<Outcome
     let before = Usage::read(&options.watch)?;
     let end = before.at + options.duration;
     keep_going(&mut fleet, options.in_flight, end, &mut latency)?;
+    let last = before.at + options.longest;
+    while latency.total() < options.at_least && Instant::now() < last && !fleet.is_over() {
+        let a_while = Instant::now() + LENGTHENING;
+        keep_going(&mut fleet, options.in_flight, a_while, &mut latency)?;
+    }
     let after = Usage::read(&options.watch)?;
 
     fleet.drain(options.drain)?;
     fleet.close()?;
-    let shared = fleet.shared;
+    let mut shared = fleet.shared;
+    let stopped = match stopped {
+        None => None,
+        Some(stopped) => {
+            let fate = stopped.read_on(options.drain)?;
+            shared.tally.add(&fate.tally);
+            shared.first_error = shared.first_error.or_else(|| fate.first_error.clone());
+            Some(fate)
+        }
+    };
     Ok(Outcome {
         open_s,
         latency,
@@ -77,6 +108,7 @@ pub fn run(target: &Target, script: Script, options: &Options) -> Result<Outcome
         tally: shared.tally,
         first_error: shared.first_error,
         closed_cleanly: shared.closed_cleanly,
+        stopped,
     })
 }
 

@@ -35,6 +35,8 @@ pub struct Fleet {
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
+    /// Size of each socket's buffers, instead of ones that grow as needed.
+    buffers: Option<usize>,
     /// Script, counters and buffers of all of them.
     pub shared: Shared,
 }
@@ -50,8 +52,14 @@ impl Fleet {
             poll,
             events: Events::with_capacity(1024),
             connections: Vec::new(),
+            buffers: None,
             shared: Shared::new(script),
         })
+    }
+
+    /// Gives the connections that are opened from now on buffers of so many bytes each way.
+    pub fn set_buffers(&mut self, bytes: usize) {
+        self.buffers = Some(bytes);
     }
 
     /// For other sources of events, under tokens from the top end.
@@ -67,6 +75,13 @@ impl Fleet {
     /// Messages not come back, on all connections.
     pub fn missing(&self) -> u64 {
         self.connections.iter().map(Connection::missing).sum()
+    }
+
+    /// Connections with messages that their sockets have not taken yet.
+    pub fn stuck(&self) -> usize {
+        let script = &self.shared.script;
+        let stuck = self.connections.iter().filter(|one| one.is_stuck(script));
+        stuck.count()
     }
 
     /// Whether a connection that still lives waits for an answer.
@@ -164,6 +179,13 @@ impl Fleet {
         }
     }
 
+    /// Writes what connection `index` has to say, as far as the socket takes it.
+    pub fn flush(&mut self, index: u32) {
+        if let Some(one) = self.connections.get_mut(index as usize) {
+            one.flush(&mut self.shared);
+        }
+    }
+
     /// Serves events until every answer is there or nothing was read for `quiet`.
     ///
     /// # Errors
@@ -200,7 +222,7 @@ impl Fleet {
 
     fn connect(&mut self, target: &Target) -> Result<(), String> {
         let index = u32::try_from(self.connections.len()).unwrap_or(u32::MAX);
-        let stream = open_socket(target.server, index).map_err(|error| {
+        let stream = open_socket(target.server, index, self.buffers).map_err(|error| {
             let hint = if error.raw_os_error() == Some(24) {
                 " (raise `ulimit -n`)"
             } else {
@@ -218,7 +240,7 @@ impl Fleet {
     }
 }
 
-fn open_socket(server: SocketAddr, index: u32) -> io::Result<TcpStream> {
+fn open_socket(server: SocketAddr, index: u32, buffers: Option<usize>) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(server),
         Type::STREAM,
@@ -226,6 +248,11 @@ fn open_socket(server: SocketAddr, index: u32) -> io::Result<TcpStream> {
     )?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = buffers {
+        // Before connecting: the window scale is agreed on then.
+        socket.set_recv_buffer_size(bytes)?;
+        socket.set_send_buffer_size(bytes)?;
+    }
     if server.ip() == Ipv4Addr::LOCALHOST {
         // One address has too few ports for many connections to one server.
         let [high, low] =

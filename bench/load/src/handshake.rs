@@ -25,11 +25,11 @@ impl Handshake {
         }
     }
 
-    /// The request.
+    /// The request, as a page of the same site makes it: servers that check origins have to.
     pub fn request(&self, host: &str, path: &str) -> String {
         format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+             Origin: http://{host}\r\nSec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\r\n",
             self.key
         )
     }

@@ -55,6 +55,18 @@ impl Tally {
             .join(", ")
     }
 
+    /// Counts those of `other` too.
+    pub fn add(&mut self, other: &Self) {
+        self.lost += other.lost;
+        self.duplicate += other.duplicate;
+        self.out_of_order += other.out_of_order;
+        self.corrupt += other.corrupt;
+        self.foreign += other.foreign;
+        self.wrong_kind += other.wrong_kind;
+        self.violation += other.violation;
+        self.disconnected += other.disconnected;
+    }
+
     /// All errors together.
     pub fn total(&self) -> u64 {
         self.entries().iter().map(|(_, count)| count).sum()

@@ -3,9 +3,10 @@
 //! Closed loop: every connection keeps a fixed number of messages in flight and sends the next one
 //! when an answer has arrived. What is sent is a pure function of (connection, number of the
 //! message, position) in [`script`], so nothing is kept in order to compare every byte of every
-//! answer in [`judge`]. [`fleet`] owns the sockets and the loop, [`echo`] and [`idle`] are the two
-//! things it can be asked to do.
+//! answer in [`judge`]. [`fleet`] owns the sockets and the loop; [`echo`], [`chat`], [`opening`] and
+//! [`idle`] are the things it can be asked to do.
 
+pub mod chat;
 pub mod connection;
 pub mod echo;
 pub mod fleet;
@@ -14,5 +15,7 @@ pub mod handshake;
 pub mod histogram;
 pub mod idle;
 pub mod judge;
+pub mod opening;
 pub mod script;
+pub mod stopped;
 pub mod usage;

@@ -11,16 +11,20 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
+use load::chat;
 use load::echo::{self, Outcome};
 use load::fleet::Target;
 use load::frame::Opcode;
 use load::idle;
 use load::judge::Tally;
+use load::opening;
 use load::script::Script;
-use load::usage::Watch;
+use load::usage::{Usage, Watch};
 
 const USAGE: &str = "\
 usage: load echo --server IP:PORT [options]   keep messages going, count what comes back
+       load chat --server IP:PORT [options]   one talks, all connections are told
+       load opening --server IP:PORT [options]  open connections, again and again
        load idle --server IP:PORT [options]   hold connections; commands on standard input:
                                               echo SIZE, close
   --path PATH            of the request                                    [/]
@@ -29,9 +33,14 @@ usage: load echo --server IP:PORT [options]   keep messages going, count what co
   --kind text|binary                                                       [text]
   --drain S              silence after which an answer counts as lost      [5]
   --open-timeout S       for all handshakes together                       [60]
-echo only:
+echo, chat:
   --in-flight N          messages under way per connection                 [1]
   --warm-up S                                                              [1]
+echo only:
+  --at-least N           answers below which the duration is lengthened    [0]
+  --longest S            to so much                                        [30]
+  --stopped N            further connections whose answers nobody reads    [0]
+echo, chat, opening:
   --duration S                                                             [4]
   --server-pids A,B,...  processes whose CPU time to report
   --server-core N        core whose busy time to report
@@ -67,23 +76,37 @@ fn run() -> Result<bool, String> {
     let drain = options.take_seconds("drain", "5")?;
     let open_timeout = options.take_seconds("open-timeout", "60")?;
     let (line, tally) = match mode.as_str() {
-        "echo" => {
-            let watch = Watch {
-                server_pids: options.take_list("server-pids")?,
-                server_core: options.take_list("server-core")?.first().copied(),
-            };
+        "echo" | "chat" => {
+            let watch = options.take_watch()?;
+            let is_echo = mode == "echo";
             let wanted = echo::Options {
                 connections,
                 in_flight: options.take("in-flight", "1")?,
                 warm_up: options.take_seconds("warm-up", "1")?,
                 duration: options.take_seconds("duration", "4")?,
+                at_least: options.take_if(is_echo, "at-least", "0")?,
+                longest: Duration::from_secs(options.take_if(is_echo, "longest", "30")?),
+                stopped: options.take_if(is_echo, "stopped", "0")?,
                 drain,
                 open_timeout,
                 watch,
             };
             options.end()?;
-            let outcome = echo::run(&target, script, &wanted)?;
+            let run = if is_echo { echo::run } else { chat::run };
+            let outcome = run(&target, script, &wanted)?;
             (describe(&outcome), outcome.tally)
+        }
+        "opening" => {
+            let wanted = opening::Options {
+                connections,
+                duration: options.take_seconds("duration", "4")?,
+                drain,
+                open_timeout,
+                watch: options.take_watch()?,
+            };
+            options.end()?;
+            let outcome = opening::run(&target, &wanted)?;
+            (describe_opening(&outcome), outcome.tally)
         }
         "idle" => {
             options.end()?;
@@ -106,44 +129,54 @@ fn run() -> Result<bool, String> {
 }
 
 fn describe(outcome: &Outcome) -> String {
-    let Outcome {
-        before,
-        after,
-        latency,
-        ..
-    } = outcome;
-    let seconds = after.seconds_since(before);
-    let share = |now: f64, then: f64| (now - then) / seconds;
+    let latency = &outcome.latency;
     let mut text = String::from("{");
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        r#""seconds": {seconds:.4}, "messages": {}, "open_s": {:.4}, "#,
+        r#""messages": {}, "open_s": {:.4}, "latency_us": {{"p50": {:.1}, "p99": {:.1}, "max": {:.1}}}, "#,
         latency.total(),
-        outcome.open_s
-    );
-    let _ = write!(
-        text,
-        r#""latency_us": {{"p50": {:.1}, "p99": {:.1}, "max": {:.1}}}, "#,
+        outcome.open_s,
         latency.quantile_us(0.5),
         latency.quantile_us(0.99),
         latency.max_us()
     );
+    if let Some(fate) = &outcome.stopped {
+        let _ = write!(
+            text,
+            r#""stopped": {{"stuck": {}, "cut_off": {}}}, "#,
+            fate.stuck, fate.cut_off
+        );
+    }
+    let usage = describe_usage(&outcome.before, &outcome.after);
+    let errors = describe_errors(&outcome.tally, outcome.first_error.as_deref());
     let _ = write!(
         text,
-        r#""load_cpu_share": {:.4}, "load_wait_share": {:.4}, "server_cpu_s": {:.4}, "core_busy_s": {:.4}, "#,
+        r#"{usage}, "closed_cleanly": {}, {errors}}}"#,
+        outcome.closed_cleanly
+    );
+    text
+}
+
+fn describe_opening(outcome: &opening::Outcome) -> String {
+    let usage = describe_usage(&outcome.before, &outcome.after);
+    let errors = describe_errors(&outcome.tally, outcome.first_error.as_deref());
+    format!(
+        r#"{{"opened": {}, {usage}, "closed_cleanly": {}, {errors}}}"#,
+        outcome.opened, outcome.closed_cleanly
+    )
+}
+
+fn describe_usage(before: &Usage, after: &Usage) -> String {
+    let seconds = after.seconds_since(before);
+    let share = |now: f64, then: f64| (now - then) / seconds;
+    format!(
+        r#""seconds": {seconds:.4}, "load_cpu_share": {:.4}, "load_wait_share": {:.4}, "server_cpu_s": {:.4}, "core_busy_s": {:.4}"#,
         share(after.own_s, before.own_s),
         share(after.own_wait_s, before.own_wait_s),
         after.server_s - before.server_s,
         after.core_s - before.core_s
-    );
-    let errors = describe_errors(&outcome.tally, outcome.first_error.as_deref());
-    let _ = write!(
-        text,
-        r#""closed_cleanly": {}, {errors}}}"#,
-        outcome.closed_cleanly
-    );
-    text
+    )
 }
 
 fn describe_errors(tally: &Tally, first: Option<&str>) -> String {
@@ -197,6 +230,23 @@ impl Arguments {
         value
             .parse()
             .map_err(|_| format!("--{name} {value:?} cannot be understood\n{USAGE}"))
+    }
+
+    /// Takes an option that this mode has; leaves it, to be complained about, where it has not.
+    fn take_if<T: FromStr>(&mut self, has: bool, name: &str, default: &str) -> Result<T, String> {
+        if has {
+            return self.take(name, default);
+        }
+        default
+            .parse()
+            .map_err(|_| format!("--{name} has no default"))
+    }
+
+    fn take_watch(&mut self) -> Result<Watch, String> {
+        Ok(Watch {
+            server_pids: self.take_list("server-pids")?,
+            server_core: self.take_list("server-core")?.first().copied(),
+        })
     }
 
     fn take_seconds(&mut self, name: &str, default: &str) -> Result<Duration, String> {

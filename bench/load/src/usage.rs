@@ -51,6 +51,26 @@ impl Usage {
         })
     }
 
+    /// What all clocks showed at first, to be added to by [`Self::add_span`].
+    pub fn zero(at: Instant) -> Self {
+        Self {
+            at,
+            own_s: 0.0,
+            own_wait_s: 0.0,
+            server_s: 0.0,
+            core_s: 0.0,
+        }
+    }
+
+    /// Adds what passed between two readings.
+    pub fn add_span(&mut self, before: &Self, after: &Self) {
+        self.at += after.at - before.at;
+        self.own_s += after.own_s - before.own_s;
+        self.own_wait_s += after.own_wait_s - before.own_wait_s;
+        self.server_s += after.server_s - before.server_s;
+        self.core_s += after.core_s - before.core_s;
+    }
+
     /// Seconds from `earlier` to this reading.
     pub fn seconds_since(&self, earlier: &Self) -> f64 {
         (self.at - earlier.at).as_secs_f64()

@@ -6,15 +6,18 @@
 )]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use load::chat;
 use load::echo::{self, Options, Outcome};
 use load::fleet::Target;
 use load::frame::Opcode;
 use load::judge::Tally;
+use load::opening;
 use load::script::Script;
 use load::usage::Watch;
 use tungstenite::protocol::frame::Frame;
@@ -54,21 +57,81 @@ fn serve(fault: Fault) -> SocketAddr {
     address
 }
 
-fn measure(server: SocketAddr, kind: Opcode, size: usize, in_flight: u64) -> Outcome {
-    let options = Options {
+/// A server that tells all members what one says; `copies` tells how often member number so and so
+/// (in the order of joining) hears message number so and so.
+fn serve_chat(copies: fn(usize, u64) -> usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let members: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            let members = members.clone();
+            thread::spawn(move || {
+                let mut socket = accept(stream).unwrap();
+                let own = socket.get_ref().try_clone().unwrap();
+                members.lock().unwrap().push(own);
+                let mut number = 0;
+                while let Ok(message) = socket.read() {
+                    if !message.is_text() {
+                        continue;
+                    }
+                    let text = message.into_data();
+                    let head = [0x81, u8::try_from(text.len()).unwrap()];
+                    let frame = [&head[..], &text].concat();
+                    for (index, member) in members.lock().unwrap().iter_mut().enumerate() {
+                        for _ in 0..copies(index, number) {
+                            member.write_all(&frame).ok();
+                        }
+                    }
+                    number += 1;
+                }
+            });
+        }
+    });
+    address
+}
+
+fn options(in_flight: u64) -> Options {
+    Options {
         connections: 3,
         in_flight,
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(500),
+        at_least: 0,
+        longest: Duration::ZERO,
+        stopped: 0,
         drain: Duration::from_millis(300),
         open_timeout: Duration::from_secs(20),
         watch: Watch::default(),
-    };
-    let target = Target {
+    }
+}
+
+fn target(server: SocketAddr) -> Target {
+    Target {
         server,
         path: "/".into(),
+    }
+}
+
+fn measure(server: SocketAddr, kind: Opcode, size: usize, in_flight: u64) -> Outcome {
+    let script = Script::new(kind, size).unwrap();
+    echo::run(&target(server), script, &options(in_flight)).unwrap()
+}
+
+fn measure_chat(copies: fn(usize, u64) -> usize) -> Outcome {
+    let script = Script::new(Opcode::Text, 64).unwrap();
+    chat::run(&target(serve_chat(copies)), script, &options(2)).unwrap()
+}
+
+/// How three busy connections and two that stop reading are found.
+fn measure_stopped(server: SocketAddr) -> Outcome {
+    let options = Options {
+        stopped: 2,
+        ..options(1)
     };
-    echo::run(&target, Script::new(kind, size).unwrap(), &options).unwrap()
+    let script = Script::new(Opcode::Text, 64).unwrap();
+    echo::run(&target(server), script, &options).unwrap()
 }
 
 /// What is found on three connections when `fault` strikes once on each.
@@ -296,6 +359,132 @@ fn closing_unasked_is_a_disconnection() {
 }
 
 #[test]
+fn a_window_is_lengthened_until_enough_came_back() {
+    let server = serve(|_, _, _| {
+        thread::sleep(Duration::from_millis(100));
+        false
+    });
+    let options = Options {
+        duration: Duration::from_millis(1),
+        at_least: 7,
+        longest: Duration::from_secs(60),
+        ..options(1)
+    };
+    let script = Script::new(Opcode::Text, 64).unwrap();
+    let outcome = echo::run(&target(server), script, &options).unwrap();
+    assert!(outcome.latency.total() >= 7);
+    assert_eq!(outcome.tally, Tally::default());
+}
+
+#[test]
+fn each_delivery_of_a_chat_is_judged() {
+    let none = Tally::default();
+    for (copies, expected) in [
+        ((|_, _| 1) as fn(usize, u64) -> usize, none.clone()),
+        (
+            |member, number| usize::from((member, number) != (1, VICTIM)),
+            Tally {
+                lost: 1,
+                ..none.clone()
+            },
+        ),
+        (
+            |member, number| 1 + usize::from((member, number) == (2, VICTIM)),
+            Tally {
+                duplicate: 1,
+                ..none
+            },
+        ),
+    ] {
+        let outcome = measure_chat(copies);
+        assert_eq!(outcome.tally, expected, "{:?}", outcome.first_error);
+        assert!(outcome.latency.total() > 3);
+    }
+}
+
+#[test]
+fn a_member_who_is_forgotten_loses_what_was_said() {
+    let tally = measure_chat(|member, _| usize::from(member != 2)).tally;
+    assert!(tally.lost > 0);
+    assert_eq!(
+        tally,
+        Tally {
+            lost: tally.lost,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
+fn stopped_readers_make_an_honest_server_wait_and_get_everything_later() {
+    let outcome = measure_stopped(serve(|_, _, _| false));
+    let fate = outcome.stopped.unwrap();
+    assert_eq!((fate.stuck, fate.cut_off), (2, 0));
+    assert_eq!(outcome.tally, Tally::default(), "{:?}", outcome.first_error);
+    assert!(outcome.latency.total() > 3);
+}
+
+#[test]
+fn cutting_stopped_readers_off_is_told_and_no_error() {
+    let outcome = measure_stopped(serve(|socket, _, message| {
+        let patience = Some(Duration::from_millis(500));
+        socket.get_mut().set_write_timeout(patience).unwrap();
+        if socket.send(message.clone()).is_err() {
+            socket.get_mut().shutdown(Shutdown::Both).ok();
+        }
+        true
+    }));
+    assert_eq!(outcome.stopped.unwrap().cut_off, 2);
+    assert_eq!(outcome.tally, Tally::default(), "{:?}", outcome.first_error);
+}
+
+#[test]
+fn what_a_stopped_reader_does_not_get_later_is_lost() {
+    let outcome = measure_stopped(serve(|_, number, message| {
+        message.len() > 1000 && number == VICTIM
+    }));
+    assert_eq!(
+        outcome.tally,
+        Tally {
+            lost: 2,
+            ..Tally::default()
+        }
+    );
+}
+
+fn measure_opening(server: SocketAddr) -> opening::Outcome {
+    let options = opening::Options {
+        connections: 20,
+        duration: Duration::from_millis(1),
+        drain: Duration::from_millis(300),
+        open_timeout: Duration::from_secs(20),
+        watch: Watch::default(),
+    };
+    opening::run(&target(server), &options).unwrap()
+}
+
+#[test]
+fn handshakes_are_counted_without_the_first_round() {
+    let outcome = measure_opening(serve(|_, _, _| false));
+    assert_eq!(outcome.tally, Tally::default(), "{:?}", outcome.first_error);
+    assert!(outcome.opened >= 20 && outcome.opened % 20 == 0);
+    assert_eq!(outcome.closed_cleanly, outcome.opened + 20);
+    assert!(outcome.after.at > outcome.before.at);
+}
+
+#[test]
+fn a_handshake_with_nobody_behind_it_is_a_loss() {
+    let outcome = measure_opening(serve(|_, _, _| true));
+    assert_eq!(
+        outcome.tally,
+        Tally {
+            lost: outcome.opened + 20,
+            ..Tally::default()
+        }
+    );
+}
+
+#[test]
 fn a_refused_handshake_is_no_measurement() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = listener.local_addr().unwrap();
@@ -335,6 +524,38 @@ fn the_command_reports_errors_in_json_and_by_its_status() {
 }
 
 #[test]
+fn the_command_tells_what_each_mode_found() {
+    let echo = serve(|_, _, _| false);
+    for (server, mode, extra, words) in [
+        (
+            serve_chat(|_, _| 1),
+            "chat",
+            ["--connections", "3"],
+            &[r#""messages": "#, r#""p99": "#][..],
+        ),
+        (
+            echo,
+            "opening",
+            ["--connections", "20"],
+            &[r#""opened": "#, r#""server_cpu_s": "#],
+        ),
+        (
+            echo,
+            "echo",
+            ["--stopped", "1"],
+            &[r#""stopped": {"stuck": 1, "cut_off": 0}"#],
+        ),
+    ] {
+        let extra = [&extra[..], &["--duration", "0.1"]].concat();
+        let (status, out, errors) = command(server, mode, &extra, "");
+        assert_eq!((status, errors.as_str()), (0, ""));
+        for word in words {
+            assert!(out.contains(word), "{word}: {out}");
+        }
+    }
+}
+
+#[test]
 fn idle_connections_are_held_until_told() {
     let server = serve(|_, _, _| false);
     let commands = "echo 32\necho 65536\nclose\n";
@@ -366,6 +587,8 @@ fn mistyped_commands_are_explained() {
         ("echo", ["--size", "5"], "too small"),
         ("echo", ["--kind", "json"], "text or binary"),
         ("echo", ["--connections", "1"], "refused"),
+        ("chat", ["--stopped", "1"], "unknown option --stopped"),
+        ("opening", ["--warm-up", "1"], "unknown option --warm-up"),
     ] {
         let (status, _, errors) = command(nowhere, mode, &extra, "");
         assert_eq!(status, 2, "{errors}");

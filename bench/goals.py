@@ -1,0 +1,187 @@
+"""
+The goals of the project as data, and whether a run reached them.
+
+Each goal compares two figures of one run: the medians of ours and of a peer, row by row. It is
+given as how many times better ours has to be, whichever way is better. Goals without a peer are
+limits in the figure's own unit.
+
+``python3 bench/goals.py record/FILE.json`` prints the table of a recorded run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from measure import Work
+
+MIB = 2**20
+IDLE_CONNECTIONS = 5000
+# What comes after each has echoed 64 KiB may differ by so much from what was before.
+UNCHANGED = 1.05
+
+ECHO = Work(50)
+BURST = Work(50, in_flight=16)
+ONE = Work(1)
+KIB_64 = Work(50, 64 * 1024, kind="binary")
+ECHO_MIB = Work(50, MIB, kind="binary")
+MANY = Work(500)
+BUSY = Work(200)
+BUSY_AND_STOPPED = Work(200, stopped=50)
+CHAT = Work(1000, in_flight=4, mode="chat")
+OPENING = Work(1000, mode="opening", middleware=True)
+IDLE = Work(IDLE_CONNECTIONS, mode="idle")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """
+    One comparison.
+
+    ``ours`` and ``theirs`` are subjects. ``theirs_work`` and ``theirs_key`` are the row and the
+    figure on the other side where they are not the same as on ours; without ``theirs``, ``factor``
+    is the most that the figure may be.
+    """
+
+    work: Work
+    ours: str
+    key: str
+    factor: float
+    theirs: str | None = None
+    theirs_work: Work | None = None
+    theirs_key: str | None = None
+
+    def pairs(self) -> list[tuple[Work, str]]:
+        """Return the rows and subjects that have to be measured."""
+        needed = [(self.work, self.ours)]
+        if self.theirs is not None:
+            needed.append((self.theirs_work or self.work, self.theirs))
+        return needed
+
+
+RATE, P50, P99 = "messages_per_s", "p50_us", "p99_us"
+MORE_IS_BETTER = {RATE, "handshakes_per_s"}
+# Bounded by the load generator's core, rates say less than what a message costs the server.
+COST = {RATE: "server_cpu_us", "handshakes_per_s": "server_cpu_us"}
+TUNGSTENITES = ("tokio-tungstenite", "tokio-tungstenite-4k")
+SYNC, ASYNC, GEVENT = "dwebsocket2", "dwebsocket2-async", "dwebsocket2-gevent"
+
+GOALS = (
+    Goal(ECHO, SYNC, RATE, 2.5, "original"),
+    Goal(ECHO, SYNC, RATE, 7, "channels-uvicorn"),
+    Goal(ECHO, SYNC, RATE, 12, "channels-sync-uvicorn"),
+    *(Goal(ECHO, SYNC, RATE, 0.75, peer) for peer in TUNGSTENITES),
+    Goal(ECHO, SYNC, P99, 1, "original"),
+    Goal(BURST, SYNC, RATE, 10, "original"),
+    Goal(BURST, SYNC, RATE, 2, "socketify"),
+    Goal(BURST, SYNC, P99, 10_000),
+    Goal(ECHO, ASYNC, RATE, 2.5, "websockets"),
+    Goal(ECHO, ASYNC, RATE, 8, "channels-uvicorn"),
+    *(Goal(ECHO, ASYNC, RATE, 0.85, peer) for peer in TUNGSTENITES),
+    Goal(ECHO, GEVENT, RATE, 2.5, "original-gevent"),
+    Goal(ONE, SYNC, P50, 1, "original"),
+    *(Goal(work, SYNC, RATE, 0.9, peer) for work in (KIB_64, ECHO_MIB) for peer in TUNGSTENITES),
+    Goal(ECHO_MIB, SYNC, RATE, 200, "original"),
+    Goal(CHAT, SYNC, RATE, 2, "original"),
+    Goal(IDLE, ASYNC, "idle_kib", 8),
+    Goal(IDLE, SYNC, "idle_kib", 30),
+    Goal(IDLE, "dwebsocket2-engine", "idle_kib", 2.5),
+    *(
+        Goal(IDLE, one, "echoed_large_kib", 1 / UNCHANGED, one, theirs_key="idle_kib")
+        for one in (ASYNC, SYNC, "dwebsocket2-engine")
+    ),
+    Goal(OPENING, SYNC, "handshakes_per_s", 1.5, "original"),
+    Goal(OPENING, SYNC, "handshakes_per_s", 1.3, "channels-uvicorn"),
+    Goal(MANY, SYNC, RATE, 2, "original"),
+    Goal(MANY, SYNC, RATE, 10, "channels-sync-uvicorn"),
+    Goal(BUSY_AND_STOPPED, SYNC, P99, 1 / 2, SYNC, theirs_work=BUSY),
+)
+
+WORDS = {
+    RATE: "messages/s",
+    P50: "p50, µs",
+    P99: "p99, µs",
+    "handshakes_per_s": "handshakes/s",
+    "idle_kib": "KiB a connection",
+    "echoed_large_kib": "KiB a connection after 64 KiB",
+}
+
+
+def pairs() -> list[tuple[Work, str]]:
+    """Return what has to be measured for all goals, each once, in their order."""
+    return list(dict.fromkeys(pair for goal in GOALS for pair in goal.pairs()))
+
+
+def markdown(figures: list[dict[str, Any]]) -> str:
+    """Return the table of the goals; ``figures`` are those of a run."""
+    lines = [
+        "## Goals",
+        "",
+        "| row | ours | figure | beside | goal | reached | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(goal, figures) for goal in GOALS]
+    lines += [
+        "",
+        "Ratios of medians: how many times better ours is. `CPU`: the load generator's core was "
+        "full, so the server's processor time a message is compared instead of the rate. "
+        "Without a ratio, the goal is a limit.",
+    ]
+    return "\n".join(lines)
+
+
+def _row(goal: Goal, figures: list[dict[str, Any]]) -> str:
+    beside = goal.theirs or ""
+    if goal.theirs_work is not None:
+        beside = goal.theirs_work.name
+    elif goal.theirs_key is not None:
+        beside = f"{WORDS[goal.theirs_key]} before"
+    if goal.theirs is None:
+        wanted = f"≤ {goal.factor:,g}"
+    else:
+        wanted = f"≥ {goal.factor:.3g}x"
+    reached, verdict = _judge(goal, figures)
+    cells = (goal.work.name, goal.ours, WORDS[goal.key], beside, wanted, reached, verdict)
+    return f"| {' | '.join(cells)} |"
+
+
+def _judge(goal: Goal, figures: list[dict[str, Any]]) -> tuple[str, str]:
+    ours = _found(figures, goal.work, goal.ours)
+    theirs = _found(figures, goal.theirs_work or goal.work, goal.theirs) if goal.theirs else ours
+    for rows, name in ((ours, goal.ours), (theirs, goal.theirs)):
+        if not rows:
+            return "not measured", ""
+        if any(row["failed"] for row in rows):
+            return f"{name} failed", "no"
+    if goal.theirs is None:
+        reached = median(row[goal.key] for row in ours)
+        return _figure(reached), _verdict(reached <= goal.factor)
+    key, theirs_key, note = goal.key, goal.theirs_key or goal.key, ""
+    if key in COST and any(row["limited_by_load"] for row in ours + theirs):
+        key = theirs_key = COST[key]
+        note = " `CPU`"
+    mine, other = median(row[key] for row in ours), median(row[theirs_key] for row in theirs)
+    ratio = mine / other if key in MORE_IS_BETTER else other / mine
+    spread = f"{ratio:.3g}x{note} ({_figure(mine)} : {_figure(other)})"
+    return spread, _verdict(ratio >= goal.factor)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _verdict(reached: bool) -> str:
+    return "yes" if reached else "no"
+
+
+def _found(figures: list[dict[str, Any]], work: Work, subject: str) -> list[dict[str, Any]]:
+    wanted = (work.name, subject)
+    return [row for row in figures if (row["work"], row["subject"]) == wanted]
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(Path(sys.argv[1]).read_text())["figures"]))
