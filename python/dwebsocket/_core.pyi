@@ -297,11 +297,15 @@ def judge_handshake(
     *,
     method: str,
     http_version: tuple[int, int],
+    host: str | None,
+    content_length: str | None,
+    transfer_encoding: str | None,
     upgrade: str | None,
     connection: str | None,
     version: str | None,
     key: str | None,
     protocols: str | None,
+    extensions: str | None,
 ) -> tuple[int, str, list[str]]:
     """
     Judges a request's handshake headers (RFC 6455 section 4.2.1).

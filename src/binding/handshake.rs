@@ -15,24 +15,39 @@ type Judged = (u16, String, Vec<String>);
 ///
 /// Gives `(101, accept_key, offered_subprotocols)` or `(status, reason, [])`.
 #[pyfunction]
-#[pyo3(signature = (*, method, http_version, upgrade, connection, version, key, protocols))]
+#[pyo3(signature = (
+    *, method, http_version, host, content_length, transfer_encoding, upgrade, connection, version,
+    key, protocols, extensions
+))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each header that is judged"
+)]
 pub(crate) fn judge_handshake(
     method: &str,
     http_version: (u8, u8),
+    host: Option<&str>,
+    content_length: Option<&str>,
+    transfer_encoding: Option<&str>,
     upgrade: Option<&str>,
     connection: Option<&str>,
     version: Option<&str>,
     key: Option<&str>,
     protocols: Option<&str>,
+    extensions: Option<&str>,
 ) -> Judged {
     let request = Request {
         method,
         http_version,
+        host,
+        content_length,
+        transfer_encoding,
         upgrade,
         connection,
         version,
         key,
         protocols,
+        extensions,
     };
     match handshake::judge(&request) {
         Ok(accepted) => {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt};
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::{deflate::Agreement, subprotocol::is_token};
+use super::{deflate::Agreement, extension, subprotocol::is_token};
 
 /// The only version of the protocol, as in `Sec-WebSocket-Version`. A 426 has to name it.
 pub const VERSION: &str = "13";
@@ -35,6 +35,12 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Major and minor, `(1, 1)` for HTTP/1.1.
     pub http_version: (u8, u8),
+    /// `Host`.
+    pub host: Option<&'a str>,
+    /// `Content-Length`.
+    pub content_length: Option<&'a str>,
+    /// `Transfer-Encoding`.
+    pub transfer_encoding: Option<&'a str>,
     /// `Upgrade`.
     pub upgrade: Option<&'a str>,
     /// `Connection`.
@@ -45,6 +51,8 @@ pub struct Request<'a> {
     pub key: Option<&'a str>,
     /// `Sec-WebSocket-Protocol`.
     pub protocols: Option<&'a str>,
+    /// `Sec-WebSocket-Extensions`.
+    pub extensions: Option<&'a str>,
 }
 
 /// A request that may be answered with a 101.
@@ -63,6 +71,10 @@ pub enum Refusal {
     Method,
     /// Older than HTTP/1.1.
     HttpVersion,
+    /// `Host` is absent.
+    Host,
+    /// There is a body, which would be taken for frames.
+    Body,
     /// `Upgrade` is absent or does not name websocket.
     Upgrade,
     /// `Connection` is absent or does not name Upgrade.
@@ -73,6 +85,8 @@ pub enum Refusal {
     Key,
     /// `Sec-WebSocket-Protocol` is not a list of different tokens.
     Subprotocol,
+    /// `Sec-WebSocket-Extensions` goes against its grammar.
+    Extensions,
 }
 
 impl Refusal {
@@ -84,10 +98,13 @@ impl Refusal {
             Self::Version => 426,
             Self::Method
             | Self::HttpVersion
+            | Self::Host
+            | Self::Body
             | Self::Upgrade
             | Self::Connection
             | Self::Key
-            | Self::Subprotocol => 400,
+            | Self::Subprotocol
+            | Self::Extensions => 400,
         }
     }
 }
@@ -97,11 +114,14 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::Method => "a WebSocket handshake must be a GET request",
             Self::HttpVersion => "a WebSocket handshake needs HTTP/1.1 or newer",
+            Self::Host => "a WebSocket handshake needs a Host header",
+            Self::Body => "a WebSocket handshake has no body",
             Self::Upgrade => "the Upgrade header must name websocket",
             Self::Connection => "the Connection header must name Upgrade",
             Self::Version => "Sec-WebSocket-Version must be 13",
             Self::Key => "Sec-WebSocket-Key must be 16 bytes in base64",
             Self::Subprotocol => "Sec-WebSocket-Protocol must be a list of different tokens",
+            Self::Extensions => "Sec-WebSocket-Extensions must be a list of extensions",
         })
     }
 }
@@ -110,7 +130,7 @@ impl std::error::Error for Refusal {}
 
 /// Decides whether `request` may become a WebSocket (RFC 6455 section 4.2.1).
 ///
-/// Host, Origin and everything else that is a matter of policy are not judged here.
+/// Origin, which Host it is, and everything else that is a matter of policy are not judged here.
 ///
 /// # Errors
 /// The first rule broken, in the order of [`Refusal`]'s variants.
@@ -120,6 +140,12 @@ pub fn judge<'a>(request: &Request<'a>) -> Result<Accepted<'a>, Refusal> {
     }
     if request.http_version < (1, 1) {
         return Err(Refusal::HttpVersion);
+    }
+    if request.host.is_none() {
+        return Err(Refusal::Host);
+    }
+    if request.transfer_encoding.is_some() || !is_empty(request.content_length) {
+        return Err(Refusal::Body);
     }
     if !names(request.upgrade, "websocket") {
         return Err(Refusal::Upgrade);
@@ -134,6 +160,12 @@ pub fn judge<'a>(request: &Request<'a>) -> Result<Accepted<'a>, Refusal> {
     let key = key.ok_or(Refusal::Key)?;
     let offered = request.protocols.map_or(Some(Vec::new()), offered);
     let offered = offered.ok_or(Refusal::Subprotocol)?;
+    if request
+        .extensions
+        .is_some_and(|list| extension::parse(list).is_none())
+    {
+        return Err(Refusal::Extensions);
+    }
     Ok(Accepted {
         accept_key: derive_accept_key(key.as_bytes()),
         offered,
@@ -224,6 +256,11 @@ fn is_own(name: &str) -> bool {
     OWN_HEADERS.contains(&name.as_str()) || name.starts_with(OWN_PREFIX)
 }
 
+/// Whether a body of this `Content-Length` has no bytes.
+fn is_empty(content_length: Option<&str>) -> bool {
+    content_length.is_none_or(|length| trim(length).bytes().all(|digit| digit == b'0'))
+}
+
 /// Whether the list in a header has `token`, in any case.
 fn names(header: Option<&str>, token: &str) -> bool {
     header.is_some_and(|list| elements(list).any(|element| element.eq_ignore_ascii_case(token)))
@@ -268,11 +305,15 @@ mod tests {
     const GOOD: Request<'static> = Request {
         method: "GET",
         http_version: (1, 1),
+        host: Some("example.com"),
+        content_length: None,
+        transfer_encoding: None,
         upgrade: Some("websocket"),
         connection: Some("Upgrade"),
         version: Some("13"),
         key: Some("dGhlIHNhbXBsZSBub25jZQ=="),
         protocols: None,
+        extensions: None,
     };
 
     fn head(headers: &[(&str, &str)]) -> Result<String, InvalidHeader> {
@@ -324,6 +365,20 @@ mod tests {
                 ..GOOD
             };
             assert!(judge(&request).is_ok(), "{http_version:?}");
+        }
+        for content_length in ["", "0", " 0 ", "00"] {
+            let request = Request {
+                content_length: Some(content_length),
+                ..GOOD
+            };
+            assert!(judge(&request).is_ok(), "{content_length:?}");
+        }
+        for extensions in ["x", "permessage-deflate; unknown", ", x; y=\"z\" ,"] {
+            let request = Request {
+                extensions: Some(extensions),
+                ..GOOD
+            };
+            assert!(judge(&request).is_ok(), "{extensions:?}");
         }
         let padded = Request {
             version: Some(" 13 "),
@@ -403,7 +458,22 @@ mod tests {
             "chat, chat",
             "a\u{0}b",
         ];
+        let lengths = ["1", "11", "-0", "0x0", "0, 5", "nonsense"];
+        let extensions = ["", ",", "x;", "x y", "x; y=", "x; y=\"z"];
         let cases = [
+            table(Refusal::Host, &[None], |host| Request { host, ..GOOD }),
+            table(Refusal::Body, &lengths, |length| Request {
+                content_length: Some(length),
+                ..GOOD
+            }),
+            table(Refusal::Body, &["chunked", ""], |coding| Request {
+                transfer_encoding: Some(coding),
+                ..GOOD
+            }),
+            table(Refusal::Extensions, &extensions, |extensions| Request {
+                extensions: Some(extensions),
+                ..GOOD
+            }),
             table(Refusal::Method, &methods, |method| Request {
                 method,
                 ..GOOD
@@ -439,16 +509,21 @@ mod tests {
     fn the_first_broken_rule_is_named() {
         let mut request = Request::default();
         let mut named = Vec::new();
-        let fixes: [fn(&mut Request<'_>); 7] = [
+        let fixes: [fn(&mut Request<'_>); 10] = [
             |r| r.method = GOOD.method,
             |r| r.http_version = GOOD.http_version,
+            |r| r.host = GOOD.host,
+            |r| r.content_length = None,
             |r| r.upgrade = GOOD.upgrade,
             |r| r.connection = GOOD.connection,
             |r| r.version = GOOD.version,
             |r| r.key = GOOD.key,
             |r| r.protocols = None,
+            |r| r.extensions = None,
         ];
+        request.content_length = Some("5");
         request.protocols = Some("");
+        request.extensions = Some("");
         for fix in fixes {
             named.push(judge(&request).unwrap_err());
             fix(&mut request);
@@ -456,11 +531,14 @@ mod tests {
         let order = [
             Refusal::Method,
             Refusal::HttpVersion,
+            Refusal::Host,
+            Refusal::Body,
             Refusal::Upgrade,
             Refusal::Connection,
             Refusal::Version,
             Refusal::Key,
             Refusal::Subprotocol,
+            Refusal::Extensions,
         ];
         assert_eq!(named, order);
         assert!(judge(&request).is_ok());

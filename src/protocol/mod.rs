@@ -35,6 +35,7 @@ pub mod client;
 pub mod close;
 pub mod deflate;
 pub mod error;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod limits;

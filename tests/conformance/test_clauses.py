@@ -44,14 +44,29 @@ def respond(server: Server, request: bytes) -> Response:
 REFUSED = {
     "4.2.1 item 1: GET": ({"method": "OPTIONS"}, 400),
     "4.2.1 item 1: HTTP/1.1 or higher": ({"http": "HTTP/1.0"}, 400),
+    "4.2.1 item 1: methods have a case": ({"method": "get"}, 400),
+    "4.2.1 item 2: Host": ({"headers": {"Host": None}}, 400),
+    "4.2.1 item 2: one Host": ({"extra": [("Host", "localhost")]}, 400),
     "4.2.1 item 3: Upgrade": ({"headers": {"Upgrade": None}}, 400),
     "4.2.1 item 3: Upgrade names websocket": ({"headers": {"Upgrade": "h2c"}}, 400),
     "4.2.1 item 4: Connection": ({"headers": {"Connection": None}}, 400),
     "4.2.1 item 4: Connection names Upgrade": ({"headers": {"Connection": "keep-alive"}}, 400),
     "4.2.1 item 5: key": ({"headers": {"Sec-WebSocket-Key": None}}, 400),
     "4.2.1 item 5: key of 16 bytes": ({"headers": {"Sec-WebSocket-Key": "c2hvcnQ="}}, 400),
+    "4.2.1 item 5, 11.3.1: one key": ({"extra": [("Sec-WebSocket-Key", KEY)]}, 400),
     "4.2.1 item 6: version": ({"headers": {"Sec-WebSocket-Version": None}}, 426),
     "4.2.1 item 6, 4.4: version 13": ({"headers": {"Sec-WebSocket-Version": "8"}}, 426),
+    "4.2.1 item 6, 11.3.5: one version": ({"extra": [("Sec-WebSocket-Version", "13")]}, 426),
+    "4.2.1 item 8, 4.3: subprotocols": ({"headers": {"Sec-WebSocket-Protocol": "a b"}}, 400),
+    "4.2.1 item 8, 4.3: at least one": ({"headers": {"Sec-WebSocket-Protocol": ""}}, 400),
+    "4.1 item 10: all different": ({"headers": {"Sec-WebSocket-Protocol": "a, a"}}, 400),
+    **{
+        f"4.2.1 item 9, 4.3, 9.1: extensions, {value!r}": (
+            {"headers": {"Sec-WebSocket-Extensions": value}},
+            400,
+        )
+        for value in ("", ",", ";", "x;", "x y", "x; y=", 'x; y="z', 'x; y="a b"')
+    },
     "4.2.2 item 4: origin": ({"headers": {"Origin": "http://evil.example"}}, 403),
 }
 
@@ -68,6 +83,15 @@ class TestOpening:
         assert response.status == status
         assert response.header("Sec-WebSocket-Accept") is None
         assert response.header("Sec-WebSocket-Version") == ("13" if status == 426 else None)
+
+    @pytest.mark.parametrize("body", [b"hello", build_frame(TEXT, b"hello")])
+    @pytest.mark.parametrize("header", ["Content-Length", "Transfer-Encoding"])
+    def test_body(self, server: Server, header: str, body: bytes) -> None:
+        """RFC 9110, 7.8: frames begin behind the request; what belongs to it is none of them."""
+        value = str(len(body)) if header == "Content-Length" else "chunked"
+        sent = body if header == "Content-Length" else b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        request = handshake_request("/echo-exact/", server.host, headers={header: value})
+        assert respond(server, request + sent).status == 400
 
     def test_response(self, server: Server) -> None:
         """4.2.2 item 5: status, Upgrade, Connection, the key's proof; no more than asked for."""
@@ -86,6 +110,31 @@ class TestOpening:
         headers = {"Upgrade": "WebSocket", "Connection": "keep-alive, uPGRADE"}
         request = handshake_request("/echo-exact/", server.host, headers=headers)
         assert respond(server, request).status == 101
+
+    def test_several_lines(self, server: Server) -> None:
+        """4.2.1 items 3, 4, 8, 9, 11.3.2, 11.3.4: lists may come in several headers of a name."""
+        lines = [
+            *(("Upgrade", "h2c"), ("Connection", "keep-alive"), ("Sec-WebSocket-Protocol", "x")),
+            *(("Sec-WebSocket-Protocol", "chat.v1"), ("Sec-WebSocket-Extensions", "x; y=1")),
+            ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ]
+        response = respond(server, handshake_request("/subprotocol/", server.host, extra=lines))
+        assert response.status == 101
+        assert response.header_all("Sec-WebSocket-Protocol") == ["chat.v1"]
+        (extension,) = response.header_all("Sec-WebSocket-Extensions")
+        assert extension.startswith("permessage-deflate")
+
+    def test_absolute_form(self, server: Server) -> None:
+        """4.2.1 item 1: the resource may be named by an absolute URI."""
+        url = server.url("/echo-exact/", "http")
+        assert respond(server, handshake_request(url, server.host)).status == 101
+
+    def test_byte_by_byte(self, server: Server) -> None:
+        """4.2.1: however the request comes."""
+        with RawPeer(server.address) as peer:
+            for byte in handshake_request("/echo-exact/", server.host):
+                peer.send(bytes([byte]))
+            assert peer.read_response().status == 101
 
     def test_subprotocol(self, server: Server) -> None:
         """4.2.2 item 5.5: one of those that the client offered, or none."""

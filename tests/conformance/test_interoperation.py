@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,6 +21,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 
 from support.browser import chromium, has_chromium
 from support.clients import has_node, node, websocket
+from support.server import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +135,18 @@ def test_node_ws(server: Server, path: str, options: dict[str, Any]) -> None:
     expected.append({"binary": True, "same": True, "size": 100_000})
     expected.append({"binary": False, "text": "one two " + "three " * 100})
     assert seen["messages"] == expected
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is missing")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("path", [*PATHS, "/echo-uncompressed/"])
+def test_tokio_tungstenite(server: Server, path: str) -> None:
+    """It has no compression, and gets none."""
+    client = ["cargo", "run", "--quiet", "--no-default-features", "--example", "tungstenite"]
+    done = subprocess.run(
+        [*client, "--", server.url(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 CONVERSATION = """

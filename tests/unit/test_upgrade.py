@@ -79,6 +79,10 @@ class TestRefusals:
             ({"REQUEST_METHOD": "HEAD"}, "GET"),
             ({"SERVER_PROTOCOL": "HTTP/1.0"}, "HTTP/1.1"),
             ({"SERVER_PROTOCOL": "nonsense"}, "HTTP"),
+            ({"REQUEST_METHOD": "get"}, "GET"),
+            ({"HTTP_HOST": None}, "Host"),
+            ({"CONTENT_LENGTH": "5"}, "body"),
+            ({"HTTP_TRANSFER_ENCODING": "chunked"}, "body"),
             ({"HTTP_UPGRADE": None}, "Upgrade"),
             ({"HTTP_UPGRADE": "h2c"}, "Upgrade"),
             ({"HTTP_CONNECTION": None}, "Connection"),
@@ -88,6 +92,7 @@ class TestRefusals:
             ({"HTTP_SEC_WEBSOCKET_KEY": "c2hvcnQ="}, "Sec-WebSocket-Key"),
             ({"HTTP_SEC_WEBSOCKET_KEY": "not base64 at all!!!!!!"}, "Sec-WebSocket-Key"),
             ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a b"}, "Sec-WebSocket-Protocol"),
+            ({"HTTP_SEC_WEBSOCKET_EXTENSIONS": "x;"}, "Sec-WebSocket-Extensions"),
         ],
     )
     def test_malformed(self, visit: Serve, changes: dict[str, Any], word: str) -> None:
@@ -232,11 +237,15 @@ class TestAccepted:
         accept = _core.judge_handshake(
             method="GET",
             http_version=(1, 1),
+            host="testserver",
+            content_length=None,
+            transfer_encoding=None,
             upgrade="websocket",
             connection="upgrade",
             version="13",
             key=KEY,
             protocols=None,
+            extensions=None,
         )[1]
         assert made.head == (
             b"HTTP/1.1 101 Switching Protocols\r\n"

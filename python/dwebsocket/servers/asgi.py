@@ -89,16 +89,20 @@ class AsgiHandshake:
         for name, value in self._scope.get("headers") or ():
             fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
         headers = {name: ",".join(values) for name, values in fields.items()}
-        if self._scope.get("http_version") != "1.1" or "upgrade" not in headers:
+        if "upgrade" not in headers:
             return None
         status, answer, _ = _core.judge_handshake(
             method="GET",
-            http_version=(1, 1),
+            http_version=(1, 0) if self._scope.get("http_version") == "1.0" else (1, 1),
+            host=headers.get("host"),
+            content_length=headers.get("content-length"),
+            transfer_encoding=headers.get("transfer-encoding"),
             upgrade=headers["upgrade"],
             connection=headers.get("connection"),
             version=headers.get("sec-websocket-version"),
             key=headers.get("sec-websocket-key"),
             protocols=headers.get("sec-websocket-protocol"),
+            extensions=headers.get("sec-websocket-extensions"),
         )
         return None if status == 101 else (status, answer)
 

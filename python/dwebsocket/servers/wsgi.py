@@ -80,13 +80,18 @@ class WsgiHandshake:
             except UnsupportedServer as error:
                 return 501, str(error), "error"
         status, answer, self.offered = _core.judge_handshake(
-            method=self._method,
+            # Django's is always in capitals; a method is not.
+            method=environ.get("REQUEST_METHOD", self._method),
             http_version=http_version,
+            host=environ.get("HTTP_HOST"),
+            content_length=environ.get("CONTENT_LENGTH"),
+            transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
             upgrade=environ.get("HTTP_UPGRADE"),
             connection=environ.get("HTTP_CONNECTION"),
             version=environ.get("HTTP_SEC_WEBSOCKET_VERSION"),
             key=environ.get("HTTP_SEC_WEBSOCKET_KEY"),
             protocols=environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"),
+            extensions=environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"),
         )
         if status != 101:
             return status, answer

@@ -58,6 +58,13 @@ class _LoopHandshake(WsgiHandshake):
     has_loop = True
 
 
+def _name_host(environ: dict[str, Any]) -> None:
+    """Adds the header that every client sends, and Django's own test clients do not."""
+    name, port = environ["SERVER_NAME"], str(environ["SERVER_PORT"])
+    is_usual = port == ("443" if environ["wsgi.url_scheme"] == "https" else "80")
+    environ.setdefault("HTTP_HOST", name if is_usual else f"{name}:{port}")
+
+
 def _serve(response: Any) -> None:
     """Does with an accepting response what a server does, before Django closes it."""
     if response.status_code == 101:
@@ -73,6 +80,7 @@ class _Handler(ClientHandler):
         if offer is None:
             return super().get_response(request)
         request.META[given.KEY] = offer.client()
+        _name_host(request.META)
         response = super().get_response(request)
         _serve(response)
         return response

@@ -41,11 +41,15 @@ async fn their_client_takes_our_answer() {
         let request = Request {
             method: head.split(' ').next().unwrap(),
             http_version: (1, 1),
+            host: field(&head, "Host"),
+            content_length: field(&head, "Content-Length"),
+            transfer_encoding: field(&head, "Transfer-Encoding"),
             upgrade: field(&head, "Upgrade"),
             connection: field(&head, "Connection"),
             version: field(&head, "Sec-WebSocket-Version"),
             key: field(&head, "Sec-WebSocket-Key"),
             protocols: field(&head, "Sec-WebSocket-Protocol"),
+            extensions: field(&head, "Sec-WebSocket-Extensions"),
         };
         let accepted = handshake::judge(&request).unwrap();
         let supported = ["v3.chat", "v2.chat", "v1.chat"].map(String::from);
@@ -68,35 +72,50 @@ proptest! {
     #[test]
     fn any_request_is_judged(
         method in ".{0,5}",
-        fields in proptest::array::uniform5(proptest::option::of("[ -~\\t]{0,40}|.{0,40}")),
+        fields in proptest::array::uniform9(proptest::option::of("[ -~\\t]{0,40}|.{0,40}")),
     ) {
-        let [upgrade, connection, version, key, protocols] = &fields;
+        let [
+            host, content_length, transfer_encoding,
+            upgrade, connection, version, key, protocols, extensions,
+        ] = &fields;
         let request = Request {
             method: &method,
             http_version: (1, 1),
+            host: host.as_deref(),
+            content_length: content_length.as_deref(),
+            transfer_encoding: transfer_encoding.as_deref(),
             upgrade: upgrade.as_deref(),
             connection: connection.as_deref(),
             version: version.as_deref(),
             key: key.as_deref(),
             protocols: protocols.as_deref(),
+            extensions: extensions.as_deref(),
         };
         // Each field alone in an otherwise good request, so that all of them are looked at.
         let good = Request {
             method: "GET",
             http_version: (1, 1),
+            host: Some("localhost"),
+            content_length: None,
+            transfer_encoding: None,
             upgrade: Some("websocket"),
             connection: Some("upgrade"),
             version: Some("13"),
             key: Some("AAAAAAAAAAAAAAAAAAAAAA=="),
             protocols: None,
+            extensions: None,
         };
         let requests = [
             request,
+            Request { host: request.host, ..good },
+            Request { content_length: request.content_length, ..good },
+            Request { transfer_encoding: request.transfer_encoding, ..good },
             Request { upgrade: request.upgrade, ..good },
             Request { connection: request.connection, ..good },
             Request { version: request.version, ..good },
             Request { key: request.key, ..good },
             Request { protocols: request.protocols, ..good },
+            Request { extensions: request.extensions, ..good },
         ];
         for request in requests {
             if let Ok(accepted) = handshake::judge(&request) {

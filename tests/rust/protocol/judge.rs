@@ -303,13 +303,17 @@ pub(crate) fn judge_handshake(text: &[u8]) {
     let request = Request {
         method: "GET",
         http_version: (1, 1),
+        host: Some("localhost"),
+        content_length: None,
+        transfer_encoding: None,
         upgrade: line(),
         connection: line(),
         version: line(),
         key: line(),
         protocols: line(),
+        extensions: line(),
     };
-    judge_offers(line().unwrap_or_default());
+    judge_offers(request.extensions.unwrap_or_default());
     let Ok(accepted) = handshake::judge(&request) else {
         return;
     };
