@@ -246,6 +246,27 @@ def test_violations(server: Server, name: str) -> None:
             assert peer.read_to_eof().code == code
 
 
+CUT_OFF = {
+    "in the middle of a block": raw(b"a message that is cut off")[:10],
+    "before the end of a block": bytes.fromhex("f248cdc9c9"),
+    "within a stored block": bytes.fromhex("001400ebff4865"),
+    "behind a whole block": raw(b"whole") + b"\x00\x00\xff\xff" + raw(b"not whole")[:-4],
+}
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+@pytest.mark.parametrize("before", [0, 2])
+def test_cut_off(server: Server, name: str, before: int) -> None:
+    """7.2.1, 7.2.2: with takeover, too, a message ends between two blocks, or it is none."""
+    with DeflatePeer.offering(server, KEEPING, "permessage-deflate") as peer:
+        for _ in range(before):
+            peer.send_deflated(b"well formed " * 10)
+            assert peer.read_inflated() == (TEXT, b"well formed " * 10, True)
+        peer.send_until_refused([compressed(CUT_OFF[name], BINARY), compressed(raw(b"late"))])
+        ending = peer.read_to_eof()
+        assert (ending.code, len(ending.frames)) == (1007, 1)
+
+
 class TestBombs:
     """What is inflated is bounded while it is inflated."""
 

@@ -1,5 +1,7 @@
 //! Compressed messages from the client (RFC 7692 section 7.2.2).
 
+use std::collections::VecDeque;
+
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::{
@@ -12,6 +14,7 @@ use crate::protocol::error::Violation;
 /// What is inflated at once: it lies on the stack and is zeroed for each read of a message.
 const PIECE_BYTES: usize = 8 * 1024;
 /// An empty final block. A stream that is between two blocks ends with it, any other does not.
+/// There is no other way to ask a stream where it is.
 const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
@@ -23,9 +26,9 @@ static POOL: Pool<Decompress> = Pool::new(4);
 /// The client's half of the extension.
 #[derive(Debug)]
 pub struct Inflater {
-    keeps_context: bool,
-    window_bits: u8,
-    /// Without takeover there is none between messages.
+    /// With takeover: what came out last, as far back as the next message may refer.
+    window: Option<Window>,
+    /// Only within a message.
     stream: Option<Decompress>,
     /// Compressed bytes of the present message so far.
     received: usize,
@@ -38,10 +41,10 @@ impl Inflater {
     /// The half that `agreement` asks for.
     pub fn new(agreement: &Agreement) -> Self {
         let agreed = agreement.client_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
+        // A window may always be larger than the one it has to hold.
+        let bits = agreed.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
         Self {
-            keeps_context: !agreement.client_no_context_takeover,
-            // A window may always be larger than the one it has to hold.
-            window_bits: agreed.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
+            window: (!agreement.client_no_context_takeover).then(|| Window::new(1 << bits)),
             stream: None,
             received: 0,
             final_blocks: 0,
@@ -78,7 +81,6 @@ impl Inflater {
     ///
     /// # Errors
     /// What `collect` objects to; 1007 when the piece is not DEFLATE, or the end comes too early.
-    /// The latter is not seen with takeover: asking the stream where it is would end it.
     pub(in crate::protocol) fn inflate(
         &mut self,
         piece: &[u8],
@@ -89,34 +91,25 @@ impl Inflater {
             // An empty message without the byte that it should have (section 7.2.3.6).
             return Ok(());
         }
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None if self.keeps_context => self.new_stream(),
-            None => POOL.take(|_| true).unwrap_or_else(|| self.new_stream()),
-        };
+        let mut stream = self.stream.take().unwrap_or_else(|| self.begin());
         self.run(&mut stream, piece, &mut collect)?;
         if !is_end {
             self.stream = Some(stream);
             return Ok(());
         }
-        // Behind a final block there is nothing to flush.
-        if !self.has_ended {
+        if self.has_ended {
+            // Behind a final block there is nothing to flush, and nothing to refer to.
+            self.forget();
+        } else {
             self.run(&mut stream, &TAIL, &mut collect)?;
-            if !self.keeps_context {
-                self.run(&mut stream, &FINAL_BLOCK, &mut collect)?;
-                if !self.has_ended {
-                    return Err(Violation::invalid_data("compressed message ends too early"));
-                }
+            self.run(&mut stream, &FINAL_BLOCK, &mut collect)?;
+            if !self.has_ended {
+                return Err(Violation::invalid_data("compressed message ends too early"));
             }
         }
-        (self.received, self.final_blocks) = (0, 0);
-        if self.keeps_context {
-            self.stream = Some(stream);
-        } else {
-            self.has_ended = false;
-            stream.reset(false);
-            POOL.give(stream);
-        }
+        (self.received, self.final_blocks, self.has_ended) = (0, 0, false);
+        stream.reset(false);
+        POOL.give(stream);
         Ok(())
     }
 
@@ -126,14 +119,22 @@ impl Inflater {
         self.stream.is_some()
     }
 
-    fn new_stream(&self) -> Decompress {
-        // Those of the pool are for everybody.
-        let bits = if self.keeps_context {
-            self.window_bits
-        } else {
-            MAX_WINDOW_BITS
-        };
-        Decompress::new_with_window_bits(false, bits)
+    /// A stream for the next message.
+    fn begin(&self) -> Decompress {
+        let pooled = POOL.take(|_| true);
+        let mut stream =
+            pooled.unwrap_or_else(|| Decompress::new_with_window_bits(false, MAX_WINDOW_BITS));
+        for part in self.window.iter().flat_map(Window::parts) {
+            // Only a stream with a header of zlib's could object.
+            let _ = stream.set_dictionary(part);
+        }
+        stream
+    }
+
+    fn forget(&mut self) {
+        if let Some(window) = &mut self.window {
+            window.kept.clear();
+        }
     }
 
     fn run(
@@ -148,8 +149,8 @@ impl Inflater {
                 if input.is_empty() {
                     return Ok(());
                 }
-                // Not `reset`, which forgets how small the window is.
-                *stream = self.new_stream();
+                stream.reset(false);
+                self.forget();
                 self.has_ended = false;
             }
             let (total_in, total_out) = (stream.total_in(), stream.total_out());
@@ -158,6 +159,9 @@ impl Inflater {
             let given = passed(total_out, stream.total_out(), output.len());
             // First what was right: the verdict must not depend on how the reads cut the bytes.
             collect(&output[..given])?;
+            if let Some(window) = &mut self.window {
+                window.push(&output[..given]);
+            }
             let status = outcome
                 .map_err(|_| Violation::invalid_data("compressed message is not DEFLATE"))?;
             input = &input[taken..];
@@ -173,6 +177,36 @@ impl Inflater {
                 return Ok(());
             }
         }
+    }
+}
+
+/// The last bytes of all messages so far, up to a number of them.
+#[derive(Debug)]
+struct Window {
+    kept: VecDeque<u8>,
+    size: usize,
+}
+
+impl Window {
+    fn new(size: usize) -> Self {
+        Self {
+            kept: VecDeque::new(),
+            size,
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let Self { kept, size } = self;
+        let bytes = &bytes[bytes.len().saturating_sub(*size)..];
+        let overflow = (kept.len() + bytes.len()).saturating_sub(*size);
+        kept.drain(..overflow);
+        kept.extend(bytes);
+    }
+
+    /// All of it in order.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let (start, rest) = self.kept.as_slices();
+        [start, rest].into_iter().filter(|part| !part.is_empty())
     }
 }
 

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! * Without context takeover, the default, a connection owns no codec at all: each message borrows
-//!   one from a pool of the process ([`pool`]) and gives it back. With takeover a codec stays with
-//!   its connection, a quarter of a megabyte for sending and some forty kilobytes for receiving.
+//!   one from a pool of the process ([`pool`]) and gives it back. With takeover a compressor stays
+//!   with its connection, a quarter of a megabyte. For receiving only the window does: a stream
+//!   that has to say whether a message was whole cannot go on, so the next one gets its window.
 //! * Inflating hands out small pieces, and whoever collects them judges each: neither the limit on
 //!   messages nor UTF-8 waits for the rest, and a bomb never takes more than the limit.
 //! * Sending compressed is never a must (section 6): messages that are too small to gain, or that

@@ -70,7 +70,11 @@ fn messages(agreement: Agreement, frames: &[Frame]) -> Vec<(Kind, Vec<u8>)> {
 }
 
 fn failure(limits: Limits, frames: &[Frame]) -> (u16, String) {
-    let (_, violation) = outcome(FORGETFUL, limits, frames);
+    failure_under(FORGETFUL, limits, frames)
+}
+
+fn failure_under(agreement: Agreement, limits: Limits, frames: &[Frame]) -> (u16, String) {
+    let (_, violation) = outcome(agreement, limits, frames);
     let violation = violation.unwrap();
     (violation.code, violation.reason.into_owned())
 }
@@ -398,6 +402,51 @@ fn a_message_that_ends_too_early_is_refused() {
         let (code, _) = failure(LIMITS, &[binary(&whole[..end])]);
         assert_eq!(code, 1007, "{end}");
     }
+    // With takeover, too, and nobody reads on behind it.
+    let mut client = Client::new(15);
+    let sent = [
+        &b"the first"[..],
+        b"the second",
+        b"the third, not first",
+        b"the last",
+    ];
+    let payloads = sent.map(|message| client.payload(message));
+    for end in 1..payloads[2].len() - 1 {
+        let mut frames = payloads.each_ref().map(|payload| binary(payload));
+        frames[2] = binary(&payloads[2][..end]);
+        let (events, violation) = outcome(KEEPING, LIMITS, &frames);
+        assert_eq!((events.len(), violation.unwrap().code), (2, 1007), "{end}");
+    }
+    // A block of twenty bytes, of which two have come: what belongs behind it is not the third.
+    for agreement in [FORGETFUL, KEEPING] {
+        let unfinished = [0x00, 0x14, 0x00, 0xeb, 0xff, 0x48, 0x65];
+        let frames = [binary(&unfinished), binary(&deflated(b"next"))];
+        let early = (1007, "compressed message ends too early".to_owned());
+        assert_eq!(failure_under(agreement, LIMITS, &frames), early);
+    }
+}
+
+#[test]
+fn a_window_reaches_as_far_back_as_it_may_and_over_any_number_of_messages() {
+    let long = noise(40_000);
+    let mut client = Client::new(15);
+    let sent = [
+        &long[..100],
+        &long[100..200],
+        b".",
+        &long[..200],
+        &long,
+        // As far as a window of 32 KiB reaches behind this.
+        &long[long.len() - 32_000..],
+        &long[long.len() - 100..],
+    ];
+    let payloads: Vec<_> = sent.iter().map(|message| client.payload(message)).collect();
+    // It is referred to.
+    assert!(payloads[3].len() < 30);
+    assert!(payloads[5].len() < 1000);
+    let frames: Vec<_> = payloads.iter().map(|payload| binary(payload)).collect();
+    let came = messages(KEEPING, &frames);
+    assert!(came.iter().map(|(_, message)| &message[..]).eq(sent));
 }
 
 #[test]
