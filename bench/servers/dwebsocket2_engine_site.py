@@ -38,11 +38,15 @@ def accept(client, options):
     _, accept_key, _ = _core.judge_handshake(
         method="GET",
         http_version=(1, 1),
+        host=fields["host"],
+        content_length=None,
+        transfer_encoding=None,
         upgrade=fields["upgrade"],
         connection=fields["connection"],
         version=fields["sec-websocket-version"],
         key=fields["sec-websocket-key"],
         protocols=None,
+        extensions=fields.get("sec-websocket-extensions"),
     )
     response = _core.response_head(accept_key, None, [])
     slot = _core.Slot.claim(None)

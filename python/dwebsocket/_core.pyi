@@ -10,6 +10,7 @@ from typing_extensions import Self
 __all__ = [
     "Compression",
     "Connection",
+    "Exchange",
     "FrameReader",
     "Hub",
     "News",
@@ -248,6 +249,7 @@ def adopt(
     send_timeout: float | None,
     close_timeout: float,
     compression: Compression | None = None,
+    engine_threads: int = 1,
 ) -> Connection:
     """
     Takes a client's connection over: sends `head`, then speaks WebSocket on it.

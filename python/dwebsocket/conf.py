@@ -73,6 +73,12 @@ def _count(value: object) -> int:
     return value
 
 
+def _few(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
+        raise _expected("a whole number from 1 to 64", value)
+    return value
+
+
 def _rate_or_none(value: object) -> float | None:
     if value is None:
         return None
@@ -270,6 +276,8 @@ SETTINGS: dict[str, Setting] = {
     # back at once. None by default: it keeps the process from ending, which does harm wherever
     # nobody else serves meanwhile (a restart, the only worker), and we cannot see all of these.
     "DRAIN": Setting(0, _seconds_or_zero),
+    # Threads of the engine in each process. One reads faster than views under one GIL can answer.
+    "ENGINE_THREADS": Setting(1, _few),
     # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less
     # is dangerous: on CPython 3.13, deeply nested JSON from a client overflows 1 MiB and with it
     # the process, before Python's own limit stops it.

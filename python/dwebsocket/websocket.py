@@ -326,6 +326,8 @@ class WebSocket:
         """Yields each message until the connection is closed."""
         while (message := self.wait()) is not None:
             yield message
+            # It may be large, and the next one far away.
+            del message
 
     def handle(self, opcode: int, data: Message) -> None:
         """

@@ -76,16 +76,19 @@ impl PyConnection {
         text_as_bytes: bool,
         sender: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
-        let (kind, payload) = if let Ok(text) = message.cast::<PyString>() {
-            (Kind::Text, text.to_str()?.as_bytes())
+        let (is_text, payload) = if let Ok(text) = message.cast::<PyString>() {
+            (true, text.to_str()?.as_bytes())
         } else if let Ok(bytes) = message.cast::<PyBytes>() {
-            let payload = bytes.as_bytes();
-            let is_text = text_as_bytes && simdutf8::basic::from_utf8(payload).is_ok();
-            let kind = if is_text { Kind::Text } else { Kind::Binary };
-            (kind, payload)
+            (false, bytes.as_bytes())
         } else {
             return Ok(false);
         };
+        // Before looking at all of it.
+        if payload.len() > Connection::MAX_AT_ONCE {
+            return Ok(false);
+        }
+        let is_text = is_text || (text_as_bytes && simdutf8::basic::from_utf8(payload).is_ok());
+        let kind = if is_text { Kind::Text } else { Kind::Binary };
         let held = match sender.cast::<Self>() {
             Ok(sender) => self.0.hold_for(&sender.get().0, kind, payload),
             Err(_) => false,

@@ -34,7 +34,7 @@ impl Slot {
 #[pyo3(signature = (
     descriptor, early, head, slot, *, max_message_bytes, max_frame_bytes, max_fragments,
     messages_per_second, bytes_per_second, rate_timeout, ping_interval, ping_timeout,
-    send_buffer_bytes, send_timeout, close_timeout, compression=None
+    send_buffer_bytes, send_timeout, close_timeout, compression=None, engine_threads=1
 ))]
 #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
 pub(crate) fn adopt(
@@ -55,6 +55,7 @@ pub(crate) fn adopt(
     send_timeout: Option<f64>,
     close_timeout: f64,
     compression: Option<&Compression>,
+    engine_threads: usize,
 ) -> PyResult<PyConnection> {
     let settings = Settings {
         limits: Limits {
@@ -75,6 +76,7 @@ pub(crate) fn adopt(
         send_timeout: duration(send_timeout)?,
         close_timeout: bounded(close_timeout)?,
     };
+    runtime::want_threads(engine_threads);
     let slot = slot.0.lock().take();
     let slot = slot.ok_or_else(|| PyValueError::new_err("this slot has been used already"))?;
     let connection = py.detach(|| {

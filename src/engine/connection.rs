@@ -29,9 +29,6 @@ use crate::protocol::{
     message::{Kind, Message},
 };
 
-/// Payloads that [`Connection::write`] takes. Larger ones take the system longer to copy.
-const MAX_AT_ONCE: usize = 16 * 1024;
-
 /// No moment that far ahead is beyond the system's clock.
 const LONGEST_NAP: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -104,6 +101,10 @@ struct Life {
 }
 
 impl Connection {
+    /// Bytes of the largest payload for [`Connection::hold`] and [`Connection::write`]. More take
+    /// the system long to copy.
+    pub const MAX_AT_ONCE: usize = 16 * 1024;
+
     /// A connection that will say `head` before anything else.
     pub(super) fn new(
         id: u64,
@@ -312,7 +313,7 @@ impl Connection {
     /// that cannot be had: then [`Connection::send`] has to be called. Never sleeps, and costs so
     /// little that a lock may be kept meanwhile.
     pub fn write(&self, kind: Kind, payload: &[u8]) -> bool {
-        if payload.len() > MAX_AT_ONCE || self.is_foreign() {
+        if payload.len() > Self::MAX_AT_ONCE || self.is_foreign() {
             return false;
         }
         let deflater = self.deflater.as_deref();

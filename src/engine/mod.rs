@@ -26,6 +26,7 @@ pub mod exchange;
 pub mod farewell;
 pub mod inbox;
 pub mod keepalive;
+mod lane;
 pub mod outbox;
 mod postman;
 pub mod rate;

@@ -4,20 +4,15 @@ use std::{
     os::fd::RawFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
-    thread,
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use tokio::{
-    runtime::{Builder, Handle},
-    sync::Notify,
-    task::yield_now,
-};
+use tokio::{runtime::Handle, task::yield_now};
 
 use super::{
     clock,
@@ -26,8 +21,7 @@ use super::{
     driver::Driver,
     error::Error,
     farewell,
-    postman::Postman,
-    relay::Relay,
+    lane::Lane,
     shutdown::Registry,
     signal,
     socket::Socket,
@@ -37,6 +31,7 @@ use crate::protocol::close::CloseFrame;
 /// How many forks lie between the first process and this one.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
+static THREADS: AtomicUsize = AtomicUsize::new(1);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// Outlasts the engine and needs none: a process may be told to go before its first connection.
 static LEAVING: AtomicBool = AtomicBool::new(false);
@@ -59,19 +54,22 @@ pub fn is_leaving() -> bool {
     LEAVING.load(Ordering::SeqCst)
 }
 
+/// Lets the engine have so many threads, if it has not been born yet.
+pub fn want_threads(count: usize) {
+    THREADS.store(count, Ordering::Relaxed);
+}
+
 /// Which process, counted in forks, this is.
 pub(super) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// One process's engine: a tokio runtime on one thread, and the connections it drives.
+/// One process's engine: its threads, one as a rule, and the connections they drive.
 #[derive(Debug)]
 pub struct Engine {
-    handle: Handle,
-    postman: Arc<Postman>,
-    relay: Arc<Relay>,
+    first: Lane,
+    others: Vec<Lane>,
     registry: Arc<Registry>,
-    stop: Arc<Notify>,
 }
 
 impl Engine {
@@ -89,7 +87,7 @@ impl Engine {
             None => Ok(engine),
             // Another thread was quicker.
             Some(winner) => {
-                engine.stop.notify_one();
+                engine.stop();
                 Ok(Arc::clone(winner))
             }
         }
@@ -100,34 +98,45 @@ impl Engine {
         CURRENT.load_full()
     }
 
-    /// Where the engine's tasks run.
+    /// Where the engine's own tasks run.
     pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+        &self.first.handle
     }
 
     fn start() -> Result<Self, Error> {
-        let relay = Arc::<Relay>::default();
-        let runner = Arc::clone(&relay);
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .on_thread_park(move || runner.run(&Handle::current()))
-            .build()
-            .map_err(Error::io("cannot start the engine's runtime"))?;
-        let handle = runtime.handle().clone();
-        let stop = Arc::new(Notify::new());
-        let stopped = Arc::clone(&stop);
-        thread::Builder::new()
-            .name("dwebsocket".to_owned())
-            .spawn(move || runtime.block_on(stopped.notified()))
-            .map_err(Error::io("cannot start the engine's thread"))?;
-        Ok(Self {
-            postman: Postman::new(handle.clone()),
-            relay,
-            handle,
+        let first = Lane::start()?;
+        let mut engine = Self {
+            first,
+            others: Vec::new(),
             registry: Arc::default(),
-            stop,
-        })
+        };
+        for _ in 1..THREADS.load(Ordering::Relaxed) {
+            match Lane::start() {
+                Ok(lane) => engine.others.push(lane),
+                Err(error) => {
+                    engine.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(engine)
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The connections take turns: each thread gets as many as the others.
+    fn lane_of(&self, id: u64) -> &Lane {
+        let count = self.others.len() as u64 + 1;
+        let turn = usize::try_from(id % count).unwrap_or_default();
+        turn.checked_sub(1)
+            .and_then(|turn| self.others.get(turn))
+            .unwrap_or(&self.first)
+    }
+
+    fn stop(&self) {
+        self.lanes().for_each(Lane::stop);
     }
 
     /// Takes over `descriptor`, sends `head` (the 101 response) and runs the connection.
@@ -153,14 +162,15 @@ impl Engine {
             socket.give_up_after(interval.saturating_add(timeout));
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let lane = self.lane_of(id);
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
         let connection = Arc::new(Connection::new(
             id,
             socket,
             settings,
             head,
-            Arc::clone(&self.postman),
-            Arc::clone(&self.relay),
+            Arc::clone(&lane.postman),
+            Arc::clone(&lane.relay),
         ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
@@ -169,21 +179,21 @@ impl Engine {
             return Err(Error::ShuttingDown);
         }
         let io = {
-            let _context = self.handle.enter();
+            let _context = lane.handle.enter();
             watched
                 .watch()
                 .map_err(Error::io("cannot watch the client's connection"))?
         };
         connection.outbox.flush();
         let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
-        self.handle.spawn(Box::new(driver).run(io));
+        lane.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
     }
 
     /// Closes all connections with `frame`, spread over `window`, and takes no new ones. Does not
     /// wait. Gives the time until the last one is told; a later call can only make it less.
     pub fn drain(&self, frame: CloseFrame, window: Duration) -> Duration {
-        self.registry.drain(&self.handle, frame, window)
+        self.registry.drain(self.handle(), frame, window)
     }
 
     /// Begins to close all connections with `frame` and takes no new ones. Does not wait.
@@ -198,14 +208,18 @@ impl Engine {
         let (tell, done) = mpsc::channel();
         // Each pass lets some sixty tasks run and looks at all sockets.
         let passes = 4 + connections / 30;
-        self.handle.spawn(async move {
-            for _ in 0..passes {
-                yield_now().await;
-            }
-            let _ = tell.send(());
-        });
-        // An engine that has ended drops the task, and with it the sender.
-        let _ = done.recv();
+        for lane in self.lanes() {
+            let tell = tell.clone();
+            lane.handle.spawn(async move {
+                for _ in 0..passes {
+                    yield_now().await;
+                }
+                let _ = tell.send(());
+            });
+        }
+        drop(tell);
+        // An engine that has ended drops its tasks, and with them the senders.
+        while done.recv().is_ok() {}
     }
 
     /// Closes all connections with `frame`, takes no new ones, and ends the engine.
@@ -213,7 +227,7 @@ impl Engine {
     /// Sleeps until the last one is gone, `grace` at most; what is left then is cut.
     pub fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
         self.registry.shut_down(frame, grace);
-        self.stop.notify_one();
+        self.stop();
     }
 
     /// As [`Engine::shut_down`], but the connections are closed one after the other over `window`.

@@ -41,6 +41,7 @@ DEFAULTS = {
     "SEND_TIMEOUT": 10.0,
     "CLOSE_TIMEOUT": 2.0,
     "DRAIN": 0.0,
+    "ENGINE_THREADS": 1,
     "THREAD_STACK_SIZE": 4 * MIB,
 }
 
@@ -94,6 +95,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "SEND_TIMEOUT": [*SECONDS, (None, None)],
     "CLOSE_TIMEOUT": SECONDS,
     "DRAIN": [*SECONDS, (0, 0.0)],
+    "ENGINE_THREADS": [(1, 1), (64, 64)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
 }
 
@@ -175,6 +177,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     ],
     "DRAIN": [
         (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
+    ],
+    "ENGINE_THREADS": [
+        (value, "must be a whole number from 1 to 64, not")
+        for value in [0, 65, True, 1.0, "2", None]
     ],
     "THREAD_STACK_SIZE": [
         *((value, A_SIZE) for value in BAD_SIZES),
@@ -260,6 +266,7 @@ class TestOptions:
             "MAX_CONNECTIONS_PER_ADDRESS",
             "MAX_CONNECTIONS_PER_USER",
             "DRAIN",
+            "ENGINE_THREADS",
             "THREAD_STACK_SIZE",
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from dwebsocket import _core
+from dwebsocket import _core, conf
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client, prepare_takeover, protocol_of
 
@@ -165,4 +165,5 @@ def adopt(
         send_timeout=options.send_timeout,
         close_timeout=options.close_timeout,
         compression=compression,
+        engine_threads=conf.get("ENGINE_THREADS"),
     )

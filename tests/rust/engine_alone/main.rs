@@ -13,6 +13,7 @@ mod rest;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]
 mod support;
+mod threads;
 
 use std::process::Command;
 
