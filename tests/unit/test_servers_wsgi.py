@@ -141,10 +141,10 @@ class TestUwsgi:
 class TestGunicorn:
     """HTTP/2, and what becomes of the dead end."""
 
-    def test_dead_end_is_not_kept_alive(self) -> None:
-        """Only to be found closed: the response is told so, where anything leads to it."""
+    def test_dead_end_is_not_written_to_nor_kept_alive(self) -> None:
+        """The response is told so, where anything leads to it."""
         said: list[str] = []
-        response = SimpleNamespace(force_close=lambda: said.append("close"))
+        response = SimpleNamespace(headers_sent=False, force_close=lambda: said.append("close"))
         body = SimpleNamespace(buf=io.BytesIO(), reader=None)
 
         def early_hints(headers: Any) -> None:
@@ -159,6 +159,7 @@ class TestGunicorn:
                 assert client is not None
                 client.let_go()
         assert said == ["close"]
+        assert response.headers_sent
 
     @pytest.mark.parametrize(
         "marks",

@@ -70,13 +70,24 @@ def _buffered(body: Any) -> bytes:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
-    # Kept alive, the dead end would go through the worker's poller and one of its threads, only to
-    # be found closed. All that leads to the response is a function for applications, since 25.0.
-    for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
-        if (force_close := getattr(cell.cell_contents, "force_close", None)) is not None:
-            force_close()
+    _finish(environ)
     if hasattr(errors := environ.get(_ERRORS), "streams"):
         environ[_ERRORS] = _one_for_all(errors)
+
+
+def _finish(environ: Environ) -> None:
+    """
+    Spares the server what it would do to a dead end.
+
+    It would write a head there, keep it alive in its poller, and give it to one of its threads,
+    which finds it closed. All that leads to the response is a function for applications, in
+    version 25 and later; earlier ones do all of that.
+    """
+    for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
+        response = cell.cell_contents
+        if hasattr(response, "force_close") and hasattr(response, "headers_sent"):
+            response.headers_sent = True
+            response.force_close()
 
 
 def _one_for_all(errors: Any) -> Any:
