@@ -141,12 +141,13 @@ impl Connection {
 
     /// Gives the view `messages`, which are none afterwards, and sees to it that it wakes.
     pub(super) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
-        let wakes = self.inbox.push(messages);
-        if wakes.sleeper {
-            self.relay.add(self);
+        let bytes = messages.iter().map(|message| message.payload.len()).sum();
+        let waiting = self.inbox.push(messages);
+        if waiting.sleeper {
+            self.relay.add(self, bytes);
         }
-        for watch in wakes.watches {
-            self.relay.ring(watch);
+        for watch in waiting.watches {
+            self.relay.ring(watch, bytes);
         }
     }
 

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(1);
 const APART: Duration = Duration::from_millis(100);
 /// Views that may wait for an engine that never finds its sockets empty.
 const MOST: usize = 64;
+/// Bytes that may wait for them. A view shall find its messages in the processor's cache.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// The views of one engine that have a message and still sleep. Any thread may use it.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ struct State {
     noted: usize,
     /// Hubs that have been rung and not said that they are done.
     serving: usize,
+    /// Bytes that came since somebody was woken for their number.
+    bytes: usize,
     /// Grows with each step.
     steps: u64,
     engine_stands_back: bool,
@@ -75,6 +79,16 @@ impl State {
         apart
     }
 
+    /// Notes that `bytes` more wait; whether these are enough.
+    fn weigh(&mut self, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let is_enough = self.bytes >= MOST_BYTES;
+        if is_enough {
+            self.bytes = 0;
+        }
+        is_enough
+    }
+
     fn is_done(&self) -> bool {
         self.parked.is_empty() && self.serving == 0
     }
@@ -87,7 +101,7 @@ impl State {
 
 impl Relay {
     /// Sees to it that the parked view of `connection` is woken soon.
-    pub(super) fn add(self: &Arc<Self>, connection: &Arc<Connection>) {
+    pub(super) fn add(&self, connection: &Arc<Connection>, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
             drop(state);
@@ -95,15 +109,15 @@ impl Relay {
             return;
         }
         state.parked.push_back(Arc::clone(connection));
-        let many = state.parked.len() >= MOST;
+        let is_enough = state.parked.len() >= MOST || state.weigh(bytes);
         drop(state);
-        if many {
+        if is_enough {
             self.pass_on();
         }
     }
 
     /// Sees to it that the loop of `watch` hears of it soon.
-    pub(super) fn ring(self: &Arc<Self>, watch: Watch) {
+    pub(super) fn ring(self: &Arc<Self>, watch: Watch, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
             drop(state);
@@ -114,7 +128,7 @@ impl Relay {
             state.silent.push(hub);
         }
         state.noted += 1;
-        if state.noted >= MOST {
+        if state.noted >= MOST || state.weigh(bytes) {
             self.ring_all(&mut state);
         }
     }
@@ -363,7 +377,7 @@ mod tests {
         let bed = parked(0, true);
         let hub = Hub::new().unwrap();
         for token in 1..=3 {
-            bed.relay.ring(Watch::new(Arc::clone(&hub), token));
+            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
         }
         assert_eq!(bed.relay.state.lock().silent.len(), 1);
         let serving = {
