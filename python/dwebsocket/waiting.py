@@ -145,9 +145,9 @@ class GreenWaiter(ABC):
                 return None
             self.wait(connection, connection.watch_inbox, left)
 
+    @abstractmethod
     def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`Waiter.nap`; the hub's timers are cheap."""
-        return self.take(connection, time, text_as_bytes)
+        """As :meth:`Waiter.nap`."""
 
     def send(
         self,

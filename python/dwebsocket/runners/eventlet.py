@@ -25,13 +25,19 @@ class EventletEar(Ear[Switch]):
         nothing = lambda *_: None  # noqa: E731
         self._listener = hub.add(hub.READ, self._bell.fileno(), self.on_ring, nothing, nothing)
 
-    def _sleep(self, token: int, timeout: float) -> None:
+    def _sleep(self, token: int, timeout: float | None) -> None:
         self._sleepers[token] = eventlet.getcurrent().switch
-        timer = self.hub.schedule_call_global(timeout, self._rouse, token)
+        timer = None
+        if timeout is not None:
+            timer = self.hub.schedule_call_global(timeout, self._rouse, token)
         try:
             self.hub.switch()
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
+
+    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
+        self.hub.schedule_call_global(time_s, call)
 
     def _wake(self, token: int) -> None:
         # Not at once: an exception that ends the sleeper would come out here, and the hub would

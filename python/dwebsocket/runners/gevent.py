@@ -12,6 +12,8 @@ from gevent.hub import Waiter
 from dwebsocket.runners.green import Ear, GreenRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwebsocket.runners.contract import Job
 
 
@@ -25,17 +27,26 @@ class GeventEar(Ear[Any]):
         # Only while somebody sleeps is it a reason for the loop to go on.
         self._watcher.ref = False
 
-    def _sleep(self, token: int, timeout: float) -> None:
+    def _sleep(self, token: int, timeout: float | None) -> None:
         waiter = self._sleepers[token] = Waiter(self.hub)
-        self._watcher.ref = True
-        timer = self.hub.loop.timer(timeout)
-        timer.start(waiter.switch, None)
+        if len(self._sleepers) == 1:
+            self._watcher.ref = True
+        timer = None if timeout is None else self.hub.loop.timer(timeout)
+        if timer is not None:
+            timer.start(waiter.switch, None)
         try:
             waiter.get()
         finally:
-            timer.close()
+            if timer is not None:
+                timer.close()
             del self._sleepers[token]
-            self._watcher.ref = bool(self._sleepers)
+            if not self._sleepers:
+                self._watcher.ref = False
+
+    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
+        # Kept: it ends with the last reference.
+        self._alarm = self.hub.loop.timer(time_s, ref=False)
+        self._alarm.start(call)
 
     def _wake(self, token: int) -> None:
         if (waiter := self._sleepers.get(token)) is not None:

@@ -49,18 +49,54 @@ class Ear(ABC, Generic[Sleeper]):
         self._bell = _core.Hub()
         self._sleepers: dict[int, Sleeper] = {}
         self._tokens = itertools.count()
+        # When each nap ends, the first one first: all are equally long. One timer is for all.
+        self._naps: dict[int, float] = {}
+        self._has_alarm = False
 
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
         token = next(self._tokens)
+        self._listen(
+            token, connection, watch, None if timeout is None else min(timeout, _LONGEST_S)
+        )
+
+    def nap(self, connection: Connection, time_s: float) -> None:
+        """As :meth:`wait` for a message, without a timer of its own; may return a little later."""
+        token = next(self._tokens)
+        self._naps[token] = time.monotonic() + time_s
+        if not self._has_alarm:
+            self._set_alarm(time_s)
+        try:
+            self._listen(token, connection, connection.watch_inbox, None)
+        finally:
+            self._naps.pop(token, None)
+
+    def _listen(
+        self, token: int, connection: Connection, watch: Watch, timeout: float | None
+    ) -> None:
         # Heard of in the hub only, so it cannot ring before the sleep has begun.
         watch(self._bell, token)
         try:
-            self._sleep(token, _LONGEST_S if timeout is None else min(timeout, _LONGEST_S))
+            self._sleep(token, timeout)
         finally:
             self._sleepers.pop(token, None)
             # Without a message it would stay there, one more for each wait on a quiet connection.
             connection.unwatch(self._bell, token)
+
+    def _set_alarm(self, time_s: float) -> None:
+        self._has_alarm = True
+        self._call_later(time_s, self._end_naps)
+
+    def _end_naps(self) -> None:
+        self._has_alarm = False
+        if self.is_parents:
+            return
+        now = time.monotonic()
+        for token in [token for token, end in self._naps.items() if end <= now]:
+            self._naps.pop(token, None)
+            self._wake(token)
+        if self._naps and not self._has_alarm:
+            self._set_alarm(max(0.0, next(iter(self._naps.values())) - now))
 
     def on_ring(self, *_: object) -> None:
         """Called by the hub when the engine has rung."""
@@ -72,8 +108,12 @@ class Ear(ABC, Generic[Sleeper]):
         self._bell.served()
 
     @abstractmethod
-    def _sleep(self, token: int, timeout: float) -> None:
+    def _sleep(self, token: int, timeout: float | None) -> None:
         """Yields to the hub as a sleeper, ``timeout`` seconds at most."""
+
+    @abstractmethod
+    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
+        """Has the hub call ``call``, which is no reason for it to go on."""
 
     @abstractmethod
     def _wake(self, token: int) -> None:
@@ -143,6 +183,16 @@ class EarWaiter(GreenWaiter):
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
         self._ear().wait(connection, watch, timeout)
+
+    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
+        """As :meth:`GreenWaiter.nap`."""
+        if self._hub() is None:
+            return THREAD.nap(connection, time, text_as_bytes)
+        message = connection.take(0, text_as_bytes)
+        if message is None and connection.waiting() == (0, False):
+            self._ear().nap(connection, time)
+            message = connection.take(0, text_as_bytes)
+        return message
 
     def let_others_run(self) -> None:
         """As :meth:`GreenWaiter.let_others_run`."""
