@@ -163,6 +163,8 @@ def run(options: argparse.Namespace) -> int:
         if one.path(work) is not None
         and (not options.goals or (work, original_name(one)) in goals.pairs())
     ]
+    if not pairs:
+        raise BenchError("no subject is left that any of these rows is for")
     result = {
         "date": date.today().isoformat(),
         "command": command(),
