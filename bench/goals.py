@@ -129,7 +129,8 @@ def markdown(figures: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
         *measured,
         "",
-        f"{len(rows) - len(measured)} further goals compare what this run has not measured. Ratios of medians: how many times better ours is. `CPU`: the load generator's core was "
+        f"{len(rows) - len(measured)} further goals compare what this run has not measured. "
+        "Ratios of medians: how many times better ours is. `CPU`: the load generator's core was "
         "full, so the server's processor time a message is compared instead of the rate. "
         "Without a ratio, the goal is a limit.",
     ]
