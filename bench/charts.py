@@ -89,7 +89,7 @@ CHARTS = {
     ),
     "memory": (
         MEMORY,
-        Panel("after each has echoed 64 KiB", goals.IDLE, "echoed_large_kib", "KiB"),
+        Panel("after echoes of 64 KiB and of 32 bytes", goals.IDLE, "rested_kib", "KiB"),
     ),
     "handshakes": (
         Panel("Handshakes, with middleware", goals.OPENING, "handshakes_per_s", "handshakes/s"),

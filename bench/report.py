@@ -47,6 +47,12 @@ TABLES = (
         more_is_better=False,
         mode="idle",
     ),
+    Table(
+        "Idle: KiB a connection, after that and one more of 32 B",
+        "rested_kib",
+        more_is_better=False,
+        mode="idle",
+    ),
 )
 
 LEGEND = (

@@ -163,6 +163,8 @@ def run(options: argparse.Namespace) -> int:
         if one.path(work) is not None
         and (not options.goals or (work, original_name(one)) in goals.pairs())
     ]
+    if not pairs:
+        raise BenchError("no subject is left that any of these rows is for")
     result = {
         "date": date.today().isoformat(),
         "command": command(),
@@ -271,7 +273,7 @@ def measure_all(
 def progress(row: dict[str, object]) -> str:
     """Return one line about one measurement."""
     keys = ("messages_per_s", "server_cpu_us", "p50_us", "p99_us")
-    keys += ("handshakes_per_s", "idle_kib", "echoed_kib", "echoed_large_kib")
+    keys += ("handshakes_per_s", "idle_kib", "echoed_kib", "echoed_large_kib", "rested_kib")
     shown = [f"{key} {row[key]:,.4g}" for key in keys if key in row]
     shares = [
         f"{key} {row[f'{key}_share']:.0%}"
