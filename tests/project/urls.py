@@ -15,7 +15,7 @@ _by_name = [
     views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
     views.undecorated, views.sleeps, views.drain, views.drains_itself,
-    views.own_pid, views.decides, views.asks_database, views.pours,
+    views.own_pid, views.decides, views.asks_database, views.keeps_database, views.pours,
 ]  # fmt: skip
 
 _async = [

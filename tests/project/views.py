@@ -12,7 +12,7 @@ from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, close_old_connections, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -322,6 +322,18 @@ def asks_database(request: HttpRequest) -> None:
         except DatabaseError as error:
             answer = type(error).__name__
         connection.close()
+        request.websocket.send(answer)
+
+
+@require_websocket
+def keeps_database(request: HttpRequest) -> None:
+    """Count users on one connection to the database, as long as that serves."""
+    for _ in request.websocket:
+        try:
+            answer = str(User.objects.count())
+        except DatabaseError as error:
+            answer = type(error).__name__
+            close_old_connections()
         request.websocket.send(answer)
 
 
