@@ -197,6 +197,15 @@ def closes_first(request: HttpRequest) -> None:
 
 
 @require_websocket
+def closes_and_goes_on(request: HttpRequest) -> None:
+    """Send, close, and send again."""
+    request.websocket.send("before")
+    request.websocket.close(4001)
+    for _ in range(3):
+        request.websocket.send("behind")
+
+
+@require_websocket
 def closes_on_demand(request: HttpRequest) -> None:
     """Close with the code that the client asks for."""
     request.websocket.close(int(request.websocket.wait()), "as you wish")
