@@ -124,6 +124,12 @@ class TestOpening:
         (extension,) = response.header_all("Sec-WebSocket-Extensions")
         assert extension.startswith("permessage-deflate")
 
+    def test_other_headers(self, server: Server) -> None:
+        """4.2.1 items 7 and 10: no Origin, and headers that nobody knows, are fine."""
+        headers = {"X-Unknown": '; ,="', "Cookie": "a=b; c", "Authorization": "Basic eDp5"}
+        request = handshake_request("/echo-exact/", server.host, headers=headers)
+        assert respond(server, request).status == 101
+
     def test_absolute_form(self, server: Server) -> None:
         """4.2.1 item 1: the resource may be named by an absolute URI."""
         url = server.url("/echo-exact/", "http")
@@ -288,6 +294,23 @@ class TestClosing:
             assert (frame.opcode, frame.code) == (CLOSE, 4001)
             peer.send_close(4001)
             assert peer.read_to_eof().frames == []
+
+    def test_view_that_goes_on(self, server: Server) -> None:
+        """5.5.1, 6.1: what it sends behind its close stays here."""
+        with RawPeer.open(server, "/closes-and-goes-on/") as peer:
+            assert peer.read_frame() == Frame(TEXT, b"before")
+            assert peer.read_frame().code == 4001
+            peer.send_text("not read any more")
+            peer.send_close(4001)
+            assert peer.read_to_eof().frames == []
+
+    def test_no_answer(self, server: Server) -> None:
+        """7.1.1: the server ends the connection even if its close is never answered."""
+        with RawPeer.open(server, "/closes-first/") as peer:
+            assert peer.read_frame().code == 4001
+            peer.send_text("not an answer")
+            ending = peer.read_to_eof()
+            assert (ending.frames, ending.reset) == ([], False)
 
     @pytest.mark.parametrize("path", ["/raises/", "/returns-at-once/"])
     def test_codes_of_the_server(self, server: Server, path: str) -> None:

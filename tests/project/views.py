@@ -12,7 +12,7 @@ from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, close_old_connections, connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -197,6 +197,15 @@ def closes_first(request: HttpRequest) -> None:
 
 
 @require_websocket
+def closes_and_goes_on(request: HttpRequest) -> None:
+    """Send, close, and send again."""
+    request.websocket.send("before")
+    request.websocket.close(4001)
+    for _ in range(3):
+        request.websocket.send("behind")
+
+
+@require_websocket
 def closes_on_demand(request: HttpRequest) -> None:
     """Close with the code that the client asks for."""
     request.websocket.close(int(request.websocket.wait()), "as you wish")
@@ -322,6 +331,18 @@ def asks_database(request: HttpRequest) -> None:
         except DatabaseError as error:
             answer = type(error).__name__
         connection.close()
+        request.websocket.send(answer)
+
+
+@require_websocket
+def keeps_database(request: HttpRequest) -> None:
+    """Count users on one connection to the database, as long as that serves."""
+    for _ in request.websocket:
+        try:
+            answer = str(User.objects.count())
+        except DatabaseError as error:
+            answer = type(error).__name__
+            close_old_connections()
         request.websocket.send(answer)
 
 

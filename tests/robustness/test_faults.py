@@ -8,6 +8,8 @@ the same worker serves as before.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import resource
 import signal
 import subprocess
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from support import postgres as database_server
+from support.namespace import namespace
 from support.raw_peer import (
     BINARY,
     CLOSE,
@@ -32,6 +36,7 @@ from support.server import (
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
     RUNSERVER,
+    TESTS,
     UVICORN,
     Server,
     descriptors,
@@ -44,6 +49,7 @@ MEBIBYTE = 1 << 20
 MEMORY = 48 * MEBIBYTE
 
 on_main = pytest.mark.parametrize("server", [GUNICORN_SYNC, UVICORN], indirect=True, ids=str)
+on_both = pytest.mark.parametrize("kind", [GUNICORN_SYNC, UVICORN], ids=str)
 
 
 def resident_bytes(pid: int) -> int:
@@ -83,6 +89,24 @@ def flood(peer: RawPeer, block: bytes, total: int) -> None:
             peer.send(block)
 
 
+@contextlib.contextmanager
+def talking(url: str, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a client in a process of its own that has just had an answer, and says no more."""
+    program = (
+        "import sys, time; from websockets.sync.client import connect\n"
+        "with connect(sys.argv[1], origin=None, proxy=None) as ws:\n"
+        "    ws.send('hello'); print(ws.recv(), flush=True); time.sleep(60)"
+    )
+    command = [*prefix, sys.executable, "-c", program, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline()
+            yield client
+        finally:
+            client.kill()
+
+
 class TestClients:
     """Clients that vanish, stop, or do too much."""
 
@@ -104,35 +128,44 @@ class TestClients:
         """A client that is there and says nothing is found out by the next ping."""
         if server.kind == UVICORN:
             pytest.xfail("the server pings on its own terms, every 20 s")
-        program = (
-            "import sys, time; from websockets.sync.client import connect\n"
-            "with connect(sys.argv[1]) as ws:\n"
-            "    ws.send('hello'); print(ws.recv(), flush=True); time.sleep(60)"
-        )
-        command = [sys.executable, "-c", program, server.url("/impatient/")]
-        with server.nothing_left(), contextlib.ExitStack() as stack:
-            client = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
-            stack.callback(client.kill)
-            assert client.stdout is not None
-            assert client.stdout.readline()
+        with server.nothing_left(), talking(server.url("/impatient/")) as client:
             before = len(descriptors(server.worker))
             client.send_signal(signal.SIGSTOP)
             eventually(lambda: len(descriptors(server.worker)) < before, 10)
 
+    def test_dropped_packets(self, own_server: Own) -> None:
+        """A network that goes away takes its clients along, within a ping and its patience."""
+        with namespace() as elsewhere:
+            server = own_server(
+                GUNICORN_SYNC,
+                options=("--bind", f"{elsewhere.here}:8000"),
+                settings={"ALLOWED_HOSTS": ["*"]},
+            )
+            url = f"ws://{elsewhere.here}:8000/impatient/"
+            with server.nothing_left(), talking(url, *elsewhere.command):
+                before = len(descriptors(server.worker))
+                elsewhere.cut()
+                # Its end can come only from us: nothing that it sends arrives any more.
+                eventually(lambda: len(descriptors(server.worker)) < before, 10)
+
     @on_main
     def test_slow_reader_beside_others(self, server: Server) -> None:
-        """It costs its outbox, and nobody waits for it."""
-        server.warm_up()
-        before = resident_bytes(server.worker)
-        with RawPeer.open(server, "/pours/", receive_buffer=4096) as slow:
-            with RawPeer.open_many(server, "/echo/", 20) as peers:
-                for turn in range(20):
+        """It costs its outbox of 1 MiB, and none of two hundred others waits for it."""
+        with RawPeer.open_many(server, "/echo/", 200, at_once=4) as peers:
+
+            def all_served(turns: int) -> None:
+                for turn in range(turns):
                     for peer in peers:
                         peer.send_text(f"turn {turn}")
                     for peer in peers:
                         assert peer.read_message() == b"turn %d" % turn
-            assert resident_bytes(server.worker) - before < MEMORY
-            slow.vanish()
+
+            all_served(2)
+            before = resident_bytes(server.worker)
+            with RawPeer.open(server, "/pours/", receive_buffer=4096) as slow:
+                all_served(10)
+                assert resident_bytes(server.worker) - before < 8 * MEBIBYTE
+                slow.vanish()
 
     @on_main
     @pytest.mark.parametrize(
@@ -270,7 +303,7 @@ def sign_in(server: Server) -> dict[str, str]:
 class TestDatabase:
     """Sessions and rows that cannot be had for a while."""
 
-    @pytest.mark.parametrize("kind", [GUNICORN_SYNC, UVICORN], ids=str)
+    @on_both
     def test_goes_and_comes_back(self, own_server: Own, kind: object) -> None:
         """Under views, under sessions, and under the handshakes of users."""
         server = own_server(kind)
@@ -295,6 +328,123 @@ class TestDatabase:
             assert asking.read_message() == b"1"
             with RawPeer.open(server, "/request-facts/1/", headers=mine) as peer:
                 assert b'"user": "mia"' in peer.read_message()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Path]:
+    """The folder of a PostgreSQL server's socket, with the test project's tables."""
+    if database_server.programs() is None:
+        pytest.skip("PostgreSQL is missing; run tests/setup")
+    pytest.importorskip("psycopg")
+    with database_server.postgres() as folder:
+        settings = {"DATABASES": on_postgresql(folder)}
+        subprocess.run(
+            [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
+            env={
+                **os.environ,
+                "DJANGO_SETTINGS_MODULE": "project.settings",
+                "PROJECT_SETTINGS": json.dumps(settings),
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
+            },
+            check=True,
+            timeout=60,
+        )
+        yield folder
+
+
+def on_postgresql(folder: Path) -> dict[str, dict[str, object]]:
+    """Return the setting for the server of a folder: connections last, and so do commits."""
+    return {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "NAME": "postgres",
+            "USER": "postgres",
+            "HOST": str(folder),
+            "CONN_MAX_AGE": None,
+            "CONN_HEALTH_CHECKS": True,
+            "OPTIONS": {"options": "-c synchronous_commit=on"},
+        }
+    }
+
+
+class TestDatabaseServer:
+    """One that goes down at once, with all its connections, and comes back."""
+
+    @pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=str)
+    def test_restart_under_views(self, own_server: Own, kind: object, postgres: Path) -> None:
+        """It costs those that ask meanwhile an error, and nobody who asks before or after."""
+        server = own_server(kind, settings={"DATABASES": on_postgresql(postgres)})
+        mine = sign_in(server)
+        with contextlib.ExitStack() as stack:
+            careful = stack.enter_context(RawPeer.open(server, "/keeps-database/", headers=mine))
+            careless = stack.enter_context(RawPeer.open(server, "/orm/"))
+            careful.send_text("how many?")
+            assert careful.read_message().isdigit()
+            careless.send_text(f"ida of {kind}")
+            assert careless.read_message() == b'{"there": 1}'
+            with database_server.away(postgres):
+                careful.send_text("how many?")
+                assert careful.read_message() == b"OperationalError"
+                careless.send_text(f"max of {kind}")
+                assert careless.read_to_eof().code == 1011
+                converses(server)
+            careful.send_text("how many?")
+            assert careful.read_message().isdigit()
+            with RawPeer.open(server, "/request-facts/1/", headers=mine) as peer:
+                assert b'"user": "mia"' in peer.read_message()
+
+    def test_restart_while_views_wait(self, own_server: Own, postgres: Path) -> None:
+        """A view that waits holds no connection, so there is nothing to lose."""
+        settings = {"DATABASES": on_postgresql(postgres)}
+        server = own_server(GUNICORN_GTHREAD, settings=settings)
+        with RawPeer.open(server, "/keeps-database/") as peer:
+            peer.send_text("how many?")
+            answer = peer.read_message()
+            held = len(descriptors(server.worker))
+            eventually(lambda: len(descriptors(server.worker)) < held, 20)
+            with database_server.away(postgres):
+                pass
+            peer.send_text("how many?")
+            assert peer.read_message() == answer
+
+
+class TestSessionsOnDisk:
+    """The folder of file-based sessions, which may be on a disk of its own."""
+
+    @on_both
+    def test_gone_and_back(self, own_server: Own, kind: object, tmp_path: Path) -> None:
+        """Nobody is signed in meanwhile, nothing is kept; those who are there go on."""
+        folder, elsewhere = tmp_path / "sessions", tmp_path / "elsewhere"
+        folder.mkdir()
+        settings = {
+            "SESSION_ENGINE": "django.contrib.sessions.backends.file",
+            "SESSION_FILE_PATH": str(folder),
+        }
+        server = own_server(kind, settings=settings)
+        mine = sign_in(server)
+
+        def user() -> bytes:
+            with RawPeer.open(server, "/request-facts/1/", headers=mine) as peer:
+                return peer.read_message()
+
+        assert b'"user": "mia"' in user()
+        with contextlib.ExitStack() as stack:
+            there = stack.enter_context(RawPeer.open(server, "/echo/", headers=mine))
+            keeping = stack.enter_context(RawPeer.open(server, "/session-write/", headers=mine))
+            folder.rename(elsewhere)
+            # Not even root can open a file in what is no folder.
+            folder.write_bytes(b"")
+            assert b'"user": "AnonymousUser"' in user()
+            there.send_text("still here")
+            assert there.read_message() == b"still here"
+            keeping.send_text("keep this")
+            assert keeping.read_message() == b"kept"
+            assert keeping.read_frame().code == 1011
+            folder.unlink()
+            elsewhere.rename(folder)
+            assert b'"user": "mia"' in user()
+            there.send_text("still here")
+            assert there.read_message() == b"still here"
 
 
 class TestSignedOut:

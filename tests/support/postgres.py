@@ -32,32 +32,57 @@ def postgres() -> Iterator[Path]:
 
     It never runs as root: then its package's own user does.
     """
-    where = programs()
-    assert where is not None
-    user = "postgres" if os.getuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if user is not None:
+    if (user := _user()) is not None:
         shutil.chown(folder, user)
     # Everybody may reach the socket.
     folder.chmod(0o755)
 
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(
-            [where / program, "-D", folder / "data", *arguments],
-            check=True,
-            user=user,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            timeout=60,
-        )
-
     try:
-        run("initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale", "C")
-        options = f"{OPTIONS} -c unix_socket_directories={folder}"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        _run(
+            *(folder, "initdb", "--no-sync", "-A", "trust", "-U", "postgres"),
+            *("-E", "UTF8", "--locale", "C"),
+        )
+        _start(folder)
         try:
             yield folder
         finally:
-            run("pg_ctl", "-w", "-m", "immediate", "stop")
+            _stop(folder)
     finally:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def away(folder: Path) -> Iterator[None]:
+    """Take the server of a folder down for a while, in the middle of whatever it does."""
+    _stop(folder)
+    try:
+        yield
+    finally:
+        _start(folder)
+
+
+def _start(folder: Path) -> None:
+    options = f"{OPTIONS} -c unix_socket_directories={folder}"
+    _run(folder, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+
+
+def _stop(folder: Path) -> None:
+    _run(folder, "pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+def _run(folder: Path, program: str, *arguments: str) -> None:
+    where = programs()
+    assert where is not None
+    subprocess.run(
+        [where / program, "-D", folder / "data", *arguments],
+        check=True,
+        user=_user(),
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+def _user() -> str | None:
+    return "postgres" if os.getuid() == 0 else None
