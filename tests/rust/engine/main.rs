@@ -19,3 +19,4 @@ mod support;
 mod talking;
 mod violation;
 mod waiting;
+mod wakeups;

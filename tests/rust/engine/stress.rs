@@ -1,8 +1,9 @@
-//! The hand-made synchronisation, under many threads and random timing for a few seconds.
+//! The queues under many threads and random timing for a few seconds.
+//!
+//! `wakeups.rs` is about who is woken; `docs/security.md` lists all that is synchronised by hand.
 
 use std::{
     io::Write,
-    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -13,44 +14,13 @@ use _core::{
 };
 
 use crate::support::{
-    SETTINGS, connect_narrow, echo,
+    SETTINGS,
+    chance::Chance,
+    connect_narrow, echo,
     peer::{BINARY, CLOSE, PING, PONG, TEXT, frame},
 };
 
 const TIME: Duration = Duration::from_secs(3);
-
-/// A cheap source of chance (xorshift), seeded so that each use differs.
-struct Chance(u64);
-
-impl Chance {
-    fn new() -> Self {
-        static SEED: AtomicU64 = AtomicU64::new(1);
-        Self(
-            SEED.fetch_add(1, Ordering::Relaxed)
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15),
-        )
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    fn size(&mut self, limit: u64) -> usize {
-        usize::try_from(self.below(limit)).unwrap()
-    }
-
-    /// Does nothing for a moment, in one of several ways.
-    fn dawdle(&mut self) {
-        match self.below(20) {
-            0 => thread::sleep(Duration::from_micros(self.below(300))),
-            1..4 => thread::yield_now(),
-            _ => {}
-        }
-    }
-}
 
 const TIGHT: Settings = Settings {
     send_buffer_bytes: 6000,

@@ -84,7 +84,7 @@ fn the_deadline_wakes_and_the_past_does_not_sleep() {
     assert!(matches!(connection.take(Some(deadline)), Taken::Message(_)));
 }
 
-fn is_readable(hub: &Hub) -> bool {
+pub(crate) fn is_readable(hub: &Hub) -> bool {
     #[expect(unsafe_code, reason = "an event loop gets the bare descriptor, too")]
     // SAFETY: the hub, which is borrowed here, keeps its descriptor open.
     let descriptor = unsafe { BorrowedFd::borrow_raw(hub.descriptor()) };

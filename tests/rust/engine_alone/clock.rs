@@ -1,7 +1,7 @@
 //! Steps of the clock, which is one for the process.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Barrier},
     thread,
     time::{Duration, Instant},
 };
@@ -96,4 +96,33 @@ fn a_step_hurries_a_drain_and_the_engine_can_open_again() {
             assert_eq!(connection.end(), None);
         },
     );
+}
+
+/// The race: the clock is stepped while a view looks at it and falls asleep.
+#[test]
+fn nobody_sleeps_through_a_step() {
+    alone("clock::nobody_sleeps_through_a_step", || {
+        const ROUNDS: u32 = 500;
+        const VIEWS: usize = 4;
+        let (connection, _peer) = connect(&SETTINGS);
+        for _ in 0..ROUNDS {
+            let deadline = Some(clock::now() + MINUTE);
+            let start = Arc::new(Barrier::new(VIEWS + 1));
+            let views: Vec<_> = (0..VIEWS)
+                .map(|_| {
+                    let (connection, start) = (Arc::clone(&connection), Arc::clone(&start));
+                    thread::spawn(move || {
+                        start.wait();
+                        connection.take(deadline)
+                    })
+                })
+                .collect();
+            start.wait();
+            step(MINUTE);
+            for view in views {
+                until("the view wakes up", || view.is_finished());
+                assert!(matches!(view.join().unwrap(), Taken::Nothing));
+            }
+        }
+    });
 }

@@ -6,14 +6,16 @@ use std::{
 };
 
 use _core::{
-    engine::{Engine, Error, Initiator, counters},
+    engine::{Engine, Error, Initiator, counters, runtime},
     protocol::{close::CloseFrame, message::Kind},
 };
 
 use crate::{
     alone,
     support::{
-        HEAD, SETTINGS, connect, connect_narrow, echo, expect_end,
+        HEAD, SETTINGS,
+        chance::Chance,
+        connect, connect_narrow, echo, expect_end,
         peer::{BINARY, Peer},
         send, tcp, until,
     },
@@ -163,6 +165,57 @@ fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
                 comer.join().unwrap();
             }
             until("all places are free", || counters::open() == 0);
+        },
+    );
+}
+
+/// The race: a connection is taken over at the very moment when the process says goodbye to those
+/// that it has, again and again.
+#[test]
+fn whoever_comes_during_a_goodbye_is_refused_or_told() {
+    alone(
+        "shutdown::whoever_comes_during_a_goodbye_is_refused_or_told",
+        || {
+            let engine = Engine::current().unwrap();
+            let mut chance = Chance::new();
+            let (mut refused, mut told) = (0, 0);
+            for round in 0..300 {
+                let comers: Vec<_> = (0..4)
+                    .map(|_| {
+                        let engine = engine.clone();
+                        thread::spawn(move || {
+                            let (server, client) = tcp();
+                            Chance::new().dawdle();
+                            let slot = counters::Slot::claim(None).unwrap();
+                            let descriptor = std::os::fd::IntoRawFd::into_raw_fd(server);
+                            let adopted =
+                                engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot);
+                            (adopted, Peer::new(client))
+                        })
+                    })
+                    .collect();
+                chance.dawdle();
+                runtime::leave();
+                // At once, and spread over a moment.
+                let window = Duration::from_micros(if round % 2 == 0 { 0 } else { 500 });
+                engine.drain(going_away(), window);
+                for comer in comers {
+                    let (adopted, mut peer) = comer.join().unwrap();
+                    if let Err(error) = adopted {
+                        assert!(matches!(error, Error::ShuttingDown), "{error}");
+                        refused += 1;
+                    } else {
+                        peer.expect_head();
+                        peer.expect_close(1001, "restart");
+                        peer.close(1001, "");
+                        told += 1;
+                    }
+                    peer.expect_eof();
+                }
+                until("all places are free", || counters::open() == 0);
+                runtime::reopen();
+            }
+            assert!(refused > 0 && told > 0, "{refused} refused, {told} told");
         },
     );
 }

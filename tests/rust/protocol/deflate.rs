@@ -7,7 +7,7 @@ use _core::protocol::{
 };
 use flate2::{Compress, Compression, FlushCompress, write::DeflateEncoder};
 use proptest::{collection::vec, prelude::*};
-use std::io::Write;
+use std::{io::Write, sync::Mutex, thread};
 
 use crate::{
     judge::{Outcome, receive_with},
@@ -283,6 +283,69 @@ fn what_does_not_shrink_wears_no_compressor_out() {
             assert!(deflater.deflate(&[b'a'; 100]).is_some());
         }
     }
+}
+
+/// The race: threads take codecs from the pool, and give them back, all at once. A codec that two had,
+/// or that came with another's window or with something left inside, would mix their messages up.
+#[test]
+fn threads_that_share_the_pool_do_not_share_codecs() {
+    // What was said so long ago that only a large window reaches it.
+    let again = noise(20_000).repeat(2);
+    thread::scope(|scope| {
+        for thread in 0..8_u8 {
+            let again = &again;
+            scope.spawn(move || {
+                let bits = if thread % 2 == 0 { 9 } else { 15 };
+                let agreement = Agreement {
+                    server_max_window_bits: Some(bits),
+                    ..FORGETFUL
+                };
+                let deflater = Deflater::new(&agreement, &OPTIONS);
+                for round in 0..40 {
+                    let deflated = deflater.deflate(again);
+                    assert_eq!(deflated.is_some(), bits == 15, "another's window");
+                    let sent: Vec<Vec<u8>> = (0..10)
+                        .map(|i| {
+                            format!("{thread} {round} {i} ")
+                                .repeat(i * i * 7)
+                                .into_bytes()
+                        })
+                        .collect();
+                    assert_eq!(there_and_back(agreement, &sent), sent);
+                }
+            });
+        }
+    });
+}
+
+/// The race: threads send over one connection, whose messages refer to each other. What one of them
+/// compresses must go out before another's refers to it.
+#[test]
+fn threads_that_share_a_context_keep_its_order() {
+    let deflater = Deflater::new(&KEEPING, &OPTIONS);
+    let frames = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let (deflater, frames) = (&deflater, &frames);
+            scope.spawn(move || {
+                for i in 0..300_u32 {
+                    let message = format!("{thread}: {i}, ").repeat(20).into_bytes();
+                    let deflated = deflater.deflate(&message);
+                    let frame = match &deflated {
+                        Some(deflated) => binary(deflated.payload()),
+                        None => Frame::new(FIN | BINARY, &message),
+                    };
+                    frames.lock().unwrap().push((frame, message));
+                    if let Some(deflated) = deflated {
+                        deflated.was_sent();
+                    }
+                }
+            });
+        }
+    });
+    let (frames, sent): (Vec<_>, Vec<_>) = frames.into_inner().unwrap().into_iter().unzip();
+    let came = messages(KEEPING, &frames).into_iter();
+    assert_eq!(came.map(|(_, message)| message).collect::<Vec<_>>(), sent);
 }
 
 #[test]

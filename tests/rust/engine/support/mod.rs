@@ -1,6 +1,7 @@
 //! Connections on the process's engine, with their other end in the test's hands.
 #![allow(dead_code, reason = "two test binaries share this, each uses a part")]
 
+pub(crate) mod chance;
 pub(crate) mod peer;
 
 use std::{

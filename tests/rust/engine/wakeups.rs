@@ -1,0 +1,233 @@
+//! Nobody sleeps through what concerns them, whatever the moment: each test names the race that it
+//! provokes, for a few seconds of random timing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use _core::{
+    engine::{
+        Taken,
+        waiter::{Hub, Watch},
+    },
+    protocol::{close::CloseFrame, message::Kind},
+};
+
+use crate::{
+    support::{
+        SETTINGS,
+        chance::Chance,
+        connect, echo,
+        peer::{BINARY, TEXT, close_payload, frame},
+        take, until,
+    },
+    waiting::is_readable,
+};
+
+const TIME: Duration = Duration::from_secs(3);
+
+/// The race: somebody rings while the loop, which has silenced the bell, takes the list; or two ring
+/// first. A token that is on the list of a silent hub would be found by nobody.
+#[test]
+fn a_ring_is_heard_whenever_it_comes() {
+    const RINGERS: u64 = 4;
+    let hub = Hub::new().unwrap();
+    let deadline = Instant::now() + TIME;
+    let ringing = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let ringers: Vec<_> = (0..RINGERS)
+            .map(|ringer| {
+                let (connection, mut peer) = connect(&SETTINGS);
+                peer.send(TEXT, b"never taken");
+                until("it is there", || connection.waiting().0 == 1);
+                ringing.fetch_add(1, Ordering::SeqCst);
+                let (hub, ringing) = (&hub, &ringing);
+                scope.spawn(move || {
+                    let _peer = peer;
+                    let mut number = 0;
+                    while Instant::now() < deadline {
+                        // What is here already is rung for by the watcher itself.
+                        let token = number * RINGERS + ringer;
+                        connection.watch_inbox(Watch::new(Arc::clone(hub), token));
+                        number += 1;
+                    }
+                    ringing.fetch_sub(1, Ordering::SeqCst);
+                    number
+                })
+            })
+            .collect();
+        let mut heard = vec![0; ringers.len()];
+        let mut chance = Chance::new();
+        loop {
+            let all_rang = ringing.load(Ordering::SeqCst) == 0;
+            if is_readable(&hub) {
+                for token in hub.drain() {
+                    let next = &mut heard[usize::try_from(token % RINGERS).unwrap()];
+                    assert_eq!(token / RINGERS, *next, "lost, doubled or out of order");
+                    *next += 1;
+                }
+            } else if all_rang {
+                break;
+            }
+            chance.dawdle();
+        }
+        let rung: Vec<_> = ringers.into_iter().map(|r| r.join().unwrap()).collect();
+        assert_eq!(heard, rung);
+    });
+}
+
+/// The race: a message comes between a view's look into the inbox and its watch, or while a watch
+/// that was given up is taken back.
+#[test]
+fn no_message_is_left_in_an_inbox_that_is_watched() {
+    let deadline = Instant::now() + TIME;
+    let hub = Hub::new().unwrap();
+    let (connection, mut peer) = connect(&SETTINGS);
+    let talking = thread::spawn(move || {
+        let mut chance = Chance::new();
+        let mut count = 0_u32;
+        while Instant::now() < deadline {
+            peer.send(BINARY, &count.to_be_bytes());
+            // A view that slept through this one would wait for the next for ever.
+            peer.expect(BINARY, &count.to_be_bytes());
+            count += 1;
+            chance.dawdle();
+        }
+        peer.hang_up();
+        count
+    });
+    let mut chance = Chance::new();
+    let mut token = 0;
+    let mut count = 0;
+    loop {
+        match connection.take_now() {
+            Taken::Message(message) => {
+                assert!(
+                    connection
+                        .send(message.kind, &message.payload, None)
+                        .unwrap()
+                );
+                count += 1;
+            }
+            Taken::End => break,
+            Taken::Nothing => {
+                token += 1;
+                connection.watch_inbox(Watch::new(Arc::clone(&hub), token));
+                if chance.below(4) == 0 {
+                    connection.unwatch(&hub, token);
+                    continue;
+                }
+                // A ring for a watch that was given up may still be on its way.
+                while !hub.drain().contains(&token) {
+                    until("the hub rings", || is_readable(&hub));
+                }
+            }
+        }
+    }
+    assert_eq!(talking.join().unwrap(), count);
+}
+
+/// The race: an answer is held back at the very moment when the postman, who has had nothing to do
+/// for a while, goes home.
+#[test]
+fn what_is_held_leaves_whenever_the_postman_rests() {
+    let deadline = Instant::now() + TIME;
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let (connection, mut peer) = connect(&SETTINGS);
+                // One waits all the time, so that answers are held; the view never asks for it.
+                peer.send(TEXT, b"unanswered");
+                until("it is there", || connection.waiting().0 == 1);
+                let mut chance = Chance::new();
+                let mut number = 0_u32;
+                while Instant::now() < deadline {
+                    assert!(connection.hold(Kind::Binary, &number.to_be_bytes()));
+                    peer.expect(BINARY, &number.to_be_bytes());
+                    number += 1;
+                    // He rests after five rounds of a millisecond or a little more.
+                    thread::sleep(Duration::from_micros(4000 + chance.below(6000)));
+                }
+            });
+        }
+    });
+}
+
+/// The race: a view finds its inbox empty, or closes, while the driver makes up its mind whether to
+/// wait for the view's answers before it says the verdict on a violation.
+#[test]
+fn a_verdict_comes_behind_the_answers_and_without_delay() {
+    let deadline = Instant::now() + TIME;
+    let mut chance = Chance::new();
+    while Instant::now() < deadline {
+        let (connection, mut peer) = connect(&SETTINGS);
+        let count = chance.below(4);
+        let view = if chance.below(3) == 0 {
+            let connection = Arc::clone(&connection);
+            thread::spawn(move || {
+                let mut chance = Chance::new();
+                while let Taken::Message(message) = connection.take(None) {
+                    chance.dawdle();
+                    connection
+                        .send(message.kind, &message.payload, None)
+                        .unwrap();
+                }
+                // Whatever a view says then, the verdict is what its client is told.
+                connection.close(&CloseFrame::default());
+            })
+        } else {
+            echo(Arc::clone(&connection))
+        };
+        for number in 0..count {
+            peer.send(TEXT, &[b'0' + u8::try_from(number).unwrap()]);
+            chance.dawdle();
+        }
+        peer.write(&frame(0x83, b""));
+        for number in 0..count {
+            peer.expect(TEXT, &[b'0' + u8::try_from(number).unwrap()]);
+        }
+        // Not after the close timeout, which is as long as the peer waits.
+        let (_, payload) = peer.read();
+        assert_eq!(payload[..2], close_payload(1002, ""));
+        peer.expect_eof();
+        view.join().unwrap();
+    }
+}
+
+/// The race: takers give up at the moment when a message wakes one of them; it must not be lost on
+/// them while the last one sleeps on.
+#[test]
+fn a_message_finds_the_one_who_does_not_give_up() {
+    let deadline = Instant::now() + TIME;
+    let (connection, mut peer) = connect(&SETTINGS);
+    let mut chance = Chance::new();
+    while Instant::now() < deadline {
+        thread::scope(|scope| {
+            let impatient: Vec<_> = (0..3)
+                .map(|_| {
+                    let patience = Duration::from_micros(chance.below(300));
+                    let connection = &connection;
+                    scope.spawn(move || connection.take(Some(Instant::now() + patience)))
+                })
+                .collect();
+            let patient = scope.spawn(|| take(&connection));
+            chance.dawdle();
+            peer.send(TEXT, b"for one");
+            let taken = impatient
+                .into_iter()
+                .map(|taker| taker.join().unwrap())
+                .filter(|taken| matches!(taken, Taken::Message(_)))
+                .count();
+            if taken == 1 {
+                peer.send(TEXT, b"for the last");
+            }
+            patient.join().unwrap();
+        });
+        assert_eq!(connection.waiting(), (0, false));
+    }
+}

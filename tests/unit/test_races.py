@@ -1,0 +1,337 @@
+"""
+What is synchronised by hand, with threads that change at every turn.
+
+Each test names the race that would lose something, or count it twice. The engine's own are in
+`tests/rust`, the pool's of view threads in `test_runners_thread.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from test_pump import Line, carrier
+from test_servers_asgi import Wire, in_loop, until
+
+from dwebsocket import hub, presence
+from dwebsocket.decision import Decision, Rejection
+from dwebsocket.presence import Visitor, Who
+from dwebsocket.runners.loop import BackgroundLoop
+from dwebsocket.servers import asgi, pump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["carrier"]
+
+# How long each test tries to meet its race.
+TIME_S = 1.0
+# Nothing here takes this long unless somebody has been forgotten.
+LIMIT_S = 20.0
+THREADS = 4
+ROUNDS = 300
+
+
+@pytest.fixture(autouse=True)
+def _restless() -> Iterator[None]:
+    """Threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def _small_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ASGI connection's, so that it is full most of the time."""
+    monkeypatch.setattr(asgi, "_MAX_MESSAGES", 4)
+
+
+def side_by_side(*bodies: Callable[[], Any]) -> list[Any]:
+    """Run each body on a thread of its own, all from the same moment on; give what they return."""
+    start = threading.Barrier(len(bodies))
+
+    def run(body: Callable[[], Any]) -> Any:
+        start.wait(LIMIT_S)
+        return body()
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        futures = [pool.submit(run, body) for body in bodies]
+        return [future.result(LIMIT_S) for future in futures]
+
+
+def in_rounds(body: Callable[[int], object], between: Callable[[], None]) -> None:
+    """Run `body` on all threads at once, again and again, with `between` before and after each."""
+    meet = threading.Barrier(THREADS, between)
+
+    def work(number: int) -> None:
+        for _ in range(ROUNDS):
+            meet.wait(LIMIT_S)
+            body(number)
+        meet.wait(LIMIT_S)
+
+    side_by_side(*(partial(work, number) for number in range(THREADS)))
+
+
+class Quiet:
+    """A connection on which nothing happens."""
+
+    def unwatch(self, hub: Any, token: int) -> None:
+        """Nothing to take back."""
+
+
+def test_a_ring_from_another_thread_is_heard() -> None:
+    """`LoopHub.ring`: a token is put down while the loop, having looked, lowers the flag."""
+    asked: deque[int] = deque()
+    stop = threading.Event()
+
+    async def main() -> int:
+        ear = hub.current()
+        woken = 0
+
+        async def wait_again_and_again() -> None:
+            nonlocal woken
+            deadline = time.monotonic() + TIME_S
+            while time.monotonic() < deadline:
+                # Who is forgotten sleeps on: then `wait_for` ends the test.
+                await ear.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
+                woken += 1
+
+        def ring() -> None:
+            while not stop.is_set():
+                try:
+                    ear.ring(asked.popleft())
+                except IndexError:
+                    time.sleep(0)
+
+        ringers = [threading.Thread(target=ring) for _ in range(THREADS)]
+        for ringer in ringers:
+            ringer.start()
+        try:
+            await asyncio.wait_for(
+                asyncio.gather(*(wait_again_and_again() for _ in range(THREADS))), LIMIT_S
+            )
+        finally:
+            stop.set()
+            for ringer in ringers:
+                ringer.join(LIMIT_S)
+        assert ear._waiting == {}
+        return woken
+
+    assert asyncio.run(main()) > THREADS
+
+
+def test_an_event_is_noticed_whenever_it_happens() -> None:
+    """`LoopEvent`: it is set between the task's look and its sleep."""
+    events: deque[hub.LoopEvent] = deque()
+    stop = threading.Event()
+
+    def set_all() -> None:
+        while not stop.is_set():
+            try:
+                events.popleft().set()
+            except IndexError:
+                time.sleep(0)
+
+    async def main() -> None:
+        deadline = time.monotonic() + TIME_S
+        while time.monotonic() < deadline:
+            event = hub.LoopEvent()
+            events.append(event)
+            assert await event.wait(LIMIT_S)
+
+    setter = threading.Thread(target=set_all)
+    setter.start()
+    try:
+        start = time.monotonic()
+        asyncio.run(main())
+        # Not by the time that was up.
+        assert time.monotonic() - start < LIMIT_S
+    finally:
+        stop.set()
+        setter.join(LIMIT_S)
+
+
+def test_a_view_decides_once() -> None:
+    """`Decision`: threads of a view decide at once; one of them has, and its word counts."""
+    outcomes = [Rejection(400 + number) for number in range(THREADS)]
+    decisions: list[Decision[threading.Event]] = []
+    first: list[Rejection] = []
+
+    def decide(number: int) -> None:
+        if decisions[-1].decide(outcomes[number]):
+            first.append(outcomes[number])
+
+    def one_has_decided() -> None:
+        if decisions:
+            assert first == [decisions[-1].take_outcome()]
+        first.clear()
+        decisions.append(Decision(threading.Event, is_async=False, offered=()))
+
+    in_rounds(decide, one_has_decided)
+
+
+def enter() -> Visitor:
+    """Let somebody in."""
+    visitor = presence.enter(Who("192.0.2.1", "7"), None)  # type: ignore[arg-type]
+    assert isinstance(visitor, Visitor)
+    return visitor
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [lambda _: presence._present("user", "7"), lambda _: enter().leave(), Visitor.leave],
+    ids=["look", "enter", "leave"],
+)
+def test_who_leaves_is_forgotten_although_the_register_is_busy(
+    monkeypatch: pytest.MonkeyPatch, hold: Callable[[Visitor], object]
+) -> None:
+    """`presence`: somebody leaves while another has the lock, who has to forget them then."""
+    first, late = enter(), [enter()]
+    lock = presence._register.lock
+
+    class Lock:
+        """The register's, but somebody leaves just before it is released."""
+
+        def acquire(self, *, blocking: bool = True) -> bool:
+            return lock.acquire(blocking)
+
+        def release(self) -> None:
+            if late:
+                late.pop().leave()
+            lock.release()
+
+        def __enter__(self) -> None:
+            self.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.release()
+
+    monkeypatch.setattr(presence._register, "lock", Lock())
+    hold(first)
+    left = len(presence._register.visitors.get(("user", "7"), ()))
+    first.leave()
+    assert (left, late) == (hold is not Visitor.leave, [])
+    assert presence._register.visitors == {}
+
+
+def test_a_limit_holds_when_many_come_at_once(override: Callable[..., None]) -> None:
+    """`presence`: two that take the last place."""
+    override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=2)
+    here: list[Visitor | str] = []
+
+    def come(_: int) -> None:
+        here.append(presence.enter(Who("192.0.2.1"), None))  # type: ignore[arg-type]
+
+    def two_came() -> None:
+        let_in = [visitor for visitor in here if isinstance(visitor, Visitor)]
+        assert len(let_in) == min(2, len(here))
+        here.clear()
+        for visitor in let_in:
+            visitor.leave()
+
+    in_rounds(come, two_came)
+
+
+@in_loop
+async def test_a_message_finds_the_thread_that_does_not_give_up() -> None:
+    """`AsgiConnection`: others give up at the moment when it wakes one of them."""
+    wire = Wire()
+
+    def take(patience: float) -> object:
+        return wire.connection.take(patience, text_as_bytes=False)
+
+    deadline = time.monotonic() + TIME_S
+    while time.monotonic() < deadline:
+        patient = asyncio.create_task(asyncio.to_thread(take, LIMIT_S))
+        impatient = [asyncio.to_thread(take, random.random() / 1000) for _ in range(2)]
+        others = asyncio.gather(*impatient)
+        await asyncio.sleep(random.random() / 1000)
+        wire.put("for one")
+        if any(await others):
+            wire.put("for the last")
+        assert await patient
+    wire.disconnect()
+    await wire.serving
+
+
+@in_loop
+async def test_an_asgi_connection_loses_nothing_between_threads_and_tasks() -> None:
+    """`AsgiConnection`: a full inbox stops and goes on, a full outbox too, all the time."""
+    wire = Wire(send_buffer=50)
+    taken: list[str] = []
+    count = 2000
+
+    def take_on_a_thread() -> None:
+        while True:
+            _, ended = wire.connection.waiting()
+            message = wire.connection.take(random.random() / 1000, text_as_bytes=False)
+            if message is not None:
+                taken.append(str(message))
+                wire.connection.send(message, patience=LIMIT_S)
+            elif ended:
+                return
+
+    async def take_in_a_task() -> None:
+        async for message in wire.websocket:
+            taken.append(str(message))
+            await wire.websocket.asend(message)
+
+    takers = [asyncio.to_thread(take_on_a_thread) for _ in range(2)]
+    everybody = asyncio.gather(*takers, take_in_a_task())
+    for number in range(count):
+        wire.put(str(number))
+    await until(lambda: len(wire.said()) == count)
+    wire.disconnect()
+    await everybody
+    await wire.serving
+    numbers = [str(number) for number in range(count)]
+    assert sorted(taken, key=int) == sorted(wire.said(), key=int) == numbers
+
+
+def test_a_loop_starts_every_task_and_knows_when_it_is_quiet() -> None:
+    """`BackgroundLoop`: tasks come from many threads while another waits for the last to end."""
+    background = BackgroundLoop()
+    done: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append(1)
+
+    def start() -> None:
+        for _ in range(200):
+            background.run("work", work, Context())
+
+    def join() -> bool:
+        return all(background.join(LIMIT_S) for _ in range(50))
+
+    *_, quiet = side_by_side(*[start] * THREADS, join)
+    assert quiet
+    assert background.dismiss(LIMIT_S)
+    assert len(done) == 200 * THREADS
+
+
+@pytest.mark.parametrize("threads", [1, THREADS])
+def test_a_pump_serves_whoever_is_brought(carrier: pump.Pump, threads: int) -> None:
+    """`Pump`: a pipe arrives while the pump's thread, having looked, begins to wait."""
+    deadline = time.monotonic() + TIME_S
+
+    def talk() -> None:
+        while time.monotonic() < deadline:
+            line = Line(carrier).open()
+            line.client.sendall(b"?")
+            assert line.engine.recv(1) == b"?"
+            line.client.close()
+            line.engine.close()
+
+    side_by_side(*[talk] * threads)
+    carrier.settle(LIMIT_S)
