@@ -170,6 +170,7 @@ def adopt(descriptor: int, slot: _core.Slot) -> _core.Connection:
         max_message_bytes=100,
         max_frame_bytes=None,
         max_fragments=9,
+        receive_buffer_bytes=100,
         messages_per_second=None,
         bytes_per_second=None,
         rate_timeout=None,

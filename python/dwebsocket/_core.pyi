@@ -245,6 +245,7 @@ def adopt(
     rate_timeout: float | None,
     ping_interval: float | None,
     ping_timeout: float | None,
+    receive_buffer_bytes: int,
     send_buffer_bytes: int,
     send_timeout: float | None,
     close_timeout: float,

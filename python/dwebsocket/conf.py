@@ -248,6 +248,9 @@ SETTINGS: dict[str, Setting] = {
     "MAX_FRAME_SIZE": Setting(None, _size_or_none),
     # Frames of one message. Empty ones cost no bytes, hence a limit of their own.
     "MAX_FRAGMENTS": Setting(80_000, _count),
+    # Bytes that may wait for a view that reads slowly; then nothing more is read from the client.
+    # A flood of small messages costs more than their bytes: 1,024 of them are as good as full.
+    "RECEIVE_BUFFER": Setting(1024 * 1024, _size),
     # Connections of one process; one more is refused with 503.
     "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
     # Connections of one client address; one more is refused with 429. None by default: behind a
@@ -345,6 +348,7 @@ class Options:
     max_message_size: int
     max_frame_size: int | None
     max_fragments: int
+    receive_buffer: int
     max_messages_per_second: float | None
     max_bytes_per_second: float | None
     rate_timeout: float | None

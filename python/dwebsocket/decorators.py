@@ -40,9 +40,10 @@ def accept_websocket(view: ViewT | None = None, /, *, accept: bool = True, **opt
             for a page.
         **options: ``text_type``, ``allowed_origins``, ``require_origin``, ``subprotocols``,
             ``compression``, ``max_message_size``, ``max_frame_size``, ``max_fragments``,
-            ``max_messages_per_second``, ``max_bytes_per_second``, ``rate_timeout``,
-            ``ping_interval``, ``ping_timeout``, ``send_buffer``, ``send_timeout``,
-            ``close_timeout``: for this view, in place of the setting of the same name.
+            ``receive_buffer``, ``max_messages_per_second``, ``max_bytes_per_second``,
+            ``rate_timeout``, ``ping_interval``, ``ping_timeout``, ``send_buffer``,
+            ``send_timeout``, ``close_timeout``: for this view, in place of the setting of the
+            same name.
 
     Raises:
         TypeError: An option that does not exist.

@@ -34,7 +34,8 @@ impl Slot {
 #[pyo3(signature = (
     descriptor, early, head, slot, *, max_message_bytes, max_frame_bytes, max_fragments,
     messages_per_second, bytes_per_second, rate_timeout, ping_interval, ping_timeout,
-    send_buffer_bytes, send_timeout, close_timeout, compression=None, engine_threads=1
+    receive_buffer_bytes, send_buffer_bytes, send_timeout, close_timeout, compression=None,
+    engine_threads=1
 ))]
 #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
 pub(crate) fn adopt(
@@ -51,6 +52,7 @@ pub(crate) fn adopt(
     rate_timeout: Option<f64>,
     ping_interval: Option<f64>,
     ping_timeout: Option<f64>,
+    receive_buffer_bytes: usize,
     send_buffer_bytes: usize,
     send_timeout: Option<f64>,
     close_timeout: f64,
@@ -72,6 +74,7 @@ pub(crate) fn adopt(
         compression: compression.map(|compression| compression.0),
         ping_interval: duration(ping_interval)?,
         ping_timeout: duration(ping_timeout)?,
+        receive_buffer_bytes,
         send_buffer_bytes,
         send_timeout: duration(send_timeout)?,
         close_timeout: bounded(close_timeout)?,

@@ -41,6 +41,8 @@ pub struct Settings {
     pub compression: Option<Terms>,
     /// How fast the peer may send.
     pub rates: Rates,
+    /// Bytes that may wait for a slow user.
+    pub receive_buffer_bytes: usize,
     /// Time between two pings.
     pub ping_interval: Option<Duration>,
     /// Silence after a ping that means that the peer is gone.
@@ -117,7 +119,7 @@ impl Connection {
         Self {
             id,
             generation: runtime::generation(),
-            inbox: Inbox::default(),
+            inbox: Inbox::new(settings.receive_buffer_bytes),
             outbox: Outbox::new(socket, settings.send_buffer_bytes, head),
             deflater: settings
                 .compression
@@ -487,6 +489,7 @@ mod tests {
             rates: Rates::default(),
             ping_interval: None,
             ping_timeout: None,
+            receive_buffer_bytes: 1024 * 1024,
             send_buffer_bytes: 1000,
             send_timeout: None,
             close_timeout: Duration::from_secs(1),

@@ -580,6 +580,7 @@ mod tests {
         },
         ping_interval: None,
         ping_timeout: None,
+        receive_buffer_bytes: 1024 * 1024,
         send_buffer_bytes: 1024 * 1024,
         send_timeout: Some(Duration::from_secs(3)),
         close_timeout: Duration::from_secs(1),

@@ -12,8 +12,6 @@ use crate::protocol::message::Message;
 
 /// Messages that may wait before reading stops and TCP pushes back.
 const MAX_MESSAGES: usize = 1024;
-/// Bytes that may wait. One message is always welcome, however large its limit lets it be.
-const MAX_BYTES: usize = 1024 * 1024;
 /// A queue that once was longer than this is given back when it is empty.
 const KEPT_CAPACITY: usize = 32;
 
@@ -54,7 +52,7 @@ pub(super) struct Waiting {
 }
 
 /// A bounded queue from the driver to the view. Any thread may use it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
     state: Mutex<State>,
     arrived: Sleeper,
@@ -76,6 +74,8 @@ enum Answer {
 struct State {
     queue: VecDeque<Message>,
     bytes: usize,
+    /// Bytes that may wait. One message is always welcome, however large its limit lets it be.
+    max_bytes: usize,
     ended: bool,
     paused: bool,
     answer: Answer,
@@ -89,7 +89,7 @@ struct State {
 
 impl State {
     fn is_full(&self) -> bool {
-        !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= MAX_BYTES)
+        !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= self.max_bytes)
     }
 
     fn take(&mut self) -> (Taken, bool) {
@@ -123,11 +123,22 @@ impl State {
     /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
     /// copy of all that waits behind it.
     fn is_half_empty(&self) -> bool {
-        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= MAX_BYTES / 2
+        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= self.max_bytes / 2
     }
 }
 
 impl Inbox {
+    /// An empty one, which is full when `max_bytes` wait in it.
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                max_bytes,
+                ..State::default()
+            }),
+            arrived: Sleeper::default(),
+        }
+    }
+
     /// Adds all `messages`. After the end they are dropped: nobody asked for them any more.
     ///
     /// Gives those who wait for them, and are to be told.
@@ -172,7 +183,7 @@ impl Inbox {
         // After the end all of it is dropped.
         (!state.paused).then(|| Room {
             messages: MAX_MESSAGES.saturating_sub(state.queue.len()),
-            bytes: MAX_BYTES.saturating_sub(state.bytes),
+            bytes: state.max_bytes.saturating_sub(state.bytes),
         })
     }
 
@@ -323,6 +334,12 @@ mod tests {
     use super::*;
     use crate::protocol::message::Kind;
 
+    const MAX_BYTES: usize = 1000;
+
+    fn inbox() -> Inbox {
+        Inbox::new(MAX_BYTES)
+    }
+
     fn text(payload: &'static str) -> Message {
         Message {
             kind: Kind::Text,
@@ -347,7 +364,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_in_order_and_before_the_end() {
-        let inbox = Inbox::default();
+        let inbox = inbox();
         push(&inbox, text("a"));
         push(&inbox, text("b"));
         inbox.end();
@@ -360,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_full_inbox_pauses_and_the_taker_learns_that_it_made_room() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new(MAX_MESSAGES * 2);
         for _ in 0..MAX_MESSAGES {
             assert!(inbox.room().is_some());
             push(&inbox, text("x"));
@@ -374,7 +391,7 @@ mod tests {
 
     #[test]
     fn one_message_may_fill_the_inbox_and_its_taker_learns_that_it_made_room() {
-        let inbox = Inbox::default();
+        let inbox = inbox();
         for size in [MAX_BYTES, 10 * MAX_BYTES] {
             assert!(inbox.room().is_some());
             push(
@@ -392,7 +409,7 @@ mod tests {
     #[test]
     fn a_watch_rings_once_and_one_that_was_given_up_never() {
         let hub = Hub::new().unwrap();
-        let inbox = Inbox::default();
+        let inbox = inbox();
         for token in 1..=3 {
             inbox.watch(Watch::new(Arc::clone(&hub), token));
         }
@@ -405,7 +422,7 @@ mod tests {
 
     #[test]
     fn after_the_end_nothing_is_full() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new(MAX_MESSAGES * 2);
         for _ in 0..MAX_MESSAGES {
             push(&inbox, text("x"));
         }
@@ -416,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_nap_ends_when_somebody_looks_and_its_time_is_over() {
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(inbox());
         let (call, called) = mpsc::channel();
         let until = clock::now() + Duration::from_millis(5);
         let napper = {
@@ -439,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_message_ends_a_nap_and_the_watch_ends_after_it() {
-        let inbox = Inbox::default();
+        let inbox = inbox();
         push(&inbox, text("here"));
         let until = clock::now() + Duration::from_secs(60);
         assert_eq!(payload(inbox.nap(until, || {}).0).unwrap(), "here");
@@ -448,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_woken_by_a_message_by_the_end_and_by_the_clock() {
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(inbox());
         let sleeper = {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || (payload(inbox.take(None).0), inbox.take(None).0))
@@ -459,7 +476,7 @@ mod tests {
         assert_eq!(first.unwrap(), "hello");
         assert!(matches!(second, Taken::End));
 
-        let silent = Inbox::default();
+        let silent = inbox();
         let deadline = Instant::now() + Duration::from_millis(5);
         assert!(matches!(silent.take(Some(deadline)).0, Taken::Nothing));
         assert!(Instant::now() >= deadline);

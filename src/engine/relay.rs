@@ -302,6 +302,7 @@ mod tests {
         },
         ping_interval: None,
         ping_timeout: None,
+        receive_buffer_bytes: 1024,
         send_buffer_bytes: 1024,
         send_timeout: None,
         close_timeout: Duration::from_secs(1),

@@ -218,6 +218,7 @@ mod tests {
             rates: Rates::default(),
             ping_interval: None,
             ping_timeout: None,
+            receive_buffer_bytes: 1024 * 1024,
             send_buffer_bytes: 1000,
             send_timeout: None,
             close_timeout: Duration::from_secs(1),

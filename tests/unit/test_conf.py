@@ -29,6 +29,7 @@ DEFAULTS = {
     "MAX_MESSAGE_SIZE": 16 * MIB,
     "MAX_FRAME_SIZE": None,
     "MAX_FRAGMENTS": 80_000,
+    "RECEIVE_BUFFER": MIB,
     "MAX_CONNECTIONS": 10_000,
     "MAX_CONNECTIONS_PER_ADDRESS": None,
     "MAX_CONNECTIONS_PER_USER": 100,
@@ -83,6 +84,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_MESSAGE_SIZE": SIZES,
     "MAX_FRAME_SIZE": [*SIZES, (None, None)],
     "MAX_FRAGMENTS": [(1, 1), (2**32 - 1, 2**32 - 1)],
+    "RECEIVE_BUFFER": SIZES,
     "MAX_CONNECTIONS": COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": COUNTS,
     "MAX_CONNECTIONS_PER_USER": COUNTS,
@@ -162,6 +164,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (value, "must be a whole number, 1 or more, not")
         for value in (0, -1, 1.5, True, "5", None, 2**32)
     ],
+    "RECEIVE_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
     "MAX_CONNECTIONS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_USER": BAD_COUNTS,

@@ -39,6 +39,7 @@ number = int(sys.argv[1])
 connection = _core.adopt(
     number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
     max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+    receive_buffer_bytes=100,
     bytes_per_second=None, rate_timeout=None, ping_interval=None, ping_timeout=None,
     send_buffer_bytes=100,
     send_timeout=None, close_timeout=1,
@@ -112,6 +113,7 @@ if number:
 connection = _core.adopt(
     ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
     max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+    receive_buffer_bytes=100,
     bytes_per_second=None, rate_timeout=None, ping_interval=None, ping_timeout=None,
     send_buffer_bytes=100,
     send_timeout=None, close_timeout=1,

@@ -37,6 +37,7 @@ class Wire:
             slot,
             max_message_bytes=self.options.max_message_size,
             meter=asgi.Meter.of(self.options),
+            receive_buffer_bytes=self.options.receive_buffer,
             send_buffer_bytes=self.options.send_buffer,
             close_timeout=self.options.close_timeout,
         )
@@ -132,6 +133,22 @@ async def test_full_inbox_stops_reading_until_there_is_room() -> None:
         wire.put(str(number))
     await until(lambda: wire.connection.waiting()[0] == 1024)
     wire.websocket.close()
+    wire.disconnect()
+    await wire.serving
+
+
+@in_loop
+async def test_size_of_the_inbox_is_a_setting() -> None:
+    """In bytes; the message that fills it may be larger than what is left."""
+    wire = Wire(receive_buffer=10)
+    sent = ["ééé", "four", "x" * 100, "next"]
+    for message in sent:
+        wire.put(message)
+    await until(lambda: wire.connection.waiting()[0] == 2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert wire.received == 2
+    assert [await wire.websocket.areceive() for _ in sent] == sent
     wire.disconnect()
     await wire.serving
 

@@ -1240,3 +1240,15 @@ class TestClientsThatAreTooMuch:
         live = open_websocket(**options)
         live.client.send_raw(sent)
         assert live.client.closing()[0] == code
+
+    def test_have_to_wait(self, open_websocket: Open) -> None:
+        """When the view is slower than they are, and nothing is lost."""
+        live = open_websocket(receive_buffer=1000)
+        sent = [b"%099d" % number for number in range(100)]
+        for message in sent:
+            live.client.send(message)
+        # The one that fills the buffer is taken whole.
+        arrived(live, 11)
+        assert [live.websocket.wait(10) for _ in sent] == sent
+        live.client.close()
+        assert live.websocket.wait(10) is None

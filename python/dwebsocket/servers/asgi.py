@@ -48,7 +48,6 @@ SCOPE_KEY = "dwebsocket.handshake"
 
 # As the engine's inbox.
 _MAX_MESSAGES = 1024
-_MAX_BYTES = 1024 * 1024
 
 _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
     (1001, "going away"), 1005, 1006, 1008, 1009, 1012, 1013,
@@ -128,6 +127,7 @@ class AsgiHandshake:
             slot,
             max_message_bytes=options.max_message_size,
             meter=Meter.of(options),
+            receive_buffer_bytes=options.receive_buffer,
             send_buffer_bytes=options.send_buffer,
             close_timeout=options.close_timeout,
         )
@@ -157,6 +157,7 @@ class AsgiConnection:
         *,
         max_message_bytes: int,
         meter: Meter | None,
+        receive_buffer_bytes: int,
         send_buffer_bytes: int,
         close_timeout: float,
     ) -> None:
@@ -167,6 +168,7 @@ class AsgiConnection:
         self._slot = slot
         self._meter = meter
         self._max_message_bytes = max_message_bytes
+        self._inbox_capacity = receive_buffer_bytes
         self._capacity = send_buffer_bytes
         self._close_timeout = close_timeout
         self._loop = asyncio.get_running_loop()
@@ -320,7 +322,7 @@ class AsgiConnection:
         return bool(self._inbox) or self._inbox_ended
 
     def _is_full(self) -> bool:
-        return len(self._inbox) >= _MAX_MESSAGES or self._inbox_bytes >= _MAX_BYTES
+        return len(self._inbox) >= _MAX_MESSAGES or self._inbox_bytes >= self._inbox_capacity
 
     def _has_room(self, size: int) -> bool:
         """Whether a sender need not wait. An empty outbox has room for any message."""

@@ -156,6 +156,7 @@ def adopt(
         max_message_bytes=options.max_message_size,
         max_frame_bytes=options.max_frame_size,
         max_fragments=options.max_fragments,
+        receive_buffer_bytes=options.receive_buffer,
         messages_per_second=options.max_messages_per_second,
         bytes_per_second=options.max_bytes_per_second,
         rate_timeout=options.rate_timeout,

@@ -20,8 +20,16 @@ use crate::support::{
 #[test]
 fn a_full_inbox_pushes_back_and_goes_on_when_there_is_room() {
     for kind in KINDS {
-        for (size, most) in [(100, 1024), (100_000, 11)] {
-            let (connection, mut peer) = join(kind(), &SETTINGS);
+        for (size, buffer, most) in [
+            (100, 1024 * 1024, 1024),
+            (100_000, 1024 * 1024, 11),
+            (100_000, 1, 1),
+        ] {
+            let settings = Settings {
+                receive_buffer_bytes: buffer,
+                ..SETTINGS
+            };
+            let (connection, mut peer) = join(kind(), &settings);
             let bytes = frame(BINARY, &vec![3; size]);
             let count = 24 * 1024 * 1024 / bytes.len();
             let all = bytes.repeat(count);

@@ -23,6 +23,7 @@ use crate::support::{
 const TIME: Duration = Duration::from_secs(3);
 
 const TIGHT: Settings = Settings {
+    receive_buffer_bytes: 1024 * 1024,
     send_buffer_bytes: 6000,
     ..SETTINGS
 };

@@ -45,6 +45,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     },
     ping_interval: None,
     ping_timeout: None,
+    receive_buffer_bytes: 1024 * 1024,
     send_buffer_bytes: 1024 * 1024,
     send_timeout: Some(LIMIT),
     close_timeout: LIMIT,
