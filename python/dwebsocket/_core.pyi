@@ -5,8 +5,6 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any, Literal, final
 
-from typing_extensions import Self
-
 __all__ = [
     "Compression",
     "Connection",
@@ -184,7 +182,7 @@ class News:
     def __next__(self) -> Any: ...
     def get_loop(self) -> asyncio.AbstractEventLoop: ...
     def add_done_callback(
-        self, callback: Callable[[Self], object], *, context: Context | None = None
+        self, callback: Callable[[News], object], *, context: Context | None = None
     ) -> None: ...
     def result(self) -> None: ...
     def cancel(self, msg: object = None) -> bool: ...

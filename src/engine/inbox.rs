@@ -336,10 +336,6 @@ mod tests {
 
     const MAX_BYTES: usize = 1000;
 
-    fn inbox() -> Inbox {
-        Inbox::new(MAX_BYTES)
-    }
-
     fn text(payload: &'static str) -> Message {
         Message {
             kind: Kind::Text,
@@ -364,7 +360,7 @@ mod tests {
 
     #[test]
     fn messages_come_out_in_order_and_before_the_end() {
-        let inbox = inbox();
+        let inbox = Inbox::new(MAX_BYTES);
         push(&inbox, text("a"));
         push(&inbox, text("b"));
         inbox.end();
@@ -391,7 +387,7 @@ mod tests {
 
     #[test]
     fn one_message_may_fill_the_inbox_and_its_taker_learns_that_it_made_room() {
-        let inbox = inbox();
+        let inbox = Inbox::new(MAX_BYTES);
         for size in [MAX_BYTES, 10 * MAX_BYTES] {
             assert!(inbox.room().is_some());
             push(
@@ -409,7 +405,7 @@ mod tests {
     #[test]
     fn a_watch_rings_once_and_one_that_was_given_up_never() {
         let hub = Hub::new().unwrap();
-        let inbox = inbox();
+        let inbox = Inbox::new(MAX_BYTES);
         for token in 1..=3 {
             inbox.watch(Watch::new(Arc::clone(&hub), token));
         }
@@ -433,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_nap_ends_when_somebody_looks_and_its_time_is_over() {
-        let inbox = Arc::new(inbox());
+        let inbox = Arc::new(Inbox::new(MAX_BYTES));
         let (call, called) = mpsc::channel();
         let until = clock::now() + Duration::from_millis(5);
         let napper = {
@@ -456,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_message_ends_a_nap_and_the_watch_ends_after_it() {
-        let inbox = inbox();
+        let inbox = Inbox::new(MAX_BYTES);
         push(&inbox, text("here"));
         let until = clock::now() + Duration::from_secs(60);
         assert_eq!(payload(inbox.nap(until, || {}).0).unwrap(), "here");
@@ -465,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_woken_by_a_message_by_the_end_and_by_the_clock() {
-        let inbox = Arc::new(inbox());
+        let inbox = Arc::new(Inbox::new(MAX_BYTES));
         let sleeper = {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || (payload(inbox.take(None).0), inbox.take(None).0))
@@ -476,7 +472,7 @@ mod tests {
         assert_eq!(first.unwrap(), "hello");
         assert!(matches!(second, Taken::End));
 
-        let silent = inbox();
+        let silent = Inbox::new(MAX_BYTES);
         let deadline = Instant::now() + Duration::from_millis(5);
         assert!(matches!(silent.take(Some(deadline)).0, Taken::Nothing));
         assert!(Instant::now() >= deadline);
