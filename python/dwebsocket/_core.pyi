@@ -6,6 +6,7 @@ from typing import Literal, final
 __all__ = [
     "Compression",
     "Connection",
+    "Exchange",
     "FrameReader",
     "Hub",
     "Slot",
