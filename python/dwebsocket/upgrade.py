@@ -81,6 +81,10 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
     """
     path = conf.get("FACTORY_CLASS")
     default = path in DEFAULT_FACTORIES
+    asked = request.__dict__.get("is_websocket")
+    if default and asked is not None and not asked():
+        # By the middleware, for a page: the answer is the same for its view.
+        return None
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
     is_websocket = bool(factory.is_websocket())
     # Not the factory's method: with it the request would hold itself.

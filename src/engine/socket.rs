@@ -112,6 +112,48 @@ impl Drop for Socket {
     }
 }
 
+/// Gives what a call of the system answered, or the error that it noted.
+fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// Gives a copy of a bare descriptor that belongs to us.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+pub(super) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: any number may be duplicated; one that is not open is answered with an error.
+    let copy = answered(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) })?;
+    // SAFETY: the system has just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Whether calls on a bare descriptor may sleep.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+pub(super) fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
+    // SAFETY: any number may be asked about.
+    let flags = answered(unsafe { libc::fcntl(descriptor, libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK == 0)
+}
+
+/// Lets `descriptor` mean what `new` means; programs that the process starts do not inherit it.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+pub(super) fn replace(descriptor: RawFd, new: &socket2::Socket) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: this closes the server's copy of the client's descriptor, which is the purpose: the
+    // server has told its number and goes on using that alone.
+    answered(unsafe { libc::dup3(new.as_raw_fd(), descriptor, libc::O_CLOEXEC) })?;
+    #[cfg(not(target_os = "linux"))]
+    {
+        // SAFETY: as above.
+        answered(unsafe { libc::dup2(new.as_raw_fd(), descriptor) })?;
+        // SAFETY: the number has just been made to mean `new`.
+        answered(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

@@ -607,6 +607,13 @@ class TestPrepare:
         assert upgrade.prepare(request) is None
         assert (request.websocket, request.is_websocket()) == (None, False)
 
+    def test_page_is_asked_about_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the middleware; its view's decorator believes that."""
+        request = RequestFactory().get("/")
+        assert upgrade.prepare(request) is None
+        monkeypatch.setattr(WebSocketFactory, "is_websocket", never)
+        assert upgrade.prepare(request) is None
+
     def test_handshake(self) -> None:
         """The project's factory, which is to make the WebSocket."""
         request: Any = WSGIRequest(handshake())

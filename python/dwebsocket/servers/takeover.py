@@ -5,8 +5,8 @@ The server keeps its descriptor, but what the descriptor means is exchanged for 
 reads as the end of the stream, and what the server still writes or closes never reaches the
 client. Everything that may fail happens in :meth:`Takeover.prepare`, before the response is
 decided; the exchange itself waits until the server iterates over the response, when all middleware
-has run. The engine has both steps (:class:`dwebsocket._core.Exchange`), in calls that no thread is
-switched in and green libraries do not know. Where the server encrypts,
+has run. The engine does both (:class:`dwebsocket._core.Exchange`), by calls that let no other
+thread run and that green libraries know nothing of. Where the server encrypts,
 :mod:`dwebsocket.servers.tls` has another way to the same end.
 """
 
