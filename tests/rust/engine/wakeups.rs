@@ -231,3 +231,38 @@ fn a_message_finds_the_one_who_does_not_give_up() {
         assert_eq!(connection.waiting(), (0, false));
     }
 }
+
+/// The race: a view begins a nap, which has no timer of its own, while the driver ends its watch over
+/// the last one.
+#[test]
+fn every_nap_comes_to_its_end() {
+    let deadline = Instant::now() + TIME;
+    let (connection, mut peer) = connect(&SETTINGS);
+    let (ended, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut chance = Chance::new();
+            loop {
+                match connection.nap(Duration::from_micros(chance.below(2000))) {
+                    Taken::Message(_) => taken.fetch_add(1, Ordering::SeqCst),
+                    Taken::Nothing => ended.fetch_add(1, Ordering::SeqCst),
+                    Taken::End => return,
+                };
+            }
+        });
+        let mut chance = Chance::new();
+        let mut sent = 0;
+        while Instant::now() < deadline {
+            // Nobody speaks, so only the time can end these.
+            let before = ended.load(Ordering::SeqCst);
+            until("three naps end", || {
+                ended.load(Ordering::SeqCst) > before + 2
+            });
+            thread::sleep(Duration::from_micros(chance.below(2000)));
+            peer.send(TEXT, b"wake up");
+            sent += 1;
+            until("it is taken", || taken.load(Ordering::SeqCst) == sent);
+        }
+        connection.close(&CloseFrame::default());
+    });
+}
