@@ -44,6 +44,7 @@ PUBLIC = {
     "accept_websocket",
     "close_user",
     "drain",
+    "event_counts",
     "require_websocket",
     "websocket",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dwebsocket.decorators import accept_websocket, require_websocket, websocket
+from dwebsocket.events import event_counts
 from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
@@ -33,6 +34,7 @@ __all__ = [
     "accept_websocket",
     "close_user",
     "drain",
+    "event_counts",
     "require_websocket",
     "websocket",
 ]

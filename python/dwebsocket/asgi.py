@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 
 from dwebsocket import _core
+from dwebsocket.events import Event as WebSocketEvent
+from dwebsocket.events import printable
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
 from dwebsocket.upgrade import UpgradeResponse
@@ -108,6 +111,7 @@ class _Application(ASGIHandler):
         reply = _Reply(scope, send)
         if _core.is_leaving() and not reply.is_http:
             # All of Django would find no other words.
+            _report_refusal(scope)
             await reply.reject()
             return
         handshake = asgi.AsgiHandshake(scope, receive, send)
@@ -140,6 +144,19 @@ class _Application(ASGIHandler):
                 await sync_to_async(response.close)()
             return
         await super().send_response(response, send)
+
+
+def _report_refusal(scope: Scope) -> None:
+    """As for any other handshake that comes while the process ends; there is no request yet."""
+    peer, path = str((scope.get("client") or ("",))[0]), printable(scope["path"])
+    refused = WebSocketEvent("websocket.refused", None, peer, path, 403, "This process is ending.")
+    refused.log(
+        logging.getLogger("django.request"),
+        logging.INFO,
+        "WebSocket refused with %d: %s: %s",
+        *(refused.code, refused.path, refused.reason),
+        status_code=refused.code,
+    )
 
 
 def _no_body() -> Receive:

@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
 
 from dwebsocket import _core, conf, origin
+from dwebsocket.events import event_counts
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client
 
@@ -87,6 +88,7 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             "connections": _core.open_connections(),
             "leaving": _core.is_leaving(),
+            "events": event_counts(),
         },
         "settings": {
             # Under ASGI the server pings, or nobody.

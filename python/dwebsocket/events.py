@@ -1,15 +1,18 @@
 """
 What is logged of a WebSocket that was refused, or ended otherwise than somebody wanted.
 
-Each such thing is one record, with the fields of :class:`Event` as attributes.
+Each such thing is one record, with the fields of :class:`Event` as attributes, and is counted.
 ``docs/logging.md`` lists the events.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from dwebsocket import native
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -41,6 +44,10 @@ _ENDS = {
     1013: ("websocket.too_slow", logging.INFO),
     1011: ("websocket.broke", logging.ERROR),
 }
+# How often each has happened in this process, by code. Codes are few, whatever clients do.
+_counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
+_lock = native.lock()
+
 # The process ends, or the site without it: everybody is told so.
 _DEPARTURES = (1001, 1012)
 
@@ -75,9 +82,55 @@ class Event:
         path, reason = printable(request.path), printable(reason)
         return cls(event, connection, peer, path, code, reason)
 
-    def extra(self, **more: Any) -> dict[str, Any]:
-        """Gives the argument of that name of the calls that log."""
-        return {**asdict(self), **more}
+    def log(
+        self,
+        logger: logging.Logger,
+        level: int,
+        message: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+        **more: Any,
+    ) -> None:
+        """
+        Counts it, and logs it with its fields.
+
+        Args:
+            message: With its ``args``, what people read.
+            exc_info: The exception behind it.
+            **more: Further attributes of the record.
+        """
+        with _lock:
+            counts = _counts[self.event]
+            counts[self.code] = counts.get(self.code, 0) + 1
+        # As if the caller had called the logger.
+        extra = {**asdict(self), **more}
+        logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+def event_counts() -> dict[str, dict[int, int]]:
+    """
+    Gives how often each event of ``docs/logging.md`` has happened in this process.
+
+    Whether or not it was logged: a level or a filter changes nothing here. Never waits; any thread
+    may call it.
+
+    Returns:
+        For each event its number by code, which is the HTTP status of a refusal and the close code
+        of an end: ``{"websocket.refused": {403: 2, 503: 1}, "websocket.lost": {1006: 7}, …}``.
+        Events that have not happened are there, and empty.
+    """
+    with _lock:
+        return {event: dict(counts) for event, counts in _counts.items()}
+
+
+def _forget_parents_events() -> None:
+    global _lock
+    _lock = native.lock()
+    for counts in _counts.values():
+        counts.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parents_events)
 
 
 def printable(text: str) -> str:
@@ -107,9 +160,10 @@ def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> N
     else:
         event, level = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
     found = Event.of(event, request, code, reason, number)
-    _log.log(
+    found.log(
+        _log,
         level,
         "WebSocket %s of %s on %s ended with %d: %s",
         *(found.connection, found.peer, found.path, found.code, found.reason),
-        extra=found.extra(request=request),
+        request=request,
     )

@@ -106,11 +106,13 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
     event = Event.of("websocket.refused", request, status, reason)
-    _requests.log(
+    event.log(
+        _requests,
         getattr(logging, level.upper()),
         "WebSocket refused with %d: %s: %s",
         *(status, event.path, event.reason),
-        extra=event.extra(status_code=status, request=request),
+        status_code=status,
+        request=request,
     )
     # As Django's own `log_response` does, which takes no other attributes.
     response.__dict__["_has_been_logged"] = True
@@ -416,10 +418,12 @@ class UpgradeResponse(HttpResponse):
                 raise
             # The client is gone from the server already: all it can see is the end.
             event = Event.of("websocket.never_opened", request, _ABNORMAL, str(error))
-            _log.error(
+            event.log(
+                _log,
+                logging.ERROR,
                 "WebSocket lost before it was open: %s: %s",
                 *(event.path, event.reason),
-                extra=event.extra(request=request),
+                request=request,
             )
             return
         kept.keep(request)
@@ -440,10 +444,12 @@ class UpgradeResponse(HttpResponse):
             event = Event.of(
                 "websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), connection.id
             )
-            _log.error(
+            event.log(
+                _log,
+                logging.ERROR,
                 "No thread for another WebSocket view: %s: %s",
                 *(event.path, event.reason),
-                extra=event.extra(request=request),
+                request=request,
             )
 
     def _headers_to_send(self) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from visit import handshake
 from dwebsocket import conf, diagnosis
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
+from dwebsocket.events import EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -453,6 +454,7 @@ class TestDiagnosis:
         assert report["settings"]["ping_interval"] == 25
         assert report["server"]["refusal"]
         assert report["process"]["leaving"] is False
+        assert list(report["process"]["events"]) == list(EVENTS)
 
     @pytest.mark.parametrize("value", [None, "", "chat", "/chat/:abc:def"])
     def test_unsigned(self, ask: Callable, value: str | None) -> None:
@@ -500,5 +502,8 @@ class TestDiagnosis:
         assert {finding.level for finding in findings.values()} == {Level.FINE}
         assert "ping.server" in findings
         report["server"]["software"] = "granian (ASGI)"
+        report["process"]["events"]["websocket.refused"] = {"403": 2}
         visit = live.Visit(Target(True, "testserver", 443, "/chat/"))
-        assert by_id(live._judge_report(visit, report))["ping.none"].level is Level.WARNING
+        findings = by_id(live._judge_report(visit, report))
+        assert findings["ping.none"].level is Level.WARNING
+        assert "websocket.refused 403: 2" in findings["server.events"].what

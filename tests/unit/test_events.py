@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from django.test import RequestFactory
 from visit import Serve, handshake
 
-from dwebsocket import accept_websocket
+from dwebsocket import _core, accept_websocket, asgi, event_counts, events
 from dwebsocket.events import EVENTS, Event, printable
 from dwebsocket.runners import loop, thread
 from support.waiting import eventually
@@ -40,6 +43,29 @@ async def awaits(request: Any) -> None:
     """Wait for the end in a task."""
     async for _ in request.websocket:
         pass
+
+
+@pytest.fixture(autouse=True)
+def _each_record_is_counted(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Each record that a test has caused, and nothing else."""
+
+    def counts() -> Counter[tuple[str, int]]:
+        return Counter(
+            {
+                (event, code): count
+                for event, by_code in event_counts().items()
+                for code, count in by_code.items()
+            }
+        )
+
+    caplog.set_level(logging.DEBUG, logger="dwebsocket")
+    before = counts()
+    yield
+    ended(None)
+    assert thread.join(10)
+    records = caplog.get_records("call")
+    logged = [vars(record) for record in records if hasattr(record, "event")]
+    assert counts() - before == Counter((each["event"], each["code"]) for each in logged)
 
 
 def ended(made: Any) -> None:
@@ -161,6 +187,59 @@ def test_view_that_fails(visit: Serve, request_log: Log) -> None:
     (record,) = request_log("dwebsocket", "django.request")
     assert fields(record)[0] == "websocket.view_failed"
     assert fields(record)[3:] == (1011, "KeyError('here')")
+
+
+def test_refusal_before_django_sees_it(request_log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ASGI servers that can say 403 only are told so at once when the process ends."""
+    monkeypatch.setattr(asgi, "_listen_for_the_end", lambda: None)
+    monkeypatch.setattr(_core, "is_leaving", lambda: True)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(event: Any) -> None:
+        sent.append(event["type"])
+
+    scope = {"type": "websocket", "path": "/chat/", "client": ["192.0.2.1", 7], "headers": []}
+    asyncio.run(asgi.websocket_application(scope, receive, send))
+    assert sent == ["websocket.close"]
+    (record,) = request_log("django.request")
+    assert fields(record)[:4] == ("websocket.refused", "192.0.2.1", "/chat/", 403)
+    assert record.levelno == logging.INFO
+
+
+def test_silent_logger(visit: Serve, request_log: Log) -> None:
+    """What nobody wants to read is counted all the same."""
+    logger = logging.getLogger("django.request")
+    before = event_counts()["websocket.refused"].get(403, 0)
+    logger.disabled = True
+    try:
+        for _ in range(3):
+            visit(waits, environ=handshake(HTTP_ORIGIN="null"))
+    finally:
+        logger.disabled = False
+    assert request_log("django.request") == []
+    assert event_counts()["websocket.refused"][403] == before + 3
+    # For the fixture above, which cannot know.
+    events._counts["websocket.refused"][403] = before
+
+
+def test_counts_are_a_copy() -> None:
+    """Nobody changes ours; every event is there."""
+    event_counts()["websocket.lost"][1006] = -1
+    assert event_counts()["websocket.lost"].get(1006) != -1
+    assert list(event_counts()) == list(EVENTS)
+
+
+def test_forked_child_counts_anew() -> None:
+    """What its parent has seen is the parent's."""
+    refused = Event("websocket.refused", None, "", "/", 403, "")
+    refused.log(logging.getLogger("dwebsocket"), logging.DEBUG, "refused")
+    pid = os.fork()
+    if not pid:
+        os._exit(any(event_counts().values()))
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_nothing_forges_a_line() -> None:

@@ -177,6 +177,13 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
         + ", ".join(f"{part} {version}" for part, version in versions.items())
         + f"; {report['process']['connections']} WebSockets are open in the process that answered.",
     )
+    events = [
+        f"{event} {code}: {count}"
+        for event, counts in report["process"]["events"].items()
+        for code, count in counts.items()
+    ]
+    if events:
+        yield fine("server.events", f"That process has counted {', '.join(events)}.")
     if server["green"] and not server["patched"]:
         yield error(
             "server.unpatched",

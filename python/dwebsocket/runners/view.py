@@ -272,37 +272,53 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
     connection = websocket._connection
     number = None if connection is None else connection.id
 
-    def extra(code: int, status: int) -> dict[str, Any]:
-        event = Event.of("websocket.view_failed", request, code, repr(error), number)
-        return event.extra(status_code=status, request=request)
+    def failed(code: int) -> Event:
+        return Event.of("websocket.view_failed", request, code, repr(error), number)
 
     path = printable(request.path)
     if isinstance(error, PermissionDenied):
-        _requests.warning(
+        failed(_POLICY).log(
+            _requests,
+            logging.WARNING,
             "Forbidden (Permission denied) in WebSocket: %s",
             path,
-            extra=extra(_POLICY, 403),
             exc_info=error,
+            status_code=403,
+            request=request,
         )
         return _POLICY, _shown(error)
     if isinstance(error, Http404):
-        _requests.warning(
+        failed(_NOT_FOUND).log(
+            _requests,
+            logging.WARNING,
             "Not Found in WebSocket: %s",
             path,
-            extra=extra(_NOT_FOUND, 404),
+            status_code=404,
+            request=request,
         )
         return _NOT_FOUND, _shown(error)
     if isinstance(error, SuspiciousOperation):
-        _security.error(printable(str(error)), exc_info=error, extra=extra(_POLICY, 400))
+        failed(_POLICY).log(
+            _security,
+            logging.ERROR,
+            "%s",
+            printable(str(error)),
+            exc_info=error,
+            status_code=400,
+            request=request,
+        )
         return _POLICY, _shown(error)
     if (told := witness.get()) is not None:
         told.failed(error)
     got_request_exception.send(sender=None, request=request)
-    _requests.error(
+    failed(_INTERNAL_ERROR).log(
+        _requests,
+        logging.ERROR,
         "Internal Server Error in WebSocket: %s",
         path,
-        extra=extra(_INTERNAL_ERROR, 500),
         exc_info=error,
+        status_code=500,
+        request=request,
     )
     return _INTERNAL_ERROR, _shown(error)
 
