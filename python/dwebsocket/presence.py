@@ -223,16 +223,19 @@ def close_user(user: Any, *, code: int = _SIGNED_OUT, reason: str = "signed out"
 def _listen() -> None:
     """Hears of users from now on: once the first is here, when all models are."""
     from django.apps import apps
-    from django.conf import settings
     from django.db.models.signals import post_delete, post_save
 
     if not apps.is_installed("django.contrib.auth"):
         return
+    from django.contrib.auth import get_user_model
     from django.contrib.auth.signals import user_logged_out
 
     user_logged_out.connect(_on_logged_out, dispatch_uid="dwebsocket")
-    post_save.connect(_on_saved, sender=settings.AUTH_USER_MODEL, dispatch_uid="dwebsocket")
-    post_delete.connect(_on_deleted, sender=settings.AUTH_USER_MODEL, dispatch_uid="dwebsocket")
+    # A proxy sends its own signals. Those of all models would cost each of them its fast deletes.
+    for model in apps.get_models():
+        if issubclass(model, get_user_model()):
+            post_save.connect(_on_saved, sender=model, dispatch_uid="dwebsocket")
+            post_delete.connect(_on_deleted, sender=model, dispatch_uid="dwebsocket")
 
 
 def _on_logged_out(request: HttpRequest | None, user: Any, **_: Any) -> None:

@@ -53,6 +53,16 @@ def anna() -> Iterator[User]:
     User.objects.filter(pk=user.pk).delete()
 
 
+class Person(User):
+    """A proxy of the user model."""
+
+    class Meta:
+        """No table of its own."""
+
+        app_label = "auth"
+        proxy = True
+
+
 def sign_in(user: User) -> Any:
     """Log in as by a form; give the request whose session it is."""
     request: Any = RequestFactory().get("/")
@@ -295,6 +305,29 @@ class TestSignedOut:
         anna.is_active = False
         anna.save(update_fields=update_fields)
         assert made.client.closing() == (4401, "deactivated")
+
+    def test_by_another_model_of_the_same_users(self, visit: Serve, anna: User, view: Any) -> None:
+        """Projects have proxies, for an admin page of their own for instance."""
+        made = self.open(visit, view, sign_in(anna))
+        person = Person.objects.get(pk=anna.pk)
+        person.is_active = False
+        person.save()
+        assert made.client.closing() == (4401, "deactivated")
+        assert thread.join(10)
+        assert loop.join(10)
+        person.is_active = True
+        person.save()
+        made = self.open(visit, view, sign_in(anna))
+        person.delete()
+        assert made.client.closing() == (4401, "deleted")
+
+    def test_what_sends_no_signal(self, visit: Serve, anna: User, view: Any) -> None:
+        """Django tells nobody of these: the project has to call `close_user`."""
+        request = sign_in(anna)
+        made = self.open(visit, view, request)
+        request.session.flush()
+        User.objects.filter(pk=anna.pk).update(is_active=False)
+        self.goes_on(made)
 
     def test_deleted(self, visit: Serve, anna: User, view: Any) -> None:
         """Whoever is no more."""
