@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::{
-    Agreement, TAIL,
+    Agreement,
     offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
     pool::Pool,
 };
@@ -13,9 +13,9 @@ use crate::protocol::error::Violation;
 
 /// What is inflated at once: it lies on the stack and is zeroed for each read of a message.
 const PIECE_BYTES: usize = 8 * 1024;
-/// An empty final block. A stream that is between two blocks ends with it, any other does not.
-/// There is no other way to ask a stream where it is.
-const FINAL_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
+/// What was left out behind a message, and an empty final block. A stream that is between two
+/// blocks ends with it, any other does not: there is no other way to ask a stream where it is.
+const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
 const MAX_FINAL_BLOCKS: u32 = 1024;
@@ -101,8 +101,7 @@ impl Inflater {
             // Behind a final block there is nothing to flush, and nothing to refer to.
             self.forget();
         } else {
-            self.run(&mut stream, &TAIL, &mut collect)?;
-            self.run(&mut stream, &FINAL_BLOCK, &mut collect)?;
+            self.run(&mut stream, &ENDING, &mut collect)?;
             if !self.has_ended {
                 return Err(Violation::invalid_data("compressed message ends too early"));
             }
