@@ -9,6 +9,7 @@
 
 mod clock;
 mod leaks;
+mod memory;
 mod rest;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]

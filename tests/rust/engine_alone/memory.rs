@@ -1,0 +1,77 @@
+//! What an idle connection costs in memory.
+
+use _core::{
+    engine::Settings,
+    protocol::{
+        deflate::{Deflater, Options, Terms},
+        message::Kind,
+    },
+};
+
+use crate::{
+    alone,
+    support::{
+        SETTINGS, join,
+        peer::{BINARY, Peer},
+        send, take, unix,
+    },
+};
+
+const RSV1: u8 = 0x40;
+/// As a server's defaults are.
+const OPTIONS: Options = Options {
+    threshold_bytes: 256,
+    level: 3,
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    server_max_window_bits: 15,
+    client_max_window_bits: 15,
+};
+/// All that one may cost, its peer in this process included.
+const LIMIT_BYTES: usize = 6 * 1024;
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[test]
+fn an_idle_compressed_connection_stays_below_6_kilobytes() {
+    alone(
+        "memory::an_idle_compressed_connection_stays_below_6_kilobytes",
+        || {
+            let terms = Terms::agree("permessage-deflate", OPTIONS).unwrap();
+            let settings = Settings {
+                compression: Some(terms),
+                ..SETTINGS
+            };
+            let message: Vec<u8> = (0..=255).cycle().take(50_000).collect();
+            let deflater = Deflater::new(&terms.agreement, &OPTIONS);
+            let payload = deflater.deflate(&message).unwrap().payload().to_vec();
+            // Each has been talked on, compressed in both directions, before it falls silent.
+            let talk = |peer: &mut Peer, connection: &_| {
+                peer.send(BINARY | RSV1, &payload);
+                assert_eq!(take(connection).1, message);
+                send(connection, Kind::Binary, &message);
+                assert_eq!(peer.read(), (BINARY | RSV1, payload.clone()));
+            };
+            let open = |count| {
+                let idle: Vec<_> = (0..count)
+                    .map(|_| {
+                        let (connection, mut peer) = join(unix(), &settings);
+                        talk(&mut peer, &connection);
+                        (connection, peer)
+                    })
+                    .collect();
+                idle
+            };
+            // The engine, its scratch buffer and the pools are there once.
+            let first = open(100);
+            let before = resident_bytes();
+            let others = open(300);
+            let each = (resident_bytes() - before) / others.len();
+            drop((first, others));
+        },
+    );
+}
