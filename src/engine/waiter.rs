@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::{clock, relay::Relay};
+use super::{clock, relay::Relay, runtime};
 
 /// Threads that are parked until something happens.
 #[derive(Debug, Default)]
@@ -70,6 +70,7 @@ pub struct Hub {
     ready: Mutex<Ready>,
     bell: UnixStream,
     rope: UnixStream,
+    generation: u64,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +94,7 @@ impl Hub {
             ready: Mutex::default(),
             bell,
             rope,
+            generation: runtime::generation(),
         }))
     }
 
@@ -112,7 +114,13 @@ impl Hub {
     }
 
     /// Says that whoever was on the list of [`Hub::drain`] has had a turn.
+    ///
+    /// One of them may have forked: in the child this does nothing, for a thread that exists in the
+    /// parent only may have locked the engine.
     pub fn served(&self) {
+        if self.generation != runtime::generation() {
+            return;
+        }
         let relay = self.ready.lock().relay.take();
         if let Some(relay) = relay {
             relay.on_served();

@@ -105,6 +105,9 @@ class Ear(ABC, Generic[Sleeper]):
             return
         for token in self._bell.drain():
             self._wake(token)
+            if self.is_parents:
+                # That one has forked, and this is the child: the others are the parent's.
+                return
         self._bell.served()
 
     @abstractmethod
