@@ -78,7 +78,9 @@ def keep(request: HttpRequest) -> None:
     if hasattr(request, "environ"):
         # uWSGI empties its own when the response is done.
         request.META = {
-            _same(name): value if name in _OWN else _lean_value(value)
+            _same(name): value
+            if name in _OWN or type(value) is not str or len(value) > _MAX_LENGTH
+            else _same(value)
             for name, value in request.META.items()
         }
         # It belongs to a response that is out, and would keep all that the server knew of it.
@@ -92,10 +94,6 @@ def keep(request: HttpRequest) -> None:
 def _same(text: str) -> str:
     """Gives the string that is kept of those that are equal."""
     return text
-
-
-def _lean_value(value: Any) -> Any:
-    return _same(value) if type(value) is str and len(value) <= _MAX_LENGTH else value
 
 
 def _lean(match: ResolverMatch) -> ResolverMatch:

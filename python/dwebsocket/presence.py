@@ -35,10 +35,10 @@ _MAX_REASON_BYTES = 123
 _LIMITS = {"address": "MAX_CONNECTIONS_PER_ADDRESS", "user": "MAX_CONNECTIONS_PER_USER"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Who:
     """
-    Who asks for a WebSocket.
+    Who asks for a WebSocket. Never changed.
 
     Attributes:
         address: The client's as Django sees it, for IPv6 its /64; empty when there is none.

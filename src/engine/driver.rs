@@ -111,6 +111,7 @@ impl Driver {
             connection.id(),
             clock::task_now(),
         );
+        let look_at = connection.inbox.look_at().map(Instant::from_std);
         Self {
             connection,
             receiver: match &settings.compression {
@@ -127,7 +128,7 @@ impl Driver {
             meter: Meter::new(settings.rates, Instant::now()),
             throttled_until: None,
             condemned_until: None,
-            look_at: None,
+            look_at,
             stage: Stage::Talking,
             ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
@@ -225,9 +226,7 @@ impl Driver {
                 self.on_time(now);
             }
         }
-        if self.look_at.is_none() && self.connection.inbox.is_watched() {
-            self.look(clock::task_now());
-        }
+        self.look_at = self.connection.inbox.look_at().map(Instant::from_std);
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
         }

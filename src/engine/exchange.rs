@@ -5,7 +5,8 @@
 //! All that needs a descriptor of its own is allocated first, when a failure still harms nobody.
 
 use std::{
-    io::{self, Read},
+    io,
+    mem::MaybeUninit,
     net::Shutdown,
     os::fd::{OwnedFd, RawFd},
 };
@@ -35,7 +36,6 @@ impl Exchange {
         let (theirs, ours) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
         // The server reads the end of the stream at once: some wait for it before they close.
         ours.shutdown(Shutdown::Write)?;
-        ours.set_nonblocking(true)?;
         Ok(Self {
             client: Some(client),
             theirs: Some(theirs),
@@ -49,7 +49,9 @@ impl Exchange {
     /// The system's, when `server_side` is not open any more. A second call does nothing.
     pub fn put_dead_end(&mut self, server_side: RawFd) -> io::Result<()> {
         if let Some(theirs) = self.theirs.take() {
-            theirs.set_nonblocking(!is_blocking(server_side)?)?;
+            if !is_blocking(server_side)? {
+                theirs.set_nonblocking(true)?;
+            }
             replace(server_side, &theirs)?;
         }
         Ok(())
@@ -64,9 +66,13 @@ impl Exchange {
     pub fn finish(&mut self) {
         self.client = None;
         self.theirs = None;
-        if let Some(mut ours) = self.ours.take() {
+        if let Some(ours) = self.ours.take() {
             // Unread bytes would reset the server's end and look like a client that broke off.
-            while matches!(ours.read(&mut [0; 4096]), Ok(1..)) {}
+            let mut bytes = [MaybeUninit::uninit(); 4096];
+            while matches!(
+                ours.recv_with_flags(&mut bytes, libc::MSG_DONTWAIT),
+                Ok(1..)
+            ) {}
         }
     }
 }
@@ -80,7 +86,7 @@ impl Drop for Exchange {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::Write,
+        io::{Read, Write},
         os::{
             fd::{AsRawFd, IntoRawFd},
             unix::net::UnixStream,

@@ -1,6 +1,10 @@
 //! Whole messages waiting for the view.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -14,6 +18,9 @@ use crate::protocol::message::Message;
 const MAX_MESSAGES: usize = 1024;
 /// A queue that once was longer than this is given back when it is empty.
 const KEPT_CAPACITY: usize = 32;
+/// When the driver looks for the first time whether somebody naps. Most views nap for longer as soon
+/// as they run: then nobody has to call it for that.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// What [`Inbox::take`] found.
 #[derive(Debug)]
@@ -83,8 +90,8 @@ struct State {
     sleepers: usize,
     /// How long somebody sleeps in [`Inbox::nap`].
     nap_until: Option<Instant>,
-    /// The driver will look at that.
-    is_watched: bool,
+    /// When the driver will look at that.
+    look_at: Option<Instant>,
 }
 
 impl State {
@@ -128,11 +135,13 @@ impl State {
 }
 
 impl Inbox {
-    /// An empty one, which is full when `max_bytes` wait in it.
+    /// An empty one, which is full when `max_bytes` wait in it. Its driver has to see to
+    /// [`Inbox::look_at`] from the beginning.
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             state: Mutex::new(State {
                 max_bytes,
+                look_at: clock::now().checked_add(FIRST_LOOK),
                 ..State::default()
             }),
             arrived: Sleeper::default(),
@@ -232,8 +241,8 @@ impl Inbox {
     }
 
     /// As [`Inbox::take`], but at the end of the time it may sleep a little longer: it has no timer
-    /// of its own, which each sleep would set and take back. Whoever is the first to nap calls
-    /// `watchman`, who has to see to [`Inbox::look`].
+    /// of its own, which each sleep would set and take back. Who naps calls `watchman` when nobody
+    /// is going to [`Inbox::look`] by then.
     pub(super) fn nap(&self, deadline: Instant, watchman: impl Fn()) -> (Taken, bool) {
         let mut state = self.state.lock();
         loop {
@@ -243,7 +252,8 @@ impl Inbox {
                 return found;
             }
             state.nap_until = Some(deadline);
-            if !std::mem::replace(&mut state.is_watched, true) {
+            if state.look_at.is_none_or(|at| at > deadline) {
+                state.look_at = Some(deadline);
                 watchman();
             }
             state.sleepers += 1;
@@ -256,18 +266,16 @@ impl Inbox {
     /// which ends the watch.
     pub(super) fn look(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
-        match state.nap_until {
-            Some(until) if until > now => return Some(until),
-            Some(_) => self.arrived.wake_all(),
-            None => {}
+        state.look_at = state.nap_until.filter(|until| *until > now);
+        if state.look_at.is_none() && state.nap_until.is_some() {
+            self.arrived.wake_all();
         }
-        state.is_watched = false;
-        None
+        state.look_at
     }
 
-    /// Whether the driver has to see to [`Inbox::look`].
-    pub(super) fn is_watched(&self) -> bool {
-        self.state.lock().is_watched
+    /// When the driver has to see to [`Inbox::look`].
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.state.lock().look_at
     }
 
     /// Lets those who wait for a message look at the clock again.
@@ -437,7 +445,7 @@ mod tests {
             thread::spawn(move || inbox.nap(until, || call.send(()).unwrap()).0)
         };
         called.recv().unwrap();
-        assert!(inbox.is_watched());
+        assert_eq!(inbox.look_at(), Some(until));
         let early = until.checked_sub(Duration::from_millis(1)).unwrap();
         assert_eq!(inbox.look(early), Some(until));
         while clock::now() < until {
@@ -446,7 +454,7 @@ mod tests {
         // The watch ends with the nap, and there is one call for it.
         assert_eq!(inbox.look(until), None);
         assert!(matches!(napper.join().unwrap(), Taken::Nothing));
-        assert!(!inbox.is_watched());
+        assert_eq!(inbox.look_at(), None);
         assert!(called.recv().is_err());
     }
 
