@@ -275,6 +275,12 @@ SETTINGS: dict[str, Setting] = {
     "SEND_TIMEOUT": Setting(10, _seconds_or_none),
     # How long the client has to answer a close frame, and then to hang up.
     "CLOSE_TIMEOUT": Setting(2, _seconds),
+    # Bytes of a handshake's path and headers; a larger one is refused with 431. More than the four
+    # headers of 8 KiB that nginx lets through, with room for what a proxy adds.
+    "MAX_HANDSHAKE_SIZE": Setting(48 * 1024, _size_or_none),
+    # How long a view with `accept=False` may take to decide; then the client is refused with 503.
+    # Browsers and proxies wait about a minute for the answer, and a thread of the server as long.
+    "HANDSHAKE_TIMEOUT": Setting(30, _seconds_or_none),
     # Time over which the clients of a process that ends are told so, so that they do not all come
     # back at once. None by default: it keeps the process from ending, which does harm wherever
     # nobody else serves meanwhile (a restart, the only worker), and we cannot see all of these.
@@ -357,6 +363,7 @@ class Options:
     send_buffer: int
     send_timeout: float | None
     close_timeout: float
+    handshake_timeout: float | None
 
     @classmethod
     def current(cls, overrides: Mapping[str, Any]) -> Options:

@@ -68,7 +68,15 @@ class Failure:
         return "was answered with an error"
 
 
-Outcome = Acceptance | Rejection | Answer | Failure
+@dataclass(frozen=True)
+class GivenUp:
+    """Nobody waits for the view's decision any more."""
+
+    def __str__(self) -> str:
+        return "was given up"
+
+
+Outcome = Acceptance | Rejection | Answer | Failure | GivenUp
 
 
 class Decision(Generic[EventT]):
@@ -96,6 +104,7 @@ class Decision(Generic[EventT]):
         self._claims: dict[str, object] = {}
         self._outcome: Outcome | None = None
         self._what = ""
+        self._is_given_up = False
 
     @property
     def is_open_question(self) -> bool:
@@ -112,16 +121,17 @@ class Decision(Generic[EventT]):
         first = self._claims.setdefault("", claim) is claim
         if first:
             self._outcome, self._what = outcome, str(outcome)
+            self._is_given_up = isinstance(outcome, GivenUp)
         return first
 
     def insist(self, outcome: Outcome) -> None:
         """
-        As :meth:`decide`, for views that decide twice.
+        As :meth:`decide`, for views that decide twice. Does nothing when it is too late.
 
         Raises:
             UsageError: They have decided before.
         """
-        if not self.decide(outcome):
+        if not self.decide(outcome) and not self._is_given_up:
             raise UsageError(f"this handshake {self._what} already: a view decides once")
 
     def take_outcome(self) -> Outcome:

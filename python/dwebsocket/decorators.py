@@ -42,8 +42,8 @@ def accept_websocket(view: ViewT | None = None, /, *, accept: bool = True, **opt
             ``compression``, ``max_message_size``, ``max_frame_size``, ``max_fragments``,
             ``receive_buffer``, ``max_messages_per_second``, ``max_bytes_per_second``,
             ``rate_timeout``, ``ping_interval``, ``ping_timeout``, ``send_buffer``,
-            ``send_timeout``, ``close_timeout``: for this view, in place of the setting of the
-            same name.
+            ``send_timeout``, ``close_timeout``, ``handshake_timeout``: for this view, in place of
+            the setting of the same name.
 
     Raises:
         TypeError: An option that does not exist.

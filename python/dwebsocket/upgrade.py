@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
-from dwebsocket.decision import Acceptance, Answer, Decision, Failure, Rejection
+from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
@@ -50,6 +50,7 @@ _RETRY_AFTER_S = 5
 _TOLD = {
     403: "This page may not open a WebSocket here.",
     429: "There are too many WebSockets from you.",
+    431: "The headers of this handshake are too large.",
     501: "There are no WebSockets here.",
     503: "There is no room for another WebSocket now.",
 }
@@ -148,7 +149,9 @@ def upgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        decision.decided.wait()
+        # One that decides at the last moment has decided, and tells so at once.
+        if not decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
+            decision.decided.wait()
     return response.conclude()
 
 
@@ -169,7 +172,8 @@ async def aupgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        await decision.decided.wait()
+        if not await decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
+            await decision.decided.wait()
     return response.conclude()
 
 
@@ -185,6 +189,10 @@ def _judge(
     if (report := diagnosis.answer(request, options)) is not None:
         return report
     handshake = _handshake_of(request)
+    largest = conf.get("MAX_HANDSHAKE_SIZE")
+    if largest is not None and (size := handshake.size) > largest:
+        limit = f"the {largest} of {conf.PREFIX}MAX_HANDSHAKE_SIZE"
+        return refuse(request, 431, f"The handshake has {size} bytes, more than {limit}.")
     if (refusal := handshake.judge()) is not None:
         return refuse(request, *refusal)
     if (objection := _objection(request, options)) is not None:
@@ -321,6 +329,11 @@ class UpgradeResponse(HttpResponse):
         if self._websocket._connection is None:
             self._websocket._leave()
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a view may take to decide."""
+        return self._options.handshake_timeout
+
     @contextmanager
     def asking_view(self) -> Iterator[Decision[Any]]:
         """Starts a view that decides itself; the caller sleeps until it has, and concludes."""
@@ -364,6 +377,9 @@ class UpgradeResponse(HttpResponse):
                 raise UsageError(f"{view} returned None without accept() or reject()")
             response: HttpResponseBase = outcome.response
             return response
+        if isinstance(outcome, GivenUp):
+            limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.patience} s)"
+            return refuse(request, 503, f"{view} did not decide within {limit}.")
         if isinstance(outcome.error, _NoThread):
             return refuse(request, 503, f"No thread for another view: {outcome.error}", "error")
         try:
@@ -384,7 +400,7 @@ class UpgradeResponse(HttpResponse):
 
     def _lose(self, decision: Decision[Any]) -> None:
         """Tells a view that waits for the connection that it will not be."""
-        decision.decide(Answer(None))
+        decision.decide(GivenUp())
         self._websocket._never_open()
         decision.settled.set()
 

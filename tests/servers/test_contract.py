@@ -556,9 +556,14 @@ class TestWorkers:
 
 
 @on_each_kind
-def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> None:
-    """Over WEBSOCKET_MAX_CONNECTIONS: 503 with Retry-After; a place that is freed can be taken."""
-    server = own_server(kind, settings={"WEBSOCKET_MAX_CONNECTIONS": 3})
+def test_limits_on_handshakes(kind: Kind, own_server: Callable[..., Server]) -> None:
+    """
+    Over WEBSOCKET_MAX_CONNECTIONS: 503 with Retry-After; a place that is freed can be taken.
+
+    Over WEBSOCKET_MAX_HANDSHAKE_SIZE: 431.
+    """
+    limits = {"WEBSOCKET_MAX_CONNECTIONS": 3, "WEBSOCKET_MAX_HANDSHAKE_SIZE": 2000}
+    server = own_server(kind, settings=limits)
 
     def accepted() -> bool:
         with RawPeer(server.address) as peer:
@@ -572,6 +577,8 @@ def test_too_many_connections(kind: Kind, own_server: Callable[..., Server]) -> 
         assert server.get("/echo/").status == 200
         close_politely(peers[0])
         eventually(accepted, 5, "a place that was freed")
+    large = handshake_request("/echo/", server.host, headers={"X-Large": "x" * 2000})
+    assert ask(server, large).status == 431
 
 
 @pytest.mark.requires("farewell")

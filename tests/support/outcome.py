@@ -15,7 +15,7 @@ FEATURES = {
     "messages": r"::TestMessages::",
     "early bytes": r"::test_early_",
     "101 with headers": r"::TestHandshake::(?!test_early_)",
-    "refusals": r"::TestRefusals::|::test_too_many_connections",
+    "refusals": r"::TestRefusals::|::test_limits_on_handshakes",
     "closing": r"::TestEnds::",
     "Django": r"::TestDjango::|::TestWorkers::",
     "keepalive": r"::TestKeepalive::",

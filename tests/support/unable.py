@@ -60,8 +60,8 @@ _TABLE: list[tuple[str, str, str, bool | None]] = [
     ("gunicorn-asgi", r"test_malformed_handshake\[(.*host|extensions)", _NO_RESPONSES, True),
     (
         "daphne|gunicorn-asgi",
-        "test_login_required_over_ours_redirects|test_refuses_with_a_status|test_unknown_path|test_too_many_connections"
-        "|test_websocket_request_to_a_view_that_does_not_accept",
+        "test_login_required_over_ours_redirects|test_refuses_with_a_status|test_unknown_path"
+        "|test_limits_on_handshakes|test_websocket_request_to_a_view_that_does_not_accept",
         _NO_RESPONSES,
         True,
     ),
@@ -91,7 +91,7 @@ _TABLE: list[tuple[str, str, str, bool | None]] = [
     ),
     (
         "uvicorn-websockets",
-        "test_too_many_connections",
+        "test_limits_on_handshakes",
         "holds a connection for 10 s when the client does not close its socket",
         True,
     ),

@@ -41,6 +41,8 @@ DEFAULTS = {
     "SEND_BUFFER": MIB,
     "SEND_TIMEOUT": 10.0,
     "CLOSE_TIMEOUT": 2.0,
+    "MAX_HANDSHAKE_SIZE": 48 * 1024,
+    "HANDSHAKE_TIMEOUT": 30.0,
     "DRAIN": 0.0,
     "ENGINE_THREADS": 1,
     "THREAD_STACK_SIZE": 4 * MIB,
@@ -96,6 +98,8 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "SEND_BUFFER": SIZES,
     "SEND_TIMEOUT": [*SECONDS, (None, None)],
     "CLOSE_TIMEOUT": SECONDS,
+    "MAX_HANDSHAKE_SIZE": [*SIZES, (None, None)],
+    "HANDSHAKE_TIMEOUT": [*SECONDS, (None, None)],
     "DRAIN": [*SECONDS, (0, 0.0)],
     "ENGINE_THREADS": [(1, 1), (64, 64)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
@@ -178,6 +182,12 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "CLOSE_TIMEOUT": [
         (value, "must be a number of seconds above 0, not") for value in [*BAD_SECONDS, None]
     ],
+    "MAX_HANDSHAKE_SIZE": [
+        (value, "must be a number of bytes, 1 or more, or None for no limit, not")
+        for value in BAD_SIZES
+        if value is not None
+    ],
+    "HANDSHAKE_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "DRAIN": [
         (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
     ],
@@ -268,6 +278,7 @@ class TestOptions:
             "MAX_CONNECTIONS",
             "MAX_CONNECTIONS_PER_ADDRESS",
             "MAX_CONNECTIONS_PER_USER",
+            "MAX_HANDSHAKE_SIZE",
             "DRAIN",
             "ENGINE_THREADS",
             "THREAD_STACK_SIZE",

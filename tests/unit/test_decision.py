@@ -327,6 +327,67 @@ def test_no_thread_for_the_view(
 
 
 @BOTH
+class TestTooLate:
+    """A view that does not decide in time is not waited for."""
+
+    @pytest.mark.parametrize("decide", ["accept", "reject"])
+    def test_given_up(
+        self,
+        visit: Serve,
+        override: Callable[..., None],
+        request_log: Log,
+        as_async: bool,
+        decide: str,
+    ) -> None:
+        """The client is refused; the view's acceptance finds the client gone."""
+        override(WEBSOCKET_HANDSHAKE_TIMEOUT=0.05)
+        answered = threading.Event()
+        told: list[str] = []
+
+        async def adecide(websocket: Any) -> None:
+            await asyncio.to_thread(answered.wait, 10)
+            await getattr(websocket, f"a{decide}")()
+
+        def late(request: Any) -> Any:
+            websocket = request.websocket
+
+            async def atell() -> None:
+                try:
+                    await adecide(websocket)
+                except ConnectionClosed as error:
+                    told.append(str(error))
+
+            if as_async:
+                return atell()
+            answered.wait(10)
+            try:
+                getattr(websocket, decide)()
+            except ConnectionClosed as error:
+                told.append(str(error))
+            return None
+
+        made = visit(view_of(late, as_async=as_async))
+        answered.set()
+        assert (made.response.status_code, made.response["Retry-After"]) == (503, "5")
+        assert thread.join(10)
+        assert loop.join(10)
+        assert len(told) == (decide == "accept")
+        (record,) = request_log("django.request")
+        assert "did not decide within WEBSOCKET_HANDSHAKE_TIMEOUT (0.05 s)" in record.getMessage()
+        assert _core.open_connections() == 0
+
+    @pytest.mark.parametrize("timeout", [5, None])
+    def test_in_time(self, visit: Serve, as_async: bool, timeout: float | None) -> None:
+        """Nothing is given up that is decided in time."""
+
+        def patient(*, accept: bool) -> Any:
+            return accept_websocket(accept=accept, handshake_timeout=timeout)
+
+        made = visit(view_of(opening, as_async=as_async, decorate=patient)).serve()
+        assert made.client.closing() == (1000, "")
+
+
+@BOTH
 class TestMisuse:
     """Calls that can never work say what would."""
 

@@ -22,6 +22,7 @@ from visit import KEY, Serve, Visit, body, descriptors, handshake
 from dwebsocket import _core, accept_websocket, require_websocket, upgrade
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import thread
+from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.upgrade import UpgradeResponse
 from support.waiting import eventually
 
@@ -71,6 +72,17 @@ class TestRefusals:
         assert len(descriptors()) == len(before) + 2
         assert made.environ["gunicorn.socket"] is made.server
         return response
+
+    @pytest.mark.parametrize("field", ["HTTP_COOKIE", "QUERY_STRING", "HTTP_X_OF_ITS_OWN"])
+    def test_too_large(self, visit: Serve, override: Override, field: str) -> None:
+        """A handshake may have so many bytes, wherever they are, and not one more."""
+        size = WsgiHandshake("GET", handshake(**{field: "x=1"}), None).size
+        override(WEBSOCKET_MAX_HANDSHAKE_SIZE=size)
+        assert visit(echo, environ=handshake(**{field: "x=1"})).serve().response.status_code == 101
+        response = self.refused(visit, 431, **{field: "x=12"})
+        assert response.content == b"The headers of this handshake are too large.\n"
+        override(WEBSOCKET_MAX_HANDSHAKE_SIZE=None)
+        assert visit(echo, environ=handshake(**{field: "x=12"})).serve().response.status_code == 101
 
     @pytest.mark.parametrize(
         ("changes", "word"),

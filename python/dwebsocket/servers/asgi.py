@@ -82,6 +82,13 @@ class AsgiHandshake:
         self._receive = receive
         self._send = send
 
+    @property
+    def size(self) -> int:
+        """Bytes of its path, query and headers."""
+        scope = self._scope
+        headers = [part for header in scope.get("headers") or () for part in header]
+        return sum(map(len, (scope["path"], scope.get("query_string") or b"", *headers)))
+
     def judge(self) -> Refusal | None:
         """Judges what the server may have let pass; over HTTP/2 there is nothing to judge."""
         fields: dict[str, list[str]] = {}

@@ -69,8 +69,9 @@ class Exit:
 @dataclass(slots=True)
 class Client:
     """
-    A client's connection, still in the server's hands. Never changed; making a frozen one would take
-    six times as long.
+    A client's connection, still in the server's hands.
+
+    Never changed; making a frozen one would take six times as long.
 
     Attributes:
         server: The server's name, for messages.

@@ -45,6 +45,10 @@ class Handshake(Protocol):
         """As :attr:`dwebsocket.servers.contract.Client.at_exit`. Known once found."""
 
     @property
+    def size(self) -> int:
+        """The bytes of its path, query and headers, as far as the server passes them on."""
+
+    @property
     def body(self) -> tuple[bytes, ...]:
         """What the server is given to write when it iterates over the opened response."""
 

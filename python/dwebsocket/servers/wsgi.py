@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from dwebsocket.servers.tls import TlsTakeover
 
 
+# What of an environ the client has written.
+_SENT = ("HTTP_", "PATH_INFO", "QUERY_STRING")
+
+
 class WsgiHandshake:
     """See :class:`dwebsocket.servers.handshake.Handshake`."""
 
@@ -62,6 +66,15 @@ class WsgiHandshake:
     def at_exit(self) -> Exit | None:
         """As the server's :class:`Client` says."""
         return self._client.at_exit
+
+    @property
+    def size(self) -> int:
+        """Bytes of its path, query and headers."""
+        return sum(
+            len(name) + len(value)
+            for name, value in self._environ.items()
+            if name.startswith(_SENT) and isinstance(value, str)
+        )
 
     @property
     def body(self) -> tuple[bytes, ...]:
