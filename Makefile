@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n 4 --dist loadgroup --outcomes .cache/outcomes.json
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench wheel clean
+.PHONY: demo test test-all lint sanitize bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
@@ -28,6 +28,12 @@ lint: $(VENV)/installed-tests
 	$(BIN)/ruff format --check python tests
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest dwebsocket._core
+
+# What finds wrong uses of memory and threads; needs valgrind, and a quarter of an hour.
+sanitize: $(VENV)/installed-tests
+	tests/sanitize address
+	tests/sanitize thread
+	tests/sanitize valgrind
 
 # Writes tables to bench/record/ and charts to docs/bench/, and needs a quiet machine for that.
 # QUICK=1 for a first look and GOALS=1 for what the goals compare print tables only.

@@ -389,6 +389,16 @@ impl Connection {
         began
     }
 
+    /// Ends a connection before anything was said to its peer; false when a goodbye to it has begun.
+    /// Nothing is said afterwards.
+    pub(super) fn refuse(&self) -> bool {
+        self.begin_end(End {
+            code: close::ABNORMAL,
+            reason: String::new(),
+            by: Initiator::Local,
+        })
+    }
+
     /// Notes how the connection ends, unless it does already. A loss that turns out to have been
     /// announced by a close frame takes that frame's word for it.
     pub(super) fn begin_end(&self, end: End) -> bool {
@@ -527,6 +537,25 @@ mod tests {
         let mut came = Vec::new();
         peer.read_to_end(&mut came).unwrap();
         assert_eq!(came, b"HTTP/1.1 101 \r\n\r\n\x89\0\x88\x02\x03\xe9");
+    }
+
+    #[test]
+    fn a_connection_is_refused_or_told() {
+        let said = |is_refused_first: bool| {
+            let (connection, mut peer) = connection("HTTP/1.1 101 \r\n\r\n");
+            if is_refused_first {
+                assert!(connection.refuse());
+            }
+            let is_told = connection.close(&frame(close::GOING_AWAY));
+            assert_eq!(is_told, !is_refused_first);
+            assert!(!connection.refuse());
+            connection.outbox.cut();
+            let mut came = Vec::new();
+            peer.read_to_end(&mut came).unwrap();
+            came
+        };
+        assert_eq!(said(true), b"");
+        assert_eq!(said(false), b"HTTP/1.1 101 \r\n\r\n\x88\x02\x03\xe9");
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Engine {
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
         // Whoever leaves says so first and looks for connections then: one of the two sees this.
-        if is_leaving() {
+        // Whom both see has been told already, if we come second: then that goes on.
+        if is_leaving() && connection.refuse() {
             return Err(Error::ShuttingDown);
         }
         let io = {

@@ -3,13 +3,9 @@
 use std::{io::Cursor, ops::Deref};
 
 use bytes::Bytes;
-use tungstenite::{
-    Error,
-    error::ProtocolError,
-    protocol::frame::{
-        FrameHeader,
-        coding::{Control, Data, OpCode},
-    },
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, Data, OpCode},
 };
 
 use super::{error::Violation, message::Kind};
@@ -148,40 +144,19 @@ pub(super) struct Header {
 /// Reads the header at the front of `bytes`; also gives its own size in bytes.
 ///
 /// `compression` says that permessage-deflate was agreed on, which gives RSV1 a meaning on the
-/// first frame of a message. `None` means that the header is incomplete.
+/// first frame of a message. `None` means that the header is incomplete, and that the first two
+/// bytes break no rule if they are there.
 pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, usize)>, Violation> {
+    let [first, second, ..] = *bytes else {
+        return Ok(None);
+    };
+    let opcode = judge_start(first, second, compression)?;
     let mut cursor = Cursor::new(bytes);
     let (parsed, payload_len) = match FrameHeader::parse(&mut cursor) {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return Ok(None),
-        Err(Error::Protocol(ProtocolError::InvalidOpcode(opcode))) => {
-            return Err(reserved_opcode(opcode));
-        }
-        // Reading from memory fails in no other way; should it learn to, it is not the peer's luck.
-        Err(_) => return Err(Violation::protocol("malformed frame header")),
-    };
-
-    if parsed.rsv2 || parsed.rsv3 || (parsed.rsv1 && !compression) {
-        return Err(Violation::protocol("reserved bit set without an extension"));
-    }
-    let opcode = match parsed.opcode {
-        OpCode::Data(Data::Continue) => Opcode::Continuation,
-        OpCode::Data(Data::Text) => Opcode::Text,
-        OpCode::Data(Data::Binary) => Opcode::Binary,
-        OpCode::Control(Control::Close) => Opcode::Close,
-        OpCode::Control(Control::Ping) => Opcode::Ping,
-        OpCode::Control(Control::Pong) => Opcode::Pong,
-        OpCode::Data(Data::Reserved(opcode)) | OpCode::Control(Control::Reserved(opcode)) => {
-            return Err(reserved_opcode(opcode));
-        }
-    };
-    if parsed.rsv1 && !matches!(opcode, Opcode::Text | Opcode::Binary) {
-        return Err(Violation::protocol(
-            "RSV1 is set on a frame that begins no message",
-        ));
-    }
-    let Some(key) = parsed.mask else {
-        return Err(Violation::protocol("frame is not masked"));
+        // Reading from memory does not fail; should it learn to, it is not the peer's luck.
+        Err(_) => return Err(malformed()),
     };
     if payload_len >> 63 != 0 {
         return Err(Violation::protocol(
@@ -195,28 +170,57 @@ pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, u
             "payload length is not in its shortest form",
         ));
     }
-    if opcode.is_control() {
-        if !parsed.is_final {
-            return Err(Violation::protocol("control frame is fragmented"));
-        }
-        if payload_len > MAX_CONTROL_PAYLOAD_BYTES as u64 {
-            return Err(Violation::protocol(format!(
-                "control frame has {payload_len} bytes, more than {MAX_CONTROL_PAYLOAD_BYTES}"
-            )));
-        }
-    }
     let header = Header {
         opcode,
         is_final: parsed.is_final,
         is_compressed: parsed.rsv1,
-        key,
+        key: parsed.mask.ok_or_else(malformed)?,
         payload_len,
     };
     Ok(Some((header, header_len)))
 }
 
-fn reserved_opcode(opcode: u8) -> Violation {
-    Violation::protocol(format!("opcode {opcode} is reserved"))
+/// Judges what the first two bytes of a header say: everything but a longer length and the key.
+fn judge_start(first: u8, second: u8, compression: bool) -> Result<Opcode, Violation> {
+    let opcode = match OpCode::from(first & 0x0F) {
+        OpCode::Data(Data::Continue) => Opcode::Continuation,
+        OpCode::Data(Data::Text) => Opcode::Text,
+        OpCode::Data(Data::Binary) => Opcode::Binary,
+        OpCode::Control(Control::Close) => Opcode::Close,
+        OpCode::Control(Control::Ping) => Opcode::Ping,
+        OpCode::Control(Control::Pong) => Opcode::Pong,
+        OpCode::Data(Data::Reserved(opcode)) | OpCode::Control(Control::Reserved(opcode)) => {
+            return Err(Violation::protocol(format!("opcode {opcode} is reserved")));
+        }
+    };
+    let is_compressed = first & 0x40 != 0;
+    if first & 0x30 != 0 || (is_compressed && !compression) {
+        return Err(Violation::protocol("reserved bit set without an extension"));
+    }
+    if is_compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(Violation::protocol(
+            "RSV1 is set on a frame that begins no message",
+        ));
+    }
+    if second & 0x80 == 0 {
+        return Err(Violation::protocol("frame is not masked"));
+    }
+    if opcode.is_control() {
+        if first & 0x80 == 0 {
+            return Err(Violation::protocol("control frame is fragmented"));
+        }
+        // Above, they announce a longer length behind them.
+        if usize::from(second & 0x7F) > MAX_CONTROL_PAYLOAD_BYTES {
+            return Err(Violation::protocol(
+                "control frame announces more than 125 bytes",
+            ));
+        }
+    }
+    Ok(opcode)
+}
+
+fn malformed() -> Violation {
+    Violation::protocol("malformed frame header")
 }
 
 #[cfg(test)]
@@ -233,16 +237,23 @@ mod tests {
     ];
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
-    /// The outcome of parsing, which is `None` for every shorter start of `bytes`.
+    /// The outcome of parsing. For every shorter start of `bytes` it is `None`, unless the first two
+    /// already break a rule.
     fn parsed(bytes: &[u8]) -> Result<(Header, usize), String> {
         parsed_under(bytes, false)
     }
 
     fn parsed_under(bytes: &[u8], compression: bool) -> Result<(Header, usize), String> {
-        for end in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..end], compression), Ok(None), "{end} bytes");
+        let whole = parse(bytes, compression);
+        let start = parse(&bytes[..2], compression);
+        if start.is_err() {
+            assert_eq!(start, whole);
         }
-        match parse(bytes, compression) {
+        for end in 0..bytes.len() {
+            let expected = if end < 2 { &Ok(None) } else { &start };
+            assert_eq!(&parse(&bytes[..end], compression), expected, "{end} bytes");
+        }
+        match whole {
             Ok(outcome) => Ok(outcome.expect("a whole header")),
             Err(violation) => {
                 assert_eq!(violation.code, 1002);
@@ -416,6 +427,27 @@ mod tests {
     }
 
     #[test]
+    fn the_first_two_bytes_are_judged_before_the_rest_comes() {
+        let refused: [(&[u8], &str); 6] = [
+            (&[0x83, 0xFE], "opcode 3 is reserved"),
+            (&[0xA1, 0xFF], "reserved bit set without an extension"),
+            (
+                &[0xC9, 0x80],
+                "RSV1 is set on a frame that begins no message",
+            ),
+            (&[0x81, 0x7F], "frame is not masked"),
+            (&[0x09, 0x80], "control frame is fragmented"),
+            (&[0x8A, 0xFE], "control frame announces more than 125 bytes"),
+        ];
+        for (start, reason) in refused {
+            assert_eq!(parse(start, true), Err(Violation::protocol(reason)));
+        }
+        for start in [[0x81, 0xFF], [0x00, 0xFE], [0xC2, 0x80], [0x8A, 0xFD]] {
+            assert_eq!(parse(&start, true), Ok(None));
+        }
+    }
+
+    #[test]
     fn control_frames_are_short_and_whole() {
         for opcode in [0x8, 0x9, 0xA] {
             assert_eq!(
@@ -424,7 +456,7 @@ mod tests {
             );
             assert_eq!(
                 parsed(&masked(&[0x80 | opcode, 0xFE, 0, 126])),
-                Err("control frame has 126 bytes, more than 125".to_owned())
+                Err("control frame announces more than 125 bytes".to_owned())
             );
             assert!(parsed(&masked(&[0x80 | opcode, 0xFD])).is_ok());
         }

@@ -663,11 +663,13 @@ mod tests {
             (client_frame(PING, b""), "control frame is fragmented"),
             (
                 client_frame(FIN | PONG, &[0; 126]),
-                "control frame has 126 bytes, more than 125",
+                "control frame announces more than 125 bytes",
             ),
         ];
         for (bytes, reason) in table {
             assert_eq!(violation(&bytes), (1002, reason.to_owned()));
+            // Two bytes say it already.
+            assert_eq!(violation(&bytes[..2]), (1002, reason.to_owned()));
         }
     }
 

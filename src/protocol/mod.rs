@@ -17,8 +17,10 @@
 //!  bytes to be written  ◄── frame::encode, frame::head, CloseFrame::encode, Deflater::deflate
 //! ```
 //!
-//! * The outcome depends on the bytes alone, never on how the reads cut them: every rule is judged
-//!   at the byte that breaks it, and nothing that a reason says depends on the reads.
+//! * The outcome depends on the bytes alone, never on how the reads cut them, and nothing that a
+//!   reason says depends on the reads. A rule is judged as soon as its part is here: the first two
+//!   bytes of a frame header, the rest of it, a byte of text, a piece of a compressed stream, a
+//!   close frame.
 //! * [`message::Receiver`] keeps between reads what it must and no more: the inline bytes of an
 //!   unfinished header, and the part of an unfinished message that really arrived. Idle, it owns no
 //!   heap. A length field only says how much may come; it reserves nothing.

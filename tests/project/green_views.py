@@ -76,14 +76,20 @@ def forks(request: HttpRequest) -> None:
     """Fork a child for each message, which uses what it must not, and say how it ended."""
     ws = request.websocket
     for message in ws:
+        gate, key = os.pipe()
         child = os.fork()
         if child == 0:
+            # gevent never learns of a child that ends before it has begun to watch for its end.
+            os.read(gate, 1)
             if "gunicorn" not in sys.modules:
                 # Copies of gunicorn's own greenlets would end the child meanwhile.
                 time.sleep(0.05)
             sent = ws.send("from the child")
             os._exit(7 if sent is False and ws.wait(0.1) is None else 8)
+        os.write(key, b"!")
         _, status = os.waitpid(child, 0)
+        os.close(gate)
+        os.close(key)
         ws.send(f"{message.decode()} {os.waitstatus_to_exitcode(status)}")
 
 

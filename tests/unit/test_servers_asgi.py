@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -246,6 +247,25 @@ async def test_server_that_cancels_is_the_end() -> None:
     with pytest.raises(ConnectionClosed):
         await waiting
     assert wire.sent[-1]["code"] == 1001
+
+
+@in_loop
+async def test_server_is_let_go_at_the_end() -> None:
+    """A request that keeps its WebSocket does not keep the server's side of it, too."""
+
+    async def end(websocket_closes: bool) -> tuple[WebSocket, weakref.ref[Wire]]:
+        wire = Wire()
+        if websocket_closes:
+            wire.websocket.close(4000)
+            await until(lambda: len(wire.sent) == 2)
+        wire.disconnect()
+        await wire.serving
+        return wire.websocket, weakref.ref(wire)
+
+    for closes in (False, True):
+        websocket, wire = await end(closes)
+        await until(lambda: wire() is None)  # noqa: B023
+        assert websocket.close_code == (4000 if closes else 1000)
 
 
 @in_loop

@@ -402,6 +402,9 @@ class AsgiConnection:
             self._reader.cancel()
             if self._writer is not None:
                 self._writer.cancel()
+            # Django's request leads here and to itself, so it stays until it is looked for. What
+            # the server has of this connection need not.
+            del self._receive, self._send, self._reader
             _open.discard(self)
             self._slot.release()
 
