@@ -32,6 +32,7 @@ mod postman;
 pub mod rate;
 mod relay;
 pub mod runtime;
+mod scratch;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
