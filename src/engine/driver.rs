@@ -26,6 +26,7 @@ use super::{
     scratch::Input,
     shutdown::Registration,
     socket::{HANG_UP, Socket},
+    sweeper,
 };
 use crate::protocol::{
     close::{self, CloseFrame},
@@ -47,6 +48,14 @@ struct Scratch {
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
+
+/// Lets the buffers of this thread go. The next read makes new ones.
+pub(super) fn drop_scratch() {
+    SCRATCH.take();
+}
+
+/// What a read of so many bytes leaves behind is worth giving back.
+const LARGE_BYTES: usize = 16 * 1024;
 
 /// Where a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +86,8 @@ pub(super) struct Driver {
     hung_up: bool,
     /// The last read filled the scratch buffer: there may be more at once.
     is_greedy: bool,
+    /// Bytes that the last read brought.
+    last_read: usize,
     keepalive: Keepalive,
     /// None without rates, and when they do not matter any more.
     meter: Option<Box<Meter>>,
@@ -122,6 +133,7 @@ impl Driver {
             paused: false,
             hung_up: false,
             is_greedy: false,
+            last_read: 0,
             keepalive,
             meter: Meter::new(settings.rates, Instant::now()),
             throttled_until: None,
@@ -334,6 +346,11 @@ impl Driver {
                         guard.clear_ready_matching(Ready::READABLE);
                     }
                     self.is_greedy = length == most;
+                    let before = std::mem::replace(&mut self.last_read, length);
+                    // The view lets go of what came before when it takes this.
+                    if length.max(before) >= LARGE_BYTES {
+                        sweeper::expect_sweep();
+                    }
                     self.keepalive.heard();
                     self.count(0, length);
                     self.feed(input, messages);

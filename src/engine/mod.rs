@@ -36,6 +36,7 @@ mod scratch;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
+mod sweeper;
 pub mod waiter;
 
 pub use connection::{Connection, End, Initiator, Settings};
