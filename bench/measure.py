@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,8 @@ DISTURBED = 0.05
 AWAKE_SIZE = 32
 LARGE_SIZE = 64 * 1024
 IDLE_STEP_S = 180
+# How long all are quiet before what is left is read: what is freed is given back in passing.
+REST_S = 6
 # Answers that a window has for each connection at least, and how long it lasts at most for that.
 BATCHES = 4
 LONGEST_S = 30
@@ -164,6 +167,8 @@ class Bench:
                 (AWAKE_SIZE, "rested_kib"),
             ):
                 missing += say(f"echo {size}\n")["missing"]
+                if name == "rested_kib":
+                    time.sleep(REST_S)
                 now = settled_pss_kib(server.pids)
                 figures[name] = (now - before) / work.connections
             closed = say("close\n")

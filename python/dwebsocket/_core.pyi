@@ -89,10 +89,11 @@ class Connection:
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
         """
-        Hands over a small `str` or `bytes` if nothing waits for the client.
+        Hands over a `str` or `bytes` if nothing waits for the client.
 
-        `sender` is the connection whose view sends it, if any: while more messages wait there, it
-        may be kept for the next write. Never sleeps. False says only that it was not done.
+        `sender` is the connection whose view sends it, if any: while more messages wait there, a
+        small one may be kept for the next write. Never sleeps. False says only that it was not
+        done.
         """
 
     def send(

@@ -83,12 +83,11 @@ impl PyConnection {
         } else {
             return Ok(false);
         };
-        // Before looking at all of it.
-        if payload.len() > Connection::MAX_AT_ONCE {
-            return Ok(false);
-        }
-        let is_text = is_text || (text_as_bytes && simdutf8::basic::from_utf8(payload).is_ok());
+        let is_text = is_text || (text_as_bytes && convert::is_text(payload));
         let kind = if is_text { Kind::Text } else { Kind::Binary };
+        if payload.len() > Connection::MAX_AT_ONCE {
+            return Ok(message.py().detach(|| self.0.write(kind, payload)));
+        }
         let held = match sender.cast::<Self>() {
             Ok(sender) => self.0.hold_for(&sender.get().0, kind, payload),
             Err(_) => false,

@@ -38,6 +38,11 @@ pub(super) fn to_python(
     }
 }
 
+/// Whether `bytes` are valid UTF-8. Most that are not are found out by their first few.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    simdutf8::compat::from_utf8(bytes).is_ok()
+}
+
 /// A `str` or `bytes` that stays where Python keeps it, and the kind of frame it goes into.
 ///
 /// `str` is text. `bytes` are what `binary` says; without a word they are text when they are valid
@@ -59,7 +64,7 @@ pub(super) fn to_frame<'a>(
     let kind = match binary {
         Some(true) => Kind::Binary,
         Some(false) | None if is_str => Kind::Text,
-        Some(false) | None => match (simdutf8::basic::from_utf8(payload), binary) {
+        Some(false) | None => match (simdutf8::compat::from_utf8(payload), binary) {
             (Ok(_), _) => Kind::Text,
             (Err(_), None) => Kind::Binary,
             (Err(error), Some(_)) => {

@@ -312,11 +312,11 @@ impl Connection {
         held != Held::No
     }
 
-    /// Writes a small message that needs no compression if the socket takes it at once. False when
-    /// that cannot be had: then [`Connection::send`] has to be called. Never sleeps, and costs so
-    /// little that a lock may be kept meanwhile.
+    /// Writes a message that needs no compression if nothing waits for the socket. False when that
+    /// cannot be had: then [`Connection::send`] has to be called. Never sleeps, and up to
+    /// [`Connection::MAX_AT_ONCE`] costs so little that a lock may be kept meanwhile.
     pub fn write(&self, kind: Kind, payload: &[u8]) -> bool {
-        if payload.len() > Self::MAX_AT_ONCE || self.is_foreign() {
+        if self.is_foreign() {
             return false;
         }
         let deflater = self.deflater.as_deref();

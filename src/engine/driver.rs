@@ -23,31 +23,39 @@ use super::{
     keepalive::{Due, Keepalive},
     outbox::Flushed,
     rate::{Meter, Pace},
+    scratch::Input,
     shutdown::Registration,
     socket::{HANG_UP, Socket},
+    sweeper,
 };
 use crate::protocol::{
     close::{self, CloseFrame},
     deflate::Inflater,
     error::Violation,
-    message::{Event, Message, Receiver},
+    message::{Event, Found, Message, Receiver},
 };
 
-/// Bytes read by one system call, into the scratch buffer that all connections share.
+/// Bytes read by one system call, into the scratch buffer that all connections share as a rule.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
 /// What a read needs for a moment only.
+#[derive(Default)]
 struct Scratch {
-    bytes: Box<[u8]>,
+    input: Input,
     messages: Vec<Message>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        bytes: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-        messages: Vec::new(),
-    });
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
+
+/// Lets the buffers of this thread go. The next read makes new ones.
+pub(super) fn drop_scratch() {
+    SCRATCH.take();
+}
+
+/// What a read of so many bytes leaves behind is worth giving back.
+const LARGE_BYTES: usize = 16 * 1024;
 
 /// Where a connection is on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +86,8 @@ pub(super) struct Driver {
     hung_up: bool,
     /// The last read filled the scratch buffer: there may be more at once.
     is_greedy: bool,
+    /// Bytes that the last read brought.
+    last_read: usize,
     keepalive: Keepalive,
     /// None without rates, and when they do not matter any more.
     meter: Option<Box<Meter>>,
@@ -124,6 +134,7 @@ impl Driver {
             paused: false,
             hung_up: false,
             is_greedy: false,
+            last_read: 0,
             keepalive,
             meter: Meter::new(settings.rates, Instant::now()),
             throttled_until: None,
@@ -317,18 +328,31 @@ impl Driver {
     }
 
     fn read(&mut self, guard: &mut AsyncFdReadyGuard<'_, Arc<Socket>>) {
-        SCRATCH.with_borrow_mut(
-            |scratch| match guard.get_inner().receive(&mut scratch.bytes) {
+        SCRATCH.with_borrow_mut(|Scratch { input, messages }| {
+            // They are, unless a connection ended in a panic.
+            input.clear();
+            messages.clear();
+            // The rest of a large message is read to where it stays.
+            let (buffer, most) = match self.receiver.tail(SCRATCH_BYTES) {
+                Some(tail) => tail,
+                None => (input.buffer(), SCRATCH_BYTES),
+            };
+            match guard.get_inner().receive(buffer, most) {
                 Ok(0) => self.on_end_of_stream("the client hung up"),
                 Ok(length) => {
-                    if length < scratch.bytes.len() {
+                    if length < most {
                         // A short read has emptied the socket; no need to ask it again.
                         guard.clear_ready_matching(Ready::READABLE);
                     }
-                    self.is_greedy = length == scratch.bytes.len();
+                    self.is_greedy = length == most;
+                    let before = std::mem::replace(&mut self.last_read, length);
+                    // The view lets go of what came before when it takes this.
+                    if length.max(before) >= LARGE_BYTES {
+                        sweeper::expect_sweep();
+                    }
                     self.keepalive.heard();
                     self.count(0, length);
-                    self.feed(&mut scratch.bytes[..length], &mut scratch.messages);
+                    self.feed(input, messages);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
@@ -341,29 +365,29 @@ impl Driver {
                     }
                     _ => self.on_end_of_stream("the connection broke"),
                 },
-            },
-        );
+            }
+        });
     }
 
     fn feed_leftover(&mut self) {
-        let mut leftover = std::mem::take(&mut self.leftover);
-        self.feed(&mut leftover, &mut Vec::new());
+        let leftover = std::mem::take(&mut self.leftover);
+        self.feed(&mut leftover.into(), &mut Vec::new());
     }
 
     /// Takes in `input`. `messages` is empty before and after.
-    fn feed(&mut self, mut input: &mut [u8], messages: &mut Vec<Message>) {
+    fn feed(&mut self, input: &mut Input, messages: &mut Vec<Message>) {
         let mut room = self.connection.inbox.room();
         loop {
             let Some(left) = &mut room else {
                 self.paused = true;
-                self.leftover = input.to_vec();
+                self.leftover = input.take_rest();
                 return;
             };
             if self.is_too_fast() {
-                self.leftover = input.to_vec();
+                self.leftover = input.take_rest();
                 return self.connection.deliver(messages);
             }
-            let event = self.receiver.next(&mut input);
+            let event = self.next_event(input);
             if matches!(event, Ok(Some(_))) {
                 self.count(1, 0);
             }
@@ -390,6 +414,20 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn next_event(&mut self, input: &mut Input) -> Result<Option<Event>, Violation> {
+        let mut rest = input.rest();
+        let found = self.receiver.find(&mut rest);
+        let left = rest.len();
+        input.leave(left);
+        Ok(found?.map(|found| match found {
+            Found::Event(event) => event,
+            Found::Payload(kind, len) => Event::Message(Message {
+                kind,
+                payload: input.keep(len),
+            }),
+        }))
     }
 
     fn on_close_frame(&mut self, frame: &CloseFrame) {

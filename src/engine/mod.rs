@@ -32,9 +32,11 @@ mod postman;
 pub mod rate;
 mod relay;
 pub mod runtime;
+mod scratch;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
+mod sweeper;
 pub mod waiter;
 
 pub use connection::{Connection, End, Initiator, Settings};

@@ -1,7 +1,7 @@
 //! Taking over a descriptor, and the few things done to it afterwards.
 
 use std::{
-    io::{self, IoSlice, Read},
+    io::{self, IoSlice},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
@@ -86,9 +86,23 @@ impl Socket {
         self.0.send_vectored_with_flags(slices, flags)
     }
 
-    /// Reads what is there now; 0 is the peer's end of the stream.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&self.0).read(buffer)
+    /// Adds to `buffer` what is there now, `most` bytes at most; 0 is the peer's end of the stream.
+    pub(super) fn receive(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        buffer.reserve_exact(most);
+        let free = buffer.spare_capacity_mut();
+        let most = most.min(free.len());
+        let length = self.0.recv(&mut free[..most])?;
+        let length = length.min(most);
+        #[expect(
+            unsafe_code,
+            reason = "clearing what is overwritten at once takes tungstenite an eighth of its time"
+        )]
+        // SAFETY: the system has just written so many bytes behind those that were there, where
+        // there was room for them; `recv` borrowed that room.
+        unsafe {
+            buffer.set_len(buffer.len() + length);
+        }
+        Ok(length)
     }
 
     /// Says that nothing more will be sent; the peer reads the end of the stream.
@@ -171,7 +185,7 @@ mod tests {
         let (unix, mut unix_peer) = UnixStream::pair().unwrap();
         for descriptor in [tcp.into_raw_fd(), unix.into_raw_fd()] {
             let socket = Socket::take_over(descriptor).unwrap();
-            let error = socket.receive(&mut [0; 8]).unwrap_err();
+            let error = socket.receive(&mut Vec::new(), 8).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
         assert!(unix_peer.write_all(b"gone").is_err());

@@ -48,6 +48,15 @@ pub enum Event {
     Close(CloseFrame),
 }
 
+/// What [`Receiver::find`] gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// As [`Receiver::next`] gives it.
+    Event(Event),
+    /// A whole message. Its payload is the last so many bytes that were taken from the input.
+    Payload(Kind, usize),
+}
+
 /// The receiving half of one connection, between reads.
 ///
 /// Owns heap only while a message, or a control frame that a read cut in two, is incomplete.
@@ -103,12 +112,33 @@ impl Receiver {
     /// The rule that the peer broke. From then on, as after [`Event::Close`], all input is
     /// swallowed and gives `None`.
     pub fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
+        let mut rest = &mut input[..];
+        let found = self.find(&mut rest);
+        let left = rest.len();
+        let taken = take_front(input, (input.len() - left) as u64);
+        Ok(found?.map(|found| match found {
+            Found::Event(event) => event,
+            Found::Payload(kind, len) => Event::Message(Message {
+                kind,
+                payload: Bytes::copy_from_slice(&taken[taken.len() - len..]),
+            }),
+        }))
+    }
+
+    /// As [`Receiver::next`], but leaves a payload that lies whole in the input there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find(&mut self, input: &mut &mut [u8]) -> Result<Option<Found>, Violation> {
         if self.is_over {
             *input = &mut [];
             return Ok(None);
         }
-        let outcome = self.advance(input);
-        if matches!(outcome, Err(_) | Ok(Some(Event::Close(_)))) {
+        let outcome = match self.take_tail() {
+            Ok(None) => self.advance(input),
+            outcome => outcome,
+        };
+        if matches!(outcome, Err(_) | Ok(Some(Found::Event(Event::Close(_))))) {
             *self = Self {
                 is_over: true,
                 ..Self::new(self.limits)
@@ -117,12 +147,40 @@ impl Receiver {
         outcome
     }
 
+    /// Where up to `most` bytes are to be read next: right behind those that a large message has
+    /// already, which saves a copy. [`Receiver::next`] sees that they are there, before any input.
+    ///
+    /// `None` when the next read had better go elsewhere, as it may bring more.
+    pub fn tail(&mut self, most: usize) -> Option<(&mut Vec<u8>, usize)> {
+        let frame = self.frame?;
+        if frame.opcode.is_control() || self.message.is_compressed {
+            return None;
+        }
+        let missing = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+        let wanted = missing.min(most);
+        let has_room = self.message.stretch(wanted, missing);
+        has_room.then_some((&mut self.message.buffer, wanted))
+    }
+
     /// Bytes of heap held for what is incomplete, apart from a codec.
     pub fn held_bytes(&self) -> usize {
         self.message.buffer.capacity() + self.control.capacity()
     }
 
-    fn advance(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
+    /// Takes in what was read into [`Receiver::tail`].
+    fn take_tail(&mut self) -> Result<Option<Found>, Violation> {
+        let fresh = self.message.fresh();
+        let Some(mut frame) = self.frame.filter(|_| !fresh.is_empty()) else {
+            return Ok(None);
+        };
+        mask::unmask(fresh, frame.key, frame.phase.into());
+        frame.pass(fresh.len());
+        self.message.settled = self.message.buffer.len();
+        self.frame = (frame.remaining > 0).then_some(frame);
+        self.finish(frame.is_final && frame.remaining == 0)
+    }
+
+    fn advance(&mut self, input: &mut &mut [u8]) -> Result<Option<Found>, Violation> {
         loop {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
@@ -143,7 +201,7 @@ impl Receiver {
                 self.frame = Some(frame);
             }
             let event = if frame.opcode.is_control() {
-                self.on_control(frame, piece)?
+                self.on_control(frame, piece)?.map(Found::Event)
             } else {
                 self.on_data(frame, piece)?
             };
@@ -195,7 +253,7 @@ impl Receiver {
         }
     }
 
-    fn on_data(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Event>, Violation> {
+    fn on_data(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Found>, Violation> {
         let Some(kind) = self.message.kind else {
             return Ok(None); // Not reached: the header was admitted.
         };
@@ -205,28 +263,24 @@ impl Receiver {
             if is_end || !piece.is_empty() {
                 self.inflate(piece, is_end)?;
             }
-            if !is_end {
-                return Ok(None);
-            }
-            let payload = mem::take(&mut self.message).into_payload();
-            return Ok(Some(Event::Message(Message { kind, payload })));
+            return Ok(self.message.pop(is_end));
         }
-        let payload = if is_end && self.message.buffer.is_empty() {
-            // The usual case: all of it lies in the input, and is copied once.
+        if is_end && self.message.buffer.is_empty() {
+            // The usual case: all of it lies in the input.
             if kind == Kind::Text {
                 check_text(piece, 0, true)?;
             }
             self.message = Assembly::default();
-            Bytes::copy_from_slice(piece)
-        } else {
-            self.message.append(piece, frame);
-            self.message.check(is_end)?;
-            if !is_end {
-                return Ok(None);
-            }
-            mem::take(&mut self.message).into_payload()
-        };
-        Ok(Some(Event::Message(Message { kind, payload })))
+            return Ok(Some(Found::Payload(kind, piece.len())));
+        }
+        self.message.append(piece, frame);
+        self.finish(is_end)
+    }
+
+    /// Judges what has come of the message; gives it when this was its end.
+    fn finish(&mut self, is_end: bool) -> Result<Option<Found>, Violation> {
+        self.message.check(is_end)?;
+        Ok(self.message.pop(is_end))
     }
 
     fn inflate(&mut self, piece: &[u8], is_end: bool) -> Result<(), Violation> {
@@ -307,6 +361,8 @@ struct Assembly {
     fragments: u32,
     /// The payload that has arrived, inflated if need be.
     buffer: Vec<u8>,
+    /// How many bytes of `buffer` have been taken in. Those behind them are masked still.
+    settled: usize,
     /// How many bytes of `buffer` are checked text. At most three bytes behind them belong to a
     /// character that is still arriving.
     checked: usize,
@@ -315,6 +371,8 @@ struct Assembly {
 impl Assembly {
     /// Below this a buffer of twice the size is not worth a copy.
     const SLACK_BYTES: usize = 1024;
+    /// How many times as much as has come a large message may reserve beside it.
+    const STRETCH: usize = 15;
 
     /// Judges the header of a data frame by the frames that came before it.
     fn begin_frame(&mut self, header: Header, limits: Limits) -> Result<(), Violation> {
@@ -349,6 +407,18 @@ impl Assembly {
         Ok(())
     }
 
+    /// What was read into [`Receiver::tail`].
+    fn fresh(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.settled..).unwrap_or_default()
+    }
+
+    /// Gives the message when this `is_end` of it.
+    fn pop(&mut self, is_end: bool) -> Option<Found> {
+        let kind = self.kind.filter(|_| is_end)?;
+        let payload = mem::take(self).into_payload();
+        Some(Found::Event(Event::Message(Message { kind, payload })))
+    }
+
     /// Adds a piece of `frame`.
     ///
     /// The buffer at most doubles, so it stays in proportion to what the peer really sent. Where
@@ -364,6 +434,21 @@ impl Assembly {
             self.buffer.reserve_exact(extra);
         }
         self.buffer.extend_from_slice(piece);
+        self.settled = self.buffer.len();
+    }
+
+    /// Makes room for `wanted` bytes of `missing` ones, if what has come is worth it; whether
+    /// there is.
+    ///
+    /// The system lends the memory only as bytes are written to it, so this may be more generous
+    /// than [`Assembly::append`], and a large message seldom moves.
+    fn stretch(&mut self, wanted: usize, missing: usize) -> bool {
+        let len = self.buffer.len();
+        let most = len.saturating_mul(Self::STRETCH).min(missing);
+        if self.buffer.capacity() - len < wanted && most >= wanted {
+            self.buffer.reserve_exact(most);
+        }
+        self.buffer.capacity() - len >= wanted
     }
 
     /// Adds what was inflated, as far as the limit lets it.
@@ -377,6 +462,7 @@ impl Assembly {
             self.buffer.reserve_exact(len.max(fitting.len()).min(room));
         }
         self.buffer.extend_from_slice(fitting);
+        self.settled = self.buffer.len();
         self.check(false)?;
         if piece.len() > room {
             return Err(too_big(limits));
@@ -459,6 +545,10 @@ mod tests {
         bytes.extend_from_slice(payload);
         mask::unmask(&mut bytes[start..], key, 0);
         bytes
+    }
+
+    fn sample(len: usize) -> Vec<u8> {
+        (0..=250).cycle().step_by(131).take(len).collect()
     }
 
     /// What comes out of `bytes` when each read brings up to `step` of them.
@@ -553,7 +643,7 @@ mod tests {
 
     #[test]
     fn a_receiver_is_small_and_idle_without_heap() {
-        assert!(size_of::<Receiver>() < 128, "{}", size_of::<Receiver>());
+        assert!(size_of::<Receiver>() <= 128, "{}", size_of::<Receiver>());
         let mut receiver = Receiver::new(Limits::default());
         let bytes = client_frame(FIN | BINARY, &vec![7; 100_000]);
         let (events, violation) = receive(&mut receiver, &bytes, 1000);
@@ -855,6 +945,42 @@ mod tests {
             assert!(receiver.held_bytes() <= 300_000);
         }
         assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn the_rest_of_a_large_message_may_be_read_to_where_it_stays() {
+        let mut bytes = client_frame(FIN | BINARY, &sample(300_000));
+        let mut receiver = Receiver::new(Limits::default());
+        assert!(receiver.tail(1000).is_none());
+        let (mut head, rest) = bytes.split_at_mut(20_014);
+        assert_eq!(receiver.next(&mut head), Ok(None));
+        for read in rest.chunks(100_000) {
+            let (buffer, most) = receiver.tail(100_000).unwrap();
+            assert_eq!(most, read.len());
+            // Nothing moves any more.
+            assert_eq!(
+                (buffer.capacity(), buffer.len() % 100_000),
+                (300_000, 20_000)
+            );
+            buffer.extend_from_slice(read);
+            let event = receiver.next(&mut &mut [][..]).unwrap();
+            assert_eq!(event.is_some(), read.len() < 100_000);
+            if let Some(event) = event {
+                assert_eq!(event, message(Kind::Binary, &sample(300_000)));
+            }
+        }
+        assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_little_of_a_message_reserves_no_room_for_a_large_read() {
+        let mut bytes = client_frame(FIN | TEXT, &vec![b'a'; 100_000]);
+        let mut receiver = Receiver::new(Limits::default());
+        assert_eq!(receiver.next(&mut &mut bytes[..1014]), Ok(None));
+        assert!(receiver.tail(50_000).is_none());
+        assert!(receiver.held_bytes() <= 1000);
+        assert!(receiver.tail(10_000).is_some());
+        assert!(receiver.held_bytes() <= 16_000);
     }
 
     #[test]

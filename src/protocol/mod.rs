@@ -23,7 +23,9 @@
 //!   close frame.
 //! * [`message::Receiver`] keeps between reads what it must and no more: the inline bytes of an
 //!   unfinished header, and the part of an unfinished message that really arrived. Idle, it owns no
-//!   heap. A length field only says how much may come; it reserves nothing.
+//!   heap. A length field only says how much may come; it reserves nothing. Where the rest of a
+//!   large message is read to its place ([`message::Receiver::tail`]), room for it is reserved, but
+//!   only once a sixteenth is there.
 //! * The room answers nothing by itself. Whoever drives it replies to pings, echoes the close and
 //!   turns a [`error::Violation`] into the close frame that ends the connection.
 //! * The end is absorbing: behind a close frame or a violation all input is swallowed.

@@ -24,6 +24,30 @@ fn receive_cut(limits: Limits, bytes: &[u8], cuts: &[Index]) -> Outcome {
     receive(limits, reads)
 }
 
+/// Feeds `bytes` in reads of up to `most`, each to where the receiver wants it.
+fn receive_in_place(limits: Limits, mut bytes: &[u8], most: usize) -> Outcome {
+    let mut receiver = Receiver::new(limits);
+    let (mut events, mut violation) = (Vec::new(), None);
+    while !bytes.is_empty() {
+        let mut elsewhere = Vec::new();
+        let (buffer, most) = receiver.tail(most).unwrap_or((&mut elsewhere, most));
+        let (read, rest) = bytes.split_at(most.min(bytes.len()));
+        assert!(!read.is_empty());
+        buffer.extend_from_slice(read);
+        bytes = rest;
+        let mut input = &mut elsewhere[..];
+        loop {
+            match receiver.next(&mut input) {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                Err(error) => assert_eq!(violation.replace(error), None, "a second violation"),
+            }
+        }
+        assert!(input.is_empty());
+    }
+    (events, violation)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -37,6 +61,15 @@ proptest! {
         prop_assert_eq!(&receive(LIMITS, [first, second]), &whole);
         prop_assert_eq!(&receive_cut(LIMITS, &bytes, &cuts), &whole);
         prop_assert_eq!(&receive(LIMITS, bytes.chunks(1)), &whole);
+    }
+
+    #[test]
+    fn any_bytes_give_the_same_outcome_wherever_they_are_read(
+        bytes in traffic::bytes(),
+        most in 1..50_usize,
+    ) {
+        let whole = receive(LIMITS, [&bytes[..]]);
+        prop_assert_eq!(&receive_in_place(LIMITS, &bytes, most), &whole);
     }
 
     #[test]

@@ -1,0 +1,173 @@
+//! The buffer that all connections of a thread read into.
+//!
+//! Small messages are copied out of it. A large one takes the buffer with it, and the next read
+//! gets another: one that came back from an earlier message, as a rule. So the view finds a large
+//! message where the system has put it, and no memory has to be asked for.
+
+use std::{mem, sync::Arc};
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+
+/// Buffers that wait for a read at most. Each view that has a message to answer keeps one away.
+const MOST_SHELVED: usize = 16;
+
+/// What one read brought.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    buffer: Vec<u8>,
+    /// How many bytes of it have been taken.
+    taken: usize,
+    shelf: Arc<Shelf>,
+}
+
+/// Buffers that came back.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<Vec<Vec<u8>>>);
+
+/// A buffer on its way with a message, to come back from whatever thread drops that.
+struct Lent {
+    buffer: Vec<u8>,
+    shelf: Arc<Shelf>,
+}
+
+impl Input {
+    /// Smaller messages do not fill half of the buffer, and are copied.
+    const LARGE_BYTES: usize = 64 * 1024;
+
+    /// Drops what was not taken.
+    pub(super) fn clear(&mut self) {
+        self.taken = 0;
+        self.buffer.clear();
+    }
+
+    /// What to read into, when it is clear.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = self.shelf.0.lock().pop().unwrap_or_default();
+            self.buffer.clear();
+        }
+        &mut self.buffer
+    }
+
+    /// The bytes that have not been taken yet.
+    pub(super) fn rest(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.taken..).unwrap_or_default()
+    }
+
+    /// Takes all but the last `left` bytes.
+    pub(super) fn leave(&mut self, left: usize) {
+        self.taken = self.buffer.len().saturating_sub(left);
+    }
+
+    /// Takes all that is left.
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.rest().to_vec();
+        self.leave(0);
+        rest
+    }
+
+    /// The last `len` bytes that were taken.
+    pub(super) fn keep(&mut self, len: usize) -> Bytes {
+        let end = self.taken;
+        let start = end.saturating_sub(len);
+        let behind = self.buffer.len() - end;
+        // What lies behind has to be copied instead.
+        if len < Self::LARGE_BYTES || behind > len / 8 {
+            return Bytes::copy_from_slice(&self.buffer[start..end]);
+        }
+        let rest = self.take_rest();
+        self.taken = 0;
+        let mut kept = Bytes::from_owner(Lent {
+            buffer: mem::replace(&mut self.buffer, rest),
+            shelf: Arc::clone(&self.shelf),
+        });
+        kept.truncate(end);
+        kept.advance(start);
+        kept
+    }
+}
+
+impl From<Vec<u8>> for Input {
+    fn from(buffer: Vec<u8>) -> Self {
+        Self {
+            buffer,
+            ..Self::default()
+        }
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // In a forked child, the lock may be that of a thread that exists in the parent only.
+        if let Some(mut shelf) = self.shelf.0.try_lock() {
+            if shelf.len() < MOST_SHELVED {
+                shelf.push(mem::take(&mut self.buffer));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(input: &mut Input, bytes: &[u8]) {
+        input.clear();
+        input.buffer().extend_from_slice(bytes);
+    }
+
+    #[test]
+    fn a_large_message_takes_the_buffer_and_brings_it_back() {
+        let mut input = Input::default();
+        let large = vec![7; Input::LARGE_BYTES];
+        read(&mut input, &[&b"head"[..], &large, b"next"].concat());
+        let place = input.rest().as_ptr();
+        input.leave(4);
+        let kept = input.keep(large.len());
+        assert_eq!(kept, large);
+        assert_eq!(kept.as_ptr(), place.wrapping_add(4));
+        assert_eq!(input.rest(), b"next");
+        input.leave(0);
+        drop(kept);
+        read(&mut input, b"");
+        input.buffer = Vec::new();
+        assert_eq!(input.buffer().as_ptr(), place);
+    }
+
+    #[test]
+    fn a_small_message_is_copied_and_so_is_one_with_much_behind_it() {
+        let mut input = Input::default();
+        for (len, behind) in [(5, 0), (Input::LARGE_BYTES, Input::LARGE_BYTES)] {
+            read(&mut input, &vec![1; len + behind]);
+            let place = input.rest().as_ptr();
+            input.leave(behind);
+            let kept = input.keep(len);
+            assert_ne!(kept.as_ptr(), place);
+            assert_eq!(
+                (kept.len(), input.rest().as_ptr()),
+                (len, place.wrapping_add(len))
+            );
+        }
+    }
+
+    #[test]
+    fn no_more_buffers_come_back_than_are_kept() {
+        let mut input = Input::default();
+        let away: Vec<_> = (0..2 * MOST_SHELVED)
+            .map(|_| {
+                read(&mut input, &vec![0; Input::LARGE_BYTES]);
+                input.leave(0);
+                input.keep(Input::LARGE_BYTES)
+            })
+            .collect();
+        drop(away);
+        assert_eq!(input.shelf.0.lock().len(), MOST_SHELVED);
+    }
+}
