@@ -17,6 +17,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.utils.functional import SimpleLazyObject
+
 from dwebsocket import _core, conf, native
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class Who:
         address = _network(request.META.get("REMOTE_ADDR") or "")
         session = getattr(getattr(request, "session", None), "session_key", None) or ""
         user = getattr(request, "user", None)
+        if user is not None and not session and _is_in_session(user):
+            return cls(address)
         if user is None or not user.is_authenticated or (pk := getattr(user, "pk", None)) is None:
             return cls(address, session=session)
         return cls(address, str(pk), session, _auth_hash(user))
@@ -87,6 +91,13 @@ def _network(address: str) -> str:
         parsed = parsed.ipv4_mapped
     # The same one, if it is: each connection holds it.
     return address if str(parsed) == address else str(parsed)
+
+
+def _is_in_session(user: Any) -> bool:
+    """Whether Django's middleware has yet to look the user up, which it does in the session."""
+    # Without a session that finds nobody, and costs more than everything else here.
+    look_up = user.__dict__.get("_setupfunc") if type(user) is SimpleLazyObject else None
+    return look_up is not None and look_up.__module__ == "django.contrib.auth.middleware"
 
 
 def _auth_hash(user: Any) -> str:

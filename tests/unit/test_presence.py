@@ -14,6 +14,7 @@ from django.contrib.sessions.backends.cache import SessionStore
 from django.core.management import call_command
 from django.db import connections
 from django.test import RequestFactory
+from django.utils.functional import SimpleLazyObject
 from visit import Serve, handshake
 
 from dwebsocket import WebSocket, accept_websocket, close_user, presence
@@ -138,6 +139,22 @@ class TestWho:
         assert Who.of(request) == Who("", "7")
         nameless = SimpleNamespace(is_authenticated=True)
         assert Who.of(SimpleNamespace(META={}, user=nameless)) == Who()  # type: ignore[arg-type]
+
+    def test_lazy_user(self) -> None:
+        """Looked up, unless that is done in a session that there is not."""
+        looked: list[str] = []
+
+        def look_up() -> Any:
+            looked.append("up")
+            return SimpleNamespace(is_authenticated=True, pk=7)
+
+        request: Any = SimpleNamespace(META={}, session=SimpleNamespace(session_key=None))
+        request.user = SimpleLazyObject(look_up)
+        assert Who.of(request) == Who("", "7")
+        look_up.__module__ = "django.contrib.auth.middleware"
+        request.user = SimpleLazyObject(look_up)
+        assert Who.of(request) == Who()
+        assert looked == ["up"]
 
     def test_page_without_a_session_costs_no_query(
         self, visit: Serve, django_assert_no_queries: None
