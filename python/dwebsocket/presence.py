@@ -94,7 +94,7 @@ def _network(address: str) -> str:
 
 
 def _is_in_session(user: Any) -> bool:
-    """Whether Django's middleware has yet to look the user up, which it does in the session."""
+    """Whether Django's own middleware looks the user up, which it does in the session."""
     # Without a session that finds nobody, and costs more than everything else here.
     look_up = user.__dict__.get("_setupfunc") if type(user) is SimpleLazyObject else None
     return look_up is not None and look_up.__module__ == "django.contrib.auth.middleware"

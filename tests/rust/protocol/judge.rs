@@ -48,21 +48,24 @@ pub(crate) fn receive_with<'a>(
     mut receiver: Receiver,
     reads: impl IntoIterator<Item = &'a [u8]>,
 ) -> Outcome {
-    let mut events = Vec::new();
-    let mut violation = None;
+    let mut outcome = Outcome::default();
     for read in reads {
-        let mut read = read.to_vec();
-        let mut input = &mut read[..];
-        loop {
-            match receiver.next(&mut input) {
-                Ok(Some(event)) => events.push(event),
-                Ok(None) => break,
-                Err(error) => assert_eq!(violation.replace(error), None, "a second violation"),
-            }
-        }
-        assert!(input.is_empty());
+        take_all(&mut receiver, &mut read.to_vec(), &mut outcome);
     }
-    (events, violation)
+    outcome
+}
+
+/// Adds to the outcome what `receiver` makes of all of `input`.
+pub(crate) fn take_all(receiver: &mut Receiver, mut input: &mut [u8], outcome: &mut Outcome) {
+    let (events, violation) = outcome;
+    loop {
+        match receiver.next(&mut input) {
+            Ok(Some(event)) => events.push(event),
+            Ok(None) => break,
+            Err(error) => assert_eq!(violation.replace(error), None, "a second violation"),
+        }
+    }
+    assert!(input.is_empty());
 }
 
 /// tungstenite does not count fragments.

@@ -6,7 +6,7 @@ use _core::protocol::{close, limits::Limits, message::Receiver};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use crate::{
-    judge::{LIMITS, Outcome, receive},
+    judge::{LIMITS, Outcome, receive, take_all},
     traffic::{self, encode_all},
 };
 
@@ -27,7 +27,7 @@ fn receive_cut(limits: Limits, bytes: &[u8], cuts: &[Index]) -> Outcome {
 /// Feeds `bytes` in reads of up to `most`, each to where the receiver wants it.
 fn receive_in_place(limits: Limits, mut bytes: &[u8], most: usize) -> Outcome {
     let mut receiver = Receiver::new(limits);
-    let (mut events, mut violation) = (Vec::new(), None);
+    let mut outcome = Outcome::default();
     while !bytes.is_empty() {
         let mut elsewhere = Vec::new();
         let (buffer, most) = receiver.tail(most).unwrap_or((&mut elsewhere, most));
@@ -35,17 +35,9 @@ fn receive_in_place(limits: Limits, mut bytes: &[u8], most: usize) -> Outcome {
         assert!(!read.is_empty());
         buffer.extend_from_slice(read);
         bytes = rest;
-        let mut input = &mut elsewhere[..];
-        loop {
-            match receiver.next(&mut input) {
-                Ok(Some(event)) => events.push(event),
-                Ok(None) => break,
-                Err(error) => assert_eq!(violation.replace(error), None, "a second violation"),
-            }
-        }
-        assert!(input.is_empty());
+        take_all(&mut receiver, &mut elsewhere, &mut outcome);
     }
-    (events, violation)
+    outcome
 }
 
 proptest! {
