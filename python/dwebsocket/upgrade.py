@@ -276,8 +276,10 @@ class _Start:
         if life.is_async(self._view):
             self._run_async(self.view, functools.partial(life.arun, *call), self._context)
         else:
-            job = functools.partial(self._context.run, life.run, *call, self._databases)
-            self.runner.run(self.view, job)
+            run, exits = self._context.run, self.runner.exits
+            self.runner.run(
+                self.view, functools.partial(run, life.run, *call, self._databases, exits)
+            )
 
 
 class _NoThread(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -72,6 +73,13 @@ def floods(request: HttpRequest) -> None:
 
 
 @require_websocket
+def interrupts(request: HttpRequest) -> None:
+    """Be the green thread that runs when somebody presses Ctrl-C."""
+    request.websocket.wait()
+    signal.raise_signal(signal.SIGINT)
+
+
+@require_websocket
 def forks(request: HttpRequest) -> None:
     """Fork a child for each message, which uses what it must not, and say how it ended."""
     ws = request.websocket
@@ -116,5 +124,15 @@ async def async_facts(request: HttpRequest) -> None:
 
 urlpatterns = [
     path(f"{view.__name__.replace('_', '-')}/", view)
-    for view in (clock, impatient, two_wait, polls, floods, forks, async_echo, async_facts)
+    for view in (
+        clock,
+        impatient,
+        two_wait,
+        polls,
+        floods,
+        interrupts,
+        forks,
+        async_echo,
+        async_facts,
+    )
 ]

@@ -170,3 +170,17 @@ def test_end_of_a_bare_server(
         server.send_signal(number)
         assert {peer.read_to_eof().code for peer in peers} == {1001}
     server.wait(10)
+
+
+@pytest.mark.parametrize("kind", [GEVENT_PATCHED, GEVENT_PLAIN, EVENTLET_PATCHED], ids=str)
+def test_interrupt_while_a_view_runs(kind: Kind, own_server: Callable[..., Server]) -> None:
+    """Ctrl-C ends the server, whoever has the processor; no client takes it for a view's error."""
+    server = own_server(kind)
+    with (
+        RawPeer.open_many(server, "/echo/", 3) as peers,
+        RawPeer.open(server, "/green/interrupts/") as interrupting,
+    ):
+        interrupting.send_text("now")
+        assert {peer.read_to_eof().code for peer in [*peers, interrupting]} == {1001}
+    server.wait(10)
+    assert "Internal Server Error" not in server.stderr()

@@ -21,6 +21,7 @@ from peer import LiveWebSocket
 
 from dwebsocket import ConnectionClosed, accept_websocket, database
 from dwebsocket.runners import view as runner
+from dwebsocket.runners.green import GreenRunner
 from dwebsocket.websocket import own_websocket
 
 Open = Callable[..., LiveWebSocket]
@@ -458,3 +459,17 @@ def test_name(view: Any, name: str) -> None:
 def test_is_async(view: Any, is_async: bool) -> None:
     """Also for methods of async classes, which only give a coroutine."""
     assert runner.is_async(view) is is_async
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_green_thread_that_is_told_to_end_the_process(
+    open_websocket: Open, request_log: Log, error: BaseException
+) -> None:
+    """It is the hub's business then: 1001, and let through without a word."""
+    live = open_websocket()
+    view = raising(error)
+    with pytest.raises(type(error)) as caught:
+        runner.run(view, make_request(), ((), {}), live.websocket, {}, GreenRunner.exits)
+    assert caught.value is error
+    assert live.client.closing() == (1001, "going away")
+    assert request_log("django.request") == []

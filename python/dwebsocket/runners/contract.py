@@ -18,6 +18,10 @@ class Runner(Protocol):
     def waiter(self) -> Waiter:
         """How the views that it runs sleep."""
 
+    @property
+    def exits(self) -> tuple[type[BaseException], ...]:
+        """What ends the process, not just the view it comes out of. Jobs let it through."""
+
     def run(self, name: str, job: Job) -> None:
         """
         Runs ``job`` beside everything else, under ``name``.

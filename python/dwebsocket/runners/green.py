@@ -227,6 +227,8 @@ class GreenRunner(ABC):
     """Runs each view on a green thread of its own, on the hub of the thread that starts it."""
 
     kind: str
+    # A green thread shares the main thread, and with it what signals raise there.
+    exits: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
 
     def __init__(
         self,

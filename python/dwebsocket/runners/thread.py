@@ -174,6 +174,7 @@ class _ThreadRunner:
     """See :class:`dwebsocket.runners.contract.Runner`."""
 
     waiter = THREAD
+    exits: tuple[type[BaseException], ...] = ()
 
     def run(self, name: str, job: Job) -> None:
         run(name, job)

@@ -42,7 +42,7 @@ _requests = logging.getLogger("django.request")
 _security = logging.getLogger("django.security.SuspiciousOperation")
 _log = logging.getLogger("dwebsocket")
 
-_NORMAL, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1008, 1011, 4404
+_NORMAL, _GOING_AWAY, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1001, 1008, 1011, 4404
 _MAX_REASON_BYTES = 123
 # Names of views that are kept for the next ones.
 _NAMES = 256
@@ -118,11 +118,12 @@ def run(
     arguments: Arguments,
     websocket: WebSocket,
     shared_databases: dict[str, BaseDatabaseWrapper],
+    exits: tuple[type[BaseException], ...] = (),
 ) -> None:
     """
     Runs ``view`` to its end and closes ``websocket`` with the code that tells how it ended.
 
-    Never raises. Everything is released when it returns.
+    Raises nothing but ``exits``. Everything is released when it returns.
     """
     args, kwargs = arguments
     context.settle_in()
@@ -132,7 +133,7 @@ def run(
         database.close_old_connections()
         database.borrow(shared_databases)
         try:
-            with _Life(websocket, request) as life:
+            with _Life(websocket, request, exits) as life:
                 result = None
                 try:
                     result = view(request, *args, **kwargs)
@@ -164,7 +165,7 @@ async def arun(
     view: View, request: HttpRequest, arguments: Arguments, websocket: WebSocket
 ) -> None:
     """
-    Runs the async ``view``. As :func:`run`.
+    Runs the async ``view``. As :func:`run`, and raises nothing at all.
 
     The databases of async code live in a thread that all views share; what is old there is
     returned after each view.
@@ -211,16 +212,22 @@ def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
 @final
 class _Life:
     """
-    Closes a WebSocket when its view ends, and keeps every exception that ends it.
+    Closes a WebSocket when its view ends, and keeps every exception but ``exits`` that ends it.
 
     Not a generator: each would hold a frame for as long as its view lives.
     """
 
-    __slots__ = ("_request", "_websocket")
+    __slots__ = ("_exits", "_request", "_websocket")
 
-    def __init__(self, websocket: WebSocket, request: HttpRequest) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        request: HttpRequest,
+        exits: tuple[type[BaseException], ...] = (),
+    ) -> None:
         self._websocket = websocket
         self._request = request
+        self._exits = exits
 
     def __enter__(self) -> _Life:
         # Without the token, which would be kept: this context is the view's own.
@@ -231,6 +238,7 @@ class _Life:
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         code, reason = _NORMAL, ""
+        is_kept = True
         try:
             if error is not None:
                 code = _INTERNAL_ERROR
@@ -238,6 +246,8 @@ class _Life:
                 if decision is not None and decision.decide(Failure(error)):
                     # Django makes a response of it.
                     decision.decided.set()
+                elif isinstance(error, self._exits):
+                    code, reason, is_kept = _GOING_AWAY, "going away", False
                 else:
                     code, reason = _verdict(error, self._request, self._websocket)
         except Exception:
@@ -249,7 +259,7 @@ class _Life:
             if (unwanted := self._websocket._unwanted_end()) is not None:
                 report_end(self._request, *unwanted)
             own_websocket.set(None)
-        return True
+        return is_kept
 
     def is_over_with(self, result: object) -> bool:
         """Whether the view has ended behind an open connection; its result is the answer if not."""

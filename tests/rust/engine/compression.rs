@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use _core::{
     engine::{Initiator, Settings},
     protocol::{
-        deflate::{Agreement, Deflater, Options, Terms},
+        deflate::{Agreement, Codecs, Deflater, Options, Terms},
         limits::Limits,
         message::Kind,
     },
@@ -49,7 +49,7 @@ fn forgetful() -> (Settings, Agreement) {
 
 /// What `message` is as the payload of a compressed frame of an agreement without takeover.
 fn deflated(agreement: Agreement, message: &[u8]) -> Vec<u8> {
-    let deflater = Deflater::new(&agreement, &OPTIONS);
+    let deflater = Deflater::new(&agreement, &OPTIONS, &Codecs::default());
     let deflated = deflater.deflate(message).unwrap();
     deflated.payload().to_vec()
 }

@@ -3,7 +3,7 @@
 use _core::{
     engine::Settings,
     protocol::{
-        deflate::{Deflater, Options, Terms},
+        deflate::{Codecs, Deflater, Options, Terms},
         message::Kind,
     },
 };
@@ -47,7 +47,7 @@ fn an_idle_compressed_connection_stays_below_6_kilobytes() {
                 ..SETTINGS
             };
             let message: Vec<u8> = (0..=255).cycle().take(50_000).collect();
-            let deflater = Deflater::new(&terms.agreement, &OPTIONS);
+            let deflater = Deflater::new(&terms.agreement, &OPTIONS, &Codecs::default());
             let payload = deflater.deflate(&message).unwrap().payload().to_vec();
             // Each has been talked on, compressed in both directions, before it falls silent.
             let talk = |peer: &mut Peer, connection: &_| {

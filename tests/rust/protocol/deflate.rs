@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*};
 use std::{io::Write, sync::Mutex, thread};
 
 use crate::{
-    judge::{Outcome, receive_with},
+    judge::{CODECS, Outcome, receive_with},
     traffic::{Frame, encode_all},
 };
 
@@ -45,7 +45,7 @@ const KEEPING: Agreement = Agreement {
 };
 
 fn receiver(agreement: Agreement, limits: Limits) -> Receiver {
-    Receiver::new(limits).with_inflater(Inflater::new(&agreement))
+    Receiver::new(limits).with_inflater(Inflater::new(&agreement, &CODECS))
 }
 
 /// The outcome, which neither the reads nor the agreement may change unless a test is about them.
@@ -197,7 +197,7 @@ fn messages_come_back_from_every_window_with_and_without_takeover() {
 
 /// What an inflater of the same window makes of what our deflater sends.
 fn there_and_back(agreement: Agreement, sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let deflater = Deflater::new(&agreement, &OPTIONS);
+    let deflater = Deflater::new(&agreement, &OPTIONS, &CODECS);
     let frames: Vec<_> = sent
         .iter()
         .map(|message| match deflater.deflate(message) {
@@ -224,7 +224,7 @@ fn there_and_back(agreement: Agreement, sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
 #[test]
 fn takeover_makes_the_second_message_smaller_unless_the_first_was_not_sent() {
     let message = b"{\"user\": \"alice\", \"text\": \"what is said once need not be said again\"}";
-    let deflater = Deflater::new(&KEEPING, &OPTIONS);
+    let deflater = Deflater::new(&KEEPING, &OPTIONS, &CODECS);
     let first = deflater.deflate(message).unwrap();
     // Nobody else may add to the context meanwhile.
     assert!(deflater.deflate(message).is_none());
@@ -262,7 +262,7 @@ fn small_messages_and_those_that_do_not_shrink_go_as_they_are() {
         ..OPTIONS
     };
     for agreement in [FORGETFUL, KEEPING] {
-        let deflater = Deflater::new(&agreement, &options);
+        let deflater = Deflater::new(&agreement, &options, &CODECS);
         assert!(deflater.deflate(&[b'a'; 63]).is_none());
         assert!(deflater.deflate(&[b'a'; 64]).is_some());
         assert!(deflater.deflate(&noise(90_000)).is_none());
@@ -270,14 +270,18 @@ fn small_messages_and_those_that_do_not_shrink_go_as_they_are() {
             threshold_bytes: 0,
             ..options
         };
-        assert!(Deflater::new(&agreement, &eager).deflate(b"").is_none());
+        assert!(
+            Deflater::new(&agreement, &eager, &CODECS)
+                .deflate(b"")
+                .is_none()
+        );
     }
 }
 
 #[test]
 fn what_does_not_shrink_wears_no_compressor_out() {
     for agreement in [FORGETFUL, KEEPING] {
-        let deflater = Deflater::new(&agreement, &OPTIONS);
+        let deflater = Deflater::new(&agreement, &OPTIONS, &CODECS);
         for _ in 0..400 {
             assert!(deflater.deflate(&noise(1000)).is_none());
             assert!(deflater.deflate(&[b'a'; 100]).is_some());
@@ -300,7 +304,7 @@ fn threads_that_share_the_pool_do_not_share_codecs() {
                     server_max_window_bits: Some(bits),
                     ..FORGETFUL
                 };
-                let deflater = Deflater::new(&agreement, &OPTIONS);
+                let deflater = Deflater::new(&agreement, &OPTIONS, &CODECS);
                 for round in 0..40 {
                     let deflated = deflater.deflate(again);
                     assert_eq!(deflated.is_some(), bits == 15, "another's window");
@@ -322,7 +326,7 @@ fn threads_that_share_the_pool_do_not_share_codecs() {
 /// compresses must go out before another's refers to it.
 #[test]
 fn threads_that_share_a_context_keep_its_order() {
-    let deflater = Deflater::new(&KEEPING, &OPTIONS);
+    let deflater = Deflater::new(&KEEPING, &OPTIONS, &CODECS);
     let frames = Mutex::new(Vec::new());
     thread::scope(|scope| {
         let (deflater, frames) = (&deflater, &frames);

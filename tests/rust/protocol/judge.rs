@@ -3,11 +3,14 @@
 //! The property tests and the fuzz targets (`fuzz/`) feed these; the fuzzers' corpus is fed again by
 //! [`crate::corpus`], as an ordinary test.
 
-use std::io::{self, Cursor, Read, Write};
+use std::{
+    io::{self, Cursor, Read, Write},
+    sync::LazyLock,
+};
 
 use _core::protocol::{
     close::CloseFrame,
-    deflate::{Agreement, Deflater, Inflater, Options, offer},
+    deflate::{Agreement, Codecs, Deflater, Inflater, Options, offer},
     error::Violation,
     frame::{self, Opcode},
     handshake::{self, Request},
@@ -34,6 +37,9 @@ pub(crate) const LIMITS: Limits = Limits {
     max_frame_bytes: u32::MAX,
     max_fragments: 6,
 };
+
+/// Everybody's, so that what one message leaves in a codec would be found by the next.
+pub(crate) static CODECS: LazyLock<Codecs> = LazyLock::new(Codecs::default);
 
 /// What a receiver made of some bytes.
 pub(crate) type Outcome = (Vec<Event>, Option<Violation>);
@@ -259,7 +265,7 @@ pub(crate) fn judge_deflate(script: &[u8]) {
         max_message_bytes: 20_000,
         ..LIMITS
     };
-    let receiver = || Receiver::new(limits).with_inflater(Inflater::new(&agreement));
+    let receiver = || Receiver::new(limits).with_inflater(Inflater::new(&agreement, &CODECS));
 
     let (start, rest) = stream.split_at(usize::from(*cut).min(stream.len()));
     let frames = [
@@ -284,7 +290,7 @@ pub(crate) fn judge_deflate(script: &[u8]) {
         server_max_window_bits: 15,
         client_max_window_bits: 15,
     };
-    let deflater = Deflater::new(&agreement, &options);
+    let deflater = Deflater::new(&agreement, &options, &CODECS);
     let message = &stream[..stream.len().min(limits.max_message_bytes)];
     let mut receiver = receiver();
     for _ in 0..3 {
