@@ -23,7 +23,7 @@ use super::{
 };
 use crate::protocol::{
     close::{self, CloseFrame},
-    deflate::{Deflater, Terms},
+    deflate::{Codecs, Deflater, Terms},
     frame::{First, Opcode},
     limits::Limits,
     message::{Kind, Message},
@@ -115,6 +115,7 @@ impl Connection {
         head: Bytes,
         postman: Arc<Postman>,
         relay: Arc<Relay>,
+        codecs: &Codecs,
     ) -> Self {
         Self {
             id,
@@ -123,7 +124,7 @@ impl Connection {
             outbox: Outbox::new(socket, settings.send_buffer_bytes, head),
             deflater: settings
                 .compression
-                .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options))),
+                .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
             life: Mutex::default(),
             wake: Notify::new(),
             postman,
@@ -512,6 +513,7 @@ mod tests {
             head,
             Postman::at_home(),
             Arc::default(),
+            &Codecs::default(),
         );
         (Arc::new(connection), theirs)
     }

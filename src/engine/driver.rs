@@ -30,7 +30,7 @@ use super::{
 };
 use crate::protocol::{
     close::{self, CloseFrame},
-    deflate::Inflater,
+    deflate::{Codecs, Inflater},
     error::Violation,
     message::{Event, Found, Message, Receiver},
 };
@@ -112,6 +112,7 @@ impl Driver {
         connection: Arc<Connection>,
         early: Vec<u8>,
         settings: &Settings,
+        codecs: &Codecs,
         registration: Registration,
         slot: Slot,
     ) -> Self {
@@ -126,9 +127,8 @@ impl Driver {
             connection,
             receiver: match &settings.compression {
                 None => Receiver::new(settings.limits),
-                Some(terms) => {
-                    Receiver::new(settings.limits).with_inflater(Inflater::new(&terms.agreement))
-                }
+                Some(terms) => Receiver::new(settings.limits)
+                    .with_inflater(Inflater::new(&terms.agreement, codecs)),
             },
             leftover: early,
             paused: false,
@@ -643,6 +643,7 @@ mod tests {
             Bytes::new(),
             Postman::at_home(),
             Arc::default(),
+            &Codecs::default(),
         ));
         let registration = Registry::register(&Arc::default(), &connection).unwrap();
         let slot = Slot::claim(None).unwrap();
@@ -650,6 +651,7 @@ mod tests {
             Arc::clone(&connection),
             Vec::new(),
             settings,
+            &Codecs::default(),
             registration,
             slot,
         );

@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use super::{error::Error, postman::Postman, relay::Relay};
+use crate::protocol::deflate::Codecs;
 
 /// A thread that drives connections until it is stopped.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(super) struct Lane {
     pub(super) handle: Handle,
     pub(super) postman: Arc<Postman>,
     pub(super) relay: Arc<Relay>,
+    pub(super) codecs: Codecs,
     stop: Arc<Notify>,
 }
 
@@ -42,6 +44,7 @@ impl Lane {
         Ok(Self {
             postman: Postman::new(handle.clone()),
             relay,
+            codecs: Codecs::default(),
             handle,
             stop,
         })

@@ -224,6 +224,7 @@ mod tests {
             connection::Settings, inbox::Taken, postman::Postman, rate::Rates, socket::Socket,
         },
         protocol::{
+            deflate::Codecs,
             limits::Limits,
             message::{Kind, Message},
         },
@@ -262,6 +263,7 @@ mod tests {
                 Bytes::new(),
                 Postman::at_home(),
                 Arc::clone(&relay),
+                &Codecs::default(),
             ));
             let (view, tell) = (Arc::clone(&connection), tell.clone());
             thread::spawn(move || take_all(&view, number, &tell, answers));

@@ -171,6 +171,7 @@ impl Engine {
             head,
             Arc::clone(&lane.postman),
             Arc::clone(&lane.relay),
+            &lane.codecs,
         ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
@@ -186,7 +187,14 @@ impl Engine {
                 .map_err(Error::io("cannot watch the client's connection"))?
         };
         connection.outbox.flush();
-        let driver = Driver::new(Arc::clone(&connection), early, settings, registration, slot);
+        let driver = Driver::new(
+            Arc::clone(&connection),
+            early,
+            settings,
+            &lane.codecs,
+            registration,
+            slot,
+        );
         lane.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
     }

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::{connection::Settings, postman::Postman, rate::Rates, socket::Socket},
-        protocol::{close, limits::Limits},
+        protocol::{close, deflate::Codecs, limits::Limits},
     };
 
     fn connection(id: u64) -> Arc<Connection> {
@@ -231,6 +231,7 @@ mod tests {
             Bytes::new(),
             postman,
             Arc::default(),
+            &Codecs::default(),
         ))
     }
 

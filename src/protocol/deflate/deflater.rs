@@ -1,24 +1,24 @@
 //! Messages to the client, compressed (RFC 7692 section 7.2.1).
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::{
-    Agreement, Options, TAIL,
+    Agreement, Codecs, Options, TAIL,
     offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
     pool::Pool,
 };
 
-/// As many as threads compress at once on common machines; each has a quarter of a megabyte.
-static POOL: Pool<(Style, Compress)> = Pool::new(8);
-
 /// What makes two compressors interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Style {
+pub(super) struct Style {
     window_bits: u8,
     level: u8,
 }
+
+/// One that anybody of the same style may use.
+pub(super) type Compressor = (Style, Compress);
 
 impl Style {
     fn compressor(self) -> Compress {
@@ -34,6 +34,7 @@ impl Style {
 /// own sender and nobody else.
 #[derive(Debug)]
 pub struct Deflater {
+    pool: Arc<Pool<Compressor>>,
     style: Style,
     threshold_bytes: usize,
     /// With takeover: what the next message may refer to, once there is something.
@@ -41,9 +42,10 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// The half that `agreement` asks for, used as `options` say.
-    pub fn new(agreement: &Agreement, options: &Options) -> Self {
+    /// The half that `agreement` asks for, used as `options` say, with what `codecs` lend.
+    pub fn new(agreement: &Agreement, options: &Options, codecs: &Codecs) -> Self {
         Self {
+            pool: Arc::clone(&codecs.compressors),
             style: Style {
                 window_bits: agreement.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS),
                 level: options.level,
@@ -68,11 +70,11 @@ impl Deflater {
         }
         let Some(context) = &self.context else {
             let style = self.style;
-            let pooled = POOL.take(|(other, _)| *other == style);
+            let pooled = self.pool.take(|(other, _)| *other == style);
             let compressor = pooled.map_or_else(|| style.compressor(), |(_, found)| found);
             let (payload, mut compressor) = compress(compressor, message)?;
             compressor.reset();
-            POOL.give((style, compressor));
+            self.pool.give((style, compressor));
             return Some(Deflated {
                 payload,
                 context: None,

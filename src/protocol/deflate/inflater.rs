@@ -1,11 +1,11 @@
 //! Compressed messages from the client (RFC 7692 section 7.2.2).
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::{
-    Agreement,
+    Agreement, Codecs,
     offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
     pool::Pool,
 };
@@ -20,12 +20,10 @@ const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
 const MAX_FINAL_BLOCKS: u32 = 1024;
 
-/// Unfinished messages and quick ones side by side need few; each has about forty kilobytes.
-static POOL: Pool<Decompress> = Pool::new(4);
-
 /// The client's half of the extension.
 #[derive(Debug)]
 pub struct Inflater {
+    pool: Arc<Pool<Decompress>>,
     /// With takeover: what came out last, as far back as the next message may refer.
     window: Option<Window>,
     /// Only within a message.
@@ -38,12 +36,13 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// The half that `agreement` asks for.
-    pub fn new(agreement: &Agreement) -> Self {
+    /// The half that `agreement` asks for, with what `codecs` lend.
+    pub fn new(agreement: &Agreement, codecs: &Codecs) -> Self {
         let agreed = agreement.client_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
         // A window may always be larger than the one it has to hold.
         let bits = agreed.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
         Self {
+            pool: Arc::clone(&codecs.streams),
             window: (!agreement.client_no_context_takeover).then(|| Window::new(1 << bits)),
             stream: None,
             received: 0,
@@ -108,7 +107,7 @@ impl Inflater {
         }
         (self.received, self.final_blocks, self.has_ended) = (0, 0, false);
         stream.reset(false);
-        POOL.give(stream);
+        self.pool.give(stream);
         Ok(())
     }
 
@@ -120,7 +119,7 @@ impl Inflater {
 
     /// A stream for the next message.
     fn begin(&self) -> Decompress {
-        let pooled = POOL.take(|_| true);
+        let pooled = self.pool.take(|_| true);
         let mut stream =
             pooled.unwrap_or_else(|| Decompress::new_with_window_bits(false, MAX_WINDOW_BITS));
         for part in self.window.iter().flat_map(Window::parts) {

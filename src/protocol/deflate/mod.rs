@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * Without context takeover, the default, a connection owns no codec at all: each message borrows
-//!   one from a pool of the process ([`pool`]) and gives it back. With takeover a compressor stays
+//!   one of its engine thread's [`Codecs`] and gives it back. With takeover a compressor stays
 //!   with its connection, a quarter of a megabyte. For receiving only the window does: a stream
 //!   that has to say whether a message was whole cannot go on, so the next one gets its window.
 //! * Inflating hands out small pieces, and whoever collects them judges each: neither the limit on
@@ -19,11 +19,13 @@
 //! * Sending compressed is never a must (section 6): messages that are too small to gain, or that
 //!   do not shrink, go out as they are, without RSV1.
 
+mod codecs;
 mod deflater;
 mod inflater;
 pub mod offer;
 mod pool;
 
+pub use codecs::Codecs;
 pub use deflater::{Deflated, Deflater};
 pub use inflater::Inflater;
 pub use offer::Agreement;
@@ -71,27 +73,27 @@ impl Terms {
 mod tests {
     use super::*;
 
+    const AGREEMENT: Agreement = Agreement {
+        server_no_context_takeover: true,
+        client_no_context_takeover: true,
+        server_max_window_bits: None,
+        client_max_window_bits: None,
+    };
+    const OPTIONS: Options = Options {
+        threshold_bytes: 1,
+        level: 3,
+        server_no_context_takeover: true,
+        client_no_context_takeover: true,
+        server_max_window_bits: 15,
+        client_max_window_bits: 15,
+    };
+
     #[test]
     fn an_idle_connection_without_takeover_has_no_codec() {
-        let terms = Terms {
-            agreement: Agreement {
-                server_no_context_takeover: true,
-                client_no_context_takeover: true,
-                server_max_window_bits: None,
-                client_max_window_bits: None,
-            },
-            options: Options {
-                threshold_bytes: 1,
-                level: 3,
-                server_no_context_takeover: true,
-                client_no_context_takeover: true,
-                server_max_window_bits: 15,
-                client_max_window_bits: 15,
-            },
-        };
         assert!(size_of::<Deflater>() + size_of::<Inflater>() < 512);
-        let deflater = Deflater::new(&terms.agreement, &terms.options);
-        let mut inflater = Inflater::new(&terms.agreement);
+        let codecs = Codecs::default();
+        let deflater = Deflater::new(&AGREEMENT, &OPTIONS, &codecs);
+        let mut inflater = Inflater::new(&AGREEMENT, &codecs);
         let message = [b'a'; 1000];
         let deflated = deflater.deflate(&message).unwrap();
         let (start, rest) = deflated.payload().split_at(3);
@@ -109,5 +111,27 @@ mod tests {
             assert_eq!(inflater.holds_codec(), !is_end);
         }
         assert_eq!(came, message);
+    }
+
+    #[test]
+    fn connections_of_one_thread_share_its_codecs() {
+        let [ours, theirs] = [Codecs::default(), Codecs::default()];
+        for _ in 0..3 {
+            let deflater = Deflater::new(&AGREEMENT, &OPTIONS, &ours);
+            let mut inflater = Inflater::new(&AGREEMENT, &ours);
+            let deflated = deflater.deflate(&[b'a'; 1000]).unwrap();
+            let payload = deflated.payload();
+            inflater.admit(payload.len() as u64, 1000).unwrap();
+            inflater.inflate(payload, true, |_| Ok(())).unwrap();
+        }
+        assert_eq!(waiting(&ours), (1, 1));
+        assert_eq!(waiting(&theirs), (0, 0));
+    }
+
+    /// How many compressors and streams wait, all of which it takes.
+    fn waiting(codecs: &Codecs) -> (usize, usize) {
+        let compressors = std::iter::from_fn(|| codecs.compressors.take(|_| true));
+        let streams = std::iter::from_fn(|| codecs.streams.take(|_| true));
+        (compressors.count(), streams.count())
     }
 }

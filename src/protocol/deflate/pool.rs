@@ -14,9 +14,9 @@ pub(super) struct Pool<T> {
 
 impl<T> Pool<T> {
     /// A pool of `most` codecs.
-    pub(super) const fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self {
-            idle: Mutex::new(Vec::new()),
+            idle: Mutex::default(),
             most,
         }
     }
