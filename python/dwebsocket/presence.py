@@ -13,6 +13,7 @@ import functools
 import ipaddress
 import logging
 import os
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,13 +108,25 @@ def _auth_hash(user: Any) -> str:
 class Visitor:
     """One WebSocket among the present ones."""
 
-    __slots__ = ("_websocket", "keys", "who")
+    __slots__ = ("_opening", "_websocket", "keys", "who")
 
     def __init__(self, who: Who, keys: list[Key], websocket: WebSocket) -> None:
         self.who = who
         #: Where the register has it.
         self.keys = keys
         self._websocket = websocket
+        self._opening: _Opening | None = None
+
+    def leave_with(self, response: object) -> None:
+        """Leaves when ``response``, which is to open the WebSocket, is gone and has not done so."""
+        if self.keys:
+            self._opening = _Opening(response, _register.vanished.append)
+            self._opening.visitor = self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the WebSocket was opened, if it is open still or not."""
+        return self._websocket._connection is not None
 
     def leave(self) -> None:
         """Is present no more. May be repeated, and be called within a garbage collection."""
@@ -126,6 +139,19 @@ class Visitor:
         self._websocket._close_soon(code, reason)
 
 
+class _Opening(weakref.ref[object]):
+    """
+    A response that may vanish at any time: some middleware has answered something else.
+
+    What is called then is written in C. Python code would be interrupted now and then by Ctrl-C,
+    whose exception nobody hears there.
+    """
+
+    __slots__ = ("visitor",)
+
+    visitor: Visitor
+
+
 class _Register:
     """All visitors, by what they count for; in order of their arrival."""
 
@@ -134,25 +160,36 @@ class _Register:
         self.visitors: dict[Key, dict[Visitor, None]] = {}
         # Who leaves must not wait for the lock, which its own thread may hold.
         self.leaving: deque[Visitor] = deque()
+        # Responses that are gone: most have opened their WebSocket.
+        self.vanished: deque[weakref.ref[object]] = deque()
 
     def sweep(self) -> None:
         """Forgets who has left. Whoever holds the lock has to call this afterwards."""
-        while self.leaving and self.lock.acquire(blocking=False):
+        gone = []
+        while (self.leaving or self.vanished) and self.lock.acquire(blocking=False):
             try:
-                self.forget()
+                gone += self.forget()
             finally:
                 self.lock.release()
 
-    def forget(self) -> None:
-        """As :meth:`sweep`, under the lock."""
+    def forget(self) -> list[object]:
+        """As :meth:`sweep`, under the lock. Gives what must not be released under it."""
+        gone: list[object] = []
+        while self.vanished:
+            opening = self.vanished.popleft()
+            gone.append(opening)
+            if isinstance(opening, _Opening) and not opening.visitor.is_open:
+                self.leaving.append(opening.visitor)
         while self.leaving:
             visitor = self.leaving.popleft()
+            gone.append(visitor)
             for key in visitor.keys:
                 visitors = self.visitors.get(key)
                 if visitors is not None:
                     visitors.pop(visitor, None)
                     if not visitors:
                         del self.visitors[key]
+        return gone
 
 
 _register = _Register()
@@ -175,7 +212,7 @@ def enter(who: Who, websocket: WebSocket) -> Visitor | str:
         return visitor
     full = None
     with _register.lock:
-        _register.forget()
+        gone = _register.forget()
         for kind, name in keys:
             limit = limits.get(kind)
             if limit is not None and len(_register.visitors.get((kind, name), ())) >= limit:
@@ -186,6 +223,7 @@ def enter(who: Who, websocket: WebSocket) -> Visitor | str:
         if full is None:
             for key in keys:
                 _register.visitors.setdefault(key, {})[visitor] = None
+    gone.clear()
     _register.sweep()
     return visitor if full is None else full
 

@@ -228,7 +228,7 @@ def _judge(
         slot.release()
         return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
     websocket._on_finish = visitor.leave
-    return UpgradeResponse(
+    response = UpgradeResponse(
         request=request,
         handshake=handshake,
         slot=slot,
@@ -236,6 +236,8 @@ def _judge(
         websocket=websocket,
         start=_Start(handshake, view, args, kwargs),
     )
+    visitor.leave_with(response)
+    return response
 
 
 def _objection(request: HttpRequest, options: conf.Options) -> str | None:
@@ -324,12 +326,6 @@ class UpgradeResponse(HttpResponse):
         """Called by the server when it is done with the response, or by Django instead of it."""
         self._give_back()
         super().close()
-
-    def __del__(self) -> None:
-        # Some middleware has answered something else. What else is held goes by itself; this may
-        # be within a garbage collection, where no lock may be taken.
-        if self._websocket._connection is None:
-            self._websocket._leave()
 
     @property
     def patience(self) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +45,7 @@ def _tables() -> Iterator[None]:
 def _nobody_left() -> Iterator[None]:
     """Whatever a test does, everybody has left when it is over."""
     yield
+    presence._register.sweep()
     assert presence._register.visitors == {}
 
 
@@ -211,6 +214,36 @@ class TestLimits:
         assert visit(view).response.status_code == 429
         promised.response.close()
         assert visit(view).response.status_code == 101
+
+    def test_response_that_vanishes(self, visit: Serve, override: Override, view: Any) -> None:
+        """Some middleware has answered something else: the place is given back."""
+        override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=1)
+        made = visit(view, middleware=["test_upgrade.replace"])
+        assert made.response.status_code == 418
+        assert visit(view).response.status_code == 101
+
+    def test_end_of_a_response_is_no_place_for_an_interrupt(
+        self, visit: Serve, override: Override, view: Any
+    ) -> None:
+        """No Python code runs when one is released: Ctrl-C would be lost there."""
+        override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=2)
+        ran: list[str] = []
+        promised, made = visit(view), visit(view).serve()
+        gone = [weakref.ref(each.response) for each in (promised, made)]
+
+        def note(frame: Any, event: str, _: object) -> None:
+            if event == "call":
+                ran.append(frame.f_code.co_name)
+
+        sys.setprofile(note)
+        try:
+            promised.response = made.response = None
+        finally:
+            sys.setprofile(None)
+        assert ran == []
+        assert [each() for each in gone] == [None, None]
+        made.client.close()
+        made.client.closing()
 
     def test_user(self, visit: Serve, override: Override, anna: User, view: Any) -> None:
         """Whatever the address; anonymous ones are not counted."""
