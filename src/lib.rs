@@ -17,13 +17,14 @@ mod _core {
         connection::PyConnection,
         exchange::Exchange,
         handshake::{
-            Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
-            response_head,
+            Compression, choose_subprotocol, environ_size, is_token, judge_environ,
+            judge_handshake, may_send_close_code, response_head,
         },
         news::News,
         process::{
-            Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain, is_leaving,
-            is_terminated, on_exit, on_terminate, open_connections, shut_down, signal_seen,
+            PySettings, Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain,
+            is_leaving, is_terminated, on_exit, on_terminate, open_connections, shut_down,
+            signal_seen, want_threads,
         },
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         waiter::Hub,

@@ -12,6 +12,7 @@ __all__ = [
     "FrameReader",
     "Hub",
     "News",
+    "Settings",
     "Slot",
     "adopt",
     "after_fork_in_child",
@@ -21,9 +22,11 @@ __all__ = [
     "close_all",
     "die_of_sigterm",
     "drain",
+    "environ_size",
     "is_leaving",
     "is_terminated",
     "is_token",
+    "judge_environ",
     "judge_handshake",
     "may_send_close_code",
     "on_exit",
@@ -34,6 +37,7 @@ __all__ = [
     "shut_down",
     "signal_seen",
     "step_clock",
+    "want_threads",
 ]
 
 @final
@@ -230,26 +234,35 @@ class Exchange:
     def finish(self) -> None:
         """Closes what is left, after the server has written to its dead end. May be repeated."""
 
+@final
+class Settings:
+    """How connections are driven: sizes in bytes, times in seconds. Never changed."""
+
+    def __new__(
+        cls,
+        *,
+        max_message_bytes: int,
+        max_frame_bytes: int | None,
+        max_fragments: int,
+        messages_per_second: float | None,
+        bytes_per_second: float | None,
+        rate_timeout: float | None,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+        receive_buffer_bytes: int,
+        send_buffer_bytes: int,
+        send_timeout: float | None,
+        close_timeout: float,
+    ) -> Settings: ...
+
 def adopt(
     descriptor: int,
     early: bytes,
     head: bytes,
     slot: Slot,
-    *,
-    max_message_bytes: int,
-    max_frame_bytes: int | None,
-    max_fragments: int,
-    messages_per_second: float | None,
-    bytes_per_second: float | None,
-    rate_timeout: float | None,
-    ping_interval: float | None,
-    ping_timeout: float | None,
-    receive_buffer_bytes: int,
-    send_buffer_bytes: int,
-    send_timeout: float | None,
-    close_timeout: float,
+    settings: Settings,
     compression: Compression | None = None,
-    engine_threads: int = 1,
+    /,
 ) -> Connection:
     """
     Takes a client's connection over: sends `head`, then speaks WebSocket on it.
@@ -286,6 +299,9 @@ def drain(code: int, reason: str, window: float) -> float:
     it less; one that would end later changes nothing.
     """
 
+def environ_size(environ: dict[str, Any]) -> int:
+    """Characters of what the client of a WSGI request has written: path, query and headers."""
+
 def is_leaving() -> bool:
     """Whether the process takes no new connections any more."""
 
@@ -294,6 +310,16 @@ def is_terminated() -> bool:
 
 def is_token(text: str) -> bool:
     """Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be."""
+
+def judge_environ(
+    environ: dict[str, Any], method: str, http_version: tuple[int, int]
+) -> tuple[int, str, list[str]]:
+    """
+    Judges the handshake of a WSGI request by its `environ`. As `judge_handshake`.
+
+    Raises:
+        TypeError: A header that is no text.
+    """
 
 def judge_handshake(
     *,
@@ -370,3 +396,6 @@ def step_clock(seconds: float) -> None:
 
     For tests. Without an engine it does nothing.
     """
+
+def want_threads(count: int) -> None:
+    """Lets the engine have so many threads, if it has not been born yet."""

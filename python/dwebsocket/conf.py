@@ -365,6 +365,24 @@ class Options:
     close_timeout: float
     handshake_timeout: float | None
 
+    @functools.cached_property
+    def for_engine(self) -> _core.Settings:
+        """What of them the engine needs for each connection."""
+        return _core.Settings(
+            max_message_bytes=self.max_message_size,
+            max_frame_bytes=self.max_frame_size,
+            max_fragments=self.max_fragments,
+            receive_buffer_bytes=self.receive_buffer,
+            messages_per_second=self.max_messages_per_second,
+            bytes_per_second=self.max_bytes_per_second,
+            rate_timeout=self.rate_timeout,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            send_buffer_bytes=self.send_buffer,
+            send_timeout=self.send_timeout,
+            close_timeout=self.close_timeout,
+        )
+
     @classmethod
     def current(cls, overrides: Mapping[str, Any]) -> Options:
         """
@@ -381,6 +399,30 @@ class Options:
             )
             options = known[key] = _options(values)
         found: Options = options
+        return found
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who gets in: what every handshake is measured by. Each field is the setting of that name."""
+
+    max_handshake_size: int | None
+    max_connections: int | None
+    max_connections_per_address: int | None
+    max_connections_per_user: int | None
+
+    @classmethod
+    def current(cls) -> Admission:
+        """
+        Gives the project's present settings.
+
+        Raises:
+            ImproperlyConfigured: As :func:`get`.
+        """
+        _, known = _present()
+        if (admission := known.get(cls)) is None:
+            admission = known[cls] = cls(*[get(field.name.upper()) for field in fields(cls)])
+        found: Admission = admission
         return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dwebsocket import checks, conf, upgrade
-from dwebsocket.runners.view import is_async
+from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -102,13 +102,14 @@ def _wrap(
             return upgrade.refuse(request, 400, "This address is for WebSockets only.")
         return None
 
-    if is_async(view):
+    detached = Detached(view)
+    if detached.is_async:
 
         @functools.wraps(view)
         async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if (factory := factory_of(request)) is not None:
                 return await upgrade.aupgrade(
-                    request, factory, view, args, kwargs, overrides, accept=accept
+                    request, factory, detached, args, kwargs, overrides, accept=accept
                 )
             response = refusal(request)
             return await view(request, *args, **kwargs) if response is None else response
@@ -119,7 +120,7 @@ def _wrap(
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
             if (factory := factory_of(request)) is not None:
                 return upgrade.upgrade(
-                    request, factory, view, args, kwargs, overrides, accept=accept
+                    request, factory, detached, args, kwargs, overrides, accept=accept
                 )
             response = refusal(request)
             return view(request, *args, **kwargs) if response is None else response

@@ -61,7 +61,7 @@ class _Lifecycle:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._watching = False
+        self.has_begun = False
         self._terminating = False
         self._reloading = False
         self._depart: Depart = Departure.unknown
@@ -73,12 +73,14 @@ class _Lifecycle:
         departure: Callable[[], Depart],
         at_exit: Exit | None,
     ) -> None:
-        if self._watching:
+        if self.has_begun:
             return
         with self._lock:
-            if self._watching:
+            if self.has_begun:
                 return
-            self._watching = True
+            # The engine is born with the first connection, which comes after this.
+            _core.want_threads(conf.get("ENGINE_THREADS"))
+            self.has_begun = True
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
             # Some server above the usual one, or the project, may see to the signal after all.
             self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
@@ -238,6 +240,11 @@ def begin(
         at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
     """
     _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
+
+
+def has_begun() -> bool:
+    """Whether :func:`begin` has been called in this process."""
+    return _lifecycle.has_begun
 
 
 def drain(window: float | None = None, *, timeout: float | None = None) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from dwebsocket import checks, conf, upgrade
+from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,5 +61,5 @@ class WebSocketMiddleware:
                 return upgrade.refuse(request, 400, "This address is for WebSockets only.")
             return None
         if required or getattr(view, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
-            return upgrade.upgrade(request, factory, view, args, kwargs, {})
+            return upgrade.upgrade(request, factory, Detached(view), args, kwargs, {})
         return upgrade.refuse(request, 400, "This address takes no WebSockets.")

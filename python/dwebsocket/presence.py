@@ -35,8 +35,6 @@ _log = logging.getLogger("dwebsocket")
 _SIGNED_OUT = 4401
 _MAX_REASON_BYTES = 123
 
-_LIMITS = {"address": "MAX_CONNECTIONS_PER_ADDRESS", "user": "MAX_CONNECTIONS_PER_USER"}
-
 
 @dataclass(slots=True)
 class Who:
@@ -119,9 +117,8 @@ class Visitor:
 
     def leave_with(self, response: object) -> None:
         """Leaves when ``response``, which is to open the WebSocket, is gone and has not done so."""
-        if self.keys:
-            self._opening = _Opening(response, _register.vanished.append)
-            self._opening.visitor = self
+        self._opening = _Opening(response, _register.vanished.append)
+        self._opening.visitor = self
 
     @property
     def is_open(self) -> bool:
@@ -130,9 +127,8 @@ class Visitor:
 
     def leave(self) -> None:
         """Is present no more. May be repeated, and be called within a garbage collection."""
-        if self.keys:
-            _register.leaving.append(self)
-            _register.sweep()
+        _register.leaving.append(self)
+        _register.sweep()
 
     def close(self, code: int, reason: str) -> None:
         """Closes the WebSocket, also when it is yet to be opened."""
@@ -195,21 +191,27 @@ class _Register:
 _register = _Register()
 
 
-def enter(who: Who, websocket: WebSocket) -> Visitor | str:
+def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor | str | None:
     """
     Lets a WebSocket in, if neither its address nor its user has too many already.
 
     Returns:
-        The visitor, who has to :meth:`~Visitor.leave`; or why there is none.
+        The visitor, who has to :meth:`~Visitor.leave`, or None when it is one who counts for
+        nothing; or why it may not come in.
     """
+    limits = {
+        "address": admission.max_connections_per_address,
+        "user": admission.max_connections_per_user,
+    }
+    # Addresses are for their limit only.
+    if not (who.user or who.session or limits["address"] is not None):
+        return None
     if who.user:
         _listen()
-    limits = {kind: conf.get(name) for kind, name in _LIMITS.items()}
-    # Addresses are for their limit only.
     keys = [key for key in who.keys() if key[0] != "address" or limits["address"] is not None]
-    visitor = Visitor(who, keys, websocket)
     if not keys:
-        return visitor
+        return None
+    visitor = Visitor(who, keys, websocket)
     full = None
     with _register.lock:
         gone = _register.forget()
@@ -217,8 +219,8 @@ def enter(who: Who, websocket: WebSocket) -> Visitor | str:
             limit = limits.get(kind)
             if limit is not None and len(_register.visitors.get((kind, name), ())) >= limit:
                 full = (
-                    f"All {limit} connections of {conf.PREFIX}{_LIMITS[kind]} are taken by "
-                    f"{kind} {name}."
+                    f"All {limit} connections of {conf.PREFIX}MAX_CONNECTIONS_PER_{kind.upper()} "
+                    f"are taken by {kind} {name}."
                 )
         if full is None:
             for key in keys:

@@ -35,13 +35,11 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from django.http.response import HttpResponseBase
 
     from dwebsocket.servers.handshake import Handshake
-
-    View = Callable[..., Any]
 
 _log = logging.getLogger("dwebsocket")
 _requests = logging.getLogger("django.request")
@@ -123,7 +121,7 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
 def upgrade(
     request: HttpRequest,
     factory: WebSocketFactory,
-    view: View,
+    view: life.Detached,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
@@ -136,7 +134,7 @@ def upgrade(
     Args:
         request: A handshake, however bad.
         factory: What :func:`prepare` gave for it.
-        view: What runs behind the WebSocket, as ``view(request, *args, **kwargs)``.
+        view: What runs behind the WebSocket, as ``view.call(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
         accept: Without it the view, a sync one, starts now; this waits for what it decides.
 
@@ -158,7 +156,7 @@ def upgrade(
 async def aupgrade(
     request: HttpRequest,
     factory: WebSocketFactory,
-    view: View,
+    view: life.Detached,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
@@ -180,7 +178,7 @@ async def aupgrade(
 def _judge(
     request: HttpRequest,
     factory: WebSocketFactory,
-    view: View,
+    view: life.Detached,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
@@ -189,7 +187,8 @@ def _judge(
     if (report := diagnosis.answer(request, options)) is not None:
         return report
     handshake = _handshake_of(request)
-    largest = conf.get("MAX_HANDSHAKE_SIZE")
+    admission = conf.Admission.current()
+    largest = admission.max_handshake_size
     if largest is not None and (size := handshake.size) > largest:
         limit = f"the {largest} of {conf.PREFIX}MAX_HANDSHAKE_SIZE"
         return refuse(request, 431, f"The handshake has {size} bytes, more than {limit}.")
@@ -211,23 +210,24 @@ def _judge(
         )
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
-    visitor = presence.enter(presence.Who.of(request), websocket)
+    visitor = presence.enter(presence.Who.of(request), websocket, admission)
     if isinstance(visitor, str):
         return refuse(request, 429, visitor)
-    limit = conf.get("MAX_CONNECTIONS")
-    slot = _core.Slot.claim(limit)
+    if visitor is not None:
+        websocket._on_finish = visitor.leave
+    most = admission.max_connections
+    slot = _core.Slot.claim(most)
     if slot is None:
-        visitor.leave()
+        websocket._leave()
         return refuse(
-            request, 503, f"All {limit} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
+            request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
         handshake.prepare()
     except OSError as error:
-        visitor.leave()
+        websocket._leave()
         slot.release()
         return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
-    websocket._on_finish = visitor.leave
     response = UpgradeResponse(
         request=request,
         handshake=handshake,
@@ -236,7 +236,8 @@ def _judge(
         websocket=websocket,
         start=_Start(handshake, view, args, kwargs),
     )
-    visitor.leave_with(response)
+    if visitor is not None:
+        visitor.leave_with(response)
     return response
 
 
@@ -256,10 +257,14 @@ class _Start:
     """Starts the view later, as if it were called now."""
 
     def __init__(
-        self, handshake: Handshake, view: View, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        handshake: Handshake,
+        view: life.Detached,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> None:
         self.runner = runner_of(handshake.concurrency)
-        self.view = life.name_of(view)
+        self.view = view.name
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._view = view
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
@@ -269,13 +274,13 @@ class _Start:
 
     def new_decision(self, offered: list[str]) -> Decision[Any]:
         """Makes what a view that decides itself has to decide."""
-        is_async = life.is_async(self._view)
+        is_async = self._view.is_async
         new_event = LoopEvent if is_async else self.runner.waiter.new_event
         return Decision(new_event, is_async=is_async, offered=tuple(offered))
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        call = (self._view, request, self._arguments, websocket)
-        if life.is_async(self._view):
+        call = (self._view.call, request, self._arguments, websocket)
+        if self._view.is_async:
             self._run_async(self.view, functools.partial(life.arun, *call), self._context)
         else:
             run, exits = self._context.run, self.runner.exits
@@ -413,11 +418,12 @@ class UpgradeResponse(HttpResponse):
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
-        lifecycle.begin(
-            dies_of_sigterm=handshake.dies_of_sigterm,
-            departure=handshake.departure,
-            at_exit=handshake.at_exit,
-        )
+        if not lifecycle.has_begun():
+            lifecycle.begin(
+                dies_of_sigterm=handshake.dies_of_sigterm,
+                departure=handshake.departure,
+                at_exit=handshake.at_exit,
+            )
         subprotocol = self._acceptance.subprotocol
         if subprotocol is None:
             subprotocol = _core.choose_subprotocol(list(options.subprotocols), handshake.offered)

@@ -29,63 +29,84 @@ impl Slot {
     }
 }
 
+/// What connections are driven by. See `_core.pyi`.
+#[pyclass(name = "Settings", frozen, module = "dwebsocket._core")]
+pub(crate) struct PySettings(Settings);
+
+#[pymethods]
+impl PySettings {
+    #[new]
+    #[pyo3(signature = (
+        *, max_message_bytes, max_frame_bytes, max_fragments, messages_per_second,
+        bytes_per_second, rate_timeout, ping_interval, ping_timeout, receive_buffer_bytes,
+        send_buffer_bytes, send_timeout, close_timeout
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
+    fn new(
+        max_message_bytes: usize,
+        max_frame_bytes: Option<usize>,
+        max_fragments: u32,
+        messages_per_second: Option<f64>,
+        bytes_per_second: Option<f64>,
+        rate_timeout: Option<f64>,
+        ping_interval: Option<f64>,
+        ping_timeout: Option<f64>,
+        receive_buffer_bytes: usize,
+        send_buffer_bytes: usize,
+        send_timeout: Option<f64>,
+        close_timeout: f64,
+    ) -> PyResult<Self> {
+        Ok(Self(Settings {
+            limits: Limits {
+                max_message_bytes,
+                max_frame_bytes: max_frame_bytes
+                    .map_or(u32::MAX, |size| u32::try_from(size).unwrap_or(u32::MAX)),
+                max_fragments,
+            },
+            rates: Rates {
+                messages: messages_per_second,
+                bytes: bytes_per_second,
+                timeout: duration(rate_timeout)?,
+            },
+            compression: None,
+            ping_interval: duration(ping_interval)?,
+            ping_timeout: duration(ping_timeout)?,
+            receive_buffer_bytes,
+            send_buffer_bytes,
+            send_timeout: duration(send_timeout)?,
+            close_timeout: bounded(close_timeout)?,
+        }))
+    }
+}
+
 /// Takes a client's connection over. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (
-    descriptor, early, head, slot, *, max_message_bytes, max_frame_bytes, max_fragments,
-    messages_per_second, bytes_per_second, rate_timeout, ping_interval, ping_timeout,
-    receive_buffer_bytes, send_buffer_bytes, send_timeout, close_timeout, compression=None,
-    engine_threads=1
-))]
-#[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
+#[pyo3(signature = (descriptor, early, head, slot, settings, compression=None, /))]
 pub(crate) fn adopt(
     py: Python<'_>,
     descriptor: RawFd,
     early: &[u8],
     head: &[u8],
     slot: &Slot,
-    max_message_bytes: usize,
-    max_frame_bytes: Option<usize>,
-    max_fragments: u32,
-    messages_per_second: Option<f64>,
-    bytes_per_second: Option<f64>,
-    rate_timeout: Option<f64>,
-    ping_interval: Option<f64>,
-    ping_timeout: Option<f64>,
-    receive_buffer_bytes: usize,
-    send_buffer_bytes: usize,
-    send_timeout: Option<f64>,
-    close_timeout: f64,
+    settings: &PySettings,
     compression: Option<&Compression>,
-    engine_threads: usize,
 ) -> PyResult<PyConnection> {
     let settings = Settings {
-        limits: Limits {
-            max_message_bytes,
-            max_frame_bytes: max_frame_bytes
-                .map_or(u32::MAX, |size| u32::try_from(size).unwrap_or(u32::MAX)),
-            max_fragments,
-        },
-        rates: Rates {
-            messages: messages_per_second,
-            bytes: bytes_per_second,
-            timeout: duration(rate_timeout)?,
-        },
         compression: compression.map(|compression| compression.0),
-        ping_interval: duration(ping_interval)?,
-        ping_timeout: duration(ping_timeout)?,
-        receive_buffer_bytes,
-        send_buffer_bytes,
-        send_timeout: duration(send_timeout)?,
-        close_timeout: bounded(close_timeout)?,
+        ..settings.0
     };
-    runtime::want_threads(engine_threads);
     let slot = slot.0.lock().take();
     let slot = slot.ok_or_else(|| PyValueError::new_err("this slot has been used already"))?;
     let connection = py.detach(|| {
         Engine::current()?.adopt(descriptor, early.to_vec(), head.to_vec(), &settings, slot)
     })?;
     Ok(PyConnection(connection))
+}
+
+/// Lets the engine have so many threads, if it has not been born yet.
+#[pyfunction]
+pub(crate) fn want_threads(count: usize) {
+    runtime::want_threads(count);
 }
 
 /// A time that somebody waits out: a day at most, so that adding it to a moment cannot overflow.

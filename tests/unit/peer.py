@@ -12,7 +12,6 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from dwebsocket import _core
-from dwebsocket.servers.wsgi import adopt
 
 if TYPE_CHECKING:
     from dwebsocket import WebSocket
@@ -105,7 +104,7 @@ class LiveWebSocket:
         theirs, ours = socket.socketpair()
         slot = _core.Slot.claim(None)
         assert slot is not None
-        connection = adopt(os.dup(ours.fileno()), early, HEAD, slot, options)
+        connection = _core.adopt(os.dup(ours.fileno()), early, HEAD, slot, options.for_engine)
         ours.close()
         websocket._attach(connection, options, subprotocol)
         self.websocket = websocket

@@ -38,11 +38,11 @@ lifecycle.begin(dies_of_sigterm=True)
 number = int(sys.argv[1])
 connection = _core.adopt(
     number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
-    max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
-    receive_buffer_bytes=100,
-    bytes_per_second=None, rate_timeout=None, ping_interval=None, ping_timeout=None,
-    send_buffer_bytes=100,
-    send_timeout=None, close_timeout=1,
+    _core.Settings(
+        max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+        receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
+        ping_timeout=None, send_buffer_bytes=100, send_timeout=None, close_timeout=1,
+    ),
 )
 websocket = WebSocket()
 websocket._attach(connection, conf.Options.current({}), None)
@@ -65,6 +65,8 @@ EXIT
 # A process that ends while another thread still finds out how to say goodbye.
 BUSY = """
 import os, signal, threading
+from django.conf import settings
+settings.configure()
 from dwebsocket import lifecycle
 from dwebsocket.servers.contract import Departure
 
@@ -81,6 +83,29 @@ def depart(*, terminated):
 lifecycle.begin(dies_of_sigterm=False, departure=lambda: depart)
 os.kill(os.getpid(), signal.SIGTERM)
 assert is_busy.wait(30)
+"""
+
+
+# A process with one WebSocket on descriptor 3, which says how many threads its engine has.
+THREADS = """
+import sys, time
+from pathlib import Path
+from django.conf import settings
+settings.configure(WEBSOCKET_ENGINE_THREADS=3)
+from dwebsocket import _core, conf, lifecycle
+
+lifecycle.begin(dies_of_sigterm=False)
+connection = _core.adopt(
+    int(sys.argv[1]), b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n",
+    _core.Slot.claim(None), conf.Options.current({}).for_engine,
+)
+# A thread gets its name once it runs.
+deadline = time.monotonic() + 30
+count = 0
+while count < 3 and time.monotonic() < deadline:
+    names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    count = names.count("dwebsocket\\n")
+print(count)
 """
 
 
@@ -112,11 +137,11 @@ if number:
     fcntl.fcntl(theirs, fcntl.F_SETFL, flags | os.O_ASYNC)
 connection = _core.adopt(
     ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
-    max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
-    receive_buffer_bytes=100,
-    bytes_per_second=None, rate_timeout=None, ping_interval=None, ping_timeout=None,
-    send_buffer_bytes=100,
-    send_timeout=None, close_timeout=1,
+    _core.Settings(
+        max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+        receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
+        ping_timeout=None, send_buffer_bytes=100, send_timeout=None, close_timeout=1,
+    ),
 )
 fcntl.fcntl(theirs, fcntl.F_SETFL, flags)
 os.close(theirs)
@@ -261,6 +286,16 @@ def test_process_says_goodbye(ending: str, status: int) -> None:
     assert (sorted(out.splitlines()), err) == ([b"async view: 1001", b"view: 1001"], b"")
     assert process.returncode == status
     assert time.monotonic() - begun < 10
+
+
+def test_engine_has_as_many_threads_as_the_setting_says() -> None:
+    """Told before the first connection."""
+    theirs, ours = socket.socketpair()
+    command = [sys.executable, "-c", THREADS, str(ours.fileno())]
+    done = subprocess.run(command, capture_output=True, timeout=60, pass_fds=[ours.fileno()])
+    ours.close()
+    theirs.close()
+    assert (done.stdout, done.stderr) == (b"3\n", b"")
 
 
 def test_interpreter_that_ends_during_the_goodbye() -> None:

@@ -19,7 +19,7 @@ from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 from visit import Serve, handshake
 
-from dwebsocket import WebSocket, accept_websocket, close_user, presence
+from dwebsocket import WebSocket, accept_websocket, close_user, conf, presence
 from dwebsocket.presence import Visitor, Who
 from dwebsocket.runners import loop, thread
 
@@ -431,7 +431,7 @@ def test_many_threads_come_and_go() -> None:
         start.wait()
         for turn in range(200):
             who = Who("192.0.2.1", str(number % 2), f"{number}-{turn}")
-            visitor = presence.enter(who, WebSocket())
+            visitor = presence.enter(who, WebSocket(), conf.Admission.current())
             assert isinstance(visitor, Visitor)
             close_user(number % 2)
             visitor.leave()

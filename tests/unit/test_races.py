@@ -22,7 +22,7 @@ import pytest
 from test_pump import Line, carrier
 from test_servers_asgi import Wire, in_loop, until
 
-from dwebsocket import hub, presence
+from dwebsocket import conf, hub, presence
 from dwebsocket.decision import Decision, Rejection
 from dwebsocket.presence import Visitor, Who
 from dwebsocket.runners.loop import BackgroundLoop
@@ -180,9 +180,15 @@ def test_a_view_decides_once() -> None:
     in_rounds(decide, one_has_decided)
 
 
+def knock(who: Who) -> Visitor | str | None:
+    """Let `who` in, unless they are too many."""
+    websocket: Any = None
+    return presence.enter(who, websocket, conf.Admission.current())
+
+
 def enter() -> Visitor:
     """Let somebody in."""
-    visitor = presence.enter(Who("192.0.2.1", "7"), None)  # type: ignore[arg-type]
+    visitor = knock(Who("192.0.2.1", "7"))
     assert isinstance(visitor, Visitor)
     return visitor
 
@@ -227,10 +233,10 @@ def test_who_leaves_is_forgotten_although_the_register_is_busy(
 def test_a_limit_holds_when_many_come_at_once(override: Callable[..., None]) -> None:
     """`presence`: two that take the last place."""
     override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=2)
-    here: list[Visitor | str] = []
+    here: list[Visitor | str | None] = []
 
     def come(_: int) -> None:
-        here.append(presence.enter(Who("192.0.2.1"), None))  # type: ignore[arg-type]
+        here.append(knock(Who("192.0.2.1")))
 
     def two_came() -> None:
         let_in = [visitor for visitor in here if isinstance(visitor, Visitor)]

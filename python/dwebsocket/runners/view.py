@@ -112,6 +112,25 @@ def _class_of(view: View) -> type | None:
     return type(instance) if hasattr(instance, "dispatch") else None
 
 
+@final
+class Detached:
+    """
+    A view that is to run behind WebSockets, and what each of them has to know of it.
+
+    Attributes:
+        call: The view.
+        name: As :func:`name_of` gives it.
+        is_async: As :func:`is_async` says.
+    """
+
+    __slots__ = ("call", "is_async", "name")
+
+    def __init__(self, view: View) -> None:
+        self.call = view
+        self.name = name_of(view)
+        self.is_async = is_async(view)
+
+
 def run(
     view: View,
     request: HttpRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from dwebsocket import _core, conf
+from dwebsocket import _core
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client, prepare_takeover, protocol_of
 
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from dwebsocket.servers.handshake import Headers, Refusal
     from dwebsocket.servers.takeover import Takeover
     from dwebsocket.servers.tls import TlsTakeover
-
-
-# What of an environ the client has written.
-_SENT = ("HTTP_", "PATH_INFO", "QUERY_STRING")
 
 
 class WsgiHandshake:
@@ -70,11 +66,7 @@ class WsgiHandshake:
     @property
     def size(self) -> int:
         """Bytes of its path, query and headers."""
-        return sum(
-            len(name) + len(value)
-            for name, value in self._environ.items()
-            if name.startswith(_SENT) and isinstance(value, str)
-        )
+        return _core.environ_size(self._environ)
 
     @property
     def body(self) -> tuple[bytes, ...]:
@@ -92,20 +84,9 @@ class WsgiHandshake:
                 self.find()
             except UnsupportedServer as error:
                 return 501, str(error), "error"
-        status, answer, self.offered = _core.judge_handshake(
-            # Django's is always in capitals; a method is not.
-            method=environ.get("REQUEST_METHOD", self._method),
-            http_version=http_version,
-            host=environ.get("HTTP_HOST"),
-            content_length=environ.get("CONTENT_LENGTH"),
-            transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
-            upgrade=environ.get("HTTP_UPGRADE"),
-            connection=environ.get("HTTP_CONNECTION"),
-            version=environ.get("HTTP_SEC_WEBSOCKET_VERSION"),
-            key=environ.get("HTTP_SEC_WEBSOCKET_KEY"),
-            protocols=environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL"),
-            extensions=environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS"),
-        )
+        # Django's is always in capitals; a method is not.
+        method = environ.get("REQUEST_METHOD", self._method)
+        status, answer, self.offered = _core.judge_environ(environ, method, http_version)
         if status != 101:
             return status, answer
         self._accept_key = answer
@@ -134,7 +115,7 @@ class WsgiHandshake:
         compression = options.compression.agree(offers) if options.compression else None
         head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
         descriptor, early = self._takeover.exchange()
-        return adopt(descriptor, early, head, slot, options, compression)
+        return _core.adopt(descriptor, early, head, slot, options.for_engine, compression)
 
     def finish(self) -> None:
         """Closes the dead end."""
@@ -150,34 +131,3 @@ class WsgiHandshake:
                 return 1, 1
         found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
         return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
-
-
-def adopt(
-    descriptor: int,
-    early: bytes,
-    head: bytes,
-    slot: _core.Slot,
-    options: Options,
-    compression: _core.Compression | None = None,
-) -> _core.Connection:
-    """Hands a client to the engine, which treats it as ``options`` say. As ``_core.adopt``."""
-    return _core.adopt(
-        descriptor,
-        early,
-        head,
-        slot,
-        max_message_bytes=options.max_message_size,
-        max_frame_bytes=options.max_frame_size,
-        max_fragments=options.max_fragments,
-        receive_buffer_bytes=options.receive_buffer,
-        messages_per_second=options.max_messages_per_second,
-        bytes_per_second=options.max_bytes_per_second,
-        rate_timeout=options.rate_timeout,
-        ping_interval=options.ping_interval,
-        ping_timeout=options.ping_timeout,
-        send_buffer_bytes=options.send_buffer,
-        send_timeout=options.send_timeout,
-        close_timeout=options.close_timeout,
-        compression=compression,
-        engine_threads=conf.get("ENGINE_THREADS"),
-    )
