@@ -85,8 +85,8 @@ def _gevent(site: str) -> Callable[[int, int], list[str]]:
     return command
 
 
-def _dwebsocket2(descriptor: int, connections: int) -> list[str]:
-    return _gunicorn(descriptor, "dwebsocket2_site", "--threads", "2")
+def _two_threads(site: str) -> Callable[[int, int], list[str]]:
+    return lambda descriptor, connections: _gunicorn(descriptor, site, "--threads", "2")
 
 
 def _thread_per_connection(site: str) -> Callable[[int, int], list[str]]:
@@ -121,6 +121,7 @@ def _limit(*read_buffer: str) -> Callable[[int, int], list[str]]:
 
 DWEBSOCKET2 = "dwebsocket2"
 BASELINE = "channels-daphne"
+FLOOR = "floor"
 OURS = ("dwebsocket2", "Django", "gunicorn")
 
 SUBJECTS = (
@@ -128,14 +129,14 @@ SUBJECTS = (
         DWEBSOCKET2,
         "this checkout: sync view under gunicorn gthread, 1 worker, 2 threads",
         OURS,
-        _dwebsocket2,
+        _two_threads("dwebsocket2_site"),
         paths=ALL,
     ),
     Subject(
         f"{DWEBSOCKET2}-async",
         "this checkout: async view, the same server",
         OURS,
-        _dwebsocket2,
+        _two_threads("dwebsocket2_site"),
         paths={**dict.fromkeys(ECHOES, "/aecho"), "chat": "/achat"},
     ),
     Subject(
@@ -151,6 +152,13 @@ SUBJECTS = (
         OURS,
         _module("dwebsocket2_engine_site"),
         paths={"idle": "/"},
+    ),
+    Subject(
+        FLOOR,
+        "the least that gives a view on a thread a WebSocket: no rule checked, no setting read",
+        OURS,
+        _two_threads("floor_site"),
+        paths={"opening": "/echo"},
     ),
     Subject(
         "original",

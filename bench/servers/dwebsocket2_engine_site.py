@@ -18,14 +18,13 @@ import django_site
 django_site.configure(__name__)
 
 from dwebsocket import _core, conf  # noqa: E402
-from dwebsocket.servers.wsgi import adopt  # noqa: E402
 
 urlpatterns = []
 hub = _core.Hub()
 connections = {}
 
 
-def accept(client, options):
+def accept(client):
     """Answer the benchmark's question, or open a WebSocket."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -50,7 +49,7 @@ def accept(client, options):
     )
     response = _core.response_head(accept_key, None, [])
     slot = _core.Slot.claim(None)
-    connection = adopt(client.detach(), b"", response, slot, options)
+    connection = _core.adopt(client.detach(), b"", response, slot, settings)
     connections[connection.id] = connection
     connection.watch_inbox(hub, connection.id)
 
@@ -70,9 +69,9 @@ def echo():
 
 
 threading.Thread(target=echo, daemon=True).start()
-options = conf.Options.current({})
+settings = conf.Options.current({}).for_engine
 with socket.socket(fileno=int(sys.argv[1])) as listener:
     while True:
         client, _ = listener.accept()
         with contextlib.closing(client):
-            accept(client, options)
+            accept(client)
