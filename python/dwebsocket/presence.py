@@ -127,6 +127,8 @@ class Visitor:
 
     def leave(self) -> None:
         """Is present no more. May be repeated, and be called within a garbage collection."""
+        # The two hold each other.
+        self._opening = None
         _register.leaving.append(self)
         _register.sweep()
 
@@ -174,8 +176,10 @@ class _Register:
         while self.vanished:
             opening = self.vanished.popleft()
             gone.append(opening)
-            if isinstance(opening, _Opening) and not opening.visitor.is_open:
-                self.leaving.append(opening.visitor)
+            if isinstance(opening, _Opening):
+                opening.visitor._opening = None
+                if not opening.visitor.is_open:
+                    self.leaving.append(opening.visitor)
         while self.leaving:
             visitor = self.leaving.popleft()
             gone.append(visitor)

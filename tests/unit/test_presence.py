@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import weakref
@@ -421,6 +422,35 @@ def test_closed_while_the_view_decides(visit: Serve, anna: User) -> None:
     assert made.client.closing() == (4401, "signed out")
     assert thread.join(10)
     assert seen == [4401]
+
+
+@pytest.mark.parametrize("end", ["leaves", "vanishes", "vanishes open"])
+def test_who_was_here_is_released_at_once(end: str) -> None:
+    """Without a garbage collection, however it ended."""
+
+    class Response:
+        """It will open a WebSocket."""
+
+    websocket, response = WebSocket(), Response()
+    gone = weakref.ref(websocket)
+    visitor = presence.enter(Who(user="7"), websocket, conf.Admission.current())
+    assert isinstance(visitor, Visitor)
+    visitor.leave_with(response)
+    gc.disable()
+    try:
+        if end == "vanishes open":
+            websocket._never_open()
+        if end == "leaves":
+            visitor.leave()
+        del response
+        if end == "vanishes open":
+            presence._register.sweep()
+            visitor.leave()
+        del websocket, visitor
+        presence._register.sweep()
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_many_threads_come_and_go() -> None:
