@@ -10,6 +10,7 @@ import pytest
 from support.idle import outlive
 from support.raw_peer import RawPeer
 from support.server import GUNICORN_GTHREAD, UVICORN, Kind, Server, descriptors, thread_count
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,5 +59,6 @@ def test_five_thousand_idle(
         worker, threads = server.worker, thread_count(server.worker)
         with RawPeer.open_many(server, "/async-echo/", IDLE, at_once=100) as peers:
             assert len(descriptors(worker)) >= IDLE
-            assert thread_count(worker) <= threads
+            # Under ASGI each handshake has a thread, which goes when it is over.
+            eventually(lambda: thread_count(worker) <= threads, what="no more threads than before")
             outlive(server, peers, pages=3)
