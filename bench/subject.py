@@ -121,7 +121,6 @@ def _limit(*read_buffer: str) -> Callable[[int, int], list[str]]:
 
 DWEBSOCKET2 = "dwebsocket2"
 BASELINE = "channels-daphne"
-FLOOR = "floor"
 OURS = ("dwebsocket2", "Django", "gunicorn")
 
 SUBJECTS = (
@@ -154,7 +153,7 @@ SUBJECTS = (
         paths={"idle": "/"},
     ),
     Subject(
-        FLOOR,
+        "floor",
         "the least that gives a view on a thread a WebSocket: no rule checked, no setting read",
         OURS,
         _two_threads("floor_site"),

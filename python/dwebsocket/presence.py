@@ -159,7 +159,7 @@ class _Register:
         # Who leaves must not wait for the lock, which its own thread may hold.
         self.leaving: deque[Visitor] = deque()
         # Responses that are gone: most have opened their WebSocket.
-        self.vanished: deque[weakref.ref[object]] = deque()
+        self.vanished: deque[_Opening] = deque()
 
     def sweep(self) -> None:
         """Forgets who has left. Whoever holds the lock has to call this afterwards."""
@@ -176,10 +176,9 @@ class _Register:
         while self.vanished:
             opening = self.vanished.popleft()
             gone.append(opening)
-            if isinstance(opening, _Opening):
-                opening.visitor._opening = None
-                if not opening.visitor.is_open:
-                    self.leaving.append(opening.visitor)
+            opening.visitor._opening = None
+            if not opening.visitor.is_open:
+                self.leaving.append(opening.visitor)
         while self.leaving:
             visitor = self.leaving.popleft()
             gone.append(visitor)
@@ -207,11 +206,9 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
         "address": admission.max_connections_per_address,
         "user": admission.max_connections_per_user,
     }
-    # Addresses are for their limit only.
-    if not (who.user or who.session or limits["address"] is not None):
-        return None
     if who.user:
         _listen()
+    # Addresses are for their limit only.
     keys = [key for key in who.keys() if key[0] != "address" or limits["address"] is not None]
     if not keys:
         return None

@@ -264,9 +264,8 @@ class _Start:
         kwargs: Mapping[str, Any],
     ) -> None:
         self.runner = runner_of(handshake.concurrency)
-        self.view = view.name
+        self.view = view
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
-        self._view = view
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()
@@ -274,18 +273,18 @@ class _Start:
 
     def new_decision(self, offered: list[str]) -> Decision[Any]:
         """Makes what a view that decides itself has to decide."""
-        is_async = self._view.is_async
+        is_async = self.view.is_async
         new_event = LoopEvent if is_async else self.runner.waiter.new_event
         return Decision(new_event, is_async=is_async, offered=tuple(offered))
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        call = (self._view.call, request, self._arguments, websocket)
-        if self._view.is_async:
-            self._run_async(self.view, functools.partial(life.arun, *call), self._context)
+        call = (self.view.call, request, self._arguments, websocket)
+        if self.view.is_async:
+            self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
             run, exits = self._context.run, self.runner.exits
             self.runner.run(
-                self.view, functools.partial(run, life.run, *call, self._databases, exits)
+                self.view.name, functools.partial(run, life.run, *call, self._databases, exits)
             )
 
 
@@ -367,7 +366,7 @@ class UpgradeResponse(HttpResponse):
         """
         assert self._decision is not None
         assert self._start is not None
-        request, view = self._request, self._start.view
+        request, view = self._request, self._start.view.name
         outcome = self._decision.take_outcome()
         if isinstance(outcome, Acceptance):
             self._acceptance = outcome
