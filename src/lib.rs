@@ -15,10 +15,11 @@ mod _core {
     #[pymodule_export]
     use crate::binding::{
         connection::PyConnection,
+        environ::{copy_environ, environ_size, judge_environ},
         exchange::Exchange,
         handshake::{
-            Compression, choose_subprotocol, environ_size, is_token, judge_environ,
-            judge_handshake, may_send_close_code, response_head,
+            Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
+            response_head,
         },
         news::News,
         process::{

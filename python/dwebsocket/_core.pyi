@@ -20,6 +20,7 @@ __all__ = [
     "client_frame",
     "clock_ahead",
     "close_all",
+    "copy_environ",
     "die_of_sigterm",
     "drain",
     "environ_size",
@@ -297,6 +298,18 @@ def drain(code: int, reason: str, window: float) -> float:
 
     Gives the seconds until the last one is told, 0 when none is open. A later call can only make
     it less; one that would end later changes nothing.
+    """
+
+def copy_environ(
+    environ: dict[str, Any], kept: dict[str, str], own: frozenset[str]
+) -> dict[str, Any]:
+    """
+    Gives an environ's copy, of strings that the copies of others have, too.
+
+    Args:
+        environ: Of a WSGI request.
+        kept: The strings of earlier ones: up to 1,024 of at most 256 characters.
+        own: Names of what is no other's, so its value is not kept.
     """
 
 def environ_size(environ: dict[str, Any]) -> int:

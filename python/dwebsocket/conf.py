@@ -24,7 +24,7 @@ PREFIX = "WEBSOCKET_"
 # What was read already (settings by name, and options by what a view overrides), and the object
 # behind `django.conf.settings` that it was read from: a setting that the project does not have is
 # slow to ask for, and a handshake needs two dozen.
-_known: tuple[object, dict[Any, Any]] = (None, {})
+_known: tuple[Any, dict[Any, Any]] = (None, {})
 
 
 @dataclass(frozen=True)
@@ -304,8 +304,12 @@ def read(name: str, value: object) -> Any:
     return SETTINGS[name].read(value)
 
 
-def _present() -> tuple[object, dict[Any, Any]]:
-    """Gives the project's present settings, and what was read of them already."""
+def present() -> tuple[Any, dict[Any, Any]]:
+    """
+    Gives the project's present settings, and what was found out about them already.
+
+    The second may take more; it is forgotten when the settings are exchanged.
+    """
     global _known
     # `override_settings` and its kind put another object there and back again. Not asked of
     # `settings` itself, which takes ten times as long to say so.
@@ -327,7 +331,7 @@ def get(name: str) -> Any:
     Raises:
         ImproperlyConfigured: The project's settings hold something that it cannot be.
     """
-    source, known = _present()
+    source, known = present()
     try:
         return known[name]
     except KeyError:
@@ -391,7 +395,7 @@ class Options:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        _, known = _present()
+        _, known = present()
         key = tuple(overrides.items())
         if (options := known.get(key)) is None:
             values = tuple(
@@ -419,7 +423,7 @@ class Admission:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        _, known = _present()
+        _, known = present()
         if (admission := known.get(cls)) is None:
             admission = known[cls] = cls(*[get(field.name.upper()) for field in fields(cls)])
         found: Admission = admission

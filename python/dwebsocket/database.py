@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.db import close_old_connections, connections
+from django import db
+from django.db import connections
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["borrow", "close_old_connections", "forget", "release_idle", "shareable"]
+
+
+def _has_any() -> bool:
+    """
+    Whether this thread has begun to use a database; True where that cannot be seen.
+
+    Django itself finds out by four exceptions, for each of its databases.
+    """
+    try:
+        # Of asgiref's `Local`, which has a `threading.local` where threads are kept apart.
+        return bool(vars(connections._connections._storage))  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        return True
+
+
+def close_old_connections() -> None:
+    """As Django's own, which it calls before and after each request."""
+    if _has_any():
+        db.close_old_connections()
 
 
 def release_idle() -> None:
@@ -19,6 +39,8 @@ def release_idle() -> None:
     Django opens them again by itself. Ten thousand views that wait must not hold ten thousand
     connections of the database server.
     """
+    if not _has_any():
+        return
     for connection in connections.all(initialized_only=True):
         # Not `get_autocommit()`: it would open a connection that is closed.
         if connection.autocommit and not connection.in_atomic_block:
@@ -32,6 +54,8 @@ def shareable() -> dict[str, BaseDatabaseWrapper]:
     Those are the connections of a live test server's SQLite database in memory, which another
     thread could not see otherwise.
     """
+    if not _has_any():
+        return {}
     return {
         connection.alias: connection
         for connection in connections.all(initialized_only=True)

@@ -8,18 +8,18 @@ change, such as the headers that every browser sends, all connections hold the s
 
 from __future__ import annotations
 
-import functools
 import io
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
+
+from dwebsocket import _core
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.urls import ResolverMatch
 
-# Strings of requests that are kept for the next ones, and how long they may be.
-_STRINGS = 1024
-_MAX_LENGTH = 256
+# Strings of requests that are kept for the next ones.
+_strings: dict[str, str] = {}
 # What hardly two clients have in common, or should not be kept beyond its connection.
 _OWN = frozenset(
     {"HTTP_SEC_WEBSOCKET_KEY", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "QUERY_STRING", "REMOTE_PORT"}
@@ -71,29 +71,20 @@ def keep(request: HttpRequest) -> None:
     """
     # Made again of META when it is asked for.
     request.__dict__.pop("headers", None)
-    request.path = _same(request.path)
-    request.path_info = _same(request.path_info)
     if request.resolver_match is not None:
         request.resolver_match = _lean(request.resolver_match)
     if hasattr(request, "environ"):
         # uWSGI empties its own when the response is done.
-        request.META = {
-            _same(name): value
-            if name in _OWN or type(value) is not str or len(value) > _MAX_LENGTH
-            else _same(value)
-            for name, value in request.META.items()
-        }
+        request.environ = request.META = environ = _core.copy_environ(request.META, _strings, _OWN)
+        path = environ.get("PATH_INFO")
+        if request.path_info == path:
+            request.path_info = path
+        if request.path == path:
+            request.path = path
         # It belongs to a response that is out, and would keep all that the server knew of it.
-        request.META.pop("wsgi.early_hints", None)
-        request.environ = request.META
+        environ.pop("wsgi.early_hints", None)
         # The server's reader is at its end; the view's request has no body.
-        request.META["wsgi.input"] = request.__dict__["_stream"] = _NO_BODY
-
-
-@functools.lru_cache(_STRINGS)
-def _same(text: str) -> str:
-    """Gives the string that is kept of those that are equal."""
-    return text
+        environ["wsgi.input"] = request.__dict__["_stream"] = _NO_BODY
 
 
 def _lean(match: ResolverMatch) -> ResolverMatch:

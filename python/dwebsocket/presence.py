@@ -202,16 +202,17 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
         The visitor, who has to :meth:`~Visitor.leave`, or None when it is one who counts for
         nothing; or why it may not come in.
     """
+    # Addresses are for their limit only.
+    counts_address = who.address and admission.max_connections_per_address is not None
+    if not (who.user or who.session or counts_address):
+        return None
     limits = {
         "address": admission.max_connections_per_address,
         "user": admission.max_connections_per_user,
     }
     if who.user:
         _listen()
-    # Addresses are for their limit only.
-    keys = [key for key in who.keys() if key[0] != "address" or limits["address"] is not None]
-    if not keys:
-        return None
+    keys = [key for key in who.keys() if key[0] != "address" or counts_address]
     visitor = Visitor(who, keys, websocket)
     full = None
     with _register.lock:

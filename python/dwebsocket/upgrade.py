@@ -282,10 +282,8 @@ class _Start:
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
-            run, exits = self._context.run, self.runner.exits
-            self.runner.run(
-                self.view.name, functools.partial(run, life.run, *call, self._databases, exits)
-            )
+            visit = life.Visit(*call, self._context, self._databases, self.runner.exits)
+            self.runner.run(self.view.name, visit)
 
 
 class _NoThread(Exception):

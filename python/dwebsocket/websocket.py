@@ -272,8 +272,8 @@ class WebSocket:
         self._send_refused = False
         if self._end_reported_at is not None:
             self._raise_if_told_before(self._end_reported_at)
-        handle = self.handle
-        if getattr(handle, "__func__", handle) is not _NO_HANDLER:
+        # As `_has_handler`, but each message comes here.
+        if getattr(self.handle, "__func__", None) is not _NO_HANDLER:
             message = self._handled(timeout)
         elif timeout is None:
             message = self._take_next()
@@ -608,8 +608,7 @@ class WebSocket:
 
     def _has_handler(self) -> bool:
         # A look into `__dict__` would make one: attributes are kept without until then.
-        handle = self.handle
-        return getattr(handle, "__func__", handle) is not _NO_HANDLER
+        return getattr(self.handle, "__func__", None) is not _NO_HANDLER
 
     def _handled(self, timeout: float | None) -> Any:
         message = self._take(timeout, text_as_bytes=False)

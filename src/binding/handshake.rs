@@ -1,11 +1,6 @@
 //! The opening handshake for Python: judging a request, and writing the 101.
 
-use pyo3::{
-    intern,
-    prelude::*,
-    pybacked::PyBackedStr,
-    types::{PyDict, PyString},
-};
+use pyo3::prelude::*;
 
 use crate::protocol::{
     close,
@@ -14,7 +9,8 @@ use crate::protocol::{
     subprotocol,
 };
 
-type Judged = (u16, String, Vec<String>);
+/// The status, what it is about, and the subprotocols that the client offers.
+pub(super) type Judged = (u16, String, Vec<String>);
 
 /// Judges a request's handshake headers (RFC 6455 section 4.2.1).
 ///
@@ -57,7 +53,7 @@ pub(crate) fn judge_handshake(
     judge(&request)
 }
 
-fn judge(request: &Request<'_>) -> Judged {
+pub(super) fn judge(request: &Request<'_>) -> Judged {
     match handshake::judge(request) {
         Ok(accepted) => {
             let offered = accepted.offered.into_iter().map(str::to_owned).collect();
@@ -65,62 +61,6 @@ fn judge(request: &Request<'_>) -> Judged {
         }
         Err(refusal) => (Refusal::status(refusal), refusal.to_string(), Vec::new()),
     }
-}
-
-/// Judges the handshake of a WSGI request by its `environ`. See `_core.pyi`.
-#[pyfunction]
-pub(crate) fn judge_environ(
-    environ: &Bound<'_, PyDict>,
-    method: &str,
-    http_version: (u8, u8),
-) -> PyResult<Judged> {
-    let py = environ.py();
-    let header = |name: &Bound<'_, PyString>| -> PyResult<Option<PyBackedStr>> {
-        match environ.get_item(name)? {
-            Some(value) => value.extract(),
-            None => Ok(None),
-        }
-    };
-    let host = header(intern!(py, "HTTP_HOST"))?;
-    let content_length = header(intern!(py, "CONTENT_LENGTH"))?;
-    let transfer_encoding = header(intern!(py, "HTTP_TRANSFER_ENCODING"))?;
-    let upgrade = header(intern!(py, "HTTP_UPGRADE"))?;
-    let connection = header(intern!(py, "HTTP_CONNECTION"))?;
-    let version = header(intern!(py, "HTTP_SEC_WEBSOCKET_VERSION"))?;
-    let key = header(intern!(py, "HTTP_SEC_WEBSOCKET_KEY"))?;
-    let protocols = header(intern!(py, "HTTP_SEC_WEBSOCKET_PROTOCOL"))?;
-    let extensions = header(intern!(py, "HTTP_SEC_WEBSOCKET_EXTENSIONS"))?;
-    Ok(judge(&Request {
-        method,
-        http_version,
-        host: host.as_deref(),
-        content_length: content_length.as_deref(),
-        transfer_encoding: transfer_encoding.as_deref(),
-        upgrade: upgrade.as_deref(),
-        connection: connection.as_deref(),
-        version: version.as_deref(),
-        key: key.as_deref(),
-        protocols: protocols.as_deref(),
-        extensions: extensions.as_deref(),
-    }))
-}
-
-/// Characters of what the client of a WSGI request has written: path, query and headers.
-#[pyfunction]
-pub(crate) fn environ_size(environ: &Bound<'_, PyDict>) -> PyResult<usize> {
-    let mut size = 0;
-    for (name, value) in environ {
-        let (Ok(name), Ok(value)) = (name.cast::<PyString>(), value.cast::<PyString>()) else {
-            continue;
-        };
-        let Ok(text) = name.to_str() else {
-            continue;
-        };
-        if text.starts_with("HTTP_") || text == "PATH_INFO" || text == "QUERY_STRING" {
-            size += text.len() + value.len()?;
-        }
-    }
-    Ok(size)
 }
 
 /// What client and server have agreed on to compress by. See `_core.pyi`.

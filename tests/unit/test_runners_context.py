@@ -98,13 +98,14 @@ def test_stays_in_the_context(middleware: contextvars.Context) -> None:
         ]
 
 
-def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["_Storage", "_rehome"])
+def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A version without it must not keep views from running."""
-    monkeypatch.setattr(context, "_restore_context", None)
+    monkeypatch.setattr(context, name, None)
     context.settle_in()
 
 
-class TestSlimDown:
+class TestSharing:
     """What is the same for all views is held once."""
 
     @pytest.mark.skipif(context._Storage is None, reason="asgiref before 3.13 keeps other things")
@@ -114,7 +115,6 @@ class TestSlimDown:
         def view(value: object) -> object:
             own_local.value = value
             context.settle_in()
-            context.slim_down()
             assert own_local.value == value
             return next(
                 stored.data
@@ -133,12 +133,10 @@ class TestSlimDown:
 
         def view() -> list[str]:
             context.settle_in()
-            context.slim_down()
             return everything()
 
         def other() -> list[str]:
             context.settle_in()
-            context.slim_down()
             set_script_prefix("/else/")
             own_local.value = "changed"
             return everything()
@@ -146,8 +144,3 @@ class TestSlimDown:
         assert in_thread(lambda: middleware.copy().run(view)) == EXPECTED
         assert in_thread(lambda: middleware.copy().run(other))[2:] == ["/else/", "mine", "changed"]
         assert in_thread(lambda: middleware.copy().run(view)) == EXPECTED
-
-    def test_without_what_asgiref_does_not_promise(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As with settling in."""
-        monkeypatch.setattr(context, "_Storage", None)
-        context.slim_down()

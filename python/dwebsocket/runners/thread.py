@@ -26,7 +26,7 @@ _log = logging.getLogger("dwebsocket")
 
 # How long a thread without work stays: long enough for clients that all come back after a reload or
 # a lost network, for whom new threads would cost a fifth of their handshakes.
-_LINGER_S = 2.0
+_LINGER_S = 5.0
 _IDLE_NAME = "dwebsocket-idle"
 
 
@@ -35,7 +35,8 @@ class ThreadPool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[_Worker] = []
+        # The last to come is the first to go on: what it touches is still at hand.
+        self._idle: dict[_Worker, None] = {}
         self._busy = 0
         self._quiet = threading.Condition(self._lock)
 
@@ -47,7 +48,7 @@ class ThreadPool:
             RuntimeError: The system gives no more threads.
         """
         with self._lock:
-            worker = self._idle.pop() if self._idle else None
+            worker = self._idle.popitem()[0] if self._idle else None
             self._busy += 1
         if worker is not None:
             worker.jobs.put((name, job))
@@ -69,7 +70,7 @@ class ThreadPool:
         """Lets all idle threads go at once. As :meth:`join`."""
         quiet = self.join(timeout)
         with self._lock:
-            idle, self._idle = self._idle, []
+            idle, self._idle = self._idle, {}
         for worker in idle:
             worker.jobs.put(None)
         for worker in idle:
@@ -81,13 +82,13 @@ class ThreadPool:
         with self._lock:
             if worker not in self._idle:
                 return False
-            self._idle.remove(worker)
+            del self._idle[worker]
             return True
 
     def done(self, worker: _Worker) -> None:
         """Notes that a worker waits for its next job."""
         with self._quiet:
-            self._idle.append(worker)
+            self._idle[worker] = None
             self._busy -= 1
             if self._busy == 0:
                 self._quiet.notify_all()

@@ -30,6 +30,7 @@ from dwebsocket.runners import context
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
+    from contextvars import Context
     from types import CodeType, TracebackType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -131,6 +132,61 @@ class Detached:
         self.is_async = is_async(view)
 
 
+@final
+class Visit:
+    """
+    A sync view that is to run behind its WebSocket, as a job for a runner.
+
+    One object: the collector looks at whatever a connection holds, again and again.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_context",
+        "_databases",
+        "_exits",
+        "_request",
+        "_view",
+        "_websocket",
+    )
+
+    def __init__(
+        self,
+        view: View,
+        request: HttpRequest,
+        arguments: Arguments,
+        websocket: WebSocket,
+        context: Context,
+        databases: dict[str, BaseDatabaseWrapper],
+        exits: tuple[type[BaseException], ...],
+    ) -> None:
+        """
+        Begins with what :func:`run` gets.
+
+        Args:
+            context: In which it runs.
+        """
+        self._view = view
+        self._request = request
+        self._arguments = arguments
+        self._websocket = websocket
+        self._context = context
+        self._databases = databases
+        self._exits = exits
+
+    def __call__(self) -> None:
+        """Runs it."""
+        self._context.run(
+            run,
+            self._view,
+            self._request,
+            self._arguments,
+            self._websocket,
+            self._databases,
+            self._exits,
+        )
+
+
 def run(
     view: View,
     request: HttpRequest,
@@ -146,22 +202,26 @@ def run(
     """
     args, kwargs = arguments
     context.settle_in()
-    context.slim_down()
     told = _called_to_witness(view, websocket)
     try:
         database.close_old_connections()
         database.borrow(shared_databases)
         try:
-            with _Life(websocket, request, exits) as life:
-                result = None
-                try:
-                    result = view(request, *args, **kwargs)
-                    _refuse_coroutine(result, view)
-                except Exception as error:
-                    if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
-                        raise
-                if life.is_over_with(result):
-                    _save_session(request)
+            own_websocket.set(websocket)
+            result = None
+            try:
+                result = view(request, *args, **kwargs)
+                _refuse_coroutine(result, view)
+            except Exception as error:
+                if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
+                    raise
+            if _is_over_with(websocket, result):
+                _save_session(request)
+        except BaseException as error:
+            if not _end(websocket, request, error, exits):
+                raise
+        else:
+            _end(websocket, request)
         finally:
             database.forget(shared_databases)
             database.close_old_connections()
@@ -198,19 +258,22 @@ async def arun(
     SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
     # Nor does what held the one thread of all others at that moment concern the view.
     SyncToAsync.deadlock_context.set(False)
-    context.slim_down()
     told = _called_to_witness(view, websocket)
     try:
         try:
-            with _Life(websocket, request) as life:
-                result = None
-                try:
-                    result = await view(request, *args, **kwargs)
-                except Exception as error:
-                    if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
-                        raise
-                if life.is_over_with(result) and _is_session_changed(request):
-                    await sync_to_async(_save_session)(request)
+            own_websocket.set(websocket)
+            result = None
+            try:
+                result = await view(request, *args, **kwargs)
+            except Exception as error:
+                if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
+                    raise
+            if _is_over_with(websocket, result) and _is_session_changed(request):
+                await sync_to_async(_save_session)(request)
+        except BaseException as error:
+            _end(websocket, request, error)
+        else:
+            _end(websocket, request)
         finally:
             await sync_to_async(database.close_old_connections)()
     finally:
@@ -228,64 +291,44 @@ def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
     return told
 
 
-@final
-class _Life:
-    """
-    Closes a WebSocket when its view ends, and keeps every exception but ``exits`` that ends it.
+def _end(
+    websocket: WebSocket,
+    request: HttpRequest,
+    error: BaseException | None = None,
+    exits: tuple[type[BaseException], ...] = (),
+) -> bool:
+    """Closes a WebSocket whose view ends, perhaps by ``error``; false if that goes on its way."""
+    code, reason = _NORMAL, ""
+    is_kept = True
+    try:
+        if error is not None:
+            code = _INTERNAL_ERROR
+            decision = websocket._decision
+            if decision is not None and decision.decide(Failure(error)):
+                # Django makes a response of it.
+                decision.decided.set()
+            elif isinstance(error, exits):
+                code, reason, is_kept = _GOING_AWAY, "going away", False
+            else:
+                code, reason = _verdict(error, request, websocket)
+    except Exception:
+        # A receiver of the signal or a filter of the log: the client must not wait for it.
+        path = printable(request.path)
+        _log.exception("An error of a WebSocket view could not be reported: %s", path)
+    finally:
+        websocket._finish(code, reason)
+        if (unwanted := websocket._unwanted_end()) is not None:
+            report_end(request, *unwanted)
+        own_websocket.set(None)
+    return is_kept
 
-    Not a generator: each would hold a frame for as long as its view lives.
-    """
 
-    __slots__ = ("_exits", "_request", "_websocket")
-
-    def __init__(
-        self,
-        websocket: WebSocket,
-        request: HttpRequest,
-        exits: tuple[type[BaseException], ...] = (),
-    ) -> None:
-        self._websocket = websocket
-        self._request = request
-        self._exits = exits
-
-    def __enter__(self) -> _Life:
-        # Without the token, which would be kept: this context is the view's own.
-        own_websocket.set(self._websocket)
-        return self
-
-    def __exit__(
-        self, kind: object, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        code, reason = _NORMAL, ""
-        is_kept = True
-        try:
-            if error is not None:
-                code = _INTERNAL_ERROR
-                decision = self._websocket._decision
-                if decision is not None and decision.decide(Failure(error)):
-                    # Django makes a response of it.
-                    decision.decided.set()
-                elif isinstance(error, self._exits):
-                    code, reason, is_kept = _GOING_AWAY, "going away", False
-                else:
-                    code, reason = _verdict(error, self._request, self._websocket)
-        except Exception:
-            # A receiver of the signal or a filter of the log: the client must not wait for it.
-            path = printable(self._request.path)
-            _log.exception("An error of a WebSocket view could not be reported: %s", path)
-        finally:
-            self._websocket._finish(code, reason)
-            if (unwanted := self._websocket._unwanted_end()) is not None:
-                report_end(self._request, *unwanted)
-            own_websocket.set(None)
-        return is_kept
-
-    def is_over_with(self, result: object) -> bool:
-        """Whether the view has ended behind an open connection; its result is the answer if not."""
-        decision = self._websocket._decision
-        if decision is not None and decision.decide(Answer(result)):
-            decision.decided.set()
-        return not isinstance(self._websocket._connection, NeverOpened | None)
+def _is_over_with(websocket: WebSocket, result: object) -> bool:
+    """Whether a view has ended behind an open connection; its result is the answer if not."""
+    decision = websocket._decision
+    if decision is not None and decision.decide(Answer(result)):
+        decision.decided.set()
+    return not isinstance(websocket._connection, NeverOpened | None)
 
 
 def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:
