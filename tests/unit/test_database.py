@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from dwebsocket import database
 
@@ -19,6 +20,57 @@ def _closed() -> Iterator[None]:
     connection.close()
     yield
     connection.close()
+
+
+class TestThreadsWithout:
+    """Most views use no database, and asking Django whether theirs does costs a lot."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Note what Django is asked."""
+        asked: list[str] = []
+        look = connections.all
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            asked.append("")
+            return look(*args, **kwargs)
+
+        monkeypatch.setattr(connections, "all", counted)
+        return asked
+
+    @staticmethod
+    def ask() -> None:
+        """Do all that asks."""
+        database.close_old_connections()
+        database.release_idle()
+        assert database.shareable() == {}
+
+    def test_do_not_ask(self, asked: list[str]) -> None:
+        """Nothing is there to close or to share."""
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.ask).result(10)
+        assert asked == []
+
+    def test_others_ask(self, asked: list[str]) -> None:
+        """Each time, once a connection has been used."""
+
+        def view() -> None:
+            connection.ensure_connection()
+            self.ask()
+            connection.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(view).result(10)
+        assert len(asked) == 3
+
+    def test_all_ask_where_it_cannot_be_seen(
+        self, asked: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where Django keeps them is its own business."""
+        monkeypatch.setattr(connections, "_connections", object())
+        assert database._has_any()
+        monkeypatch.undo()
+        assert asked == []
 
 
 def test_an_idle_connection_is_closed() -> None:

@@ -11,6 +11,7 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 from django.urls import ResolverMatch, URLResolver, path
 from django.urls.resolvers import RegexPattern
+from django.utils.safestring import SafeString, mark_safe
 from visit import handshake
 
 from dwebsocket import kept
@@ -109,6 +110,25 @@ def test_long_values_are_not_kept_for_others() -> None:
     kept.keep(one)
     kept.keep(two)
     assert one.META["HTTP_A"] is not two.META["HTTP_A"]
+
+
+def test_no_more_than_so_many_are_kept() -> None:
+    """Whatever clients send: they are forgotten, and begun again."""
+    for number in range(1500):
+        request = request_for("/one/", HTTP_A=f"value {number}")
+        kept.keep(request)
+        assert request.META["HTTP_A"] == f"value {number}"
+    assert len(kept._strings) <= 1024
+
+
+def test_strings_of_a_class_of_their_own_stay_what_they_are() -> None:
+    """Django marks what is safe in HTML in that way."""
+    plain, safe = request_for("/one/", HTTP_A="text"), request_for("/one/", HTTP_A="text")
+    safe.META["HTTP_A"] = mark_safe("text")
+    kept.keep(plain)
+    kept.keep(safe)
+    assert type(safe.META["HTTP_A"]) is SafeString
+    assert type(plain.META["HTTP_A"]) is str
 
 
 def test_arguments_are_each_requests_own() -> None:

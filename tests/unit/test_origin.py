@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
 from django.test import RequestFactory
 
-from dwebsocket import origin
-
-if TYPE_CHECKING:
-    from django.http import HttpRequest
+from dwebsocket import conf, origin
 
 Override = Callable[..., None]
 
@@ -131,6 +130,62 @@ def test_forwarded_host_counts_only_if_set(override: Override) -> None:
     assert origin.objection(handshake, ()) is not None
     override(USE_X_FORWARDED_HOST=True)
     assert origin.objection(handshake, ()) is None
+
+
+class TestHost:
+    """Django's own look at the Host costs a lot, so what it found is remembered."""
+
+    def test_is_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For each of the site's hosts, whoever asks."""
+        asked: list[str] = []
+        look = HttpRequest.get_host
+
+        def counted(request: HttpRequest) -> str:
+            asked.append(request.META["HTTP_HOST"])
+            return look(request)
+
+        monkeypatch.setattr(HttpRequest, "get_host", counted)
+        for host in ("once.example.com", "once.example.com", "twice.example.com"):
+            assert origin.objection(request(host, f"http://{host}"), ()) is None
+        assert asked == ["once.example.com", "twice.example.com"]
+
+    @pytest.mark.parametrize("assigned", [True, False], ids=["assigned", "overridden"])
+    def test_hosts_that_are_taken_back(
+        self, override: Override, monkeypatch: pytest.MonkeyPatch, *, assigned: bool
+    ) -> None:
+        """From then on they are not the site's any more."""
+        assert origin.objection(request("a.example.com", None), ()) is None
+        if assigned:
+            monkeypatch.setattr(settings, "ALLOWED_HOSTS", ["testserver"])
+        else:
+            override(ALLOWED_HOSTS=["testserver"])
+        with pytest.raises(DisallowedHost):
+            origin.objection(request("a.example.com", None), ())
+
+    def test_others_are_refused_each_time(self) -> None:
+        """Nothing is remembered of them."""
+        for _ in range(2):
+            with pytest.raises(DisallowedHost):
+                origin.objection(request("elsewhere.example", None), ())
+
+    def test_no_more_than_so_many_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a pattern in `ALLOWED_HOSTS`, clients choose what there is to remember."""
+        _, known = conf.present()
+        monkeypatch.setattr(origin, "_MOST_KNOWN", len(known) + 2)
+        for number in range(5):
+            assert origin.objection(request(f"host-{number}.example.com", None), ()) is None
+        assert len(known) <= origin._MOST_KNOWN
+
+    def test_requests_with_a_look_of_their_own(self) -> None:
+        """They are asked."""
+
+        class Own(HttpRequest):
+            def get_host(self) -> str:
+                return "own.example"
+
+        handshake = Own()
+        handshake.META = {"HTTP_HOST": "testserver", "HTTP_ORIGIN": "http://own.example"}
+        assert origin.objection(handshake, ()) is None
 
 
 @pytest.mark.parametrize(
