@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{
     clock,
-    waiter::{Hub, Sleeper, Watch},
+    waiter::{Hub, Sleeper, Watch, Watches},
 };
 use crate::protocol::message::Message;
 
@@ -55,7 +55,7 @@ pub(super) struct Waiting {
     /// One thread: see [`Inbox::rouse`].
     pub(super) sleeper: bool,
     /// Event loops.
-    pub(super) watches: Vec<Watch>,
+    pub(super) watches: Watches,
 }
 
 /// A bounded queue from the driver to the view. Any thread may use it.
@@ -63,6 +63,42 @@ pub(super) struct Waiting {
 pub struct Inbox {
     state: Mutex<State>,
     arrived: Sleeper,
+}
+
+/// Messages in their order. A single one needs no memory of its own: most connections never have
+/// two, and an idle one holds nothing.
+#[derive(Debug, Default)]
+struct Queue {
+    first: Option<Message>,
+    /// Behind the first: empty when there is none.
+    rest: VecDeque<Message>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn push(&mut self, message: Message) {
+        if self.first.is_none() {
+            self.first = Some(message);
+        } else {
+            self.rest.push_back(message);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.first.take()?;
+        self.first = self.rest.pop_front();
+        if self.first.is_none() && self.rest.capacity() > KEPT_CAPACITY {
+            self.rest = VecDeque::new();
+        }
+        Some(message)
+    }
 }
 
 /// What the view does with what it has taken.
@@ -79,14 +115,14 @@ enum Answer {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Message>,
+    queue: Queue,
     bytes: usize,
     /// Bytes that may wait. One message is always welcome, however large its limit lets it be.
     max_bytes: usize,
     ended: bool,
     paused: bool,
     answer: Answer,
-    watches: Vec<Watch>,
+    watches: Watches,
     sleepers: usize,
     /// How long somebody sleeps in [`Inbox::nap`].
     nap_until: Option<Instant>,
@@ -100,7 +136,7 @@ impl State {
     }
 
     fn take(&mut self) -> (Taken, bool) {
-        let Some(message) = self.queue.pop_front() else {
+        let Some(message) = self.queue.pop() else {
             let nothing = if self.ended {
                 Taken::End
             } else {
@@ -112,9 +148,6 @@ impl State {
             self.answer = Answer::Due;
         }
         self.bytes -= message.payload.len();
-        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
-            self.queue = VecDeque::new();
-        }
         let made_room = self.paused && self.is_half_empty();
         if made_room {
             self.paused = false;
@@ -153,8 +186,7 @@ impl Inbox {
     /// Gives those who wait for them, and are to be told.
     #[must_use]
     pub(super) fn push(&self, messages: &mut Vec<Message>) -> Waiting {
-        let count = messages.len();
-        if count == 0 {
+        if messages.is_empty() {
             return Waiting::default();
         }
         let mut state = self.state.lock();
@@ -162,13 +194,9 @@ impl Inbox {
             messages.clear();
             return Waiting::default();
         }
-        if state.queue.capacity() == 0 {
-            // Left to itself it would begin with four places. Most connections never need two.
-            state.queue.reserve_exact(count);
-        }
         for message in messages.drain(..) {
             state.bytes += message.payload.len();
-            state.queue.push_back(message);
+            state.queue.push(message);
         }
         let sleepers = state.sleepers;
         let watches = std::mem::take(&mut state.watches);

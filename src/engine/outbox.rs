@@ -18,7 +18,7 @@ use super::{
     clock,
     error::Error,
     socket::Socket,
-    waiter::{Hub, Sleeper, Watch},
+    waiter::{Hub, Sleeper, Watch, Watches},
 };
 use crate::protocol::frame::{self, First, Opcode};
 
@@ -94,7 +94,7 @@ struct State {
     ping: bool,
     /// A close frame is queued (or can no longer be): no data may follow it.
     sealed: bool,
-    watches: Vec<Watch>,
+    watches: Watches,
     sleepers: usize,
 }
 
@@ -189,7 +189,7 @@ impl Outbox {
                 pong: None,
                 ping: false,
                 sealed: false,
-                watches: Vec::new(),
+                watches: Watches::new(),
                 sleepers: 0,
             }),
             room: Sleeper::default(),

@@ -15,6 +15,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use super::{clock, relay::Relay, runtime};
 
@@ -169,6 +170,9 @@ pub struct Watch {
     hub: Arc<Hub>,
     token: u64,
 }
+
+/// Those who wait for one connection: mostly one, who then needs no memory of its own.
+pub(super) type Watches = SmallVec<[Watch; 1]>;
 
 impl Watch {
     /// A wish to find `token` among the ready of `hub`.

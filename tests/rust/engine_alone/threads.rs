@@ -34,11 +34,12 @@ fn all_threads_serve_and_all_of_them_end() {
             views.push(echo(connection));
             peers.push(peer);
         }
-        assert_eq!(engine_threads(), 3);
         for peer in &mut peers {
             peer.send(TEXT, b"hello");
             peer.expect(TEXT, b"hello");
         }
+        // Each gives itself its name before it serves.
+        assert_eq!(engine_threads(), 3);
         // Time is stepped for all of them.
         Engine::running().unwrap().step(Duration::from_millis(1));
         let frame = CloseFrame::new(Some(GOING_AWAY), "").unwrap();
