@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# Sites with more hosts than that (`ALLOWED_HOSTS` can hold patterns) have them looked at each time.
+# Sites with more hosts than that (`ALLOWED_HOSTS` can hold patterns) have them looked at each time,
+# as have names longer than DNS lets them be.
 _MOST_KNOWN = 1024
+_LONGEST_KNOWN = 260
 
 
 def objection(
@@ -60,12 +62,15 @@ def objection(
 
 def _host_of(request: HttpRequest) -> str:
     """As the request's own ``get_host()``, which costs as much as judging the whole handshake."""
-    meta = request.META
-    named = meta.get("HTTP_HOST")
-    if named is None or type(request).get_host is not HttpRequest.get_host:
-        return request.get_host()
+    named = request.META.get("HTTP_HOST", "")
     source, known = conf.present()
-    key = (_host_of, named, meta.get("HTTP_X_FORWARDED_HOST"), *source.ALLOWED_HOSTS)
+    if (
+        not 0 < len(named) <= _LONGEST_KNOWN
+        or source.USE_X_FORWARDED_HOST
+        or type(request).get_host is not HttpRequest.get_host
+    ):
+        return request.get_host()
+    key = (_host_of, named, *source.ALLOWED_HOSTS)
     host: str | None = known.get(key)
     if host is None:
         host = request.get_host()

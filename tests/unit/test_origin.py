@@ -176,6 +176,19 @@ class TestHost:
             assert origin.objection(request(f"host-{number}.example.com", None), ()) is None
         assert len(known) <= origin._MOST_KNOWN
 
+    def test_long_names_are_not_remembered(self) -> None:
+        """Nor what a client says beside the Host."""
+        _, known = conf.present()
+        assert origin.objection(request("short.example.com", None), ()) is None
+        before = dict(known)
+        for number in range(3):
+            handshake = request("short.example.com", None)
+            handshake.META["HTTP_X_FORWARDED_HOST"] = f"{number}.example.com"
+            assert origin.objection(handshake, ()) is None
+            long = f"{number}.{'long.' * 100}example.com"
+            assert origin.objection(request(long, None), ()) is None
+        assert known == before
+
     def test_requests_with_a_look_of_their_own(self) -> None:
         """They are asked."""
 
