@@ -26,7 +26,7 @@ _log = logging.getLogger("dwebsocket")
 
 # How long a thread without work stays: long enough for clients that all come back after a reload or
 # a lost network, for whom new threads would cost a fifth of their handshakes.
-_LINGER_S = 5.0
+_LINGER_S = 2.0
 _IDLE_NAME = "dwebsocket-idle"
 
 
