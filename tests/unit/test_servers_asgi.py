@@ -84,8 +84,9 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
 
 async def until(condition: Callable[[], Any]) -> None:
     """Let the loop run until something is so."""
+    # Not without a pause: threads that are to bring it about need the GIL.
     while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
 
 
 @in_loop
