@@ -22,6 +22,7 @@ mod _core {
             response_head,
         },
         news::News,
+        next::Next,
         process::{
             PySettings, Slot, adopt, after_fork_in_child, close_all, die_of_sigterm, drain,
             is_leaving, is_terminated, on_exit, on_terminate, open_connections, shut_down,

@@ -12,6 +12,7 @@ __all__ = [
     "FrameReader",
     "Hub",
     "News",
+    "Next",
     "Settings",
     "Slot",
     "adopt",
@@ -130,11 +131,12 @@ class Connection:
     def is_awaited(self) -> bool:
         """Whether somebody waits for a message, or for room to send one, now."""
 
-    def news(self, hub: Hub, event_loop: asyncio.AbstractEventLoop) -> News:
+    def next(self, find_ear: Callable[[], tuple[Hub, asyncio.AbstractEventLoop]], /) -> Next:
         """
-        What to await, once and in `event_loop`, until there is a message or the end.
+        What to await for the next message, again and again, in one event loop.
 
-        `hub` is that loop's, which calls its `wake`. Cancelling it loses nothing.
+        `find_ear` gives that loop and its hub, which calls its `wake`; it is asked when there is
+        something to wait for.
         """
 
     def watch_inbox(self, hub: Hub, token: int) -> None:
@@ -173,25 +175,36 @@ class Hub:
         """Takes the tokens of all connections that became ready, in order."""
 
     def wake(self) -> list[int]:
-        """Lets all go on whose `news` have come; gives the other tokens, as `drain` does."""
+        """Lets all go on whose :class:`News` have come; gives the other tokens, as `drain` does."""
 
     def served(self) -> None:
         """To be said when all that `drain` gave have had a turn, so that the engine goes on."""
 
 @final
 class News:
-    """What a task awaits: of a future, what asyncio's tasks ask for."""
+    """What a task sleeps on: of a future, what asyncio's tasks ask for."""
 
     _asyncio_future_blocking: bool
 
-    def __await__(self) -> Generator[Any]: ...
-    def __next__(self) -> Any: ...
     def get_loop(self) -> asyncio.AbstractEventLoop: ...
     def add_done_callback(
         self, callback: Callable[[News], object], *, context: Context | None = None
     ) -> None: ...
     def result(self) -> None: ...
     def cancel(self, msg: object = None) -> bool: ...
+
+@final
+class Next:
+    """
+    A connection's next message, `str` or `bytes`, each time it is awaited.
+
+    Several tasks of its loop may; each message goes to one of them. Cancelling one loses nothing.
+    At the end it raises `StopAsyncIteration`.
+    """
+
+    def __await__(self) -> Generator[Any, None, str | bytes]: ...
+    def __iter__(self) -> Generator[Any, None, str | bytes]: ...
+    def __next__(self) -> Any: ...
 
 @final
 class Slot:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from dwebsocket import _core
 
     Message = str | bytes
     By = Literal["local", "peer", "lost"]
+    FindEar = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
 
 
 class Connection(Protocol):
@@ -58,8 +59,8 @@ class Connection(Protocol):
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket._core.Connection.ended_for`."""
 
-    def news(self, hub: _core.Hub, event_loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
-        """As :meth:`dwebsocket._core.Connection.news`."""
+    def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
+        """As :meth:`dwebsocket._core.Connection.next`."""
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_inbox`."""

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket.exceptions import UsageError
+from dwebsocket.hub import Again
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dwebsocket import _core
-    from dwebsocket.connection import By, Message
+    from dwebsocket.connection import By, FindEar, Message
 
 EventT = TypeVar("EventT")
 
@@ -188,8 +188,12 @@ class NeverOpened:
         """For ever."""
         return math.inf
 
-    async def news(self, hub: _core.Hub, event_loop: asyncio.AbstractEventLoop) -> None:
+    def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """The end has come."""
+        return Again(self._no_message)
+
+    async def _no_message(self) -> Message:
+        raise StopAsyncIteration
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Nobody waits: the end has come."""

@@ -10,9 +10,9 @@ import asyncio
 import itertools
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dwebsocket.connection import Connection
 
 Watch = Callable[[_core.Hub, int], None]
+T = TypeVar("T")
 
 
 class LoopHub:
@@ -35,16 +36,6 @@ class LoopHub:
         self._rung: deque[int] = deque()
         self._ringing = False
         loop.add_reader(self._hub.fileno(), self._wake)
-
-    def news(self, connection: Connection) -> Awaitable[None]:
-        """
-        Gives what to await until ``connection`` has a message or ends.
-
-        Once, and in this hub's loop. Cancelling it loses nothing.
-        """
-        loop = self._loop()
-        assert loop is not None
-        return connection.news(self._hub, loop)
 
     async def wait(
         self, connection: Connection, watch: Watch, timeout: float | None = None
@@ -122,6 +113,18 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+class Again(Generic[T]):
+    """What a coroutine function gives, each time it is awaited."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._function = function
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._function().__await__()
+
+
 class LoopEvent:
     """One event that happens once. One task waits for it, any thread may set it."""
 
@@ -168,6 +171,11 @@ def current() -> LoopHub:
             hub = _hubs[loop] = LoopHub(loop)
         _latest = ref(hub)
     return hub
+
+
+def ear() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
+    """Gives the running loop's end of the engine, and that loop."""
+    return current()._hub, asyncio.get_running_loop()
 
 
 def forget_closed() -> None:

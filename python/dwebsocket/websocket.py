@@ -17,7 +17,7 @@ from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
 from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 
     from dwebsocket.conf import Options
     from dwebsocket.connection import By, Connection
@@ -388,13 +388,11 @@ class WebSocket:
         self._send_refused = False
         connection = self._connection or self._engine
         if timeout is None:
-            message = connection.pop(False)
-            while message is None:
-                await hub.current().news(connection)
-                message = connection.pop(False)
-                if message is None:
-                    self._raise_if_nothing_comes()
-            return message
+            try:
+                return await connection.next(hub.ear)
+            except StopAsyncIteration:
+                self._raise_if_ended()
+                raise ConnectionClosed from None
         _check_timeout(timeout)
         deadline = clock.now() + timeout
         while (message := connection.pop(False)) is None:
@@ -718,19 +716,19 @@ _NO_HANDLER = WebSocket.handle
 class _Messages:
     """What ``async for`` goes through."""
 
-    __slots__ = ("_websocket",)
+    __slots__ = ("_next", "_websocket")
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        self._next = websocket._engine.next(hub.ear)
 
     def __aiter__(self) -> _Messages:
         return self
 
-    async def __anext__(self) -> Message:
-        try:
-            return await self._websocket.areceive()
-        except ConnectionClosed:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Awaitable[Message]:
+        # No coroutine: whoever awaits this is the view.
+        self._websocket._send_refused = False
+        return self._next
 
 
 class Protocol:

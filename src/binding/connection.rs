@@ -9,7 +9,7 @@ use pyo3::{
 
 use super::{
     convert::{self, duration},
-    news::News,
+    next::Next,
     waiter::Hub,
 };
 use crate::{
@@ -156,8 +156,9 @@ impl PyConnection {
         self.0.is_awaited()
     }
 
-    fn news(&self, hub: &Hub, event_loop: Bound<'_, PyAny>) -> News {
-        News::new(Arc::clone(&self.0), &hub.0, event_loop)
+    #[pyo3(signature = (find_ear, /))]
+    fn next(&self, find_ear: Py<PyAny>) -> Next {
+        Next::new(Arc::clone(&self.0), find_ear)
     }
 
     fn watch_inbox(&self, hub: &Hub, token: u64) {

@@ -12,6 +12,7 @@ mod exceptions;
 pub(crate) mod exchange;
 pub(crate) mod handshake;
 pub(crate) mod news;
+pub(crate) mod next;
 pub(crate) mod process;
 pub(crate) mod testkit;
 pub(crate) mod waiter;

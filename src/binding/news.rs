@@ -1,22 +1,23 @@
-//! `_core.News`: what a task awaits until its connection has something for it.
+//! `_core.News`: what a task sleeps on until its connection has something for it.
 
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use pyo3::{
-    PyTraverseError, PyVisit, exceptions::asyncio::CancelledError, prelude::*, types::PyDict,
+    PyTraverseError, PyVisit, exceptions::asyncio::CancelledError, intern, prelude::*,
+    types::PyDict,
 };
 
 use super::waiter::Ear;
 use crate::engine::{Connection, waiter::Watch};
 
 /// A future of asyncio's protocol, without what that would cost a message: the ear of its loop
-/// lets the task go on by itself, where a future would put it in the queue behind all others.
-/// See `_core.pyi`.
+/// lets the task go on by itself, where a future would put it in the queue behind all others, and
+/// the next sleep takes the same one. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct News {
     connection: Arc<Connection>,
-    /// Weakly: the ear holds all news that are awaited.
+    /// Weakly: the ear holds all that are awaited.
     ear: Weak<Ear>,
     token: u64,
     state: Mutex<State>,
@@ -33,9 +34,9 @@ struct State {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    New,
+    /// Nobody sleeps on it: not yet, or not any more.
+    Idle,
     Awaited,
-    Here,
     Cancelled,
 }
 
@@ -50,7 +51,7 @@ impl News {
             token: ear.new_token(),
             ear: Arc::downgrade(ear),
             state: Mutex::new(State {
-                stage: Stage::New,
+                stage: Stage::Idle,
                 is_blocking: false,
                 event_loop: Some(event_loop.unbind()),
                 wakeup: None,
@@ -58,12 +59,34 @@ impl News {
         }
     }
 
+    /// Lets its loop's ear listen for the connection, on behalf of the task that `this` is given to
+    /// next. False when another task sleeps on it, or one was cancelled there.
+    pub(super) fn expect(this: &Bound<'_, Self>) -> bool {
+        let news = this.get();
+        let Some(ear) = news.ear.upgrade() else {
+            return false;
+        };
+        {
+            let mut state = news.state.lock();
+            if state.stage != Stage::Idle {
+                return false;
+            }
+            state.stage = Stage::Awaited;
+            state.is_blocking = true;
+        }
+        ear.expect(news.token, this.clone().unbind());
+        // Also of what came while nobody listened.
+        let watch = Watch::new(Arc::clone(ear.hub()), news.token);
+        news.connection.watch_inbox(watch);
+        true
+    }
+
     /// Lets the task go on, in its context.
     pub(super) fn arrive(this: &Bound<'_, Self>) -> PyResult<()> {
-        if let Some((wakeup, context)) = this.get().settle(Stage::Here) {
+        if let Some((wakeup, context)) = this.get().settle(Stage::Idle) {
             let py = this.py();
             match context {
-                Some(context) => context.call_method1(py, "run", (wakeup, this))?,
+                Some(context) => context.call_method1(py, intern!(py, "run"), (wakeup, this))?,
                 None => wakeup.call1(py, (this,))?,
             };
         }
@@ -72,7 +95,7 @@ impl News {
 
     /// As [`News::arrive`], but after all that waits in the loop.
     pub(super) fn arrive_later(this: &Bound<'_, Self>) -> PyResult<()> {
-        Self::call_soon(this, Stage::Here)
+        Self::call_soon(this, Stage::Idle)
     }
 
     fn call_soon(this: &Bound<'_, Self>, stage: Stage) -> PyResult<()> {
@@ -117,41 +140,6 @@ impl News {
 
 #[pymethods]
 impl News {
-    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, Self>>> {
-        let this = slf.get();
-        let mut state = this.state.lock();
-        match state.stage {
-            Stage::New => {
-                if this.connection.has_news() {
-                    state.stage = Stage::Here;
-                    return Ok(None);
-                }
-                state.stage = Stage::Awaited;
-                state.is_blocking = true;
-                drop(state);
-                if this.connection.has_held() {
-                    slf.py().detach(|| this.connection.release_all());
-                }
-                let Some(ear) = this.ear.upgrade() else {
-                    return Ok(None);
-                };
-                ear.expect(this.token, slf.clone().unbind());
-                let watch = Watch::new(Arc::clone(ear.hub()), this.token);
-                this.connection.watch_inbox(watch);
-                Ok(Some(slf.clone()))
-            }
-            Stage::Here => Ok(None),
-            Stage::Awaited => Err(pyo3::exceptions::PyRuntimeError::new_err(
-                "these news have not come yet: await them",
-            )),
-            Stage::Cancelled => Err(CancelledError::new_err(())),
-        }
-    }
-
     #[getter(_asyncio_future_blocking)]
     fn is_blocking(&self) -> bool {
         self.state.lock().is_blocking
@@ -174,7 +162,7 @@ impl News {
     fn result(&self) -> PyResult<()> {
         match self.state.lock().stage {
             Stage::Cancelled => Err(CancelledError::new_err(())),
-            Stage::New | Stage::Awaited | Stage::Here => Ok(()),
+            Stage::Idle | Stage::Awaited => Ok(()),
         }
     }
 

@@ -205,11 +205,6 @@ impl Connection {
         self.inbox.len()
     }
 
-    /// Whether [`Connection::take`] would find something, a message or the end.
-    pub fn has_news(&self) -> bool {
-        self.waiting() != (0, false)
-    }
-
     /// Whether somebody waits for a message, or for room to send one, now.
     pub fn is_awaited(&self) -> bool {
         !self.is_foreign() && (self.inbox.is_awaited() || self.outbox.is_awaited())

@@ -102,6 +102,75 @@ def test_a_wait_is_cancelled_like_any_other(
         loop.run_until_complete(main())
 
 
+def test_messages_are_asked_for_by_hand_too(open_websocket: Open) -> None:
+    """`anext` is awaited as any other: with a time limit, by several tasks, and after the end."""
+    live = open_websocket()
+
+    async def main() -> None:
+        messages = aiter(live.websocket)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(messages), 0.001)
+        tasks = [asyncio.ensure_future(anext(messages)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for text in ("a", "b", "c"):
+            live.client.send(text)
+        assert sorted(map(str, await asyncio.gather(*tasks))) == ["a", "b", "c"]
+        live.client.send("last")
+        live.client.close(4000)
+        assert await anext(messages) == "last"
+        for _ in range(2):
+            assert await anext(messages, None) is None
+
+    asyncio.run(main())
+
+
+def test_iteration_is_cancelled_like_any_other_wait(open_websocket: Open) -> None:
+    """Whoever iterates next has the messages that came meanwhile."""
+    live = open_websocket()
+
+    async def take_all(taken: list[Any]) -> None:
+        async for message in live.websocket:
+            taken.append(message)
+
+    async def main() -> None:
+        for text in ("first", "second"):
+            taken: list[Any] = []
+            task = asyncio.create_task(take_all(taken))
+            await asyncio.sleep(0)
+            live.client.send(text)
+            while not taken:
+                await asyncio.sleep(0)
+            task.cancel()
+            live.client.send("kept")
+            eventually(lambda: live.connection.waiting() == (1, False))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert taken == [text]
+            assert await live.websocket.areceive() == "kept"
+
+    asyncio.run(main())
+
+
+def test_an_iteration_belongs_to_the_loop_it_waits_in(open_websocket: Open) -> None:
+    """Another loop is told so, as by everything of asyncio, and may begin one of its own."""
+    live = open_websocket()
+    messages = aiter(live.websocket)
+
+    async def take() -> str | bytes:
+        task = asyncio.ensure_future(anext(messages))
+        await asyncio.sleep(0)
+        live.client.send("hello")
+        return await task
+
+    with closing(asyncio.new_event_loop()) as loop, closing(asyncio.new_event_loop()) as other:
+        assert loop.run_until_complete(take()) == "hello"
+        with pytest.raises(RuntimeError, match="different loop"):
+            other.run_until_complete(take())
+        assert other.run_until_complete(live.websocket.areceive()) == "hello"
+        live.client.send("again")
+        assert loop.run_until_complete(asyncio.wait_for(anext(messages), 10)) == "again"
+
+
 def test_a_task_goes_on_in_its_own_context(open_websocket: Open) -> None:
     """What it has set is there after the wait, and what others set is not."""
     lives = [open_websocket() for _ in range(2)]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from dwebsocket.conf import Options
-    from dwebsocket.connection import By, Message
+    from dwebsocket.connection import By, FindEar, Message
     from dwebsocket.servers.handshake import Headers, Refusal
 
     Event = Mapping[str, Any]
@@ -296,9 +296,16 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.ended_for`."""
         return None if self._end is None else time.monotonic() - self._ended_at
 
-    async def news(self, hub: _core.Hub, event_loop: asyncio.AbstractEventLoop) -> None:
-        """As :meth:`dwebsocket.connection.Connection.news`."""
-        await loops.current().wait(self, self.watch_inbox)
+    def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
+        """As :meth:`dwebsocket.connection.Connection.next`."""
+        return loops.Again(self._next)
+
+    async def _next(self) -> Message:
+        while (message := self.pop(False)) is None:
+            if self.waiting() == (0, True):
+                raise StopAsyncIteration
+            await loops.current().wait(self, self.watch_inbox)
+        return message
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """
