@@ -71,7 +71,7 @@ impl Next {
             }
             Taken::End => Err(PyStopAsyncIteration::new_err(())),
             Taken::Nothing => {
-                if self.connection.has_held() {
+                if !self.connection.entrust() && self.connection.has_held() {
                     py.detach(|| self.connection.release_all());
                 }
                 self.expect(py)

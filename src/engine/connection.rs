@@ -167,12 +167,14 @@ impl Connection {
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
-    pub fn take(&self, deadline: Option<Instant>) -> Taken {
+    pub fn take(self: &Arc<Self>, deadline: Option<Instant>) -> Taken {
         let taken = self.take_now();
         if !matches!(taken, Taken::Nothing) {
             return taken;
         }
-        self.release_all();
+        if !self.entrust() {
+            self.release_all();
+        }
         self.relay.pass_on();
         let (taken, made_room) = self.inbox.take(deadline);
         if made_room {
@@ -183,11 +185,13 @@ impl Connection {
 
     /// As [`Connection::take`], but at the end of `time` it may sleep a little longer; for views
     /// that wait long and are woken often.
-    pub fn nap(&self, time: Duration) -> Taken {
+    pub fn nap(self: &Arc<Self>, time: Duration) -> Taken {
         if self.is_foreign() {
             return Taken::End;
         }
-        self.release_all();
+        if !self.entrust() {
+            self.release_all();
+        }
         self.relay.pass_on();
         let deadline = clock::now() + time.min(LONGEST_NAP);
         let (taken, made_room) = self.inbox.nap(deadline, || self.wake.notify_one());
@@ -301,7 +305,7 @@ impl Connection {
             return false;
         }
         let held = self.outbox.hold(kind.into(), payload);
-        if held == Held::First {
+        if held == Held::First && !self.relay.expect(self) {
             let is_own = std::ptr::eq(self.as_ref(), sender);
             self.postman.expect(Arc::clone(self), is_own);
         }
@@ -311,13 +315,22 @@ impl Connection {
     /// Writes a message that needs no compression if nothing waits for the socket. False when that
     /// cannot be had: then [`Connection::send`] has to be called. Never sleeps, and up to
     /// [`Connection::MAX_AT_ONCE`] costs so little that a lock may be kept meanwhile.
-    pub fn write(&self, kind: Kind, payload: &[u8]) -> bool {
+    pub fn write(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         if self.is_foreign() {
             return false;
         }
         let deflater = self.deflater.as_deref();
         if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
             return false;
+        }
+        if self.relay.collects() {
+            let held = self.outbox.hold(kind.into(), payload);
+            if held == Held::First && !self.relay.expect(self) {
+                self.release();
+            }
+            if held != Held::No {
+                return true;
+            }
         }
         match self.outbox.write(kind.into(), payload) {
             Sent::Written => true,
@@ -327,6 +340,11 @@ impl Connection {
             }
             Sent::Full | Sent::Closed => false,
         }
+    }
+
+    /// Leaves what is held back to the engine, if it writes for the views. Takes no system call.
+    pub fn entrust(self: &Arc<Self>) -> bool {
+        self.relay.collects() && (!self.is_holding() || self.relay.expect(self))
     }
 
     /// Sends what this connection's view has held back, here and elsewhere: nothing more is coming

@@ -111,6 +111,7 @@ impl State {
         let alone = self.queue.is_empty() && self.pong.is_none() && !self.ping;
         let held = fits && alone && !self.sealed;
         if held {
+            self.held.reserve(head.len() + payload.len());
             self.held.extend_from_slice(head);
             self.held.extend_from_slice(payload);
         }

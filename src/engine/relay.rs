@@ -7,17 +7,25 @@
 //! the next one when it is about to sleep. The engine stands back until all have had their turn,
 //! so that the next pass finds many answers' successors instead of one.
 //!
+//! What several views send in their turn is written by the engine when it goes on, all in one go:
+//! to go from Python into the kernel and back for each costs both their place in the processor's
+//! caches, and a client that sleeps in between has to be woken each time.
+//!
 //! No view depends on another one's coming back: when there is no progress for about a
-//! millisecond, because a view computes or waits for something else, all are woken, and for a
-//! while each is woken as soon as its message is there.
+//! millisecond, because a view computes or waits for something else, all are woken, what they have
+//! sent is written, and for a while each is woken as soon as its message is there. Views that take
+//! long, so that a reply would wait for others, write for themselves for a while.
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::{runtime::Handle, task::yield_now};
 
 use super::{
@@ -29,8 +37,12 @@ use super::{
 const PATIENCE: Duration = Duration::from_millis(1);
 /// How long views are woken at once after they made no progress.
 const APART: Duration = Duration::from_millis(100);
+/// What a view may take for a message, others' replies waiting meanwhile.
+const QUICK: Duration = Duration::from_micros(50);
 /// Views that may wait for an engine that never finds its sockets empty.
 const MOST: usize = 64;
+/// Views that have a turn together before the engine writes for them.
+const FEW: usize = 3;
 /// Bytes that may wait for them. A view shall find its messages in the processor's cache.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -39,6 +51,8 @@ const MOST_BYTES: usize = 64 * 1024;
 pub(super) struct Relay {
     state: Mutex<State>,
     done: Condvar,
+    /// What views send now is written by the engine: see [`Relay::expect`].
+    collects: AtomicBool,
     patience: Duration,
 }
 
@@ -47,6 +61,7 @@ impl Default for Relay {
         Self {
             state: Mutex::default(),
             done: Condvar::new(),
+            collects: AtomicBool::new(false),
             patience: PATIENCE,
         }
     }
@@ -67,7 +82,13 @@ struct State {
     /// Grows with each step.
     steps: u64,
     engine_stands_back: bool,
+    /// The last thread has been woken, and the engine waits for what it sends.
+    last_is_due: bool,
+    /// Connections whose replies the engine writes when it goes on.
+    holding: Vec<Arc<Connection>>,
     apart_until: Option<Instant>,
+    /// How long views write for themselves, because they take long.
+    alone_until: Option<Instant>,
 }
 
 impl State {
@@ -77,6 +98,16 @@ impl State {
             self.apart_until = None;
         }
         apart
+    }
+
+    /// When the engine begins to collect what `views` views send, if it shall.
+    fn begins_to_collect(&mut self, views: usize) -> Option<Instant> {
+        let now = (views >= FEW).then(Instant::now)?;
+        if self.alone_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.alone_until = None;
+        Some(now)
     }
 
     /// Notes that `bytes` more wait; whether these are enough.
@@ -90,7 +121,7 @@ impl State {
     }
 
     fn is_done(&self) -> bool {
-        self.parked.is_empty() && self.serving == 0
+        self.parked.is_empty() && !self.last_is_due && self.serving == 0
     }
 
     fn step(&mut self) -> bool {
@@ -100,8 +131,8 @@ impl State {
 }
 
 impl Relay {
-    /// Sees to it that the parked view of `connection` is woken soon.
-    pub(super) fn add(&self, connection: &Arc<Connection>, bytes: usize) {
+    /// Sees to it that the parked view of `connection` is woken soon. Only the engine may call it.
+    pub(super) fn add(self: &Arc<Self>, connection: &Arc<Connection>, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
             drop(state);
@@ -109,14 +140,12 @@ impl Relay {
             return;
         }
         state.parked.push_back(Arc::clone(connection));
-        let is_enough = state.parked.len() >= MOST || state.weigh(bytes);
-        drop(state);
-        if is_enough {
-            self.pass_on();
+        if state.parked.len() >= MOST || state.weigh(bytes) {
+            self.turn(state);
         }
     }
 
-    /// Sees to it that the loop of `watch` hears of it soon.
+    /// Sees to it that the loop of `watch` hears of it soon. Only the engine may call it.
     pub(super) fn ring(self: &Arc<Self>, watch: Watch, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
@@ -129,7 +158,7 @@ impl Relay {
         }
         state.noted += 1;
         if state.noted >= MOST || state.weigh(bytes) {
-            self.ring_all(&mut state);
+            self.turn(state);
         }
     }
 
@@ -146,16 +175,19 @@ impl Relay {
     pub(super) fn pass_on(&self) {
         loop {
             let mut state = self.state.lock();
-            let Some(next) = state.parked.pop_front() else {
+            let next = state.parked.pop_front();
+            let was_last = std::mem::take(&mut state.last_is_due);
+            if next.is_none() && !was_last {
                 return;
-            };
+            }
+            state.last_is_due = next.is_some() && state.parked.is_empty() && self.collects();
             let is_done = state.step();
             drop(state);
             if is_done {
                 self.done.notify_one();
             }
             // It may have woken by itself.
-            if next.inbox.rouse() {
+            if next.is_none_or(|next| next.inbox.rouse()) {
                 return;
             }
         }
@@ -172,44 +204,82 @@ impl Relay {
         }
     }
 
+    /// Whether [`Relay::expect`] is worth a try.
+    pub(super) fn collects(&self) -> bool {
+        self.collects.load(Ordering::Relaxed)
+    }
+
+    /// Leaves it to the engine to write what `connection` holds. False when it has gone on.
+    pub(super) fn expect(&self, connection: &Arc<Connection>) -> bool {
+        let mut state = self.state.lock();
+        let collects = self.collects();
+        if collects {
+            state.holding.push(Arc::clone(connection));
+        }
+        collects
+    }
+
     /// Lets the views run; to be called by the engine when it has nothing to do.
     pub(super) fn run(self: &Arc<Self>, engine: &Handle) {
-        let mut state = self.state.lock();
-        self.ring_all(&mut state);
-        if state.is_done() {
-            return;
-        }
-        drop(state);
-        self.pass_on();
-        let mut state = self.state.lock();
-        if state.is_done() {
-            return;
-        }
-        let steps = state.steps;
-        state.engine_stands_back = true;
-        self.done.wait_for(&mut state, self.patience);
-        state.engine_stands_back = false;
-        if state.is_done() {
-            return;
-        }
-        if state.steps == steps {
-            state.apart_until = Instant::now().checked_add(APART);
-            state.serving = 0;
-            let stuck = std::mem::take(&mut state.parked);
-            drop(state);
-            for connection in stuck {
-                connection.inbox.rouse();
-            }
-        } else {
+        if !self.turn(self.state.lock()) {
             // A look at the sockets, and then here again.
             engine.spawn(yield_now());
         }
+    }
+
+    /// Lets all views run that wait, and writes what they have sent. False when some had no turn,
+    /// because the others took long.
+    fn turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
+        let views = state.parked.len() + state.noted;
+        let enough = QUICK.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
+        self.ring_all(&mut state);
+        if state.parked.is_empty() && views < FEW {
+            // Not worth it, and nobody waits for another one.
+            state.serving = 0;
+        }
+        if state.is_done() {
+            return true;
+        }
+        state.engine_stands_back = true;
+        let began = state.begins_to_collect(views);
+        self.collects.store(began.is_some(), Ordering::Relaxed);
+        drop(state);
+        self.pass_on();
+        let mut state = self.state.lock();
+        let steps = state.steps;
+        if !state.is_done() {
+            self.done.wait_for(&mut state, self.patience);
+        }
+        state.engine_stands_back = false;
+        self.collects.store(false, Ordering::Relaxed);
+        let holding = std::mem::take(&mut state.holding);
+        let is_done = state.is_done();
+        let is_stuck = !is_done && state.steps == steps;
+        state.last_is_due = false;
+        let mut stuck = VecDeque::new();
+        if is_stuck {
+            state.apart_until = Instant::now().checked_add(APART);
+            state.serving = 0;
+            stuck = std::mem::take(&mut state.parked);
+        }
+        if began.is_some_and(|began| began.elapsed() > enough) {
+            state.alone_until = Instant::now().checked_add(APART);
+        }
+        drop(state);
+        for connection in stuck {
+            connection.inbox.rouse();
+        }
+        for connection in holding {
+            connection.release();
+        }
+        is_done || is_stuck
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        io::Read,
         os::{fd::IntoRawFd, unix::net::UnixStream},
         sync::mpsc::{Receiver, Sender, channel},
         thread,
@@ -234,16 +304,18 @@ mod tests {
         relay: Arc<Relay>,
         runtime: Runtime,
         connections: Vec<Arc<Connection>>,
-        woken: Receiver<usize>,
-        _peers: Vec<UnixStream>,
+        woken: Receiver<(usize, bool)>,
+        peers: Vec<UnixStream>,
     }
 
-    /// Views that are parked, and say their number when they have been woken. Then they sleep
-    /// again, if `answers`, or are busy for ever.
-    fn parked(count: usize, answers: bool) -> Bed {
+    const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
+
+    /// Views that are parked. Each answers a message, says its number and whether the answer is
+    /// held back, and asks for more after `work`; without, it is busy for ever.
+    fn parked(count: usize, work: Option<Duration>) -> Bed {
         let relay = Arc::new(Relay {
-            // However busy the machine is, views that answer are waited for.
-            patience: if answers {
+            // However busy the machine is, views that come back are waited for.
+            patience: if work.is_some() {
                 Duration::from_secs(60)
             } else {
                 PATIENCE
@@ -266,7 +338,7 @@ mod tests {
                 &Codecs::default(),
             ));
             let (view, tell) = (Arc::clone(&connection), tell.clone());
-            thread::spawn(move || take_all(&view, number, &tell, answers));
+            thread::spawn(move || answer_all(&view, number, &tell, work));
             while !connection.is_awaited() {
                 thread::yield_now();
             }
@@ -277,18 +349,28 @@ mod tests {
             runtime: Builder::new_current_thread().build().unwrap(),
             connections,
             woken,
-            _peers: peers,
+            peers,
         }
     }
 
-    fn take_all(view: &Connection, number: usize, tell: &Sender<usize>, answers: bool) {
-        while let Taken::Message(_) = view.take(None) {
-            tell.send(number).unwrap();
-            while !answers && view.end().is_none() {
+    fn answer_all(
+        view: &Arc<Connection>,
+        number: usize,
+        tell: &Sender<(usize, bool)>,
+        work: Option<Duration>,
+    ) {
+        while let Taken::Message(message) = view.take(None) {
+            assert!(view.write(message.kind, &message.payload));
+            tell.send((number, view.is_holding())).unwrap();
+            thread::sleep(work.unwrap_or_default());
+            while work.is_none() && view.end().is_none() {
                 thread::yield_now();
             }
         }
     }
+
+    const HELLO: &[u8] = b"hello";
+    const ANSWER: &[u8] = b"\x81\x05hello";
 
     const SETTINGS: Settings = Settings {
         limits: Limits {
@@ -314,12 +396,23 @@ mod tests {
         fn deliver(&self, number: usize) {
             self.connections[number].deliver(&mut vec![Message {
                 kind: Kind::Text,
-                payload: Bytes::from_static(b"hello"),
+                payload: Bytes::from_static(HELLO),
             }]);
         }
 
         fn run(&self) {
             self.relay.run(self.runtime.handle());
+        }
+
+        fn woken(&self) -> usize {
+            self.woken.recv().unwrap().0
+        }
+
+        fn answered(&self, number: usize) -> bool {
+            let mut answer = [0; ANSWER.len()];
+            let mut peer = &self.peers[number];
+            peer.set_nonblocking(true).unwrap();
+            peer.read(&mut answer).is_ok() && answer == ANSWER
         }
     }
 
@@ -338,46 +431,99 @@ mod tests {
 
     #[test]
     fn views_are_woken_in_turn_when_the_engine_has_read_everything() {
-        let bed = parked(10, true);
+        let bed = parked(10, AT_ONCE);
         for number in 0..10 {
             bed.deliver(number);
         }
         assert!(bed.woken.try_recv().is_err());
         bed.run();
-        let order: Vec<_> = (0..10).map(|_| bed.woken.recv().unwrap()).collect();
+        let order: Vec<_> = (0..10).map(|_| bed.woken()).collect();
         assert_eq!(order, (0..10).collect::<Vec<_>>());
     }
 
     #[test]
     fn an_engine_that_never_finds_its_sockets_empty_wakes_views_all_the_same() {
-        let bed = parked(MOST, true);
+        let bed = parked(MOST, AT_ONCE);
         for number in 0..MOST {
             bed.deliver(number);
         }
         for _ in 0..MOST {
-            bed.woken.recv().unwrap();
+            bed.woken();
         }
     }
 
     #[test]
     fn nobody_waits_for_a_view_that_does_not_come_back() {
-        let bed = parked(4, false);
+        let bed = parked(4, None);
         for number in 0..3 {
             bed.deliver(number);
         }
         bed.run();
-        let mut woken: Vec<_> = (0..3).map(|_| bed.woken.recv().unwrap()).collect();
+        let mut woken: Vec<_> = (0..3).map(|_| bed.woken()).collect();
         woken.sort_unstable();
         assert_eq!(woken, [0, 1, 2]);
         // For a while each is woken at once.
         assert!(bed.relay.state.lock().apart_until.is_some());
         bed.deliver(3);
-        assert_eq!(bed.woken.recv().unwrap(), 3);
+        assert_eq!(bed.woken(), 3);
+    }
+
+    #[test]
+    fn what_several_views_answer_in_one_turn_is_written_by_the_engine() {
+        let bed = parked(FEW, AT_ONCE);
+        for number in 0..FEW {
+            bed.deliver(number);
+        }
+        bed.run();
+        for number in 0..FEW {
+            assert_eq!(bed.woken.recv().unwrap(), (number, true));
+            assert!(bed.answered(number));
+        }
+    }
+
+    #[test]
+    fn a_view_that_is_woken_on_its_own_writes_for_itself() {
+        let bed = parked(1, AT_ONCE);
+        bed.deliver(0);
+        bed.run();
+        assert_eq!(bed.woken.recv().unwrap(), (0, false));
+        assert!(bed.answered(0));
+    }
+
+    #[test]
+    fn an_answer_does_not_wait_for_its_view_to_come_back() {
+        let bed = parked(FEW, None);
+        for number in 0..FEW {
+            bed.deliver(number);
+        }
+        bed.run();
+        for _ in 0..FEW {
+            let number = bed.woken();
+            assert!(bed.answered(number));
+        }
+    }
+
+    #[test]
+    fn views_that_take_long_write_for_themselves_for_a_while() {
+        let mut state = State::default();
+        assert!(state.begins_to_collect(FEW - 1).is_none());
+        assert!(state.begins_to_collect(FEW).is_some());
+        state.alone_until = Some(Instant::now() + Duration::from_secs(60));
+        assert!(state.begins_to_collect(FEW).is_none());
+        state.alone_until = Some(Instant::now());
+        assert!(state.begins_to_collect(FEW).is_some());
+
+        let bed = parked(FEW, Some(QUICK * 2));
+        for number in 0..FEW {
+            bed.deliver(number);
+        }
+        bed.run();
+        assert!(bed.relay.state.lock().alone_until.is_some());
     }
 
     #[test]
     fn a_loop_is_rung_for_once_and_the_engine_stands_back_until_it_has_served() {
-        let bed = parked(0, true);
+        let bed = parked(0, AT_ONCE);
         let hub = Hub::new().unwrap();
         for token in 1..=3 {
             bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);

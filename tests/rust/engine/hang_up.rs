@@ -1,5 +1,7 @@
 //! Peers that go away without a word, whether or not anybody is looking.
 
+use std::sync::Arc;
+
 use _core::{
     engine::{Connection, End, Initiator},
     protocol::message::Kind,
@@ -26,7 +28,7 @@ fn numbered() -> Vec<u8> {
 }
 
 #[track_caller]
-fn expect_all(connection: &Connection) {
+fn expect_all(connection: &Arc<Connection>) {
     for number in 0..MANY {
         let expected = format!("{number:08}");
         assert_eq!(take(connection), (Kind::Text, expected.into()));

@@ -120,7 +120,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Takes a message that must come.
 #[track_caller]
-pub(crate) fn take(connection: &Connection) -> (Kind, Bytes) {
+pub(crate) fn take(connection: &Arc<Connection>) -> (Kind, Bytes) {
     match connection.take(Some(Instant::now() + LIMIT)) {
         Taken::Message(message) => (message.kind, message.payload),
         other => panic!("{other:?} instead of a message"),
@@ -129,7 +129,7 @@ pub(crate) fn take(connection: &Connection) -> (Kind, Bytes) {
 
 /// Takes the end, which must come and be the next thing to come.
 #[track_caller]
-pub(crate) fn expect_end(connection: &Connection, code: u16, reason: &str, by: Initiator) {
+pub(crate) fn expect_end(connection: &Arc<Connection>, code: u16, reason: &str, by: Initiator) {
     let taken = connection.take(Some(Instant::now() + LIMIT));
     assert!(matches!(taken, Taken::End), "{taken:?} instead of the end");
     let reason = reason.to_owned();
