@@ -404,6 +404,12 @@ mod tests {
             self.relay.run(self.runtime.handle());
         }
 
+        /// Gives the first `count` views a turn.
+        fn turn(&self, count: usize) {
+            (0..count).for_each(|number| self.deliver(number));
+            self.run();
+        }
+
         fn woken(&self) -> usize {
             self.woken.recv().unwrap().0
         }
@@ -455,10 +461,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_a_view_that_does_not_come_back() {
         let bed = parked(4, None);
-        for number in 0..3 {
-            bed.deliver(number);
-        }
-        bed.run();
+        bed.turn(3);
         let mut woken: Vec<_> = (0..3).map(|_| bed.woken()).collect();
         woken.sort_unstable();
         assert_eq!(woken, [0, 1, 2]);
@@ -471,10 +474,7 @@ mod tests {
     #[test]
     fn what_several_views_answer_in_one_turn_is_written_by_the_engine() {
         let bed = parked(FEW, AT_ONCE);
-        for number in 0..FEW {
-            bed.deliver(number);
-        }
-        bed.run();
+        bed.turn(FEW);
         for number in 0..FEW {
             assert_eq!(bed.woken.recv().unwrap(), (number, true));
             assert!(bed.answered(number));
@@ -484,8 +484,7 @@ mod tests {
     #[test]
     fn a_view_that_is_woken_on_its_own_writes_for_itself() {
         let bed = parked(1, AT_ONCE);
-        bed.deliver(0);
-        bed.run();
+        bed.turn(1);
         assert_eq!(bed.woken.recv().unwrap(), (0, false));
         assert!(bed.answered(0));
     }
@@ -493,10 +492,7 @@ mod tests {
     #[test]
     fn an_answer_does_not_wait_for_its_view_to_come_back() {
         let bed = parked(FEW, None);
-        for number in 0..FEW {
-            bed.deliver(number);
-        }
-        bed.run();
+        bed.turn(FEW);
         for _ in 0..FEW {
             let number = bed.woken();
             assert!(bed.answered(number));
@@ -514,10 +510,7 @@ mod tests {
         assert!(state.begins_to_collect(FEW).is_some());
 
         let bed = parked(FEW, Some(QUICK * 2));
-        for number in 0..FEW {
-            bed.deliver(number);
-        }
-        bed.run();
+        bed.turn(FEW);
         assert!(bed.relay.state.lock().alone_until.is_some());
     }
 

@@ -138,7 +138,7 @@ def test_iteration_is_cancelled_like_any_other_wait(open_websocket: Open) -> Non
             task = asyncio.create_task(take_all(taken))
             await asyncio.sleep(0)
             live.client.send(text)
-            while not taken:
+            while not taken:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             task.cancel()
             live.client.send("kept")

@@ -27,6 +27,7 @@ from dwebsocket.decision import Decision, Rejection
 from dwebsocket.presence import Visitor, Who
 from dwebsocket.runners.loop import BackgroundLoop
 from dwebsocket.servers import asgi, pump
+from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -288,6 +289,8 @@ async def test_an_asgi_connection_loses_nothing_between_threads_and_tasks() -> N
                 return
 
     async def take_in_a_task() -> None:
+        # As in its view: anybody else's message finds a full outbox, and closes the connection.
+        own_websocket.set(wire.websocket)
         async for message in wire.websocket:
             taken.append(str(message))
             await wire.websocket.asend(message)
