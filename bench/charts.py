@@ -143,11 +143,17 @@ def overview(run: dict[str, Any]) -> str | None:
     return _picture(run, parts, 2 * HALF, max(tops)) if parts else None
 
 
+def _name_of(processor: str) -> str:
+    """Return a processor's name without what says nothing; a line has to hold it."""
+    name = processor.replace("(R)", "").replace("(TM)", "").replace("Processor", "")
+    return " ".join(name.split())
+
+
 def _picture(run: dict[str, Any], parts: list[str], width: int, top: float) -> str:
     height = top + FOOT
     card = f'width="{width - 1}" height="{height - 1:g}" rx="8"'
     note = (
-        f"{run['date']}, {run['machine']['processor']}: the server on one core, "
+        f"{run['date']}, {_name_of(run['machine']['processor'])}: server on one core, "
         f"medians of {run['repetitions']}. *: the load generator was the limit."
     )
     return "\n".join(
