@@ -172,10 +172,7 @@ impl Connection {
         if !matches!(taken, Taken::Nothing) {
             return taken;
         }
-        if !self.entrust() {
-            self.release_all();
-        }
-        self.relay.pass_on();
+        self.make_way();
         let (taken, made_room) = self.inbox.take(deadline);
         if made_room {
             self.wake.notify_one();
@@ -189,10 +186,7 @@ impl Connection {
         if self.is_foreign() {
             return Taken::End;
         }
-        if !self.entrust() {
-            self.release_all();
-        }
-        self.relay.pass_on();
+        self.make_way();
         let deadline = clock::now() + time.min(LONGEST_NAP);
         let (taken, made_room) = self.inbox.nap(deadline, || self.wake.notify_one());
         if made_room {
@@ -345,6 +339,15 @@ impl Connection {
     /// Leaves what is held back to the engine, if it writes for the views. Takes no system call.
     pub fn entrust(self: &Arc<Self>) -> bool {
         self.relay.collects() && (!self.is_holding() || self.relay.expect(self))
+    }
+
+    /// To be called by a thread that is about to sleep: neither what it has sent nor the next view
+    /// may wait for it.
+    fn make_way(self: &Arc<Self>) {
+        if !self.entrust() {
+            self.release_all();
+        }
+        self.relay.pass_on();
     }
 
     /// Sends what this connection's view has held back, here and elsewhere: nothing more is coming
