@@ -670,7 +670,7 @@ class WebSocket:
             return connection.post(message, self._text_as_bytes, None)
         if not connection.post(message, self._text_as_bytes, sender._connection):
             return False
-        if sender is self:
+        if sender is self and self._waiter is not THREAD:
             self._waiter.rest_after_sending()
         return True
 

@@ -5,7 +5,7 @@
 //! dropped until the peer hangs up: closing on unread bytes would reset the connection, and the
 //! reset can overtake the close frame.
 
-use std::{cell::RefCell, io, pin::pin, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     io::{
@@ -153,6 +153,8 @@ impl Driver {
     pub(super) async fn run(mut self: Box<Self>, io: AsyncFd<Arc<Socket>>) {
         let connection = Arc::clone(&self.connection);
         let mut alarm = pin!(sleep_until(Instant::now()));
+        // Kept from turn to turn: to queue up for it again would be work for each message.
+        let mut wake = pin!(connection.wake.notified());
         if !self.leftover.is_empty() {
             self.feed_leftover();
         }
@@ -177,7 +179,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = alarm.as_mut(), if deadline.is_some() => self.on_time(clock::task_now()),
-                () = connection.wake.notified() => self.on_wake(),
+                () = wake.as_mut() => {
+                    wake.set(connection.wake.notified());
+                    self.on_wake();
+                }
                 ready = self.ready(&io) => match ready {
                     Ok(guard) => self.on_ready(guard),
                     // The runtime is going down.
@@ -207,7 +212,12 @@ impl Driver {
             if deaf {
                 std::future::pending::<()>().await;
             }
-            io.ready(interest).await
+            if interest == Interest::READABLE {
+                // The usual case, for which tokio keeps a place ready.
+                poll_fn(|context| io.poll_read_ready(context)).await
+            } else {
+                io.ready(interest).await
+            }
         }
     }
 

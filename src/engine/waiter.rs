@@ -10,18 +10,23 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::Arc,
+    sync::{self as door, Arc, Condvar, PoisonError},
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use super::{clock, relay::Relay, runtime};
 
 /// Threads that are parked until something happens.
+///
+/// With a lock of its own for those who fall asleep, since the standard library's condition variable
+/// asks for its own kind. That variable is one word, at hand; a table shared by all sleepers would
+/// be far away each time, as soon as hundreds take turns.
 #[derive(Debug, Default)]
 pub(super) struct Sleeper {
+    sleeping: door::Mutex<u16>,
     parked: Condvar,
 }
 
@@ -32,34 +37,57 @@ impl Sleeper {
         guard: &mut MutexGuard<'_, T>,
         deadline: Option<Instant>,
     ) -> bool {
-        match deadline {
-            None => {
-                self.parked.wait(guard);
-                true
-            }
-            Some(deadline) => !self
-                .parked
-                .wait_until(guard, clock::real(deadline))
-                .timed_out(),
-        }
+        // Before the other lock is given away: whoever has something to tell needs both.
+        let mut sleeping = self.lock();
+        *sleeping = sleeping.saturating_add(1);
+        MutexGuard::unlocked(guard, || {
+            let (mut sleeping, in_time) = match deadline {
+                None => (
+                    self.parked
+                        .wait(sleeping)
+                        .unwrap_or_else(PoisonError::into_inner),
+                    true,
+                ),
+                Some(deadline) => {
+                    let left = clock::real(deadline).saturating_duration_since(Instant::now());
+                    let (sleeping, wait) = self
+                        .parked
+                        .wait_timeout(sleeping, left)
+                        .unwrap_or_else(PoisonError::into_inner);
+                    (sleeping, !wait.timed_out())
+                }
+            };
+            *sleeping = sleeping.saturating_sub(1);
+            in_time
+        })
     }
 
     /// Wakes one sleeping thread; false when there is none.
     pub(super) fn wake_one(&self) -> bool {
-        self.parked.notify_one()
+        let has_sleeper = *self.lock() > 0;
+        if has_sleeper {
+            self.parked.notify_one();
+        }
+        has_sleeper
     }
 
     /// Wakes every sleeping thread.
     pub(super) fn wake_all(&self) {
-        self.parked.notify_all();
+        if *self.lock() > 0 {
+            self.parked.notify_all();
+        }
+    }
+
+    fn lock(&self) -> door::MutexGuard<'_, u16> {
+        self.sleeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 impl Sleeper {
-    /// Whether a thread sleeps now; asking wakes one, which then goes back to sleep.
+    /// Whether a thread sleeps now.
     pub(super) fn has_sleeper(&self) -> bool {
-        self.parked.notify_one()
+        *self.lock() > 0
     }
 }
 
