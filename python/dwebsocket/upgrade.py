@@ -65,6 +65,8 @@ DEFAULT_FACTORIES = (
 # What `request.is_websocket` is: one for all requests.
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 _NO_ARGUMENTS: life.Arguments = ((), {})
+# By a view that has nothing to add.
+_AS_IT_IS = Acceptance(None, [])
 
 
 def prepare(request: HttpRequest) -> WebSocketFactory | None:
@@ -318,7 +320,7 @@ class UpgradeResponse(HttpResponse):
         self._websocket = websocket
         self._start: _Start | None = start
         self._decision: Decision[Any] | None = None
-        self._acceptance = Acceptance(None, [])
+        self._acceptance = _AS_IT_IS
 
     def __iter__(self) -> Iterator[bytes]:
         self.open()

@@ -163,8 +163,12 @@ class TestGunicorn:
 
     @pytest.mark.parametrize(
         "marks",
-        [{"SERVER_PROTOCOL": "HTTP/2"}, {"gunicorn.http2.priority_weight": 16}],
-        ids=["protocol", "priority"],
+        [
+            {"SERVER_PROTOCOL": "HTTP/2"},
+            {"gunicorn.http2.priority_weight": 16},
+            {"gunicorn.http2.send_trailers": print},
+        ],
+        ids=["protocol", "priority", "trailers"],
     )
     def test_streams_are_refused(self, marks: dict[str, Any]) -> None:
         """One socket carries many of them."""

@@ -87,7 +87,8 @@ class ThreadPool:
 
     def done(self, worker: _Worker) -> None:
         """Notes that a worker waits for its next job."""
-        with self._quiet:
+        # The lock itself: the condition's way to it is written in Python.
+        with self._lock:
             self._idle[worker] = None
             self._busy -= 1
             if self._busy == 0:

@@ -21,6 +21,8 @@ from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
 
 _KEY, _HINTS, _ERRORS = "gunicorn.socket", "wsgi.early_hints", "wsgi.errors"
+# What the environ of an HTTP/2 stream has besides; no header that a client sends gets such a name.
+_OF_STREAMS = frozenset({"gunicorn.http2.priority_weight", "gunicorn.http2.send_trailers"})
 # What a request of gunicorn's writes errors to, by its class.
 _writers: dict[type, Any] = {}
 
@@ -56,8 +58,7 @@ def find(environ: Environ) -> Client | None:
 
 def _is_stream(environ: Environ) -> bool:
     version = str(environ.get("SERVER_PROTOCOL", ""))
-    # One look at all names: no header that a client sends gets one like it.
-    return version.startswith(("HTTP/2", "HTTP/3")) or "gunicorn.http2." in " ".join(environ)
+    return version.startswith(("HTTP/2", "HTTP/3")) or not environ.keys().isdisjoint(_OF_STREAMS)
 
 
 def _buffered(body: Any) -> bytes:
