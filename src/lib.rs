@@ -15,7 +15,7 @@ mod _core {
     #[pymodule_export]
     use crate::binding::{
         connection::PyConnection,
-        environ::{copy_environ, environ_size, judge_environ},
+        environ::{EnvironCopier, environ_size, judge_environ},
         exchange::Exchange,
         handshake::{
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,

@@ -8,6 +8,7 @@ from typing import Any, Literal, final
 __all__ = [
     "Compression",
     "Connection",
+    "EnvironCopier",
     "Exchange",
     "FrameReader",
     "Hub",
@@ -21,7 +22,6 @@ __all__ = [
     "client_frame",
     "clock_ahead",
     "close_all",
-    "copy_environ",
     "die_of_sigterm",
     "drain",
     "environ_size",
@@ -218,6 +218,20 @@ class Slot:
         """Gives the place back. Harmless when it has been used or released before."""
 
 @final
+class EnvironCopier:
+    """
+    Makes copies of environs that hold strings together: 1,024 of at most 256 characters.
+
+    Any thread may use it.
+    """
+
+    def __new__(cls, own: frozenset[str]) -> EnvironCopier:
+        """`own` are the names of what is one client's own: its values are never shared."""
+
+    def copy(self, environ: dict[str, Any]) -> dict[str, Any]:
+        """Gives a copy of a WSGI request's environ. Its order may be that of an earlier one's."""
+
+@final
 class Exchange:
     """
     A client's connection on its way from its server to us.
@@ -311,18 +325,6 @@ def drain(code: int, reason: str, window: float) -> float:
 
     Gives the seconds until the last one is told, 0 when none is open. A later call can only make
     it less; one that would end later changes nothing.
-    """
-
-def copy_environ(
-    environ: dict[str, Any], kept: dict[str, str], own: frozenset[str]
-) -> dict[str, Any]:
-    """
-    Gives an environ's copy, of strings that the copies of others have, too.
-
-    Args:
-        environ: Of a WSGI request.
-        kept: The strings of earlier ones: up to 1,024 of at most 256 characters.
-        own: Names of what is no other's, so its value is not kept.
     """
 
 def environ_size(environ: dict[str, Any]) -> int:

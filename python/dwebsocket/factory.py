@@ -35,12 +35,16 @@ class WebSocketFactory:
         It is the request's ``is_websocket()``. What is True here is judged as a handshake; what is
         False reaches the view as plain HTTP.
         """
-        if getattr(self.request, "scope", {}).get("type") == "websocket":
+        scope = self.request.__dict__.get("scope")
+        if scope is not None and scope.get("type") == "websocket":
             # An ASGI server has judged it; over HTTP/2 there are none of the headers.
             return True
-        upgrade = self.request.META.get("HTTP_UPGRADE", "")
-        names = [name.strip().lower() for name in upgrade.split(",")]
-        return "websocket" in names or any(mark in self.request.META for mark in _MARKS)
+        meta = self.request.META
+        upgrade = meta.get("HTTP_UPGRADE", "").lower()
+        if upgrade == "websocket":
+            return True
+        names = [name.strip() for name in upgrade.split(",")]
+        return "websocket" in names or any(mark in meta for mark in _MARKS)
 
     def get_websocket_version(self) -> int | None:
         """Gives the version that the client speaks (RFC 6455 section 4.4), None without one."""

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.urls import ResolverMatch
 
-# Strings of requests that are kept for the next ones.
-_strings: dict[str, str] = {}
 # What hardly two clients have in common, or should not be kept beyond its connection.
 _OWN = frozenset(
     {"HTTP_SEC_WEBSOCKET_KEY", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "QUERY_STRING", "REMOTE_PORT"}
     | {"RAW_URI", "REQUEST_URI"}
 )
+_environs = _core.EnvironCopier(_OWN)
 # What a match has of its route, whatever has matched.
 _OF_ROUTE = (
     *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
@@ -75,7 +74,7 @@ def keep(request: HttpRequest) -> None:
         request.resolver_match = _lean(request.resolver_match)
     if hasattr(request, "environ"):
         # uWSGI empties its own when the response is done.
-        request.environ = request.META = environ = _core.copy_environ(request.META, _strings, _OWN)
+        request.environ = request.META = environ = _environs.copy(request.META)
         path = environ.get("PATH_INFO")
         if request.path_info == path:
             request.path_info = path

@@ -62,20 +62,20 @@ def objection(
 
 def _host_of(request: HttpRequest) -> str:
     """As the request's own ``get_host()``, which costs as much as judging the whole handshake."""
-    named = request.META.get("HTTP_HOST", "")
     source, known = conf.present()
-    if (
-        not 0 < len(named) <= _LONGEST_KNOWN
-        or source.USE_X_FORWARDED_HOST
-        or type(request).get_host is not HttpRequest.get_host
-    ):
+    names, hosts = known.get(_host_of, (None, None))
+    # Tests, and Django's own setup for them, exchange the list.
+    if names != source.ALLOWED_HOSTS:
+        names, hosts = [*source.ALLOWED_HOSTS], None if source.USE_X_FORWARDED_HOST else {}
+        known[_host_of] = names, hosts
+    if hosts is None or type(request).get_host is not HttpRequest.get_host:
         return request.get_host()
-    key = (_host_of, named, *source.ALLOWED_HOSTS)
-    host: str | None = known.get(key)
+    named = request.META.get("HTTP_HOST", "")
+    host: str | None = hosts.get(named)
     if host is None:
         host = request.get_host()
-        if len(known) < _MOST_KNOWN:
-            known[key] = host
+        if 0 < len(named) <= _LONGEST_KNOWN and len(hosts) < _MOST_KNOWN:
+            hosts[named] = host
     return host
 
 

@@ -95,7 +95,10 @@ def _network(address: str) -> str:
 def _is_in_session(user: Any) -> bool:
     """Whether Django's own middleware looks the user up, which it does in the session."""
     # Without a session that finds nobody, and costs more than everything else here.
-    look_up = user.__dict__.get("_setupfunc") if type(user) is SimpleLazyObject else None
+    if type(user) is not SimpleLazyObject:
+        return False
+    # Asked of the object itself it would take ten times as long.
+    look_up = object.__getattribute__(user, "__dict__").get("_setupfunc")
     return look_up is not None and look_up.__module__ == "django.contrib.auth.middleware"
 
 

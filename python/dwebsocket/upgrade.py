@@ -65,6 +65,7 @@ DEFAULT_FACTORIES = (
 # What `request.is_websocket` is: one for all requests.
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 _NO_ARGUMENTS: life.Arguments = ((), {})
+_NO_CONTENT = "text/html; charset=utf-8"
 # By a view that has nothing to add.
 _AS_IT_IS = Acceptance(None, [])
 
@@ -196,7 +197,8 @@ def _judge(
         return refuse(request, 431, f"The handshake has {size} bytes, more than {limit}.")
     if (refusal := handshake.judge()) is not None:
         return refuse(request, *refusal)
-    if (objection := _objection(request, options)) is not None:
+    objection = origin.objection(request, options.allowed_origins, required=options.require_origin)
+    if objection is not None:
         return refuse(request, 403, objection)
     try:
         handshake.find()
@@ -243,20 +245,20 @@ def _judge(
     return response
 
 
-def _objection(request: HttpRequest, options: conf.Options) -> str | None:
-    return origin.objection(request, options.allowed_origins, required=options.require_origin)
-
-
 def _handshake_of(request: HttpRequest) -> Handshake:
-    scope = getattr(request, "scope", None)
-    handshake = None if scope is None else scope.get(SCOPE_KEY)
-    if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):
-        return handshake
+    # Only requests of ASGI servers have one.
+    scope = request.__dict__.get("scope")
+    if scope is not None:
+        handshake = scope.get(SCOPE_KEY)
+        if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):
+            return handshake
     return WsgiHandshake(request.method or "", request.META, scope)
 
 
 class _Start:
     """Starts the view later, as if it were called now."""
+
+    __slots__ = ("_arguments", "_context", "_databases", "_run_async", "runner", "view")
 
     def __init__(
         self,
@@ -312,7 +314,8 @@ class UpgradeResponse(HttpResponse):
         websocket: WebSocket,
         start: _Start,
     ) -> None:
-        super().__init__()
+        # Said, not looked up: it has no content.
+        super().__init__(content_type=_NO_CONTENT)
         self._request = request
         self._handshake = handshake
         self._slot: _core.Slot | None = slot
@@ -424,7 +427,7 @@ class UpgradeResponse(HttpResponse):
                 at_exit=handshake.at_exit,
             )
         subprotocol = self._acceptance.subprotocol
-        if subprotocol is None:
+        if subprotocol is None and options.subprotocols:
             subprotocol = _core.choose_subprotocol(list(options.subprotocols), handshake.offered)
         try:
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
@@ -472,7 +475,10 @@ class UpgradeResponse(HttpResponse):
             )
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
+        # Private, where Django still has it: its public iterator takes eight times as long.
+        stored = getattr(self.headers, "_store", None)
         cookies = [
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
-        return [*self.items(), *cookies, *self._acceptance.headers]
+        headers = self.items() if stored is None else stored.values()
+        return [*headers, *cookies, *self._acceptance.headers]

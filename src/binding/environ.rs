@@ -69,37 +69,120 @@ pub(crate) fn environ_size(environ: &Bound<'_, PyDict>) -> PyResult<usize> {
 /// Most strings of requests that are kept for the next ones, and how long they may be.
 const MOST_KEPT: usize = 1024;
 const LONGEST_KEPT: usize = 256;
+/// Names of an environ that others are copied like: twice as many as a browser's behind a proxy.
+const MOST_NAMES: usize = 96;
 
-/// Gives an environ's copy of its own, of strings that others have, too. See `_core.pyi`.
-#[pyfunction]
-pub(crate) fn copy_environ<'py>(
-    environ: &Bound<'py, PyDict>,
-    kept: &Bound<'py, PyDict>,
-    own: &Bound<'py, PyFrozenSet>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let same = |text: Bound<'py, PyAny>| -> PyResult<Bound<'py, PyAny>> {
-        // A subclass could be equal to what it is not.
-        match text.cast_exact::<PyString>() {
-            Ok(string) if string.len()? <= LONGEST_KEPT => {}
-            _ => return Ok(text),
+/// Makes copies of environs that hold strings together. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct EnvironCopier {
+    own: Py<PyFrozenSet>,
+    /// Each string as itself.
+    strings: Py<PyDict>,
+    /// The latest copies, by the number of their names, with None for what is not shared.
+    patterns: Py<PyDict>,
+}
+
+#[pymethods]
+impl EnvironCopier {
+    #[new]
+    fn new(py: Python<'_>, own: Py<PyFrozenSet>) -> Self {
+        let (strings, patterns) = (PyDict::new(py).unbind(), PyDict::new(py).unbind());
+        Self {
+            own,
+            strings,
+            patterns,
         }
-        if let Some(known) = kept.get_item(&text)? {
+    }
+
+    fn copy<'py>(&self, environ: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+        let patterns = self.patterns.bind(environ.py());
+        if let Some(pattern) = patterns.get_item(environ.len())? {
+            if let Some(copy) = self.copy_like(pattern.cast()?, environ)? {
+                return Ok(copy);
+            }
+        }
+        let copy = PyDict::new(environ.py());
+        let pattern = PyDict::new(environ.py());
+        for (name, value) in environ {
+            let name = self.shared(name)?;
+            let value = self.value(&name, value)?;
+            copy.set_item(&name, &value)?;
+            pattern.set_item(&name, self.known(&name, &value)?)?;
+        }
+        if environ.len() <= MOST_NAMES {
+            patterns.set_item(environ.len(), pattern)?;
+        }
+        Ok(copy)
+    }
+}
+
+impl EnvironCopier {
+    /// Copies an environ that has the names of an earlier one, None when it has not.
+    ///
+    /// That is five times as fast: most values are the same, and the dict has its size at once.
+    fn copy_like<'py>(
+        &self,
+        pattern: &Bound<'py, PyDict>,
+        environ: &Bound<'py, PyDict>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let copy = pattern.copy()?;
+        for (name, value) in environ {
+            let Some(usual) = pattern.get_item(&name)? else {
+                return Ok(None);
+            };
+            let value = match value.cast_into_exact::<PyString>() {
+                Ok(value) if value.is(&usual) || value.as_any().eq(&usual)? => continue,
+                Ok(value) => self.value(&name, value.into_any())?,
+                // Nothing else is shared.
+                Err(other) => other.into_inner(),
+            };
+            copy.set_item(name, value)?;
+        }
+        Ok(Some(copy))
+    }
+
+    fn value<'py>(
+        &self,
+        name: &Bound<'py, PyAny>,
+        value: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.own.bind(name.py()).contains(name)? {
+            return Ok(value);
+        }
+        self.shared(value)
+    }
+
+    /// Gives the string that stands for all that are equal.
+    fn shared<'py>(&self, text: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if !is_shareable(&text)? {
+            return Ok(text);
+        }
+        let strings = self.strings.bind(text.py());
+        if let Some(known) = strings.get_item(&text)? {
             return Ok(known);
         }
-        if kept.len() >= MOST_KEPT {
-            kept.clear();
+        if strings.len() >= MOST_KEPT {
+            strings.clear();
         }
-        kept.set_item(&text, &text)?;
+        strings.set_item(&text, &text)?;
         Ok(text)
-    };
-    let copy = PyDict::new(environ.py());
-    for (name, value) in environ {
-        let value = if own.contains(&name)? {
-            value
-        } else {
-            same(value)?
-        };
-        copy.set_item(same(name)?, value)?;
     }
-    Ok(copy)
+
+    /// Gives what may be known of a value when its request is long gone.
+    fn known<'a, 'py>(
+        &self,
+        name: &Bound<'py, PyAny>,
+        value: &'a Bound<'py, PyAny>,
+    ) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+        let is_own = self.own.bind(name.py()).contains(name)?;
+        Ok((!is_own && is_shareable(value)?).then_some(value))
+    }
+}
+
+fn is_shareable(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // A subclass could be equal to what it is not.
+    match value.cast_exact::<PyString>() {
+        Ok(string) => Ok(string.len()? <= LONGEST_KEPT),
+        Err(_) => Ok(false),
+    }
 }

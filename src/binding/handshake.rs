@@ -1,6 +1,6 @@
 //! The opening handshake for Python: judging a request, and writing the 101.
 
-use pyo3::prelude::*;
+use pyo3::{prelude::*, pybacked::PyBackedStr};
 
 use crate::protocol::{
     close,
@@ -108,10 +108,14 @@ pub(crate) fn response_head<'py>(
     py: Python<'py>,
     accept_key: &str,
     subprotocol: Option<&str>,
-    headers: Vec<(String, String)>,
+    headers: Vec<(PyBackedStr, PyBackedStr)>,
     compression: Option<&Compression>,
 ) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
     let agreement = compression.map(|compression| &compression.0.agreement);
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
     let head = handshake::response_head(accept_key, subprotocol, agreement, &headers)?;
     Ok(pyo3::types::PyBytes::new(py, &head))
 }

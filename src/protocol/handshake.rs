@@ -186,7 +186,7 @@ pub fn response_head(
     accept_key: &str,
     subprotocol: Option<&str>,
     compression: Option<&Agreement>,
-    headers: &[(String, String)],
+    headers: &[(&str, &str)],
 ) -> Result<Vec<u8>, InvalidHeader> {
     let mut head = Vec::with_capacity(256);
     head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
@@ -206,9 +206,9 @@ pub fn response_head(
             &agreement.to_string(),
         )?;
     }
-    for (name, value) in headers {
+    for &(name, value) in headers {
         if !is_token(name) {
-            return Err(InvalidHeader::Name(name.clone()));
+            return Err(InvalidHeader::Name(name.to_owned()));
         }
         if !is_own(name) {
             push(&mut head, name, value)?;
@@ -241,10 +241,15 @@ impl std::error::Error for InvalidHeader {}
 fn push(head: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader> {
     head.extend_from_slice(name.as_bytes());
     head.extend_from_slice(b": ");
-    for c in value.chars() {
-        match u8::try_from(c) {
-            Ok(byte) if byte == b'\t' || !byte.is_ascii_control() => head.push(byte),
-            _ => return Err(InvalidHeader::Value(name.to_owned())),
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        // As nearly every value is.
+        head.extend_from_slice(value.as_bytes());
+    } else {
+        for c in value.chars() {
+            match u8::try_from(c) {
+                Ok(byte) if byte == b'\t' || !byte.is_ascii_control() => head.push(byte),
+                _ => return Err(InvalidHeader::Value(name.to_owned())),
+            }
         }
     }
     head.extend_from_slice(b"\r\n");
@@ -252,8 +257,9 @@ fn push(head: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader
 }
 
 fn is_own(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    OWN_HEADERS.contains(&name.as_str()) || name.starts_with(OWN_PREFIX)
+    let begins_as_own = || name.as_bytes().get(..OWN_PREFIX.len());
+    OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own))
+        || begins_as_own().is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX.as_bytes()))
 }
 
 /// Whether a body of this `Content-Length` has no bytes.
@@ -317,11 +323,7 @@ mod tests {
     };
 
     fn head(headers: &[(&str, &str)]) -> Result<String, InvalidHeader> {
-        let headers: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        response_head("accept", None, None, &headers).map(|head| String::from_utf8(head).unwrap())
+        response_head("accept", None, None, headers).map(|head| String::from_utf8(head).unwrap())
     }
 
     #[test]
@@ -594,10 +596,10 @@ mod tests {
     #[test]
     fn the_101_carries_subprotocol_and_headers_in_order() {
         let headers = [
-            ("Set-Cookie".to_owned(), "a=1; HttpOnly".to_owned()),
-            ("set-cookie".to_owned(), "b=\t2".to_owned()),
-            ("X-Empty".to_owned(), String::new()),
-            ("X-Latin".to_owned(), "é\u{80}ÿ".to_owned()),
+            ("Set-Cookie", "a=1; HttpOnly"),
+            ("set-cookie", "b=\t2"),
+            ("X-Empty", ""),
+            ("X-Latin", "é\u{80}ÿ"),
         ];
         let head = response_head("accept", Some("v1.chat"), None, &headers).unwrap();
         let expected = b"HTTP/1.1 101 Switching Protocols\r\n\

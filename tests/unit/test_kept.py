@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,44 @@ def test_long_values_are_not_kept_for_others() -> None:
 
 def test_no_more_than_so_many_are_kept() -> None:
     """Whatever clients send: they are forgotten, and begun again."""
-    for number in range(1500):
+
+    def keep(number: int) -> object:
         request = request_for("/one/", HTTP_A=f"value {number}")
         kept.keep(request)
         assert request.META["HTTP_A"] == f"value {number}"
-    assert len(kept._strings) <= 1024
+        return request.META["HTTP_A"]
+
+    keep(0)
+    early = keep(1)
+    assert keep(1) is early
+    for number in range(2, 1500):
+        keep(number)
+    assert keep(1) is not early
+
+
+def test_each_request_keeps_its_own_headers() -> None:
+    """However those before it were: other names, as many of them; other values of the same."""
+    sets = [{"HTTP_A": "1"}, {"HTTP_B": "1"}, {"HTTP_A": "2"}, {"HTTP_A": ""}, {}, {"HTTP_B": "2"}]
+    for headers in sets * 2:
+        request = request_for("/one/", **headers)
+        before = dict(request.META)
+        kept.keep(request)
+        # Its body is let go of.
+        del before["wsgi.input"], request.META["wsgi.input"]
+        assert request.META == before
+
+
+@pytest.mark.parametrize("name", ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_SEC_WEBSOCKET_KEY"])
+def test_what_is_secret_is_forgotten_with_its_request(name: str) -> None:
+    """No other one gets it, and nobody holds it."""
+    request = request_for("/one/")
+    secret = request.META[name] = "".join(["very ", "secret"])
+    holders = sys.getrefcount(secret)
+    kept.keep(request)
+    assert request.META[name] is secret
+    del request
+    gc.collect()
+    assert sys.getrefcount(secret) == holders - 1
 
 
 def test_strings_of_a_class_of_their_own_stay_what_they_are() -> None:

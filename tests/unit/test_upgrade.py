@@ -275,6 +275,11 @@ class TestAccepted:
         assert [cookie.partition(";")[0] for cookie in cookies] == ["a=1", 'b="two words"']
         assert "HttpOnly" in cookies[1]
 
+    def test_headers_of_another_kind_of_mapping(self, visit: Serve) -> None:
+        """Some middleware's, or a later Django's: what everybody may ask of them is enough."""
+        made = visit(echo, middleware=["test_upgrade.exchange_headers"]).serve()
+        assert made.header("X-Mine") == ["yes"]
+
     def test_early_bytes_reach_the_view(self, visit: Serve) -> None:
         """In order, wherever the server had put them."""
         frame = b"\x81\x85\x00\x00\x00\x00hello"
@@ -605,6 +610,17 @@ def break_header(get_response: Any) -> Any:
     def middleware(request: HttpRequest) -> HttpResponse:
         response: HttpResponse = get_response(request)
         response.headers._store["x-broken"] = ("X-Broken", "a\r\nSet-Cookie: evil=1")  # type: ignore[attr-defined]
+        return response
+
+    return middleware
+
+
+def exchange_headers(get_response: Any) -> Any:
+    """Middleware: put a mapping of its own in the place of the response's headers."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response: HttpResponse = get_response(request)
+        response.headers = {"X-Mine": "yes"}  # type: ignore[assignment]
         return response
 
     return middleware

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import threading
 from typing import Any
 
 from asgiref import local
@@ -12,7 +13,6 @@ from asgiref import local
 # with the thread that set it (since 3.13), and has no public call that changes the tag.
 _Storage = getattr(local, "_Storage", None)
 _rehome = getattr(local, "_rehome", None)
-_STRINGS = {str}
 
 
 def settle_in() -> None:
@@ -23,13 +23,23 @@ def settle_in() -> None:
     """
     if _Storage is None or _rehome is None:
         return
+    thread = threading.get_ident()
     for variable, value in contextvars.copy_context().items():
         if type(value) is _Storage:
-            stored = _rehome(value)
-            # asgiref never changes the dict, but puts another one in its place.
-            if {*map(type, stored.data.values())} <= _STRINGS:
-                stored.data = _same(*stored.data.items())
-            variable.set(stored)
+            data = value.data
+            for each in data.values():
+                if type(each) is not str:
+                    variable.set(_rehome(value))
+                    break
+            else:
+                variable.set(_stored(thread, *data.items()))
+
+
+# asgiref changes neither of the two, but puts others in their places.
+@functools.lru_cache(4096)
+def _stored(thread: int, *items: tuple[str, str]) -> Any:
+    assert _Storage is not None
+    return _Storage(thread, _same(*items))
 
 
 @functools.lru_cache(64)

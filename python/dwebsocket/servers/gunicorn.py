@@ -22,7 +22,8 @@ from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsu
 
 _KEY, _HINTS, _ERRORS = "gunicorn.socket", "wsgi.early_hints", "wsgi.errors"
 # What the environ of an HTTP/2 stream has besides; no header that a client sends gets such a name.
-_OF_STREAMS = frozenset({"gunicorn.http2.priority_weight", "gunicorn.http2.send_trailers"})
+_PRIORITY, _SEND_TRAILERS = "gunicorn.http2.priority_weight", "gunicorn.http2.send_trailers"
+_HTTP_OF_STREAMS = ("HTTP/2", "HTTP/3")
 # What a request of gunicorn's writes errors to, by its class.
 _writers: dict[type, Any] = {}
 
@@ -57,8 +58,8 @@ def find(environ: Environ) -> Client | None:
 
 
 def _is_stream(environ: Environ) -> bool:
-    version = str(environ.get("SERVER_PROTOCOL", ""))
-    return version.startswith(("HTTP/2", "HTTP/3")) or not environ.keys().isdisjoint(_OF_STREAMS)
+    version = environ.get("SERVER_PROTOCOL", "")
+    return version.startswith(_HTTP_OF_STREAMS) or _PRIORITY in environ or _SEND_TRAILERS in environ
 
 
 def _buffered(body: Any) -> bytes:

@@ -27,6 +27,8 @@ class Takeover:
     Used by one thread after another, never by two at once.
     """
 
+    __slots__ = ("_client", "_exchange")
+
     def __init__(self, client: Client, exchange: _core.Exchange) -> None:
         self._client = client
         self._exchange = exchange

@@ -125,9 +125,10 @@ class WsgiHandshake:
     def _http_version(self) -> tuple[int, int]:
         if self._scope is not None:
             protocol = f"HTTP/{self._scope.get('http_version', '')}"
+        elif self._environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+            # No server says so of any other.
+            return 1, 1
         else:
             protocol = protocol_of(self._environ)
-            if protocol == "HTTP/1.1":
-                return 1, 1
         found = re.fullmatch(r"HTTP/(\d)(?:\.(\d))?", protocol)
         return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

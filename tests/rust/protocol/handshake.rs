@@ -54,8 +54,8 @@ async fn their_client_takes_our_answer() {
         let accepted = handshake::judge(&request).unwrap();
         let supported = ["v3.chat", "v2.chat", "v1.chat"].map(String::from);
         let chosen = subprotocol::choose(&supported, &accepted.offered);
-        let cookie = ("Set-Cookie".to_owned(), "session=1".to_owned());
-        let body = ("Content-Length".to_owned(), "0".to_owned());
+        let cookie = ("Set-Cookie", "session=1");
+        let body = ("Content-Length", "0");
         let head =
             handshake::response_head(&accepted.accept_key, chosen, None, &[cookie, body]).unwrap();
         server.write_all(&head).await.unwrap();
@@ -129,6 +129,7 @@ proptest! {
     fn any_headers_leave_one_response(
         headers in proptest::collection::vec((".{0,8}|[a-zA-Z-]{1,20}", ".{0,20}|[ -~\\r\\n]{0,9}"), 0..5),
     ) {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
         if let Ok(head) = handshake::response_head("accept", None, None, &headers) {
             let ends: Vec<_> = head.windows(2).enumerate()
                 .filter(|(_, pair)| pair == b"\r\n")
