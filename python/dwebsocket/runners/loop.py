@@ -83,6 +83,10 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
+        # Each request to an async view on a WSGI server looks at all tasks of all loops, in search
+        # of its own: with ten thousand here a handshake would take ten times as long. They are
+        # kept above instead. (Docs of asyncio, "Extending".)
+        asyncio._unregister_task(task)
         task.add_done_callback(self._on_done, context=self._outside)
 
     def _done(self, task: asyncio.Task[None]) -> None:
