@@ -39,12 +39,9 @@ class WebSocketFactory:
         if scope is not None and scope.get("type") == "websocket":
             # An ASGI server has judged it; over HTTP/2 there are none of the headers.
             return True
-        meta = self.request.META
-        upgrade = meta.get("HTTP_UPGRADE", "").lower()
-        if upgrade == "websocket":
-            return True
-        names = [name.strip() for name in upgrade.split(",")]
-        return "websocket" in names or any(mark in meta for mark in _MARKS)
+        upgrade = self.request.META.get("HTTP_UPGRADE", "")
+        names = [name.strip().lower() for name in upgrade.split(",")]
+        return "websocket" in names or any(mark in self.request.META for mark in _MARKS)
 
     def get_websocket_version(self) -> int | None:
         """Gives the version that the client speaks (RFC 6455 section 4.4), None without one."""

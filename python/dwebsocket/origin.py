@@ -66,7 +66,8 @@ def _host_of(request: HttpRequest) -> str:
     names, hosts = known.get(_host_of, (None, None))
     # Tests, and Django's own setup for them, exchange the list.
     if names != source.ALLOWED_HOSTS:
-        names, hosts = [*source.ALLOWED_HOSTS], None if source.USE_X_FORWARDED_HOST else {}
+        # A copy, be it a list or a tuple.
+        names, hosts = source.ALLOWED_HOSTS[:], None if source.USE_X_FORWARDED_HOST else {}
         known[_host_of] = names, hosts
     if hosts is None or type(request).get_host is not HttpRequest.get_host:
         return request.get_host()

@@ -65,7 +65,8 @@ DEFAULT_FACTORIES = (
 # What `request.is_websocket` is: one for all requests.
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 _NO_ARGUMENTS: life.Arguments = ((), {})
-_NO_CONTENT = "text/html; charset=utf-8"
+# As Django would say by itself, after a look at its settings for the charset of no content.
+_CONTENT_TYPE = "text/html; charset=utf-8"
 # By a view that has nothing to add.
 _AS_IT_IS = Acceptance(None, [])
 
@@ -314,8 +315,7 @@ class UpgradeResponse(HttpResponse):
         websocket: WebSocket,
         start: _Start,
     ) -> None:
-        # Said, not looked up: it has no content.
-        super().__init__(content_type=_NO_CONTENT)
+        super().__init__(content_type=_CONTENT_TYPE)
         self._request = request
         self._handshake = handshake
         self._slot: _core.Slot | None = slot

@@ -257,9 +257,9 @@ fn push(head: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader
 }
 
 fn is_own(name: &str) -> bool {
-    let begins_as_own = || name.as_bytes().get(..OWN_PREFIX.len());
+    let start = name.get(..OWN_PREFIX.len());
     OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own))
-        || begins_as_own().is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX.as_bytes()))
+        || start.is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
 }
 
 /// Whether a body of this `Content-Length` has no bytes.

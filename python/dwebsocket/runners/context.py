@@ -11,8 +11,8 @@ from asgiref import local
 
 # asgiref keeps Django's language, time zone and script prefix in context variables, each tagged
 # with the thread that set it (since 3.13), and has no public call that changes the tag.
-_Storage = getattr(local, "_Storage", None)
-_rehome = getattr(local, "_rehome", None)
+_Storage: Any = getattr(local, "_Storage", None)
+_rehome: Any = getattr(local, "_rehome", None)
 
 
 def settle_in() -> None:
@@ -26,19 +26,20 @@ def settle_in() -> None:
     thread = threading.get_ident()
     for variable, value in contextvars.copy_context().items():
         if type(value) is _Storage:
-            data = value.data
-            for each in data.values():
-                if type(each) is not str:
-                    variable.set(_rehome(value))
-                    break
-            else:
-                variable.set(_stored(thread, *data.items()))
+            variable.set(_owned(thread, value))
+
+
+def _owned(thread: int, storage: Any) -> Any:
+    for value in storage.data.values():
+        # Nothing but strings is kept beyond its view.
+        if type(value) is not str:
+            return _rehome(storage)
+    return _stored(thread, *storage.data.items())
 
 
 # asgiref changes neither of the two, but puts others in their places.
 @functools.lru_cache(4096)
 def _stored(thread: int, *items: tuple[str, str]) -> Any:
-    assert _Storage is not None
     return _Storage(thread, _same(*items))
 
 

@@ -126,7 +126,7 @@ class WsgiHandshake:
         if self._scope is not None:
             protocol = f"HTTP/{self._scope.get('http_version', '')}"
         elif self._environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
-            # No server says so of any other.
+            # Servers that may mean another one, as eventlet's, say HTTP/1.0.
             return 1, 1
         else:
             protocol = protocol_of(self._environ)
