@@ -142,6 +142,13 @@ class Connection:
     def watch_inbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as there is a message or the end."""
 
+    def listen(self, hub: Hub, token: int, /) -> bool:
+        """
+        As `watch_inbox`, unless there is something to take now: then it only gives False.
+
+        For who is about to yield to its hub; what its view has sent does not wait for it.
+        """
+
     def watch_outbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as room was made or none is needed."""
 

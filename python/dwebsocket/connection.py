@@ -65,6 +65,9 @@ class Connection(Protocol):
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_inbox`."""
 
+    def listen(self, hub: _core.Hub, token: int, /) -> bool:
+        """As :meth:`dwebsocket._core.Connection.listen`."""
+
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_outbox`."""
 

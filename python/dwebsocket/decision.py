@@ -198,6 +198,10 @@ class NeverOpened:
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Nobody waits: the end has come."""
 
+    def listen(self, hub: _core.Hub, token: int, /) -> bool:
+        """The end has come."""
+        return False
+
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
         """Nobody waits: no room is needed."""
 

@@ -67,6 +67,8 @@ class WebSocket:
         self._subprotocol: str | None = None
         self._end_reported_at: float | None = None
         self._send_refused = False
+        # Others have run since it last sent; only for views on green threads.
+        self._is_rested = False
 
     def __repr__(self) -> str:
         connection = self._connection
@@ -637,14 +639,16 @@ class WebSocket:
 
     def _take_next(self) -> Any:
         """As :meth:`_take` for a view's main loop, which goes through here for each message."""
-        if (
-            self._waiter is not THREAD
-            or own_websocket.get() is not self
-            or _get_running_loop() is not None
-        ):
+        if own_websocket.get() is not self or _get_running_loop() is not None:
             return self._take(None, self._text_as_bytes)
         connection = self._connection or self._engine
-        message = connection.nap(_IDLE_AFTER_S, self._text_as_bytes)
+        if self._waiter is THREAD:
+            message = connection.nap(_IDLE_AFTER_S, self._text_as_bytes)
+        else:
+            message = connection.pop(self._text_as_bytes)
+            if message is None:
+                self._is_rested = True
+                message = self._waiter.nap(connection, _IDLE_AFTER_S, self._text_as_bytes)
         return self._rest(None, self._text_as_bytes) if message is None else message
 
     def _rest(self, deadline: float | None, text_as_bytes: bool) -> Any:
@@ -671,7 +675,10 @@ class WebSocket:
         if not connection.post(message, self._text_as_bytes, sender._connection):
             return False
         if sender is self and self._waiter is not THREAD:
-            self._waiter.rest_after_sending()
+            if self._is_rested:
+                self._is_rested = False
+            else:
+                self._waiter.rest_after_sending()
         return True
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:

@@ -166,6 +166,13 @@ impl PyConnection {
             .watch_inbox(Watch::new(Arc::clone(hub.0.hub()), token));
     }
 
+    #[pyo3(signature = (hub, token, /))]
+    fn listen(&self, py: Python<'_>, hub: &Bound<'_, Hub>, token: u64) -> bool {
+        make_way(py, &self.0);
+        let hub = hub.get().0.hub();
+        self.0.listen(|| Watch::new(Arc::clone(hub), token))
+    }
+
     fn watch_outbox(&self, hub: &Hub, token: u64) {
         self.0
             .watch_outbox(Watch::new(Arc::clone(hub.0.hub()), token));
@@ -173,5 +180,13 @@ impl PyConnection {
 
     fn unwatch(&self, hub: &Hub, token: u64) {
         self.0.unwatch(hub.0.hub(), token);
+    }
+}
+
+/// To be called by who is about to yield to an event loop: what its view has sent must not wait for
+/// it.
+pub(super) fn make_way(py: Python<'_>, connection: &Arc<Connection>) {
+    if !connection.entrust() && connection.has_held() {
+        py.detach(|| connection.release_all());
     }
 }

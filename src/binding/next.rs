@@ -9,7 +9,7 @@ use pyo3::{
     prelude::*,
 };
 
-use super::{convert, news::News, waiter::Hub};
+use super::{connection::make_way, convert, news::News, waiter::Hub};
 use crate::engine::{Connection, Taken};
 
 /// The next message of a connection, as often as it is awaited. See `_core.pyi`.
@@ -71,9 +71,7 @@ impl Next {
             }
             Taken::End => Err(PyStopAsyncIteration::new_err(())),
             Taken::Nothing => {
-                if !self.connection.entrust() && self.connection.has_held() {
-                    py.detach(|| self.connection.release_all());
-                }
+                make_way(py, &self.connection);
                 self.expect(py)
             }
         }

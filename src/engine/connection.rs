@@ -215,6 +215,11 @@ impl Connection {
         }
     }
 
+    /// As [`Connection::watch_inbox`], unless there is something now: then false, and it is not told.
+    pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
+        !self.is_foreign() && self.inbox.listen(watch)
+    }
+
     /// Tells `watch` as soon as there is more room in the outbox or none is needed any more.
     pub fn watch_outbox(&self, watch: Watch) {
         if !self.is_foreign() {

@@ -328,6 +328,16 @@ impl Inbox {
         }
     }
 
+    /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and gives false.
+    pub(super) fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
+        let mut state = self.state.lock();
+        let would_sleep = state.queue.is_empty() && !state.ended;
+        if would_sleep {
+            state.watches.push(watch());
+        }
+        would_sleep
+    }
+
     /// Whether the view still has something to answer. If so, [`Inbox::take_now`] tells who finds
     /// nothing there to wake the driver.
     pub(super) fn await_answers(&self) -> bool {
@@ -453,6 +463,21 @@ mod tests {
         inbox.unwatch(&Hub::new().unwrap(), 3);
         push(&inbox, text("a"));
         inbox.end();
+        assert_eq!(hub.drain(), [1, 3]);
+    }
+
+    #[test]
+    fn who_listens_is_told_later_or_learns_that_there_is_no_need() {
+        let hub = Hub::new().unwrap();
+        let inbox = Inbox::new(MAX_BYTES);
+        let listen = |token| inbox.listen(|| Watch::new(Arc::clone(&hub), token));
+        assert!(listen(1));
+        push(&inbox, text("a"));
+        assert!(!listen(2));
+        assert_eq!(payload(inbox.take(None).0).unwrap(), "a");
+        assert!(listen(3));
+        inbox.end();
+        assert!(!listen(4));
         assert_eq!(hub.drain(), [1, 3]);
     }
 

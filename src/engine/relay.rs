@@ -13,8 +13,9 @@
 //!
 //! No view depends on another one's coming back: when there is no progress for about a
 //! millisecond, because a view computes or waits for something else, all are woken, what they have
-//! sent is written, and for a while each is woken as soon as its message is there. Views that take
-//! long, so that a reply would wait for others, write for themselves for a while.
+//! sent is written, and for a while each is woken as soon as its message is there. Progress is a
+//! thread that comes back, or one view on each loop that was rung for. Views that take long, so that
+//! a reply would wait for others, write for themselves for a while.
 
 use std::{
     collections::VecDeque,
@@ -75,8 +76,8 @@ struct State {
     silent: Vec<Arc<Hub>>,
     /// Connections on their lists since somebody rang.
     noted: usize,
-    /// Hubs that have been rung and not said that they are done.
-    serving: usize,
+    /// Hubs that have been rung and not said that they are done, with their steps so far.
+    serving: Vec<(Arc<Hub>, u64)>,
     /// Bytes that came since somebody was woken for their number.
     bytes: usize,
     /// Grows with each step.
@@ -121,7 +122,19 @@ impl State {
     }
 
     fn is_done(&self) -> bool {
-        self.parked.is_empty() && !self.last_is_due && self.serving == 0
+        self.parked.is_empty() && !self.last_is_due && self.serving.is_empty()
+    }
+
+    /// Whether some view keeps others waiting, unless a thread has come back meanwhile. Notes how far
+    /// the hubs are.
+    fn has_standstill(&mut self) -> bool {
+        let mut stands = !self.parked.is_empty() || self.last_is_due;
+        for (hub, seen) in &mut self.serving {
+            let steps = hub.steps();
+            stands |= *seen == steps;
+            *seen = steps;
+        }
+        stands
     }
 
     fn step(&mut self) -> bool {
@@ -166,7 +179,8 @@ impl Relay {
         state.noted = 0;
         for hub in state.silent.drain(..) {
             if hub.ring(self) {
-                state.serving += 1;
+                let steps = hub.steps();
+                state.serving.push((hub, steps));
             }
         }
     }
@@ -194,9 +208,11 @@ impl Relay {
     }
 
     /// A hub has served all that was on its list.
-    pub(super) fn on_served(&self) {
+    pub(super) fn on_served(&self, hub: &Hub) {
         let mut state = self.state.lock();
-        state.serving = state.serving.saturating_sub(1);
+        state
+            .serving
+            .retain(|(served, _)| !std::ptr::eq(Arc::as_ptr(served), hub));
         let is_done = state.step();
         drop(state);
         if is_done {
@@ -235,7 +251,7 @@ impl Relay {
         self.ring_all(&mut state);
         if state.parked.is_empty() && views < FEW {
             // Not worth it, and nobody waits for another one.
-            state.serving = 0;
+            state.serving.clear();
         }
         if state.is_done() {
             return true;
@@ -254,12 +270,12 @@ impl Relay {
         self.collects.store(false, Ordering::Relaxed);
         let holding = std::mem::take(&mut state.holding);
         let is_done = state.is_done();
-        let is_stuck = !is_done && state.steps == steps;
+        let is_stuck = state.has_standstill() && state.steps == steps;
         state.last_is_due = false;
         let mut stuck = VecDeque::new();
         if is_stuck {
             state.apart_until = Instant::now().checked_add(APART);
-            state.serving = 0;
+            state.serving.clear();
             stuck = std::mem::take(&mut state.parked);
         }
         if began.is_some_and(|began| began.elapsed() > enough) {
@@ -536,5 +552,42 @@ mod tests {
         };
         bed.run();
         assert_eq!(serving.join().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_loop_whose_views_come_back_is_no_standstill_however_long_it_takes() {
+        let (quick, slow) = (Hub::new().unwrap(), Hub::new().unwrap());
+        let comes_back = |hub: &Arc<Hub>| drop(Watch::new(Arc::clone(hub), 1));
+        let serving = [&quick, &slow].map(|hub| (Arc::clone(hub), hub.steps()));
+        let mut state = State {
+            serving: serving.into(),
+            ..State::default()
+        };
+        comes_back(&quick);
+        comes_back(&slow);
+        assert!(!state.has_standstill());
+        comes_back(&quick);
+        assert!(state.has_standstill());
+        comes_back(&quick);
+        comes_back(&slow);
+        assert!(!state.has_standstill());
+        // A thread that others wait for counts by itself.
+        comes_back(&quick);
+        comes_back(&slow);
+        state.last_is_due = true;
+        assert!(state.has_standstill());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_loop_that_does_not_get_on() {
+        let bed = parked(0, None);
+        let hub = Hub::new().unwrap();
+        for token in 0..3 {
+            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
+        }
+        bed.run();
+        let state = bed.relay.state.lock();
+        assert!(state.apart_until.is_some());
+        assert!(state.serving.is_empty());
     }
 }

@@ -10,7 +10,10 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::{self as door, Arc, Condvar, PoisonError},
+    sync::{
+        self as door, Arc, Condvar, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -100,6 +103,8 @@ pub struct Hub {
     bell: UnixStream,
     rope: UnixStream,
     generation: u64,
+    /// Grows with each wish to be told: somebody is about to yield to the loop.
+    steps: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +129,7 @@ impl Hub {
             bell,
             rope,
             generation: runtime::generation(),
+            steps: AtomicU64::new(0),
         }))
     }
 
@@ -152,8 +158,13 @@ impl Hub {
         }
         let relay = self.ready.lock().relay.take();
         if let Some(relay) = relay {
-            relay.on_served();
+            relay.on_served(self);
         }
+    }
+
+    /// A number that grows while the loop's views come back to it.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
     fn announce(&self, token: u64) {
@@ -205,6 +216,7 @@ pub(super) type Watches = SmallVec<[Watch; 1]>;
 impl Watch {
     /// A wish to find `token` among the ready of `hub`.
     pub fn new(hub: Arc<Hub>, token: u64) -> Self {
+        hub.steps.fetch_add(1, Ordering::Relaxed);
         Self { hub, token }
     }
 

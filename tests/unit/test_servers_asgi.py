@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
+from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf, hub
 from dwebsocket.servers import asgi
 from dwebsocket.websocket import own_websocket
 
@@ -117,6 +117,23 @@ async def test_messages_before_the_end_are_given_first() -> None:
     with pytest.raises(ConnectionClosed) as caught:
         await wire.websocket.areceive()
     assert (caught.value.code, caught.value.reason, caught.value.by) == (4001, "why", "peer")
+    await wire.serving
+
+
+@in_loop
+async def test_who_listens_is_told_later_or_learns_that_there_is_no_need() -> None:
+    """As on the engine's connections."""
+    wire = Wire()
+    connection = wire.connection
+    waiting = asyncio.create_task(hub.current().wait(connection, connection.listen))
+    await until(lambda: connection._inbox_watches)
+    wire.put("first")
+    await waiting
+    assert not connection.listen(_core.Hub(), 1)
+    assert connection.pop(False) == "first"
+    wire.disconnect()
+    await until(lambda: connection.waiting() == (0, True))
+    assert not connection.listen(_core.Hub(), 2)
     await wire.serving
 
 

@@ -33,6 +33,7 @@ class EventletEar(Ear[Switch]):
         try:
             self.hub.switch()
         finally:
+            self._sleepers.pop(token, None)
             if timer is not None:
                 timer.cancel()
 

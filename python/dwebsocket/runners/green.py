@@ -56,32 +56,31 @@ class Ear(ABC, Generic[Sleeper]):
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
         token = next(self._tokens)
-        self._listen(
-            token, connection, watch, None if timeout is None else min(timeout, _LONGEST_S)
-        )
+        # Heard of in the hub only, so it cannot ring before the sleep has begun.
+        watch(self._bell, token)
+        try:
+            self._sleep(token, None if timeout is None else min(timeout, _LONGEST_S))
+        finally:
+            # Without a message it would stay there, one more for each wait on a quiet connection.
+            connection.unwatch(self._bell, token)
 
-    def nap(self, connection: Connection, time_s: float) -> None:
-        """As :meth:`wait` for a message, without a timer of its own; may return a little later."""
+    def nap(self, connection: Connection, time_s: float, text_as_bytes: bool) -> Message | None:
+        """As :meth:`dwebsocket.waiting.GreenWaiter.nap`, without a timer of its own."""
         token = next(self._tokens)
+        if not connection.listen(self._bell, token):
+            return connection.pop(text_as_bytes)
+        message = None
         self._naps[token] = time.monotonic() + time_s
         if not self._has_alarm:
             self._set_alarm(time_s)
         try:
-            self._listen(token, connection, connection.watch_inbox, None)
+            self._sleep(token, None)
+            message = connection.pop(text_as_bytes)
         finally:
             self._naps.pop(token, None)
-
-    def _listen(
-        self, token: int, connection: Connection, watch: Watch, timeout: float | None
-    ) -> None:
-        # Heard of in the hub only, so it cannot ring before the sleep has begun.
-        watch(self._bell, token)
-        try:
-            self._sleep(token, timeout)
-        finally:
-            self._sleepers.pop(token, None)
-            # Without a message it would stay there, one more for each wait on a quiet connection.
-            connection.unwatch(self._bell, token)
+            if message is None:
+                connection.unwatch(self._bell, token)
+        return message
 
     def _set_alarm(self, time_s: float) -> None:
         self._has_alarm = True
@@ -185,17 +184,14 @@ class EarWaiter(GreenWaiter):
 
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
-        self._ear().wait(connection, watch, timeout)
+        self._ear(self._hub()).wait(connection, watch, timeout)
 
     def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
         """As :meth:`GreenWaiter.nap`."""
-        if self._hub() is None:
+        hub = self._hub()
+        if hub is None:
             return THREAD.nap(connection, time, text_as_bytes)
-        message = connection.take(0, text_as_bytes)
-        if message is None and connection.waiting() == (0, False):
-            self._ear().nap(connection, time)
-            message = connection.take(0, text_as_bytes)
-        return message
+        return self._ear(hub).nap(connection, time, text_as_bytes)
 
     def let_others_run(self) -> None:
         """As :meth:`GreenWaiter.let_others_run`."""
@@ -207,8 +203,7 @@ class EarWaiter(GreenWaiter):
         """As :meth:`GreenWaiter.new_event`."""
         return self._new_event()
 
-    def _ear(self) -> Ear[Any]:
-        hub = self._hub()
+    def _ear(self, hub: Hub) -> Ear[Any]:
         ear: Ear[Any] | None = getattr(self._own, "ear", None)
         if ear is None or ear.hub is not hub or ear.is_parents:
             if ear is not None:

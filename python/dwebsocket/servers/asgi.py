@@ -316,6 +316,14 @@ class AsgiConnection:
         with self._arrived:
             _watch(self._inbox_watches, token, ready=self._has_news())
 
+    def listen(self, hub: _core.Hub, token: int, /) -> bool:
+        """As :meth:`watch_inbox`, unless there is news: then it gives False."""
+        with self._arrived:
+            has_news = self._has_news()
+            if not has_news:
+                _watch(self._inbox_watches, token, ready=False)
+        return not has_news
+
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`watch_inbox`, for room."""
         with self._room:
