@@ -371,6 +371,8 @@ struct Assembly {
 impl Assembly {
     /// Below this a buffer of twice the size is not worth a copy.
     const SLACK_BYTES: usize = 1024;
+    /// Of this size, one piece is enough to reserve room for more.
+    const LARGE_BYTES: usize = 64 * 1024;
     /// How many times as much as has come a large message may reserve beside it.
     const STRETCH: usize = 15;
 
@@ -421,15 +423,20 @@ impl Assembly {
 
     /// Adds a piece of `frame`.
     ///
-    /// The buffer at most doubles, so it stays in proportion to what the peer really sent. Where
-    /// the end of the message is in sight it does not grow beyond that.
+    /// The buffer at most doubles, so it stays in proportion to what the peer really sent, unless
+    /// the piece is large: what [`Assembly::stretch`] would do next is done before it is copied.
+    /// Where the end of the message is in sight it does not grow beyond that.
     fn append(&mut self, piece: &[u8], frame: Frame) {
         let len = self.buffer.len();
         if self.buffer.capacity() - len < piece.len() {
+            let missing = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
             let mut extra = len.max(piece.len());
             if frame.is_final {
-                let missing = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
                 extra = extra.min(piece.len().saturating_add(missing));
+            }
+            if piece.len() >= Self::LARGE_BYTES {
+                let ahead = missing.min(piece.len().saturating_mul(Self::STRETCH));
+                extra = extra.max(piece.len().saturating_add(ahead));
             }
             self.buffer.reserve_exact(extra);
         }
@@ -970,6 +977,19 @@ mod tests {
             }
         }
         assert_eq!(receiver.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_large_piece_of_a_message_is_copied_once_to_where_the_rest_has_room() {
+        const PIECE: usize = Assembly::LARGE_BYTES;
+        for (len, held) in [(PIECE * 10, PIECE * 10), (PIECE * 20, PIECE * 16)] {
+            let mut bytes = client_frame(FIN | BINARY, &vec![7; len]);
+            let mut receiver = Receiver::new(Limits::default());
+            assert_eq!(receiver.next(&mut &mut bytes[..PIECE + 14]), Ok(None));
+            assert_eq!(receiver.held_bytes(), held);
+            let (buffer, _) = receiver.tail(PIECE * 15).unwrap();
+            assert_eq!((buffer.len(), buffer.capacity()), (PIECE, held));
+        }
     }
 
     #[test]
