@@ -31,6 +31,8 @@ REST_S = 6
 # Answers that a window has for each connection at least, and how long it lasts at most for that.
 BATCHES = 4
 LONGEST_S = 30
+# Handshakes come in rounds that last about a second each; as many windows make a steady figure.
+OPENING_TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class Bench:
             *["--connections", str(connections), "--size", str(size)],
         ]
 
-    def _watch(self, server: Server) -> list[str]:
+    def _watch(self, server: Server, duration_s: float) -> list[str]:
         return [
-            *["--duration", str(self.duration_s), "--server-core", str(self.server_core)],
+            *["--duration", str(duration_s), "--server-core", str(self.server_core)],
             *["--server-pids", ",".join(map(str, server.pids))],
         ]
 
@@ -117,7 +119,7 @@ class Bench:
         command = [
             *self._command(work.mode, server, work.connections, work.size),
             *["--kind", work.kind, "--in-flight", str(work.in_flight)],
-            *["--warm-up", str(self.warm_up_s), *self._watch(server)],
+            *["--warm-up", str(self.warm_up_s), *self._watch(server, self.duration_s)],
         ]
         if work.mode == "echo":
             # Where answers are few, those of all connections come together: one batch may fall
@@ -141,7 +143,7 @@ class Bench:
 
     def _opening(self, work: Work, server: Server) -> dict[str, Any]:
         command = self._command("opening", server, work.connections, work.size)
-        raw = _run([*command, *self._watch(server)], server)
+        raw = _run([*command, *self._watch(server, OPENING_TIMES * self.duration_s)], server)
         return {
             "handshakes_per_s": raw["opened"] / raw["seconds"],
             "server_cpu_us": raw["server_cpu_s"] * 1e6 / raw["opened"],
