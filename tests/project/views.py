@@ -21,18 +21,18 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, _core, accept_websocket, presence, require_websocket
+from dwebsocket import ConnectionClosed, _core, accept_websocket, hub, presence, require_websocket
 
 # --- plain HTTP ----------------------------------------------------------------------------------
 
 
 def status(request: HttpRequest) -> HttpResponse:
-    """Say who answers and which threads it has, green ones too."""
+    """Say who answers, which threads it has, green ones too, and how many loops hear of news."""
     names = [thread.name for thread in threading.enumerate()]
     if (greenlet := sys.modules.get("greenlet")) is not None:
         living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
         names += [str(it.name) for it in living if hasattr(it, "name")]
-    return JsonResponse({"pid": os.getpid(), "threads": sorted(names)})
+    return JsonResponse({"pid": os.getpid(), "threads": sorted(names), "ears": len(hub._hubs)})
 
 
 def census(request: HttpRequest) -> HttpResponse:
