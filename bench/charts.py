@@ -1,7 +1,7 @@
 """
 Charts of a recorded run, as SVG: ``python3 bench/charts.py bench/record/FILE.json [FOLDER]``.
 
-Bars are medians, the thin line across a bar's end is the range of the repetitions. Every picture
+Bars are medians, the thin line across a bar's end is the range of the windows. Every picture
 brings its own background, light or dark as the reader's system asks, so that it can be read on any
 page. Without FOLDER they go to ``docs/bench/``.
 """
@@ -17,6 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import goals
+from report import windows
 
 if TYPE_CHECKING:
     from measure import Work
@@ -154,7 +155,7 @@ def _picture(run: dict[str, Any], parts: list[str], width: int, top: float) -> s
     card = f'width="{width - 1}" height="{height - 1:g}" rx="8"'
     note = (
         f"{run['date']}, {_name_of(run['machine']['processor'])}: server on one core, "
-        f"medians of {run['repetitions']}. *: the load generator was the limit."
+        f"medians of {windows(run)}. *: the load generator was the limit."
     )
     return "\n".join(
         [

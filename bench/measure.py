@@ -1,11 +1,11 @@
-"""One measurement: a fresh server, the load generator, figures out."""
+"""One row: fresh servers, the load generator for one after the other, figures out."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from machine import BenchError, settled_pss_kib
 from subject import WARM_CONNECTIONS, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from subject import Subject
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LOAD_LIMIT = 0.93
 # Above this share, somebody else ran on the server's core or kept the load generator waiting.
 DISTURBED = 0.05
+# Figures of what could not be measured.
+UNMEASURED = {"disturbed": False, "limited_by_load": False, "server_said": ""}
 # Messages of these sizes are echoed before memory is read again.
 AWAKE_SIZE = 32
 LARGE_SIZE = 64 * 1024
@@ -80,27 +82,61 @@ class Bench:
     server_core: int
     load_core: int
 
-    def measure(self, work: Work, subject: Subject, program: Path) -> dict[str, Any]:
+    def measure(
+        self, work: Work, subjects: list[Subject], programs: Mapping[str, Path], turns: int
+    ) -> Iterator[tuple[int, Subject, dict[str, Any]]]:
         """
-        Measure ``work`` on a fresh server of ``subject``; once more when it was disturbed.
+        Measure ``work`` on a fresh server of each subject, all of them up at once, in turns.
 
-        Returns:
-            The figures; under ``failed`` what the server did wrong, else None.
+        So what slows the machine for some seconds slows all alike. Memory is measured once, one
+        server after the other: pages that several have would be counted in parts.
 
-        Raises:
-            BenchError: Nothing could be measured.
+        Yields:
+            The number of the turn, the subject, and its figures of one window; under ``failed``
+            what the server did wrong, or why there are none; else None.
         """
-        figures = self._once(work, subject, program)
-        if figures["disturbed"]:
-            figures = self._once(work, subject, program)
-        return figures
+        if work.mode == "idle":
+            for subject in subjects:
+                yield from self._turns(work, [subject], programs, 1)
+        else:
+            yield from self._turns(work, subjects, programs, turns)
 
-    def _once(self, work: Work, subject: Subject, program: Path) -> dict[str, Any]:
+    def _turns(
+        self, work: Work, subjects: list[Subject], programs: Mapping[str, Path], turns: int
+    ) -> Iterator[tuple[int, Subject, dict[str, Any]]]:
+        with ExitStack() as stack:
+            servers = [self._start(stack, work, one, programs[one.name]) for one in subjects]
+            for turn in range(turns):
+                shift = turn % len(subjects)
+                order = list(zip(subjects, servers, strict=True))
+                for subject, server in order[shift:] + order[:shift]:
+                    yield turn, subject, self._window(work, server)
+
+    def _start(
+        self, stack: ExitStack, work: Work, subject: Subject, program: Path
+    ) -> Server | BenchError:
+        try:
+            server = Server(subject, program, core=self.server_core, work=work)
+        except BenchError as error:
+            # One that cannot be measured is no reason to lose all the others.
+            return error
+        return stack.enter_context(server)
+
+    def _window(self, work: Work, server: Server | BenchError) -> dict[str, Any]:
+        """Measure one window; once more when it was disturbed."""
+        if isinstance(server, BenchError):
+            return UNMEASURED | {"failed": str(server)}
+        try:
+            figures = self._once(work, server)
+            return self._once(work, server) if figures["disturbed"] else figures
+        except BenchError as error:
+            return UNMEASURED | {"failed": str(error)}
+
+    def _once(self, work: Work, server: Server) -> dict[str, Any]:
         measure = {"idle": self._idle, "opening": self._opening}.get(work.mode, self._messages)
-        with Server(subject, program, core=self.server_core, work=work) as server:
-            figures = measure(work, server)
-            server.check_alive()
-            return figures | {"server_said": server.said()}
+        figures = measure(work, server)
+        server.check_alive()
+        return figures | {"server_said": server.said()}
 
     def _command(self, mode: str, server: Server, connections: int, size: int) -> list[str]:
         return [

@@ -56,8 +56,8 @@ TABLES = (
 )
 
 LEGEND = (
-    "Medians of {repetitions} (least to most); bold: how many times better than {baseline} "
-    "in this run. "
+    "Medians of {windows} windows, of memory {repetitions} (least to most); bold: how many times "
+    "better than {baseline} in this run. "
     "`L`: the load generator's core was full, so compare CPU, not rates. "
     "`!`: other work ran on these cores, also on the second try. "
     "`failed`: the server lost or spoilt messages; the cause stands below."
@@ -75,7 +75,8 @@ def markdown(run: dict[str, Any], works: list[Work]) -> str:
     stopped = _stopped(run)
     if stopped:
         sections.append(stopped)
-    sections.append(LEGEND.format(repetitions=run["repetitions"], baseline=run["baseline"]))
+    counts = {"windows": windows(run), "repetitions": run["repetitions"]}
+    sections.append(LEGEND.format(**counts, baseline=run["baseline"]))
     failures = [
         f"- {row['subject']}, {row['work']}: {row['failed']}"
         for row in run["figures"]
@@ -90,6 +91,11 @@ def markdown(run: dict[str, Any], works: list[Work]) -> str:
     if left_out:
         sections.append("\n".join(["Left out:", "", *left_out]))
     return "\n\n".join(sections) + "\n"
+
+
+def windows(run: dict[str, Any]) -> int:
+    """Return how many windows each row and subject had; memory has one in each repetition."""
+    return run["repetitions"] * run.get("turns", 1)
 
 
 def _stopped(run: dict[str, Any]) -> str:
@@ -130,7 +136,7 @@ def _head(run: dict[str, Any]) -> str:
         f"- commit: {run['commit']}",
         f"- machine: {machine}; server on core {run['server_core']}, load on {run['load_core']}",
         f"- every byte compared; warm-up {run['warm_up_s']} s, measured {run['duration_s']} s, "
-        f"repetitions {run['repetitions']}",
+        f"repetitions {run['repetitions']}, turns of each {run.get('turns', 1)}",
     ]
     for name, subject in run["subjects"].items():
         versions = ", ".join(f"{key} {value}" for key, value in subject["versions"].items())

@@ -1,9 +1,9 @@
 """
 Measure dwebsocket2 beside its peers, in one run: ``python3 bench/run.py`` (``--help``).
 
-Builds what is missing, measures every row on a fresh server for every subject in rotating order,
-prints tables. ``QUICK=1`` in the environment takes one short repetition of the main rows and
-subjects, ``GOALS=1`` only what the goals compare. See README.md.
+Builds what is missing, measures every row on fresh servers of all subjects in turns, and prints
+tables. ``QUICK=1`` in the environment takes one short repetition of the main rows and subjects,
+``GOALS=1`` only what the goals compare. See README.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ RECORD = build.BENCH / "record"
 # The last run, whatever it was.
 LATEST = build.CACHE / "bench-latest.md"
 KIB, MIB = 2**10, 2**20
-UNMEASURED = {"disturbed": False, "limited_by_load": False, "server_said": ""}
 # Open files of a server beside its connections; descriptors in passing while it accepts.
 SPARE_DESCRIPTORS = 500
 
@@ -82,9 +81,10 @@ def arguments() -> argparse.Namespace:
     add("--subjects", default=names, metavar="A,B", help=f"default: {names}")
     add("--only", default="", metavar="TEXT", help="rows whose name holds TEXT, as 'echo 32 B'")
     add("--repetitions", type=int, default=1 if quick else 3)
-    add("--warm-up", type=float, default=0.3 if quick else 1.0, metavar="S")
-    duration = 1.0 if quick else 3.0 if only_goals else 4.0
-    add("--duration", type=float, default=duration, metavar="S")
+    turns = 1 if quick else 3
+    add("--turns", type=int, default=turns, help="windows of each server of a repetition")
+    add("--warm-up", type=float, default=0.3 if quick else 0.5, metavar="S")
+    add("--duration", type=float, default=1.0 if quick else 1.3, metavar="S", help="of a window")
     add("--idle-connections", type=int, default=idle, metavar="N")
     add("--server-core", type=int, default=0)
     add("--load-core", type=int, default=1)
@@ -129,8 +129,9 @@ def run(options: argparse.Namespace) -> int:
     if not rows:
         known = ", ".join(work.name for work in known_rows)
         raise BenchError(f"no row holds {options.only!r}; there are: {known}")
-    if options.repetitions < 1 or options.duration <= 0 or options.idle_connections < 1:
-        raise BenchError("repetitions, duration and idle connections must be positive")
+    counts = (options.repetitions, options.turns, options.idle_connections)
+    if min(counts) < 1 or options.duration <= 0:
+        raise BenchError("repetitions, turns, duration and idle connections must be positive")
     if options.goals and options.idle_connections != goals.IDLE_CONNECTIONS:
         raise BenchError(f"the goals are for {goals.IDLE_CONNECTIONS} idle connections")
     if not sys.platform.startswith("linux"):
@@ -173,6 +174,7 @@ def run(options: argparse.Namespace) -> int:
         "warm_up_s": options.warm_up,
         "duration_s": options.duration,
         "repetitions": options.repetitions,
+        "turns": options.turns,
         "server_core": options.server_core,
         "load_core": options.load_core,
         "baseline": BASELINE,
@@ -184,7 +186,7 @@ def run(options: argparse.Namespace) -> int:
             for one in subjects
         },
         "left_out": left_out,
-        "figures": measure_all(bench, pairs, programs, options.repetitions),
+        "figures": measure_all(bench, pairs, programs, options.repetitions, options.turns),
     }
     text = report.markdown(result, rows)
     print(f"\n{text}")
@@ -249,22 +251,23 @@ def asked_for(name: str) -> bool:
 
 
 def measure_all(
-    bench: Bench, pairs: list[tuple[Work, Subject]], programs: dict[str, Path], repetitions: int
+    bench: Bench,
+    pairs: list[tuple[Work, Subject]],
+    programs: dict[str, Path],
+    repetitions: int,
+    turns: int,
 ) -> list[dict[str, object]]:
-    """Measure every row with its subjects, interleaved; each turn begins with another one."""
+    """Measure every row with its subjects, interleaved; each repetition has fresh servers."""
     figures = []
     rows = list(dict.fromkeys(work for work, _ in pairs))
     for repetition in range(repetitions):
-        for turn, work in enumerate(rows, repetition):
+        for first, work in enumerate(rows, repetition):
             subjects = [one for row, one in pairs if row == work]
-            shift = turn % len(subjects)
-            for subject in subjects[shift:] + subjects[:shift]:
-                row = {"repetition": repetition, "work": work.name, "subject": subject.name}
-                try:
-                    row |= bench.measure(work, subject, programs[subject.name])
-                except BenchError as error:
-                    # One that cannot be measured is no reason to lose all the others.
-                    row |= UNMEASURED | {"failed": str(error)}
+            shift = first % len(subjects)
+            subjects = subjects[shift:] + subjects[:shift]
+            for turn, subject, found in bench.measure(work, subjects, programs, turns):
+                row = {"repetition": repetition, "turn": turn, "work": work.name}
+                row |= {"subject": subject.name, **found}
                 figures.append(row)
                 print(progress(row), file=sys.stderr, flush=True)
     return figures
@@ -281,7 +284,8 @@ def progress(row: dict[str, object]) -> str:
         if f"{key}_share" in row
     ]
     failed = f" FAILED: {row['failed']}" if row["failed"] else ""
-    place = f"[{row['repetition'] + 1}] {row['work']:<20} {row['subject']:<16}"
+    number = f"{row['repetition'] + 1}.{row['turn'] + 1}"
+    place = f"[{number}] {row['work']:<20} {row['subject']:<16}"
     return f"{place} {', '.join([*shown, *shares])}{failed}"
 
 
