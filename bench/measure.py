@@ -105,11 +105,10 @@ class Bench:
         self, work: Work, subjects: list[Subject], programs: Mapping[str, Path], turns: int
     ) -> Iterator[tuple[int, Subject, dict[str, Any]]]:
         with ExitStack() as stack:
-            servers = [self._start(stack, work, one, programs[one.name]) for one in subjects]
+            servers = [(one, self._start(stack, work, one, programs[one.name])) for one in subjects]
             for turn in range(turns):
-                shift = turn % len(subjects)
-                order = list(zip(subjects, servers, strict=True))
-                for subject, server in order[shift:] + order[:shift]:
+                shift = turn % len(servers)
+                for subject, server in servers[shift:] + servers[:shift]:
                     yield turn, subject, self._window(work, server)
 
     def _start(
