@@ -128,6 +128,36 @@ class Connection:
     def ended_for(self) -> float | None:
         """Seconds since either side began to close."""
 
+    def await_news(self, time: float) -> None:
+        """
+        Sleeps until there is a message or the end to take, for `time` seconds at most.
+
+        Takes nothing. The GIL is free meanwhile, also when there is no time to sleep.
+        """
+
+    def descriptor(self) -> int | None:
+        """
+        A descriptor that is readable while a message or the unread end waits; for `select`.
+
+        Made on first use, and always the same. None in a forked child. `OSError` when the process
+        has none left.
+        """
+
+    def mark_end_read(self) -> None:
+        """Says that the callers that select on `descriptor` have been told of the end."""
+
+    def close_descriptor(self) -> None:
+        """Closes what `descriptor` gave, if it gave anything."""
+
+    def ping(self, payload: bytes) -> bool:
+        """Sends a ping, behind the messages that wait. False when it cannot be queued."""
+
+    def pong(self, payload: bytes) -> bool:
+        """Sends a pong that answers nothing (RFC 6455 section 5.5.3). As `ping`."""
+
+    def watch_end(self, hub: Hub, token: int) -> None:
+        """Puts `token` on the hub's list once, as soon as either side has begun to end."""
+
     def is_awaited(self) -> bool:
         """Whether somebody waits for a message, or for room to send one, now."""
 
@@ -180,6 +210,9 @@ class Hub:
 
     def drain(self) -> list[int]:
         """Takes the tokens of all connections that became ready, in order."""
+
+    def announce(self, token: int) -> None:
+        """Puts `token` on the list, as a connection does. Any thread may call it."""
 
     def wake(self) -> list[int]:
         """Lets all go on whose :class:`News` have come; gives the other tokens, as `drain` does."""

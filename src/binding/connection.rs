@@ -1,6 +1,6 @@
 //! `_core.Connection`: one WebSocket for Python.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
 use pyo3::{
     prelude::*,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     engine::{Connection, Initiator, Taken, clock, waiter::Watch},
-    protocol::{close::CloseFrame, message::Kind},
+    protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 
 /// One WebSocket. See `_core.pyi` for what each method promises.
@@ -150,6 +150,36 @@ impl PyConnection {
 
     fn ended_for(&self) -> Option<f64> {
         self.0.ended_for().map(|time| time.as_secs_f64())
+    }
+
+    fn await_news(&self, py: Python<'_>, time: f64) -> PyResult<()> {
+        let time = duration(Some(time))?.unwrap_or(Duration::MAX);
+        py.detach(|| self.0.await_news(clock::now().checked_add(time)));
+        Ok(())
+    }
+
+    fn descriptor(&self) -> PyResult<Option<RawFd>> {
+        Ok(self.0.descriptor()?)
+    }
+
+    fn mark_end_read(&self) {
+        self.0.mark_end_read();
+    }
+
+    fn close_descriptor(&self) {
+        self.0.close_descriptor();
+    }
+
+    fn ping(&self, py: Python<'_>, payload: &[u8]) -> bool {
+        py.detach(|| self.0.send_control(Opcode::Ping, payload))
+    }
+
+    fn pong(&self, py: Python<'_>, payload: &[u8]) -> bool {
+        py.detach(|| self.0.send_control(Opcode::Pong, payload))
+    }
+
+    fn watch_end(&self, hub: &Hub, token: u64) {
+        self.0.watch_end(Watch::new(Arc::clone(hub.0.hub()), token));
     }
 
     fn is_awaited(&self) -> bool {

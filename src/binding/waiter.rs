@@ -66,6 +66,10 @@ impl Hub {
         self.0.hub.drain()
     }
 
+    fn announce(&self, token: u64) {
+        self.0.hub.announce(token);
+    }
+
     fn served(&self) {
         self.0.hub.served();
     }

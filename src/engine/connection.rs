@@ -1,6 +1,8 @@
 //! One connection as its users see it: take, send, close, and how it ended.
 
 use std::{
+    io,
+    os::fd::RawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -100,12 +102,17 @@ struct Life {
     handshake_done: bool,
     /// What is to be said, whoever closes.
     verdict: Option<CloseFrame>,
+    /// To be told of the end.
+    watches: Vec<Watch>,
 }
 
 impl Connection {
     /// Bytes of the largest payload for [`Connection::hold`] and [`Connection::write`]. More take
     /// the system long to copy.
     pub const MAX_AT_ONCE: usize = 16 * 1024;
+
+    /// Bytes of the largest payload of a control frame (RFC 6455 section 5.5).
+    pub const MAX_CONTROL: usize = 125;
 
     /// A connection that will say `head` before anything else.
     pub(super) fn new(
@@ -195,6 +202,40 @@ impl Connection {
         taken
     }
 
+    /// Sleeps until there is a message or the end to take, or until `deadline` (`None`: for ever).
+    pub fn await_news(self: &Arc<Self>, deadline: Option<Instant>) {
+        if !self.is_foreign() {
+            self.make_way();
+            self.inbox.await_news(deadline);
+        }
+    }
+
+    /// The descriptor that is readable while a message or the unread end waits. Made on first use;
+    /// `None` in a forked child.
+    ///
+    /// # Errors
+    /// Whatever the system says when it has no descriptor left.
+    pub fn descriptor(&self) -> io::Result<Option<RawFd>> {
+        if self.is_foreign() {
+            return Ok(None);
+        }
+        self.inbox.descriptor().map(Some)
+    }
+
+    /// Says that callers that select on [`Connection::descriptor`] have been told of the end.
+    pub fn mark_end_read(&self) {
+        if !self.is_foreign() {
+            self.inbox.mark_end_read();
+        }
+    }
+
+    /// Closes what [`Connection::descriptor`] gave, if it gave anything.
+    pub fn close_descriptor(&self) {
+        if !self.is_foreign() {
+            self.inbox.close_descriptor();
+        }
+    }
+
     /// How many whole messages wait, and whether the end has come behind them.
     pub fn waiting(&self) -> (usize, bool) {
         if self.is_foreign() {
@@ -225,6 +266,18 @@ impl Connection {
         if !self.is_foreign() {
             self.outbox.watch(watch);
         }
+    }
+
+    /// Tells `watch` as soon as either side has begun to end the connection, which may be now.
+    pub fn watch_end(&self, watch: Watch) {
+        if !self.is_foreign() {
+            let mut life = self.life.lock();
+            if life.end.is_none() {
+                life.watches.push(watch);
+                return;
+            }
+        }
+        watch.ring();
     }
 
     /// Takes back a wish of either kind that was not fulfilled yet. Who stops waiting must say so:
@@ -389,6 +442,22 @@ impl Connection {
         self.send(kind, payload, Some(Duration::ZERO)).ok()
     }
 
+    /// Sends a ping or a pong of the user's own, of at most [`Connection::MAX_CONTROL`] bytes, in
+    /// its turn among the messages. False when it could not be queued. Never sleeps.
+    pub fn send_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
+        if self.is_foreign() || payload.len() > Self::MAX_CONTROL {
+            return false;
+        }
+        match self.outbox.send(opcode, payload, None) {
+            Ok(Sent::Written) => true,
+            Ok(Sent::Queued) => {
+                self.wake.notify_one();
+                true
+            }
+            Ok(Sent::Full | Sent::Closed) | Err(_) => false,
+        }
+    }
+
     /// Begins to close: `frame` goes out behind everything that was sent before, and nothing more
     /// comes in. False when the connection was closing already. Never sleeps.
     pub fn close(&self, frame: &CloseFrame) -> bool {
@@ -435,6 +504,9 @@ impl Connection {
             life.end = Some(end);
             life.ended_at.get_or_insert_with(clock::now);
         }
+        let watches = std::mem::take(&mut life.watches);
+        drop(life);
+        watches.into_iter().for_each(Watch::ring);
         first
     }
 
@@ -579,6 +651,32 @@ mod tests {
         };
         assert_eq!(said(true), b"");
         assert_eq!(said(false), b"HTTP/1.1 101 \r\n\r\n\x88\x02\x03\xe9");
+    }
+
+    #[test]
+    fn a_watch_of_the_end_rings_once_also_when_it_comes_late() {
+        let hub = Hub::new().unwrap();
+        let (connection, _peer) = connection("");
+        connection.watch_end(Watch::new(Arc::clone(&hub), 1));
+        assert!(hub.drain().is_empty());
+        assert!(connection.begin_end(end(close::ABNORMAL, Initiator::Lost)));
+        assert!(!connection.begin_end(end(4000, Initiator::Peer)));
+        assert_eq!(hub.drain(), [1]);
+        connection.watch_end(Watch::new(Arc::clone(&hub), 2));
+        assert_eq!(hub.drain(), [2]);
+    }
+
+    #[test]
+    fn pings_of_the_user_go_out_in_their_turn() {
+        let (connection, mut peer) = connection("");
+        assert!(connection.send_control(Opcode::Ping, b"hi"));
+        assert!(!connection.send_control(Opcode::Ping, &[0; 126]));
+        assert!(connection.close(&frame(close::NORMAL)));
+        assert!(!connection.send_control(Opcode::Pong, b"late"));
+        connection.outbox.cut();
+        let mut came = Vec::new();
+        peer.read_to_end(&mut came).unwrap();
+        assert_eq!(came, b"\x89\x02hi\x88\x02\x03\xe8");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::{
     collections::VecDeque,
+    io,
+    os::fd::RawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     clock,
+    readiness::Readiness,
     waiter::{Hub, Sleeper, Watch, Watches},
 };
 use crate::protocol::message::Message;
@@ -123,6 +126,10 @@ struct State {
     paused: bool,
     answer: Answer,
     watches: Watches,
+    /// Made for the first caller that selects on this inbox.
+    readiness: Option<Box<Readiness>>,
+    /// A caller that selects has been told of the end.
+    is_end_read: bool,
     sleepers: usize,
     /// How long somebody sleeps in [`Inbox::nap`].
     nap_until: Option<Instant>,
@@ -148,11 +155,20 @@ impl State {
             self.answer = Answer::Due;
         }
         self.bytes -= message.payload.len();
+        self.update_readiness();
         let made_room = self.paused && self.is_half_empty();
         if made_room {
             self.paused = false;
         }
         (Taken::Message(message), made_room)
+    }
+
+    /// Keeps the descriptor readable while a message or the unread end waits.
+    fn update_readiness(&mut self) {
+        if let Some(readiness) = &mut self.readiness {
+            let has_end = self.ended && !self.is_end_read;
+            readiness.set(has_end || !self.queue.is_empty());
+        }
     }
 
     /// Notes that the view has asked for more than there is; whether the driver waits for that.
@@ -198,6 +214,7 @@ impl Inbox {
             state.bytes += message.payload.len();
             state.queue.push(message);
         }
+        state.update_readiness();
         let sleepers = state.sleepers;
         let watches = std::mem::take(&mut state.watches);
         drop(state);
@@ -232,6 +249,7 @@ impl Inbox {
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
+        state.update_readiness();
         let watches = std::mem::take(&mut state.watches);
         drop(state);
         self.arrived.wake_all();
@@ -270,6 +288,46 @@ impl Inbox {
             in_time = self.arrived.sleep(&mut state, deadline);
             state.sleepers -= 1;
         }
+    }
+
+    /// Sleeps until [`Inbox::take`] has something to give, or until `deadline`. Takes nothing.
+    pub(super) fn await_news(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock();
+        let mut in_time = true;
+        while in_time && state.queue.is_empty() && !state.ended {
+            state.sleepers += 1;
+            in_time = self.arrived.sleep(&mut state, deadline);
+            state.sleepers -= 1;
+        }
+    }
+
+    /// The descriptor that is readable while a message or the unread end waits.
+    ///
+    /// # Errors
+    /// Whatever the system says when it has no descriptor left.
+    pub(super) fn descriptor(&self) -> io::Result<RawFd> {
+        let mut state = self.state.lock();
+        if state.readiness.is_none() {
+            state.readiness = Some(Box::new(Readiness::new()?));
+            state.update_readiness();
+        }
+        Ok(state
+            .readiness
+            .as_ref()
+            .map_or(-1, |readiness| readiness.descriptor()))
+    }
+
+    /// Says that callers that select have been told of the end.
+    pub(super) fn mark_end_read(&self) {
+        let mut state = self.state.lock();
+        state.is_end_read = true;
+        state.update_readiness();
+    }
+
+    /// Closes the descriptor, if there is one.
+    pub(super) fn close_descriptor(&self) {
+        let readiness = self.state.lock().readiness.take();
+        drop(readiness);
     }
 
     /// As [`Inbox::take`], but at the end of the time it may sleep a little longer: it has no timer
@@ -479,6 +537,31 @@ mod tests {
         inbox.end();
         assert!(!listen(4));
         assert_eq!(hub.drain(), [1, 3]);
+    }
+
+    #[test]
+    fn a_caller_that_awaits_news_takes_none() {
+        let inbox = Arc::new(Inbox::new(MAX_BYTES));
+        inbox.await_news(Some(clock::now()));
+        let waiting = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.await_news(None))
+        };
+        push(&inbox, text("a"));
+        waiting.join().unwrap();
+        assert_eq!(inbox.len(), (1, false));
+    }
+
+    #[test]
+    fn the_descriptor_stays_the_same_until_it_is_closed() {
+        let inbox = Inbox::new(MAX_BYTES);
+        let descriptor = inbox.descriptor().unwrap();
+        push(&inbox, text("a"));
+        inbox.end();
+        inbox.mark_end_read();
+        assert_eq!(inbox.descriptor().unwrap(), descriptor);
+        inbox.close_descriptor();
+        inbox.close_descriptor();
     }
 
     #[test]

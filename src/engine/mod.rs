@@ -30,6 +30,7 @@ mod lane;
 pub mod outbox;
 mod postman;
 pub mod rate;
+mod readiness;
 mod relay;
 pub mod runtime;
 mod scratch;

@@ -167,7 +167,8 @@ impl Hub {
         self.steps.load(Ordering::Relaxed)
     }
 
-    fn announce(&self, token: u64) {
+    /// Adds `token` to the list, as a [`Watch`] does for a connection.
+    pub fn announce(&self, token: u64) {
         let mut ready = self.ready.lock();
         ready.tokens.push(token);
         let first = !std::mem::replace(&mut ready.has_rung, true);
