@@ -59,6 +59,27 @@ class Connection(Protocol):
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket._core.Connection.ended_for`."""
 
+    def watch_end(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.watch_end`."""
+
+    def await_news(self, time: float) -> None:
+        """As :meth:`dwebsocket._core.Connection.await_news`."""
+
+    def descriptor(self) -> int | None:
+        """As :meth:`dwebsocket._core.Connection.descriptor`."""
+
+    def mark_end_read(self) -> None:
+        """As :meth:`dwebsocket._core.Connection.mark_end_read`."""
+
+    def close_descriptor(self) -> None:
+        """As :meth:`dwebsocket._core.Connection.close_descriptor`."""
+
+    def ping(self, payload: bytes) -> bool:
+        """As :meth:`dwebsocket._core.Connection.ping`."""
+
+    def pong(self, payload: bytes) -> bool:
+        """As :meth:`dwebsocket._core.Connection.pong`."""
+
     def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket._core.Connection.next`."""
 

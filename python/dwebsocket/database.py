@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django import db
 from django.db import connections
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["borrow", "close_old_connections", "forget", "release_idle", "shareable"]
+__all__ = ["borrow", "close_old_connections", "forget", "in_use", "release_idle", "shareable"]
 
 
 def _has_any() -> bool:
@@ -73,3 +76,15 @@ def forget(shared: dict[str, BaseDatabaseWrapper]) -> None:
     """Takes back :func:`borrow`."""
     for alias in shared:
         del connections[alias]
+
+
+@contextmanager
+def in_use(shared: dict[str, BaseDatabaseWrapper]) -> Iterator[None]:
+    """Cares for this thread's connections around a piece of work, as Django does for a request."""
+    close_old_connections()
+    borrow(shared)
+    try:
+        yield
+    finally:
+        forget(shared)
+        close_old_connections()

@@ -195,6 +195,31 @@ class NeverOpened:
     async def _no_message(self) -> Message:
         raise StopAsyncIteration
 
+    def watch_end(self, hub: _core.Hub, token: int) -> None:
+        """The end has come."""
+        hub.announce(token)
+
+    def await_news(self, time: float) -> None:
+        """The end has come."""
+
+    def descriptor(self) -> int | None:
+        """There is nothing to select on."""
+        return None
+
+    def mark_end_read(self) -> None:
+        """There is nothing to select on."""
+
+    def close_descriptor(self) -> None:
+        """There is nothing to select on."""
+
+    def ping(self, payload: bytes) -> bool:
+        """Nothing goes."""
+        return False
+
+    def pong(self, payload: bytes) -> bool:
+        """Nothing goes."""
+        return False
+
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Nobody waits: the end has come."""
 

@@ -13,9 +13,11 @@ class UsageError(WebSocketError, RuntimeError):
     """The code that called did something that can never work."""
 
 
-class ConnectionClosed(WebSocketError):
+class ConnectionClosed(WebSocketError, EOFError):
     """
     The connection has ended: nothing more comes, nothing more goes.
+
+    It is an ``EOFError``, too, which the original raised.
 
     Attributes:
         code: The close code of RFC 6455 section 7.4; 1005 when the close frame had none, 1006

@@ -29,6 +29,7 @@ from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.hub import LoopEvent
 from dwebsocket.runners import loop, runner_of
+from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
 from dwebsocket.servers.wsgi import WsgiHandshake
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
+    from dwebsocket.closing import Spawn
     from dwebsocket.servers.handshake import Handshake
 
 _log = logging.getLogger("dwebsocket")
@@ -276,6 +278,12 @@ class _Start:
         self._context = contextvars.copy_context()
         self._databases = database.shareable()
 
+    @property
+    def spawn(self) -> Spawn:
+        """Runs what belongs to the view beside it, on threads of its kind."""
+        # A loop is on a thread of the system, also where views have green ones.
+        return threads.spawn if self.view.is_async else self.runner.spawn
+
     def new_decision(self, offered: list[str]) -> Decision[Any]:
         """Makes what a view that decides itself has to decide."""
         is_async = self.view.is_async
@@ -449,7 +457,7 @@ class UpgradeResponse(HttpResponse):
             )
             return
         kept.keep(request)
-        websocket._attach(connection, options, subprotocol, start.runner.waiter)
+        websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
             # The session's middleware has saved it: only what the view changes is left to save.

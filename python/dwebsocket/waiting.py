@@ -7,11 +7,13 @@ its connections through one descriptor (:class:`dwebsocket._core.Hub`).
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
+from dwebsocket import callbacks
 from dwebsocket.exceptions import SendTimeout
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
+    Call = Callable[[], None]
 
 
 class Event(Protocol):
@@ -55,8 +58,31 @@ class Waiter(Protocol):
     ) -> bool:
         """As :meth:`dwebsocket._core.Connection.send`."""
 
-    def let_others_run(self) -> None:
-        """To be called by what never sleeps and is likely to be asked again at once."""
+    def let_others_run(self, connection: Connection, time: float) -> None:
+        """
+        To be called by a call that has found nothing and is likely to come again at once.
+
+        Sleeps for ``time`` seconds at most, and not at all when there is a message or the end.
+        """
+
+    def sleep(self, seconds: float) -> None:
+        """Sleeps, whatever comes."""
+
+    def caller(self) -> object:
+        """Gives the thread, green thread or task that calls. It can be referred to weakly."""
+
+    def thread(self) -> object:
+        """As :meth:`caller`, but for a task the thread of its loop."""
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """
+        Calls ``call`` once, as soon as ``connection`` has ended, which may be now.
+
+        It comes from a thread that must not sleep: the call is to start one that may.
+        """
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """Calls ``call`` after ``delay`` seconds, as :meth:`at_end`. Gives what takes that back."""
 
     def rest_after_sending(self) -> None:
         """
@@ -93,11 +119,34 @@ class ThreadWaiter:
         """As :meth:`Waiter.send`."""
         return connection.send(message, binary=binary, patience=patience)
 
-    def let_others_run(self) -> None:
-        """The system sees to that."""
+    def let_others_run(self, connection: Connection, time: float) -> None:
+        """As :meth:`Waiter.let_others_run`: without the GIL."""
+        connection.await_news(time)
+
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`Waiter.sleep`."""
+        time.sleep(seconds)
+
+    def caller(self) -> object:
+        """As :meth:`Waiter.caller`."""
+        if asyncio._get_running_loop() is not None and (task := asyncio.current_task()):
+            return task
+        return threading.current_thread()
+
+    def thread(self) -> object:
+        """As :meth:`Waiter.thread`."""
+        return threading.current_thread()
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`Waiter.at_end`."""
+        callbacks.at_end(connection, call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Waiter.call_later`."""
+        return callbacks.call_later(delay, call)
 
     def rest_after_sending(self) -> None:
-        """As :meth:`let_others_run`."""
+        """The system gives all threads their turns."""
 
     def new_event(self) -> Event:
         """As :meth:`Waiter.new_event`."""
@@ -116,8 +165,28 @@ class GreenWaiter(ABC):
         """
 
     @abstractmethod
-    def let_others_run(self) -> None:
+    def let_others_run(self, connection: Connection, time: float) -> None:
         """As :meth:`Waiter.let_others_run`."""
+
+    @abstractmethod
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`Waiter.sleep`."""
+
+    @abstractmethod
+    def caller(self) -> object:
+        """As :meth:`Waiter.caller`."""
+
+    @abstractmethod
+    def thread(self) -> object:
+        """As :meth:`Waiter.thread`."""
+
+    @abstractmethod
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`Waiter.at_end`."""
+
+    @abstractmethod
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Waiter.call_later`."""
 
     @abstractmethod
     def rest_after_sending(self) -> None:
@@ -140,8 +209,6 @@ class GreenWaiter(ABC):
             if message is not None or ended:
                 return message
             if left is not None and left <= 0:
-                # Views that ask again and again would let nobody else run.
-                self.let_others_run()
                 return None
             self.wait(connection, connection.watch_inbox, left)
 

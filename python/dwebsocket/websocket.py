@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import itertools
 import json
 import math
 import struct
+import time
 from asyncio import _get_running_loop
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, ref
 
+from asgiref.sync import iscoroutinefunction
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import _core, clock, database, hub
+from dwebsocket import _core, clock, database, hub, native
+from dwebsocket.caller import Caller, Callers
+from dwebsocket.closing import CloseCallbacks
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
-from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
+from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
+from dwebsocket.helpers import told_by_exception
+from dwebsocket.source import Source, whole_characters
 from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+    )
 
+    from dwebsocket.closing import Spawn
     from dwebsocket.conf import Options
     from dwebsocket.connection import By, Connection
     from dwebsocket.decision import Decision
+    from dwebsocket.helpers import Helper, Ticker, View
     from dwebsocket.waiting import Waiter
 
     Headers = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -35,13 +55,31 @@ own_websocket: ContextVar[WebSocket | None] = ContextVar("own_websocket", defaul
 
 # A view that sleeps longer gives its database connections back.
 _IDLE_AFTER_S = 3.0
-# How long a view may go on asking a connection whose end it was told.
+# How long a caller may go on asking a connection whose end it was told.
 _PATIENCE_S = 1.0
+# Calls that find nothing and come so soon after one another are a loop that does nothing else: each
+# of them sleeps as long for a message.
+_SPIN_S = 0.001
 
 # How often a view that has accepted looks whether anybody is left to open its connection.
 _LOOK_S = 0.5
 
 _TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
+_TRY_AGAIN_LATER = (1013, "too slow")
+
+# For names of those that were asked for one before they had a connection.
+_early_names = itertools.count(1)
+
+
+class _Many:
+    """Stands for more than one connection, and so for one that never ends."""
+
+    closed = False
+
+
+_many = _Many()
+# The one connection to which a plain thread has sent so far, or that they were more.
+_sends_to: ContextVar[ref[WebSocket] | ref[_Many] | None] = ContextVar("sends_to", default=None)
 
 
 class WebSocket:
@@ -54,6 +92,17 @@ class WebSocket:
     return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
     """
 
+    # What few connections need is made on first use, so that the others hold nothing for it.
+    _name: str | None = None
+    _callers: Callers | None = None
+    _selecting: WeakSet[object] | None = None
+    _close_callbacks: CloseCallbacks | None = None
+    _view: View | None = None
+    _polled_at = 0.0
+    _was_refused = False
+    _is_close_handled = False
+    _is_finished = False
+
     def __init__(self) -> None:
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
@@ -65,18 +114,17 @@ class WebSocket:
         self._text_as_bytes = True
         self._send_patience = math.inf
         self._subprotocol: str | None = None
-        self._end_reported_at: float | None = None
-        self._send_refused = False
+        self._spawn: Spawn = native.start_thread
         # Others have run since it last sent; only for views on green threads.
         self._is_rested = False
 
     def __repr__(self) -> str:
-        connection = self._connection
-        if connection is None:
-            return f"<{type(self).__name__} not open yet>"
-        end = connection.end()
-        state = "open" if end is None else f"closed with {end[0]}"
-        return f"<{type(self).__name__} {connection.id} {state}>"
+        # The same for all its life: projects use it as a key.
+        if self._name is None:
+            connection = self._connection
+            number = 0 if connection is None else connection.id
+            self._name = str(number) if number else f"early-{next(_early_names)}"
+        return f"<{type(self).__name__} {self._name}>"
 
     # -- the seam to the engine ---------------------------------------------------------------
 
@@ -86,8 +134,10 @@ class WebSocket:
         options: Options,
         subprotocol: str | None,
         waiter: Waiter = THREAD,
+        spawn: Spawn = native.start_thread,
     ) -> None:
         self._waiter = waiter
+        self._spawn = spawn
         self._options = options
         self._text_as_bytes = options.text_type is bytes
         patience = options.send_timeout
@@ -96,12 +146,17 @@ class WebSocket:
         self._connection = connection
         if self._last_word is not None:
             connection.close(*self._last_word)
+        if self._close_callbacks is not None:
+            self._close_callbacks.attach(connection, waiter, spawn)
 
     def _finish(self, code: int, reason: str) -> None:
         """What remains to be done when the view has ended."""
         if self._close_soon(code, reason):
             self._is_deliberate = True
         self._leave()
+        self._is_finished = True
+        if self._selecting is not None:
+            self._engine.close_descriptor()
 
     def _unwanted_end(self) -> tuple[int, tuple[int, str, By]] | None:
         """The connection's number, and how it ended if its view has not closed it."""
@@ -127,6 +182,8 @@ class WebSocket:
     def _never_open(self) -> None:
         """From now on this behaves as a connection whose client has vanished."""
         self._connection = NeverOpened()
+        if self._close_callbacks is not None:
+            self._close_callbacks.attach(self._connection, self._waiter, self._spawn)
 
     @property
     def _is_undecided(self) -> bool:
@@ -136,7 +193,13 @@ class WebSocket:
     @property
     def _is_over(self) -> bool:
         """Whether this connection has ended, as far as anybody knows."""
-        return self.closed or self._send_refused
+        return self.closed or self._was_refused
+
+    @property
+    def _is_told_here(self) -> bool:
+        """Whether the thread (green thread, task) that asks was told of the end."""
+        caller = self._known_caller()
+        return caller is not None and caller.told_at is not None
 
     @property
     def _engine(self) -> Connection:
@@ -266,14 +329,14 @@ class WebSocket:
             tells which).
 
         Raises:
-            ConnectionClosed: In the connection's own view, when the end was reported more than a
-                second ago.
+            ConnectionClosed: This thread was told of the end more than a second ago, by this call
+                or by another; or it is one of :meth:`start`. Each thread, green thread and task is
+                told for itself.
         """
         if timeout is not None and timeout < 0:
             timeout = None
-        self._send_refused = False
-        if self._end_reported_at is not None:
-            self._raise_if_told_before(self._end_reported_at)
+        if self._callers is not None:
+            self._receive_again()
         # As `_has_handler`, but each message comes here.
         if getattr(self.handle, "__func__", None) is not _NO_HANDLER:
             message = self._handled(timeout)
@@ -289,13 +352,16 @@ class WebSocket:
         """
         Returns one message if there is one, and never waits.
 
+        Other threads get their turn when there is none.
+
         Returns:
             The message, ``fallback`` when there is none, None at the end of the connection.
 
         Raises:
             ConnectionClosed: As :meth:`wait`.
         """
-        self._begin_receiving()
+        if self._callers is not None:
+            self._receive_again()
         message = self._handled(0) if self._has_handler() else self._take(0, self._text_as_bytes)
         if message is None:
             return None if self._note_end() else fallback
@@ -317,19 +383,26 @@ class WebSocket:
         Raises:
             ConnectionClosed: As :meth:`wait`.
         """
-        self._begin_receiving()
+        if self._callers is not None:
+            self._receive_again()
         messages, ended = self._engine.waiting()
-        count = messages + (ended and self._end_reported_at is None)
+        count = messages + (ended and not self._is_told_here)
         if not count:
-            self._waiter.let_others_run()
+            self._let_others_run()
         return count
 
     def __iter__(self) -> Iterator[Any]:
-        """Yields each message until the connection is closed."""
+        """
+        Yields each message until the connection has ended.
+
+        In the compatible mode (``WEBSOCKET_TEXT_TYPE = "bytes"``) a final None follows, once.
+        """
         while (message := self.wait()) is not None:
             yield message
             # It may be large, and the next one far away.
             del message
+        if self._text_as_bytes:
+            yield None
 
     def handle(self, opcode: int, data: Message) -> None:
         """
@@ -360,7 +433,8 @@ class WebSocket:
             ConnectionClosed: Nothing is left and nothing more can come.
         """
         _check_timeout(timeout)
-        self._send_refused = False
+        if self._callers is not None:
+            self._receive_again()
         message: Message | None = self._take(timeout, text_as_bytes=False)
         if message is None:
             self._raise_if_nothing_comes()
@@ -387,12 +461,14 @@ class WebSocket:
 
         Several tasks may wait on one connection; each message goes to one of them.
         """
-        self._send_refused = False
+        if self._callers is not None and (pause := self._note_receiving()):
+            await asyncio.sleep(pause)
         connection = self._connection or self._engine
         if timeout is None:
             try:
                 return await connection.next(hub.ear)
             except StopAsyncIteration:
+                self._tell(self._caller())
                 self._raise_if_ended()
                 raise ConnectionClosed from None
         _check_timeout(timeout)
@@ -412,7 +488,17 @@ class WebSocket:
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Yields each message, text as ``str`` and binary as ``bytes``, until the close."""
+        if self._engine.waiting() == (0, True):
+            return self._no_messages()
         return _Messages(self)
+
+    async def _no_messages(self) -> AsyncIterator[Message]:
+        # A loop around the iteration of an ended connection would keep the event loop.
+        self._tell(caller := self._caller())
+        await asyncio.sleep(caller.pause(time.monotonic()))
+        nothing: tuple[Message, ...] = ()
+        for message in nothing:
+            yield message
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -424,25 +510,31 @@ class WebSocket:
         ``str``; in the compatible mode they are text when they are valid UTF-8, else binary.
 
         While the client reads too slowly and ``WEBSOCKET_SEND_BUFFER`` is full, this waits in the
-        connection's own view. Anywhere else it never waits: the client is closed with 1013.
+        connection's own view and its helpers, and in a plain thread that has sent to this
+        connection before and to no other. Anywhere else it never waits: the client is closed with
+        1013.
 
         Args:
-            message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``.
-            strict: Raise when the connection is closed, instead of returning False.
+            message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``. None, which is what the
+                end looks like, may be passed to a connection that has ended.
+            strict: Raise when the connection has ended, instead of returning False.
 
         Returns:
-            True when the message was handed over (not: received), False when the connection is
-            closed.
+            True when the message was handed over (not: received), False when the connection has
+            ended.
 
         Raises:
-            ConnectionClosed: With ``strict``; or in the connection's own view, when it has been
-                closed for over a second, an earlier ``send`` has returned False and nobody asked
-                for messages since. A view that lets it through ends quietly.
-            SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``.
+            ConnectionClosed: With ``strict``; or in the connection's own view, when it ended over a
+                second ago, an earlier ``send`` of this thread has returned False and this thread
+                has not asked for messages since. A view that lets it through ends quietly.
+            SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``. A plain thread
+                gets False then, and the client is closed with 1013.
             TypeError: Any other type of message.
         """
         if self._post(message):
             return True
+        if message is None and self.closed:
+            return self._refuse_to_send(strict)
         return self._send(*self._as_sent(message), strict)
 
     def send_text(self, message: Any, *, strict: bool = False) -> bool:
@@ -486,6 +578,8 @@ class WebSocket:
         """As :meth:`send`, for async views: waits without blocking the loop."""
         if self._post(message):
             return True
+        if message is None and self.closed:
+            return await self._arefuse_to_send(strict)
         return await self._asend(*self._as_sent(message), strict)
 
     async def asend_text(self, message: Any, *, strict: bool = False) -> bool:
@@ -506,7 +600,8 @@ class WebSocket:
         """
         Closes the connection. What was sent before still goes out; ``wait`` returns everywhere.
 
-        Never waits. Closing a closed connection does nothing.
+        Never waits. Closing a closed connection does nothing, nor does closing one that was never
+        opened.
 
         Args:
             code: The close code; 1000 by default.
@@ -525,6 +620,9 @@ class WebSocket:
             reason = ""
         elif not isinstance(reason, str):
             reason = _as_bytes(reason).decode("utf-8")
+        if self._connection is None and self._decision is None:
+            # A project's own middleware closes what it has made, opened or not.
+            return
         if self._engine.close(code, reason):
             self._is_deliberate = True
 
@@ -534,12 +632,35 @@ class WebSocket:
 
     @property
     def closed(self) -> bool:
-        """Whether either side has begun to close, or the client has vanished."""
+        """Whether the connection has ended: either side began to close, or the client vanished."""
         return self._engine.end() is not None
 
     def is_closed(self) -> bool:
-        """Whether either side has begun to close, or the client has vanished."""
-        return self.closed
+        """
+        Whether a loop around this call is over.
+
+        For a thread that receives on this connection that is so when the connection has ended and
+        all of it was read, the end included; or when a ``send`` of this thread was refused. So
+        ``while not websocket.is_closed(): message = websocket.wait()`` misses no message. For any
+        other caller it is the end of the connection. :attr:`closed` is exact.
+        """
+        connection = self._engine
+        caller = self._caller()
+        if caller.is_refused or caller.told_at is not None:
+            return True
+        ended_for = connection.ended_for()
+        if ended_for is None:
+            return False
+        has_messages = connection.waiting()[0] > 0
+        if not caller.receives:
+            # Perhaps it is about to begin. Messages of an end that is not new are for others.
+            is_view = own_websocket.get() is self
+            if not has_messages or (ended_for > _PATIENCE_S and not is_view):
+                return True
+        if caller.asked_at is None:
+            caller.asked_at = clock.now()
+        # It asks again and again, and never for messages.
+        return clock.now() - caller.asked_at > _PATIENCE_S
 
     is_close = is_closed
 
@@ -571,16 +692,225 @@ class WebSocket:
         """The original's lower layer, for code that writes binary messages through it."""
         return Protocol(self)
 
+    def fileno(self) -> int:
+        """
+        Gives a descriptor that is readable while a message or the unread end waits.
+
+        For ``select``, ``poll``, ``loop.add_reader`` and the hubs of green threads. It is made on
+        first use and closed when the view has ended; then this gives -1. Read messages with
+        :meth:`read`, never from the descriptor.
+
+        Raises:
+            OSError: The process has no descriptor left.
+            UsageError: The connection is not open yet.
+        """
+        connection = self._engine
+        if self._is_finished or (descriptor := connection.descriptor()) is None:
+            return -1
+        if self._selecting is None:
+            self._selecting = WeakSet()
+        if not self._is_told_here:
+            self._selecting.add(self._waiter.thread())
+        return descriptor
+
+    # -- beside the view ------------------------------------------------------------------------
+
+    def on_close(self, callback: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+        """
+        Has ``callback(*args)`` called once when this connection ends, whichever way it does.
+
+        That is: the client closes or vanishes, a limit or :meth:`close` ends it, the view returns
+        or fails, or the process ends. Callbacks run in the order of their registration, one after
+        the other, on a thread (green thread) of their own, beside the view if it is still at work.
+        The ORM, the language and the time zone work there as in the view. An exception is logged,
+        and the next callback runs. One that is registered after the end runs at once.
+
+        Args:
+            callback: A function; or a coroutine function, which runs in the event loop in which it
+                was registered, else in one of the process.
+            *args: What it is called with.
+
+        Returns:
+            ``callback``, so that this may be used as a decorator.
+
+        Raises:
+            TypeError: ``callback`` cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"on_close() takes a function, not {type(callback).__name__}")
+        callbacks = self._close_callbacks
+        if callbacks is None:
+            callbacks = self._close_callbacks = CloseCallbacks(str(self))
+            if self._connection is not None:
+                callbacks.attach(self._connection, self._waiter, self._spawn)
+        callbacks.add(callback, args)
+        return callback
+
+    def start(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Helper:
+        """
+        Runs ``function(*args, **kwargs)`` beside the view, on a thread (green thread) of its own.
+
+        It belongs to the connection: it has the view's language, time zone and care for database
+        connections, and its calls behave as the view's. When the connection has ended its receiving
+        calls raise ``ConnectionClosed``, which it may let through, and its ``send`` gives False
+        and then raises. The end of the view closes the connection and waits up to a second for it.
+        An exception of it is the view's: it is reported in the same way and closes the connection
+        with the same code.
+
+        Returns:
+            What tells whether it still runs (``is_running``), and waits for it (``join``).
+
+        Raises:
+            TypeError: A coroutine function (use :meth:`astart`), or nothing that can be called.
+            UsageError: The view does not run: it has not begun, or has ended.
+            RuntimeError: The system gives no more threads.
+        """
+        if iscoroutinefunction(function):
+            raise TypeError("start() takes a plain function: use `await websocket.astart(…)`")
+        _check_callable("start()", function)
+        view = self._running_view("start()")
+        return view.helpers.start(view, self._waiter, self._spawn, function, args, kwargs)
+
+    async def astart(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
+    ) -> asyncio.Task[None]:
+        """
+        Runs a coroutine function beside an async view, as a task. As :meth:`start`.
+
+        A task that has not ended a second after the view is cancelled.
+
+        Returns:
+            The task.
+
+        Raises:
+            TypeError: No coroutine function (use :meth:`start`).
+            UsageError: The view does not run.
+        """
+        if not iscoroutinefunction(function):
+            raise TypeError("astart() takes a coroutine function: use start() for others")
+        view = self._running_view("astart()")
+        return view.helpers.start_task(view, function, args, kwargs)
+
+    def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> Ticker:
+        """
+        Calls ``function(*args)`` every so many seconds until the connection or its view ends.
+
+        The first call comes after ``seconds``. Calls never overlap and do not drift; one that takes
+        longer than ``seconds`` makes those that fall into it be left out. No thread waits for them:
+        each takes one of the threads (green threads) of views for as long as it runs, beside the
+        view. In an async view a coroutine function is awaited in its loop. Exceptions are the
+        view's, as for :meth:`start`.
+
+        Returns:
+            What ends it before (``stop``).
+
+        Raises:
+            TypeError: ``function`` cannot be called.
+            ValueError: ``seconds`` is not above 0.
+            UsageError: The view does not run.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise ValueError(f"every() takes a number of seconds above 0, not {seconds!r}")
+        _check_callable("every()", function)
+        view = self._running_view("every()")
+        call = functools.partial(function, *args)
+        if not iscoroutinefunction(function):
+            return view.helpers.tick(view, self._waiter, self._spawn, seconds, call)
+        if _get_running_loop() is None:
+            raise UsageError("every() takes a coroutine function in async views only")
+        return view.helpers.tick_in_loop(view, seconds, call)
+
+    def pump(self, source: Any, *, kill: bool = True) -> bool:
+        """
+        Sends all that ``source`` gives, as it comes, until it or the connection ends.
+
+        Sends at the client's pace: while the client does not read, the source is not read either.
+        Bytes of a stream go out as they come, cut between characters in the compatible mode, so
+        that UTF-8 arrives as text. Text streams are sent by lines, iterables by items.
+
+        Args:
+            source: A ``subprocess.Popen`` with ``stdout=PIPE``, a file, a socket, a descriptor, or
+                an iterable of messages.
+            kill: When the client goes, or sending fails: kill the process, close another source.
+                Without it the source stays as it is. A bare descriptor is never closed.
+
+        Returns:
+            True when the source came to its end, False when the connection did.
+
+        Raises:
+            SendTimeout: As :meth:`send`.
+            TypeError, ValueError: No such source, or an item that is no message.
+            UsageError: Called in an event loop: use ``await asyncio.to_thread(websocket.pump, …)``.
+        """
+        if _get_running_loop() is not None:
+            raise UsageError(
+                "pump() would block the event loop: "
+                "use `await asyncio.to_thread(websocket.pump, source)`"
+            )
+        connection = self._connection or self._engine
+        pumped = Source(source)
+        is_whole = False
+        try:
+            self._waiter.at_end(connection, functools.partial(pumped.interrupt, kill=kill))
+            items = pumped.items()
+            cut = pumped.is_stream and self._text_as_bytes
+            for item in whole_characters(items) if cut else items:
+                if not self.send(item):
+                    break
+            else:
+                is_whole = not pumped.is_interrupted
+        except ConnectionClosed:
+            if not self._is_over:
+                raise
+        finally:
+            pumped.finish(kill=kill and not is_whole)
+        return is_whole
+
     # -- what the calls above share -------------------------------------------------------------
 
-    def _begin_receiving(self) -> None:
-        self._send_refused = False
-        if self._end_reported_at is not None:
-            self._raise_if_told_before(self._end_reported_at)
+    def _running_view(self, what: str) -> View:
+        if self._view is None:
+            raise UsageError(f"{what} is for the view of an open WebSocket, while it runs")
+        return self._view
 
-    def _raise_if_told_before(self, reported_at: float) -> None:
-        if clock.now() - reported_at > _PATIENCE_S and own_websocket.get() is self:
+    def _known_caller(self) -> Caller | None:
+        return None if self._callers is None else self._callers.get(self._waiter.caller())
+
+    def _caller(self) -> Caller:
+        """Gives what this thread (green thread, task) knows of the end."""
+        callers = self._callers
+        if callers is None:
+            callers = self._callers = Callers()
+        key = self._waiter.caller()
+        caller = callers.get(key)
+        if caller is None:
+            caller = callers[key] = Caller()
+        return caller
+
+    def _note_receiving(self) -> float:
+        """Notes that this caller asks for messages; gives how long it has to sleep before."""
+        caller = self._caller()
+        caller.receives = True
+        caller.is_refused = False
+        caller.asked_at = None
+        return 0.0 if caller.told_at is None else caller.pause(time.monotonic())
+
+    def _receive_again(self) -> None:
+        """To be called before messages are asked for, when a caller is known."""
+        pause = self._note_receiving()
+        # In an event loop nothing may sleep.
+        if pause and _get_running_loop() is None:
+            self._waiter.sleep(pause)
+        told_at = self._caller().told_at
+        if told_at is not None and clock.now() - told_at > _PATIENCE_S:
             self._raise_if_ended()
+
+    def _let_others_run(self) -> None:
+        """To be called when a call that never waits has found nothing."""
+        if _get_running_loop() is None:
+            is_spinning = time.monotonic() - self._polled_at < _SPIN_S
+            self._waiter.let_others_run(self._engine, _SPIN_S if is_spinning else 0.0)
+            self._polled_at = time.monotonic()
 
     def _raise_if_ended(self) -> None:
         end = self._engine.end()
@@ -589,16 +919,28 @@ class WebSocket:
 
     def _raise_if_nothing_comes(self) -> None:
         if self._engine.waiting() == (0, True):
+            self._tell(self._caller())
             self._raise_if_ended()
 
     def _note_end(self) -> bool:
-        """Notes that a caller learns of the end, if there is nothing else to learn."""
+        """Tells the caller of the end, if there is nothing else to tell. Whether there is not."""
         ended = self._engine.waiting() == (0, True)
-        if ended and self._end_reported_at is None:
-            self._end_reported_at = clock.now()
-            if self._has_handler():
+        if ended:
+            self._tell(self._caller())
+            if self._has_handler() and not self._is_close_handled:
+                self._is_close_handled = True
                 self.handle(_CLOSE, self._close_payload())
+            if told_by_exception.get():
+                self._raise_if_ended()
         return ended
+
+    def _tell(self, caller: Caller) -> None:
+        if caller.told_at is None:
+            caller.told_at = clock.now()
+        if self._selecting is not None:
+            self._selecting.discard(self._waiter.thread())
+            if not self._selecting:
+                self._engine.mark_end_read()
 
     def _close_payload(self) -> bytes:
         end = self._engine.end()
@@ -608,7 +950,8 @@ class WebSocket:
 
     def _has_handler(self) -> bool:
         # A look into `__dict__` would make one: attributes are kept without until then.
-        return getattr(self.handle, "__func__", None) is not _NO_HANDLER
+        handle = self.handle
+        return handle is not None and getattr(handle, "__func__", None) is not _NO_HANDLER
 
     def _handled(self, timeout: float | None) -> Any:
         message = self._take(timeout, text_as_bytes=False)
@@ -617,7 +960,8 @@ class WebSocket:
         opcode = _TEXT if isinstance(message, str) else _BINARY
         if self._text_as_bytes and isinstance(message, str):
             message = message.encode()
-        self.handle(opcode, message)
+        if self._has_handler():
+            self.handle(opcode, message)
         return message
 
     def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:
@@ -630,9 +974,17 @@ class WebSocket:
         message = connection.pop(text_as_bytes)
         if message is not None:
             return message
-        take = self._waiter.take
-        if (timeout is not None and timeout <= _IDLE_AFTER_S) or own_websocket.get() is not self:
-            return take(connection, timeout, text_as_bytes)
+        own = own_websocket.get() is self
+        if not own:
+            self._caller().receives = True
+        if timeout == 0:
+            self._let_others_run()
+        elif own and (timeout is None or timeout > _IDLE_AFTER_S):
+            return self._take_idly(connection, timeout, text_as_bytes)
+        return self._waiter.take(connection, timeout, text_as_bytes)
+
+    def _take_idly(self, connection: Connection, timeout: float | None, text_as_bytes: bool) -> Any:
+        """As :meth:`_take` for the own view, which may wait for long."""
         deadline = None if timeout is None else clock.now() + timeout
         message = self._waiter.nap(connection, _IDLE_AFTER_S, text_as_bytes)
         return self._rest(deadline, text_as_bytes) if message is None else message
@@ -671,7 +1023,10 @@ class WebSocket:
         sender = own_websocket.get()
         connection = self._connection or self._engine
         if sender is None:
-            return connection.post(message, self._text_as_bytes, None)
+            posted = connection.post(message, self._text_as_bytes, None)
+            if posted:
+                self._note_plain_sending()
+            return posted
         if not connection.post(message, self._text_as_bytes, sender._connection):
             return False
         if sender is self and self._waiter is not THREAD:
@@ -681,19 +1036,39 @@ class WebSocket:
                 self._waiter.rest_after_sending()
         return True
 
+    def _note_plain_sending(self) -> None:
+        """Notes whether this plain thread sends to one connection or to many."""
+        known, this = _sends_to.get(), ref(self)
+        if known is not this:
+            other = None if known is None else known()
+            _sends_to.set(this if other is None or other.closed else ref(_many))
+
+    def _is_sole_target(self) -> bool:
+        """Whether this plain thread has sent to this connection before, and to no other."""
+        return own_websocket.get() is None and _sends_to.get() is ref(self)
+
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine
         own = own_websocket.get() is self
-        # Whoever must not wait here, an event loop above all, has no patience.
-        patience = self._send_patience if own and _get_running_loop() is None else None
-        if self._waiter.send(connection, message, binary=binary, patience=patience):
-            return True
-        return self._refuse_to_send(own=own, strict=strict)
+        # An event loop must not wait here, nor may a sender whose other clients would wait, too.
+        waits = _get_running_loop() is None and (own or self._is_sole_target())
+        patience = self._send_patience if waits else None
+        try:
+            sent = self._waiter.send(connection, message, binary=binary, patience=patience)
+        except SendTimeout:
+            if own:
+                raise
+            connection.close(*_TRY_AGAIN_LATER)
+            sent = False
+        if not sent:
+            return self._refuse_to_send(strict)
+        if own_websocket.get() is None:
+            self._note_plain_sending()
+        return True
 
     async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine
-        own = own_websocket.get() is self
-        if not own:
+        if own_websocket.get() is not self:
             return self._send(message, binary, strict)
         deadline: float | None = None
         while (sent := connection.try_send(message, binary=binary)) is None:
@@ -704,13 +1079,42 @@ class WebSocket:
                 raise no_room(self._send_patience)
             patience = None if left == math.inf else left
             await hub.current().wait(connection, connection.watch_outbox, patience)
-        return sent or self._refuse_to_send(own=own, strict=strict)
+        return sent or await self._arefuse_to_send(strict)
 
-    def _refuse_to_send(self, *, own: bool, strict: bool) -> bool:
-        """What a sender learns of a connection that is closed."""
-        refused_before, self._send_refused = self._send_refused, True
+    def _refuse_to_send(self, strict: bool) -> bool:
+        """Tells a sender that the connection has ended: gives False, or raises."""
+        pause, raises = self._note_refusal(strict)
+        if pause and _get_running_loop() is None:
+            self._waiter.sleep(pause)
+        return self._refused(raises)
+
+    async def _arefuse_to_send(self, strict: bool) -> bool:
+        pause, raises = self._note_refusal(strict)
+        if pause:
+            await asyncio.sleep(pause)
+        return self._refused(raises)
+
+    def _note_refusal(self, strict: bool) -> tuple[float, bool]:
+        """
+        Notes that this caller cannot send any more.
+
+        Gives how long it has to sleep for that, and whether it is told by an exception.
+        """
+        caller = self._caller()
+        own = own_websocket.get() is self
+        # A view may send each of its messages in a task of its own, as `asyncio.wait_for` does.
+        in_task = own and _get_running_loop() is not None
+        refused_before = self._was_refused if in_task else caller.is_refused
+        caller.is_refused = self._was_refused = True
         gone_for = self._engine.ended_for() or 0.0
-        if strict or (own and refused_before and gone_for > _PATIENCE_S):
+        raises = strict or (own and refused_before and gone_for > _PATIENCE_S)
+        # A sender with other connections to serve is not held up.
+        is_alone = own or self._is_sole_target()
+        pause = caller.pause(time.monotonic()) if is_alone and refused_before else 0.0
+        return pause, raises
+
+    def _refused(self, raises: bool) -> bool:
+        if raises:
             self._raise_if_ended()
             # The socket is gone, though the engine has not yet read how.
             raise ConnectionClosed
@@ -734,7 +1138,8 @@ class _Messages:
 
     def __anext__(self) -> Awaitable[Message]:
         # No coroutine: whoever awaits this is the view.
-        self._websocket._send_refused = False
+        if self._websocket._callers is not None:
+            self._websocket._note_receiving()
         return self._next
 
 
@@ -793,6 +1198,11 @@ def _as_binary(message: Any) -> Frame:
 
 def _as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
     return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
+
+
+def _check_callable(what: str, function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"{what} takes a function, not {type(function).__name__}")
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -120,7 +120,7 @@ def close(code: int | None) -> Step:
 
     def step(websocket: WebSocket, seen: Seen) -> None:
         websocket.close(code)
-        assert websocket.is_closed()
+        assert websocket.closed
 
     return step
 
@@ -131,7 +131,7 @@ def look(websocket: WebSocket, seen: Seen) -> None:
     assert isinstance(websocket.has_messages(), bool)
     if (code := websocket.close_code) is not None:
         assert 1000 <= code <= 4999
-        assert websocket.is_closed()
+        assert websocket.closed
     assert isinstance(websocket.close_reason, str)
 
 
@@ -228,5 +228,5 @@ def test_any_order(scripts: list[list[Step]], messages: list[str | bytes], end: 
         assert len(found) == sum(len(seen.sent) for seen in everything)
     live.websocket.close()
     live.client.vanish()
-    assert live.websocket.is_closed()
+    assert live.websocket.closed
     eventually(lambda: _core.open_connections() == before, what="the connection is given back")

@@ -214,7 +214,7 @@ class TestEnds:
         live = open_websocket()
 
         def push(request: Any) -> None:
-            live.websocket._send_refused = True
+            live.websocket._was_refused = True
             raise ConnectionClosed
 
         run(live, push, as_async=as_async)

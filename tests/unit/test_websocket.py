@@ -231,7 +231,7 @@ class TestIdle:
             end=[(1000, "", "peer")],
         )
         own(ws)
-        assert list(ws) == [b"last words"]
+        assert list(ws) == [b"last words", None]
 
 
 class TestRead:
@@ -321,13 +321,22 @@ class TestCounting:
 class TestIteration:
     """`for message in websocket`."""
 
-    def test_stops_at_the_end_without_none(self, open_websocket: Open) -> None:
-        """The original gave a None, its documentation said that it stops."""
+    def test_gives_a_final_none_once(self, open_websocket: Open) -> None:
+        """As in the original: projects clean up on it."""
         live = open_websocket()
         live.client.send("one")
         live.client.send(b"\xff")
         live.client.close()
-        assert list(live.websocket) == [b"one", b"\xff"]
+        messages = iter(live.websocket)
+        assert list(messages) == [b"one", b"\xff", None]
+        assert list(messages) == []
+
+    def test_gives_no_none_with_text_as_str(self, open_websocket: Open) -> None:
+        """New code is not surprised by a message that is none."""
+        live = open_websocket(text_type=str)
+        live.client.send("one")
+        live.client.close()
+        assert list(live.websocket) == ["one"]
 
     def test_an_empty_message_does_not_stop_it(self, open_websocket: Open) -> None:
         """Only the end does."""
@@ -335,7 +344,7 @@ class TestIteration:
         live.client.send("")
         live.client.send(b"")
         live.client.close()
-        assert list(live.websocket) == [b"", b""]
+        assert list(live.websocket) == [b"", b"", None]
 
 
 class TestTypes:
@@ -425,8 +434,21 @@ class TestTypes:
         """A mistake does not depend on the client's luck."""
         live = open_websocket()
         live.websocket.close()
+        with pytest.raises(TypeError, match="not int"):
+            live.websocket.send(7)
+
+    def test_none_may_be_sent_to_the_gone_only(self, open_websocket: Open) -> None:
+        """A loop that echoes sends the final None, too; before the end it is a mistake."""
+        live = open_websocket()
         with pytest.raises(TypeError, match="not NoneType"):
             live.websocket.send(None)
+        with pytest.raises(TypeError, match="not NoneType"):
+            asyncio.run(live.websocket.asend(None))
+        live.websocket.close()
+        assert live.websocket.send(None) is False
+        assert asyncio.run(live.websocket.asend(None)) is False
+        with pytest.raises(ConnectionClosed):
+            live.websocket.send(None, strict=True)
 
     def test_a_lone_surrogate_is_refused(self, open_websocket: Open) -> None:
         """It cannot be UTF-8."""
@@ -836,9 +858,14 @@ class TestSendingToTheGone:
         live = open_websocket()
         own(live.websocket)
         live.websocket.close()
-        assert live.websocket.send("x") is False
-        with pytest.raises(ConnectionClosed):
-            in_thread(lambda: live.websocket.send("x")).result(10)
+
+        def send_twice() -> bool:
+            sent = live.websocket.send("x")
+            with pytest.raises(ConnectionClosed):
+                live.websocket.send("x")
+            return sent
+
+        assert in_thread(send_twice).result(10) is False
 
     @pytest.mark.parametrize("call", list(RECEIVING))
     def test_receiving_raises_when_the_end_was_told_long_ago(
@@ -855,15 +882,16 @@ class TestSendingToTheGone:
             RECEIVING[call](live.websocket)
 
     @pytest.mark.parametrize("call", list(RECEIVING))
-    def test_receiving_elsewhere_never_raises(
+    def test_receiving_elsewhere_raises_too(
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
-        """Only the own view's loop is at stake."""
+        """A helper thread has a loop, too."""
         monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
         live = open_websocket()
         live.client.close()
         assert live.websocket.wait() is None
-        RECEIVING[call](live.websocket)
+        with pytest.raises(EOFError):
+            RECEIVING[call](live.websocket)
 
     def test_time_counts_from_the_report_not_from_the_end(
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
@@ -1168,8 +1196,10 @@ class TestBeforeItIsOpen:
             lambda ws: ws.receive(),
             lambda ws: ws.send("x"),
             lambda ws: ws.send_json({}),
-            lambda ws: ws.close(),
             lambda ws: ws.closed,
+            lambda ws: ws.is_closed(),
+            lambda ws: ws.fileno(),
+            lambda ws: ws.pump([]),
             lambda ws: ws.close_code,
             lambda ws: ws.protocol.write(b"x"),
             lambda ws: asyncio.run(ws.areceive()),
@@ -1181,14 +1211,23 @@ class TestBeforeItIsOpen:
         with pytest.raises(UsageError, match="not open yet: use it inside its view"):
             use(WebSocket())
 
-    def test_repr(self, open_websocket: Open) -> None:
-        """Says what one wants to know in a log."""
-        assert repr(WebSocket()) == "<WebSocket not open yet>"
+    def test_closing_does_nothing(self) -> None:
+        """A project's own middleware closes what it has made, opened or not."""
+        WebSocket().close()
+
+    def test_its_identity_stays(self, open_websocket: Open) -> None:
+        """`str`, `repr` and `hash` are those of its whole life: registries have them as keys."""
+        early = WebSocket()
+        before = str(early), repr(early), hash(early)
         live = open_websocket()
-        number = live.connection.id
-        assert repr(live.websocket) == f"<WebSocket {number} open>"
+        early._attach(live.connection, live.websocket._options, None)  # type: ignore[arg-type]
+        assert (str(early), repr(early), hash(early)) == before
+        name = str(live.websocket)
+        assert name == f"<WebSocket {live.connection.id}>"
         live.websocket.close(4000)
-        assert repr(live.websocket) == f"<WebSocket {number} closed with 4000>"
+        assert str(live.websocket) == name
+        assert live.websocket == live.websocket
+        assert len({early, live.websocket, WebSocket()}) == 3
 
 
 def test_subprotocol(open_websocket: Open) -> None:

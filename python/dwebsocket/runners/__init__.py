@@ -10,11 +10,15 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dwebsocket import closing
 from dwebsocket.runners import loop
 from dwebsocket.runners.thread import RUNNER
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
+
+# Between two looks whether callbacks have run.
+_LOOK_S = 0.01
 
 _in_use: dict[str, Runner] = {"thread": RUNNER}
 
@@ -36,6 +40,8 @@ def join(timeout: float) -> bool:
     """
     Lets all views of this process go on until none runs, ``timeout`` seconds at most.
 
+    So it does with the callbacks of ``on_close`` of connections that have ended.
+
     Returns:
         Whether none runs. False when the time was up.
     """
@@ -43,4 +49,7 @@ def join(timeout: float) -> bool:
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
     # Every kind, also after one whose views took all the time.
     ended = [join(deadline - time.monotonic()) for join in kinds]
-    return all(ended)
+    while closing.is_pending() and time.monotonic() < deadline:
+        for runner in list(_in_use.values()):
+            runner.waiter.sleep(_LOOK_S)
+    return all(ended) and not closing.is_pending()

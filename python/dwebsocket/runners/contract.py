@@ -30,5 +30,13 @@ class Runner(Protocol):
             RuntimeError: There are no more threads.
         """
 
+    def spawn(self, name: str, job: Job) -> None:
+        """
+        As :meth:`run`, from any thread: also from one that has no green threads.
+
+        Raises:
+            RuntimeError: There are no more threads.
+        """
+
     def join(self, timeout: float) -> bool:
         """Lets views go on until none runs, ``timeout`` seconds at most. False at that."""

@@ -13,6 +13,7 @@ from dwebsocket.runners.green import Ear, GreenRunner
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
+    from dwebsocket.waiting import Call
 
 Switch = Callable[[], object]
 
@@ -39,6 +40,11 @@ class EventletEar(Ear[Switch]):
 
     def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
         self.hub.schedule_call_global(time_s, call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Ear.call_later`."""
+        cancel: Call = self.hub.schedule_call_global(delay, call).cancel
+        return cancel
 
     def _wake(self, token: int) -> None:
         # Not at once: an exception that ends the sleeper would come out here, and the hub would

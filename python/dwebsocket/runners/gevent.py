@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.runners.contract import Job
+    from dwebsocket.waiting import Call
 
 
 class GeventEar(Ear[Any]):
@@ -47,6 +48,12 @@ class GeventEar(Ear[Any]):
         # Kept: it ends with the last reference.
         self._alarm = self.hub.loop.timer(time_s, ref=False)
         self._alarm.start(call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Ear.call_later`."""
+        timer = self.hub.loop.timer(delay)
+        timer.start(call)
+        return timer.close  # type: ignore[no-any-return]
 
     def _wake(self, token: int) -> None:
         if (waiter := self._sleepers.get(token)) is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.connection import Connection
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Event, Message, Watch
+    from dwebsocket.waiting import Call, Event, Message, Watch
 
 Hub = Any
 GreenThread = Any
@@ -52,6 +52,8 @@ class Ear(ABC, Generic[Sleeper]):
         # When each nap ends, the first one first: all are equally long. One timer is for all.
         self._naps: dict[int, float] = {}
         self._has_alarm = False
+        # What is to be called instead of a green thread to be woken.
+        self._calls: dict[int, Call] = {}
 
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
@@ -82,6 +84,16 @@ class Ear(ABC, Generic[Sleeper]):
                 connection.unwatch(self._bell, token)
         return message
 
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`dwebsocket.waiting.Waiter.at_end`, on the hub's own thread."""
+        token = next(self._tokens)
+        self._calls[token] = call
+        connection.watch_end(self._bell, token)
+
+    @abstractmethod
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`dwebsocket.waiting.Waiter.call_later`, on the hub's own thread."""
+
     def _set_alarm(self, time_s: float) -> None:
         self._has_alarm = True
         self._call_later(time_s, self._end_naps)
@@ -103,7 +115,10 @@ class Ear(ABC, Generic[Sleeper]):
             self.close()
             return
         for token in self._bell.drain():
-            self._wake(token)
+            if (call := self._calls.pop(token, None)) is not None:
+                call()
+            else:
+                self._wake(token)
             if self.is_parents:
                 # That one has forked, and this is the child: the others are the parent's.
                 return
@@ -135,7 +150,8 @@ class EarWaiter(GreenWaiter):
     Args:
         hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
         new_ear: Opens a hub's ear.
-        pause: Yields to the hub, and comes back when everybody else has had a turn.
+        pause: Yields to the hub for some seconds; without any until all others have had a turn.
+        current: Gives the green thread that calls.
         new_event: Makes an event between two green threads of one hub.
     """
 
@@ -143,12 +159,14 @@ class EarWaiter(GreenWaiter):
         self,
         hub: Callable[[], Hub | None],
         new_ear: Callable[[Hub], Ear[Any]],
-        pause: Callable[[], object],
+        pause: Callable[..., object],
+        current: Callable[[], GreenThread],
         new_event: Callable[[], Event],
     ) -> None:
         self._hub = hub
         self._new_ear = new_ear
         self._pause = pause
+        self._current = current
         self._new_event = new_event
         # One of the system's threads has one hub at a time, however many green threads it runs.
         self._own: Any = native.original("_thread", "_local")()
@@ -179,8 +197,9 @@ class EarWaiter(GreenWaiter):
 
     def rest_after_sending(self) -> None:
         """As :meth:`GreenWaiter.rest_after_sending`."""
-        if time.monotonic() > getattr(self._own, "turn_ends", 0.0):
-            self.let_others_run()
+        if time.monotonic() > getattr(self._own, "turn_ends", 0.0) and self._hub() is not None:
+            self._pause()
+            self._own.turn_ends = time.monotonic() + _TURN_S
 
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
@@ -193,11 +212,39 @@ class EarWaiter(GreenWaiter):
             return THREAD.nap(connection, time, text_as_bytes)
         return self._ear(hub).nap(connection, time, text_as_bytes)
 
-    def let_others_run(self) -> None:
+    def let_others_run(self, connection: Connection, time: float) -> None:
         """As :meth:`GreenWaiter.let_others_run`."""
-        if self._hub() is not None:
+        if self._hub() is None:
+            THREAD.let_others_run(connection, time)
+        elif time:
+            self.wait(connection, connection.watch_inbox, time)
+        else:
             self._pause()
-            self._own.turn_ends = time.monotonic() + _TURN_S
+
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`GreenWaiter.sleep`."""
+        sleep = native.sleep if self._hub() is None else self._pause
+        sleep(seconds)
+
+    def caller(self) -> object:
+        """As :meth:`GreenWaiter.caller`."""
+        return THREAD.caller() if self._hub() is None else self._current()
+
+    def thread(self) -> object:
+        """As :meth:`GreenWaiter.thread`."""
+        return THREAD.thread() if self._hub() is None else self._current()
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`GreenWaiter.at_end`."""
+        hub = self._hub()
+        at_end = THREAD.at_end if hub is None else self._ear(hub).at_end
+        at_end(connection, call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`GreenWaiter.call_later`."""
+        hub = self._hub()
+        call_later = THREAD.call_later if hub is None else self._ear(hub).call_later
+        return call_later(delay, call)
 
     def new_event(self) -> Event:
         """As :meth:`GreenWaiter.new_event`."""
@@ -228,10 +275,10 @@ class GreenRunner(ABC):
     def __init__(
         self,
         new_ear: Callable[[Hub], Ear[Any]],
-        pause: Callable[[], object],
+        pause: Callable[..., object],
         new_event: Callable[[], Event],
     ) -> None:
-        self.waiter = EarWaiter(self._current_hub, new_ear, pause, new_event)
+        self.waiter = EarWaiter(self._current_hub, new_ear, pause, self._current, new_event)
         # The views that run, and their hubs.
         self._views: dict[GreenThread, Hub] = {}
         os.register_at_fork(after_in_child=self._views.clear)
@@ -241,6 +288,11 @@ class GreenRunner(ABC):
         view = self._spawn(name, lambda: self._live(name, job))
         # It has not begun: nobody has yielded since.
         self._views[view] = self._current_hub()
+
+    def spawn(self, name: str, job: Job) -> None:
+        """As :meth:`dwebsocket.runners.contract.Runner.spawn`."""
+        start = native.start_thread if self._current_hub() is None else self.run
+        start(name, job)
 
     def join(self, timeout: float) -> bool:
         """

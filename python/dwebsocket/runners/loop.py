@@ -17,6 +17,7 @@ from typing import Any
 from asgiref.sync import AsyncToSync
 
 from dwebsocket import native
+from dwebsocket.closing import CloseCallbacks
 from dwebsocket.runners.executor import SystemExecutor
 
 # As many as asyncio takes at most.
@@ -173,6 +174,10 @@ _loop = BackgroundLoop()
 def run(name: str, start: Start, context: Context) -> None:
     """Runs a task on this process's background loop. As :meth:`BackgroundLoop.run`."""
     _loop.run(name, start, context)
+
+
+# What is async and belongs to no other loop.
+CloseCallbacks.run_async = staticmethod(run)
 
 
 def join(timeout: float) -> bool:

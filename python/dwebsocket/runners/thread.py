@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from django.db import connections
 
-from dwebsocket import conf
+from dwebsocket import conf, native
 from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
@@ -162,6 +162,14 @@ def run(name: str, job: Job) -> None:
     _pool.run(name, job)
 
 
+def spawn(name: str, job: Job) -> None:
+    """Runs ``job`` on a thread of the system, also where new threads are green ones."""
+    if native.patched_by() is None:
+        run(name, job)
+    else:
+        native.start_thread(name, job)
+
+
 def join(timeout: float) -> bool:
     """Sleeps until no view runs. As :meth:`ThreadPool.join`."""
     return _pool.join(timeout)
@@ -179,6 +187,9 @@ class _ThreadRunner:
     exits: tuple[type[BaseException], ...] = ()
 
     def run(self, name: str, job: Job) -> None:
+        run(name, job)
+
+    def spawn(self, name: str, job: Job) -> None:
         run(name, job)
 
     def join(self, timeout: float) -> bool:

@@ -22,16 +22,16 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
 
-from dwebsocket import database
+from dwebsocket import context, database
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
-from dwebsocket.runners import context
+from dwebsocket.helpers import Helpers
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
     from contextvars import Context
-    from types import CodeType, TracebackType
+    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
@@ -45,6 +45,9 @@ _log = logging.getLogger("dwebsocket")
 
 _NORMAL, _GOING_AWAY, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1001, 1008, 1011, 4404
 _MAX_REASON_BYTES = 123
+# Those that give a view's response headers, and what they call it.
+_FRAMEWORKS = ("django", "rest_framework")
+_RESPONSES = {"response", "resp"}
 # Names of views that are kept for the next ones.
 _NAMES = 256
 
@@ -187,6 +190,59 @@ class Visit:
         )
 
 
+@final
+class RunningView:
+    """A view as long as it runs. See :class:`dwebsocket.helpers.View`."""
+
+    __slots__ = ("_exits", "_helpers", "_request", "_view", "_websocket")
+
+    def __init__(
+        self,
+        view: View,
+        request: HttpRequest,
+        websocket: WebSocket,
+        exits: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        """Begins with what :func:`run` gets."""
+        self._view = view
+        self._request = request
+        self._websocket = websocket
+        self._exits = exits
+        self._helpers: Helpers | None = None
+
+    @property
+    def name(self) -> str:
+        """As :func:`name_of` gives it."""
+        return name_of(self._view)
+
+    @property
+    def has_helpers(self) -> bool:
+        """Whether anything was ever started beside it."""
+        return self._helpers is not None
+
+    @property
+    def helpers(self) -> Helpers:
+        """What runs beside it. Made on first use."""
+        if self._helpers is None:
+            self._helpers = Helpers()
+        return self._helpers
+
+    def failed(self, error: BaseException) -> bool:
+        """As :meth:`dwebsocket.helpers.View.failed`."""
+        websocket = self._websocket
+        if isinstance(error, ConnectionClosed) and websocket._is_over:
+            return True
+        is_exit = isinstance(error, self._exits)
+        code, reason = (_GOING_AWAY, "going away") if is_exit else (_INTERNAL_ERROR, "")
+        try:
+            if not is_exit:
+                code, reason = _verdict(error, self._request, websocket)
+        finally:
+            if websocket._close_soon(code, reason):
+                websocket._is_deliberate = True
+        return not is_exit
+
+
 def run(
     view: View,
     request: HttpRequest,
@@ -203,6 +259,7 @@ def run(
     args, kwargs = arguments
     context.settle_in()
     told = _called_to_witness(view, websocket)
+    running = websocket._view = RunningView(view, request, websocket, exits)
     try:
         database.close_old_connections()
         database.borrow(shared_databases)
@@ -213,7 +270,7 @@ def run(
                 result = view(request, *args, **kwargs)
                 _refuse_coroutine(result, view)
             except Exception as error:
-                if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
+                if websocket._is_undecided or not _is_quiet_end(error, view, request, websocket):
                     raise
             if _is_over_with(websocket, result):
                 _save_session(request)
@@ -223,6 +280,9 @@ def run(
         else:
             _end(websocket, request)
         finally:
+            websocket._view = None
+            if running.has_helpers:
+                running.helpers.join()
             database.forget(shared_databases)
             database.close_old_connections()
     finally:
@@ -259,6 +319,7 @@ async def arun(
     # Nor does what held the one thread of all others at that moment concern the view.
     SyncToAsync.deadlock_context.set(False)
     told = _called_to_witness(view, websocket)
+    running = websocket._view = RunningView(view, request, websocket)
     try:
         try:
             own_websocket.set(websocket)
@@ -266,7 +327,7 @@ async def arun(
             try:
                 result = await view(request, *args, **kwargs)
             except Exception as error:
-                if websocket._is_undecided or not _is_quiet_end(error, view, websocket):
+                if websocket._is_undecided or not _is_quiet_end(error, view, request, websocket):
                     raise
             if _is_over_with(websocket, result) and _is_session_changed(request):
                 await sync_to_async(_save_session)(request)
@@ -275,6 +336,9 @@ async def arun(
         else:
             _end(websocket, request)
         finally:
+            websocket._view = None
+            if running.has_helpers:
+                await running.helpers.ajoin()
             await sync_to_async(database.close_old_connections)()
     finally:
         if told is not None:
@@ -331,11 +395,45 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
     return not isinstance(websocket._connection, NeverOpened | None)
 
 
-def _is_quiet_end(error: Exception, view: View, websocket: WebSocket) -> bool:
+def _is_quiet_end(error: Exception, view: View, request: HttpRequest, websocket: WebSocket) -> bool:
     """Whether ``error`` is how a view may end that did nothing wrong."""
     # A loop that only sends ends by the exception of its own connection.
-    return (isinstance(error, ConnectionClosed) and websocket._is_over) or (
-        _dresses_no_response(error, view)
+    if isinstance(error, ConnectionClosed):
+        return websocket._is_over
+    if not websocket._is_told_here or not _is_about_none(error):
+        return _dresses_no_response(error)
+    code = getattr(inspect.unwrap(view), "__code__", None)
+    if code is not None and not any(frame.f_code is code for frame in _frames(error)):
+        # It came from a decorator around the view.
+        return _dresses_no_response(error)
+    _report_use_of_none(error, request, websocket)
+    return True
+
+
+def _is_about_none(error: Exception) -> bool:
+    """Whether ``error`` is what comes of taking None for a message."""
+    if isinstance(error, AttributeError):
+        is_none = str(error).startswith("'NoneType' object")
+        name = getattr(error, "name", None) or ""
+        return is_none and (hasattr(bytes, name) or hasattr(str, name))
+    if not isinstance(error, TypeError):
+        return False
+    # Python 3.10 does not name the type there.
+    return "NoneType" in str(error) or "expected string or bytes-like object" in str(error)
+
+
+def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSocket) -> None:
+    connection = websocket._connection
+    end = None if connection is None else connection.end()
+    if connection is None or end is None:
+        return
+    found = Event.of("websocket.none_used", request, end[0], repr(error), connection.id)
+    found.log(
+        _log,
+        logging.INFO,
+        "WebSocket view took the None at the end of its connection for a message: %s: %s",
+        *(found.path, found.reason),
+        request=request,
     )
 
 
@@ -403,29 +501,28 @@ def _shown(error: BaseException) -> str:
     return text.decode(errors="ignore")
 
 
-def _dresses_no_response(error: BaseException, view: View) -> bool:
+def _dresses_no_response(error: Exception) -> bool:
     """
-    Whether a decorator below ours wanted to add headers to the response that no WebSocket has.
+    Whether a framework's decorator wanted to add headers to the response that no WebSocket has.
 
-    Such decorators (``never_cache``, ``vary_on_headers`` …) fail on the None of a view that has
-    returned. The view itself is not in the traceback then.
+    Such decorators (``never_cache``, ``vary_on_headers`` …) and the ``dispatch`` of Django REST
+    framework fail on the None of a view that has returned. It is in a variable of theirs.
     """
-    is_about_none = isinstance(error, (AttributeError, TypeError)) and str(error).startswith(
-        "'NoneType' object"
-    )
-    if not is_about_none:
+    if not isinstance(error, (AttributeError, TypeError, AssertionError)):
         return False
-    innermost = inspect.unwrap(view)
-    code = getattr(innermost, "__code__", None)
-    return innermost is not view and code not in _codes(error.__traceback__)
+    *_, frame = _frames(error)
+    framework = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    names = frame.f_locals.keys() & _RESPONSES
+    return framework in _FRAMEWORKS and any(frame.f_locals[name] is None for name in names)
 
 
-def _codes(traceback: TracebackType | None) -> list[CodeType]:
-    codes = []
+def _frames(error: BaseException) -> list[FrameType]:
+    """Gives the frames that ``error`` came through, the innermost one last."""
+    frames, traceback = [], error.__traceback__
     while traceback is not None:
-        codes.append(traceback.tb_frame.f_code)
+        frames.append(traceback.tb_frame)
         traceback = traceback.tb_next
-    return codes
+    return frames
 
 
 def _is_session_changed(request: HttpRequest) -> bool:

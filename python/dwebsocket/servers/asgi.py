@@ -27,6 +27,7 @@ from dwebsocket import _core
 from dwebsocket import hub as loops
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
+from dwebsocket.servers.readiness import Readiness
 from dwebsocket.waiting import no_room
 
 if TYPE_CHECKING:
@@ -202,6 +203,10 @@ class AsgiConnection:
 
         self._end: tuple[int, str, By] | None = None
         self._ended_at = 0.0
+        self._end_watches: list[tuple[_core.Hub, int]] = []
+
+        self._readiness: Readiness | None = None
+        self._is_end_read = False
 
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = self._loop.create_task(self._read())
@@ -227,6 +232,7 @@ class AsgiConnection:
                 return None
             message, size = self._inbox.popleft()
             self._inbox_bytes -= size
+            self._update_readiness()
             if self._paused is not None and not self._is_full():
                 self._resume_reading()
         return message.encode() if text_as_bytes and isinstance(message, str) else message
@@ -281,6 +287,7 @@ class AsgiConnection:
                 self._sealed = True
             self._end_inbox()
             self._announce_room()
+            self._announce_end()
         return began
 
     def waiting(self) -> tuple[int, bool]:
@@ -295,6 +302,48 @@ class AsgiConnection:
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket.connection.Connection.ended_for`."""
         return None if self._end is None else time.monotonic() - self._ended_at
+
+    def watch_end(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket.connection.Connection.watch_end`."""
+        with self._arrived:
+            if self._end is None:
+                self._end_watches.append((hub, token))
+                return
+        hub.announce(token)
+
+    def await_news(self, time: float) -> None:
+        """As :meth:`dwebsocket.connection.Connection.await_news`."""
+        with self._arrived:
+            self._arrived.wait_for(self._has_news, _bounded(time))
+
+    def descriptor(self) -> int | None:
+        """As :meth:`dwebsocket.connection.Connection.descriptor`."""
+        with self._arrived:
+            if self._readiness is None:
+                self._readiness = Readiness()
+                self._update_readiness()
+            return self._readiness.fileno()
+
+    def mark_end_read(self) -> None:
+        """As :meth:`dwebsocket.connection.Connection.mark_end_read`."""
+        with self._arrived:
+            self._is_end_read = True
+            self._update_readiness()
+
+    def close_descriptor(self) -> None:
+        """As :meth:`dwebsocket.connection.Connection.close_descriptor`."""
+        with self._arrived:
+            readiness, self._readiness = self._readiness, None
+        if readiness is not None:
+            readiness.close()
+
+    def ping(self, payload: bytes) -> bool:
+        """ASGI has no pings of the application's own."""
+        return False
+
+    def pong(self, payload: bytes) -> bool:
+        """ASGI has no pongs of the application's own."""
+        return False
 
     def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket.connection.Connection.next`."""
@@ -367,6 +416,7 @@ class AsgiConnection:
 
     def _end_inbox(self) -> None:
         self._inbox_ended = True
+        self._update_readiness()
         self._resume_reading()
         self._arrived.notify_all()
         _ring(self._inbox_watches)
@@ -386,6 +436,17 @@ class AsgiConnection:
         self._outbox_bytes = 0
         self._end_inbox()
         self._announce_room()
+        self._announce_end()
+
+    def _announce_end(self) -> None:
+        for hub, token in self._end_watches:
+            hub.announce(token)
+        self._end_watches.clear()
+
+    def _update_readiness(self) -> None:
+        if self._readiness is not None:
+            has_end = self._inbox_ended and not self._is_end_read
+            self._readiness.set(is_ready=has_end or bool(self._inbox))
 
     def _in_loop(self, callback: Callable[..., None], *args: Any) -> None:
         if asyncio._get_running_loop() is self._loop:
@@ -471,6 +532,7 @@ class AsgiConnection:
                 return None
             self._inbox.append((message, size))
             self._inbox_bytes += size
+            self._update_readiness()
             self._arrived.notify()
             _ring(self._inbox_watches)
             if self._is_full():

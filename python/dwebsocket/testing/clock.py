@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, hub
+from dwebsocket import _core, callbacks, hub
 from dwebsocket.testing.scope import open_websockets
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _step(seconds: float) -> None:
     while seconds > 0:
         _core.step_clock(min(seconds, _STEP_S))
         hub.look_again()
+        callbacks.look_again()
         for websocket in list(open_websockets):
             websocket._look()
         seconds -= _STEP_S

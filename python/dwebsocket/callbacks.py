@@ -1,0 +1,159 @@
+"""
+Calls that come at the end of a connection or after a time, without a thread for each.
+
+One thread of the system makes them for the whole process. It starts with the first of them. On
+green threads the hub does the same (:class:`dwebsocket.runners.green.Ear`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core, clock, native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.connection import Connection
+
+    Call = Callable[[], None]
+    Cancel = Callable[[], None]
+
+_log = logging.getLogger("dwebsocket")
+
+# What wakes the thread to look at its timers again.
+_LOOK = 0
+# So many timers may be left lying about.
+_FEW = 64
+# No selector takes a longer timeout.
+_LONGEST_S = 86_400.0
+
+
+class Timer:
+    """A call that is due at one moment of :mod:`dwebsocket.clock`."""
+
+    __slots__ = ("call", "due")
+
+    def __init__(self, due: float, call: Call) -> None:
+        self.due = due
+        self.call: Call | None = call
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.due < other.due
+
+    def cancel(self) -> None:
+        """Drops the call at once, with all that it holds."""
+        self.call = None
+
+
+class CallbackThread:
+    """The thread that makes the calls. They must not sleep. Any thread may ask for one."""
+
+    def __init__(self) -> None:
+        self._lock = native.lock()
+        self._hub: _core.Hub | None = None
+        self._tokens = itertools.count(_LOOK + 1)
+        self._at_end: dict[int, Call] = {}
+        self._timers: list[Timer] = []
+        # With so many timers those that were cancelled are dropped before their time.
+        self._sweep_at = _FEW
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """Calls ``call`` once, as soon as ``connection`` has ended, which may be now."""
+        hub = self._running()
+        token = next(self._tokens)
+        self._at_end[token] = call
+        connection.watch_end(hub, token)
+
+    def call_later(self, delay: float, call: Call) -> Cancel:
+        """Calls ``call`` once, after ``delay`` seconds. Gives what takes this back."""
+        hub = self._running()
+        timer = Timer(clock.now() + delay, call)
+        with self._lock:
+            if len(self._timers) >= self._sweep_at:
+                self._sweep()
+            heapq.heappush(self._timers, timer)
+            is_first = self._timers[0] is timer
+        if is_first:
+            hub.announce(_LOOK)
+        return timer.cancel
+
+    def look_again(self) -> None:
+        """Compares the timers with the clock again, because a test has stepped it."""
+        if self._hub is not None:
+            self._hub.announce(_LOOK)
+
+    def _running(self) -> _core.Hub:
+        with self._lock:
+            if self._hub is None:
+                self._hub = _core.Hub()
+                native.start_thread("dwebsocket-callbacks", self._work)
+            return self._hub
+
+    def _sweep(self) -> None:
+        self._timers = [timer for timer in self._timers if timer.call is not None]
+        heapq.heapify(self._timers)
+        self._sweep_at = max(_FEW, 2 * len(self._timers))
+
+    def _work(self) -> None:
+        hub = self._hub
+        assert hub is not None
+        with native.selector() as selector:
+            selector.register(hub.fileno(), 1)
+            while True:
+                selector.select(self._time_left())
+                calls = [self._at_end.pop(token, None) for token in hub.drain()]
+                for call in calls + self._due():
+                    if call is not None:
+                        _make(call)
+
+    def _time_left(self) -> float | None:
+        with self._lock:
+            if not self._timers:
+                return None
+            return min(max(0.0, self._timers[0].due - clock.now()), _LONGEST_S)
+
+    def _due(self) -> list[Call | None]:
+        found = []
+        with self._lock:
+            while self._timers and self._timers[0].due <= clock.now():
+                found.append(heapq.heappop(self._timers).call)
+        return found
+
+
+def _make(call: Call) -> None:
+    try:
+        call()
+    except Exception:
+        # The calls of all other connections come from this thread, too.
+        _log.exception("A callback of a WebSocket could not be started.")
+
+
+_thread = CallbackThread()
+
+
+def at_end(connection: Connection, call: Call) -> None:
+    """Calls at the end of a connection. As :meth:`CallbackThread.at_end`."""
+    _thread.at_end(connection, call)
+
+
+def call_later(delay: float, call: Call) -> Cancel:
+    """Calls after a time. As :meth:`CallbackThread.call_later`."""
+    return _thread.call_later(delay, call)
+
+
+def look_again() -> None:
+    """Looks at the clock again. As :meth:`CallbackThread.look_again`."""
+    _thread.look_again()
+
+
+def _forget_parents_thread() -> None:
+    global _thread
+    _thread = CallbackThread()
+
+
+os.register_at_fork(after_in_child=_forget_parents_thread)

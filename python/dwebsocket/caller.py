@@ -1,0 +1,55 @@
+"""
+What one thread, greenlet or task knows of the end of a connection.
+
+Each of them is told of the end once, by ``None``, and by an exception when it asks again later. It
+does not matter what another one was told. Most connections end without any of this being made.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+# The first pause of a caller that goes on after the end, and the longest.
+_FIRST_PAUSE_S = 0.001
+_LONGEST_PAUSE_S = 1.0
+
+
+class Caller:
+    """
+    One caller of one connection. Used by that caller only.
+
+    Attributes:
+        receives: It has asked for messages.
+        told_at: When it was told of the end, on the clock of :mod:`dwebsocket.clock`.
+        is_refused: Its last send was refused, and it has not asked for messages since.
+        asked_at: When it first asked ``is_closed()`` behind the end, since it asked for messages.
+    """
+
+    __slots__ = ("_gap", "_next_call", "asked_at", "is_refused", "receives", "told_at")
+
+    def __init__(self) -> None:
+        self.receives = False
+        self.told_at: float | None = None
+        self.is_refused = False
+        self.asked_at: float | None = None
+        self._gap = _FIRST_PAUSE_S
+        self._next_call = 0.0
+
+    def pause(self, now: float) -> float:
+        """
+        Gives the seconds that a call behind the end has to sleep before anything else.
+
+        Calls come further and further apart, up to a second, so that a loop that ignores the end
+        costs nothing. A caller that takes its time anyway is not held up.
+
+        Args:
+            now: Seconds, as by :func:`time.monotonic`.
+        """
+        pause = max(0.0, self._next_call - now)
+        self._next_call = now + pause + self._gap
+        self._gap = min(2 * self._gap, _LONGEST_PAUSE_S)
+        return pause
+
+
+#: The callers of one connection, by their thread, greenlet or task. Any thread may use it.
+Callers = WeakKeyDictionary[object, Caller]

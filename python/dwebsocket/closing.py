@@ -1,0 +1,174 @@
+"""What a project has done at the end of a connection: ``websocket.on_close(…)``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import os
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction
+
+from dwebsocket import context, database, native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from dwebsocket.connection import Connection
+    from dwebsocket.waiting import Waiter
+
+    Spawn = Callable[[str, Callable[[], None]], None]
+    RunAsync = Callable[[str, Callable[[], Coroutine[Any, Any, None]], contextvars.Context], object]
+
+_log = logging.getLogger("dwebsocket")
+
+# Between two looks whether an async callback has ended.
+_LOOK_S = 0.005
+
+# Those of connections that are open, and of ended ones whose callbacks have not all run.
+_unfinished: set[CloseCallbacks] = set()
+
+
+@dataclass(frozen=True)
+class _Callback:
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    # What middleware has set where it was registered: the language, the time zone.
+    context: contextvars.Context
+    # Where an async one was registered in a loop, it runs there.
+    loop: asyncio.AbstractEventLoop | None
+    databases: dict[str, BaseDatabaseWrapper]
+
+
+class CloseCallbacks:
+    """
+    The callbacks of one connection. Any thread may use it.
+
+    They run one after the other, in the order in which they came, on a thread (green thread) of
+    their own beside the view, as soon as the connection has ended. One that comes later still runs.
+    """
+
+    #: Runs a coroutine in the loop of the process; set by the module that has it.
+    run_async: RunAsync
+
+    def __init__(self, name: str) -> None:
+        """Begins with the connection's ``name``, for the thread and for the log."""
+        self._name = name
+        self._lock = native.lock()
+        self._waiting: deque[_Callback] = deque()
+        self._connection: Connection | None = None
+        self._has_ended = False
+        self._is_running = False
+        self._waiter: Waiter
+        self._spawn: Spawn
+
+    def add(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Has ``function(*args)`` called at the end, which may be now."""
+        loop = asyncio._get_running_loop() if iscoroutinefunction(function) else None
+        own = contextvars.copy_context()
+        callback = _Callback(function, args, own, loop, database.shareable())
+        with self._lock:
+            self._waiting.append(callback)
+            if self._connection is not None:
+                _unfinished.add(self)
+        self._start()
+
+    def attach(self, connection: Connection, waiter: Waiter, spawn: Spawn) -> None:
+        """To be called once, when there is a connection that can end."""
+        with self._lock:
+            self._waiter, self._spawn, self._connection = waiter, spawn, connection
+            if self._waiting:
+                _unfinished.add(self)
+        waiter.at_end(connection, self._on_end)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the connection has ended, and callbacks are yet to run."""
+        return self._connection is not None and self._connection.end() is not None
+
+    def _on_end(self) -> None:
+        self._has_ended = True
+        self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            starts = self._has_ended and bool(self._waiting) and not self._is_running
+            self._is_running = self._is_running or starts
+        if starts:
+            try:
+                self._spawn(f"{self._name} on_close", self._run)
+            except RuntimeError:
+                # Here the callbacks of other connections wait for them, but none is lost.
+                _log.exception("No thread for the callbacks of on_close of %s", self._name)
+                self._run()
+
+    def _run(self) -> None:
+        while (callback := self._next()) is not None:
+            self._call(callback)
+
+    def _next(self) -> _Callback | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._is_running = False
+            _unfinished.discard(self)
+        return None
+
+    def _call(self, callback: _Callback) -> None:
+        try:
+            if iscoroutinefunction(callback.function):
+                self._wait_for(callback, lambda: callback.function(*callback.args))
+                return
+            with database.in_use(callback.databases):
+                result = callback.context.run(_settled, callback)
+            if inspect.iscoroutine(result):
+                self._wait_for(callback, lambda: result)
+        except Exception:
+            _log.exception("A callback of on_close failed: %r of %s", callback.function, self._name)
+
+    def _wait_for(self, callback: _Callback, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Runs a coroutine in the loop of its callback, or else in that of the process."""
+        done: Future[None] = Future()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def call() -> None:
+            try:
+                await make()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        loop = callback.loop
+        if loop is not None and loop.is_running():
+            # The list keeps the task, to which the loop itself has a weak reference only.
+            start = lambda: tasks.append(loop.create_task(call()))  # noqa: E731
+            loop.call_soon_threadsafe(start, context=callback.context)
+        else:
+            type(self).run_async(f"{self._name} on_close", call, callback.context)
+        while not done.done():
+            if loop is not None and loop.is_closed():
+                raise RuntimeError("its event loop was closed before it had ended")
+            # Not on the future: a green thread must yield to its hub.
+            self._waiter.sleep(_LOOK_S)
+        done.result()
+
+
+def _settled(callback: _Callback) -> Any:
+    context.settle_in()
+    return callback.function(*callback.args)
+
+
+def is_pending() -> bool:
+    """Whether a connection of this process has ended whose callbacks have not all run."""
+    return any(callbacks.is_due for callbacks in list(_unfinished))
+
+
+os.register_at_fork(after_in_child=_unfinished.clear)

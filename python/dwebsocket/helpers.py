@@ -1,0 +1,300 @@
+"""
+Functions that run beside a view and belong to its connection: ``start``, ``astart``, ``every``.
+
+They have the view's context and care for database connections as it does. The end of the connection
+reaches them as an exception, and their exceptions end the view's connection as its own would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dwebsocket import clock, context, database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from dwebsocket.closing import Spawn
+    from dwebsocket.waiting import Call, Event, Waiter
+
+# How long the end of a view waits for its helpers.
+_MOMENT_S = 1.0
+
+#: Whether the end of the connection is an exception from the first time on, as for helpers.
+told_by_exception: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "told_by_exception", default=False
+)
+
+
+class View(Protocol):
+    """The view of a connection, as long as it runs."""
+
+    @property
+    def name(self) -> str:
+        """Module and qualified name."""
+
+    @property
+    def helpers(self) -> Helpers:
+        """The functions that run beside it."""
+
+    def failed(self, error: BaseException) -> bool:
+        """Reports what a helper let through and closes the connection; false to raise it on."""
+
+
+class Helper:
+    """A function that :meth:`dwebsocket.WebSocket.start` has started. Any thread may use it."""
+
+    def __init__(self, name: str, ended: Event) -> None:
+        self._name = name
+        self._ended = ended
+        self._is_running = True
+
+    def __repr__(self) -> str:
+        return f"<Helper {self._name} {'running' if self._is_running else 'ended'}>"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the function has not returned yet."""
+        return self._is_running
+
+    def join(self, timeout: float | None = None) -> bool:
+        """
+        Waits until the function has returned.
+
+        Args:
+            timeout: Seconds. None waits as long as it takes.
+
+        Returns:
+            Whether it has returned.
+        """
+        if self._is_running:
+            self._ended.wait(timeout)
+        return not self._is_running
+
+    def _end(self) -> None:
+        self._is_running = False
+        self._ended.set()
+
+
+class Helpers:
+    """What runs beside one view."""
+
+    def __init__(self) -> None:
+        self._helpers: set[Helper] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tickers: set[Ticker] = set()
+
+    def start(
+        self,
+        view: View,
+        waiter: Waiter,
+        spawn: Spawn,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Helper:
+        """
+        Starts ``function`` on a thread of its own.
+
+        Raises:
+            RuntimeError: The system gives no more threads.
+        """
+        name = f"{view.name} {_name_of(function)}"
+        helper = Helper(name, waiter.new_event())
+        own, databases = contextvars.copy_context(), database.shareable()
+
+        def run() -> None:
+            try:
+                own.run(_run, view, databases, lambda: function(*args, **kwargs))
+            finally:
+                self._helpers.discard(helper)
+                helper._end()
+
+        self._helpers.add(helper)
+        try:
+            spawn(name, run)
+        except BaseException:
+            self._helpers.discard(helper)
+            raise
+        return helper
+
+    def start_task(
+        self,
+        view: View,
+        function: Callable[..., Coroutine[Any, Any, Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> asyncio.Task[None]:
+        """Starts the coroutine function as a task of the running loop."""
+        own = contextvars.copy_context()
+        arun = _arun(view, lambda: function(*args, **kwargs))
+        task = own.run(asyncio.get_running_loop().create_task, arun)
+        task.set_name(f"{view.name} {_name_of(function)}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def tick(
+        self, view: View, waiter: Waiter, spawn: Spawn, seconds: float, call: Callable[[], Any]
+    ) -> Ticker:
+        """Calls ``call`` every ``seconds`` on a thread."""
+        ticker = ThreadTicker(view, waiter, spawn, seconds, call, self._tickers.discard)
+        self._tickers.add(ticker)
+        ticker.begin()
+        return ticker
+
+    def tick_in_loop(
+        self, view: View, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> Ticker:
+        """Awaits ``call`` every ``seconds`` in the running loop."""
+        ticker = TaskTicker(self.start_task(view, _tick_in_loop, (seconds, call), {}))
+        self._tickers.add(ticker)
+        return ticker
+
+    def join(self) -> None:
+        """Waits a moment for all helpers to end. To be called when the connection has ended."""
+        self._stop_tickers()
+        deadline = time.monotonic() + _MOMENT_S
+        for helper in list(self._helpers):
+            helper.join(max(0.0, deadline - time.monotonic()))
+
+    async def ajoin(self) -> None:
+        """As :meth:`join`, for async views. Tasks that do not end in time are cancelled."""
+        self._stop_tickers()
+        current = asyncio.current_task()
+        if tasks := [task for task in self._tasks if task is not current]:
+            await asyncio.wait(tasks, timeout=_MOMENT_S)
+        for task in tasks:
+            task.cancel()
+        if self._helpers:
+            await asyncio.to_thread(self.join)
+
+    def _stop_tickers(self) -> None:
+        for ticker in list(self._tickers):
+            ticker.stop()
+
+
+class Ticker(Protocol):
+    """What :meth:`dwebsocket.WebSocket.every` gives. Any thread may use it."""
+
+    def stop(self) -> None:
+        """Calls the function no more. A call that is under way goes on."""
+
+
+class ThreadTicker:
+    """Calls a function from moment to moment, each time on a thread for that call only."""
+
+    def __init__(
+        self,
+        view: View,
+        waiter: Waiter,
+        spawn: Spawn,
+        seconds: float,
+        call: Callable[[], Any],
+        on_stop: Callable[[Ticker], object],
+    ) -> None:
+        self._view = view
+        self._waiter = waiter
+        self._spawn = spawn
+        self._seconds = seconds
+        self._call: Callable[[], Any] | None = call
+        self._on_stop = on_stop
+        self._context = contextvars.copy_context()
+        self._databases = database.shareable()
+        self._due = clock.now() + seconds
+        self._cancel: Call = lambda: None
+
+    def begin(self) -> None:
+        """Waits for the next moment. To be called once."""
+        self._cancel = self._waiter.call_later(max(0.0, self._due - clock.now()), self._fire)
+
+    def stop(self) -> None:
+        """As :meth:`Ticker.stop`."""
+        self._call = None
+        self._cancel()
+        self._on_stop(self)
+
+    def _fire(self) -> None:
+        if self._call is None:
+            return
+        try:
+            self._spawn(f"{self._view.name} every {self._seconds:g} s", self._tick)
+        except RuntimeError as error:
+            # There are no more threads.
+            self.stop()
+            self._view.failed(error)
+
+    def _tick(self) -> None:
+        if (call := self._call) is None:
+            return
+        if not self._context.run(_run, self._view, self._databases, call):
+            self.stop()
+        if self._call is not None:
+            self._due = _next(self._due, self._seconds)
+            self.begin()
+
+
+class TaskTicker:
+    """Awaits a coroutine function from moment to moment, as a task of one loop."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def stop(self) -> None:
+        """As :meth:`Ticker.stop`."""
+        # A loop that is closed has no tasks.
+        with suppress(RuntimeError):
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+async def _tick_in_loop(seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    due = clock.now() + seconds
+    while True:
+        await asyncio.sleep(max(0.0, due - clock.now()))
+        await call()
+        due = _next(due, seconds)
+
+
+def _next(due: float, seconds: float) -> float:
+    """
+    Gives the next moment behind ``due`` that is yet to come.
+
+    All moments are of one row, so that nothing drifts. A call that took long has missed some.
+    """
+    missed = max(0.0, (clock.now() - due) // seconds)
+    return due + seconds * (missed + 1)
+
+
+def _run(view: View, databases: dict[str, BaseDatabaseWrapper], call: Callable[[], Any]) -> bool:
+    """Runs a helper's function on this thread. Whether it returned by itself."""
+    context.settle_in()
+    told_by_exception.set(True)
+    try:
+        with database.in_use(databases):
+            call()
+    except BaseException as error:
+        if not view.failed(error):
+            raise
+        return False
+    return True
+
+
+async def _arun(view: View, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    told_by_exception.set(True)
+    try:
+        await call()
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        if not view.failed(error):
+            raise
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__name__)

@@ -1,0 +1,193 @@
+"""
+What ``websocket.pump(…)`` sends: the items of an iterator, or the bytes of a stream.
+
+A stream is a file, a pipe, a terminal's descriptor, a socket, or the output of a process. It is
+waited for beside the end of the connection, so that a stream in which nothing happens does not keep
+a view alive whose client has gone.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import os
+import selectors
+import socket
+import stat
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+# As much as a pipe holds.
+_CHUNK_BYTES = 64 * 1024
+# How long a killed process may take to go.
+_REAP_S = 5.0
+
+
+class Source:
+    """
+    One source of messages. Its items are read by one thread; :meth:`interrupt` is for any thread.
+
+    Args:
+        source: A ``subprocess.Popen``, a file, a socket, a descriptor, or any iterable.
+
+    Raises:
+        TypeError: It is none of these.
+        ValueError: A process whose output goes elsewhere.
+    """
+
+    def __init__(self, source: Any) -> None:
+        is_process = hasattr(source, "stdout") and hasattr(source, "kill")
+        self._process: Any = source if is_process else None
+        self._stream = source.stdout if is_process else source
+        if self._stream is None:
+            raise ValueError("pump() has no output to send: start the process with stdout=PIPE")
+        self._is_stream = _has_descriptor(self._stream)
+        is_message = isinstance(source, (str, bytes, bytearray, memoryview))
+        if is_message or not (self._is_stream or isinstance(self._stream, Iterable)):
+            name = type(source).__name__
+            raise TypeError(f"pump() takes a process, file, socket or iterable, not {name}")
+        self.is_interrupted = False
+        self._is_finished = False
+        # Readable once it is interrupted.
+        self._read_end, self._write_end = socket.socketpair()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its items are the bytes of a stream as they come, cut anywhere."""
+        return self._is_stream and not isinstance(self._stream, io.TextIOBase)
+
+    def items(self) -> Iterator[Any]:
+        """Gives each item until the source ends or is interrupted. A stream's are bytes."""
+        # Text is read by lines: what has been decoded already cannot be waited for.
+        return self._chunks() if self.is_stream else iter(self._stream)
+
+    def interrupt(self, *, kill: bool) -> None:
+        """
+        Ends the items of a stream. Never sleeps.
+
+        Args:
+            kill: Kill the process, too, which ends those of a text stream.
+        """
+        if self._is_finished:
+            return
+        self.is_interrupted = True
+        with suppress(OSError):
+            self._write_end.send(b"\0")
+        if kill and self._process is not None:
+            with suppress(OSError):
+                self._process.kill()
+
+    def finish(self, *, kill: bool) -> None:
+        """
+        Releases what is left. To be called once, by the thread that has read the items.
+
+        Args:
+            kill: Kill the process, or close what else it is. A bare descriptor stays open: its
+                number is its owner's.
+        """
+        self._is_finished = True
+        self._read_end.close()
+        self._write_end.close()
+        if kill and self._process is not None:
+            with suppress(OSError):
+                self._process.kill()
+            # Else it would be a zombie until somebody asks for its status.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_REAP_S)
+        elif kill and hasattr(self._stream, "close"):
+            self._stream.close()
+
+    def _chunks(self) -> Iterator[bytes]:
+        if pending := self._buffered():
+            yield pending
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._read_end, selectors.EVENT_READ)
+            waits = not self._is_always_ready()
+            if waits:
+                selector.register(self._stream, selectors.EVENT_READ)
+            while True:
+                ready = selector.select(None if waits and not self._has_decrypted() else 0)
+                if any(key.fileobj is self._read_end for key, _ in ready):
+                    return
+                if waits and not ready and not self._has_decrypted():
+                    continue
+                if not (chunk := self._read()):
+                    return
+                yield chunk
+
+    def _read(self) -> bytes:
+        try:
+            if hasattr(self._stream, "recv"):
+                return bytes(self._stream.recv(_CHUNK_BYTES))
+            return os.read(_descriptor(self._stream), _CHUNK_BYTES)
+        except OSError as error:
+            # A terminal whose process has gone says so.
+            if error.errno in (errno.EIO, errno.ECONNRESET):
+                return b""
+            raise
+
+    def _buffered(self) -> bytes:
+        """Gives what was read ahead by a reader that the project has used before."""
+        stream = self._stream
+        if not isinstance(stream, io.BufferedReader):
+            return b""
+        descriptor = stream.fileno()
+        was_blocking = os.get_blocking(descriptor)
+        os.set_blocking(descriptor, False)
+        try:
+            return stream.read1(len(stream.peek()))
+        finally:
+            os.set_blocking(descriptor, was_blocking)
+
+    def _is_always_ready(self) -> bool:
+        """Whether it is a file on a disk, for which nothing can wait."""
+        return stat.S_ISREG(os.fstat(_descriptor(self._stream)).st_mode)
+
+    def _has_decrypted(self) -> bool:
+        """Whether bytes lie in a TLS connection that its descriptor does not show."""
+        pending = getattr(self._stream, "pending", None)
+        return pending is not None and pending() > 0
+
+
+def _has_descriptor(stream: Any) -> bool:
+    try:
+        return _descriptor(stream) >= 0
+    except (AttributeError, OSError, TypeError, ValueError):
+        return False
+
+
+def _descriptor(stream: Any) -> int:
+    return stream if type(stream) is int else int(stream.fileno())
+
+
+def whole_characters(chunks: Iterator[Any]) -> Iterator[Any]:
+    """Gives ``chunks``, cut between characters where they are bytes of UTF-8."""
+    rest = b""
+    for chunk in chunks:
+        if not isinstance(chunk, bytes):
+            yield chunk
+            continue
+        chunk = rest + chunk
+        keep = _incomplete(chunk)
+        rest = chunk[len(chunk) - keep :]
+        if whole := chunk[: len(chunk) - keep]:
+            yield whole
+    if rest:
+        yield rest
+
+
+def _incomplete(data: bytes) -> int:
+    """Gives the number of bytes at the end that begin a character of UTF-8."""
+    tail = data[-3:]
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for length in range(len(tail), 0, -1):
+        decoder.reset()
+        try:
+            decoder.decode(tail[-length:])
+        except UnicodeDecodeError:
+            continue
+        return len(decoder.getstate()[0])
+    return 0
