@@ -43,6 +43,10 @@ class View(Protocol):
     def helpers(self) -> Helpers:
         """The functions that run beside it."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its connection has ended."""
+
     def failed(self, error: BaseException) -> bool:
         """Reports what a helper let through and closes the connection; false to raise it on."""
 
@@ -153,7 +157,7 @@ class Helpers:
         self, view: View, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]
     ) -> Ticker:
         """Awaits ``call`` every ``seconds`` in the running loop."""
-        ticker = TaskTicker(self.start_task(view, _tick_in_loop, (seconds, call), {}))
+        ticker = TaskTicker(self.start_task(view, _tick_in_loop, (view, seconds, call), {}))
         self._tickers.add(ticker)
         return ticker
 
@@ -221,7 +225,8 @@ class ThreadTicker:
         self._on_stop(self)
 
     def _fire(self) -> None:
-        if self._call is None:
+        if self._call is None or self._view.is_over:
+            self.stop()
             return
         try:
             self._spawn(f"{self._view.name} every {self._seconds:g} s", self._tick)
@@ -253,12 +258,15 @@ class TaskTicker:
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
-async def _tick_in_loop(seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+async def _tick_in_loop(
+    view: View, seconds: float, call: Callable[[], Coroutine[Any, Any, Any]]
+) -> None:
     due = clock.now() + seconds
-    while True:
-        await asyncio.sleep(max(0.0, due - clock.now()))
+    await asyncio.sleep(seconds)
+    while not view.is_over:
         await call()
         due = _next(due, seconds)
+        await asyncio.sleep(max(0.0, due - clock.now()))
 
 
 def _next(due: float, seconds: float) -> float:

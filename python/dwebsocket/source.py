@@ -42,7 +42,7 @@ class Source:
         is_process = hasattr(source, "stdout") and hasattr(source, "kill")
         self._process: Any = source if is_process else None
         self._stream = source.stdout if is_process else source
-        if self._stream is None:
+        if is_process and self._stream is None:
             raise ValueError("pump() has no output to send: start the process with stdout=PIPE")
         self._is_stream = _has_descriptor(self._stream)
         is_message = isinstance(source, (str, bytes, bytearray, memoryview))

@@ -461,20 +461,24 @@ class WebSocket:
 
         Several tasks may wait on one connection; each message goes to one of them.
         """
-        if self._callers is not None and (pause := self._note_receiving()):
-            await asyncio.sleep(pause)
+        if self._callers is not None:
+            self._note_receiving()
+            # Each of its calls may be a task of its own, as by `asyncio.wait_for`.
+            await self._pause_loop()
         connection = self._connection or self._engine
         if timeout is None:
             try:
                 return await connection.next(hub.ear)
             except StopAsyncIteration:
-                self._tell(self._caller())
+                self._tell_loop()
                 self._raise_if_ended()
                 raise ConnectionClosed from None
         _check_timeout(timeout)
         deadline = clock.now() + timeout
         while (message := connection.pop(False)) is None:
-            self._raise_if_nothing_comes()
+            if connection.waiting() == (0, True):
+                self._tell_loop()
+                self._raise_if_ended()
             left = deadline - clock.now()
             if left <= 0:
                 raise ReceiveTimeout(f"no message came within {timeout} s")
@@ -494,8 +498,8 @@ class WebSocket:
 
     async def _no_messages(self) -> AsyncIterator[Message]:
         # A loop around the iteration of an ended connection would keep the event loop.
-        self._tell(caller := self._caller())
-        await asyncio.sleep(caller.pause(time.monotonic()))
+        await self._pause_loop()
+        self._tell_loop()
         nothing: tuple[Message, ...] = ()
         for message in nothing:
             yield message
@@ -876,12 +880,13 @@ class WebSocket:
     def _known_caller(self) -> Caller | None:
         return None if self._callers is None else self._callers.get(self._waiter.caller())
 
-    def _caller(self) -> Caller:
-        """Gives what this thread (green thread, task) knows of the end."""
+    def _caller(self, key: object | None = None) -> Caller:
+        """Gives what this thread (green thread, task), or the one of ``key``, knows of the end."""
         callers = self._callers
         if callers is None:
             callers = self._callers = Callers()
-        key = self._waiter.caller()
+        if key is None:
+            key = self._waiter.caller()
         caller = callers.get(key)
         if caller is None:
             caller = callers[key] = Caller()
@@ -904,6 +909,17 @@ class WebSocket:
         told_at = self._caller().told_at
         if told_at is not None and clock.now() - told_at > _PATIENCE_S:
             self._raise_if_ended()
+
+    def _tell_loop(self) -> None:
+        """Tells all tasks of the running loop of the end."""
+        self._tell(self._caller(self._waiter.thread()))
+
+    async def _pause_loop(self) -> None:
+        """Sleeps as long as a task has to that was told of the end."""
+        caller = self._caller(self._waiter.thread())
+        pause = 0.0 if caller.told_at is None else caller.pause(time.monotonic())
+        if pause:
+            await asyncio.sleep(pause)
 
     def _let_others_run(self) -> None:
         """To be called when a call that never waits has found nothing."""

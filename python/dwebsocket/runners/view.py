@@ -216,6 +216,11 @@ class RunningView:
         return name_of(self._view)
 
     @property
+    def is_over(self) -> bool:
+        """Whether its connection has ended."""
+        return self._websocket.closed
+
+    @property
     def has_helpers(self) -> bool:
         """Whether anything was ever started beside it."""
         return self._helpers is not None

@@ -1,0 +1,598 @@
+"""What belongs to a connection beside its view: `on_close`, `start`, `astart`, `every`, `pump`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.utils import translation
+
+from dwebsocket import ConnectionClosed, UsageError, WebSocket, accept_websocket, database
+from dwebsocket.helpers import Helper
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from peer import LiveWebSocket
+    from visit import Serve
+
+    Open = Callable[..., LiveWebSocket]
+
+PROGRAM = "import sys\nfor number in range({count}): print('grüße', number)"
+
+
+def process(program: str, **options: Any) -> subprocess.Popen[Any]:
+    """Start a Python program whose output is a pipe."""
+    options.setdefault("env", {**os.environ, "PYTHONIOENCODING": "utf-8"})
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, **options)
+
+
+def text_of(live: LiveWebSocket) -> str:
+    """Read text messages up to the close."""
+    found = ""
+    while (message := live.client.receive()) is not None:
+        assert isinstance(message, str)
+        found += message
+    return found
+
+
+class TestOnClose:
+    """`on_close`, once, at any kind of end."""
+
+    @pytest.mark.parametrize(
+        ("end", "code"),
+        [
+            (lambda live: live.client.close(4000), 4000),
+            (lambda live: live.client.vanish(), 1006),
+            (lambda live: live.websocket.close(4001), 4001),
+            (lambda live: live.websocket._finish(1000, ""), 1000),
+            (lambda live: live.client.send_raw(b"\xff" * 8), 1002),
+        ],
+    )
+    def test_runs_at_every_end(
+        self, open_websocket: Open, end: Callable[[LiveWebSocket], None], code: int
+    ) -> None:
+        """Whichever side began, whether anybody receives or not."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        live.websocket.on_close(lambda *args: told.put((*args, live.websocket.close_code)), 1, 2)
+        end(live)
+        assert told.get(timeout=10) == (1, 2, code)
+        live.websocket.close()
+        live.websocket._finish(1000, "")
+        with pytest.raises(queue.Empty):
+            told.get(timeout=0.05)
+
+    def test_in_order_and_each_whatever_became_of_the_others(
+        self, open_websocket: Open, request_log: Any
+    ) -> None:
+        """An exception is logged."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        async def later() -> None:
+            await asyncio.sleep(0.01)
+            told.put("async")
+
+        live.websocket.on_close(told.put, 1)
+        live.websocket.on_close(later)
+        live.websocket.on_close(lambda: later())
+        live.websocket.on_close(lambda: 1 / 0)
+        live.websocket.on_close(told.put, 2)
+        live.client.close()
+        assert [told.get(timeout=10) for _ in range(4)] == [1, "async", "async", 2]
+        (record,) = request_log("dwebsocket")
+        assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+    def test_after_the_end_it_runs_at_once(self, open_websocket: Open) -> None:
+        """Also in the third minute after it."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        live.websocket.on_close(told.put, 1)
+        live.client.close()
+        assert told.get(timeout=10) == 1
+        live.websocket.on_close(told.put, 2)
+        assert told.get(timeout=10) == 2
+
+    def test_an_async_callback_runs_in_the_loop_where_it_was_registered(
+        self, open_websocket: Open
+    ) -> None:
+        """It may use what belongs to that loop."""
+        live = open_websocket()
+
+        async def main() -> None:
+            over = asyncio.Event()
+
+            async def callback() -> None:
+                over.set()
+
+            live.websocket.on_close(callback)
+            live.client.close()
+            await asyncio.wait_for(over.wait(), 10)
+
+        asyncio.run(main())
+
+    def test_has_the_context_in_which_it_was_registered(self, open_websocket: Open) -> None:
+        """The language that middleware has chosen, above all."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        with translation.override("de"):
+            live.websocket.on_close(lambda: told.put(translation.get_language()))
+        live.client.close()
+        assert told.get(timeout=10) == "de"
+
+    def test_cares_for_database_connections(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As around a request."""
+        told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        monkeypatch.setattr(database, "close_old_connections", lambda: told.put("care"))
+        live = open_websocket()
+        live.websocket.on_close(told.put, "callback")
+        live.client.close()
+        assert [told.get(timeout=10) for _ in range(3)] == ["care", "callback", "care"]
+
+    def test_may_be_a_decorator(self, open_websocket: Open) -> None:
+        """It gives the function back."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        @live.websocket.on_close
+        def callback() -> None:
+            told.put("told")
+
+        callback()
+        live.client.close()
+        assert [told.get(timeout=10) for _ in range(2)] == ["told"] * 2
+
+    def test_of_one_that_is_never_opened(self) -> None:
+        """Its end is that it will not be."""
+        websocket = WebSocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        websocket.on_close(told.put, 1)
+        websocket._never_open()
+        assert told.get(timeout=10) == 1
+
+    def test_registered_before_it_is_open(self, open_websocket: Open) -> None:
+        """As in a view that decides itself."""
+        early, live = WebSocket(), open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        early.on_close(told.put, 1)
+        early._attach(live.connection, live.websocket._options, None)  # type: ignore[arg-type]
+        live.client.close()
+        assert told.get(timeout=10) == 1
+
+    def test_takes_functions_only(self, open_websocket: Open) -> None:
+        """And says what it got."""
+        with pytest.raises(TypeError, match="not str"):
+            open_websocket().websocket.on_close("x")  # type: ignore[arg-type]
+
+
+class TestStart:
+    """`start` and `astart`: beside the view, for its connection."""
+
+    def test_behaves_as_the_view_and_is_told_by_exception(self, visit: Serve) -> None:
+        """The view's end waits for it."""
+        seen: list[Any] = []
+
+        def helper(prefix: str, *, suffix: str) -> None:
+            websocket = seen[0]
+            try:
+                while True:
+                    message = websocket.wait().decode()
+                    websocket.send(f"{prefix}{message}{suffix} {translation.get_language()}")
+            except ConnectionClosed as end:
+                seen.append(end.code)
+                raise
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            seen.append(request.websocket)
+            with translation.override("de"):
+                helper_ = request.websocket.start(helper, "<", suffix=">")
+            assert helper_.is_running
+            while not request.websocket.closed:
+                time.sleep(0.001)
+            seen.append(helper_.join(10))
+
+        made = visit(view).serve()
+        made.client.send("hi")
+        assert made.client.receive() == "<hi> de"
+        made.client.close(4000)
+        eventually(lambda: seen[1:] == [4000, True])
+
+    @pytest.mark.parametrize(
+        ("error", "code"), [(ValueError("broken"), 1011), (PermissionDenied(), 1008)]
+    )
+    def test_its_exception_is_the_views(
+        self, visit: Serve, request_log: Any, error: Exception, code: int
+    ) -> None:
+        """Reported once, and the connection is closed with the same code."""
+
+        def helper() -> None:
+            raise error
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.start(helper)
+            list(request.websocket)
+
+        made = visit(view).serve()
+        assert made.client.closing()[0] == code
+        (record,) = request_log("django.request")
+        assert record.exc_info[1] is error
+
+    def test_the_end_of_the_view_closes_and_waits_a_moment(self, visit: Serve) -> None:
+        """A helper that goes on is left behind."""
+        go_on, seen = threading.Event(), []
+
+        def quick(websocket: Any) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                websocket.wait()
+            seen.append("quick")
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.start(quick, request.websocket)
+            request.websocket.start(go_on.wait, 20)
+            request.websocket.on_close(seen.append, "closed")
+
+        made = visit(view).serve()
+        begin = time.monotonic()
+        assert made.client.closing() == (1000, "")
+        eventually(lambda: sorted(seen) == ["closed", "quick"])
+        assert time.monotonic() - begin < 10
+        go_on.set()
+
+    def test_of_an_async_view(self, visit: Serve) -> None:
+        """A task; one that does not end is cancelled."""
+        seen: list[Any] = []
+
+        async def helper(websocket: Any) -> None:
+            try:
+                await websocket.asend("hi")
+                while not websocket.has_messages():  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                websocket.read()
+            except ConnectionClosed:
+                seen.append("told")
+                raise
+
+        async def stubborn() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            await request.websocket.astart(helper, request.websocket)
+            await request.websocket.astart(stubborn)
+            async for message in request.websocket:
+                seen.append(message)
+
+        made = visit(view).serve()
+        assert made.client.receive() == "hi"
+        made.client.close()
+        eventually(lambda: sorted(seen) == ["cancelled", "told"])
+
+    def test_the_exception_of_a_task_is_the_views(self, visit: Serve, request_log: Any) -> None:
+        """As that of a thread."""
+
+        async def helper() -> None:
+            raise ValueError("broken")
+
+        @accept_websocket
+        async def view(request: Any) -> None:
+            await request.websocket.astart(helper)
+            async for _ in request.websocket:
+                pass
+
+        assert visit(view).serve().client.closing()[0] == 1011
+        assert len(request_log("django.request")) == 1
+
+    @pytest.mark.parametrize(
+        ("call", "error"),
+        [
+            (lambda ws: ws.start("x"), TypeError),
+            (lambda ws: ws.start(asyncio.sleep, 1), TypeError),
+            (lambda ws: asyncio.run(ws.astart(time.sleep, 1)), TypeError),
+            (lambda ws: ws.start(time.sleep, 1), UsageError),
+            (lambda ws: ws.every(1, print), UsageError),
+            (lambda ws: ws.every(0, print), ValueError),
+            (lambda ws: ws.every(-1, print), ValueError),
+            (lambda ws: ws.every("1", print), ValueError),
+            (lambda ws: ws.every(1, "x"), TypeError),
+        ],
+    )
+    def test_wrong_use(
+        self, open_websocket: Open, call: Callable[[WebSocket], Any], error: type[Exception]
+    ) -> None:
+        """A function of the right kind, while the view runs."""
+        with pytest.raises(error):
+            call(open_websocket().websocket)
+
+    def test_a_helper_says_what_it_is(self) -> None:
+        """And whether it runs."""
+        helper = Helper("views.chat read", threading.Event())
+        assert repr(helper) == "<Helper views.chat read running>"
+        assert not helper.join(0)
+        helper._end()
+        assert repr(helper) == "<Helper views.chat read ended>"
+        assert helper.join()
+
+
+class TestEvery:
+    """`every`: again and again, until the end."""
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_calls_come_in_their_rhythm_beside_messages(self, visit: Serve, kind: str) -> None:
+        """A call that takes its time does not put off the next ones."""
+        moments: list[float] = []
+
+        def tick(mark: str) -> None:
+            moments.append(time.monotonic())
+            time.sleep(0.03)
+
+        async def atick(mark: str) -> None:
+            moments.append(time.monotonic())
+            await asyncio.sleep(0.03)
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.every(0.1, tick, "x")
+            for message in request.websocket:
+                request.websocket.send(message)
+
+        @accept_websocket
+        async def aview(request: Any) -> None:
+            request.websocket.every(0.1, atick, "x")
+            async for message in request.websocket:
+                await request.websocket.asend(message)
+
+        made = visit(view if kind == "sync" else aview).serve()
+        made.client.send("hi")
+        assert made.client.receive() == "hi"
+        eventually(lambda: len(moments) >= 10)
+        made.client.close()
+        steps = [round((moment - moments[0]) / 0.1, 1) for moment in moments[:10]]
+        # On a busy machine some may come late, but never does one put off all that follow.
+        assert sum(step % 1 in (0.0, 0.1, 0.9) for step in steps) >= 7, steps
+
+    def test_ends_with_the_connection(self, visit: Serve) -> None:
+        """While its view is still at work."""
+        go_on, closed, ticks = threading.Event(), threading.Event(), []
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.on_close(closed.set)
+            request.websocket.every(0.01, lambda: ticks.append(request.websocket.send("x")))
+            go_on.wait(20)
+
+        made = visit(view).serve()
+        assert made.client.receive() == "x"
+        made.client.close()
+        assert closed.wait(10)
+        many = len(ticks)
+        assert not go_on.wait(0.2)
+        go_on.set()
+        assert len(ticks) <= many + 1
+
+    def test_may_be_stopped(self, visit: Serve) -> None:
+        """And then it is over."""
+        ticks: list[int] = []
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            ticker = request.websocket.every(0.01, ticks.append, 1)
+            while len(ticks) < 3:
+                time.sleep(0.001)
+            ticker.stop()
+            request.websocket.wait(0.1)
+            many = len(ticks)
+            request.websocket.wait(0.1)
+            request.websocket.send(str(len(ticks) - many))
+
+        assert visit(view).serve().client.receive() == "0"
+
+    @pytest.mark.parametrize("kind", ["sync", "async"])
+    def test_its_exception_is_the_views(self, visit: Serve, request_log: Any, kind: str) -> None:
+        """Reported once; there is no second call."""
+
+        def tick() -> None:
+            raise ValueError("broken")
+
+        async def atick() -> None:
+            raise ValueError("broken")
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.every(0.01, tick)
+            list(request.websocket)
+
+        @accept_websocket
+        async def aview(request: Any) -> None:
+            request.websocket.every(0.01, atick)
+            async for _ in request.websocket:
+                pass
+
+        assert visit(view if kind == "sync" else aview).serve().client.closing()[0] == 1011
+        assert len(request_log("django.request")) == 1
+
+
+class TestPump:
+    """`pump`: all that a source gives."""
+
+    def test_a_process(self, open_websocket: Open) -> None:
+        """Its output as text, whole; the process is left to its own end."""
+        live = open_websocket()
+        with process(PROGRAM.format(count=5000)) as source:
+            assert live.websocket.pump(source)
+        live.websocket.close()
+        assert text_of(live) == "".join(f"grüße {number}\n" for number in range(5000))
+        assert source.returncode == 0
+
+    @pytest.mark.parametrize("options", [{"text": True}, {"text": True, "bufsize": 1}])
+    def test_a_process_in_text_mode(self, open_websocket: Open, options: dict[str, Any]) -> None:
+        """By lines."""
+        live = open_websocket()
+        with process(PROGRAM.format(count=3), encoding="utf-8", **options) as source:
+            assert live.websocket.pump(source)
+        assert [live.client.receive() for _ in range(3)] == [f"grüße {n}\n" for n in range(3)]
+
+    def test_a_file_and_what_was_read_ahead_of_it(
+        self, open_websocket: Open, tmp_path: Any
+    ) -> None:
+        """Nothing is lost that lies in its buffer."""
+        path = tmp_path / "log"
+        path.write_bytes(b"first\nsecond\n" + b"x" * 100_000)
+        live = open_websocket()
+        with path.open("rb") as file:
+            assert file.readline() == b"first\n"
+            assert live.websocket.pump(file)
+        live.websocket.close()
+        assert text_of(live) == "second\n" + "x" * 100_000
+
+    @pytest.mark.parametrize(
+        "source", [iter([b"a", b"b"]), ["a", "b"], io.BytesIO(b"a\nb\n"), io.StringIO("a\nb\n")]
+    )
+    def test_items(self, open_websocket: Open, source: Any) -> None:
+        """One message each."""
+        live = open_websocket()
+        assert live.websocket.pump(source)
+        assert [str(live.client.receive()).strip() for _ in range(2)] == ["a", "b"]
+
+    def test_a_socket_in_binary(self, open_websocket: Open) -> None:
+        """With `text_type=str` bytes stay bytes."""
+        live = open_websocket(text_type=str)
+        ours, theirs = socket.socketpair()
+        with ours:
+            theirs.sendall(b"text")
+            theirs.close()
+            assert live.websocket.pump(ours)
+        assert live.client.receive() == b"text"
+
+    def test_a_descriptor(self, open_websocket: Open) -> None:
+        """Of a terminal, for instance; it stays its owner's."""
+        live = open_websocket()
+        read_end, write_end = os.pipe()
+        os.write(write_end, "grü".encode()[:-1])
+        threading.Timer(
+            0.05, lambda: (os.write(write_end, b"\xbc\xff"), os.close(write_end))
+        ).start()
+        assert live.websocket.pump(read_end)
+        os.close(read_end)
+        assert [live.client.receive() for _ in range(2)] == ["gr", b"\xc3\xbc\xff"]
+
+    @pytest.mark.parametrize("text", [True, False])
+    def test_a_client_that_goes_kills_the_process(self, open_websocket: Open, text: bool) -> None:
+        """Also one that never writes anything."""
+        live = open_websocket()
+        source = process("import time; time.sleep(600)", text=text)
+        threading.Timer(0.05, live.client.vanish).start()
+        assert not live.websocket.pump(source)
+        assert source.returncode == -9
+        source.stdout.close()  # type: ignore[union-attr]
+
+    def test_or_leaves_it_alone(self, open_websocket: Open) -> None:
+        """With `kill=False`."""
+        live = open_websocket()
+        with process("import time; time.sleep(600)") as source:
+            threading.Timer(0.05, live.client.vanish).start()
+            assert not live.websocket.pump(source, kill=False)
+            assert source.poll() is None
+            source.kill()
+
+    def test_or_closes_the_source(self, open_websocket: Open) -> None:
+        """A generator, a file, a socket."""
+        live = open_websocket()
+        closed = []
+
+        def items() -> Iterator[str]:
+            try:
+                while True:
+                    yield "x"
+            finally:
+                closed.append(True)
+
+        threading.Timer(0.05, live.client.vanish).start()
+        assert not live.websocket.pump(items())
+        assert closed == [True]
+
+    def test_a_later_end_does_not_concern_a_source_that_came_to_its_own(
+        self, open_websocket: Open
+    ) -> None:
+        """A process may go on behind its output."""
+        live = open_websocket()
+        program = "import os, time; os.close(1); time.sleep(600)"
+        with process(program, stderr=subprocess.DEVNULL) as source:
+            assert live.websocket.pump(source)
+            told = threading.Event()
+            live.websocket.on_close(told.set)
+            live.client.vanish()
+            assert told.wait(10)
+            assert source.poll() is None
+            source.kill()
+
+    def test_waits_for_a_slow_client(self, open_websocket: Open) -> None:
+        """The source is not read further than the buffers reach."""
+        live = open_websocket(send_buffer=65536)
+        taken = 0
+
+        def items() -> Iterator[bytes]:
+            nonlocal taken
+            for _ in range(160):
+                taken += 1
+                yield b"x" * 65536
+
+        pumping = threading.Thread(
+            target=lambda: [live.websocket.pump(items()), live.websocket.close()]
+        )
+        pumping.start()
+        eventually(lambda: taken > 1)
+        seen = -1
+        while seen != taken:
+            seen = taken
+            time.sleep(0.05)
+        assert taken < 160
+        assert len(text_of(live)) == 160 * 65536
+        pumping.join(10)
+
+    @pytest.mark.parametrize("source", ["text", b"bytes", 7.5, None, object()])
+    def test_no_such_source(self, open_websocket: Open, source: Any) -> None:
+        """The message says what it takes."""
+        with pytest.raises(TypeError, match="process, file, socket or iterable"):
+            open_websocket().websocket.pump(source)
+
+    def test_a_process_without_a_pipe(self, open_websocket: Open) -> None:
+        """The message says how to start it."""
+        with subprocess.Popen(["true"]) as source, pytest.raises(ValueError, match="stdout=PIPE"):
+            open_websocket().websocket.pump(source)
+
+    def test_an_item_that_is_no_message(self, open_websocket: Open) -> None:
+        """As for `send`."""
+        with pytest.raises(TypeError, match="not int"):
+            open_websocket().websocket.pump([1, 2])
+
+    def test_in_an_event_loop(self, open_websocket: Open) -> None:
+        """It would block it."""
+        live = open_websocket()
+
+        async def main() -> None:
+            live.websocket.pump([])
+
+        with pytest.raises(UsageError, match="to_thread"):
+            asyncio.run(main())

@@ -1,0 +1,22 @@
+"""What one caller knows of the end: how far apart its calls come."""
+
+from __future__ import annotations
+
+import pytest
+
+from dwebsocket.caller import Caller
+
+
+def test_calls_come_further_and_further_apart_up_to_a_second() -> None:
+    """A loop that ignores the end costs nothing."""
+    caller, now, pauses = Caller(), 100.0, []
+    for _ in range(14):
+        pauses.append(caller.pause(now))
+        now += pauses[-1]
+    assert pauses == pytest.approx([0, *(0.001 * 2**n for n in range(10)), 1, 1, 1])
+
+
+def test_a_caller_that_takes_its_time_is_not_held_up() -> None:
+    """It is no loop that does nothing else."""
+    caller = Caller()
+    assert [caller.pause(100.0 + 2 * number) for number in range(20)] == [0.0] * 20

@@ -1,0 +1,456 @@
+"""The end of a connection, as each thread, task and greenlet learns of it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from threads import in_plain_thread
+
+from dwebsocket import ConnectionClosed
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer import LiveWebSocket
+
+    from dwebsocket import WebSocket
+
+    Open = Callable[..., LiveWebSocket]
+    Own = Callable[[WebSocket], None]
+
+module = importlib.import_module("dwebsocket.websocket")
+
+# More than the buffers of a socket pair take.
+CHUNK, CHUNKS = b"x" * 65536, 160
+
+
+def ended(live: LiveWebSocket, messages: int = 0) -> None:
+    """Let the engine see that the client has gone, behind so many messages."""
+    eventually(lambda: live.connection.waiting() == (messages, True))
+
+
+class TestEachCallerIsToldOnce:
+    """By None, and then by an exception."""
+
+    def test_the_view_and_a_helper_thread(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one being told changes nothing for the other."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.close()
+        assert live.websocket.wait() is None
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+
+        def read() -> list[Any]:
+            told = [live.websocket.has_messages(), live.websocket.wait()]
+            with pytest.raises(ConnectionClosed):
+                live.websocket.wait()
+            return told
+
+        assert in_plain_thread(read).result(10) == [True, None]
+        with pytest.raises(EOFError):
+            live.websocket.wait()
+
+    def test_a_thread_that_sleeps_is_told_too(self, open_websocket: Open) -> None:
+        """Every waiting call returns."""
+        live = open_websocket()
+        waiting = [in_plain_thread(live.websocket.wait) for _ in range(3)]
+        eventually(lambda: live.connection.is_awaited())
+        live.client.close()
+        assert [future.result(10) for future in waiting] == [None] * 3
+
+    def test_two_tasks(self, open_websocket: Open) -> None:
+        """`read()` never blocks their loop."""
+        live = open_websocket()
+        live.client.close()
+        ended(live)
+
+        async def told() -> list[Any]:
+            return [live.websocket.has_messages(), live.websocket.read(7)]
+
+        async def main() -> list[list[Any]]:
+            return [await asyncio.create_task(told()) for _ in range(2)]
+
+        assert asyncio.run(main()) == [[True, None]] * 2
+
+    def test_receiving_of_a_helper_leaves_the_views_sends_alone(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A push loop ends although another thread goes on reading."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.close()
+        ended(live)
+        assert live.websocket.send("x") is False
+        assert in_plain_thread(live.websocket.wait).result(10) is None
+        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        with pytest.raises(ConnectionClosed):
+            live.websocket.send("x")
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda ws: ws.wait(),
+            lambda ws: ws.read(),
+            lambda ws: ws.has_messages() and ws.read(),
+            lambda ws: ws.receive(),
+            lambda ws: asyncio.run(ws.areceive()),
+        ],
+    )
+    def test_a_loop_that_swallows_everything_is_slowed_down(
+        self, open_websocket: Open, call: Callable[[WebSocket], Any]
+    ) -> None:
+        """It makes a handful of calls where it would make a hundred thousand."""
+        live = open_websocket()
+        live.client.close()
+        ended(live)
+        calls = 0
+
+        def loop() -> None:
+            nonlocal calls
+            deadline = time.monotonic() + 1.5
+            while time.monotonic() < deadline:
+                calls += 1
+                try:
+                    call(live.websocket)
+                except Exception:
+                    continue
+
+        in_plain_thread(loop).result(20)
+        assert calls < 30
+
+    def test_so_is_one_that_only_sends(self, open_websocket: Open, own: Own) -> None:
+        """Of the view itself."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.close()
+        ended(live)
+        calls, deadline = 0, time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            calls += 1
+            try:
+                live.websocket.send("x")
+            except ConnectionClosed:
+                continue
+        assert calls < 30
+
+    def test_a_broadcast_is_not(self, open_websocket: Open, own: Own) -> None:
+        """Its other clients would wait."""
+        gone, other = open_websocket(), open_websocket()
+        gone.client.close()
+        ended(gone)
+
+        def broadcast() -> float:
+            other.websocket.send("x")
+            begin = time.monotonic()
+            for _ in range(1000):
+                assert gone.websocket.send("x") is False
+            return time.monotonic() - begin
+
+        assert in_plain_thread(broadcast).result(20) < 1.0
+
+    def test_async_iteration_again_and_again_lets_the_loop_run(self, open_websocket: Open) -> None:
+        """Each time it just stops, a little later."""
+        live = open_websocket()
+        live.client.close()
+        ended(live)
+        turns = 0
+
+        async def iterate() -> None:
+            nonlocal turns
+            while True:
+                async for _ in live.websocket:
+                    pass
+                turns += 1
+
+        async def main() -> None:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(iterate(), 1.5)
+
+        asyncio.run(main())
+        assert 2 < turns < 30
+
+
+class TestIsClosed:
+    """`is_closed()`, for loops; `closed` is exact."""
+
+    @pytest.mark.parametrize("is_own", [True, False])
+    @pytest.mark.parametrize("call", ["wait", "read", "poll"])
+    def test_hides_no_message_that_came_before_the_end(
+        self, open_websocket: Open, own: Own, call: str, is_own: bool
+    ) -> None:
+        """Also when the end was there before the loop began."""
+        live = open_websocket()
+        if is_own:
+            own(live.websocket)
+        for number in range(3):
+            live.client.send(str(number))
+        live.client.close()
+        ended(live, 3)
+
+        def loop() -> list[Any]:
+            found = []
+            while not live.websocket.is_closed():
+                if call == "poll" and not live.websocket.has_messages():
+                    continue
+                found.append(live.websocket.wait() if call == "wait" else live.websocket.read())
+            return found
+
+        found = loop() if is_own else in_plain_thread(loop).result(10)
+        assert [message for message in found if message is not None] == [b"0", b"1", b"2"]
+
+    def test_gives_a_thread_that_receives_the_none_of_the_end(self, open_websocket: Open) -> None:
+        """Projects clean up on it."""
+        live = open_websocket()
+
+        def loop() -> list[Any]:
+            found = []
+            while not live.websocket.is_closed():
+                found.append(live.websocket.wait())
+            return found
+
+        future = in_plain_thread(loop)
+        live.client.send("a")
+        eventually(lambda: live.connection.is_awaited())
+        live.client.close()
+        assert future.result(10) == [b"a", None]
+
+    def test_is_the_end_for_a_caller_that_does_not_receive(
+        self, open_websocket: Open, own: Own
+    ) -> None:
+        """A loop that sleeps, or that asks from elsewhere."""
+        live = open_websocket()
+        own(live.websocket)
+        assert not live.websocket.is_closed()
+        live.client.close()
+        ended(live)
+        assert live.websocket.is_closed()
+        assert in_plain_thread(live.websocket.is_closed).result(10)
+
+    @pytest.mark.parametrize("is_own", [True, False])
+    def test_a_loop_that_never_reads_ends_behind_unread_messages(
+        self, open_websocket: Open, own: Own, is_own: bool
+    ) -> None:
+        """It would never end otherwise."""
+        live = open_websocket()
+        if is_own:
+            own(live.websocket)
+        live.client.send("unread")
+        live.client.close()
+        ended(live, 1)
+
+        def loop() -> None:
+            while not live.websocket.is_closed():
+                time.sleep(0.01)
+
+        if is_own:
+            loop()
+        else:
+            in_plain_thread(loop).result(10)
+
+    def test_is_true_for_a_thread_whose_send_was_refused(self, open_websocket: Open) -> None:
+        """Heartbeats end by it, whatever nobody has read."""
+        live = open_websocket()
+        live.client.send("unread")
+        live.client.close()
+        ended(live, 1)
+
+        def beat() -> list[bool]:
+            return [live.websocket.send(""), live.websocket.is_closed()]
+
+        assert in_plain_thread(beat).result(10) == [False, True]
+
+    def test_closed_is_exact(self, open_websocket: Open, own: Own) -> None:
+        """Whatever waits to be read."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("unread")
+        live.client.close()
+        ended(live, 1)
+        assert live.websocket.closed
+
+
+class TestSlowClients:
+    """Who waits for them."""
+
+    def drain(self, live: LiveWebSocket) -> bytes:
+        """Read all messages, slowly at first."""
+        received = b""
+        while (message := live.client.receive()) is not None:
+            received += message.encode() if isinstance(message, str) else message
+        return received
+
+    def test_a_thread_that_pumps_into_one_connection_waits(self, open_websocket: Open) -> None:
+        """All of it arrives, at the client's pace."""
+        live = open_websocket(send_buffer=256 * 1024)
+
+        def pump() -> list[bool]:
+            sent = [live.websocket.send(CHUNK) for _ in range(CHUNKS)]
+            live.websocket.close()
+            return sent
+
+        pumping = in_plain_thread(pump)
+        assert self.drain(live) == CHUNK * CHUNKS
+        assert pumping.result(10) == [True] * CHUNKS
+
+    def test_it_closes_a_client_that_takes_nothing(self, open_websocket: Open) -> None:
+        """After `WEBSOCKET_SEND_TIMEOUT`, with 1013; it gets False and no exception."""
+        live = open_websocket(send_buffer=65536, send_timeout=0.2)
+
+        def pump() -> None:
+            while live.websocket.send(CHUNK):
+                pass
+
+        in_plain_thread(pump).result(20)
+        assert live.websocket.close_code == 1013
+
+    def test_a_thread_that_sends_to_many_does_not_wait(self, open_websocket: Open) -> None:
+        """One client must not hold up the others."""
+        slow, other = open_websocket(send_buffer=65536), open_websocket()
+
+        def broadcast() -> None:
+            while slow.websocket.send(CHUNK):
+                other.websocket.send("x")
+
+        in_plain_thread(broadcast).result(5)
+        assert slow.websocket.close_code == 1013
+        assert not other.websocket.closed
+
+    def test_nor_does_the_view_of_another_connection(self, open_websocket: Open, own: Own) -> None:
+        """As ever."""
+        slow, mine = open_websocket(send_buffer=65536), open_websocket()
+        own(mine.websocket)
+        while slow.websocket.send(CHUNK):
+            pass
+        assert slow.websocket.close_code == 1013
+
+    def test_a_thread_may_pump_into_one_after_the_other(self, open_websocket: Open) -> None:
+        """An ended connection does not count among those that it sends to."""
+
+        def pump(live: LiveWebSocket) -> None:
+            for _ in range(CHUNKS):
+                assert live.websocket.send(CHUNK)
+            live.websocket.close()
+
+        first, second = (open_websocket(send_buffer=256 * 1024) for _ in range(2))
+        pumping = in_plain_thread(lambda: [pump(first), pump(second)])
+        for live in (first, second):
+            assert self.drain(live) == CHUNK * CHUNKS
+        pumping.result(10)
+
+
+class TestSelecting:
+    """`fileno()`, for code that waits for several things."""
+
+    def readable(self, websocket: WebSocket) -> bool:
+        """Whether `select` finds it."""
+        return bool(select.select([websocket], [], [], 0)[0])
+
+    def test_is_readable_while_a_message_or_the_unread_end_waits(
+        self, open_websocket: Open
+    ) -> None:
+        """And no longer."""
+        live = open_websocket()
+        assert not self.readable(live.websocket)
+        live.client.send("a")
+        live.client.send("b")
+        assert select.select([live.websocket], [], [], 10)[0] == [live.websocket]
+        assert live.websocket.wait() == b"a"
+        eventually(lambda: live.connection.waiting() == (1, False))
+        assert self.readable(live.websocket)
+        assert live.websocket.wait() == b"b"
+        assert not self.readable(live.websocket)
+        live.client.close()
+        assert select.select([live.websocket], [], [], 10)[0] == [live.websocket]
+        assert live.websocket.read() is None
+        assert not self.readable(live.websocket)
+
+    def test_stays_readable_for_a_thread_that_was_not_told(self, open_websocket: Open) -> None:
+        """Another thread that receives takes the end away from nobody."""
+        live = open_websocket()
+        live.websocket.fileno()
+        live.client.close()
+        ended(live)
+        assert in_plain_thread(live.websocket.wait).result(10) is None
+        assert self.readable(live.websocket)
+        assert live.websocket.read() is None
+        assert not self.readable(live.websocket)
+
+    def test_is_the_same_descriptor_until_the_view_has_ended(self, open_websocket: Open) -> None:
+        """Then it is -1, as of a closed socket."""
+        live = open_websocket()
+        descriptor = live.websocket.fileno()
+        assert live.websocket.fileno() == descriptor
+        live.websocket._finish(1000, "")
+        assert live.websocket.fileno() == -1
+
+    def test_in_an_event_loop(self, open_websocket: Open) -> None:
+        """`loop.add_reader`."""
+        live = open_websocket()
+
+        async def main() -> list[Any]:
+            found: list[Any] = []
+            over = asyncio.Event()
+
+            def on_readable() -> None:
+                found.append(live.websocket.read())
+                if found[-1] is None:
+                    asyncio.get_running_loop().remove_reader(live.websocket)
+                    over.set()
+
+            asyncio.get_running_loop().add_reader(live.websocket, on_readable)
+            live.client.send("a")
+            live.client.send("b")
+            live.client.close()
+            await asyncio.wait_for(over.wait(), 10)
+            return found
+
+        assert asyncio.run(main()) == [b"a", b"b", None]
+
+
+def test_a_polling_loop_leaves_the_processor_to_others(open_websocket: Open) -> None:
+    """Calls that find nothing sleep when they come one right after the other."""
+    live = open_websocket()
+    stop = threading.Event()
+
+    def poll() -> float:
+        begin = time.thread_time()
+        while not stop.is_set():
+            live.websocket.has_messages()
+            live.websocket.read()
+        return time.thread_time() - begin
+
+    polling = in_plain_thread(poll)
+    assert not stop.wait(1.0)
+    stop.set()
+    assert polling.result(10) < 0.5
+
+
+def test_a_polling_loop_gets_its_message_at_once(open_websocket: Open) -> None:
+    """It sleeps for a message, not just for a time."""
+    live = open_websocket()
+
+    def poll() -> Any:
+        while (message := live.websocket.read()) is None:
+            pass
+        return message
+
+    polling = in_plain_thread(poll)
+    live.client.send("here")
+    assert polling.result(10) == b"here"
+
+
+def test_handle_may_be_set_to_none(open_websocket: Open) -> None:
+    """That is what it was in the original, until a project set a function."""
+    live = open_websocket()
+    live.websocket.handle = None  # type: ignore[method-assign,assignment]
+    live.client.send("a")
+    assert live.websocket.wait() == b"a"
