@@ -1,12 +1,13 @@
 """
 Calls that come at the end of a connection or after a time, without a thread for each.
 
-One thread of the system makes them for the whole process. It starts with the first of them. On
-green threads the hub does the same (:class:`dwebsocket.runners.green.Ear`).
+One thread of the system makes them for the whole process. It starts with the first of them and goes
+when none is left. On green threads the hub does the same (:class:`dwebsocket.runners.green.Ear`).
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import logging
@@ -31,6 +32,8 @@ _LOOK = 0
 _FEW = 64
 # No selector takes a longer timeout.
 _LONGEST_S = 86_400.0
+# How long the thread stays without a call to make, as those of views do.
+_LINGER_S = 2.0
 
 
 class Timer:
@@ -44,10 +47,6 @@ class Timer:
 
     def __lt__(self, other: Timer) -> bool:
         return self.due < other.due
-
-    def cancel(self) -> None:
-        """Drops the call at once, with all that it holds."""
-        self.call = None
 
 
 class CallbackThread:
@@ -64,58 +63,80 @@ class CallbackThread:
 
     def at_end(self, connection: Connection, call: Call) -> None:
         """Calls ``call`` once, as soon as ``connection`` has ended, which may be now."""
-        hub = self._running()
-        token = next(self._tokens)
-        self._at_end[token] = call
+        with self._lock:
+            hub = self._start()
+            token = next(self._tokens)
+            self._at_end[token] = call
         connection.watch_end(hub, token)
 
     def call_later(self, delay: float, call: Call) -> Cancel:
         """Calls ``call`` once, after ``delay`` seconds. Gives what takes this back."""
-        hub = self._running()
         timer = Timer(clock.now() + delay, call)
         with self._lock:
+            hub = self._start()
             if len(self._timers) >= self._sweep_at:
                 self._sweep()
             heapq.heappush(self._timers, timer)
             is_first = self._timers[0] is timer
         if is_first:
             hub.announce(_LOOK)
-        return timer.cancel
+
+        def cancel() -> None:
+            # At once, with all that it holds.
+            timer.call = None
+            hub.announce(_LOOK)
+
+        return cancel
 
     def look_again(self) -> None:
         """Compares the timers with the clock again, because a test has stepped it."""
-        if self._hub is not None:
-            self._hub.announce(_LOOK)
+        if (hub := self._hub) is not None:
+            hub.announce(_LOOK)
 
-    def _running(self) -> _core.Hub:
+    def _start(self) -> _core.Hub:
+        """Gives the hub of the running thread. To be called under the lock."""
+        if self._hub is None:
+            hub = _core.Hub()
+            native.start_thread("dwebsocket-callbacks", functools.partial(self._work, hub))
+            self._hub = hub
+        return self._hub
+
+    def _retire(self) -> bool:
+        """Lets the thread go, unless there is something left to call."""
         with self._lock:
-            if self._hub is None:
-                self._hub = _core.Hub()
-                native.start_thread("dwebsocket-callbacks", self._work)
-            return self._hub
+            self._sweep()
+            is_idle = not self._timers and not self._at_end
+            if is_idle:
+                self._hub = None
+        return is_idle
 
     def _sweep(self) -> None:
         self._timers = [timer for timer in self._timers if timer.call is not None]
         heapq.heapify(self._timers)
         self._sweep_at = max(_FEW, 2 * len(self._timers))
 
-    def _work(self) -> None:
-        hub = self._hub
-        assert hub is not None
+    def _work(self, hub: _core.Hub) -> None:
         with native.selector() as selector:
             selector.register(hub.fileno(), 1)
             while True:
-                selector.select(self._time_left())
-                calls = [self._at_end.pop(token, None) for token in hub.drain()]
-                for call in calls + self._due():
-                    if call is not None:
-                        _make(call)
+                time_left = self._time_left()
+                if not selector.select(time_left) and time_left == _LINGER_S and self._retire():
+                    return
+                self._make_calls(hub)
 
-    def _time_left(self) -> float | None:
+    def _make_calls(self, hub: _core.Hub) -> None:
+        ends = [self._at_end.pop(token, None) for token in hub.drain()]
+        for call in ends + self._due():
+            if call is not None:
+                _make(call)
+
+    def _time_left(self) -> float:
         with self._lock:
-            if not self._timers:
-                return None
-            return min(max(0.0, self._timers[0].due - clock.now()), _LONGEST_S)
+            while self._timers and self._timers[0].call is None:
+                heapq.heappop(self._timers)
+            if self._timers:
+                return min(max(0.0, self._timers[0].due - clock.now()), _LONGEST_S)
+            return _LONGEST_S if self._at_end else _LINGER_S
 
     def _due(self) -> list[Call | None]:
         found = []

@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import async_views, views
+from project import async_views, beside_views, views
 
 _by_name = [
     views.stubborn,
@@ -24,7 +24,10 @@ _async = [
     async_views.async_decides,
 ]  # fmt: skip
 
+_beside = [beside_views.closes, beside_views.aclosing, beside_views.starts]
+
 urlpatterns = [
+    *[path(f"{view.__name__}/", view) for view in _beside],
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _async],
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
