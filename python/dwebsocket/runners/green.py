@@ -302,11 +302,16 @@ class GreenRunner(ABC):
         """
         deadline = time.monotonic() + timeout
         hub = self._current_hub()
-        here = [view for view, its_hub in list(self._views.items()) if its_hub is hub]
-        if here:
-            self._join(here, max(0.0, timeout))
-        while self._views and time.monotonic() < deadline:
-            native.sleep(_GLANCE_S)
+        while self._views:
+            left = max(0.0, deadline - time.monotonic())
+            # Anew each time: what they start as they end runs here, too.
+            if here := [view for view, its_hub in list(self._views.items()) if its_hub is hub]:
+                # Also without time: it gives the others a turn.
+                self._join(here, left)
+            if not left:
+                break
+            if not here:
+                native.sleep(_GLANCE_S)
         return not self._views
 
     def _live(self, name: str, job: Job) -> None:
