@@ -17,7 +17,7 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"_core", "exceptions"},
-    {"clock", "conf", "connection", "native"},
+    {"clock", "conf", "connection", "native", "request"},
     {"checks", "database", "events", "hub", "kept", "origin"},
     {"decision", "waiting"},
     {"websocket", "groups"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dwebsocket.request import http_request
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class WebSocketFactory:
     websocket_class: type[WebSocket] = WebSocket
 
     def __init__(self, request: HttpRequest) -> None:
-        self.request = request
+        self.request: HttpRequest = http_request(request)
 
     def is_websocket(self) -> bool:
         """

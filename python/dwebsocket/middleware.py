@@ -52,7 +52,7 @@ class WebSocketMiddleware:
         kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
         """Django's call before the view."""
-        if getattr(view, "handles_websocket", False):
+        if _handles_websocket(view):
             return None
         required = getattr(view, "require_websocket", False)
         factory = upgrade.prepare(request)
@@ -63,3 +63,14 @@ class WebSocketMiddleware:
         if required or getattr(view, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
             return upgrade.upgrade(request, factory, Detached(view), args, kwargs, {})
         return upgrade.refuse(request, 400, "This address takes no WebSockets.")
+
+
+def _handles_websocket(view: Callable[..., Any]) -> bool:
+    """Whether a decorator sees to the view's WebSockets: on itself, or on its class's handler."""
+    if getattr(view, "handles_websocket", False):
+        return True
+    # Django's name for the class of a view, and that of Django REST framework.
+    cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    # A handshake is a GET; the framework's view sets name their handlers themselves.
+    name = (getattr(view, "actions", None) or {}).get("get", "get")
+    return bool(getattr(getattr(cls, name, None), "handles_websocket", False))

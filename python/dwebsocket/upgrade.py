@@ -28,6 +28,7 @@ from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.hub import LoopEvent
+from dwebsocket.request import http_request
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import view as life
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
@@ -75,6 +76,9 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
     """
     Gives a request the attributes that every request has under this package.
 
+    Args:
+        request: One that wraps Django's is fine; the attributes are Django's, then.
+
     Returns:
         The project's factory when it takes the request for a WebSocket, None for plain HTTP.
 
@@ -82,6 +86,7 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
         ImproperlyConfigured: ``WEBSOCKET_FACTORY_CLASS`` is no dotted path.
         ImportError: It names nothing.
     """
+    request = http_request(request)
     path = conf.get("FACTORY_CLASS")
     default = path in DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
@@ -102,6 +107,7 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     The client is told what is wrong with its request. What is the matter here stands in the log,
     and in the response only under ``DEBUG``.
     """
+    request = http_request(request)
     told = reason if settings.DEBUG else _TOLD.get(status, reason)
     response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
@@ -136,7 +142,8 @@ def upgrade(
     Judges a handshake and gives the response that upgrades it, or one that refuses.
 
     Args:
-        request: A handshake, however bad.
+        request: A handshake, however bad. The view gets it as it is; all else concerns the
+            request of Django that it may wrap.
         factory: What :func:`prepare` gave for it.
         view: What runs behind the WebSocket, as ``view.call(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
@@ -187,6 +194,7 @@ def _judge(
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> HttpResponse:
+    seen, request = request, http_request(request)
     options = conf.Options.current(overrides)
     if (report := diagnosis.answer(request, options)) is not None:
         return report
@@ -239,7 +247,7 @@ def _judge(
         slot=slot,
         options=options,
         websocket=websocket,
-        start=_Start(handshake, view, args, kwargs),
+        start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
     )
     if visitor is not None:
         visitor.leave_with(response)
@@ -259,17 +267,19 @@ def _handshake_of(request: HttpRequest) -> Handshake:
 class _Start:
     """Starts the view later, as if it were called now."""
 
-    __slots__ = ("_arguments", "_context", "_databases", "_run_async", "runner", "view")
+    __slots__ = ("_arguments", "_call", "_context", "_databases", "_run_async", "runner", "view")
 
     def __init__(
         self,
         handshake: Handshake,
         view: life.Detached,
+        wrapping: Any,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
         self.runner = runner_of(handshake.concurrency)
         self.view = view
+        self._call = view.call if wrapping is None else _passing(wrapping, view.call)
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
@@ -283,12 +293,22 @@ class _Start:
         return Decision(new_event, is_async=is_async, offered=tuple(offered))
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        call = (self.view.call, request, self._arguments, websocket)
+        call = (self._call, request, self._arguments, websocket)
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
             visit = life.Visit(*call, self._context, self._databases, self.runner.exits)
             self.runner.run(self.view.name, visit)
+
+
+def _passing(request: Any, view: life.View) -> life.View:
+    """Gives a view that passes ``request`` on in place of Django's, which it wraps."""
+
+    @functools.wraps(view)
+    def call(_: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
+        return view(request, *args, **kwargs)
+
+    return call
 
 
 class _NoThread(Exception):
