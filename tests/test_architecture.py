@@ -19,7 +19,7 @@ LINE: list[set[str]] = [
     {"_core", "exceptions"},
     {"clock", "conf", "connection", "native", "request"},
     {"checks", "database", "events", "hub", "kept", "origin"},
-    {"decision", "waiting"},
+    {"decision", "protocol", "waiting"},
     {"websocket", "groups"},
     {"factory", "presence"},
     {"servers"},

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TREE: dict[type[Exception], tuple[type, ...]] = {
     WebSocketError: (Exception,),
     UsageError: (WebSocketError, RuntimeError),
-    ConnectionClosed: (WebSocketError,),
+    ConnectionClosed: (WebSocketError, EOFError),
     ReceiveTimeout: (WebSocketError, TimeoutError),
     SendTimeout: (WebSocketError, TimeoutError),
     UnsupportedServer: (WebSocketError, ImproperlyConfigured),

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from django.conf import settings
+
 from dwebsocket import checks, conf, upgrade
 from dwebsocket.runners.view import Detached
 
@@ -14,11 +16,20 @@ if TYPE_CHECKING:
 
     from dwebsocket.factory import WebSocketFactory
 
+    WEBSOCKET_MIDDLEWARE_INSTALLED: bool
+
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
 checks.register()
+
+
+def __getattr__(name: str) -> Any:
+    # As the original has it, but found out when it is asked for.
+    if name == "WEBSOCKET_MIDDLEWARE_INSTALLED":
+        return "dwebsocket.middleware.WebSocketMiddleware" in settings.MIDDLEWARE
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @overload
@@ -92,8 +103,8 @@ def _wrap(
 ) -> Callable[..., Any]:
     def factory_of(request: HttpRequest) -> WebSocketFactory | None:
         """Gives what makes a WebSocket of the request, None when the view is to answer it."""
-        if getattr(request, "websocket", None) is not None:
-            # Another decorator, or the middleware, has made it a WebSocket already.
+        if upgrade.has_websocket(request):
+            # By another decorator or by middleware.
             return None
         return upgrade.prepare(request)
 

@@ -13,7 +13,7 @@ class UsageError(WebSocketError, RuntimeError):
     """The code that called did something that can never work."""
 
 
-class ConnectionClosed(WebSocketError):
+class ConnectionClosed(WebSocketError, EOFError):
     """
     The connection has ended: nothing more comes, nothing more goes.
 

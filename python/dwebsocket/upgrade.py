@@ -95,9 +95,64 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
         return None
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
     is_websocket = bool(factory.is_websocket())
+    made = _unopened(request) if is_websocket else None
     # Not the factory's method: with it the request would hold itself.
-    request.__dict__.update(websocket=None, is_websocket=_yes if is_websocket else _no)
+    request.__dict__.update(websocket=made, is_websocket=_yes if is_websocket else _no)
     return factory if is_websocket else None
+
+
+def create_websocket(request: HttpRequest, factory: WebSocketFactory) -> HttpResponse | None:
+    """
+    Puts a WebSocket that is yet to be opened on a handshake, unless middleware has done so.
+
+    Returns:
+        The refusal when there is none.
+
+    Raises:
+        ImproperlyConfigured: The project's factory makes something else.
+    """
+    made = _create(request, factory)
+    if isinstance(made, str):
+        return refuse(request, 400, made)
+    request.__dict__["websocket"] = made
+    return None
+
+
+def has_websocket(request: HttpRequest) -> bool:
+    """Whether a request has its WebSocket: open, or in the hands of a view that opens it."""
+    websocket = http_request(request).__dict__.get("websocket")
+    return websocket is not None and _unopened(request) is None
+
+
+def _unopened(request: HttpRequest) -> WebSocket | None:
+    """Gives the WebSocket that middleware has made of a request, and nobody opens yet."""
+    websocket = http_request(request).__dict__.get("websocket")
+    is_unopened = (
+        isinstance(websocket, WebSocket)
+        and websocket._connection is None
+        # Else a view has it that decides.
+        and websocket._decision is None
+    )
+    return websocket if is_unopened else None
+
+
+def _create(request: HttpRequest, factory: WebSocketFactory) -> WebSocket | str:
+    """Gives a request's WebSocket, not open yet, or why there is none."""
+    websocket = _unopened(request)
+    if websocket is not None:
+        return websocket
+    try:
+        websocket = factory.create_websocket()
+    except ValueError as error:
+        return f"{type(factory).__name__}.create_websocket() refuses this request: {error}"
+    if websocket is None:
+        return "WEBSOCKET_FACTORY_CLASS makes no WebSocket of this request."
+    if not isinstance(websocket, WebSocket):
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
+            f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
+        )
+    return websocket
 
 
 def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
@@ -213,14 +268,9 @@ def _judge(
         handshake.find()
     except UnsupportedServer as error:
         return refuse(request, 501, str(error), level="error")
-    websocket = factory.create_websocket()
-    if websocket is None:
-        return refuse(request, 400, "WEBSOCKET_FACTORY_CLASS makes no WebSocket of this request.")
-    if not isinstance(websocket, WebSocket):
-        raise ImproperlyConfigured(
-            f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
-            f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
-        )
+    websocket = _create(request, factory)
+    if isinstance(websocket, str):
+        return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
     visitor = presence.enter(presence.Who.of(request), websocket, admission)
@@ -249,6 +299,8 @@ def _judge(
         websocket=websocket,
         start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
     )
+    # From here on it is the response that opens it.
+    websocket._request = None
     if visitor is not None:
         visitor.leave_with(response)
     return response
@@ -446,10 +498,8 @@ class UpgradeResponse(HttpResponse):
                 departure=handshake.departure,
                 at_exit=handshake.at_exit,
             )
-        subprotocol = self._acceptance.subprotocol
-        if subprotocol is None and options.subprotocols:
-            subprotocol = _core.choose_subprotocol(list(options.subprotocols), handshake.offered)
         try:
+            subprotocol = self._choose_subprotocol()
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
@@ -469,6 +519,7 @@ class UpgradeResponse(HttpResponse):
             )
             return
         kept.keep(request)
+        websocket._forget_handshake(request.META)
         websocket._attach(connection, options, subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
         if (session := getattr(request, "session", None)) is not None:
@@ -493,6 +544,20 @@ class UpgradeResponse(HttpResponse):
                 *(event.path, event.reason),
                 request=request,
             )
+
+    def _choose_subprotocol(self) -> str | None:
+        """Asks the view, the protocol of the project's factory, and the settings, in this order."""
+        offered, chosen = self._handshake.offered, self._acceptance.subprotocol
+        if chosen is None and (protocol := self._websocket._protocol) is not None:
+            chosen = protocol.select_subprotocol(offered)
+            if chosen is not None and chosen not in offered:
+                raise ValueError(
+                    f"{type(protocol).__name__}.select_subprotocol() gives {chosen!r}, which the "
+                    f"client does not offer"
+                )
+        if chosen is None and self._options.subprotocols:
+            chosen = _core.choose_subprotocol(list(self._options.subprotocols), offered)
+        return chosen
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
         # Private, where Django still has it: its public iterator takes eight times as long.

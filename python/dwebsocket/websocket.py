@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import math
 import struct
+import weakref
 from asyncio import _get_running_loop
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket import _core, clock, database, hub
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
+from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.waiting import THREAD, no_room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+
+    from django.http import HttpRequest
 
     from dwebsocket.conf import Options
     from dwebsocket.connection import By, Connection
@@ -54,7 +59,20 @@ class WebSocket:
     return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
     """
 
-    def __init__(self) -> None:
+    # Made when it is asked for, or by whoever makes a WebSocket as in the original.
+    _protocol: WebSocketProtocol13 | None = None
+    # The request that a factory has made it of, until it is open.
+    _request: Callable[[], HttpRequest | None] | None = None
+    _headers: Mapping[str, Any] = MappingProxyType({})
+    _open_inline: ClassVar[Callable[[WebSocket, HttpRequest], None]]
+
+    def __init__(self, protocol: WebSocketProtocol13 | None = None) -> None:
+        """
+        Begins unopened; a factory's ``create_websocket()`` is where to call it.
+
+        Args:
+            protocol: One that such a factory has made, as in the original.
+        """
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
@@ -69,6 +87,8 @@ class WebSocket:
         self._send_refused = False
         # Others have run since it last sent; only for views on green threads.
         self._is_rested = False
+        if protocol is not None:
+            self.protocol = protocol
 
     def __repr__(self) -> str:
         connection = self._connection
@@ -145,6 +165,48 @@ class WebSocket:
                 raise UsageError("this WebSocket is not open yet: accept() it first")
             raise UsageError("this WebSocket is not open yet: use it inside its view")
         return self._connection
+
+    # -- opening, in middleware of a project's own ----------------------------------------------
+
+    def _made_of(self, request: HttpRequest) -> None:
+        """Notes of which handshake it is made; for factories."""
+        # The request will hold it: a reference that counted would leave both to the collector.
+        self._request = weakref.ref(request)
+        self._headers = request.META
+
+    def _forget_handshake(self, headers: Mapping[str, Any]) -> None:
+        """Lets go of all but the headers; to be called when it opens."""
+        self._request = None
+        self._headers = headers
+        if self._protocol is not None:
+            self._protocol.headers = headers
+
+    def accept_connection(self) -> None:
+        """
+        Opens the connection now, for middleware of a project's own.
+
+        The handshake is judged, and the client gets its 101, without what later middleware adds to
+        the response. The view then runs where it was called, in the server's worker, and the
+        connection is closed when its response is. Does nothing where the connection is open, as it
+        is in decorated views.
+
+        Raises:
+            PermissionDenied: The page's Origin may not connect. Django answers with 403.
+            BadRequest: The handshake is refused for any other reason. Django answers with 400.
+            UsageError: No factory has made this WebSocket, or it is about to be opened.
+        """
+        if self._connection is not None:
+            return
+        if self._decision is not None:
+            self.accept()
+            return
+        request = None if self._request is None else self._request()
+        if request is None:
+            raise UsageError(
+                "accept_connection() opens what a factory's create_websocket() has made of a "
+                "handshake, once; in a decorated view the connection is open"
+            )
+        self._open_inline(request)
 
     # -- deciding, in views with `accept=False` --------------------------------------------------
 
@@ -567,9 +629,23 @@ class WebSocket:
         return self._subprotocol
 
     @property
-    def protocol(self) -> Protocol:
-        """The original's lower layer, for code that writes binary messages through it."""
-        return Protocol(self)
+    def protocol(self) -> WebSocketProtocol13:
+        """The original's lower layer, always the same object: binary messages, ``sock``, codes."""
+        if self._protocol is None:
+            protocol = WebSocketProtocol13(None, self._headers)
+            protocol._belong_to(self)
+            # The first of two threads counts.
+            self.__dict__.setdefault("_protocol", protocol)
+            assert self._protocol is not None
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: WebSocketProtocol13) -> None:
+        request = getattr(protocol.sock, "request", None)
+        if request is not None:
+            self._request = weakref.ref(request)
+        self._protocol = protocol
+        protocol._belong_to(self)
 
     # -- what the calls above share -------------------------------------------------------------
 
@@ -736,40 +812,6 @@ class _Messages:
         # No coroutine: whoever awaits this is the view.
         self._websocket._send_refused = False
         return self._next
-
-
-class Protocol:
-    """The original's ``request.websocket.protocol``: the way to binary messages and close codes."""
-
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
-
-    def write(self, message: Any, binary: bool = False) -> bool:  # noqa: FBT002
-        """Sends ``message``: as binary if asked, else as text. As :meth:`WebSocket.send`."""
-        if not binary:
-            return self._websocket.send(message)
-        if isinstance(message, str):
-            message = message.encode()
-        return self._websocket.send_bytes(message)
-
-    def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
-        """As :meth:`WebSocket.close`."""
-        self._websocket.close(code, reason)
-
-    @property
-    def closed(self) -> bool:
-        """As :attr:`WebSocket.closed`."""
-        return self._websocket.closed
-
-    @property
-    def close_code(self) -> int | None:
-        """As :attr:`WebSocket.close_code`."""
-        return self._websocket.close_code
-
-    @property
-    def close_reason(self) -> str:
-        """As :attr:`WebSocket.close_reason`."""
-        return self._websocket.close_reason
 
 
 def _as_bytes(message: Any) -> bytes:
