@@ -26,6 +26,7 @@ LINE: list[set[str]] = [
     {"runners"},
     {"diagnosis", "lifecycle"},
     {"doctor", "upgrade"},
+    {"inline"},
     {"apps", "asgi", "backends", "decorators", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},

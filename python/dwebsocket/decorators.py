@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from django.conf import settings
 
-from dwebsocket import checks, conf, upgrade
+from dwebsocket import checks, conf, inline, upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ def _wrap(
                     request, factory, detached, args, kwargs, overrides, accept=accept
                 )
             response = refusal(request)
-            return await view(request, *args, **kwargs) if response is None else response
+            if response is None:
+                response = await view(request, *args, **kwargs)
+            return inline.with_response(request, response)
 
     else:
 
@@ -134,7 +136,9 @@ def _wrap(
                     request, factory, detached, args, kwargs, overrides, accept=accept
                 )
             response = refusal(request)
-            return view(request, *args, **kwargs) if response is None else response
+            if response is None:
+                response = view(request, *args, **kwargs)
+            return inline.with_response(request, response)
 
     # The middleware obeys the first; the second tells it that the view sees to itself.
     setattr(wrapper, mode, True)

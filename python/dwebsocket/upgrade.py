@@ -124,6 +124,12 @@ def has_websocket(request: HttpRequest) -> bool:
     return websocket is not None and _unopened(request) is None
 
 
+def is_open(request: HttpRequest) -> bool:
+    """Whether a view that runs now has an open WebSocket, which may have been closed since."""
+    websocket = http_request(request).__dict__.get("websocket")
+    return isinstance(websocket, WebSocket) and websocket._connection is not None
+
+
 def _unopened(request: HttpRequest) -> WebSocket | None:
     """Gives the WebSocket that middleware has made of a request, and nobody opens yet."""
     websocket = http_request(request).__dict__.get("websocket")
@@ -239,6 +245,19 @@ async def aupgrade(
         if not await decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
             await decision.decided.wait()
     return response.conclude()
+
+
+def judge(request: HttpRequest) -> HttpResponse:
+    """
+    Judges a handshake whose view runs in the server's worker.
+
+    Returns:
+        A refusal, or an :class:`UpgradeResponse` for :meth:`~UpgradeResponse.open_inline`.
+
+    Raises:
+        ImproperlyConfigured, DisallowedHost: As :func:`upgrade`.
+    """
+    return _judge(request, WebSocketFactory(request), _INLINE, (), {}, {})
 
 
 def _judge(
@@ -363,6 +382,10 @@ def _passing(request: Any, view: life.View) -> life.View:
     return call
 
 
+# For whom nothing is started.
+_INLINE = life.Detached(lambda request: None)
+
+
 class _NoThread(Exception):
     """The view that is to decide could not be started."""
 
@@ -403,7 +426,7 @@ class UpgradeResponse(HttpResponse):
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
-        self._give_back()
+        self.release()
         super().close()
 
     @property
@@ -429,7 +452,7 @@ class UpgradeResponse(HttpResponse):
             yield decision
         except BaseException:
             # The server gives up on the request: so must the view.
-            self._give_back()
+            self.release()
             raise
 
     def conclude(self) -> HttpResponseBase:
@@ -446,7 +469,7 @@ class UpgradeResponse(HttpResponse):
         if isinstance(outcome, Acceptance):
             self._acceptance = outcome
             return self
-        self._give_back()
+        self.release()
         if isinstance(outcome, Rejection):
             return refuse(request, outcome.status, "The view rejected it.")
         if isinstance(outcome, Answer):
@@ -465,8 +488,8 @@ class UpgradeResponse(HttpResponse):
             # The exception holds this frame.
             del outcome
 
-    def _give_back(self) -> None:
-        """Releases what is not needed any more: all, unless the connection is open."""
+    def release(self) -> None:
+        """Gives back what is not needed any more: all, unless the connection is open."""
         self._handshake.finish()
         if self._slot is not None:
             self._slot.release()
@@ -485,10 +508,18 @@ class UpgradeResponse(HttpResponse):
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
-        if start is not None and slot is not None:
-            self._become_websocket(start, slot)
+        if start is not None and slot is not None and self._connect(start, slot):
+            self._run_view(start)
 
-    def _become_websocket(self, start: _Start, slot: _core.Slot) -> None:
+    def open_inline(self) -> None:
+        """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
+        start, self._start = self._start, None
+        slot, self._slot = self._slot, None
+        if start is not None and slot is not None:
+            self._handshake.call(functools.partial(self._connect, start, slot))
+
+    def _connect(self, start: _Start, slot: _core.Slot) -> bool:
+        """Takes the client over. False when it is lost on the way."""
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
@@ -517,11 +548,15 @@ class UpgradeResponse(HttpResponse):
                 *(event.path, event.reason),
                 request=request,
             )
-            return
+            return False
         kept.keep(request)
         websocket._forget_handshake(request.META)
         websocket._attach(connection, options, subprotocol, start.runner.waiter)
         request.__dict__["websocket"] = websocket
+        return True
+
+    def _run_view(self, start: _Start) -> None:
+        request, websocket = self._request, self._websocket
         if (session := getattr(request, "session", None)) is not None:
             # The session's middleware has saved it: only what the view changes is left to save.
             session.modified = False
@@ -533,10 +568,9 @@ class UpgradeResponse(HttpResponse):
             start(request, websocket)
         except Exception as error:
             # No more threads, or no stack of the size that the settings ask for.
+            number = None if websocket._connection is None else websocket._connection.id
             websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
-            event = Event.of(
-                "websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), connection.id
-            )
+            event = Event.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
             event.log(
                 _log,
                 logging.ERROR,

@@ -577,6 +577,9 @@ class WebSocket:
         Raises:
             ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
         """
+        if self._connection is None and self._decision is None:
+            # Middleware of a project's own closes each, also what is yet to be opened.
+            return
         if code is None:
             code = 1000
         if isinstance(code, bool) or not isinstance(code, int):

@@ -1168,7 +1168,6 @@ class TestBeforeItIsOpen:
             lambda ws: ws.receive(),
             lambda ws: ws.send("x"),
             lambda ws: ws.send_json({}),
-            lambda ws: ws.close(),
             lambda ws: ws.closed,
             lambda ws: ws.close_code,
             lambda ws: ws.protocol.write(b"x"),

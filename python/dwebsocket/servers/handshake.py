@@ -86,5 +86,8 @@ class Handshake(Protocol):
             ValueError: Headers that no response may have.
         """
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls ``function`` where :meth:`open` may be called, from any thread of the request."""
+
     def finish(self) -> None:
         """Releases what is left of the request. May be repeated, and come without the others."""

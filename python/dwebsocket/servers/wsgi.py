@@ -117,6 +117,10 @@ class WsgiHandshake:
         descriptor, early = self._takeover.exchange()
         return _core.adopt(descriptor, early, head, slot, options.for_engine, compression)
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls it here."""
+        function()
+
     def finish(self) -> None:
         """Closes the dead end."""
         if self._takeover is not None:
