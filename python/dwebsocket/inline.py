@@ -16,6 +16,8 @@ from django.http import HttpResponse
 
 from dwebsocket import upgrade
 from dwebsocket.events import report_end
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.runners.view import witness
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
@@ -35,8 +37,14 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
 
     Raises:
         PermissionDenied, BadRequest: It is refused, and logged as such.
+        UnsupportedServer: The test kit's client waits for the response before it talks.
         ImproperlyConfigured: A setting that cannot be.
     """
+    if witness.get() is not None:
+        raise UnsupportedServer(
+            "accept_connection() lets the view run within its handshake, and this test client "
+            "talks after it: use a live server, or decorate the view"
+        )
     request.__dict__["websocket"] = websocket
     request.__dict__.setdefault("is_websocket", functools.partial(bool, True))  # noqa: FBT003
     opening = upgrade.judge(request)

@@ -13,13 +13,22 @@ import pytest
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpResponse
 from django.test import RequestFactory
+from django.urls import path
 from django.utils.deprecation import MiddlewareMixin
 from echoing import async_echo, echo, talks
 from visit import Serve, Visit, handshake
 from websockets.frames import Frame, Opcode
 
-from dwebsocket import UsageError, WebSocket, _core, accept_websocket, require_websocket
+from dwebsocket import (
+    UnsupportedServer,
+    UsageError,
+    WebSocket,
+    _core,
+    accept_websocket,
+    require_websocket,
+)
 from dwebsocket.backends.default.factory import WebSocketFactory
+from dwebsocket.testing import WebSocketClient
 from dwebsocket.upgrade import UpgradeResponse
 from dwebsocket.websocket import own_websocket
 
@@ -373,6 +382,16 @@ class TestRefusals:
         assert _core.open_connections() == before
         (record,) = request_log("dwebsocket")
         assert record.event == "websocket.never_opened"  # type: ignore[attr-defined]
+
+
+def test_test_client(override: Any) -> None:
+    """Says that it cannot, instead of waiting for ever."""
+    override(ROOT_URLCONF=(path("", once),), MIDDLEWARE=OPENS)
+    with (
+        pytest.raises(UnsupportedServer, match="use a live server"),
+        WebSocketClient().websocket("/"),
+    ):
+        pass
 
 
 class TestMakes:
