@@ -16,7 +16,7 @@ mod _core {
     use crate::binding::{
         connection::PyConnection,
         environ::{EnvironCopier, environ_size, judge_environ},
-        exchange::Exchange,
+        exchange::{Exchange, discard},
         handshake::{
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,

@@ -17,9 +17,9 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"_core", "caller", "context", "exceptions", "source"},
-    {"clock", "conf", "connection", "native"},
+    {"clock", "conf", "connection", "native", "request"},
     {"callbacks", "checks", "database", "events", "hub", "kept", "origin"},
-    {"decision", "waiting"},
+    {"decision", "protocol", "waiting"},
     {"closing"},
     {"helpers"},
     {"websocket", "groups"},
@@ -28,6 +28,7 @@ LINE: list[set[str]] = [
     {"runners"},
     {"diagnosis", "lifecycle"},
     {"doctor", "upgrade"},
+    {"inline"},
     {"apps", "asgi", "backends", "decorators", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},

@@ -28,7 +28,11 @@ OLD_IMPORTS = [
     "import dwebsocket; dwebsocket.websocket.WebSocket",
     "from dwebsocket.factory import WebSocketFactory",
     "from dwebsocket.backends.default.factory import WebSocketFactory",
-    "from dwebsocket.backends.uwsgi.factory import uWsgiWebSocketFactory",
+    "from dwebsocket.backends.default.websocket import DefaultWebSocket",
+    "from dwebsocket.backends.default.protocols import WebSocketProtocol13",
+    "from dwebsocket.backends.default.protocols import get_websocket_protocol, protocols",
+    "from dwebsocket.backends.uwsgi.factory import uWsgiWebSocketFactory, SocketWarp",
+    "from dwebsocket.backends.uwsgi.websocket import uWsgiWebSocket",
 ]
 
 PUBLIC = {

@@ -17,7 +17,10 @@ MODULES = [
     "dwebsocket.checks",
     "dwebsocket.exceptions",
     "dwebsocket.backends.default.factory",
+    "dwebsocket.backends.default.protocols",
+    "dwebsocket.backends.default.websocket",
     "dwebsocket.backends.uwsgi.factory",
+    "dwebsocket.backends.uwsgi.websocket",
 ]
 
 PROBE = """

@@ -23,6 +23,7 @@ __all__ = [
     "clock_ahead",
     "close_all",
     "die_of_sigterm",
+    "discard",
     "drain",
     "environ_size",
     "is_leaving",
@@ -299,6 +300,16 @@ class Exchange:
     def take_client(self) -> int | None:
         """Gives the client's descriptor, which is the caller's then; None if that was done."""
 
+    def discard(self) -> None:
+        """
+        Drops all that the server writes to its dead end from now on.
+
+        Without it a server that writes more than a dead end holds sleeps there.
+
+        Raises:
+            OSError: There is no descriptor left.
+        """
+
     def finish(self) -> None:
         """Closes what is left, after the server has written to its dead end. May be repeated."""
 
@@ -358,6 +369,14 @@ def close_all(code: int, reason: str) -> None:
 
 def die_of_sigterm() -> None:
     """Ends the process as SIGTERM does by default."""
+
+def discard(descriptor: int, /) -> None:
+    """
+    Reads a socket to its end and drops the bytes. The descriptor stays its owner's.
+
+    Raises:
+        OSError: There is no descriptor left.
+    """
 
 def drain(code: int, reason: str, window: float) -> float:
     """

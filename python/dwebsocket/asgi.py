@@ -108,13 +108,13 @@ class _Application(ASGIHandler):
         if (await receive())["type"] != "websocket.connect":
             return
         _listen_for_the_end()
-        reply = _Reply(scope, send)
+        handshake = asgi.AsgiHandshake(scope, receive, send)
+        reply = _Reply(scope, send, handshake)
         if _core.is_leaving() and not reply.is_http:
             # All of Django would find no other words.
             _report_refusal(scope)
             await reply.reject()
             return
-        handshake = asgi.AsgiHandshake(scope, receive, send)
         request_scope = {
             **scope,
             "method": "GET",
@@ -135,10 +135,12 @@ class _Application(ASGIHandler):
 
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
         """Django's call with the response that has passed all middleware."""
-        if isinstance(send, _Reply) and (isinstance(response, UpgradeResponse) or not send.is_http):
+        if isinstance(send, _Reply) and (
+            isinstance(response, UpgradeResponse) or send.is_open or not send.is_http
+        ):
             if isinstance(response, UpgradeResponse):
                 response.open()
-            else:
+            elif not send.is_open:
                 await send.reject()
             if not _HANDLER_CLOSES:
                 await sync_to_async(response.close)()
@@ -175,12 +177,18 @@ def _no_body() -> Receive:
 class _Reply:
     """The ``send`` of a refusal: an HTTP response where the server can, else a bare 403."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> None:
+        self._handshake = handshake
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
         protocol = type(getattr(send, "__self__", None)).__name__
         # It dies of two headers of one name here (2.8).
         self._is_granian = protocol.startswith("ASGIWebsocket")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a WebSocket is open already, so that no response can be sent."""
+        return self._handshake.connection is not None
 
     async def __call__(self, event: Event) -> None:
         event = {**event, "type": f"websocket.{event['type']}"}

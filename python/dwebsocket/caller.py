@@ -12,6 +12,10 @@ from weakref import WeakKeyDictionary
 # The first pause of a caller that goes on after the end, and the longest.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0
+# How long a sender may go on as before, and after how much more time its pauses are the longest. It
+# may only be passing on the rest of something.
+_SENDS_FREELY_S = 1.0
+_SENDS_RARELY_S = 20.0
 
 
 class Caller:
@@ -22,18 +26,30 @@ class Caller:
         receives: It has asked for messages.
         told_at: When it was told of the end, on the clock of :mod:`dwebsocket.clock`.
         is_refused: Its last send was refused, and it has not asked for messages since.
+        has_closed: It has closed the connection itself.
         asked_at: When it first asked ``is_closed()`` behind the end, since it asked for messages.
     """
 
-    __slots__ = ("_gap", "_next_call", "asked_at", "is_refused", "receives", "told_at")
+    __slots__ = (
+        "_gap",
+        "_next_call",
+        "_refused_at",
+        "asked_at",
+        "has_closed",
+        "is_refused",
+        "receives",
+        "told_at",
+    )
 
     def __init__(self) -> None:
         self.receives = False
         self.told_at: float | None = None
         self.is_refused = False
+        self.has_closed = False
         self.asked_at: float | None = None
         self._gap = _FIRST_PAUSE_S
         self._next_call = 0.0
+        self._refused_at: float | None = None
 
     def pause(self, now: float) -> float:
         """
@@ -48,6 +64,16 @@ class Caller:
         pause = max(0.0, self._next_call - now)
         self._next_call = now + pause + self._gap
         self._gap = min(2 * self._gap, _LONGEST_PAUSE_S)
+        return pause
+
+    def pause_of_send(self, now: float) -> float:
+        """As :meth:`pause`, for a send that is refused: not in the first second, then longer."""
+        if self._refused_at is None:
+            self._refused_at = now
+        late = (now - self._refused_at - _SENDS_FREELY_S) / _SENDS_RARELY_S
+        self._gap = _LONGEST_PAUSE_S * min(max(0.0, late), 1.0)
+        pause = max(0.0, self._next_call - now)
+        self._next_call = now + pause + self._gap
         return pause
 
 

@@ -6,7 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from dwebsocket import checks, conf, upgrade
+from django.conf import settings
+
+from dwebsocket import checks, conf, inline, upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -14,11 +16,20 @@ if TYPE_CHECKING:
 
     from dwebsocket.factory import WebSocketFactory
 
+    WEBSOCKET_MIDDLEWARE_INSTALLED: bool
+
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
 checks.register()
+
+
+def __getattr__(name: str) -> Any:
+    # As the original has it, but found out when it is asked for.
+    if name == "WEBSOCKET_MIDDLEWARE_INSTALLED":
+        return "dwebsocket.middleware.WebSocketMiddleware" in settings.MIDDLEWARE
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @overload
@@ -92,8 +103,8 @@ def _wrap(
 ) -> Callable[..., Any]:
     def factory_of(request: HttpRequest) -> WebSocketFactory | None:
         """Gives what makes a WebSocket of the request, None when the view is to answer it."""
-        if getattr(request, "websocket", None) is not None:
-            # Another decorator, or the middleware, has made it a WebSocket already.
+        if upgrade.has_websocket(request):
+            # By another decorator or by middleware.
             return None
         return upgrade.prepare(request)
 
@@ -112,7 +123,9 @@ def _wrap(
                     request, factory, detached, args, kwargs, overrides, accept=accept
                 )
             response = refusal(request)
-            return await view(request, *args, **kwargs) if response is None else response
+            if response is None:
+                response = await view(request, *args, **kwargs)
+            return inline.with_response(request, response)
 
     else:
 
@@ -123,7 +136,9 @@ def _wrap(
                     request, factory, detached, args, kwargs, overrides, accept=accept
                 )
             response = refusal(request)
-            return view(request, *args, **kwargs) if response is None else response
+            if response is None:
+                response = view(request, *args, **kwargs)
+            return inline.with_response(request, response)
 
     # The middleware obeys the first; the second tells it that the view sees to itself.
     setattr(wrapper, mode, True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from dwebsocket.request import http_request
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
+logger = logging.getLogger(__name__)
 
 # What only a client that wants a WebSocket sends, even where a proxy has dropped the rest.
 _MARKS = ("HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_KEY1", "HTTP_SEC_WEBSOCKET_VERSION")
@@ -26,7 +29,7 @@ class WebSocketFactory:
     websocket_class: type[WebSocket] = WebSocket
 
     def __init__(self, request: HttpRequest) -> None:
-        self.request = request
+        self.request: HttpRequest = http_request(request)
 
     def is_websocket(self) -> bool:
         """
@@ -43,11 +46,36 @@ class WebSocketFactory:
         names = [name.strip().lower() for name in upgrade.split(",")]
         return "websocket" in names or any(mark in self.request.META for mark in _MARKS)
 
-    def get_websocket_version(self) -> int | None:
-        """Gives the version that the client speaks (RFC 6455 section 4.4), None without one."""
-        version = self.request.META.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip()
-        return int(version) if version.isascii() and version.isdigit() else None
+    def get_websocket_version(self) -> str:
+        """
+        Gives the version that the headers are those of, as the original names it.
+
+        Returns:
+            ``"13"`` with a key as in RFC 6455; ``"76"`` and ``"75"`` for drafts, which are refused
+            when the handshake is judged.
+
+        Raises:
+            ValueError: The first key of draft 76 without the second.
+        """
+        meta = self.request.META
+        if "HTTP_SEC_WEBSOCKET_KEY1" in meta:
+            if "HTTP_SEC_WEBSOCKET_KEY2" not in meta:
+                raise ValueError(
+                    "a handshake of draft 76 has two keys: Sec-WebSocket-Key2 is missing"
+                )
+            return "76"
+        return "13" if "HTTP_SEC_WEBSOCKET_KEY" in meta else "75"
 
     def create_websocket(self) -> WebSocket | None:
-        """Makes the connection's object, not open yet; None refuses the handshake with 400."""
-        return self.websocket_class()
+        """
+        Makes the connection's object, not open yet.
+
+        Returns:
+            None for plain HTTP. An override may also give None, or raise ``ValueError``, to refuse
+            a handshake with 400.
+        """
+        if not self.is_websocket():
+            return None
+        websocket = self.websocket_class()
+        websocket._made_of(self.request)
+        return websocket

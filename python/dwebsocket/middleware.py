@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -10,14 +11,25 @@ from dwebsocket import checks, conf, upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
 __all__ = ["WebSocketMiddleware"]
 
+logger = logging.getLogger(__name__)
+
 checks.register()
+
+
+def __getattr__(name: str) -> Any:
+    # As the original has them, but read when they are asked for.
+    if name == "WEBSOCKET_ACCEPT_ALL":
+        return conf.get("ACCEPT_ALL")
+    if name == "WEBSOCKET_FACTORY_CLASS":
+        return conf.get("FACTORY_CLASS") or "dwebsocket.backends.default.factory.WebSocketFactory"
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class WebSocketMiddleware:
@@ -29,37 +41,82 @@ class WebSocketMiddleware:
 
     It belongs at the end of ``MIDDLEWARE``: a view without a decorator is taken out of the
     server's hands here, and middleware below would not be asked about it.
+
+    Projects may subclass it, also together with Django's ``MiddlewareMixin``, and may call its
+    methods on the class.
     """
 
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        if iscoroutinefunction(get_response):
-            markcoroutinefunction(self)
+    def __init__(self, get_response: Callable[[HttpRequest], Any] | None = None) -> None:
+        """``get_response`` is Django's; ``MiddlewareMixin`` keeps it to itself."""
+        if get_response is not None:
+            self.get_response = get_response
+            self._is_async = iscoroutinefunction(get_response)
+            if self._is_async:
+                markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
         """Django's call for each request: a response, or a coroutine for one."""
-        upgrade.prepare(request)
-        return self.get_response(request)
+        if self._is_async:
+            return self._acall(request)
+        response = self.process_request(request) or self.get_response(request)
+        return self.process_response(request, response)
 
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.process_request(request) or await self.get_response(request)
+        return self.process_response(request, response)
+
+    @classmethod
+    def process_request(cls, request: HttpRequest) -> HttpResponseBase | None:
+        """
+        Gives a request its attributes; a handshake gets a WebSocket that is yet to be opened.
+
+        Returns:
+            A refusal when the project's factory makes none.
+        """
+        factory = upgrade.prepare(request)
+        return None if factory is None else upgrade.create_websocket(request, factory)
+
+    @classmethod
     def process_view(
-        self,
+        cls,
         request: HttpRequest,
-        view: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        view_func: Callable[..., Any],
+        view_args: tuple[Any, ...],
+        view_kwargs: Mapping[str, Any],
     ) -> HttpResponseBase | None:
-        """Django's call before the view."""
-        if getattr(view, "handles_websocket", False):
+        """Django's call before the view: answers for views without a decorator."""
+        if _handles_websocket(view_func) or upgrade.has_websocket(request):
             return None
-        required = getattr(view, "require_websocket", False)
+        required = getattr(view_func, "require_websocket", False)
         factory = upgrade.prepare(request)
         if factory is None:
             if required:
                 return upgrade.refuse(request, 400, "This address is for WebSockets only.")
             return None
-        if required or getattr(view, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
-            return upgrade.upgrade(request, factory, Detached(view), args, kwargs, {})
+        if required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
+            view = Detached(view_func)
+            return upgrade.upgrade(request, factory, view, view_args, view_kwargs, {})
         return upgrade.refuse(request, 400, "This address takes no WebSockets.")
+
+    @classmethod
+    def process_response(cls, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """Gives ``response``: a WebSocket is closed when its view has ended, not before."""
+        return response
+
+    @classmethod
+    def process_exception(cls, request: HttpRequest, exception: Exception) -> None:
+        """Leaves ``exception`` to Django, as :meth:`process_response` leaves responses."""
+
+
+def _handles_websocket(view: Callable[..., Any]) -> bool:
+    """Whether a decorator sees to the view's WebSockets: on itself, or on its class's handler."""
+    if getattr(view, "handles_websocket", False):
+        return True
+    # Django's name for the class of a view, and that of Django REST framework.
+    cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    # A handshake is a GET; the framework's view sets name their handlers themselves.
+    name = (getattr(view, "actions", None) or {}).get("get", "get")
+    return bool(getattr(getattr(cls, name, None), "handles_websocket", False))

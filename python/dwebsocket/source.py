@@ -22,8 +22,8 @@ from typing import Any
 
 # As much as a pipe holds.
 _CHUNK_BYTES = 64 * 1024
-# How long a killed process may take to go.
-_REAP_S = 5.0
+# How long a process may take to go behind its output.
+_REAP_S = 1.0
 
 
 class Source:
@@ -91,14 +91,23 @@ class Source:
         self._is_finished = True
         self._read_end.close()
         self._write_end.close()
-        if kill and self._process is not None:
-            with suppress(OSError):
-                self._process.kill()
-            # Else it would be a zombie until somebody asks for its status.
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_REAP_S)
+        if self._process is not None:
+            self._finish_process(kill=kill)
         elif kill and hasattr(self._stream, "close"):
             self._stream.close()
+
+    def _finish_process(self, *, kill: bool) -> None:
+        if kill:
+            with suppress(OSError):
+                self._process.kill()
+        elif self.is_interrupted:
+            # It is to go on as it was.
+            return
+        self._stream.close()
+        # Else it would be a zombie until somebody asks for its status. It may go on for longer
+        # than its output.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_REAP_S)
 
     def _chunks(self) -> Iterator[bytes]:
         if pending := self._buffered():

@@ -28,6 +28,7 @@ from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.hub import LoopEvent
+from dwebsocket.request import http_request
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
@@ -77,6 +78,9 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
     """
     Gives a request the attributes that every request has under this package.
 
+    Args:
+        request: One that wraps Django's is fine; the attributes are Django's, then.
+
     Returns:
         The project's factory when it takes the request for a WebSocket, None for plain HTTP.
 
@@ -84,6 +88,7 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
         ImproperlyConfigured: ``WEBSOCKET_FACTORY_CLASS`` is no dotted path.
         ImportError: It names nothing.
     """
+    request = http_request(request)
     path = conf.get("FACTORY_CLASS")
     default = path in DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
@@ -92,9 +97,70 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
         return None
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
     is_websocket = bool(factory.is_websocket())
+    made = _unopened(request) if is_websocket else None
     # Not the factory's method: with it the request would hold itself.
-    request.__dict__.update(websocket=None, is_websocket=_yes if is_websocket else _no)
+    request.__dict__.update(websocket=made, is_websocket=_yes if is_websocket else _no)
     return factory if is_websocket else None
+
+
+def create_websocket(request: HttpRequest, factory: WebSocketFactory) -> HttpResponse | None:
+    """
+    Puts a WebSocket that is yet to be opened on a handshake, unless middleware has done so.
+
+    Returns:
+        The refusal when there is none.
+
+    Raises:
+        ImproperlyConfigured: The project's factory makes something else.
+    """
+    made = _create(request, factory)
+    if isinstance(made, str):
+        return refuse(request, 400, made)
+    request.__dict__["websocket"] = made
+    return None
+
+
+def has_websocket(request: HttpRequest) -> bool:
+    """Whether a request has its WebSocket: open, or in the hands of a view that opens it."""
+    websocket = http_request(request).__dict__.get("websocket")
+    return websocket is not None and _unopened(request) is None
+
+
+def is_open(request: HttpRequest) -> bool:
+    """Whether a view that runs now has an open WebSocket, which may have been closed since."""
+    websocket = http_request(request).__dict__.get("websocket")
+    return isinstance(websocket, WebSocket) and websocket._connection is not None
+
+
+def _unopened(request: HttpRequest) -> WebSocket | None:
+    """Gives the WebSocket that middleware has made of a request, and nobody opens yet."""
+    websocket = http_request(request).__dict__.get("websocket")
+    is_unopened = (
+        isinstance(websocket, WebSocket)
+        and websocket._connection is None
+        # Else a view has it that decides.
+        and websocket._decision is None
+    )
+    return websocket if is_unopened else None
+
+
+def _create(request: HttpRequest, factory: WebSocketFactory) -> WebSocket | str:
+    """Gives a request's WebSocket, not open yet, or why there is none."""
+    websocket = _unopened(request)
+    if websocket is not None:
+        return websocket
+    try:
+        websocket = factory.create_websocket()
+    except ValueError as error:
+        return f"{type(factory).__name__}.create_websocket() refuses this request: {error}"
+    if websocket is None:
+        return "WEBSOCKET_FACTORY_CLASS makes no WebSocket of this request."
+    if not isinstance(websocket, WebSocket):
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
+            f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
+        )
+    return websocket
 
 
 def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
@@ -104,6 +170,7 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     The client is told what is wrong with its request. What is the matter here stands in the log,
     and in the response only under ``DEBUG``.
     """
+    request = http_request(request)
     told = reason if settings.DEBUG else _TOLD.get(status, reason)
     response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
     if status == 426:
@@ -138,7 +205,8 @@ def upgrade(
     Judges a handshake and gives the response that upgrades it, or one that refuses.
 
     Args:
-        request: A handshake, however bad.
+        request: A handshake, however bad. The view gets it as it is; all else concerns the
+            request of Django that it may wrap.
         factory: What :func:`prepare` gave for it.
         view: What runs behind the WebSocket, as ``view.call(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
@@ -181,6 +249,19 @@ async def aupgrade(
     return response.conclude()
 
 
+def judge(request: HttpRequest) -> HttpResponse:
+    """
+    Judges a handshake whose view runs in the server's worker.
+
+    Returns:
+        A refusal, or an :class:`UpgradeResponse` for :meth:`~UpgradeResponse.open_inline`.
+
+    Raises:
+        ImproperlyConfigured, DisallowedHost: As :func:`upgrade`.
+    """
+    return _judge(request, WebSocketFactory(request), _INLINE, (), {}, {})
+
+
 def _judge(
     request: HttpRequest,
     factory: WebSocketFactory,
@@ -189,6 +270,7 @@ def _judge(
     kwargs: Mapping[str, Any],
     overrides: Mapping[str, Any],
 ) -> HttpResponse:
+    seen, request = request, http_request(request)
     options = conf.Options.current(overrides)
     if (report := diagnosis.answer(request, options)) is not None:
         return report
@@ -207,14 +289,9 @@ def _judge(
         handshake.find()
     except UnsupportedServer as error:
         return refuse(request, 501, str(error), level="error")
-    websocket = factory.create_websocket()
-    if websocket is None:
-        return refuse(request, 400, "WEBSOCKET_FACTORY_CLASS makes no WebSocket of this request.")
-    if not isinstance(websocket, WebSocket):
-        raise ImproperlyConfigured(
-            f"WEBSOCKET_FACTORY_CLASS: {type(factory).__name__}.create_websocket() must give a "
-            f"dwebsocket.WebSocket or None, not {type(websocket).__name__}."
-        )
+    websocket = _create(request, factory)
+    if isinstance(websocket, str):
+        return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
     visitor = presence.enter(presence.Who.of(request), websocket, admission)
@@ -241,8 +318,10 @@ def _judge(
         slot=slot,
         options=options,
         websocket=websocket,
-        start=_Start(handshake, view, args, kwargs),
+        start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
     )
+    # From here on it is the response that opens it.
+    websocket._request = None
     if visitor is not None:
         visitor.leave_with(response)
     return response
@@ -261,17 +340,19 @@ def _handshake_of(request: HttpRequest) -> Handshake:
 class _Start:
     """Starts the view later, as if it were called now."""
 
-    __slots__ = ("_arguments", "_context", "_databases", "_run_async", "runner", "view")
+    __slots__ = ("_arguments", "_call", "_context", "_databases", "_run_async", "runner", "view")
 
     def __init__(
         self,
         handshake: Handshake,
         view: life.Detached,
+        wrapping: Any,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
         self.runner = runner_of(handshake.concurrency)
         self.view = view
+        self._call = view.call if wrapping is None else _passing(wrapping, view.call)
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
@@ -291,12 +372,26 @@ class _Start:
         return Decision(new_event, is_async=is_async, offered=tuple(offered))
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        call = (self.view.call, request, self._arguments, websocket)
+        call = (self._call, request, self._arguments, websocket)
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
             visit = life.Visit(*call, self._context, self._databases, self.runner.exits)
             self.runner.run(self.view.name, visit)
+
+
+def _passing(request: Any, view: life.View) -> life.View:
+    """Gives a view that passes ``request`` on in place of Django's, which it wraps."""
+
+    @functools.wraps(view)
+    def call(_: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
+        return view(request, *args, **kwargs)
+
+    return call
+
+
+# For whom nothing is started.
+_INLINE = life.Detached(lambda request: None)
 
 
 class _NoThread(Exception):
@@ -339,7 +434,7 @@ class UpgradeResponse(HttpResponse):
 
     def close(self) -> None:
         """Called by the server when it is done with the response, or by Django instead of it."""
-        self._give_back()
+        self.release()
         super().close()
 
     @property
@@ -365,7 +460,7 @@ class UpgradeResponse(HttpResponse):
             yield decision
         except BaseException:
             # The server gives up on the request: so must the view.
-            self._give_back()
+            self.release()
             raise
 
     def conclude(self) -> HttpResponseBase:
@@ -382,7 +477,7 @@ class UpgradeResponse(HttpResponse):
         if isinstance(outcome, Acceptance):
             self._acceptance = outcome
             return self
-        self._give_back()
+        self.release()
         if isinstance(outcome, Rejection):
             return refuse(request, outcome.status, "The view rejected it.")
         if isinstance(outcome, Answer):
@@ -401,8 +496,8 @@ class UpgradeResponse(HttpResponse):
             # The exception holds this frame.
             del outcome
 
-    def _give_back(self) -> None:
-        """Releases what is not needed any more: all, unless the connection is open."""
+    def release(self) -> None:
+        """Gives back what is not needed any more: all, unless the connection is open."""
         self._handshake.finish()
         if self._slot is not None:
             self._slot.release()
@@ -421,10 +516,21 @@ class UpgradeResponse(HttpResponse):
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
-        if start is not None and slot is not None:
-            self._become_websocket(start, slot)
+        if start is not None and slot is not None and self._connect(start, slot):
+            self._run_view(start)
 
-    def _become_websocket(self, start: _Start, slot: _core.Slot) -> None:
+    def open_inline(self) -> None:
+        """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
+        start, self._start = self._start, None
+        slot, self._slot = self._slot, None
+        if start is not None and slot is not None:
+            self._handshake.call(functools.partial(self._connect, start, slot))
+        if self._websocket._connection is not None:
+            # The view's response, a page about its error perhaps, may be larger than a dead end.
+            self._handshake.discard()
+
+    def _connect(self, start: _Start, slot: _core.Slot) -> bool:
+        """Takes the client over. False when it is lost on the way."""
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
@@ -434,10 +540,8 @@ class UpgradeResponse(HttpResponse):
                 departure=handshake.departure,
                 at_exit=handshake.at_exit,
             )
-        subprotocol = self._acceptance.subprotocol
-        if subprotocol is None and options.subprotocols:
-            subprotocol = _core.choose_subprotocol(list(options.subprotocols), handshake.offered)
         try:
+            subprotocol = self._choose_subprotocol()
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
@@ -455,10 +559,15 @@ class UpgradeResponse(HttpResponse):
                 *(event.path, event.reason),
                 request=request,
             )
-            return
+            return False
         kept.keep(request)
+        websocket._forget_handshake(request.META)
         websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
         request.__dict__["websocket"] = websocket
+        return True
+
+    def _run_view(self, start: _Start) -> None:
+        request, websocket = self._request, self._websocket
         if (session := getattr(request, "session", None)) is not None:
             # The session's middleware has saved it: only what the view changes is left to save.
             session.modified = False
@@ -470,10 +579,9 @@ class UpgradeResponse(HttpResponse):
             start(request, websocket)
         except Exception as error:
             # No more threads, or no stack of the size that the settings ask for.
+            number = None if websocket._connection is None else websocket._connection.id
             websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
-            event = Event.of(
-                "websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), connection.id
-            )
+            event = Event.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
             event.log(
                 _log,
                 logging.ERROR,
@@ -481,6 +589,20 @@ class UpgradeResponse(HttpResponse):
                 *(event.path, event.reason),
                 request=request,
             )
+
+    def _choose_subprotocol(self) -> str | None:
+        """Asks the view, the protocol of the project's factory, and the settings, in this order."""
+        offered, chosen = self._handshake.offered, self._acceptance.subprotocol
+        if chosen is None and (protocol := self._websocket._protocol) is not None:
+            chosen = protocol.select_subprotocol(offered)
+            if chosen is not None and chosen not in offered:
+                raise ValueError(
+                    f"{type(protocol).__name__}.select_subprotocol() gives {chosen!r}, which the "
+                    f"client does not offer"
+                )
+        if chosen is None and self._options.subprotocols:
+            chosen = _core.choose_subprotocol(list(self._options.subprotocols), offered)
+        return chosen
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
         # Private, where Django still has it: its public iterator takes eight times as long.

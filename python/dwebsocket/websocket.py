@@ -9,9 +9,11 @@ import json
 import math
 import struct
 import time
+import weakref
 from asyncio import _get_running_loop
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, ref
 
 from asgiref.sync import iscoroutinefunction
@@ -23,6 +25,7 @@ from dwebsocket.closing import CloseCallbacks
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
 from dwebsocket.helpers import told_by_exception
+from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.source import Source, whole_characters
 from dwebsocket.waiting import THREAD, no_room
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
         Iterator,
         Mapping,
     )
+
+    from django.http import HttpRequest
 
     from dwebsocket.closing import Spawn
     from dwebsocket.conf import Options
@@ -102,8 +107,20 @@ class WebSocket:
     _was_refused = False
     _is_close_handled = False
     _is_finished = False
+    # Made when it is asked for, or by whoever makes a WebSocket as in the original.
+    _protocol: WebSocketProtocol13 | None = None
+    # The request that a factory has made it of, until it is open.
+    _request: Callable[[], HttpRequest | None] | None = None
+    _headers: Mapping[str, Any] = MappingProxyType({})
+    _open_inline: ClassVar[Callable[[WebSocket, HttpRequest], None]]
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: WebSocketProtocol13 | None = None) -> None:
+        """
+        Begins unopened; a factory's ``create_websocket()`` is where to call it.
+
+        Args:
+            protocol: One that such a factory has made, as in the original.
+        """
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
@@ -117,6 +134,8 @@ class WebSocket:
         self._spawn: Spawn = native.start_thread
         # Others have run since it last sent; only for views on green threads.
         self._is_rested = False
+        if protocol is not None:
+            self.protocol = protocol
 
     def __repr__(self) -> str:
         # The same for all its life: projects use it as a key.
@@ -208,6 +227,48 @@ class WebSocket:
                 raise UsageError("this WebSocket is not open yet: accept() it first")
             raise UsageError("this WebSocket is not open yet: use it inside its view")
         return self._connection
+
+    # -- opening, in middleware of a project's own ----------------------------------------------
+
+    def _made_of(self, request: HttpRequest) -> None:
+        """Notes of which handshake it is made; for factories."""
+        # The request will hold it: a reference that counted would leave both to the collector.
+        self._request = weakref.ref(request)
+        self._headers = request.META
+
+    def _forget_handshake(self, headers: Mapping[str, Any]) -> None:
+        """Lets go of all but the headers; to be called when it opens."""
+        self._request = None
+        self._headers = headers
+        if self._protocol is not None:
+            self._protocol.headers = headers
+
+    def accept_connection(self) -> None:
+        """
+        Opens the connection now, for middleware of a project's own.
+
+        The handshake is judged, and the client gets its 101, without what later middleware adds to
+        the response. The view then runs where it was called, in the server's worker, and the
+        connection is closed when its response is. Does nothing where the connection is open, as it
+        is in decorated views.
+
+        Raises:
+            PermissionDenied: The page's Origin may not connect. Django answers with 403.
+            BadRequest: The handshake is refused for any other reason. Django answers with 400.
+            UsageError: No factory has made this WebSocket, or it is about to be opened.
+        """
+        if self._connection is not None:
+            return
+        if self._decision is not None:
+            self.accept()
+            return
+        request = None if self._request is None else self._request()
+        if request is None:
+            raise UsageError(
+                "accept_connection() opens what a factory's create_websocket() has made of a "
+                "handshake, once; in a decorated view the connection is open"
+            )
+        self._open_inline(request)
 
     # -- deciding, in views with `accept=False` --------------------------------------------------
 
@@ -614,6 +675,9 @@ class WebSocket:
         Raises:
             ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
         """
+        if self._connection is None and self._decision is None:
+            # Middleware of a project's own closes each, also what is yet to be opened.
+            return
         if code is None:
             code = 1000
         if isinstance(code, bool) or not isinstance(code, int):
@@ -629,6 +693,7 @@ class WebSocket:
             return
         if self._engine.close(code, reason):
             self._is_deliberate = True
+        self._caller().has_closed = True
 
     async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:
         """As :meth:`close`, which never waits either; for code that awaits everything."""
@@ -644,18 +709,21 @@ class WebSocket:
         Whether a loop around this call is over.
 
         For a thread that receives on this connection that is so when the connection has ended and
-        all of it was read, the end included; or when a ``send`` of this thread was refused. So
+        all of it was read, the end included; or when this thread has closed it; or when a ``send``
+        of it was refused and no message waits. So
         ``while not websocket.is_closed(): message = websocket.wait()`` misses no message. For any
         other caller it is the end of the connection. :attr:`closed` is exact.
         """
         connection = self._engine
         caller = self._caller()
-        if caller.is_refused or caller.told_at is not None:
+        if caller.has_closed or caller.told_at is not None:
+            return True
+        has_messages = connection.waiting()[0] > 0
+        if caller.is_refused and not (caller.receives and has_messages):
             return True
         ended_for = connection.ended_for()
         if ended_for is None:
             return False
-        has_messages = connection.waiting()[0] > 0
         if not caller.receives:
             # Perhaps it is about to begin. Messages of an end that is not new are for others.
             is_view = own_websocket.get() is self
@@ -692,9 +760,23 @@ class WebSocket:
         return self._subprotocol
 
     @property
-    def protocol(self) -> Protocol:
-        """The original's lower layer, for code that writes binary messages through it."""
-        return Protocol(self)
+    def protocol(self) -> WebSocketProtocol13:
+        """The original's lower layer, always the same object: binary messages, ``sock``, codes."""
+        if self._protocol is None:
+            protocol = WebSocketProtocol13(None, self._headers)
+            protocol._belong_to(self)
+            # The first of two threads counts.
+            self.__dict__.setdefault("_protocol", protocol)
+            assert self._protocol is not None
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: WebSocketProtocol13) -> None:
+        request = getattr(protocol.sock, "request", None)
+        if request is not None:
+            self._request = weakref.ref(request)
+        self._protocol = protocol
+        protocol._belong_to(self)
 
     def fileno(self) -> int:
         """
@@ -839,10 +921,10 @@ class WebSocket:
                 Without it the source stays as it is. A bare descriptor is never closed.
 
         Returns:
-            True when the source came to its end, False when the connection did.
+            True when the source came to its end, False when the connection did. A client that
+            takes nothing within ``WEBSOCKET_SEND_TIMEOUT`` is closed with 1013.
 
         Raises:
-            SendTimeout: As :meth:`send`.
             TypeError, ValueError: No such source, or an item that is no message.
             UsageError: Called in an event loop: use ``await asyncio.to_thread(websocket.pump, …)``.
         """
@@ -863,6 +945,8 @@ class WebSocket:
                     break
             else:
                 is_whole = not pumped.is_interrupted
+        except SendTimeout:
+            connection.close(*_TRY_AGAIN_LATER)
         except ConnectionClosed:
             if not self._is_over:
                 raise
@@ -871,6 +955,14 @@ class WebSocket:
         return is_whole
 
     # -- what the calls above share -------------------------------------------------------------
+
+    def _ping(self, payload: bytes) -> bool:
+        """Sends a ping, for the protocol of the original. False when it cannot be queued."""
+        return self._engine.ping(payload)
+
+    def _pong(self, payload: bytes) -> bool:
+        """Sends a pong that answers nothing. As :meth:`_ping`."""
+        return self._engine.pong(payload)
 
     def _running_view(self, what: str) -> View:
         if self._view is None:
@@ -1100,21 +1192,21 @@ class WebSocket:
     def _refuse_to_send(self, strict: bool) -> bool:
         """Tells a sender that the connection has ended: gives False, or raises."""
         pause, raises = self._note_refusal(strict)
-        if pause and _get_running_loop() is None:
+        if pause is not None and _get_running_loop() is None:
             self._waiter.sleep(pause)
         return self._refused(raises)
 
     async def _arefuse_to_send(self, strict: bool) -> bool:
         pause, raises = self._note_refusal(strict)
-        if pause:
+        if pause is not None:
             await asyncio.sleep(pause)
         return self._refused(raises)
 
-    def _note_refusal(self, strict: bool) -> tuple[float, bool]:
+    def _note_refusal(self, strict: bool) -> tuple[float | None, bool]:
         """
         Notes that this caller cannot send any more.
 
-        Gives how long it has to sleep for that, and whether it is told by an exception.
+        Gives how long it has to sleep for that, if at all, and whether an exception tells it.
         """
         caller = self._caller()
         own = own_websocket.get() is self
@@ -1126,8 +1218,8 @@ class WebSocket:
         raises = strict or (own and refused_before and gone_for > _PATIENCE_S)
         # A sender with other connections to serve is not held up.
         is_alone = own or self._is_sole_target()
-        pause = caller.pause(time.monotonic()) if is_alone and refused_before else 0.0
-        return pause, raises
+        sleeps = is_alone and refused_before
+        return caller.pause_of_send(time.monotonic()) if sleeps else None, raises
 
     def _refused(self, raises: bool) -> bool:
         if raises:
@@ -1157,40 +1249,6 @@ class _Messages:
         if self._websocket._callers is not None:
             self._websocket._note_receiving()
         return self._next
-
-
-class Protocol:
-    """The original's ``request.websocket.protocol``: the way to binary messages and close codes."""
-
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
-
-    def write(self, message: Any, binary: bool = False) -> bool:  # noqa: FBT002
-        """Sends ``message``: as binary if asked, else as text. As :meth:`WebSocket.send`."""
-        if not binary:
-            return self._websocket.send(message)
-        if isinstance(message, str):
-            message = message.encode()
-        return self._websocket.send_bytes(message)
-
-    def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
-        """As :meth:`WebSocket.close`."""
-        self._websocket.close(code, reason)
-
-    @property
-    def closed(self) -> bool:
-        """As :attr:`WebSocket.closed`."""
-        return self._websocket.closed
-
-    @property
-    def close_code(self) -> int | None:
-        """As :attr:`WebSocket.close_code`."""
-        return self._websocket.close_code
-
-    @property
-    def close_reason(self) -> str:
-        """As :attr:`WebSocket.close_reason`."""
-        return self._websocket.close_reason
 
 
 def _as_bytes(message: Any) -> bytes:

@@ -32,8 +32,20 @@ impl Exchange {
         self.0.lock().take_client().map(IntoRawFd::into_raw_fd)
     }
 
+    /// Drops what the server writes from now on.
+    fn discard(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.lock().discard())?)
+    }
+
     /// Closes what is left. May be repeated.
     fn finish(&self) {
         self.0.lock().finish();
     }
+}
+
+/// Drops what comes out of a socket, up to its end.
+#[pyfunction]
+#[pyo3(signature = (descriptor, /))]
+pub(crate) fn discard(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
+    Ok(py.detach(|| exchange::discard(descriptor))?)
 }

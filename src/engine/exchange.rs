@@ -8,12 +8,23 @@ use std::{
     io,
     mem::MaybeUninit,
     net::Shutdown,
-    os::fd::{OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::net,
+    },
 };
 
 use socket2::{Domain, Type};
+use tokio::net::UnixStream;
 
-use super::socket::{duplicate, is_blocking, replace};
+use super::{
+    error::Error,
+    runtime::Engine,
+    socket::{duplicate, is_blocking, replace},
+};
+
+/// As much as a dead end holds.
+const CHUNK: usize = 64 * 1024;
 
 /// One exchange, from its allocation to its end. Dropping it finishes it.
 #[derive(Debug)]
@@ -62,6 +73,18 @@ impl Exchange {
         self.client.take()
     }
 
+    /// Drops all that the server writes to its dead end from now on. Without it the server sleeps as
+    /// soon as a dead end is full: it holds what comes before the response is closed, as a rule.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is no descriptor or engine to be had.
+    pub fn discard(&self) -> Result<(), Error> {
+        match &self.ours {
+            Some(ours) => discard(ours.as_raw_fd()),
+            None => Ok(()),
+        }
+    }
+
     /// Closes what is left, after the server has written to its dead end. May be repeated.
     pub fn finish(&mut self) {
         self.client = None;
@@ -77,6 +100,33 @@ impl Exchange {
     }
 }
 
+/// Reads what `descriptor`, a socket, leads to, up to its end, and drops the bytes. The descriptor
+/// itself stays its owner's.
+///
+/// # Errors
+/// [`Error::Io`] when there is no descriptor or engine to be had.
+pub fn discard(descriptor: RawFd) -> Result<(), Error> {
+    let descriptor = duplicate(descriptor).map_err(Error::io("duplicating a descriptor"))?;
+    let stream = net::UnixStream::from(descriptor);
+    stream
+        .set_nonblocking(true)
+        .map_err(Error::io("making a socket non-blocking"))?;
+    Engine::current()?.handle().spawn(async move {
+        let Ok(stream) = UnixStream::from_std(stream) else {
+            return;
+        };
+        let mut bytes = vec![0; CHUNK];
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut bytes) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    });
+    Ok(())
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.finish();
@@ -87,10 +137,7 @@ impl Drop for Exchange {
 mod tests {
     use std::{
         io::{Read, Write},
-        os::{
-            fd::{AsRawFd, IntoRawFd},
-            unix::net::UnixStream,
-        },
+        os::{fd::IntoRawFd, unix::net::UnixStream},
     };
 
     use super::*;
@@ -110,6 +157,17 @@ mod tests {
         assert_eq!(ours.read(&mut buffer).unwrap(), 5);
         assert_eq!(client.read(&mut buffer).unwrap(), 7);
         assert_eq!(&buffer[..7], b"from us");
+    }
+
+    #[test]
+    fn a_server_never_sleeps_in_a_dead_end_that_is_discarded() {
+        let (_client, mut server) = UnixStream::pair().unwrap();
+        let mut exchange = Exchange::prepare(server.as_raw_fd()).unwrap();
+        exchange.put_dead_end(server.as_raw_fd()).unwrap();
+        exchange.discard().unwrap();
+        server.write_all(&vec![b'x'; 4 * 1024 * 1024]).unwrap();
+        exchange.finish();
+        exchange.discard().unwrap();
     }
 
     #[test]

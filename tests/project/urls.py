@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import async_views, beside_views, views
+from project import async_views, beside_views, own_middleware, views
 
 _by_name = [
     views.stubborn,
@@ -32,6 +32,11 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("own/echo/", own_middleware.echo),
+    path("own/async-echo/", own_middleware.async_echo),
+    path("own/decorated/", own_middleware.decorated),
+    path("own/raises/", own_middleware.raises),
+    path("own/large/", own_middleware.large),
     path("census/", views.census),
     path("log-out/", views.log_out),
     path("log-in/<str:name>/", views.log_in),

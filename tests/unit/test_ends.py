@@ -127,20 +127,46 @@ class TestEachCallerIsToldOnce:
         in_plain_thread(loop).result(20)
         assert calls < 30
 
-    def test_so_is_one_that_only_sends(self, open_websocket: Open, own: Own) -> None:
-        """Of the view itself."""
+    def test_so_is_one_that_only_sends(
+        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of the view itself, or in a thread of this connection only."""
+        monkeypatch.setattr("dwebsocket.caller._SENDS_FREELY_S", 0.0)
+        monkeypatch.setattr("dwebsocket.caller._SENDS_RARELY_S", 0.01)
         live = open_websocket()
-        own(live.websocket)
+
+        def loop() -> int:
+            calls, deadline = 0, time.monotonic() + 1.5
+            while time.monotonic() < deadline:
+                calls += 1
+                try:
+                    live.websocket.send("x")
+                except ConnectionClosed:
+                    continue
+            return calls
+
+        live.websocket.send("before")
+        pushing = in_plain_thread(lambda: [live.websocket.send("before"), loop()])
         live.client.close()
         ended(live)
-        calls, deadline = 0, time.monotonic() + 1.5
-        while time.monotonic() < deadline:
-            calls += 1
-            try:
+        own(live.websocket)
+        assert loop() < 100
+        assert pushing.result(10)[1] < 1000
+
+    def test_the_rest_of_something_is_passed_on_at_once(self, open_websocket: Open) -> None:
+        """A thread that does not look at what `send` returns ends soon."""
+        live = open_websocket()
+
+        def push() -> float:
+            live.websocket.send("before")
+            live.client.close()
+            ended(live)
+            begin = time.monotonic()
+            for _ in range(5000):
                 live.websocket.send("x")
-            except ConnectionClosed:
-                continue
-        assert calls < 30
+            return time.monotonic() - begin
+
+        assert in_plain_thread(push).result(20) < 5.0
 
     def test_a_broadcast_is_not(self, open_websocket: Open, own: Own) -> None:
         """Its other clients would wait."""
@@ -182,10 +208,11 @@ class TestEachCallerIsToldOnce:
 class TestIsClosed:
     """`is_closed()`, for loops; `closed` is exact."""
 
+    @pytest.mark.parametrize("answers", [True, False])
     @pytest.mark.parametrize("is_own", [True, False])
     @pytest.mark.parametrize("call", ["wait", "read", "poll"])
     def test_hides_no_message_that_came_before_the_end(
-        self, open_websocket: Open, own: Own, call: str, is_own: bool
+        self, open_websocket: Open, own: Own, call: str, is_own: bool, answers: bool
     ) -> None:
         """Also when the end was there before the loop began."""
         live = open_websocket()
@@ -202,6 +229,8 @@ class TestIsClosed:
                 if call == "poll" and not live.websocket.has_messages():
                     continue
                 found.append(live.websocket.wait() if call == "wait" else live.websocket.read())
+                if answers:
+                    live.websocket.send("answer")
             return found
 
         found = loop() if is_own else in_plain_thread(loop).result(10)
@@ -267,6 +296,19 @@ class TestIsClosed:
             return [live.websocket.send(""), live.websocket.is_closed()]
 
         assert in_plain_thread(beat).result(10) == [False, True]
+
+    def test_is_true_for_a_thread_that_has_closed(self, open_websocket: Open, own: Own) -> None:
+        """Its loop is over, whatever waits to be read."""
+        live = open_websocket()
+        own(live.websocket)
+        live.client.send("read")
+        live.client.send("unread")
+        arrived = 0
+        while not live.websocket.is_closed():
+            assert live.websocket.wait() == b"read"
+            arrived += 1
+            live.websocket.close()
+        assert arrived == 1
 
     def test_closed_is_exact(self, open_websocket: Open, own: Own) -> None:
         """Whatever waits to be read."""

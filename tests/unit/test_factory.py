@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.wsgi import WSGIRequest
 from django.test import RequestFactory
 from echoing import echo, talks
 from visit import KEY, Serve, Visit, handshake
 
 from dwebsocket import WebSocket, _core, accept_websocket, require_websocket
 from dwebsocket.backends.default.factory import WebSocketFactory as DefaultFactory
+from dwebsocket.backends.default.protocols import WebSocketProtocol13, get_websocket_protocol
+from dwebsocket.backends.default.websocket import DefaultWebSocket
 from dwebsocket.backends.uwsgi.factory import uWsgiWebSocketFactory
 from dwebsocket.factory import WebSocketFactory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Loud(WebSocket):
@@ -52,6 +60,43 @@ class Wrong(WebSocketFactory):
     def create_websocket(self) -> Any:
         """A thing that is no WebSocket."""
         return object()
+
+
+class SmallProtocol(WebSocketProtocol13):
+    """Knows the second of two subprotocols."""
+
+    @classmethod
+    def select_subprotocol(cls, subprotocols: Sequence[str]) -> str | None:
+        """Choose."""
+        return "two" if subprotocols else None
+
+
+class SmallWebSocket(DefaultWebSocket):
+    """Passes its protocol on."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol)
+        self.extra = "of its own"
+
+
+class OfTheOriginal(DefaultFactory):
+    """Makes everything itself."""
+
+    def create_websocket(self) -> WebSocket | None:
+        """As the original does."""
+        if not self.is_websocket():
+            return None
+        assert get_websocket_protocol(self.get_websocket_version()) is WebSocketProtocol13
+        protocol = SmallProtocol(sock=self.get_wsgi_sock(), headers=self.request.META)
+        return SmallWebSocket(protocol=protocol)
+
+
+class Refuses(WebSocketFactory):
+    """Refuses as the original's do."""
+
+    def create_websocket(self) -> WebSocket | None:
+        """Never."""
+        raise ValueError("not today")
 
 
 class Foreign:
@@ -102,24 +147,88 @@ class TestDefault:
         assert WebSocketFactory(RequestFactory().get("/", **headers)).is_websocket() is False
 
     @pytest.mark.parametrize(
-        ("header", "version"),
-        [("13", 13), (" 8 ", 8), (None, None), ("", None), ("thirteen", None), ("-1", None)],
+        ("headers", "version"),
+        [
+            ({"HTTP_SEC_WEBSOCKET_KEY": KEY}, "13"),
+            ({"HTTP_SEC_WEBSOCKET_KEY": KEY, "HTTP_SEC_WEBSOCKET_VERSION": "8"}, "13"),
+            ({"HTTP_SEC_WEBSOCKET_KEY1": "1", "HTTP_SEC_WEBSOCKET_KEY2": "2"}, "76"),
+            ({"HTTP_UPGRADE": "websocket"}, "75"),
+            ({}, "75"),
+        ],
     )
-    def test_version(self, header: str | None, version: int | None) -> None:
-        """As the client says it."""
-        headers = {} if header is None else {"HTTP_SEC_WEBSOCKET_VERSION": header}
-        factory = WebSocketFactory(RequestFactory().get("/", **headers))  # type: ignore[arg-type]
+    def test_version(self, headers: dict[str, Any], version: str) -> None:
+        """As the original tells them apart."""
+        factory = WebSocketFactory(RequestFactory().get("/", **headers))
         assert factory.get_websocket_version() == version
 
+    def test_half_a_draft(self) -> None:
+        """The original's error."""
+        request = RequestFactory().get("/", HTTP_SEC_WEBSOCKET_KEY1="1")
+        with pytest.raises(ValueError, match="Sec-WebSocket-Key2 is missing"):
+            WebSocketFactory(request).get_websocket_version()
+
     def test_makes_a_websocket(self) -> None:
-        """Not open yet."""
-        made = WebSocketFactory(RequestFactory().get("/")).create_websocket()
+        """Not open yet; none for plain HTTP."""
+        made = WebSocketFactory(WSGIRequest(handshake())).create_websocket()
         assert type(made) is WebSocket
+        assert made._connection is None
+        assert WebSocketFactory(RequestFactory().get("/")).create_websocket() is None
+
+    def test_websocket_does_not_hold_its_request(self) -> None:
+        """Nor does the request need the collector when it holds the WebSocket."""
+        request = WSGIRequest(handshake())
+        request.websocket = DefaultFactory(request).create_websocket()  # type: ignore[attr-defined]
+        gone = weakref.ref(request)
+        gc.disable()
+        try:
+            del request
+            assert gone() is None
+        finally:
+            gc.enable()
 
     def test_names_of_the_original(self) -> None:
-        """Are the same class, or nothing but a subclass."""
-        assert DefaultFactory is WebSocketFactory
-        assert issubclass(uWsgiWebSocketFactory, WebSocketFactory)
+        """Are subclasses that do the same."""
+        assert issubclass(DefaultFactory, WebSocketFactory)
+        assert issubclass(uWsgiWebSocketFactory, DefaultFactory)
+
+
+class TestFactoryOfTheOriginal:
+    """Makes the protocol and the WebSocket itself."""
+
+    def test_talks(self, visit: Serve, override: Any) -> None:
+        """As one that leaves it to us."""
+        override(WEBSOCKET_FACTORY_CLASS="test_factory.OfTheOriginal")
+        opened: list[WebSocket] = []
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            opened.append(request.websocket)
+            request.websocket.protocol.write(request.websocket.wait(), binary=True)
+
+        made = visit(view, environ=handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="one, two")).serve()
+        made.client.send("hello")
+        assert made.client.receive() == b"hello"
+        assert type(opened[0]) is SmallWebSocket
+        assert type(opened[0].protocol) is SmallProtocol
+        assert opened[0].protocol.headers["HTTP_HOST"] == "testserver"
+        assert made.header("Sec-WebSocket-Protocol") == ["two"]
+
+    @pytest.mark.parametrize("middleware", [[], ["dwebsocket.middleware.WebSocketMiddleware"]])
+    def test_refuses_by_value_error(
+        self, visit: Serve, override: Any, middleware: list[str]
+    ) -> None:
+        """400, with its reason."""
+        override(WEBSOCKET_FACTORY_CLASS="test_factory.Refuses")
+        made = visit(accept_websocket(echo), middleware=middleware)
+        assert made.response.status_code == 400
+        assert made.response.content.endswith(b"this request: not today\n")
+
+    def test_choice_that_the_client_does_not_offer(self, visit: Serve, override: Any) -> None:
+        """An error of the project's, and no connection."""
+        override(WEBSOCKET_FACTORY_CLASS="test_factory.OfTheOriginal")
+        made = visit(accept_websocket(echo), environ=handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="one"))
+        with pytest.raises(ValueError, match="'two'"):
+            list(made.response)
 
 
 @pytest.mark.parametrize(

@@ -164,16 +164,16 @@ def test_attributes_are_there_for_middleware_below(visit: Serve) -> None:
     """And for that above, once the response is on its way."""
     middleware = [*MIDDLEWARE, "test_middleware.note"]
     made = visit(facts, middleware=middleware, environ=plain())
-    assert made.response["X-Noted"] == "False None"
+    assert made.response["X-Noted"] == "False NoneType"
     made = visit(accept_websocket(echo), middleware=middleware)
-    assert made.response["X-Noted"] == "True None"
+    assert made.response["X-Noted"] == "True WebSocket"
 
 
 def note(get_response: Any) -> Any:
     """Middleware: note what is on the request."""
 
     def middleware(request: Any) -> HttpResponse:
-        noted = f"{request.is_websocket()} {request.websocket}"
+        noted = f"{request.is_websocket()} {type(request.websocket).__name__}"
         response: HttpResponse = get_response(request)
         response["X-Noted"] = noted
         return response

@@ -220,10 +220,17 @@ class RunningView:
         """Whether its connection has ended."""
         return self._websocket.closed
 
-    @property
-    def has_helpers(self) -> bool:
-        """Whether anything was ever started beside it."""
-        return self._helpers is not None
+    def end(self) -> None:
+        """Notes that it has ended and its connection is closed; waits a moment for its helpers."""
+        self._websocket._view = None
+        if self._helpers is not None:
+            self._helpers.join()
+
+    async def aend(self) -> None:
+        """As :meth:`end`, for async views."""
+        self._websocket._view = None
+        if self._helpers is not None:
+            await self._helpers.ajoin()
 
     @property
     def helpers(self) -> Helpers:
@@ -285,9 +292,7 @@ def run(
         else:
             _end(websocket, request)
         finally:
-            websocket._view = None
-            if running.has_helpers:
-                running.helpers.join()
+            running.end()
             database.forget(shared_databases)
             database.close_old_connections()
     finally:
@@ -341,9 +346,7 @@ async def arun(
         else:
             _end(websocket, request)
         finally:
-            websocket._view = None
-            if running.has_helpers:
-                await running.helpers.ajoin()
+            await running.aend()
             await sync_to_async(database.close_old_connections)()
     finally:
         if told is not None:

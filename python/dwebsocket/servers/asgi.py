@@ -82,6 +82,7 @@ class AsgiHandshake:
         self.connection: AsgiConnection | None = None
         self._receive = receive
         self._send = send
+        self._loop = asyncio.get_running_loop()
 
     @property
     def size(self) -> int:
@@ -141,8 +142,22 @@ class AsgiHandshake:
         )
         return self.connection
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls it in the server's loop, and waits."""
+        if asyncio._get_running_loop() is self._loop:
+            function()
+        else:
+            asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
+
+    def discard(self) -> None:
+        """Nothing is written behind the connection's back."""
+
     def finish(self) -> None:
         """There is nothing to release."""
+
+
+async def _call(function: Callable[[], object]) -> None:
+    function()
 
 
 def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -86,5 +86,16 @@ class Handshake(Protocol):
             ValueError: Headers that no response may have.
         """
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls ``function`` where :meth:`open` may be called, from any thread of the request."""
+
+    def discard(self) -> None:
+        """
+        Drops what the server writes from now on in place of the response. To be called when open.
+
+        Raises:
+            OSError: There are no more descriptors.
+        """
+
     def finish(self) -> None:
         """Releases what is left of the request. May be repeated, and come without the others."""

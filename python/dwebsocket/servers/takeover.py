@@ -61,6 +61,15 @@ class Takeover:
         assert descriptor is not None
         return descriptor, early
 
+    def discard(self) -> None:
+        """
+        Drops all that the server writes to its dead end from now on, however much it is.
+
+        Raises:
+            OSError: The process has no descriptor left.
+        """
+        self._exchange.discard()
+
     def finish(self) -> None:
         """
         Closes what is left, after the server has written to its dead end. May be repeated.

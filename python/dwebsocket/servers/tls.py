@@ -14,6 +14,7 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket import _core
 from dwebsocket.servers import pump
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class TlsTakeover:
         client.let_go()
         self._pump.add(pump.Pipe(tls, far, self._near))
         return self._engines_end.detach(), early
+
+    def discard(self) -> None:
+        """As :meth:`Takeover.discard`."""
+        _core.discard(self._sink.fileno())
 
     def finish(self) -> None:
         """As :meth:`Takeover.finish`."""

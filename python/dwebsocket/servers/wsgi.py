@@ -117,6 +117,15 @@ class WsgiHandshake:
         descriptor, early = self._takeover.exchange()
         return _core.adopt(descriptor, early, head, slot, options.for_engine, compression)
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls it here."""
+        function()
+
+    def discard(self) -> None:
+        """Drops what the server writes to the dead end."""
+        assert self._takeover is not None
+        self._takeover.discard()
+
     def finish(self) -> None:
         """Closes the dead end."""
         if self._takeover is not None:

@@ -1,1 +1,1 @@
-"""Import paths of the original package, kept for `WEBSOCKET_FACTORY_CLASS`."""
+"""Import paths of the original package."""

@@ -1,8 +1,9 @@
 """The original's way to name the backend for uWSGI. The server is found out without it now."""
 
-from dwebsocket.factory import WebSocketFactory
+from dwebsocket.backends.default.factory import WebSocketFactory
+from dwebsocket.backends.sock import SocketWarp
 
-__all__ = ["uWsgiWebSocketFactory"]
+__all__ = ["SocketWarp", "uWsgiWebSocketFactory"]
 
 
 class uWsgiWebSocketFactory(WebSocketFactory):

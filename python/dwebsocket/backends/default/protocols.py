@@ -1,0 +1,5 @@
+"""The original's path to :mod:`dwebsocket.protocol`."""
+
+from dwebsocket.protocol import WebSocketProtocol13, get_websocket_protocol, protocols
+
+__all__ = ["WebSocketProtocol13", "get_websocket_protocol", "protocols"]

@@ -1,0 +1,100 @@
+"""
+WebSockets that middleware of a project's own opens: their views run in the server's worker.
+
+Such middleware makes a WebSocket of each handshake and calls its ``accept_connection()`` before the
+view, as the original's does. The client is taken over at that moment. What the server writes of the
+response goes to a dead end, and when the response is closed so is the connection.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import HttpResponse
+
+from dwebsocket import upgrade
+from dwebsocket.events import report_end
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.runners.view import RunningView, witness
+from dwebsocket.websocket import WebSocket, own_websocket
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+_NORMAL = 1000
+_FORBIDDEN = 403
+
+
+def open_now(websocket: WebSocket, request: HttpRequest) -> None:
+    """
+    Opens ``websocket`` behind ``request``, whose view is about to be called.
+
+    Args:
+        websocket: What a factory has made of the request, not open yet.
+        request: A handshake, however bad.
+
+    Raises:
+        PermissionDenied, BadRequest: It is refused, and logged as such.
+        UnsupportedServer: The test kit's client waits for the response before it talks.
+        ImproperlyConfigured: A setting that cannot be.
+    """
+    if witness.get() is not None:
+        raise UnsupportedServer(
+            "accept_connection() lets the view run within its handshake, and this test client "
+            "talks after it: use a live server, or decorate the view"
+        )
+    request.__dict__["websocket"] = websocket
+    request.__dict__.setdefault("is_websocket", functools.partial(bool, True))  # noqa: FBT003
+    opening = upgrade.judge(request)
+    if not isinstance(opening, upgrade.UpgradeResponse):
+        raise _as_error(opening)
+    opening.open_inline()
+    if websocket._connection is None:
+        # Lost on the way. To the view it is a client that has gone.
+        websocket._never_open()
+    own_websocket.set(websocket)
+    # Middleware that opens it before the view is known has its own name on helpers, then.
+    match = request.resolver_match
+    view = RunningView(open_now if match is None else match.func, request, websocket)
+    websocket._view = view
+    _close_with_response(request, view, websocket, opening)
+
+
+def with_response(request: Any, response: Any) -> Any:
+    """Gives a view's ``response``, an empty one in place of None if it ran behind a WebSocket."""
+    return HttpResponse() if response is None and upgrade.is_open(request) else response
+
+
+def _as_error(refusal: HttpResponse) -> Exception:
+    """Gives the exception that Django answers as it does any request that is refused."""
+    told = refusal.content.decode().strip()
+    return PermissionDenied(told) if refusal.status_code == _FORBIDDEN else BadRequest(told)
+
+
+def _close_with_response(
+    request: HttpRequest,
+    view: RunningView,
+    websocket: WebSocket,
+    opening: upgrade.UpgradeResponse,
+) -> None:
+    def close() -> None:
+        if request.__dict__.pop("close", None) is None:
+            return
+        try:
+            websocket._finish(_NORMAL, "")
+            view.end()
+            if (unwanted := websocket._unwanted_end()) is not None:
+                report_end(request, *unwanted)
+        finally:
+            opening.release()
+            if own_websocket.get() is websocket:
+                own_websocket.set(None)
+            request.close()
+
+    # Every response of Django's closes its request, in the thread that ran the view.
+    request.__dict__["close"] = close
+
+
+WebSocket._open_inline = open_now

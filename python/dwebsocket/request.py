@@ -1,0 +1,22 @@
+"""Django's request, also where a framework hands its views one of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+
+
+def http_request(request: Any) -> Any:
+    """
+    Gives Django's request behind one that wraps it, as that of Django REST framework does.
+
+    Such requests keep what they wrap as ``_request``, and read from it what they have not
+    themselves. Anything else is given back as it is.
+    """
+    while not isinstance(request, HttpRequest):
+        inner = getattr(request, "_request", None)
+        if inner is None:
+            break
+        request = inner
+    return request
