@@ -6,12 +6,14 @@ They are the views of examples/recipes/, each through real servers and a real cl
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import http.client
 import json
 import os
 import random
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -258,6 +260,26 @@ def test_end_of_the_server(site: Server, log: Path) -> None:
         server.wait()
         eventually(lambda: not any(map(is_running, pids)), 20, "they have ended")
         assert server.stderr() == ""
+
+
+def functions(code: str) -> dict[str, str]:
+    """Give the functions of a module, without their docstrings and comments."""
+    found = {}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.FunctionDef):
+            if ast.get_docstring(node):
+                del node.body[0]
+            found[node.name] = ast.unparse(node)
+    return found
+
+
+def test_docs_show_these_views() -> None:
+    """The page for users has the code that is tested here."""
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    views = functions((PROJECT / "recipes" / "views.py").read_text())
+    del views["index"]
+    assert functions("\n".join(blocks)) == views
 
 
 @everywhere
