@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ if str(TESTS) not in sys.path:
 
 from support import server as servers  # noqa: E402
 from support import wsgi_kinds  # noqa: E402
+from support.installed import needs  # noqa: E402
 from support.outcome import Outcomes  # noqa: E402
 from support.unable import why_unable  # noqa: E402
 
@@ -184,16 +184,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=60,
     )
     return path
-
-
-def needs(kind: servers.Kind) -> None:
-    """Skip when the server that `kind` names was not installed by tests/setup."""
-    if kind.folder is not None and not kind.folder.is_dir():
-        pytest.skip(f"{kind.folder} is missing; run tests/setup")
-    for program in kind.programs:
-        beside = Path(sys.executable).with_name(program)
-        if not beside.exists() and shutil.which(program) is None:
-            pytest.skip(f"{program} is missing; run tests/setup")
 
 
 @pytest.fixture(scope="session")
