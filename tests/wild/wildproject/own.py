@@ -34,7 +34,7 @@ class AskingMiddleware(MiddlewareMixin):
 
     def process_request(self, request):
         """Note whether it is one, for a part of the site and for plain requests, too."""
-        if not request.path.startswith(("/asked/", "/own/decorated/")):
+        if not request.path.startswith("/asked/"):
             return
         factory = WebSocketFactory(request)
         request.kind = "websocket" if factory.create_websocket() is not None else "page"

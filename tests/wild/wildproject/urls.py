@@ -70,7 +70,6 @@ urlpatterns = [
     path("plain-view/", rest.PlainView.as_view()),
     path("own/echo/", own.own_echo),
     path("own/page/", own.own_page),
-    path("own/decorated/", own.asked_echo),
     path("asked/", own.asked_echo),
     path("types/", own.types),
 ] + [path("%s/" % name.replace("_", "-"), getattr(loops, name)) for name in LOOPS]
