@@ -14,6 +14,7 @@ TESTS = Path(__file__).resolve().parent
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
+import comparison  # noqa: E402
 from support import server as servers  # noqa: E402
 from support import wsgi_kinds  # noqa: E402
 from support.installed import needs  # noqa: E402
@@ -65,6 +66,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--outcomes", type=Path, help="write what each server passed to this file")
     parser.addoption(
+        "--compared", type=Path, help="note in this file which scenarios of tests/wild passed"
+    )
+    parser.addoption(
         "--core-on",
         metavar="SERVER,…",
         type=lambda names: set(names.split(",")),
@@ -99,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(ability): fails on servers that lack it")
     if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
         config.pluginmanager.register(OutcomeWriter(config.getoption("--outcomes")))
+    comparison.register(config)
 
 
 class OutcomeWriter:

@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comparison import PREFIX
 from support.clients import websocket
 from support.server import (
     CACHE,
@@ -49,7 +50,6 @@ FURTHER = (
 # Where tests/setup puts dwebsocket 0.5.12, the last Django on which it runs, and servers of its
 # time.
 ORIGINAL = CACHE / "original"
-PREFIX = "original-"
 
 
 def _original(name: str, *command: str, worker_title: str | None = None) -> Kind:
@@ -121,7 +121,7 @@ class Subject:
         return self.get("/running/").json()["stacks"]
 
     @contextlib.contextmanager
-    def scenario(self, *, raises: str | None = None, stays: bool = False) -> Iterator[None]:
+    def scenario(self, *, stays: bool = False) -> Iterator[None]:
         """
         Assert that the block, whose clients have left at its end, leaves nothing behind.
 
@@ -129,8 +129,6 @@ class Subject:
         that does not pass is ended: the next test gets another one.
 
         Args:
-            raises: A regular expression for exceptions that the project itself lets through, with
-                the original, too.
             stays: The project's own code never ends; it only must not cost anything.
         """
         before = len(self.server.stderr())
@@ -140,8 +138,7 @@ class Subject:
                 eventually(lambda: not self.running(), 10, "all views and threads have ended")
             self._becomes_idle()
             if not self.is_original:
-                found = TRACEBACK.findall(self.server.stderr()[before:])
-                assert [line for line in found if not (raises and re.match(raises, line))] == []
+                assert TRACEBACK.findall(self.server.stderr()[before:]) == []
         except BaseException as exc:
             if self.server.is_running() and hasattr(exc, "add_note"):
                 exc.add_note(f"stderr of {self.kind}:\n{self.server.stderr()[before:][-4000:]}")

@@ -156,7 +156,10 @@ def telnet(request, port):
 
     def pump():
         while True:
-            data = remote.recv(4096)
+            try:
+                data = remote.recv(4096)
+            except Exception:
+                break
             if not data:
                 break
             request.websocket.send(data)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import consoles, leaving, loops, own, pushing, registries, rest, running
+from . import combined, consoles, leaving, loops, own, pushing, registries, rest, running
 
 LOOPS = [
     "iterating",
@@ -68,6 +68,10 @@ urlpatterns = [
     path("rest-requiring/", rest.RequiringAPI.as_view()),
     path("rest-dispatch/", rest.DispatchAPI.as_view()),
     path("plain-view/", rest.PlainView.as_view()),
+    path("pod-console/<str:name>/", combined.PodConsole.as_view()),
+    path("watch/", combined.watch),
+    path("game/<str:name>/", combined.game),
+    path("own/room/<str:user>/", combined.own_room),
     path("own/echo/", own.own_echo),
     path("own/page/", own.own_page),
     path("asked/", own.asked_echo),
