@@ -3,22 +3,19 @@
 import select
 import socket
 import subprocess
-import sys
 import threading
 import time
 
 from dwebsocket import accept_websocket, require_websocket
 
-TICKS = "import time\nn = 0\nwhile True:\n    print(n, flush=True); n += 1; time.sleep(0.05)"
-LINES = "for n in range(%d): print('line', n, flush=True)"
-LOG = "line = 'x' * 1023\nfor n in range(20480): print(line)"
+TICKS = ["sh", "-c", "n=0; while true; do echo $n; n=$((n+1)); sleep 0.05; done"]
+LINES = ["sh", "-c", "for n in 0 1 2 3 4; do echo line $n; done"]
+LOG = ["awk", 'BEGIN { for (n = 0; n < 20480; n++) print "%s" }' % ("x" * 1023)]
 
 
-def popen(code):
-    """Start a Python program whose output can be read."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
+def popen(command):
+    """Start a program whose output can be read."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
 
 @accept_websocket
@@ -46,7 +43,7 @@ def tail(request):
 @accept_websocket
 def build(request):
     """Push the output of a program that ends, while a thread reads until that fails."""
-    process = popen(LINES % 5)
+    process = popen(LINES)
     typed = []
 
     def listen():

@@ -140,6 +140,7 @@ def early_view(request):
     thread.daemon = True
     thread.start()
     request.websocket.send("bye")
+    time.sleep(0.2)
 
 
 @require_websocket
