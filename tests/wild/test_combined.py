@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def receive(client: ClientConnection, wanted: str) -> None:
     """Receive until the wanted message comes, past the heartbeats."""
-    eventually(lambda: client.recv(10) == wanted, 10, f"{wanted!r} comes")
+    eventually(lambda: client.recv(20) == wanted, 20, f"{wanted!r} comes")
 
 
 def test_pod_console(subject: Subject) -> None:
@@ -24,16 +24,16 @@ def test_pod_console(subject: Subject) -> None:
         for text in ("ls", "top"):
             with subject.client("/pod-console/eve/") as page:
                 page.send(text)
-                assert page.recv(10) == f"{text}\n"
+                assert page.recv(20) == f"{text}\n"
                 assert subject.get("/pod-console/eve/").json() == {"open": 1, "online": True}
-            eventually(lambda: subject.get("/pod-console/eve/").json() == closed, 10)
+            eventually(lambda: subject.get("/pod-console/eve/").json() == closed, 20)
 
 
 def test_reader_thread_and_push_until_send_fails(subject: Subject) -> None:
     """Neither the pushing view nor the reading thread tells the other; both end."""
     with subject.scenario(), subject.client("/watch/") as page:
         for number in range(5):
-            assert page.recv(10) == str(number)
+            assert page.recv(20) == str(number)
         page.send("ignored")
 
 
@@ -45,10 +45,10 @@ def test_game(subject: Subject) -> None:
                 bob.send(json.dumps([1, 2]))
                 for client in (ada, bob):
                     receive(client, json.dumps({"move": [1, 2], "by": "bob"}))
-            eventually(lambda: subject.get("/game/x/").json() == {"players": ["ada"]}, 10)
+            eventually(lambda: subject.get("/game/x/").json() == {"players": ["ada"]}, 20)
             ada.send(json.dumps([3, 4]))
             receive(ada, json.dumps({"move": [3, 4], "by": "ada"}))
-        eventually(lambda: subject.get("/game/x/").json() == {"players": []}, 10)
+        eventually(lambda: subject.get("/game/x/").json() == {"players": []}, 20)
 
 
 def test_tabs_with_heartbeats_by_own_middleware(subject: Subject) -> None:
@@ -64,6 +64,6 @@ def test_tabs_with_heartbeats_by_own_middleware(subject: Subject) -> None:
                 two.send("said")
                 for client in (one, two):
                     receive(client, "said")
-            eventually(lambda: subject.get("/own/room/ada/?text=more").body == b"1", 10)
+            eventually(lambda: subject.get("/own/room/ada/?text=more").body == b"1", 20)
             receive(one, "more")
-        eventually(lambda: subject.get("/own/room/ada/?text=late").body == b"0", 10)
+        eventually(lambda: subject.get("/own/room/ada/?text=late").body == b"0", 20)

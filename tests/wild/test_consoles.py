@@ -24,23 +24,23 @@ def test_reader_thread_ends_an_endless_log(subject: Subject) -> None:
     """The view pushes lines; a thread that reads until an exception kills the process."""
     with subject.scenario(), subject.client("/tail/") as page:
         for number in range(5):
-            assert page.recv(10) == f"{number}\n"
+            assert page.recv(20) == f"{number}\n"
         page.send("ignored")
 
 
 def test_reader_thread_outlives_a_log_that_ends(subject: Subject) -> None:
     """The process and the view end first; the thread that reads until an exception ends, too."""
     with subject.scenario(), subject.client("/build/") as page:
-        assert [page.recv(10) for _ in range(5)] == [f"line {n}" for n in range(5)]
+        assert [page.recv(20) for _ in range(5)] == [f"line {n}" for n in range(5)]
         with pytest.raises(ConnectionClosed):
-            page.recv(10)
+            page.recv(20)
 
 
 def test_push_ends_when_send_fails(subject: Subject) -> None:
     """A view that pushes an endless log and never reads ends when the browser goes."""
     with subject.scenario(), subject.client("/push-until-refused/") as page:
         for number in range(3):
-            assert page.recv(10) == f"{number}\n"
+            assert page.recv(20) == f"{number}\n"
 
 
 def test_console(subject: Subject) -> None:
@@ -48,14 +48,14 @@ def test_console(subject: Subject) -> None:
     with subject.scenario(), subject.client("/console/") as page:
         for text in ("ls", "echo", "exit"):
             page.send(text)
-            assert page.recv(10) == f"{text}\n"
+            assert page.recv(20) == f"{text}\n"
 
 
 def test_log_is_followed_until_closed(subject: Subject) -> None:
     """A thread pumps an endless log while `is_closed()` is false and the view waits."""
     with subject.scenario(), subject.client("/follow/") as page:
         for number in range(5):
-            assert page.recv(10) == str(number)
+            assert page.recv(20) == str(number)
 
 
 def read_slowly(peer: RawPeer, enough: Callable[[int], bool]) -> bytes:

@@ -19,7 +19,7 @@ def test_rest_method(subject: Subject) -> None:
     with subject.scenario():
         with subject.client("/rest/ada/?greeting=hello") as client:
             client.send("you")
-            assert client.recv(10) == "hello ada: you"
+            assert client.recv(20) == "hello ada: you"
         assert subject.get("/rest/ada/").json() == {"name": "ada", "user": "AnonymousUser"}
 
 
@@ -38,7 +38,7 @@ def test_rest_method_that_requires(subject: Subject) -> None:
     with subject.scenario():
         with subject.client("/rest-requiring/") as client:
             client.send("hi")
-            assert client.recv(10) == "hi"
+            assert client.recv(20) == "hi"
         assert subject.get("/rest-requiring/").status == 400
 
 
@@ -47,7 +47,7 @@ def test_rest_dispatch(subject: Subject) -> None:
     with subject.scenario():
         with subject.client("/rest-dispatch/") as client:
             client.send("hi")
-            assert client.recv(10) == "hi"
+            assert client.recv(20) == "hi"
         assert subject.get("/rest-dispatch/").json() == {"plain": True}
 
 
@@ -55,7 +55,7 @@ def test_method_of_a_class_based_view(subject: Subject) -> None:
     """`method_decorator(accept_websocket)` on `View.get`."""
     with subject.scenario(), subject.client("/plain-view/") as client:
         client.send("hi")
-        assert client.recv(10) == "hi"
+        assert client.recv(20) == "hi"
 
 
 def test_own_middleware(subject: Subject) -> None:
@@ -63,7 +63,7 @@ def test_own_middleware(subject: Subject) -> None:
     with subject.scenario(), subject.client("/own/echo/") as client:
         for text in ("one", "two"):
             client.send(text)
-            assert client.recv(10) == text
+            assert client.recv(20) == text
 
 
 def test_own_middleware_sees_a_plain_request(subject: Subject) -> None:
@@ -82,7 +82,7 @@ def test_own_middleware_and_a_refusal(subject: Subject) -> None:
             assert peer.read_response().status >= 400
         with subject.client("/asked/") as client:
             client.send("hi")
-            assert client.recv(10) == "websocket True: hi"
+            assert client.recv(20) == "websocket True: hi"
 
 
 def test_asking_middleware_and_a_decorator(subject: Subject) -> None:
@@ -91,14 +91,14 @@ def test_asking_middleware_and_a_decorator(subject: Subject) -> None:
         assert subject.get("/asked/").json() == {"kind": "page", "asked": False}
         with subject.client("/asked/") as client:
             client.send("hi")
-            assert client.recv(10) == "websocket True: hi"
+            assert client.recv(20) == "websocket True: hi"
 
 
 def test_types(subject: Subject) -> None:
     """`request.websocket` is an instance of the classes that projects import."""
     with subject.scenario():
         with subject.client("/types/") as client:
-            assert client.recv(10) == "DefaultWebSocket WebSocket"
+            assert client.recv(20) == "DefaultWebSocket WebSocket"
             client.send("seen")
         assert subject.get("/types/").json() == {"found": []}
 

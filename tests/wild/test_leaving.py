@@ -23,13 +23,13 @@ def test_iteration_ends_with_none(subject: Subject) -> None:
             eventually(lambda: len(subject.get("/chat/x/").json()["names"]) == 2)
             bob.send(json.dumps({"text": "hi"}))
             for client in (ada, bob):
-                assert json.loads(client.recv(10)) == {"name": "bob", "text": "hi"}
-        assert json.loads(ada.recv(10)) == {"left": "bob"}
+                assert json.loads(client.recv(20)) == {"name": "bob", "text": "hi"}
+        assert json.loads(ada.recv(20)) == {"left": "bob"}
         assert subject.get("/chat/x/").json() == {"names": ["ada"]}
         with subject.client("/chat/bob/") as bob:
             ada.send(json.dumps({"text": "again"}))
-            assert json.loads(ada.recv(10)) == {"name": "ada", "text": "again"}
-        assert json.loads(ada.recv(10)) == {"left": "bob"}
+            assert json.loads(ada.recv(20)) == {"name": "ada", "text": "again"}
+        assert json.loads(ada.recv(20)) == {"left": "bob"}
 
 
 def test_reloaded_page_finds_its_place_free(subject: Subject) -> None:
@@ -37,10 +37,10 @@ def test_reloaded_page_finds_its_place_free(subject: Subject) -> None:
     with subject.scenario():
         for _ in range(3):
             with subject.client("/seat/ada/") as page:
-                assert page.recv(10) == "seated"
+                assert page.recv(20) == "seated"
                 page.send("hi")
-                assert page.recv(10) == "hi"
-            eventually(lambda: not subject.running(), 10, "the page's view has ended")
+                assert page.recv(20) == "hi"
+            eventually(lambda: not subject.running(), 20, "the page's view has ended")
 
 
 def test_list_is_cleaned_after_wait(subject: Subject) -> None:
@@ -50,14 +50,14 @@ def test_list_is_cleaned_after_wait(subject: Subject) -> None:
         vanish = stack.enter_context(RawPeer.open_many(subject.server, "/room/", 3))
         eventually(lambda: subject.get("/room/").json()["count"] == 6)
         stay[0].send("one")
-        assert [client.recv(10) for client in stay] == ["one"] * 3
+        assert [client.recv(20) for client in stay] == ["one"] * 3
         assert [peer.read_message() for peer in vanish] == [b"one"] * 3
         vanish[0].vanish()
         vanish[1].close()
         vanish[2].send_close(1001)
-        eventually(lambda: subject.get("/room/").json()["count"] == 3, 10, "three have left")
+        eventually(lambda: subject.get("/room/").json()["count"] == 3, 20, "three have left")
         stay[0].send("two")
-        assert [client.recv(10) for client in stay] == ["two"] * 3
+        assert [client.recv(20) for client in stay] == ["two"] * 3
 
 
 def test_user_goes_offline_in_the_database(subject: Subject) -> None:
@@ -65,11 +65,11 @@ def test_user_goes_offline_in_the_database(subject: Subject) -> None:
     with subject.scenario():
         for _ in range(2):
             with subject.client("/presence/ada/") as page:
-                assert page.recv(10) == "welcome"
+                assert page.recv(20) == "welcome"
                 assert subject.get("/presence/ada/").json() == {"online": True}
                 page.send("hi")
-                assert page.recv(10) == "hi"
-            eventually(lambda: not subject.get("/presence/ada/").json()["online"], 10)
+                assert page.recv(20) == "hi"
+            eventually(lambda: not subject.get("/presence/ada/").json()["online"], 20)
 
 
 def test_none_is_taken_for_json(subject: Subject) -> None:
@@ -77,28 +77,28 @@ def test_none_is_taken_for_json(subject: Subject) -> None:
     with subject.scenario():
         with subject.client("/careless/") as page:
             page.send(json.dumps({"numbers": [1, 2, 3]}))
-            assert json.loads(page.recv(10)) == {"sum": 6}
-        eventually(lambda: subject.get("/careless/").json()["count"] == 0, 10)
+            assert json.loads(page.recv(20)) == {"sum": 6}
+        eventually(lambda: subject.get("/careless/").json()["count"] == 0, 20)
 
 
 def test_none_is_decoded(subject: Subject) -> None:
     """A view that decodes whatever `wait()` gives ends with the connection."""
     with subject.scenario(), subject.client("/decoder/") as page:
         page.send("hi")
-        assert page.recv(10) == "HI"
+        assert page.recv(20) == "HI"
 
 
 def test_new_page_closes_the_old_one(subject: Subject) -> None:
     """The view of a new page closes the connection of another view, which ends."""
     with subject.scenario():
         with subject.client("/single-login/ada/") as old:
-            assert old.recv(10) == "hello"
+            assert old.recv(20) == "hello"
             with subject.client("/single-login/ada/") as new:
-                assert new.recv(10) == "hello"
-                assert old.recv(10) == "signed in elsewhere"
+                assert new.recv(20) == "hello"
+                assert old.recv(20) == "signed in elsewhere"
                 with pytest.raises(ConnectionClosed):
-                    old.recv(10)
+                    old.recv(20)
                 new.send("mine")
-                assert new.recv(10) == "mine"
+                assert new.recv(20) == "mine"
                 assert subject.get("/screens/").json() == {"names": ["ada"]}
-        eventually(lambda: subject.get("/screens/").json() == {"names": []}, 10)
+        eventually(lambda: subject.get("/screens/").json() == {"names": []}, 20)

@@ -34,20 +34,20 @@ def test_send_then_close(subject: Subject, loop: str) -> None:
     with subject.scenario():
         with subject.client(f"/{loop}/?run={run}") as client:
             client.send("first")
-            assert client.recv(10) == "first"
+            assert client.recv(20) == "first"
             for text in texts:
                 client.send(text)
-        eventually(lambda: not subject.running(), 10, "the view has ended")
+        eventually(lambda: not subject.running(), 20, "the view has ended")
         assert subject.get(f"/notes/?run={run}").json() == {"seen": ["first", *texts]}
 
 
 def test_ticks_when_nothing_comes(subject: Subject) -> None:
     """`wait(timeout=1)` gives None after a second, and a message at once."""
     with subject.scenario(), subject.client("/ticking/?run=ticks") as client:
-        assert client.recv(10) == "tick"
+        assert client.recv(20) == "tick"
         client.send("hi")
-        assert client.recv(10) == "hi"
-        assert client.recv(10) == "tick"
+        assert client.recv(20) == "hi"
+        assert client.recv(20) == "tick"
 
 
 def test_pages_are_answered_while_views_poll(subject: Subject) -> None:
@@ -59,7 +59,7 @@ def test_pages_are_answered_while_views_poll(subject: Subject) -> None:
     ):
         for client in (one, two):
             client.send("hi")
-            assert client.recv(10) == "hi"
+            assert client.recv(20) == "hi"
         began = time.monotonic()
         for _ in range(10):
             subject.get("/notes/?run=busy")

@@ -59,30 +59,30 @@ class TestRemote:
         """Both directions work, and the other socket is closed when the browser goes."""
         path = f"/{by}/{remote.server_address[1]}/"
         with subject.scenario(), subject.client(path) as page:
-            assert page.recv(10) == "login:"
+            assert page.recv(20) == "login:"
             for text in ("one", "two", "three"):
                 page.send(text)
-                assert page.recv(10) == text.upper()
-        eventually(lambda: remote.open == 0, 10, "the other socket is closed")
+                assert page.recv(20) == text.upper()
+        eventually(lambda: remote.open == 0, 20, "the other socket is closed")
 
     def test_remote_end_goes_first(self, subject: Subject, remote: Remote, by: str) -> None:
         """The connection to the browser is closed when the remote end hangs up."""
         path = f"/{by}/{remote.server_address[1]}/"
         with subject.scenario(), subject.client(path) as page:
-            assert page.recv(10) == "login:"
+            assert page.recv(20) == "login:"
             page.send("bye")
             with pytest.raises(ConnectionClosed):
-                page.recv(10)
-        eventually(lambda: remote.open == 0, 10, "the other socket is closed")
+                page.recv(20)
+        eventually(lambda: remote.open == 0, 20, "the other socket is closed")
 
 
 def test_select_with_a_timeout(subject: Subject) -> None:
     """`select` on `protocol.sock` gives messages at once, and ticks when its time is up."""
     with subject.scenario(), subject.client("/select-with-timeout/") as page:
-        assert page.recv(10) == "tick"
+        assert page.recv(20) == "tick"
         page.send("one")
         page.send("two")
-        answers = [page.recv(10) for _ in range(6)]
+        answers = [page.recv(20) for _ in range(6)]
         assert [answer for answer in answers if answer != "tick"] == ["one", "two"]
 
 
@@ -91,4 +91,4 @@ def test_threads_of_both_kinds(subject: Subject) -> None:
     with subject.scenario(), subject.client("/threads-of-both-kinds/") as page:
         for text in ("one", "two"):
             page.send(text)
-            assert page.recv(10) == text
+            assert page.recv(20) == text
