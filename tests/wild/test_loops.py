@@ -28,7 +28,7 @@ LOOPS = [
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_send_then_close(subject: Subject, loop: str) -> None:
-    """Messages that a client sends right before it closes are processed, all of them."""
+    """Messages sent right before the client closes are processed and answered, all of them."""
     texts = [f"message {number}" for number in range(10)]
     run = f"{loop}-{time.monotonic_ns()}"
     with subject.scenario():
@@ -39,6 +39,19 @@ def test_send_then_close(subject: Subject, loop: str) -> None:
                 client.send(text)
         eventually(lambda: not subject.running(), 20, "the view has ended")
         assert subject.get(f"/notes/?run={run}").json() == {"seen": ["first", *texts]}
+
+
+@pytest.mark.parametrize("loop", [loop for loop in LOOPS if "closed" in loop])
+def test_send_then_close_without_answers(subject: Subject, loop: str) -> None:
+    """So they are when the view only notes them, and looks at `is_closed()` before each."""
+    texts = [f"message {number}" for number in range(10)]
+    run = f"{loop}-{time.monotonic_ns()}"
+    with subject.scenario():
+        with subject.client(f"/{loop}/?silent=1&run={run}") as client:
+            for text in texts:
+                client.send(text)
+        eventually(lambda: not subject.running(), 20, "the view has ended")
+        assert subject.get(f"/notes/?run={run}").json() == {"seen": texts}
 
 
 def test_ticks_when_nothing_comes(subject: Subject) -> None:
