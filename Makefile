@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n 4 --dist loadgroup --outcomes .cache/outcomes.json
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint sanitize bench wheel clean
+.PHONY: demo test test-all original lint sanitize bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
@@ -16,9 +16,14 @@ test: $(VENV)/installed-tests
 	cargo test --quiet --no-default-features
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Everything on every version and variant of every server: most of an hour.
-test-all: PYTEST_ARGS += --every-server
-test-all: test
+# Everything on every version and variant of every server, and the scenarios of tests/wild with the
+# original, too: most of an hour.
+test-all: PYTEST_ARGS += --every-server --compared tests/wild/compared.json
+test-all: original test
+	$(BIN)/python tests/comparison.py --check
+
+original: $(VENV)/installed-tests
+	PYTHON=$(BIN)/python bash tests/setup --original
 
 lint: $(VENV)/installed-tests
 	cargo fmt --check

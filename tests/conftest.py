@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,10 @@ TESTS = Path(__file__).resolve().parent
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
+import comparison  # noqa: E402
 from support import server as servers  # noqa: E402
 from support import wsgi_kinds  # noqa: E402
+from support.installed import needs  # noqa: E402
 from support.outcome import Outcomes  # noqa: E402
 from support.unable import why_unable  # noqa: E402
 
@@ -65,6 +66,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--outcomes", type=Path, help="write what each server passed to this file")
     parser.addoption(
+        "--compared", type=Path, help="note in this file which scenarios of tests/wild passed"
+    )
+    parser.addoption(
         "--core-on",
         metavar="SERVER,…",
         type=lambda names: set(names.split(",")),
@@ -99,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(ability): fails on servers that lack it")
     if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
         config.pluginmanager.register(OutcomeWriter(config.getoption("--outcomes")))
+    comparison.register(config)
 
 
 class OutcomeWriter:
@@ -184,16 +189,6 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=60,
     )
     return path
-
-
-def needs(kind: servers.Kind) -> None:
-    """Skip when the server that `kind` names was not installed by tests/setup."""
-    if kind.folder is not None and not kind.folder.is_dir():
-        pytest.skip(f"{kind.folder} is missing; run tests/setup")
-    for program in kind.programs:
-        beside = Path(sys.executable).with_name(program)
-        if not beside.exists() and shutil.which(program) is None:
-            pytest.skip(f"{program} is missing; run tests/setup")
 
 
 @pytest.fixture(scope="session")
