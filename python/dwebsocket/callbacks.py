@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dwebsocket import _core, clock, native
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from dwebsocket.connection import Connection
@@ -55,6 +56,9 @@ class CallbackThread:
     def __init__(self) -> None:
         self._lock = native.lock()
         self._hub: _core.Hub | None = None
+        # Released when the thread has ended that the hub belongs to.
+        self._gone = native.lock()
+        self._may_linger = True
         self._tokens = itertools.count(_LOOK + 1)
         self._at_end: dict[int, Call] = {}
         self._timers: list[Timer] = []
@@ -93,12 +97,26 @@ class CallbackThread:
         if (hub := self._hub) is not None:
             hub.announce(_LOOK)
 
+    def dismiss(self, timeout: float) -> bool:
+        """Lets the thread go at once, unless it has something to call; whether it has gone."""
+        with self._lock:
+            hub, gone, self._may_linger = self._hub, self._gone, False
+        if hub is None:
+            return True
+        hub.announce(_LOOK)
+        has_gone = gone.acquire(timeout=max(0.0, timeout))
+        if has_gone:
+            gone.release()
+        return has_gone
+
     def _start(self) -> _core.Hub:
         """Gives the hub of the running thread. To be called under the lock."""
         if self._hub is None:
-            hub = _core.Hub()
-            native.start_thread("dwebsocket-callbacks", functools.partial(self._work, hub))
-            self._hub = hub
+            hub, gone = _core.Hub(), native.lock()
+            gone.acquire()
+            work = functools.partial(self._work, hub, gone)
+            native.start_thread("dwebsocket-callbacks", work)
+            self._hub, self._gone, self._may_linger = hub, gone, True
         return self._hub
 
     def _retire(self) -> bool:
@@ -115,14 +133,18 @@ class CallbackThread:
         heapq.heapify(self._timers)
         self._sweep_at = max(_FEW, 2 * len(self._timers))
 
-    def _work(self, hub: _core.Hub) -> None:
-        with native.selector() as selector:
-            selector.register(hub.fileno(), 1)
-            while True:
-                time_left = self._time_left()
-                if not selector.select(time_left) and time_left == _LINGER_S and self._retire():
-                    return
-                self._make_calls(hub)
+    def _work(self, hub: _core.Hub, gone: threading.Lock) -> None:
+        try:
+            with native.selector() as selector:
+                selector.register(hub.fileno(), 1)
+                while True:
+                    time_left = self._time_left()
+                    is_idle = not selector.select(time_left) and time_left == _LINGER_S
+                    self._make_calls(hub)
+                    if (is_idle or not self._may_linger) and self._retire():
+                        return
+        finally:
+            gone.release()
 
     def _make_calls(self, hub: _core.Hub) -> None:
         ends = [self._at_end.pop(token, None) for token in hub.drain()]
@@ -170,6 +192,11 @@ def call_later(delay: float, call: Call) -> Cancel:
 def look_again() -> None:
     """Looks at the clock again. As :meth:`CallbackThread.look_again`."""
     _thread.look_again()
+
+
+def dismiss(timeout: float) -> bool:
+    """Lets the thread go. As :meth:`CallbackThread.dismiss`."""
+    return _thread.dismiss(timeout)
 
 
 def _forget_parents_thread() -> None:

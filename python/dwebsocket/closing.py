@@ -93,6 +93,11 @@ class CloseCallbacks:
         """Whether the connection has ended, and callbacks are yet to run."""
         return self._connection is not None and self._connection.end() is not None
 
+    @property
+    def are_done(self) -> bool:
+        """Whether all of them have run."""
+        return not self._waiting and not self._is_running
+
     def _on_end(self) -> None:
         self._has_ended = True
         self._start()

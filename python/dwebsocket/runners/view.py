@@ -7,10 +7,12 @@ returned before and after, and a session that it changed is saved when it ends.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
@@ -48,6 +50,9 @@ _MAX_REASON_BYTES = 123
 # Those that give a view's response headers, and what they call it.
 _FRAMEWORKS = ("django", "rest_framework")
 _RESPONSES = {"response", "resp"}
+# How long a view's end waits for the callbacks of `on_close`, and between two looks at them.
+_MOMENT_S = 1.0
+_LOOK_S = 0.002
 # Names of views that are kept for the next ones.
 _NAMES = 256
 
@@ -221,16 +226,26 @@ class RunningView:
         return self._websocket.closed
 
     def end(self) -> None:
-        """Notes that it has ended and its connection is closed; waits a moment for its helpers."""
+        """Waits a moment for what belongs to the connection, which is closed: then it is over."""
         self._websocket._view = None
         if self._helpers is not None:
             self._helpers.join()
+        for _ in self._callbacks_run():
+            self._websocket._waiter.sleep(_LOOK_S)
 
     async def aend(self) -> None:
         """As :meth:`end`, for async views."""
         self._websocket._view = None
         if self._helpers is not None:
             await self._helpers.ajoin()
+        for _ in self._callbacks_run():
+            await asyncio.sleep(_LOOK_S)
+
+    def _callbacks_run(self) -> Iterator[None]:
+        callbacks = self._websocket._close_callbacks
+        deadline = time.monotonic() + _MOMENT_S
+        while callbacks is not None and not callbacks.are_done and time.monotonic() < deadline:
+            yield
 
     @property
     def helpers(self) -> Helpers:

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, hub
+from dwebsocket import _core, callbacks, hub
 from dwebsocket.runners import loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.watch import ViewWatch
@@ -67,7 +67,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             _wait_until_given_back(before, timeout)
             for watch in unknown:
                 watch.join(timeout)
-            for dismiss in (thread.dismiss, loop.dismiss):
+            for dismiss in (callbacks.dismiss, thread.dismiss, loop.dismiss):
                 dismiss(_DISMISS_S)
             hub.forget_closed()
 

@@ -181,3 +181,14 @@ def stuck(request):
 async def astuck(request):
     while not release.is_set():
         await asyncio.sleep(0.01)
+
+
+@accept_websocket(text_type=str)
+def leaves(request):
+    def note():
+        Note.objects.create(text="left")
+
+    request.websocket.on_close(note)
+    request.websocket.every(3600, request.websocket.send, "an hour has passed")
+    for message in request.websocket:
+        request.websocket.send(message)

@@ -25,4 +25,5 @@ urlpatterns = [
     path("apatient/", views.apatient),
     path("stuck/", views.stuck),
     path("astuck/", views.astuck),
+    path("leaves/", views.leaves),
 ]

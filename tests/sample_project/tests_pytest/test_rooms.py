@@ -137,6 +137,13 @@ class TestTime:
             websocket_clock.advance(61)
             assert ws.receive() == "too slow"
 
+    def test_ticker_of_a_view(self, websocket_client, websocket_clock):
+        with websocket_client.websocket("/leaves/") as ws:
+            ws.send("begin")
+            assert ws.receive() == "begin"
+            websocket_clock.advance(3600)
+            assert ws.receive() == "an hour has passed"
+
     def test_drain(self, websocket_client, websocket_clock):
         import dwebsocket
 

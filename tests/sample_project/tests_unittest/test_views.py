@@ -127,6 +127,13 @@ class Failures(WebSocketTestMixin, SimpleTestCase):
 
 
 class Database(WebSocketTestMixin, TestCase):
+    def test_what_is_done_at_the_end_is_done_behind_the_block(self):
+        with self.client.websocket("/leaves/") as ws:
+            ws.send("hello")
+            self.assertEqual(ws.receive(), "hello")
+            self.assertFalse(Note.objects.exists())
+        self.assertEqual(Note.objects.get().text, "left")
+
     def test_view_sees_what_the_test_has_not_committed(self):
         Note.objects.create(text="from the test")
         with self.client.websocket("/notes/") as ws:

@@ -75,7 +75,8 @@ def types(request):
     from dwebsocket.backends.default.websocket import DefaultWebSocket
 
     websocket = request.websocket
-    found = [cls.__name__ for cls in (DefaultWebSocket, WebSocket) if isinstance(websocket, cls)]
+    classes = {"DefaultWebSocket": DefaultWebSocket, "WebSocket": WebSocket}
+    found = [name for name, cls in classes.items() if isinstance(websocket, cls)]
     if websocket is None:
         return JsonResponse({"found": found})
     websocket.send(" ".join(found))
