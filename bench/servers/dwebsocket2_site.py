@@ -27,6 +27,8 @@ def chat(request):
     members.append(request.websocket)
     try:
         for message in request.websocket:
+            if message is None:
+                break
             for member in list(members):
                 member.send(message)
     finally:

@@ -35,13 +35,10 @@ told_by_exception: contextvars.ContextVar[bool] = contextvars.ContextVar(
 class View(Protocol):
     """The view of a connection, as long as it runs."""
 
-    @property
-    def name(self) -> str:
-        """Module and qualified name."""
-
-    @property
-    def helpers(self) -> Helpers:
-        """The functions that run beside it."""
+    #: Module and qualified name.
+    name: str
+    #: The functions that run beside it.
+    helpers: Helpers
 
     @property
     def is_over(self) -> bool:

@@ -17,7 +17,7 @@ from django.http import HttpResponse
 from dwebsocket import upgrade
 from dwebsocket.events import report_end
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.runners.view import RunningView, witness
+from dwebsocket.runners.view import end_beside, witness
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
@@ -55,11 +55,8 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
         # Lost on the way. To the view it is a client that has gone.
         websocket._never_open()
     own_websocket.set(websocket)
-    # Middleware that opens it before the view is known has its own name on helpers, then.
-    match = request.resolver_match
-    view = RunningView(open_now if match is None else match.func, request, websocket)
-    websocket._view = view
-    _close_with_response(request, view, websocket, opening)
+    websocket._view_request = request
+    _close_with_response(request, websocket, opening)
 
 
 def with_response(request: Any, response: Any) -> Any:
@@ -74,17 +71,14 @@ def _as_error(refusal: HttpResponse) -> Exception:
 
 
 def _close_with_response(
-    request: HttpRequest,
-    view: RunningView,
-    websocket: WebSocket,
-    opening: upgrade.UpgradeResponse,
+    request: HttpRequest, websocket: WebSocket, opening: upgrade.UpgradeResponse
 ) -> None:
     def close() -> None:
         if request.__dict__.pop("close", None) is None:
             return
         try:
             websocket._finish(_NORMAL, "")
-            view.end()
+            end_beside(websocket)
             if (unwanted := websocket._unwanted_end()) is not None:
                 report_end(request, *unwanted)
         finally:

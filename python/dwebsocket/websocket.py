@@ -103,6 +103,9 @@ class WebSocket:
     _selecting: WeakSet[object] | None = None
     _close_callbacks: CloseCallbacks | None = None
     _view: View | None = None
+    # That of the view that runs now.
+    _view_request: HttpRequest | None = None
+    _new_view: ClassVar[Callable[[WebSocket, HttpRequest], View]]
     _polled_at = 0.0
     _was_refused = False
     _is_close_handled = False
@@ -965,8 +968,13 @@ class WebSocket:
         return self._engine.pong(payload)
 
     def _running_view(self, what: str) -> View:
-        if self._view is None:
+        request = self._view_request
+        if request is None:
             raise UsageError(f"{what} is for the view of an open WebSocket, while it runs")
+        if self._view is None:
+            # The first of two threads counts.
+            self.__dict__.setdefault("_view", type(self)._new_view(self, request))
+        assert self._view is not None
         return self._view
 
     def _known_caller(self) -> Caller | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from dwebsocket.closing import Spawn
     from dwebsocket.waiting import Waiter
 
 Job = Callable[[], None]
@@ -30,13 +31,9 @@ class Runner(Protocol):
             RuntimeError: There are no more threads.
         """
 
-    def spawn(self, name: str, job: Job) -> None:
-        """
-        As :meth:`run`, from any thread: also from one that has no green threads.
-
-        Raises:
-            RuntimeError: There are no more threads.
-        """
+    @property
+    def spawn(self) -> Spawn:
+        """As :meth:`run`, from any thread: also from one that has no green threads."""
 
     def join(self, timeout: float) -> bool:
         """Lets views go on until none runs, ``timeout`` seconds at most. False at that."""

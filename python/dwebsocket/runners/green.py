@@ -279,6 +279,8 @@ class GreenRunner(ABC):
         new_event: Callable[[], Event],
     ) -> None:
         self.waiter = EarWaiter(self._current_hub, new_ear, pause, self._current, new_event)
+        # Each connection has it: not as another method object.
+        self.spawn = self._spawn_anywhere
         # The views that run, and their hubs.
         self._views: dict[GreenThread, Hub] = {}
         os.register_at_fork(after_in_child=self._views.clear)
@@ -289,8 +291,8 @@ class GreenRunner(ABC):
         # It has not begun: nobody has yielded since.
         self._views[view] = self._current_hub()
 
-    def spawn(self, name: str, job: Job) -> None:
-        """As :meth:`dwebsocket.runners.contract.Runner.spawn`."""
+    def _spawn_anywhere(self, name: str, job: Job) -> None:
+        """As :attr:`dwebsocket.runners.contract.Runner.spawn`."""
         start = native.start_thread if self._current_hub() is None else self.run
         start(name, job)
 

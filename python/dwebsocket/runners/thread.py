@@ -189,8 +189,8 @@ class _ThreadRunner:
     def run(self, name: str, job: Job) -> None:
         run(name, job)
 
-    def spawn(self, name: str, job: Job) -> None:
-        run(name, job)
+    # Each connection has it: not as another method object.
+    spawn = staticmethod(spawn)
 
     def join(self, timeout: float) -> bool:
         return join(timeout)

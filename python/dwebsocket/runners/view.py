@@ -29,6 +29,7 @@ from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.helpers import Helpers
+from dwebsocket.waiting import THREAD
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ _RESPONSES = {"response", "resp"}
 # How long a view's end waits for the callbacks of `on_close`, and between two looks at them.
 _MOMENT_S = 1.0
 _LOOK_S = 0.002
+# What ends the process and not just a helper, where green threads share the main one.
+_EXITS = (KeyboardInterrupt, SystemExit)
 # Names of views that are kept for the next ones.
 _NAMES = 256
 
@@ -197,62 +200,27 @@ class Visit:
 
 @final
 class RunningView:
-    """A view as long as it runs. See :class:`dwebsocket.helpers.View`."""
+    """
+    A view as long as it runs. See :class:`dwebsocket.helpers.View`.
 
-    __slots__ = ("_exits", "_helpers", "_request", "_view", "_websocket")
+    Made on first use: most views have nothing beside them.
+    """
 
-    def __init__(
-        self,
-        view: View,
-        request: HttpRequest,
-        websocket: WebSocket,
-        exits: tuple[type[BaseException], ...] = (),
-    ) -> None:
-        """Begins with what :func:`run` gets."""
-        self._view = view
+    def __init__(self, websocket: WebSocket, request: HttpRequest) -> None:
+        """Begins with the view's request."""
+        match = request.resolver_match
+        # Middleware may open the WebSocket before the view is known.
+        self.name = printable(request.path) if match is None else name_of(match.func)
+        self.helpers = Helpers()
         self._request = request
         self._websocket = websocket
-        self._exits = exits
-        self._helpers: Helpers | None = None
-
-    @property
-    def name(self) -> str:
-        """As :func:`name_of` gives it."""
-        return name_of(self._view)
+        is_green = websocket._waiter is not THREAD
+        self._exits: tuple[type[BaseException], ...] = _EXITS if is_green else ()
 
     @property
     def is_over(self) -> bool:
         """Whether its connection has ended."""
         return self._websocket.closed
-
-    def end(self) -> None:
-        """Waits a moment for what belongs to the connection, which is closed: then it is over."""
-        self._websocket._view = None
-        if self._helpers is not None:
-            self._helpers.join()
-        for _ in self._callbacks_run():
-            self._websocket._waiter.sleep(_LOOK_S)
-
-    async def aend(self) -> None:
-        """As :meth:`end`, for async views."""
-        self._websocket._view = None
-        if self._helpers is not None:
-            await self._helpers.ajoin()
-        for _ in self._callbacks_run():
-            await asyncio.sleep(_LOOK_S)
-
-    def _callbacks_run(self) -> Iterator[None]:
-        callbacks = self._websocket._close_callbacks
-        deadline = time.monotonic() + _MOMENT_S
-        while callbacks is not None and not callbacks.are_done and time.monotonic() < deadline:
-            yield
-
-    @property
-    def helpers(self) -> Helpers:
-        """What runs beside it. Made on first use."""
-        if self._helpers is None:
-            self._helpers = Helpers()
-        return self._helpers
 
     def failed(self, error: BaseException) -> bool:
         """As :meth:`dwebsocket.helpers.View.failed`."""
@@ -268,6 +236,36 @@ class RunningView:
             if websocket._close_soon(code, reason):
                 websocket._is_deliberate = True
         return not is_exit
+
+
+WebSocket._new_view = RunningView
+
+
+def end_beside(websocket: WebSocket) -> None:
+    """Waits a moment for what runs beside a view whose connection is closed: then it is over."""
+    websocket._view_request = None
+    if (view := websocket._view) is not None:
+        websocket._view = None
+        view.helpers.join()
+    for _ in _callbacks_of(websocket):
+        websocket._waiter.sleep(_LOOK_S)
+
+
+async def aend_beside(websocket: WebSocket) -> None:
+    """As :func:`end_beside`, for async views."""
+    websocket._view_request = None
+    if (view := websocket._view) is not None:
+        websocket._view = None
+        await view.helpers.ajoin()
+    for _ in _callbacks_of(websocket):
+        await asyncio.sleep(_LOOK_S)
+
+
+def _callbacks_of(websocket: WebSocket) -> Iterator[None]:
+    callbacks = websocket._close_callbacks
+    deadline = time.monotonic() + _MOMENT_S
+    while callbacks is not None and not callbacks.are_done and time.monotonic() < deadline:
+        yield
 
 
 def run(
@@ -286,7 +284,7 @@ def run(
     args, kwargs = arguments
     context.settle_in()
     told = _called_to_witness(view, websocket)
-    running = websocket._view = RunningView(view, request, websocket, exits)
+    websocket._view_request = request
     try:
         database.close_old_connections()
         database.borrow(shared_databases)
@@ -307,7 +305,7 @@ def run(
         else:
             _end(websocket, request)
         finally:
-            running.end()
+            end_beside(websocket)
             database.forget(shared_databases)
             database.close_old_connections()
     finally:
@@ -344,7 +342,7 @@ async def arun(
     # Nor does what held the one thread of all others at that moment concern the view.
     SyncToAsync.deadlock_context.set(False)
     told = _called_to_witness(view, websocket)
-    running = websocket._view = RunningView(view, request, websocket)
+    websocket._view_request = request
     try:
         try:
             own_websocket.set(websocket)
@@ -361,7 +359,7 @@ async def arun(
         else:
             _end(websocket, request)
         finally:
-            await running.aend()
+            await aend_beside(websocket)
             await sync_to_async(database.close_old_connections)()
     finally:
         if told is not None:
