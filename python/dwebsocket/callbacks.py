@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-# What wakes the thread to look at its timers again.
+# A token that only makes the thread look at its timers again.
 _LOOK = 0
 # So many timers may be left lying about.
 _FEW = 64

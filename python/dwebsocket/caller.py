@@ -33,6 +33,7 @@ class Caller:
     __slots__ = (
         "_gap",
         "_next_call",
+        "_next_send",
         "_refused_at",
         "asked_at",
         "has_closed",
@@ -49,6 +50,7 @@ class Caller:
         self.asked_at: float | None = None
         self._gap = _FIRST_PAUSE_S
         self._next_call = 0.0
+        self._next_send = 0.0
         self._refused_at: float | None = None
 
     def pause(self, now: float) -> float:
@@ -71,9 +73,9 @@ class Caller:
         if self._refused_at is None:
             self._refused_at = now
         late = (now - self._refused_at - _SENDS_FREELY_S) / _SENDS_RARELY_S
-        self._gap = _LONGEST_PAUSE_S * min(max(0.0, late), 1.0)
-        pause = max(0.0, self._next_call - now)
-        self._next_call = now + pause + self._gap
+        gap = _LONGEST_PAUSE_S * min(max(0.0, late), 1.0)
+        pause = max(0.0, self._next_send - now)
+        self._next_send = now + pause + gap
         return pause
 
 

@@ -1,4 +1,4 @@
-"""What a project has done at the end of a connection: ``websocket.on_close(…)``."""
+"""Callbacks of a project at the end of a connection: ``websocket.on_close(…)``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _unfinished: set[CloseCallbacks] = set()
 class _Callback:
     function: Callable[..., Any]
     args: tuple[Any, ...]
-    # What middleware has set where it was registered: the language, the time zone.
+    # Holds the language, the time zone and all else that middleware has set.
     context: contextvars.Context
     # Where an async one was registered in a loop, it runs there.
     loop: asyncio.AbstractEventLoop | None

@@ -84,7 +84,7 @@ class Helper:
 
 
 class Helpers:
-    """What runs beside one view."""
+    """The functions that run beside one view."""
 
     def __init__(self) -> None:
         self._helpers: set[Helper] = set()

@@ -2,8 +2,8 @@
 WebSockets that middleware of a project's own opens: their views run in the server's worker.
 
 Such middleware makes a WebSocket of each handshake and calls its ``accept_connection()`` before the
-view, as the original's does. The client is taken over at that moment. What the server writes of the
-response goes to a dead end, and when the response is closed so is the connection.
+view, as the original's does. The client is taken over at that moment. The server writes the
+response to a dead end, and when the response is closed so is the connection.
 """
 
 from __future__ import annotations

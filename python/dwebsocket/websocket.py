@@ -97,7 +97,7 @@ class WebSocket:
     return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
     """
 
-    # What few connections need is made on first use, so that the others hold nothing for it.
+    # Attributes that few connections need. They are set on first use, so the others hold nothing.
     _name: str | None = None
     _callers: Callers | None = None
     _selecting: WeakSet[object] | None = None

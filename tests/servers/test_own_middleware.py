@@ -104,7 +104,7 @@ def test_nothing_is_left(own: Server) -> None:
 
 
 def test_a_large_response_keeps_no_worker(own: Server) -> None:
-    """Nobody gets it, and nobody waits for it to be read."""
+    """It goes nowhere, and the worker is free at once."""
     with own.quiet():
         for _ in range(3):
             with RawPeer.open(own, "/own/large/") as peer:

@@ -1,4 +1,4 @@
-"""What belongs to a connection beside its view: `on_close`, `start`, `astart`, `every`, `pump`."""
+"""Calls beside the view of a connection: `on_close`, `start`, `astart`, `every`, `pump`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def thread() -> Iterator[callbacks.CallbackThread]:
 
 @pytest.fixture
 def called() -> queue.SimpleQueue[Any]:
-    """What was called."""
+    """The calls that were made."""
     return queue.SimpleQueue()
 
 

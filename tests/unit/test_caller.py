@@ -1,4 +1,4 @@
-"""What one caller knows of the end: how far apart its calls come."""
+"""The knowledge of one caller about the end: how far apart its calls come."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def test_sends_are_free_for_a_second_and_then_rarer_and_rarer() -> None:
     assert calls < 400
     now += caller.pause_of_send(now)
     assert caller.pause_of_send(now) == 1.0
+
+
+def test_sends_do_not_make_receiving_calls_come_sooner() -> None:
+    """A loop that does both, and ignores both, is slowed down as one that only receives."""
+    caller, now = Caller(), 100.0
+    for _ in range(12):
+        caller.pause_of_send(now)
+        now += caller.pause(now)
+    assert caller.pause(now) == 1.0

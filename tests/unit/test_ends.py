@@ -321,7 +321,7 @@ class TestIsClosed:
 
 
 class TestSlowClients:
-    """Who waits for them."""
+    """The senders that wait for them."""
 
     def drain(self, live: LiveWebSocket) -> bytes:
         """Read all messages, slowly at first."""

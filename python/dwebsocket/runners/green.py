@@ -52,7 +52,7 @@ class Ear(ABC, Generic[Sleeper]):
         # When each nap ends, the first one first: all are equally long. One timer is for all.
         self._naps: dict[int, float] = {}
         self._has_alarm = False
-        # What is to be called instead of a green thread to be woken.
+        # Calls to make in the hub, where other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
 
     def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:

@@ -176,7 +176,7 @@ def run(name: str, start: Start, context: Context) -> None:
     _loop.run(name, start, context)
 
 
-# What is async and belongs to no other loop.
+# Async callbacks that belong to no other loop run in this one.
 CloseCallbacks.run_async = staticmethod(run)
 
 
