@@ -56,7 +56,8 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
         websocket._never_open()
     own_websocket.set(websocket)
     websocket._view_request = request
-    _close_with_response(request, websocket, opening)
+    # Every response of Django's closes its request, in the thread that ran the view.
+    request.__dict__["close"] = _Close(request, websocket, opening)
 
 
 def with_response(request: Any, response: Any) -> Any:
@@ -70,12 +71,25 @@ def _as_error(refusal: HttpResponse) -> Exception:
     return PermissionDenied(told) if refusal.status_code == _FORBIDDEN else BadRequest(told)
 
 
-def _close_with_response(
-    request: HttpRequest, websocket: WebSocket, opening: upgrade.UpgradeResponse
-) -> None:
-    def close() -> None:
-        if request.__dict__.pop("close", None) is None:
+class _Close:
+    """Ends a WebSocket with its response, in the place of the request's own ``close``."""
+
+    def __init__(
+        self, request: HttpRequest, websocket: WebSocket, opening: upgrade.UpgradeResponse
+    ) -> None:
+        self._held: tuple[HttpRequest, WebSocket, upgrade.UpgradeResponse] | None = (
+            request,
+            websocket,
+            opening,
+        )
+
+    def __call__(self) -> None:
+        # Nothing is held afterwards, although the response may keep this.
+        held, self._held = self._held, None
+        if held is None:
             return
+        request, websocket, opening = held
+        request.__dict__.pop("close", None)
         try:
             websocket._finish(_NORMAL, "")
             end_beside(websocket)
@@ -86,9 +100,6 @@ def _close_with_response(
             if own_websocket.get() is websocket:
                 own_websocket.set(None)
             request.close()
-
-    # Every response of Django's closes its request, in the thread that ran the view.
-    request.__dict__["close"] = close
 
 
 WebSocket._open_inline = open_now

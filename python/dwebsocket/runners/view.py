@@ -533,8 +533,10 @@ def _dresses_no_response(error: Exception) -> bool:
         return False
     *_, frame = _frames(error)
     framework = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    names = frame.f_locals.keys() & _RESPONSES
-    return framework in _FRAMEWORKS and any(frame.f_locals[name] is None for name in names)
+    # Not `f_locals` itself, which is no dictionary any more in Python 3.13.
+    variables = dict(frame.f_locals)
+    has_none = any(variables.get(name, frame) is None for name in _RESPONSES)
+    return framework in _FRAMEWORKS and has_none
 
 
 def _frames(error: BaseException) -> list[FrameType]:
