@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from subject import FURTHER, HERE, MODULE, ORIGINALS, USUAL, Subject
+from wild_subject import FURTHER, HERE, MODULE, ORIGINALS, USUAL, Subject
 
 from support.installed import needs
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from subject import Subject
     from websockets.sync.client import ClientConnection
+    from wild_subject import Subject
 
 
 def receive(client: ClientConnection, wanted: str) -> None:

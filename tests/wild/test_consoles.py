@@ -14,7 +14,7 @@ from support.waiting import pause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from subject import Subject
+    from wild_subject import Subject
 
 LOG = (b"x" * 1023 + b"\n") * 20480
 DUMP = b"x" * (20 << 20)

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 from support.raw_peer import RawPeer, handshake_request
 
 if TYPE_CHECKING:
-    from subject import Subject
+    from wild_subject import Subject
 
 
 def test_rest_method(subject: Subject) -> None:

@@ -13,7 +13,7 @@ from support.raw_peer import RawPeer
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from subject import Subject
+    from wild_subject import Subject
 
 
 def test_iteration_ends_with_none(subject: Subject) -> None:

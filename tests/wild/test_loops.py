@@ -11,7 +11,7 @@ from support.raw_peer import CLOSE, PING, TEXT, RawPeer
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from subject import Subject
+    from wild_subject import Subject
 
 LOOPS = [
     "iterating",

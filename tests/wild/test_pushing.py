@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from subject import Subject
+    from wild_subject import Subject
 
 
 def test_clock(subject: Subject) -> None:

@@ -12,7 +12,7 @@ from support.raw_peer import RawPeer
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from subject import Subject
+    from wild_subject import Subject
 
 
 def test_by_str(subject: Subject) -> None:

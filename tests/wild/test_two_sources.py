@@ -14,7 +14,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from subject import Subject
+    from wild_subject import Subject
 
 
 class Shouter(socketserver.BaseRequestHandler):
