@@ -14,8 +14,8 @@ _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0
 # How long a sender may go on as before, and after how much more time its pauses are the longest. It
 # may only be passing on the rest of something.
-_SENDS_FREELY_S = 1.0
-_SENDS_RARELY_S = 20.0
+_SENDS_FREELY_S = 5.0
+_SENDS_RARELY_S = 60.0
 
 
 class Caller:
@@ -69,7 +69,7 @@ class Caller:
         return pause
 
     def pause_of_send(self, now: float) -> float:
-        """As :meth:`pause`, for a send that is refused: not in the first second, then longer."""
+        """As :meth:`pause`, for a send that is refused: not in the first seconds, then longer."""
         if self._refused_at is None:
             self._refused_at = now
         late = (now - self._refused_at - _SENDS_FREELY_S) / _SENDS_RARELY_S
