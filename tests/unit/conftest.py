@@ -46,13 +46,20 @@ from django.urls import path
 from peer import LiveWebSocket
 from visit import Visit, handshake
 
-from dwebsocket import WebSocket, _core, conf
+from dwebsocket import WebSocket, _core, callbacks, conf
 from dwebsocket.runners import loop, thread
 from dwebsocket.websocket import own_websocket
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _no_callback_thread_is_left() -> Iterator[None]:
+    """Let the thread for callbacks go, whose descriptors the next test might count."""
+    yield
+    assert callbacks.dismiss(10)
 
 
 @pytest.fixture
