@@ -6,7 +6,7 @@ Writes the table of docs/migration.md: what projects do, with the original and w
     python tests/comparison.py --check       # fails if a row of the page is not what was found
 
 A cell is `yes` when the scenario passed on every server, `no` when on none, and else names the
-servers on which it did not. What passes with the original and not with ours needs a line in
+servers on which it did not. A scenario that passes with the original only needs a line in
 `CHANGES`: what the project has to write instead.
 """
 

@@ -34,7 +34,7 @@ FOUND: comparison.Scenarios = {
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a run has found, and a page with a table of it."""
+    """The results of a run, and a page with a table of them."""
     monkeypatch.setattr(comparison, "PAGE", tmp_path / "migration.md")
     monkeypatch.setattr(comparison, "FOUND", tmp_path / "compared.json")
     comparison.FOUND.write_text(json.dumps(FOUND))
@@ -90,7 +90,7 @@ def test_wrong_row_is_named(page: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_unexplained_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What passes with the original only, until the line to change is known."""
+    """Scenarios that pass with the original only, until the line to change is known."""
     assert comparison.unexplained(FOUND) == ["a.py::test_two[y] on runserver"]
     monkeypatch.setattr(comparison, "CHANGES", {"a.py::test_two": "write `wait()`"})
     assert comparison.unexplained(FOUND) == []

@@ -992,22 +992,23 @@ class WebSocket:
             caller = callers[key] = Caller()
         return caller
 
-    def _note_receiving(self) -> float:
-        """Notes that this caller asks for messages; gives how long it has to sleep before."""
+    def _note_receiving(self) -> Caller:
+        """Notes that this caller asks for messages."""
         caller = self._caller()
         caller.receives = True
         caller.is_refused = False
         caller.asked_at = None
-        return 0.0 if caller.told_at is None else caller.pause(time.monotonic())
+        return caller
 
     def _receive_again(self) -> None:
         """To be called before messages are asked for, when a caller is known."""
-        pause = self._note_receiving()
+        caller = self._note_receiving()
+        if caller.told_at is None:
+            return
         # In an event loop nothing may sleep.
-        if pause and _get_running_loop() is None:
+        if _get_running_loop() is None and (pause := caller.pause(time.monotonic())):
             self._waiter.sleep(pause)
-        told_at = self._caller().told_at
-        if told_at is not None and clock.now() - told_at > _PATIENCE_S:
+        if clock.now() - caller.told_at > _PATIENCE_S:
             self._raise_if_ended()
 
     def _tell_loop(self) -> None:
@@ -1017,8 +1018,7 @@ class WebSocket:
     async def _pause_loop(self) -> None:
         """Sleeps as long as a task has to that was told of the end."""
         caller = self._caller(self._waiter.thread())
-        pause = 0.0 if caller.told_at is None else caller.pause(time.monotonic())
-        if pause:
+        if caller.told_at is not None and (pause := caller.pause(time.monotonic())):
             await asyncio.sleep(pause)
 
     def _let_others_run(self) -> None:

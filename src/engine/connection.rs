@@ -214,7 +214,7 @@ impl Connection {
     /// `None` in a forked child.
     ///
     /// # Errors
-    /// Whatever the system says when it has no descriptor left.
+    /// The system's error when it has no descriptor left.
     pub fn descriptor(&self) -> io::Result<Option<RawFd>> {
         if self.is_foreign() {
             return Ok(None);

@@ -304,7 +304,7 @@ impl Inbox {
     /// The descriptor that is readable while a message or the unread end waits.
     ///
     /// # Errors
-    /// Whatever the system says when it has no descriptor left.
+    /// The system's error when it has no descriptor left.
     pub(super) fn descriptor(&self) -> io::Result<RawFd> {
         let mut state = self.state.lock();
         if state.readiness.is_none() {

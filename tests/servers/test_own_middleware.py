@@ -93,7 +93,7 @@ def test_nothing_is_left(own: Server) -> None:
             peer.send_text("now")
             assert peer.read_frame().code == 1000
 
-    # What the server starts for its first async view and its first error stays.
+    # The server keeps threads of its first async view and its first error.
     all_but_one()
     with own.nothing_left():
         all_but_one()

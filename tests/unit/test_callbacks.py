@@ -54,7 +54,7 @@ def test_at_the_end_of_a_connection(
 def test_timers_come_in_the_order_of_their_moments(
     thread: callbacks.CallbackThread, called: queue.SimpleQueue[Any]
 ) -> None:
-    """Whatever the order in which they were set."""
+    """The order in which they were set does not matter."""
     for delay in (0.06, 0.02, 0.04):
         thread.call_later(delay, lambda delay=delay: called.put(delay))  # type: ignore[misc]
     assert [called.get(timeout=10) for _ in range(3)] == [0.02, 0.04, 0.06]

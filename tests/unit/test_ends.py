@@ -320,7 +320,7 @@ class TestIsClosed:
         assert arrived == 1
 
     def test_closed_is_exact(self, open_websocket: Open, own: Own) -> None:
-        """Whatever waits to be read."""
+        """Messages that wait to be read do not matter."""
         live = open_websocket()
         own(live.websocket)
         live.client.send("unread")

@@ -37,7 +37,7 @@ Log = Callable[..., list[logging.LogRecord]]
 OURS = ["dwebsocket.middleware.WebSocketMiddleware"]
 OPENS, MAKES = ["test_inline.Opens"], ["test_inline.Makes"]
 
-# What middleware and views saw.
+# The things that middleware and views saw.
 seen: list[Any] = []
 
 

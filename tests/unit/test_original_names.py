@@ -94,7 +94,7 @@ CALLABLES = {
     "dwebsocket.backends.uwsgi.factory:uWsgiWebSocketFactory": "request",
     "dwebsocket.backends.uwsgi.factory:uWsgiWebSocketFactory.get_wsgi_sock": "",
 }
-# What is called with its argument in place, as decorators are.
+# Names that are called with their argument in place, as decorators are.
 POSITIONAL = {"func"}
 
 CONSTANTS = {
@@ -181,7 +181,7 @@ def wsgi_request(**changes: str | None) -> WSGIRequest:
 
 
 class TestSettings:
-    """What modules there read of the settings."""
+    """Constants that modules there read from the settings."""
 
     def test_accept_all(self, override: Callable[..., None]) -> None:
         """As it is set now."""
@@ -289,7 +289,7 @@ class TestWebSocket:
 
 
 class TestProtocols:
-    """What the module of the protocol gives."""
+    """The names of the protocol's module."""
 
     def test_versions(self) -> None:
         """One is spoken."""

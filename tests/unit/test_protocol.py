@@ -132,7 +132,7 @@ class TestCanRead:
 
 
 class TestWriting:
-    """What goes out."""
+    """Messages, pings, pongs and the close."""
 
     def test_messages(self, open_websocket: Open) -> None:
         """As text, or as binary where that is asked for."""

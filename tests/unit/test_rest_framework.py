@@ -33,7 +33,7 @@ Log = Callable[..., list[logging.LogRecord]]
 MIDDLEWARE = ["dwebsocket.middleware.WebSocketMiddleware"]
 FOREIGN = {"HTTP_ORIGIN": "https://evil.example"}
 
-# What the views got as their request.
+# The requests that the views got.
 seen: list[Any] = []
 
 
@@ -48,7 +48,7 @@ def serve(request: Any) -> Response | HttpResponse:
 
 
 class View(APIView):
-    """What all of these have in common."""
+    """The part that all of these share."""
 
     renderer_classes = (JSONRenderer,)
 
@@ -193,7 +193,7 @@ def test_header_of_the_framework_is_in_the_101(visit: Serve) -> None:
 def test_failing_view_is_reported_with_the_request_of_django(
     visit: Serve, request_log: Log
 ) -> None:
-    """What reads logs knows no other."""
+    """Readers of logs know no other."""
 
     class Fails(View):
         @method_decorator(accept_websocket)

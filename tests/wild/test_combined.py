@@ -1,4 +1,4 @@
-"""What projects do, they do in combination."""
+"""Projects combine the things that the other scenarios do one by one."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_broadcast_removes_those_that_are_closed(subject: Subject) -> None:
 
 
 def test_two_are_paired(subject: Subject) -> None:
-    """What one says, the other hears; the one who stays is told that the other has left."""
+    """Messages of one reach the other; the one that stays is told that the other has left."""
     with subject.scenario(), subject.client("/support-chat/") as customer:
         assert customer.recv(20) == "wait"
         with subject.client("/support-chat/") as agent:

@@ -54,7 +54,7 @@ _RESPONSES = {"response", "resp"}
 # How long a view's end waits for the callbacks of `on_close`, and between two looks at them.
 _MOMENT_S = 1.0
 _LOOK_S = 0.002
-# What ends the process and not just a helper, where green threads share the main one.
+# Exceptions that end the process and not just a helper: green threads share the main thread.
 _EXITS = (KeyboardInterrupt, SystemExit)
 # Names of views that are kept for the next ones.
 _NAMES = 256

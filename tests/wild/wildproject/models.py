@@ -1,4 +1,4 @@
-"""What the views keep in the database."""
+"""Rows that the views keep in the database."""
 
 from django.db import models
 
