@@ -48,7 +48,8 @@ def noted(file: Path, code: int | None) -> None:
     """Assert that each callback has run once, in its order."""
     eventually(lambda: len(lines(file)) >= 4, 20, "all callbacks have run")
     first, *rest = lines(file)
-    assert rest == ["async", "users 0", "last"]
+    # The database is shared with tests that make users.
+    assert [line.partition(" ")[0] for line in rest] == ["async", "users", "last"]
     assert first.startswith("first ")
     assert code is None or first == f"first {code}"
 
