@@ -17,11 +17,13 @@ use tokio::{
 };
 
 use super::{
+    budget::{self, Account},
     clock,
     connection::{Connection, End, Initiator, Settings},
     counters::Slot,
     keepalive::{Due, Keepalive},
     outbox::Flushed,
+    patience::{self, Patience},
     rate::{Meter, Pace},
     scratch::Input,
     shutdown::Registration,
@@ -37,6 +39,12 @@ use crate::protocol::{
 
 /// Bytes read by one system call, into the scratch buffer that all connections share as a rule.
 const SCRATCH_BYTES: usize = 128 * 1024;
+
+/// The same of compressed bytes, which may become a thousand times as many, when the process is near
+/// the limit of what it may buffer.
+const TIGHT_BYTES: usize = 1024;
+/// When to see whether the process is below that limit again.
+const CROWDED_LOOK: Duration = Duration::from_millis(50);
 
 /// What a read needs for a moment only.
 #[derive(Default)]
@@ -95,12 +103,19 @@ pub(super) struct Driver {
     throttled_until: Option<Instant>,
     /// The peer has broken a rule, and the view has this long to answer what came before.
     condemned_until: Option<Instant>,
+    /// The process buffers all that it may, and this connection much of it: nothing is read before.
+    crowded_until: Option<Instant>,
+    patience: Patience,
+    /// What the receiver and `leftover` hold.
+    account: Account,
     /// When to see whether the view has napped long enough.
     look_at: Option<Instant>,
     stage: Stage,
     /// How far the clock had been stepped when this last looked.
     ahead: Duration,
     send_timeout: Option<Duration>,
+    /// When the last bytes have to be out, whatever the peer takes of them.
+    flush_limit: Option<Instant>,
     close_timeout: Duration,
     _registration: Registration,
     _slot: Slot,
@@ -123,6 +138,7 @@ impl Driver {
             clock::task_now(),
         );
         let look_at = connection.inbox.look_at().map(Instant::from_std);
+        let account = Account::of(connection.share());
         Self {
             connection,
             receiver: match &settings.compression {
@@ -139,10 +155,14 @@ impl Driver {
             meter: Meter::new(settings.rates, Instant::now()),
             throttled_until: None,
             condemned_until: None,
+            crowded_until: None,
+            patience: Patience::new(settings.message_timeout),
+            account,
             look_at,
             stage: Stage::Talking,
             ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
+            flush_limit: None,
             close_timeout: settings.close_timeout,
             _registration: registration,
             _slot: slot,
@@ -233,7 +253,7 @@ impl Driver {
             if ready.is_read_closed() || ready.is_write_closed() || ready.is_error() {
                 self.on_hang_up();
             }
-        } else if ready.is_readable() || ready.is_read_closed() {
+        } else if (ready.is_readable() || ready.is_read_closed()) && !self.is_crowded() {
             self.read(&mut guard);
         }
     }
@@ -248,6 +268,9 @@ impl Driver {
             }
         }
         self.look_at = self.connection.inbox.look_at().map(Instant::from_std);
+        if self.connection.share().is_shed() {
+            self.let_go();
+        }
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
         }
@@ -272,12 +295,41 @@ impl Driver {
     /// Whether nothing is read now: the view has to make room, or the peer to wait, or nothing
     /// that it says counts.
     fn is_holding_off(&self) -> bool {
-        self.paused || self.throttled_until.is_some() || self.condemned_until.is_some()
+        self.paused
+            || self.throttled_until.is_some()
+            || self.condemned_until.is_some()
+            || self.crowded_until.is_some()
+    }
+
+    /// Whether this connection has to wait until the process buffers less.
+    fn is_crowded(&mut self) -> bool {
+        let is_crowded = budget::is_full() && self.connection.share().is_large();
+        if is_crowded && !self.connection.share().is_shed() {
+            self.crowded_until = Some(clock::task_now() + CROWDED_LOOK);
+        }
+        self.crowded_until.is_some()
+    }
+
+    /// Drops what has come of a message, and listens no more.
+    fn let_go(&mut self) {
+        self.receiver.give_up();
+        self.leftover = Vec::new();
+        self.crowded_until = None;
+        self.account_for();
+    }
+
+    /// Says what is held of unfinished messages, and since when.
+    fn account_for(&mut self) {
+        let held = self.receiver.buffered() + self.leftover.len();
+        self.account.set(held);
+        self.patience
+            .on_read(self.receiver.unfinished(), clock::task_now);
     }
 
     fn go_on_reading(&mut self) {
         if !self.is_holding_off() {
             self.keepalive.heard();
+            self.patience.renew(clock::task_now);
             self.feed_leftover();
         }
     }
@@ -327,6 +379,10 @@ impl Driver {
             self.carry_out();
             return;
         }
+        if self.crowded_until.take().is_some() {
+            self.on_end_of_stream("the client hung up");
+            return;
+        }
         if !self.paused {
             // Its last words, and then the end of the stream.
             self.stop_metering();
@@ -342,10 +398,12 @@ impl Driver {
             // They are, unless a connection ended in a panic.
             input.clear();
             messages.clear();
+            let is_tight = self.receiver.inflates() && budget::is_tight();
+            let most = if is_tight { TIGHT_BYTES } else { SCRATCH_BYTES };
             // The rest of a large message is read to where it stays.
             let (buffer, most) = match self.receiver.tail(SCRATCH_BYTES) {
                 Some(tail) => tail,
-                None => (input.buffer(), SCRATCH_BYTES),
+                None => (input.buffer(), most),
             };
             match guard.get_inner().receive(buffer, most) {
                 Ok(0) => self.on_end_of_stream("the client hung up"),
@@ -363,6 +421,7 @@ impl Driver {
                     self.keepalive.heard();
                     self.count(0, length);
                     self.feed(input, messages);
+                    self.account_for();
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
@@ -382,6 +441,7 @@ impl Driver {
     fn feed_leftover(&mut self) {
         let leftover = std::mem::take(&mut self.leftover);
         self.feed(&mut leftover.into(), &mut Vec::new());
+        self.account_for();
     }
 
     /// Takes in `input`. `messages` is empty before and after.
@@ -404,6 +464,7 @@ impl Driver {
             match event {
                 Ok(None) => return self.connection.deliver(messages),
                 Ok(Some(Event::Message(message))) => {
+                    self.patience.on_message();
                     let goes_on = left.take(&message);
                     messages.push(message);
                     // Together: the view's first look shall find them all.
@@ -467,6 +528,15 @@ impl Driver {
         }
     }
 
+    /// Closes a connection whose peer does not go on with its message.
+    fn on_stall(&mut self) {
+        self.let_go();
+        self.on_violation(&Violation {
+            code: close::POLICY,
+            reason: "message was not finished in time".into(),
+        });
+    }
+
     /// Closes a connection whose peer has broken a rule.
     fn carry_out(&mut self) {
         self.condemned_until = None;
@@ -494,6 +564,13 @@ impl Driver {
         if self.throttled_until.is_some_and(|until| until <= now) {
             self.throttled_until = None;
             self.go_on_reading();
+        }
+        if self.crowded_until.is_some_and(|until| until <= now) {
+            self.crowded_until = None;
+            self.go_on_reading();
+        }
+        if self.stage == Stage::Talking && !self.is_holding_off() && self.patience.is_over(now) {
+            self.on_stall();
         }
         match self.stage {
             Stage::Talking => match self.keepalive.due(now, self.is_holding_off()) {
@@ -524,12 +601,18 @@ impl Driver {
         match self.stage {
             Stage::Talking => {
                 let keepalive = self.keepalive.deadline(self.is_holding_off());
-                let own = [self.throttled_until, self.condemned_until, self.look_at];
+                let own = [
+                    self.throttled_until,
+                    self.condemned_until,
+                    self.crowded_until,
+                    self.look_at,
+                    self.patience.deadline().filter(|_| !self.is_holding_off()),
+                ];
                 keepalive.into_iter().chain(own.into_iter().flatten()).min()
             }
             Stage::Flushing { deadline, .. }
             | Stage::AwaitingClose { deadline }
-            | Stage::Lingering { deadline } => deadline,
+            | Stage::Lingering { deadline } => deadline.into_iter().chain(self.crowded_until).min(),
             Stage::Over => None,
         }
     }
@@ -558,6 +641,11 @@ impl Driver {
                 let deadline = self
                     .send_timeout
                     .and_then(|time| clock::task_now().checked_add(time));
+                if queued == usize::MAX {
+                    let now = clock::task_now();
+                    self.flush_limit = patience::flush_limit(now, self.send_timeout, left);
+                }
+                let deadline = deadline.into_iter().chain(self.flush_limit).min();
                 self.stage = Stage::Flushing {
                     queued: left,
                     deadline,
@@ -630,6 +718,7 @@ mod tests {
         receive_buffer_bytes: 1024 * 1024,
         send_buffer_bytes: 1024 * 1024,
         send_timeout: Some(Duration::from_secs(3)),
+        message_timeout: None,
         close_timeout: Duration::from_secs(1),
     };
 

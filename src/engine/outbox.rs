@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
+    budget::Account,
     clock,
     error::Error,
     socket::Socket,
@@ -27,6 +28,9 @@ const MAX_SLICES: usize = 32;
 
 /// Bytes that are held back at most. Above that, a system call costs less than the copy.
 const MAX_HELD_BYTES: usize = 16 * 1024;
+
+/// What may be left of a frame that has begun when all else is given up.
+const MAX_REST_BYTES: usize = 64 * 1024;
 
 /// Whether a message was held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,7 @@ struct State {
     sealed: bool,
     watches: Watches,
     sleepers: usize,
+    account: Account,
 }
 
 impl State {
@@ -129,6 +134,7 @@ impl State {
     fn push(&mut self, bytes: Bytes) {
         self.queued += bytes.len();
         self.queue.push_back(bytes);
+        self.account.set(self.queued);
     }
 
     /// The control frame that goes out next: a pong before a ping.
@@ -152,6 +158,7 @@ impl State {
 
     fn consume(&mut self, mut written: usize) {
         self.queued -= written;
+        self.account.set(self.queued);
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
@@ -173,6 +180,33 @@ impl State {
         self.held = Vec::new();
         self.pong = None;
         self.ping = false;
+        self.account.set(0);
+    }
+
+    /// Drops all but a small rest of the frame that has been written in part, and puts `close`
+    /// behind it. False when the rest is large: then nothing can be said any more.
+    fn shed(&mut self, close: Bytes) -> bool {
+        if self.sealed && self.queue.len() <= 1 {
+            // The close frame is on its way, or has left.
+            return true;
+        }
+        self.held = Vec::new();
+        self.pong = None;
+        self.ping = false;
+        let rest = self.queue.pop_front().filter(|_| self.mid_frame);
+        self.queue = VecDeque::new();
+        self.queued = 0;
+        self.sealed = true;
+        let is_small = rest
+            .as_ref()
+            .is_none_or(|rest| rest.len() <= MAX_REST_BYTES);
+        if is_small {
+            if let Some(rest) = rest {
+                self.push(rest);
+            }
+            self.push(close);
+        }
+        is_small
     }
 }
 
@@ -192,6 +226,7 @@ impl Outbox {
                 sealed: false,
                 watches: Watches::new(),
                 sleepers: 0,
+                account: Account::default(),
             }),
             room: Sleeper::default(),
             capacity,
@@ -430,6 +465,27 @@ impl Outbox {
     pub(super) fn cut(&self) {
         let mut state = self.state.lock();
         state.cut();
+        self.announce_room(state);
+    }
+
+    /// Says what this outbox holds to `account`.
+    pub(super) fn count_in(&self, mut account: Account) {
+        let mut state = self.state.lock();
+        account.set(state.queued);
+        state.account = account;
+    }
+
+    /// Gives up what waits, but for a frame that has begun if little of it is left, and queues
+    /// `close` behind it. When there is much left the peer is told nothing.
+    pub(super) fn shed(&self, close: Bytes) {
+        let mut state = self.state.lock();
+        if state.socket.is_some() {
+            if state.shed(close) {
+                self.flush_queue(&mut state);
+            } else {
+                state.cut();
+            }
+        }
         self.announce_room(state);
     }
 

@@ -139,10 +139,7 @@ impl Receiver {
             outcome => outcome,
         };
         if matches!(outcome, Err(_) | Ok(Some(Found::Event(Event::Close(_))))) {
-            *self = Self {
-                is_over: true,
-                ..Self::new(self.limits)
-            };
+            self.give_up();
         }
         outcome
     }
@@ -165,6 +162,35 @@ impl Receiver {
     /// Bytes of heap held for what is incomplete, apart from a codec.
     pub fn held_bytes(&self) -> usize {
         self.message.buffer.capacity() + self.control.capacity()
+    }
+
+    /// Bytes of payload that have come of a message that is not complete, inflated if need be;
+    /// `None` between two messages.
+    pub fn unfinished(&self) -> Option<usize> {
+        let has_begun = self.header_len > 0 || self.frame.is_some() || self.message.kind.is_some();
+        has_begun.then_some(self.message.buffer.len())
+    }
+
+    /// Bytes of memory in use for what is incomplete, its codec included.
+    pub fn buffered(&self) -> usize {
+        let inflater = self
+            .inflater
+            .as_ref()
+            .map_or(0, |inflater| inflater.held_bytes());
+        self.message.buffer.len() + self.control.len() + inflater
+    }
+
+    /// Whether what it takes may become more: it has agreed on permessage-deflate.
+    pub fn inflates(&self) -> bool {
+        self.inflater.is_some()
+    }
+
+    /// Drops what is incomplete. All input is swallowed from now on.
+    pub fn give_up(&mut self) {
+        *self = Self {
+            is_over: true,
+            ..Self::new(self.limits)
+        };
     }
 
     /// Takes in what was read into [`Receiver::tail`].

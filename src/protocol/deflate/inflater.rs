@@ -16,6 +16,8 @@ const PIECE_BYTES: usize = 8 * 1024;
 /// What was left out behind a message, and an empty final block. A stream that is between two
 /// blocks ends with it, any other does not: there is no other way to ask a stream where it is.
 const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
+/// What a stream takes, its window included.
+const STREAM_BYTES: usize = 48 * 1024;
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
 const MAX_FINAL_BLOCKS: u32 = 1024;
@@ -109,6 +111,12 @@ impl Inflater {
         stream.reset(false);
         self.pool.give(stream);
         Ok(())
+    }
+
+    /// Bytes held for the present message, and for those to come.
+    pub(in crate::protocol) fn held_bytes(&self) -> usize {
+        let window = self.window.as_ref().map_or(0, |window| window.kept.len());
+        window + self.stream.as_ref().map_or(0, |_| STREAM_BYTES)
     }
 
     /// Whether memory for a message, or for the context, is taken now.
