@@ -103,7 +103,7 @@ pub(super) struct Driver {
     send_timeout: Option<Duration>,
     close_timeout: Duration,
     _registration: Registration,
-    _slot: Slot,
+    _slot: Arc<Slot>,
 }
 
 impl Driver {
@@ -114,7 +114,7 @@ impl Driver {
         settings: &Settings,
         codecs: &Codecs,
         registration: Registration,
-        slot: Slot,
+        slot: impl Into<Arc<Slot>>,
     ) -> Self {
         let keepalive = Keepalive::new(
             settings.ping_interval,
@@ -145,7 +145,7 @@ impl Driver {
             send_timeout: settings.send_timeout,
             close_timeout: settings.close_timeout,
             _registration: registration,
-            _slot: slot,
+            _slot: slot.into(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The engine of a process: born on first use, never inherited across a fork.
 
 use std::{
-    os::fd::RawFd,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -122,47 +122,55 @@ impl Engine {
         Ok(engine)
     }
 
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+    fn lanes(&self) -> impl Iterator<Item = &Lane> + Clone {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The connections take turns: each thread gets as many as the others.
-    fn lane_of(&self, id: u64) -> &Lane {
-        let count = self.others.len() as u64 + 1;
-        let turn = usize::try_from(id % count).unwrap_or_default();
-        turn.checked_sub(1)
-            .and_then(|turn| self.others.get(turn))
-            .unwrap_or(&self.first)
+    /// The connections take turns: each thread gets as many as the others. `None` when none is
+    /// left, because what runs on them has failed.
+    fn lane_of(&self, id: u64) -> Option<&Lane> {
+        let count = self.others.len() + 1;
+        let turn = usize::try_from(id % count as u64).unwrap_or_default();
+        self.lanes()
+            .cycle()
+            .skip(turn)
+            .take(count)
+            .find(|lane| lane.is_running())
     }
 
     fn stop(&self) {
         self.lanes().for_each(Lane::stop);
     }
 
-    /// Takes over `descriptor`, sends `head` (the 101 response) and runs the connection.
+    /// Takes over `client`, sends `head` (the 101 response) and runs the connection.
     ///
     /// `early` are bytes that the client sent behind its handshake and somebody has read already.
-    /// The descriptor belongs to the engine from here on, also when this fails.
+    /// A client that cannot be driven is answered with 503 in place of `head`, and let go.
     ///
     /// # Errors
     /// [`Error::Io`] when the descriptor cannot be driven, [`Error::ShuttingDown`] after
     /// [`Engine::shut_down`] and [`leave`].
     pub fn adopt(
         &self,
-        descriptor: RawFd,
+        client: OwnedFd,
         early: Vec<u8>,
         head: Vec<u8>,
         settings: &Settings,
-        slot: Slot,
+        slot: impl Into<Arc<Slot>>,
     ) -> Result<Arc<Connection>, Error> {
-        let socket = Socket::take_over(descriptor)
-            .map(Arc::new)
-            .map_err(Error::io("cannot take over the client's connection"))?;
+        let socket = Arc::new(socket_of(client)?);
+        let unused = Arc::clone(&socket);
+        let refuse = |error| {
+            unused.refuse();
+            error
+        };
         if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
             socket.give_up_after(interval.saturating_add(timeout));
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let lane = self.lane_of(id);
+        let Some(lane) = self.lane_of(id) else {
+            return Err(refuse(Error::Broken));
+        };
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
         let connection = Arc::new(Connection::new(
             id,
@@ -174,17 +182,21 @@ impl Engine {
             &lane.codecs,
         ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
-        let registration = Registry::register(&self.registry, &connection)?;
+        let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
         // Whoever leaves says so first and looks for connections then: one of the two sees this.
         // Whom both see has been told already, if we come second: then that goes on.
         if is_leaving() && connection.refuse() {
-            return Err(Error::ShuttingDown);
+            return Err(refuse(Error::ShuttingDown));
         }
         let io = {
             let _context = lane.handle.enter();
-            watched
-                .watch()
-                .map_err(Error::io("cannot watch the client's connection"))?
+            watched.watch()
+        };
+        let io = match io.map_err(Error::io("cannot watch the client's connection")) {
+            Ok(io) => io,
+            // Unless somebody has said goodbye to it meanwhile.
+            Err(error) if connection.refuse() => return Err(refuse(error)),
+            Err(error) => return Err(error),
         };
         connection.outbox.flush();
         let driver = Driver::new(
@@ -247,6 +259,42 @@ impl Engine {
         self.registry.wait_until_empty(window);
         self.shut_down(frame, grace);
     }
+}
+
+/// Sees to it that the process has an engine that can drive connections.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no thread or no descriptor, [`Error::Broken`] when its
+/// threads have failed.
+pub fn prepare() -> Result<(), Error> {
+    match Engine::current()?.lane_of(0) {
+        Some(_) => Ok(()),
+        None => Err(Error::Broken),
+    }
+}
+
+/// Takes over `client` on the process's engine, as [`Engine::adopt`] does.
+///
+/// # Errors
+/// Those of [`Engine::current`] and [`Engine::adopt`].
+pub fn adopt(
+    client: OwnedFd,
+    early: Vec<u8>,
+    head: Vec<u8>,
+    settings: &Settings,
+    slot: impl Into<Arc<Slot>>,
+) -> Result<Arc<Connection>, Error> {
+    match Engine::current() {
+        Ok(engine) => engine.adopt(client, early, head, settings, slot),
+        Err(error) => {
+            socket_of(client)?.refuse();
+            Err(error)
+        }
+    }
+}
+
+fn socket_of(client: OwnedFd) -> Result<Socket, Error> {
+    Socket::new(client).map_err(Error::io("cannot take over the client's connection"))
 }
 
 /// Leaves the parent's engine alone and makes room for a new one; to be called in a forked child,

@@ -11,6 +11,7 @@ mod clock;
 mod leaks;
 mod memory;
 mod rest;
+mod scarcity;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]
 mod support;
