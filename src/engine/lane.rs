@@ -17,7 +17,7 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{error::Error, postman::Postman, relay::Relay, signal};
+use super::{error::Error, panics::contain, postman::Postman, relay::Relay, signal};
 use crate::protocol::deflate::Codecs;
 
 /// A thread that drives connections until it is stopped.
@@ -51,8 +51,7 @@ impl Lane {
             .name("dwebsocket".to_owned())
             .spawn(move || {
                 // Its own tasks cannot end it, and what it does between them is caught there.
-                let run = AssertUnwindSafe(|| runtime.block_on(stopped.notified()));
-                if catch_unwind(run).is_err() {
+                if contain(|| runtime.block_on(stopped.notified())).is_none() {
                     // First: whoever comes now is refused, and nobody is left waiting in there.
                     failed.store(true, Ordering::SeqCst);
                 }
@@ -74,6 +73,12 @@ impl Lane {
         !self.has_failed.load(Ordering::SeqCst)
     }
 
+    /// Makes it one that has failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::SeqCst);
+    }
+
     /// Ends the thread, with all that it still drives.
     pub(super) fn stop(&self) {
         self.stop.notify_one();
@@ -93,7 +98,10 @@ fn start_runtime(relay: &Arc<Relay>) -> io::Result<Runtime> {
         Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .on_thread_park(move || runner.run(&Handle::current()))
+            .on_thread_park(move || {
+                // Or it would end the thread.
+                contain(|| runner.run(&Handle::current()));
+            })
             .build()
     });
     // Others may have taken them meanwhile.
@@ -105,4 +113,45 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::channel,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_turn_that_panics_does_not_end_the_thread() {
+        let lane = Lane::start().unwrap();
+        for _ in 0..3 {
+            lane.relay.fail_next_park();
+            let deadline = Instant::now() + LIMIT;
+            while lane.relay.will_fail() {
+                // It parks again and again.
+                lane.handle.spawn(async {});
+                assert!(Instant::now() < deadline);
+                thread::yield_now();
+            }
+            let (tell, told) = channel();
+            lane.handle.spawn(async move { tell.send(()) });
+            told.recv_timeout(LIMIT).unwrap();
+            assert!(lane.is_running());
+        }
+        lane.stop();
+    }
+
+    #[test]
+    fn the_text_of_a_panic_is_kept() {
+        let panics: [fn(); 2] = [|| panic!("a text"), || panic!("a {}", "text")];
+        for panics in panics {
+            let panic = catch_unwind(panics).unwrap_err();
+            assert_eq!(text_of(panic.as_ref()), "a text");
+        }
+    }
 }

@@ -28,6 +28,7 @@ pub mod inbox;
 pub mod keepalive;
 mod lane;
 pub mod outbox;
+mod panics;
 mod postman;
 pub mod rate;
 mod readiness;

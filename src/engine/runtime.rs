@@ -313,3 +313,60 @@ pub fn after_fork_in_child() {
         std::mem::forget(engine);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::unix::net::UnixStream};
+
+    use super::*;
+    use crate::{engine::rate::Rates, protocol::limits::Limits};
+
+    const SETTINGS: Settings = Settings {
+        limits: Limits {
+            max_message_bytes: 1024,
+            max_frame_bytes: u32::MAX,
+            max_fragments: 16,
+        },
+        compression: None,
+        rates: Rates {
+            messages: None,
+            bytes: None,
+            timeout: None,
+        },
+        ping_interval: None,
+        ping_timeout: None,
+        receive_buffer_bytes: 1024,
+        send_buffer_bytes: 1024,
+        send_timeout: None,
+        close_timeout: Duration::from_secs(1),
+    };
+
+    /// What a client of `engine` reads, and whether it was taken over.
+    fn told(engine: &Engine) -> (String, bool) {
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        let slot = Slot::claim(None).unwrap();
+        let adopted = engine.adopt(ours.into(), vec![], b"head".to_vec(), &SETTINGS, slot);
+        let mut told = [0; 12];
+        let length = client.read(&mut told).unwrap();
+        let told = String::from_utf8_lossy(&told[..length]).into_owned();
+        assert!(matches!(adopted, Ok(_) | Err(Error::Broken)));
+        (told, adopted.is_ok())
+    }
+
+    #[test]
+    fn an_engine_that_has_failed_refuses_and_its_client_is_told() {
+        let mut engine = Engine::start().unwrap();
+        engine.others.push(Lane::start().unwrap());
+        assert_eq!(told(&engine), ("head".to_owned(), true));
+        // One thread that is left takes all of them.
+        engine.first.fail();
+        for _ in 0..4 {
+            assert_eq!(told(&engine), ("head".to_owned(), true));
+        }
+        engine.others[0].fail();
+        for _ in 0..2 {
+            assert_eq!(told(&engine), ("HTTP/1.1 503".to_owned(), false));
+        }
+        engine.stop();
+    }
+}

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::AbortHandle, time};
 
-use super::{clock, connection::Connection, error::Error, waiter::Sleeper};
+use super::{clock, connection::Connection, error::Error, panics::contain, waiter::Sleeper};
 use crate::protocol::close::CloseFrame;
 
 /// The engine's connections, from adoption until their descriptor is closed.
@@ -82,7 +82,8 @@ impl Registry {
     pub(super) fn close_all(&self, frame: &CloseFrame) {
         let connections = self.state.lock().leave();
         for connection in connections {
-            connection.close(frame);
+            // One that fails must not cost the others their goodbye.
+            contain(|| connection.close(frame));
         }
     }
 
@@ -139,7 +140,7 @@ impl Registry {
                 .collect()
         };
         for connection in &connections {
-            connection.on_step();
+            contain(|| connection.on_step());
         }
         connections.len()
     }
@@ -178,7 +179,7 @@ async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseF
     for (moment, connection) in plan {
         clock::sleep_until(moment).await;
         if let Some(connection) = connection.upgrade() {
-            connection.close(&frame);
+            contain(|| connection.close(&frame));
         }
     }
 }
