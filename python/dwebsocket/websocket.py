@@ -127,6 +127,8 @@ class WebSocket:
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
+        # Its view's hold on a place among the process's connections.
+        self._place: _core.Slot | None = None
         self._is_deliberate = False
         self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
@@ -176,6 +178,7 @@ class WebSocket:
         if self._close_soon(code, reason):
             self._is_deliberate = True
         self._leave()
+        self._vacate()
         self._is_finished = True
         if self._selecting is not None:
             self._engine.close_descriptor()
@@ -200,6 +203,12 @@ class WebSocket:
         leave, self._on_finish = self._on_finish, None
         if leave is not None:
             leave()
+
+    def _vacate(self) -> None:
+        """Gives the view's hold on a place up: no view runs behind this any more."""
+        place, self._place = self._place, None
+        if place is not None:
+            place.release()
 
     def _never_open(self) -> None:
         """From now on this behaves as a connection whose client has vanished."""

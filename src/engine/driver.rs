@@ -161,7 +161,7 @@ pub(super) struct Driver {
     flush_limit: Option<Instant>,
     close_timeout: Duration,
     _registration: Registration,
-    _slot: Slot,
+    _slot: Arc<Slot>,
 }
 
 impl Haul {
@@ -180,7 +180,7 @@ impl Driver {
         settings: &Settings,
         codecs: &Codecs,
         registration: Registration,
-        slot: Slot,
+        slot: impl Into<Arc<Slot>>,
     ) -> Self {
         let keepalive = Keepalive::new(
             settings.ping_interval,
@@ -217,7 +217,7 @@ impl Driver {
             flush_limit: None,
             close_timeout: settings.close_timeout,
             _registration: registration,
-            _slot: slot,
+            _slot: slot.into(),
         }
     }
 

@@ -94,6 +94,9 @@ pub(super) struct Outbox {
     state: Mutex<State>,
     room: Condvar,
     capacity: usize,
+    /// Releasing what is held panics.
+    #[cfg(test)]
+    pub(super) is_broken: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug)]
@@ -297,6 +300,8 @@ impl Outbox {
             }),
             room: Condvar::default(),
             capacity,
+            #[cfg(test)]
+            is_broken: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -418,6 +423,11 @@ impl Outbox {
 
     /// Writes what is held back.
     pub(super) fn release(&self) -> Flushed {
+        #[cfg(test)]
+        assert!(
+            !self.is_broken.load(std::sync::atomic::Ordering::SeqCst),
+            "an outbox fails"
+        );
         let mut state = self.state.lock();
         if state.held.is_empty() {
             return Flushed::Everything;

@@ -195,7 +195,7 @@ class AsgiConnection:
         self.id = next(_ids)
         self._receive = receive
         self._send = send
-        self._slot = slot
+        self._slot = slot.share()
         self._meter = meter
         self._max_message_bytes = max_message_bytes
         self._inbox_capacity = receive_buffer_bytes
