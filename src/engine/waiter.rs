@@ -37,8 +37,9 @@ pub struct Hub {
 struct Ready {
     tokens: Vec<u64>,
     has_rung: bool,
-    /// Who is told when the loop has served all that was on the list.
-    relay: Option<Arc<Relay>>,
+    /// Who is told when the loop has served all that was on the list: one for each thread of the
+    /// engine that has rung since.
+    relays: SmallVec<[Arc<Relay>; 1]>,
 }
 
 impl Hub {
@@ -82,8 +83,8 @@ impl Hub {
         if self.generation != runtime::generation() {
             return;
         }
-        let relay = self.ready.lock().relay.take();
-        if let Some(relay) = relay {
+        let relays = std::mem::take(&mut self.ready.lock().relays);
+        for relay in relays {
             relay.on_served(self);
         }
     }
@@ -123,7 +124,10 @@ impl Hub {
             return false;
         }
         ready.has_rung = true;
-        let first = ready.relay.replace(Arc::clone(relay)).is_none();
+        let first = !ready.relays.iter().any(|other| Arc::ptr_eq(other, relay));
+        if first {
+            ready.relays.push(Arc::clone(relay));
+        }
         drop(ready);
         self.pull();
         first
