@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.utils.http import is_same_domain
 
 from dwebsocket import conf
+from dwebsocket.compat.django import is_same_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

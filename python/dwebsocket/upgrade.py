@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
-from dwebsocket.compat.django import headers_of
+from dwebsocket.compat.django import headers_of, mark_as_logged
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -187,8 +187,8 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
         status_code=status,
         request=request,
     )
-    # As Django's own `log_response` does, which takes no other attributes.
-    response.__dict__["_has_been_logged"] = True
+    # Not by Django's own `log_response`, which takes no other attributes.
+    mark_as_logged(response)
     return response
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.http.request import split_domain_port, validate_host
 
 from dwebsocket import conf, diagnosis
+from dwebsocket.compat.django import host_of, is_host_allowed
 from dwebsocket.doctor import local
 from dwebsocket.doctor.client import CLOSE, PING, Answer, Target, shake_hands
 from dwebsocket.doctor.finding import Level, error, fine, warning
@@ -279,8 +279,8 @@ def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> 
             "The handshake gets 101, but with a wrong Sec-WebSocket-Accept.",
             "Something between answers in the server's place: look at proxies and caches.",
         )
-    host, _ = split_domain_port(target.netloc)
-    if status == 400 and report is None and not validate_host(host, settings.ALLOWED_HOSTS):
+    host = host_of(target.netloc)
+    if status == 400 and report is None and not is_host_allowed(host, settings.ALLOWED_HOSTS):
         return error(
             "hosts.missing",
             f"{said}: {host!r} is not in ALLOWED_HOSTS.",
