@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["borrow", "close_old_connections", "forget", "in_use", "release_idle", "shareable"]
+__all__ = [
+    "borrow",
+    "close_old_connections",
+    "forget",
+    "in_transaction",
+    "in_use",
+    "release_idle",
+    "shareable",
+]
 
 
 def _has_any() -> bool:
@@ -48,6 +56,17 @@ def release_idle() -> None:
         # Not `get_autocommit()`: it would open a connection that is closed.
         if connection.autocommit and not connection.in_atomic_block:
             connection.close()
+
+
+def in_transaction() -> bool:
+    """Whether this thread is in a transaction, the one around a test case not counted."""
+    if not _has_any():
+        return False
+    return any(
+        not getattr(block, "_from_testcase", False)
+        for connection in connections.all(initialized_only=True)
+        for block in getattr(connection, "atomic_blocks", ())
+    )
 
 
 def shareable() -> dict[str, BaseDatabaseWrapper]:

@@ -22,7 +22,17 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
+from dwebsocket import (
+    _core,
+    conf,
+    database,
+    diagnosis,
+    kept,
+    lifecycle,
+    origin,
+    presence,
+    recheck,
+)
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -294,18 +304,23 @@ def _judge(
         return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
-    visitor = presence.enter(presence.Who.of(request), websocket, admission)
-    if isinstance(visitor, str):
-        return refuse(request, 429, visitor)
-    if visitor is not None:
-        websocket._on_finish = visitor.leave
+    # First: who asks may cost queries, and a flood of handshakes must not.
     most = admission.max_connections
     slot = _core.Slot.claim(most)
     if slot is None:
-        websocket._leave()
         return refuse(
             request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
+    try:
+        visitor = presence.enter(presence.Who.of(request), websocket, admission)
+    except BaseException:
+        slot.release()
+        raise
+    if isinstance(visitor, str):
+        slot.release()
+        return refuse(request, 429, visitor)
+    if visitor is not None:
+        websocket._on_finish = visitor.leave
     try:
         handshake.prepare()
     except OSError as error:
@@ -319,6 +334,7 @@ def _judge(
         options=options,
         websocket=websocket,
         start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
+        visitor=visitor,
     )
     # From here on it is the response that opens it.
     websocket._request = None
@@ -340,7 +356,7 @@ def _handshake_of(request: HttpRequest) -> Handshake:
 class _Start:
     """Starts the view later, as if it were called now."""
 
-    __slots__ = ("_arguments", "_call", "_context", "_databases", "_run_async", "runner", "view")
+    __slots__ = ("_arguments", "_call", "_context", "_run_async", "databases", "runner", "view")
 
     def __init__(
         self,
@@ -357,7 +373,7 @@ class _Start:
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()
-        self._databases = database.shareable()
+        self.databases = database.shareable()
 
     @property
     def spawn(self) -> Spawn:
@@ -376,7 +392,7 @@ class _Start:
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
-            visit = life.Visit(*call, self._context, self._databases, self.runner.exits)
+            visit = life.Visit(*call, self._context, self.databases, self.runner.exits)
             self.runner.run(self.view.name, visit)
 
 
@@ -417,6 +433,7 @@ class UpgradeResponse(HttpResponse):
         options: conf.Options,
         websocket: WebSocket,
         start: _Start,
+        visitor: presence.Visitor | None,
     ) -> None:
         super().__init__(content_type=_CONTENT_TYPE)
         self._request = request
@@ -425,6 +442,8 @@ class UpgradeResponse(HttpResponse):
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
+        # A user who is yet to be looked at again.
+        self._user = visitor if visitor is not None and visitor.who.user else None
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
 
@@ -512,8 +531,21 @@ class UpgradeResponse(HttpResponse):
         self._websocket._never_open()
         decision.settled.set()
 
+    @property
+    def needs_database(self) -> bool:
+        """Whether event loops should call :meth:`look_at_user` on a thread first."""
+        return self._user is not None
+
+    def look_at_user(self) -> None:
+        """Looks whether the user is signed in still. Once; by itself when it opens."""
+        user, self._user = self._user, None
+        if user is not None and self._start is not None:
+            runner = self._start.runner
+            recheck.admit(user, runner.waiter, runner.spawn, self._start.databases)
+
     def open(self) -> None:
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
+        self.look_at_user()
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
         if start is not None and slot is not None and self._connect(start, slot):
@@ -521,6 +553,7 @@ class UpgradeResponse(HttpResponse):
 
     def open_inline(self) -> None:
         """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
+        self.look_at_user()
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
         if start is not None and slot is not None:

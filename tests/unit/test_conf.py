@@ -33,6 +33,7 @@ DEFAULTS = {
     "MAX_CONNECTIONS": 10_000,
     "MAX_CONNECTIONS_PER_ADDRESS": None,
     "MAX_CONNECTIONS_PER_USER": 100,
+    "AUTH_RECHECK": 300.0,
     "MAX_MESSAGES_PER_SECOND": None,
     "MAX_BYTES_PER_SECOND": None,
     "RATE_TIMEOUT": 10.0,
@@ -90,6 +91,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_CONNECTIONS": COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": COUNTS,
     "MAX_CONNECTIONS_PER_USER": COUNTS,
+    "AUTH_RECHECK": [*SECONDS, (0, 0.0)],
     "MAX_MESSAGES_PER_SECOND": RATES,
     "MAX_BYTES_PER_SECOND": RATES,
     "RATE_TIMEOUT": [*SECONDS, (None, None)],
@@ -172,6 +174,9 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "MAX_CONNECTIONS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_USER": BAD_COUNTS,
+    "AUTH_RECHECK": [
+        (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
+    ],
     "MAX_MESSAGES_PER_SECOND": BAD_RATES,
     "MAX_BYTES_PER_SECOND": BAD_RATES,
     "RATE_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
@@ -278,6 +283,7 @@ class TestOptions:
             "MAX_CONNECTIONS",
             "MAX_CONNECTIONS_PER_ADDRESS",
             "MAX_CONNECTIONS_PER_USER",
+            "AUTH_RECHECK",
             "MAX_HANDSHAKE_SIZE",
             "DRAIN",
             "ENGINE_THREADS",
