@@ -16,6 +16,7 @@ from django.conf import settings
 from django.db import router
 from django.utils import timezone
 
+from dwebsocket.compat.django_auth import are_rows_as_djangos
 from dwebsocket.presence import auth_hash
 
 if TYPE_CHECKING:
@@ -85,14 +86,8 @@ def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
 
 def _are_rows(store: type[Any]) -> bool:
     """Whether sessions are rows, which the class reads as Django's do."""
-    if database_of_sessions(store) is None:
-        return False
-    from django.contrib.sessions.backends import cached_db, db
-
     # Of `cached_db` the rows count: a cache may get back what was deleted a moment ago.
-    reads_as_django = (db.SessionStore.load, cached_db.SessionStore.load)
-    finds_as_django = db.SessionStore._get_session_from_db  # type: ignore[attr-defined]
-    return store.load in reads_as_django and store._get_session_from_db is finds_as_django
+    return database_of_sessions(store) is not None and are_rows_as_djangos(store)
 
 
 def _rows(store: Any, keys: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from django import db
 from django.db import connections
 
+from dwebsocket.compat.django import has_connections as _has_any
+from dwebsocket.compat.django_auth import is_in_transaction
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -22,19 +25,6 @@ __all__ = [
     "release_idle",
     "shareable",
 ]
-
-
-def _has_any() -> bool:
-    """
-    Whether this thread has begun to use a database; True where that cannot be seen.
-
-    Django itself finds out by four exceptions, for each of its databases.
-    """
-    try:
-        # Of asgiref's `Local`, which has a `threading.local` where threads are kept apart.
-        return bool(vars(connections._connections._storage))  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
-        return True
 
 
 def close_old_connections() -> None:
@@ -62,11 +52,7 @@ def in_transaction() -> bool:
     """Whether this thread is in a transaction, the one around a test case not counted."""
     if not _has_any():
         return False
-    return any(
-        not getattr(block, "_from_testcase", False)
-        for connection in connections.all(initialized_only=True)
-        for block in getattr(connection, "atomic_blocks", ())
-    )
+    return any(map(is_in_transaction, connections.all(initialized_only=True)))
 
 
 def shareable() -> dict[str, BaseDatabaseWrapper]:

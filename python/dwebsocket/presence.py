@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import _core, conf, native
+from dwebsocket.compat.django import is_looked_up_in_session
+from dwebsocket.compat.django_auth import loaded, same_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,9 +76,10 @@ class Who:
         address = _network(request.META.get("REMOTE_ADDR") or "")
         session = getattr(request, "session", None)
         user = getattr(request, "user", None)
-        if user is not None and not _key(session) and _is_in_session(user):
+        # Without a session that finds nobody, and costs more than everything else here.
+        if user is not None and not _key(session) and is_looked_up_in_session(user):
             return cls(address)
-        user = _same_user(request, user)
+        user = same_user(request, user)
         is_signed_in = user is not None and user.is_authenticated
         # Afterwards: looking the user up may end a session, or give it a new key.
         key = _key(session)
@@ -86,7 +88,7 @@ class Who:
         is_stored = apps.is_installed("django.contrib.auth") and _is_row(user)
         who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored)
         # Not by its methods, which would load a session that nobody has asked for.
-        if key and (stored := getattr(session, "_session_cache", None)):
+        if key and (stored := loaded(session)):
             # As `django.contrib.auth` has them; the app itself need not be installed.
             who.login = str(stored.get("_auth_user_id") or "")
             who.backend = str(stored.get("_auth_user_backend") or "")
@@ -102,21 +104,6 @@ class Who:
 
 def _key(session: Any) -> str:
     return getattr(session, "session_key", None) or ""
-
-
-def _same_user(request: HttpRequest, user: Any) -> Any:
-    """Gives the user that decorators see, sync ones (``request.user``) and async ones."""
-    # Each of the two keeps what it has found in an attribute of its own, and a sign-out may come
-    # between two looks. Private, and only another query where Django has no such attributes.
-    if user is None or not _is_in_session(user):
-        return user
-    found = request.__dict__
-    if (asked := found.get("_acached_user")) is not None and asked.is_authenticated:
-        found["_cached_user"] = asked
-        return asked
-    if user.is_authenticated and (looked_up := found.get("_cached_user")) is not None:
-        found["_acached_user"] = looked_up
-    return user
 
 
 def _is_row(user: Any) -> bool:
@@ -139,16 +126,6 @@ def _network(address: str) -> str:
         parsed = parsed.ipv4_mapped
     # The same one, if it is: each connection holds it.
     return address if str(parsed) == address else str(parsed)
-
-
-def _is_in_session(user: Any) -> bool:
-    """Whether Django's own middleware looks the user up, which it does in the session."""
-    # Without a session that finds nobody, and costs more than everything else here.
-    if type(user) is not SimpleLazyObject:
-        return False
-    # Asked of the object itself it would take ten times as long.
-    look_up = object.__getattribute__(user, "__dict__").get("_setupfunc")
-    return look_up is not None and look_up.__module__ == "django.contrib.auth.middleware"
 
 
 def auth_hash(user: Any) -> str:

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import connections, transaction
 
 from dwebsocket import authentication
+from dwebsocket.compat.django_auth import is_in_test_case
 from dwebsocket.presence import SIGNED_OUT, auth_hash, close_user, present
 
 if TYPE_CHECKING:
@@ -69,9 +70,8 @@ def _after_commit(act: Act, using: str | None) -> None:
     if using is None:
         act()
         return
-    blocks = getattr(connections[using], "atomic_blocks", ())
-    # What a test case is wrapped in is never committed.
-    if any(getattr(block, "_from_testcase", False) for block in blocks):
+    if is_in_test_case(connections[using]):
+        # Nothing is ever committed there.
         act()
     else:
         transaction.on_commit(act, using=using, robust=True)

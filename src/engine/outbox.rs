@@ -12,13 +12,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     clock,
     error::Error,
     socket::Socket,
-    waiter::{Hub, Sleeper, Watch, Watches},
+    sync::{Condvar, Mutex, MutexGuard},
+    waiter::{Hub, Watch, Watches},
 };
 use crate::protocol::frame::{self, First, Opcode};
 
@@ -74,7 +74,7 @@ impl From<Sent> for Flushed {
 #[derive(Debug)]
 pub(super) struct Outbox {
     state: Mutex<State>,
-    room: Sleeper,
+    room: Condvar,
     capacity: usize,
 }
 
@@ -193,7 +193,7 @@ impl Outbox {
                 watches: Watches::new(),
                 sleepers: 0,
             }),
-            room: Sleeper::default(),
+            room: Condvar::default(),
             capacity,
         }
     }
@@ -238,7 +238,8 @@ impl Outbox {
             };
             let deadline = *deadline.get_or_insert_with(|| clock::now().checked_add(patience));
             state.sleepers += 1;
-            let in_time = self.room.sleep(&mut state, deadline);
+            let in_time;
+            (state, in_time) = self.room.wait(state, deadline);
             state.sleepers -= 1;
             if !in_time {
                 return Err(Error::SendTimeout {
@@ -420,7 +421,9 @@ impl Outbox {
     /// The peer takes nothing any more. How it went is for the reading side to find out.
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
         state.cut();
-        self.room.wake_all();
+        if state.sleepers > 0 {
+            self.room.notify_all();
+        }
         std::mem::take(&mut state.watches)
             .into_iter()
             .for_each(Watch::ring);
@@ -435,8 +438,11 @@ impl Outbox {
 
     fn announce_room(&self, mut state: MutexGuard<'_, State>) {
         let watches = std::mem::take(&mut state.watches);
+        let has_sleepers = state.sleepers > 0;
         drop(state);
-        self.room.wake_all();
+        if has_sleepers {
+            self.room.notify_all();
+        }
         watches.into_iter().for_each(Watch::ring);
     }
 
@@ -449,8 +455,9 @@ impl Outbox {
     /// Lets those who wait for room look at the clock again.
     pub(super) fn on_step(&self) {
         // With the lock, so that nobody is between looking and falling asleep.
-        let _state = self.state.lock();
-        self.room.wake_all();
+        if self.state.lock().sleepers > 0 {
+            self.room.notify_all();
+        }
     }
 
     /// Tells `watch` when room has been made or the outbox is closed, which may be now.
@@ -578,7 +585,7 @@ mod tests {
 
     /// Waits until a thread sleeps for room.
     fn await_sleeper(outbox: &Outbox, sender: &thread::JoinHandle<Result<Sent, Error>>) {
-        while !outbox.room.has_sleeper() {
+        while outbox.state.lock().sleepers == 0 {
             assert!(!sender.is_finished(), "it did not sleep");
             thread::yield_now();
         }

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient, Client
-from django.test.client import AsyncClientHandler, ClientHandler
 
+from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import given
 from dwebsocket.servers.asgi import SCOPE_KEY
