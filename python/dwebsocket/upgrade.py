@@ -24,6 +24,7 @@ from django.utils.module_loading import import_string
 
 from dwebsocket import (
     _core,
+    callbacks,
     conf,
     database,
     diagnosis,
@@ -48,12 +49,13 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from django.http.response import HttpResponseBase
 
     from dwebsocket.closing import Spawn
     from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.waiting import Call
 
 _log = logging.getLogger("dwebsocket")
 _requests = logging.getLogger("django.request")
@@ -232,9 +234,7 @@ def upgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        # One that decides at the last moment has decided, and tells so at once.
-        if not decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
-            decision.decided.wait()
+        decision.decided.wait()
     return response.conclude()
 
 
@@ -255,8 +255,7 @@ async def aupgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        if not await decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
-            await decision.decided.wait()
+        await decision.decided.wait()
     return response.conclude()
 
 
@@ -382,6 +381,12 @@ class _Start:
         # A loop is on a thread of the system, also where views have green ones.
         return threads.spawn if self.view.is_async else self.runner.spawn
 
+    @property
+    def call_later(self) -> Callable[[float, Call], Call]:
+        """Calls after a time on the one clock, beside a handler that waits for the view."""
+        # A loop is on a thread of the system, and may keep the hub of that thread from its timers.
+        return callbacks.call_later if self.view.is_async else self.runner.waiter.call_later
+
     def new_decision(self, offered: list[str]) -> Decision[Any]:
         """Makes what a view that decides itself has to decide."""
         is_async = self.view.is_async
@@ -405,6 +410,13 @@ def _passing(request: Any, view: life.View) -> life.View:
         return view(request, *args, **kwargs)
 
     return call
+
+
+def _give_up(decision: Decision[Any]) -> None:
+    """Ends the wait for a view that has not decided in time."""
+    # One that decides at the last moment has decided, and tells so at once.
+    if decision.decide(GivenUp()):
+        decision.decided.set()
 
 
 # For whom nothing is started.
@@ -471,7 +483,11 @@ class UpgradeResponse(HttpResponse):
         itself = weakref.ref(self)
         decision.is_dropped = lambda: itself() is None
         self._request.__dict__["websocket"] = self._websocket
+        stop_timer: Callable[[], object] = bool
         try:
+            if self.patience is not None:
+                give_up = functools.partial(_give_up, decision)
+                stop_timer = self._start.call_later(self.patience, give_up)
             self._start(self._request, self._websocket)
         except Exception as error:
             decision.decide(Failure(_NoThread(error)))
@@ -482,6 +498,8 @@ class UpgradeResponse(HttpResponse):
             # The server gives up on the request: so must the view.
             self.release()
             raise
+        finally:
+            stop_timer()
 
     def conclude(self) -> HttpResponseBase:
         """
