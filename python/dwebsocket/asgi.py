@@ -139,6 +139,8 @@ class _Application(ASGIHandler):
             isinstance(response, UpgradeResponse) or send.is_open or not send.is_http
         ):
             if isinstance(response, UpgradeResponse):
+                if response.needs_database:
+                    await sync_to_async(response.look_at_user)()
                 response.open()
             elif not send.is_open:
                 await send.reject()

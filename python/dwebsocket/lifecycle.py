@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, conf, native, runners
+from dwebsocket import _core, clock, conf, native, runners
 from dwebsocket.compat.django import on_file_changed
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
@@ -289,11 +289,11 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
             "or call it elsewhere"
         )
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
-    deadline = None if timeout is None else time.monotonic() + conf.read("DRAIN", timeout)
+    deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     _lifecycle.leave(*_RESTARTING, window)
     # Looking now and then works on threads and on green ones alike.
     while _core.open_connections() or not runners.join(0):
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and clock.now() >= deadline:
             return False
         time.sleep(_LOOK_S)
     return True

@@ -22,7 +22,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
+from dwebsocket import (
+    _core,
+    callbacks,
+    conf,
+    database,
+    diagnosis,
+    kept,
+    lifecycle,
+    origin,
+    presence,
+    recheck,
+)
 from dwebsocket.compat.django import headers_of, mark_as_logged
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
@@ -38,12 +49,13 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from django.http.response import HttpResponseBase
 
     from dwebsocket.closing import Spawn
     from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.waiting import Call
 
 _log = logging.getLogger("dwebsocket")
 _requests = logging.getLogger("django.request")
@@ -222,9 +234,7 @@ def upgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        # One that decides at the last moment has decided, and tells so at once.
-        if not decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
-            decision.decided.wait()
+        decision.decided.wait()
     return response.conclude()
 
 
@@ -245,8 +255,7 @@ async def aupgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        if not await decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
-            await decision.decided.wait()
+        await decision.decided.wait()
     return response.conclude()
 
 
@@ -295,18 +304,23 @@ def _judge(
         return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
-    visitor = presence.enter(presence.Who.of(request), websocket, admission)
-    if isinstance(visitor, str):
-        return refuse(request, 429, visitor)
-    if visitor is not None:
-        websocket._on_finish = visitor.leave
+    # First: who asks may cost queries, and a flood of handshakes must not.
     most = admission.max_connections
     slot = _core.Slot.claim(most)
     if slot is None:
-        websocket._leave()
         return refuse(
             request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
+    try:
+        visitor = presence.enter(presence.Who.of(request), websocket, admission)
+    except BaseException:
+        slot.release()
+        raise
+    if isinstance(visitor, str):
+        slot.release()
+        return refuse(request, 429, visitor)
+    if visitor is not None:
+        websocket._on_finish = visitor.leave
     try:
         if not lifecycle.has_begun():
             lifecycle.begin(
@@ -327,6 +341,7 @@ def _judge(
         options=options,
         websocket=websocket,
         start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
+        visitor=visitor,
     )
     # From here on it is the response that opens it.
     websocket._request = None
@@ -348,7 +363,7 @@ def _handshake_of(request: HttpRequest) -> Handshake:
 class _Start:
     """Starts the view later, as if it were called now."""
 
-    __slots__ = ("_arguments", "_call", "_context", "_databases", "_run_async", "runner", "view")
+    __slots__ = ("_arguments", "_call", "_context", "_run_async", "databases", "runner", "view")
 
     def __init__(
         self,
@@ -365,13 +380,19 @@ class _Start:
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()
-        self._databases = database.shareable()
+        self.databases = database.shareable()
 
     @property
     def spawn(self) -> Spawn:
         """Runs what belongs to the view beside it, on threads of its kind."""
         # A loop is on a thread of the system, also where views have green ones.
         return threads.spawn if self.view.is_async else self.runner.spawn
+
+    @property
+    def call_later(self) -> Callable[[float, Call], Call]:
+        """Calls after a time on the one clock, beside a handler that waits for the view."""
+        # A loop is on a thread of the system, and may keep the hub of that thread from its timers.
+        return callbacks.call_later if self.view.is_async else self.runner.waiter.call_later
 
     def new_decision(self, offered: list[str]) -> Decision[Any]:
         """Makes what a view that decides itself has to decide."""
@@ -384,7 +405,7 @@ class _Start:
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
-            visit = life.Visit(*call, self._context, self._databases, self.runner.exits)
+            visit = life.Visit(*call, self._context, self.databases, self.runner.exits)
             self.runner.run(self.view.name, visit)
 
 
@@ -396,6 +417,13 @@ def _passing(request: Any, view: life.View) -> life.View:
         return view(request, *args, **kwargs)
 
     return call
+
+
+def _give_up(decision: Decision[Any]) -> None:
+    """Ends the wait for a view that has not decided in time."""
+    # One that decides at the last moment has decided, and tells so at once.
+    if decision.decide(GivenUp()):
+        decision.decided.set()
 
 
 # For whom nothing is started.
@@ -425,6 +453,7 @@ class UpgradeResponse(HttpResponse):
         options: conf.Options,
         websocket: WebSocket,
         start: _Start,
+        visitor: presence.Visitor | None,
     ) -> None:
         super().__init__(content_type=_CONTENT_TYPE)
         self._request = request
@@ -433,6 +462,8 @@ class UpgradeResponse(HttpResponse):
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
+        # A user who is yet to be looked at again.
+        self._user = visitor if visitor is not None and visitor.who.user else None
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
 
@@ -459,10 +490,14 @@ class UpgradeResponse(HttpResponse):
         itself = weakref.ref(self)
         decision.is_dropped = lambda: itself() is None
         self._request.__dict__["websocket"] = self._websocket
+        stop_timer: Callable[[], object] = bool
         try:
             if self._slot is not None:
                 # The view may run on when nobody waits for it any more.
                 self._websocket._place = self._slot.share()
+            if self.patience is not None:
+                give_up = functools.partial(_give_up, decision)
+                stop_timer = self._start.call_later(self.patience, give_up)
             self._start(self._request, self._websocket)
         except Exception as error:
             self._websocket._vacate()
@@ -474,6 +509,8 @@ class UpgradeResponse(HttpResponse):
             # The server gives up on the request: so must the view.
             self.release()
             raise
+        finally:
+            stop_timer()
 
     def conclude(self) -> HttpResponseBase:
         """
@@ -528,8 +565,21 @@ class UpgradeResponse(HttpResponse):
         self._websocket._never_open()
         decision.settled.set()
 
+    @property
+    def needs_database(self) -> bool:
+        """Whether event loops should call :meth:`look_at_user` on a thread first."""
+        return self._user is not None
+
+    def look_at_user(self) -> None:
+        """Looks whether the user is signed in still. Once; by itself when it opens."""
+        user, self._user = self._user, None
+        if user is not None and self._start is not None:
+            runner = self._start.runner
+            recheck.admit(user, runner.waiter, runner.spawn, self._start.databases)
+
     def open(self) -> None:
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
+        self.look_at_user()
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
         if start is not None and slot is not None and self._connect(start, slot):
@@ -537,6 +587,7 @@ class UpgradeResponse(HttpResponse):
 
     def open_inline(self) -> None:
         """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
+        self.look_at_user()
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
         if start is not None and slot is not None:

@@ -1015,7 +1015,7 @@ class WebSocket:
         if caller.told_at is None:
             return
         # In an event loop nothing may sleep.
-        if _get_running_loop() is None and (pause := caller.pause(time.monotonic())):
+        if _get_running_loop() is None and (pause := caller.pause(clock.now())):
             self._waiter.sleep(pause)
         if clock.now() - caller.told_at > _PATIENCE_S:
             self._raise_if_ended()
@@ -1027,7 +1027,7 @@ class WebSocket:
     async def _pause_loop(self) -> None:
         """Sleeps as long as a task has to that was told of the end."""
         caller = self._caller(self._waiter.thread())
-        if caller.told_at is not None and (pause := caller.pause(time.monotonic())):
+        if caller.told_at is not None and (pause := caller.pause(clock.now())):
             await asyncio.sleep(pause)
 
     def _let_others_run(self) -> None:
@@ -1236,7 +1236,7 @@ class WebSocket:
         # A sender with other connections to serve is not held up.
         is_alone = own or self._is_sole_target()
         sleeps = is_alone and refused_before
-        return caller.pause_of_send(time.monotonic()) if sleeps else None, raises
+        return caller.pause_of_send(clock.now()) if sleeps else None, raises
 
     def _refused(self, raises: bool) -> bool:
         if raises:

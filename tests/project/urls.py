@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import async_views, beside_views, own_middleware, views
+from project import account_views, async_views, beside_views, own_middleware, views
 
 _by_name = [
     views.stubborn,
@@ -37,6 +37,7 @@ urlpatterns = [
     path("own/decorated/", own_middleware.decorated),
     path("own/raises/", own_middleware.raises),
     path("own/large/", own_middleware.large),
+    *[path(f"account/{view.__name__}/", view) for view in account_views.ALL],
     path("census/", views.census),
     path("log-out/", views.log_out),
     path("log-in/<str:name>/", views.log_in),

@@ -344,7 +344,7 @@ class TestSignedOut:
         def fail(*args: Any) -> None:
             raise OSError("the cache is gone")
 
-        monkeypatch.setattr(SessionStore, "exists", fail)
+        monkeypatch.setattr(SessionStore, "load", fail)
         logout(here)
         assert made.client.closing() == (4401, "signed out")
         said = [record.getMessage() for record in request_log("dwebsocket")]
