@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from dwebsocket.doctor.finding import Finding
 
+# An address of nobody (RFC 5737).
+_MADE_UP = "192.0.2.123"
 _FOREIGN = "https://websocket-doctor.invalid"
 _NGINX = "nginx needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and "
 _SNIPPET = "(all of it: websocket_doctor --proxy nginx)"
@@ -115,7 +117,9 @@ def _examine(visit: Visit) -> Iterator[Finding]:
 def _ask(visit: Visit) -> dict[str, Any] | None:
     path = visit.target.path.partition("?")[0]
     question = diagnosis.question(visit.target.netloc, path)
-    answer = visit.shake_hands(**{diagnosis.HEADER: question})
+    # No client's own word for its address should count: the report says whether it does.
+    lie = {"X-Forwarded-For": _MADE_UP}
+    answer = visit.shake_hands(**{diagnosis.HEADER: question}, **lie)
     if answer.connection is not None:
         answer.connection.close()
     signature = answer.headers.get(diagnosis.HEADER.lower(), "")
@@ -151,6 +155,7 @@ def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
         return
     yield from _server(report)
     yield from _arrived(visit, report["request"])
+    yield _addresses(report["request"])
     process, options = report["process"], report["settings"]
     if options["pings"] == "engine":
         yield from local.ping(options["ping_interval"], visit.proxy_timeout)
@@ -279,6 +284,26 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
             f"A page of the site itself may not connect. {request['objection']}.",
             "Add the origin of the site's pages to WEBSOCKET_ALLOWED_ORIGINS.",
         )
+
+
+def _addresses(request: Mapping[str, Any]) -> Finding:
+    """Whether a client can say itself where it is."""
+    peer = request["peer"]
+    if peer != _MADE_UP:
+        seen = (
+            f"Django sees this client as {peer}" if peer else "Django is told no client's address"
+        )
+        return fine("forwarded", f"{seen}; a made-up X-Forwarded-For changes nothing.")
+    arrived = request["forwarded"].get("HTTP_X_FORWARDED_FOR")
+    return warning(
+        "forwarded.believed",
+        f"The X-Forwarded-For that a client makes up is believed (it arrives as {arrived!r}): logs "
+        "and limits can be given any address.",
+        "Let the proxy overwrite it: nginx: proxy_set_header X-Forwarded-For $remote_addr; Apache: "
+        "RequestHeader unset X-Forwarded-For. If --url is the server's own address: servers that "
+        "believe the header (uvicorn) believe it of their own machine, so ask from another one, "
+        "and set --forwarded-allow-ips to the addresses of proxies alone.",
+    )
 
 
 def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> Finding:
