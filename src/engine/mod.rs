@@ -25,6 +25,8 @@ pub mod error;
 pub mod exchange;
 pub mod farewell;
 pub mod inbox;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 pub mod keepalive;
 mod lane;
 pub mod outbox;
@@ -38,6 +40,7 @@ pub mod shutdown;
 pub mod signal;
 pub mod socket;
 mod sweeper;
+mod sync;
 pub mod waiter;
 
 pub use connection::{Connection, End, Initiator, Settings};
