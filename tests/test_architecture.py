@@ -17,7 +17,7 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"compat"},
-    {"_core", "caller", "context", "exceptions", "source"},
+    {"_core", "caller", "context", "exceptions", "memory", "source"},
     {"clock", "conf", "connection", "native", "request"},
     {"callbacks", "checks", "database", "events", "hub", "kept", "origin"},
     {"decision", "protocol", "waiting"},

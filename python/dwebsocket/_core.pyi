@@ -18,6 +18,7 @@ __all__ = [
     "Slot",
     "adopt",
     "after_fork_in_child",
+    "buffered_bytes",
     "choose_subprotocol",
     "client_frame",
     "clock_ahead",
@@ -31,6 +32,7 @@ __all__ = [
     "is_token",
     "judge_environ",
     "judge_handshake",
+    "limit_buffered",
     "may_send_close_code",
     "on_exit",
     "on_terminate",
@@ -149,6 +151,9 @@ class Connection:
 
     def close_descriptor(self) -> None:
         """Closes what `descriptor` gave, if it gave anything."""
+
+    def discard(self) -> None:
+        """Drops what was not taken; for a connection that is closed and whose view is over."""
 
     def ping(self, payload: bytes) -> bool:
         """Sends a ping, behind the messages that wait. False when it cannot be queued."""
@@ -332,6 +337,7 @@ class Settings:
         send_buffer_bytes: int,
         send_timeout: float | None,
         close_timeout: float,
+        message_timeout: float | None = None,
     ) -> Settings: ...
 
 def adopt(
@@ -456,6 +462,9 @@ def on_terminate(start: Callable[[], object]) -> None:
     must be written in C and not let the GIL go: it starts a thread of Python's.
     """
 
+def buffered_bytes() -> int:
+    """The bytes that the engine buffers for all connections. Below 4 KiB a part is not counted."""
+
 def open_connections() -> int:
     """The number of connections that the process holds or has promised a place to."""
 
@@ -482,6 +491,13 @@ def step_clock(seconds: float) -> None:
     Steps the engine's clock ahead, and sleeps until the engine has done what was due by then.
 
     For tests. Without an engine it does nothing.
+    """
+
+def limit_buffered(limit: int | None, /) -> None:
+    """
+    Sets how many bytes the engine may buffer for all connections; ``None`` for no limit.
+
+    At the limit it reads no more from connections that hold much, and closes the largest with 1013.
     """
 
 def want_threads(count: int) -> None:

@@ -28,7 +28,7 @@ from dwebsocket import _core, conf, native, runners
 from dwebsocket.compat.django import on_file_changed
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
-from dwebsocket.servers import asgi, pump
+from dwebsocket.servers import asgi, budget, pump
 from dwebsocket.servers.contract import Departure, unknown_departure
 from dwebsocket.websocket import own_websocket
 
@@ -81,6 +81,8 @@ class _Lifecycle:
                 return
             # The engine is born with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
+            _core.limit_buffered(limit := conf.get("MAX_BUFFERED"))
+            budget.process.limit = limit
             self.has_begun = True
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
             # Some server above the usual one, or the project, may see to the signal after all.

@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
-    engine::{Engine, Settings, counters, farewell, rate::Rates, runtime, signal},
+    engine::{Engine, Settings, budget, counters, farewell, rate::Rates, runtime, signal},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -39,7 +39,7 @@ impl PySettings {
     #[pyo3(signature = (
         *, max_message_bytes, max_frame_bytes, max_fragments, messages_per_second,
         bytes_per_second, rate_timeout, ping_interval, ping_timeout, receive_buffer_bytes,
-        send_buffer_bytes, send_timeout, close_timeout
+        send_buffer_bytes, send_timeout, close_timeout, message_timeout=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
     fn new(
@@ -55,6 +55,7 @@ impl PySettings {
         send_buffer_bytes: usize,
         send_timeout: Option<f64>,
         close_timeout: f64,
+        message_timeout: Option<f64>,
     ) -> PyResult<Self> {
         Ok(Self(Settings {
             limits: Limits {
@@ -74,6 +75,7 @@ impl PySettings {
             receive_buffer_bytes,
             send_buffer_bytes,
             send_timeout: duration(send_timeout)?,
+            message_timeout: duration(message_timeout)?,
             close_timeout: bounded(close_timeout)?,
         }))
     }
@@ -107,6 +109,19 @@ pub(crate) fn adopt(
 #[pyfunction]
 pub(crate) fn want_threads(count: usize) {
     runtime::want_threads(count);
+}
+
+/// Sets how many bytes the engine may buffer for all connections; None for no limit.
+#[pyfunction]
+#[pyo3(signature = (limit, /))]
+pub(crate) fn limit_buffered(limit: Option<usize>) {
+    budget::set_limit(limit);
+}
+
+/// The bytes that the engine buffers now, as far as they are counted.
+#[pyfunction]
+pub(crate) fn buffered_bytes() -> usize {
+    budget::held()
 }
 
 /// A time that somebody waits out: a day at most, so that adding it to a moment cannot overflow.

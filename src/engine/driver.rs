@@ -29,11 +29,13 @@ use tokio::{
 };
 
 use super::{
+    budget::{self, Account},
     clock,
     connection::{Connection, End, Initiator, Settings},
     counters::Slot,
     keepalive::{Due, Keepalive},
     outbox::Flushed,
+    patience::{self, Patience},
     rate::{Controls, Meter, Pace},
     scratch::Input,
     shutdown::Registration,
@@ -56,6 +58,12 @@ const TURN: Allowance = Allowance {
     frames: 128,
     inflated: 256 * 1024,
 };
+
+/// Bytes read at once of compressed ones, which may become a thousand times as many, when the process is near
+/// the limit of what it may buffer.
+const TIGHT_BYTES: usize = 1024;
+/// When to see whether the process is below that limit again.
+const CROWDED_LOOK: Duration = Duration::from_millis(50);
 
 /// What a read needs for a moment only.
 #[derive(Default)]
@@ -138,12 +146,19 @@ pub(super) struct Driver {
     throttled_until: Option<Instant>,
     /// The peer has broken a rule, and the view has this long to answer what came before.
     condemned_until: Option<Instant>,
+    /// The process buffers all that it may, and this connection much of it: nothing is read before.
+    crowded_until: Option<Instant>,
+    patience: Patience,
+    /// What the receiver and `leftover` hold.
+    account: Account,
     /// When to see whether the view has napped long enough.
     look_at: Option<Instant>,
     stage: Stage,
     /// How far the clock had been stepped when this last looked.
     ahead: Duration,
     send_timeout: Option<Duration>,
+    /// When the last bytes have to be out, whatever the peer takes of them.
+    flush_limit: Option<Instant>,
     close_timeout: Duration,
     _registration: Registration,
     _slot: Slot,
@@ -174,6 +189,7 @@ impl Driver {
             clock::task_now(),
         );
         let look_at = connection.inbox.look_at().map(Instant::from_std);
+        let account = Account::of(connection.share());
         Self {
             connection,
             receiver: match &settings.compression {
@@ -191,10 +207,14 @@ impl Driver {
             controls: Controls::new(clock::task_now()),
             throttled_until: None,
             condemned_until: None,
+            crowded_until: None,
+            patience: Patience::new(settings.message_timeout),
+            account,
             look_at,
             stage: Stage::Talking,
             ahead: clock::ahead(),
             send_timeout: settings.send_timeout,
+            flush_limit: None,
             close_timeout: settings.close_timeout,
             _registration: registration,
             _slot: slot,
@@ -226,6 +246,7 @@ impl Driver {
             if self.stage == Stage::Over {
                 return;
             }
+            let goes_on = self.goes_on();
             let deadline = self
                 .deadline()
                 .map(|deadline| Instant::from_std(clock::real(deadline.into_std())));
@@ -239,7 +260,7 @@ impl Driver {
                     wake.set(connection.wake.notified());
                     self.on_wake();
                 }
-                () = ready(()), if self.more == More::TakeIn => self.feed_leftover(),
+                () = ready(()), if goes_on => self.feed_leftover(),
                 ready = self.ready(&io) => match ready {
                     Ok(guard) => self.on_ready(guard),
                     // The runtime is going down.
@@ -290,7 +311,7 @@ impl Driver {
             if ready.is_read_closed() || ready.is_write_closed() || ready.is_error() {
                 self.on_hang_up();
             }
-        } else if ready.is_readable() || ready.is_read_closed() {
+        } else if (ready.is_readable() || ready.is_read_closed()) && !self.is_crowded() {
             self.read(&mut guard);
         }
     }
@@ -305,6 +326,9 @@ impl Driver {
             }
         }
         self.look_at = self.connection.inbox.look_at().map(Instant::from_std);
+        if self.connection.share().is_shed() {
+            self.let_go();
+        }
         if self.connection.outbox.queued() > 0 {
             self.connection.outbox.flush();
         }
@@ -329,12 +353,48 @@ impl Driver {
     /// Whether nothing is read now: the view has to make room, or the peer to wait, or nothing
     /// that it says counts.
     fn is_holding_off(&self) -> bool {
-        self.paused || self.throttled_until.is_some() || self.condemned_until.is_some()
+        self.paused
+            || self.throttled_until.is_some()
+            || self.condemned_until.is_some()
+            || self.crowded_until.is_some()
+    }
+
+    /// Whether the next turn goes on with what the last one has left.
+    fn goes_on(&mut self) -> bool {
+        self.more == More::TakeIn && !self.is_holding_off() && !self.is_crowded()
+    }
+
+    /// Whether this connection has to wait until the process buffers less.
+    fn is_crowded(&mut self) -> bool {
+        let is_crowded = budget::is_full() && self.connection.share().is_large();
+        if is_crowded && !self.connection.share().is_shed() {
+            self.crowded_until = Some(clock::task_now() + CROWDED_LOOK);
+        }
+        self.crowded_until.is_some()
+    }
+
+    /// Drops what has come of a message, and listens no more.
+    fn let_go(&mut self) {
+        self.receiver.stop();
+        self.leftover = None;
+        self.more = More::Nothing;
+        self.crowded_until = None;
+        self.account_for();
+    }
+
+    /// Says what is held of unfinished messages, and since when.
+    fn account_for(&mut self) {
+        let leftover = self.leftover.as_ref().map_or(0, |input| input.held());
+        let held = self.receiver.buffered() + leftover;
+        self.account.set(held);
+        self.patience
+            .on_read(self.receiver.unfinished(), clock::task_now);
     }
 
     fn go_on_reading(&mut self) {
         if !self.is_holding_off() {
             self.keepalive.heard();
+            self.patience.renew(clock::task_now);
             self.feed_leftover();
         }
     }
@@ -390,6 +450,10 @@ impl Driver {
             self.carry_out();
             return;
         }
+        if self.crowded_until.take().is_some() {
+            self.on_end_of_stream("the client hung up");
+            return;
+        }
         if !self.paused {
             // Its last words, and then the end of the stream.
             self.stop_metering();
@@ -405,10 +469,12 @@ impl Driver {
             input.clear();
             // It is empty, unless a connection ended in a panic.
             haul.clear();
+            let is_tight = self.receiver.inflates() && budget::is_tight();
+            let most = if is_tight { TIGHT_BYTES } else { SCRATCH_BYTES };
             // The rest of a large message is read to where it stays.
             let (buffer, most) = match self.receiver.tail(SCRATCH_BYTES) {
                 Some(tail) => tail,
-                None => (input.buffer(), SCRATCH_BYTES),
+                None => (input.buffer(), most),
             };
             match guard.get_inner().receive(buffer, most) {
                 Ok(0) => self.on_end_of_stream("the client hung up"),
@@ -430,6 +496,7 @@ impl Driver {
                     } else if is_filled {
                         self.more = More::Read;
                     }
+                    self.account_for();
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
@@ -455,6 +522,7 @@ impl Driver {
             }
             self.leftover = Some(input);
         }
+        self.account_for();
     }
 
     /// Takes in `input`, as much of it as a turn allows. `haul` is empty before and after. True when
@@ -498,6 +566,7 @@ impl Driver {
             self.count(1, 0);
             match event {
                 Event::Message(message) => {
+                    self.patience.on_message();
                     let goes_on = left.take(&message);
                     haul.messages.push(message);
                     haul.count += 1;
@@ -581,6 +650,15 @@ impl Driver {
         }
     }
 
+    /// Closes a connection whose peer does not go on with its message.
+    fn on_stall(&mut self) {
+        self.let_go();
+        self.on_violation(&Violation {
+            code: close::POLICY,
+            reason: "message was not finished in time".into(),
+        });
+    }
+
     /// Closes a connection whose peer has broken a rule.
     fn carry_out(&mut self) {
         self.condemned_until = None;
@@ -608,6 +686,15 @@ impl Driver {
         if self.throttled_until.is_some_and(|until| until <= now) {
             self.throttled_until = None;
             self.go_on_reading();
+        }
+        if self.crowded_until.is_some_and(|until| until <= now) {
+            self.crowded_until = None;
+            if !self.is_crowded() {
+                self.go_on_reading();
+            }
+        }
+        if self.stage == Stage::Talking && !self.is_holding_off() && self.patience.is_over(now) {
+            self.on_stall();
         }
         match self.stage {
             Stage::Talking => match self.keepalive_due(now) {
@@ -644,12 +731,18 @@ impl Driver {
         match self.stage {
             Stage::Talking => {
                 let keepalive = self.keepalive.deadline(self.is_holding_off());
-                let own = [self.throttled_until, self.condemned_until, self.look_at];
+                let own = [
+                    self.throttled_until,
+                    self.condemned_until,
+                    self.crowded_until,
+                    self.look_at,
+                    self.patience.deadline().filter(|_| !self.is_holding_off()),
+                ];
                 keepalive.into_iter().chain(own.into_iter().flatten()).min()
             }
             Stage::Flushing { deadline, .. }
             | Stage::AwaitingClose { deadline }
-            | Stage::Lingering { deadline } => deadline,
+            | Stage::Lingering { deadline } => deadline.into_iter().chain(self.crowded_until).min(),
             Stage::Over => None,
         }
     }
@@ -678,6 +771,11 @@ impl Driver {
                 let deadline = self
                     .send_timeout
                     .and_then(|time| clock::task_now().checked_add(time));
+                if queued == usize::MAX {
+                    let now = clock::task_now();
+                    self.flush_limit = patience::flush_limit(now, self.send_timeout, left);
+                }
+                let deadline = deadline.into_iter().chain(self.flush_limit).min();
                 self.stage = Stage::Flushing {
                     queued: left,
                     deadline,
@@ -752,6 +850,7 @@ mod tests {
         receive_buffer_bytes: 1024 * 1024,
         send_buffer_bytes: 1024 * 1024,
         send_timeout: Some(Duration::from_secs(3)),
+        message_timeout: None,
         close_timeout: Duration::from_secs(1),
     };
 

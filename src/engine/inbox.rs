@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    budget::{self, Account},
     clock,
     readiness::Readiness,
     sync::{Condvar, Mutex, MutexGuard},
@@ -123,6 +124,9 @@ struct State {
     max_bytes: usize,
     ended: bool,
     paused: bool,
+    /// Bytes of the message that the view took last, and has in its hands as a rule.
+    taken: usize,
+    account: Account,
     answer: Answer,
     watches: Watches,
     /// Made for the first caller that selects on this inbox.
@@ -154,12 +158,20 @@ impl State {
             self.answer = Answer::Due;
         }
         self.bytes -= message.payload.len();
+        self.taken = message.payload.len();
+        self.update_account();
         self.update_readiness();
         let made_room = self.paused && self.is_half_empty();
         if made_room {
             self.paused = false;
         }
         (Taken::Message(message), made_room)
+    }
+
+    /// Says what is held here.
+    fn update_account(&mut self) {
+        let queued = budget::cost(self.queue.len(), self.bytes);
+        self.account.set(queued.saturating_add(self.taken));
     }
 
     /// Keeps the descriptor readable while a message or the unread end waits.
@@ -213,6 +225,7 @@ impl Inbox {
             state.bytes += message.payload.len();
             state.queue.push(message);
         }
+        state.update_account();
         state.update_readiness();
         let sleepers = state.sleepers;
         let watches = std::mem::take(&mut state.watches);
@@ -256,6 +269,29 @@ impl Inbox {
         let watches = std::mem::take(&mut state.watches);
         self.wake_all(state);
         watches.into_iter().for_each(Watch::ring);
+    }
+
+    /// Says what this inbox holds to `account`.
+    pub(super) fn count_in(&self, account: Account) {
+        self.state.lock().account = account;
+    }
+
+    /// Ends it and drops what is queued: there is no room for it, or nobody to take it.
+    pub(super) fn discard(&self) {
+        let mut state = self.state.lock();
+        let queue = std::mem::take(&mut state.queue);
+        state.bytes = 0;
+        state.update_account();
+        drop(state);
+        drop(queue);
+        self.end();
+    }
+
+    /// Notes that the view has let go of the message that it took last.
+    pub(super) fn forget_taken(&self) {
+        let mut state = self.state.lock();
+        state.taken = 0;
+        state.update_account();
     }
 
     /// Whether nothing waits to be taken.

@@ -12,11 +12,15 @@
 //! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes. Replies to a burst may wait
 //! for each other in the outbox; the [`postman`] sees to it that they do not wait for long.
 //!
+//! What all connections buffer is counted ([`budget`]), and the largest holders are closed at a limit
+//! (`shedding`).
+//!
 //! Locks are short and never nested: a view's thread and the driver meet in the inbox, in the
 //! outbox and in the connection's life, one at a time. What ends first is always the connection's
 //! life; then the inbox (nothing more will come), then the outbox (nothing more will go), then the
 //! descriptor.
 
+pub mod budget;
 pub mod clock;
 pub mod connection;
 pub mod counters;
@@ -30,12 +34,14 @@ mod interleavings;
 pub mod keepalive;
 mod lane;
 pub mod outbox;
+mod patience;
 mod postman;
 pub mod rate;
 mod readiness;
 mod relay;
 pub mod runtime;
 mod scratch;
+mod shedding;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;

@@ -15,6 +15,7 @@ use std::{
 use bytes::{Buf, Bytes};
 
 use super::{
+    budget::Account,
     clock,
     error::Error,
     socket::Socket,
@@ -28,6 +29,9 @@ const MAX_SLICES: usize = 32;
 
 /// Bytes that are held back at most. Above that, a system call costs less than the copy.
 const MAX_HELD_BYTES: usize = 16 * 1024;
+
+/// What may be left of a frame that has begun when all else is given up.
+const MAX_REST_BYTES: usize = 64 * 1024;
 
 /// Whether a message was held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,7 @@ struct State {
     written: u64,
     /// How many those were when the last ping was among them.
     pinged_at: u64,
+    account: Account,
 }
 
 /// The largest message whose sender waits for room. Smaller ones of senders that can wait, too, do
@@ -159,6 +164,7 @@ impl State {
     fn push(&mut self, bytes: Bytes) {
         self.queued += bytes.len();
         self.queue.push_back(bytes);
+        self.account.set(self.queued);
     }
 
     /// Whether there is room for `length` bytes.
@@ -216,6 +222,7 @@ impl State {
     fn consume(&mut self, mut written: usize) {
         self.queued -= written;
         self.written += written as u64;
+        self.account.set(self.queued);
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
@@ -237,6 +244,33 @@ impl State {
         self.held = Vec::new();
         self.pong = None;
         self.ping = false;
+        self.account.set(0);
+    }
+
+    /// Drops all but a small rest of the frame that has been written in part, and puts `close`
+    /// behind it. False when the rest is large: then nothing can be said any more.
+    fn shed(&mut self, close: Bytes) -> bool {
+        if self.sealed && self.queue.len() <= 1 {
+            // The close frame is on its way, or has left.
+            return true;
+        }
+        self.held = Vec::new();
+        self.pong = None;
+        self.ping = false;
+        let rest = self.queue.pop_front().filter(|_| self.mid_frame);
+        self.queue = VecDeque::new();
+        self.queued = 0;
+        self.sealed = true;
+        let is_small = rest
+            .as_ref()
+            .is_none_or(|rest| rest.len() <= MAX_REST_BYTES);
+        if is_small {
+            if let Some(rest) = rest {
+                self.push(rest);
+            }
+            self.push(close);
+        }
+        is_small
     }
 }
 
@@ -259,6 +293,7 @@ impl Outbox {
                 reserved: Reserved::default(),
                 written: 0,
                 pinged_at: 0,
+                account: Account::default(),
             }),
             room: Condvar::default(),
             capacity,
@@ -546,6 +581,27 @@ impl Outbox {
     pub(super) fn cut(&self) {
         let mut state = self.state.lock();
         state.cut();
+        self.announce_room(state);
+    }
+
+    /// Says what this outbox holds to `account`.
+    pub(super) fn count_in(&self, mut account: Account) {
+        let mut state = self.state.lock();
+        account.set(state.queued);
+        state.account = account;
+    }
+
+    /// Gives up what waits, but for a frame that has begun if little of it is left, and queues
+    /// `close` behind it. When there is much left the peer is told nothing.
+    pub(super) fn shed(&self, close: Bytes) {
+        let mut state = self.state.lock();
+        if state.socket.is_some() {
+            if state.shed(close) {
+                self.flush_queue(&mut state);
+            } else {
+                state.cut();
+            }
+        }
         self.announce_room(state);
     }
 

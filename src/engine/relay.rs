@@ -440,6 +440,7 @@ mod tests {
         receive_buffer_bytes: 1024,
         send_buffer_bytes: 1024,
         send_timeout: None,
+        message_timeout: None,
         close_timeout: Duration::from_secs(1),
     };
 

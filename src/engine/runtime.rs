@@ -15,13 +15,14 @@ use bytes::Bytes;
 use tokio::{runtime::Handle, task::yield_now};
 
 use super::{
-    clock,
+    budget, clock,
     connection::{Connection, Settings},
     counters::{self, Slot},
     driver::Driver,
     error::Error,
     farewell,
     lane::Lane,
+    shedding::{self, Members},
     shutdown::Registry,
     signal,
     socket::Socket,
@@ -70,6 +71,7 @@ pub struct Engine {
     first: Lane,
     others: Vec<Lane>,
     registry: Arc<Registry>,
+    pub(super) members: Arc<Members>,
 }
 
 impl Engine {
@@ -109,6 +111,7 @@ impl Engine {
             first,
             others: Vec::new(),
             registry: Arc::default(),
+            members: Arc::default(),
         };
         for _ in 1..THREADS.load(Ordering::Relaxed) {
             match Lane::start() {
@@ -175,6 +178,7 @@ impl Engine {
         ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
         let registration = Registry::register(&self.registry, &connection)?;
+        Members::enter(&self.members, &connection);
         // Whoever leaves says so first and looks for connections then: one of the two sees this.
         // Whom both see has been told already, if we come second: then that goes on.
         if is_leaving() && connection.refuse() {
@@ -255,6 +259,8 @@ pub fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     LEAVING.store(false, Ordering::SeqCst);
     counters::reset();
+    budget::reset();
+    shedding::reset();
     signal::after_fork_in_child();
     farewell::after_fork_in_child();
     if let Some(engine) = CURRENT.swap(None) {

@@ -55,6 +55,11 @@ impl Input {
         self.buffer.get_mut(self.taken..).unwrap_or_default()
     }
 
+    /// The bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Takes all but the last `left` bytes.
     pub(super) fn leave(&mut self, left: usize) {
         self.taken = self.buffer.len().saturating_sub(left);

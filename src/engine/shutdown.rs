@@ -227,6 +227,7 @@ mod tests {
             receive_buffer_bytes: 1024 * 1024,
             send_buffer_bytes: 1000,
             send_timeout: None,
+            message_timeout: None,
             close_timeout: Duration::from_secs(1),
         };
         let postman = Postman::at_home();

@@ -199,6 +199,27 @@ impl Receiver {
         self.message.buffer.capacity() + self.control.capacity()
     }
 
+    /// Bytes of payload that have come of a message that is not complete, inflated if need be;
+    /// `None` between two messages.
+    pub fn unfinished(&self) -> Option<usize> {
+        let has_begun = self.header_len > 0 || self.frame.is_some() || self.message.kind.is_some();
+        has_begun.then_some(self.message.buffer.len())
+    }
+
+    /// Bytes of memory in use for what is incomplete, its codec included.
+    pub fn buffered(&self) -> usize {
+        let inflater = self
+            .inflater
+            .as_ref()
+            .map_or(0, |inflater| inflater.held_bytes());
+        self.message.buffer.len() + self.control.len() + inflater
+    }
+
+    /// Whether what it takes may become more: it has agreed on permessage-deflate.
+    pub fn inflates(&self) -> bool {
+        self.inflater.is_some()
+    }
+
     /// Takes in what was read into [`Receiver::tail`].
     fn take_tail(&mut self) -> Result<Option<Found>, Violation> {
         let fresh = self.message.fresh();

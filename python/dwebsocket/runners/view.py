@@ -249,6 +249,7 @@ def end_beside(websocket: WebSocket) -> None:
         view.helpers.join()
     for _ in _callbacks_of(websocket):
         websocket._waiter.sleep(_LOOK_S)
+    _discard_rest(websocket)
 
 
 async def aend_beside(websocket: WebSocket) -> None:
@@ -259,6 +260,13 @@ async def aend_beside(websocket: WebSocket) -> None:
         await view.helpers.ajoin()
     for _ in _callbacks_of(websocket):
         await asyncio.sleep(_LOOK_S)
+    _discard_rest(websocket)
+
+
+def _discard_rest(websocket: WebSocket) -> None:
+    """Drops what nobody took: whoever keeps the request keeps the connection, perhaps for long."""
+    if websocket._connection is not None:
+        websocket._connection.discard()
 
 
 def _callbacks_of(websocket: WebSocket) -> Iterator[None]:

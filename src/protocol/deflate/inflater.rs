@@ -23,6 +23,8 @@ const INPUT_BYTES: usize = 4 * 1024;
 const INPUT_COST: usize = 16;
 /// What a message and each final block cost beside that: a stream has to be made ready.
 const STREAM_COST: usize = 4 * 1024;
+/// What a stream takes, its window included.
+const STREAM_BYTES: usize = 48 * 1024;
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
 const MAX_FINAL_BLOCKS: u32 = 1024;
@@ -133,6 +135,12 @@ impl Inflater {
         stream.reset(false);
         self.pool.give(stream);
         Ok(whole)
+    }
+
+    /// Bytes held for the present message, and for those to come.
+    pub(in crate::protocol) fn held_bytes(&self) -> usize {
+        let window = self.window.as_ref().map_or(0, |window| window.kept.len());
+        window + self.stream.as_ref().map_or(0, |_| STREAM_BYTES)
     }
 
     /// Whether memory for a message, or for the context, is taken now.

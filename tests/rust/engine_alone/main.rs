@@ -7,9 +7,11 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod budget;
 mod clock;
 mod leaks;
 mod memory;
+mod patience;
 mod rest;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]

@@ -48,6 +48,7 @@ pub(crate) const SETTINGS: Settings = Settings {
     receive_buffer_bytes: 1024 * 1024,
     send_buffer_bytes: 1024 * 1024,
     send_timeout: Some(LIMIT),
+    message_timeout: None,
     close_timeout: LIMIT,
 };
 
