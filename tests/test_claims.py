@@ -75,6 +75,8 @@ def unproved(text: str) -> list[str]:
         if title in PROMISE_NOTHING:
             continue
         parts = blocks(section) if section.strip() else []
+        # A last paragraph of tests stands for all of a section's text, but for the rows of tables.
+        is_footed = bool(parts) and parts[-1][0].startswith("Tests: ") and is_proved(parts[-1])
         for number, lines in enumerate(parts):
             below = parts[number + 1] if number + 1 < len(parts) else [""]
             if len(lines) == 1 and below[0].startswith(("| ", "- ")) and is_proved(below):
@@ -83,7 +85,8 @@ def unproved(text: str) -> list[str]:
             if number and is_proved(parts[number - 1]) and parts[number - 1][0].endswith(":"):
                 # The sentence above it says which test does.
                 continue
-            hopes += [line for line in lines if not TEST.search(line)]
+            if lines[0].startswith("|") or not is_footed:
+                hopes += [line for line in lines if not TEST.search(line)]
     return hopes
 
 
@@ -100,6 +103,10 @@ def test_form_of_the_page() -> None:
     assert unproved(f"# A\nIntro.\n\n| a |\n|---|\n| one {test} |\n| two |\n") == [
         *("Intro.", "| two |"),
     ]
+    foot = f"Never slow.\n\n- one\n- two\n\nTests: {test}.\n"
+    assert unproved(f"# A\n{foot}") == []
+    assert unproved(f"# A\n| a |\n|---|\n| one |\n\n{foot}") == ["| one |"]
+    assert unproved(f"# A\nNever slow.\n\n## B\n{foot}") == ["Never slow."]
     assert unproved("# From whom\nThey can lie.\n") == []
 
 
