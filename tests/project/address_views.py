@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.urls import path
+
 from dwebsocket import accept_websocket
 
 if TYPE_CHECKING:
@@ -20,3 +22,6 @@ def addresses(request: HttpRequest) -> None:
         }
     )
     request.websocket.wait()
+
+
+urlpatterns = [path("", addresses)]

@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import address_views, async_views, beside_views, own_middleware, views
+from project import async_views, beside_views, own_middleware, views
 
 _by_name = [
     views.stubborn,
@@ -32,7 +32,7 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
-    path("addresses/", address_views.addresses),
+    path("addresses/", include("project.address_views")),
     path("own/echo/", own_middleware.echo),
     path("own/async-echo/", own_middleware.async_echo),
     path("own/decorated/", own_middleware.decorated),
