@@ -32,6 +32,7 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("addresses/", include("project.address_views")),
     path("own/echo/", own_middleware.echo),
     path("own/async-echo/", own_middleware.async_echo),
     path("own/decorated/", own_middleware.decorated),
