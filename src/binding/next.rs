@@ -36,9 +36,8 @@ impl Next {
     /// News that `connection` rings for as soon as there is something to take.
     fn expect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, News>> {
         let news = self.news.lock().as_ref().map(|news| news.clone_ref(py));
-        if let Some(news) = news.map(|news| news.into_bound(py))
-            && News::expect(&news)
-        {
+        let news = news.map(|news| news.into_bound(py));
+        if let Some(news) = news.filter(News::expect) {
             return Ok(news);
         }
         let (hub, event_loop): (Bound<'py, Hub>, Bound<'py, PyAny>) =
