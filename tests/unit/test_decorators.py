@@ -332,11 +332,11 @@ class TestWithOtherDecorators:
         talks(visit(view, middleware=middleware, environ=handshake("/?user=1")))
 
     def test_login_required_under(self, visit: Serve) -> None:
-        """Decides in place of the view: the connection opens and ends."""
+        """Decides in place of the view: the connection opens and is refused."""
         view = accept_websocket(login_required(echo))
         middleware = ["test_decorators.sign_in", *MIDDLEWARE]
         made = visit(view, middleware=middleware).serve()
-        assert made.client.closing() == (1000, "")
+        assert made.client.closing() == (1008, "")
         talks(visit(view, middleware=middleware, environ=handshake("/?user=1")))
 
     def test_require_http_methods_over(self, visit: Serve) -> None:
