@@ -18,6 +18,7 @@ from dwebsocket import _core, exceptions
 from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
+    InvalidMessage,
     ReceiveTimeout,
     SendTimeout,
     ShuttingDown,
@@ -34,6 +35,7 @@ TREE: dict[type[Exception], tuple[type, ...]] = {
     UsageError: (WebSocketError, RuntimeError),
     ConnectionClosed: (WebSocketError, EOFError),
     ReceiveTimeout: (WebSocketError, TimeoutError),
+    InvalidMessage: (WebSocketError, ValueError),
     SendTimeout: (WebSocketError, TimeoutError),
     UnsupportedServer: (WebSocketError, ImproperlyConfigured),
     ShuttingDown: (WebSocketError,),

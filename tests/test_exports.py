@@ -38,6 +38,7 @@ OLD_IMPORTS = [
 PUBLIC = {
     "ConnectionClosed",
     "InternalError",
+    "InvalidMessage",
     "ReceiveTimeout",
     "SendTimeout",
     "ShuttingDown",

@@ -7,6 +7,7 @@ from dwebsocket.events import event_counts
 from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
+    InvalidMessage,
     ReceiveTimeout,
     SendTimeout,
     ShuttingDown,
@@ -24,6 +25,7 @@ websocket.__dict__["WebSocket"] = WebSocket
 __all__ = [
     "ConnectionClosed",
     "InternalError",
+    "InvalidMessage",
     "ReceiveTimeout",
     "SendTimeout",
     "ShuttingDown",

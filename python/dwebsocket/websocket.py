@@ -23,7 +23,13 @@ from dwebsocket import _core, clock, database, hub, native
 from dwebsocket.caller import Caller, Callers
 from dwebsocket.closing import CloseCallbacks
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
-from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
+from dwebsocket.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    ReceiveTimeout,
+    SendTimeout,
+    UsageError,
+)
 from dwebsocket.helpers import told_by_exception
 from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.source import Source, whole_characters
@@ -514,10 +520,11 @@ class WebSocket:
             **kwargs: Passed on to :func:`json.loads`.
 
         Raises:
-            json.JSONDecodeError: The message is no JSON. It is consumed.
+            InvalidMessage: The message is no JSON. It is consumed. A view may let this through: the
+                client is closed with 1007.
             ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
         """
-        return json.loads(self.receive(timeout), **kwargs)
+        return _parsed(self.receive(timeout), kwargs)
 
     async def areceive(self, timeout: float | None = None) -> Message:
         """
@@ -552,7 +559,7 @@ class WebSocket:
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
         """As :meth:`receive_json`, for async views."""
-        return json.loads(await self.areceive(timeout), **kwargs)
+        return _parsed(await self.areceive(timeout), kwargs)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Yields each message, text as ``str`` and binary as ``bytes``, until the close."""
@@ -1280,6 +1287,18 @@ def _as_binary(message: Any) -> Frame:
 
 def _as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
     return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
+
+
+def _parsed(message: Message, kwargs: dict[str, Any]) -> Any:
+    try:
+        return json.loads(message, **kwargs)
+    except RecursionError:
+        raise InvalidMessage("the message is no JSON: it is nested too deeply") from None
+    except ValueError as error:
+        # Numbers that are too long are a bare one. Those of a project's own are its hooks'.
+        if type(error) not in (json.JSONDecodeError, UnicodeDecodeError, ValueError):
+            raise
+        raise InvalidMessage(f"the message is no JSON: {error}") from error
 
 
 def _check_callable(what: str, function: object) -> None:

@@ -21,6 +21,7 @@ from peer import LiveWebSocket
 
 from dwebsocket import (
     ConnectionClosed,
+    InvalidMessage,
     ReceiveTimeout,
     SendTimeout,
     UsageError,
@@ -592,7 +593,7 @@ class TestReceive:
         live = open_websocket()
         live.client.send("{")
         live.client.send("1")
-        with pytest.raises(json.JSONDecodeError):
+        with pytest.raises(InvalidMessage):
             live.websocket.receive_json()
         assert live.websocket.receive_json() == 1
         with pytest.raises(ReceiveTimeout):

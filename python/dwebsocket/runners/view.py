@@ -27,7 +27,7 @@ from django.http import Http404
 from dwebsocket import context, database
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
-from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.helpers import Helpers
 from dwebsocket.runners.quiet import class_of, is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
@@ -47,7 +47,8 @@ _requests = logging.getLogger("django.request")
 _security = logging.getLogger("django.security.SuspiciousOperation")
 _log = logging.getLogger("dwebsocket")
 
-_NORMAL, _GOING_AWAY, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1001, 1008, 1011, 4404
+_NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 1008, 1011
+_NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
 # How long a view's end waits for the callbacks of `on_close`, and between two looks at them.
 _MOMENT_S = 1.0
@@ -423,6 +424,17 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         return Event.of("websocket.view_failed", request, code, repr(error), number)
 
     path = printable(request.path)
+    if isinstance(error, InvalidMessage):
+        found = Event.of("websocket.violation", request, _INVALID, str(error), number)
+        found.log(
+            _log,
+            logging.INFO,
+            "WebSocket client sent an invalid message: %s: %s",
+            *(found.path, found.reason),
+            request=request,
+        )
+        # Its own mistake, which it may know of.
+        return _INVALID, _cut(str(error))
     if isinstance(error, PermissionDenied):
         failed(_POLICY).log(
             _requests,
@@ -474,8 +486,12 @@ def _shown(error: BaseException) -> str:
     """Gives the reason that developers see in the browser's close event; nothing in production."""
     if not settings.DEBUG:
         return ""
-    text = f"{type(error).__name__}: {error}".encode()[:_MAX_REASON_BYTES]
-    return text.decode(errors="ignore")
+    return _cut(f"{type(error).__name__}: {error}")
+
+
+def _cut(reason: str) -> str:
+    """Gives as much of ``reason`` as fits a close frame."""
+    return reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _is_session_changed(request: HttpRequest) -> bool:
