@@ -19,6 +19,7 @@ from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
     InvalidMessage,
+    PingTimeout,
     ReceiveTimeout,
     SendTimeout,
     ShuttingDown,
@@ -38,6 +39,7 @@ TREE: dict[type[Exception], tuple[type, ...]] = {
     InvalidMessage: (WebSocketError, ValueError),
     SendTimeout: (WebSocketError, TimeoutError),
     UnsupportedServer: (WebSocketError, ImproperlyConfigured),
+    PingTimeout: (WebSocketError, TimeoutError),
     ShuttingDown: (WebSocketError,),
     InternalError: (WebSocketError,),
 }

@@ -54,6 +54,10 @@ class SendTimeout(WebSocketError, TimeoutError):
     """The client took nothing for too long. Nothing was queued; the connection stays usable."""
 
 
+class PingTimeout(WebSocketError, TimeoutError):
+    """The client answered no ping in time. The connection stays usable."""
+
+
 class ShuttingDown(WebSocketError):
     """The process is ending and takes no new connection."""
 

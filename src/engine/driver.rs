@@ -413,7 +413,9 @@ impl Driver {
                     }
                 }
                 Ok(Some(Event::Ping(payload))) => self.connection.outbox.pong(&payload),
-                Ok(Some(Event::Pong(_))) => {}
+                Ok(Some(Event::Pong(payload))) => {
+                    self.connection.pings.answered(&payload, clock::now());
+                }
                 Ok(Some(Event::Close(frame))) => {
                     self.connection.deliver(messages);
                     self.on_close_frame(&frame);
@@ -498,7 +500,10 @@ impl Driver {
         match self.stage {
             Stage::Talking => match self.keepalive.due(now, self.is_holding_off()) {
                 Due::Nothing => {}
-                Due::Ping => self.connection.outbox.ping(),
+                Due::Ping => {
+                    self.connection.pings.keepalive(now.into_std());
+                    self.connection.outbox.ping();
+                }
                 Due::Death => {
                     self.connection
                         .begin_end(lost("the client did not answer a ping in time"));

@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import async_views, beside_views, own_middleware, views
+from project import async_views, beside_views, own_middleware, ping_views, views
 
 _by_name = [
     views.stubborn,
@@ -32,6 +32,8 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("pings/", ping_views.pings),
+    path("async-pings/", ping_views.async_pings),
     path("own/echo/", own_middleware.echo),
     path("own/async-echo/", own_middleware.async_echo),
     path("own/decorated/", own_middleware.decorated),
