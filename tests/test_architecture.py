@@ -17,7 +17,7 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"_core", "caller", "context", "exceptions", "source"},
-    {"clock", "conf", "connection", "native", "request"},
+    {"clock", "conf", "connection", "native", "request", "sessions"},
     {"callbacks", "checks", "database", "events", "hub", "kept", "origin"},
     {"decision", "protocol", "waiting"},
     {"closing", "pings"},

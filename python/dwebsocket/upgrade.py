@@ -22,7 +22,17 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
+from dwebsocket import (
+    _core,
+    conf,
+    database,
+    diagnosis,
+    kept,
+    lifecycle,
+    origin,
+    presence,
+    sessions,
+)
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -589,7 +599,7 @@ class UpgradeResponse(HttpResponse):
         try:
             if (session := getattr(request, "session", None)) is not None:
                 # The session's middleware has saved it: only what the view changes is left to save.
-                session.modified = False
+                sessions.keep(session)
             if self._decision is not None:
                 # The view runs, and waits for this.
                 self._decision.settled.set()
