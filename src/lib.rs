@@ -14,7 +14,7 @@ pub mod protocol;
 mod _core {
     #[pymodule_export]
     use crate::binding::{
-        connection::PyConnection,
+        connection::{PyConnection, PyPing},
         environ::{EnvironCopier, environ_size, judge_environ},
         exchange::{Exchange, discard},
         handshake::{

@@ -18,6 +18,8 @@ from dwebsocket import _core, exceptions
 from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
+    InvalidMessage,
+    PingTimeout,
     ReceiveTimeout,
     SendTimeout,
     ShuttingDown,
@@ -34,8 +36,10 @@ TREE: dict[type[Exception], tuple[type, ...]] = {
     UsageError: (WebSocketError, RuntimeError),
     ConnectionClosed: (WebSocketError, EOFError),
     ReceiveTimeout: (WebSocketError, TimeoutError),
+    InvalidMessage: (WebSocketError, ValueError),
     SendTimeout: (WebSocketError, TimeoutError),
     UnsupportedServer: (WebSocketError, ImproperlyConfigured),
+    PingTimeout: (WebSocketError, TimeoutError),
     ShuttingDown: (WebSocketError,),
     InternalError: (WebSocketError,),
 }

@@ -38,6 +38,8 @@ OLD_IMPORTS = [
 PUBLIC = {
     "ConnectionClosed",
     "InternalError",
+    "InvalidMessage",
+    "PingTimeout",
     "ReceiveTimeout",
     "SendTimeout",
     "ShuttingDown",
@@ -45,6 +47,7 @@ PUBLIC = {
     "UsageError",
     "WebSocket",
     "WebSocketError",
+    "WebSocketRequest",
     "accept_websocket",
     "close_user",
     "drain",

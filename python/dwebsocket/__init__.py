@@ -7,6 +7,8 @@ from dwebsocket.events import event_counts
 from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
+    InvalidMessage,
+    PingTimeout,
     ReceiveTimeout,
     SendTimeout,
     ShuttingDown,
@@ -16,6 +18,7 @@ from dwebsocket.exceptions import (
 )
 from dwebsocket.lifecycle import drain
 from dwebsocket.presence import close_user
+from dwebsocket.typing import WebSocketRequest
 from dwebsocket.websocket import WebSocket
 
 # The decorator hides the module of the same name: `dwebsocket.websocket.WebSocket` is found so.
@@ -24,6 +27,8 @@ websocket.__dict__["WebSocket"] = WebSocket
 __all__ = [
     "ConnectionClosed",
     "InternalError",
+    "InvalidMessage",
+    "PingTimeout",
     "ReceiveTimeout",
     "SendTimeout",
     "ShuttingDown",
@@ -31,6 +36,7 @@ __all__ = [
     "UsageError",
     "WebSocket",
     "WebSocketError",
+    "WebSocketRequest",
     "accept_websocket",
     "close_user",
     "drain",

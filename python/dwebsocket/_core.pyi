@@ -14,6 +14,7 @@ __all__ = [
     "Hub",
     "News",
     "Next",
+    "Ping",
     "Settings",
     "Slot",
     "adopt",
@@ -162,6 +163,30 @@ class Connection:
     def pong(self, payload: bytes) -> bool:
         """Sends a pong that answers nothing (RFC 6455 section 5.5.3). As `ping`."""
 
+    def begin_ping(self) -> Ping | None:
+        """Sends a ping with a number of its own; as `ping`. None when it cannot be queued now."""
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the last answered ping took, the engine's own ones included."""
+
+    def watch_pings(self, hub: Hub, token: int) -> None:
+        """
+        Puts `token` on the hub's list once: at the answer to a `begin_ping`, or at the end.
+
+        Which may have come. `unwatch_pings` takes it back.
+        """
+
+    def unwatch_pings(self, hub: Hub, token: int) -> None:
+        """Takes back a `watch_pings` that is waited for no more."""
+
+    def await_end(self, timeout: float | None) -> bool:
+        """
+        Sleeps without the GIL until either side has begun to end, `timeout` seconds at most.
+
+        Gives whether one has.
+        """
+
     def watch_end(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as either side has begun to end."""
 
@@ -239,6 +264,17 @@ class News:
     ) -> None: ...
     def result(self) -> None: ...
     def cancel(self, msg: object = None) -> bool: ...
+
+@final
+class Ping:
+    """A ping on its way. Without it nobody waits for the answer any more."""
+
+    def wait(self, timeout: float | None) -> float | None:
+        """
+        Sleeps without the GIL until the answer has come, `timeout` seconds at most.
+
+        Gives the seconds that it took; None when the time was up, or the end has come before.
+        """
 
 @final
 class Next:

@@ -1,16 +1,18 @@
 """
 Every setting of dwebsocket: its name, default, and what values it takes.
 
-Settings are read when they are first used, and again whenever ``override_settings`` or its like
-has exchanged them; plain assignments to ``settings`` come too late after that. Times are seconds
-(int or float), sizes are bytes.
+Settings are read when they are first used, and again whenever they have changed, in whatever way:
+by ``override_settings``, by an assignment to ``settings``, or within a list. Times are seconds (int
+or float), sizes are bytes.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, fields
+from operator import is_, itemgetter
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -20,10 +22,8 @@ from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
 
-# What was read already (settings by name, and options by what a view overrides), and the object
-# behind `django.conf.settings` that it was read from: a setting that the project does not have is
-# slow to ask for, and a handshake needs two dozen.
-_known: tuple[Any, dict[Any, Any]] = (None, {})
+# Settings of Django's that somebody keeps something of, beside what was read here.
+_OTHERS = ("DEBUG", "USE_X_FORWARDED_HOST")
 
 
 @dataclass(frozen=True)
@@ -324,18 +324,89 @@ def read(name: str, value: object) -> Any:
     return SETTINGS[name].read(value)
 
 
+class _Holder:
+    """What one object holds of the settings that are looked at, to see that it has not changed."""
+
+    __slots__ = ("_absent", "_copies", "_dict", "_get", "_values")
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        """Takes note of ``names``, its ``__dict__``."""
+        self._dict = names
+        # Another thread may change them meanwhile.
+        now = {name: value for name, value in dict(names).items() if name in _watched()}
+        self._absent = _watched() - now.keys()
+        # Of at least two: for one alone it gives no tuple.
+        self._get = itemgetter(*now, *[*now][:1]) if now else tuple
+        self._values: tuple[Any, ...] = self._get(now)
+        self._copies = [(v, copy(v)) for v in now.values() if isinstance(v, (list, dict, set))]
+
+    def is_as_it_was(self) -> bool:
+        """Whether all is there still, by identity (``True`` is not 1 here), and lists are equal."""
+        try:
+            # In C, all of it: each handshake asks several times.
+            return (
+                self._dict.keys().isdisjoint(self._absent)
+                and (not self._values or all(map(is_, self._get(self._dict), self._values)))
+                and all(value == before for value, before in self._copies)
+            )
+        except KeyError:
+            return False
+
+
+class _Known:
+    """
+    What was read already: settings by name, options by what a view overrides, and more.
+
+    A setting that the project does not have is slow to ask for, and a handshake needs two dozen.
+    That nothing has changed since takes a few microseconds to see.
+
+    Attributes:
+        source: The object behind ``django.conf.settings`` that all of it was read from.
+        found: What was made of it.
+    """
+
+    __slots__ = ("_holders", "found", "source")
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.found: dict[Any, Any] = {}
+        self._holders = [_Holder(holder.__dict__) for holder in _holders(source)]
+
+    def is_true_of(self, source: Any) -> bool:
+        """Whether ``source`` is where it was read from, and nothing has changed there."""
+        return source is self.source and all(holder.is_as_it_was() for holder in self._holders)
+
+
+@functools.cache
+def _watched() -> frozenset[str]:
+    # The last is Django's note of what `del settings.NAME` has taken away.
+    return frozenset((*(PREFIX + name for name in SETTINGS), *_OTHERS, "_deleted"))
+
+
+def _holders(source: Any) -> Iterator[Any]:
+    """Gives the objects that hold settings, the one that is asked first first."""
+    # `override_settings` lays one above the others; each has those below as `default_settings`.
+    while hasattr(source, "__dict__"):
+        yield source
+        source = source.__dict__.get("default_settings")
+
+
+# Exchanged as a whole: any thread may do so at any time.
+_known = _Known(None)
+
+
 def present() -> tuple[Any, dict[Any, Any]]:
     """
     Gives the project's present settings, and what was found out about them already.
 
-    The second may take more; it is forgotten when the settings are exchanged.
+    The second may take more; it is forgotten when a setting changes.
     """
     global _known
     source = settings_source()
     known = _known
-    if known[0] is not source:
-        known = _known = (source, {})
-    return known
+    if not known.is_true_of(source):
+        known = _known = _Known(source)
+    return source, known.found
 
 
 def get(name: str) -> Any:
@@ -345,7 +416,10 @@ def get(name: str) -> Any:
     Raises:
         ImproperlyConfigured: The project's settings hold something that it cannot be.
     """
-    source, known = present()
+    return _get(name, *present())
+
+
+def _get(name: str, source: Any, known: dict[Any, Any]) -> Any:
     try:
         return known[name]
     except KeyError:
@@ -411,11 +485,12 @@ class Options:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        _, known = present()
+        source, known = present()
         key = tuple(overrides.items())
         if (options := known.get(key)) is None:
             values = tuple(
-                overrides[name] if name in overrides else get(name.upper()) for name in OPTION_NAMES
+                overrides[name] if name in overrides else _get(name.upper(), source, known)
+                for name in OPTION_NAMES
             )
             options = known[key] = _options(values)
         found: Options = options
@@ -439,9 +514,10 @@ class Admission:
         Raises:
             ImproperlyConfigured: As :func:`get`.
         """
-        _, known = present()
+        source, known = present()
         if (admission := known.get(cls)) is None:
-            admission = known[cls] = cls(*[get(field.name.upper()) for field in fields(cls)])
+            values = [_get(field.name.upper(), source, known) for field in fields(cls)]
+            admission = known[cls] = cls(*values)
         found: Admission = admission
         return found
 

@@ -83,6 +83,27 @@ class Connection(Protocol):
     def pong(self, payload: bytes) -> bool:
         """As :meth:`dwebsocket._core.Connection.pong`."""
 
+    @property
+    def latency(self) -> float | None:
+        """As :attr:`dwebsocket._core.Connection.latency`."""
+
+    def begin_ping(self) -> _core.Ping | None:
+        """
+        As :meth:`dwebsocket._core.Connection.begin_ping`.
+
+        Raises:
+            UnsupportedServer: This server sends no pings of an application.
+        """
+
+    def watch_pings(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.watch_pings`."""
+
+    def unwatch_pings(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.unwatch_pings`."""
+
+    def await_end(self, timeout: float | None) -> bool:
+        """As :meth:`dwebsocket._core.Connection.await_end`."""
+
     def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket._core.Connection.next`."""
 

@@ -223,6 +223,26 @@ class NeverOpened:
         """Nothing goes."""
         return False
 
+    @property
+    def latency(self) -> float | None:
+        """Nothing went."""
+        return None
+
+    def begin_ping(self) -> _core.Ping | None:
+        """Nothing goes."""
+        return None
+
+    def watch_pings(self, hub: _core.Hub, token: int) -> None:
+        """The end has come."""
+        hub.announce(token)
+
+    def unwatch_pings(self, hub: _core.Hub, token: int) -> None:
+        """There is nothing to take back."""
+
+    def await_end(self, timeout: float | None) -> bool:
+        """It has come."""
+        return True
+
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Nobody waits: the end has come."""
 

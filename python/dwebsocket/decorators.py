@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from django.conf import settings
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     WEBSOCKET_MIDDLEWARE_INSTALLED: bool
 
 ViewT = TypeVar("ViewT", bound=Callable[..., Any])
+
+
+class _FromSettings:
+    """Stands for what a decorator is not told."""
+
+    def __repr__(self) -> str:
+        return "as in the settings"
+
+
+_FROM_SETTINGS = _FromSettings()
 
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
@@ -35,8 +45,52 @@ def __getattr__(name: str) -> Any:
 @overload
 def accept_websocket(view: ViewT, /) -> ViewT: ...
 @overload
-def accept_websocket(*, accept: bool = ..., **options: Any) -> Callable[[ViewT], ViewT]: ...
-def accept_websocket(view: ViewT | None = None, /, *, accept: bool = True, **options: Any) -> Any:
+def accept_websocket(
+    *,
+    accept: bool = ...,
+    text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
+    allowed_origins: Collection[str] = ...,
+    require_origin: bool = ...,
+    subprotocols: Collection[str] = ...,
+    compression: bool | Mapping[str, bool | int] = ...,
+    max_message_size: int = ...,
+    max_frame_size: int | None = ...,
+    max_fragments: int = ...,
+    receive_buffer: int = ...,
+    max_messages_per_second: float | None = ...,
+    max_bytes_per_second: float | None = ...,
+    rate_timeout: float | None = ...,
+    ping_interval: float | None = ...,
+    ping_timeout: float | None = ...,
+    send_buffer: int = ...,
+    send_timeout: float | None = ...,
+    close_timeout: float = ...,
+    handshake_timeout: float | None = ...,
+) -> Callable[[ViewT], ViewT]: ...
+def accept_websocket(
+    view: ViewT | None = None,
+    /,
+    *,
+    accept: bool = True,
+    text_type: Any = _FROM_SETTINGS,
+    allowed_origins: Any = _FROM_SETTINGS,
+    require_origin: Any = _FROM_SETTINGS,
+    subprotocols: Any = _FROM_SETTINGS,
+    compression: Any = _FROM_SETTINGS,
+    max_message_size: Any = _FROM_SETTINGS,
+    max_frame_size: Any = _FROM_SETTINGS,
+    max_fragments: Any = _FROM_SETTINGS,
+    receive_buffer: Any = _FROM_SETTINGS,
+    max_messages_per_second: Any = _FROM_SETTINGS,
+    max_bytes_per_second: Any = _FROM_SETTINGS,
+    rate_timeout: Any = _FROM_SETTINGS,
+    ping_interval: Any = _FROM_SETTINGS,
+    ping_timeout: Any = _FROM_SETTINGS,
+    send_buffer: Any = _FROM_SETTINGS,
+    send_timeout: Any = _FROM_SETTINGS,
+    close_timeout: Any = _FROM_SETTINGS,
+    handshake_timeout: Any = _FROM_SETTINGS,
+) -> Any:
     """
     Lets a view take WebSockets as well as plain HTTP requests.
 
@@ -49,31 +103,71 @@ def accept_websocket(view: ViewT | None = None, /, *, accept: bool = True, **opt
         accept: With False the view runs before the handshake is answered, and decides itself: by
             ``request.websocket.accept()`` or ``reject()``, or with a response or an exception, as
             for a page.
-        **options: ``text_type``, ``allowed_origins``, ``require_origin``, ``subprotocols``,
-            ``compression``, ``max_message_size``, ``max_frame_size``, ``max_fragments``,
-            ``receive_buffer``, ``max_messages_per_second``, ``max_bytes_per_second``,
-            ``rate_timeout``, ``ping_interval``, ``ping_timeout``, ``send_buffer``,
-            ``send_timeout``, ``close_timeout``, ``handshake_timeout``: for this view, in place of
-            the setting of the same name.
+        text_type: This and what follows: for this view, in place of the setting of the same name
+            (``WEBSOCKET_TEXT_TYPE``).
 
     Raises:
         TypeError: An option that does not exist.
         ValueError: A value that an option cannot have.
     """
-    return _decorate("accept_websocket", view, accept, options)
+    return _decorate("accept_websocket", view, accept, locals())
 
 
 @overload
 def require_websocket(view: ViewT, /) -> ViewT: ...
 @overload
-def require_websocket(*, accept: bool = ..., **options: Any) -> Callable[[ViewT], ViewT]: ...
-def require_websocket(view: ViewT | None = None, /, *, accept: bool = True, **options: Any) -> Any:
+def require_websocket(
+    *,
+    accept: bool = ...,
+    text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
+    allowed_origins: Collection[str] = ...,
+    require_origin: bool = ...,
+    subprotocols: Collection[str] = ...,
+    compression: bool | Mapping[str, bool | int] = ...,
+    max_message_size: int = ...,
+    max_frame_size: int | None = ...,
+    max_fragments: int = ...,
+    receive_buffer: int = ...,
+    max_messages_per_second: float | None = ...,
+    max_bytes_per_second: float | None = ...,
+    rate_timeout: float | None = ...,
+    ping_interval: float | None = ...,
+    ping_timeout: float | None = ...,
+    send_buffer: int = ...,
+    send_timeout: float | None = ...,
+    close_timeout: float = ...,
+    handshake_timeout: float | None = ...,
+) -> Callable[[ViewT], ViewT]: ...
+def require_websocket(
+    view: ViewT | None = None,
+    /,
+    *,
+    accept: bool = True,
+    text_type: Any = _FROM_SETTINGS,
+    allowed_origins: Any = _FROM_SETTINGS,
+    require_origin: Any = _FROM_SETTINGS,
+    subprotocols: Any = _FROM_SETTINGS,
+    compression: Any = _FROM_SETTINGS,
+    max_message_size: Any = _FROM_SETTINGS,
+    max_frame_size: Any = _FROM_SETTINGS,
+    max_fragments: Any = _FROM_SETTINGS,
+    receive_buffer: Any = _FROM_SETTINGS,
+    max_messages_per_second: Any = _FROM_SETTINGS,
+    max_bytes_per_second: Any = _FROM_SETTINGS,
+    rate_timeout: Any = _FROM_SETTINGS,
+    ping_interval: Any = _FROM_SETTINGS,
+    ping_timeout: Any = _FROM_SETTINGS,
+    send_buffer: Any = _FROM_SETTINGS,
+    send_timeout: Any = _FROM_SETTINGS,
+    close_timeout: Any = _FROM_SETTINGS,
+    handshake_timeout: Any = _FROM_SETTINGS,
+) -> Any:
     """
     Lets a view take WebSockets only: a plain HTTP request gets 400.
 
     Otherwise as :func:`accept_websocket`.
     """
-    return _decorate("require_websocket", view, accept, options)
+    return _decorate("require_websocket", view, accept, locals())
 
 
 websocket = accept_websocket
@@ -83,11 +177,13 @@ def _decorate(
     mode: str,
     view: Callable[..., Any] | None,
     accept: bool,  # noqa: FBT001
-    options: dict[str, Any],
+    keywords: dict[str, Any],
 ) -> Any:
     if not isinstance(accept, bool):
         raise ValueError(f"{mode}(accept=…) must be True or False, not {accept!r}")
-    overrides = conf.overrides(mode, options)
+    options = {name: keywords.get(name, _FROM_SETTINGS) for name in conf.OPTION_NAMES}
+    told = {name: value for name, value in options.items() if value is not _FROM_SETTINGS}
+    overrides = conf.overrides(mode, told)
     if view is None:
         return functools.partial(_wrap, mode, accept, overrides)
     if not callable(view):

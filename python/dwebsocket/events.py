@@ -31,6 +31,7 @@ EVENTS = {
     "websocket.lost": "the client vanished without a close frame",
     "websocket.signed_out": "the user has no right to it any more",
     "websocket.view_failed": "the view ended with an exception",
+    "websocket.unseen_response": "the view returned a refusal that no client can see any more",
     "websocket.none_used": "the view took the None at the end for a message",
     "websocket.no_thread": "there was no thread for the view",
     "websocket.broke": "a mistake of dwebsocket's",

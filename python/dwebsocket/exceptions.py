@@ -41,8 +41,21 @@ class ReceiveTimeout(WebSocketError, TimeoutError):
     """No message came in time. The connection stays usable."""
 
 
+class InvalidMessage(WebSocketError, ValueError):
+    """
+    The client sent something that it should not have sent, such as what is no JSON.
+
+    A view may raise it, too, and let it through: the connection is closed with 1007 and the text as
+    its reason, and the log has one record at level info.
+    """
+
+
 class SendTimeout(WebSocketError, TimeoutError):
     """The client took nothing for too long. Nothing was queued; the connection stays usable."""
+
+
+class PingTimeout(WebSocketError, TimeoutError):
+    """The client answered no ping in time. The connection stays usable."""
 
 
 class ShuttingDown(WebSocketError):

@@ -12,17 +12,22 @@ import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
 from dwebsocket.compat.asyncio import running_loop
 
-if TYPE_CHECKING:
-    from dwebsocket.connection import Connection
-
 Watch = Callable[[_core.Hub, int], None]
 T = TypeVar("T")
+
+
+class Watched(Protocol):
+    """What can ring, such as a connection."""
+
+    @property
+    def unwatch(self) -> Watch:
+        """Takes back a watch that has not rung."""
 
 
 class LoopHub:
@@ -38,15 +43,13 @@ class LoopHub:
         self._ringing = False
         loop.add_reader(self._hub.fileno(), self._wake)
 
-    async def wait(
-        self, connection: Connection, watch: Watch, timeout: float | None = None
-    ) -> None:
+    async def wait(self, connection: Watched, watch: Watch, timeout: float | None = None) -> None:
         """
         Sleeps until the engine rings for ``watch``, ``timeout`` seconds at most.
 
         Args:
             connection: The one that ``watch`` belongs to.
-            watch: Its ``watch_inbox`` or ``watch_outbox``.
+            watch: Its ``watch_inbox`` or ``watch_outbox``, whichever its ``unwatch`` takes back.
             timeout: None sleeps as long as it takes.
 
         Cancelling it loses nothing, and is never lost itself: before Python 3.12

@@ -17,12 +17,15 @@ from django.http import HttpResponse
 from dwebsocket import upgrade
 from dwebsocket.events import report_end
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.request import http_request
+from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.runners.view import end_beside, witness
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
+_ADVICE = "Refuse it before accept_connection(): then it is the answer to the handshake"
 _NORMAL = 1000
 _FORBIDDEN = 403
 
@@ -62,7 +65,14 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
 
 def with_response(request: Any, response: Any) -> Any:
     """Gives a view's ``response``, an empty one in place of None if it ran behind a WebSocket."""
-    return HttpResponse() if response is None and upgrade.is_open(request) else response
+    if not upgrade.is_open(request):
+        return response
+    if response is None:
+        return HttpResponse()
+    django_request = http_request(request)
+    if isinstance(django_request.__dict__.get("close"), _Close):
+        refuse_if_unseen(response, django_request, django_request.websocket, _ADVICE)
+    return response
 
 
 def _as_error(refusal: HttpResponse) -> Exception:

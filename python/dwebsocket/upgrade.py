@@ -33,6 +33,7 @@ from dwebsocket import (
     origin,
     presence,
     recheck,
+    sessions,
 )
 from dwebsocket.compat.django import headers_of, mark_as_logged
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
@@ -68,7 +69,7 @@ _TOLD = {
     501: "There are no WebSockets here.",
     503: "There is no room for another WebSocket now.",
 }
-_ABNORMAL, _TRY_AGAIN_LATER = 1006, 1013
+_ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
 # Names of the original whose classes mean "find out by yourself", as no name does.
 DEFAULT_FACTORIES = (
     None,
@@ -430,6 +431,13 @@ def _give_up(decision: Decision[Any]) -> None:
 _INLINE = life.Detached(lambda request: None)
 
 
+def _code_for(error: BaseException) -> tuple[int, str]:
+    """Gives the close code and reason for what keeps a view from running."""
+    if isinstance(error, Exception):
+        return _INTERNAL_ERROR, ""
+    return 1001, "going away"
+
+
 class _NoThread(Exception):
     """The view that is to decide could not be started."""
 
@@ -602,6 +610,12 @@ class UpgradeResponse(HttpResponse):
         options = self._options
         handshake = self._handshake
         try:
+            if not lifecycle.has_begun():
+                lifecycle.begin(
+                    dies_of_sigterm=handshake.dies_of_sigterm,
+                    departure=handshake.departure,
+                    at_exit=handshake.at_exit,
+                )
             subprotocol = self._choose_subprotocol()
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
@@ -619,31 +633,48 @@ class UpgradeResponse(HttpResponse):
                 request=request,
             )
             return False
-        kept.keep(request)
-        websocket._forget_handshake(request.META)
-        websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
-        # The connection has a hold of its own, and so has a view that runs already.
-        if self._decision is None:
-            websocket._place = slot
-        else:
+        # From here on the client is ours alone: whatever happens, it is closed or has a view.
+        try:
+            kept.keep(request)
+            websocket._forget_handshake(request.META)
+            websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
+            # The connection has a hold of its own, and so has a view that runs already.
+            if self._decision is None:
+                websocket._place = slot
+            else:
+                slot.release()
+            request.__dict__["websocket"] = websocket
+        except BaseException as error:
+            connection.close(*_code_for(error))
             slot.release()
-        request.__dict__["websocket"] = websocket
+            self._give_up()
+            self._report(error, connection.id)
+            return False
         return True
 
     def _run_view(self, start: _Start) -> None:
         request, websocket = self._request, self._websocket
-        if (session := getattr(request, "session", None)) is not None:
-            # The session's middleware has saved it: only what the view changes is left to save.
-            session.modified = False
-        if self._decision is not None:
-            # The view runs, and waits for this.
-            self._decision.settled.set()
+        connection = websocket._connection
+        number = None if connection is None else connection.id
+        try:
+            if (session := getattr(request, "session", None)) is not None:
+                # The session's middleware has saved it: only what the view changes is left to save.
+                sessions.keep(session)
+            if self._decision is not None:
+                # The view runs, and waits for this.
+                self._decision.settled.set()
+                return
+        except BaseException as error:
+            websocket._finish(*_code_for(error))
+            self._report(error, number)
             return
         try:
             start(request, websocket)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                websocket._finish(*_code_for(error))
+                raise
             # No more threads, or no stack of the size that the settings ask for.
-            number = None if websocket._connection is None else websocket._connection.id
             websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
             event = Event.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
             event.log(
@@ -653,6 +684,22 @@ class UpgradeResponse(HttpResponse):
                 *(event.path, event.reason),
                 request=request,
             )
+
+    def _report(self, error: BaseException, number: int | None) -> None:
+        """Logs what kept a view from running behind its connection; raises what ends a process."""
+        if not isinstance(error, Exception):
+            raise error
+        event = Event.of(
+            "websocket.broke", self._request, _INTERNAL_ERROR, repr(error), connection=number
+        )
+        event.log(
+            _log,
+            logging.ERROR,
+            "WebSocket closed before its view could run: %s: %s",
+            *(event.path, event.reason),
+            exc_info=error,
+            request=self._request,
+        )
 
     def _choose_subprotocol(self) -> str | None:
         """Asks the view, the protocol of the project's factory, and the settings, in this order."""

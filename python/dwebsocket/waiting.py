@@ -11,11 +11,13 @@ import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dwebsocket import callbacks, clock
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import SendTimeout
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,25 @@ if TYPE_CHECKING:
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
     Call = Callable[[], None]
+    # Waits so many seconds for something at most, and gives it if it is there.
+    Look = Callable[[float | None], T | None]
+
+
+class Pings:
+    """A connection as one whose answers to pings, and whose end, are waited for by ``look``."""
+
+    __slots__ = ("_connection", "_look", "unwatch")
+
+    def __init__(self, connection: Connection, look: Look[Any]) -> None:
+        self._connection = connection
+        self._look = look
+        self.unwatch = connection.unwatch_pings
+
+    def watch(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.watch_pings`, also for what has come just now."""
+        self._connection.watch_pings(hub, token)
+        if self._look(0) is not None:
+            hub.announce(token)
 
 
 class Event(Protocol):
@@ -58,6 +79,14 @@ class Waiter(Protocol):
         patience: float | None,
     ) -> bool:
         """As :meth:`dwebsocket._core.Connection.send`."""
+
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """
+        Sleeps until ``look`` finds something that comes with the answer to a ping or with the end.
+
+        Returns:
+            What it has found, None when the time was up or the end has come without it.
+        """
 
     def let_others_run(self, connection: Connection, time: float) -> None:
         """
@@ -120,6 +149,10 @@ class ThreadWaiter:
         """As :meth:`Waiter.send`."""
         return connection.send(message, binary=binary, patience=patience)
 
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """As :meth:`Waiter.wait_for`: ``look`` sleeps without the GIL."""
+        return look(timeout)
+
     def let_others_run(self, connection: Connection, time: float) -> None:
         """As :meth:`Waiter.let_others_run`: without the GIL."""
         connection.await_news(time)
@@ -158,7 +191,7 @@ class GreenWaiter(ABC):
     """For green threads: only how they yield differs from hub to hub."""
 
     @abstractmethod
-    def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: Connection | Pings, watch: Watch, timeout: float | None) -> None:
         """
         Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most.
 
@@ -216,6 +249,19 @@ class GreenWaiter(ABC):
     @abstractmethod
     def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
         """As :meth:`Waiter.nap`."""
+
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """As :meth:`Waiter.wait_for`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # First: what came before the end counts.
+            ended = connection.end() is not None
+            found = look(0)
+            left = None if deadline is None else deadline - time.monotonic()
+            if found is not None or ended or (left is not None and left <= 0):
+                return found
+            pings = Pings(connection, look)
+            self.wait(pings, pings.watch, left)
 
     def send(
         self,

@@ -11,6 +11,7 @@ import struct
 import time
 import weakref
 from contextvars import ContextVar
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet, ref
@@ -18,12 +19,18 @@ from weakref import WeakSet, ref
 from asgiref.sync import iscoroutinefunction
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import _core, clock, database, hub, native
+from dwebsocket import _core, clock, database, hub, native, pings
 from dwebsocket.caller import Caller, Callers
 from dwebsocket.closing import CloseCallbacks
 from dwebsocket.compat.asyncio import running_loop as _get_running_loop
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
-from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
+from dwebsocket.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    ReceiveTimeout,
+    SendTimeout,
+    UsageError,
+)
 from dwebsocket.helpers import told_by_exception
 from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.source import Source, whole_characters
@@ -65,6 +72,9 @@ _PATIENCE_S = 1.0
 # Calls that find nothing and come so soon after one another are a loop that does nothing else: each
 # of them sleeps as long for a message.
 _SPIN_S = 0.001
+
+# A client that is there answers a ping within that time, as for `WEBSOCKET_PING_TIMEOUT`.
+_PING_TIMEOUT_S = 20.0
 
 # How often a view that has accepted looks whether anybody is left to open its connection.
 _LOOK_S = 0.5
@@ -136,6 +146,8 @@ class WebSocket:
         self._text_as_bytes = True
         self._send_patience = math.inf
         self._subprotocol: str | None = None
+        # On the wall clock.
+        self._opened_at: float | None = None
         self._spawn: Spawn = native.start_thread
         # Others have run since it last sent; only for views on green threads.
         self._is_rested = False
@@ -167,6 +179,7 @@ class WebSocket:
         patience = options.send_timeout
         self._send_patience = math.inf if patience is None else patience
         self._subprotocol = subprotocol
+        self._opened_at = time.time()
         self._connection = connection
         if self._last_word is not None:
             connection.close(*self._last_word)
@@ -523,10 +536,11 @@ class WebSocket:
             **kwargs: Passed on to :func:`json.loads`.
 
         Raises:
-            json.JSONDecodeError: The message is no JSON. It is consumed.
+            InvalidMessage: The message is no JSON. It is consumed. A view may let this through: the
+                client is closed with 1007.
             ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
         """
-        return json.loads(self.receive(timeout), **kwargs)
+        return _parsed(self.receive(timeout), kwargs)
 
     async def areceive(self, timeout: float | None = None) -> Message:
         """
@@ -561,13 +575,22 @@ class WebSocket:
 
     async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
         """As :meth:`receive_json`, for async views."""
-        return json.loads(await self.areceive(timeout), **kwargs)
+        return _parsed(await self.areceive(timeout), kwargs)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Yields each message, text as ``str`` and binary as ``bytes``, until the close."""
         if self._engine.waiting() == (0, True):
             return self._no_messages()
         return _Messages(self)
+
+    def messages(self) -> Messages:
+        """
+        Gives the messages until the close, for ``for`` and ``async for`` alike.
+
+        Text is ``str``, binary is ``bytes``, whatever ``WEBSOCKET_TEXT_TYPE`` says, and no None
+        follows. ``async for message in websocket`` is the same as over this.
+        """
+        return Messages(self)
 
     async def _no_messages(self) -> AsyncIterator[Message]:
         # A loop around the iteration of an ended connection would keep the event loop.
@@ -713,8 +736,12 @@ class WebSocket:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended: either side began to close, or the client vanished."""
-        return self._engine.end() is not None
+        """
+        Whether the connection has ended: either side began to close, or the client vanished.
+
+        Before it is open it has not, unless it was closed already.
+        """
+        return self._end() is not None
 
     def is_closed(self) -> bool:
         """
@@ -751,20 +778,116 @@ class WebSocket:
     @property
     def close_code(self) -> int | None:
         """
-        The close code, None while the connection is open.
+        The close code, None while the connection is open and before.
 
         1005 stands for a close frame without a code, 1006 for a client that vanished.
         """
-        end = self._engine.end()
+        end = self._end()
         return None if end is None else end[0]
 
     @property
     def close_reason(self) -> str:
-        """The reason beside the close code; empty while the connection is open."""
-        end = self._engine.end()
+        """The reason beside the close code; empty while the connection is open and before."""
+        end = self._end()
         return "" if end is None else end[1]
 
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """
+        Waits until the connection has ended, and takes no message meanwhile.
+
+        Messages that nobody takes make the engine stop reading, and the client wait, when
+        ``WEBSOCKET_RECEIVE_BUFFER`` is full. A close behind them is seen when they are taken.
+
+        Args:
+            timeout: Seconds. None waits while the connection lives, 0 only looks.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            UsageError: The connection is not open yet; or called in an event loop (use
+                ``await websocket.await_closed()``).
+        """
+        _check_timeout(timeout)
+        connection = self._connection or self._engine
+        if timeout == 0:
+            return self.closed
+        if _get_running_loop() is not None:
+            raise UsageError(
+                "this would block the event loop and all its views: "
+                "use `await websocket.await_closed()`"
+            )
+        if own_websocket.get() is self and (timeout is None or timeout > _IDLE_AFTER_S):
+            if pings.wait_closed(connection, self._waiter, _IDLE_AFTER_S):
+                return True
+            database.release_idle()
+            timeout = None if timeout is None else timeout - _IDLE_AFTER_S
+        return pings.wait_closed(connection, self._waiter, timeout)
+
+    async def await_closed(self, timeout: float | None = None) -> bool:
+        """As :meth:`wait_closed`, for async views."""
+        _check_timeout(timeout)
+        return await pings.await_closed(self._connection or self._engine, timeout)
+
     # -- about the connection -------------------------------------------------------------------
+
+    @property
+    def remote_address(self) -> str | None:
+        """
+        The client's address as Django sees it (``REMOTE_ADDR``), which may be a proxy's.
+
+        None where the server gives none, as over Unix sockets.
+        """
+        return self._headers.get("REMOTE_ADDR") or None
+
+    @property
+    def opened_at(self) -> datetime | None:
+        """When the connection was opened, an aware datetime in UTC; None before."""
+        opened_at = self._opened_at
+        return None if opened_at is None else datetime.fromtimestamp(opened_at, tz=timezone.utc)
+
+    @property
+    def latency(self) -> float | None:
+        """
+        The seconds between the last answered ping and its pong, None before the first.
+
+        Pings are those of :meth:`ping` and of ``WEBSOCKET_PING_INTERVAL``. Always None behind ASGI
+        servers that keep the connection: they tell applications of no pongs.
+        """
+        return None if self._connection is None else self._connection.latency
+
+    def ping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
+        """
+        Sends a ping and waits for the client's pong, behind the messages that wait to be sent.
+
+        Any thread may call it, also several at once. Browsers answer by themselves. While messages
+        that nobody takes fill ``WEBSOCKET_RECEIVE_BUFFER`` no pong is read.
+
+        Args:
+            timeout: Seconds. None waits while the connection lives.
+
+        Returns:
+            The seconds that it took.
+
+        Raises:
+            PingTimeout: No answer came in time. It is a ``TimeoutError``; the connection stays
+                usable.
+            ConnectionClosed: The connection has ended.
+            UnsupportedServer: An ASGI server keeps the connection; it has no pings of applications.
+            UsageError: Called in an event loop (use ``await websocket.aping()``), or the connection
+                is not open yet.
+        """
+        _check_timeout(timeout)
+        if _get_running_loop() is not None:
+            raise UsageError(
+                "this would block the event loop and all its views: use `await websocket.aping()`"
+            )
+        return pings.ping(self._connection or self._engine, self._waiter, timeout)
+
+    async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
+        """As :meth:`ping`, for async views. Cancelling it gives up on the answer."""
+        _check_timeout(timeout)
+        return await pings.aping(self._connection or self._engine, timeout)
 
     @property
     def subprotocol(self) -> str | None:
@@ -967,6 +1090,12 @@ class WebSocket:
         return is_whole
 
     # -- what the calls above share -------------------------------------------------------------
+
+    def _end(self) -> tuple[int, str, By] | None:
+        """How the connection has ended, also one that was closed before it was opened."""
+        if self._connection is not None:
+            return self._connection.end()
+        return None if self._last_word is None else (*self._last_word, "local")
 
     def _ping(self, payload: bytes) -> bool:
         """Sends a ping, for the protocol of the original. False when it cannot be queued."""
@@ -1268,6 +1397,30 @@ class _Messages:
         return self._next
 
 
+class Messages:
+    """The messages of a connection until its close: see :meth:`WebSocket.messages`."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yields each message; waits without the GIL. Not in an event loop."""
+        while True:
+            try:
+                message = self._websocket.receive()
+            except ConnectionClosed:
+                return
+            yield message
+            # It may be large, and the next one far away.
+            del message
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """Yields each message, as ``async for message in websocket``."""
+        return self._websocket.__aiter__()
+
+
 def _as_bytes(message: Any) -> bytes:
     if isinstance(message, bytes):
         return message
@@ -1289,6 +1442,18 @@ def _as_binary(message: Any) -> Frame:
 
 def _as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
     return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
+
+
+def _parsed(message: Message, kwargs: dict[str, Any]) -> Any:
+    try:
+        return json.loads(message, **kwargs)
+    except RecursionError:
+        raise InvalidMessage("the message is no JSON: it is nested too deeply") from None
+    except ValueError as error:
+        # Numbers that are too long are a bare one. Those of a project's own are its hooks'.
+        if type(error) not in (json.JSONDecodeError, UnicodeDecodeError, ValueError):
+            raise
+        raise InvalidMessage(f"the message is no JSON: {error}") from error
 
 
 def _check_callable(what: str, function: object) -> None:

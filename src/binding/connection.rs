@@ -13,7 +13,7 @@ use super::{
     waiter::Hub,
 };
 use crate::{
-    engine::{Connection, Initiator, Taken, clock, waiter::Watch},
+    engine::{Connection, Initiator, Ping, Taken, clock, waiter::Watch},
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 
@@ -182,6 +182,32 @@ impl PyConnection {
         py.detach(|| self.0.send_control(Opcode::Pong, payload))
     }
 
+    fn begin_ping(&self, py: Python<'_>) -> Option<PyPing> {
+        py.detach(|| self.0.ping()).map(PyPing)
+    }
+
+    #[getter]
+    fn latency(&self) -> Option<f64> {
+        self.0.latency().map(|time| time.as_secs_f64())
+    }
+
+    fn watch_pings(&self, hub: &Hub, token: u64) {
+        self.0
+            .watch_pings(Watch::new(Arc::clone(hub.0.hub()), token));
+    }
+
+    fn unwatch_pings(&self, hub: &Hub, token: u64) {
+        self.0.unwatch_pings(hub.0.hub(), token);
+    }
+
+    #[pyo3(signature = (timeout))]
+    fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let time = duration(timeout)?;
+        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        py.detach(|| self.0.await_end(deadline));
+        Ok(self.0.end().is_some())
+    }
+
     fn watch_end(&self, hub: &Hub, token: u64) {
         self.0.watch_end(Watch::new(Arc::clone(hub.0.hub()), token));
     }
@@ -214,6 +240,24 @@ impl PyConnection {
 
     fn unwatch(&self, hub: &Hub, token: u64) {
         self.0.unwatch(hub.0.hub(), token);
+    }
+}
+
+/// A ping on its way. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core", name = "Ping")]
+pub(crate) struct PyPing(Ping);
+
+#[pymethods]
+impl PyPing {
+    #[pyo3(signature = (timeout))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<f64>> {
+        let time = duration(timeout)?;
+        let mut took = self.0.took();
+        if took.is_none() && time != Some(Duration::ZERO) {
+            let deadline = time.and_then(|time| clock::now().checked_add(time));
+            took = py.detach(|| self.0.wait(deadline));
+        }
+        Ok(took.map(|time| time.as_secs_f64()))
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     inbox::{Inbox, Taken},
     outbox::{Flushed, Held, Outbox, Sent},
     panics::contain,
+    pings::{Ping, Pings},
     postman::Postman,
     rate::Rates,
     relay::Relay,
@@ -94,6 +95,7 @@ pub struct Connection {
     generation: u64,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
+    pub(super) pings: Pings,
     deflater: Option<Box<Deflater>>,
     life: Mutex<Life>,
     /// Calls the driver when something changed that it has to act on.
@@ -144,6 +146,7 @@ impl Connection {
             generation: runtime::generation(),
             inbox,
             outbox,
+            pings: Pings::default(),
             deflater: settings
                 .compression
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
@@ -162,7 +165,7 @@ impl Connection {
     }
 
     /// A forked child holds copies of its parent's connections and must not touch them.
-    fn is_foreign(&self) -> bool {
+    pub(super) fn is_foreign(&self) -> bool {
         self.generation != runtime::generation()
     }
 
@@ -424,7 +427,7 @@ impl Connection {
 
     /// To be called by a thread that is about to sleep: neither what it has sent nor the next view
     /// may wait for it.
-    fn make_way(self: &Arc<Self>) {
+    pub(super) fn make_way(self: &Arc<Self>) {
         if !self.entrust() {
             self.release_all();
         }
@@ -497,6 +500,47 @@ impl Connection {
                 true
             }
             Ok(Sent::Full | Sent::Closed) | Err(_) => false,
+        }
+    }
+
+    /// Sends a ping whose answer can be waited for; `None` when it cannot be queued now.
+    pub fn ping(self: &Arc<Self>) -> Option<Ping> {
+        if self.is_foreign() {
+            return None;
+        }
+        Ping::send(self)
+    }
+
+    /// How long the last answered ping took, the engine's own ones included.
+    pub fn latency(&self) -> Option<Duration> {
+        if self.is_foreign() {
+            return None;
+        }
+        self.pings.latency()
+    }
+
+    /// Tells `watch` as soon as a ping of [`Connection::ping`] is answered, or the connection ends.
+    pub fn watch_pings(&self, watch: Watch) {
+        if self.is_foreign() {
+            watch.ring();
+        } else {
+            self.pings.watch(watch);
+        }
+    }
+
+    /// Takes back what [`Connection::watch_pings`] got.
+    pub fn unwatch_pings(&self, hub: &Arc<Hub>, token: u64) {
+        if !self.is_foreign() {
+            self.pings.unwatch(hub, token);
+        }
+    }
+
+    /// Sleeps until either side has begun to end the connection, or until `deadline` (`None`: for
+    /// ever).
+    pub fn await_end(self: &Arc<Self>, deadline: Option<Instant>) {
+        if !self.is_foreign() {
+            self.make_way();
+            self.pings.await_end(deadline);
         }
     }
 
@@ -589,6 +633,7 @@ impl Connection {
         let watches = std::mem::take(&mut life.watches);
         drop(life);
         watches.into_iter().for_each(Watch::ring);
+        self.pings.on_end();
         first
     }
 
@@ -649,6 +694,7 @@ impl Connection {
     pub(super) fn on_step(&self) {
         self.inbox.on_step();
         self.outbox.on_step();
+        self.pings.on_step();
         self.wake.notify_one();
     }
 

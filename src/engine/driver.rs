@@ -580,7 +580,10 @@ impl Driver {
                     haul.controls += 1;
                     frame::append(&mut haul.pongs, Opcode::Pong, &payload);
                 }
-                Event::Pong(_) => haul.controls += 1,
+                Event::Pong(payload) => {
+                    haul.controls += 1;
+                    self.connection.pings.answered(&payload, clock::now());
+                }
                 Event::Close(frame) => {
                     self.hand_over(haul);
                     self.on_close_frame(&frame);
@@ -699,7 +702,10 @@ impl Driver {
         match self.stage {
             Stage::Talking => match self.keepalive_due(now) {
                 Due::Nothing => {}
-                Due::Ping => self.connection.outbox.ping(),
+                Due::Ping => {
+                    self.connection.pings.keepalive(now.into_std());
+                    self.connection.outbox.ping();
+                }
                 Due::Death => {
                     self.connection
                         .begin_end(lost("the client did not answer a ping in time"));

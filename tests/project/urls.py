@@ -3,7 +3,14 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import account_views, async_views, beside_views, own_middleware, views
+from project import (
+    account_views,
+    async_views,
+    beside_views,
+    own_middleware,
+    ping_views,
+    views,
+)
 
 _by_name = [
     views.stubborn,
@@ -33,6 +40,8 @@ urlpatterns = [
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
     path("addresses/", include("project.address_views")),
+    path("pings/", ping_views.pings),
+    path("async-pings/", ping_views.async_pings),
     path("own/echo/", own_middleware.echo),
     path("own/async-echo/", own_middleware.async_echo),
     path("own/decorated/", own_middleware.decorated),

@@ -124,6 +124,18 @@ def end(made: Visit, code: int = 1000) -> None:
 class TestOpens:
     """`accept_connection()` before the view."""
 
+    def test_view_that_refuses_too_late(self, visit: Serve, request_log: Log) -> None:
+        """1008, and a warning that says where to do so."""
+        view = accept_websocket(lambda request: HttpResponse(status=403))
+        made = visit(view, middleware=OPENS)
+        assert b"".join(made.response) == b""
+        made.finish()
+        made._read_head()
+        assert made.client.closing() == (1008, "")
+        (record,) = [r for r in request_log("django.request") if hasattr(r, "event")]
+        assert record.levelno == logging.WARNING
+        assert "Refuse it before accept_connection()" in record.getMessage()
+
     @pytest.mark.parametrize("middleware", [OPENS, ["test_inline.Gentle"], [*OPENS, *OURS]])
     @pytest.mark.parametrize(
         "view", [once, accept_websocket(once), require_websocket(once_and_none)]

@@ -21,6 +21,7 @@ from peer import LiveWebSocket
 
 from dwebsocket import (
     ConnectionClosed,
+    InvalidMessage,
     ReceiveTimeout,
     SendTimeout,
     UsageError,
@@ -592,7 +593,7 @@ class TestReceive:
         live = open_websocket()
         live.client.send("{")
         live.client.send("1")
-        with pytest.raises(json.JSONDecodeError):
+        with pytest.raises(InvalidMessage):
             live.websocket.receive_json()
         assert live.websocket.receive_json() == 1
         with pytest.raises(ReceiveTimeout):
@@ -1196,14 +1197,16 @@ class TestBeforeItIsOpen:
             lambda ws: ws.receive(),
             lambda ws: ws.send("x"),
             lambda ws: ws.send_json({}),
-            lambda ws: ws.closed,
             lambda ws: ws.is_closed(),
             lambda ws: ws.fileno(),
             lambda ws: ws.pump([]),
-            lambda ws: ws.close_code,
+            lambda ws: ws.ping(),
+            lambda ws: ws.wait_closed(1),
             lambda ws: ws.protocol.write(b"x"),
             lambda ws: asyncio.run(ws.areceive()),
             lambda ws: asyncio.run(ws.asend("x")),
+            lambda ws: asyncio.run(ws.aping()),
+            lambda ws: asyncio.run(ws.await_closed()),
         ],
     )
     def test_every_use_is_refused(self, use: Callable[[WebSocket], Any]) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.connection import Connection
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Call, Event, Message, Watch
+    from dwebsocket.waiting import Call, Event, Look, Message, Pings, T, Watch
 
 Hub = Any
 GreenThread = Any
@@ -55,7 +55,7 @@ class Ear(ABC, Generic[Sleeper]):
         # Calls to make in the hub, where other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
 
-    def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: Connection | Pings, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
         token = next(self._tokens)
         # Heard of in the hub only, so it cannot ring before the sleep has begun.
@@ -201,7 +201,12 @@ class EarWaiter(GreenWaiter):
             self._pause()
             self._own.turn_ends = time.monotonic() + _TURN_S
 
-    def wait(self, connection: Connection, watch: Watch, timeout: float | None) -> None:
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """As :meth:`GreenWaiter.wait_for`."""
+        wait_for = super().wait_for if self._hub() is not None else THREAD.wait_for
+        return wait_for(connection, look, timeout)
+
+    def wait(self, connection: Connection | Pings, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
         self._ear(self._hub()).wait(connection, watch, timeout)
 

@@ -27,14 +27,15 @@ from dwebsocket import context, database
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
-from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.helpers import Helpers
+from dwebsocket.runners.quiet import class_of, is_quiet_end
+from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.waiting import THREAD
 from dwebsocket.websocket import WebSocket, own_websocket
 
 if TYPE_CHECKING:
     from contextvars import Context
-    from types import FrameType
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
@@ -46,11 +47,9 @@ _requests = logging.getLogger("django.request")
 _security = logging.getLogger("django.security.SuspiciousOperation")
 _log = logging.getLogger("dwebsocket")
 
-_NORMAL, _GOING_AWAY, _POLICY, _INTERNAL_ERROR, _NOT_FOUND = 1000, 1001, 1008, 1011, 4404
+_NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 1008, 1011
+_NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
-# Those that give a view's response headers, and what they call it.
-_FRAMEWORKS = ("django", "rest_framework")
-_RESPONSES = {"response", "resp"}
 # How long a view's end waits for the callbacks of `on_close`, and between two looks at them.
 _MOMENT_S = 1.0
 _LOOK_S = 0.002
@@ -98,7 +97,7 @@ def watch_others(find: Callable[[], Witness | None]) -> Callable[[], None]:
 
 def name_of(view: View) -> str:
     """Gives a view's name for its thread and for messages: module and qualified name."""
-    named = getattr(view, "view_class", None) or _class_of(view) or inspect.unwrap(view)
+    named = getattr(view, "view_class", None) or class_of(view) or inspect.unwrap(view)
     named = getattr(named, "func", named)
     name = getattr(named, "__qualname__", type(named).__name__)
     # Each connection holds it, as the name of its thread or task.
@@ -114,14 +113,7 @@ def is_async(view: View) -> bool:
     """Whether calling ``view`` gives a coroutine, also when it is a method of an async class."""
     if iscoroutinefunction(view):
         return True
-    return bool(getattr(_class_of(view), "view_is_async", False))
-
-
-def _class_of(view: View) -> type | None:
-    """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
-    # It wraps the bound method into a partial.
-    instance = getattr(getattr(view, "func", view), "__self__", None)
-    return type(instance) if hasattr(instance, "dispatch") else None
+    return bool(getattr(class_of(view), "view_is_async", False))
 
 
 @final
@@ -290,23 +282,26 @@ def run(
     Raises nothing but ``exits``. Everything is released when it returns.
     """
     args, kwargs = arguments
-    context.settle_in()
-    told = _called_to_witness(view, websocket)
-    websocket._view_request = request
+    told = None
     try:
-        database.close_old_connections()
-        database.borrow(shared_databases)
         try:
+            # In here from the first line on: the client must not wait for a view that never began.
+            context.settle_in()
+            told = _called_to_witness(view, websocket)
+            websocket._view_request = request
+            database.close_old_connections()
+            database.borrow(shared_databases)
             own_websocket.set(websocket)
             result = None
             try:
                 result = view(request, *args, **kwargs)
                 _refuse_coroutine(result, view)
             except Exception as error:
-                if websocket._is_undecided or not _is_quiet_end(error, view, request, websocket):
+                if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
                     raise
             if _is_over_with(websocket, result):
                 _save_session(request)
+                refuse_if_unseen(result, request, websocket)
         except BaseException as error:
             if not _end(websocket, request, error, exits):
                 raise
@@ -341,22 +336,26 @@ async def arun(
     returned after each view.
     """
     args, kwargs = arguments
-    context.settle_in()
-    # The copied context would send `sync_to_async` to the thread of the handshake's request.
-    leave_request()
-    told = _called_to_witness(view, websocket)
-    websocket._view_request = request
+    told = None
     try:
         try:
+            context.settle_in()
+            # The copied context would send `sync_to_async` to the thread of the handshake's
+            # request.
+            leave_request()
+            told = _called_to_witness(view, websocket)
+            websocket._view_request = request
             own_websocket.set(websocket)
             result = None
             try:
                 result = await view(request, *args, **kwargs)
             except Exception as error:
-                if websocket._is_undecided or not _is_quiet_end(error, view, request, websocket):
+                if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
                     raise
-            if _is_over_with(websocket, result) and _is_session_changed(request):
-                await sync_to_async(_save_session)(request)
+            if _is_over_with(websocket, result):
+                if _is_session_changed(request):
+                    await sync_to_async(_save_session)(request)
+                refuse_if_unseen(result, request, websocket)
         except BaseException as error:
             _end(websocket, request, error)
         else:
@@ -419,48 +418,6 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
     return not isinstance(websocket._connection, NeverOpened | None)
 
 
-def _is_quiet_end(error: Exception, view: View, request: HttpRequest, websocket: WebSocket) -> bool:
-    """Whether ``error`` is how a view may end that did nothing wrong."""
-    # A loop that only sends ends by the exception of its own connection.
-    if isinstance(error, ConnectionClosed):
-        return websocket._is_over
-    if not websocket._is_told_here or not _is_about_none(error):
-        return _dresses_no_response(error)
-    code = getattr(inspect.unwrap(view), "__code__", None)
-    if code is not None and not any(frame.f_code is code for frame in _frames(error)):
-        # It came from a decorator around the view.
-        return _dresses_no_response(error)
-    _report_use_of_none(error, request, websocket)
-    return True
-
-
-def _is_about_none(error: Exception) -> bool:
-    """Whether ``error`` is what comes of taking None for a message."""
-    if isinstance(error, AttributeError):
-        is_none = str(error).startswith("'NoneType' object")
-        name = getattr(error, "name", None) or ""
-        return is_none and (hasattr(bytes, name) or hasattr(str, name))
-    if not isinstance(error, TypeError):
-        return False
-    # Python 3.10 does not name the type there.
-    return "NoneType" in str(error) or "expected string or bytes-like object" in str(error)
-
-
-def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSocket) -> None:
-    connection = websocket._connection
-    end = None if connection is None else connection.end()
-    if connection is None or end is None:
-        return
-    found = Event.of("websocket.none_used", request, end[0], repr(error), connection.id)
-    found.log(
-        _log,
-        logging.INFO,
-        "WebSocket view took the None at the end of its connection for a message: %s: %s",
-        *(found.path, found.reason),
-        request=request,
-    )
-
-
 def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     """Reports what a view let through and gives the close code for it."""
     connection = websocket._connection
@@ -470,6 +427,17 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         return Event.of("websocket.view_failed", request, code, repr(error), number)
 
     path = printable(request.path)
+    if isinstance(error, InvalidMessage):
+        found = Event.of("websocket.violation", request, _INVALID, str(error), number)
+        found.log(
+            _log,
+            logging.INFO,
+            "WebSocket client sent an invalid message: %s: %s",
+            *(found.path, found.reason),
+            request=request,
+        )
+        # Its own mistake, which it may know of.
+        return _INVALID, _cut(str(error))
     if isinstance(error, PermissionDenied):
         failed(_POLICY).log(
             _requests,
@@ -521,34 +489,12 @@ def _shown(error: BaseException) -> str:
     """Gives the reason that developers see in the browser's close event; nothing in production."""
     if not settings.DEBUG:
         return ""
-    text = f"{type(error).__name__}: {error}".encode()[:_MAX_REASON_BYTES]
-    return text.decode(errors="ignore")
+    return _cut(f"{type(error).__name__}: {error}")
 
 
-def _dresses_no_response(error: Exception) -> bool:
-    """
-    Whether a framework's decorator wanted to add headers to the response that no WebSocket has.
-
-    Such decorators (``never_cache``, ``vary_on_headers`` …) and the ``dispatch`` of Django REST
-    framework fail on the None of a view that has returned. It is in a variable of theirs.
-    """
-    if not isinstance(error, (AttributeError, TypeError, AssertionError)):
-        return False
-    *_, frame = _frames(error)
-    framework = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    # Not `f_locals` itself, which is no dictionary any more in Python 3.13.
-    variables = dict(frame.f_locals)
-    has_none = any(variables.get(name, frame) is None for name in _RESPONSES)
-    return framework in _FRAMEWORKS and has_none
-
-
-def _frames(error: BaseException) -> list[FrameType]:
-    """Gives the frames that ``error`` came through, the innermost one last."""
-    frames, traceback = [], error.__traceback__
-    while traceback is not None:
-        frames.append(traceback.tb_frame)
-        traceback = traceback.tb_next
-    return frames
+def _cut(reason: str) -> str:
+    """Gives as much of ``reason`` as fits a close frame."""
+    return reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _is_session_changed(request: HttpRequest) -> bool:

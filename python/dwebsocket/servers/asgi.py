@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dwebsocket import _core, clock
 from dwebsocket import hub as loops
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget, transport
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
@@ -416,6 +417,35 @@ class AsgiConnection:
     def pong(self, payload: bytes) -> bool:
         """ASGI has no pongs of the application's own."""
         return False
+
+    #: ASGI tells applications of no pongs.
+    latency: float | None = None
+
+    def begin_ping(self) -> _core.Ping | None:
+        """
+        Fails: ASGI has no pings of the application's own.
+
+        Raises:
+            UnsupportedServer: Always.
+        """
+        raise UnsupportedServer(
+            "ping() is not possible behind this ASGI server: it keeps the connection and pings by "
+            "itself, and ASGI has no event for that. There, let the client answer a message."
+        )
+
+    def watch_pings(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`watch_end`, since there are none."""
+        self.watch_end(hub, token)
+
+    def unwatch_pings(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket.connection.Connection.unwatch_pings`."""
+        with self._arrived, suppress(ValueError):
+            self._end_watches.remove((hub, token))
+
+    def await_end(self, timeout: float | None) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.await_end`."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: self._end is not None, _bounded(timeout))
 
     def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket.connection.Connection.next`."""

@@ -1,0 +1,85 @@
+"""
+Pings of a view's own, and waits for the end of a connection.
+
+The engine wakes both kinds of callers at each answer and at the end; then they look again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dwebsocket import clock, hub
+from dwebsocket.exceptions import ConnectionClosed, PingTimeout
+from dwebsocket.waiting import Pings
+
+if TYPE_CHECKING:
+    from dwebsocket.connection import Connection
+    from dwebsocket.waiting import Look, T, Waiter
+
+# Between two tries to queue a ping for a client that reads too slowly.
+_RETRY_S = 0.05
+
+
+def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float:
+    """As :meth:`dwebsocket.WebSocket.ping`."""
+    deadline = None if timeout is None else clock.now() + timeout
+    while (sent := connection.begin_ping()) is None:
+        waiter.sleep(_pause(connection, deadline, timeout))
+    return _answer(connection, waiter.wait_for(connection, sent.wait, _left(deadline)), timeout)
+
+
+async def aping(connection: Connection, timeout: float | None) -> float:
+    """As :func:`ping`, for async views."""
+    deadline = None if timeout is None else clock.now() + timeout
+    while (sent := connection.begin_ping()) is None:
+        pause = _pause(connection, deadline, timeout)
+        await hub.current().wait(connection, connection.watch_outbox, pause)
+    return _answer(connection, await _wait_for(connection, sent.wait, deadline), timeout)
+
+
+def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -> bool:
+    """As :meth:`dwebsocket.WebSocket.wait_closed`."""
+    return waiter.wait_for(connection, _look_for_end(connection), timeout) is True
+
+
+async def await_closed(connection: Connection, timeout: float | None) -> bool:
+    """As :func:`wait_closed`, for async views."""
+    deadline = None if timeout is None else clock.now() + timeout
+    return await _wait_for(connection, _look_for_end(connection), deadline) is True
+
+
+def _look_for_end(connection: Connection) -> Look[bool]:
+    return lambda timeout: connection.await_end(timeout) or None
+
+
+async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
+    """As :meth:`dwebsocket.waiting.Waiter.wait_for`, in an event loop."""
+    while True:
+        # First: what came before the end counts.
+        ended = connection.end() is not None
+        found = look(0)
+        left = _left(deadline)
+        if found is not None or ended or left == 0:
+            return found
+        pings = Pings(connection, look)
+        await hub.current().wait(pings, pings.watch, left)
+
+
+def _pause(connection: Connection, deadline: float | None, timeout: float | None) -> float:
+    """Gives the seconds to wait until there may be room for a ping."""
+    left = _left(deadline)
+    if connection.end() is not None or left == 0:
+        _answer(connection, None, timeout)
+    return _RETRY_S if left is None else min(left, _RETRY_S)
+
+
+def _answer(connection: Connection, took: float | None, timeout: float | None) -> float:
+    if took is not None:
+        return took
+    if (end := connection.end()) is not None:
+        raise ConnectionClosed(*end)
+    raise PingTimeout(f"the client answered no ping within {timeout} s")
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - clock.now())

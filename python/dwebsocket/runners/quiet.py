@@ -1,0 +1,138 @@
+"""
+Errors by which a view may end that did nothing wrong.
+
+There are three: ``ConnectionClosed`` of a connection that has ended; the use of the ``None`` at the
+end as a message, in the view's own code; and a decorator of a framework that wants to add headers
+to the response that a WebSocket has not. The same errors of any other code are errors.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.events import Event
+from dwebsocket.exceptions import ConnectionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+
+    from django.http import HttpRequest
+
+    from dwebsocket.websocket import WebSocket
+
+_log = logging.getLogger("dwebsocket")
+
+# Those that give a view's response headers, and what they call it.
+_FRAMEWORKS = ("django", "rest_framework")
+_RESPONSES = {"response", "resp"}
+# What is done to responses, and to no message.
+_OF_RESPONSES = re.compile("does not support item (assignment|deletion)")
+
+
+def is_quiet_end(
+    error: Exception, view: Callable[..., Any], request: HttpRequest, websocket: WebSocket
+) -> bool:
+    """Whether ``error`` is how a view may end that did nothing wrong; notes it in the log."""
+    # A loop that only sends ends by the exception of its own connection.
+    if isinstance(error, ConnectionClosed):
+        return websocket._is_over
+    is_about_none = websocket._is_told_here and _is_about_none(error)
+    if not is_about_none and not isinstance(error, (AttributeError, TypeError, AssertionError)):
+        return False
+    frames, code = _frames(error), _own_code(view)
+    if not any(frame.f_code is code for frame in frames):
+        # It came from a decorator around the view.
+        return _dresses_no_response(frames)
+    if is_about_none:
+        _report_use_of_none(error, request, websocket)
+    return is_about_none
+
+
+def class_of(view: Callable[..., Any]) -> type | None:
+    """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
+    # It wraps the bound method into a partial.
+    instance = getattr(getattr(view, "func", view), "__self__", None)
+    return type(instance) if hasattr(instance, "dispatch") else None
+
+
+def _own_code(view: Callable[..., Any]) -> CodeType | None:
+    """Gives the code of the view itself, without what decorates it."""
+    function = inspect.unwrap(view)
+    while isinstance(function, functools.partial):
+        function = inspect.unwrap(function.func)
+    # Not its `__module__`, which is that of the class for what `as_view()` gives.
+    if _is_of_framework(getattr(function, "__globals__", {}).get("__name__")):
+        # Django's name for the class of a view, and that of Django REST framework.
+        cls = getattr(view, "view_class", None) or getattr(view, "cls", None) or class_of(view)
+        # A handshake is a GET; the framework's view sets name their handlers themselves.
+        name = (getattr(view, "actions", None) or {}).get("get", "get")
+        function = inspect.unwrap(getattr(cls, name, function))
+    # A view may be an object, too.
+    function = function if hasattr(function, "__code__") else type(function).__call__
+    return getattr(function, "__code__", None)
+
+
+def _is_about_none(error: Exception) -> bool:
+    """Whether ``error`` is what comes of taking None for a message."""
+    if isinstance(error, AttributeError):
+        is_none = str(error).startswith("'NoneType' object")
+        name = getattr(error, "name", None) or ""
+        return is_none and (hasattr(bytes, name) or hasattr(str, name))
+    if not isinstance(error, TypeError) or _OF_RESPONSES.search(str(error)):
+        return False
+    # Python 3.10 does not name the type there.
+    return "NoneType" in str(error) or "expected string or bytes-like object" in str(error)
+
+
+def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSocket) -> None:
+    connection = websocket._connection
+    end = None if connection is None else connection.end()
+    if connection is None or end is None:
+        return
+    found = Event.of("websocket.none_used", request, end[0], repr(error), connection.id)
+    found.log(
+        _log,
+        logging.INFO,
+        "WebSocket view took the None at the end of its connection for a message: %s: %s",
+        *(found.path, found.reason),
+        request=request,
+    )
+
+
+def _dresses_no_response(frames: list[FrameType]) -> bool:
+    """
+    Whether a framework's decorator wanted to add headers to the response that no WebSocket has.
+
+    Such decorators (``never_cache``, ``vary_on_headers`` …) and the ``dispatch`` of Django REST
+    framework fail on the None of a view that has returned. It is in a variable of theirs. A
+    decorator of a project that passes it to a function of the framework has it in its own.
+    """
+    for frame in reversed(frames):
+        if not _is_of_framework(frame.f_globals.get("__name__")):
+            return False
+        code = frame.f_code
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        # Not `f_locals` itself, which is no dictionary any more in Python 3.13.
+        variables = dict(frame.f_locals)
+        for name in _RESPONSES:
+            if name not in arguments and variables.get(name, frame) is None:
+                return True
+    return False
+
+
+def _is_of_framework(module: object) -> bool:
+    return str(module).partition(".")[0] in _FRAMEWORKS
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """Gives the frames that ``error`` came through, the innermost one last."""
+    frames, traceback = [], error.__traceback__
+    while traceback is not None:
+        frames.append(traceback.tb_frame)
+        traceback = traceback.tb_next
+    return frames

@@ -1,0 +1,66 @@
+"""
+Refusals that come too late: responses that a view returns behind an open WebSocket.
+
+The client has its 101. A page that a view returns at its end is of no consequence, but a redirect
+or an error is the word of a decorator below ours, ``login_required`` for instance, that meant to
+keep the client out.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.http.response import HttpResponseBase
+
+from dwebsocket.events import Event
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+    from dwebsocket.websocket import WebSocket
+
+_requests = logging.getLogger("django.request")
+
+_POLICY = 1008
+_MAX_REASON_BYTES = 123
+# Below it all is well.
+_REDIRECTION = 300
+
+
+_ADVICE = (
+    "Put the decorator that refuses above accept_websocket, or let the view decide with "
+    "accept_websocket(accept=False)"
+)
+
+
+def refuse_if_unseen(
+    result: object, request: HttpRequest, websocket: WebSocket, advice: str = _ADVICE
+) -> None:
+    """
+    Closes with 1008, and one warning, if ``result`` refuses a client that is still there.
+
+    Args:
+        result: What the view behind the open ``websocket`` has returned.
+        advice: What to do about it.
+    """
+    if not isinstance(result, HttpResponseBase) or result.status_code < _REDIRECTION:
+        return
+    if websocket._is_over:
+        return
+    status, connection = result.status_code, websocket._connection
+    what = f"{type(result).__name__} with status {status}"
+    number = None if connection is None else connection.id
+    found = Event.of("websocket.unseen_response", request, _POLICY, what, number)
+    found.log(
+        _requests,
+        logging.WARNING,
+        "A WebSocket view returned a response that its client cannot see: %s: %s. %s",
+        *(found.path, found.reason, advice),
+        status_code=status,
+        request=request,
+    )
+    reason = f"{what}: see the log".encode()[:_MAX_REASON_BYTES] if settings.DEBUG else b""
+    if websocket._close_soon(_POLICY, reason.decode(errors="ignore")):
+        websocket._is_deliberate = True

@@ -1,0 +1,105 @@
+"""
+Sessions of views that live for hours: what a view saves is what it has changed.
+
+Django saves a session as a whole. That of a WebSocket may be hours old by then, and would take back
+what pages have written meanwhile. So the session of an open WebSocket is merged when it is saved:
+into what is stored then go the keys that were set, changed or deleted here since it was loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import suppress
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+# What each key had when the session was loaded: enough to see whether it has changed.
+Digests = dict[str, int]
+
+
+def keep(session: Any) -> None:
+    """
+    Makes a session that its middleware has saved one of an open WebSocket.
+
+    Only what changes from now on is saved, at the view's end or by ``session.save()``. Objects that
+    are no session of Django's stay as they are.
+    """
+    session.modified = False
+    from django.contrib.sessions.backends.base import SessionBase  # an app that may be absent
+
+    if isinstance(session, SessionBase) and not hasattr(session, "_digests"):
+        loaded = session.__dict__.get("_session_cache")
+        # A class of its own making may not allow it.
+        with suppress(TypeError):
+            session.__class__ = _merging(type(session))
+            session.__dict__["_digests"] = None if loaded is None else _digests(session, loaded)
+
+
+@functools.cache
+def _merging(store: type[Any]) -> type[Any]:
+    """Gives ``store``, a class of sessions, as one that merges what it saves."""
+
+    class Merging(store):  # type: ignore[misc]
+        def load(self) -> Any:
+            data = super().load()
+            self._digests = _digests(self, data)
+            return data
+
+        def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
+            if not must_create:
+                _merge(self, super().load)
+            super().save(must_create)
+            self._digests = _digests(self, self.__dict__.get("_session_cache") or {})
+
+        if hasattr(store, "aload"):
+
+            async def aload(self) -> Any:
+                data = await super().aload()
+                self._digests = _digests(self, data)
+                return data
+
+            async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
+                await sync_to_async(self.save)(must_create)
+
+    # Django's signature of the data is over the name.
+    Merging.__name__, Merging.__qualname__ = store.__name__, store.__qualname__
+    Merging.__module__, Merging.__doc__ = store.__module__, store.__doc__
+    return Merging
+
+
+def _merge(session: Any, load: Any) -> None:
+    """
+    Puts what has changed in ``session`` into what is stored now.
+
+    Raises:
+        UpdateError: It is stored no more: whoever has logged out stays logged out.
+    """
+    from django.contrib.sessions.backends.base import UpdateError
+
+    data, before = session.__dict__.get("_session_cache"), session._digests
+    if data is None or before is None or session.session_key is None:
+        # Nothing was loaded: it is unused, new, or was cleared as a whole.
+        return
+    now = _digests(session, data)
+    changed = {key: data[key] for key in data if now[key] != before.get(key)}
+    # In no transaction: on SQLite one that reads first and writes then fails beside any other.
+    stored = load()
+    if session.session_key is None:
+        raise UpdateError("The session was deleted while its WebSocket was open.")
+    for key in before.keys() - data.keys():
+        stored.pop(key, None)
+    stored.update(changed)
+    session._session_cache = stored
+
+
+def _digests(session: Any, data: dict[str, Any]) -> Digests:
+    serializer = session.serializer()
+    found = {}
+    for key, value in data.items():
+        try:
+            found[key] = hash(serializer.dumps({key: value}))
+        except Exception:
+            # What cannot be saved is told by Django when it is. Until then it counts as changed.
+            found[key] = id(object())
+    return found

@@ -1,0 +1,270 @@
+"""A view's session and the pages that write the same one meanwhile."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.base import UpdateError
+from django.db import connection, connections, transaction
+from threads import in_plain_thread
+
+from dwebsocket import accept_websocket, sessions
+from dwebsocket.runners import loop, thread
+
+if TYPE_CHECKING:
+    from visit import Serve
+
+Log = Callable[..., list[logging.LogRecord]]
+
+CACHE = importlib.import_module("django.contrib.sessions.backends.cache").SessionStore
+DB = importlib.import_module("django.contrib.sessions.backends.db").SessionStore
+FILE = importlib.import_module("django.contrib.sessions.backends.file").SessionStore
+
+both = pytest.mark.parametrize("as_async", [False, True], ids=["sync", "async"])
+
+# That of the request, for the middleware below.
+given: dict[str, Any] = {}
+
+
+def give_session(get_response: Any) -> Any:
+    """Middleware: give the request the session of the test, unread."""
+
+    def middleware(request: Any) -> Any:
+        request.session = given["store"](given["key"])
+        if given["is_read"]:
+            request.session.get("anything")
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.fixture(params=[CACHE, FILE], ids=["cache", "file"])
+def store(request: pytest.FixtureRequest, override: Any, tmp_path: Any) -> Iterator[Any]:
+    """A class of sessions."""
+    override(SESSION_FILE_PATH=str(tmp_path))
+    vars(FILE).get("_storage_path") and delattr(FILE, "_storage_path")
+    yield request.param
+    vars(FILE).get("_storage_path") and delattr(FILE, "_storage_path")
+
+
+@pytest.fixture(params=[False, True], ids=["read by the view", "read by middleware"])
+def session(request: pytest.FixtureRequest, store: Any) -> Any:
+    """A stored session, which is that of the next request."""
+    stored = store()
+    stored.update({"kept": "before", "changed": "before", "deleted": 1, "nested": {"list": [1]}})
+    stored.create()
+    stored.update({"kept": "before", "changed": "before", "deleted": 1, "nested": {"list": [1]}})
+    stored.save()
+    given.update(store=store, key=stored.session_key, is_read=request.param)
+    return stored
+
+
+def now_stored(session: Any) -> dict[str, Any]:
+    """Give what is stored."""
+    return dict(type(session)(session.session_key).items())
+
+
+def elsewhere(session: Any, **values: Any) -> None:
+    """Write the session as a page does."""
+    page = type(session)(session.session_key)
+    page.update(values)
+    page.save()
+
+
+def run(visit: Serve, work: Callable[[Any], Any], *, as_async: bool) -> None:
+    """Run a view to its end, whose session does as ``work`` says."""
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        work(request.session)
+
+    @accept_websocket
+    async def aview(request: Any) -> None:
+        await sync_to_async(work)(request.session)
+
+    made = visit(aview if as_async else view, middleware=["test_sessions.give_session"])
+    made.serve().client.closing()
+    assert thread.join(10)
+    assert loop.join(10)
+
+
+@both
+class TestMerge:
+    """What is saved is what the view has changed."""
+
+    def test_what_pages_write_meanwhile_stays(
+        self, visit: Serve, session: Any, as_async: bool
+    ) -> None:
+        """New keys, changed ones, and those that neither has touched."""
+
+        def work(own: Any) -> None:
+            own["changed"] = "by the view"
+            del own["deleted"]
+            elsewhere(session, cart=[1, 2], kept="by a page")
+            own["new"] = "by the view"
+
+        run(visit, work, as_async=as_async)
+        assert now_stored(session) == {
+            "kept": "by a page",
+            "changed": "by the view",
+            "cart": [1, 2],
+            "new": "by the view",
+            "nested": {"list": [1]},
+        }
+
+    def test_change_within_a_value(self, visit: Serve, session: Any, as_async: bool) -> None:
+        """As Django has it: with `modified` set by hand."""
+
+        def work(own: Any) -> None:
+            own["nested"]["list"].append(2)
+            own.modified = True
+            elsewhere(session, kept="by a page")
+
+        run(visit, work, as_async=as_async)
+        stored = now_stored(session)
+        assert (stored["nested"], stored["kept"]) == ({"list": [1, 2]}, "by a page")
+
+    def test_both_write_one_key(self, visit: Serve, session: Any, as_async: bool) -> None:
+        """The last one counts, as between two pages."""
+
+        def work(own: Any) -> None:
+            own["changed"] = "by the view"
+            elsewhere(session, changed="by a page")
+
+        run(visit, work, as_async=as_async)
+        assert now_stored(session)["changed"] == "by the view"
+
+    def test_page_that_deletes(self, visit: Serve, session: Any, as_async: bool) -> None:
+        """What the view has not touched is not brought back."""
+
+        def work(own: Any) -> None:
+            own["changed"] = "by the view"
+            page = type(session)(session.session_key)
+            del page["kept"]
+            page.save()
+
+        run(visit, work, as_async=as_async)
+        assert "kept" not in now_stored(session)
+
+    def test_saved_by_hand_again_and_again(
+        self, visit: Serve, session: Any, as_async: bool
+    ) -> None:
+        """Each time with what has changed since the last."""
+
+        def work(own: Any) -> None:
+            own["changed"] = "first"
+            elsewhere(session, kept="by a page")
+            own.save()
+            assert own["kept"] == "by a page"
+            elsewhere(session, changed="by a page")
+            own["new"] = 1
+            own.save()
+
+        run(visit, work, as_async=as_async)
+        stored = now_stored(session)
+        assert (stored["changed"], stored["kept"], stored["new"]) == ("by a page", "by a page", 1)
+
+    def test_session_that_is_gone(
+        self, visit: Serve, session: Any, request_log: Log, as_async: bool
+    ) -> None:
+        """Is not brought back, neither at the end nor by hand."""
+        raised: list[Exception] = []
+
+        def work(own: Any) -> None:
+            own["changed"] = "by the view"
+            type(session)(session.session_key).delete()
+            if as_async:
+                try:
+                    own.save()
+                except UpdateError as error:
+                    raised.append(error)
+
+        run(visit, work, as_async=as_async)
+        assert not session.exists(session.session_key)
+        assert len(raised) == as_async
+        messages = [record.getMessage() for record in request_log("dwebsocket")]
+        told = ["The session ended while its WebSocket was open: /"]
+        assert messages == ([] if as_async else told)
+
+    def test_session_that_the_view_clears(self, visit: Serve, session: Any, as_async: bool) -> None:
+        """All that it knew is gone."""
+
+        def work(own: Any) -> None:
+            own.clear()
+            own["new"] = 1
+
+        run(visit, work, as_async=as_async)
+        assert now_stored(session) == {"new": 1}
+
+
+@pytest.fixture
+def _table() -> Iterator[None]:
+    """The table of sessions in the database."""
+    from django.contrib.sessions.models import Session
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Session)
+    yield
+    with connection.schema_editor() as editor:
+        editor.delete_model(Session)
+    connections.close_all()
+
+
+@pytest.mark.usefixtures("_table")
+def test_sign_out_inside_a_transaction(visit: Serve, request_log: Log) -> None:
+    """On SQLite the view waits for its commit, and brings nothing back; neither fails."""
+    stored = DB()
+    stored["kept"] = 1
+    stored.create()
+    given.update(store=DB, key=stored.session_key, is_read=True)
+    deleted = threading.Event()
+
+    def sign_out() -> None:
+        with transaction.atomic():
+            DB(stored.session_key).delete()
+            deleted.set()
+            # The view's save begins meanwhile.
+            time.sleep(0.2)
+        connections.close_all()
+
+    def work(own: Any) -> None:
+        own["new"] = 1
+        signing_out = in_plain_thread(sign_out)
+        assert deleted.wait(10)
+        with pytest.raises(UpdateError):
+            own.save()
+        signing_out.result(10)
+
+    run(visit, work, as_async=False)
+    assert not DB().exists(stored.session_key)
+    assert [r for r in request_log("django.request") if r.levelno > logging.INFO] == []
+
+
+def test_class_looks_as_it_did(store: Any) -> None:
+    """Django's signature of stored data is over its name."""
+    session = store("k" * 32)
+    salt, name = session.key_salt, repr(type(session))
+    sessions.keep(session)
+    assert isinstance(session, store)
+    assert (session.key_salt, repr(type(session))) == (salt, name)
+    once = type(session)
+    sessions.keep(session)
+    assert type(session) is once
+
+
+def test_what_is_no_session_of_djangos() -> None:
+    """Stays as it is."""
+
+    class Own:
+        modified = True
+
+    own = Own()
+    sessions.keep(own)
+    assert (type(own), own.modified) == (Own, False)
