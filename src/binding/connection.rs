@@ -1,6 +1,6 @@
 //! `_core.Connection`: one WebSocket for Python.
 
-use std::{os::fd::RawFd, sync::Arc, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, thread, time::Duration};
 
 use pyo3::{
     prelude::*,
@@ -44,6 +44,9 @@ impl PyConnection {
         text_as_bytes: bool,
     ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(timeout)?;
+        if self.0.owes_a_pause() {
+            py.detach(thread::yield_now);
+        }
         // What is here already needs no detaching.
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_held()) {

@@ -21,6 +21,7 @@ use super::{
     relay::Relay,
     runtime,
     socket::Socket,
+    stint::Stint,
     waiter::{Hub, Watch},
 };
 use crate::protocol::{
@@ -92,6 +93,7 @@ pub struct Connection {
     pub(super) wake: Notify,
     postman: Arc<Postman>,
     relay: Arc<Relay>,
+    stint: Stint,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +138,7 @@ impl Connection {
             wake: Notify::new(),
             postman,
             relay,
+            stint: Stint::default(),
         }
     }
 
@@ -176,6 +179,12 @@ impl Connection {
             self.wake.notify_one();
         }
         taken
+    }
+
+    /// Whether a message is there, but whoever takes it has gone on for so long that others are to
+    /// run first.
+    pub fn owes_a_pause(&self) -> bool {
+        !self.is_foreign() && !self.inbox.is_empty() && self.stint.is_over()
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
@@ -400,8 +409,10 @@ impl Connection {
         }
     }
 
-    /// Leaves what is held back to the engine, if it writes for the views. Takes no system call.
+    /// To be called before sleeping: leaves what is held back to the engine, if it writes for the
+    /// views. Takes no system call.
     pub fn entrust(self: &Arc<Self>) -> bool {
+        self.stint.end();
         self.relay.collects() && (!self.is_holding() || self.relay.expect(self))
     }
 

@@ -37,6 +37,7 @@ mod scratch;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
+mod stint;
 mod sweeper;
 pub mod waiter;
 
