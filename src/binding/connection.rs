@@ -30,10 +30,15 @@ impl PyConnection {
 
     #[pyo3(signature = (text_as_bytes, /))]
     fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
+        pause(py, &self.0);
         match self.0.take_now() {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
             Taken::Nothing | Taken::End => Ok(None),
         }
+    }
+
+    fn owes_a_pause(&self) -> bool {
+        self.0.owes_a_pause()
     }
 
     #[pyo3(signature = (timeout, text_as_bytes))]
@@ -44,9 +49,7 @@ impl PyConnection {
         text_as_bytes: bool,
     ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(timeout)?;
-        if self.0.owes_a_pause() {
-            py.detach(thread::yield_now);
-        }
+        pause(py, &self.0);
         // What is here already needs no detaching.
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_held()) {
@@ -62,6 +65,7 @@ impl PyConnection {
     #[pyo3(signature = (time, text_as_bytes, /))]
     fn nap(&self, py: Python<'_>, time: f64, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
+        pause(py, &self.0);
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) {
             taken = py.detach(|| self.0.nap(time));
@@ -213,6 +217,13 @@ impl PyConnection {
 
     fn unwatch(&self, hub: &Hub, token: u64) {
         self.0.unwatch(hub.0.hub(), token);
+    }
+}
+
+/// To be called by a thread that takes a message: lets others have the GIL if it has kept it for long.
+fn pause(py: Python<'_>, connection: &Connection) {
+    if connection.owes_a_pause() {
+        py.detach(thread::yield_now);
     }
 }
 

@@ -69,13 +69,7 @@ def drop_all(peer: RawPeer) -> None:
             pass
 
 
-@pytest.fixture(params=FLOODS.values(), ids=FLOODS)
-def frame(request: pytest.FixtureRequest) -> Iterator[bytes]:
-    """What the flood consists of."""
-    return request.param
-
-
-@pytest.mark.parametrize(
+everywhere = pytest.mark.parametrize(
     ("server", "path"),
     [
         (GUNICORN_SYNC, "/async-echo/"),
@@ -86,6 +80,15 @@ def frame(request: pytest.FixtureRequest) -> Iterator[bytes]:
     indirect=["server"],
     ids=lambda value: str(value).strip("/"),
 )
+
+
+@pytest.fixture(params=FLOODS.values(), ids=FLOODS)
+def frame(request: pytest.FixtureRequest) -> Iterator[bytes]:
+    """What the flood consists of."""
+    return request.param
+
+
+@everywhere
 def test_control_frames(server: Server, path: str, frame: bytes) -> None:
     """Whoever sends nothing else is closed with 1008; a quiet client is answered meanwhile."""
     with RawPeer.open(server, path) as quiet:
@@ -115,8 +118,7 @@ def test_many_pings_among_messages(server: Server) -> None:
         assert answers == count
 
 
-@pytest.mark.parametrize("server", [GUNICORN_SYNC, GUNICORN_GTHREAD], indirect=True, ids=str)
-@pytest.mark.parametrize("path", ["/async-echo/", "/echo/"])
+@everywhere
 def test_messages(server: Server, path: str) -> None:
     """A client whose view never finds its inbox empty keeps nobody else's view from running."""
     with RawPeer.open(server, path) as quiet, RawPeer.open(server, path) as loud:
