@@ -3,8 +3,9 @@ What one client that floods costs fifty others: ``python bench/fairness.py`` (``
 
 Starts a server of the test project on one core, has fifty clients echo small messages at a modest
 pace, and says how long their answers take (p99), without and with a client beside them that sends
-as fast as it can. A flood that is cut off comes back at once. Needs the packages of
-tests/requirements.txt and a built engine beside the Python sources. Linux only.
+as fast as it can. A flood that is cut off comes back soon, not at once: opening connections is
+another attack. Needs the packages of tests/requirements.txt and a built engine beside the Python
+sources. Linux only.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ FRAGMENTS = 50_000
 TIMES, MORE_MS = 3.0, 5.0
 START_S = 20.0
 LOOK_S = 0.5
+COME_BACK_S = 0.1
 
 
 def _bomb() -> bytes:
@@ -119,6 +121,7 @@ def flood(pipe: Pipe, address: Any, path: str, name: str, core: int) -> None:
             pass
         if not pipe.poll():
             cuts.append(time.monotonic() - start)
+            time.sleep(COME_BACK_S)
         _shut(peer.sock)
         reader.join()
         peer.close()
