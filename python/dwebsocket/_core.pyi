@@ -84,6 +84,13 @@ class Connection:
     def pop(self, text_as_bytes: bool, /) -> str | bytes | None:
         """Takes the oldest message if there is one; never sleeps."""
 
+    def owes_a_pause(self) -> bool:
+        """
+        Whether others are to run before the message that is there is taken.
+
+        True once, after the taker has found messages without sleeping for a millisecond.
+        """
+
     def take(self, timeout: float | None, text_as_bytes: bool) -> str | bytes | None:
         """
         Takes the oldest message; sleeps up to `timeout` seconds (None: for ever) if there is none.

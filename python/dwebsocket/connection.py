@@ -30,6 +30,9 @@ class Connection(Protocol):
     def pop(self, text_as_bytes: bool, /) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.pop`."""
 
+    def owes_a_pause(self) -> bool:
+        """As :meth:`dwebsocket._core.Connection.owes_a_pause`."""
+
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.take`."""
 

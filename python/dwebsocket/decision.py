@@ -150,6 +150,10 @@ class NeverOpened:
         """Nothing comes."""
         return None
 
+    def owes_a_pause(self) -> bool:
+        """Nothing is there."""
+        return False
+
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """Nothing comes."""
         return None

@@ -562,6 +562,8 @@ class WebSocket:
                 raise ConnectionClosed from None
         _check_timeout(timeout)
         deadline = clock.now() + timeout
+        if connection.owes_a_pause():
+            await asyncio.sleep(0)
         while (message := connection.pop(False)) is None:
             if connection.waiting() == (0, True):
                 self._tell_loop()
@@ -1225,6 +1227,8 @@ class WebSocket:
                 "use `await websocket.areceive()` or `async for`"
             )
         connection = self._connection or self._engine
+        if self._waiter is not THREAD and connection.owes_a_pause():
+            self._waiter.let_others_run(connection, 0)
         message = connection.pop(text_as_bytes)
         if message is not None:
             return message
@@ -1251,6 +1255,8 @@ class WebSocket:
         if self._waiter is THREAD:
             message = connection.nap(_IDLE_AFTER_S, self._text_as_bytes)
         else:
+            if connection.owes_a_pause():
+                self._waiter.let_others_run(connection, 0)
             message = connection.pop(self._text_as_bytes)
             if message is None:
                 self._is_rested = True

@@ -1,6 +1,6 @@
 //! `_core.Connection`: one WebSocket for Python.
 
-use std::{os::fd::RawFd, sync::Arc, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, thread, time::Duration};
 
 use pyo3::{
     prelude::*,
@@ -30,10 +30,15 @@ impl PyConnection {
 
     #[pyo3(signature = (text_as_bytes, /))]
     fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
+        pause(py, &self.0);
         match self.0.take_now() {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
             Taken::Nothing | Taken::End => Ok(None),
         }
+    }
+
+    fn owes_a_pause(&self) -> bool {
+        self.0.owes_a_pause()
     }
 
     #[pyo3(signature = (timeout, text_as_bytes))]
@@ -44,6 +49,7 @@ impl PyConnection {
         text_as_bytes: bool,
     ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(timeout)?;
+        pause(py, &self.0);
         // What is here already needs no detaching.
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_held()) {
@@ -59,6 +65,7 @@ impl PyConnection {
     #[pyo3(signature = (time, text_as_bytes, /))]
     fn nap(&self, py: Python<'_>, time: f64, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
+        pause(py, &self.0);
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) {
             taken = py.detach(|| self.0.nap(time));
@@ -258,6 +265,13 @@ impl PyPing {
             took = py.detach(|| self.0.wait(deadline));
         }
         Ok(took.map(|time| time.as_secs_f64()))
+    }
+}
+
+/// To be called by a thread that takes a message: lets others have the GIL if it has kept it for long.
+fn pause(py: Python<'_>, connection: &Connection) {
+    if connection.owes_a_pause() {
+        py.detach(thread::yield_now);
     }
 }
 

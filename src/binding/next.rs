@@ -62,7 +62,11 @@ impl Next {
         slf
     }
 
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, News>> {
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.connection.owes_a_pause() {
+            // To asyncio, nothing means that its other tasks are to have their turn.
+            return Ok(py.None().into_bound(py));
+        }
         match self.connection.take_now() {
             Taken::Message(message) => {
                 let message = convert::to_python(py, &message, false)?;
@@ -71,7 +75,7 @@ impl Next {
             Taken::End => Err(PyStopAsyncIteration::new_err(())),
             Taken::Nothing => {
                 make_way(py, &self.connection);
-                self.expect(py)
+                self.expect(py).map(Bound::into_any)
             }
         }
     }

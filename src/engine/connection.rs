@@ -25,6 +25,7 @@ use super::{
     runtime,
     shedding::Membership,
     socket::Socket,
+    stint::Stint,
     waiter::{Hub, Watch},
 };
 use crate::protocol::{
@@ -104,6 +105,7 @@ pub struct Connection {
     relay: Arc<Relay>,
     share: Arc<Share>,
     membership: OnceLock<Membership>,
+    stint: Stint,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +158,7 @@ impl Connection {
             relay,
             share,
             membership: OnceLock::new(),
+            stint: Stint::default(),
         }
     }
 
@@ -196,6 +199,12 @@ impl Connection {
             self.wake.notify_one();
         }
         taken
+    }
+
+    /// Whether a message is there, but whoever takes it has gone on for so long that others are to
+    /// run first.
+    pub fn owes_a_pause(&self) -> bool {
+        !self.is_foreign() && !self.inbox.is_empty() && self.stint.is_over()
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
@@ -420,8 +429,10 @@ impl Connection {
         }
     }
 
-    /// Leaves what is held back to the engine, if it writes for the views. Takes no system call.
+    /// To be called before sleeping: leaves what is held back to the engine, if it writes for the
+    /// views. Takes no system call.
     pub fn entrust(self: &Arc<Self>) -> bool {
+        self.stint.end();
         self.relay.collects() && (!self.is_holding() || self.relay.expect(self))
     }
 

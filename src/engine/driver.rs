@@ -12,7 +12,7 @@
 use std::{
     cell::RefCell,
     future::{poll_fn, ready},
-    io,
+    io, mem,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -413,14 +413,14 @@ impl Driver {
     }
 
     /// Whether the peer has to wait before the next message is looked at.
-    fn is_too_fast(&mut self) -> bool {
+    fn is_too_fast(&mut self, is_behind: bool) -> bool {
         let Some(meter) = &mut self.meter else {
             return false;
         };
         if self.stage != Stage::Talking {
             return false;
         }
-        match meter.pace(clock::task_now()) {
+        match meter.pace(clock::task_now(), is_behind) {
             Pace::Fine => false,
             Pace::Wait(until) => {
                 self.throttled_until = Some(until);
@@ -484,7 +484,7 @@ impl Driver {
                         guard.clear_ready_matching(Ready::READABLE);
                     }
                     let is_filled = length == most;
-                    let before = std::mem::replace(&mut self.last_read, length);
+                    let before = mem::replace(&mut self.last_read, length);
                     // The view lets go of what came before when it takes this.
                     if length.max(before) >= LARGE_BYTES {
                         sweeper::expect_sweep();
@@ -528,8 +528,8 @@ impl Driver {
     /// Takes in `input`, as much of it as a turn allows. `haul` is empty before and after. True when
     /// what is left has to be kept.
     fn feed(&mut self, input: &mut Input, haul: &mut Haul) -> bool {
-        self.more = More::Nothing;
-        let has_rest = self.take_in(input, haul);
+        let is_behind = mem::replace(&mut self.more, More::Nothing) == More::TakeIn;
+        let has_rest = self.take_in(input, haul, is_behind);
         self.hand_over(haul);
         if haul.controls > 0 && self.stage == Stage::Talking {
             let now = clock::task_now();
@@ -543,7 +543,7 @@ impl Driver {
     }
 
     /// The part of [`Driver::feed`] that looks at the bytes.
-    fn take_in(&mut self, input: &mut Input, haul: &mut Haul) -> bool {
+    fn take_in(&mut self, input: &mut Input, haul: &mut Haul, is_behind: bool) -> bool {
         let mut turn = TURN;
         let mut room = self.connection.inbox.room();
         loop {
@@ -551,7 +551,7 @@ impl Driver {
                 self.paused = true;
                 return true;
             };
-            if self.is_too_fast() {
+            if self.is_too_fast(is_behind) {
                 return true;
             }
             let event = match self.next_event(input, &mut turn) {

@@ -47,6 +47,7 @@ mod shedding;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
+mod stint;
 mod sweeper;
 mod sync;
 pub mod waiter;

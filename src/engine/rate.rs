@@ -100,11 +100,12 @@ impl Meter {
         }
     }
 
-    /// Judges the peer at `now`.
-    pub(super) fn pace(&mut self, now: Instant) -> Pace {
+    /// Judges the peer at `now`. While we are not done with what it has sent, nobody knows that it
+    /// has paused, so it is not forgiven (`is_behind`).
+    pub(super) fn pace(&mut self, now: Instant, is_behind: bool) -> Pace {
         let buckets = [&mut self.messages, &mut self.bytes];
         let mut wait = Duration::ZERO;
-        let mut is_calm = true;
+        let mut is_calm = !is_behind;
         for bucket in buckets.into_iter().flatten() {
             bucket.refill(now);
             wait = wait.max(bucket.debt());
@@ -182,9 +183,9 @@ mod tests {
         let now = Instant::now();
         let mut meter = meter(Some(10.0), Some(1000.0), now);
         meter.count(9, 900);
-        assert_eq!(meter.pace(now), Pace::Fine);
+        assert_eq!(meter.pace(now, false), Pace::Fine);
         meter.count(1, 0);
-        assert!(matches!(meter.pace(now), Pace::Wait(_)));
+        assert!(matches!(meter.pace(now, false), Pace::Wait(_)));
     }
 
     #[test]
@@ -192,9 +193,9 @@ mod tests {
         let now = Instant::now();
         let mut meter = meter(None, Some(1000.0), now);
         meter.count(1, 3000);
-        assert_eq!(meter.pace(now), Pace::Wait(now + 2 * S));
-        assert!(matches!(meter.pace(now + S), Pace::Wait(_)));
-        assert_eq!(meter.pace(now + S * 21 / 10), Pace::Fine);
+        assert_eq!(meter.pace(now, false), Pace::Wait(now + 2 * S));
+        assert!(matches!(meter.pace(now + S, false), Pace::Wait(_)));
+        assert_eq!(meter.pace(now + S * 21 / 10, false), Pace::Fine);
     }
 
     #[test]
@@ -204,7 +205,7 @@ mod tests {
         let mut now = start;
         let paces = (0..1000).map(|_| {
             meter.count(1, 0);
-            let pace = meter.pace(now);
+            let pace = meter.pace(now, false);
             if let Pace::Wait(until) = pace {
                 now = until;
             }
@@ -220,9 +221,9 @@ mod tests {
         let mut meter = meter(Some(10.0), None, now);
         for _ in 0..100 {
             meter.count(10, 0);
-            assert!(matches!(meter.pace(now), Pace::Wait(_)));
+            assert!(matches!(meter.pace(now, false), Pace::Wait(_)));
             now += S;
-            assert_eq!(meter.pace(now), Pace::Fine);
+            assert_eq!(meter.pace(now, false), Pace::Fine);
         }
     }
 
@@ -248,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_is_not_forgiven_because_we_are_slow() {
+        let now = Instant::now();
+        let mut meter = meter(None, Some(1000.0), now);
+        meter.count(0, 2000);
+        assert!(matches!(meter.pace(now, false), Pace::Wait(_)));
+        assert_eq!(meter.pace(now + 11 * S, true), Pace::Fine);
+        meter.count(0, 2000);
+        assert_eq!(meter.pace(now + 11 * S, false), Pace::TooFast);
+    }
+
+    #[test]
     fn without_rates_there_is_nothing_to_measure() {
         assert!(Meter::new(Rates::default(), Instant::now()).is_none());
     }
@@ -256,9 +268,9 @@ mod tests {
     fn a_rate_below_one_still_lets_a_message_through() {
         let now = Instant::now();
         let mut meter = meter(Some(0.5), None, now);
-        assert_eq!(meter.pace(now), Pace::Fine);
+        assert_eq!(meter.pace(now, false), Pace::Fine);
         meter.count(1, 0);
-        assert!(matches!(meter.pace(now), Pace::Wait(_)));
-        assert_eq!(meter.pace(now + 4 * S), Pace::Fine);
+        assert!(matches!(meter.pace(now, false), Pace::Wait(_)));
+        assert_eq!(meter.pace(now + 4 * S, false), Pace::Fine);
     }
 }

@@ -253,6 +253,10 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.pop`."""
         return self.take(0, text_as_bytes) if self._inbox else None
 
+    def owes_a_pause(self) -> bool:
+        """A task fills the inbox: a view that does not yield to it finds nothing soon."""
+        return False
+
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """As :meth:`dwebsocket.connection.Connection.take`."""
         with self._arrived:
