@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -28,6 +29,70 @@ def counts_on(request: HttpRequest) -> None:
     while True:
         request.websocket.send(str(User.objects.count()))
         time.sleep(0.02)
+
+
+@require_websocket
+def asks_and_polls(request: HttpRequest) -> None:
+    """Count users at once and for each message, and never wait for long."""
+    message = b"at once"
+    while not request.websocket.closed:
+        if message is not None:
+            request.websocket.send(str(User.objects.count()))
+        message = request.websocket.wait(1)
+
+
+@require_websocket
+def asks_and_sends(request: HttpRequest) -> None:
+    """Count users at once, and then only send."""
+    request.websocket.send(str(User.objects.count()))
+    while True:
+        time.sleep(0.1)
+        request.websocket.send("tick")
+
+
+@require_websocket
+def asks_and_reads(request: HttpRequest) -> None:
+    """Count users at once, and then look for messages."""
+    request.websocket.send(str(User.objects.count()))
+    while not request.websocket.is_closed():
+        time.sleep(0.1)
+        if request.websocket.has_messages():
+            request.websocket.read()
+
+
+@require_websocket
+async def async_asks(request: HttpRequest) -> None:
+    """Count users at once and for each message."""
+    await request.websocket.asend(str(await User.objects.acount()))
+    async for _ in request.websocket:
+        await request.websocket.asend(str(await User.objects.acount()))
+
+
+@require_websocket
+def in_transaction(request: HttpRequest) -> None:
+    """Send for long within a transaction, and say whether that was one."""
+    with transaction.atomic():
+        first = _backend()
+        while request.websocket.wait(1) is None:
+            request.websocket.send("tick")
+        request.websocket.send(str(_backend() == first))
+
+
+@require_websocket
+def while_iterating(request: HttpRequest) -> None:
+    """Send the rows of a query, slowly."""
+    users = [User(username=f"number {number:02}") for number in range(50)]
+    User.objects.bulk_create(users, ignore_conflicts=True)
+    rows = User.objects.filter(username__startswith="number ").order_by("username")
+    for row in rows.iterator(chunk_size=1):
+        time.sleep(0.1)
+        request.websocket.send(row.username[-2:])
+
+
+def _backend() -> object:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return cursor.fetchone()
 
 
 @require_websocket
@@ -60,6 +125,12 @@ async def async_below_login_required(request: HttpRequest) -> None:
 urlpatterns = [
     path("counts/", counts),
     path("counts-on/", counts_on),
+    path("asks-and-polls/", asks_and_polls),
+    path("asks-and-sends/", asks_and_sends),
+    path("asks-and-reads/", asks_and_reads),
+    path("async-asks/", async_asks),
+    path("in-transaction/", in_transaction),
+    path("while-iterating/", while_iterating),
     path("async-user/", async_user),
     path("async-below-login-required/", async_below_login_required),
     path("async-below-own-decorator/", _asks_first(async_user)),

@@ -308,6 +308,8 @@ def run(
             end_beside(websocket)
             database.forget(shared_databases)
             database.close_old_connections()
+            if websocket._held is not None:
+                websocket._held.end()
     finally:
         if told is not None:
             told.ended()
