@@ -23,6 +23,8 @@ __all__ = [
     "close_old_connections",
     "forget",
     "in_use",
+    "is_needed",
+    "leave",
     "release_idle",
     "shareable",
 ]
@@ -67,6 +69,34 @@ def release_idle() -> None:
 def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
     # Not `get_autocommit()`: it would open a connection that is closed.
     return not connection.autocommit or connection.in_atomic_block
+
+
+def is_needed() -> bool:
+    """Whether something would be lost with one of this thread's own connections."""
+    return any(
+        _is_in_transaction(connection) or _is_being_read(connection) for connection in _own()
+    )
+
+
+def leave() -> None:
+    """Closes this thread's own connections, whatever they are doing."""
+    for connection in _own():
+        connection.close()
+
+
+def _own() -> list[BaseDatabaseWrapper]:
+    if not _has_any():
+        return []
+    return [
+        connection
+        for connection in connections.all(initialized_only=True)
+        if connection.connection is not None and not connection.allow_thread_sharing
+    ]
+
+
+def _is_being_read(connection: BaseDatabaseWrapper) -> bool:
+    wrappers = connection.execute_wrappers
+    return any(isinstance(wrapper, Use) and wrapper.cursors for wrapper in wrappers)
 
 
 class Use:
@@ -154,12 +184,6 @@ class Held:
             first = min(use.used_at for use in uses.values()) + IDLE_AFTER_S
             # Those in transactions were looked at now.
             self._look_at[thread] = max(first, now + IDLE_AFTER_S / 10)
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether something would be lost with one of this thread's connections."""
-        uses = self._uses.get(threading.get_ident(), {})
-        return any(use.is_needed for use in list(uses.values()) if use.connection.connection)
 
     def end(self) -> None:
         """Watches this thread's connections no more."""

@@ -6,6 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -69,6 +70,24 @@ async def async_asks(request: HttpRequest) -> None:
 
 
 @require_websocket
+async def async_slow(request: HttpRequest) -> None:
+    """Ask the database something that takes long."""
+    await request.websocket.asend("asking")
+    await sync_to_async(time.sleep)(60)
+
+
+@require_websocket
+async def async_iterates(request: HttpRequest) -> None:
+    """Send a row of a query for each message."""
+    users = [User(username=f"number {number:02}") for number in range(10)]
+    await User.objects.abulk_create(users, ignore_conflicts=True)
+    rows = User.objects.filter(username__startswith="number ").order_by("username")
+    async for row in rows.aiterator(chunk_size=1):
+        await request.websocket.areceive()
+        await request.websocket.asend(row.username[-2:])
+
+
+@require_websocket
 def in_transaction(request: HttpRequest) -> None:
     """Send for long within a transaction, and say whether that was one."""
     with transaction.atomic():
@@ -129,6 +148,8 @@ urlpatterns = [
     path("asks-and-sends/", asks_and_sends),
     path("asks-and-reads/", asks_and_reads),
     path("async-asks/", async_asks),
+    path("async-slow/", async_slow),
+    path("async-iterates/", async_iterates),
     path("in-transaction/", in_transaction),
     path("while-iterating/", while_iterating),
     path("async-user/", async_user),

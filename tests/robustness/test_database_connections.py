@@ -30,6 +30,8 @@ LONG_S = 60.0
 
 SYNC_VIEWS = ("asks-and-polls", "asks-and-sends", "asks-and-reads")
 
+on_each = pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT, UVICORN], ids=str)
+
 
 @pytest.fixture(scope="module")
 def few() -> Iterator[Path]:
@@ -110,7 +112,7 @@ def visit_in_waves(server: Server, path: str, is_quiet: Callable[[], bool]) -> N
             assert peer.read_to_eof().code == 1000
 
 
-@pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT, UVICORN], ids=str)
+@on_each
 @pytest.mark.parametrize("view", SYNC_VIEWS)
 def test_views_give_back_what_is_idle(own_server: Own, few: Path, kind: Kind, view: str) -> None:
     """Whatever they call in the meantime; connections would otherwise last as long as they do."""
@@ -162,3 +164,37 @@ def test_iteration_keeps_its_connection(own_server: Own, few: Path) -> None:
     with RawPeer.open(server, "/database/while-iterating/") as peer:
         assert [int(peer.read_message()) for _ in range(50)] == list(range(50))
         assert peer.read_to_eof().code == 1000
+
+
+@on_each
+class TestAsyncViews:
+    """Each has a thread of its own for the ORM, as long as it needs one."""
+
+    def test_idle_ones_hold_nothing(self, own_server: Own, few: Path, kind: Kind) -> None:
+        """A view that waits has neither a connection nor a thread."""
+        server = own_server(kind, settings=on(few, CONN_MAX_AGE=None))
+        with counter(few) as count:
+            visit_in_waves(server, "/database/async-asks/", lambda: count() <= 3)
+
+    def test_slow_query_holds_up_nobody(self, own_server: Own, few: Path, kind: Kind) -> None:
+        """Others are answered long before it is."""
+        server = own_server(kind, settings=on(few))
+        with RawPeer.open(server, "/database/async-slow/") as slow:
+            assert slow.read_message() == b"asking"
+            with RawPeer.open(server, "/database/async-asks/") as quick:
+                for _ in range(5):
+                    assert quick.read_message().isdigit()
+                    quick.send_text("how many?")
+
+    def test_end_of_another_view(self, own_server: Own, few: Path, kind: Kind) -> None:
+        """It closes its own connection, not the one that this view is reading from."""
+        server = own_server(kind, settings=on(few, CONN_MAX_AGE=0))
+        with server.quiet(), RawPeer.open(server, "/database/async-iterates/") as iterating:
+            for number in range(10):
+                iterating.send_text("next")
+                assert iterating.read_message() == b"%02d" % number
+                with RawPeer.open(server, "/database/async-asks/") as other:
+                    assert other.read_message().isdigit()
+                    other.send_close(1000)
+                    assert other.read_to_eof().code == 1000
+            assert iterating.read_to_eof().code == 1000

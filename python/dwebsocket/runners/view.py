@@ -29,6 +29,7 @@ from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.helpers import Helpers
+from dwebsocket.runners.own_thread import OwnThread
 from dwebsocket.waiting import THREAD
 from dwebsocket.websocket import WebSocket, own_websocket
 
@@ -331,16 +332,15 @@ async def arun(
     """
     Runs the async ``view``. As :func:`run`, and raises nothing at all.
 
-    The databases of async code live in a thread that all views share; what is old there is
-    returned after each view.
+    What it calls with ``sync_to_async``, as the ORM does, has a thread of the view's own.
     """
     args, kwargs = arguments
     context.settle_in()
     # The copied context would send `sync_to_async` to the server's thread, which has gone on.
     with suppress(AttributeError):
         del AsyncToSync.executors.current
-    # An ASGI request has a thread of its own, which ends with the handshake.
-    SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
+    # That of an ASGI request ends with the handshake.
+    own_thread = OwnThread.enter()
     # Nor does what held the one thread of all others at that moment concern the view.
     SyncToAsync.deadlock_context.set(False)
     told = _called_to_witness(view, websocket)
@@ -362,7 +362,7 @@ async def arun(
             _end(websocket, request)
         finally:
             await aend_beside(websocket)
-            await sync_to_async(database.close_old_connections)()
+            await own_thread.leave()
     finally:
         if told is not None:
             told.ended()
