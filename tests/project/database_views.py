@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,37 @@ async def async_iterates(request: HttpRequest) -> None:
         await request.websocket.asend(row.username[-2:])
 
 
+_local = threading.local()
+
+
+def _leave_name(name: str) -> str:
+    found = getattr(_local, "name", "nobody")
+    _local.name = name
+    return found
+
+
+@require_websocket
+def leaves_name(request: HttpRequest) -> None:
+    """Say whose name is in a thread-local, and leave the user's there."""
+    request.websocket.send(_leave_name(request.GET["name"]))
+
+
+@require_websocket
+async def async_leaves_name(request: HttpRequest) -> None:
+    """Do the same where the ORM works."""
+    await request.websocket.asend(await sync_to_async(_leave_name)(request.GET["name"]))
+
+
+@require_websocket
+def helper_leaves_name(request: HttpRequest) -> None:
+    """Do the same beside the view."""
+
+    def leave() -> None:
+        request.websocket.send(_leave_name(request.GET["name"]))
+
+    request.websocket.start(leave).join()
+
+
 @require_websocket
 def in_transaction(request: HttpRequest) -> None:
     """Send for long within a transaction, and say whether that was one."""
@@ -150,6 +182,9 @@ urlpatterns = [
     path("async-asks/", async_asks),
     path("async-slow/", async_slow),
     path("async-iterates/", async_iterates),
+    path("leaves-name/", leaves_name),
+    path("async-leaves-name/", async_leaves_name),
+    path("helper-leaves-name/", helper_leaves_name),
     path("in-transaction/", in_transaction),
     path("while-iterating/", while_iterating),
     path("async-user/", async_user),
