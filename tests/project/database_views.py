@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -86,6 +87,17 @@ async def async_iterates(request: HttpRequest) -> None:
     async for row in rows.aiterator(chunk_size=1):
         await request.websocket.areceive()
         await request.websocket.asend(row.username[-2:])
+
+
+async def _ask() -> int:
+    return await User.objects.acount()
+
+
+@require_websocket
+def runs_a_loop(request: HttpRequest) -> None:
+    """Run event loops of its own, in which the ORM is asked."""
+    answers = [asyncio.run(_ask()), async_to_sync(_ask)(), User.objects.count()]
+    request.websocket.send(str(len(set(answers))))
 
 
 _local = threading.local()
@@ -183,6 +195,7 @@ urlpatterns = [
     path("async-slow/", async_slow),
     path("async-iterates/", async_iterates),
     path("leaves-name/", leaves_name),
+    path("runs-a-loop/", runs_a_loop),
     path("async-leaves-name/", async_leaves_name),
     path("helper-leaves-name/", helper_leaves_name),
     path("in-transaction/", in_transaction),

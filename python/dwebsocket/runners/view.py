@@ -284,6 +284,7 @@ def run(
     """
     args, kwargs = arguments
     context.settle_in()
+    _part_from_loops_of_handshake()
     told = _called_to_witness(view, websocket)
     websocket._view_request = request
     try:
@@ -336,13 +337,8 @@ async def arun(
     """
     args, kwargs = arguments
     context.settle_in()
-    # The copied context would send `sync_to_async` to the server's thread, which has gone on.
-    with suppress(AttributeError):
-        del AsyncToSync.executors.current
-    # That of an ASGI request ends with the handshake.
+    _part_from_loops_of_handshake()
     own_thread = OwnThread.enter()
-    # Nor does what held the one thread of all others at that moment concern the view.
-    SyncToAsync.deadlock_context.set(False)
     told = _called_to_witness(view, websocket)
     websocket._view_request = request
     try:
@@ -366,6 +362,19 @@ async def arun(
     finally:
         if told is not None:
             told.ended()
+
+
+def _part_from_loops_of_handshake() -> None:
+    """Forgets what the copied context says of event loops and threads that have gone on since."""
+    # It would send `sync_to_async` to the server's thread.
+    with suppress(AttributeError):
+        del AsyncToSync.executors.current
+    # That of an ASGI request ends with the handshake.
+    if SyncToAsync.thread_sensitive_context.get(None) is not None:
+        SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
+    # Nor does what held the one thread of all others at that moment concern the view.
+    if SyncToAsync.deadlock_context.get(False):  # noqa: FBT003
+        SyncToAsync.deadlock_context.set(False)
 
 
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
