@@ -100,6 +100,25 @@ def runs_a_loop(request: HttpRequest) -> None:
     request.websocket.send(str(len(set(answers))))
 
 
+@require_websocket
+async def async_goes_on(request: HttpRequest) -> None:
+    """Go on when the connection has ended, and say at the end of the process what came of it."""
+
+    async def say() -> None:
+        await asyncio.sleep(0)
+        print("async callback")
+
+    request.websocket.on_close(say)
+    request.websocket.on_close(print, "callback")
+    await request.websocket.asend(str(await User.objects.acount()))
+    try:
+        await asyncio.sleep(600)
+    finally:
+        print("cleaned up")
+        if "orm" in request.GET:
+            await User.objects.acount()
+
+
 _local = threading.local()
 
 
@@ -195,6 +214,7 @@ urlpatterns = [
     path("async-slow/", async_slow),
     path("async-iterates/", async_iterates),
     path("leaves-name/", leaves_name),
+    path("async-goes-on/", async_goes_on),
     path("runs-a-loop/", runs_a_loop),
     path("async-leaves-name/", async_leaves_name),
     path("helper-leaves-name/", helper_leaves_name),

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from support.raw_peer import RawPeer
-from support.server import GUNICORN_EVENTLET, GUNICORN_GEVENT, GUNICORN_GTHREAD, UVICORN, Server
+from support.server import (
+    ASGI,
+    GUNICORN_EVENTLET,
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    RUNSERVER,
+    UVICORN,
+    Server,
+)
 
 Own = Callable[..., Server]
 
@@ -32,3 +40,23 @@ def test_sync_view_runs_a_loop(own_server: Own, kind: object, middleware: list[s
             with RawPeer.open(server, "/database/runs-a-loop/") as peer:
                 assert peer.read_message() == b"1"
                 assert peer.read_to_eof().code == 1000
+
+
+# Those of the others end their loops in the same ways.
+ENDING = (*(kind for kind in ASGI if kind.name in ("uvicorn-uvloop", "hypercorn")), UVICORN)
+
+
+@pytest.mark.parametrize("kind", [*ENDING, GUNICORN_GTHREAD, RUNSERVER], ids=str)
+@pytest.mark.parametrize("query", ["", "?orm"])
+def test_loop_ends_under_async_views(own_server: Own, kind: object, query: str) -> None:
+    """Views that still run at the end of the process are no errors, and their callbacks run."""
+    server = own_server(kind)
+    with RawPeer.open_many(server, f"/database/async-goes-on/{query}", 5) as peers:
+        assert all(peer.read_message().isdigit() for peer in peers)
+        server.send_signal(server.end_signal)
+        assert {peer.read_to_eof().code for peer in peers} <= {1001, 1012}
+    server.wait(30)
+    for unwanted in ("Traceback", "Task was destroyed", "never awaited", "Internal Server Error"):
+        assert unwanted not in server.stderr()
+    assert server.stdout().count("async callback") == 5
+    assert server.stdout().count("callback") == 10

@@ -24,7 +24,7 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
 
-from dwebsocket import context, database
+from dwebsocket import _core, context, database
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
@@ -339,6 +339,7 @@ async def arun(
     context.settle_in()
     _part_from_loops_of_handshake()
     own_thread = OwnThread.enter()
+    is_thrown_away = False
     told = _called_to_witness(view, websocket)
     websocket._view_request = request
     try:
@@ -352,13 +353,24 @@ async def arun(
                     raise
             if _is_over_with(websocket, result) and _is_session_changed(request):
                 await sync_to_async(_save_session)(request)
+        except GeneratorExit:
+            # The loop was closed under the view: nothing can be awaited any more.
+            is_thrown_away = True
+            websocket._finish(_GOING_AWAY, "going away")
+            own_websocket.set(None)
+            raise
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # When all tasks of a loop are cancelled, the server's closes the connection.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
             _end(websocket, request, error)
         else:
             _end(websocket, request)
         finally:
-            await aend_beside(websocket)
-            await own_thread.leave()
+            if not is_thrown_away:
+                await aend_beside(websocket)
+                await own_thread.leave()
     finally:
         if told is not None:
             told.ended()
@@ -373,7 +385,7 @@ def _part_from_loops_of_handshake() -> None:
     if SyncToAsync.thread_sensitive_context.get(None) is not None:
         SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
     # Nor does what held the one thread of all others at that moment concern the view.
-    if SyncToAsync.deadlock_context.get(False):  # noqa: FBT003
+    if SyncToAsync.deadlock_context.get(False):
         SyncToAsync.deadlock_context.set(False)
 
 
@@ -478,6 +490,9 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         return Event.of("websocket.view_failed", request, code, repr(error), number)
 
     path = printable(request.path)
+    if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
+        # At the end of the process, or of its loop.
+        return _GOING_AWAY, "going away"
     if isinstance(error, PermissionDenied):
         failed(_POLICY).log(
             _requests,
