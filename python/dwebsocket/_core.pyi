@@ -18,6 +18,7 @@ __all__ = [
     "Slot",
     "adopt",
     "after_fork_in_child",
+    "buffered_bytes",
     "choose_subprotocol",
     "client_frame",
     "clock_ahead",
@@ -31,10 +32,12 @@ __all__ = [
     "is_token",
     "judge_environ",
     "judge_handshake",
+    "limit_buffered",
     "may_send_close_code",
     "on_exit",
     "on_terminate",
     "open_connections",
+    "prepare",
     "reopen",
     "response_head",
     "shut_down",
@@ -150,6 +153,9 @@ class Connection:
     def close_descriptor(self) -> None:
         """Closes what `descriptor` gave, if it gave anything."""
 
+    def discard(self) -> None:
+        """Drops what was not taken; for a connection that is closed and whose view is over."""
+
     def ping(self, payload: bytes) -> bool:
         """Sends a ping, behind the messages that wait. False when it cannot be queued."""
 
@@ -249,14 +255,21 @@ class Next:
 
 @final
 class Slot:
-    """A place among the process's connections; given back when dropped or released."""
+    """
+    A place among the process's connections; given back when all that hold it have let it go.
+
+    Those are the connection (:func:`adopt`) and this object, for the view.
+    """
 
     @staticmethod
     def claim(limit: int | None) -> Slot | None:
         """Takes a place, or gives None when `limit` are taken."""
 
+    def share(self) -> Slot:
+        """Gives another hold on the same place. Raises `ValueError` when it has been released."""
+
     def release(self) -> None:
-        """Gives the place back. Harmless when it has been used or released before."""
+        """Lets the place go. Harmless when repeated."""
 
 @final
 class EnvironCopier:
@@ -332,6 +345,7 @@ class Settings:
         send_buffer_bytes: int,
         send_timeout: float | None,
         close_timeout: float,
+        message_timeout: float | None = None,
     ) -> Settings: ...
 
 def adopt(
@@ -347,7 +361,11 @@ def adopt(
     Takes a client's connection over: sends `head`, then speaks WebSocket on it.
 
     `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
-    (`OSError`, `ShuttingDown`). `early` are bytes that the client sent behind its handshake.
+    (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the
+    client sent behind its handshake.
+
+    The connection holds the place of `slot` until it is over. So does `slot` itself, until it is
+    released or dropped.
     """
 
 def after_fork_in_child() -> None:
@@ -456,8 +474,18 @@ def on_terminate(start: Callable[[], object]) -> None:
     must be written in C and not let the GIL go: it starts a thread of Python's.
     """
 
+def buffered_bytes() -> int:
+    """The bytes that the engine buffers for all connections. Below 4 KiB a part is not counted."""
+
 def open_connections() -> int:
     """The number of connections that the process holds or has promised a place to."""
+
+def prepare() -> None:
+    """
+    Starts the engine, unless it runs: what it needs of the system is had before a client is taken.
+
+    Raises `OSError` when there is no thread or no descriptor for it, or its threads have failed.
+    """
 
 def reopen() -> None:
     """Takes new connections again after `drain` or `close_all`. For tests."""
@@ -482,6 +510,13 @@ def step_clock(seconds: float) -> None:
     Steps the engine's clock ahead, and sleeps until the engine has done what was due by then.
 
     For tests. Without an engine it does nothing.
+    """
+
+def limit_buffered(limit: int | None, /) -> None:
+    """
+    Sets how many bytes the engine may buffer for all connections; ``None`` for no limit.
+
+    At the limit it reads no more from connections that hold much, and closes the largest with 1013.
     """
 
 def want_threads(count: int) -> None:

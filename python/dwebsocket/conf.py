@@ -13,11 +13,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.functional import empty
 
-from dwebsocket import _core
+from dwebsocket import _core, memory
+from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
 
@@ -77,6 +76,18 @@ def _few(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
         raise _expected("a whole number from 1 to 64", value)
     return value
+
+
+def _buffered(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, float) and 0 < value < 1:
+        return max(1, int(memory.limit() * value))
+    try:
+        return _size(value)
+    except ValueError:
+        what = "a number of bytes, a part of the memory (above 0, below 1), or None for no limit"
+        raise _expected(what, value) from None
 
 
 def _rate_or_none(value: object) -> float | None:
@@ -251,6 +262,10 @@ SETTINGS: dict[str, Setting] = {
     # Bytes that may wait for a view that reads slowly; then nothing more is read from the client.
     # A flood of small messages costs more than their bytes: 1,024 of them are as good as full.
     "RECEIVE_BUFFER": Setting(1024 * 1024, _size),
+    # Bytes that a process may buffer for all of its WebSockets, or the part of the memory that it
+    # may. At the limit the largest holders are closed with 1013. An eighth, since a site has
+    # several processes as a rule, and what views make of a message takes memory, too.
+    "MAX_BUFFERED": Setting(0.125, _buffered),
     # Connections of one process; one more is refused with 503.
     "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
     # Connections of one client address; one more is refused with 429. None by default: behind a
@@ -273,6 +288,8 @@ SETTINGS: dict[str, Setting] = {
     "SEND_BUFFER": Setting(1024 * 1024, _size),
     # How long `send` in the connection's own view waits for room in that buffer.
     "SEND_TIMEOUT": Setting(10, _seconds_or_none),
+    # How long a message that has begun may stand still; then the client is closed with 1008.
+    "MESSAGE_TIMEOUT": Setting(60, _seconds_or_none),
     # How long the client has to answer a close frame, and then to hang up.
     "CLOSE_TIMEOUT": Setting(2, _seconds),
     # Bytes of a handshake's path and headers; a larger one is refused with 431. More than the four
@@ -311,13 +328,7 @@ def present() -> tuple[Any, dict[Any, Any]]:
     The second may take more; it is forgotten when the settings are exchanged.
     """
     global _known
-    # `override_settings` and its kind put another object there and back again. Not asked of
-    # `settings` itself, which takes ten times as long to say so.
-    source = object.__getattribute__(settings, "_wrapped")
-    if source is empty:
-        # Not read yet: whatever is asked first has them read, or says why they cannot be.
-        _ = settings.DEBUG
-        source = settings._wrapped
+    source = settings_source()
     known = _known
     if known[0] is not source:
         known = _known = (source, {})
@@ -366,6 +377,7 @@ class Options:
     ping_timeout: float | None
     send_buffer: int
     send_timeout: float | None
+    message_timeout: float | None
     close_timeout: float
     handshake_timeout: float | None
 
@@ -385,6 +397,7 @@ class Options:
             send_buffer_bytes=self.send_buffer,
             send_timeout=self.send_timeout,
             close_timeout=self.close_timeout,
+            message_timeout=self.message_timeout,
         )
 
     @classmethod

@@ -74,6 +74,9 @@ class Connection(Protocol):
     def close_descriptor(self) -> None:
         """As :meth:`dwebsocket._core.Connection.close_descriptor`."""
 
+    def discard(self) -> None:
+        """As :meth:`dwebsocket._core.Connection.discard`."""
+
     def ping(self, payload: bytes) -> bool:
         """As :meth:`dwebsocket._core.Connection.ping`."""
 

@@ -11,6 +11,7 @@ from django import db
 from django.db import connections
 
 from dwebsocket import clock, native
+from dwebsocket.compat.django import has_connections as _has_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,19 +32,6 @@ __all__ = [
 
 #: A connection that a view has not used for so long is given back.
 IDLE_AFTER_S = 3.0
-
-
-def _has_any() -> bool:
-    """
-    Whether this thread has begun to use a database; True where that cannot be seen.
-
-    Django itself finds out by four exceptions, for each of its databases.
-    """
-    try:
-        # Of asgiref's `Local`, which has a `threading.local` where threads are kept apart.
-        return bool(vars(connections._connections._storage))  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
-        return True
 
 
 def close_old_connections() -> None:

@@ -212,6 +212,9 @@ class NeverOpened:
     def close_descriptor(self) -> None:
         """There is nothing to select on."""
 
+    def discard(self) -> None:
+        """There is nothing to drop."""
+
     def ping(self, payload: bytes) -> bool:
         """Nothing goes."""
         return False

@@ -26,6 +26,8 @@ EVENTS = {
     "websocket.violation": "the client broke the protocol or a limit",
     "websocket.too_fast": "the client sent more than it may",
     "websocket.too_slow": "the client did not take what was sent",
+    "websocket.stalled": "the client did not finish a message that it had begun",
+    "websocket.no_memory": "the process buffers more than it may, and this connection much of it",
     "websocket.lost": "the client vanished without a close frame",
     "websocket.signed_out": "the user has no right to it any more",
     "websocket.view_failed": "the view ended with an exception",
@@ -44,6 +46,11 @@ _ENDS = {
     1008: ("websocket.too_fast", logging.INFO),
     1013: ("websocket.too_slow", logging.INFO),
     1011: ("websocket.broke", logging.ERROR),
+}
+# Of two codes that mean several things, by reason.
+_REASONS = {
+    "message was not finished in time": ("websocket.stalled", logging.INFO),
+    "the server is short of memory": ("websocket.no_memory", logging.INFO),
 }
 # How often each has happened in this process, by code. Codes are few, whatever clients do.
 _counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
@@ -159,7 +166,8 @@ def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> N
     if by == "lost":
         event, level = "websocket.lost", logging.INFO
     else:
-        event, level = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
+        by_code = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
+        event, level = _REASONS.get(reason, by_code)
     found = Event.of(event, request, code, reason, number)
     found.log(
         _log,

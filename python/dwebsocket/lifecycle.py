@@ -13,6 +13,7 @@ server finishes its requests first, and from the exit on at the latest.
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import re
@@ -23,11 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils import autoreload
 
 from dwebsocket import _core, conf, native, runners
+from dwebsocket.compat.django import on_file_changed
+from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
-from dwebsocket.servers import asgi, pump
+from dwebsocket.servers import asgi, budget, pump
 from dwebsocket.servers.contract import Departure, unknown_departure
 from dwebsocket.websocket import own_websocket
 
@@ -62,7 +64,8 @@ class _Lifecycle:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self.has_begun = False
-        self._terminating = False
+        # None is undecided.
+        self._terminating: bool | None = None
         self._reloading = False
         self._depart: Depart = Departure.unknown
 
@@ -80,27 +83,30 @@ class _Lifecycle:
                 return
             # The engine is born with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
-            self.has_begun = True
+            _core.limit_buffered(limit := conf.get("MAX_BUFFERED"))
+            budget.process.limit = limit
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
-            # Some server above the usual one, or the project, may see to the signal after all.
-            self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
-        if at_exit is not None:
-            at_exit.register(self._farewell)
-            _core.on_exit(_partings(at_exit), _GRACE_S)
-        elif self._terminating:
-            _core.on_terminate(native.starter(self._terminate))
-        elif self._departure(terminated=True).patience_s:
-            # The server goes on until its requests are answered, and then to `_farewell`.
-            _core.on_terminate(native.starter(self._depart_now))
-        # A forked child inherits these; without connections of its own they do nothing there.
-        if at_exit is None:
-            _register_at_exit(self._farewell)
-        autoreload.file_changed.connect(self._on_file_changed)
-        _warn_of_a_long_window(
-            [self._departure(terminated=True)]
-            if at_exit is None
-            else list(at_exit.departures.values())
-        )
+            if self._terminating is None:
+                # Some server above the usual one, or the project, may see to the signal after all.
+                # Looked at once: a first attempt may have left a handler of ours.
+                self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
+            # First what may fail, so that the next handshake can try again.
+            if at_exit is not None:
+                _core.on_exit(_partings(at_exit), _GRACE_S)
+            elif self._terminating:
+                _core.on_terminate(native.starter(self._terminate))
+            elif self._departure(terminated=True).patience_s:
+                # The server goes on until its requests are answered, and then to `_farewell`.
+                _core.on_terminate(native.starter(self._depart_now))
+            # A forked child inherits these; without connections of its own they do nothing there.
+            (_register_at_exit if at_exit is None else at_exit.register)(self._farewell)
+            on_file_changed(self._on_file_changed)
+            _warn_of_a_long_window(
+                [self._departure(terminated=True)]
+                if at_exit is None
+                else list(at_exit.departures.values())
+            )
+            self.has_begun = True
 
     def after_fork_in_child(self) -> None:
         _core.after_fork_in_child()
@@ -155,7 +161,9 @@ def _is_handled(number: signal.Signals) -> bool:
         return True
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return False
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
@@ -213,13 +221,12 @@ def _room(departure: Departure) -> float:
 
 
 def _register_at_exit(farewell: Any) -> None:
-    # Before thread pools stop taking work, which views may need for their last words. `atexit`
-    # runs after that, and is all there is where Python has moved its private hook.
-    register = getattr(threading, "_register_atexit", atexit.register)
     if native.patched_by() == "eventlet":
         # Its end of `threading` knows nothing of the hooks of the original.
-        register = atexit.register
-    register(farewell)
+        atexit.register(farewell)
+    else:
+        # Views may need thread pools for their last words.
+        before_pools_end(farewell)
 
 
 _lifecycle = _Lifecycle()
@@ -238,6 +245,9 @@ def begin(
         dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
         departure: As :attr:`dwebsocket.servers.contract.Client.departure`.
         at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
+
+    Raises:
+        OSError: There are no more descriptors or threads. Nothing has begun then.
     """
     _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
 

@@ -23,6 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
+from dwebsocket.compat.django import headers_of
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -307,11 +308,18 @@ def _judge(
             request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
+        if not lifecycle.has_begun():
+            lifecycle.begin(
+                dies_of_sigterm=handshake.dies_of_sigterm,
+                departure=handshake.departure,
+                at_exit=handshake.at_exit,
+            )
         handshake.prepare()
     except OSError as error:
         websocket._leave()
         slot.release()
-        return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
+        reason = f"The system has nothing left for another connection: {error}"
+        return refuse(request, 503, reason, "error")
     response = UpgradeResponse(
         request=request,
         handshake=handshake,
@@ -452,8 +460,12 @@ class UpgradeResponse(HttpResponse):
         decision.is_dropped = lambda: itself() is None
         self._request.__dict__["websocket"] = self._websocket
         try:
+            if self._slot is not None:
+                # The view may run on when nobody waits for it any more.
+                self._websocket._place = self._slot.share()
             self._start(self._request, self._websocket)
         except Exception as error:
+            self._websocket._vacate()
             decision.decide(Failure(_NoThread(error)))
             decision.decided.set()
         try:
@@ -502,9 +514,13 @@ class UpgradeResponse(HttpResponse):
         if self._slot is not None:
             self._slot.release()
         if self._websocket._connection is None:
-            self._websocket._leave()
-            if self._decision is not None:
-                self._lose(self._decision)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Does what remains to be done for a connection that will not be."""
+        self._websocket._leave()
+        if self._decision is not None:
+            self._lose(self._decision)
 
     def _lose(self, decision: Decision[Any]) -> None:
         """Tells a view that waits for the connection that it will not be."""
@@ -534,20 +550,12 @@ class UpgradeResponse(HttpResponse):
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
-        if not lifecycle.has_begun():
-            lifecycle.begin(
-                dies_of_sigterm=handshake.dies_of_sigterm,
-                departure=handshake.departure,
-                at_exit=handshake.at_exit,
-            )
         try:
             subprotocol = self._choose_subprotocol()
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
-            websocket._leave()
-            if self._decision is not None:
-                self._lose(self._decision)
+            self._give_up()
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The client is gone from the server already: all it can see is the end.
@@ -563,6 +571,11 @@ class UpgradeResponse(HttpResponse):
         kept.keep(request)
         websocket._forget_handshake(request.META)
         websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
+        # The connection has a hold of its own, and so has a view that runs already.
+        if self._decision is None:
+            websocket._place = slot
+        else:
+            slot.release()
         request.__dict__["websocket"] = websocket
         return True
 
@@ -605,10 +618,7 @@ class UpgradeResponse(HttpResponse):
         return chosen
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
-        # Private, where Django still has it: its public iterator takes eight times as long.
-        stored = getattr(self.headers, "_store", None)
         cookies = [
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
-        headers = self.items() if stored is None else stored.values()
-        return [*headers, *cookies, *self._acceptance.headers]
+        return [*headers_of(self), *cookies, *self._acceptance.headers]

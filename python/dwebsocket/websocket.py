@@ -10,7 +10,6 @@ import math
 import struct
 import time
 import weakref
-from asyncio import _get_running_loop
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +21,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from dwebsocket import _core, clock, database, hub, native
 from dwebsocket.caller import Caller, Callers
 from dwebsocket.closing import CloseCallbacks
+from dwebsocket.compat.asyncio import running_loop as _get_running_loop
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
 from dwebsocket.helpers import told_by_exception
@@ -129,6 +129,8 @@ class WebSocket:
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
+        # Its view's hold on a place among the process's connections.
+        self._place: _core.Slot | None = None
         self._is_deliberate = False
         self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
@@ -178,6 +180,7 @@ class WebSocket:
         if self._close_soon(code, reason):
             self._is_deliberate = True
         self._leave()
+        self._vacate()
         self._is_finished = True
         if self._selecting is not None:
             self._engine.close_descriptor()
@@ -202,6 +205,12 @@ class WebSocket:
         leave, self._on_finish = self._on_finish, None
         if leave is not None:
             leave()
+
+    def _vacate(self) -> None:
+        """Gives the view's hold on a place up: no view runs behind this any more."""
+        place, self._place = self._place, None
+        if place is not None:
+            place.release()
 
     def _never_open(self) -> None:
         """From now on this behaves as a connection whose client has vanished."""

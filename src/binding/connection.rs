@@ -170,6 +170,10 @@ impl PyConnection {
         self.0.close_descriptor();
     }
 
+    fn discard(&self, py: Python<'_>) {
+        py.detach(|| self.0.discard());
+    }
+
     fn ping(&self, py: Python<'_>, payload: &[u8]) -> bool {
         py.detach(|| self.0.send_control(Opcode::Ping, payload))
     }

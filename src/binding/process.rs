@@ -1,29 +1,41 @@
 //! What concerns the whole process: its connections' number, adoption, fork and end.
 
-use std::{os::fd::RawFd, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
-    engine::{Engine, Settings, counters, farewell, rate::Rates, runtime, signal},
+    engine::{Engine, Settings, budget, counters, farewell, rate::Rates, runtime, signal, socket},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
-/// A place among the process's connections; given back when dropped or released.
+/// A hold on a place among the process's connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Slot(Mutex<Option<counters::Slot>>);
+pub(crate) struct Slot(Mutex<Option<Arc<counters::Slot>>>);
+
+impl Slot {
+    fn held(&self) -> PyResult<Arc<counters::Slot>> {
+        let held = self.0.lock().clone();
+        held.ok_or_else(|| PyValueError::new_err("this slot has been released already"))
+    }
+}
 
 #[pymethods]
 impl Slot {
     /// Takes a place, or gives None when `limit` are taken.
     #[staticmethod]
     fn claim(limit: Option<usize>) -> Option<Self> {
-        counters::Slot::claim(limit).map(|slot| Self(Mutex::new(Some(slot))))
+        counters::Slot::claim(limit).map(|slot| Self(Mutex::new(Some(Arc::new(slot)))))
     }
 
-    /// Gives the place back. Harmless when it has been used or released before.
+    /// Gives another hold on the same place.
+    fn share(&self) -> PyResult<Self> {
+        Ok(Self(Mutex::new(Some(self.held()?))))
+    }
+
+    /// Lets the place go. Harmless when repeated.
     fn release(&self) {
         self.0.lock().take();
     }
@@ -39,7 +51,7 @@ impl PySettings {
     #[pyo3(signature = (
         *, max_message_bytes, max_frame_bytes, max_fragments, messages_per_second,
         bytes_per_second, rate_timeout, ping_interval, ping_timeout, receive_buffer_bytes,
-        send_buffer_bytes, send_timeout, close_timeout
+        send_buffer_bytes, send_timeout, close_timeout, message_timeout=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "one keyword for each setting")]
     fn new(
@@ -55,6 +67,7 @@ impl PySettings {
         send_buffer_bytes: usize,
         send_timeout: Option<f64>,
         close_timeout: f64,
+        message_timeout: Option<f64>,
     ) -> PyResult<Self> {
         Ok(Self(Settings {
             limits: Limits {
@@ -74,6 +87,7 @@ impl PySettings {
             receive_buffer_bytes,
             send_buffer_bytes,
             send_timeout: duration(send_timeout)?,
+            message_timeout: duration(message_timeout)?,
             close_timeout: bounded(close_timeout)?,
         }))
     }
@@ -91,22 +105,41 @@ pub(crate) fn adopt(
     settings: &PySettings,
     compression: Option<&Compression>,
 ) -> PyResult<PyConnection> {
+    // First: whatever fails from here on closes it.
+    let client = socket::own(descriptor)?;
     let settings = Settings {
         compression: compression.map(|compression| compression.0),
         ..settings.0
     };
-    let slot = slot.0.lock().take();
-    let slot = slot.ok_or_else(|| PyValueError::new_err("this slot has been used already"))?;
-    let connection = py.detach(|| {
-        Engine::current()?.adopt(descriptor, early.to_vec(), head.to_vec(), &settings, slot)
-    })?;
+    let slot = slot.held()?;
+    let (early, head) = (early.to_vec(), head.to_vec());
+    let connection = py.detach(|| runtime::adopt(client, early, head, &settings, slot))?;
     Ok(PyConnection(connection))
+}
+
+/// Starts the engine, unless it runs. See `_core.pyi`.
+#[pyfunction]
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    Ok(py.detach(runtime::prepare)?)
 }
 
 /// Lets the engine have so many threads, if it has not been born yet.
 #[pyfunction]
 pub(crate) fn want_threads(count: usize) {
     runtime::want_threads(count);
+}
+
+/// Sets how many bytes the engine may buffer for all connections; None for no limit.
+#[pyfunction]
+#[pyo3(signature = (limit, /))]
+pub(crate) fn limit_buffered(limit: Option<usize>) {
+    budget::set_limit(limit);
+}
+
+/// The bytes that the engine buffers now, as far as they are counted.
+#[pyfunction]
+pub(crate) fn buffered_bytes() -> usize {
+    budget::held()
 }
 
 /// A time that somebody waits out: a day at most, so that adding it to a moment cannot overflow.

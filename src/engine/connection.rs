@@ -3,7 +3,7 @@
 use std::{
     io,
     os::fd::RawFd,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -12,14 +12,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
+    budget::{Account, Share},
     clock,
     error::Error,
     inbox::{Inbox, Taken},
     outbox::{Flushed, Held, Outbox, Sent},
+    panics::contain,
     postman::Postman,
     rate::Rates,
     relay::Relay,
     runtime,
+    shedding::Membership,
     socket::Socket,
     waiter::{Hub, Watch},
 };
@@ -33,6 +36,9 @@ use crate::protocol::{
 
 /// No moment that far ahead is beyond the system's clock.
 const LONGEST_NAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why a connection is closed that holds much while memory is short.
+const NO_MEMORY: &str = "the server is short of memory";
 
 /// What one connection may take and how patient it is. Times of `None` mean for ever.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,8 @@ pub struct Settings {
     pub send_buffer_bytes: usize,
     /// How long bytes may wait without any progress once the connection is to close.
     pub send_timeout: Option<Duration>,
+    /// How long a message that has begun may stand still.
+    pub message_timeout: Option<Duration>,
     /// How long the peer has to answer a close frame, and then to hang up.
     pub close_timeout: Duration,
 }
@@ -92,6 +100,8 @@ pub struct Connection {
     pub(super) wake: Notify,
     postman: Arc<Postman>,
     relay: Arc<Relay>,
+    share: Arc<Share>,
+    membership: OnceLock<Membership>,
 }
 
 #[derive(Debug, Default)]
@@ -124,11 +134,16 @@ impl Connection {
         relay: Arc<Relay>,
         codecs: &Codecs,
     ) -> Self {
+        let share = Share::new();
+        let inbox = Inbox::new(settings.receive_buffer_bytes);
+        inbox.count_in(Account::of(&share));
+        let outbox = Outbox::new(socket, settings.send_buffer_bytes, head);
+        outbox.count_in(Account::of(&share));
         Self {
             id,
             generation: runtime::generation(),
-            inbox: Inbox::new(settings.receive_buffer_bytes),
-            outbox: Outbox::new(socket, settings.send_buffer_bytes, head),
+            inbox,
+            outbox,
             deflater: settings
                 .compression
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
@@ -136,6 +151,8 @@ impl Connection {
             wake: Notify::new(),
             postman,
             relay,
+            share,
+            membership: OnceLock::new(),
         }
     }
 
@@ -159,6 +176,11 @@ impl Connection {
         for watch in waiting.watches {
             self.relay.ring(watch, bytes);
         }
+    }
+
+    /// Lets views run that have waited for long; to be called by the driver between any two reads.
+    pub(super) fn hurry_views(&self) {
+        self.relay.hurry();
     }
 
     /// Takes the oldest message if there is one; costs no system call.
@@ -308,11 +330,12 @@ impl Connection {
         }
         let deflater = self.deflater.as_deref();
         let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
+        let wake = || self.wake.notify_one();
         let sent = match &deflated {
-            None => self.outbox.send(Opcode::from(kind), payload, patience),
+            None => (self.outbox).send(Opcode::from(kind), payload, patience, wake),
             Some(deflated) => {
                 let first = First::compressed(kind);
-                self.outbox.send(first, deflated.payload(), patience)
+                (self.outbox).send(first, deflated.payload(), patience, wake)
             }
         }?;
         if let (Sent::Written | Sent::Queued, Some(deflated)) = (sent, deflated) {
@@ -425,6 +448,25 @@ impl Connection {
         !self.is_foreign() && self.outbox.is_holding()
     }
 
+    /// As [`Connection::release`], in the middle of work for others: a panic ends this connection.
+    pub(super) fn release_or_break(&self) {
+        if contain(|| self.release()).is_none() {
+            contain(|| self.break_down());
+        }
+    }
+
+    /// Ends a connection whose outbox may be half written: what is said now would be garbage.
+    fn break_down(&self) {
+        self.begin_end(End {
+            code: close::INTERNAL_ERROR,
+            reason: String::new(),
+            by: Initiator::Local,
+        });
+        self.inbox.end();
+        self.outbox.cut();
+        self.wake.notify_one();
+    }
+
     /// Sends what is held back.
     pub(super) fn release(&self) {
         if self.outbox.release() == Flushed::Blocked {
@@ -448,7 +490,7 @@ impl Connection {
         if self.is_foreign() || payload.len() > Self::MAX_CONTROL {
             return false;
         }
-        match self.outbox.send(opcode, payload, None) {
+        match (self.outbox).send(opcode, payload, None, || self.wake.notify_one()) {
             Ok(Sent::Written) => true,
             Ok(Sent::Queued) => {
                 self.wake.notify_one();
@@ -478,6 +520,46 @@ impl Connection {
         self.inbox.end();
         self.wake.notify_one();
         began
+    }
+
+    /// Closes a connection that holds too much, and gives up what it holds at once. What the driver
+    /// holds goes with its next turn.
+    pub(super) fn shed(&self) {
+        if !self.share.mark_shed() {
+            return;
+        }
+        self.begin_end(End {
+            code: close::TRY_AGAIN_LATER,
+            reason: NO_MEMORY.to_owned(),
+            by: Initiator::Local,
+        });
+        // The peer may be in the middle of a message: what it sends from now on means nothing.
+        self.mark_handshake_done();
+        self.inbox.discard();
+        if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), NO_MEMORY) {
+            self.outbox.shed(frame.encode());
+        }
+        self.wake.notify_one();
+    }
+
+    /// To be called when the view is over and its connection closed: drops what it did not take.
+    pub fn discard(&self) {
+        if !self.is_foreign() {
+            self.inbox.discard();
+            self.inbox.forget_taken();
+            self.wake.notify_one();
+        }
+    }
+
+    /// What is held for this connection.
+    pub(super) fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
+    /// Keeps the entry among those that may hold something.
+    pub(super) fn keep_membership(&self, membership: Membership) {
+        // A second one would be dropped, and the first with it in force.
+        let _ = self.membership.set(membership);
     }
 
     /// Ends a connection before anything was said to its peer; false when a goodbye to it has begun.
@@ -596,6 +678,7 @@ mod tests {
             receive_buffer_bytes: 1024 * 1024,
             send_buffer_bytes: 1000,
             send_timeout: None,
+            message_timeout: None,
             close_timeout: Duration::from_secs(1),
         };
         let head = Bytes::from_static(head.as_bytes());

@@ -12,11 +12,15 @@
 //! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes. Replies to a burst may wait
 //! for each other in the outbox; the [`postman`] sees to it that they do not wait for long.
 //!
+//! What all connections buffer is counted ([`budget`]), and the largest holders are closed at a limit
+//! (`shedding`).
+//!
 //! Locks are short and never nested: a view's thread and the driver meet in the inbox, in the
 //! outbox and in the connection's life, one at a time. What ends first is always the connection's
 //! life; then the inbox (nothing more will come), then the outbox (nothing more will go), then the
 //! descriptor.
 
+pub mod budget;
 pub mod clock;
 pub mod connection;
 pub mod counters;
@@ -25,19 +29,25 @@ pub mod error;
 pub mod exchange;
 pub mod farewell;
 pub mod inbox;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 pub mod keepalive;
 mod lane;
 pub mod outbox;
+mod panics;
+mod patience;
 mod postman;
 pub mod rate;
 mod readiness;
 mod relay;
 pub mod runtime;
 mod scratch;
+mod shedding;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
 mod sweeper;
+mod sync;
 pub mod waiter;
 
 pub use connection::{Connection, End, Initiator, Settings};

@@ -11,6 +11,9 @@
 //! to go from Python into the kernel and back for each costs both their place in the processor's
 //! caches, and a client that sleeps in between has to be woken each time.
 //!
+//! Nor do views depend on the engine's having nothing left to read, which one client can prevent:
+//! after a millisecond they have their turn anyhow.
+//!
 //! No view depends on another one's coming back: when there is no progress for about a
 //! millisecond, because a view computes or waits for something else, all are woken, what they have
 //! sent is written, and for a while each is woken as soon as its message is there. Progress is a
@@ -31,11 +34,14 @@ use tokio::{runtime::Handle, task::yield_now};
 
 use super::{
     connection::Connection,
+    panics::contain,
     waiter::{Hub, Watch},
 };
 
 /// How long the engine stands back at most before it looks at its sockets again.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// How long a view may wait for an engine that always has something to read.
+const OLDEST: Duration = Duration::from_millis(1);
 /// How long views are woken at once after they made no progress.
 const APART: Duration = Duration::from_millis(100);
 /// What a view may take for a message, others' replies waiting meanwhile.
@@ -52,9 +58,30 @@ const MOST_BYTES: usize = 64 * 1024;
 pub(super) struct Relay {
     state: Mutex<State>,
     done: Condvar,
+    /// Some view waits for its turn: see [`Relay::hurry`].
+    has_waiting: AtomicBool,
     /// What views send now is written by the engine: see [`Relay::expect`].
     collects: AtomicBool,
     patience: Duration,
+    /// The next turn panics.
+    #[cfg(test)]
+    fails: AtomicBool,
+    /// The next call of [`Relay::run`] panics.
+    #[cfg(test)]
+    parks_badly: AtomicBool,
+}
+
+#[cfg(test)]
+impl Relay {
+    /// Lets the next call of [`Relay::run`] panic.
+    pub(super) fn fail_next_park(&self) {
+        self.parks_badly.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is still to come.
+    pub(super) fn will_fail(&self) -> bool {
+        self.parks_badly.load(Ordering::SeqCst)
+    }
 }
 
 impl Default for Relay {
@@ -62,8 +89,13 @@ impl Default for Relay {
         Self {
             state: Mutex::default(),
             done: Condvar::new(),
+            has_waiting: AtomicBool::new(false),
             collects: AtomicBool::new(false),
             patience: PATIENCE,
+            #[cfg(test)]
+            fails: AtomicBool::new(false),
+            #[cfg(test)]
+            parks_badly: AtomicBool::new(false),
         }
     }
 }
@@ -78,6 +110,8 @@ struct State {
     noted: usize,
     /// Hubs that have been rung and not said that they are done, with their steps so far.
     serving: Vec<(Arc<Hub>, u64)>,
+    /// Since when the first of them waits.
+    waiting_since: Option<Instant>,
     /// Bytes that came since somebody was woken for their number.
     bytes: usize,
     /// Grows with each step.
@@ -153,6 +187,7 @@ impl Relay {
             return;
         }
         state.parked.push_back(Arc::clone(connection));
+        self.note_waiting(&mut state);
         if state.parked.len() >= MOST || state.weigh(bytes) {
             self.turn(state);
         }
@@ -170,15 +205,34 @@ impl Relay {
             state.silent.push(hub);
         }
         state.noted += 1;
+        self.note_waiting(&mut state);
         if state.noted >= MOST || state.weigh(bytes) {
             self.turn(state);
         }
     }
 
+    fn note_waiting(&self, state: &mut State) {
+        if state.waiting_since.is_none() {
+            state.waiting_since = Some(Instant::now());
+            self.has_waiting.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets views run that have waited for long; to be called by the engine between any two reads.
+    pub(super) fn hurry(self: &Arc<Self>) {
+        // Only the engine's thread changes it.
+        if self.has_waiting.load(Ordering::Relaxed) {
+            let state = self.state.lock();
+            if (state.waiting_since).is_some_and(|since| since.elapsed() >= OLDEST) {
+                self.turn(state);
+            }
+        }
+    }
+
     fn ring_all(self: &Arc<Self>, state: &mut State) {
         state.noted = 0;
-        for hub in state.silent.drain(..) {
-            if hub.ring(self) {
+        for hub in std::mem::take(&mut state.silent) {
+            if contain(|| hub.ring(self)) == Some(true) {
                 let steps = hub.steps();
                 state.serving.push((hub, steps));
             }
@@ -237,6 +291,11 @@ impl Relay {
 
     /// Lets the views run; to be called by the engine when it has nothing to do.
     pub(super) fn run(self: &Arc<Self>, engine: &Handle) {
+        #[cfg(test)]
+        assert!(
+            !self.parks_badly.swap(false, Ordering::SeqCst),
+            "a park fails"
+        );
         if !self.turn(self.state.lock()) {
             // A look at the sockets, and then here again.
             engine.spawn(yield_now());
@@ -245,8 +304,32 @@ impl Relay {
 
     /// Lets all views run that wait, and writes what they have sent. False when some had no turn,
     /// because the others took long.
-    fn turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
+    fn turn(self: &Arc<Self>, state: MutexGuard<'_, State>) -> bool {
+        contain(|| self.take_turn(state)).unwrap_or_else(|| {
+            self.start_over();
+            true
+        })
+    }
+
+    /// Forgets a turn that ended in a panic: whoever waits is woken, and what is held is written.
+    fn start_over(self: &Arc<Self>) {
+        self.collects.store(false, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        self.ring_all(&mut state);
+        let before = std::mem::take(&mut *state);
+        drop(state);
+        for connection in before.parked {
+            contain(|| connection.inbox.rouse());
+        }
+        for connection in before.holding {
+            connection.release_or_break();
+        }
+    }
+
+    fn take_turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
         let views = state.parked.len() + state.noted;
+        state.waiting_since = None;
+        self.has_waiting.store(false, Ordering::Relaxed);
         let enough = QUICK.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
         self.ring_all(&mut state);
         if state.parked.is_empty() && views < FEW {
@@ -260,6 +343,8 @@ impl Relay {
         let began = state.begins_to_collect(views);
         self.collects.store(began.is_some(), Ordering::Relaxed);
         drop(state);
+        #[cfg(test)]
+        assert!(!self.fails.swap(false, Ordering::SeqCst), "a turn fails");
         self.pass_on();
         let mut state = self.state.lock();
         let steps = state.steps;
@@ -278,6 +363,9 @@ impl Relay {
             state.serving.clear();
             stuck = std::mem::take(&mut state.parked);
         }
+        if !state.parked.is_empty() {
+            self.note_waiting(&mut state);
+        }
         if began.is_some_and(|began| began.elapsed() > enough) {
             state.alone_until = Instant::now().checked_add(APART);
         }
@@ -286,7 +374,7 @@ impl Relay {
             connection.inbox.rouse();
         }
         for connection in holding {
-            connection.release();
+            connection.release_or_break();
         }
         is_done || is_stuck
     }
@@ -405,6 +493,7 @@ mod tests {
         receive_buffer_bytes: 1024,
         send_buffer_bytes: 1024,
         send_timeout: None,
+        message_timeout: None,
         close_timeout: Duration::from_secs(1),
     };
 
@@ -488,6 +577,44 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_panics_leaves_nobody_asleep_and_the_next_one_is_as_ever() {
+        let bed = parked(FEW, AT_ONCE);
+        for _ in 0..3 {
+            bed.relay.fails.store(true, Ordering::SeqCst);
+            bed.turn(FEW);
+            assert!(!bed.relay.fails.load(Ordering::SeqCst));
+            assert!(!bed.relay.collects());
+            let mut woken: Vec<_> = (0..FEW).map(|_| bed.woken()).collect();
+            woken.sort_unstable();
+            assert_eq!(woken, (0..FEW).collect::<Vec<_>>());
+            for number in 0..FEW {
+                assert!(bed.answered(number));
+                while !bed.connections[number].is_awaited() {
+                    thread::yield_now();
+                }
+            }
+        }
+        bed.turn(FEW);
+        for number in 0..FEW {
+            assert_eq!(bed.woken.recv().unwrap(), (number, true));
+            assert!(bed.answered(number));
+        }
+    }
+
+    #[test]
+    fn a_turn_that_panics_rings_for_the_loops_all_the_same() {
+        let bed = parked(1, AT_ONCE);
+        let hub = Hub::new().unwrap();
+        bed.relay.ring(Watch::new(Arc::clone(&hub), 7), 5);
+        bed.relay.fails.store(true, Ordering::SeqCst);
+        bed.turn(1);
+        assert_eq!(bed.woken(), 0);
+        // Only a hub that has been rung says whom it has served.
+        assert!(!hub.ring(&bed.relay));
+        assert_eq!(hub.drain(), [7]);
+    }
+
+    #[test]
     fn what_several_views_answer_in_one_turn_is_written_by_the_engine() {
         let bed = parked(FEW, AT_ONCE);
         bed.turn(FEW);
@@ -552,6 +679,38 @@ mod tests {
         };
         bed.run();
         assert_eq!(serving.join().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_loop_of_two_engine_threads_tells_both_that_it_has_served() {
+        let beds = [parked(0, AT_ONCE), parked(0, AT_ONCE)];
+        let hub = Hub::new().unwrap();
+        for (bed, token) in beds.iter().zip(1..) {
+            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
+            let mut state = bed.relay.state.lock();
+            bed.relay.ring_all(&mut state);
+            drop(state);
+            // The loop has woken, and the next one rings before it is done.
+            assert_eq!(hub.drain(), [token]);
+        }
+        hub.served();
+        for bed in &beds {
+            assert!(bed.relay.state.lock().serving.is_empty());
+        }
+    }
+
+    #[test]
+    fn views_do_not_wait_for_an_engine_that_always_has_something_to_read() {
+        let bed = parked(1, AT_ONCE);
+        bed.deliver(0);
+        let since = bed.relay.state.lock().waiting_since.unwrap();
+        while since.elapsed() < OLDEST {
+            assert!(bed.woken.try_recv().is_err());
+            thread::yield_now();
+        }
+        bed.relay.hurry();
+        assert_eq!(bed.woken(), 0);
+        assert!(!bed.relay.has_waiting.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -11,17 +11,22 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::AbortHandle, time};
 
-use super::{clock, connection::Connection, error::Error, waiter::Sleeper};
+use super::{
+    clock,
+    connection::Connection,
+    error::Error,
+    panics::contain,
+    sync::{Condvar, Mutex},
+};
 use crate::protocol::close::CloseFrame;
 
 /// The engine's connections, from adoption until their descriptor is closed.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
-    emptied: Sleeper,
+    emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +87,8 @@ impl Registry {
     pub(super) fn close_all(&self, frame: &CloseFrame) {
         let connections = self.state.lock().leave();
         for connection in connections {
-            connection.close(frame);
+            // One that fails must not cost the others their goodbye.
+            contain(|| connection.close(frame));
         }
     }
 
@@ -139,7 +145,7 @@ impl Registry {
                 .collect()
         };
         for connection in &connections {
-            connection.on_step();
+            contain(|| connection.on_step());
         }
         connections.len()
     }
@@ -156,7 +162,9 @@ impl Registry {
         let deadline = clock::now().checked_add(grace);
         let mut state = self.state.lock();
         while !state.connections.is_empty() {
-            if !self.emptied.sleep(&mut state, deadline) {
+            let in_time;
+            (state, in_time) = self.emptied.wait(state, deadline);
+            if !in_time {
                 return;
             }
         }
@@ -178,7 +186,7 @@ async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseF
     for (moment, connection) in plan {
         clock::sleep_until(moment).await;
         if let Some(connection) = connection.upgrade() {
-            connection.close(&frame);
+            contain(|| connection.close(&frame));
         }
     }
 }
@@ -188,7 +196,7 @@ impl Drop for Registration {
         let mut state = self.registry.state.lock();
         state.connections.remove(&self.id);
         if state.connections.is_empty() {
-            self.registry.emptied.wake_all();
+            self.registry.emptied.notify_all();
         }
     }
 }
@@ -221,6 +229,7 @@ mod tests {
             receive_buffer_bytes: 1024 * 1024,
             send_buffer_bytes: 1000,
             send_timeout: None,
+            message_timeout: None,
             close_timeout: Duration::from_secs(1),
         };
         let postman = Postman::at_home();

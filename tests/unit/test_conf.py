@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwebsocket import conf
+from dwebsocket import conf, memory
 
 Override = Callable[..., None]
 
@@ -30,6 +30,7 @@ DEFAULTS = {
     "MAX_FRAME_SIZE": None,
     "MAX_FRAGMENTS": 80_000,
     "RECEIVE_BUFFER": MIB,
+    "MAX_BUFFERED": memory.limit() // 8,
     "MAX_CONNECTIONS": 10_000,
     "MAX_CONNECTIONS_PER_ADDRESS": None,
     "MAX_CONNECTIONS_PER_USER": 100,
@@ -40,6 +41,7 @@ DEFAULTS = {
     "PING_TIMEOUT": 20.0,
     "SEND_BUFFER": MIB,
     "SEND_TIMEOUT": 10.0,
+    "MESSAGE_TIMEOUT": 60.0,
     "CLOSE_TIMEOUT": 2.0,
     "MAX_HANDSHAKE_SIZE": 48 * 1024,
     "HANDSHAKE_TIMEOUT": 30.0,
@@ -87,6 +89,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_FRAME_SIZE": [*SIZES, (None, None)],
     "MAX_FRAGMENTS": [(1, 1), (2**32 - 1, 2**32 - 1)],
     "RECEIVE_BUFFER": SIZES,
+    "MAX_BUFFERED": [*SIZES, (None, None), (0.5, memory.limit() // 2), (1e-30, 1)],
     "MAX_CONNECTIONS": COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": COUNTS,
     "MAX_CONNECTIONS_PER_USER": COUNTS,
@@ -97,6 +100,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "PING_TIMEOUT": [*SECONDS, (None, None)],
     "SEND_BUFFER": SIZES,
     "SEND_TIMEOUT": [*SECONDS, (None, None)],
+    "MESSAGE_TIMEOUT": [*SECONDS, (None, None)],
     "CLOSE_TIMEOUT": SECONDS,
     "MAX_HANDSHAKE_SIZE": [*SIZES, (None, None)],
     "HANDSHAKE_TIMEOUT": [*SECONDS, (None, None)],
@@ -169,6 +173,10 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         for value in (0, -1, 1.5, True, "5", None, 2**32)
     ],
     "RECEIVE_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
+    "MAX_BUFFERED": [
+        (value, "must be a number of bytes, a part of the memory (above 0, below 1), or None")
+        for value in (0, 0.0, 1.0, -0.5, -1, True, "1G", math.nan, math.inf)
+    ],
     "MAX_CONNECTIONS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_USER": BAD_COUNTS,
@@ -179,6 +187,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "PING_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "SEND_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
     "SEND_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
+    "MESSAGE_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
     "CLOSE_TIMEOUT": [
         (value, "must be a number of seconds above 0, not") for value in [*BAD_SECONDS, None]
     ],
@@ -275,6 +284,7 @@ class TestOptions:
         assert {name.upper() for name in conf.OPTION_NAMES} == set(DEFAULTS) - {
             "ACCEPT_ALL",
             "FACTORY_CLASS",
+            "MAX_BUFFERED",
             "MAX_CONNECTIONS",
             "MAX_CONNECTIONS_PER_ADDRESS",
             "MAX_CONNECTIONS_PER_USER",

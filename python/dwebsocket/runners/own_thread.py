@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from _queue import Empty, SimpleQueue
 from collections import deque
 from concurrent.futures import Executor, Future
+from queue import Empty
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import ref
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext
 
 from dwebsocket import database, native
+from dwebsocket.compat.asgiref import current_context, use_context
+from dwebsocket.compat.threading import SimpleQueue, use_lock
 from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class OwnThread(ThreadSensitiveContext):
     def enter(cls) -> OwnThread:
         """Gives the running task one, for as long as it lives."""
         own = cls()
-        SyncToAsync.context_to_thread_executor[own] = _router
-        SyncToAsync.thread_sensitive_context.set(own)
+        use_context(own, _router)
         return own
 
     def worker(self) -> Worker:
@@ -76,7 +76,7 @@ class _Router(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has ``fn`` called on the thread of the view whose context this is called in."""
-        own = SyncToAsync.thread_sensitive_context.get()
+        own = current_context()
         assert isinstance(own, OwnThread)
         return own.worker().submit(lambda: fn(*args, **kwargs))
 
@@ -93,7 +93,7 @@ class _Call:
         self._function = function
         self.future: Future[Any] = Future()
         # Shared by threads of the system, which a green lock would not keep apart.
-        self.future._condition = threading.Condition(native.lock())
+        use_lock(self.future, native.lock())
 
     def __call__(self) -> None:
         if self.future.set_running_or_notify_cancel():

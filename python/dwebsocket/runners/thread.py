@@ -12,10 +12,10 @@ import functools
 import logging
 import os
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dwebsocket import conf, database, native
+from dwebsocket.compat.threading import start_without_waiting
 from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ class ViewThreads:
         work = functools.partial(self._work, [job])
         thread = threading.Thread(target=work, name=name, daemon=True)
         # `Thread.start` would sleep until the thread runs: that takes two turns of the GIL, and
-        # the handshake has something to do meanwhile. Private, and only slower where it is not.
-        with suppress(AttributeError):
-            thread._started.wait = _go_on  # type: ignore[attr-defined]
+        # the handshake has something to do meanwhile.
+        start_without_waiting(thread)
         stack_size = conf.get("THREAD_STACK_SIZE")
         with self._starting:
             previous = threading.stack_size(stack_size)
@@ -89,11 +88,6 @@ class ViewThreads:
             self._busy -= 1
             if self._busy == 0:
                 self._quiet.notify_all()
-
-
-def _go_on(timeout: float | None = None) -> bool:
-    """Takes the place of :meth:`threading.Event.wait`."""
-    return True
 
 
 _threads = ViewThreads()

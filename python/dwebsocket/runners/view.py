@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -25,6 +25,7 @@ from django.db import OperationalError
 from django.http import Http404
 
 from dwebsocket import _core, context, database
+from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
@@ -250,6 +251,7 @@ def end_beside(websocket: WebSocket) -> None:
         view.helpers.join()
     for _ in _callbacks_of(websocket):
         websocket._waiter.sleep(_LOOK_S)
+    _discard_rest(websocket)
 
 
 async def aend_beside(websocket: WebSocket) -> None:
@@ -260,6 +262,13 @@ async def aend_beside(websocket: WebSocket) -> None:
         await view.helpers.ajoin()
     for _ in _callbacks_of(websocket):
         await asyncio.sleep(_LOOK_S)
+    _discard_rest(websocket)
+
+
+def _discard_rest(websocket: WebSocket) -> None:
+    """Drops what nobody took: whoever keeps the request keeps the connection, perhaps for long."""
+    if websocket._connection is not None:
+        websocket._connection.discard()
 
 
 def _callbacks_of(websocket: WebSocket) -> Iterator[None]:
@@ -284,7 +293,8 @@ def run(
     """
     args, kwargs = arguments
     context.settle_in()
-    _part_from_loops_of_handshake()
+    # The copied context would send `sync_to_async` to the thread of the handshake's request.
+    leave_request()
     told = _called_to_witness(view, websocket)
     websocket._view_request = request
     try:
@@ -337,7 +347,7 @@ async def arun(
     """
     args, kwargs = arguments
     context.settle_in()
-    _part_from_loops_of_handshake()
+    leave_request()
     own_thread = OwnThread.enter()
     is_thrown_away = False
     told = _called_to_witness(view, websocket)
@@ -374,19 +384,6 @@ async def arun(
     finally:
         if told is not None:
             told.ended()
-
-
-def _part_from_loops_of_handshake() -> None:
-    """Forgets what the copied context says of event loops and threads that have gone on since."""
-    # It would send `sync_to_async` to the server's thread.
-    with suppress(AttributeError):
-        del AsyncToSync.executors.current
-    # That of an ASGI request ends with the handshake.
-    if SyncToAsync.thread_sensitive_context.get(None) is not None:
-        SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
-    # Nor does what held the one thread of all others at that moment concern the view.
-    if SyncToAsync.deadlock_context.get(False):
-        SyncToAsync.deadlock_context.set(False)
 
 
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import random
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket import _core
 from dwebsocket import hub as loops
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.servers import budget, transport
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
 from dwebsocket.servers.readiness import Readiness
@@ -60,6 +63,10 @@ _FOREVER_S = 1e6
 _LOOK_S = 1.0
 # Time for the last word to a client when the server cancels its connection.
 _LAST_WORD_S = 0.5
+# Between two looks whether the process buffers less, and whether the client has taken something.
+_PAUSE_S = 0.05
+_LOOK_AT_CLIENT_S = 0.5
+_NO_MEMORY = "the server is short of memory"
 
 _ids = itertools.count(1)
 _open: set[AsgiConnection] = set()
@@ -144,7 +151,7 @@ class AsgiHandshake:
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls it in the server's loop, and waits."""
-        if asyncio._get_running_loop() is self._loop:
+        if running_loop() is self._loop:
             function()
         else:
             asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
@@ -188,7 +195,7 @@ class AsgiConnection:
         self.id = next(_ids)
         self._receive = receive
         self._send = send
-        self._slot = slot
+        self._slot = slot.share()
         self._meter = meter
         self._max_message_bytes = max_message_bytes
         self._inbox_capacity = receive_buffer_bytes
@@ -201,8 +208,12 @@ class AsgiConnection:
         self._arrived = threading.Condition(lock)
         self._room = threading.Condition(lock)
 
-        self._inbox: deque[tuple[Message, int]] = deque()
+        # Each message with its size on the wire and in memory.
+        self._inbox: deque[tuple[Message, int, int]] = deque()
         self._inbox_bytes = 0
+        self._inbox_cost = 0
+        # The memory of the message that the view took last, and has in its hands as a rule.
+        self._taken_cost = 0
         self._inbox_ended = False
         self._inbox_watches: Watches = []
         # Set while the reader waits for room in the inbox.
@@ -211,7 +222,10 @@ class AsgiConnection:
         # The first is the server's until its `send` returns; it counts up to then.
         self._outbox: deque[tuple[Event, int]] = deque()
         self._outbox_bytes = 0
+        # What of the messages before waits in the server's transport.
+        self._transport_bytes = 0
         self._outbox_watches: Watches = []
+        self._share = budget.Share(budget.process, self)
         self._sealed = False
         self._writing = False
         self._writer: asyncio.Task[None] | None = None
@@ -245,8 +259,10 @@ class AsgiConnection:
                 self._arrived.wait_for(self._has_news, _bounded(timeout))
             if not self._inbox:
                 return None
-            message, size = self._inbox.popleft()
+            message, size, self._taken_cost = self._inbox.popleft()
             self._inbox_bytes -= size
+            self._inbox_cost -= self._taken_cost
+            self._count()
             self._update_readiness()
             if self._paused is not None and not self._is_full():
                 self._resume_reading()
@@ -304,6 +320,47 @@ class AsgiConnection:
             self._announce_room()
             self._announce_end()
         return began
+
+    def discard(self) -> None:
+        """As :meth:`dwebsocket.connection.Connection.discard`."""
+        with self._arrived:
+            self._drop_inbox()
+            self._taken_cost = 0
+            self._count()
+
+    def shed(self) -> None:
+        """
+        Closes with 1013 and gives up what is held: see :mod:`dwebsocket.servers.budget`.
+
+        A large message that is just being sent is broken off, and the client is told nothing then.
+        """
+        with self._room:
+            self._drop_inbox()
+            being_sent = self._outbox[0] if self._writing and self._outbox else None
+            is_stuck = being_sent is not None and being_sent[1] > budget.SMALL_BYTES
+            is_stuck = is_stuck or self._transport_bytes > budget.SMALL_BYTES
+            close = self._outbox[-1][0] if self._outbox and self._sealed else None
+            self._outbox.clear()
+            self._outbox_bytes = 0
+            if being_sent is not None and not is_stuck:
+                self._outbox.append(being_sent)
+                self._outbox_bytes = being_sent[1]
+            if self._end is None:
+                code, reason = _TRY_AGAIN_LATER, _NO_MEMORY
+                self._end, self._ended_at = (code, reason, "local"), time.monotonic()
+                close = {"type": "websocket.close", "code": code, "reason": reason}
+            if (
+                close is not None
+                and not is_stuck
+                and (not being_sent or close is not being_sent[0])
+            ):
+                self._sealed = False
+                self._put(close, 0)
+            self._sealed = True
+            self._announce_room()
+            self._announce_end()
+            self._count()
+        self._in_loop(self._give_up if is_stuck else self._give_up_soon)
 
     def waiting(self) -> tuple[int, bool]:
         """As :meth:`dwebsocket.connection.Connection.waiting`."""
@@ -419,6 +476,7 @@ class AsgiConnection:
             return False
         self._outbox.append((event, size))
         self._outbox_bytes += size
+        self._count()
         if not self._writing:
             self._writing = True
             self._in_loop(self._start_writing)
@@ -428,6 +486,22 @@ class AsgiConnection:
         paused, self._paused = self._paused, None
         if paused is not None:
             self._in_loop(_settle, paused)
+
+    def _count(self) -> None:
+        """Says what is held."""
+        messages = len(self._inbox) + len(self._outbox)
+        size = self._inbox_cost + self._outbox_bytes + self._transport_bytes
+        if self._share.set(budget.cost(messages, size) + self._taken_cost):
+            self._in_loop(budget.process.relieve)
+
+    def _is_crowded(self) -> bool:
+        """Whether nothing is read now: the process is at its limit, and this holds much of it."""
+        return budget.process.is_full and self._share.is_large and not self._sealed
+
+    def _drop_inbox(self) -> None:
+        self._inbox.clear()
+        self._inbox_bytes = self._inbox_cost = 0
+        self._end_inbox()
 
     def _end_inbox(self) -> None:
         self._inbox_ended = True
@@ -448,7 +522,8 @@ class AsgiConnection:
             self._end = (code, reason, by)
         self._sealed = True
         self._outbox.clear()
-        self._outbox_bytes = 0
+        self._outbox_bytes = self._transport_bytes = 0
+        self._count()
         self._end_inbox()
         self._announce_room()
         self._announce_end()
@@ -464,7 +539,7 @@ class AsgiConnection:
             self._readiness.set(is_ready=has_end or bool(self._inbox))
 
     def _in_loop(self, callback: Callable[..., None], *args: Any) -> None:
-        if asyncio._get_running_loop() is self._loop:
+        if running_loop() is self._loop:
             # Not at once: a loop may start tasks eagerly, and they take the lock.
             self._loop.call_soon(callback, *args)
             return
@@ -493,6 +568,9 @@ class AsgiConnection:
             self._reader.cancel()
             if self._writer is not None:
                 self._writer.cancel()
+            if self._share.is_shed:
+                # What the server holds of it goes, too.
+                transport.abort(self._send)
             # Django's request leads here and to itself, so it stays until it is looked for. What
             # the server has of this connection need not.
             del self._receive, self._send, self._reader
@@ -513,6 +591,10 @@ class AsgiConnection:
                         await paused
                     if self._meter is not None:
                         await self._slow_down(self._meter, event)
+                    # Not kept while the next one comes.
+                    del event
+                    while self._is_crowded():  # noqa: ASYNC110
+                        await asyncio.sleep(_PAUSE_S)
             code = event.get("code") or _NO_STATUS
             reason = event.get("reason") or ""
         except Exception as error:
@@ -545,8 +627,12 @@ class AsgiConnection:
         with self._arrived:
             if self._inbox_ended:
                 return None
-            self._inbox.append((message, size))
+            # Text takes up to four bytes a character there.
+            memory = sys.getsizeof(message)
+            self._inbox.append((message, size, memory))
             self._inbox_bytes += size
+            self._inbox_cost += memory
+            self._count()
             self._update_readiness()
             self._arrived.notify()
             _ring(self._inbox_watches)
@@ -579,7 +665,44 @@ class AsgiConnection:
                 if self._outbox:
                     self._outbox.popleft()
                     self._outbox_bytes -= size
+                # Not kept while nothing follows.
+                del event
+                self._look_at_transport(size)
                 self._announce_room()
+
+    def _look_at_transport(self, size: int) -> None:
+        """Counts what the server has yet to send. Under the lock, behind a message of ``size``."""
+        if size < budget.STEP_BYTES and not self._transport_bytes:
+            return
+        before, self._transport_bytes = self._transport_bytes, transport.queued(self._send)
+        self._count()
+        if self._transport_bytes and not before:
+            self._loop.call_later(_LOOK_AT_CLIENT_S, self._look_at_client)
+
+    def _look_at_client(self) -> None:
+        with self._room:
+            if self._transport_bytes and self in _open:
+                self._transport_bytes = 0
+                self._look_at_transport(budget.STEP_BYTES)
+
+    def _give_up_soon(self) -> None:
+        self._loop.call_later(_LAST_WORD_S, self._give_up_if_stuck)
+
+    def _give_up_if_stuck(self) -> None:
+        # The close frame has not even reached the server.
+        if self._outbox:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Ends a connection whose client takes nothing and is in the middle of a message."""
+        if self._gone.done() or self not in _open:
+            return
+        if self._writer is not None:
+            self._writer.cancel()
+        transport.abort(self._send)
+        with self._room:
+            self._cut(_ABNORMAL, "", "lost")
+        _settle(self._gone)
 
     async def _say_goodbye(self, event: Event) -> None:
         # granian sends no close frame while somebody is in `receive`.

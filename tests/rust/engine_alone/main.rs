@@ -7,10 +7,13 @@
     reason = "a helper that fails is a test that fails"
 )]
 
+mod budget;
 mod clock;
 mod leaks;
 mod memory;
+mod patience;
 mod rest;
+mod scarcity;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]
 mod support;

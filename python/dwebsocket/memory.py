@@ -1,0 +1,73 @@
+"""How much memory the process may use: the machine's, or what a container has of it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROC = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+# What is taken for the machine's memory where the system does not tell.
+_UNKNOWN = 2 * 2**30
+
+
+def limit() -> int:
+    """
+    Gives the bytes that the process may use: the least of the machine's and its cgroups' limits.
+
+    Cgroups of version 2 (``memory.max``) and 1 (``memory.limit_in_bytes``) are asked, those of the
+    process and all above them. Read once: who changes a limit restarts the process.
+    """
+    return _limit(_PROC, _MOUNT)
+
+
+@functools.lru_cache(maxsize=8)
+def _limit(proc: Path, mount: Path) -> int:
+    return min([_physical(), *_limits_of_cgroups(proc, mount)])
+
+
+def _physical() -> int:
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return _UNKNOWN
+    return found if found > 0 else _UNKNOWN
+
+
+def _limits_of_cgroups(proc: Path, mount: Path) -> Iterator[int]:
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        # Its number, its controllers (none in version 2) and its path.
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            root, file = mount, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, file = mount / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # Within a container the path may be the one outside; the limit is that of the mount then.
+        folder = root / path.lstrip("/")
+        while True:
+            yield from _bytes_in(folder / file)
+            if folder == root or root not in folder.parents:
+                break
+            folder = folder.parent
+
+
+def _bytes_in(path: Path) -> Iterator[int]:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return
+    # "max" is none.
+    if text.isdecimal() and int(text) > 0:
+        yield int(text)

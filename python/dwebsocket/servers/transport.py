@@ -1,0 +1,32 @@
+"""
+What an ASGI server has yet to send, where it can be found out.
+
+ASGI has no word for it. But the ``send`` of uvicorn is a method of its protocol, which has the
+transport of asyncio or uvloop. Where there is none, nothing is known and nothing can be cut off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncio import WriteTransport
+
+
+def queued(send: Any) -> int:
+    """Gives the bytes that wait for the client in the transport behind ``send``."""
+    transport = _find(send)
+    return 0 if transport is None else transport.get_write_buffer_size()
+
+
+def abort(send: Any) -> None:
+    """Closes the transport behind ``send`` at once, with what waits in it."""
+    if (transport := _find(send)) is not None:
+        transport.abort()
+
+
+def _find(send: Any) -> WriteTransport | None:
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    # Those of uvloop are not derived from it.
+    calls = ("get_write_buffer_size", "abort")
+    return transport if all(callable(getattr(transport, call, None)) for call in calls) else None
