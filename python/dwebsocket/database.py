@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from django import db
 from django.db import connections
 
+from dwebsocket import clock, native
 from dwebsocket.compat.django import has_connections as _has_any
 from dwebsocket.compat.django_auth import is_in_transaction
 
@@ -17,14 +20,20 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = [
+    "Held",
     "borrow",
     "close_old_connections",
     "forget",
     "in_transaction",
     "in_use",
+    "is_needed",
+    "leave",
     "release_idle",
     "shareable",
 ]
+
+#: A connection that a view has not used for so long is given back.
+IDLE_AFTER_S = 3.0
 
 
 def close_old_connections() -> None:
@@ -43,8 +52,7 @@ def release_idle() -> None:
     if not _has_any():
         return
     for connection in connections.all(initialized_only=True):
-        # Not `get_autocommit()`: it would open a connection that is closed.
-        if connection.autocommit and not connection.in_atomic_block:
+        if not _is_in_transaction(connection):
             connection.close()
 
 
@@ -53,6 +61,144 @@ def in_transaction() -> bool:
     if not _has_any():
         return False
     return any(map(is_in_transaction, connections.all(initialized_only=True)))
+
+
+def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    # Not `get_autocommit()`: it would open a connection that is closed.
+    return not connection.autocommit or connection.in_atomic_block
+
+
+def is_needed() -> bool:
+    """Whether something would be lost with one of this thread's own connections."""
+    return any(
+        _is_in_transaction(connection) or _is_being_read(connection) for connection in _own()
+    )
+
+
+def leave() -> None:
+    """Closes this thread's own connections, whatever they are doing."""
+    for connection in _own():
+        connection.close()
+
+
+def _own() -> list[BaseDatabaseWrapper]:
+    if not _has_any():
+        return []
+    return [
+        connection
+        for connection in connections.all(initialized_only=True)
+        if connection.connection is not None and not connection.allow_thread_sharing
+    ]
+
+
+def _is_being_read(connection: BaseDatabaseWrapper) -> bool:
+    wrappers = connection.execute_wrappers
+    return any(isinstance(wrapper, Use) and wrapper.cursors for wrapper in wrappers)
+
+
+class Use:
+    """
+    When a thread's connection was used last, and whether it is being read.
+
+    It is an ``execute_wrapper`` of the connection, which calls it for each query.
+    """
+
+    __slots__ = ("connection", "cursors", "used_at")
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
+        self.used_at = clock.now()
+        #: Those of querysets that somebody iterates over are alive as long as that takes.
+        self.cursors: WeakSet[Any] = WeakSet()
+
+    def __call__(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+        self.cursors.add(context["cursor"])
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            self.used_at = clock.now()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether something would be lost with the connection."""
+        return bool(self.cursors) or _is_in_transaction(self.connection)
+
+    def begin(self) -> None:
+        """Watches from now on."""
+        self.used_at = clock.now()
+        # In front: who adds another one takes the last one away again.
+        if self not in self.connection.execute_wrappers:
+            self.connection.execute_wrappers.insert(0, self)
+
+    def end(self) -> None:
+        """Watches no more."""
+        with suppress(ValueError):
+            self.connection.execute_wrappers.remove(self)
+
+
+class Held:
+    """
+    The connections that the threads (green threads) of one view have opened.
+
+    Any thread may use it. It is only ever asked about the connections of the thread that asks.
+    """
+
+    def __init__(self) -> None:
+        # Never held while a connection is opened or closed.
+        self._lock = native.lock()
+        self._uses: dict[int, dict[str, Use]] = {}
+        # Before that there is nothing to be found, for each thread.
+        self._look_at: dict[int, float] = {}
+
+    def note(self, connection: BaseDatabaseWrapper) -> None:
+        """Notes that this thread has opened ``connection``."""
+        thread = threading.get_ident()
+        for other in list(self._uses):
+            # Threads end, and with them their connections.
+            self._forget_closed(other, but=connection)
+        with self._lock:
+            uses = self._uses.setdefault(thread, {})
+            use = uses.get(connection.alias)
+            if use is None or use.connection is not connection:
+                use = uses[connection.alias] = Use(connection)
+            self._look_at[thread] = clock.now() + IDLE_AFTER_S
+        use.begin()
+
+    def give_back_idle(self, idle_after: float = IDLE_AFTER_S) -> None:
+        """Closes this thread's connections that are not needed and have been idle for so long."""
+        look_at = self._look_at.get(threading.get_ident())
+        if look_at is None or (idle_after and clock.now() < look_at):
+            return
+        thread, now = threading.get_ident(), clock.now()
+        self._forget_closed(thread)
+        uses = self._uses.get(thread, {})
+        for use in list(uses.values()):
+            if now - use.used_at >= idle_after and not use.is_needed:
+                # Not what Django does between requests, which keeps one that is not old.
+                use.connection.close()
+        self._forget_closed(thread)
+        if thread in self._uses:
+            first = min(use.used_at for use in uses.values()) + IDLE_AFTER_S
+            # Those in transactions were looked at now.
+            self._look_at[thread] = max(first, now + IDLE_AFTER_S / 10)
+
+    def end(self) -> None:
+        """Watches this thread's connections no more."""
+        thread = threading.get_ident()
+        for use in self._uses.pop(thread, {}).values():
+            use.end()
+        self._look_at.pop(thread, None)
+
+    def _forget_closed(self, thread: int, but: BaseDatabaseWrapper | None = None) -> None:
+        with self._lock:
+            uses = self._uses.get(thread, {})
+            for alias, use in list(uses.items()):
+                if use.connection.connection is None and use.connection is not but:
+                    use.end()
+                    del uses[alias]
+            if not uses:
+                self._uses.pop(thread, None)
+                self._look_at.pop(thread, None)
 
 
 def shareable() -> dict[str, BaseDatabaseWrapper]:

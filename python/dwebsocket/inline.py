@@ -107,6 +107,9 @@ class _Close:
                 report_end(request, *unwanted)
         finally:
             opening.release()
+            if websocket._held is not None:
+                # The worker's connections, which outlive the view.
+                websocket._held.end()
             if own_websocket.get() is websocket:
                 own_websocket.set(None)
             request.close()

@@ -112,6 +112,8 @@ class WebSocket:
     _callers: Callers | None = None
     _selecting: WeakSet[object] | None = None
     _close_callbacks: CloseCallbacks | None = None
+    # The database connections of its view, once it has any.
+    _held: database.Held | None = None
     _view: View | None = None
     # That of the view that runs now.
     _view_request: HttpRequest | None = None
@@ -471,6 +473,8 @@ class WebSocket:
         """
         if self._callers is not None:
             self._receive_again()
+        if self._held is not None:
+            self._held.give_back_idle()
         messages, ended = self._engine.waiting()
         count = messages + (ended and not self._is_told_here)
         if not count:
@@ -1071,6 +1075,9 @@ class WebSocket:
                 "use `await asyncio.to_thread(websocket.pump, source)`"
             )
         connection = self._connection or self._engine
+        if self._held is not None:
+            # The source may have nothing to say for hours.
+            self._held.give_back_idle(0)
         pumped = Source(source)
         is_whole = False
         try:
@@ -1226,6 +1233,8 @@ class WebSocket:
                 "this would block the event loop and all its views: "
                 "use `await websocket.areceive()` or `async for`"
             )
+        if self._held is not None:
+            self._held.give_back_idle()
         connection = self._connection or self._engine
         if self._waiter is not THREAD and connection.owes_a_pause():
             self._waiter.let_others_run(connection, 0)
@@ -1251,6 +1260,8 @@ class WebSocket:
         """As :meth:`_take` for a view's main loop, which goes through here for each message."""
         if own_websocket.get() is not self or _get_running_loop() is not None:
             return self._take(None, self._text_as_bytes)
+        if self._held is not None:
+            self._held.give_back_idle()
         connection = self._connection or self._engine
         if self._waiter is THREAD:
             message = connection.nap(_IDLE_AFTER_S, self._text_as_bytes)
@@ -1280,6 +1291,8 @@ class WebSocket:
 
     def _post(self, message: Any) -> bool:
         """Hands a message over if that takes no waiting and no questions."""
+        if self._held is not None:
+            self._held.give_back_idle()
         sender = own_websocket.get()
         connection = self._connection or self._engine
         if sender is None:
@@ -1308,6 +1321,8 @@ class WebSocket:
         return own_websocket.get() is None and _sends_to.get() is ref(self)
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
+        if self._held is not None:
+            self._held.give_back_idle()
         connection = self._connection or self._engine
         own = own_websocket.get() is self
         # An event loop must not wait here, nor may a sender whose other clients would wait, too.

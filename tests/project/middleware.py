@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.utils.decorators import async_only_middleware
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from django.http import HttpRequest, HttpResponse
 
@@ -19,5 +21,15 @@ def stamp(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable:
         response.set_cookie("stamp", "one")
         response.set_cookie("second", "two", httponly=True)
         return response
+
+    return middleware
+
+
+@async_only_middleware
+def only_async(get_response: Callable[[HttpRequest], Awaitable[HttpResponse]]) -> Callable:
+    """Add nothing, but run in an event loop."""
+
+    async def middleware(request: HttpRequest) -> HttpResponse:
+        return await get_response(request)
 
     return middleware

@@ -55,6 +55,7 @@ urlpatterns = [
     path("ending/<str:name>/", views.ending),
     path("request-facts/<int:number>/", views.request_facts),
     path("green/", include("project.green_views")),
+    path("database/", include("project.database_views")),
     path("places/", include("project.place_views")),
     path("by-method-decorator/", views.ByMethodDecorator.as_view()),
     path("around-as-view/", accept_websocket(views.AroundAsView.as_view())),

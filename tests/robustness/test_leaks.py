@@ -110,8 +110,6 @@ def resident_kib(pid: int) -> int:
 def at_rest(server: Server) -> dict[str, int]:
     """Count what the process holds when everybody has gone."""
     eventually(lambda: server.get("/census/").json()["connections"] == 0, 20)
-    # Threads that have ended a view wait a moment for another.
-    eventually(lambda: "dwebsocket-idle" not in server.status()["threads"], 20)
     server.at_rest()
     pid = server.worker
     census: dict[str, int] = server.get("/census/").json()

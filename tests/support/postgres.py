@@ -26,7 +26,7 @@ def programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[Path]:
+def postgres(max_connections: int = 100) -> Iterator[Path]:
     """
     Run a server and give the folder of its socket; the user `postgres` needs no password.
 
@@ -43,6 +43,8 @@ def postgres() -> Iterator[Path]:
             *(folder, "initdb", "--no-sync", "-A", "trust", "-U", "postgres"),
             *("-E", "UTF8", "--locale", "C"),
         )
+        with (folder / "data" / "postgresql.conf").open("a") as settings:
+            settings.write(f"max_connections = {max_connections}\n")
         _start(folder)
         try:
             yield folder

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dwebsocket import database
 from dwebsocket.runners import thread
-from dwebsocket.runners.thread import ThreadPool
+from dwebsocket.runners.thread import ViewThreads
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -18,18 +19,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPool]:
-    """A pool whose threads go soon."""
-    monkeypatch.setattr(thread, "_LINGER_S", 0.05)
-    pool = ThreadPool()
+def pool() -> Iterator[ViewThreads]:
+    """The threads of one test."""
+    pool = ViewThreads()
     yield pool
-    # Some would not go by themselves: on Python 3.10 a `SimpleQueue` forgets a very short timeout
-    # now and then, and waits for the next job.
-    assert pool.dismiss(10)
-    assert not pool._idle
+    assert pool.join(10)
 
 
-def call(pool: ThreadPool, job: Callable[[], Any], name: str = "a view") -> Any:
+def call(pool: ViewThreads, job: Callable[[], Any], name: str = "a view") -> Any:
     """Run a job on a thread and give what it returns."""
     done = threading.Event()
     results: list[Any] = []
@@ -43,7 +40,7 @@ def call(pool: ThreadPool, job: Callable[[], Any], name: str = "a view") -> Any:
     return results[0]
 
 
-def test_runs_jobs_side_by_side(pool: ThreadPool) -> None:
+def test_runs_jobs_side_by_side(pool: ViewThreads) -> None:
     """Each on a thread of its own, however many."""
     barrier = threading.Barrier(20)
     for _ in range(20):
@@ -52,22 +49,7 @@ def test_runs_jobs_side_by_side(pool: ThreadPool) -> None:
     assert not barrier.broken
 
 
-def test_idle_threads_can_be_dismissed(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once; those with a view stay, and the next views get new ones."""
-    monkeypatch.setattr(thread, "_LINGER_S", 60)
-    goes_on = threading.Event()
-    pool.run("busy", lambda: goes_on.wait(10) and None)
-    idle = call(pool, threading.current_thread)
-    eventually(lambda: len(pool._idle) == 1, what="an idle thread")
-    assert not pool.dismiss(0.01)
-    assert not idle.is_alive()
-    goes_on.set()
-    assert pool.dismiss(10)
-    assert call(pool, threading.current_thread) is not idle
-    assert pool.dismiss(10)
-
-
-def test_thread_bears_the_views_name(pool: ThreadPool) -> None:
+def test_thread_bears_the_views_name(pool: ViewThreads) -> None:
     """While it runs, and another one's later."""
     assert call(pool, lambda: threading.current_thread().name, "chat.views.room") == (
         "chat.views.room"
@@ -75,39 +57,38 @@ def test_thread_bears_the_views_name(pool: ThreadPool) -> None:
     assert call(pool, lambda: threading.current_thread().name, "other") == "other"
 
 
-def test_thread_does_not_hold_the_process(pool: ThreadPool) -> None:
+def test_thread_does_not_hold_the_process(pool: ViewThreads) -> None:
     """A view may go on for ever."""
     assert call(pool, lambda: threading.current_thread().daemon) is True
 
 
-def test_thread_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy site starts few threads."""
-    monkeypatch.setattr(thread, "_LINGER_S", 10)
-    pool = ThreadPool()
-    threads = set()
+def test_each_job_has_a_new_thread(pool: ViewThreads) -> None:
+    """What one view leaves in a `threading.local` is gone before another begins."""
+    local = threading.local()
+
+    def visit() -> object:
+        found = getattr(local, "user", None)
+        local.user = "mia"
+        return found
+
     for _ in range(5):
-        threads.add(call(pool, threading.get_ident))
+        assert call(pool, visit) is None
         assert pool.join(10)
-    assert len(threads) == 1
-    idle = [t for t in threading.enumerate() if t.ident in threads]
-    assert [t.name for t in idle] == ["dwebsocket-idle"]
 
 
-def test_idle_thread_leaves(pool: ThreadPool) -> None:
-    """After a moment without work."""
+def test_thread_leaves(pool: ViewThreads) -> None:
+    """As soon as its job is done."""
     ident = call(pool, threading.get_ident)
     eventually(lambda: ident not in [t.ident for t in threading.enumerate()])
 
 
-def test_idle_thread_holds_nothing_of_its_last_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a connection would live until the next view."""
+def test_nothing_is_held_of_a_job(pool: ViewThreads) -> None:
+    """When whoever waits for all jobs goes on, a view and its connection are gone."""
     import weakref
 
     class Thing:
         pass
 
-    monkeypatch.setattr(thread, "_LINGER_S", 10)
-    pool = ThreadPool()
     thing = Thing()
     gone = weakref.ref(thing)
 
@@ -117,11 +98,11 @@ def test_idle_thread_holds_nothing_of_its_last_view(monkeypatch: pytest.MonkeyPa
     pool.run("holds", job)
     del job, thing
     assert pool.join(10)
-    eventually(lambda: gone() is None, within=5)
+    assert gone() is None
 
 
 def test_stack_has_the_size_of_the_setting(
-    pool: ThreadPool, override: Any, monkeypatch: pytest.MonkeyPatch
+    pool: ViewThreads, override: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For our threads only."""
     override(WEBSOCKET_THREAD_STACK_SIZE=512 * 1024)
@@ -139,7 +120,7 @@ def test_stack_has_the_size_of_the_setting(
     assert real() == before
 
 
-def test_system_that_gives_no_thread(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_that_gives_no_thread(pool: ViewThreads, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller is told, and nothing counts as running."""
 
     def refuse(self: threading.Thread) -> None:
@@ -155,11 +136,8 @@ def test_system_that_gives_no_thread(pool: ThreadPool, monkeypatch: pytest.Monke
     assert call(pool, lambda: "works again") == "works again"
 
 
-def test_job_that_raises(
-    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch, request_log: Any
-) -> None:
-    """Is logged; the thread goes on, and nobody waits for the job for ever."""
-    monkeypatch.setattr(thread, "_LINGER_S", 10)
+def test_job_that_raises(pool: ViewThreads, request_log: Any) -> None:
+    """Is logged, and nobody waits for the job for ever."""
 
     def job() -> None:
         raise ValueError("not even the runner saw this")
@@ -168,11 +146,10 @@ def test_job_that_raises(
     assert pool.join(10)
     (record,) = request_log("dwebsocket")
     assert "not even the runner saw this" in str(record.exc_info[1])
-    monkeypatch.setattr(thread, "_LINGER_S", 0.01)
     assert call(pool, lambda: "next") == "next"
 
 
-def test_join_waits_for_running_jobs(pool: ThreadPool) -> None:
+def test_join_waits_for_running_jobs(pool: ViewThreads) -> None:
     """Up to its time."""
     go = threading.Event()
     pool.run("waits", lambda: go.wait(10))  # type: ignore[arg-type, return-value]
@@ -186,24 +163,23 @@ def test_join_waits_for_running_jobs(pool: ThreadPool) -> None:
 def test_join_without_jobs_returns_at_once() -> None:
     """With no sockets open, exit is immediate."""
     begun = time.monotonic()
-    assert ThreadPool().join(60) is True
+    assert ViewThreads().join(60) is True
     assert time.monotonic() - begun < 1
 
 
 def test_database_connections_go_with_the_thread(
-    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+    pool: ViewThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that leaves holds none."""
     closed: list[int] = []
-    connections = type("Connections", (), {"close_all": lambda: closed.append(1)})
-    monkeypatch.setattr(thread, "connections", connections)
-    call(pool, lambda: None)
-    eventually(lambda: closed == [1])
+    monkeypatch.setattr(database, "leave", lambda: closed.append(threading.get_ident()))
+    ident = call(pool, threading.get_ident)
+    assert pool.join(10)
+    assert closed == [ident]
 
 
-def test_many_short_jobs_lose_none(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads leave and are taken up again at the same time."""
-    monkeypatch.setattr(thread, "_LINGER_S", 0)
+def test_many_short_jobs_lose_none(pool: ViewThreads) -> None:
+    """Threads leave and are started at the same time."""
     count = 500
     done = threading.Semaphore(0)
     for _ in range(count):

@@ -24,7 +24,6 @@ from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import thread
 from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.upgrade import UpgradeResponse
-from support.waiting import eventually
 
 Override = Callable[..., None]
 Log = Callable[..., list[logging.LogRecord]]
@@ -596,8 +595,6 @@ class TestLost:
     ) -> None:
         """A setting that is read late must not leave an open connection without a view."""
         override(WEBSOCKET_THREAD_STACK_SIZE="large")
-        # A thread that lingers would take the view without a look at the setting.
-        eventually(lambda: not thread._pool._idle)
         made = visit(require_websocket(never)).serve()
         assert made.client.closing()[0] == 1013
         (record,) = request_log("dwebsocket")

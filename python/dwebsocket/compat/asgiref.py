@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor
 
+    from asgiref.sync import ThreadSensitiveContext
+
 #: ``asgiref.local._Storage``, since 3.12: the values of one ``Local`` in a context, tagged with the
 #: thread that has set them. Has the arguments and attributes ``thread_id`` and ``data``. None where
 #: it is missing: before, values had no such tag, and nothing has to be done about it.
@@ -60,3 +62,24 @@ def use_executor(loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
     executors = getattr(AsyncToSync, "loop_thread_executors", None)
     if executors is not None:
         executors[loop] = executor
+
+
+def use_context(context: ThreadSensitiveContext, executor: Executor) -> None:
+    """
+    Makes ``sync_to_async`` in this task run its calls in ``executor``, and this its ``context``.
+
+    ``SyncToAsync.thread_sensitive_context`` and ``SyncToAsync.context_to_thread_executor``, since
+    3.3. Where they are missing calls run in the one thread that asgiref has for all loops.
+    """
+    executors: Any = getattr(SyncToAsync, "context_to_thread_executor", None)
+    variable: Any = getattr(SyncToAsync, "thread_sensitive_context", None)
+    if executors is not None and variable is not None:
+        executors[context] = executor
+        variable.set(context)
+
+
+def current_context() -> ThreadSensitiveContext | None:
+    """Gives the context of this task, as :func:`use_context`."""
+    variable: Any = getattr(SyncToAsync, "thread_sensitive_context", None)
+    found: ThreadSensitiveContext | None = None if variable is None else variable.get(None)
+    return found

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dwebsocket import closing
-from dwebsocket.runners import loop
+from dwebsocket.runners import green_loops, held, loop
 from dwebsocket.runners.thread import RUNNER
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _LOOK_S = 0.01
 
 _in_use: dict[str, Runner] = {"thread": RUNNER}
+
+green_loops.watch_first_request()
+held.watch_connections()
 
 
 def runner_of(concurrency: str) -> Runner:

@@ -13,6 +13,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
 
@@ -23,12 +24,13 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
 
-from dwebsocket import context, database
+from dwebsocket import _core, context, database
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.helpers import Helpers
+from dwebsocket.runners.own_thread import OwnThread
 from dwebsocket.runners.quiet import class_of, is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.waiting import THREAD
@@ -287,6 +289,8 @@ def run(
         try:
             # In here from the first line on: the client must not wait for a view that never began.
             context.settle_in()
+            # The copied context would send `sync_to_async` to the thread of the handshake's request.
+            leave_request()
             told = _called_to_witness(view, websocket)
             websocket._view_request = request
             database.close_old_connections()
@@ -311,6 +315,8 @@ def run(
             end_beside(websocket)
             database.forget(shared_databases)
             database.close_old_connections()
+            if websocket._held is not None:
+                websocket._held.end()
     finally:
         if told is not None:
             told.ended()
@@ -332,10 +338,11 @@ async def arun(
     """
     Runs the async ``view``. As :func:`run`, and raises nothing at all.
 
-    The databases of async code live in a thread that all views share; what is old there is
-    returned after each view.
+    What it calls with ``sync_to_async``, as the ORM does, has a thread of the view's own.
     """
     args, kwargs = arguments
+    own_thread = None
+    is_thrown_away = False
     told = None
     try:
         try:
@@ -343,6 +350,7 @@ async def arun(
             # The copied context would send `sync_to_async` to the thread of the handshake's
             # request.
             leave_request()
+            own_thread = OwnThread.enter()
             told = _called_to_witness(view, websocket)
             websocket._view_request = request
             own_websocket.set(websocket)
@@ -356,13 +364,25 @@ async def arun(
                 if _is_session_changed(request):
                     await sync_to_async(_save_session)(request)
                 refuse_if_unseen(result, request, websocket)
+        except GeneratorExit:
+            # The loop was closed under the view: nothing can be awaited any more.
+            is_thrown_away = True
+            websocket._finish(_GOING_AWAY, "going away")
+            own_websocket.set(None)
+            raise
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # When all tasks of a loop are cancelled, the server's closes the connection.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0)
             _end(websocket, request, error)
         else:
             _end(websocket, request)
         finally:
-            await aend_beside(websocket)
-            await sync_to_async(database.close_old_connections)()
+            if not is_thrown_away:
+                await aend_beside(websocket)
+                if own_thread is not None:
+                    await own_thread.leave()
     finally:
         if told is not None:
             told.ended()
@@ -427,6 +447,9 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         return Event.of("websocket.view_failed", request, code, repr(error), number)
 
     path = printable(request.path)
+    if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
+        # At the end of the process, or of its loop.
+        return _GOING_AWAY, "going away"
     if isinstance(error, InvalidMessage):
         found = Event.of("websocket.violation", request, _INVALID, str(error), number)
         found.log(

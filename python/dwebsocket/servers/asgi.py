@@ -641,8 +641,8 @@ class AsgiConnection:
 
     async def _slow_down(self, meter: Meter, event: Event) -> None:
         """Makes a client wait that sends too fast, and go when it does not slow down even so."""
-        message = event.get("text") or event.get("bytes") or ""
-        meter.count(len(message))
+        text = event.get("text")
+        meter.count(_size(event["bytes"] if text is None else text))
         while self._end is None and (wait := meter.pace(clock.now())):
             if wait == math.inf:
                 self.close(_POLICY, "too many messages or bytes a second")
@@ -653,7 +653,7 @@ class AsgiConnection:
         """Queues a message; gives what to await before the next one is read."""
         text = event.get("text")
         message: Message = event["bytes"] if text is None else text
-        size = len(message) if text is None or text.isascii() else len(text.encode())
+        size = _size(message)
         if size > self._max_message_bytes:
             reason = f"message of {size} bytes is over the limit of {self._max_message_bytes}"
             self.close(_TOO_BIG, reason)
@@ -829,9 +829,15 @@ def _event(message: Message, binary: bool | None) -> tuple[Event, int]:
     # Not a subclass, such as what templates make: servers may look closely.
     if isinstance(message, str):
         text = message if type(message) is str else "".join(message)
-        size = len(text) if text.isascii() else len(text.encode())
-        return {"type": "websocket.send", "text": text}, size
+        return {"type": "websocket.send", "text": text}, _size(text)
     return {"type": "websocket.send", "bytes": bytes(message)}, len(message)
+
+
+def _size(message: Message) -> int:
+    """Gives the bytes of a message, text as UTF-8."""
+    if isinstance(message, str) and not message.isascii():
+        return len(message.encode())
+    return len(message)
 
 
 def _bounded(timeout: float | None) -> float | None:

@@ -67,8 +67,8 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             _wait_until_given_back(before, timeout)
             for watch in unknown:
                 watch.join(timeout)
-            for dismiss in (callbacks.dismiss, thread.dismiss, loop.dismiss):
-                dismiss(_DISMISS_S)
+            for end in (callbacks.dismiss, thread.join, loop.dismiss):
+                end(_DISMISS_S)
             hub.forget_closed()
 
 

@@ -1,0 +1,127 @@
+"""
+Event loops that Django runs on green threads, for requests to async views.
+
+Python knows the running loop of each thread of the system, which all its green threads share. So
+while such a loop runs on one of them, whatever runs on the others looks like async code: Django
+forbids it the database (``SynchronousOnlyOperation``), asyncio forbids it a loop of its own. Here
+the running loop changes with the green thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+from typing import TYPE_CHECKING, Any
+
+from django.core.signals import request_started
+
+from dwebsocket import native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GreenThread = Any
+Trace = Any
+
+_UID = "dwebsocket.green_loops"
+
+
+def watch_first_request() -> None:
+    """
+    Looks at the first request whether threads are green here, and cares for their loops if so.
+
+    Not earlier: gunicorn's workers may patch the standard library long after the project's modules
+    were imported.
+    """
+    request_started.connect(_on_request, dispatch_uid=_UID)
+
+
+def _on_request(**_: Any) -> None:
+    request_started.disconnect(dispatch_uid=_UID)
+    if native.patched_by() is not None:
+        care_for_green_loops()
+
+
+def care_for_green_loops() -> Callable[[], None]:
+    """
+    Keeps the loops of green threads apart, from now on, for all threads of the process.
+
+    Switches between green threads are looked at only while there is such a loop.
+
+    Returns:
+        What takes this back.
+    """
+    # Looked up, not imported: who has made green threads has it.
+    greenlet: Any = sys.modules["greenlet"]
+    # One for each thread of the system, as the running loop is.
+    own: Any = native.original("_thread", "_local")()
+    # What the library has put in there, and asyncio looks up for each new loop.
+    patched: Any = selectors.DefaultSelector
+
+    class DefaultSelector(patched):  # type: ignore[misc]
+        """The selector of a loop: it is asked before the loop's first task begins."""
+
+        def select(self, timeout: float | None = None) -> Any:
+            if asyncio._get_running_loop() is not None:
+                if not hasattr(own, "switches"):
+                    own.switches = _Switches(greenlet)
+                own.switches.watch_for(self)
+            return super().select(timeout)
+
+        def close(self) -> None:
+            if hasattr(own, "switches"):
+                own.switches.forget(self)
+            super().close()
+
+    def undo() -> None:
+        setattr(selectors, "DefaultSelector", patched)  # noqa: B010
+
+    setattr(selectors, "DefaultSelector", DefaultSelector)  # noqa: B010
+    return undo
+
+
+class _Switches:
+    """Sets the running loop at switches between the green threads of one thread of the system."""
+
+    def __init__(self, greenlet: Any) -> None:
+        self._greenlet = greenlet
+        self._selectors: set[object] = set()
+        # The loops of green threads that do not run now, each with its current task.
+        self._loops: dict[GreenThread, tuple[asyncio.AbstractEventLoop, Any]] = {}
+        # As a bound method it would be another object each time.
+        self._trace = self._on_switch
+        self._next: Trace = None
+
+    def watch_for(self, selector: object) -> None:
+        """Watches while the loop of ``selector`` is there."""
+        if selector not in self._selectors:
+            self._selectors.add(selector)
+            if self._greenlet.gettrace() is not self._trace:
+                self._next = self._greenlet.settrace(self._trace)
+
+    def forget(self, selector: object) -> None:
+        """Watches no more if that was the last loop."""
+        self._selectors.discard(selector)
+        if not self._selectors and self._greenlet.gettrace() is self._trace:
+            self._greenlet.settrace(self._next)
+            self._next = None
+
+    def _on_switch(self, event: str, switch: tuple[GreenThread, GreenThread]) -> None:
+        """Called by greenlet when it has switched, on the green thread that goes on."""
+        origin, target = switch
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            self._loops[origin] = (loop, _swap_task(loop, None))
+            asyncio._set_running_loop(None)
+        if self._loops and (found := self._loops.pop(target, None)) is not None:
+            loop, task = found
+            asyncio._set_running_loop(loop)
+            _swap_task(loop, task)
+        if self._next is not None:
+            self._next(event, switch)
+
+
+# A thread has one current task from Python 3.14 on. Before 3.12, when each loop has one, nothing
+# can be swapped, and nothing needs to be.
+_swap_task: Any = getattr(asyncio.tasks, "_swap_current_task", lambda loop, task: None)

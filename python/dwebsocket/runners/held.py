@@ -1,0 +1,29 @@
+"""Notes which database connections belong to the views that run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.backends.signals import connection_created
+
+from dwebsocket.database import Held
+from dwebsocket.websocket import own_websocket
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    websocket = own_websocket.get()
+    if websocket is None:
+        return
+    if websocket._held is None:
+        # The first of two threads counts.
+        websocket.__dict__.setdefault("_held", Held())
+        assert websocket._held is not None
+    websocket._held.note(connection)
+
+
+def watch_connections() -> None:
+    """Notes each connection that a thread of a view opens, from now on."""
+    connection_created.connect(_on_connection, dispatch_uid="dwebsocket.held")

@@ -1,0 +1,269 @@
+"""
+The threads of async views, for the ORM and all else that ``sync_to_async`` keeps on one thread.
+
+An ASGI request has a thread for that from its beginning to its end. A view that lives for hours has
+one while it needs it: from a call on until nothing has been called for some seconds, no transaction
+is open and no cursor is read. Then its database connections are closed and the thread ends. So many
+such threads may run at once; further views wait for one, and those that do nothing at that moment
+give theirs back earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from concurrent.futures import Executor, Future
+from queue import Empty
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from weakref import ref
+
+from asgiref.sync import ThreadSensitiveContext
+
+from dwebsocket import database, native
+from dwebsocket.compat.asgiref import current_context, use_context
+from dwebsocket.compat.threading import SimpleQueue, use_lock
+from dwebsocket.websocket import own_websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# As many as asyncio's own executor has.
+MOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
+_NAME = "dwebsocket-async-view"
+
+
+class OwnThread(ThreadSensitiveContext):
+    """
+    The thread-sensitive context of one async view.
+
+    Costs next to nothing until something is called.
+    """
+
+    # Asked for by asgiref 3.12 and later.
+    _exited = False
+    _worker: Worker | None = None
+
+    def __init__(self) -> None:
+        """Begins without a thread. Not as the base class, which would hold more for each view."""
+
+    @classmethod
+    def enter(cls) -> OwnThread:
+        """Gives the running task one, for as long as it lives."""
+        own = cls()
+        use_context(own, _router)
+        return own
+
+    def worker(self) -> Worker:
+        """Gives what calls functions on this view's thread."""
+        if self._worker is None:
+            # The first of two threads counts.
+            self.__dict__.setdefault("_worker", Worker(_threads))
+            assert self._worker is not None
+        return self._worker
+
+    async def leave(self) -> None:
+        """Closes the view's database connections and lets its thread go, behind its last call."""
+        if self._worker is not None and (closed := self._worker.end()) is not None:
+            await asyncio.wrap_future(closed)
+
+
+class _Router(Executor):
+    """What asgiref finds for each of these contexts: all of them share it."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Has ``fn`` called on the thread of the view whose context this is called in."""
+        own = current_context()
+        assert isinstance(own, OwnThread)
+        return own.worker().submit(lambda: fn(*args, **kwargs))
+
+
+_router: Any = _Router()
+
+
+class _Call:
+    """A function that is to be called, and the future of its result."""
+
+    __slots__ = ("_function", "future")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self.future: Future[Any] = Future()
+        # Shared by threads of the system, which a green lock would not keep apart.
+        use_lock(self.future, native.lock())
+
+    def __call__(self) -> None:
+        if self.future.set_running_or_notify_cancel():
+            try:
+                self.future.set_result(self._function())
+            except BaseException as error:
+                self.future.set_exception(error)
+                # The exception holds this frame.
+                del self
+
+    def fail(self, error: BaseException) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+class Threads:
+    """How many threads are left, and which workers wait for one. Its lock guards their state."""
+
+    def __init__(self, most: int) -> None:
+        self.lock = native.lock()
+        self.left = most
+        self.waiting: deque[Worker] = deque()
+        # Those that have one and nothing to call, the one that has rested longest first.
+        self.resting: dict[Worker, None] = {}
+
+    def ask_one(self) -> None:
+        """Asks one that rests to give its thread back, if it is wanted. Under the lock."""
+        if self.waiting and self.resting:
+            resting = next(iter(self.resting))
+            del self.resting[resting]
+            resting.ask_for_thread()
+
+
+class Worker:
+    """Calls one view's functions, one after the other, on a thread that comes and goes."""
+
+    def __init__(self, threads: Threads) -> None:
+        """Begins without a thread, in the context of its view."""
+        self._threads = threads
+        self._websocket = None if (own := own_websocket.get()) is None else ref(own)
+        # None asks to give the thread back.
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        # Whether it has a thread, or waits for one.
+        self._is_at_work = False
+        self._is_over = False
+
+    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+        """
+        Has ``function`` called. Never waits; any thread may call it.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        call = _Call(function)
+        threads = self._threads
+        with threads.lock:
+            self._calls.put(call)
+            threads.resting.pop(self, None)
+            if self._is_at_work:
+                return call.future
+            self._is_at_work = True
+            if not threads.left:
+                threads.waiting.append(self)
+                threads.ask_one()
+                return call.future
+            threads.left -= 1
+        self._start()
+        return call.future
+
+    def end(self) -> Future[Any] | None:
+        """Closes the connections of the thread, if there is one; then and later it goes at once."""
+        with self._threads.lock:
+            self._is_over = True
+            if not self._is_at_work:
+                return None
+        return self.submit(database.leave)
+
+    def ask_for_thread(self) -> None:
+        """Asks it to give its thread back, if it still rests."""
+        self._calls.put(None)
+
+    def _start(self) -> None:
+        try:
+            native.start_thread(_NAME, self._work)
+        except BaseException as error:
+            self._give_thread_back()
+            self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        with self._threads.lock:
+            calls = []
+            while not self._calls.empty():
+                calls.append(self._calls.get())
+            self._is_at_work = False
+        for call in calls:
+            if call is not None:
+                call.fail(error)
+
+    def _work(self) -> None:
+        while not self._may_go(self._call_next()):
+            pass
+        try:
+            self._leave()
+        finally:
+            self._give_thread_back()
+
+    def _call_next(self) -> bool:
+        """Makes a call. False when none has come for long, or the thread is wanted elsewhere."""
+        try:
+            call = self._calls.get(timeout=database.IDLE_AFTER_S)
+        except Empty:
+            return False
+        if call is not None:
+            call()
+        return call is not None
+
+    def _may_go(self, has_called: bool) -> bool:  # noqa: FBT001
+        """Whether the thread may go: it has rested for long, or is wanted elsewhere."""
+        threads = self._threads
+        is_needed = not self._is_over and database.is_needed()
+        with threads.lock:
+            is_idle = self._calls.empty()
+            if is_needed:
+                # Another one, if this one was asked.
+                threads.ask_one()
+                return False
+            if has_called and not threads.waiting and not (self._is_over and is_idle):
+                if is_idle:
+                    threads.resting[self] = None
+                return False
+            if not is_idle and not threads.waiting:
+                # A call has come at the last moment.
+                return False
+            threads.resting.pop(self, None)
+        return True
+
+    def _leave(self) -> None:
+        database.leave()
+        websocket = None if self._websocket is None else self._websocket()
+        if websocket is not None and websocket._held is not None:
+            websocket._held.end()
+
+    def _give_thread_back(self) -> None:
+        """Lets the next one have it; or this one, whose call has come meanwhile."""
+        threads = self._threads
+        while True:
+            with threads.lock:
+                if self._is_at_work:
+                    self._is_at_work = not self._calls.empty()
+                    if self._is_at_work:
+                        threads.waiting.append(self)
+                if not threads.waiting:
+                    threads.left += 1
+                    return
+                following = threads.waiting.popleft()
+            try:
+                native.start_thread(_NAME, following._work)
+            except BaseException as error:
+                following._fail(error)
+            else:
+                return
+
+
+_threads = Threads(MOST_THREADS)
+
+
+def _forget_parents_threads() -> None:
+    global _threads
+    _threads = Threads(MOST_THREADS)
+
+
+os.register_at_fork(after_in_child=_forget_parents_threads)

@@ -1,0 +1,147 @@
+"""Database connections that a view's calls find idle."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.db import connection, connections, transaction
+from peer import LiveWebSocket
+
+from dwebsocket import clock, database
+from dwebsocket.database import Held
+from dwebsocket.websocket import WebSocket, own_websocket
+
+Open = Callable[..., LiveWebSocket]
+Call = Callable[[WebSocket], object]
+
+CALLS: dict[str, Call] = {
+    "wait": lambda ws: ws.wait(0.001),
+    "read": lambda ws: ws.read(),
+    "has_messages": lambda ws: ws.has_messages(),
+    "send": lambda ws: ws.send("hello"),
+    "send_json": lambda ws: ws.send_json({}),
+}
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let time pass, for connections only."""
+    ahead = [0.0]
+    now = clock.now
+
+    def pass_(seconds: float) -> None:
+        ahead[0] += seconds
+
+    monkeypatch.setattr(database.clock, "now", lambda: now() + ahead[0])
+    return pass_
+
+
+@pytest.fixture
+def own(open_websocket: Open) -> Iterator[WebSocket]:
+    """The WebSocket whose view runs here."""
+    connection.close()
+    websocket = open_websocket().websocket
+    token = own_websocket.set(websocket)
+    yield websocket
+    own_websocket.reset(token)
+    if websocket._held is not None:
+        websocket._held.end()
+    connection.close()
+    assert connection.execute_wrappers == []
+
+
+def test_views_without_hold_nothing(own: WebSocket) -> None:
+    """Most views use no database, and nothing is looked at for them."""
+    for call in CALLS.values():
+        call(own)
+    assert own._held is None
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_each_call_gives_back_what_is_idle(
+    own: WebSocket, later: Callable[[float], None], call: Call
+) -> None:
+    """Three seconds after the last query, and not before."""
+    for _ in range(2):
+        connection.ensure_connection()
+        later(2)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        del cursor
+        later(2)
+        call(own)
+        assert connection.connection is not None
+        later(2)
+        call(own)
+        assert connection.connection is None
+
+
+def test_others_calls_leave_it(
+    own: WebSocket, open_websocket: Open, later: Callable[[float], None]
+) -> None:
+    """What a view does with other connections says nothing of its own, nor do other threads."""
+    other = open_websocket().websocket
+    connection.ensure_connection()
+    later(60)
+    other.send("hello")
+    thread = threading.Thread(target=own.send, args=("hello",))
+    thread.start()
+    thread.join()
+    assert connection.connection is not None
+
+
+def test_transaction_is_left_alone(own: WebSocket, later: Callable[[float], None]) -> None:
+    """However long it takes; its connection is given back behind it."""
+    with transaction.atomic():
+        later(60)
+        own.send("hello")
+        assert connection.connection is not None
+    later(60)
+    own.send("hello")
+    assert connection.connection is None
+
+
+def test_open_cursor_is_left_alone(own: WebSocket, later: Callable[[float], None]) -> None:
+    """Somebody may be reading its rows."""
+    cursor = connection.cursor()
+    cursor.execute("SELECT 1 UNION SELECT 2")
+    later(60)
+    own.send("hello")
+    assert list(cursor.fetchall()) == [(1,), (2,)]
+    del cursor
+    later(60)
+    own.send("hello")
+    assert connection.connection is None
+
+
+def test_projects_execute_wrappers_stay(own: WebSocket) -> None:
+    """A connection that is opened within one of them has ours in front."""
+    seen: list[str] = []
+
+    def note(execute: Callable[..., object], sql: str, *rest: object) -> object:
+        seen.append(sql)
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(note), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 2")
+    assert seen == ["SELECT 1"]
+
+
+def test_threads_that_ended_are_forgotten(own: WebSocket) -> None:
+    """A helper every second must not leave something behind each time."""
+    held = Held()
+
+    def ask() -> None:
+        connection.ensure_connection()
+        held.note(connections["default"])
+        connection.close()
+
+    for _ in range(20):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    assert len(held._uses) <= 1
