@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n 4 --dist loadgroup --outcomes .cache/outcomes.json
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all original lint sanitize bench wheel clean
+.PHONY: demo test test-all original lint sanitize interleavings bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
@@ -39,6 +39,11 @@ sanitize: $(VENV)/installed-tests
 	tests/sanitize address
 	tests/sanitize thread
 	tests/sanitize valgrind
+
+# Tries out many orders of the threads at the engine's queues.
+interleavings:
+	RUSTFLAGS="--cfg shuttle" cargo clippy --quiet --no-default-features --lib --tests --target-dir target/shuttle -- -D warnings
+	RUSTFLAGS="--cfg shuttle" cargo test --quiet --no-default-features --lib --target-dir target/shuttle interleavings
 
 # Writes tables to bench/record/ and charts to docs/bench/, and needs a quiet machine for that.
 # QUICK=1 for a first look and GOALS=1 for what the goals compare print tables only.

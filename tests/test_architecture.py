@@ -16,6 +16,7 @@ CRATE = ROOT / "src"
 # From the bottom to the top. A room may import those on the lines above it, and its own files;
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
+    {"compat"},
     {"_core", "caller", "context", "exceptions", "memory", "source"},
     {"clock", "conf", "connection", "native", "request"},
     {"callbacks", "checks", "database", "events", "hub", "kept", "origin"},
@@ -36,7 +37,7 @@ LINE: list[set[str]] = [
 ]
 HEIGHT = {room: height for height, rooms in enumerate(LINE) for room in rooms}
 
-# Each may be imported only by the files of its name in `servers` and `runners`.
+# Each may be imported only by the files of its name in `compat`, `servers` and `runners`.
 SERVER_PACKAGES = {
     "bjoern",
     "cheroot",
@@ -120,7 +121,7 @@ def test_nothing_imports_testing(path: Path) -> None:
 def test_needs_nothing_but_django(path: Path) -> None:
     """Server packages are imported only in their own file."""
     allowed = REQUIRED | set(sys.stdlib_module_names) - SERVER_PACKAGES
-    if room_of(module_of(path)) in ("servers", "runners"):
+    if room_of(module_of(path)) in ("compat", "servers", "runners"):
         allowed |= {path.stem}
     if module_of(path) == "testing.plugin":
         allowed |= {"pytest"}

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from django.core.handlers.asgi import ASGIHandler
 
 from dwebsocket import _core
+from dwebsocket.compat import granian, twisted
+from dwebsocket.compat.django import HANDLER_CLOSES
+from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.events import Event as WebSocketEvent
 from dwebsocket.events import printable
 from dwebsocket.runners.loop import SERVER_TASKS
@@ -56,8 +58,6 @@ _LOOK_S = 0.01
 # Those that Django is looking at.
 _handshakes: set[asgi.AsgiHandshake] = set()
 _SCHEMES = {"ws": "http", "wss": "https"}
-# Before, the handler left it to `send_response` to close the response.
-_HANDLER_CLOSES = django.VERSION >= (5, 0)
 
 
 def get_asgi_application() -> ASGIHandler:
@@ -142,7 +142,7 @@ class _Application(ASGIHandler):
                 response.open()
             elif not send.is_open:
                 await send.reject()
-            if not _HANDLER_CLOSES:
+            if not HANDLER_CLOSES:
                 await sync_to_async(response.close)()
             return
         await super().send_response(response, send)
@@ -181,9 +181,8 @@ class _Reply:
         self._handshake = handshake
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
-        protocol = type(getattr(send, "__self__", None)).__name__
-        # It dies of two headers of one name here (2.8).
-        self._is_granian = protocol.startswith("ASGIWebsocket")
+        # Granian dies of two headers of one name here (2.8).
+        self._is_granian = granian.is_sender(send)
 
     @property
     def is_open(self) -> bool:
@@ -222,7 +221,7 @@ def _listen_for_the_end() -> None:
             # Not here: the code that was interrupted may hold any lock.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(asgi.leave, *_GOING_AWAY)
-            if (getattr(previous, "__module__", None) or "").startswith("twisted."):
+            if twisted.is_handler(previous):
                 stop = functools.partial(previous, number, None)
                 loop.call_soon_threadsafe(_stop_when_quiet, loop, stop, loop.time())
             else:

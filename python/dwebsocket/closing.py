@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import logging
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction
 
 from dwebsocket import context, database, native
+from dwebsocket.compat.asyncio import running_loop
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Coroutine
 
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -71,7 +72,7 @@ class CloseCallbacks:
 
     def add(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """Has ``function(*args)`` called at the end, which may be now."""
-        loop = asyncio._get_running_loop() if iscoroutinefunction(function) else None
+        loop = running_loop() if iscoroutinefunction(function) else None
         own = contextvars.copy_context()
         callback = _Callback(function, args, own, loop, database.shareable())
         with self._lock:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.functional import empty
 
 from dwebsocket import _core, memory
+from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
 
@@ -329,13 +328,7 @@ def present() -> tuple[Any, dict[Any, Any]]:
     The second may take more; it is forgotten when the settings are exchanged.
     """
     global _known
-    # `override_settings` and its kind put another object there and back again. Not asked of
-    # `settings` itself, which takes ten times as long to say so.
-    source = object.__getattribute__(settings, "_wrapped")
-    if source is empty:
-        # Not read yet: whatever is asked first has them read, or says why they cannot be.
-        _ = settings.DEBUG
-        source = settings._wrapped
+    source = settings_source()
     known = _known
     if known[0] is not source:
         known = _known = (source, {})

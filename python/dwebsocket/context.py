@@ -7,25 +7,22 @@ import functools
 import threading
 from typing import Any
 
-from asgiref import local
-
-# asgiref keeps Django's language, time zone and script prefix in context variables, each tagged
-# with the thread that set it (since 3.13), and has no public call that changes the tag.
-_Storage: Any = getattr(local, "_Storage", None)
-_rehome: Any = getattr(local, "_rehome", None)
+from dwebsocket.compat.asgiref import Storage, rehome
 
 
 def settle_in() -> None:
     """
     Makes this thread the owner of all that the context holds in which it runs now.
 
-    What is the same for all views is held once.
+    asgiref keeps Django's language, time zone and script prefix in context variables, each tagged
+    with the thread that set it (since 3.13), and has no public call that changes the tag. What is
+    the same for all views is held once.
     """
-    if _Storage is None or _rehome is None:
+    if Storage is None or rehome is None:
         return
     thread = threading.get_ident()
     for variable, value in contextvars.copy_context().items():
-        if type(value) is _Storage:
+        if type(value) is Storage:
             variable.set(_owned(thread, value))
 
 
@@ -33,14 +30,14 @@ def _owned(thread: int, storage: Any) -> Any:
     for value in storage.data.values():
         # Nothing but strings is kept beyond its view.
         if type(value) is not str:
-            return _rehome(storage)
+            return rehome(storage)
     return _stored(thread, *storage.data.items())
 
 
 # asgiref changes neither of the two, but puts others in their places.
 @functools.lru_cache(4096)
 def _stored(thread: int, *items: tuple[str, str]) -> Any:
-    return _Storage(thread, _same(*items))
+    return Storage(thread, _same(*items))
 
 
 @functools.lru_cache(64)

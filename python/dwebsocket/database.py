@@ -8,25 +8,14 @@ from typing import TYPE_CHECKING
 from django import db
 from django.db import connections
 
+from dwebsocket.compat.django import has_connections as _has_any
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["borrow", "close_old_connections", "forget", "in_use", "release_idle", "shareable"]
-
-
-def _has_any() -> bool:
-    """
-    Whether this thread has begun to use a database; True where that cannot be seen.
-
-    Django itself finds out by four exceptions, for each of its databases.
-    """
-    try:
-        # Of asgiref's `Local`, which has a `threading.local` where threads are kept apart.
-        return bool(vars(connections._connections._storage))  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
-        return True
 
 
 def close_old_connections() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import platform
 import resource
-import signal
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
 
 from dwebsocket import _core, conf, origin
+from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.events import event_counts
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import find_client
@@ -142,8 +142,7 @@ def _server(request: HttpRequest) -> dict[str, Any]:
 
 def _worker() -> dict[str, Any]:
     """Gives what gunicorn's worker knows of its own kind; its signal handlers lead to it."""
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    cfg = getattr(worker, "cfg", None)
+    cfg = getattr(gunicorn.worker("cfg"), "cfg", None)
     if cfg is None or "gunicorn" not in sys.modules:
         return {"worker_class": None}
     return {
@@ -155,15 +154,11 @@ def _worker() -> dict[str, Any]:
 
 def _green() -> dict[str, Any]:
     """Gives on which green threads this runs, and whether blocking calls know about them."""
-    if (gevent := sys.modules.get("gevent")) is not None and isinstance(
-        gevent.getcurrent(), gevent.Greenlet
-    ):
+    if gevent.is_in_greenlet():
         monkey = sys.modules.get("gevent.monkey")
         patched = monkey is not None and monkey.is_module_patched("socket")
         return {"green": "gevent", "patched": bool(patched)}
-    if (eventlet := sys.modules.get("eventlet")) is not None and (
-        getattr(eventlet.getcurrent(), "parent", None) is not None
-    ):
+    if eventlet.is_in_green_thread():
         patcher = sys.modules.get("eventlet.patcher")
         patched = patcher is not None and patcher.is_monkey_patched("socket")
         return {"green": "eventlet", "patched": bool(patched)}

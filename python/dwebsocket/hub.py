@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
+from dwebsocket.compat.asyncio import running_loop
 
 if TYPE_CHECKING:
     from dwebsocket.connection import Connection
@@ -72,7 +73,7 @@ class LoopHub:
         Other threads' rings that come together wake the loop once.
         """
         loop = self._loop()
-        if asyncio._get_running_loop() is loop:
+        if running_loop() is loop:
             self._wake_one(token)
             return
         self._rung.append(token)

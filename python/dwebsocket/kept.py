@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from dwebsocket import _core
+from dwebsocket.compat.django import forget_body, parts_of_route
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -24,11 +25,6 @@ _OWN = frozenset(
     | {"RAW_URI", "REQUEST_URI"}
 )
 _environs = _core.EnvironCopier(_OWN)
-# What a match has of its route, whatever has matched.
-_OF_ROUTE = (
-    *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
-    "_func_path",
-)
 
 # One match for each route that has an open WebSocket.
 _matches: WeakValueDictionary[tuple[Any, ...], ResolverMatch] = WeakValueDictionary()
@@ -83,7 +79,8 @@ def keep(request: HttpRequest) -> None:
         # It belongs to a response that is out, and would keep all that the server knew of it.
         environ.pop("wsgi.early_hints", None)
         # The server's reader is at its end; the view's request has no body.
-        environ["wsgi.input"] = request.__dict__["_stream"] = _NO_BODY
+        environ["wsgi.input"] = _NO_BODY
+        forget_body(request, _NO_BODY)
 
 
 def _lean(match: ResolverMatch) -> ResolverMatch:
@@ -93,7 +90,7 @@ def _lean(match: ResolverMatch) -> ResolverMatch:
     known = _matches.setdefault(key, match)
     if not (match.args or match.kwargs or known.args or known.kwargs):
         return known
-    for name in _OF_ROUTE:
+    for name in parts_of_route(match):
         if getattr(known, name) == (own := getattr(match, name)) and own is not None:
             setattr(match, name, getattr(known, name))
     return match

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils import autoreload
 
 from dwebsocket import _core, conf, native, runners
+from dwebsocket.compat.django import on_file_changed
+from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import asgi, budget, pump
 from dwebsocket.servers.contract import Departure, unknown_departure
@@ -97,7 +98,7 @@ class _Lifecycle:
         # A forked child inherits these; without connections of its own they do nothing there.
         if at_exit is None:
             _register_at_exit(self._farewell)
-        autoreload.file_changed.connect(self._on_file_changed)
+        on_file_changed(self._on_file_changed)
         _warn_of_a_long_window(
             [self._departure(terminated=True)]
             if at_exit is None
@@ -215,13 +216,12 @@ def _room(departure: Departure) -> float:
 
 
 def _register_at_exit(farewell: Any) -> None:
-    # Before thread pools stop taking work, which views may need for their last words. `atexit`
-    # runs after that, and is all there is where Python has moved its private hook.
-    register = getattr(threading, "_register_atexit", atexit.register)
     if native.patched_by() == "eventlet":
         # Its end of `threading` knows nothing of the hooks of the original.
-        register = atexit.register
-    register(farewell)
+        atexit.register(farewell)
+    else:
+        # Views may need thread pools for their last words.
+        before_pools_end(farewell)
 
 
 _lifecycle = _Lifecycle()

@@ -12,6 +12,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from dwebsocket.compat.eventlet import system_selector
+
 if TYPE_CHECKING:
     import selectors
     import threading
@@ -74,10 +76,6 @@ def starter(target: Callable[[], object]) -> Callable[[], object]:
 def selector() -> selectors.BaseSelector:
     """Gives a selector that lets this thread of the system sleep."""
     if patched_by() == "eventlet":
-        # The patched module has lost all its good selectors, and a fresh one would not find any.
-        patcher = sys.modules[_EVENTLET]
-        fresh = patcher.inject("selectors", {}, ("select", patcher.original("select")))
-        found: selectors.BaseSelector = fresh.DefaultSelector()
-    else:
-        found = original("selectors", "DefaultSelector")()
+        return system_selector()
+    found: selectors.BaseSelector = original("selectors", "DefaultSelector")()
     return found

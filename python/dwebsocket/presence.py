@@ -18,9 +18,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.utils.functional import SimpleLazyObject
-
 from dwebsocket import _core, conf, native
+from dwebsocket.compat.django import is_looked_up_in_session
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -64,7 +63,8 @@ class Who:
         address = _network(request.META.get("REMOTE_ADDR") or "")
         session = getattr(getattr(request, "session", None), "session_key", None) or ""
         user = getattr(request, "user", None)
-        if user is not None and not session and _is_in_session(user):
+        # Without a session that finds nobody, and costs more than everything else here.
+        if user is not None and not session and is_looked_up_in_session(user):
             return cls(address)
         if user is None or not user.is_authenticated or (pk := getattr(user, "pk", None)) is None:
             return cls(address, session=session)
@@ -90,16 +90,6 @@ def _network(address: str) -> str:
         parsed = parsed.ipv4_mapped
     # The same one, if it is: each connection holds it.
     return address if str(parsed) == address else str(parsed)
-
-
-def _is_in_session(user: Any) -> bool:
-    """Whether Django's own middleware looks the user up, which it does in the session."""
-    # Without a session that finds nobody, and costs more than everything else here.
-    if type(user) is not SimpleLazyObject:
-        return False
-    # Asked of the object itself it would take ten times as long.
-    look_up = object.__getattribute__(user, "__dict__").get("_setupfunc")
-    return look_up is not None and look_up.__module__ == "django.contrib.auth.middleware"
 
 
 def _auth_hash(user: Any) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from dwebsocket.compat.rest_framework import wrapped_request
+
 
 def http_request(request: Any) -> Any:
     """
@@ -15,7 +17,7 @@ def http_request(request: Any) -> Any:
     themselves. Anything else is given back as it is.
     """
     while not isinstance(request, HttpRequest):
-        inner = getattr(request, "_request", None)
+        inner = wrapped_request(request)
         if inner is None:
             break
         request = inner

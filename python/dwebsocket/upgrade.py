@@ -23,6 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
+from dwebsocket.compat.django import headers_of
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -605,10 +606,7 @@ class UpgradeResponse(HttpResponse):
         return chosen
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
-        # Private, where Django still has it: its public iterator takes eight times as long.
-        stored = getattr(self.headers, "_store", None)
         cookies = [
             ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
         ]
-        headers = self.items() if stored is None else stored.values()
-        return [*headers, *cookies, *self._acceptance.headers]
+        return [*headers_of(self), *cookies, *self._acceptance.headers]

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket import callbacks
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import SendTimeout
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class ThreadWaiter:
 
     def caller(self) -> object:
         """As :meth:`Waiter.caller`."""
-        if asyncio._get_running_loop() is not None and (task := asyncio.current_task()):
+        if running_loop() is not None and (task := asyncio.current_task()):
             return task
         return threading.current_thread()
 

@@ -10,7 +10,6 @@ import math
 import struct
 import time
 import weakref
-from asyncio import _get_running_loop
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +21,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from dwebsocket import _core, clock, database, hub, native
 from dwebsocket.caller import Caller, Callers
 from dwebsocket.closing import CloseCallbacks
+from dwebsocket.compat.asyncio import running_loop as _get_running_loop
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, SendTimeout, UsageError
 from dwebsocket.helpers import told_by_exception

@@ -23,8 +23,6 @@ pub const STEP_BYTES: usize = 4 * 1024;
 const MESSAGE_BYTES: usize = 72;
 /// A connection that holds less is read from also while the process is at its limit.
 const SMALL_BYTES: usize = 64 * 1024;
-/// Above this part of the limit compressed bytes are read in small pieces.
-const TIGHT: (usize, usize) = (3, 4);
 /// The part of the limit down to which holders are closed.
 const RELIEVED: (usize, usize) = (7, 8);
 
@@ -56,11 +54,6 @@ pub fn held() -> usize {
 /// Whether the limit is reached.
 pub(super) fn is_full() -> bool {
     held() >= LIMIT.load(Ordering::Relaxed)
-}
-
-/// Whether the limit is near.
-pub(super) fn is_tight() -> bool {
-    held() >= part_of(LIMIT.load(Ordering::Relaxed), TIGHT)
 }
 
 /// Bytes that have to go before the process is well below its limit.

@@ -177,6 +177,11 @@ impl Connection {
         }
     }
 
+    /// Lets views run that have waited for long; to be called by the driver between any two reads.
+    pub(super) fn hurry_views(&self) {
+        self.relay.hurry();
+    }
+
     /// Takes the oldest message if there is one; costs no system call.
     pub fn take_now(&self) -> Taken {
         if self.is_foreign() {
@@ -324,11 +329,12 @@ impl Connection {
         }
         let deflater = self.deflater.as_deref();
         let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
+        let wake = || self.wake.notify_one();
         let sent = match &deflated {
-            None => self.outbox.send(Opcode::from(kind), payload, patience),
+            None => (self.outbox).send(Opcode::from(kind), payload, patience, wake),
             Some(deflated) => {
                 let first = First::compressed(kind);
-                self.outbox.send(first, deflated.payload(), patience)
+                (self.outbox).send(first, deflated.payload(), patience, wake)
             }
         }?;
         if let (Sent::Written | Sent::Queued, Some(deflated)) = (sent, deflated) {
@@ -464,7 +470,7 @@ impl Connection {
         if self.is_foreign() || payload.len() > Self::MAX_CONTROL {
             return false;
         }
-        match self.outbox.send(opcode, payload, None) {
+        match (self.outbox).send(opcode, payload, None, || self.wake.notify_one()) {
             Ok(Sent::Written) => true,
             Ok(Sent::Queued) => {
                 self.wake.notify_one();

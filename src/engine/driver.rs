@@ -1,12 +1,24 @@
 //! The task that drives one connection: it alone reads the socket and knows the time.
 //!
+//! All connections of a thread share its time: each has a turn of so many frames and so much to
+//! inflate, and what a read has brought beyond that waits for the next one. So whatever one client
+//! sends, the others' turn comes soon.
+//!
 //! A connection talks until somebody ends it. Then what was sent before is flushed, the peer is
 //! given time to answer the close frame, the sending side is shut, and the rest is read and
 //! dropped until the peer hangs up: closing on unread bytes would reset the connection, and the
 //! reset can overtake the close frame.
 
-use std::{cell::RefCell, future::poll_fn, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::{poll_fn, ready},
+    io,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
+use bytes::Bytes;
 use tokio::{
     io::{
         Interest, Ready,
@@ -24,8 +36,9 @@ use super::{
     keepalive::{Due, Keepalive},
     outbox::Flushed,
     patience::{self, Patience},
-    rate::{Meter, Pace},
+    rate::{Controls, Meter, Pace},
     scratch::Input,
+    shedding,
     shutdown::Registration,
     socket::{HANG_UP, Socket},
     sweeper,
@@ -34,23 +47,38 @@ use crate::protocol::{
     close::{self, CloseFrame},
     deflate::{Codecs, Inflater},
     error::Violation,
-    message::{Event, Found, Message, Receiver},
+    frame::{self, Opcode},
+    message::{Allowance, Event, Found, Message, Receiver},
 };
 
 /// Bytes read by one system call, into the scratch buffer that all connections share as a rule.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
-/// The same of compressed bytes, which may become a thousand times as many, when the process is near
-/// the limit of what it may buffer.
-const TIGHT_BYTES: usize = 1024;
-/// When to see whether the process is below that limit again.
+/// When to see whether the process is below its limit again.
 const CROWDED_LOOK: Duration = Duration::from_millis(50);
+/// What one connection may take in before others have their turn.
+const TURN: Allowance = Allowance {
+    frames: 128,
+    inflated: 256 * 1024,
+};
 
 /// What a read needs for a moment only.
 #[derive(Default)]
 struct Scratch {
     input: Input,
+    haul: Haul,
+}
+
+/// What one turn has brought. Empty between turns.
+#[derive(Default)]
+struct Haul {
     messages: Vec<Message>,
+    /// Answers to the pings, as frames: they go out in one write.
+    pongs: Vec<u8>,
+    /// Pings and pongs.
+    controls: u32,
+    /// Messages, also those that are delivered already.
+    count: u32,
 }
 
 thread_local! {
@@ -83,22 +111,34 @@ enum Stage {
     Over,
 }
 
+/// What there is to do at once, in the next turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    /// Nothing that is known.
+    Nothing,
+    /// The last read filled the buffer: there may be more to read.
+    Read,
+    /// The turn ended before all was taken in.
+    TakeIn,
+}
+
 /// The driver of one connection. Dropping it ends the connection, whatever happened.
 #[derive(Debug)]
 pub(super) struct Driver {
     connection: Arc<Connection>,
     receiver: Receiver,
-    /// Bytes that were read but have no place in the inbox yet, or came with the handshake.
-    leftover: Vec<u8>,
+    /// Bytes that were read but have no place in the inbox or in the turn yet, or came with the
+    /// handshake.
+    leftover: Option<Box<Input>>,
     paused: bool,
     hung_up: bool,
-    /// The last read filled the scratch buffer: there may be more at once.
-    is_greedy: bool,
+    more: More,
     /// Bytes that the last read brought.
     last_read: usize,
     keepalive: Keepalive,
     /// None without rates, and when they do not matter any more.
     meter: Option<Box<Meter>>,
+    controls: Controls,
     /// The peer is faster than it may be: nothing is read before.
     throttled_until: Option<Instant>,
     /// The peer has broken a rule, and the view has this long to answer what came before.
@@ -119,6 +159,14 @@ pub(super) struct Driver {
     close_timeout: Duration,
     _registration: Registration,
     _slot: Slot,
+}
+
+impl Haul {
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.pongs.clear();
+        (self.controls, self.count) = (0, 0);
+    }
 }
 
 impl Driver {
@@ -146,13 +194,14 @@ impl Driver {
                 Some(terms) => Receiver::new(settings.limits)
                     .with_inflater(Inflater::new(&terms.agreement, codecs)),
             },
-            leftover: early,
+            leftover: (!early.is_empty()).then(|| Box::new(early.into())),
             paused: false,
             hung_up: false,
-            is_greedy: false,
+            more: More::Nothing,
             last_read: 0,
             keepalive,
-            meter: Meter::new(settings.rates, Instant::now()),
+            meter: Meter::new(settings.rates, clock::task_now()),
+            controls: Controls::new(clock::task_now()),
             throttled_until: None,
             condemned_until: None,
             crowded_until: None,
@@ -175,16 +224,20 @@ impl Driver {
         let mut alarm = pin!(sleep_until(Instant::now()));
         // Kept from turn to turn: to queue up for it again would be work for each message.
         let mut wake = pin!(connection.wake.notified());
-        if !self.leftover.is_empty() {
+        if self.leftover.is_some() {
             self.feed_leftover();
         }
         loop {
+            connection.hurry_views();
             // Neither wake-ups nor readiness count as work in tokio: without this, a peer or a view
             // that never pauses would have the thread for itself.
-            if std::mem::take(&mut self.is_greedy) {
-                yield_now().await;
-            } else {
+            if self.more == More::Nothing {
                 consume_budget().await;
+            } else {
+                yield_now().await;
+            }
+            if self.more == More::Read {
+                self.more = More::Nothing;
             }
             self.advance(&io);
             if self.stage == Stage::Over {
@@ -202,6 +255,11 @@ impl Driver {
                 () = wake.as_mut() => {
                     wake.set(connection.wake.notified());
                     self.on_wake();
+                }
+                () = ready(()), if self.more == More::TakeIn && !self.is_holding_off() => {
+                    if !self.is_crowded() {
+                        self.feed_leftover();
+                    }
                 }
                 ready = self.ready(&io) => match ready {
                     Ok(guard) => self.on_ready(guard),
@@ -305,6 +363,7 @@ impl Driver {
     fn is_crowded(&mut self) -> bool {
         let is_crowded = budget::is_full() && self.connection.share().is_large();
         if is_crowded && !self.connection.share().is_shed() {
+            shedding::request();
             self.crowded_until = Some(clock::task_now() + CROWDED_LOOK);
         }
         self.crowded_until.is_some()
@@ -312,16 +371,17 @@ impl Driver {
 
     /// Drops what has come of a message, and listens no more.
     fn let_go(&mut self) {
-        self.receiver.give_up();
-        self.leftover = Vec::new();
+        self.receiver.stop();
+        self.leftover = None;
+        self.more = More::Nothing;
         self.crowded_until = None;
         self.account_for();
     }
 
     /// Says what is held of unfinished messages, and since when.
     fn account_for(&mut self) {
-        let held = self.receiver.buffered() + self.leftover.len();
-        self.account.set(held);
+        let leftover = self.leftover.as_ref().map_or(0, |input| input.size());
+        self.account.set(self.receiver.buffered() + leftover);
         self.patience
             .on_read(self.receiver.unfinished(), clock::task_now);
     }
@@ -355,7 +415,7 @@ impl Driver {
         if self.stage != Stage::Talking {
             return false;
         }
-        match meter.pace(Instant::now()) {
+        match meter.pace(clock::task_now()) {
             Pace::Fine => false,
             Pace::Wait(until) => {
                 self.throttled_until = Some(until);
@@ -363,14 +423,20 @@ impl Driver {
             }
             Pace::TooFast => {
                 self.meter = None;
-                self.connection.mark_handshake_done();
-                self.connection.close(&CloseFrame {
-                    code: Some(close::POLICY),
-                    reason: "too many messages or bytes a second".to_owned(),
-                });
+                self.turn_out("too many messages or bytes a second");
                 false
             }
         }
+    }
+
+    /// Closes a connection whose peer floods.
+    fn turn_out(&mut self, reason: &str) {
+        // What it sends from now on means nothing, a close frame neither.
+        self.connection.mark_handshake_done();
+        self.connection.close(&CloseFrame {
+            code: Some(close::POLICY),
+            reason: reason.to_owned(),
+        });
     }
 
     /// The peer is gone but has left bytes that the view did not make room for yet.
@@ -394,16 +460,14 @@ impl Driver {
     }
 
     fn read(&mut self, guard: &mut AsyncFdReadyGuard<'_, Arc<Socket>>) {
-        SCRATCH.with_borrow_mut(|Scratch { input, messages }| {
-            // They are, unless a connection ended in a panic.
+        SCRATCH.with_borrow_mut(|Scratch { input, haul }| {
             input.clear();
-            messages.clear();
-            let is_tight = self.receiver.inflates() && budget::is_tight();
-            let most = if is_tight { TIGHT_BYTES } else { SCRATCH_BYTES };
+            // It is empty, unless a connection ended in a panic.
+            haul.clear();
             // The rest of a large message is read to where it stays.
             let (buffer, most) = match self.receiver.tail(SCRATCH_BYTES) {
                 Some(tail) => tail,
-                None => (input.buffer(), most),
+                None => (input.buffer(), SCRATCH_BYTES),
             };
             match guard.get_inner().receive(buffer, most) {
                 Ok(0) => self.on_end_of_stream("the client hung up"),
@@ -412,7 +476,7 @@ impl Driver {
                         // A short read has emptied the socket; no need to ask it again.
                         guard.clear_ready_matching(Ready::READABLE);
                     }
-                    self.is_greedy = length == most;
+                    let is_filled = length == most;
                     let before = std::mem::replace(&mut self.last_read, length);
                     // The view lets go of what came before when it takes this.
                     if length.max(before) >= LARGE_BYTES {
@@ -420,7 +484,11 @@ impl Driver {
                     }
                     self.keepalive.heard();
                     self.count(0, length);
-                    self.feed(input, messages);
+                    if self.feed(input, haul) {
+                        self.leftover = input.put_by();
+                    } else if is_filled {
+                        self.more = More::Read;
+                    }
                     self.account_for();
                 }
                 Err(error) => match error.kind() {
@@ -438,67 +506,114 @@ impl Driver {
         });
     }
 
+    /// Goes on with what was left, which may be nothing but what is inside a codec.
     fn feed_leftover(&mut self) {
-        let leftover = std::mem::take(&mut self.leftover);
-        self.feed(&mut leftover.into(), &mut Vec::new());
+        let mut input = self.leftover.take().unwrap_or_default();
+        if self.feed(&mut input, &mut Haul::default()) {
+            if self.more == More::Nothing {
+                input.shrink();
+            }
+            self.leftover = Some(input);
+        }
         self.account_for();
     }
 
-    /// Takes in `input`. `messages` is empty before and after.
-    fn feed(&mut self, input: &mut Input, messages: &mut Vec<Message>) {
+    /// Takes in `input`, as much of it as a turn allows. `haul` is empty before and after. True when
+    /// what is left has to be kept.
+    fn feed(&mut self, input: &mut Input, haul: &mut Haul) -> bool {
+        self.more = More::Nothing;
+        let has_rest = self.take_in(input, haul);
+        self.hand_over(haul);
+        if haul.controls > 0 && self.stage == Stage::Talking {
+            let now = clock::task_now();
+            if !self.controls.count(haul.controls, haul.count, now) {
+                self.turn_out("too many pings and pongs");
+                self.receiver.stop();
+            }
+        }
+        (haul.controls, haul.count) = (0, 0);
+        has_rest
+    }
+
+    /// The part of [`Driver::feed`] that looks at the bytes.
+    fn take_in(&mut self, input: &mut Input, haul: &mut Haul) -> bool {
+        let mut turn = TURN;
         let mut room = self.connection.inbox.room();
         loop {
             let Some(left) = &mut room else {
                 self.paused = true;
-                self.leftover = input.take_rest();
-                return;
+                return true;
             };
             if self.is_too_fast() {
-                self.leftover = input.take_rest();
-                return self.connection.deliver(messages);
+                return true;
             }
-            let event = self.next_event(input);
-            if matches!(event, Ok(Some(_))) {
-                self.count(1, 0);
-            }
+            let event = match self.next_event(input, &mut turn) {
+                Ok(Some(event)) => event,
+                Ok(None) => return self.more == More::TakeIn,
+                Err(violation) => {
+                    self.hand_over(haul);
+                    self.on_violation(&violation);
+                    continue;
+                }
+            };
+            self.count(1, 0);
             match event {
-                Ok(None) => return self.connection.deliver(messages),
-                Ok(Some(Event::Message(message))) => {
+                Event::Message(message) => {
                     self.patience.on_message();
                     let goes_on = left.take(&message);
-                    messages.push(message);
+                    haul.messages.push(message);
+                    haul.count += 1;
                     // Together: the view's first look shall find them all.
                     if !goes_on {
-                        self.connection.deliver(messages);
+                        self.connection.deliver(&mut haul.messages);
                         room = self.connection.inbox.room();
                     }
                 }
-                Ok(Some(Event::Ping(payload))) => self.connection.outbox.pong(&payload),
-                Ok(Some(Event::Pong(_))) => {}
-                Ok(Some(Event::Close(frame))) => {
-                    self.connection.deliver(messages);
-                    self.on_close_frame(&frame);
+                Event::Ping(payload) => {
+                    haul.controls += 1;
+                    frame::append(&mut haul.pongs, Opcode::Pong, &payload);
                 }
-                Err(violation) => {
-                    self.connection.deliver(messages);
-                    self.on_violation(&violation);
+                Event::Pong(_) => haul.controls += 1,
+                Event::Close(frame) => {
+                    self.hand_over(haul);
+                    self.on_close_frame(&frame);
                 }
             }
         }
     }
 
-    fn next_event(&mut self, input: &mut Input) -> Result<Option<Event>, Violation> {
+    /// Passes on what has come so far.
+    fn hand_over(&self, haul: &mut Haul) {
+        if !haul.pongs.is_empty() {
+            let pongs = Bytes::copy_from_slice(&haul.pongs);
+            haul.pongs.clear();
+            self.connection.outbox.pong(pongs);
+        }
+        self.connection.deliver(&mut haul.messages);
+    }
+
+    /// The next event; `None` when there is none, or none more in this turn.
+    fn next_event(
+        &mut self,
+        input: &mut Input,
+        turn: &mut Allowance,
+    ) -> Result<Option<Event>, Violation> {
         let mut rest = input.rest();
-        let found = self.receiver.find(&mut rest);
+        let found = self.receiver.find(&mut rest, turn);
         let left = rest.len();
         input.leave(left);
-        Ok(found?.map(|found| match found {
-            Found::Event(event) => event,
-            Found::Payload(kind, len) => Event::Message(Message {
+        Ok(match found? {
+            None => None,
+            Some(Found::Enough) => {
+                self.more = More::TakeIn;
+                None
+            }
+            Some(Found::Event(event)) => Some(event),
+            Some(Found::Payload(kind, len)) => Some(Event::Message(Message {
                 kind,
                 payload: input.keep(len),
-            }),
-        }))
+            })),
+        })
     }
 
     fn on_close_frame(&mut self, frame: &CloseFrame) {
@@ -573,7 +688,7 @@ impl Driver {
             self.on_stall();
         }
         match self.stage {
-            Stage::Talking => match self.keepalive.due(now, self.is_holding_off()) {
+            Stage::Talking => match self.keepalive_due(now) {
                 Due::Nothing => {}
                 Due::Ping => self.connection.outbox.ping(),
                 Due::Death => {
@@ -595,6 +710,12 @@ impl Driver {
             }
             Stage::Over => {}
         }
+    }
+
+    fn keepalive_due(&mut self, now: Instant) -> Due {
+        let is_holding_off = self.is_holding_off();
+        let outbox = &self.connection.outbox;
+        self.keepalive.due(now, is_holding_off, || outbox.passage())
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -693,12 +814,14 @@ mod tests {
         thread,
     };
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::{
         engine::{inbox::Taken, postman::Postman, rate::Rates, shutdown::Registry},
-        protocol::{limits::Limits, message::Kind},
+        protocol::{
+            deflate::{Deflater, Options, Terms},
+            limits::Limits,
+            message::Kind,
+        },
     };
 
     const SETTINGS: Settings = Settings {
@@ -759,6 +882,122 @@ mod tests {
             io,
             connection,
             peer,
+        }
+    }
+
+    /// A masked frame of less than 126 bytes, or of 65536 and more.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = frame::head(Opcode::Binary, payload.len()).to_vec();
+        bytes[0] = first;
+        bytes[1] |= 0x80;
+        // Masked with nothing.
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    /// Has the driver take in what one read brought; how many turns that takes, and the most bytes
+    /// that one of them added to an unfinished message.
+    fn turns(driver: &mut Driver, read: Vec<u8>) -> (usize, usize) {
+        let mut input = Input::from(read);
+        if driver.feed(&mut input, &mut Haul::default()) {
+            driver.leftover = input.put_by();
+        }
+        let (mut turns, mut most) = (1, driver.receiver.held_bytes());
+        while driver.more == More::TakeIn {
+            while let Taken::Message(_) = driver.connection.take_now() {}
+            let before = driver.receiver.held_bytes();
+            driver.feed_leftover();
+            most = most.max(driver.receiver.held_bytes().saturating_sub(before));
+            turns += 1;
+        }
+        assert!(driver.leftover.is_none());
+        (turns, most)
+    }
+
+    #[tokio::test]
+    async fn whatever_frames_a_read_brings_a_turn_has_so_many_of_them() {
+        let patient = Settings {
+            limits: Limits {
+                max_fragments: u32::MAX,
+                ..SETTINGS.limits
+            },
+            ..SETTINGS
+        };
+        for (first, bytes) in [
+            (vec![], frame(0x82, b"")),
+            (vec![], frame(0x89, b"")),
+            (vec![], frame(0x8A, b"unasked")),
+            (frame(0x02, b""), frame(0x00, b"1")),
+        ] {
+            let mut bed = bed(&patient);
+            turns(&mut bed.driver, first);
+            let read = bytes.repeat(1000);
+            assert_eq!(turns(&mut bed.driver, read).0, 1000_usize.div_ceil(128));
+        }
+    }
+
+    #[tokio::test]
+    async fn all_pings_of_a_turn_are_answered_in_order_and_before_a_close() {
+        let mut bed = bed(&SETTINGS);
+        let read = [frame(0x89, b"1"), frame(0x89, b"2"), frame(0x88, b"")].concat();
+        assert_eq!(turns(&mut bed.driver, read).0, 1);
+        assert_eq!(read_now(&mut bed.peer), b"\x8a\x011\x8a\x012\x88\x00");
+    }
+
+    #[tokio::test]
+    async fn a_bomb_is_inflated_in_many_turns_and_comes_out_whole() {
+        const SIZE: usize = 8 * 1024 * 1024;
+        let options = Options {
+            threshold_bytes: 1,
+            level: 9,
+            server_no_context_takeover: true,
+            client_no_context_takeover: true,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+        };
+        let terms = Terms::agree("permessage-deflate", options).unwrap();
+        let mut bed = bed(&Settings {
+            compression: Some(terms),
+            limits: Limits {
+                max_message_bytes: SIZE,
+                ..SETTINGS.limits
+            },
+            ..SETTINGS
+        });
+        let deflater = Deflater::new(&terms.agreement, &options, &Codecs::default());
+        let bomb = deflater.deflate(&vec![b'a'; SIZE]).unwrap();
+        let length = u16::try_from(bomb.payload().len()).unwrap().to_be_bytes();
+        let bomb = [&b"\xc1\xfe"[..], &length, &[0; 4], bomb.payload()].concat();
+        let mut input = Input::from(bomb);
+        assert!(bed.driver.feed(&mut input, &mut Haul::default()));
+        bed.driver.leftover = input.put_by();
+        let mut turns = 1;
+        let message = loop {
+            turns += 1;
+            bed.driver.feed_leftover();
+            if let Taken::Message(message) = bed.connection.take_now() {
+                break message;
+            }
+            assert_eq!(bed.driver.more, More::TakeIn);
+        };
+        assert_eq!(message.payload, vec![b'a'; SIZE]);
+        assert!(turns >= SIZE / TURN.inflated, "{turns} turns");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_nothing_but_control_frames_is_turned_out() {
+        for (bytes, is_turned_out) in [
+            (frame(0x89, b""), true),
+            (frame(0x8A, b""), true),
+            ([frame(0x89, b""), frame(0x82, b"")].concat(), false),
+            (frame(0x82, b""), false),
+        ] {
+            let mut bed = bed(&SETTINGS);
+            turns(&mut bed.driver, bytes.repeat(12_000));
+            let end = bed.connection.end().map(|end| (end.code, end.reason));
+            let expected = (close::POLICY, "too many pings and pongs".to_owned());
+            assert_eq!(end, is_turned_out.then_some(expected));
         }
     }
 

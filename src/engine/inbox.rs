@@ -8,13 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use super::{
     budget::{self, Account},
     clock,
     readiness::Readiness,
-    waiter::{Hub, Sleeper, Watch, Watches},
+    sync::{Condvar, Mutex, MutexGuard},
+    waiter::{Hub, Watch, Watches},
 };
 use crate::protocol::message::Message;
 
@@ -66,7 +65,7 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub struct Inbox {
     state: Mutex<State>,
-    arrived: Sleeper,
+    arrived: Condvar,
 }
 
 /// Messages in their order. A single one needs no memory of its own: most connections never have
@@ -205,7 +204,7 @@ impl Inbox {
                 look_at: clock::now().checked_add(FIRST_LOOK),
                 ..State::default()
             }),
-            arrived: Sleeper::default(),
+            arrived: Condvar::default(),
         }
     }
 
@@ -233,7 +232,7 @@ impl Inbox {
         drop(state);
         if sleepers > 1 {
             // Each taker may have one.
-            self.arrived.wake_all();
+            self.arrived.notify_all();
         }
         Waiting {
             sleeper: sleepers == 1,
@@ -243,7 +242,11 @@ impl Inbox {
 
     /// Wakes a thread that sleeps in [`Inbox::take`]; false when there is none.
     pub(super) fn rouse(&self) -> bool {
-        self.arrived.wake_one()
+        let has_sleeper = self.state.lock().sleepers > 0;
+        if has_sleeper {
+            self.arrived.notify_one();
+        }
+        has_sleeper
     }
 
     /// What is welcome. `None` when reading has to stop; the taker that makes room is told so by
@@ -264,8 +267,7 @@ impl Inbox {
         state.ended = true;
         state.update_readiness();
         let watches = std::mem::take(&mut state.watches);
-        drop(state);
-        self.arrived.wake_all();
+        self.wake_all(state);
         watches.into_iter().for_each(Watch::ring);
     }
 
@@ -320,9 +322,7 @@ impl Inbox {
             if !in_time || !matches!(found, (Taken::Nothing, _)) {
                 return found;
             }
-            state.sleepers += 1;
-            in_time = self.arrived.sleep(&mut state, deadline);
-            state.sleepers -= 1;
+            (state, in_time) = self.sleep(state, deadline);
         }
     }
 
@@ -331,9 +331,7 @@ impl Inbox {
         let mut state = self.state.lock();
         let mut in_time = true;
         while in_time && state.queue.is_empty() && !state.ended {
-            state.sleepers += 1;
-            in_time = self.arrived.sleep(&mut state, deadline);
-            state.sleepers -= 1;
+            (state, in_time) = self.sleep(state, deadline);
         }
     }
 
@@ -382,9 +380,7 @@ impl Inbox {
                 state.look_at = Some(deadline);
                 watchman();
             }
-            state.sleepers += 1;
-            self.arrived.sleep(&mut state, None);
-            state.sleepers -= 1;
+            (state, _) = self.sleep(state, None);
         }
     }
 
@@ -393,10 +389,11 @@ impl Inbox {
     pub(super) fn look(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         state.look_at = state.nap_until.filter(|until| *until > now);
-        if state.look_at.is_none() && state.nap_until.is_some() {
-            self.arrived.wake_all();
+        let look_at = state.look_at;
+        if look_at.is_none() && state.nap_until.is_some() {
+            self.wake_all(state);
         }
-        state.look_at
+        look_at
     }
 
     /// When the driver has to see to [`Inbox::look`].
@@ -407,8 +404,28 @@ impl Inbox {
     /// Lets those who wait for a message look at the clock again.
     pub(super) fn on_step(&self) {
         // With the lock, so that nobody is between looking and falling asleep.
-        let _state = self.state.lock();
-        self.arrived.wake_all();
+        self.wake_all(self.state.lock());
+    }
+
+    /// Sleeps until woken; false when `deadline` has come first.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        state.sleepers += 1;
+        let (mut state, in_time) = self.arrived.wait(state, deadline);
+        state.sleepers -= 1;
+        (state, in_time)
+    }
+
+    /// Wakes all threads that sleep here.
+    fn wake_all(&self, state: MutexGuard<'_, State>) {
+        let has_sleepers = state.sleepers > 0;
+        drop(state);
+        if has_sleepers {
+            self.arrived.notify_all();
+        }
     }
 
     /// Tells `watch` as soon as [`Inbox::take`] would not sleep, which may be now.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::outbox::Passage;
+
 /// What is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
@@ -11,17 +13,48 @@ pub(super) enum Due {
     Nothing,
     /// A ping.
     Ping,
-    /// The end: nothing came since a ping was sent that long ago.
+    /// The end: the peer has had a ping for that long and nothing came, or it takes nothing.
     Death,
 }
 
-/// The rhythm of one connection. Only received bytes prove that a peer lives.
+/// The rhythm of one connection.
+///
+/// Received bytes prove that a peer lives. So does taking ours, for as long as they keep it from a
+/// ping that it could answer, or from what waits behind.
 #[derive(Debug)]
 pub(super) struct Keepalive {
     interval: Option<Duration>,
     timeout: Option<Duration>,
     next_ping: Option<Instant>,
-    unanswered_since: Option<Instant>,
+    unanswered: Option<Unanswered>,
+}
+
+/// A ping that nothing came after.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    /// When it was due, or the last sign of life since then.
+    since: Instant,
+    /// Bytes that the peer's system had taken by then.
+    taken: u64,
+    /// The ping was among them, or on its way with nothing before it.
+    has_ping: bool,
+}
+
+impl Unanswered {
+    /// Whether the peer has shown since then that it lives; if so, silence counts from `now` on.
+    fn goes_on(&mut self, now: Instant, passage: Passage) -> bool {
+        let has_ping = self.has_ping || passage.has_ping;
+        let moves = passage.taken > self.taken;
+        // Small messages for a system that takes them in for a program that does nothing would go
+        // on for ever. They never block.
+        let goes_on = (has_ping && !self.has_ping) || (moves && (!has_ping || passage.is_blocked));
+        *self = Self {
+            since: if goes_on { now } else { self.since },
+            taken: passage.taken,
+            has_ping,
+        };
+        goes_on
+    }
 }
 
 impl Keepalive {
@@ -42,13 +75,13 @@ impl Keepalive {
             interval,
             timeout,
             next_ping: interval.and_then(|interval| now.checked_add(interval)),
-            unanswered_since: None,
+            unanswered: None,
         }
     }
 
     /// Something came: the peer lives.
     pub(super) fn heard(&mut self) {
-        self.unanswered_since = None;
+        self.unanswered = None;
     }
 
     /// The next moment at which [`Keepalive::due`] has something to say. While we do not read
@@ -61,18 +94,29 @@ impl Keepalive {
         }
     }
 
-    /// What has to be done at `now`; a ping that is due counts as sent.
-    pub(super) fn due(&mut self, now: Instant, paused: bool) -> Due {
-        if paused {
-            // Begin counting again when we read again.
-            self.unanswered_since = self.unanswered_since.map(|_| now);
-        } else if self.death().is_some_and(|death| death <= now) {
-            return Due::Death;
+    /// What has to be done at `now`; a ping that is due is about to be sent. `passage` says how our
+    /// bytes get through.
+    pub(super) fn due(&mut self, now: Instant, paused: bool, passage: impl Fn() -> Passage) -> Due {
+        let is_dead = self.death().is_some_and(|death| death <= now);
+        if let Some(unanswered) = &mut self.unanswered {
+            if paused {
+                // Begin counting again when we read again.
+                unanswered.since = now;
+            } else if is_dead && !unanswered.goes_on(now, passage()) {
+                return Due::Death;
+            }
         }
         match (self.next_ping, self.interval) {
             (Some(ping), Some(interval)) if ping <= now => {
                 self.next_ping = now.checked_add(interval);
-                self.unanswered_since.get_or_insert(now);
+                if self.unanswered.is_none() {
+                    let passage = passage();
+                    self.unanswered = Some(Unanswered {
+                        since: now,
+                        taken: passage.taken,
+                        has_ping: passage.is_clear,
+                    });
+                }
                 Due::Ping
             }
             _ => Due::Nothing,
@@ -80,7 +124,7 @@ impl Keepalive {
     }
 
     fn death(&self) -> Option<Instant> {
-        self.unanswered_since?.checked_add(self.timeout?)
+        self.unanswered?.since.checked_add(self.timeout?)
     }
 }
 
@@ -90,28 +134,91 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
+    /// All has got through.
+    fn clear() -> Passage {
+        passage(0, false, true)
+    }
+
+    fn passage(taken: u64, is_blocked: bool, has_ping: bool) -> Passage {
+        Passage {
+            taken,
+            is_blocked,
+            is_clear: has_ping && !is_blocked,
+            has_ping,
+        }
+    }
+
+    /// A peer that was asked 10 s ago behind 1000 bytes, of which it has taken none.
+    fn asked(start: Instant) -> Keepalive {
+        let mut keepalive = Keepalive::new(Some(10 * S), Some(4 * S), 0, start);
+        let before = || passage(0, true, false);
+        assert_eq!(keepalive.due(start + 10 * S, false, before), Due::Ping);
+        keepalive
+    }
+
+    #[test]
+    fn a_peer_that_takes_what_comes_before_the_ping_lives_and_has_its_time_afterwards() {
+        let start = Instant::now();
+        let mut keepalive = asked(start);
+        let mut due = |second: u32, passage: Passage| {
+            let now = start + second * S;
+            let due = keepalive.due(now, false, || passage);
+            (due, keepalive.death().map(|death| death - start))
+        };
+        let alive = |second: u32| (Due::Nothing, Some(second * S));
+        assert_eq!(due(14, passage(1, true, false)), alive(18));
+        assert_eq!(due(18, passage(1000, false, false)), alive(22));
+        // The ping has left now: it has its whole time.
+        assert_eq!(due(19, passage(1002, false, true)), alive(22));
+        assert_eq!(due(22, passage(1002, false, true)).1, Some(26 * S));
+        assert_eq!(due(26, passage(1002, false, true)).0, Due::Death);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_found_though_the_ping_never_left() {
+        let start = Instant::now();
+        let mut keepalive = asked(start);
+        let stuck = || passage(0, true, false);
+        assert_eq!(keepalive.due(start + 14 * S, false, stuck), Due::Death);
+        let mut keepalive = asked(start);
+        let stuck = || passage(500, true, false);
+        assert_eq!(keepalive.due(start + 14 * S, false, stuck), Due::Nothing);
+        assert_eq!(keepalive.due(start + 18 * S, false, stuck), Due::Death);
+    }
+
+    #[test]
+    fn a_peer_that_has_the_ping_lives_by_what_it_takes_only_while_more_is_blocked() {
+        let start = Instant::now();
+        for (is_blocked, due) in [(true, Due::Nothing), (false, Due::Death)] {
+            let mut keepalive = Keepalive::new(Some(10 * S), Some(4 * S), 0, start);
+            assert_eq!(keepalive.due(start + 10 * S, false, clear), Due::Ping);
+            let later = || passage(10_000, is_blocked, true);
+            assert_eq!(keepalive.due(start + 14 * S, false, later), due);
+        }
+    }
+
     #[test]
     fn pings_come_in_rhythm_and_silence_after_one_is_death() {
         let start = Instant::now();
         let mut keepalive = Keepalive::new(Some(10 * S), Some(4 * S), 0, start);
         assert_eq!(keepalive.deadline(false), Some(start + 10 * S));
-        assert_eq!(keepalive.due(start + 10 * S, false), Due::Ping);
+        assert_eq!(keepalive.due(start + 10 * S, false, clear), Due::Ping);
         assert_eq!(keepalive.deadline(false), Some(start + 14 * S));
         keepalive.heard();
-        assert_eq!(keepalive.due(start + 14 * S, false), Due::Nothing);
-        assert_eq!(keepalive.due(start + 20 * S, false), Due::Ping);
-        assert_eq!(keepalive.due(start + 24 * S, false), Due::Death);
+        assert_eq!(keepalive.due(start + 14 * S, false, clear), Due::Nothing);
+        assert_eq!(keepalive.due(start + 20 * S, false, clear), Due::Ping);
+        assert_eq!(keepalive.due(start + 24 * S, false, clear), Due::Death);
     }
 
     #[test]
     fn the_peer_is_not_blamed_while_we_do_not_read() {
         let start = Instant::now();
         let mut keepalive = Keepalive::new(Some(10 * S), Some(4 * S), 0, start);
-        assert_eq!(keepalive.due(start + 10 * S, false), Due::Ping);
+        assert_eq!(keepalive.due(start + 10 * S, false, clear), Due::Ping);
         assert_eq!(keepalive.deadline(true), Some(start + 20 * S));
-        assert_eq!(keepalive.due(start + 20 * S, true), Due::Ping);
-        assert_eq!(keepalive.due(start + 21 * S, false), Due::Nothing);
-        assert_eq!(keepalive.due(start + 24 * S, false), Due::Death);
+        assert_eq!(keepalive.due(start + 20 * S, true, clear), Due::Ping);
+        assert_eq!(keepalive.due(start + 21 * S, false, clear), Due::Nothing);
+        assert_eq!(keepalive.due(start + 24 * S, false, clear), Due::Death);
     }
 
     #[test]
@@ -145,7 +252,7 @@ mod tests {
     fn an_interval_of_nothing_does_not_ping_without_end() {
         let start = Instant::now();
         let mut keepalive = Keepalive::new(Some(Duration::ZERO), Some(S), 1, start);
-        assert_eq!(keepalive.due(start + S, false), Due::Nothing);
+        assert_eq!(keepalive.due(start + S, false, clear), Due::Nothing);
         assert_eq!(keepalive.deadline(false), None);
     }
 
@@ -154,6 +261,6 @@ mod tests {
         let start = Instant::now();
         let mut keepalive = Keepalive::new(None, Some(S), 7, start);
         assert_eq!(keepalive.deadline(false), None);
-        assert_eq!(keepalive.due(start + 1000 * S, false), Due::Nothing);
+        assert_eq!(keepalive.due(start + 1000 * S, false, clear), Due::Nothing);
     }
 }

@@ -29,6 +29,8 @@ pub mod error;
 pub mod exchange;
 pub mod farewell;
 pub mod inbox;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 pub mod keepalive;
 mod lane;
 pub mod outbox;
@@ -44,6 +46,7 @@ pub mod shutdown;
 pub mod signal;
 pub mod socket;
 mod sweeper;
+mod sync;
 pub mod waiter;
 
 pub use connection::{Connection, End, Initiator, Settings};

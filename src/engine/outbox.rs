@@ -7,19 +7,20 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    mem,
     sync::Arc,
     time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     budget::Account,
     clock,
     error::Error,
     socket::Socket,
-    waiter::{Hub, Sleeper, Watch, Watches},
+    sync::{Condvar, Mutex, MutexGuard},
+    waiter::{Hub, Watch, Watches},
 };
 use crate::protocol::frame::{self, First, Opcode};
 
@@ -56,6 +57,19 @@ pub(super) enum Sent {
     Closed,
 }
 
+/// How far our bytes have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passage {
+    /// Bytes that the peer's system has taken, as far as ours can tell.
+    pub(super) taken: u64,
+    /// Something waits for the socket.
+    pub(super) is_blocked: bool,
+    /// All that was ever sent has been taken.
+    pub(super) is_clear: bool,
+    /// The last ping is among what has been taken.
+    pub(super) has_ping: bool,
+}
+
 /// What a flush left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flushed {
@@ -78,7 +92,7 @@ impl From<Sent> for Flushed {
 #[derive(Debug)]
 pub(super) struct Outbox {
     state: Mutex<State>,
-    room: Sleeper,
+    room: Condvar,
     capacity: usize,
 }
 
@@ -92,7 +106,7 @@ struct State {
     held: Vec<u8>,
     /// The front of `queue` has been written in part; nothing may be put before it.
     mid_frame: bool,
-    /// At most one pong waits: only the latest ping needs an answer (RFC 6455 section 5.5.3).
+    /// Pongs of one turn at most: only the latest ping needs an answer (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
     /// A ping waits. One is enough, however long the peer takes nothing.
     ping: bool,
@@ -101,6 +115,21 @@ struct State {
     watches: Watches,
     sleepers: usize,
     account: Account,
+    reserved: Reserved,
+    /// Bytes that the socket has taken so far.
+    written: u64,
+    /// How many those were when the last ping was among them.
+    pinged_at: u64,
+}
+
+/// The largest message whose sender waits for room. Smaller ones of senders that can wait, too, do
+/// not use the room up before it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reserved {
+    /// 0 when nobody waits.
+    bytes: usize,
+    /// That sender is a thread that sleeps. A task may have given up unnoticed.
+    by_thread: bool,
 }
 
 impl State {
@@ -113,7 +142,8 @@ impl State {
     fn hold(&mut self, capacity: usize, head: &[u8], payload: &[u8]) -> bool {
         let length = self.held.len() + head.len() + payload.len();
         let fits = length <= MAX_HELD_BYTES.min(capacity);
-        let alone = self.queue.is_empty() && self.pong.is_none() && !self.ping;
+        let alone =
+            self.queue.is_empty() && self.pong.is_none() && !self.ping && self.reserved.bytes == 0;
         let held = fits && alone && !self.sealed;
         if held {
             self.held.reserve(head.len() + payload.len());
@@ -126,7 +156,7 @@ impl State {
     /// Queues what is held.
     fn release(&mut self) {
         if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
+            let held = mem::take(&mut self.held);
             self.push(Bytes::from(held));
         }
     }
@@ -137,7 +167,38 @@ impl State {
         self.account.set(self.queued);
     }
 
-    /// The control frame that goes out next: a pong before a ping.
+    /// Whether there is room for `length` bytes.
+    fn fits(&self, length: usize, capacity: usize) -> bool {
+        self.queue.is_empty() || self.queued + length <= capacity
+    }
+
+    /// Whether a thread sleeps that is to have the room before a message of `length` bytes.
+    fn is_reserved(&self, length: usize) -> bool {
+        length < self.reserved.bytes && self.reserved.by_thread
+    }
+
+    /// Whether a message of `length` bytes may go in now. If not, its sender is expected to wait:
+    /// asleep if it `sleeps`, else by a watch.
+    fn admit(&mut self, length: usize, capacity: usize, sleeps: bool) -> bool {
+        // An empty queue is open to all but those who keep a thread waiting.
+        let has_priority =
+            length >= self.reserved.bytes || (self.queue.is_empty() && !self.is_reserved(length));
+        let enters = has_priority && self.fits(length, capacity);
+        if enters {
+            if length >= self.reserved.bytes || self.watches.is_empty() {
+                self.reserved = Reserved::default();
+            }
+        } else if length >= self.reserved.bytes {
+            let by_thread = sleeps || (length == self.reserved.bytes && self.reserved.by_thread);
+            self.reserved = Reserved {
+                bytes: length,
+                by_thread,
+            };
+        }
+        enters
+    }
+
+    /// The control frames that go out next: pongs before a ping.
     fn control(&self) -> Option<Bytes> {
         let ping = || self.ping.then(|| frame::encode(Opcode::Ping, &[]));
         self.pong.clone().or_else(ping)
@@ -147,7 +208,9 @@ impl State {
     fn consume_control(&mut self, mut control: Bytes, written: usize) {
         if self.pong.take().is_none() {
             self.ping = false;
+            self.pinged_at = self.written + control.len() as u64;
         }
+        self.written += written as u64;
         control.advance(written);
         if !control.is_empty() {
             self.queued += control.len();
@@ -159,6 +222,7 @@ impl State {
     fn consume(&mut self, mut written: usize) {
         self.queued -= written;
         self.account.set(self.queued);
+        self.written += written as u64;
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
@@ -227,8 +291,11 @@ impl Outbox {
                 watches: Watches::new(),
                 sleepers: 0,
                 account: Account::default(),
+                reserved: Reserved::default(),
+                written: 0,
+                pinged_at: 0,
             }),
-            room: Sleeper::default(),
+            room: Condvar::default(),
             capacity,
         }
     }
@@ -236,17 +303,20 @@ impl Outbox {
     /// Sends one message as one frame.
     ///
     /// With `patience` the sender sleeps while there is no room; without, it learns that there
-    /// is none. An empty queue has room for any message.
+    /// is none. An empty queue has room for any message. A sender that is about to sleep, or to give
+    /// up, calls `wake_driver` if it has left something there for the socket to take.
     pub(super) fn send(
         &self,
         first: impl Into<First>,
         payload: &[u8],
         patience: Option<Duration>,
+        wake_driver: impl Fn(),
     ) -> Result<Sent, Error> {
         let first = first.into();
         let head = frame::head(first, payload.len());
         let length = head.len() + payload.len();
         let mut deadline = None;
+        let mut leaves_rest = false;
         let mut state = self.state.lock();
         loop {
             if state.sealed {
@@ -259,28 +329,56 @@ impl Outbox {
                 if together || sent == Sent::Closed {
                     return Ok(sent);
                 }
-            }
-            if state.is_idle() {
-                return Ok(self.write_through(&mut state, &head, payload));
+                leaves_rest |= sent == Sent::Queued;
             }
             // Behind a ping or pong that waits alone, too.
-            if state.queue.is_empty() || state.queued + length <= self.capacity {
-                state.push(frame::encode(first, payload));
-                return Ok(Sent::Queued);
+            let reserved = state.reserved.bytes;
+            let may_enter = match patience {
+                Some(patience) => state.admit(length, self.capacity, !patience.is_zero()),
+                // Who cannot wait does not wait for those who can.
+                None => state.fits(length, self.capacity),
+            };
+            if may_enter {
+                let sent = if state.is_idle() {
+                    self.write_through(&mut state, &head, payload)
+                } else {
+                    state.push(frame::encode(first, payload));
+                    Sent::Queued
+                };
+                if state.reserved.bytes < reserved {
+                    // Smaller ones need not wait for this one any more.
+                    self.announce_room(state);
+                }
+                return Ok(sent);
+            }
+            if mem::take(&mut leaves_rest) {
+                wake_driver();
             }
             let Some(patience) = patience else {
                 return Ok(Sent::Full);
             };
             let deadline = *deadline.get_or_insert_with(|| clock::now().checked_add(patience));
             state.sleepers += 1;
-            let in_time = self.room.sleep(&mut state, deadline);
+            let in_time;
+            (state, in_time) = self.room.wait(state, deadline);
             state.sleepers -= 1;
             if !in_time {
+                if !patience.is_zero() {
+                    self.give_up(state, length);
+                }
                 return Err(Error::SendTimeout {
                     waited: patience,
                     capacity: self.capacity,
                 });
             }
+        }
+    }
+
+    /// A sender of `length` bytes does not wait any more: those behind it need not, either.
+    fn give_up(&self, mut state: MutexGuard<'_, State>, length: usize) {
+        if state.reserved.bytes == length {
+            state.reserved = Reserved::default();
+            self.announce_room(state);
         }
     }
 
@@ -290,7 +388,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.sealed {
             Sent::Closed
-        } else if state.is_idle() {
+        } else if state.is_idle() && state.reserved.bytes == 0 {
             self.write_through(&mut state, &head, payload)
         } else if state.hold(self.capacity, &head, payload) {
             self.write_held(&mut state)
@@ -329,7 +427,7 @@ impl Outbox {
 
     /// Writes what is held back, which is all that waits. As a rule the socket takes it whole.
     fn write_held(&self, state: &mut MutexGuard<'_, State>) -> Sent {
-        let held = std::mem::take(&mut state.held);
+        let held = mem::take(&mut state.held);
         self.write_through(state, &held, &[])
     }
 
@@ -351,6 +449,7 @@ impl Outbox {
                 return Sent::Closed;
             }
         };
+        state.written += written as u64;
         if written == length {
             return Sent::Written;
         }
@@ -371,12 +470,27 @@ impl Outbox {
         }
     }
 
-    /// Answers a ping. A pong that still waits is replaced, so a flood of pings takes no memory.
-    pub(super) fn pong(&self, payload: &[u8]) {
+    /// Answers pings: `pongs` are whole frames. Those that still wait are replaced, so a flood of
+    /// pings takes no memory.
+    pub(super) fn pong(&self, pongs: Bytes) {
         let mut state = self.state.lock();
         if !state.sealed {
-            state.pong = Some(frame::encode(Opcode::Pong, payload));
+            state.pong = Some(pongs);
             self.write_out(state);
+        }
+    }
+
+    /// How our bytes, and the last ping among them, get through to the peer.
+    pub(super) fn passage(&self) -> Passage {
+        let state = self.state.lock();
+        let unsent = state.socket.as_ref().map_or(0, |socket| socket.unsent());
+        let taken = state.written.saturating_sub(unsent);
+        let is_blocked = !state.queue.is_empty() || state.pong.is_some() || state.ping;
+        Passage {
+            taken,
+            is_blocked,
+            is_clear: !is_blocked && unsent == 0,
+            has_ping: !state.ping && taken >= state.pinged_at,
         }
     }
 
@@ -455,8 +569,10 @@ impl Outbox {
     /// The peer takes nothing any more. How it went is for the reading side to find out.
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
         state.cut();
-        self.room.wake_all();
-        std::mem::take(&mut state.watches)
+        if state.sleepers > 0 {
+            self.room.notify_all();
+        }
+        mem::take(&mut state.watches)
             .into_iter()
             .for_each(Watch::ring);
     }
@@ -490,9 +606,12 @@ impl Outbox {
     }
 
     fn announce_room(&self, mut state: MutexGuard<'_, State>) {
-        let watches = std::mem::take(&mut state.watches);
+        let watches = mem::take(&mut state.watches);
+        let has_sleepers = state.sleepers > 0;
         drop(state);
-        self.room.wake_all();
+        if has_sleepers {
+            self.room.notify_all();
+        }
         watches.into_iter().for_each(Watch::ring);
     }
 
@@ -505,14 +624,15 @@ impl Outbox {
     /// Lets those who wait for room look at the clock again.
     pub(super) fn on_step(&self) {
         // With the lock, so that nobody is between looking and falling asleep.
-        let _state = self.state.lock();
-        self.room.wake_all();
+        if self.state.lock().sleepers > 0 {
+            self.room.notify_all();
+        }
     }
 
     /// Tells `watch` when room has been made or the outbox is closed, which may be now.
     pub(super) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
-        if state.sealed || state.queue.is_empty() {
+        if state.sealed || (state.queue.is_empty() && !state.is_reserved(0)) {
             drop(state);
             watch.ring();
         } else {
@@ -522,10 +642,14 @@ impl Outbox {
 
     /// Forgets a watch that nobody waits for any more.
     pub(super) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
-        self.state
-            .lock()
-            .watches
-            .retain(|watch| !watch.is(hub, token));
+        let mut state = self.state.lock();
+        let before = state.watches.len();
+        state.watches.retain(|watch| !watch.is(hub, token));
+        if state.watches.len() < before && state.reserved.bytes > 0 {
+            // Perhaps it was for this one. Whoever else needs it asks for it again.
+            state.reserved = Reserved::default();
+            self.announce_room(state);
+        }
     }
 
     /// Bytes that wait for the socket.
@@ -542,10 +666,11 @@ impl Outbox {
     }
 
     /// True when a message of `payload_len` bytes would not have to wait, or nothing can be sent.
+    /// Otherwise its sender is expected to wait.
     pub(super) fn has_room(&self, payload_len: usize) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let length = frame::head(Opcode::Binary, payload_len).len() + payload_len;
-        state.sealed || state.queue.is_empty() || state.queued + length <= self.capacity
+        state.sealed || state.admit(length, self.capacity, false)
     }
 
     /// True when nothing can follow what is queued now.
@@ -581,6 +706,10 @@ mod tests {
     const CAPACITY: usize = 64 * 1024;
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    fn pong(payload: &[u8]) -> Bytes {
+        frame::encode(Opcode::Pong, payload)
+    }
+
     /// An outbox whose socket takes little, and the peer that reads what it took.
     fn narrow(capacity: usize) -> (Arc<Outbox>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -597,7 +726,7 @@ mod tests {
     fn fill(outbox: &Outbox) -> Vec<u8> {
         let payload = [b'x'; 1000];
         let mut sent = Vec::new();
-        while outbox.send(Opcode::Binary, &payload, None).unwrap() != Sent::Full {
+        while outbox.send(Opcode::Binary, &payload, None, || {}).unwrap() != Sent::Full {
             sent.extend_from_slice(&frame::encode(Opcode::Binary, &payload));
         }
         sent
@@ -605,7 +734,7 @@ mod tests {
 
     /// Fills the socket by whole messages: nothing is left in the queue, yet nothing more goes.
     fn fill_socket_only(outbox: &Outbox) {
-        while outbox.send(Opcode::Binary, &[], None).unwrap() == Sent::Written {}
+        while outbox.send(Opcode::Binary, &[], None, || {}).unwrap() == Sent::Written {}
         // The frame of two bytes that did not fit went into the queue whole.
         let mut state = outbox.state.lock();
         state.queue.clear();
@@ -634,7 +763,7 @@ mod tests {
 
     /// Waits until a thread sleeps for room.
     fn await_sleeper(outbox: &Outbox, sender: &thread::JoinHandle<Result<Sent, Error>>) {
-        while !outbox.room.has_sleeper() {
+        while outbox.state.lock().sleepers == 0 {
             assert!(!sender.is_finished(), "it did not sleep");
             thread::yield_now();
         }
@@ -645,14 +774,14 @@ mod tests {
         size: usize,
     ) -> thread::JoinHandle<Result<Sent, Error>> {
         let outbox = Arc::clone(outbox);
-        thread::spawn(move || outbox.send(Opcode::Binary, &vec![b'y'; size], Some(PATIENCE)))
+        thread::spawn(move || outbox.send(Opcode::Binary, &vec![b'y'; size], Some(PATIENCE), || {}))
     }
 
     #[test]
     fn a_message_is_written_at_once_while_nothing_waits() {
         let (outbox, mut peer) = narrow(CAPACITY);
         assert_eq!(
-            outbox.send(Opcode::Text, b"hello", None).unwrap(),
+            outbox.send(Opcode::Text, b"hello", None, || {}).unwrap(),
             Sent::Written
         );
         assert_eq!(read_now(&mut peer), b"\x81\x05hello");
@@ -674,7 +803,7 @@ mod tests {
         fill_socket_only(&outbox);
         outbox.ping();
         assert_eq!(outbox.queued(), 2);
-        let sent = outbox.send(Opcode::Binary, &[0; 100], None).unwrap();
+        let sent = outbox.send(Opcode::Binary, &[0; 100], None, || {}).unwrap();
         assert_eq!(sent, Sent::Queued);
     }
 
@@ -682,12 +811,12 @@ mod tests {
     fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_everybody_hears_when_it_is_out() {
         let (outbox, mut peer) = narrow(10);
         fill_socket_only(&outbox);
-        outbox.pong(b"?");
+        outbox.pong(pong(b"?"));
         let hub = Hub::new().unwrap();
         // There is room at once: only messages use it up.
         outbox.watch(Watch::new(Arc::clone(&hub), 1));
         assert_eq!(hub.drain(), [1]);
-        let sent = outbox.send(Opcode::Binary, &[0; 100], Some(Duration::ZERO));
+        let sent = outbox.send(Opcode::Binary, &[0; 100], Some(Duration::ZERO), || {});
         assert_eq!(sent.unwrap(), Sent::Queued);
         outbox.watch(Watch::new(Arc::clone(&hub), 2));
         let sender = send_from_a_thread(&outbox, 100);
@@ -705,7 +834,7 @@ mod tests {
         assert_eq!(read_now(&mut peer), b"");
         assert_eq!((outbox.queued(), outbox.is_blocked()), (6, false));
         assert_eq!(
-            outbox.send(Opcode::Text, b"3", None).unwrap(),
+            outbox.send(Opcode::Text, b"3", None, || {}).unwrap(),
             Sent::Written
         );
         assert_eq!(read_now(&mut peer), b"\x81\x011\x81\x012\x81\x013");
@@ -738,7 +867,7 @@ mod tests {
         let sent = fill(&outbox);
         let patience = Some(Duration::from_millis(1));
         let error = outbox
-            .send(Opcode::Text, &[b'z'; 1000], patience)
+            .send(Opcode::Text, &[b'z'; 1000], patience, || {})
             .unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -753,7 +882,7 @@ mod tests {
             |outbox| {
                 outbox.flush();
             },
-            |outbox| outbox.pong(b""),
+            |outbox| outbox.pong(pong(b"")),
             Outbox::ping,
         ];
         for make_room in makers {
@@ -805,8 +934,8 @@ mod tests {
         let sent = fill(&outbox);
         outbox.ping();
         outbox.ping();
-        outbox.pong(b"1");
-        outbox.pong(b"22");
+        outbox.pong(pong(b"1"));
+        outbox.pong(pong(b"22"));
         let came = drain(&outbox, &mut peer);
         assert_eq!(came.len(), sent.len() + 2 + 4);
         let frame = sent.len() / (sent.len() / 1004);
@@ -827,7 +956,7 @@ mod tests {
         assert!(before > 0);
         fill_socket_only(&outbox);
         for count in 0..100_000_u32 {
-            outbox.pong(&count.to_be_bytes());
+            outbox.pong(pong(&count.to_be_bytes()));
         }
         assert_eq!(outbox.queued(), 6);
         let came = drain(&outbox, &mut peer);
@@ -843,9 +972,9 @@ mod tests {
         assert_eq!(outbox.seal(close.clone()), Sent::Queued);
         assert_eq!(outbox.seal(close), Sent::Closed);
         outbox.ping();
-        outbox.pong(b"late");
+        outbox.pong(pong(b"late"));
         assert_eq!(
-            outbox.send(Opcode::Text, b"late", None).unwrap(),
+            outbox.send(Opcode::Text, b"late", None, || {}).unwrap(),
             Sent::Closed
         );
         assert_eq!(drain(&outbox, &mut peer), sent);
@@ -867,7 +996,7 @@ mod tests {
         fill(&outbox);
         outbox.watch(watch(3));
         read_now(&mut peer);
-        outbox.pong(b"");
+        outbox.pong(pong(b""));
         assert_eq!(hub.drain(), [3]);
         fill(&outbox);
         outbox.watch(watch(6));

@@ -19,6 +19,42 @@ pub struct Rates {
     pub timeout: Option<Duration>,
 }
 
+/// Control frames that a peer may send a second, for hours.
+const CONTROLS_PER_SECOND: f64 = 1000.0;
+/// Those that it may send beside that, at once: as many as heap up in a client's system while it is
+/// not read from.
+const CONTROLS_AT_ONCE: f64 = 10_000.0;
+/// And those that each message earns it.
+const CONTROLS_PER_MESSAGE: f64 = 10.0;
+
+/// Pings and pongs of a peer, which bring nothing to anybody.
+///
+/// A client pings a few times a minute, or with each message that it sends, and answers our pings.
+#[derive(Debug)]
+pub(super) struct Controls {
+    left: f64,
+    filled_at: Instant,
+}
+
+impl Controls {
+    /// A peer that has sent none, at `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            left: CONTROLS_AT_ONCE,
+            filled_at: now,
+        }
+    }
+
+    /// Takes in so many control frames and messages; false when those are too many.
+    pub(super) fn count(&mut self, controls: u32, messages: u32, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        let earned = passed * CONTROLS_PER_SECOND + f64::from(messages) * CONTROLS_PER_MESSAGE;
+        self.left = (self.left + earned).min(CONTROLS_AT_ONCE) - f64::from(controls);
+        self.filled_at = now;
+        self.left >= 0.0
+    }
+}
+
 /// What a peer has to do now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pace {
@@ -188,6 +224,27 @@ mod tests {
             now += S;
             assert_eq!(meter.pace(now), Pace::Fine);
         }
+    }
+
+    #[test]
+    fn a_client_may_ping_a_thousand_times_a_second_for_ever_and_no_oftener() {
+        let start = Instant::now();
+        let mut honest = Controls::new(start);
+        let mut flooding = Controls::new(start);
+        let second = |count: u32| start + count * S;
+        assert!((1..1000).all(|count| honest.count(1000, 0, second(count))));
+        assert!(honest.count(10_000, 0, second(1000)));
+        assert!(!honest.count(1, 0, second(1000)));
+        let last = (1..100).find(|count| !flooding.count(2000, 0, second(*count)));
+        assert_eq!(last, Some(10));
+    }
+
+    #[test]
+    fn a_client_may_ping_with_each_message_however_fast_those_come() {
+        let now = Instant::now();
+        let mut controls = Controls::new(now);
+        assert!((0..100_000).all(|_| controls.count(10, 1, now)));
+        assert!((0..100_000).any(|_| !controls.count(11, 1, now)));
     }
 
     #[test]

@@ -11,6 +11,9 @@
 //! to go from Python into the kernel and back for each costs both their place in the processor's
 //! caches, and a client that sleeps in between has to be woken each time.
 //!
+//! Nor do views depend on the engine's having nothing left to read, which one client can prevent:
+//! after a millisecond they have their turn anyhow.
+//!
 //! No view depends on another one's coming back: when there is no progress for about a
 //! millisecond, because a view computes or waits for something else, all are woken, what they have
 //! sent is written, and for a while each is woken as soon as its message is there. Progress is a
@@ -36,6 +39,8 @@ use super::{
 
 /// How long the engine stands back at most before it looks at its sockets again.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// How long a view may wait for an engine that always has something to read.
+const OLDEST: Duration = Duration::from_millis(1);
 /// How long views are woken at once after they made no progress.
 const APART: Duration = Duration::from_millis(100);
 /// What a view may take for a message, others' replies waiting meanwhile.
@@ -52,6 +57,8 @@ const MOST_BYTES: usize = 64 * 1024;
 pub(super) struct Relay {
     state: Mutex<State>,
     done: Condvar,
+    /// Some view waits for its turn: see [`Relay::hurry`].
+    has_waiting: AtomicBool,
     /// What views send now is written by the engine: see [`Relay::expect`].
     collects: AtomicBool,
     patience: Duration,
@@ -62,6 +69,7 @@ impl Default for Relay {
         Self {
             state: Mutex::default(),
             done: Condvar::new(),
+            has_waiting: AtomicBool::new(false),
             collects: AtomicBool::new(false),
             patience: PATIENCE,
         }
@@ -78,6 +86,8 @@ struct State {
     noted: usize,
     /// Hubs that have been rung and not said that they are done, with their steps so far.
     serving: Vec<(Arc<Hub>, u64)>,
+    /// Since when the first of them waits.
+    waiting_since: Option<Instant>,
     /// Bytes that came since somebody was woken for their number.
     bytes: usize,
     /// Grows with each step.
@@ -153,6 +163,7 @@ impl Relay {
             return;
         }
         state.parked.push_back(Arc::clone(connection));
+        self.note_waiting(&mut state);
         if state.parked.len() >= MOST || state.weigh(bytes) {
             self.turn(state);
         }
@@ -170,8 +181,27 @@ impl Relay {
             state.silent.push(hub);
         }
         state.noted += 1;
+        self.note_waiting(&mut state);
         if state.noted >= MOST || state.weigh(bytes) {
             self.turn(state);
+        }
+    }
+
+    fn note_waiting(&self, state: &mut State) {
+        if state.waiting_since.is_none() {
+            state.waiting_since = Some(Instant::now());
+            self.has_waiting.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets views run that have waited for long; to be called by the engine between any two reads.
+    pub(super) fn hurry(self: &Arc<Self>) {
+        // Only the engine's thread changes it.
+        if self.has_waiting.load(Ordering::Relaxed) {
+            let state = self.state.lock();
+            if (state.waiting_since).is_some_and(|since| since.elapsed() >= OLDEST) {
+                self.turn(state);
+            }
         }
     }
 
@@ -247,6 +277,8 @@ impl Relay {
     /// because the others took long.
     fn turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
         let views = state.parked.len() + state.noted;
+        state.waiting_since = None;
+        self.has_waiting.store(false, Ordering::Relaxed);
         let enough = QUICK.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
         self.ring_all(&mut state);
         if state.parked.is_empty() && views < FEW {
@@ -277,6 +309,9 @@ impl Relay {
             state.apart_until = Instant::now().checked_add(APART);
             state.serving.clear();
             stuck = std::mem::take(&mut state.parked);
+        }
+        if !state.parked.is_empty() {
+            self.note_waiting(&mut state);
         }
         if began.is_some_and(|began| began.elapsed() > enough) {
             state.alone_until = Instant::now().checked_add(APART);
@@ -553,6 +588,38 @@ mod tests {
         };
         bed.run();
         assert_eq!(serving.join().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_loop_of_two_engine_threads_tells_both_that_it_has_served() {
+        let beds = [parked(0, AT_ONCE), parked(0, AT_ONCE)];
+        let hub = Hub::new().unwrap();
+        for (bed, token) in beds.iter().zip(1..) {
+            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
+            let mut state = bed.relay.state.lock();
+            bed.relay.ring_all(&mut state);
+            drop(state);
+            // The loop has woken, and the next one rings before it is done.
+            assert_eq!(hub.drain(), [token]);
+        }
+        hub.served();
+        for bed in &beds {
+            assert!(bed.relay.state.lock().serving.is_empty());
+        }
+    }
+
+    #[test]
+    fn views_do_not_wait_for_an_engine_that_always_has_something_to_read() {
+        let bed = parked(1, AT_ONCE);
+        bed.deliver(0);
+        let since = bed.relay.state.lock().waiting_since.unwrap();
+        while since.elapsed() < OLDEST {
+            assert!(bed.woken.try_recv().is_err());
+            thread::yield_now();
+        }
+        bed.relay.hurry();
+        assert_eq!(bed.woken(), 0);
+        assert!(!bed.relay.has_waiting.load(Ordering::Relaxed));
     }
 
     #[test]

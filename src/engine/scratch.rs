@@ -55,9 +55,28 @@ impl Input {
         self.buffer.get_mut(self.taken..).unwrap_or_default()
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn size(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes all but the last `left` bytes.
     pub(super) fn leave(&mut self, left: usize) {
         self.taken = self.buffer.len().saturating_sub(left);
+    }
+
+    /// What has not been taken yet, to go on with later; `None` when that is nothing.
+    pub(super) fn put_by(&mut self) -> Option<Box<Self>> {
+        let rest = self.take_rest();
+        (!rest.is_empty()).then(|| Box::new(rest.into()))
+    }
+
+    /// Gives memory back that is not needed any more, if that is worth a copy.
+    pub(super) fn shrink(&mut self) {
+        if self.taken > self.buffer.len() / 2 {
+            self.buffer = self.rest().to_vec();
+            self.taken = 0;
+        }
     }
 
     /// Takes all that is left.

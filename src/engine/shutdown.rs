@@ -11,17 +11,21 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{runtime::Handle, task::AbortHandle, time};
 
-use super::{clock, connection::Connection, error::Error, waiter::Sleeper};
+use super::{
+    clock,
+    connection::Connection,
+    error::Error,
+    sync::{Condvar, Mutex},
+};
 use crate::protocol::close::CloseFrame;
 
 /// The engine's connections, from adoption until their descriptor is closed.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     state: Mutex<State>,
-    emptied: Sleeper,
+    emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +160,9 @@ impl Registry {
         let deadline = clock::now().checked_add(grace);
         let mut state = self.state.lock();
         while !state.connections.is_empty() {
-            if !self.emptied.sleep(&mut state, deadline) {
+            let in_time;
+            (state, in_time) = self.emptied.wait(state, deadline);
+            if !in_time {
                 return;
             }
         }
@@ -188,7 +194,7 @@ impl Drop for Registration {
         let mut state = self.registry.state.lock();
         state.connections.remove(&self.id);
         if state.connections.is_empty() {
-            self.registry.emptied.wake_all();
+            self.registry.emptied.notify_all();
         }
     }
 }

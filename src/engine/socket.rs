@@ -105,6 +105,23 @@ impl Socket {
         Ok(length)
     }
 
+    /// Bytes that were written and that the peer's system has not taken yet; 0 where ours does not
+    /// tell. For a Unix socket it is only known whether there are any, and whether they get less.
+    pub(super) fn unsent(&self) -> u64 {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let mut bytes: libc::c_int = 0;
+            #[expect(unsafe_code, reason = "a question to the system that no crate asks")]
+            // SAFETY: the descriptor is open while `self` lives, and the system writes one integer
+            // to where one is.
+            let outcome = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+            if outcome == 0 {
+                return u64::try_from(bytes).unwrap_or_default();
+            }
+        }
+        0
+    }
+
     /// Says that nothing more will be sent; the peer reads the end of the stream.
     pub(super) fn finish_sending(&self) {
         // It fails only when the connection is gone already, which is as good.

@@ -1,8 +1,8 @@
-//! How a view sleeps until its connection has something for it.
+//! How a view on an event loop sleeps until its connection has something for it.
 //!
-//! A sync view parks its thread on a condition variable ([`Sleeper`]). Event loops cannot park:
-//! they watch one descriptor for all their connections ([`Hub`]) and are told by [`Watch`] which
-//! of them are ready, so many messages cost one wake-up.
+//! A thread sleeps on a condition variable. Event loops cannot: they watch one descriptor for all
+//! their connections ([`Hub`]) and are told by [`Watch`] which of them are ready, so many messages
+//! cost one wake-up.
 
 use std::{
     io::{self, Read, Write},
@@ -11,88 +11,14 @@ use std::{
         unix::net::UnixStream,
     },
     sync::{
-        self as door, Arc, Condvar, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
-use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::{clock, relay::Relay, runtime};
-
-/// Threads that are parked until something happens.
-///
-/// With a lock of its own for those who fall asleep, since the standard library's condition variable
-/// asks for its own kind. That variable is one word, at hand; a table shared by all sleepers would
-/// be far away each time, as soon as hundreds take turns.
-#[derive(Debug, Default)]
-pub(super) struct Sleeper {
-    sleeping: door::Mutex<u16>,
-    parked: Condvar,
-}
-
-impl Sleeper {
-    /// Sleeps until woken or `deadline`, of the engine's clock. Returns false when the time is up.
-    pub(super) fn sleep<T>(
-        &self,
-        guard: &mut MutexGuard<'_, T>,
-        deadline: Option<Instant>,
-    ) -> bool {
-        // Before the other lock is given away: whoever has something to tell needs both.
-        let mut sleeping = self.lock();
-        *sleeping = sleeping.saturating_add(1);
-        MutexGuard::unlocked(guard, || {
-            let (mut sleeping, in_time) = match deadline {
-                None => (
-                    self.parked
-                        .wait(sleeping)
-                        .unwrap_or_else(PoisonError::into_inner),
-                    true,
-                ),
-                Some(deadline) => {
-                    let left = clock::real(deadline).saturating_duration_since(Instant::now());
-                    let (sleeping, wait) = self
-                        .parked
-                        .wait_timeout(sleeping, left)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    (sleeping, !wait.timed_out())
-                }
-            };
-            *sleeping = sleeping.saturating_sub(1);
-            in_time
-        })
-    }
-
-    /// Wakes one sleeping thread; false when there is none.
-    pub(super) fn wake_one(&self) -> bool {
-        let has_sleeper = *self.lock() > 0;
-        if has_sleeper {
-            self.parked.notify_one();
-        }
-        has_sleeper
-    }
-
-    /// Wakes every sleeping thread.
-    pub(super) fn wake_all(&self) {
-        if *self.lock() > 0 {
-            self.parked.notify_all();
-        }
-    }
-
-    fn lock(&self) -> door::MutexGuard<'_, u16> {
-        self.sleeping.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-impl Sleeper {
-    /// Whether a thread sleeps now.
-    pub(super) fn has_sleeper(&self) -> bool {
-        *self.lock() > 0
-    }
-}
+use super::{relay::Relay, runtime, sync::Mutex};
 
 /// One event loop's list of ready connections and the descriptor that says it is not empty.
 ///
@@ -111,8 +37,9 @@ pub struct Hub {
 struct Ready {
     tokens: Vec<u64>,
     has_rung: bool,
-    /// Who is told when the loop has served all that was on the list.
-    relay: Option<Arc<Relay>>,
+    /// Who is told when the loop has served all that was on the list: one for each thread of the
+    /// engine that has rung since.
+    relays: SmallVec<[Arc<Relay>; 1]>,
 }
 
 impl Hub {
@@ -156,8 +83,8 @@ impl Hub {
         if self.generation != runtime::generation() {
             return;
         }
-        let relay = self.ready.lock().relay.take();
-        if let Some(relay) = relay {
+        let relays = std::mem::take(&mut self.ready.lock().relays);
+        for relay in relays {
             relay.on_served(self);
         }
     }
@@ -197,7 +124,10 @@ impl Hub {
             return false;
         }
         ready.has_rung = true;
-        let first = ready.relay.replace(Arc::clone(relay)).is_none();
+        let first = !ready.relays.iter().any(|other| Arc::ptr_eq(other, relay));
+        if first {
+            ready.relays.push(Arc::clone(relay));
+        }
         drop(ready);
         self.pull();
         first

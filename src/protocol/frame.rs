@@ -119,12 +119,17 @@ pub fn head(first: impl Into<First>, payload_len: usize) -> Head {
 ///
 /// See [`head`] for the limit on control frames.
 pub fn encode(first: impl Into<First>, payload: &[u8]) -> Bytes {
-    let head = head(first, payload.len());
+    let first = first.into();
     // Of exact size, so that `Bytes` takes the buffer over as it is.
-    let mut frame = Vec::with_capacity(head.len() + payload.len());
-    frame.extend_from_slice(&head);
-    frame.extend_from_slice(payload);
+    let mut frame = Vec::with_capacity(head(first, payload.len()).len() + payload.len());
+    append(&mut frame, first, payload);
     Bytes::from(frame)
+}
+
+/// Adds such a frame to others.
+pub fn append(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
+    frames.extend_from_slice(&head(first, payload.len()));
+    frames.extend_from_slice(payload);
 }
 
 /// The longest header of an incoming frame: two bytes, a 64-bit length, the masking key.

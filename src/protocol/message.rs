@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     close::CloseFrame,
-    deflate::Inflater,
+    deflate::{Inflater, Step},
     error::Violation,
     frame::{self, Header, MAX_HEADER_BYTES, Opcode},
     limits::Limits,
@@ -55,6 +55,26 @@ pub enum Found {
     Event(Event),
     /// A whole message. Its payload is the last so many bytes that were taken from the input.
     Payload(Kind, usize),
+    /// The [`Allowance`] is used up. The rest of the input, which may be nothing, has
+    /// to be given again, as it is: part of it may be unmasked already.
+    Enough,
+}
+
+/// What calls of [`Receiver::find`] may do together.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Frames that begin.
+    pub frames: u32,
+    /// Bytes that come out of compressed ones, about.
+    pub inflated: usize,
+}
+
+impl Allowance {
+    /// Whatever the input takes.
+    const WITHOUT_END: Self = Self {
+        frames: u32::MAX,
+        inflated: usize::MAX,
+    };
 }
 
 /// The receiving half of one connection, between reads.
@@ -70,7 +90,7 @@ pub struct Receiver {
     /// The start of a header that a read cut in two.
     header: [u8; MAX_HEADER_BYTES],
     header_len: u8,
-    /// The frame whose payload is arriving.
+    /// The frame whose payload is arriving, or not inflated yet.
     frame: Option<Frame>,
     message: Assembly,
     /// The start of a control payload that a read cut in two. Apart from the message, which it may
@@ -113,33 +133,48 @@ impl Receiver {
     /// swallowed and gives `None`.
     pub fn next(&mut self, input: &mut &mut [u8]) -> Result<Option<Event>, Violation> {
         let mut rest = &mut input[..];
-        let found = self.find(&mut rest);
+        let found = self.find(&mut rest, &mut Allowance::WITHOUT_END.clone());
         let left = rest.len();
         let taken = take_front(input, (input.len() - left) as u64);
-        Ok(found?.map(|found| match found {
-            Found::Event(event) => event,
-            Found::Payload(kind, len) => Event::Message(Message {
+        Ok(found?.and_then(|found| match found {
+            Found::Event(event) => Some(event),
+            Found::Payload(kind, len) => Some(Event::Message(Message {
                 kind,
                 payload: Bytes::copy_from_slice(&taken[taken.len() - len..]),
-            }),
+            })),
+            // Not reached: there is no end to what it may do.
+            Found::Enough => None,
         }))
     }
 
-    /// As [`Receiver::next`], but leaves a payload that lies whole in the input there.
+    /// Swallows whatever comes from now on, as after [`Event::Close`].
+    pub fn stop(&mut self) {
+        *self = Self {
+            is_over: true,
+            ..Self::new(self.limits)
+        };
+    }
+
+    /// As [`Receiver::next`], but leaves a payload that lies whole in the input there, and has
+    /// [`Found::Enough`] when `allowance`, from which it takes what it does, is used up.
     ///
     /// # Errors
     /// As there.
-    pub fn find(&mut self, input: &mut &mut [u8]) -> Result<Option<Found>, Violation> {
+    pub fn find(
+        &mut self,
+        input: &mut &mut [u8],
+        allowance: &mut Allowance,
+    ) -> Result<Option<Found>, Violation> {
         if self.is_over {
             *input = &mut [];
             return Ok(None);
         }
         let outcome = match self.take_tail() {
-            Ok(None) => self.advance(input),
+            Ok(None) => self.advance(input, allowance),
             outcome => outcome,
         };
         if matches!(outcome, Err(_) | Ok(Some(Found::Event(Event::Close(_))))) {
-            self.give_up();
+            self.stop();
         }
         outcome
     }
@@ -180,19 +215,6 @@ impl Receiver {
         self.message.buffer.len() + self.control.len() + inflater
     }
 
-    /// Whether what it takes may become more: it has agreed on permessage-deflate.
-    pub fn inflates(&self) -> bool {
-        self.inflater.is_some()
-    }
-
-    /// Drops what is incomplete. All input is swallowed from now on.
-    pub fn give_up(&mut self) {
-        *self = Self {
-            is_over: true,
-            ..Self::new(self.limits)
-        };
-    }
-
     /// Takes in what was read into [`Receiver::tail`].
     fn take_tail(&mut self) -> Result<Option<Found>, Violation> {
         let fresh = self.message.fresh();
@@ -206,12 +228,20 @@ impl Receiver {
         self.finish(frame.is_final && frame.remaining == 0)
     }
 
-    fn advance(&mut self, input: &mut &mut [u8]) -> Result<Option<Found>, Violation> {
+    fn advance(
+        &mut self,
+        input: &mut &mut [u8],
+        allowance: &mut Allowance,
+    ) -> Result<Option<Found>, Violation> {
         loop {
             let mut frame = match self.frame.take() {
                 Some(frame) => frame,
+                None if allowance.frames == 0 && !input.is_empty() => {
+                    return Ok(Some(Found::Enough));
+                }
                 None => match self.take_header(input)? {
                     Some(header) => {
+                        allowance.frames = allowance.frames.saturating_sub(1);
                         if !header.opcode.is_control() {
                             self.admit(header)?;
                         }
@@ -220,16 +250,20 @@ impl Receiver {
                     None => return Ok(None),
                 },
             };
-            let piece = take_front(input, frame.remaining);
-            mask::unmask(piece, frame.key, frame.phase.into());
-            frame.pass(piece.len());
-            if frame.remaining > 0 {
-                self.frame = Some(frame);
-            }
-            let event = if frame.opcode.is_control() {
-                self.on_control(frame, piece)?.map(Found::Event)
+            let event = if self.message.is_compressed && !frame.opcode.is_control() {
+                self.on_compressed(frame, input, &mut allowance.inflated)?
             } else {
-                self.on_data(frame, piece)?
+                let piece = take_front(input, frame.remaining);
+                mask::unmask(piece, frame.key, frame.phase.into());
+                frame.pass(piece.len());
+                if frame.remaining > 0 {
+                    self.frame = Some(frame);
+                }
+                if frame.opcode.is_control() {
+                    self.on_control(frame, piece)?.map(Found::Event)
+                } else {
+                    self.on_data(frame, piece)?
+                }
             };
             if event.is_some() || self.frame.is_some() {
                 return Ok(event);
@@ -284,13 +318,6 @@ impl Receiver {
             return Ok(None); // Not reached: the header was admitted.
         };
         let is_end = frame.is_final && frame.remaining == 0;
-        if self.message.is_compressed {
-            // A header alone takes no codec.
-            if is_end || !piece.is_empty() {
-                self.inflate(piece, is_end)?;
-            }
-            return Ok(self.message.pop(is_end));
-        }
         if is_end && self.message.buffer.is_empty() {
             // The usual case: all of it lies in the input.
             if kind == Kind::Text {
@@ -309,19 +336,45 @@ impl Receiver {
         Ok(self.message.pop(is_end))
     }
 
-    fn inflate(&mut self, piece: &[u8], is_end: bool) -> Result<(), Violation> {
+    /// Inflates what `input` has of `frame`, as far as it is allowed to.
+    fn on_compressed(
+        &mut self,
+        mut frame: Frame,
+        input: &mut &mut [u8],
+        allowance: &mut usize,
+    ) -> Result<Option<Found>, Violation> {
         let Self {
-            message, limits, ..
-        } = self;
-        if let Some(inflater) = &mut self.inflater {
-            inflater.inflate(piece, is_end, |inflated| {
-                message.append_inflated(inflated, *limits)
-            })?;
+            message,
+            limits,
+            inflater: Some(inflater),
+            ..
+        } = self
+        else {
+            return Ok(None); // Not reached: the header was admitted.
+        };
+        let here = usize::try_from(frame.remaining).map_or(input.len(), |len| len.min(input.len()));
+        let piece = &mut input[..here];
+        let unmasked = inflater.unmasked.min(here);
+        let mut masked = frame;
+        masked.pass(unmasked);
+        mask::unmask(&mut piece[unmasked..], masked.key, masked.phase.into());
+        let is_end = frame.is_final && frame.remaining == here as u64;
+        // A header alone takes no codec.
+        let mut step = Step::NOTHING;
+        if is_end || here > 0 {
+            let collect = |inflated: &[u8]| message.append_inflated(inflated, *limits);
+            step = inflater.inflate(piece, is_end, allowance, collect)?;
         }
-        if is_end {
-            self.message.check(true)?;
+        inflater.unmasked = here - step.taken;
+        take_front(input, step.taken as u64);
+        frame.pass(step.taken);
+        if frame.remaining > 0 || !step.is_done {
+            self.frame = Some(frame);
         }
-        Ok(())
+        if !step.is_done {
+            return Ok(Some(Found::Enough));
+        }
+        self.finish(is_end)
     }
 
     fn on_control(&mut self, frame: Frame, piece: &[u8]) -> Result<Option<Event>, Violation> {
@@ -399,6 +452,8 @@ impl Assembly {
     const SLACK_BYTES: usize = 1024;
     /// Of this size, one piece is enough to reserve room for more.
     const LARGE_BYTES: usize = 64 * 1024;
+    /// Of this size, what is inflated moves seldom.
+    const HUGE_BYTES: usize = 1024 * 1024;
     /// How many times as much as has come a large message may reserve beside it.
     const STRETCH: usize = 15;
 
@@ -486,13 +541,16 @@ impl Assembly {
 
     /// Adds what was inflated, as far as the limit lets it.
     ///
-    /// The buffer at most doubles and never grows beyond the limit.
+    /// The buffer never grows beyond the limit. It at most doubles, until it is large: then it grows
+    /// to four times its size, for each growth may copy it, and others wait meanwhile.
     fn append_inflated(&mut self, piece: &[u8], limits: Limits) -> Result<(), Violation> {
         let room = self.room(limits);
         let fitting = piece.get(..room).unwrap_or(piece);
         let len = self.buffer.len();
         if self.buffer.capacity() - len < fitting.len() {
-            self.buffer.reserve_exact(len.max(fitting.len()).min(room));
+            let factor = if len < Self::HUGE_BYTES { 1 } else { 3 };
+            let extra = len.saturating_mul(factor).max(fitting.len());
+            self.buffer.reserve_exact(extra.min(room));
         }
         self.buffer.extend_from_slice(fitting);
         self.settled = self.buffer.len();

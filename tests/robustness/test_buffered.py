@@ -102,7 +102,7 @@ def untaken(server: Server) -> Iterator[None]:
         with RawPeer.open(server, "/sits/", headers=OFFER) as peer:
             send_what_is_taken(peer, WHOLE + build_frame(PING))
             # Each after the other: what the server itself makes of many at once is its own.
-            peer.sock.settimeout(10)
+            peer.sock.settimeout(1)
             with contextlib.suppress(AssertionError, OSError):
                 peer.read_frame()
             with contextlib.suppress(OSError):

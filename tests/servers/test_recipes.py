@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shlex
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -181,6 +182,24 @@ class TestTerminal:
             )
             peer.vanish()
         eventually(lambda: not any(map(is_running, programs)), 20, "both have ended")
+
+
+def test_jobs_end_where_the_server_ignores_hanging_up(log: Path) -> None:
+    """A server under `nohup` ignores SIGHUP, which programs inherit; the shell's do not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    server = recipes(RUNSERVER, RECIPES_LOG=str(log))
+    try:
+        server.__enter__()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with contextlib.ExitStack() as stack:
+        stack.push(server.__exit__)
+        peer = stack.enter_context(RawPeer.open(server, "/terminal/"))
+        peer.send_text(keys("sleep 1000\r"))
+        shell = shell_of(server)
+        (program,) = eventually(lambda: sleeping(shell), 20, "it runs")
+        peer.vanish()
+        eventually(lambda: not is_running(program), 20, "it has ended")
 
 
 @everywhere

@@ -98,7 +98,7 @@ def test_stays_in_the_context(middleware: contextvars.Context) -> None:
         ]
 
 
-@pytest.mark.parametrize("name", ["_Storage", "_rehome"])
+@pytest.mark.parametrize("name", ["Storage", "rehome"])
 def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A version without it must not keep views from running."""
     monkeypatch.setattr(context, name, None)
@@ -108,7 +108,7 @@ def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch, 
 class TestSharing:
     """What is the same for all views is held once."""
 
-    @pytest.mark.skipif(context._Storage is None, reason="asgiref before 3.13 keeps other things")
+    @pytest.mark.skipif(context.Storage is None, reason="asgiref before 3.13 keeps other things")
     def test_shares_what_is_equal(self) -> None:
         """Of strings only: nothing else is kept beyond its view."""
 
@@ -119,7 +119,7 @@ class TestSharing:
             return next(
                 stored.data
                 for stored in contextvars.copy_context().values()
-                if isinstance(stored, context._Storage) and stored.data.get("value") == value
+                if isinstance(stored, context.Storage) and stored.data.get("value") == value
             )
 
         def run(value: object) -> object:

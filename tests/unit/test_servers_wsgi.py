@@ -145,7 +145,7 @@ class TestGunicorn:
         """The response is told so, where anything leads to it."""
         said: list[str] = []
         response = SimpleNamespace(headers_sent=False, force_close=lambda: said.append("close"))
-        body = SimpleNamespace(buf=io.BytesIO(), reader=None)
+        body = SimpleNamespace(buf=io.BytesIO(), reader=SimpleNamespace(parser=None))
 
         def early_hints(headers: Any) -> None:
             assert response, headers

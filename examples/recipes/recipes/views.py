@@ -61,8 +61,9 @@ def shell_on_a_pty():
     """Give our end of a shell's terminal."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
-    # With -c it becomes the shell's controlling terminal: Ctrl-C and hanging up need that.
-    command = ["setsid", "-c", *settings.RECIPES_SHELL]
+    # With -c it becomes the shell's controlling terminal: Ctrl-C and hanging up need that. A server
+    # that runs under `nohup` ignores the hang-up, which the shell would inherit.
+    command = ["env", "--default-signal=HUP", "setsid", "-c", *settings.RECIPES_SHELL]
     env = {**os.environ, "TERM": "dumb"}
     with Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env):
         os.close(slave)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import eventlet
 import eventlet.event
-from eventlet import hubs
 
+from dwebsocket.compat.eventlet import hub_getter
 from dwebsocket.runners.green import Ear, GreenRunner
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class EventletRunner(GreenRunner):
 
     kind = "eventlet"
 
-    def _current_hub(self) -> Any:
-        return getattr(hubs._threadlocal, "hub", None)
+    # For each message: not through a function of ours.
+    _current_hub = staticmethod(hub_getter())
 
     def _current(self) -> Any:
         return eventlet.getcurrent()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from _queue import SimpleQueue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from dwebsocket import native
+from dwebsocket.compat.threading import SimpleQueue, use_lock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +32,7 @@ class SystemExecutor(ThreadPoolExecutor):
         """As :meth:`concurrent.futures.Executor.submit`; its future is not for waiting on."""
         future: Future[T] = Future()
         # Shared by threads of the system, which a green lock would not keep apart.
-        future._condition = threading.Condition(native.lock())
+        use_lock(future, native.lock())
 
         def call() -> None:
             if future.set_running_or_notify_cancel():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent._hub_local import get_hub_if_exists
 from gevent.event import Event
 from gevent.hub import Waiter
 
+from dwebsocket.compat.gevent import hub_getter
 from dwebsocket.runners.green import Ear, GreenRunner
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class GeventRunner(GreenRunner):
     kind = "gevent"
 
     # For each message: not through a function of ours.
-    _current_hub = staticmethod(get_hub_if_exists)
+    _current_hub = staticmethod(hub_getter())
 
     def _current(self) -> Any:
         return gevent.getcurrent()

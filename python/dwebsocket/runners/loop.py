@@ -14,10 +14,10 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from asgiref.sync import AsyncToSync
-
 from dwebsocket import native
 from dwebsocket.closing import CloseCallbacks
+from dwebsocket.compat.asgiref import use_executor
+from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.runners.executor import SystemExecutor
 
 # As many as asyncio takes at most.
@@ -87,7 +87,7 @@ class BackgroundLoop:
         # Each request to an async view on a WSGI server looks at all tasks of all loops, in search
         # of its own: with ten thousand here a handshake would take ten times as long. They are
         # kept above instead. (Docs of asyncio, "Extending".)
-        asyncio._unregister_task(task)
+        hide_task(task)
         task.add_done_callback(self._on_done, context=self._outside)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -137,7 +137,7 @@ def _unpatched_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.SelectorEventLoop(native.selector())
     loop.set_default_executor(SystemExecutor(_EXECUTOR_THREADS))
     # Where `sync_to_async` finds the thread for all that must stay on one, such as the ORM.
-    AsyncToSync.loop_thread_executors[loop] = SystemExecutor(1)  # type: ignore[assignment]
+    use_executor(loop, SystemExecutor(1))
     return loop
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from django.db import connections
 
 from dwebsocket import conf, native
+from dwebsocket.compat.threading import start_without_waiting
 from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
@@ -95,11 +95,6 @@ class ThreadPool:
                 self._quiet.notify_all()
 
 
-def _go_on(timeout: float | None = None) -> bool:
-    """Takes the place of :meth:`threading.Event.wait`."""
-    return True
-
-
 class _Worker:
     """One thread and the way to give it work."""
 
@@ -116,9 +111,8 @@ class _Worker:
         self.jobs.put((name, job))
         thread = self.thread = threading.Thread(target=self._work, name=name, daemon=True)
         # `Thread.start` would sleep until the thread runs: that takes two turns of the GIL, and
-        # the handshake has something to do meanwhile. Private, and only slower where it is not.
-        with suppress(AttributeError):
-            thread._started.wait = _go_on  # type: ignore[attr-defined]
+        # the handshake has something to do meanwhile.
+        start_without_waiting(thread)
         stack_size = conf.get("THREAD_STACK_SIZE")
         with self.starting:
             previous = threading.stack_size(stack_size)

@@ -13,11 +13,10 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
 
-from asgiref.sync import AsyncToSync, SyncToAsync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.signals import got_request_exception
@@ -25,6 +24,7 @@ from django.db import OperationalError
 from django.http import Http404
 
 from dwebsocket import context, database
+from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, UsageError
@@ -342,13 +342,8 @@ async def arun(
     """
     args, kwargs = arguments
     context.settle_in()
-    # The copied context would send `sync_to_async` to the server's thread, which has gone on.
-    with suppress(AttributeError):
-        del AsyncToSync.executors.current
-    # An ASGI request has a thread of its own, which ends with the handshake.
-    SyncToAsync.thread_sensitive_context.set(None)  # type: ignore[arg-type]
-    # Nor does what held the one thread of all others at that moment concern the view.
-    SyncToAsync.deadlock_context.set(False)
+    # The copied context would send `sync_to_async` to the thread of the handshake's request.
+    leave_request()
     told = _called_to_witness(view, websocket)
     websocket._view_request = request
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from dwebsocket.compat.django import is_from_test_client
+from dwebsocket.compat.eventlet import protocol
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import (
     cheroot,
@@ -62,7 +64,7 @@ def find_client(environ: Environ) -> Client:
             raise UnsupportedServer(f"No WebSocket on this server: {unsupported}.") from None
         if client is not None:
             return green.settle(client)
-    if type(environ.get("wsgi.input")).__module__ == "django.test.client":
+    if is_from_test_client(environ):
         raise UnsupportedServer(
             "No WebSocket in Django's own test client: use the one of dwebsocket.testing"
         )
@@ -84,7 +86,7 @@ def prepare_takeover(client: Client) -> Takeover | TlsTakeover:
 
 def protocol_of(environ: Environ) -> str:
     """Gives the protocol of a WSGI request as the client wrote it, such as ``"HTTP/1.1"``."""
-    return eventlet.protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
+    return protocol(environ) or str(environ.get("SERVER_PROTOCOL", ""))
 
 
 def _name(environ: Environ) -> str:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket import _core
 from dwebsocket import hub as loops
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.servers import budget, transport
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
@@ -150,7 +151,7 @@ class AsgiHandshake:
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls it in the server's loop, and waits."""
-        if asyncio._get_running_loop() is self._loop:
+        if running_loop() is self._loop:
             function()
         else:
             asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
@@ -538,7 +539,7 @@ class AsgiConnection:
             self._readiness.set(is_ready=has_end or bool(self._inbox))
 
     def _in_loop(self, callback: Callable[..., None], *args: Any) -> None:
-        if asyncio._get_running_loop() is self._loop:
+        if running_loop() is self._loop:
             # Not at once: a loop may start tasks eagerly, and they take the lock.
             self._loop.call_soon(callback, *args)
             return

@@ -8,8 +8,9 @@ client's socket.
 from __future__ import annotations
 
 import socket
-from typing import Any
 
+from dwebsocket.compat.cheroot import reader_of
+from dwebsocket.compat.socket import below_reader
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 
@@ -19,8 +20,8 @@ def find(environ: Environ) -> Client | None:
     body = environ.get("wsgi.input")
     if type(body).__module__.split(".")[0] != "cheroot":
         return None
-    reader = _reader(body)
-    sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    reader = reader_of(body)
+    sock = below_reader(reader)
     if environ.get("wsgi.url_scheme") == "https" and not tls.ends_here(sock):
         raise Unsupported(
             "cheroot ends TLS here by another library than Python's ssl, whose connections cannot "
@@ -37,10 +38,3 @@ def find(environ: Environ) -> Client | None:
         tls=sock if tls.ends_here(sock) else None,
         dies_of_sigterm=True,
     )
-
-
-def _reader(body: Any) -> Any:
-    """Gives the lowest layer."""
-    while (below := getattr(body, "rfile", None)) is not None:
-        body = below
-    return body

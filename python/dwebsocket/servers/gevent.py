@@ -11,6 +11,8 @@ import os
 from typing import Any
 
 from dwebsocket import native
+from dwebsocket.compat.gevent import reader_of
+from dwebsocket.compat.socket import below_reader
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ
 
@@ -21,8 +23,8 @@ def find(environ: Environ) -> Client | None:
         return None
     body: Any = environ["wsgi.input"]
     # With `Connection: Upgrade` the body is the reader itself.
-    reader = getattr(body, "rfile", body)
-    sock = getattr(getattr(reader, "raw", None), "_sock", None)
+    reader = reader_of(body)
+    sock = below_reader(reader)
     if sock is None:
         return None
     under_gunicorn = "gunicorn.sock" in environ

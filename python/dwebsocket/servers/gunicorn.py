@@ -13,17 +13,21 @@ is not told.
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
+from dwebsocket.compat.gunicorn import (
+    buffered,
+    finish_response,
+    has_buffers,
+    is_stream,
+    streams,
+    worker,
+)
 from dwebsocket.servers import green, tls
 from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
 
-_KEY, _HINTS, _ERRORS = "gunicorn.socket", "wsgi.early_hints", "wsgi.errors"
-# What the environ of an HTTP/2 stream has besides; no header that a client sends gets such a name.
-_PRIORITY, _SEND_TRAILERS = "gunicorn.http2.priority_weight", "gunicorn.http2.send_trailers"
-_HTTP_OF_STREAMS = ("HTTP/2", "HTTP/3")
+_KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
 # What a request of gunicorn's writes errors to, by its class.
 _writers: dict[type, Any] = {}
 
@@ -33,14 +37,14 @@ def find(environ: Environ) -> Client | None:
     sock = environ.get(_KEY)
     if sock is None:
         return None
-    if _is_stream(environ):
+    if is_stream(environ):
         raise Unsupported(
             "gunicorn serves this request as one of many HTTP/2 streams of one connection, which "
             "cannot be taken over for one of them: start it with --http-protocols h1 and "
             "--http2-cleartext off, and let a proxy such as nginx speak HTTP/2 to the clients"
         )
     body = environ["wsgi.input"]
-    if not (hasattr(body, "buf") and hasattr(body, "reader")):
+    if not has_buffers(body):
         # Now, not when it is too late: bytes that the client sent early would be lost.
         raise Unsupported(
             f"wsgi.input is a {type(body).__name__} and not gunicorn's own here, perhaps wrapped "
@@ -49,7 +53,7 @@ def find(environ: Environ) -> Client | None:
     return Client(
         server="gunicorn",
         descriptor=sock.fileno(),
-        read_early=lambda: _buffered(body),
+        read_early=lambda: buffered(body),
         let_go=lambda: _forget(environ),
         tls=sock if tls.ends_here(sock) else None,
         concurrency=green.kind_of(sock),
@@ -57,45 +61,19 @@ def find(environ: Environ) -> Client | None:
     )
 
 
-def _is_stream(environ: Environ) -> bool:
-    version = environ.get("SERVER_PROTOCOL", "")
-    return version.startswith(_HTTP_OF_STREAMS) or _PRIORITY in environ or _SEND_TRAILERS in environ
-
-
-def _buffered(body: Any) -> bytes:
-    early = body.buf.getvalue()
-    unreader = getattr(body.reader, "unreader", None)
-    if unreader is not None:
-        early += unreader.buf.getvalue()
-    return bytes(early)
-
-
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
-    _finish(environ)
-    if hasattr(errors := environ.get(_ERRORS), "streams"):
+    # Spares the server what it would do to a dead end: it would write a head there, keep it alive
+    # in its poller, and give it to one of its threads, which finds it closed.
+    finish_response(environ)
+    if streams(errors := environ.get(_ERRORS)) is not None:
         environ[_ERRORS] = _one_for_all(errors)
-
-
-def _finish(environ: Environ) -> None:
-    """
-    Spares the server what it would do to a dead end.
-
-    It would write a head there, keep it alive in its poller, and give it to one of its threads,
-    which finds it closed. All that leads to the response is a function for applications, in
-    version 25 and later; earlier ones do all of that.
-    """
-    for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
-        response = cell.cell_contents
-        if hasattr(response, "force_close") and hasattr(response, "headers_sent"):
-            response.headers_sent = True
-            response.force_close()
 
 
 def _one_for_all(errors: Any) -> Any:
     """Gives the one of those that write to the same streams; each request brings its own."""
     known = _writers.setdefault(type(errors), errors)
-    if known.streams != errors.streams:
+    if streams(known) != streams(errors):
         # The log was opened anew.
         known = _writers[type(errors)] = errors
     return known
@@ -103,12 +81,8 @@ def _one_for_all(errors: Any) -> Any:
 
 def departure() -> Depart:
     """Gives how the arbiter will let this worker go."""
-    # The signal handlers of a worker are all that leads to it.
-    worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    wanted = ("cfg", "nr", "max_requests", "ppid", "sockets")
-    if not all(hasattr(worker, name) for name in wanted):
-        return Departure.unknown
-    return _Departing(worker)
+    found = worker("cfg", "nr", "max_requests", "ppid", "sockets")
+    return Departure.unknown if found is None else _Departing(found)
 
 
 class _Departing:

@@ -16,7 +16,6 @@ place of both: a hub that is busy, or ends, does not hold it.
 
 from __future__ import annotations
 
-import _socket
 import logging
 import os
 import select
@@ -27,6 +26,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from dwebsocket import native
+from dwebsocket.compat.socket import system as _socket
 
 _log = logging.getLogger("dwebsocket")
 

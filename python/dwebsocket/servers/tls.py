@@ -9,12 +9,13 @@ of a socket pair, on which it speaks as on any other connection.
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import functools
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
+from dwebsocket.compat.socket import has_tls, replace_inner, take_tls
+from dwebsocket.compat.socket import system as _socket
 from dwebsocket.servers import pump
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _new_dead_end() -> tuple[_socket.socket, _socket.socket]:
 
 def ends_here(sock: object) -> bool:
     """Whether the server encrypts what goes through ``sock``, by the standard library's ``ssl``."""
-    return getattr(sock, "_sslobj", None) is not None
+    return has_tls(sock)
 
 
 class TlsTakeover:
@@ -107,7 +108,7 @@ class TlsTakeover:
         sock: Any = client.tls
         self._dead_end.settimeout(sock.gettimeout())
         client.forget()
-        tls, sock._sslobj = sock._sslobj, None
+        tls = take_tls(sock)
         far = _to_dead_end(sock, self._dead_end)
         _socket.socket.settimeout(far, 0)
         with contextlib.suppress(OSError):
@@ -141,9 +142,7 @@ def _to_dead_end(sock: Any, dead_end: _socket.socket) -> _socket.socket:
     setattr(sock, _DEAD_END, dead_end)
     sock.__class__ = _face(sock.__class__)
     # The sockets of gevent have one of their own inside, which some servers close directly.
-    real: _socket.socket = sock
-    if (inner := getattr(sock, "_sock", None)) is not None:
-        sock._sock, real = dead_end, inner
+    real: _socket.socket = replace_inner(sock, dead_end) or sock
     return real
 
 

@@ -16,6 +16,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
+from dwebsocket.compat.uwsgi import body_reader, request_of_greenlet, request_of_thread
 from dwebsocket.servers.contract import Client, Departure, Environ, Exit, Unsupported
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _options(uwsgi: Any) -> Mapping[str, Any]:
 
 def _in_hub() -> bool:
     """Whether this request runs on a greenlet of uWSGI's gevent loop."""
-    return _request_of_greenlet() is not None
+    return request_of_greenlet() is not None
 
 
 def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_hub: bool) -> None:
@@ -196,17 +197,14 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     about the present request, and a wrong answer is a wrong pointer. The router drops these bytes
     before they get here.
     """
-    request = _request_of_greenlet()
+    request = request_of_greenlet()
     if request is None and environ.get("wsgi.multithread"):
-        request = _request_of_thread()
+        request = request_of_thread()
     if not request:
         return b""
-    try:
-        read_body = _exported().uwsgi_proto_base_read_body
-    except AttributeError:
+    read_body = body_reader()
+    if read_body is None:
         return b""
-    read_body.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
-    read_body.restype = ctypes.c_ssize_t
     # Behind the bytes that it holds, it reads from the dead end, which is at its end.
     os.set_blocking(descriptor, False)
     early = b""
@@ -214,29 +212,3 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     while (length := read_body(request, buffer, _CHUNK)) > 0:
         early += buffer.raw[:length]
     return early
-
-
-def _request_of_greenlet() -> int | None:
-    gevent = sys.modules.get("gevent")
-    if gevent is None:
-        return None
-    # The loop marks its greenlets with the address of the request that they serve.
-    address: int | None = getattr(gevent.getcurrent(), "uwsgi_wsgi_req", None)
-    return address
-
-
-def _request_of_thread() -> int | None:
-    try:
-        current = _exported().threaded_current_wsgi_req
-    except AttributeError:
-        return None
-    current.argtypes = []
-    current.restype = ctypes.c_void_p
-    address: int | None = current()
-    return address
-
-
-def _exported() -> ctypes.CDLL:
-    # A build that is a Python module does not export to the whole process.
-    module = sys.modules.get("pyuwsgi")
-    return ctypes.CDLL(getattr(module, "__file__", None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 
+from dwebsocket.compat.werkzeug import reader_of
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Environ
 
@@ -21,7 +22,7 @@ def find(environ: Environ) -> Client | None:
         return None
     body = environ["wsgi.input"]
     # A body in chunks has a reader of its own above the socket's.
-    reader = getattr(body, "_rfile", body)
+    reader = reader_of(body)
     if not isinstance(reader, io.BufferedReader):
         return None
     return Client(

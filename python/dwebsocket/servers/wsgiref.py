@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import socket
 
+from dwebsocket.compat.django import limited_readers
+from dwebsocket.compat.socket import below_reader
 from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Departure, Environ
 
@@ -18,7 +20,7 @@ def find(environ: Environ) -> Client | None:
     if not str(environ.get("SERVER_SOFTWARE", "")).startswith("WSGIServer"):
         return None
     reader = _reader(environ["wsgi.input"])
-    if reader is None or not isinstance(sock := getattr(reader.raw, "_sock", None), socket.socket):
+    if reader is None or not isinstance(sock := below_reader(reader), socket.socket):
         return None
     return Client(
         server="runserver",
@@ -38,12 +40,7 @@ def _departure(*, terminated: bool) -> Departure:
 
 def _reader(body: object) -> io.BufferedReader | None:
     """Several Django versions keep the reader in different places; some have none to give."""
-    candidates = (
-        body,
-        getattr(body, "stream", None),
-        getattr(getattr(body, "_read", None), "__self__", None),
-    )
-    for candidate in candidates:
+    for candidate in (body, *limited_readers(body)):
         if isinstance(candidate, io.BufferedReader):
             return candidate
     return None

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from django.test import AsyncClient, Client
-from django.test.client import AsyncClientHandler, ClientHandler
 
+from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import given
 from dwebsocket.servers.asgi import SCOPE_KEY

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
-import sys
 import threading
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
+
+from dwebsocket.compat.django_test import connection_store, is_the_tests_own, set_connection_store
+from dwebsocket.compat.threading import frame_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
 # Longer than any statement of a test takes.
 _PATIENCE_S = 10.0
-
-
-# Its threads' connections have no public name.
-_handler: Any = connections
 
 
 class DatabaseBusy(AssertionError):
@@ -47,7 +44,7 @@ class _Turns:
 
     def take(self) -> None:
         if not self._lock.acquire(timeout=_PATIENCE_S):
-            holder = sys._current_frames().get(self._holder or 0)
+            holder = frame_of(self._holder)
             stack = "".join(traceback.format_stack(holder)) if holder else "  it has gone\n"
             raise DatabaseBusy(
                 f"The test and its views share one database connection, and another thread has "
@@ -93,20 +90,20 @@ class _Sharing:
         self._owner = threading.get_ident()
         self._turns = _Turns()
         self._shared: dict[str, BaseDatabaseWrapper] = {}
-        self._own: Any = _handler._connections
+        self._own: Any = connection_store()
         self._undo: list[Callable[[], object]] = []
 
     def begin(self) -> None:
         self.extend()
         self._wrap_transactions()
-        _handler._connections = _Seen(self._own, self._shared)
+        set_connection_store(_Seen(self._own, self._shared))
 
     def extend(self) -> None:
         """Shares what has become the test's own by now. Does nothing on other threads."""
         if threading.get_ident() != self._owner or _is_loop_running():
             return
         for alias in connections:
-            if alias not in self._shared and _is_the_tests_own(connection := connections[alias]):
+            if alias not in self._shared and is_the_tests_own(connection := connections[alias]):
                 self._share(alias, connection)
 
     def _share(self, alias: str, connection: BaseDatabaseWrapper) -> None:
@@ -126,7 +123,7 @@ class _Sharing:
         self._shared[alias] = connection
 
     def end(self) -> None:
-        _handler._connections = self._own
+        set_connection_store(self._own)
         for undo in reversed(self._undo):
             undo()
 
@@ -175,16 +172,6 @@ def _is_loop_running() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _is_the_tests_own(connection: BaseDatabaseWrapper) -> bool:
-    """Whether another connection would not see what this one sees."""
-    if connection.in_atomic_block:
-        return True
-    if connection.vendor == "sqlite" and connection.is_in_memory_db():  # type: ignore[attr-defined]
-        return True
-    # A test case that may use no database has put something in its place that says so.
-    return not inspect.ismethod(connection.connect)
 
 
 _lock = threading.Lock()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import traceback
 from concurrent.futures import Future, TimeoutError  # its own before Python 3.11
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
+from dwebsocket.compat.threading import frame_of
 from dwebsocket.runners import view as life
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class ViewWatch:
             ]
         else:
             if self._thread is not None:
-                frame = sys._current_frames().get(self._thread)
+                frame = frame_of(self._thread)
             frames = list(traceback.extract_stack(frame)) if frame is not None else []
         ours = [index for index, found in enumerate(frames) if found.filename == life.__file__]
         return frames[ours[-1] + 1 :] if ours else frames

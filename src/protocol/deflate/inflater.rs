@@ -18,6 +18,13 @@ const PIECE_BYTES: usize = 8 * 1024;
 const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
 /// What a stream takes, its window included.
 const STREAM_BYTES: usize = 48 * 1024;
+/// Compressed bytes taken at once. Blocks that hold nothing take long and give nothing.
+const INPUT_BYTES: usize = 4 * 1024;
+/// What a compressed byte costs, in bytes of what is inflated: about as much as a block that holds
+/// nothing but its own code tables takes.
+const INPUT_COST: usize = 16;
+/// What a message and each final block cost beside that: a stream has to be made ready.
+const STREAM_COST: usize = 4 * 1024;
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
 const MAX_FINAL_BLOCKS: u32 = 1024;
@@ -35,6 +42,8 @@ pub struct Inflater {
     final_blocks: u32,
     /// The stream's last block is through; whatever follows begins a new one.
     has_ended: bool,
+    /// Bytes of the next piece that are unmasked already: they had no place in the last step.
+    pub(in crate::protocol) unmasked: usize,
 }
 
 impl Inflater {
@@ -50,6 +59,7 @@ impl Inflater {
             received: 0,
             final_blocks: 0,
             has_ended: false,
+            unmasked: 0,
         }
     }
 
@@ -78,7 +88,9 @@ impl Inflater {
 
     /// Inflates the next piece of a message, and hands what comes out to `collect` in order.
     ///
-    /// `is_end` says that the message ends with this piece.
+    /// `is_end` says that the message ends with this piece. Stops in the middle of it when
+    /// `allowance`, from which it takes what it costs, is used up: then what is left of the piece,
+    /// which may be nothing, has to be given again.
     ///
     /// # Errors
     /// What `collect` objects to; 1007 when the piece is not DEFLATE, or the end comes too early.
@@ -86,23 +98,35 @@ impl Inflater {
         &mut self,
         piece: &[u8],
         is_end: bool,
+        allowance: &mut usize,
         mut collect: impl FnMut(&[u8]) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
+    ) -> Result<Step, Violation> {
+        let whole = Step {
+            taken: piece.len(),
+            is_done: true,
+        };
         if self.received == 0 {
             // An empty message without the byte that it should have (section 7.2.3.6).
-            return Ok(());
+            return Ok(whole);
         }
-        let mut stream = self.stream.take().unwrap_or_else(|| self.begin());
-        self.run(&mut stream, piece, &mut collect)?;
-        if !is_end {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => {
+                *allowance = allowance.saturating_sub(STREAM_COST);
+                self.begin()
+            }
+        };
+        let step = self.run(&mut stream, piece, allowance, &mut collect)?;
+        if !is_end || !step.is_done {
             self.stream = Some(stream);
-            return Ok(());
+            return Ok(step);
         }
         if self.has_ended {
             // Behind a final block there is nothing to flush, and nothing to refer to.
             self.forget();
         } else {
-            self.run(&mut stream, &ENDING, &mut collect)?;
+            // So few bytes hold little.
+            self.run(&mut stream, &ENDING, &mut usize::MAX.clone(), &mut collect)?;
             if !self.has_ended {
                 return Err(Violation::invalid_data("compressed message ends too early"));
             }
@@ -110,7 +134,7 @@ impl Inflater {
         (self.received, self.final_blocks, self.has_ended) = (0, 0, false);
         stream.reset(false);
         self.pool.give(stream);
-        Ok(())
+        Ok(whole)
     }
 
     /// Bytes held for the present message, and for those to come.
@@ -146,23 +170,34 @@ impl Inflater {
     fn run(
         &mut self,
         stream: &mut Decompress,
-        mut input: &[u8],
+        piece: &[u8],
+        allowance: &mut usize,
         collect: &mut impl FnMut(&[u8]) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
+    ) -> Result<Step, Violation> {
         let mut output = [0; PIECE_BYTES];
+        let mut input = piece;
         loop {
+            let step = |is_done| Step {
+                taken: piece.len() - input.len(),
+                is_done,
+            };
+            if self.has_ended && input.is_empty() {
+                return Ok(step(true));
+            }
+            if *allowance == 0 {
+                return Ok(step(false));
+            }
             if self.has_ended {
-                if input.is_empty() {
-                    return Ok(());
-                }
                 stream.reset(false);
                 self.forget();
                 self.has_ended = false;
             }
             let (total_in, total_out) = (stream.total_in(), stream.total_out());
-            let outcome = stream.decompress(input, &mut output, FlushDecompress::None);
-            let taken = passed(total_in, stream.total_in(), input.len());
+            let next = &input[..input.len().min(INPUT_BYTES)];
+            let outcome = stream.decompress(next, &mut output, FlushDecompress::None);
+            let taken = passed(total_in, stream.total_in(), next.len());
             let given = passed(total_out, stream.total_out(), output.len());
+            *allowance = allowance.saturating_sub(given + taken * INPUT_COST);
             // First what was right: the verdict must not depend on how the reads cut the bytes.
             collect(&output[..given])?;
             if let Some(window) = &mut self.window {
@@ -173,6 +208,7 @@ impl Inflater {
             input = &input[taken..];
             if status == Status::StreamEnd {
                 self.has_ended = true;
+                *allowance = allowance.saturating_sub(STREAM_COST);
                 self.final_blocks += 1;
                 if self.final_blocks > MAX_FINAL_BLOCKS {
                     return Err(Violation::too_big(format!(
@@ -180,10 +216,30 @@ impl Inflater {
                     )));
                 }
             } else if given < output.len() && (input.is_empty() || taken == 0) {
-                return Ok(());
+                return Ok(Step {
+                    taken: piece.len(),
+                    is_done: true,
+                });
             }
         }
     }
+}
+
+/// How far [`Inflater::inflate`] has come with a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) struct Step {
+    /// Bytes of it that need not be given again.
+    pub(in crate::protocol) taken: usize,
+    /// That is all of it, and all that it held has come out.
+    pub(in crate::protocol) is_done: bool,
+}
+
+impl Step {
+    /// With nothing to take.
+    pub(in crate::protocol) const NOTHING: Self = Self {
+        taken: 0,
+        is_done: true,
+    };
 }
 
 /// The last bytes of all messages so far, up to a number of them.

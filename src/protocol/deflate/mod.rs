@@ -14,6 +14,8 @@
 //!   one of its engine thread's [`Codecs`] and gives it back. With takeover a compressor stays
 //!   with its connection, a quarter of a megabyte. For receiving only the window does: a stream
 //!   that has to say whether a message was whole cannot go on, so the next one gets its window.
+//! * Inflating can stop in the middle of a piece: few bytes may hold megabytes, and what shares its
+//!   thread must not wait for all of them.
 //! * Inflating hands out small pieces, and whoever collects them judges each: neither the limit on
 //!   messages nor UTF-8 waits for the rest, and a bomb never takes more than the limit.
 //! * Sending compressed is never a must (section 6): messages that are too small to gain, or that
@@ -28,6 +30,7 @@ mod pool;
 pub use codecs::Codecs;
 pub use deflater::{Deflated, Deflater};
 pub use inflater::Inflater;
+pub(super) use inflater::Step;
 pub use offer::Agreement;
 
 /// What every message compressed with a sync flush ends with, and what is left out on the wire.
@@ -107,7 +110,8 @@ mod tests {
                 came.extend_from_slice(inflated);
                 Ok(())
             };
-            inflater.inflate(piece, is_end, collect).unwrap();
+            let allowance = &mut usize::MAX.clone();
+            inflater.inflate(piece, is_end, allowance, collect).unwrap();
             assert_eq!(inflater.holds_codec(), !is_end);
         }
         assert_eq!(came, message);
@@ -122,7 +126,8 @@ mod tests {
             let deflated = deflater.deflate(&[b'a'; 1000]).unwrap();
             let payload = deflated.payload();
             inflater.admit(payload.len() as u64, 1000).unwrap();
-            inflater.inflate(payload, true, |_| Ok(())).unwrap();
+            let allowance = &mut usize::MAX.clone();
+            (inflater.inflate(payload, true, allowance, |_| Ok(()))).unwrap();
         }
         assert_eq!(waiting(&ours), (1, 1));
         assert_eq!(waiting(&theirs), (0, 0));

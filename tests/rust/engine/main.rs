@@ -14,6 +14,8 @@ mod keepalive;
 mod opening;
 mod pressure;
 mod rate;
+mod room;
+mod slow_download;
 mod stress;
 mod support;
 mod talking;

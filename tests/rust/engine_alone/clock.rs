@@ -7,7 +7,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Engine, Initiator, Settings, Taken, clock, runtime},
+    engine::{Engine, Initiator, Settings, Taken, clock, rate::Rates, runtime},
     protocol::close::CloseFrame,
 };
 
@@ -15,8 +15,8 @@ use crate::{
     alone,
     support::{
         SETTINGS, connect, expect_end,
-        peer::{PING, PONG},
-        until,
+        peer::{PING, PONG, TEXT, frame},
+        take, until,
     },
 };
 
@@ -51,6 +51,34 @@ fn a_step_sends_pings_and_gives_up_who_does_not_answer() {
             let reason = "the client did not answer a ping in time";
             expect_end(&connection, 1006, reason, Initiator::Lost);
             assert_eq!(clock::ahead(), 5 * MINUTE);
+        },
+    );
+}
+
+#[test]
+fn a_step_lets_a_peer_go_on_that_was_faster_than_it_may_be() {
+    alone(
+        "clock::a_step_lets_a_peer_go_on_that_was_faster_than_it_may_be",
+        || {
+            let one_an_hour = Settings {
+                rates: Rates {
+                    messages: Some(1.0 / 3600.0),
+                    bytes: None,
+                    timeout: None,
+                },
+                ..SETTINGS
+            };
+            let (connection, mut peer) = connect(&one_an_hour);
+            peer.write(&frame(TEXT, b"x").repeat(4));
+            // One is always welcome, and what is above nothing is enough for the next.
+            take(&connection);
+            take(&connection);
+            for _ in 0..2 {
+                let taken = connection.take(Some(clock::now() + Duration::from_millis(50)));
+                assert!(matches!(taken, Taken::Nothing), "{taken:?}");
+                step(61 * MINUTE);
+                take(&connection);
+            }
         },
     );
 }

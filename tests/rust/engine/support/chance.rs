@@ -18,6 +18,16 @@ impl Chance {
         )
     }
 
+    /// The same chances for the same seed.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// A source of its own for a thread.
+    pub(crate) fn branch(&mut self) -> Self {
+        Self::seeded(self.below(u64::MAX))
+    }
+
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,0 +1,38 @@
+"""Private parts of the standard library's ``asyncio``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Loop = asyncio.AbstractEventLoop
+
+
+def _running_loop() -> Loop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+#: Gives the event loop that runs in this thread, or None.
+#:
+#: ``asyncio._get_running_loop``, in every version of Python so far: without a frame of Python and
+#: without an exception, because it is asked for each message. Where it is missing: the public
+#: ``get_running_loop``, which is slower.
+running_loop: Callable[[], Loop | None] = getattr(asyncio, "_get_running_loop", _running_loop)
+
+
+def hide_task(task: asyncio.Task[Any]) -> None:
+    """
+    Makes ``asyncio.all_tasks()`` leave out ``task``, which the caller must keep alive.
+
+    ``asyncio._unregister_task``, since Python 3.7 (its docs, "Extending"). Where it is missing the
+    task stays among the others, and whoever asks for all tasks takes longer.
+    """
+    unregister = getattr(asyncio, "_unregister_task", None)
+    if unregister is not None:
+        unregister(task)

@@ -1,0 +1,154 @@
+"""What Django does not document of requests, settings and databases, versions 4.2 to 6.0."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import django
+from django.conf import settings
+from django.db import connections
+from django.utils import autoreload
+from django.utils.functional import SimpleLazyObject, empty
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+#: Whether the ASGI handler closes a response itself, behind ``send_response``: since 5.0.
+HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
+
+_AUTH_MIDDLEWARE = "django.contrib.auth.middleware"
+_TEST_CLIENT = "django.test.client"
+# What a match has of its route, whatever has matched. `_func_path`: since 1.9.
+_OF_ROUTE = (
+    *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
+    "_func_path",
+)
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def settings_source() -> object:
+    """
+    Gives the object that ``django.conf.settings`` gets its values from, read if need be.
+
+    ``LazySettings._wrapped``, in every version so far: ``override_settings`` and its kind put
+    another object there and back again. Where it is missing: an object that is another one each
+    time, so that nothing is remembered of the settings, which is slower.
+    """
+    try:
+        # Not asked of `settings` itself, which takes ten times as long to say so.
+        source = object.__getattribute__(settings, "_wrapped")
+    except AttributeError:
+        return _Settings()
+    if source is empty:
+        # Not read yet: whatever is asked first has them read, or says why they cannot be.
+        _ = settings.DEBUG
+        source = object.__getattribute__(settings, "_wrapped")
+    return source
+
+
+class _Settings:
+    """The settings in an object of its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(settings, name)
+
+
+def on_file_changed(receiver: Callable[..., None]) -> None:
+    """
+    Has ``receiver(file_path=…)`` called when runserver's reloader sees a changed file.
+
+    ``django.utils.autoreload.file_changed``, a signal, since 2.2. Where it is missing a reload is
+    taken for the end of the server: the clients get 1001 instead of 1012.
+    """
+    signal = getattr(autoreload, "file_changed", None)
+    if signal is not None:
+        signal.connect(receiver)
+
+
+# --- requests and responses ----------------------------------------------------------------------
+
+
+def headers_of(response: HttpResponseBase) -> Iterable[tuple[str, str]]:
+    """
+    Gives the headers of a response with the names as they were written.
+
+    ``ResponseHeaders._store``, since 3.2. Where it is missing: ``items()``, which takes eight times
+    as long.
+    """
+    stored = getattr(response.headers, "_store", None)
+    return response.items() if stored is None else stored.values()
+
+
+def forget_body(request: HttpRequest, stream: object) -> None:
+    """
+    Puts ``stream`` in the place of a request's body, which keeps the server's buffers.
+
+    ``HttpRequest._stream``, in every version so far. Where it is missing the buffers are kept.
+    """
+    if "_stream" in vars(request):
+        vars(request)["_stream"] = stream
+
+
+def is_looked_up_in_session(user: object) -> bool:
+    """
+    Whether Django's own middleware will look up ``request.user``, which it does in the session.
+
+    ``SimpleLazyObject._setupfunc``, since 1.3. Where it is missing: no, and the session is asked.
+    """
+    if type(user) is not SimpleLazyObject:
+        return False
+    # Asked of the object itself it would take ten times as long.
+    look_up = object.__getattribute__(user, "__dict__").get("_setupfunc")
+    return getattr(look_up, "__module__", None) == _AUTH_MIDDLEWARE
+
+
+def parts_of_route(match: object) -> tuple[str, ...]:
+    """
+    Gives the names of what ``match`` has of its route, whatever has matched.
+
+    ``ResolverMatch`` documents some of them; those that are missing are left out.
+    """
+    return tuple(name for name in _OF_ROUTE if hasattr(match, name))
+
+
+def limited_readers(body: object) -> tuple[object, object]:
+    """
+    Gives what may be the reader below the body of a request to runserver.
+
+    ``LimitedStream.stream``, up to 4.2, and ``LimitedStream._read``, its method, since 5.0. Where
+    both are missing there is none, and the handshake is refused.
+    """
+    read = getattr(body, "_read", None)
+    return getattr(body, "stream", None), getattr(read, "__self__", None)
+
+
+def is_from_test_client(environ: dict[str, Any]) -> bool:
+    """
+    Whether Django's own test client makes a request.
+
+    Its bodies are ``FakePayload`` of ``django.test.client``, in every version so far. Where that is
+    elsewhere a refusal names another server.
+    """
+    return type(environ.get("wsgi.input")).__module__ == _TEST_CLIENT
+
+
+# --- databases -----------------------------------------------------------------------------------
+
+
+def has_connections() -> bool:
+    """
+    Whether this thread has begun to use a database.
+
+    ``django.db.connections._connections``, since 3.2, and its ``_storage``, of asgiref's ``Local``:
+    a ``threading.local`` where threads are kept apart. Where either is missing: perhaps, and Django
+    finds out by four exceptions for each database.
+    """
+    try:
+        return bool(vars(connections._connections._storage))  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        return True

@@ -1,0 +1,71 @@
+"""
+What Django does not document of its test clients and of connections, versions 4.2 to 6.0.
+
+``dwebsocket.testing`` puts its own in the place of ``ClientHandler.get_response`` and of
+``AsyncClientHandler.get_response_async``, since 3.1. Importing this where one is missing raises an
+error that names the version.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+from django.test.client import AsyncClientHandler, ClientHandler
+
+from dwebsocket.compat.missing import MissingPart, need
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = [
+    "AsyncClientHandler",
+    "ClientHandler",
+    "connection_store",
+    "is_the_tests_own",
+    "set_connection_store",
+]
+
+need("Django", ClientHandler, "get_response")
+need("Django", AsyncClientHandler, "get_response_async")
+
+# Its threads' connections have no public name.
+_handler: Any = connections
+
+
+def connection_store() -> Any:
+    """
+    Gives what has each thread's connections as attributes, by their aliases.
+
+    ``django.db.connections._connections``, since 3.2.
+
+    Raises:
+        MissingPart: It is missing; views could not see what a test has in its transaction.
+    """
+    if not hasattr(_handler, "_connections"):
+        raise MissingPart("Django", "django.db.connections._connections")
+    return _handler._connections
+
+
+def set_connection_store(store: Any) -> None:
+    """Puts another one in its place, for all threads. As :func:`connection_store`."""
+    connection_store()
+    _handler._connections = store
+
+
+def is_the_tests_own(connection: BaseDatabaseWrapper) -> bool:
+    """
+    Whether another connection would not see what this one sees.
+
+    ``in_atomic_block``, since 1.6, ``is_in_memory_db()`` of SQLite's, since 1.7, and what a test
+    case that may use no database puts in the place of ``connect``, since 4.2. Where
+    ``is_in_memory_db`` is missing a test's database is taken for one in memory, as it usually is.
+    """
+    if connection.in_atomic_block:
+        return True
+    if connection.vendor == "sqlite":
+        is_in_memory = getattr(connection, "is_in_memory_db", lambda: True)
+        if is_in_memory():
+            return True
+    return not inspect.ismethod(connection.connect)

@@ -1,0 +1,88 @@
+"""What eventlet does not document, versions 0.33 to 0.41: its hub of this thread, and more."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat.missing import MissingPart
+
+if TYPE_CHECKING:
+    import selectors
+    from collections.abc import Callable
+
+BODY, _HANDLERS = "eventlet.input", "eventlet.set_idle"
+
+
+def hub_getter() -> Callable[[], Any]:
+    """
+    Gives a function that gives this thread's hub, and None when it has none, without making one.
+
+    ``eventlet.hubs._threadlocal.hub``, since 0.9. Imports eventlet.
+
+    Raises:
+        MissingPart: It is missing. ``eventlet.hubs.get_hub`` would make a hub for each thread.
+    """
+    from eventlet import hubs
+
+    if not hasattr(hubs, "_threadlocal"):
+        raise MissingPart("eventlet", "eventlet.hubs._threadlocal")
+
+    def current_hub() -> Any:
+        return getattr(hubs._threadlocal, "hub", None)
+
+    return current_hub
+
+
+def is_in_green_thread() -> bool:
+    """Whether a green thread of eventlet runs this: one with a parent. Imports nothing."""
+    eventlet = sys.modules.get("eventlet")
+    return eventlet is not None and getattr(eventlet.getcurrent(), "parent", None) is not None
+
+
+def protocol(environ: dict[str, Any]) -> str | None:
+    """
+    Gives the protocol that a client of ``eventlet.wsgi`` speaks; None for other servers.
+
+    The environ always says HTTP/1.0. Only the server's handler knows better
+    (``HttpProtocol.request_version``), and all that leads to it is the closure of a function that
+    it gives to applications. Where that is missing: HTTP/1.1, which every browser speaks.
+    """
+    if BODY not in environ:
+        return None
+    for cell in getattr(environ.get(_HANDLERS), "__closure__", None) or ():
+        if version := getattr(cell.cell_contents, "request_version", None):
+            return str(version)
+    return "HTTP/1.1"
+
+
+def reader_of(body: Any) -> Any:
+    """
+    Gives the buffered reader below a request's body.
+
+    ``Input.rfile``, since 0.9.
+
+    Raises:
+        MissingPart: It is missing, and with it the client's early bytes.
+    """
+    if not hasattr(body, "rfile"):
+        raise MissingPart("eventlet", "eventlet.wsgi.Input.rfile")
+    return body.rfile
+
+
+def system_selector() -> selectors.BaseSelector:
+    """
+    Gives a selector that lets a thread of the system sleep, although ``selectors`` is patched.
+
+    ``eventlet.patcher.inject``, since 0.9: the patched module has lost all its good selectors, and
+    a fresh one would not find any without the ``select`` of before.
+
+    Raises:
+        MissingPart: It is missing.
+    """
+    patcher = sys.modules["eventlet.patcher"]
+    if not hasattr(patcher, "inject"):
+        raise MissingPart("eventlet", "eventlet.patcher.inject")
+    fresh = patcher.inject("selectors", {}, ("select", patcher.original("select")))
+    found: selectors.BaseSelector = fresh.DefaultSelector()
+    return found

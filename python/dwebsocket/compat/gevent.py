@@ -1,0 +1,45 @@
+"""What gevent does not document, versions 21 to 26: its hub of this thread, and pywsgi's bodies."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat.missing import MissingPart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def hub_getter() -> Callable[[], Any]:
+    """
+    Gives the function that gives this thread's hub, and None when it has none, without making one.
+
+    ``gevent._hub_local.get_hub_if_exists``, since 20.5; a function in C, because it is called for
+    each message. Imports gevent.
+
+    Raises:
+        MissingPart: It is missing. ``gevent.get_hub`` would make a hub for each thread that asks.
+    """
+    try:
+        from gevent._hub_local import get_hub_if_exists
+    except ImportError:
+        raise MissingPart("gevent", "gevent._hub_local.get_hub_if_exists") from None
+    getter: Callable[[], Any] = get_hub_if_exists
+    return getter
+
+
+def is_in_greenlet() -> bool:
+    """Whether a greenlet of gevent runs this: ``getcurrent`` and ``Greenlet``; imports nothing."""
+    gevent = sys.modules.get("gevent")
+    return gevent is not None and isinstance(gevent.getcurrent(), gevent.Greenlet)
+
+
+def reader_of(body: object) -> Any:
+    """
+    Gives the buffered reader below a request's body in ``gevent.pywsgi``.
+
+    ``Input.rfile``, since 0.13. With ``Connection: Upgrade`` the body is that reader, since 1.1;
+    so it is what is given where the attribute is missing.
+    """
+    return getattr(body, "rfile", body)

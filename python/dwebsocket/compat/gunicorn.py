@@ -1,0 +1,85 @@
+"""
+What gunicorn does not document, versions 20 to 27: its request bodies, responses and workers.
+
+``environ["gunicorn.socket"]`` is meant for applications; nothing else here is.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+_KEY, _HINTS = "gunicorn.socket", "wsgi.early_hints"
+# What the environ of an HTTP/2 stream has besides; no header that a client sends gets such a name.
+_PRIORITY, _SEND_TRAILERS = "gunicorn.http2.priority_weight", "gunicorn.http2.send_trailers"
+
+
+def has_buffers(body: object) -> bool:
+    """
+    Whether :func:`buffered` can read ``body``, the ``wsgi.input`` of a request.
+
+    False for a body that a WSGI middleware has wrapped, and where gunicorn has changed its own:
+    then the client's early bytes cannot be had, and the handshake is refused.
+    """
+    reader = getattr(body, "reader", None)
+    is_readable = hasattr(getattr(reader, "unreader", None), "buf") or hasattr(reader, "parser")
+    return hasattr(body, "buf") and is_readable
+
+
+def buffered(body: Any) -> bytes:
+    """
+    Gives what the client has sent behind the head of its request.
+
+    ``Body.buf`` and, below it, ``Body.reader.unreader.buf``, in 20 to 27, both ``io.BytesIO``. A
+    body in chunks has a ``parser`` instead of the second; no handshake has such a body. To be
+    called only when :func:`has_buffers` is true.
+    """
+    unreader = getattr(body.reader, "unreader", None)
+    return bytes(body.buf.getvalue() + (b"" if unreader is None else unreader.buf.getvalue()))
+
+
+def is_stream(environ: dict[str, Any]) -> bool:
+    """
+    Whether an HTTP/2 stream carries the request.
+
+    Two keys of the environ, since 25. Where they are missing there is ``SERVER_PROTOCOL``.
+    """
+    version = str(environ.get("SERVER_PROTOCOL", ""))
+    is_named = version.startswith(("HTTP/2", "HTTP/3"))
+    return is_named or _PRIORITY in environ or _SEND_TRAILERS in environ
+
+
+def finish_response(environ: dict[str, Any]) -> None:
+    """
+    Makes gunicorn take its response to the request as sent, and its connection as one to close.
+
+    ``Response.headers_sent`` and ``force_close()``, in 20 to 27; all that leads to the response is
+    a closure behind ``wsgi.early_hints``, since 25. Where any of it is missing gunicorn writes its
+    response into the dead end, which costs time only.
+    """
+    for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
+        response = cell.cell_contents
+        if hasattr(response, "force_close") and hasattr(response, "headers_sent"):
+            response.headers_sent = True
+            response.force_close()
+
+
+def streams(errors: object) -> Any:
+    """
+    Gives the streams that a request's ``wsgi.errors`` writes to.
+
+    ``WSGIErrorsWrapper.streams``, in 20 to 27. Where it is missing: None, and each connection keeps
+    a writer of its own.
+    """
+    return getattr(errors, "streams", None)
+
+
+def worker(*needed: str) -> Any:
+    """
+    Gives the worker of this process if it has all the attributes ``needed``, or else None.
+
+    Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without one
+    dwebsocket does not know for how long the arbiter waits, and takes it for a usual time.
+    """
+    found = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return found if all(hasattr(found, name) for name in needed) else None

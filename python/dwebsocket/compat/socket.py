@@ -1,0 +1,65 @@
+"""Private parts of the standard library's ``socket`` and ``ssl``, and of their green twins."""
+
+from __future__ import annotations
+
+# The sockets of the system as they are below `socket.socket`, for which gevent and eventlet put
+# their own. Every CPython has this module; without it there is an ImportError.
+import _socket as system
+import ssl
+from typing import Any
+
+from dwebsocket.compat.missing import MissingPart
+
+__all__ = ["below_reader", "has_tls", "replace_inner", "system", "take_tls"]
+
+
+def below_reader(reader: object) -> Any:
+    """
+    Gives the socket below the buffered reader that ``socket.makefile`` has made.
+
+    ``reader.raw._sock`` (``socket.SocketIO``), in every version of Python so far. Where it is
+    missing: None, and the server's family says that the client's socket cannot be had.
+    """
+    return getattr(getattr(reader, "raw", None), "_sock", None)
+
+
+def has_tls(sock: object) -> bool:
+    """
+    Whether ``sock`` encrypts by the standard library's ``ssl``.
+
+    ``SSLSocket._sslobj``, since Python 2.6, and the same in gevent's and eventlet's sockets; it is
+    None before TLS begins and when it has ended.
+
+    Raises:
+        MissingPart: It is missing. The engine would write plain text into an encrypted connection.
+    """
+    tls = getattr(sock, "_sslobj", sock)
+    if tls is not sock:
+        return tls is not None
+    if isinstance(getattr(sock, "context", None), ssl.SSLContext):
+        raise MissingPart("Python", f"{type(sock).__name__}._sslobj")
+    return False
+
+
+def take_tls(sock: Any) -> Any:
+    """
+    Gives the state of TLS of ``sock``, for which :func:`has_tls` is true, and takes it out.
+
+    ``SSLSocket._sslobj``: its methods ``read``, ``write`` and ``shutdown`` use the descriptor of
+    the socket without asking the socket's own methods.
+    """
+    tls, sock._sslobj = sock._sslobj, None
+    return tls
+
+
+def replace_inner(sock: Any, new: system.socket) -> Any:
+    """
+    Puts ``new`` inside of ``sock``, and gives what was there, or None.
+
+    The sockets of gevent have the system's one as ``_sock``, since 1.0, which some servers close
+    directly. Others have none: then nothing changes.
+    """
+    inner = getattr(sock, "_sock", None)
+    if inner is not None:
+        sock._sock = new
+    return inner

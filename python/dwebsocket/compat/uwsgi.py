@@ -1,0 +1,67 @@
+"""
+What uWSGI exports to its own plugins, and Python code finds by name: version 2.0.
+
+It has no function for applications that gives what it has read behind a request.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def request_of_greenlet() -> int | None:
+    """
+    Gives the address of the request that this greenlet serves, in uWSGI's gevent loop.
+
+    ``greenlet.uwsgi_wsgi_req``, which the loop sets, since 1.3. None elsewhere and where it is
+    missing: the client's early bytes are lost then.
+    """
+    gevent = sys.modules.get("gevent")
+    if gevent is None:
+        return None
+    address: int | None = getattr(gevent.getcurrent(), "uwsgi_wsgi_req", None)
+    return address
+
+
+def request_of_thread() -> int | None:
+    """
+    Gives the address of the request that this thread serves. To be asked with several threads only.
+
+    The C function ``threaded_current_wsgi_req``, since 1.0. None where it is missing, as
+    :func:`request_of_greenlet`.
+    """
+    try:
+        current = _exported().threaded_current_wsgi_req
+    except AttributeError:
+        return None
+    current.argtypes = []
+    current.restype = ctypes.c_void_p
+    address: int | None = current()
+    return address
+
+
+def body_reader() -> Callable[[int, object, int], int] | None:
+    """
+    Gives the function that reads a request's body into a buffer, and tells the length.
+
+    The C function ``uwsgi_proto_base_read_body``, since 1.9. None where it is missing, as
+    :func:`request_of_greenlet`.
+    """
+    try:
+        read_body = _exported().uwsgi_proto_base_read_body
+    except AttributeError:
+        return None
+    read_body.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    read_body.restype = ctypes.c_ssize_t
+    return read_body
+
+
+def _exported() -> ctypes.CDLL:
+    # A build that is a Python module does not export to the whole process.
+    module = sys.modules.get("pyuwsgi")
+    return ctypes.CDLL(getattr(module, "__file__", None))

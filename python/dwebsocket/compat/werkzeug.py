@@ -1,0 +1,14 @@
+"""What Werkzeug does not document, versions 2 and 3: the bodies of its development server."""
+
+from __future__ import annotations
+
+
+def reader_of(body: object) -> object:
+    """
+    Gives the reader below a request's body.
+
+    ``DechunkedInput._rfile``, since 0.15: a body in chunks has a reader of its own above the
+    socket's. Any other body, and one without the attribute, is given as it is; where it is no
+    buffered reader the server's family refuses the handshake.
+    """
+    return getattr(body, "_rfile", body)

@@ -1,0 +1,409 @@
+//! The queues between views and the driver, in many orders of their threads: nothing is lost,
+//! nothing comes twice, and no thread sleeps for ever (shuttle reports a deadlock).
+//!
+//! `make interleavings` runs them: they need `--cfg shuttle`.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+use std::{
+    io::{ErrorKind, Read},
+    os::{fd::IntoRawFd, unix::net::UnixStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use shuttle::thread;
+use socket2::SockRef;
+
+use super::{
+    inbox::{Inbox, Taken},
+    outbox::{Flushed, Outbox, Sent},
+    socket::Socket,
+    sync::{Condvar, Mutex},
+    waiter::{Hub, Watch},
+};
+use crate::protocol::{
+    close::CloseFrame,
+    frame::Opcode,
+    message::{Kind, Message},
+};
+
+/// Orders that each test tries out.
+const ORDERS: usize = 3000;
+
+/// Of the tests with sockets, whose peers have to try again and again.
+const FEW_ORDERS: usize = 500;
+
+fn check(orders: usize, body: fn()) {
+    shuttle::check_random(body, orders);
+}
+
+fn message(number: u8) -> Message {
+    Message {
+        kind: Kind::Binary,
+        payload: Bytes::copy_from_slice(&[number]),
+    }
+}
+
+/// As `Connection::deliver` does it, without the turns.
+fn push(inbox: &Inbox, number: u8) {
+    let waiting = inbox.push(&mut vec![message(number)]);
+    if waiting.sleeper {
+        inbox.rouse();
+    }
+    waiting.watches.into_iter().for_each(Watch::ring);
+}
+
+/// Adds the messages `0..count`.
+fn push_all(inbox: &Inbox, count: u8) {
+    for number in 0..count {
+        push(inbox, number);
+    }
+}
+
+fn join_all(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// Takes to the end.
+fn take_all(inbox: &Inbox) -> Vec<u8> {
+    let mut numbers = Vec::new();
+    loop {
+        match inbox.take(None).0 {
+            Taken::Message(message) => numbers.extend_from_slice(&message.payload),
+            Taken::Nothing => panic!("without a deadline there is something to take"),
+            Taken::End => return numbers,
+        }
+    }
+}
+
+#[test]
+fn a_taker_gets_each_message_in_order_and_the_end() {
+    check(ORDERS, || {
+        let inbox = Arc::new(Inbox::new(100));
+        let taker = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || take_all(&inbox))
+        };
+        push_all(&inbox, 4);
+        inbox.end();
+        assert_eq!(taker.join().unwrap(), [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn two_takers_share_the_messages_and_both_see_the_end() {
+    check(ORDERS, || {
+        let inbox = Arc::new(Inbox::new(100));
+        let takers: Vec<_> = (0..2)
+            .map(|_| {
+                let inbox = Arc::clone(&inbox);
+                thread::spawn(move || take_all(&inbox))
+            })
+            .collect();
+        push_all(&inbox, 4);
+        inbox.end();
+        let mut numbers = Vec::new();
+        for taker in takers {
+            let own = taker.join().unwrap();
+            assert!(own.is_sorted());
+            numbers.extend(own);
+        }
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_thread_that_looks_and_one_that_takes_are_both_woken() {
+    check(ORDERS, || {
+        let inbox = Arc::new(Inbox::new(100));
+        let looker = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.await_news(None))
+        };
+        let taker = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || take_all(&inbox))
+        };
+        push(&inbox, 0);
+        push(&inbox, 1);
+        inbox.end();
+        looker.join().unwrap();
+        assert_eq!(taker.join().unwrap(), [0, 1]);
+    });
+}
+
+#[test]
+fn a_nap_ends_with_a_message_or_when_the_driver_looks() {
+    check(ORDERS, || {
+        let inbox = Arc::new(Inbox::new(100));
+        let napper = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || {
+                // The time is over by the first look, as far as the driver is concerned.
+                let deadline = super::clock::now();
+                let (first, _) = inbox.nap(deadline, || {});
+                (first, take_all(&inbox))
+            })
+        };
+        inbox.look(super::clock::now());
+        push(&inbox, 0);
+        inbox.look(super::clock::now());
+        inbox.end();
+        let (first, rest) = napper.join().unwrap();
+        match first {
+            Taken::Message(_) => assert_eq!(rest, []),
+            Taken::Nothing => assert_eq!(rest, [0]),
+            Taken::End => panic!("the message comes before the end"),
+        }
+    });
+}
+
+/// The driver stops reading at a full inbox, until the taker tells it that there is room.
+#[test]
+fn the_driver_is_told_of_room_as_soon_as_it_is_worth_it() {
+    check(ORDERS, || {
+        let inbox = Arc::new(Inbox::new(2));
+        let told = Arc::new((Mutex::new(0_usize), Condvar::default()));
+        let taker = {
+            let (inbox, told) = (Arc::clone(&inbox), Arc::clone(&told));
+            thread::spawn(move || {
+                let mut numbers = Vec::new();
+                loop {
+                    let (taken, made_room) = inbox.take(None);
+                    if made_room {
+                        *told.0.lock() += 1;
+                        told.1.notify_all();
+                    }
+                    match taken {
+                        Taken::Message(message) => numbers.extend_from_slice(&message.payload),
+                        Taken::Nothing => panic!("without a deadline there is something to take"),
+                        Taken::End => return numbers,
+                    }
+                }
+            })
+        };
+        for number in 0..5 {
+            while inbox.room().is_none() {
+                let mut count = told.0.lock();
+                while *count == 0 {
+                    (count, _) = told.1.wait(count, None);
+                }
+                *count -= 1;
+            }
+            push(&inbox, number);
+        }
+        inbox.end();
+        assert_eq!(taker.join().unwrap(), [0, 1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn an_event_loop_that_listens_is_told_through_its_hub() {
+    check(ORDERS, || {
+        let inbox = Arc::new(Inbox::new(100));
+        let hub = Hub::new().unwrap();
+        let pusher = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || {
+                push_all(&inbox, 3);
+                inbox.end();
+            })
+        };
+        let mut numbers = Vec::new();
+        loop {
+            match inbox.take_now().0 {
+                Taken::Message(message) => numbers.extend_from_slice(&message.payload),
+                Taken::End => break,
+                Taken::Nothing => {
+                    if inbox.listen(|| Watch::new(Arc::clone(&hub), 7)) {
+                        // An event loop sleeps meanwhile.
+                        while hub.drain().is_empty() {
+                            thread::yield_now();
+                        }
+                    }
+                }
+            }
+        }
+        pusher.join().unwrap();
+        assert_eq!(numbers, [0, 1, 2]);
+    });
+}
+
+#[test]
+fn a_hub_gives_each_token_once() {
+    check(ORDERS, || {
+        let hub = Hub::new().unwrap();
+        let ringers: Vec<_> = (0..3)
+            .map(|token| {
+                let hub = Arc::clone(&hub);
+                thread::spawn(move || Watch::new(hub, token).ring())
+            })
+            .collect();
+        let mut tokens = Vec::new();
+        while tokens.len() < 3 {
+            // What is on the list has rung, or the loop would not look.
+            tokens.extend(hub.drain());
+            thread::yield_now();
+        }
+        join_all(ringers);
+        tokens.sort_unstable();
+        assert_eq!(tokens, [0, 1, 2]);
+        assert!(hub.drain().is_empty());
+    });
+}
+
+const CAPACITY: usize = 6000;
+
+/// An outbox whose socket takes little, and its peer.
+fn narrow() -> (Arc<Outbox>, UnixStream) {
+    let (ours, peer) = UnixStream::pair().unwrap();
+    SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
+    peer.set_nonblocking(true).unwrap();
+    let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
+    (Arc::new(Outbox::new(socket, CAPACITY, Bytes::new())), peer)
+}
+
+/// What the driver does for the outbox: it flushes when it was woken, or when the socket can take
+/// more. Reads as the peer does until the outbox is cut or the sealed rest is out.
+fn drive(outbox: &Outbox, wake: &(Mutex<usize>, Condvar), peer: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 3000];
+    loop {
+        let is_all_out = outbox.is_sealed() && outbox.queued() == 0;
+        match peer.read(&mut buffer) {
+            Ok(0) => return bytes,
+            Ok(length) => {
+                bytes.extend_from_slice(&buffer[..length]);
+                // The socket can take more: epoll says so only where the driver waits for it.
+                if outbox.is_blocked() {
+                    outbox.flush();
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                if is_all_out {
+                    return bytes;
+                }
+                // Nothing is on its way: only a wake-up helps.
+                let mut count = wake.0.lock();
+                while *count == 0 {
+                    (count, _) = wake.1.wait(count, None);
+                }
+                *count -= 1;
+                drop(count);
+                outbox.flush();
+            }
+        }
+    }
+}
+
+fn notify(wake: &(Mutex<usize>, Condvar)) {
+    *wake.0.lock() += 1;
+    wake.1.notify_all();
+}
+
+/// Sends as `Connection::send` does.
+fn send(outbox: &Outbox, wake: &(Mutex<usize>, Condvar), payload: &[u8]) -> bool {
+    let forever = Some(Duration::from_secs(1_000_000));
+    let sent = outbox
+        .send(Opcode::Binary, payload, forever, || notify(wake))
+        .unwrap();
+    notify(wake);
+    matches!(sent, Sent::Written | Sent::Queued)
+}
+
+#[test]
+fn senders_that_wait_for_room_are_woken_and_nothing_is_lost() {
+    check(FEW_ORDERS, || {
+        let (outbox, mut peer) = narrow();
+        let wake = Arc::new((Mutex::new(0), Condvar::default()));
+        let driver = {
+            let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
+            thread::spawn(move || drive(&outbox, &wake, &mut peer))
+        };
+        let senders: Vec<_> = (1..=2_u8)
+            .map(|sender| {
+                let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
+                thread::spawn(move || {
+                    for _ in 0..4 {
+                        assert!(send(&outbox, &wake, &[sender; 4000]));
+                    }
+                })
+            })
+            .collect();
+        join_all(senders);
+        outbox.seal(CloseFrame::default().encode());
+        notify(&wake);
+        let bytes = driver.join().unwrap();
+        let close = CloseFrame::default().encode();
+        assert_eq!(bytes.len(), 8 * (4 + 4000) + close.len());
+        assert!(bytes.ends_with(&close));
+    });
+}
+
+#[test]
+fn what_is_held_goes_out_in_its_place() {
+    check(FEW_ORDERS, || {
+        let (outbox, mut peer) = narrow();
+        let wake = Arc::new((Mutex::new(0), Condvar::default()));
+        let driver = {
+            let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
+            thread::spawn(move || drive(&outbox, &wake, &mut peer))
+        };
+        // The flush timer.
+        let releaser = {
+            let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    if outbox.release() == Flushed::Blocked {
+                        notify(&wake);
+                    }
+                    thread::yield_now();
+                }
+            })
+        };
+        for number in 0..6_u8 {
+            // Behind what is held there may be no room for the larger ones.
+            let payload = vec![number; if number % 3 == 0 { 5000 } else { 1500 }];
+            if number % 3 == 0 || outbox.hold(Opcode::Binary, &payload) == super::outbox::Held::No {
+                assert!(send(&outbox, &wake, &payload));
+            }
+        }
+        releaser.join().unwrap();
+        outbox.seal(CloseFrame::default().encode());
+        notify(&wake);
+        let bytes = driver.join().unwrap();
+        let mut rest = &bytes[..];
+        for number in 0..6_u8 {
+            let size = if number % 3 == 0 { 5000 } else { 1500 };
+            let (frame, others) = rest.split_at(4 + size);
+            assert!(frame[4..].iter().all(|byte| *byte == number));
+            rest = others;
+        }
+    });
+}
+
+#[test]
+fn a_cut_wakes_each_sender() {
+    check(FEW_ORDERS, || {
+        let (outbox, _peer) = narrow();
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                let outbox = Arc::clone(&outbox);
+                let wake = (Mutex::new(0), Condvar::default());
+                thread::spawn(move || while send(&outbox, &wake, &[0; 4000]) {})
+            })
+            .collect();
+        outbox.cut();
+        join_all(senders);
+    });
+}
