@@ -26,7 +26,7 @@ mod _core {
         process::{
             PySettings, Slot, adopt, after_fork_in_child, buffered_bytes, close_all,
             die_of_sigterm, drain, is_leaving, is_terminated, limit_buffered, on_exit,
-            on_terminate, open_connections, shut_down, signal_seen, want_threads,
+            on_terminate, open_connections, prepare, shut_down, signal_seen, want_threads,
         },
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         waiter::Hub,

@@ -47,12 +47,79 @@ def test_exists(named: str) -> None:
         )
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_each_row_names_one(page: str) -> None:
-    """A claim without a test is a hope."""
-    rows = [line for line in PAGES[page].splitlines() if line.startswith("| ") and "::" not in line]
-    allowed = ("| Attacker", "| Defence", "| Clause", "| **")
-    assert [row for row in rows if not row.startswith(allowed)] == []
+# What they say is no promise: what others can do, and what is left to those who run a site.
+PROMISE_NOTHING = {"Security", "From whom", "What is left to you"}
+
+
+def blocks(section: str) -> list[list[str]]:
+    """Give the paragraphs of a section, tables as a list of their rows, lists of their items."""
+    found = []
+    for block in re.split(r"\n{2,}", section.strip()):
+        if block.startswith("|"):
+            found.append(block.splitlines()[2:])
+        else:
+            found.append(re.split(r"\n(?=- |\d+\. )", block))
+    return found
+
+
+def is_proved(lines: list[str]) -> bool:
+    """Whether each line of a block names a test."""
+    return all(TEST.search(line) for line in lines)
+
+
+def unproved(text: str) -> list[str]:
+    """Give what a page in this form says without naming a test."""
+    hopes = []
+    for part in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]:
+        title, _, section = part.partition("\n")
+        if title in PROMISE_NOTHING:
+            continue
+        parts = blocks(section) if section.strip() else []
+        # A last paragraph of tests stands for all of a section's text, but for the rows of tables.
+        is_footed = bool(parts) and parts[-1][0].startswith("Tests: ") and is_proved(parts[-1])
+        for number, lines in enumerate(parts):
+            below = parts[number + 1] if number + 1 < len(parts) else [""]
+            if len(lines) == 1 and below[0].startswith(("| ", "- ")) and is_proved(below):
+                # It introduces a table or list that proves each line of its own.
+                continue
+            if number and is_proved(parts[number - 1]) and parts[number - 1][0].endswith(":"):
+                # The sentence above it says which test does.
+                continue
+            if lines[0].startswith("|") or not is_footed:
+                hopes += [line for line in lines if not TEST.search(line)]
+    return hopes
+
+
+def test_form_of_the_page() -> None:
+    """That the test below would find a promise without a test."""
+    test = "`tests/x.py::test_x`"
+    good = f"# A\nPrinted.\n\n| Row {test} |\n|---|\n| Row {test} |\n\n- item\n  {test}\n"
+    assert unproved(good) == []
+    assert unproved(f"# A\nAs in {test}:\n\n| a |\n|---|\n| one |\n") == []
+    assert unproved("# A\nNever slow.\n") == ["Never slow."]
+    assert unproved(f"# A\n{test}\n\n## B\nNever slow.\n") == ["Never slow."]
+    assert unproved(f"# A\nNever slow.\n\n{test}\n") == ["Never slow."]
+    assert unproved(f"# A\n- one {test}\n- two\n") == ["- two"]
+    assert unproved(f"# A\nIntro.\n\n| a |\n|---|\n| one {test} |\n| two |\n") == [
+        *("Intro.", "| two |"),
+    ]
+    foot = f"Never slow.\n\n- one\n- two\n\nTests: {test}.\n"
+    assert unproved(f"# A\n{foot}") == []
+    assert unproved(f"# A\n| a |\n|---|\n| one |\n\n{foot}") == ["| one |"]
+    assert unproved(f"# A\nNever slow.\n\n## B\n{foot}") == ["Never slow."]
+    assert unproved("# From whom\nThey can lie.\n") == []
+
+
+def test_each_promise_names_one() -> None:
+    """Of the page on security: each row, each item of a list and each paragraph."""
+    assert unproved(PAGES["security"]) == []
+
+
+def test_each_row_names_one() -> None:
+    """A clause without a test is a hope."""
+    lines = PAGES["conformance"].splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "::" not in line]
+    assert [row for row in rows if not row.startswith("| Clause")] == []
 
 
 def test_each_section_has_a_row() -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "on_exit",
     "on_terminate",
     "open_connections",
+    "prepare",
     "reopen",
     "response_head",
     "shut_down",
@@ -254,14 +255,21 @@ class Next:
 
 @final
 class Slot:
-    """A place among the process's connections; given back when dropped or released."""
+    """
+    A place among the process's connections; given back when all that hold it have let it go.
+
+    Those are the connection (:func:`adopt`) and this object, for the view.
+    """
 
     @staticmethod
     def claim(limit: int | None) -> Slot | None:
         """Takes a place, or gives None when `limit` are taken."""
 
+    def share(self) -> Slot:
+        """Gives another hold on the same place. Raises `ValueError` when it has been released."""
+
     def release(self) -> None:
-        """Gives the place back. Harmless when it has been used or released before."""
+        """Lets the place go. Harmless when repeated."""
 
 @final
 class EnvironCopier:
@@ -353,7 +361,11 @@ def adopt(
     Takes a client's connection over: sends `head`, then speaks WebSocket on it.
 
     `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
-    (`OSError`, `ShuttingDown`). `early` are bytes that the client sent behind its handshake.
+    (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the
+    client sent behind its handshake.
+
+    The connection holds the place of `slot` until it is over. So does `slot` itself, until it is
+    released or dropped.
     """
 
 def after_fork_in_child() -> None:
@@ -467,6 +479,13 @@ def buffered_bytes() -> int:
 
 def open_connections() -> int:
     """The number of connections that the process holds or has promised a place to."""
+
+def prepare() -> None:
+    """
+    Starts the engine, unless it runs: what it needs of the system is had before a client is taken.
+
+    Raises `OSError` when there is no thread or no descriptor for it, or its threads have failed.
+    """
 
 def reopen() -> None:
     """Takes new connections again after `drain` or `close_all`. For tests."""

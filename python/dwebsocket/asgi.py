@@ -31,7 +31,6 @@ from dwebsocket.compat import granian, twisted
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.events import Event as WebSocketEvent
-from dwebsocket.events import printable
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
 from dwebsocket.upgrade import UpgradeResponse
@@ -139,6 +138,8 @@ class _Application(ASGIHandler):
             isinstance(response, UpgradeResponse) or send.is_open or not send.is_http
         ):
             if isinstance(response, UpgradeResponse):
+                if response.needs_database:
+                    await sync_to_async(response.look_at_user)()
                 response.open()
             elif not send.is_open:
                 await send.reject()
@@ -150,8 +151,8 @@ class _Application(ASGIHandler):
 
 def _report_refusal(scope: Scope) -> None:
     """As for any other handshake that comes while the process ends; there is no request yet."""
-    peer, path = str((scope.get("client") or ("",))[0]), printable(scope["path"])
-    refused = WebSocketEvent("websocket.refused", None, peer, path, 403, "This process is ending.")
+    peer, reason = str((scope.get("client") or ("",))[0]), "This process is ending."
+    refused = WebSocketEvent("websocket.refused", None, peer, scope["path"], 403, reason)
     refused.log(
         logging.getLogger("django.request"),
         logging.INFO,

@@ -61,7 +61,7 @@ class Caller:
         costs nothing. A caller that takes its time anyway is not held up.
 
         Args:
-            now: Seconds, as by :func:`time.monotonic`.
+            now: Seconds, as by :func:`dwebsocket.clock.now`.
         """
         pause = max(0.0, self._next_call - now)
         self._next_call = now + pause + self._gap

@@ -273,6 +273,9 @@ SETTINGS: dict[str, Setting] = {
     "MAX_CONNECTIONS_PER_ADDRESS": Setting(None, _count_or_none),
     # Connections of one signed-in user; one more is refused with 429.
     "MAX_CONNECTIONS_PER_USER": Setting(100, _count_or_none),
+    # Time in which the user of each open WebSocket is looked at again, who may be signed out by
+    # then; 0 is never.
+    "AUTH_RECHECK": Setting(300, _seconds_or_zero),
     # Messages that one client may send a second. None by default: a client that is faster than
     # its view is slowed down anyway.
     "MAX_MESSAGES_PER_SECOND": Setting(None, _rate_or_none),

@@ -15,7 +15,7 @@ def settle_in() -> None:
     Makes this thread the owner of all that the context holds in which it runs now.
 
     asgiref keeps Django's language, time zone and script prefix in context variables, each tagged
-    with the thread that set it (since 3.13), and has no public call that changes the tag. What is
+    with the thread that set it (since 3.12), and has no public call that changes the tag. What is
     the same for all views is held once.
     """
     if Storage is None or rehome is None:

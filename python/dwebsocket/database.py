@@ -9,13 +9,22 @@ from django import db
 from django.db import connections
 
 from dwebsocket.compat.django import has_connections as _has_any
+from dwebsocket.compat.django_auth import is_in_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["borrow", "close_old_connections", "forget", "in_use", "release_idle", "shareable"]
+__all__ = [
+    "borrow",
+    "close_old_connections",
+    "forget",
+    "in_transaction",
+    "in_use",
+    "release_idle",
+    "shareable",
+]
 
 
 def close_old_connections() -> None:
@@ -37,6 +46,13 @@ def release_idle() -> None:
         # Not `get_autocommit()`: it would open a connection that is closed.
         if connection.autocommit and not connection.in_atomic_block:
             connection.close()
+
+
+def in_transaction() -> bool:
+    """Whether this thread is in a transaction, the one around a test case not counted."""
+    if not _has_any():
+        return False
+    return any(map(is_in_transaction, connections.all(initialized_only=True)))
 
 
 def shareable() -> dict[str, BaseDatabaseWrapper]:

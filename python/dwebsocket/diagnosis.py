@@ -1,17 +1,21 @@
 """
 What the site tells ``manage.py websocket_doctor`` about itself, from inside.
 
-A handshake that carries a fresh signature made with the project's ``SECRET_KEY`` is not judged but
-answered with a report: which server runs, what arrived of the request, what the process may do.
+A handshake that carries a fresh question, signed for this host with the project's ``SECRET_KEY``,
+is not judged but answered with a report: which server runs, what arrived of the request, what the
+process may do. The report is signed, too.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 import resource
 import sys
+import time
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import django
 from django.core import signing
@@ -31,8 +35,8 @@ if TYPE_CHECKING:
 
 HEADER = "X-Websocket-Doctor"
 
-# Long enough for two clocks that differ.
-_VALID_S = 300
+# For two clocks that differ a little, either way.
+_VALID_S = 60
 _ASGI_SERVERS = ("uvicorn", "daphne", "hypercorn", "granian", "gunicorn")
 _FORWARDED = (
     "HTTP_X_FORWARDED_PROTO",
@@ -44,35 +48,77 @@ _FORWARDED = (
 )
 
 
-def question(path: str) -> str:
-    """Gives the header's value that gets a report for ``path``, for a few minutes."""
-    return _signer().sign(path)
+def question(host: str, path: str) -> str:
+    """
+    Gives the header's value that gets a report, for a minute.
+
+    Args:
+        host: The site's, as in the Host header: no other site answers, though it has the same
+            ``SECRET_KEY`` and though the asked one passes the question on.
+        path: The view's, percent-encoded or not.
+    """
+    return _signer("question").sign(f"{int(time.time())} {_place(host, unquote(path))}")
 
 
 def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     """
     Gives the report when the request asks for one and may.
 
+    A question for another host gets the news that it is another, and nothing of the site.
+
     Args:
         request: A handshake, however bad.
         options: What holds for its view.
+
+    Raises:
+        django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
     """
     asked = request.META.get("HTTP_X_WEBSOCKET_DOCTOR")
     if asked is None:
         return None
     try:
-        if _signer().unsign(asked, max_age=_VALID_S) != request.path:
-            return None
+        moment, _, place = _signer("question").unsign(asked).partition(" ")
     except signing.BadSignature:
         return None
-    response = JsonResponse(_report(request, options), headers={"Cache-Control": "no-store"})
+    if abs(time.time() - int(moment)) > _VALID_S:
+        return None
+    if place == _place(request.get_host(), request.path):
+        report = _report(request, options)
+    elif place.partition("/")[2] == _place("", request.path).partition("/")[2]:
+        report = {"request": {}}
+    else:
+        return None
+    response = JsonResponse(report, headers={"Cache-Control": "no-store"})
     response["Content-Length"] = str(len(response.content))
+    response[HEADER] = _signer(asked).sign(response.content.decode()).rpartition(":")[2]
     return response
 
 
-def _signer() -> signing.TimestampSigner:
+def read(body: bytes, asked: str, signature: str) -> dict[str, Any] | None:
+    """
+    Gives the report in an answer, None when it is none of a site with our ``SECRET_KEY``.
+
+    Args:
+        body: What came.
+        asked: The :func:`question` that it answers.
+        signature: The header of the answer.
+    """
+    try:
+        # Before anything is made of it: it may be anybody's.
+        signed = _signer(asked).unsign(f"{body.decode()}:{signature}")
+    except (UnicodeDecodeError, signing.BadSignature):
+        return None
+    report: dict[str, Any] = json.loads(signed)
+    return report
+
+
+def _place(host: str, path: str) -> str:
+    return f"{host.lower()}{quote(path)}"
+
+
+def _signer(purpose: str) -> signing.Signer:
     # Not before somebody asks: the key is a setting.
-    return signing.TimestampSigner(salt="dwebsocket.doctor")
+    return signing.Signer(salt=f"dwebsocket.doctor.{purpose}")
 
 
 def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:

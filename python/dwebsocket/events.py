@@ -63,7 +63,7 @@ _DEPARTURES = (1001, 1012)
 @dataclass(frozen=True)
 class Event:
     """
-    The attributes of a record.
+    The attributes of a record, with control characters written out.
 
     Attributes:
         event: One of :data:`EVENTS`.
@@ -81,14 +81,18 @@ class Event:
     code: int
     reason: str
 
+    def __post_init__(self) -> None:
+        # Whoever makes one: no text of a client may forge a line of a log or steer a terminal.
+        for name in ("peer", "path", "reason"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     @classmethod
     def of(
         cls, event: str, request: HttpRequest, code: int, reason: str, connection: int | None = None
     ) -> Event:
-        """Gives the event of a request, with nothing in it that could forge a line of a log."""
+        """Gives the event of a request."""
         peer = request.META.get("REMOTE_ADDR") or ""
-        path, reason = printable(request.path), printable(reason)
-        return cls(event, connection, peer, path, code, reason)
+        return cls(event, connection, peer, request.path, code, reason)
 
     def log(
         self,

@@ -13,6 +13,7 @@ server finishes its requests first, and from the exit on at the latest.
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, conf, native, runners
+from dwebsocket import _core, clock, conf, native, runners
 from dwebsocket.compat.django import on_file_changed
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
@@ -63,7 +64,8 @@ class _Lifecycle:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self.has_begun = False
-        self._terminating = False
+        # None is undecided.
+        self._terminating: bool | None = None
         self._reloading = False
         self._depart: Depart = Departure.unknown
 
@@ -83,27 +85,28 @@ class _Lifecycle:
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(limit := conf.get("MAX_BUFFERED"))
             budget.process.limit = limit
-            self.has_begun = True
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
-            # Some server above the usual one, or the project, may see to the signal after all.
-            self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
-        if at_exit is not None:
-            at_exit.register(self._farewell)
-            _core.on_exit(_partings(at_exit), _GRACE_S)
-        elif self._terminating:
-            _core.on_terminate(native.starter(self._terminate))
-        elif self._departure(terminated=True).patience_s:
-            # The server goes on until its requests are answered, and then to `_farewell`.
-            _core.on_terminate(native.starter(self._depart_now))
-        # A forked child inherits these; without connections of its own they do nothing there.
-        if at_exit is None:
-            _register_at_exit(self._farewell)
-        on_file_changed(self._on_file_changed)
-        _warn_of_a_long_window(
-            [self._departure(terminated=True)]
-            if at_exit is None
-            else list(at_exit.departures.values())
-        )
+            if self._terminating is None:
+                # Some server above the usual one, or the project, may see to the signal after all.
+                # Looked at once: a first attempt may have left a handler of ours.
+                self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
+            # First what may fail, so that the next handshake can try again.
+            if at_exit is not None:
+                _core.on_exit(_partings(at_exit), _GRACE_S)
+            elif self._terminating:
+                _core.on_terminate(native.starter(self._terminate))
+            elif self._departure(terminated=True).patience_s:
+                # The server goes on until its requests are answered, and then to `_farewell`.
+                _core.on_terminate(native.starter(self._depart_now))
+            # A forked child inherits these; without connections of its own they do nothing there.
+            (_register_at_exit if at_exit is None else at_exit.register)(self._farewell)
+            on_file_changed(self._on_file_changed)
+            _warn_of_a_long_window(
+                [self._departure(terminated=True)]
+                if at_exit is None
+                else list(at_exit.departures.values())
+            )
+            self.has_begun = True
 
     def after_fork_in_child(self) -> None:
         _core.after_fork_in_child()
@@ -158,7 +161,9 @@ def _is_handled(number: signal.Signals) -> bool:
         return True
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         return False
     caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
@@ -240,6 +245,9 @@ def begin(
         dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
         departure: As :attr:`dwebsocket.servers.contract.Client.departure`.
         at_exit: As :attr:`dwebsocket.servers.contract.Client.at_exit`.
+
+    Raises:
+        OSError: There are no more descriptors or threads. Nothing has begun then.
     """
     _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
 
@@ -281,11 +289,11 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
             "or call it elsewhere"
         )
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
-    deadline = None if timeout is None else time.monotonic() + conf.read("DRAIN", timeout)
+    deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     _lifecycle.leave(*_RESTARTING, window)
     # Looking now and then works on threads and on green ones alike.
     while _core.open_connections() or not runners.join(0):
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and clock.now() >= deadline:
             return False
         time.sleep(_LOOK_S)
     return True

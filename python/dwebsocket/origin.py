@@ -9,19 +9,25 @@ unless ``WEBSOCKET_REQUIRE_ORIGIN`` says otherwise.
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.utils.http import is_same_domain
 
 from dwebsocket import conf
+from dwebsocket.compat.django import is_same_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_LAST_PORT = 65535
+# Of a host's name what Django lets pass in Host, and the underscore of names that are no DNS names.
+_SERIALISED = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(0|[1-9][0-9]{0,4}))?", re.ASCII
+)
 # Sites with more hosts than that (`ALLOWED_HOSTS` can hold patterns) have them looked at each time,
 # as have names longer than DNS lets them be.
 _MOST_KNOWN = 1024
@@ -47,7 +53,9 @@ def objection(
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
         return "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on" if required else None
-    origin = origin.strip().lower()
+    # Only what HTTP allows around a value, and no letter that becomes an ASCII one in lower case.
+    origin = origin.strip(" \t")
+    origin = origin.lower() if origin.isascii() else origin
     own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
     # Browsers write it in just that way; everything else takes longer to compare.
     if origin == own or _same(origin, own):
@@ -81,14 +89,23 @@ def _host_of(request: HttpRequest) -> str:
 
 
 def _parts(origin: str) -> tuple[str, str, int | None] | None:
-    try:
-        split = urlsplit(origin)
-        port = split.port
-    except ValueError:
+    """
+    Gives scheme, host and port of an origin in lower case, None for everything else.
+
+    Only what RFC 6454 section 6.2 lets a browser write: ``scheme://host`` or ``scheme://host:port``.
+    Parsers of URLs are more lenient, and differ on what they take for the host.
+    """
+    found = _SERIALISED.fullmatch(origin)
+    if found is None:
         return None
-    if not split.scheme or not split.hostname or split.path or split.query or split.fragment:
-        return None
-    return split.scheme, split.hostname, port or _DEFAULT_PORTS.get(split.scheme)
+    scheme, host, digits = found.groups()
+    if host.startswith("["):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            return None
+    port = _DEFAULT_PORTS.get(scheme) if digits is None else int(digits)
+    return None if port is not None and port > _LAST_PORT else (scheme, host, port)
 
 
 def _same(origin: str, other: str) -> bool:

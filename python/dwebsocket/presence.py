@@ -2,26 +2,31 @@
 Who is connected to this process: WebSockets by client address, by user and by session.
 
 It is where connections are counted for one client, and where they are found again when their user
-logs out, changes the password, is deactivated or deleted. The user is looked up once, when the
-handshake is judged: later nobody could tell whose connection it was. Requests without a session
-cost no query for that.
+logs out, changes the password, is deactivated or deleted (:mod:`dwebsocket.sign_out`), or when it
+is time to look at the user again (:mod:`dwebsocket.recheck`). The user of a connection is the one
+that the handshake's request has; requests without a session cost no query for that.
 """
 
 from __future__ import annotations
 
-import functools
 import ipaddress
-import logging
+import itertools
 import os
 import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+
 from dwebsocket import _core, conf, native
 from dwebsocket.compat.django import is_looked_up_in_session
+from dwebsocket.compat.django_auth import loaded, same_user
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.contrib.sessions.backends.base import SessionBase
     from django.http import HttpRequest
 
     from dwebsocket.websocket import WebSocket
@@ -29,9 +34,9 @@ if TYPE_CHECKING:
     # What is counted, such as ("user", "7").
     Key = tuple[str, str]
 
-_log = logging.getLogger("dwebsocket")
-
-_SIGNED_OUT = 4401
+SIGNED_OUT = 4401
+# Connections of users are looked at again in so many turns, so that their queries are spread out.
+TURNS = 16
 _MAX_REASON_BYTES = 123
 
 
@@ -45,12 +50,20 @@ class Who:
         user: The user's primary key, empty for anonymous ones.
         session: The session's key, empty without one.
         auth_hash: What changes with the user's password.
+        login: The user's key as the session has it; empty when the user comes from elsewhere.
+        store: The class of a session that has it.
+        backend: The dotted path of the authentication backend that the session names.
+        is_stored: Whether the user is a row of the project's user model.
     """
 
     address: str = ""
     user: str = ""
     session: str = ""
     auth_hash: str = ""
+    login: str = ""
+    store: type[SessionBase] | None = None
+    backend: str = ""
+    is_stored: bool = False
 
     @classmethod
     def of(cls, request: HttpRequest) -> Who:
@@ -61,19 +74,42 @@ class Who:
             Exception: The backend of sessions or users fails.
         """
         address = _network(request.META.get("REMOTE_ADDR") or "")
-        session = getattr(getattr(request, "session", None), "session_key", None) or ""
+        session = getattr(request, "session", None)
         user = getattr(request, "user", None)
         # Without a session that finds nobody, and costs more than everything else here.
-        if user is not None and not session and is_looked_up_in_session(user):
+        if user is not None and not _key(session) and is_looked_up_in_session(user):
             return cls(address)
-        if user is None or not user.is_authenticated or (pk := getattr(user, "pk", None)) is None:
-            return cls(address, session=session)
-        return cls(address, str(pk), session, _auth_hash(user))
+        user = same_user(request, user)
+        is_signed_in = user is not None and user.is_authenticated
+        # Afterwards: looking the user up may end a session, or give it a new key.
+        key = _key(session)
+        if not is_signed_in or (pk := getattr(user, "pk", None)) is None:
+            return cls(address, session=key)
+        is_stored = apps.is_installed("django.contrib.auth") and _is_row(user)
+        who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored)
+        # Not by its methods, which would load a session that nobody has asked for.
+        if key and (stored := loaded(session)):
+            # As `django.contrib.auth` has them; the app itself need not be installed.
+            who.login = str(stored.get("_auth_user_id") or "")
+            who.backend = str(stored.get("_auth_user_backend") or "")
+            if who.login:
+                who.store = type(session)  # type: ignore[assignment]
+        return who
 
     def keys(self) -> list[Key]:
         """Gives what this counts for."""
         named = (("address", self.address), ("user", self.user), ("session", self.session))
         return [key for key in named if key[1]]
+
+
+def _key(session: Any) -> str:
+    return getattr(session, "session_key", None) or ""
+
+
+def _is_row(user: Any) -> bool:
+    from django.contrib.auth import get_user_model  # an app that may be absent
+
+    return isinstance(user, get_user_model())
 
 
 def _network(address: str) -> str:
@@ -92,7 +128,8 @@ def _network(address: str) -> str:
     return address if str(parsed) == address else str(parsed)
 
 
-def _auth_hash(user: Any) -> str:
+def auth_hash(user: Any) -> str:
+    """Gives what changes with a user's password, empty for users that have no such thing."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
 
 
@@ -129,6 +166,11 @@ class Visitor:
         """Closes the WebSocket, also when it is yet to be opened."""
         self._websocket._close_soon(code, reason)
 
+    def refuse(self, code: int, reason: str) -> None:
+        """As :meth:`close`, for a reason that was logged already."""
+        self._websocket._is_deliberate = True
+        self.close(code, reason)
+
 
 class _Opening(weakref.ref[object]):
     """
@@ -156,12 +198,14 @@ class _Register:
 
     def sweep(self) -> None:
         """Forgets who has left. Whoever holds the lock has to call this afterwards."""
-        gone = []
+        gone: list[object] = []
         while (self.leaving or self.vanished) and self.lock.acquire(blocking=False):
             try:
                 gone += self.forget()
             finally:
                 self.lock.release()
+        if gone:
+            _on_leave()
 
     def forget(self) -> list[object]:
         """As :meth:`sweep`, under the lock. Gives what must not be released under it."""
@@ -185,6 +229,8 @@ class _Register:
 
 
 _register = _Register()
+_on_leave: Callable[[], object] = bool
+_turns = itertools.count()
 
 
 def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor | str | None:
@@ -203,9 +249,9 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
         "address": admission.max_connections_per_address,
         "user": admission.max_connections_per_user,
     }
-    if who.user:
-        _listen()
     keys = [key for key in who.keys() if key[0] != "address" or counts_address]
+    if who.user:
+        keys.append(("turn", str(next(_turns) % TURNS)))
     visitor = Visitor(who, keys, websocket)
     full = None
     with _register.lock:
@@ -220,26 +266,41 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
         if full is None:
             for key in keys:
                 _register.visitors.setdefault(key, {})[visitor] = None
-    gone.clear()
+    if gone:
+        gone.clear()
+        _on_leave()
     _register.sweep()
     return visitor if full is None else full
 
 
-def _present(kind: str, name: object) -> list[Visitor]:
+def present(kind: str, name: object) -> list[Visitor]:
+    """Gives those who count for something, such as the user 7, in order of their arrival."""
     with _register.lock:
         present = list(_register.visitors.get((kind, str(name)), ()))
     _register.sweep()
     return present
 
 
-def close_user(user: Any, *, code: int = _SIGNED_OUT, reason: str = "signed out") -> int:
+def has_users() -> bool:
+    """Whether a user has a WebSocket in this process. Never waits."""
+    return any(("turn", str(turn)) in _register.visitors for turn in range(TURNS))
+
+
+def tell_of_leaving(call: Callable[[], object]) -> None:
+    """Has ``call`` called when visitors have left, in any thread. It must not sleep."""
+    global _on_leave
+    _on_leave = call
+
+
+def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out") -> int:
     """
     Closes all WebSockets of a user in this process.
 
     Never waits; any thread and any task may call it. It is done by itself when the user changes the
     password, is deactivated or deleted through the model, and for those of the session when the
-    user logs out. Call it for anything else, such as ``QuerySet.update()`` or a withdrawn right,
-    and in each process that may have some.
+    user logs out; ``WEBSOCKET_AUTH_RECHECK`` finds the rest in time, in every process. Call it for
+    anything else, such as a withdrawn right. In a transaction, call it after the commit
+    (``transaction.on_commit``): before, a client that comes back at once is let in.
 
     Args:
         user: A user, or the primary key of one.
@@ -256,75 +317,10 @@ def close_user(user: Any, *, code: int = _SIGNED_OUT, reason: str = "signed out"
         raise ValueError(f"close code {code} must not be sent: use 1000 or 3000-4999")
     if len(reason.encode()) > _MAX_REASON_BYTES:
         raise ValueError(f"close reason {reason!r} has more than {_MAX_REASON_BYTES} bytes")
-    visitors = _present("user", getattr(user, "pk", user))
+    visitors = present("user", getattr(user, "pk", user))
     for visitor in visitors:
         visitor.close(code, reason)
     return len(visitors)
-
-
-# -- signals of Django ------------------------------------------------------------------------
-
-
-@functools.cache
-def _listen() -> None:
-    """Hears of users from now on: once the first is here, when all models are."""
-    from django.apps import apps
-    from django.db.models.signals import post_delete, post_save
-
-    if not apps.is_installed("django.contrib.auth"):
-        return
-    from django.contrib.auth import get_user_model
-    from django.contrib.auth.signals import user_logged_out
-
-    user_logged_out.connect(_on_logged_out, dispatch_uid="dwebsocket")
-    # A proxy sends its own signals. Those of all models would cost each of them its fast deletes.
-    for model in apps.get_models():
-        if issubclass(model, get_user_model()):
-            post_save.connect(_on_saved, sender=model, dispatch_uid="dwebsocket")
-            post_delete.connect(_on_deleted, sender=model, dispatch_uid="dwebsocket")
-
-
-def _on_logged_out(request: HttpRequest | None, user: Any, **_: Any) -> None:
-    session = getattr(request, "session", None)
-    key = getattr(session, "session_key", None)
-    gone = {key}
-    visitors = _present("session", key) if key else []
-    if user is not None:
-        for visitor in _present("user", user.pk):
-            its_key = visitor.who.session
-            # The key may have changed since (a second login does that), and this be the same
-            # browser all the same.
-            if its_key and its_key not in gone and _has_ended(session, its_key):
-                gone.add(its_key)
-            if its_key in gone:
-                visitors.append(visitor)
-    for visitor in dict.fromkeys(visitors):
-        visitor.close(_SIGNED_OUT, "signed out")
-
-
-def _has_ended(session: Any, key: str) -> bool:
-    try:
-        return not session.exists(key)
-    except Exception:
-        _log.exception("Sessions cannot be looked up: the user's WebSockets are closed")
-        return True
-
-
-def _on_saved(instance: Any, update_fields: Any = None, **_: Any) -> None:
-    visitors = _present("user", instance.pk)
-    if not visitors:
-        return
-    if not getattr(instance, "is_active", True):
-        close_user(instance, reason="deactivated")
-    elif "password" not in instance.get_deferred_fields():
-        auth_hash = _auth_hash(instance)
-        for visitor in visitors:
-            if visitor.who.auth_hash != auth_hash:
-                visitor.close(_SIGNED_OUT, "password changed")
-
-
-def _on_deleted(instance: Any, **_: Any) -> None:
-    close_user(instance, reason="deleted")
 
 
 def _forget_parents_visitors() -> None:

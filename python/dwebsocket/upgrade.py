@@ -22,8 +22,19 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from dwebsocket import _core, conf, database, diagnosis, kept, lifecycle, origin, presence
-from dwebsocket.compat.django import headers_of
+from dwebsocket import (
+    _core,
+    callbacks,
+    conf,
+    database,
+    diagnosis,
+    kept,
+    lifecycle,
+    origin,
+    presence,
+    recheck,
+)
+from dwebsocket.compat.django import headers_of, mark_as_logged
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
@@ -38,12 +49,13 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from django.http.response import HttpResponseBase
 
     from dwebsocket.closing import Spawn
     from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.waiting import Call
 
 _log = logging.getLogger("dwebsocket")
 _requests = logging.getLogger("django.request")
@@ -187,8 +199,8 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
         status_code=status,
         request=request,
     )
-    # As Django's own `log_response` does, which takes no other attributes.
-    response.__dict__["_has_been_logged"] = True
+    # Not by Django's own `log_response`, which takes no other attributes.
+    mark_as_logged(response)
     return response
 
 
@@ -222,9 +234,7 @@ def upgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        # One that decides at the last moment has decided, and tells so at once.
-        if not decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
-            decision.decided.wait()
+        decision.decided.wait()
     return response.conclude()
 
 
@@ -245,8 +255,7 @@ async def aupgrade(
     if accept or not isinstance(response, UpgradeResponse):
         return response
     with response.asking_view() as decision:
-        if not await decision.decided.wait(response.patience) and not decision.decide(GivenUp()):
-            await decision.decided.wait()
+        await decision.decided.wait()
     return response.conclude()
 
 
@@ -295,24 +304,36 @@ def _judge(
         return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
-    visitor = presence.enter(presence.Who.of(request), websocket, admission)
-    if isinstance(visitor, str):
-        return refuse(request, 429, visitor)
-    if visitor is not None:
-        websocket._on_finish = visitor.leave
+    # First: who asks may cost queries, and a flood of handshakes must not.
     most = admission.max_connections
     slot = _core.Slot.claim(most)
     if slot is None:
-        websocket._leave()
         return refuse(
             request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
+        visitor = presence.enter(presence.Who.of(request), websocket, admission)
+    except BaseException:
+        slot.release()
+        raise
+    if isinstance(visitor, str):
+        slot.release()
+        return refuse(request, 429, visitor)
+    if visitor is not None:
+        websocket._on_finish = visitor.leave
+    try:
+        if not lifecycle.has_begun():
+            lifecycle.begin(
+                dies_of_sigterm=handshake.dies_of_sigterm,
+                departure=handshake.departure,
+                at_exit=handshake.at_exit,
+            )
         handshake.prepare()
     except OSError as error:
         websocket._leave()
         slot.release()
-        return refuse(request, 503, f"No descriptor for another connection: {error}", "error")
+        reason = f"The system has nothing left for another connection: {error}"
+        return refuse(request, 503, reason, "error")
     response = UpgradeResponse(
         request=request,
         handshake=handshake,
@@ -320,6 +341,7 @@ def _judge(
         options=options,
         websocket=websocket,
         start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
+        visitor=visitor,
     )
     # From here on it is the response that opens it.
     websocket._request = None
@@ -341,7 +363,7 @@ def _handshake_of(request: HttpRequest) -> Handshake:
 class _Start:
     """Starts the view later, as if it were called now."""
 
-    __slots__ = ("_arguments", "_call", "_context", "_databases", "_run_async", "runner", "view")
+    __slots__ = ("_arguments", "_call", "_context", "_run_async", "databases", "runner", "view")
 
     def __init__(
         self,
@@ -358,13 +380,19 @@ class _Start:
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
         self._context = contextvars.copy_context()
-        self._databases = database.shareable()
+        self.databases = database.shareable()
 
     @property
     def spawn(self) -> Spawn:
         """Runs what belongs to the view beside it, on threads of its kind."""
         # A loop is on a thread of the system, also where views have green ones.
         return threads.spawn if self.view.is_async else self.runner.spawn
+
+    @property
+    def call_later(self) -> Callable[[float, Call], Call]:
+        """Calls after a time on the one clock, beside a handler that waits for the view."""
+        # A loop is on a thread of the system, and may keep the hub of that thread from its timers.
+        return callbacks.call_later if self.view.is_async else self.runner.waiter.call_later
 
     def new_decision(self, offered: list[str]) -> Decision[Any]:
         """Makes what a view that decides itself has to decide."""
@@ -377,7 +405,7 @@ class _Start:
         if self.view.is_async:
             self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
         else:
-            visit = life.Visit(*call, self._context, self._databases, self.runner.exits)
+            visit = life.Visit(*call, self._context, self.databases, self.runner.exits)
             self.runner.run(self.view.name, visit)
 
 
@@ -389,6 +417,13 @@ def _passing(request: Any, view: life.View) -> life.View:
         return view(request, *args, **kwargs)
 
     return call
+
+
+def _give_up(decision: Decision[Any]) -> None:
+    """Ends the wait for a view that has not decided in time."""
+    # One that decides at the last moment has decided, and tells so at once.
+    if decision.decide(GivenUp()):
+        decision.decided.set()
 
 
 # For whom nothing is started.
@@ -418,6 +453,7 @@ class UpgradeResponse(HttpResponse):
         options: conf.Options,
         websocket: WebSocket,
         start: _Start,
+        visitor: presence.Visitor | None,
     ) -> None:
         super().__init__(content_type=_CONTENT_TYPE)
         self._request = request
@@ -426,6 +462,8 @@ class UpgradeResponse(HttpResponse):
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
+        # A user who is yet to be looked at again.
+        self._user = visitor if visitor is not None and visitor.who.user else None
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
 
@@ -452,9 +490,17 @@ class UpgradeResponse(HttpResponse):
         itself = weakref.ref(self)
         decision.is_dropped = lambda: itself() is None
         self._request.__dict__["websocket"] = self._websocket
+        stop_timer: Callable[[], object] = bool
         try:
+            if self._slot is not None:
+                # The view may run on when nobody waits for it any more.
+                self._websocket._place = self._slot.share()
+            if self.patience is not None:
+                give_up = functools.partial(_give_up, decision)
+                stop_timer = self._start.call_later(self.patience, give_up)
             self._start(self._request, self._websocket)
         except Exception as error:
+            self._websocket._vacate()
             decision.decide(Failure(_NoThread(error)))
             decision.decided.set()
         try:
@@ -463,6 +509,8 @@ class UpgradeResponse(HttpResponse):
             # The server gives up on the request: so must the view.
             self.release()
             raise
+        finally:
+            stop_timer()
 
     def conclude(self) -> HttpResponseBase:
         """
@@ -503,9 +551,13 @@ class UpgradeResponse(HttpResponse):
         if self._slot is not None:
             self._slot.release()
         if self._websocket._connection is None:
-            self._websocket._leave()
-            if self._decision is not None:
-                self._lose(self._decision)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Does what remains to be done for a connection that will not be."""
+        self._websocket._leave()
+        if self._decision is not None:
+            self._lose(self._decision)
 
     def _lose(self, decision: Decision[Any]) -> None:
         """Tells a view that waits for the connection that it will not be."""
@@ -513,8 +565,21 @@ class UpgradeResponse(HttpResponse):
         self._websocket._never_open()
         decision.settled.set()
 
+    @property
+    def needs_database(self) -> bool:
+        """Whether event loops should call :meth:`look_at_user` on a thread first."""
+        return self._user is not None
+
+    def look_at_user(self) -> None:
+        """Looks whether the user is signed in still. Once; by itself when it opens."""
+        user, self._user = self._user, None
+        if user is not None and self._start is not None:
+            runner = self._start.runner
+            recheck.admit(user, runner.waiter, runner.spawn, self._start.databases)
+
     def open(self) -> None:
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
+        self.look_at_user()
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
         if start is not None and slot is not None and self._connect(start, slot):
@@ -522,6 +587,7 @@ class UpgradeResponse(HttpResponse):
 
     def open_inline(self) -> None:
         """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
+        self.look_at_user()
         start, self._start = self._start, None
         slot, self._slot = self._slot, None
         if start is not None and slot is not None:
@@ -535,20 +601,12 @@ class UpgradeResponse(HttpResponse):
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
-        if not lifecycle.has_begun():
-            lifecycle.begin(
-                dies_of_sigterm=handshake.dies_of_sigterm,
-                departure=handshake.departure,
-                at_exit=handshake.at_exit,
-            )
         try:
             subprotocol = self._choose_subprotocol()
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
             slot.release()
-            websocket._leave()
-            if self._decision is not None:
-                self._lose(self._decision)
+            self._give_up()
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The client is gone from the server already: all it can see is the end.
@@ -564,6 +622,11 @@ class UpgradeResponse(HttpResponse):
         kept.keep(request)
         websocket._forget_handshake(request.META)
         websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
+        # The connection has a hold of its own, and so has a view that runs already.
+        if self._decision is None:
+            websocket._place = slot
+        else:
+            slot.release()
         request.__dict__["websocket"] = websocket
         return True
 

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
-from dwebsocket import callbacks
+from dwebsocket import callbacks, clock
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import SendTimeout
 
@@ -201,12 +201,12 @@ class GreenWaiter(ABC):
         self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
         """As :meth:`Waiter.take`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clock.now() + timeout
         while True:
             # The end stands behind all messages, so look for it first.
             ended = connection.waiting()[1]
             message = connection.take(0, text_as_bytes)
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - clock.now()
             if message is not None or ended:
                 return message
             if left is not None and left <= 0:
@@ -228,9 +228,9 @@ class GreenWaiter(ABC):
         """As :meth:`Waiter.send`."""
         if patience is None:
             return connection.send(message, binary=binary)
-        deadline = time.monotonic() + patience
+        deadline = clock.now() + patience
         while (sent := connection.try_send(message, binary=binary)) is None:
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 raise no_room(patience)
             self.wait(connection, connection.watch_outbox, left)

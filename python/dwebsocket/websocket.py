@@ -127,6 +127,8 @@ class WebSocket:
         self._connection: Connection | None = None
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
+        # Its view's hold on a place among the process's connections.
+        self._place: _core.Slot | None = None
         self._is_deliberate = False
         self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
@@ -176,6 +178,7 @@ class WebSocket:
         if self._close_soon(code, reason):
             self._is_deliberate = True
         self._leave()
+        self._vacate()
         self._is_finished = True
         if self._selecting is not None:
             self._engine.close_descriptor()
@@ -200,6 +203,12 @@ class WebSocket:
         leave, self._on_finish = self._on_finish, None
         if leave is not None:
             leave()
+
+    def _vacate(self) -> None:
+        """Gives the view's hold on a place up: no view runs behind this any more."""
+        place, self._place = self._place, None
+        if place is not None:
+            place.release()
 
     def _never_open(self) -> None:
         """From now on this behaves as a connection whose client has vanished."""
@@ -1006,7 +1015,7 @@ class WebSocket:
         if caller.told_at is None:
             return
         # In an event loop nothing may sleep.
-        if _get_running_loop() is None and (pause := caller.pause(time.monotonic())):
+        if _get_running_loop() is None and (pause := caller.pause(clock.now())):
             self._waiter.sleep(pause)
         if clock.now() - caller.told_at > _PATIENCE_S:
             self._raise_if_ended()
@@ -1018,7 +1027,7 @@ class WebSocket:
     async def _pause_loop(self) -> None:
         """Sleeps as long as a task has to that was told of the end."""
         caller = self._caller(self._waiter.thread())
-        if caller.told_at is not None and (pause := caller.pause(time.monotonic())):
+        if caller.told_at is not None and (pause := caller.pause(clock.now())):
             await asyncio.sleep(pause)
 
     def _let_others_run(self) -> None:
@@ -1227,7 +1236,7 @@ class WebSocket:
         # A sender with other connections to serve is not held up.
         is_alone = own or self._is_sole_target()
         sleeps = is_alone and refused_before
-        return caller.pause_of_send(time.monotonic()) if sleeps else None, raises
+        return caller.pause_of_send(clock.now()) if sleeps else None, raises
 
     def _refused(self, raises: bool) -> bool:
         if raises:

@@ -22,6 +22,8 @@ impl From<engine::Error> for PyErr {
                 "{text}; see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
             )),
             engine::Error::ShuttingDown => ShuttingDown::new_err(text),
+            // As any other scarcity of the system: the handshake is refused with 503.
+            engine::Error::Broken => PyOSError::new_err(text),
             engine::Error::Io { source, .. } => {
                 PyOSError::new_err((source.raw_os_error().unwrap_or(0), text))
             }

@@ -156,7 +156,9 @@ impl News {
 
     #[pyo3(signature = (callback, *, context=None))]
     fn add_done_callback(&self, callback: Py<PyAny>, context: Option<Py<PyAny>>) {
-        self.state.lock().wakeup = Some((callback, context));
+        let former = self.state.lock().wakeup.replace((callback, context));
+        // Without the lock: what is dropped may run any Python, this object's methods too.
+        drop(former);
     }
 
     fn result(&self) -> PyResult<()> {

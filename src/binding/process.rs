@@ -1,29 +1,41 @@
 //! What concerns the whole process: its connections' number, adoption, fork and end.
 
-use std::{os::fd::RawFd, time::Duration};
+use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
-    engine::{Engine, Settings, budget, counters, farewell, rate::Rates, runtime, signal},
+    engine::{Engine, Settings, budget, counters, farewell, rate::Rates, runtime, signal, socket},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
-/// A place among the process's connections; given back when dropped or released.
+/// A hold on a place among the process's connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Slot(Mutex<Option<counters::Slot>>);
+pub(crate) struct Slot(Mutex<Option<Arc<counters::Slot>>>);
+
+impl Slot {
+    fn held(&self) -> PyResult<Arc<counters::Slot>> {
+        let held = self.0.lock().clone();
+        held.ok_or_else(|| PyValueError::new_err("this slot has been released already"))
+    }
+}
 
 #[pymethods]
 impl Slot {
     /// Takes a place, or gives None when `limit` are taken.
     #[staticmethod]
     fn claim(limit: Option<usize>) -> Option<Self> {
-        counters::Slot::claim(limit).map(|slot| Self(Mutex::new(Some(slot))))
+        counters::Slot::claim(limit).map(|slot| Self(Mutex::new(Some(Arc::new(slot)))))
     }
 
-    /// Gives the place back. Harmless when it has been used or released before.
+    /// Gives another hold on the same place.
+    fn share(&self) -> PyResult<Self> {
+        Ok(Self(Mutex::new(Some(self.held()?))))
+    }
+
+    /// Lets the place go. Harmless when repeated.
     fn release(&self) {
         self.0.lock().take();
     }
@@ -93,16 +105,22 @@ pub(crate) fn adopt(
     settings: &PySettings,
     compression: Option<&Compression>,
 ) -> PyResult<PyConnection> {
+    // First: whatever fails from here on closes it.
+    let client = socket::own(descriptor)?;
     let settings = Settings {
         compression: compression.map(|compression| compression.0),
         ..settings.0
     };
-    let slot = slot.0.lock().take();
-    let slot = slot.ok_or_else(|| PyValueError::new_err("this slot has been used already"))?;
-    let connection = py.detach(|| {
-        Engine::current()?.adopt(descriptor, early.to_vec(), head.to_vec(), &settings, slot)
-    })?;
+    let slot = slot.held()?;
+    let (early, head) = (early.to_vec(), head.to_vec());
+    let connection = py.detach(|| runtime::adopt(client, early, head, &settings, slot))?;
     Ok(PyConnection(connection))
+}
+
+/// Starts the engine, unless it runs. See `_core.pyi`.
+#[pyfunction]
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    Ok(py.detach(runtime::prepare)?)
 }
 
 /// Lets the engine have so many threads, if it has not been born yet.

@@ -35,7 +35,9 @@ impl Ear {
     }
 
     pub(super) fn expect(&self, token: u64, news: Py<News>) {
-        self.expected.lock().insert(token, news);
+        let former = self.expected.lock().insert(token, news);
+        // Without the lock: what is dropped may run any Python.
+        drop(former);
     }
 
     pub(super) fn forget(&self, token: u64) -> Option<Py<News>> {

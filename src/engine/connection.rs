@@ -17,6 +17,7 @@ use super::{
     error::Error,
     inbox::{Inbox, Taken},
     outbox::{Flushed, Held, Outbox, Sent},
+    panics::contain,
     postman::Postman,
     rate::Rates,
     relay::Relay,
@@ -445,6 +446,25 @@ impl Connection {
     /// Whether anything is held back for this connection's peer.
     pub fn is_holding(&self) -> bool {
         !self.is_foreign() && self.outbox.is_holding()
+    }
+
+    /// As [`Connection::release`], in the middle of work for others: a panic ends this connection.
+    pub(super) fn release_or_break(&self) {
+        if contain(|| self.release()).is_none() {
+            contain(|| self.break_down());
+        }
+    }
+
+    /// Ends a connection whose outbox may be half written: what is said now would be garbage.
+    fn break_down(&self) {
+        self.begin_end(End {
+            code: close::INTERNAL_ERROR,
+            reason: String::new(),
+            by: Initiator::Local,
+        });
+        self.inbox.end();
+        self.outbox.cut();
+        self.wake.notify_one();
     }
 
     /// Sends what is held back.

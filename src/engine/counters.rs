@@ -16,7 +16,8 @@ pub(super) fn reset() {
     OPEN.store(0, Ordering::Relaxed);
 }
 
-/// A place among the process's connections. Dropping it gives the place back.
+/// A place among the process's connections, which a connection shares with its view. Dropping it
+/// gives the place back.
 #[derive(Debug)]
 pub struct Slot {
     generation: u64,

@@ -54,13 +54,14 @@ use crate::protocol::{
 /// Bytes read by one system call, into the scratch buffer that all connections share as a rule.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
-/// When to see whether the process is below its limit again.
-const CROWDED_LOOK: Duration = Duration::from_millis(50);
 /// What one connection may take in before others have their turn.
 const TURN: Allowance = Allowance {
     frames: 128,
     inflated: 256 * 1024,
 };
+
+/// When to see whether the process is below that limit again.
+const CROWDED_LOOK: Duration = Duration::from_millis(50);
 
 /// What a read needs for a moment only.
 #[derive(Default)]
@@ -158,7 +159,7 @@ pub(super) struct Driver {
     flush_limit: Option<Instant>,
     close_timeout: Duration,
     _registration: Registration,
-    _slot: Slot,
+    _slot: Arc<Slot>,
 }
 
 impl Haul {
@@ -177,7 +178,7 @@ impl Driver {
         settings: &Settings,
         codecs: &Codecs,
         registration: Registration,
-        slot: Slot,
+        slot: impl Into<Arc<Slot>>,
     ) -> Self {
         let keepalive = Keepalive::new(
             settings.ping_interval,
@@ -214,7 +215,7 @@ impl Driver {
             flush_limit: None,
             close_timeout: settings.close_timeout,
             _registration: registration,
-            _slot: slot,
+            _slot: slot.into(),
         }
     }
 
@@ -243,6 +244,7 @@ impl Driver {
             if self.stage == Stage::Over {
                 return;
             }
+            let goes_on = self.goes_on();
             let deadline = self
                 .deadline()
                 .map(|deadline| Instant::from_std(clock::real(deadline.into_std())));
@@ -256,11 +258,7 @@ impl Driver {
                     wake.set(connection.wake.notified());
                     self.on_wake();
                 }
-                () = ready(()), if self.more == More::TakeIn && !self.is_holding_off() => {
-                    if !self.is_crowded() {
-                        self.feed_leftover();
-                    }
-                }
+                () = ready(()), if goes_on => self.feed_leftover(),
                 ready = self.ready(&io) => match ready {
                     Ok(guard) => self.on_ready(guard),
                     // The runtime is going down.
@@ -359,6 +357,11 @@ impl Driver {
             || self.crowded_until.is_some()
     }
 
+    /// Whether the next turn goes on with what the last one has left.
+    fn goes_on(&mut self) -> bool {
+        self.more == More::TakeIn && !self.is_holding_off() && !self.is_crowded()
+    }
+
     /// Whether this connection has to wait until the process buffers less.
     fn is_crowded(&mut self) -> bool {
         let is_crowded = budget::is_full() && self.connection.share().is_large();
@@ -380,8 +383,9 @@ impl Driver {
 
     /// Says what is held of unfinished messages, and since when.
     fn account_for(&mut self) {
-        let leftover = self.leftover.as_ref().map_or(0, |input| input.size());
-        self.account.set(self.receiver.buffered() + leftover);
+        let leftover = self.leftover.as_ref().map_or(0, |input| input.held());
+        let held = self.receiver.buffered() + leftover;
+        self.account.set(held);
         self.patience
             .on_read(self.receiver.unfinished(), clock::task_now);
     }
@@ -682,7 +686,9 @@ impl Driver {
         }
         if self.crowded_until.is_some_and(|until| until <= now) {
             self.crowded_until = None;
-            self.go_on_reading();
+            if !self.is_crowded() {
+                self.go_on_reading();
+            }
         }
         if self.stage == Stage::Talking && !self.is_holding_off() && self.patience.is_over(now) {
             self.on_stall();

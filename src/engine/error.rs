@@ -14,6 +14,8 @@ pub enum Error {
     },
     /// The process is ending (or this engine has been stopped): no new connection is taken.
     ShuttingDown,
+    /// All threads of the engine have failed; what they said is in the process's error output.
+    Broken,
     /// The operating system refused something that a connection cannot live without.
     Io {
         /// What was tried, for the log.
@@ -39,6 +41,7 @@ impl fmt::Display for Error {
                 waited.as_secs_f64()
             ),
             Self::ShuttingDown => f.write_str("the process is ending and takes no new connection"),
+            Self::Broken => f.write_str("the engine's threads have failed"),
             Self::Io { action, source } => write!(f, "{action}: {source}"),
         }
     }
@@ -48,7 +51,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { source, .. } => Some(source),
-            Self::SendTimeout { .. } | Self::ShuttingDown => None,
+            Self::SendTimeout { .. } | Self::ShuttingDown | Self::Broken => None,
         }
     }
 }

@@ -57,13 +57,15 @@ impl Exchange {
     /// Puts the dead end into the server's hands, blocking as the client's socket did.
     ///
     /// # Errors
-    /// The system's, when `server_side` is not open any more. A second call does nothing.
+    /// The system's, when `server_side` is not open any more; the dead end is still ours then. Once
+    /// it is in the server's hands, a further call does nothing.
     pub fn put_dead_end(&mut self, server_side: RawFd) -> io::Result<()> {
-        if let Some(theirs) = self.theirs.take() {
+        if let Some(theirs) = &self.theirs {
             if !is_blocking(server_side)? {
                 theirs.set_nonblocking(true)?;
             }
-            replace(server_side, &theirs)?;
+            replace(server_side, theirs)?;
+            self.theirs = None;
         }
         Ok(())
     }
@@ -188,6 +190,9 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
         let (_client, server) = UnixStream::pair().unwrap();
         let mut exchange = Exchange::prepare(server.into_raw_fd()).unwrap();
-        assert!(exchange.put_dead_end(closed).is_err());
+        // However often it is tried: a dead end that is not in place must not pass for one.
+        for _ in 0..3 {
+            assert!(exchange.put_dead_end(closed).is_err());
+        }
     }
 }

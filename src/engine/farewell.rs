@@ -31,7 +31,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{error::Error, runtime::Engine};
+use super::{error::Error, panics::contain, runtime::Engine};
 use crate::protocol::close::CloseFrame;
 
 /// What the reading side may take beyond the grace of the connections.
@@ -192,15 +192,18 @@ fn leave(
     let gone = Arc::new(Mutex::new(Some(gone)));
     let after = Arc::clone(&gone);
     let work = move || {
-        engine.shut_down_over(&parting.frame, parting.window, grace);
-        if let Some(gone) = after.lock().take() {
+        // The process must go, whatever fails.
+        contain(|| engine.shut_down_over(&parting.frame, parting.window, grace));
+        let gone = after.lock().take();
+        if let Some(gone) = gone {
             gone();
         }
     };
     if thread::Builder::new().spawn(work).is_err() {
         // There is nobody who could wait: they are told, and that is that.
-        said.close_all(&last);
-        if let Some(gone) = gone.lock().take() {
+        contain(|| said.close_all(&last));
+        let gone = gone.lock().take();
+        if let Some(gone) = gone {
             gone();
         }
     }

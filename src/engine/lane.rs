@@ -1,13 +1,23 @@
 //! One thread of the engine: a tokio runtime, and what the connections that it drives share.
 
-use std::{sync::Arc, thread};
+use std::{
+    any::Any,
+    io,
+    os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
 
 use tokio::{
-    runtime::{Builder, Handle},
+    runtime::{Builder, Handle, Runtime},
     sync::Notify,
 };
 
-use super::{error::Error, postman::Postman, relay::Relay};
+use super::{error::Error, panics::contain, postman::Postman, relay::Relay, signal};
 use crate::protocol::deflate::Codecs;
 
 /// A thread that drives connections until it is stopped.
@@ -18,6 +28,7 @@ pub(super) struct Lane {
     pub(super) relay: Arc<Relay>,
     pub(super) codecs: Codecs,
     stop: Arc<Notify>,
+    has_failed: Arc<AtomicBool>,
 }
 
 impl Lane {
@@ -27,19 +38,25 @@ impl Lane {
     /// [`Error::Io`] when the system gives no thread or no descriptor.
     pub(super) fn start() -> Result<Self, Error> {
         let relay = Arc::<Relay>::default();
-        let runner = Arc::clone(&relay);
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .on_thread_park(move || runner.run(&Handle::current()))
-            .build()
-            .map_err(Error::io("cannot start the engine's runtime"))?;
+        let runtime =
+            start_runtime(&relay).map_err(Error::io("cannot start the engine's runtime"))?;
         let handle = runtime.handle().clone();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = Arc::clone(&has_failed);
+        // The thread inherits it from its first moment on.
+        let _signals = signal::Blocked::here();
         thread::Builder::new()
             .name("dwebsocket".to_owned())
-            .spawn(move || runtime.block_on(stopped.notified()))
+            .spawn(move || {
+                // Its own tasks cannot end it, and what it does between them is caught there.
+                if contain(|| runtime.block_on(stopped.notified())).is_none() {
+                    // First: whoever comes now is refused, and nobody is left waiting in there.
+                    failed.store(true, Ordering::SeqCst);
+                }
+                drop(runtime);
+            })
             .map_err(Error::io("cannot start the engine's thread"))?;
         Ok(Self {
             postman: Postman::new(handle.clone()),
@@ -47,11 +64,94 @@ impl Lane {
             codecs: Codecs::default(),
             handle,
             stop,
+            has_failed,
         })
+    }
+
+    /// Whether it drives what it is given: false after a failure that it could not mend.
+    pub(super) fn is_running(&self) -> bool {
+        !self.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// Makes it one that has failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::SeqCst);
     }
 
     /// Ends the thread, with all that it still drives.
     pub(super) fn stop(&self) {
         self.stop.notify_one();
+    }
+}
+
+/// A runtime whose thread lets the views of `relay` run before it sleeps.
+fn start_runtime(relay: &Arc<Relay>) -> io::Result<Runtime> {
+    // What tokio makes for signals it cannot do without: it panics. So see first whether the
+    // descriptors are there that it will ask for.
+    let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
+    for pair in spare {
+        pair?;
+    }
+    let runner = Arc::clone(relay);
+    let build = AssertUnwindSafe(|| {
+        Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .on_thread_park(move || {
+                // Or it would end the thread.
+                contain(|| runner.run(&Handle::current()));
+            })
+            .build()
+    });
+    // Others may have taken them meanwhile.
+    catch_unwind(build).unwrap_or_else(|panic| Err(io::Error::other(text_of(panic.as_ref()))))
+}
+
+/// What a panic said.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::channel,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_turn_that_panics_does_not_end_the_thread() {
+        let lane = Lane::start().unwrap();
+        for _ in 0..3 {
+            lane.relay.fail_next_park();
+            let deadline = Instant::now() + LIMIT;
+            while lane.relay.will_fail() {
+                // It parks again and again.
+                lane.handle.spawn(async {});
+                assert!(Instant::now() < deadline);
+                thread::yield_now();
+            }
+            let (tell, told) = channel();
+            lane.handle.spawn(async move { tell.send(()) });
+            told.recv_timeout(LIMIT).unwrap();
+            assert!(lane.is_running());
+        }
+        lane.stop();
+    }
+
+    #[test]
+    fn the_text_of_a_panic_is_kept() {
+        let panics: [fn(); 2] = [|| panic!("a text"), || panic!("a {}", "text")];
+        for panics in panics {
+            let panic = catch_unwind(panics).unwrap_err();
+            assert_eq!(text_of(panic.as_ref()), "a text");
+        }
     }
 }

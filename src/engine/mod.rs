@@ -34,6 +34,7 @@ mod interleavings;
 pub mod keepalive;
 mod lane;
 pub mod outbox;
+mod panics;
 mod patience;
 mod postman;
 pub mod rate;

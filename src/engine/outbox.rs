@@ -94,6 +94,9 @@ pub(super) struct Outbox {
     state: Mutex<State>,
     room: Condvar,
     capacity: usize,
+    /// Releasing what is held panics.
+    #[cfg(test)]
+    pub(super) is_broken: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug)]
@@ -114,12 +117,12 @@ struct State {
     sealed: bool,
     watches: Watches,
     sleepers: usize,
-    account: Account,
     reserved: Reserved,
     /// Bytes that the socket has taken so far.
     written: u64,
     /// How many those were when the last ping was among them.
     pinged_at: u64,
+    account: Account,
 }
 
 /// The largest message whose sender waits for room. Smaller ones of senders that can wait, too, do
@@ -221,8 +224,8 @@ impl State {
 
     fn consume(&mut self, mut written: usize) {
         self.queued -= written;
-        self.account.set(self.queued);
         self.written += written as u64;
+        self.account.set(self.queued);
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
@@ -290,13 +293,15 @@ impl Outbox {
                 sealed: false,
                 watches: Watches::new(),
                 sleepers: 0,
-                account: Account::default(),
                 reserved: Reserved::default(),
                 written: 0,
                 pinged_at: 0,
+                account: Account::default(),
             }),
             room: Condvar::default(),
             capacity,
+            #[cfg(test)]
+            is_broken: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -418,6 +423,11 @@ impl Outbox {
 
     /// Writes what is held back.
     pub(super) fn release(&self) -> Flushed {
+        #[cfg(test)]
+        assert!(
+            !self.is_broken.load(std::sync::atomic::Ordering::SeqCst),
+            "an outbox fails"
+        );
         let mut state = self.state.lock();
         if state.held.is_empty() {
             return Flushed::Everything;

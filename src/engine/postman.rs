@@ -80,7 +80,7 @@ impl Postman {
         if self.has_parcels() {
             let holding = self.collect(&mut self.state.lock());
             for connection in holding {
-                connection.release();
+                connection.release_or_break();
             }
         }
     }
@@ -108,8 +108,76 @@ impl Postman {
             state.on_round = idle < IDLE_ROUNDS;
             drop(state);
             for connection in holding {
-                connection.release();
+                connection.release_or_break();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+        sync::atomic::Ordering,
+    };
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        engine::{connection::Settings, rate::Rates, socket::Socket},
+        protocol::{close, deflate::Codecs, frame::Opcode, limits::Limits},
+    };
+
+    fn connection(id: u64) -> (Arc<Connection>, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let settings = Settings {
+            limits: Limits::default(),
+            compression: None,
+            rates: Rates::default(),
+            ping_interval: None,
+            ping_timeout: None,
+            receive_buffer_bytes: 1024,
+            send_buffer_bytes: 1024,
+            send_timeout: None,
+            message_timeout: None,
+            close_timeout: Duration::from_secs(1),
+        };
+        let connection = Connection::new(
+            id,
+            Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
+            &settings,
+            Bytes::new(),
+            Postman::at_home(),
+            Arc::default(),
+            &Codecs::default(),
+        );
+        (Arc::new(connection), peer)
+    }
+
+    #[test]
+    fn a_panic_costs_one_connection_and_later_rounds_come_as_ever() {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let postman = Postman::new(runtime.handle().clone());
+        let (broken, mut its_peer) = connection(1);
+        broken.outbox.is_broken.store(true, Ordering::SeqCst);
+        for round in 0..3 {
+            let (whole, mut peer) = connection(2);
+            for held in [&broken, &whole] {
+                held.outbox.hold(Opcode::Text, b"hi");
+                postman.expect(Arc::clone(held), true);
+            }
+            // Long enough for the rounds that find something, and for those that do not.
+            while whole.is_holding() || postman.state.lock().on_round {
+                runtime.block_on(async { sleep(ROUND).await });
+            }
+            let mut came = [0; 4];
+            peer.read_exact(&mut came).unwrap();
+            assert_eq!(&came, b"\x81\x02hi", "{round}");
+        }
+        assert_eq!(broken.end().unwrap().code, close::INTERNAL_ERROR);
+        drop(broken);
+        assert_eq!(its_peer.read(&mut [0; 8]).unwrap(), 0);
     }
 }

@@ -34,6 +34,7 @@ use tokio::{runtime::Handle, task::yield_now};
 
 use super::{
     connection::Connection,
+    panics::contain,
     waiter::{Hub, Watch},
 };
 
@@ -62,6 +63,25 @@ pub(super) struct Relay {
     /// What views send now is written by the engine: see [`Relay::expect`].
     collects: AtomicBool,
     patience: Duration,
+    /// The next turn panics.
+    #[cfg(test)]
+    fails: AtomicBool,
+    /// The next call of [`Relay::run`] panics.
+    #[cfg(test)]
+    parks_badly: AtomicBool,
+}
+
+#[cfg(test)]
+impl Relay {
+    /// Lets the next call of [`Relay::run`] panic.
+    pub(super) fn fail_next_park(&self) {
+        self.parks_badly.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is still to come.
+    pub(super) fn will_fail(&self) -> bool {
+        self.parks_badly.load(Ordering::SeqCst)
+    }
 }
 
 impl Default for Relay {
@@ -72,6 +92,10 @@ impl Default for Relay {
             has_waiting: AtomicBool::new(false),
             collects: AtomicBool::new(false),
             patience: PATIENCE,
+            #[cfg(test)]
+            fails: AtomicBool::new(false),
+            #[cfg(test)]
+            parks_badly: AtomicBool::new(false),
         }
     }
 }
@@ -207,8 +231,8 @@ impl Relay {
 
     fn ring_all(self: &Arc<Self>, state: &mut State) {
         state.noted = 0;
-        for hub in state.silent.drain(..) {
-            if hub.ring(self) {
+        for hub in std::mem::take(&mut state.silent) {
+            if contain(|| hub.ring(self)) == Some(true) {
                 let steps = hub.steps();
                 state.serving.push((hub, steps));
             }
@@ -267,6 +291,11 @@ impl Relay {
 
     /// Lets the views run; to be called by the engine when it has nothing to do.
     pub(super) fn run(self: &Arc<Self>, engine: &Handle) {
+        #[cfg(test)]
+        assert!(
+            !self.parks_badly.swap(false, Ordering::SeqCst),
+            "a park fails"
+        );
         if !self.turn(self.state.lock()) {
             // A look at the sockets, and then here again.
             engine.spawn(yield_now());
@@ -275,7 +304,29 @@ impl Relay {
 
     /// Lets all views run that wait, and writes what they have sent. False when some had no turn,
     /// because the others took long.
-    fn turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
+    fn turn(self: &Arc<Self>, state: MutexGuard<'_, State>) -> bool {
+        contain(|| self.take_turn(state)).unwrap_or_else(|| {
+            self.start_over();
+            true
+        })
+    }
+
+    /// Forgets a turn that ended in a panic: whoever waits is woken, and what is held is written.
+    fn start_over(self: &Arc<Self>) {
+        self.collects.store(false, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        self.ring_all(&mut state);
+        let before = std::mem::take(&mut *state);
+        drop(state);
+        for connection in before.parked {
+            contain(|| connection.inbox.rouse());
+        }
+        for connection in before.holding {
+            connection.release_or_break();
+        }
+    }
+
+    fn take_turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> bool {
         let views = state.parked.len() + state.noted;
         state.waiting_since = None;
         self.has_waiting.store(false, Ordering::Relaxed);
@@ -292,6 +343,8 @@ impl Relay {
         let began = state.begins_to_collect(views);
         self.collects.store(began.is_some(), Ordering::Relaxed);
         drop(state);
+        #[cfg(test)]
+        assert!(!self.fails.swap(false, Ordering::SeqCst), "a turn fails");
         self.pass_on();
         let mut state = self.state.lock();
         let steps = state.steps;
@@ -321,7 +374,7 @@ impl Relay {
             connection.inbox.rouse();
         }
         for connection in holding {
-            connection.release();
+            connection.release_or_break();
         }
         is_done || is_stuck
     }
@@ -521,6 +574,44 @@ mod tests {
         assert!(bed.relay.state.lock().apart_until.is_some());
         bed.deliver(3);
         assert_eq!(bed.woken(), 3);
+    }
+
+    #[test]
+    fn a_turn_that_panics_leaves_nobody_asleep_and_the_next_one_is_as_ever() {
+        let bed = parked(FEW, AT_ONCE);
+        for _ in 0..3 {
+            bed.relay.fails.store(true, Ordering::SeqCst);
+            bed.turn(FEW);
+            assert!(!bed.relay.fails.load(Ordering::SeqCst));
+            assert!(!bed.relay.collects());
+            let mut woken: Vec<_> = (0..FEW).map(|_| bed.woken()).collect();
+            woken.sort_unstable();
+            assert_eq!(woken, (0..FEW).collect::<Vec<_>>());
+            for number in 0..FEW {
+                assert!(bed.answered(number));
+                while !bed.connections[number].is_awaited() {
+                    thread::yield_now();
+                }
+            }
+        }
+        bed.turn(FEW);
+        for number in 0..FEW {
+            assert_eq!(bed.woken.recv().unwrap(), (number, true));
+            assert!(bed.answered(number));
+        }
+    }
+
+    #[test]
+    fn a_turn_that_panics_rings_for_the_loops_all_the_same() {
+        let bed = parked(1, AT_ONCE);
+        let hub = Hub::new().unwrap();
+        bed.relay.ring(Watch::new(Arc::clone(&hub), 7), 5);
+        bed.relay.fails.store(true, Ordering::SeqCst);
+        bed.turn(1);
+        assert_eq!(bed.woken(), 0);
+        // Only a hub that has been rung says whom it has served.
+        assert!(!hub.ring(&bed.relay));
+        assert_eq!(hub.drain(), [7]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The engine of a process: born on first use, never inherited across a fork.
 
 use std::{
-    os::fd::RawFd,
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -125,47 +125,55 @@ impl Engine {
         Ok(engine)
     }
 
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+    fn lanes(&self) -> impl Iterator<Item = &Lane> + Clone {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The connections take turns: each thread gets as many as the others.
-    fn lane_of(&self, id: u64) -> &Lane {
-        let count = self.others.len() as u64 + 1;
-        let turn = usize::try_from(id % count).unwrap_or_default();
-        turn.checked_sub(1)
-            .and_then(|turn| self.others.get(turn))
-            .unwrap_or(&self.first)
+    /// The connections take turns: each thread gets as many as the others. `None` when none is
+    /// left, because what runs on them has failed.
+    fn lane_of(&self, id: u64) -> Option<&Lane> {
+        let count = self.others.len() + 1;
+        let turn = usize::try_from(id % count as u64).unwrap_or_default();
+        self.lanes()
+            .cycle()
+            .skip(turn)
+            .take(count)
+            .find(|lane| lane.is_running())
     }
 
     fn stop(&self) {
         self.lanes().for_each(Lane::stop);
     }
 
-    /// Takes over `descriptor`, sends `head` (the 101 response) and runs the connection.
+    /// Takes over `client`, sends `head` (the 101 response) and runs the connection.
     ///
     /// `early` are bytes that the client sent behind its handshake and somebody has read already.
-    /// The descriptor belongs to the engine from here on, also when this fails.
+    /// A client that cannot be driven is answered with 503 in place of `head`, and let go.
     ///
     /// # Errors
     /// [`Error::Io`] when the descriptor cannot be driven, [`Error::ShuttingDown`] after
     /// [`Engine::shut_down`] and [`leave`].
     pub fn adopt(
         &self,
-        descriptor: RawFd,
+        client: OwnedFd,
         early: Vec<u8>,
         head: Vec<u8>,
         settings: &Settings,
-        slot: Slot,
+        slot: impl Into<Arc<Slot>>,
     ) -> Result<Arc<Connection>, Error> {
-        let socket = Socket::take_over(descriptor)
-            .map(Arc::new)
-            .map_err(Error::io("cannot take over the client's connection"))?;
+        let socket = Arc::new(socket_of(client)?);
+        let unused = Arc::clone(&socket);
+        let refuse = |error| {
+            unused.refuse();
+            error
+        };
         if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
             socket.give_up_after(interval.saturating_add(timeout));
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let lane = self.lane_of(id);
+        let Some(lane) = self.lane_of(id) else {
+            return Err(refuse(Error::Broken));
+        };
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
         let connection = Arc::new(Connection::new(
             id,
@@ -177,18 +185,22 @@ impl Engine {
             &lane.codecs,
         ));
         // Before the runtime is asked: one that has stopped would only say that it is gone.
-        let registration = Registry::register(&self.registry, &connection)?;
+        let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
         Members::enter(&self.members, &connection);
         // Whoever leaves says so first and looks for connections then: one of the two sees this.
         // Whom both see has been told already, if we come second: then that goes on.
         if is_leaving() && connection.refuse() {
-            return Err(Error::ShuttingDown);
+            return Err(refuse(Error::ShuttingDown));
         }
         let io = {
             let _context = lane.handle.enter();
-            watched
-                .watch()
-                .map_err(Error::io("cannot watch the client's connection"))?
+            watched.watch()
+        };
+        let io = match io.map_err(Error::io("cannot watch the client's connection")) {
+            Ok(io) => io,
+            // Unless somebody has said goodbye to it meanwhile.
+            Err(error) if connection.refuse() => return Err(refuse(error)),
+            Err(error) => return Err(error),
         };
         connection.outbox.flush();
         let driver = Driver::new(
@@ -253,6 +265,42 @@ impl Engine {
     }
 }
 
+/// Sees to it that the process has an engine that can drive connections.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no thread or no descriptor, [`Error::Broken`] when its
+/// threads have failed.
+pub fn prepare() -> Result<(), Error> {
+    match Engine::current()?.lane_of(0) {
+        Some(_) => Ok(()),
+        None => Err(Error::Broken),
+    }
+}
+
+/// Takes over `client` on the process's engine, as [`Engine::adopt`] does.
+///
+/// # Errors
+/// Those of [`Engine::current`] and [`Engine::adopt`].
+pub fn adopt(
+    client: OwnedFd,
+    early: Vec<u8>,
+    head: Vec<u8>,
+    settings: &Settings,
+    slot: impl Into<Arc<Slot>>,
+) -> Result<Arc<Connection>, Error> {
+    match Engine::current() {
+        Ok(engine) => engine.adopt(client, early, head, settings, slot),
+        Err(error) => {
+            socket_of(client)?.refuse();
+            Err(error)
+        }
+    }
+}
+
+fn socket_of(client: OwnedFd) -> Result<Socket, Error> {
+    Socket::new(client).map_err(Error::io("cannot take over the client's connection"))
+}
+
 /// Leaves the parent's engine alone and makes room for a new one; to be called in a forked child,
 /// before anything else of the engine.
 pub fn after_fork_in_child() {
@@ -269,5 +317,63 @@ pub fn after_fork_in_child() {
             reason = "its thread exists in the parent only, and its locks may be held for ever"
         )]
         std::mem::forget(engine);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::unix::net::UnixStream};
+
+    use super::*;
+    use crate::{engine::rate::Rates, protocol::limits::Limits};
+
+    const SETTINGS: Settings = Settings {
+        limits: Limits {
+            max_message_bytes: 1024,
+            max_frame_bytes: u32::MAX,
+            max_fragments: 16,
+        },
+        compression: None,
+        rates: Rates {
+            messages: None,
+            bytes: None,
+            timeout: None,
+        },
+        ping_interval: None,
+        ping_timeout: None,
+        receive_buffer_bytes: 1024,
+        send_buffer_bytes: 1024,
+        send_timeout: None,
+        message_timeout: None,
+        close_timeout: Duration::from_secs(1),
+    };
+
+    /// What a client of `engine` reads, and whether it was taken over.
+    fn told(engine: &Engine) -> (String, bool) {
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        let slot = Slot::claim(None).unwrap();
+        let adopted = engine.adopt(ours.into(), vec![], b"head".to_vec(), &SETTINGS, slot);
+        let mut told = [0; 12];
+        let length = client.read(&mut told).unwrap();
+        let told = String::from_utf8_lossy(&told[..length]).into_owned();
+        assert!(matches!(adopted, Ok(_) | Err(Error::Broken)));
+        (told, adopted.is_ok())
+    }
+
+    #[test]
+    fn an_engine_that_has_failed_refuses_and_its_client_is_told() {
+        let mut engine = Engine::start().unwrap();
+        engine.others.push(Lane::start().unwrap());
+        assert_eq!(told(&engine), ("head".to_owned(), true));
+        // One thread that is left takes all of them.
+        engine.first.fail();
+        for _ in 0..4 {
+            assert_eq!(told(&engine), ("head".to_owned(), true));
+        }
+        engine.others[0].fail();
+        for _ in 0..2 {
+            assert_eq!(told(&engine), ("HTTP/1.1 503".to_owned(), false));
+        }
+        engine.stop();
     }
 }

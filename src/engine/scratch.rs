@@ -55,9 +55,9 @@ impl Input {
         self.buffer.get_mut(self.taken..).unwrap_or_default()
     }
 
-    /// Bytes of memory that it takes.
-    pub(super) fn size(&self) -> usize {
-        self.buffer.len()
+    /// The bytes of memory that it takes.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Takes all but the last `left` bytes.

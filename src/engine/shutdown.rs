@@ -17,6 +17,7 @@ use super::{
     clock,
     connection::Connection,
     error::Error,
+    panics::contain,
     sync::{Condvar, Mutex},
 };
 use crate::protocol::close::CloseFrame;
@@ -86,7 +87,8 @@ impl Registry {
     pub(super) fn close_all(&self, frame: &CloseFrame) {
         let connections = self.state.lock().leave();
         for connection in connections {
-            connection.close(frame);
+            // One that fails must not cost the others their goodbye.
+            contain(|| connection.close(frame));
         }
     }
 
@@ -143,7 +145,7 @@ impl Registry {
                 .collect()
         };
         for connection in &connections {
-            connection.on_step();
+            contain(|| connection.on_step());
         }
         connections.len()
     }
@@ -184,7 +186,7 @@ async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseF
     for (moment, connection) in plan {
         clock::sleep_until(moment).await;
         if let Some(connection) = connection.upgrade() {
-            connection.close(&frame);
+            contain(|| connection.close(&frame));
         }
     }
 }

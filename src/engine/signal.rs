@@ -1,17 +1,36 @@
-//! SIGTERM, heard beside whoever else handles it.
+//! SIGTERM, heard beside whoever else handles it, and the threads that hear no signal at all.
 
 use std::{
+    mem::MaybeUninit,
+    ptr,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use signal_hook::{consts::SIGTERM, flag, low_level::emulate_default_handler};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use super::{error::Error, runtime::Engine};
+
+/// How long to wait for a thread when the system gives none.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What a thread does wrong comes to that thread: the handlers of these have to run there.
+const OWN_FAULTS: [libc::c_int; 6] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+];
 
 static TERMINATED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
@@ -43,12 +62,65 @@ pub fn on_terminate(engine: &Engine, heard: impl FnOnce() + Send + 'static) -> R
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Error::io("cannot watch for SIGTERM"))?;
     engine.handle().spawn(async move {
-        if terminate.recv().await.is_some() {
-            // Waiting here would keep the engine from saying goodbye.
-            thread::spawn(heard);
+        if terminate.recv().await.is_none() {
+            return;
+        }
+        // Waiting here would keep the engine from saying goodbye. Shared, since a thread that cannot
+        // start takes what it was given with it.
+        let heard = Arc::new(Mutex::new(Some(heard)));
+        while !starts(&heard) {
+            sleep(PAUSE).await;
         }
     });
     Ok(())
+}
+
+/// Calls `heard` on a thread of its own; false when the system gives none now.
+fn starts(heard: &Arc<Mutex<Option<impl FnOnce() + Send + 'static>>>) -> bool {
+    let heard = Arc::clone(heard);
+    let call = move || {
+        let heard = heard.lock().take();
+        if let Some(heard) = heard {
+            heard();
+        }
+    };
+    thread::Builder::new().spawn(call).is_ok()
+}
+
+/// While it lives, this thread and those that it starts take no signals: the process's handlers
+/// run on its other threads, those of the server, as they would without an engine.
+pub(super) struct Blocked(Option<libc::sigset_t>);
+
+impl Blocked {
+    /// Blocks them on this thread.
+    pub(super) fn here() -> Self {
+        let mut all = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        #[expect(unsafe_code, reason = "only libc knows a thread's mask")]
+        // SAFETY: both sets are ours and written by the calls before they are read. A mask may be
+        // changed at any time; it is this thread's alone.
+        let before = unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            for number in OWN_FAULTS {
+                libc::sigdelset(all.as_mut_ptr(), number);
+            }
+            let set = libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+            (set == 0).then(|| before.assume_init())
+        };
+        Self(before)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            #[expect(unsafe_code, reason = "only libc knows a thread's mask")]
+            // SAFETY: it is the mask that this thread had.
+            unsafe {
+                libc::pthread_sigmask(libc::SIG_SETMASK, before, ptr::null_mut());
+            }
+        }
+    }
 }
 
 /// Ends the process as SIGTERM does by default.

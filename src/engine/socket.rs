@@ -19,6 +19,10 @@ pub(super) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORI
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
 
+/// What a client reads whose connection could not be driven after its server had let go of it.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
+    Retry-After: 5\r\nContent-Length: 0\r\n\r\n";
+
 /// A connected, non-blocking stream socket that belongs to the engine alone.
 ///
 /// Dropping it ends the connection for every process that still holds a copy of the descriptor.
@@ -26,24 +30,17 @@ pub(super) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
 pub struct Socket(socket2::Socket);
 
 impl Socket {
-    /// Takes ownership of `descriptor`, a connected TCP or Unix stream socket.
+    /// Takes `descriptor` over, a bare one of a connected TCP or Unix stream socket.
+    #[cfg(test)]
+    pub(super) fn take_over(descriptor: RawFd) -> io::Result<Self> {
+        Self::new(own(descriptor)?)
+    }
+
+    /// A socket from `descriptor`, that of a connected TCP or Unix stream socket.
     ///
     /// # Errors
-    /// The system's, when the descriptor is not open or is no socket.
-    pub fn take_over(descriptor: RawFd) -> io::Result<Self> {
-        #[expect(
-            unsafe_code,
-            reason = "the one place where a bare descriptor becomes owned"
-        )]
-        let descriptor = {
-            // SAFETY: this only asks what the number means, and any number may be asked about.
-            if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1 {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands
-            // it over: nobody else closes it. Otherwise we would close somebody else's file.
-            unsafe { OwnedFd::from_raw_fd(descriptor) }
-        };
+    /// The system's, when the descriptor is no socket. It is closed then.
+    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
         let socket = socket2::Socket::from(descriptor);
         socket.set_nonblocking(true)?;
         if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
@@ -122,6 +119,13 @@ impl Socket {
         0
     }
 
+    /// Answers a handshake that nothing has been said to with 503. Never sleeps.
+    pub(super) fn refuse(&self) {
+        // There is nobody to tell of a failure: a client that is gone needs no answer.
+        let _ = self.send(&[IoSlice::new(REFUSAL)]);
+        self.finish_sending();
+    }
+
     /// Says that nothing more will be sent; the peer reads the end of the stream.
     pub(super) fn finish_sending(&self) {
         // It fails only when the connection is gone already, which is as good.
@@ -149,6 +153,22 @@ fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
         return Err(io::Error::last_os_error());
     }
     Ok(result)
+}
+
+/// Takes ownership of a bare descriptor that its caller has duplicated for us.
+///
+/// # Errors
+/// The system's, when it is not open.
+#[expect(
+    unsafe_code,
+    reason = "the one place where a bare descriptor becomes owned"
+)]
+pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: this only asks what the number means, and any number may be asked about.
+    answered(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
+    // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands it over:
+    // nobody else closes it. Otherwise we would close somebody else's file.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Gives a copy of a bare descriptor that belongs to us.

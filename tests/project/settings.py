@@ -50,3 +50,5 @@ LOGGING = {
 }
 
 globals().update(json.loads(os.environ.get("PROJECT_SETTINGS", "{}")))
+if globals().get("PROJECT_ATOMIC_REQUESTS"):
+    DATABASES["default"]["ATOMIC_REQUESTS"] = True

@@ -3,7 +3,7 @@
 from django.urls import include, path
 
 from dwebsocket import accept_websocket
-from project import async_views, beside_views, own_middleware, views
+from project import account_views, async_views, beside_views, own_middleware, views
 
 _by_name = [
     views.stubborn,
@@ -32,11 +32,13 @@ urlpatterns = [
     path("async-reports/<str:name>/", async_views.async_reports),
     path("seen/<str:name>/", async_views.seen_by),
     *[path(f"{view.__name__.replace('_', '-')}/", view) for view in _by_name],
+    path("addresses/", include("project.address_views")),
     path("own/echo/", own_middleware.echo),
     path("own/async-echo/", own_middleware.async_echo),
     path("own/decorated/", own_middleware.decorated),
     path("own/raises/", own_middleware.raises),
     path("own/large/", own_middleware.large),
+    *[path(f"account/{view.__name__}/", view) for view in account_views.ALL],
     path("census/", views.census),
     path("log-out/", views.log_out),
     path("log-in/<str:name>/", views.log_in),
@@ -44,6 +46,7 @@ urlpatterns = [
     path("ending/<str:name>/", views.ending),
     path("request-facts/<int:number>/", views.request_facts),
     path("green/", include("project.green_views")),
+    path("places/", include("project.place_views")),
     path("by-method-decorator/", views.ByMethodDecorator.as_view()),
     path("around-as-view/", accept_websocket(views.AroundAsView.as_view())),
     *[path(f"under/{name}/", view) for name, view in views.UNDER.items()],

@@ -234,7 +234,7 @@ class TestScarcity:
                 eventually(lambda: asked_anew(server) == 101, 10)
         converses(server)
         assert server.worker == worker
-        assert "No descriptor for another connection" in server.stderr()
+        assert "The system has nothing left for another connection" in server.stderr()
 
     def test_threads(self, own_server: Own) -> None:
         """The client is told to come later, and may."""

@@ -34,6 +34,7 @@ DEFAULTS = {
     "MAX_CONNECTIONS": 10_000,
     "MAX_CONNECTIONS_PER_ADDRESS": None,
     "MAX_CONNECTIONS_PER_USER": 100,
+    "AUTH_RECHECK": 300.0,
     "MAX_MESSAGES_PER_SECOND": None,
     "MAX_BYTES_PER_SECOND": None,
     "RATE_TIMEOUT": 10.0,
@@ -93,6 +94,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_CONNECTIONS": COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": COUNTS,
     "MAX_CONNECTIONS_PER_USER": COUNTS,
+    "AUTH_RECHECK": [*SECONDS, (0, 0.0)],
     "MAX_MESSAGES_PER_SECOND": RATES,
     "MAX_BYTES_PER_SECOND": RATES,
     "RATE_TIMEOUT": [*SECONDS, (None, None)],
@@ -180,6 +182,9 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "MAX_CONNECTIONS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_ADDRESS": BAD_COUNTS,
     "MAX_CONNECTIONS_PER_USER": BAD_COUNTS,
+    "AUTH_RECHECK": [
+        (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
+    ],
     "MAX_MESSAGES_PER_SECOND": BAD_RATES,
     "MAX_BYTES_PER_SECOND": BAD_RATES,
     "RATE_TIMEOUT": [(value, SECONDS_OR_NONE) for value in BAD_SECONDS],
@@ -288,6 +293,7 @@ class TestOptions:
             "MAX_CONNECTIONS",
             "MAX_CONNECTIONS_PER_ADDRESS",
             "MAX_CONNECTIONS_PER_USER",
+            "AUTH_RECHECK",
             "MAX_HANDSHAKE_SIZE",
             "DRAIN",
             "ENGINE_THREADS",

@@ -108,7 +108,7 @@ def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch, 
 class TestSharing:
     """What is the same for all views is held once."""
 
-    @pytest.mark.skipif(context.Storage is None, reason="asgiref before 3.13 keeps other things")
+    @pytest.mark.skipif(context.Storage is None, reason="asgiref before 3.12 keeps other things")
     def test_shares_what_is_equal(self) -> None:
         """Of strings only: nothing else is kept beyond its view."""
 

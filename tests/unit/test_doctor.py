@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from visit import handshake
 from dwebsocket import conf, diagnosis
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
+from dwebsocket.doctor.stream import Stream
 from dwebsocket.events import EVENTS
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from dwebsocket.doctor import Finding
 
     Override = Callable[..., None]
+
+
+NOW = 1_800_000_000.0
 
 
 def by_id(findings: Iterator[Finding]) -> dict[str, Finding]:
@@ -413,9 +418,9 @@ class TestClient:
         """In whatever pieces they come, up to the close."""
         ours, theirs = socket.socketpair()
         with theirs:
-            connection = Connection(ours, b"\x89")
+            connection = Connection(Stream(ours, 5), b"\x89")
             theirs.sendall(b"\x01x" + b"\x82\x7e\x00\x80" + b"y" * 128 + b"\x88\x00")
-            assert connection.frames(5) == [PING, 2, CLOSE]
+            assert connection.frames(5) == {PING: 1, 2: 1, CLOSE: 1}
             pong = theirs.recv(100)
             assert (pong[0], pong[1]) == (0x8A, 0x81)
             connection.close()
@@ -424,7 +429,7 @@ class TestClient:
         """The end without a close frame is an error."""
         ours, theirs = socket.socketpair()
         theirs.close()
-        connection = Connection(ours, b"")
+        connection = Connection(Stream(ours, 5), b"")
         with pytest.raises(ConnectionResetError):
             connection.frames(5)
         connection.close()
@@ -447,7 +452,7 @@ class TestDiagnosis:
 
     def test_report(self, ask: Callable) -> None:
         """What arrived, what runs, what is set."""
-        report = ask(diagnosis.question("/chat/"), HTTP_ORIGIN="http://evil.example")
+        report = ask(diagnosis.question("testserver", "/chat/"), HTTP_ORIGIN="http://evil.example")
         assert report["request"]["upgrade"] == "websocket"
         assert report["request"]["host"] == "testserver"
         assert "evil.example" in report["request"]["objection"]
@@ -461,18 +466,44 @@ class TestDiagnosis:
         """Nobody else gets it."""
         assert ask(value) is None
 
-    def test_signed_for_elsewhere(self, ask: Callable) -> None:
-        """Another address, another purpose, another key."""
-        assert ask(diagnosis.question("/other/")) is None
-        assert ask(signing.TimestampSigner(salt="else").sign("/chat/")) is None
-        foreign = signing.TimestampSigner(key="another", salt="dwebsocket.doctor")
-        assert ask(foreign.sign("/chat/")) is None
+    @pytest.mark.parametrize("path", ["/other/", "/chat", "/chat//", ""])
+    def test_signed_for_elsewhere(self, ask: Callable, path: str) -> None:
+        """Another address of the same site."""
+        assert ask(diagnosis.question("testserver", path)) is None
+
+    @pytest.mark.parametrize(
+        ("salt", "key"), [("else", None), ("dwebsocket.doctor.question", "another")]
+    )
+    def test_signed_by_others(self, ask: Callable, salt: str, key: str | None) -> None:
+        """Another purpose, another key."""
+        words, _, _ = diagnosis.question("testserver", "/chat/").rpartition(":")
+        assert ask(signing.Signer(key=key, salt=salt).sign(words)) is None
+
+    @pytest.mark.parametrize("host", ["testserver:8000", "evil.example", "", "testserver.example"])
+    def test_signed_for_another_host(self, ask: Callable, host: str) -> None:
+        """A server that was asked cannot ask another with that: it learns that it is another."""
+        assert ask(diagnosis.question(host, "/chat/")) == {"request": {}}
+
+    @pytest.mark.parametrize("path", ["/ch%61t/", "/chat/"])
+    def test_other_ways_to_write_an_address(self, ask: Callable, path: str) -> None:
+        """Large letters in the host, letters that are written as bytes."""
+        assert ask(diagnosis.question("TestServer", path))["request"]["host"] == "testserver"
+
+    @pytest.mark.parametrize("answered", [b"[]", b"{}", b"", b"\xff", b"[" * 100_000])
+    def test_forged_report(self, answered: bytes) -> None:
+        """Without our signature, or with that of another answer, it is none."""
+        asked = diagnosis.question("testserver", "/chat/")
+        assert diagnosis.read(answered, asked, "") is None
+        assert diagnosis.read(answered, asked, asked.rpartition(":")[2]) is None
 
     def test_signed_too_long_ago(self, ask: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A question that somebody kept is worth nothing."""
-        question = diagnosis.question("/chat/")
-        monkeypatch.setattr(diagnosis, "_VALID_S", -1)
-        assert ask(question) is None
+        """A question that somebody kept is worth nothing, and neither is one for later."""
+        for seconds, is_answered in ((-90, False), (-30, True), (30, True), (90, False)):
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "time", lambda seconds=seconds: NOW + seconds)
+                question = diagnosis.question("testserver", "/chat/")
+                patch.setattr(time, "time", lambda: NOW)
+                assert bool(ask(question)) is is_answered
 
     def test_server_that_speaks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Under ASGI the server has judged the handshake, and may keep its headers."""
@@ -487,7 +518,7 @@ class TestDiagnosis:
             "scheme": "https",
             "headers": [
                 (b"host", b"testserver"),
-                (b"x-websocket-doctor", diagnosis.question("/chat/").encode()),
+                (b"x-websocket-doctor", diagnosis.question("testserver", "/chat/").encode()),
             ],
         }
         answer = diagnosis.answer(ASGIRequest(scope, None), conf.Options.current({}))

@@ -237,7 +237,9 @@ class TestLimits:
         gone = weakref.ref(promised.response)
 
         def note(frame: Any, event: str, _: object) -> None:
-            if event == "call":
+            # asgiref's event loop may go together with the response, and asyncio has its tasks in a
+            # weak set, which is written in Python.
+            if event == "call" and not frame.f_code.co_filename.endswith("_weakrefset.py"):
                 ran.append(frame.f_code.co_name)
 
         gc.collect()
@@ -342,7 +344,7 @@ class TestSignedOut:
         def fail(*args: Any) -> None:
             raise OSError("the cache is gone")
 
-        monkeypatch.setattr(SessionStore, "exists", fail)
+        monkeypatch.setattr(SessionStore, "load", fail)
         logout(here)
         assert made.client.closing() == (4401, "signed out")
         said = [record.getMessage() for record in request_log("dwebsocket")]

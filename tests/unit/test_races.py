@@ -196,7 +196,7 @@ def enter() -> Visitor:
 
 @pytest.mark.parametrize(
     "hold",
-    [lambda _: presence._present("user", "7"), lambda _: enter().leave(), Visitor.leave],
+    [lambda _: presence.present("user", "7"), lambda _: enter().leave(), Visitor.leave],
     ids=["look", "enter", "leave"],
 )
 def test_who_leaves_is_forgotten_although_the_register_is_busy(

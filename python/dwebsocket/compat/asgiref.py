@@ -1,7 +1,8 @@
 """
 Private parts of ``asgiref``: how its calls between sync and async code find their threads.
 
-All that is said here about versions was tried with asgiref 3.7 to 3.13.
+Versions 3.9.1 to 3.13. Before 3.9.1 what one view sets in a ``Local``, such as the active language,
+reaches others.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor
 
-#: ``asgiref.local._Storage``, since 3.13: the values of one ``Local`` in a context, tagged with the
+#: ``asgiref.local._Storage``, since 3.12: the values of one ``Local`` in a context, tagged with the
 #: thread that has set them. Has the arguments and attributes ``thread_id`` and ``data``. None where
 #: it is missing: before, values had no such tag, and nothing has to be done about it.
 Storage: Any = getattr(local, "_Storage", None)
-#: ``asgiref.local._rehome``, since 3.13: gives a copy of a ``_Storage`` that is this thread's. As
+#: ``asgiref.local._rehome``, since 3.12: gives a copy of a ``_Storage`` that is this thread's. As
 #: :data:`Storage` where it is missing.
 rehome: Any = getattr(local, "_rehome", None)
 
@@ -29,13 +30,13 @@ def leave_request() -> None:
     """
     Makes ``sync_to_async`` in this task use a thread of its loop, and not that of the request.
 
-    Reads, each of :mod:`asgiref.sync`:
+    Reads, each of :mod:`asgiref.sync`, in all these versions:
 
-    - ``AsyncToSync.executors.current``, since 3.0: the server's thread that waits for an async
+    - ``AsyncToSync.executors.current``: the server's thread that waits for an async
       view under WSGI. It goes on, and the view with it would wait for ever.
-    - ``SyncToAsync.thread_sensitive_context``, since 3.3: the thread of a request under ASGI, which
+    - ``SyncToAsync.thread_sensitive_context``: the thread of a request under ASGI, which
       ends with the handshake.
-    - ``SyncToAsync.deadlock_context``, since 3.4: whether the one thread of all others was taken
+    - ``SyncToAsync.deadlock_context``: whether the one thread of all others was taken
       when the handshake was served.
 
     Where one is missing nothing refers to it, and it needs no resetting.
@@ -51,9 +52,9 @@ def use_executor(loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
     """
     Makes ``sync_to_async`` in ``loop`` run its calls in ``executor``, one after the other.
 
-    ``AsyncToSync.loop_thread_executors``, since 3.3. Where it is missing they run in the one thread
-    that asgiref has for all loops; on green threads that is a green one, and async views that call
-    Django's ORM stand still.
+    ``AsyncToSync.loop_thread_executors``, in all these versions. Where it is missing they run in
+    the one thread that asgiref has for all loops; on green threads that is a green one, and async
+    views that call Django's ORM stand still.
     """
     executors: dict[asyncio.AbstractEventLoop, Any] | None
     executors = getattr(AsyncToSync, "loop_thread_executors", None)

@@ -1,4 +1,4 @@
-"""What cheroot does not document, versions 8 to 11: the layers of a request's body."""
+"""What cheroot does not document, versions 10 and 11: the layers of a request's body."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def reader_of(body: Any) -> Any:
     """
     Gives the lowest layer of a body, the one buffered reader on the client's socket.
 
-    ``rfile`` of ``SizeCheckWrapper``, ``KnownLengthRFile`` and ``ChunkedRFile``, since 6.0. Where
+    ``rfile`` of ``SizeCheckWrapper``, ``KnownLengthRFile`` and ``ChunkedRFile``. Where
     it is missing the layer that lacks it is given, below which there is no socket: the server's
     family refuses the handshake.
     """

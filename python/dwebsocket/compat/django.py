@@ -1,4 +1,4 @@
-"""What Django does not document of requests, settings and databases, versions 4.2 to 6.0."""
+"""What Django does not document of requests, settings and databases, versions 4.2 to 6.1."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import django
 from django.conf import settings
 from django.db import connections
-from django.utils import autoreload
+from django.http import request as http_request
+from django.utils import autoreload, http
 from django.utils.functional import SimpleLazyObject, empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -82,6 +83,58 @@ def headers_of(response: HttpResponseBase) -> Iterable[tuple[str, str]]:
     """
     stored = getattr(response.headers, "_store", None)
     return response.items() if stored is None else stored.values()
+
+
+def mark_as_logged(response: HttpResponseBase) -> None:
+    """
+    Keeps Django from logging ``response``, whose status is an error: that has been done.
+
+    ``_has_been_logged``, which ``django.utils.log.log_response`` looks for, since 2.1. Where it is
+    not looked for the response is logged twice.
+    """
+    response.__dict__["_has_been_logged"] = True
+
+
+def is_same_domain(host: str, pattern: str) -> bool:
+    """
+    Whether ``host``, in small letters, is ``pattern``, or below it where that begins with a dot.
+
+    ``django.utils.http.is_same_domain``, since 1.9. Where it is missing the same is said here.
+    """
+    django_says: Callable[[str, str], bool] | None = getattr(http, "is_same_domain", None)
+    if django_says is not None:
+        return bool(django_says(host, pattern))
+    pattern = pattern.lower()
+    is_below = pattern.startswith(".") and f".{host}".endswith(pattern)
+    return bool(pattern) and (is_below or host == pattern)
+
+
+def host_of(netloc: str) -> str:
+    """
+    Gives the host of ``host:port``, in small letters, and empty when it is none.
+
+    ``django.http.request.split_domain_port``, since 1.4. Where it is missing what stands before the
+    last colon is taken for the host.
+    """
+    split: Callable[[str], tuple[str, str]] | None
+    split = getattr(http_request, "split_domain_port", None)
+    if split is not None:
+        return str(split(netloc)[0])
+    host, _, port = netloc.lower().rpartition(":")
+    return host if host and port.isdigit() else netloc.lower()
+
+
+def is_host_allowed(host: str, allowed: Sequence[str]) -> bool:
+    """
+    Whether ``host``, as :func:`host_of` gives it, is one of ``ALLOWED_HOSTS``.
+
+    ``django.http.request.validate_host``, since 1.5. Where it is missing the same is said here.
+    """
+    validate: Callable[[str, Sequence[str]], bool] | None
+    validate = getattr(http_request, "validate_host", None)
+    if validate is not None:
+        return bool(validate(host, allowed))
+    return any(pattern == "*" or is_same_domain(host, pattern) for pattern in allowed)
 
 
 def forget_body(request: HttpRequest, stream: object) -> None:

@@ -1,5 +1,5 @@
 """
-What Django does not document of its test clients and of connections, versions 4.2 to 6.0.
+What Django does not document of its test clients and of connections, versions 4.2 to 6.1.
 
 ``dwebsocket.testing`` puts its own in the place of ``ClientHandler.get_response`` and of
 ``AsyncClientHandler.get_response_async``, since 3.1. Importing this where one is missing raises an

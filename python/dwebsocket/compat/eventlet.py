@@ -18,7 +18,7 @@ def hub_getter() -> Callable[[], Any]:
     """
     Gives a function that gives this thread's hub, and None when it has none, without making one.
 
-    ``eventlet.hubs._threadlocal.hub``, since 0.9. Imports eventlet.
+    ``eventlet.hubs._threadlocal.hub``, in all these versions. Imports eventlet.
 
     Raises:
         MissingPart: It is missing. ``eventlet.hubs.get_hub`` would make a hub for each thread.
@@ -60,7 +60,7 @@ def reader_of(body: Any) -> Any:
     """
     Gives the buffered reader below a request's body.
 
-    ``Input.rfile``, since 0.9.
+    ``Input.rfile``, in all these versions.
 
     Raises:
         MissingPart: It is missing, and with it the client's early bytes.
@@ -74,8 +74,8 @@ def system_selector() -> selectors.BaseSelector:
     """
     Gives a selector that lets a thread of the system sleep, although ``selectors`` is patched.
 
-    ``eventlet.patcher.inject``, since 0.9: the patched module has lost all its good selectors, and
-    a fresh one would not find any without the ``select`` of before.
+    ``eventlet.patcher.inject``, in all these versions: the patched module has lost all its good
+    selectors, and a fresh one would not find any without the ``select`` of before.
 
     Raises:
         MissingPart: It is missing.

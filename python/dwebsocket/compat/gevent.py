@@ -1,4 +1,4 @@
-"""What gevent does not document, versions 21 to 26: its hub of this thread, and pywsgi's bodies."""
+"""What gevent does not document, versions 22.10 to 26.9: its hubs, and the bodies of its server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def hub_getter() -> Callable[[], Any]:
     """
     Gives the function that gives this thread's hub, and None when it has none, without making one.
 
-    ``gevent._hub_local.get_hub_if_exists``, since 20.5; a function in C, because it is called for
-    each message. Imports gevent.
+    ``gevent._hub_local.get_hub_if_exists``, in all these versions; a function in C, because it is
+    called for each message. Imports gevent.
 
     Raises:
         MissingPart: It is missing. ``gevent.get_hub`` would make a hub for each thread that asks.
@@ -39,7 +39,7 @@ def reader_of(body: object) -> Any:
     """
     Gives the buffered reader below a request's body in ``gevent.pywsgi``.
 
-    ``Input.rfile``, since 0.13. With ``Connection: Upgrade`` the body is that reader, since 1.1;
-    so it is what is given where the attribute is missing.
+    ``Input.rfile``, in all these versions. With ``Connection: Upgrade`` the body is that reader
+    itself, which is what is given where the attribute is missing.
     """
     return getattr(body, "rfile", body)

@@ -18,7 +18,7 @@ def request_of_greenlet() -> int | None:
     """
     Gives the address of the request that this greenlet serves, in uWSGI's gevent loop.
 
-    ``greenlet.uwsgi_wsgi_req``, which the loop sets, since 1.3. None elsewhere and where it is
+    ``greenlet.uwsgi_wsgi_req``, which the loop sets. None elsewhere and where it is
     missing: the client's early bytes are lost then.
     """
     gevent = sys.modules.get("gevent")
@@ -32,7 +32,7 @@ def request_of_thread() -> int | None:
     """
     Gives the address of the request that this thread serves. To be asked with several threads only.
 
-    The C function ``threaded_current_wsgi_req``, since 1.0. None where it is missing, as
+    The C function ``threaded_current_wsgi_req``. None where it is missing, as
     :func:`request_of_greenlet`.
     """
     try:
@@ -49,7 +49,7 @@ def body_reader() -> Callable[[int, object, int], int] | None:
     """
     Gives the function that reads a request's body into a buffer, and tells the length.
 
-    The C function ``uwsgi_proto_base_read_body``, since 1.9. None where it is missing, as
+    The C function ``uwsgi_proto_base_read_body``. None where it is missing, as
     :func:`request_of_greenlet`.
     """
     try:

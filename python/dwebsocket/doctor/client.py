@@ -2,6 +2,8 @@
 A WebSocket client for the doctor: small, on the standard library, and curious.
 
 It says exactly what it is told to and keeps what came back, also when that is no WebSocket at all.
+The peer may be anybody: whatever it sends, this ends in time, in bounded memory, and with an answer
+or an ``OSError``.
 """
 
 from __future__ import annotations
@@ -9,13 +11,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import socket
+import re
 import ssl
 import struct
-import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from django.utils.encoding import iri_to_uri
+
+from dwebsocket.doctor.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_BODY_BYTES = 256 * 1024
+_MAX_CONTROL_BYTES = 125
+_STATUS_LINE = re.compile(rb"HTTP/[0-9]\.[0-9] ([1-9][0-9]{2})(?: (.*))?")
+_LENGTH = re.compile(r"[0-9]{1,9}", re.ASCII)
 CLOSE, PING, PONG = 0x8, 0x9, 0xA
 
 
@@ -47,7 +56,7 @@ class Target:
         if split.scheme not in ("ws", "wss", "http", "https") or not split.hostname:
             raise ValueError(f"{url!r} is no address: write ws://host/path/ or wss://host/path/")
         secure = split.scheme in ("wss", "https")
-        path = (split.path or "/") + (f"?{split.query}" if split.query else "")
+        path = iri_to_uri(split.path or "/") + (f"?{iri_to_uri(split.query)}" * bool(split.query))
         return cls(secure, split.hostname, split.port or (443 if secure else 80), path)
 
     @property
@@ -75,71 +84,89 @@ class Answer:
     connection: Connection | None = field(default=None, repr=False)
 
 
+class BrokenProtocolError(ConnectionError):
+    """What came behind the handshake is no WebSocket."""
+
+
 class Connection:
     """An open WebSocket, as far as the doctor needs one."""
 
-    def __init__(self, sock: socket.socket, early: bytes) -> None:
-        self._sock = sock
-        self._buffer = early
+    def __init__(self, stream: Stream, early: bytes) -> None:
+        self._stream = stream
+        self._buffer = bytearray(early)
+        # Bytes of a message that are still to come: what messages say does not matter.
+        self._skip = 0
 
-    def frames(self, seconds: float) -> list[int]:
+    def frames(self, seconds: float) -> Counter[int]:
         """
         Keeps silent for some time, but for answers to pings.
 
         Returns:
-            The opcodes of the frames that came.
+            How many frames came, by opcode.
 
         Raises:
+            BrokenProtocolError: What came is no frame of a server.
             ConnectionError: The connection was cut without a close frame.
         """
-        seen: list[int] = []
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and CLOSE not in seen:
-            while (frame := self._parse()) is not None:
-                opcode, payload = frame
-                seen.append(opcode)
-                if opcode == PING:
-                    self._send(PONG, payload)
-            self._sock.settimeout(max(left, 0.001))
-            try:
-                data = self._sock.recv(65536)
-            except TimeoutError:
-                break
-            if not data:
+        seen: Counter[int] = Counter()
+        self._stream.expire_in(seconds)
+        try:
+            while CLOSE not in seen:
+                # One pong answers all pings that came together (RFC 6455 section 5.5.3).
+                if (ping := self._parse(seen)) is not None:
+                    self._stream.write(_frame(PONG, ping))
                 if CLOSE in seen:
                     break
-                raise ConnectionResetError("the connection was cut without a close frame")
-            self._buffer += data
-        while (frame := self._parse()) is not None:
-            seen.append(frame[0])
+                data = self._stream.read()
+                if not data:
+                    raise ConnectionResetError("the connection was cut without a close frame")
+                self._buffer += data
+        except TimeoutError:
+            # That was the silence.
+            pass
         return seen
 
     def close(self) -> None:
         """Says goodbye, does not wait for the answer."""
-        try:
-            self._send(CLOSE, struct.pack("!H", 1000))
-        except OSError:
-            pass
-        self._sock.close()
+        self._stream.close(_frame(CLOSE, struct.pack("!H", 1000)))
 
-    def _send(self, opcode: int, payload: bytes) -> None:
-        mask = os.urandom(4)
-        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-        self._sock.sendall(bytes((0x80 | opcode, 0x80 | len(payload))) + mask + masked)
+    def _parse(self, seen: Counter[int]) -> bytes | None:
+        """Counts the frames that are here, and gives what the last ping of them said."""
+        data, at, ping = self._buffer, 0, None
+        while True:
+            skipped = min(self._skip, len(data) - at)
+            self._skip -= skipped
+            at += skipped
+            if len(data) - at < 2:
+                break
+            opcode, length, start = data[at] & 0x0F, data[at + 1], 2
+            if data[at] & 0x70 or length & 0x80 or opcode not in (0, 1, 2, CLOSE, PING, PONG):
+                raise BrokenProtocolError(f"a frame begins with {bytes(data[at : at + 2])!r}")
+            if opcode >= CLOSE and (length > _MAX_CONTROL_BYTES or not data[at] & 0x80):
+                raise BrokenProtocolError("a control frame is too long, or in pieces")
+            if length > _MAX_CONTROL_BYTES:
+                start = 4 if length == 126 else 10
+                if len(data) - at < start:
+                    break
+                length = int.from_bytes(data[at + 2 : at + start], "big")
+            if opcode < CLOSE:
+                at += start
+                self._skip = length
+            elif len(data) - at < start + length:
+                break
+            else:
+                if opcode == PING:
+                    ping = bytes(data[at + start : at + start + length])
+                at += start + length
+            seen[opcode] += 1
+        del data[:at]
+        return ping
 
-    def _parse(self) -> tuple[int, bytes] | None:
-        data = self._buffer
-        if len(data) < 2:
-            return None
-        length, start = data[1] & 0x7F, 2
-        if length == 126:
-            length, start = int.from_bytes(data[2:4], "big"), 4
-        elif length == 127:
-            length, start = int.from_bytes(data[2:10], "big"), 10
-        if len(data) < start + length:
-            return None
-        self._buffer = data[start + length :]
-        return data[0] & 0x0F, data[start : start + length]
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    mask = os.urandom(4)
+    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + mask + masked
 
 
 def shake_hands(
@@ -155,12 +182,12 @@ def shake_hands(
     Args:
         target: Where to.
         headers: More headers, and others than usual by name.
-        timeout: Seconds for each step.
+        timeout: Seconds for all of it.
         context: How to speak TLS; the system's own trust when ``None``.
 
     Raises:
-        OSError: There was no answer: nobody listens, TLS failed (``ssl.SSLError``), or what came
-            was not HTTP.
+        OSError: There was no answer in time: nobody listens, TLS failed (``ssl.SSLError``), or what
+            came was not HTTP.
     """
     key = base64.b64encode(os.urandom(16))
     fields = {
@@ -174,54 +201,54 @@ def shake_hands(
         **headers,
     }
     lines = [f"GET {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-    sock = socket.create_connection((target.host, target.port), timeout)
+    if target.secure:
+        context = context or ssl.create_default_context()
+    stream = Stream.connect(target.host, target.port, timeout, context if target.secure else None)
     try:
-        if target.secure:
-            context = context or ssl.create_default_context()
-            sock = context.wrap_socket(sock, server_hostname=target.host)
-        sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        answer, rest = _read_answer(sock)
+        stream.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        answer, rest = _read_answer(stream)
         expected = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
         answer.accepted = (
             answer.status == 101 and answer.headers.get("sec-websocket-accept") == expected.decode()
         )
         if answer.accepted:
-            answer.connection = Connection(sock, rest)
+            answer.connection = Connection(stream, rest)
         else:
-            answer.body = _read_body(sock, rest, answer.headers.get("content-length"))
-            sock.close()
+            answer.body = _read_body(stream, rest, answer.headers.get("content-length", ""))
+            stream.close()
     except BaseException:
-        sock.close()
+        stream.close()
         raise
     return answer
 
 
-def _read_answer(sock: socket.socket) -> tuple[Answer, bytes]:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        more = sock.recv(65536)
+def _read_answer(stream: Stream) -> tuple[Answer, bytes]:
+    data, end = bytearray(), -1
+    while end < 0:
+        more = stream.read()
         if not more or len(data) > _MAX_HEAD_BYTES:
-            raise ConnectionError(f"no HTTP answer, but {data[:60]!r}")
+            raise ConnectionError(f"no HTTP answer, but {bytes(data[:60])!r}")
+        # The end of the head may have come in pieces.
+        searched = max(0, len(data) - 3)
         data += more
-    head, _, rest = data.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    version, _, status = first.partition(" ")
-    number, _, reason = status.partition(" ")
-    if not version.startswith("HTTP/") or not number.isdigit():
+        end = data.find(b"\r\n\r\n", searched)
+    first, *lines = bytes(data[:end]).split(b"\r\n")
+    found = _STATUS_LINE.fullmatch(first)
+    if found is None:
         raise ConnectionError(f"no HTTP answer, but {first[:60]!r}")
-    pairs = (line.partition(":") for line in lines)
+    pairs = (line.decode("latin-1").partition(":") for line in lines)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    return Answer(int(number), reason, headers), rest
+    reason = (found[2] or b"").decode("latin-1")
+    return Answer(int(found[1]), reason, headers), bytes(data[end + 4 :])
 
 
-def _read_body(sock: socket.socket, body: bytes, length: str | None) -> bytes:
-    wanted = int(length) if length is not None and length.isdigit() else _MAX_BODY_BYTES
-    while len(body) < min(wanted, _MAX_BODY_BYTES):
-        try:
-            more = sock.recv(65536)
-        except OSError:
-            break
-        if not more:
-            break
-        body += more
-    return body
+def _read_body(stream: Stream, begun: bytes, length: str) -> bytes:
+    wanted = int(length) if _LENGTH.fullmatch(length) else _MAX_BODY_BYTES
+    body = bytearray(begun)
+    try:
+        while len(body) < min(wanted, _MAX_BODY_BYTES) and (more := stream.read()):
+            body += more
+    except OSError:
+        # What came so far is all that there is to know.
+        pass
+    return bytes(body)

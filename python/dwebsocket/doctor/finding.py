@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from dwebsocket.events import printable
+
+# Of what a foreign server says, that is more than anybody wants to read.
+_MAX_CHARACTERS = 2000
+
 
 class Level(str, Enum):
     """How bad a finding is."""
@@ -22,6 +27,8 @@ class Finding:
     """
     What was found, and what to do about it.
 
+    Some of its words are a foreign server's: nothing in them steers a terminal or makes a line.
+
     Attributes:
         id: A short name that does not change between versions.
         level: How bad it is.
@@ -33,6 +40,12 @@ class Finding:
     level: Level
     what: str
     fix: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("what", "fix"):
+            text = getattr(self, name)
+            short = text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}…"
+            object.__setattr__(self, name, printable(short))
 
 
 def fine(name: str, what: str) -> Finding:

@@ -7,18 +7,24 @@ the handshake has to tell.
 
 from __future__ import annotations
 
-import json
 import ssl
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.http.request import split_domain_port, validate_host
 
 from dwebsocket import conf, diagnosis
+from dwebsocket.compat.django import host_of, is_host_allowed
 from dwebsocket.doctor import local
-from dwebsocket.doctor.client import CLOSE, PING, Answer, Target, shake_hands
+from dwebsocket.doctor.client import (
+    CLOSE,
+    PING,
+    Answer,
+    BrokenProtocolError,
+    Target,
+    shake_hands,
+)
 from dwebsocket.doctor.finding import Level, error, fine, warning
 
 if TYPE_CHECKING:
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 
     from dwebsocket.doctor.finding import Finding
 
+# An address of nobody (RFC 5737).
+_MADE_UP = "192.0.2.123"
 _FOREIGN = "https://websocket-doctor.invalid"
 _NGINX = "nginx needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and "
 _SNIPPET = "(all of it: websocket_doctor --proxy nginx)"
@@ -66,48 +74,56 @@ class Visit:
 
 
 def examine(visit: Visit) -> Iterator[Finding]:
-    """Asks a running site, by a few handshakes, and judges what it sees."""
+    """
+    Asks a running site, by a few handshakes, and judges what it sees.
+
+    What answers may be anything: each handshake ends within the visit's ``timeout``, and a report
+    counts only with the signature of a site that has the same ``SECRET_KEY``.
+    """
     try:
-        answer = visit.shake_hands()
-        report = _ask(visit)
+        yield from _examine(visit)
     except OSError as problem:
         yield _unreachable(visit.target, problem)
-        return
-    found = [*_judge_report(visit, report)] if report is not None else []
-    yield from found
-    blamed = any(finding.level is Level.ERROR for finding in found)
-    if answer.connection is None:
-        if not blamed:
-            yield _refused(visit, answer, report)
-        return
-    with_it = answer.connection
+
+
+def _examine(visit: Visit) -> Iterator[Finding]:
+    answer = visit.shake_hands()
     try:
+        report = _ask(visit)
+        found = [*_judge_report(visit, report)] if report is not None else []
+        yield from found
+        blamed = any(finding.level is Level.ERROR for finding in found)
+        if answer.connection is None:
+            if not blamed:
+                yield _refused(visit, answer, report)
+            return
         yield fine("handshake", f"{visit.target.origin} answers 101 with the right key.")
         if report is None:
             yield warning(
                 "report.none",
                 "The site upgrades, but gives no report: it runs something else, an older version, "
-                "or with another SECRET_KEY than this command; or its server cannot answer a "
-                "handshake with a page (daphne).",
+                "or with another SECRET_KEY than this command; its clock is a minute off; or its "
+                "server cannot answer a handshake with a page (daphne).",
                 "Run the command with the site's own settings.",
             )
         if visit.silence:
             yield from _keep_silent(visit, answer, report)
         yield from _origins(visit)
     finally:
-        with_it.close()
+        if answer.connection is not None:
+            answer.connection.close()
 
 
 def _ask(visit: Visit) -> dict[str, Any] | None:
     path = visit.target.path.partition("?")[0]
-    answer = visit.shake_hands(**{diagnosis.HEADER: diagnosis.question(path)})
+    question = diagnosis.question(visit.target.netloc, path)
+    # No client's own word for its address should count: the report says whether it does.
+    lie = {"X-Forwarded-For": _MADE_UP}
+    answer = visit.shake_hands(**{diagnosis.HEADER: question}, **lie)
     if answer.connection is not None:
         answer.connection.close()
-    try:
-        report = json.loads(answer.body)
-    except ValueError:
-        return None
-    return report if isinstance(report, dict) and "server" in report else None
+    signature = answer.headers.get(diagnosis.HEADER.lower(), "")
+    return diagnosis.read(answer.body, question, signature)
 
 
 def _unreachable(target: Target, problem: OSError) -> Finding:
@@ -133,8 +149,13 @@ def _unreachable(target: Target, problem: OSError) -> Finding:
 
 
 def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
+    if "host" not in report["request"]:
+        # Nothing else is told to a question for another host than the one it came to.
+        yield _lost_host(visit)
+        return
     yield from _server(report)
     yield from _arrived(visit, report["request"])
+    yield _addresses(report["request"])
     process, options = report["process"], report["settings"]
     if options["pings"] == "engine":
         yield from local.ping(options["ping_interval"], visit.proxy_timeout)
@@ -203,6 +224,16 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
+def _lost_host(visit: Visit) -> Finding:
+    return error(
+        "proxy.host",
+        f"Host reaches Django as another than {visit.target.netloc!r}: every page of the site is a "
+        "foreign origin.",
+        "nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On. If the proxy "
+        "tells it in X-Forwarded-Host: USE_X_FORWARDED_HOST = True.",
+    )
+
+
 def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
     """What the proxies between us and Django made of the request."""
     target = visit.target
@@ -229,15 +260,6 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
         )
     else:
         blamed = False
-    if request["host"].lower() != target.netloc.lower():
-        yield error(
-            "proxy.host",
-            f"Host reaches Django as {request['host']!r} instead of {target.netloc!r}: every page "
-            "of the site is a foreign origin.",
-            "nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On. If the proxy "
-            "tells it in X-Forwarded-Host: USE_X_FORWARDED_HOST = True.",
-        )
-        blamed = True
     if target.secure and not request["secure"]:
         header = "HTTP_X_FORWARDED_PROTO"
         told = request["forwarded"].get(header)
@@ -264,6 +286,26 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
+def _addresses(request: Mapping[str, Any]) -> Finding:
+    """Whether a client can say itself where it is."""
+    peer = request["peer"]
+    if peer != _MADE_UP:
+        seen = (
+            f"Django sees this client as {peer}" if peer else "Django is told no client's address"
+        )
+        return fine("forwarded", f"{seen}; a made-up X-Forwarded-For changes nothing.")
+    arrived = request["forwarded"].get("HTTP_X_FORWARDED_FOR")
+    return warning(
+        "forwarded.believed",
+        f"The X-Forwarded-For that a client makes up is believed (it arrives as {arrived!r}): logs "
+        "and limits can be given any address.",
+        "Let the proxy overwrite it: nginx: proxy_set_header X-Forwarded-For $remote_addr; Apache: "
+        "RequestHeader unset X-Forwarded-For. If --url is the server's own address: servers that "
+        "believe the header (uvicorn) believe it of their own machine, so ask from another one, "
+        "and set --forwarded-allow-ips to the addresses of proxies alone.",
+    )
+
+
 def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> Finding:
     """Explains a handshake that was refused, mostly before it reached a view that takes it."""
     status, target = answer.status, visit.target
@@ -279,8 +321,8 @@ def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> 
             "The handshake gets 101, but with a wrong Sec-WebSocket-Accept.",
             "Something between answers in the server's place: look at proxies and caches.",
         )
-    host, _ = split_domain_port(target.netloc)
-    if status == 400 and report is None and not validate_host(host, settings.ALLOWED_HOSTS):
+    host = host_of(target.netloc)
+    if status == 400 and report is None and not is_host_allowed(host, settings.ALLOWED_HOSTS):
         return error(
             "hosts.missing",
             f"{said}: {host!r} is not in ALLOWED_HOSTS.",
@@ -353,6 +395,13 @@ def _keep_silent(
     began = time.monotonic()
     try:
         frames = answer.connection.frames(visit.silence)
+    except BrokenProtocolError as problem:
+        yield error(
+            "silence.broken",
+            f"What came behind the handshake is no WebSocket: {problem}.",
+            "Something between answers in the server's place: look at proxies and caches.",
+        )
+        return
     except OSError:
         lasted = time.monotonic() - began
         interval = report["settings"]["ping_interval"] if report is not None else None
@@ -370,6 +419,5 @@ def _keep_silent(
     else:
         yield fine(
             "silence",
-            f"The connection survived {visit.silence:g} s of silence; "
-            f"{frames.count(PING)} pings came.",
+            f"The connection survived {visit.silence:g} s of silence; {frames[PING]} pings came.",
         )

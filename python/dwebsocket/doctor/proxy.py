@@ -72,7 +72,8 @@ server {{
         proxy_set_header Connection $connection_upgrade;
         proxy_set_header Host $http_host;
         proxy_set_header X-Forwarded-Proto $scheme;
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        # Not what the client itself sent: whoever believes the header believes the client then.
+        proxy_set_header X-Forwarded-For $remote_addr;
         # Silence after which nginx cuts a connection; {site.pings}.
         proxy_read_timeout {site.timeout};
         proxy_send_timeout {site.timeout};
@@ -86,8 +87,8 @@ def _caddy(site: Site) -> str:
     # With a port it is the address as it is; without, Caddy sees to TLS for the name.
     address = site.name if site.listen == "80" else f"http://{site.listen}"
     return f"""\
-# In the Caddyfile. Caddy gets a certificate, passes Upgrade, Host and X-Forwarded-Proto on, and
-# lets a connection be silent for as long as it likes ({site.pings}).
+# In the Caddyfile. Caddy gets a certificate, passes Upgrade and Host on, sets X-Forwarded-Proto and
+# X-Forwarded-For anew, and lets a connection be silent for as long as it likes ({site.pings}).
 {address} {{
     reverse_proxy {upstream}
 }}
@@ -103,6 +104,8 @@ def _apache(site: Site) -> str:
     ServerName {site.name}
     ProxyPreserveHost On
     RequestHeader set X-Forwarded-Proto expr=%{{REQUEST_SCHEME}}
+    # What the client itself sent; Apache sets it anew.
+    RequestHeader unset X-Forwarded-For
     # Silence after which Apache cuts a connection, unless Timeout is longer; {site.pings}.
     ProxyPass "/" "{backend}" upgrade=websocket timeout={site.timeout}
 </VirtualHost>

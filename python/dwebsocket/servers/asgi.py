@@ -19,12 +19,11 @@ import os
 import random
 import sys
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from dwebsocket import _core
+from dwebsocket import _core, clock
 from dwebsocket import hub as loops
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.servers import budget, transport
@@ -59,7 +58,8 @@ _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATE
 _MAX_REASON_BYTES = 123
 # What locks take at most is less on some systems, and nobody waits longer.
 _FOREVER_S = 1e6
-# A client that waits because it was too fast is looked at as often, should it be closed meanwhile.
+# A client that waits because it was too fast is looked at as often, should it be closed meanwhile;
+# and the clock, should it be stepped.
 _LOOK_S = 1.0
 # Time for the last word to a client when the server cancels its connection.
 _LAST_WORD_S = 0.5
@@ -195,7 +195,7 @@ class AsgiConnection:
         self.id = next(_ids)
         self._receive = receive
         self._send = send
-        self._slot = slot
+        self._slot = slot.share()
         self._meter = meter
         self._max_message_bytes = max_message_bytes
         self._inbox_capacity = receive_buffer_bytes
@@ -313,7 +313,7 @@ class AsgiConnection:
         with self._room:
             began = self._end is None
             if began:
-                self._end, self._ended_at = (code, reason, "local"), time.monotonic()
+                self._end, self._ended_at = (code, reason, "local"), clock.now()
                 self._put({"type": "websocket.close", "code": code, "reason": reason}, 0)
                 self._sealed = True
             self._end_inbox()
@@ -347,7 +347,7 @@ class AsgiConnection:
                 self._outbox_bytes = being_sent[1]
             if self._end is None:
                 code, reason = _TRY_AGAIN_LATER, _NO_MEMORY
-                self._end, self._ended_at = (code, reason, "local"), time.monotonic()
+                self._end, self._ended_at = (code, reason, "local"), clock.now()
                 close = {"type": "websocket.close", "code": code, "reason": reason}
             if (
                 close is not None
@@ -373,7 +373,7 @@ class AsgiConnection:
 
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket.connection.Connection.ended_for`."""
-        return None if self._end is None else time.monotonic() - self._ended_at
+        return None if self._end is None else clock.now() - self._ended_at
 
     def watch_end(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket.connection.Connection.watch_end`."""
@@ -517,7 +517,7 @@ class AsgiConnection:
     def _cut(self, code: int, reason: str, by: By) -> None:
         """Ends both directions. An end that was begun before keeps its word."""
         if self._end is None:
-            self._end, self._ended_at = (code, reason, by), time.monotonic()
+            self._end, self._ended_at = (code, reason, by), clock.now()
         elif self._end[2] == "lost" and by == "peer":
             self._end = (code, reason, by)
         self._sealed = True
@@ -609,7 +609,7 @@ class AsgiConnection:
         """Makes a client wait that sends too fast, and go when it does not slow down even so."""
         message = event.get("text") or event.get("bytes") or ""
         meter.count(len(message))
-        while self._end is None and (wait := meter.pace(time.monotonic())):
+        while self._end is None and (wait := meter.pace(clock.now())):
             if wait == math.inf:
                 self.close(_POLICY, "too many messages or bytes a second")
                 return
@@ -716,7 +716,7 @@ class AsgiConnection:
 
     def _await_the_answer(self) -> None:
         # The server tells when the client has answered, but some servers do not.
-        self._loop.call_later(self._close_timeout, _settle, self._gone)
+        _call_at(self._loop, clock.now() + self._close_timeout, _settle, self._gone)
 
     async def _send_close(self, event: Event) -> None:
         code = event["code"]
@@ -754,13 +754,24 @@ def drain(code: int, reason: str, window: float) -> float:
         close_all(code, reason)
         return 0.0
     random.shuffle(connections)
-    part = window / max(1, len(connections))
+    part, now = window / max(1, len(connections)), clock.now()
     for index, connection in enumerate(connections):
-        loop, moment = connection.gone.get_loop(), part * (index + random.random())  # noqa: S311
+        loop, due = connection.gone.get_loop(), now + part * (index + random.random())  # noqa: S311
         with suppress(RuntimeError):
             # A loop that is closed has no connections any more.
-            loop.call_soon_threadsafe(loop.call_later, moment, connection.close, code, reason)
+            loop.call_soon_threadsafe(_call_at, loop, due, connection.close, code, reason)
     return window if connections else 0.0
+
+
+def _call_at(
+    loop: asyncio.AbstractEventLoop, due: float, call: Callable[..., object], *args: Any
+) -> None:
+    """Calls ``call`` in its loop at a moment of :mod:`dwebsocket.clock`, which a test may step."""
+    left = due - clock.now()
+    if left <= 0:
+        call(*args)
+    else:
+        loop.call_later(min(left, _LOOK_S), _call_at, loop, due, call, *args)
 
 
 async def all_gone(timeout: float) -> None:

@@ -72,7 +72,7 @@ class Handshake(Protocol):
         Allocates what :meth:`open` needs.
 
         Raises:
-            OSError: There are no more descriptors.
+            OSError: There are no more descriptors or threads.
         """
 
     def open(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
+
+from dwebsocket import clock
 
 if TYPE_CHECKING:
     from dwebsocket.conf import Options
@@ -47,7 +48,7 @@ class Meter:
         rates = options.max_messages_per_second, options.max_bytes_per_second
         if rates == (None, None):
             return None
-        return cls(*rates, options.rate_timeout, time.monotonic())
+        return cls(*rates, options.rate_timeout, clock.now())
 
     def count(self, size: int) -> None:
         """Notes a message of ``size`` bytes."""

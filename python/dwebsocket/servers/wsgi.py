@@ -103,7 +103,8 @@ class WsgiHandshake:
         self._client = find_client(self._environ)
 
     def prepare(self) -> None:
-        """Allocates the descriptors of the exchange."""
+        """Starts the engine, and allocates the descriptors of the exchange."""
+        _core.prepare()
         self._takeover = prepare_takeover(self._client)
 
     def open(

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.test import AsyncClient, Client
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
@@ -24,6 +25,7 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
+from dwebsocket.upgrade import UpgradeResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,6 +102,8 @@ class _AsyncHandler(AsyncClientHandler):
             request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
         response = await super().get_response_async(request)
         if offer is not None:
+            if isinstance(response, UpgradeResponse) and response.needs_database:
+                await sync_to_async(response.look_at_user)()
             _serve(response)
         return response
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import zlib
+from typing import Protocol
 
 _BROWSERS_OFFER = "permessage-deflate; client_max_window_bits"
 _TAIL = b"\x00\x00\xff\xff"
+
+
+class _Deflater(Protocol):
+    """What ``zlib.compressobj`` gives, whose class has no public name."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self, mode: int = ..., /) -> bytes: ...
 
 
 def offer_of(compression: bool | str) -> str:  # noqa: FBT001
@@ -53,5 +62,5 @@ class Deflate:
         except zlib.error as error:
             raise ValueError(f"what came cannot be inflated: {error}") from None
 
-    def _new_deflater(self) -> zlib._Compress:
+    def _new_deflater(self) -> _Deflater:
         return zlib.compressobj(wbits=-self._bits)

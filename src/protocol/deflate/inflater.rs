@@ -16,8 +16,6 @@ const PIECE_BYTES: usize = 8 * 1024;
 /// What was left out behind a message, and an empty final block. A stream that is between two
 /// blocks ends with it, any other does not: there is no other way to ask a stream where it is.
 const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
-/// What a stream takes, its window included.
-const STREAM_BYTES: usize = 48 * 1024;
 /// Compressed bytes taken at once. Blocks that hold nothing take long and give nothing.
 const INPUT_BYTES: usize = 4 * 1024;
 /// What a compressed byte costs, in bytes of what is inflated: about as much as a block that holds
@@ -25,6 +23,8 @@ const INPUT_BYTES: usize = 4 * 1024;
 const INPUT_COST: usize = 16;
 /// What a message and each final block cost beside that: a stream has to be made ready.
 const STREAM_COST: usize = 4 * 1024;
+/// What a stream takes, its window included.
+const STREAM_BYTES: usize = 48 * 1024;
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
 const MAX_FINAL_BLOCKS: u32 = 1024;

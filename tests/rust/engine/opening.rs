@@ -53,7 +53,7 @@ fn early_bytes_come_before_those_in_the_socket_wherever_they_were_cut() {
 
 /// Reads a request's head from `server` and answers as a server adapter would.
 fn accept(server: impl Into<std::os::fd::OwnedFd>) -> std::sync::Arc<Connection> {
-    use std::{io::Read, os::fd::IntoRawFd};
+    use std::io::Read;
 
     let mut socket = socket2::Socket::from(server.into());
     socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -76,13 +76,7 @@ fn accept(server: impl Into<std::os::fd::OwnedFd>) -> std::sync::Arc<Connection>
     let slot = Slot::claim(None).unwrap();
     Engine::current()
         .unwrap()
-        .adopt(
-            socket.into_raw_fd(),
-            Vec::new(),
-            head.into(),
-            &SETTINGS,
-            slot,
-        )
+        .adopt(socket.into(), Vec::new(), head.into(), &SETTINGS, slot)
         .unwrap()
 }
 

@@ -1,9 +1,6 @@
 //! Nothing is left of connections that are gone.
 
-use std::{
-    os::fd::{IntoRawFd, OwnedFd},
-    thread,
-};
+use std::{os::fd::OwnedFd, thread};
 
 use _core::{
     engine::{Engine, Error, Taken, counters},
@@ -101,7 +98,7 @@ fn places_are_limited_and_given_back_when_the_connection_is_gone() {
             let (server, client) = tcp();
             let connection = Engine::current()
                 .unwrap()
-                .adopt(server.into_raw_fd(), vec![], HEAD.into(), &SETTINGS, slot)
+                .adopt(server, vec![], HEAD.into(), &SETTINGS, slot)
                 .unwrap();
             assert_eq!(counters::open(), 1);
             drop(counters::Slot::claim(Some(2)).unwrap());
@@ -148,7 +145,7 @@ fn what_cannot_be_driven_is_an_error_and_gives_its_place_and_descriptor_back() {
             let files = descriptors();
             let file: OwnedFd = std::fs::File::open("/proc/self/exe").unwrap().into();
             let (pipe, writer) = std::io::pipe().unwrap();
-            for descriptor in [-1, 99_999, file.into_raw_fd(), pipe.into_raw_fd()] {
+            for descriptor in [file, pipe.into()] {
                 let error = adopt(descriptor).unwrap_err();
                 assert!(matches!(error, Error::Io { .. }), "{error}");
                 assert_eq!(counters::open(), 0);

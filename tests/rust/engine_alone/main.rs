@@ -13,6 +13,7 @@ mod leaks;
 mod memory;
 mod patience;
 mod rest;
+mod scarcity;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]
 mod support;

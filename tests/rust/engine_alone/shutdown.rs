@@ -111,14 +111,13 @@ fn nobody_is_taken_in_afterwards() {
         let refused = || {
             let (server, client) = tcp();
             let slot = counters::Slot::claim(None).unwrap();
-            let descriptor = std::os::fd::IntoRawFd::into_raw_fd(server);
             let error = Engine::current()
                 .unwrap()
-                .adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot)
+                .adopt(server, vec![], HEAD.into(), &SETTINGS, slot)
                 .unwrap_err();
             assert!(matches!(error, Error::ShuttingDown), "{error}");
             assert_eq!(counters::open(), 0);
-            Peer::new(client).expect_eof();
+            Peer::new(client).expect_refusal();
         };
         refused();
         // Also when the runtime's thread is gone.
@@ -141,12 +140,11 @@ fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
                         loop {
                             let (server, client) = tcp();
                             let slot = counters::Slot::claim(None).unwrap();
-                            let descriptor = std::os::fd::IntoRawFd::into_raw_fd(server);
                             let mut peer = Peer::new(client);
-                            match engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot) {
+                            match engine.adopt(server, vec![], HEAD.into(), &SETTINGS, slot) {
                                 Err(error) => {
                                     assert!(matches!(error, Error::ShuttingDown), "{error}");
-                                    return peer.expect_eof();
+                                    return peer.expect_refusal();
                                 }
                                 Ok(_) => thread::spawn(move || {
                                     peer.expect_head();
@@ -187,9 +185,8 @@ fn whoever_comes_during_a_goodbye_is_refused_or_told() {
                             let (server, client) = tcp();
                             Chance::new().dawdle();
                             let slot = counters::Slot::claim(None).unwrap();
-                            let descriptor = std::os::fd::IntoRawFd::into_raw_fd(server);
                             let adopted =
-                                engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot);
+                                engine.adopt(server, vec![], HEAD.into(), &SETTINGS, slot);
                             (adopted, Peer::new(client))
                         })
                     })
@@ -203,14 +200,15 @@ fn whoever_comes_during_a_goodbye_is_refused_or_told() {
                     let (adopted, mut peer) = comer.join().unwrap();
                     if let Err(error) = adopted {
                         assert!(matches!(error, Error::ShuttingDown), "{error}");
+                        peer.expect_refusal();
                         refused += 1;
                     } else {
                         peer.expect_head();
                         peer.expect_close(1001, "restart");
                         peer.close(1001, "");
                         told += 1;
+                        peer.expect_eof();
                     }
-                    peer.expect_eof();
                 }
                 until("all places are free", || counters::open() == 0);
                 runtime::reopen();

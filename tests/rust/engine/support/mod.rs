@@ -6,10 +6,7 @@ pub(crate) mod peer;
 
 use std::{
     net::{TcpListener, TcpStream},
-    os::{
-        fd::{IntoRawFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -74,13 +71,7 @@ pub(crate) fn adopt(server: OwnedFd, early: &[u8], settings: &Settings) -> Arc<C
     let slot = Slot::claim(None).unwrap();
     Engine::current()
         .unwrap()
-        .adopt(
-            server.into_raw_fd(),
-            early.to_vec(),
-            HEAD.to_vec(),
-            settings,
-            slot,
-        )
+        .adopt(server, early.to_vec(), HEAD.to_vec(), settings, slot)
         .unwrap()
 }
 

@@ -121,6 +121,16 @@ impl Peer {
         self.expect(CLOSE, &close_payload(code, reason));
     }
 
+    /// A client that could not be driven is told to come later, and nothing else.
+    #[track_caller]
+    pub(crate) fn expect_refusal(&mut self) {
+        let mut told = String::new();
+        self.socket.read_to_string(&mut told).unwrap();
+        assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+        assert!(told.contains("\r\nRetry-After: "), "{told}");
+        assert!(told.ends_with("\r\n\r\n"), "{told}");
+    }
+
     /// Nothing more may come.
     #[track_caller]
     pub(crate) fn expect_eof(&mut self) {

@@ -1,0 +1,167 @@
+"""
+Whether those who have WebSockets are signed in still, as sessions and users are stored now.
+
+Many are looked up at once: one query for their sessions and one for their users, where they are
+rows of a database. Other stores of sessions, and authentication backends that find users in their
+own way, are asked for each. A database is asked where it is written to: a replica may be late.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.conf import settings
+from django.db import router
+from django.utils import timezone
+
+from dwebsocket.compat.django_auth import are_rows_as_djangos
+from dwebsocket.presence import auth_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from django.contrib.sessions.backends.base import SessionBase
+
+    from dwebsocket.presence import Visitor, Who
+
+# What is told to clients, and to the log.
+_SIGNED_OUT, _DELETED, _INACTIVE = "signed out", "deleted", "deactivated"
+_OTHER_HASH = "password changed"
+
+
+def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
+    """
+    Gives those of the visitors who are not signed in any more, each with the reason.
+
+    Never to be called in an event loop.
+
+    Raises:
+        Exception: A database, a cache or a backend fails.
+    """
+    found = dict.fromkeys(without_session(visitors), _SIGNED_OUT)
+    found.update(_without_right([visitor for visitor in visitors if visitor not in found]))
+    return found
+
+
+def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
+    """
+    Gives those whose session has ended, or has another user now. As :func:`signed_out`.
+
+    Who has not signed in by a session is not among them.
+    """
+    by_store: defaultdict[type[SessionBase], list[Visitor]] = defaultdict(list)
+    for visitor in visitors:
+        if visitor.who.store is not None:
+            by_store[visitor.who.store].append(visitor)
+    ended: list[Visitor] = []
+    for store, its_visitors in by_store.items():
+        logins = _logins(store, {visitor.who.session for visitor in its_visitors})
+        ended += [each for each in its_visitors if logins.get(each.who.session) != each.who.login]
+    return ended
+
+
+def database_of_sessions(store: type[Any]) -> str | None:
+    """Gives the alias of the database that holds a class's sessions, None for other stores."""
+    if not apps.is_installed("django.contrib.sessions"):
+        return None
+    from django.contrib.sessions.backends.db import SessionStore
+
+    if not issubclass(store, SessionStore):
+        return None
+    alias: str = router.db_for_write(store.get_model_class())
+    return alias
+
+
+def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
+    """Gives the user's key in each session that there is."""
+    if _are_rows(store):
+        data = _rows(store, keys)
+    else:
+        # Not `exists()`: sessions in signed cookies exist nowhere.
+        data = {key: store(key).load() for key in keys}
+    return {key: str(session.get("_auth_user_id") or "") for key, session in data.items()}
+
+
+def _are_rows(store: type[Any]) -> bool:
+    """Whether sessions are rows, which the class reads as Django's do."""
+    # Of `cached_db` the rows count: a cache may get back what was deleted a moment ago.
+    return database_of_sessions(store) is not None and are_rows_as_djangos(store)
+
+
+def _rows(store: Any, keys: Collection[str]) -> dict[str, dict[str, Any]]:
+    rows = (
+        store.get_model_class()
+        .objects.using(database_of_sessions(store))
+        .filter(session_key__in=keys, expire_date__gt=timezone.now())
+    )
+    decode = store(None).decode
+    return {row.session_key: decode(row.session_data) for row in rows}
+
+
+def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
+    """Gives those whose user is gone, may not sign in, or has another password."""
+    if not apps.is_installed("django.contrib.auth"):
+        return {}
+    backends = {path: _backend(path) for path in {visitor.who.backend for visitor in visitors}}
+    of_rows = [v for v in visitors if _asks_for_rows(backends[v.who.backend], v.who)]
+    rows = _users({visitor.who.user for visitor in of_rows})
+    found: dict[Visitor, str] = {}
+    for visitor in visitors:
+        backend, who = backends[visitor.who.backend], visitor.who
+        if _asks_for_rows(backend, who):
+            reason = _objection(who, rows.get(who.user), backend)
+        elif backend is not None:
+            reason = _objection(who, backend.get_user(_user_id(who)), backend)
+        else:
+            # A project's own kind of user: nobody else knows where it is kept.
+            reason = None
+        if reason is not None:
+            found[visitor] = reason
+    return found
+
+
+def _backend(path: str) -> Any:
+    """Gives an authentication backend, None when Django would not ask it."""
+    from django.contrib.auth import load_backend
+
+    return load_backend(path) if path in settings.AUTHENTICATION_BACKENDS else None
+
+
+def _asks_for_rows(backend: Any, who: Who) -> bool:
+    """Whether the user is looked for as Django's own backend does."""
+    if backend is None:
+        return who.is_stored
+    from django.contrib.auth.backends import ModelBackend
+
+    return getattr(type(backend), "get_user", None) is ModelBackend.get_user
+
+
+def _users(keys: Collection[str]) -> dict[str, Any]:
+    if not keys:
+        return {}
+    from django.contrib.auth import get_user_model
+
+    model = get_user_model()
+    rows = model._default_manager.using(router.db_for_write(model)).filter(pk__in=keys)
+    return {str(row.pk): row for row in rows}
+
+
+def _user_id(who: Who) -> Any:
+    from django.contrib.auth import get_user_model
+
+    return get_user_model()._meta.pk.to_python(who.user)
+
+
+def _objection(who: Who, user: Any, backend: Any) -> str | None:
+    if user is None:
+        return _DELETED
+    may_sign_in = getattr(backend, "user_can_authenticate", _is_active)
+    if not may_sign_in(user):
+        return _INACTIVE
+    return None if auth_hash(user) == who.auth_hash else _OTHER_HASH
+
+
+def _is_active(user: Any) -> bool:
+    return getattr(user, "is_active", True)

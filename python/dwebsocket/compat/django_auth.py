@@ -1,0 +1,90 @@
+"""What Django does not document of users, sessions and transactions, versions 4.2 to 6.0."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat.django import is_looked_up_in_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.http import HttpRequest
+
+
+def same_user(request: HttpRequest, user: Any) -> Any:
+    """
+    Gives the user whom decorators see, sync ones (``request.user``) and async ones (``auser()``).
+
+    Each of the two remembers its user in an attribute of its own, and a sign-out may come between
+    two looks: ``request._cached_user``, in every version so far, and ``_acached_user``, since 5.0.
+    Where they are missing the user is asked for once more.
+
+    Args:
+        request: From which the user is.
+        user: ``request.user``, which may be any other than Django's.
+    """
+    if not is_looked_up_in_session(user):
+        return user
+    found = vars(request)
+    if (asked := found.get("_acached_user")) is not None and asked.is_authenticated:
+        found["_cached_user"] = asked
+        return asked
+    if user.is_authenticated and (looked_up := found.get("_cached_user")) is not None:
+        found["_acached_user"] = looked_up
+    return user
+
+
+def loaded(session: object) -> Mapping[str, Any]:
+    """
+    Gives what is in a session that somebody has asked for something; empty if nobody has.
+
+    ``SessionBase._session_cache``, in every version so far. Where it is missing the session tells
+    nothing, and its user alone is looked at later.
+    """
+    found: Mapping[str, Any] = getattr(session, "_session_cache", None) or {}
+    return found
+
+
+def are_rows_as_djangos(store: Any) -> bool:
+    """
+    Whether a subclass of Django's ``SessionStore`` in the database reads sessions as that does.
+
+    ``_get_session_from_db`` of ``sessions.backends.db``, since 1.11 or so. Where it is missing: no,
+    and each session is read for itself.
+    """
+    from django.contrib.sessions.backends import cached_db, db  # an app that may be absent
+
+    finds = getattr(db.SessionStore, "_get_session_from_db", None)
+    return (
+        store.load in (db.SessionStore.load, cached_db.SessionStore.load)
+        and finds is not None
+        and store._get_session_from_db is finds
+    )
+
+
+def is_in_test_case(connection: BaseDatabaseWrapper) -> bool:
+    """
+    Whether a test case holds a connection in a transaction that is never committed.
+
+    ``connection.atomic_blocks``, since 4.0, and ``Atomic._from_testcase``, since 3.2. Where either
+    is missing: no, and a test sees what happens after commits by ``captureOnCommitCallbacks``.
+    """
+    return any(map(_is_from_test_case, getattr(connection, "atomic_blocks", ())))
+
+
+def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """
+    Whether a connection is in a transaction, that of :func:`is_in_test_case` not counted.
+
+    By the same parts. Where ``atomic_blocks`` is missing: whether it is in any.
+    """
+    blocks = getattr(connection, "atomic_blocks", None)
+    if blocks is None:
+        return connection.in_atomic_block
+    return not all(map(_is_from_test_case, blocks))
+
+
+def _is_from_test_case(block: object) -> bool:
+    return bool(getattr(block, "_from_testcase", False))

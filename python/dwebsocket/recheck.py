@@ -1,0 +1,233 @@
+"""
+Looks again whether the users of open WebSockets are signed in, and closes those of others.
+
+The first look is the handshake's, when the WebSocket has its place among those present
+(:mod:`dwebsocket.presence`): a sign-out either finds it there or is seen by this look. Later looks
+find what no signal tells this process: a sign-out in another one, a session that is over, an
+update by SQL. Each user's turn comes once in ``WEBSOCKET_AUTH_RECHECK``, and the turns are spread
+over that time. They run like views, on threads or on the hub's green threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from asyncio import _get_running_loop
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import authentication, clock, conf, database, native, presence, sign_out
+from dwebsocket.presence import SIGNED_OUT, TURNS
+from dwebsocket.waiting import THREAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from dwebsocket.closing import Spawn
+    from dwebsocket.presence import Visitor
+    from dwebsocket.waiting import Waiter
+
+    Databases = dict[str, BaseDatabaseWrapper]
+
+_log = logging.getLogger("dwebsocket")
+
+_TRY_AGAIN_LATER = 1013
+# One query asks for so many; databases limit the parameters of one.
+_BATCH = 200
+
+
+def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
+    """
+    Looks at a user whose WebSocket is about to open, and has its turn come later.
+
+    To be called where the WebSocket opens, behind the request's transactions. In an event loop or a
+    transaction the look comes at once after that, on a thread of its own.
+
+    Args:
+        visitor: Present already.
+        waiter: How views sleep that are started here.
+        spawn: Starts a function like such a view.
+        databases: As of :func:`dwebsocket.database.shareable`.
+    """
+    sign_out.listen()
+    if (store := visitor.who.store) is not None:
+        sign_out.listen_to(store)
+    if _get_running_loop() is not None or database.in_transaction():
+        _schedule.look_soon(visitor, spawn, databases)
+    else:
+        try:
+            _close(authentication.signed_out([visitor]))
+        except Exception:
+            _log.exception("Nobody can tell whether a user is signed in: a WebSocket is closed")
+            visitor.refuse(_TRY_AGAIN_LATER, "try again later")
+    _schedule.start(waiter, spawn, databases)
+
+
+def _close(found: dict[Visitor, str]) -> None:
+    for visitor, reason in found.items():
+        visitor.close(SIGNED_OUT, reason)
+
+
+def _period() -> float:
+    try:
+        return float(conf.get("AUTH_RECHECK"))
+    except ImproperlyConfigured:
+        # A system check says so. Until it is mended, users are looked at as by default.
+        return float(conf.SETTINGS["AUTH_RECHECK"].default)
+
+
+class Schedule:
+    """The turns of one process. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = native.lock()
+        self._cancel: Callable[[], object] | None = None
+        # Whether the timer may be taken back in any thread: a hub's timers are its own thread's.
+        self._may_cancel = False
+        # A hub that ends takes its timer along. Should one come all the same, it is not the last.
+        self._due = 0.0
+        self._last_timer = 0
+        self._turn = 0
+        # Turns whose time has come; those that failed wait for the next one.
+        self._todo: set[int] = set()
+        self._is_working = False
+        self._waiter: Waiter
+        self._spawn: Spawn
+        self._databases: Databases = {}
+
+    def start(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
+        """Sees to it that turns come, as long as users are present."""
+        if not (period := _period()):
+            return
+        with self._lock:
+            interval = period / TURNS
+            if self._cancel is not None and clock.now() < self._due + max(period, 1.0):
+                return
+            self._waiter, self._spawn, self._databases = waiter, spawn, databases
+            self._may_cancel = waiter is THREAD
+            self._set_timer(clock.now() + interval)
+        # Whoever left meanwhile found the lock taken.
+        self.stop_if_idle()
+
+    def stop_if_idle(self) -> None:
+        """Lets no more turns come when nobody is left. Never waits."""
+        if not self._may_cancel or presence.has_users() or not self._lock.acquire(blocking=False):
+            # A turn for nobody ends them, too.
+            return
+        try:
+            cancel, self._cancel = self._cancel, None
+            if presence.has_users():
+                # One came meanwhile, and saw that the timer was there.
+                cancel, self._cancel = None, cancel
+        finally:
+            self._lock.release()
+        if cancel is not None:
+            cancel()
+
+    def _set_timer(self, due: float) -> None:
+        """To be called under the lock."""
+        self._due = due
+        self._last_timer += 1
+        call = functools.partial(self._on_time, self._last_timer)
+        self._cancel = self._waiter.call_later(max(0.0, due - clock.now()), call)
+
+    def _on_time(self, timer: int) -> None:
+        """Called where nothing may sleep."""
+        period = _period()
+        with self._lock:
+            if timer != self._last_timer:
+                return
+            self._cancel = None
+            # Under the lock: whoever comes now starts the timer anew.
+            if not period or not presence.has_users():
+                return
+            interval, now = period / TURNS, clock.now()
+            # More than one when the clock was stepped, or nothing ran for a while.
+            passed = min(TURNS, 1 + int(max(0.0, now - self._due) / interval))
+            turns = [(self._turn + number) % TURNS for number in range(passed)]
+            self._todo.update(turn for turn in turns if presence.present("turn", turn))
+            self._turn = (self._turn + passed) % TURNS
+            self._set_timer(max(self._due + passed * interval, now))
+            starts = bool(self._todo) and not self._is_working
+            self._is_working = self._is_working or starts
+        self.stop_if_idle()
+        if starts:
+            self._start_work()
+
+    def _start_work(self) -> None:
+        """Starts :meth:`_work`, or leaves it to the next turn."""
+        try:
+            self._spawn("dwebsocket-recheck", self._work)
+        except RuntimeError as error:
+            with self._lock:
+                self._is_working = False
+            _log.error("No thread to look whether users are signed in: %s", error)
+
+    def _work(self) -> None:
+        """Looks at all whose turn has come."""
+        failed: set[int] = set()
+        try:
+            while (turn := self._next()) is not None:
+                if not _look(presence.present("turn", turn), self._databases):
+                    failed.add(turn)
+        finally:
+            with self._lock:
+                self._todo |= failed
+                self._is_working = False
+            self.stop_if_idle()
+
+    def _next(self) -> int | None:
+        with self._lock:
+            return self._todo.pop() if self._todo else None
+
+    def look_soon(self, visitor: Visitor, spawn: Spawn, databases: Databases) -> None:
+        """Looks at one user now, on a thread of its own."""
+
+        def look() -> None:
+            if not _look([visitor], databases):
+                visitor.refuse(_TRY_AGAIN_LATER, "try again later")
+
+        try:
+            spawn("dwebsocket-recheck", look)
+        except RuntimeError as error:
+            _log.error("No thread to look whether a user is signed in: %s", error)
+            visitor.refuse(_TRY_AGAIN_LATER, "try again later")
+
+
+def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
+    """Closes those who are signed out; false when that could not be found out."""
+    visitors = list(visitors)
+    database.borrow(databases)
+    try:
+        for first in range(0, len(visitors), _BATCH):
+            _close(authentication.signed_out(visitors[first : first + _BATCH]))
+    except Exception:
+        _log.exception("Whether users are signed in cannot be looked up; it is tried again")
+        return False
+    finally:
+        database.forget(databases)
+        # For some time nothing needs them here.
+        database.release_idle()
+    return True
+
+
+_schedule = Schedule()
+
+
+def _stop_if_idle() -> None:
+    _schedule.stop_if_idle()
+
+
+presence.tell_of_leaving(_stop_if_idle)
+
+
+def _forget_parents_schedule() -> None:
+    global _schedule
+    _schedule = Schedule()
+
+
+os.register_at_fork(after_in_child=_forget_parents_schedule)

@@ -1,0 +1,192 @@
+//! An engine that cannot start says so, loses nothing, and starts when it can.
+
+use std::{
+    fs::File,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use _core::engine::{Engine, Error, counters, runtime};
+
+use crate::{
+    alone,
+    support::{
+        HEAD, SETTINGS, connect,
+        peer::{Peer, TEXT},
+        send, take, tcp, until,
+    },
+};
+
+/// More than an engine needs.
+const ENOUGH: usize = 16;
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[expect(unsafe_code, reason = "limits are the C library's")]
+fn limit(which: libc::__rlimit_resource_t, most: u64) -> libc::rlimit {
+    let mut before = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls read or write one structure that is ours.
+    unsafe {
+        assert_eq!(libc::getrlimit(which, &raw mut before), 0);
+        let now = libc::rlimit {
+            rlim_cur: most.min(before.rlim_max),
+            ..before
+        };
+        assert_eq!(libc::setrlimit(which, &raw const now), 0);
+    }
+    before
+}
+
+/// Takes all descriptors but `spare`.
+fn fill(spare: usize) -> Vec<File> {
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    taken.truncate(taken.len() - spare);
+    taken
+}
+
+fn adopt(server: OwnedFd) -> Result<(), Error> {
+    let slot = counters::Slot::claim(None).unwrap();
+    runtime::adopt(server, vec![], HEAD.into(), &SETTINGS, slot).map(drop)
+}
+
+fn serves() {
+    let (connection, mut peer) = connect(&SETTINGS);
+    peer.send(TEXT, b"hello");
+    let (kind, payload) = take(&connection);
+    send(&connection, kind, &payload);
+    peer.expect(TEXT, b"hello");
+}
+
+#[test]
+fn without_descriptors_the_client_is_refused_and_nothing_is_lost() {
+    alone(
+        "scarcity::without_descriptors_the_client_is_refused_and_nothing_is_lost",
+        || {
+            limit(libc::RLIMIT_NOFILE, 100);
+            let mut refused = 0;
+            for spare in 0..ENOUGH {
+                if Engine::running().is_some() {
+                    break;
+                }
+                let (server, client) = tcp();
+                let number = server.as_raw_fd();
+                let taken = fill(spare);
+                let outcome = runtime::prepare();
+                if let Err(error) = outcome {
+                    assert!(matches!(error, Error::Io { .. }), "{error}");
+                    // Whoever is handed over all the same is answered, and its descriptor closed.
+                    assert!(matches!(adopt(server), Err(Error::Io { .. })));
+                    drop(taken);
+                    Peer::new(client).expect_refusal();
+                    assert!(!std::fs::exists(format!("/proc/self/fd/{number}")).unwrap());
+                    refused += 1;
+                }
+                assert_eq!(counters::open(), 0);
+            }
+            assert!(refused > 4, "{refused}");
+            assert!(Engine::running().is_some());
+            serves();
+        },
+    );
+}
+
+#[test]
+fn a_failed_start_leaves_no_descriptor_and_no_thread() {
+    alone(
+        "scarcity::a_failed_start_leaves_no_descriptor_and_no_thread",
+        || {
+            limit(libc::RLIMIT_NOFILE, 100);
+            let (files, workers) = (descriptors(), threads());
+            for spare in 0..4 {
+                let taken = fill(spare);
+                assert!(runtime::prepare().is_err(), "{spare}");
+                drop(taken);
+                assert_eq!((descriptors(), threads()), (files, workers), "{spare}");
+            }
+        },
+    );
+}
+
+#[test]
+fn without_threads_the_client_is_refused() {
+    alone("scarcity::without_threads_the_client_is_refused", || {
+        runtime::want_threads(3);
+        let (server, client) = tcp();
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+        let (files, workers) = (descriptors(), threads());
+        // Less than the stack of one thread, and then of two: the first of the engine can start.
+        for mebibytes in [1, 3] {
+            let before = limit(libc::RLIMIT_AS, pages * 4096 + mebibytes * 1024 * 1024);
+            assert!(matches!(runtime::prepare(), Err(Error::Io { .. })));
+            limit(libc::RLIMIT_AS, before.rlim_cur);
+            until("the threads that started are gone", || {
+                (descriptors(), threads()) <= (files + 3, workers)
+            });
+        }
+        let before = limit(libc::RLIMIT_AS, pages * 4096 + 1024 * 1024);
+        assert!(matches!(adopt(server), Err(Error::Io { .. })));
+        limit(libc::RLIMIT_AS, before.rlim_cur);
+        Peer::new(client).expect_refusal();
+        serves();
+        until("all threads run", || threads() == workers + 3);
+    });
+}
+
+#[test]
+fn the_engine_s_threads_take_no_signals() {
+    alone("scarcity::the_engine_s_threads_take_no_signals", || {
+        let known: Vec<_> = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|task| task.unwrap().path())
+            .collect();
+        let blocked = |task: &std::path::Path| {
+            let status = std::fs::read_to_string(task.join("status")).unwrap();
+            let mask = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigBlk:"))
+                .unwrap()
+                .trim()
+                .to_owned();
+            u64::from_str_radix(&mask, 16).unwrap()
+        };
+        let before: Vec<_> = known.iter().map(|task| blocked(task)).collect();
+        runtime::want_threads(2);
+        serves();
+        let own: Vec<_> = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|task| task.unwrap().path())
+            .filter(|task| !known.contains(task))
+            .collect();
+        assert_eq!(own.len(), 2);
+        for task in own {
+            let mask = blocked(&task);
+            for number in [
+                libc::SIGTERM,
+                libc::SIGINT,
+                libc::SIGHUP,
+                libc::SIGALRM,
+                libc::SIGCHLD,
+                libc::SIGUSR1,
+            ] {
+                assert_ne!(mask & 1 << (number - 1), 0, "{number}");
+            }
+            // What the thread itself does wrong is told to it.
+            assert_eq!(mask & 1 << (libc::SIGSEGV - 1), 0);
+        }
+        // The server's threads go on as before.
+        let after: Vec<_> = known.iter().map(|task| blocked(task)).collect();
+        assert_eq!(before, after);
+    });
+}

@@ -1,0 +1,186 @@
+"""What becomes of views where the standard library has lost a part that it never promised."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import importlib
+import queue
+import socket
+import ssl
+import sys
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwebsocket.compat import asyncio as asyncio_parts
+from dwebsocket.compat import socket as socket_parts
+from dwebsocket.compat import threading as threading_parts
+from dwebsocket.compat.missing import MissingPart, need, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class TestMissing:
+    """The error about what cannot be done without."""
+
+    def test_names_library_version_and_part(self) -> None:
+        """All that its reader has to know."""
+        with pytest.raises(MissingPart, match=r"dict\.fly, which Django \d+\.\d+.* does not have"):
+            need("Django", dict, "get", "fly")
+
+    def test_what_is_there_is_no_error(self) -> None:
+        """Then nothing happens."""
+        need("Django", dict, "get", "pop")
+
+    def test_versions(self) -> None:
+        """Of Python, of what is installed, and of what is not known."""
+        assert version_of("Python").startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
+        assert version_of("asgiref").startswith("3.")
+        assert version_of("no-such-library") == "(unknown version)"
+
+
+class TestRunningLoop:
+    """Which event loop runs here."""
+
+    @pytest.fixture(params=["as it is", "missing"])
+    def parts(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Any]:
+        """The module, also where asyncio has only its public function."""
+        if request.param == "missing":
+            monkeypatch.delattr(asyncio, "_get_running_loop")
+        yield importlib.reload(asyncio_parts)
+        monkeypatch.undo()
+        importlib.reload(asyncio_parts)
+
+    def test_is_known(self, parts: Any) -> None:
+        """Outside of loops there is none, and no exception."""
+
+        async def ask() -> bool:
+            return parts.running_loop() is asyncio.get_running_loop()
+
+        assert parts.running_loop() is None
+        assert asyncio.run(ask())
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_hidden_task_still_runs(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+    """Where it cannot be hidden it is one among all tasks."""
+    if not is_there:
+        monkeypatch.delattr(asyncio, "_unregister_task")
+
+    async def main() -> bool:
+        task = asyncio.create_task(asyncio.sleep(0))
+        asyncio_parts.hide_task(task)
+        is_hidden = task not in asyncio.all_tasks()
+        await task
+        return is_hidden
+
+    assert asyncio.run(main()) is is_there
+
+
+class TestThreads:
+    """Threads, futures and what they wait on."""
+
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_start_without_waiting(self, is_there: bool) -> None:
+        """The thread runs either way."""
+        ran = threading.Event()
+        thread = threading.Thread(target=ran.set)
+        if is_there:
+            threading_parts.start_without_waiting(thread)
+            assert thread._started.wait() is True  # at once, before it has begun
+        else:
+            threading_parts.start_without_waiting(SimpleNamespace())  # type: ignore[arg-type]
+        thread.start()
+        assert ran.wait(10)
+        thread.join(10)
+
+    def test_exit_hook(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The public one takes the place of one that has moved."""
+        early: list[object] = []
+        late: list[object] = []
+        monkeypatch.setattr(threading, "_register_atexit", early.append)
+        monkeypatch.setattr(atexit, "register", late.append)
+        threading_parts.before_pools_end(print)
+        monkeypatch.delattr(threading, "_register_atexit")
+        threading_parts.before_pools_end(repr)
+        assert (early, late) == ([print], [repr])
+
+    def test_lock_of_a_future(self) -> None:
+        """The future works on it; without its condition there is an error and not a green lock."""
+        future: concurrent.futures.Future[int] = concurrent.futures.Future()
+        lock = threading.Lock()
+        threading_parts.use_lock(future, lock)
+        with lock:
+            assert not future._condition.acquire(blocking=False)  # type: ignore[attr-defined]
+        future.set_result(1)
+        assert future.result(10) == 1
+        with pytest.raises(MissingPart, match=r"Future\._condition, which Python 3"):
+            threading_parts.use_lock(SimpleNamespace(), lock)  # type: ignore[arg-type]
+
+    def test_queue(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the one in C is missing there is the one in Python."""
+        monkeypatch.setitem(sys.modules, "_queue", None)
+        try:
+            assert importlib.reload(threading_parts).SimpleQueue is queue.SimpleQueue
+        finally:
+            monkeypatch.undo()
+            importlib.reload(threading_parts)
+
+    def test_frames(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without them nobody says where a thread is."""
+        own = threading.get_ident()
+        frame = threading_parts.frame_of(own)
+        assert frame is not None
+        assert threading_parts.frame_of(None) is None
+        monkeypatch.delattr(sys, "_current_frames")
+        assert threading_parts.frame_of(own) is None
+
+
+class TestSockets:
+    """What is below a reader, and inside of a socket."""
+
+    def test_below_a_reader(self) -> None:
+        """Nothing where the attribute has gone."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs, ours.makefile("rb") as reader:
+            assert socket_parts.below_reader(reader) is ours
+        assert socket_parts.below_reader(SimpleNamespace(raw=SimpleNamespace())) is None
+        assert socket_parts.below_reader(None) is None
+
+    def test_plain_socket(self) -> None:
+        """It has no TLS, and nothing inside."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            assert not socket_parts.has_tls(ours)
+            assert socket_parts.replace_inner(ours, theirs) is None
+
+    def test_tls(self) -> None:
+        """It is taken out once."""
+        ours, theirs = socket.socketpair()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with (
+            theirs,
+            context.wrap_socket(ours, server_side=True, do_handshake_on_connect=False) as wrapped,
+        ):
+            assert socket_parts.has_tls(wrapped)
+            assert hasattr(socket_parts.take_tls(wrapped), "shutdown")
+            assert not socket_parts.has_tls(wrapped)
+
+    def test_encrypted_socket_without_its_state(self) -> None:
+        """Never taken for a plain one: the engine would write plain text to the client."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with pytest.raises(MissingPart, match=r"_sslobj, which Python 3"):
+            socket_parts.has_tls(SimpleNamespace(context=context))
+
+    def test_inner_socket(self) -> None:
+        """As gevent's sockets have it."""
+        outer = SimpleNamespace(_sock="the system's")
+        assert socket_parts.replace_inner(outer, "another") == "the system's"  # type: ignore[arg-type]
+        assert outer._sock == "another"

@@ -1,0 +1,48 @@
+"""What tasks await, when Python runs where nobody expects it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+# Objects that use the very news that lets them go, while it does: one that kept its lock would
+# stand still with the interpreter in its hands.
+PROGRAM = """
+import asyncio, sys
+from django.conf import settings
+settings.configure()
+from dwebsocket import _core, conf, hub
+
+connection = _core.adopt(
+    int(sys.argv[1]), b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n",
+    _core.Slot.claim(None), conf.Options.current({}).for_engine,
+)
+
+class Wakeup:
+    def __init__(self, news):
+        self.news = news
+    def __call__(self, news):
+        pass
+    def __del__(self):
+        self.news._asyncio_future_blocking
+        self.news.result()
+        print("gone", flush=True)
+
+async def main():
+    news = next(connection.next(hub.ear).__await__())
+    for _ in range(3):
+        news.add_done_callback(Wakeup(news))
+    news.cancel()
+
+asyncio.run(main())
+"""
+
+
+def test_callbacks_that_use_it_when_they_go() -> None:
+    """A callback that takes another's place lets that one go, whatever it does then."""
+    theirs, ours = socket.socketpair()
+    command = [sys.executable, "-c", PROGRAM, str(ours.fileno())]
+    with theirs, ours:
+        done = subprocess.run(command, capture_output=True, timeout=60, pass_fds=[ours.fileno()])
+    assert done.stdout.splitlines().count(b"gone") >= 2, done.stderr

@@ -1,0 +1,153 @@
+"""All times of settings and of calls are measured by one clock, which a test can step."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from test_servers_asgi import Wire, in_loop, until
+
+import dwebsocket
+from dwebsocket import _core, accept_websocket
+from dwebsocket.runners import loop, thread
+from dwebsocket.servers import asgi
+from dwebsocket.testing import Clock
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from visit import Serve
+
+PACKAGE = Path(dwebsocket.__file__).parent
+
+# Whoever reads the system's clock, and what for: times that no setting and no caller names.
+ON_THE_SYSTEMS_CLOCK = {
+    "clock.py": "it is the clock",
+    "helpers.py": "how long a view's end waits for its helpers",
+    "lifecycle.py": "what a process that ends has left",
+    "runners/__init__.py": "what a process that ends has left",
+    "runners/green.py": "turns of green threads, and naps until databases are given back",
+    "runners/view.py": "how long a view's end waits for callbacks",
+    "servers/pump.py": "how long the last bytes of TLS may take",
+    "websocket.py": "whether a view polls without a pause",
+}
+
+
+@pytest.fixture(autouse=True)
+def _engine(open_websocket: Callable[..., Any]) -> None:
+    """The clock is the engine's: before there is one there is nothing to step."""
+    live = open_websocket()
+    live.websocket.close()
+    live.client.vanish()
+    eventually(lambda: _core.open_connections() == 0, what="the connection is given back")
+
+
+def test_system_clock_is_read_where_it_is_meant() -> None:
+    """A new use is either a time of a setting, for `clock.now()`, or is named above."""
+    using = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if "monotonic()" in path.read_text()
+        and not path.is_relative_to(PACKAGE / "testing")
+        and not path.is_relative_to(PACKAGE / "doctor")
+    }
+    assert using <= ON_THE_SYSTEMS_CLOCK.keys()
+
+
+@pytest.mark.parametrize("as_async", [False, True])
+def test_handshake_timeout(visit: Serve, override: Callable[..., None], *, as_async: bool) -> None:
+    """`WEBSOCKET_HANDSHAKE_TIMEOUT`: a view that has not decided when its time has passed."""
+    override(WEBSOCKET_HANDSHAKE_TIMEOUT=1000)
+    answered = threading.Event()
+
+    @accept_websocket(accept=False)
+    def view(request: Any) -> None:
+        Clock().advance(1001)
+        answered.wait(20)
+
+    @accept_websocket(accept=False)
+    async def aview(request: Any) -> None:
+        await Clock().aadvance(1001)
+        await asyncio.to_thread(answered.wait, 20)
+
+    made = visit(aview if as_async else view)
+    assert made.response.status_code == 503
+    answered.set()
+    assert thread.join(10)
+    assert loop.join(10)
+
+
+@in_loop
+async def test_rate_timeout_under_asgi() -> None:
+    """`WEBSOCKET_RATE_TIMEOUT`."""
+    wire = Wire(max_bytes_per_second=1, rate_timeout=1000)
+    wire.put("x" * 5000)
+    await until(lambda: wire.received > 0)
+    await Clock().aadvance(1001)
+    await until(lambda: wire.connection.end())
+    assert wire.connection.end() == (1008, "too many messages or bytes a second", "local")
+    wire.disconnect(1008)
+    await wire.serving
+
+
+@in_loop
+async def test_close_timeout_under_asgi() -> None:
+    """`WEBSOCKET_CLOSE_TIMEOUT`: a client that does not answer."""
+    wire = Wire(close_timeout=1000)
+    wire.websocket.close()
+    await until(lambda: len(wire.sent) == 2)
+    await Clock().aadvance(1001)
+    await wire.serving
+
+
+@in_loop
+async def test_drain_under_asgi() -> None:
+    """`WEBSOCKET_DRAIN`: the last one is told when the window is over."""
+    wires = [Wire() for _ in range(3)]
+    assert asgi.drain(1012, "restarting", 1000) == 1000
+    await asyncio.sleep(0)
+    await Clock().aadvance(1001)
+    await until(lambda: all(wire.connection.end() for wire in wires))
+    for wire in wires:
+        wire.disconnect(1012)
+        await wire.serving
+
+
+@in_loop
+async def test_time_since_the_end_under_asgi() -> None:
+    """By which a sender is told again."""
+    wire = Wire()
+    wire.disconnect()
+    await until(lambda: wire.connection.end())
+    await Clock().aadvance(1000)
+    assert (wire.connection.ended_for() or 0) >= 1000
+    await wire.serving
+
+
+def test_drain_that_takes_too_long(visit: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout of `drain()`, beside a view that does not end."""
+    monkeypatch.setattr("dwebsocket.lifecycle._lifecycle.leave", lambda *_: 0.0)
+    leave = threading.Event()
+    returned: list[bool] = []
+
+    @accept_websocket
+    def stays(request: Any) -> None:
+        leave.wait(20)
+
+    made = visit(stays).serve()
+    drain = threading.Thread(target=lambda: returned.append(dwebsocket.drain(0, timeout=1000)))
+    drain.start()
+
+    def has_returned() -> bool:
+        Clock().advance(500)
+        return bool(returned)
+
+    eventually(has_returned, what="drain() returns")
+    assert returned == [False]
+    drain.join(10)
+    leave.set()
+    made.client.closing()

@@ -1,0 +1,423 @@
+"""Looks at users again and again: what no signal tells this process is found in time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+import pytest
+from django.contrib.auth import login
+from django.contrib.auth.backends import ModelBackend
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection, connections
+from django.test import RequestFactory
+from django.utils import timezone
+from visit import Serve, handshake
+
+from dwebsocket import WebSocket, accept_websocket, authentication, conf, presence, recheck
+from dwebsocket.presence import TURNS, Visitor, Who
+from dwebsocket.testing import Clock
+from support.waiting import eventually
+
+Override = Callable[..., None]
+
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+# So often that a test need not wait; each look is a whole one all the same.
+OFTEN_S = 0.2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tables() -> Iterator[None]:
+    """The tables of users and sessions."""
+    call_command("migrate", verbosity=0)
+    yield
+    connections.close_all()
+
+
+@pytest.fixture(autouse=True)
+def _nobody_left() -> Iterator[None]:
+    """Whatever a test does, everybody has left when it is over, and nothing looks any more."""
+    yield
+    presence._register.sweep()
+    assert presence._register.visitors == {}
+    recheck._schedule.stop_if_idle()
+    assert recheck._schedule._cancel is None
+
+
+@pytest.fixture(autouse=True)
+def _sessions(override: Override) -> None:
+    """Sessions are rows, unless a test says otherwise."""
+    use(override, "db")
+
+
+def use(override: Override, engine: str) -> None:
+    """Keep sessions there."""
+    override(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}")
+
+
+@pytest.fixture
+def anna() -> Iterator[User]:
+    """A user."""
+    user = User.objects.create_user("anna", password="secret")
+    yield user
+    User.objects.filter(username="anna").delete()
+
+
+class OwnBackend(ModelBackend):
+    """Finds users in its own way."""
+
+    hidden = False
+
+    def get_user(self, user_id: Any) -> Any:
+        """Give the user, unless all are hidden."""
+        return None if self.hidden else super().get_user(user_id)
+
+
+class AnybodyBackend(ModelBackend):
+    """Lets users in that are not active."""
+
+    def user_can_authenticate(self, user: Any) -> bool:
+        """Let everybody in."""
+        return True
+
+
+def store(key: str | None = None) -> Any:
+    """Give a session."""
+    from django.conf import settings
+
+    return import_module(settings.SESSION_ENGINE).SessionStore(key)
+
+
+def sign_in(user: User, backend: str = BACKEND) -> str:
+    """Log in as by a form; give the session's key."""
+    request: Any = RequestFactory().get("/")
+    request.session = store()
+    login(request, user, backend=backend)
+    request.session.save()
+    return str(request.session.session_key)
+
+
+@accept_websocket
+def waits(request: Any) -> None:
+    """Wait for the end."""
+    request.websocket.wait()
+
+
+@accept_websocket
+async def awaits(request: Any) -> None:
+    """Wait for the end in a task."""
+    async for _ in request.websocket:
+        pass
+
+
+def enter(visit: Serve, key: str, view: Any = waits) -> Any:
+    """Open a WebSocket with a session."""
+    environ = handshake(HTTP_COOKIE=f"sessionid={key}")
+    return visit(view, middleware=MIDDLEWARE, environ=environ).serve()
+
+
+def goes_on(made: Any) -> None:
+    """See that a connection is open, and end it."""
+    made.client.close(4000)
+    assert made.client.closing()[0] == 4000
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note how many users each look was about."""
+    looks: list[int] = []
+    look = authentication.signed_out
+
+    def noted(visitors: Any) -> Any:
+        found = look(visitors)
+        looks.append(len(visitors))
+        return found
+
+    monkeypatch.setattr(authentication, "signed_out", noted)
+    return looks
+
+
+SILENT: dict[str, tuple[Callable[[User, str], object], str]] = {
+    "deactivated": (lambda user, _: _update(user, is_active=False), "deactivated"),
+    "password": (lambda user, _: _update(user, password="better"), "password changed"),
+    "deleted": (lambda user, _: _sql("DELETE FROM auth_user WHERE id = %s", user.pk), "deleted"),
+    "session deleted": (lambda _, key: _sql(_DELETE_SESSION, key), "signed out"),
+    "session over": (
+        lambda _, key: Session.objects.filter(pk=key).update(
+            expire_date=timezone.now() - timedelta(seconds=1)
+        ),
+        "signed out",
+    ),
+    "session of another": (lambda _, key: _take_over(key), "signed out"),
+}
+_DELETE_SESSION = "DELETE FROM django_session WHERE session_key = %s"
+
+
+def _update(user: User, **values: Any) -> None:
+    User.objects.filter(pk=user.pk).update(**values)
+
+
+def _sql(statement: str, value: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [value])
+
+
+def _take_over(key: str) -> None:
+    session = store(key)
+    session["_auth_user_id"] = "0"
+    session.save()
+
+
+class TestFinds:
+    """Django sends no signal, or another process hears it."""
+
+    @pytest.mark.parametrize("silent", SILENT)
+    @pytest.mark.parametrize("view", [waits, awaits])
+    def test_closes(
+        self, visit: Serve, override: Override, anna: User, silent: str, view: Any
+    ) -> None:
+        """Within the time that the setting says; others stay."""
+        act, reason = SILENT[silent]
+        override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        bert = User.objects.create_user("bert", password="secret")
+        key = sign_in(anna)
+        made, other = enter(visit, key, view), enter(visit, sign_in(bert), view)
+        act(anna, key)
+        assert made.client.closing() == (4401, reason)
+        goes_on(other)
+        bert.delete()
+
+    @pytest.mark.parametrize("engine", ["cached_db", "cache", "file"])
+    def test_other_stores(self, visit: Serve, override: Override, anna: User, engine: str) -> None:
+        """Each session is asked for; a cache in front of rows is not believed."""
+        use(override, engine)
+        override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        key = sign_in(anna)
+        made = enter(visit, key)
+        if engine == "cached_db":
+            _sql(_DELETE_SESSION, key)
+            assert cache.get(f"django.contrib.sessions.cached_db{key}")
+        else:
+            store(key).delete()
+        assert made.client.closing() == (4401, "signed out")
+
+    def test_cookie_that_is_over(
+        self, visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A session in a signed cookie ends by its time."""
+        use(override, "signed_cookies")
+        override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        made = enter(visit, sign_in(anna))
+        override(SESSION_COOKIE_AGE=-1)
+        assert made.client.closing() == (4401, "signed out")
+
+    def test_own_backend(
+        self, visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Is asked for the user as Django asks it."""
+        path = "test_recheck.OwnBackend"
+        override(AUTHENTICATION_BACKENDS=[path], WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        made = enter(visit, sign_in(anna, path))
+        monkeypatch.setattr(OwnBackend, "hidden", True)
+        assert made.client.closing() == (4401, "deleted")
+
+
+class TestStays:
+    """Who is signed in is left alone."""
+
+    @pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "file", "signed_cookies"])
+    @pytest.mark.parametrize("view", [waits, awaits])
+    def test_signed_in(
+        self,
+        visit: Serve,
+        override: Override,
+        anna: User,
+        looks: list[int],
+        engine: str,
+        view: Any,
+    ) -> None:
+        """However often it is looked up."""
+        use(override, engine)
+        override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        made = enter(visit, sign_in(anna), view)
+        eventually(lambda: len(looks) > 3, what="looks")
+        goes_on(made)
+
+    def test_inactive_user_of_a_backend_that_lets_him_in(
+        self, visit: Serve, override: Override, anna: User, looks: list[int]
+    ) -> None:
+        """What the backend says counts."""
+        path = "test_recheck.AnybodyBackend"
+        override(AUTHENTICATION_BACKENDS=[path], WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        _update(anna, is_active=False)
+        made = enter(visit, sign_in(anna, path))
+        eventually(lambda: len(looks) > 3, what="looks")
+        goes_on(made)
+
+    def test_user_of_a_projects_own_kind(self) -> None:
+        """Nobody knows where he is kept."""
+        visitor = presence.enter(Who(user="7"), WebSocket(), conf.Admission.current())
+        assert isinstance(visitor, Visitor)
+        assert authentication.signed_out([visitor]) == {}
+        visitor.leave()
+
+    def test_signed_in_without_a_session(self, anna: User) -> None:
+        """By a token, for instance: the user counts alone."""
+        who = Who(user=str(anna.pk), auth_hash=anna.get_session_auth_hash(), is_stored=True)
+        visitor = presence.enter(who, WebSocket(), conf.Admission.current())
+        assert isinstance(visitor, Visitor)
+        assert authentication.signed_out([visitor]) == {}
+        _update(anna, is_active=False)
+        assert authentication.signed_out([visitor]) == {visitor: "deactivated"}
+        visitor.leave()
+
+    def test_off(self, visit: Serve, override: Override, anna: User, looks: list[int]) -> None:
+        """0 is never; the handshake's own look is made all the same."""
+        override(WEBSOCKET_AUTH_RECHECK=0)
+        made = enter(visit, sign_in(anna))
+        assert looks == [1]
+        assert recheck._schedule._cancel is None
+        goes_on(made)
+
+
+class TestCost:
+    """Many are looked up at once, spread over the time."""
+
+    def test_one_query_for_many(self, anna: User) -> None:
+        """One for all sessions, and one for all users."""
+        users = [User.objects.create_user(f"u{number}", password="x") for number in range(20)]
+        visitors = []
+        for user in users:
+            key = sign_in(user)
+            who = Who(
+                user=str(user.pk),
+                session=key,
+                auth_hash=user.get_session_auth_hash(),
+                login=str(user.pk),
+                store=type(store()),
+                backend=BACKEND,
+                is_stored=True,
+            )
+            visitor = presence.enter(who, WebSocket(), conf.Admission.current())
+            assert isinstance(visitor, Visitor)
+            visitors.append(visitor)
+        _update(users[3], is_active=False)
+        queries: list[str] = []
+
+        def note(execute: Any, sql: str, *rest: Any) -> Any:
+            queries.append(sql)
+            return execute(sql, *rest)
+
+        with connection.execute_wrapper(note):
+            assert authentication.signed_out(visitors) == {visitors[3]: "deactivated"}
+        assert len(queries) == 2
+        for visitor in visitors:
+            visitor.leave()
+        User.objects.filter(username__startswith="u").delete()
+
+    def test_turns_are_equally_long(self) -> None:
+        """A crowd that comes at once is not looked up at once."""
+        visitors = [
+            presence.enter(Who(user=str(number)), WebSocket(), conf.Admission.current())
+            for number in range(3 * TURNS)
+        ]
+        assert [len(presence.present("turn", turn)) for turn in range(TURNS)] == [3] * TURNS
+        for visitor in visitors:
+            assert isinstance(visitor, Visitor)
+            visitor.leave()
+        assert not presence.has_users()
+
+    def test_connections_are_given_back(
+        self, visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between two turns it holds none."""
+        opened: list[Any] = []
+        look = authentication.signed_out
+
+        def noted(visitors: Any) -> Any:
+            found = look(visitors)
+            opened.append((threading.current_thread(), connections["default"]))
+            return found
+
+        monkeypatch.setattr(authentication, "signed_out", noted)
+        override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+        made = enter(visit, sign_in(anna))
+        eventually(lambda: len(opened) > 2, what="looks")
+        beside = [each for worker, each in opened if worker is not threading.current_thread()]
+        eventually(lambda: beside[0].connection is None, what="the connection is closed")
+        goes_on(made)
+
+
+def test_database_that_is_away_for_a_while(
+    visit: Serve,
+    override: Override,
+    anna: User,
+    monkeypatch: pytest.MonkeyPatch,
+    request_log: Callable[..., Any],
+) -> None:
+    """Is logged, costs nobody the connection, and is asked again."""
+    override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+    made = enter(visit, sign_in(anna))
+    failed = threading.Event()
+
+    def fail(_: object) -> None:
+        failed.set()
+        raise OSError("no database")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authentication, "signed_out", fail)
+        assert failed.wait(10)
+    eventually(
+        lambda: any("tried again" in each.getMessage() for each in request_log("dwebsocket")),
+        what="a record",
+    )
+    _update(anna, is_active=False)
+    assert made.client.closing() == (4401, "deactivated")
+
+
+def test_no_thread(
+    visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next turn finds one."""
+    override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
+    made = enter(visit, sign_in(anna))
+    refused = threading.Event()
+
+    def refuse(*_: object) -> None:
+        refused.set()
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recheck._schedule, "_spawn", refuse)
+        assert refused.wait(10)
+    _update(anna, is_active=False)
+    assert made.client.closing() == (4401, "deactivated")
+
+
+def test_clock_of_tests(visit: Serve, override: Override, anna: User) -> None:
+    """Can be stepped to the look; the default is five minutes."""
+    # This client answers none.
+    override(WEBSOCKET_PING_INTERVAL=None)
+    made = enter(visit, sign_in(anna))
+    _update(anna, is_active=False)
+    clock = Clock()
+    clock.advance(300)
+    assert made.client.closing() == (4401, "deactivated")
+
+
+def test_impossible_setting(visit: Serve, override: Override, anna: User) -> None:
+    """A system check says so; WebSockets open all the same, and are looked at as by default."""
+    override(WEBSOCKET_AUTH_RECHECK="often")
+    made = enter(visit, sign_in(anna))
+    assert recheck._schedule._cancel is not None
+    goes_on(made)
