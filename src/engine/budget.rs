@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{runtime, shedding};
+use super::{runtime, shedding, sweeper};
 
 /// Smaller changes are not passed on.
 pub const STEP_BYTES: usize = 4 * 1024;
@@ -23,18 +23,24 @@ pub const STEP_BYTES: usize = 4 * 1024;
 const MESSAGE_BYTES: usize = 72;
 /// A connection that holds less is read from also while the process is at its limit.
 const SMALL_BYTES: usize = 64 * 1024;
-/// Above this part of the limit compressed bytes are read in small pieces.
-const TIGHT: (usize, usize) = (3, 4);
 /// The part of the limit down to which holders are closed.
 const RELIEVED: (usize, usize) = (7, 8);
 
+/// The part of the limit after whose release the C library is asked for what it keeps.
+const RETURNED: (usize, usize) = (1, 4);
+
 static HELD: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that were released since the library was asked.
+static RELEASED: AtomicUsize = AtomicUsize::new(0);
 /// `usize::MAX` is none.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Sets how many bytes the process may buffer; `None` for no limit.
 pub fn set_limit(limit: Option<usize>) {
     LIMIT.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+    if limit.is_some() {
+        sweeper::keep_little();
+    }
     if is_full() {
         shedding::request();
     }
@@ -50,11 +56,6 @@ pub(super) fn is_full() -> bool {
     held() >= LIMIT.load(Ordering::Relaxed)
 }
 
-/// Whether the limit is near.
-pub(super) fn is_tight() -> bool {
-    held() >= part_of(LIMIT.load(Ordering::Relaxed), TIGHT)
-}
-
 /// Bytes that have to go before the process is well below its limit.
 pub(super) fn excess() -> usize {
     held().saturating_sub(part_of(LIMIT.load(Ordering::Relaxed), RELIEVED))
@@ -67,9 +68,25 @@ fn part_of(limit: usize, (part, whole): (usize, usize)) -> usize {
     limit / whole * part
 }
 
+/// What the process releases is its own again only once the C library gives it back.
+fn note_release(bytes: usize) {
+    let limit = LIMIT.load(Ordering::Relaxed);
+    if limit == usize::MAX {
+        return;
+    }
+    let released = RELEASED
+        .fetch_add(bytes, Ordering::Relaxed)
+        .saturating_add(bytes);
+    if released >= part_of(limit, RETURNED) {
+        RELEASED.store(0, Ordering::Relaxed);
+        sweeper::sweep_above(limit);
+    }
+}
+
 /// Forgets what the parent process holds; called in a forked child.
 pub(super) fn reset() {
     HELD.store(0, Ordering::Relaxed);
+    RELEASED.store(0, Ordering::Relaxed);
 }
 
 /// What `messages` with so many bytes of payload cost in a queue.
@@ -123,6 +140,7 @@ impl Share {
         if let Some(less) = before.checked_sub(after) {
             self.held.fetch_sub(less, Ordering::Relaxed);
             HELD.fetch_sub(less, Ordering::Relaxed);
+            note_release(less);
             return;
         }
         let more = after - before;

@@ -38,6 +38,7 @@ use super::{
     patience::{self, Patience},
     rate::{Controls, Meter, Pace},
     scratch::Input,
+    shedding,
     shutdown::Registration,
     socket::{HANG_UP, Socket},
     sweeper,
@@ -59,9 +60,6 @@ const TURN: Allowance = Allowance {
     inflated: 256 * 1024,
 };
 
-/// Bytes read at once of compressed ones, which may become a thousand times as many, when the process is near
-/// the limit of what it may buffer.
-const TIGHT_BYTES: usize = 1024;
 /// When to see whether the process is below that limit again.
 const CROWDED_LOOK: Duration = Duration::from_millis(50);
 
@@ -368,6 +366,7 @@ impl Driver {
     fn is_crowded(&mut self) -> bool {
         let is_crowded = budget::is_full() && self.connection.share().is_large();
         if is_crowded && !self.connection.share().is_shed() {
+            shedding::request();
             self.crowded_until = Some(clock::task_now() + CROWDED_LOOK);
         }
         self.crowded_until.is_some()
@@ -469,12 +468,10 @@ impl Driver {
             input.clear();
             // It is empty, unless a connection ended in a panic.
             haul.clear();
-            let is_tight = self.receiver.inflates() && budget::is_tight();
-            let most = if is_tight { TIGHT_BYTES } else { SCRATCH_BYTES };
             // The rest of a large message is read to where it stays.
             let (buffer, most) = match self.receiver.tail(SCRATCH_BYTES) {
                 Some(tail) => tail,
-                None => (input.buffer(), most),
+                None => (input.buffer(), SCRATCH_BYTES),
             };
             match guard.get_inner().receive(buffer, most) {
                 Ok(0) => self.on_end_of_stream("the client hung up"),

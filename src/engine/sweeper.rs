@@ -7,16 +7,21 @@
 //!
 //! A view's variable holds its last message until the next one comes: that, too, is an occasion.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, env, fs, sync::Once, time::Duration};
 
 use tokio::{runtime::Handle, time::sleep};
 
-use super::driver;
+use super::{driver, runtime::Engine};
 
 /// How long there has to be no occasion.
 const QUIET: Duration = Duration::from_secs(1);
 /// The least time between two sweeps: each looks through all free memory of the process.
 const PAUSE: Duration = Duration::from_secs(4);
+
+/// Whoever lets go of a buffer has done so by then.
+const MOMENT: Duration = Duration::from_millis(10);
+/// Where pages are larger, less is found than there is.
+const PAGE_BYTES: usize = 4096;
 
 thread_local! {
     static DUTY: Cell<Duty> = const { Cell::new(Duty::Off) };
@@ -39,6 +44,26 @@ pub(super) fn expect_sweep() {
     }
 }
 
+/// Sweeps in a moment, whatever the occasions, if the process takes `bytes` of memory by then. For
+/// when memory is short; any thread may call it.
+pub(super) fn sweep_above(bytes: usize) {
+    if let Some(engine) = Engine::running() {
+        engine.handle().spawn(async move {
+            sleep(MOMENT).await;
+            if resident_bytes().is_some_and(|resident| resident >= bytes) {
+                trim();
+            }
+        });
+    }
+}
+
+/// The memory that the process takes now, where the system tells.
+fn resident_bytes() -> Option<usize> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
+    pages.checked_mul(PAGE_BYTES)
+}
+
 async fn walk() {
     while DUTY.get() == Duty::Disturbed {
         while DUTY.replace(Duty::Waiting) == Duty::Disturbed {
@@ -50,6 +75,40 @@ async fn walk() {
     }
     DUTY.set(Duty::Off);
 }
+
+/// Larger blocks are the system's again as soon as they are freed, and no more than this stays at
+/// the end of each of the library's heaps, of which each thread may have one.
+///
+/// By default the library keeps up to 64 MiB there, once a block of 32 MiB was freed. Smaller
+/// messages are as quick as ever.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT_BYTES: libc::c_int = 4 * 1024 * 1024;
+
+/// Has the library keep little of large blocks, unless the environment says how much.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(super) fn keep_little() {
+    static ONCE: Once = Once::new();
+    let options = [
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
+        "GLIBC_TUNABLES",
+    ];
+    if options.into_iter().any(|name| env::var_os(name).is_some()) {
+        return;
+    }
+    ONCE.call_once(|| {
+        #[expect(unsafe_code, reason = "a function of the C library")]
+        // SAFETY: it may be called at any time from any thread, and takes the library's own lock.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BYTES);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+        }
+    });
+}
+
+/// Other libraries have no such options.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(super) fn keep_little() {}
 
 /// Has the library give back whole pages that are free, wherever they lie.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

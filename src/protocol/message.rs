@@ -215,11 +215,6 @@ impl Receiver {
         self.message.buffer.len() + self.control.len() + inflater
     }
 
-    /// Whether what it takes may become more: it has agreed on permessage-deflate.
-    pub fn inflates(&self) -> bool {
-        self.inflater.is_some()
-    }
-
     /// Takes in what was read into [`Receiver::tail`].
     fn take_tail(&mut self) -> Result<Option<Found>, Violation> {
         let fresh = self.message.fresh();

@@ -19,7 +19,7 @@ _by_name = [
     views.echo_slowly_started, views.whole, views.returns_at_once, views.says_one_thing,
     views.raises, views.raises_after_message, views.denied, views.missing, views.closes_first,
     views.closes_and_goes_on, views.closes_on_demand, views.never_read,
-    views.never_read_but_ping, views.waits, views.push, views.slow,
+    views.never_read_but_ping, views.sits, views.waits, views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
     views.undecorated, views.sleeps, views.drain, views.drains_itself,
     views.own_pid, views.decides, views.asks_database, views.keeps_database, views.pours,

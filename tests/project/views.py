@@ -22,6 +22,7 @@ from django.views.decorators.http import require_http_methods
 
 import dwebsocket
 from dwebsocket import ConnectionClosed, _core, accept_websocket, hub, presence, require_websocket
+from dwebsocket.servers import budget
 
 # --- plain HTTP ----------------------------------------------------------------------------------
 
@@ -43,6 +44,7 @@ def census(request: HttpRequest) -> HttpResponse:
             "objects": len(gc.get_objects()),
             "connections": _core.open_connections(),
             "visitors": len(presence._register.visitors),
+            "buffered": _core.buffered_bytes() + budget.process.held,
         }
     )
 
@@ -246,6 +248,12 @@ def never_read_but_ping(request: HttpRequest) -> None:
     """Like `never_read`, with frequent pings and little patience."""
     while not request.websocket.is_closed():
         time.sleep(0.02)
+
+
+@require_websocket
+def sits(request: HttpRequest) -> None:
+    """Look at nothing for a while, not even at whether the connection is closed."""
+    time.sleep(2)
 
 
 @require_websocket

@@ -289,7 +289,8 @@ def run(
         try:
             # In here from the first line on: the client must not wait for a view that never began.
             context.settle_in()
-            # The copied context would send `sync_to_async` to the thread of the handshake's request.
+            # The copied context would send `sync_to_async` to the thread of the handshake's
+            # request.
             leave_request()
             told = _called_to_witness(view, websocket)
             websocket._view_request = request
