@@ -27,6 +27,8 @@ _OF_DICTIONARIES = {"get", "pop", "setdefault"}
 
 # Private modules of the standard library that its documentation has.
 _PUBLIC_MODULES = {"_core", "_thread", "_typeshed", "__future__"}
+# Django's documentation has these, underscore and all.
+_DOCUMENTED = {"_default_manager", "_meta"}
 # What has no underscore, and no documentation either: attributes, and names of modules.
 _UNDOCUMENTED = {
     *("__closure__", "cell_contents"),
@@ -112,7 +114,7 @@ def touched(tree: ast.AST) -> dict[int, set[str]]:
         if isinstance(node, ast.Attribute):
             names.append(node.attr)
         for name in names:
-            if _PRIVATE.fullmatch(name) or name in _UNDOCUMENTED:
+            if (_PRIVATE.fullmatch(name) or name in _UNDOCUMENTED) and name not in _DOCUMENTED:
                 found.setdefault(node.lineno, set()).add(name)
     return found
 

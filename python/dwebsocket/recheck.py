@@ -13,12 +13,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from asyncio import _get_running_loop
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import authentication, clock, conf, database, native, presence, sign_out
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.presence import SIGNED_OUT, TURNS
 from dwebsocket.waiting import THREAD
 
@@ -56,7 +56,7 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
     sign_out.listen()
     if (store := visitor.who.store) is not None:
         sign_out.listen_to(store)
-    if _get_running_loop() is not None or database.in_transaction():
+    if running_loop() is not None or database.in_transaction():
         _schedule.look_soon(visitor, spawn, databases)
     else:
         try:

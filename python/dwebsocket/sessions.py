@@ -14,6 +14,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
+from dwebsocket.compat.django_auth import data_of, replace_data
+
 # What each key had when the session was loaded: enough to see whether it has changed.
 Digests = dict[str, int]
 
@@ -29,7 +31,7 @@ def keep(session: Any) -> None:
     from django.contrib.sessions.backends.base import SessionBase  # an app that may be absent
 
     if isinstance(session, SessionBase) and not hasattr(session, "_digests"):
-        loaded = session.__dict__.get("_session_cache")
+        loaded = data_of(session)
         # A class of its own making may not allow it.
         with suppress(TypeError):
             session.__class__ = _merging(type(session))
@@ -50,7 +52,7 @@ def _merging(store: type[Any]) -> type[Any]:
             if not must_create:
                 _merge(self, super().load)
             super().save(must_create)
-            self._digests = _digests(self, self.__dict__.get("_session_cache") or {})
+            self._digests = _digests(self, data_of(self) or {})
 
         if hasattr(store, "aload"):
 
@@ -77,7 +79,7 @@ def _merge(session: Any, load: Any) -> None:
     """
     from django.contrib.sessions.backends.base import UpdateError
 
-    data, before = session.__dict__.get("_session_cache"), session._digests
+    data, before = data_of(session), session._digests
     if data is None or before is None or session.session_key is None:
         # Nothing was loaded: it is unused, new, or was cleared as a whole.
         return
@@ -90,7 +92,7 @@ def _merge(session: Any, load: Any) -> None:
     for key in before.keys() - data.keys():
         stored.pop(key, None)
     stored.update(changed)
-    session._session_cache = stored
+    replace_data(session, stored)
 
 
 def _digests(session: Any, data: dict[str, Any]) -> Digests:

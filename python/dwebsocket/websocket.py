@@ -22,7 +22,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from dwebsocket import _core, clock, database, hub, native, pings
 from dwebsocket.caller import Caller, Callers
 from dwebsocket.closing import CloseCallbacks
-from dwebsocket.compat.asyncio import running_loop as _get_running_loop
+from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.decision import Acceptance, NeverOpened, Rejection
 from dwebsocket.exceptions import (
     ConnectionClosed,
@@ -818,7 +818,7 @@ class WebSocket:
         connection = self._connection or self._engine
         if timeout == 0:
             return self.closed
-        if _get_running_loop() is not None:
+        if running_loop() is not None:
             raise UsageError(
                 "this would block the event loop and all its views: "
                 "use `await websocket.await_closed()`"
@@ -884,7 +884,7 @@ class WebSocket:
                 is not open yet.
         """
         _check_timeout(timeout)
-        if _get_running_loop() is not None:
+        if running_loop() is not None:
             raise UsageError(
                 "this would block the event loop and all its views: use `await websocket.aping()`"
             )
@@ -1043,7 +1043,7 @@ class WebSocket:
         call = functools.partial(function, *args)
         if not iscoroutinefunction(function):
             return view.helpers.tick(view, self._waiter, self._spawn, seconds, call)
-        if _get_running_loop() is None:
+        if running_loop() is None:
             raise UsageError("every() takes a coroutine function in async views only")
         return view.helpers.tick_in_loop(view, seconds, call)
 
@@ -1069,7 +1069,7 @@ class WebSocket:
             TypeError, ValueError: No such source, or an item that is no message.
             UsageError: Called in an event loop: use ``await asyncio.to_thread(websocket.pump, …)``.
         """
-        if _get_running_loop() is not None:
+        if running_loop() is not None:
             raise UsageError(
                 "pump() would block the event loop: "
                 "use `await asyncio.to_thread(websocket.pump, source)`"
@@ -1153,7 +1153,7 @@ class WebSocket:
         if caller.told_at is None:
             return
         # In an event loop nothing may sleep.
-        if _get_running_loop() is None and (pause := caller.pause(clock.now())):
+        if running_loop() is None and (pause := caller.pause(clock.now())):
             self._waiter.sleep(pause)
         if clock.now() - caller.told_at > _PATIENCE_S:
             self._raise_if_ended()
@@ -1170,7 +1170,7 @@ class WebSocket:
 
     def _let_others_run(self) -> None:
         """To be called when a call that never waits has found nothing."""
-        if _get_running_loop() is None:
+        if running_loop() is None:
             is_spinning = time.monotonic() - self._polled_at < _SPIN_S
             self._waiter.let_others_run(self._engine, _SPIN_S if is_spinning else 0.0)
             self._polled_at = time.monotonic()
@@ -1228,7 +1228,7 @@ class WebSocket:
         return message
 
     def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:
-        if timeout != 0 and _get_running_loop() is not None:
+        if timeout != 0 and running_loop() is not None:
             raise UsageError(
                 "this would block the event loop and all its views: "
                 "use `await websocket.areceive()` or `async for`"
@@ -1258,7 +1258,7 @@ class WebSocket:
 
     def _take_next(self) -> Any:
         """As :meth:`_take` for a view's main loop, which goes through here for each message."""
-        if own_websocket.get() is not self or _get_running_loop() is not None:
+        if own_websocket.get() is not self or running_loop() is not None:
             return self._take(None, self._text_as_bytes)
         if self._held is not None:
             self._held.give_back_idle()
@@ -1326,7 +1326,7 @@ class WebSocket:
         connection = self._connection or self._engine
         own = own_websocket.get() is self
         # An event loop must not wait here, nor may a sender whose other clients would wait, too.
-        waits = _get_running_loop() is None and (own or self._is_sole_target())
+        waits = running_loop() is None and (own or self._is_sole_target())
         patience = self._send_patience if waits else None
         try:
             sent = self._waiter.send(connection, message, binary=binary, patience=patience)
@@ -1359,7 +1359,7 @@ class WebSocket:
     def _refuse_to_send(self, strict: bool) -> bool:
         """Tells a sender that the connection has ended: gives False, or raises."""
         pause, raises = self._note_refusal(strict)
-        if pause is not None and _get_running_loop() is None:
+        if pause is not None and running_loop() is None:
             self._waiter.sleep(pause)
         return self._refused(raises)
 
@@ -1378,7 +1378,7 @@ class WebSocket:
         caller = self._caller()
         own = own_websocket.get() is self
         # A view may send each of its messages in a task of its own, as `asyncio.wait_for` does.
-        in_task = own and _get_running_loop() is not None
+        in_task = own and running_loop() is not None
         refused_before = self._was_refused if in_task else caller.is_refused
         caller.is_refused = self._was_refused = True
         gone_for = self._engine.ended_for() or 0.0

@@ -47,6 +47,21 @@ def loaded(session: object) -> Mapping[str, Any]:
     return found
 
 
+def data_of(session: object) -> dict[str, Any] | None:
+    """
+    Gives what a session holds now; None when nothing was loaded, or where it cannot be seen.
+
+    ``SessionBase._session_cache``, in every version so far. Where it is missing nothing of the
+    session is merged: the last one who saves it counts.
+    """
+    return vars(session).get("_session_cache")
+
+
+def replace_data(session: Any, data: dict[str, Any]) -> None:
+    """Makes ``data`` what a session holds. As :func:`data_of`."""
+    session._session_cache = data
+
+
 def are_rows_as_djangos(store: Any) -> bool:
     """
     Whether a subclass of Django's ``SessionStore`` in the database reads sessions as that does.

@@ -9,7 +9,6 @@ the running loop changes with the green thread.
 
 from __future__ import annotations
 
-import asyncio
 import selectors
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from django.core.signals import request_started
 
 from dwebsocket import native
+from dwebsocket.compat.asyncio import running_loop, set_running_loop, swap_current_task
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 GreenThread = Any
@@ -63,7 +64,7 @@ def care_for_green_loops() -> Callable[[], None]:
         """The selector of a loop: it is asked before the loop's first task begins."""
 
         def select(self, timeout: float | None = None) -> Any:
-            if asyncio._get_running_loop() is not None:
+            if running_loop() is not None:
                 if not hasattr(own, "switches"):
                     own.switches = _Switches(greenlet)
                 own.switches.watch_for(self)
@@ -110,18 +111,13 @@ class _Switches:
     def _on_switch(self, event: str, switch: tuple[GreenThread, GreenThread]) -> None:
         """Called by greenlet when it has switched, on the green thread that goes on."""
         origin, target = switch
-        loop = asyncio._get_running_loop()
+        loop = running_loop()
         if loop is not None:
-            self._loops[origin] = (loop, _swap_task(loop, None))
-            asyncio._set_running_loop(None)
+            self._loops[origin] = (loop, swap_current_task(loop, None))
+            set_running_loop(None)
         if self._loops and (found := self._loops.pop(target, None)) is not None:
             loop, task = found
-            asyncio._set_running_loop(loop)
-            _swap_task(loop, task)
+            set_running_loop(loop)
+            swap_current_task(loop, task)
         if self._next is not None:
             self._next(event, switch)
-
-
-# A thread has one current task from Python 3.14 on. Before 3.12, when each loop has one, nothing
-# can be swapped, and nothing needs to be.
-_swap_task: Any = getattr(asyncio.tasks, "_swap_current_task", lambda loop, task: None)
