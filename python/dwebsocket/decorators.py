@@ -64,6 +64,7 @@ def accept_websocket(
     ping_timeout: float | None = ...,
     send_buffer: int = ...,
     send_timeout: float | None = ...,
+    message_timeout: float | None = ...,
     close_timeout: float = ...,
     handshake_timeout: float | None = ...,
 ) -> Callable[[ViewT], ViewT]: ...
@@ -88,6 +89,7 @@ def accept_websocket(
     ping_timeout: Any = _FROM_SETTINGS,
     send_buffer: Any = _FROM_SETTINGS,
     send_timeout: Any = _FROM_SETTINGS,
+    message_timeout: Any = _FROM_SETTINGS,
     close_timeout: Any = _FROM_SETTINGS,
     handshake_timeout: Any = _FROM_SETTINGS,
 ) -> Any:
@@ -135,6 +137,7 @@ def require_websocket(
     ping_timeout: float | None = ...,
     send_buffer: int = ...,
     send_timeout: float | None = ...,
+    message_timeout: float | None = ...,
     close_timeout: float = ...,
     handshake_timeout: float | None = ...,
 ) -> Callable[[ViewT], ViewT]: ...
@@ -159,6 +162,7 @@ def require_websocket(
     ping_timeout: Any = _FROM_SETTINGS,
     send_buffer: Any = _FROM_SETTINGS,
     send_timeout: Any = _FROM_SETTINGS,
+    message_timeout: Any = _FROM_SETTINGS,
     close_timeout: Any = _FROM_SETTINGS,
     handshake_timeout: Any = _FROM_SETTINGS,
 ) -> Any:

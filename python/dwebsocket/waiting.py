@@ -252,12 +252,12 @@ class GreenWaiter(ABC):
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
         """As :meth:`Waiter.wait_for`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else clock.now() + timeout
         while True:
             # First: what came before the end counts.
             ended = connection.end() is not None
             found = look(0)
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - clock.now()
             if found is not None or ended or (left is not None and left <= 0):
                 return found
             pings = Pings(connection, look)

@@ -38,18 +38,26 @@ def hide_task(task: asyncio.Task[Any]) -> None:
         unregister(task)
 
 
-#: Sets the event loop that runs in this thread of the system; None for no loop.
-#:
-#: ``asyncio._set_running_loop``, in every version of Python so far, "intended to be used by event
-#: loops". Where it is missing nothing is set, and green threads see the loop of another one.
-set_running_loop: Callable[[Loop | None], None] = getattr(
-    asyncio, "_set_running_loop", lambda loop: None
-)
+def set_running_loop(loop: Loop | None) -> None:
+    """
+    Sets the event loop that runs in this thread of the system; None for no loop.
 
-#: Sets the current task of an event loop and gives the one before.
-#:
-#: ``asyncio.tasks._swap_current_task``, since Python 3.12. A thread has one current task from 3.14
-#: on. Where it is missing each loop has one of its own, and nothing needs to be swapped.
-swap_current_task: Callable[[Loop, Any], Any] = getattr(
-    asyncio.tasks, "_swap_current_task", lambda loop, task: None
-)
+    ``asyncio._set_running_loop``, in every version of Python so far: "intended to be used by event
+    loops". Where it is missing nothing is set, and green threads see the loop of another one.
+    """
+    if _set_running_loop is not None:
+        _set_running_loop(loop)
+
+
+def swap_current_task(loop: Loop, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
+    """
+    Sets the current task of an event loop and gives the one before.
+
+    ``asyncio.tasks._swap_current_task``, since Python 3.12. A thread has one current task from 3.14
+    on. Where it is missing each loop has one of its own, and nothing needs to be swapped.
+    """
+    return None if _swap_current_task is None else _swap_current_task(loop, task)
+
+
+_set_running_loop: Any = getattr(asyncio, "_set_running_loop", None)
+_swap_current_task: Any = getattr(asyncio.tasks, "_swap_current_task", None)

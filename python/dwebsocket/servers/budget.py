@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 import weakref
 from typing import Any, Protocol
+
+from dwebsocket import clock
 
 #: Smaller changes are not passed on, so small messages cost nothing here.
 STEP_BYTES = 4096
@@ -106,7 +107,7 @@ class Budget:
         return self._relieving is not None and not self._relieving.is_closed()
 
     def _look(self, loop: asyncio.AbstractEventLoop, leaving: list[tuple[float, Share]]) -> None:
-        now = time.monotonic()
+        now = clock.now()
         leaving = [(since, each) for since, each in leaving if each.held and now - since < _GRACE_S]
         with self._lock:
             excess = 0 if self.limit is None else self.held - self.limit // 8 * 7
