@@ -52,7 +52,7 @@ fn senders_flushes_seals_and_cuts_in_any_order() {
                             let mut message = vec![sender];
                             message.extend(number.to_be_bytes());
                             message.resize(5 + chance.size(4000), sender);
-                            let patience = Some(Duration::from_secs(20));
+                            let patience = Some(Duration::from_secs(60));
                             if !connection.send(Kind::Binary, &message, patience).unwrap() {
                                 return number;
                             }

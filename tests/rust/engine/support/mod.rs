@@ -25,7 +25,7 @@ use self::peer::Peer;
 pub(crate) const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 /// Nothing here takes this long unless it is broken.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Patient, silent settings; a test changes what it is about.
 pub(crate) const SETTINGS: Settings = Settings {
