@@ -330,9 +330,11 @@ def _judge(
                 at_exit=handshake.at_exit,
             )
         handshake.prepare()
-    except OSError as error:
+    except BaseException as error:
         websocket._leave()
         slot.release()
+        if not isinstance(error, OSError):
+            raise
         reason = f"The system has nothing left for another connection: {error}"
         return refuse(request, 503, reason, "error")
     response = UpgradeResponse(
@@ -610,12 +612,6 @@ class UpgradeResponse(HttpResponse):
         options = self._options
         handshake = self._handshake
         try:
-            if not lifecycle.has_begun():
-                lifecycle.begin(
-                    dies_of_sigterm=handshake.dies_of_sigterm,
-                    departure=handshake.departure,
-                    at_exit=handshake.at_exit,
-                )
             subprotocol = self._choose_subprotocol()
             connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
         except BaseException as error:
