@@ -118,6 +118,8 @@ def test_operating_systems_refusal_is_an_os_error() -> None:
     with pytest.raises(OSError, match="cannot take over the client's connection") as caught:
         adopt(no_socket, slot)
     assert caught.value.errno == errno.ENOTSOCK
+    # The view's hold; the connection's has gone with it.
+    slot.release()
     assert _core.open_connections() == before
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(no_socket)
@@ -128,8 +130,11 @@ def test_slot_serves_once() -> None:
     slot = _core.Slot.claim(None)
     assert slot is not None
     slot.release()
-    with pytest.raises(ValueError, match="used already"):
-        adopt(-1, slot)
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    with pytest.raises(ValueError, match="released already"):
+        adopt(descriptor, slot)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 def test_process_that_ends_takes_no_connection() -> None:
@@ -149,7 +154,7 @@ def test_process_that_ends_takes_no_connection() -> None:
         "except ShuttingDown as error:\n"
         "    print(error)\n"
         "ours.close()\n"
-        "print(theirs.recv(1))\n"
+        "print(theirs.recv(12))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -159,7 +164,7 @@ def test_process_that_ends_takes_no_connection() -> None:
         cwd=Path(__file__).parent,
     )
     assert (done.stdout, done.stderr) == (
-        "the process is ending and takes no new connection\nb''\n",
+        "the process is ending and takes no new connection\nb'HTTP/1.1 503'\n",
         "",
     )
 
@@ -183,6 +188,7 @@ def adopt(descriptor: int, slot: _core.Slot) -> _core.Connection:
             ping_timeout=None,
             send_buffer_bytes=100,
             send_timeout=None,
+            message_timeout=None,
             close_timeout=1,
         ),
     )

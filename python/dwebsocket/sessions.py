@@ -50,7 +50,7 @@ def _merging(store: type[Any]) -> type[Any]:
 
         def save(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
             if not must_create:
-                _merge(self, super().load)
+                _merge(self, store, super().load)
             super().save(must_create)
             self._digests = _digests(self, data_of(self) or {})
 
@@ -70,7 +70,7 @@ def _merging(store: type[Any]) -> type[Any]:
     return Merging
 
 
-def _merge(session: Any, load: Any) -> None:
+def _merge(session: Any, store: type[Any], load: Any) -> None:
     """
     Puts what has changed in ``session`` into what is stored now.
 
@@ -86,8 +86,12 @@ def _merge(session: Any, load: Any) -> None:
     now = _digests(session, data)
     changed = {key: data[key] for key in data if now[key] != before.get(key)}
     # In no transaction: on SQLite one that reads first and writes then fails beside any other.
-    stored = load()
+    key, stored = session.session_key, load()
     if session.session_key is None:
+        # A store that cannot be read looks the same; to save says which it is.
+        lost = store(key)
+        replace_data(lost, data)
+        lost.save()
         raise UpdateError("The session was deleted while its WebSocket was open.")
     for key in before.keys() - data.keys():
         stored.pop(key, None)

@@ -109,7 +109,8 @@ class TestTerminal:
         assert done.returncode == 1
         for output in (done.stdout, done.stderr):
             assert [line for line in output.split("\n") if not line.isprintable()] == []
-            assert len(output) < 10_000
+            # Other findings may be long: they are about this machine.
+            assert output.count("long ") < 1_000
         assert "\nfine [handshake]" not in done.stdout
 
 
