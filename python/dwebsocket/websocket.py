@@ -763,10 +763,11 @@ class WebSocket:
         caller = self._caller()
         if caller.has_closed or caller.told_at is not None:
             return True
+        # The end first: the messages before it are all there then.
+        ended_for = connection.ended_for()
         has_messages = connection.waiting()[0] > 0
         if caller.is_refused and not (caller.receives and has_messages):
             return True
-        ended_for = connection.ended_for()
         if ended_for is None:
             return False
         if not caller.receives:
