@@ -12,7 +12,7 @@ use super::{
     budget::{self, Account},
     clock,
     readiness::Readiness,
-    sync::{Condvar, Mutex, MutexGuard},
+    sync::{Condvar, Mutex},
     waiter::{Hub, Watch, Watches},
 };
 use crate::protocol::message::Message;
@@ -133,7 +133,6 @@ struct State {
     readiness: Option<Box<Readiness>>,
     /// A caller that selects has been told of the end.
     is_end_read: bool,
-    sleepers: usize,
     /// How long somebody sleeps in [`Inbox::nap`].
     nap_until: Option<Instant>,
     /// When the driver will look at that.
@@ -227,7 +226,7 @@ impl Inbox {
         }
         state.update_account();
         state.update_readiness();
-        let sleepers = state.sleepers;
+        let sleepers = self.arrived.sleepers();
         let watches = std::mem::take(&mut state.watches);
         drop(state);
         if sleepers > 1 {
@@ -242,11 +241,7 @@ impl Inbox {
 
     /// Wakes a thread that sleeps in [`Inbox::take`]; false when there is none.
     pub(super) fn rouse(&self) -> bool {
-        let has_sleeper = self.state.lock().sleepers > 0;
-        if has_sleeper {
-            self.arrived.notify_one();
-        }
-        has_sleeper
+        self.arrived.notify_one()
     }
 
     /// What is welcome. `None` when reading has to stop; the taker that makes room is told so by
@@ -267,7 +262,8 @@ impl Inbox {
         state.ended = true;
         state.update_readiness();
         let watches = std::mem::take(&mut state.watches);
-        self.wake_all(state);
+        drop(state);
+        self.arrived.notify_all();
         watches.into_iter().for_each(Watch::ring);
     }
 
@@ -322,7 +318,7 @@ impl Inbox {
             if !in_time || !matches!(found, (Taken::Nothing, _)) {
                 return found;
             }
-            (state, in_time) = self.sleep(state, deadline);
+            (state, in_time) = self.arrived.wait(state, deadline);
         }
     }
 
@@ -331,7 +327,7 @@ impl Inbox {
         let mut state = self.state.lock();
         let mut in_time = true;
         while in_time && state.queue.is_empty() && !state.ended {
-            (state, in_time) = self.sleep(state, deadline);
+            (state, in_time) = self.arrived.wait(state, deadline);
         }
     }
 
@@ -380,7 +376,7 @@ impl Inbox {
                 state.look_at = Some(deadline);
                 watchman();
             }
-            (state, _) = self.sleep(state, None);
+            (state, _) = self.arrived.wait(state, None);
         }
     }
 
@@ -391,7 +387,8 @@ impl Inbox {
         state.look_at = state.nap_until.filter(|until| *until > now);
         let look_at = state.look_at;
         if look_at.is_none() && state.nap_until.is_some() {
-            self.wake_all(state);
+            drop(state);
+            self.arrived.notify_all();
         }
         look_at
     }
@@ -404,28 +401,8 @@ impl Inbox {
     /// Lets those who wait for a message look at the clock again.
     pub(super) fn on_step(&self) {
         // With the lock, so that nobody is between looking and falling asleep.
-        self.wake_all(self.state.lock());
-    }
-
-    /// Sleeps until woken; false when `deadline` has come first.
-    fn sleep<'a>(
-        &self,
-        mut state: MutexGuard<'a, State>,
-        deadline: Option<Instant>,
-    ) -> (MutexGuard<'a, State>, bool) {
-        state.sleepers += 1;
-        let (mut state, in_time) = self.arrived.wait(state, deadline);
-        state.sleepers -= 1;
-        (state, in_time)
-    }
-
-    /// Wakes all threads that sleep here.
-    fn wake_all(&self, state: MutexGuard<'_, State>) {
-        let has_sleepers = state.sleepers > 0;
-        drop(state);
-        if has_sleepers {
-            self.arrived.notify_all();
-        }
+        drop(self.state.lock());
+        self.arrived.notify_all();
     }
 
     /// Tells `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
@@ -476,7 +453,7 @@ impl Inbox {
     /// Whether somebody waits for a message now.
     pub fn is_awaited(&self) -> bool {
         let state = self.state.lock();
-        state.sleepers > 0 || !state.watches.is_empty()
+        self.arrived.sleepers() > 0 || !state.watches.is_empty()
     }
 
     /// How many messages wait, and whether the end has come behind them.

@@ -22,7 +22,7 @@ use socket2::SockRef;
 
 use super::{
     inbox::{Inbox, Taken},
-    outbox::{Flushed, Outbox, Sent},
+    outbox::{Flushed, Held, Outbox, Sent},
     socket::Socket,
     sync::{Condvar, Mutex},
     waiter::{Hub, Watch},
@@ -69,6 +69,28 @@ fn push_all(inbox: &Inbox, count: u8) {
 fn join_all(threads: Vec<thread::JoinHandle<()>>) {
     for thread in threads {
         thread.join().unwrap();
+    }
+}
+
+/// The driver's wake-up: notified twice before it is looked at, it is one, as tokio's.
+#[derive(Default)]
+struct Wake {
+    is_due: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake {
+    fn notify(&self) {
+        *self.is_due.lock() = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut is_due = self.is_due.lock();
+        while !*is_due {
+            (is_due, _) = self.changed.wait(is_due, None);
+        }
+        *is_due = false;
     }
 }
 
@@ -172,7 +194,7 @@ fn a_nap_ends_with_a_message_or_when_the_driver_looks() {
 fn the_driver_is_told_of_room_as_soon_as_it_is_worth_it() {
     check(ORDERS, || {
         let inbox = Arc::new(Inbox::new(2));
-        let told = Arc::new((Mutex::new(0_usize), Condvar::default()));
+        let told = Arc::<Wake>::default();
         let taker = {
             let (inbox, told) = (Arc::clone(&inbox), Arc::clone(&told));
             thread::spawn(move || {
@@ -180,8 +202,7 @@ fn the_driver_is_told_of_room_as_soon_as_it_is_worth_it() {
                 loop {
                     let (taken, made_room) = inbox.take(None);
                     if made_room {
-                        *told.0.lock() += 1;
-                        told.1.notify_all();
+                        told.notify();
                     }
                     match taken {
                         Taken::Message(message) => numbers.extend_from_slice(&message.payload),
@@ -193,11 +214,7 @@ fn the_driver_is_told_of_room_as_soon_as_it_is_worth_it() {
         };
         for number in 0..5 {
             while inbox.room().is_none() {
-                let mut count = told.0.lock();
-                while *count == 0 {
-                    (count, _) = told.1.wait(count, None);
-                }
-                *count -= 1;
+                told.wait();
             }
             push(&inbox, number);
         }
@@ -272,78 +289,98 @@ fn narrow() -> (Arc<Outbox>, UnixStream) {
     (Arc::new(Outbox::new(socket, CAPACITY, Bytes::new())), peer)
 }
 
-/// What the driver does for the outbox: it flushes when it was woken, or when the socket can take
-/// more. Reads as the peer does until the outbox is cut or the sealed rest is out.
-fn drive(outbox: &Outbox, wake: &(Mutex<usize>, Condvar), peer: &mut UnixStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 3000];
-    loop {
-        let is_all_out = outbox.is_sealed() && outbox.queued() == 0;
-        match peer.read(&mut buffer) {
-            Ok(0) => return bytes,
-            Ok(length) => {
-                bytes.extend_from_slice(&buffer[..length]);
-                // The socket can take more: epoll says so only where the driver waits for it.
-                if outbox.is_blocked() {
-                    outbox.flush();
+/// An outbox with its wake-up, as a sender has them.
+#[derive(Clone)]
+struct Sender {
+    outbox: Arc<Outbox>,
+    wake: Arc<Wake>,
+}
+
+impl Sender {
+    /// Sends as `Connection::send` does.
+    fn send(&self, payload: &[u8]) -> bool {
+        let forever = Some(Duration::from_secs(1_000_000));
+        let wake = || self.wake.notify();
+        match self.outbox.send(Opcode::Binary, payload, forever, wake) {
+            Ok(Sent::Queued) => self.wake.notify(),
+            Ok(Sent::Written) => {}
+            Ok(Sent::Full | Sent::Closed) | Err(_) => return false,
+        }
+        true
+    }
+
+    /// Writes what is held as `Connection::release` does.
+    fn release(&self) {
+        if self.outbox.release() == Flushed::Blocked {
+            self.wake.notify();
+        }
+    }
+
+    /// What the driver does for the outbox: it flushes when it was woken, and when the socket can
+    /// take more, but for that it waits only where it has seen that something is blocked. Reads
+    /// between, as the peer does, until the sealed rest is out.
+    fn drive(&self, peer: &mut UnixStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 3000];
+        let mut awaits_socket = false;
+        loop {
+            let is_all_out = self.outbox.is_sealed() && self.outbox.queued() == 0;
+            match peer.read(&mut buffer) {
+                Ok(0) => return bytes,
+                Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    if is_all_out {
+                        return bytes;
+                    }
+                    if !awaits_socket {
+                        self.wake.wait();
+                        awaits_socket = true;
+                    }
                 }
             }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                if is_all_out {
-                    return bytes;
-                }
-                // Nothing is on its way: only a wake-up helps.
-                let mut count = wake.0.lock();
-                while *count == 0 {
-                    (count, _) = wake.1.wait(count, None);
-                }
-                *count -= 1;
-                drop(count);
-                outbox.flush();
+            if awaits_socket {
+                awaits_socket = self.outbox.flush() == Flushed::Blocked;
             }
         }
     }
 }
 
-fn notify(wake: &(Mutex<usize>, Condvar)) {
-    *wake.0.lock() += 1;
-    wake.1.notify_all();
+/// A sender whose outbox is driven.
+fn driven() -> (Sender, thread::JoinHandle<Vec<u8>>) {
+    let (outbox, mut peer) = narrow();
+    let wake = Arc::default();
+    let sender = Sender { outbox, wake };
+    let driver = {
+        let sender = sender.clone();
+        thread::spawn(move || sender.drive(&mut peer))
+    };
+    (sender, driver)
 }
 
-/// Sends as `Connection::send` does.
-fn send(outbox: &Outbox, wake: &(Mutex<usize>, Condvar), payload: &[u8]) -> bool {
-    let forever = Some(Duration::from_secs(1_000_000));
-    let sent = outbox
-        .send(Opcode::Binary, payload, forever, || notify(wake))
-        .unwrap();
-    notify(wake);
-    matches!(sent, Sent::Written | Sent::Queued)
+/// Closes, and gives all that the peer has read.
+fn close(sender: &Sender, driver: thread::JoinHandle<Vec<u8>>) -> Vec<u8> {
+    sender.outbox.seal(CloseFrame::default().encode());
+    sender.wake.notify();
+    driver.join().unwrap()
 }
 
 #[test]
 fn senders_that_wait_for_room_are_woken_and_nothing_is_lost() {
     check(FEW_ORDERS, || {
-        let (outbox, mut peer) = narrow();
-        let wake = Arc::new((Mutex::new(0), Condvar::default()));
-        let driver = {
-            let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
-            thread::spawn(move || drive(&outbox, &wake, &mut peer))
-        };
+        let (sender, driver) = driven();
         let senders: Vec<_> = (1..=2_u8)
-            .map(|sender| {
-                let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
+            .map(|number| {
+                let sender = sender.clone();
                 thread::spawn(move || {
                     for _ in 0..4 {
-                        assert!(send(&outbox, &wake, &[sender; 4000]));
+                        assert!(sender.send(&[number; 4000]));
                     }
                 })
             })
             .collect();
         join_all(senders);
-        outbox.seal(CloseFrame::default().encode());
-        notify(&wake);
-        let bytes = driver.join().unwrap();
+        let bytes = close(&sender, driver);
         let close = CloseFrame::default().encode();
         assert_eq!(bytes.len(), 8 * (4 + 4000) + close.len());
         assert!(bytes.ends_with(&close));
@@ -353,39 +390,31 @@ fn senders_that_wait_for_room_are_woken_and_nothing_is_lost() {
 #[test]
 fn what_is_held_goes_out_in_its_place() {
     check(FEW_ORDERS, || {
-        let (outbox, mut peer) = narrow();
-        let wake = Arc::new((Mutex::new(0), Condvar::default()));
-        let driver = {
-            let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
-            thread::spawn(move || drive(&outbox, &wake, &mut peer))
-        };
+        let (sender, driver) = driven();
         // The flush timer.
         let releaser = {
-            let (outbox, wake) = (Arc::clone(&outbox), Arc::clone(&wake));
+            let sender = sender.clone();
             thread::spawn(move || {
                 for _ in 0..3 {
-                    if outbox.release() == Flushed::Blocked {
-                        notify(&wake);
-                    }
+                    sender.release();
                     thread::yield_now();
                 }
             })
         };
-        for number in 0..6_u8 {
-            // Behind what is held there may be no room for the larger ones.
-            let payload = vec![number; if number % 3 == 0 { 5000 } else { 1500 }];
-            if number % 3 == 0 || outbox.hold(Opcode::Binary, &payload) == super::outbox::Held::No {
-                assert!(send(&outbox, &wake, &payload));
+        // Behind what is held there may be no room for the larger ones.
+        let size = |number: u8| if number % 3 == 0 { 5000 } else { 1500 };
+        for number in 0..7_u8 {
+            let payload = vec![number; size(number)];
+            let is_small = number % 3 != 0;
+            if !is_small || sender.outbox.hold(Opcode::Binary, &payload) == Held::No {
+                assert!(sender.send(&payload));
             }
         }
         releaser.join().unwrap();
-        outbox.seal(CloseFrame::default().encode());
-        notify(&wake);
-        let bytes = driver.join().unwrap();
+        let bytes = close(&sender, driver);
         let mut rest = &bytes[..];
-        for number in 0..6_u8 {
-            let size = if number % 3 == 0 { 5000 } else { 1500 };
-            let (frame, others) = rest.split_at(4 + size);
+        for number in 0..7_u8 {
+            let (frame, others) = rest.split_at(4 + size(number));
             assert!(frame[4..].iter().all(|byte| *byte == number));
             rest = others;
         }
@@ -396,14 +425,15 @@ fn what_is_held_goes_out_in_its_place() {
 fn a_cut_wakes_each_sender() {
     check(FEW_ORDERS, || {
         let (outbox, _peer) = narrow();
+        let wake = Arc::default();
+        let sender = Sender { outbox, wake };
         let senders: Vec<_> = (0..2)
             .map(|_| {
-                let outbox = Arc::clone(&outbox);
-                let wake = (Mutex::new(0), Condvar::default());
-                thread::spawn(move || while send(&outbox, &wake, &[0; 4000]) {})
+                let sender = sender.clone();
+                thread::spawn(move || while sender.send(&[0; 4000]) {})
             })
             .collect();
-        outbox.cut();
+        sender.outbox.cut();
         join_all(senders);
     });
 }

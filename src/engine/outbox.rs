@@ -116,7 +116,6 @@ struct State {
     /// A close frame is queued (or can no longer be): no data may follow it.
     sealed: bool,
     watches: Watches,
-    sleepers: usize,
     reserved: Reserved,
     /// Bytes that the socket has taken so far.
     written: u64,
@@ -292,7 +291,6 @@ impl Outbox {
                 ping: false,
                 sealed: false,
                 watches: Watches::new(),
-                sleepers: 0,
                 reserved: Reserved::default(),
                 written: 0,
                 pinged_at: 0,
@@ -363,10 +361,8 @@ impl Outbox {
                 return Ok(Sent::Full);
             };
             let deadline = *deadline.get_or_insert_with(|| clock::now().checked_add(patience));
-            state.sleepers += 1;
             let in_time;
             (state, in_time) = self.room.wait(state, deadline);
-            state.sleepers -= 1;
             if !in_time {
                 if !patience.is_zero() {
                     self.give_up(state, length);
@@ -579,9 +575,7 @@ impl Outbox {
     /// The peer takes nothing any more. How it went is for the reading side to find out.
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
         state.cut();
-        if state.sleepers > 0 {
-            self.room.notify_all();
-        }
+        self.room.notify_all();
         mem::take(&mut state.watches)
             .into_iter()
             .for_each(Watch::ring);
@@ -617,26 +611,22 @@ impl Outbox {
 
     fn announce_room(&self, mut state: MutexGuard<'_, State>) {
         let watches = mem::take(&mut state.watches);
-        let has_sleepers = state.sleepers > 0;
         drop(state);
-        if has_sleepers {
-            self.room.notify_all();
-        }
+        self.room.notify_all();
         watches.into_iter().for_each(Watch::ring);
     }
 
     /// Whether somebody waits for room now.
     pub(super) fn is_awaited(&self) -> bool {
         let state = self.state.lock();
-        state.sleepers > 0 || !state.watches.is_empty()
+        self.room.sleepers() > 0 || !state.watches.is_empty()
     }
 
     /// Lets those who wait for room look at the clock again.
     pub(super) fn on_step(&self) {
         // With the lock, so that nobody is between looking and falling asleep.
-        if self.state.lock().sleepers > 0 {
-            self.room.notify_all();
-        }
+        drop(self.state.lock());
+        self.room.notify_all();
     }
 
     /// Tells `watch` when room has been made or the outbox is closed, which may be now.
@@ -773,7 +763,7 @@ mod tests {
 
     /// Waits until a thread sleeps for room.
     fn await_sleeper(outbox: &Outbox, sender: &thread::JoinHandle<Result<Sent, Error>>) {
-        while outbox.state.lock().sleepers == 0 {
+        while outbox.room.sleepers() == 0 {
             assert!(!sender.is_finished(), "it did not sleep");
             thread::yield_now();
         }

@@ -14,7 +14,7 @@ use std::{
 use super::{
     clock,
     connection::Connection,
-    sync::{Condvar, Mutex, MutexGuard},
+    sync::{Condvar, Mutex},
     waiter::{Hub, Watch},
 };
 use crate::protocol::frame::Opcode;
@@ -35,7 +35,6 @@ struct State {
     /// Nothing is answered any more.
     is_over: bool,
     own: Option<Box<Own>>,
-    sleepers: usize,
 }
 
 /// Made for the first caller.
@@ -107,7 +106,8 @@ impl Pings {
             }
         }
         let watches = std::mem::take(&mut own.watches);
-        self.wake_all(state);
+        drop(state);
+        self.changed.notify_all();
         watches.into_iter().for_each(Watch::ring);
     }
 
@@ -117,21 +117,15 @@ impl Pings {
         state.is_over = true;
         let own = state.own.as_mut();
         let watches = own.map(|own| std::mem::take(&mut own.watches));
-        self.wake_all(state);
+        drop(state);
+        self.changed.notify_all();
         watches.into_iter().flatten().for_each(Watch::ring);
     }
 
     /// To be called when the clock was stepped.
     pub(super) fn on_step(&self) {
-        self.wake_all(self.state.lock());
-    }
-
-    fn wake_all(&self, state: MutexGuard<'_, State>) {
-        let has_sleepers = state.sleepers > 0;
-        drop(state);
-        if has_sleepers {
-            self.changed.notify_all();
-        }
+        drop(self.state.lock());
+        self.changed.notify_all();
     }
 
     /// How long the last answered ping took.
@@ -186,9 +180,7 @@ impl Pings {
             if deadline.is_some_and(|deadline| deadline <= clock::now()) {
                 return None;
             }
-            state.sleepers += 1;
             (state, _) = self.changed.wait(state, deadline);
-            state.sleepers -= 1;
         }
     }
 

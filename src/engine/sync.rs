@@ -5,7 +5,10 @@
 //! `interleavings.rs` use shuttle's instead, which tries out many orders of the threads.
 
 use std::{
-    sync::PoisonError,
+    sync::{
+        PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,8 +37,14 @@ impl<T> Mutex<T> {
 }
 
 /// Threads that sleep until another one changes what a [`Mutex`] guards.
+///
+/// It counts them, under that lock: to notify none costs no system call, unlike the standard
+/// library's. A caller that has held the lock since its change sees each thread that must be woken.
 #[derive(Debug, Default)]
-pub(super) struct Condvar(base::Condvar);
+pub(super) struct Condvar {
+    base: base::Condvar,
+    sleepers: AtomicUsize,
+}
 
 impl Condvar {
     /// Gives the lock away and sleeps until notified or until `deadline`, of the engine's clock;
@@ -45,13 +54,17 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         deadline: Option<Instant>,
     ) -> (MutexGuard<'a, T>, bool) {
-        let Some(deadline) = deadline else {
-            let woken = self.0.wait(guard);
-            return (woken.unwrap_or_else(PoisonError::into_inner), true);
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        let (guard, in_time) = if let Some(deadline) = deadline {
+            let left = clock::real(deadline).saturating_duration_since(Instant::now());
+            let (guard, is_over) = self.wait_for(guard, left);
+            (guard, !is_over)
+        } else {
+            let woken = self.base.wait(guard);
+            (woken.unwrap_or_else(PoisonError::into_inner), true)
         };
-        let left = clock::real(deadline).saturating_duration_since(Instant::now());
-        let (guard, is_over) = self.wait_for(guard, left);
-        (guard, !is_over)
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
+        (guard, in_time)
     }
 
     fn wait_for<'a, T>(
@@ -60,19 +73,30 @@ impl Condvar {
         time: Duration,
     ) -> (MutexGuard<'a, T>, bool) {
         let (guard, result) = self
-            .0
+            .base
             .wait_timeout(guard, time)
             .unwrap_or_else(PoisonError::into_inner);
         (guard, result.timed_out())
     }
 
-    /// Wakes one thread. A system call: only where a thread is known to sleep.
-    pub(super) fn notify_one(&self) {
-        self.0.notify_one();
+    /// Threads that sleep now; exact while the lock is held.
+    pub(super) fn sleepers(&self) -> usize {
+        self.sleepers.load(Ordering::Relaxed)
     }
 
-    /// Wakes all threads. A system call: only where a thread is known to sleep.
+    /// Wakes one thread; false when there is none.
+    pub(super) fn notify_one(&self) -> bool {
+        let has_sleepers = self.sleepers() > 0;
+        if has_sleepers {
+            self.base.notify_one();
+        }
+        has_sleepers
+    }
+
+    /// Wakes all threads.
     pub(super) fn notify_all(&self) {
-        self.0.notify_all();
+        if self.sleepers() > 0 {
+            self.base.notify_all();
+        }
     }
 }
