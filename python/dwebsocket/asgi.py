@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["get_asgi_application", "websocket_application"]
 
+_logger = logging.getLogger("dwebsocket")
+
 _GOING_AWAY = (1001, "going away")
 # How long clients and async views have to say goodbye when the server stops.
 _GRACE_S = 1.0
@@ -195,11 +197,20 @@ class _Reply:
         if self._is_granian and "headers" in event:
             unique = {name.lower(): (name, value) for name, value in event["headers"]}
             event["headers"] = list(unique.values())
-        await self._send(event)
+        await self._tell(event)
 
     async def reject(self) -> None:
         """Refuses without a response; servers answer 403."""
-        await self._send({"type": "websocket.close"})
+        await self._tell({"type": "websocket.close"})
+
+    async def _tell(self, event: Event) -> None:
+        try:
+            await self._send(event)
+        except (OSError, RuntimeError) as error:
+            # A server that ends may have answered by itself, as uvicorn does with 500.
+            if not _core.is_leaving():
+                raise
+            _logger.debug("The server answered a handshake itself while it ends: %s", error)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary, ref
 
@@ -41,7 +42,8 @@ class LoopHub:
         self._loop = ref(loop)
         self._rung: deque[int] = deque()
         self._ringing = False
-        loop.add_reader(self._hub.fileno(), self._wake)
+        # In a context of its own: the loop would keep that of the view which asks first.
+        Context().run(loop.add_reader, self._hub.fileno(), self._wake)
 
     async def wait(self, connection: Watched, watch: Watch, timeout: float | None = None) -> None:
         """

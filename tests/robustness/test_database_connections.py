@@ -197,4 +197,6 @@ class TestAsyncViews:
                     assert other.read_message().isdigit()
                     other.send_close(1000)
                     assert other.read_to_eof().code == 1000
-            assert iterating.read_to_eof().code == 1000
+            assert iterating.read_frame().code == 1000
+            iterating.send_close(1000)
+            iterating.read_to_eof()

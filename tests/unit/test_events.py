@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -207,6 +208,24 @@ def test_refusal_before_django_sees_it(request_log: Log, monkeypatch: pytest.Mon
     (record,) = request_log("django.request")
     assert fields(record)[:4] == ("websocket.refused", "192.0.2.1", "/chat/", 403)
     assert record.levelno == logging.INFO
+
+
+@pytest.mark.parametrize(
+    ("is_leaving", "outcome"),
+    [(True, contextlib.nullcontext()), (False, pytest.raises(RuntimeError))],
+)
+def test_refusal_that_the_server_does_not_take(
+    monkeypatch: pytest.MonkeyPatch, is_leaving: bool, outcome: Any
+) -> None:
+    """A server that ends may have answered by itself, as uvicorn does: that is no error."""
+    monkeypatch.setattr(_core, "is_leaving", lambda: is_leaving)
+    handshake: Any = None
+
+    async def send(event: Any) -> None:
+        raise RuntimeError("it has been answered")
+
+    with outcome:
+        asyncio.run(asgi._Reply({}, send, handshake).reject())
 
 
 def test_silent_logger(visit: Serve, request_log: Log) -> None:

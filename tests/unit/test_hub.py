@@ -32,6 +32,29 @@ def test_one_hub_serves_a_loop() -> None:
     assert asyncio.run(mine()) is not asyncio.run(mine())
 
 
+def test_keeps_nothing_of_the_first_view() -> None:
+    """What its context variables hold goes with it, not with the loop."""
+
+    class Value:
+        pass
+
+    variable: ContextVar[Value] = ContextVar("variable")
+
+    async def first() -> ref[Value]:
+        variable.set(value := Value())
+        hub.current()
+        return ref(value)
+
+    async def main() -> None:
+        value = await asyncio.create_task(first())
+        # The callback that goes on here still holds the task.
+        await asyncio.sleep(0)
+        gc.collect()
+        assert value() is None
+
+    asyncio.run(main())
+
+
 def test_wakes_everybody_that_waits(open_websocket: Open) -> None:
     """Many connections on one loop are woken, each for its own message."""
     lives = [open_websocket() for _ in range(20)]

@@ -6,14 +6,16 @@ import asyncio
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from dwebsocket import database, native
+from dwebsocket.compat.asgiref import current_context
 from dwebsocket.runners import own_thread
 from dwebsocket.runners.own_thread import OwnThread, Threads
 from support.waiting import eventually
@@ -242,15 +244,17 @@ def test_system_that_gives_no_thread(threads: Threads, monkeypatch: pytest.Monke
 
 
 def test_nothing_is_left() -> None:
-    """No context of a view that has ended is known to asgiref."""
-
-    def known() -> int:
-        gc.collect()
-        return len(SyncToAsync.context_to_thread_executor)
+    """The context of a view that has ended is gone: asgiref knows it weakly."""
+    contexts: list[weakref.ref[Any]] = []
 
     async def view() -> None:
         await sync_to_async(thread_name)()
+        contexts.append(weakref.ref(current_context()))
 
-    before = known()
+    def left() -> list[Any]:
+        gc.collect()
+        return [context for reference in contexts if (context := reference()) is not None]
+
     run(*[view] * 10)
-    eventually(lambda: known() <= before)
+    assert len(contexts) == 10
+    eventually(lambda: not left(), what="the contexts are gone")

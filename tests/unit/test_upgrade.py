@@ -24,6 +24,7 @@ from dwebsocket.factory import WebSocketFactory
 from dwebsocket.runners import thread
 from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.upgrade import UpgradeResponse
+from support.waiting import eventually
 
 Override = Callable[..., None]
 Log = Callable[..., list[logging.LogRecord]]
@@ -67,8 +68,8 @@ class TestRefusals:
         assert response["Content-Type"] == "text/plain; charset=utf-8"
         assert not isinstance(response, UpgradeResponse)
         assert _core.open_connections() == places
-        # The two of the visit itself.
-        assert len(descriptors()) == len(before) + 2
+        # The two of the visit itself. The engine may yet close those of an earlier visit.
+        eventually(lambda: len({*descriptors()} - {*before}) <= 2, what="no descriptor is left")
         assert made.environ["gunicorn.socket"] is made.server
         return response
 
@@ -493,8 +494,12 @@ class TestMiddlewareOfDjango:
         places = _core.open_connections()
         made = visit(echo, middleware=["test_upgrade.fail"])
         assert made.response.status_code == 500
-        gc.collect()
-        assert _core.open_connections() == places
+
+        def is_given_back() -> bool:
+            gc.collect()
+            return _core.open_connections() <= places
+
+        eventually(is_given_back)
 
 
 def begin_session(get_response: Any) -> Any:
