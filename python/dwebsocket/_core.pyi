@@ -208,6 +208,12 @@ class Connection:
         something to wait for.
         """
 
+    def next_now(self) -> Next:
+        """What to await for the oldest message; gives None if there is none."""
+
+    def is_slow_to_send(self, message: str | bytes, /) -> bool:
+        """Whether sending it would hold up an event loop for more than about a millisecond."""
+
     def watch_inbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as there is a message or the end."""
 

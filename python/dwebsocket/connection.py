@@ -107,6 +107,12 @@ class Connection(Protocol):
     def await_end(self, timeout: float | None) -> bool:
         """As :meth:`dwebsocket._core.Connection.await_end`."""
 
+    def next_now(self) -> Awaitable[Message | None]:
+        """As :meth:`dwebsocket._core.Connection.next_now`."""
+
+    def is_slow_to_send(self, message: Message, /) -> bool:
+        """As :meth:`dwebsocket._core.Connection.is_slow_to_send`."""
+
     def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket._core.Connection.next`."""
 

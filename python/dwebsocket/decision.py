@@ -154,6 +154,14 @@ class NeverOpened:
         """Nothing is there."""
         return False
 
+    async def next_now(self) -> Message | None:
+        """Nothing comes."""
+        return None
+
+    def is_slow_to_send(self, message: Message, /) -> bool:
+        """Nothing goes."""
+        return False
+
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """Nothing comes."""
         return None

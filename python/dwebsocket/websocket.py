@@ -32,6 +32,7 @@ from dwebsocket.exceptions import (
     UsageError,
 )
 from dwebsocket.helpers import told_by_exception
+from dwebsocket.long_calls import call_elsewhere
 from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.source import Source, whole_characters
 from dwebsocket.waiting import THREAD, no_room
@@ -566,9 +567,7 @@ class WebSocket:
                 raise ConnectionClosed from None
         _check_timeout(timeout)
         deadline = clock.now() + timeout
-        if connection.owes_a_pause():
-            await asyncio.sleep(0)
-        while (message := connection.pop(False)) is None:
+        while (message := await connection.next_now()) is None:
             if connection.waiting() == (0, True):
                 self._tell_loop()
                 self._raise_if_ended()
@@ -1344,10 +1343,18 @@ class WebSocket:
 
     async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine
+        is_slow = connection.is_slow_to_send(message)
         if own_websocket.get() is not self:
-            return self._send(message, binary, strict)
+            if not is_slow:
+                return self._send(message, binary, strict)
+            was_sent = await call_elsewhere(lambda: connection.send(message, binary=binary))
+            return was_sent or await self._arefuse_to_send(strict)
         deadline: float | None = None
-        while (sent := connection.try_send(message, binary=binary)) is None:
+
+        def try_send() -> bool | None:
+            return connection.try_send(message, binary=binary)
+
+        while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
             if deadline is None:
                 deadline = clock.now() + self._send_patience
             left = deadline - clock.now()

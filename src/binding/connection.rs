@@ -90,6 +90,9 @@ impl PyConnection {
         } else {
             return Ok(false);
         };
+        if self.0.is_slow_to_send(payload.len()) {
+            return Ok(false);
+        }
         let is_text = is_text || (text_as_bytes && convert::is_text(payload));
         let kind = if is_text { Kind::Text } else { Kind::Binary };
         if payload.len() > Connection::MAX_AT_ONCE {
@@ -110,7 +113,7 @@ impl PyConnection {
         binary: Option<bool>,
         patience: Option<f64>,
     ) -> PyResult<bool> {
-        let (kind, payload) = convert::to_frame(message, binary)?;
+        let (kind, payload) = convert::to_frame(py, message, binary)?;
         let patience = match patience {
             None => None,
             Some(seconds) => Some(duration(Some(seconds))?.unwrap_or(Duration::MAX)),
@@ -128,7 +131,7 @@ impl PyConnection {
         message: &Bound<'_, PyAny>,
         binary: Option<bool>,
     ) -> PyResult<Option<bool>> {
-        let (kind, payload) = convert::to_frame(message, binary)?;
+        let (kind, payload) = convert::to_frame(py, message, binary)?;
         if self.0.hold(kind, payload) {
             return Ok(Some(true));
         }
@@ -225,7 +228,16 @@ impl PyConnection {
 
     #[pyo3(signature = (find_ear, /))]
     fn next(&self, find_ear: Py<PyAny>) -> Next {
-        Next::new(Arc::clone(&self.0), find_ear)
+        Next::new(Arc::clone(&self.0), Some(find_ear))
+    }
+
+    fn next_now(&self) -> Next {
+        Next::new(Arc::clone(&self.0), None)
+    }
+
+    #[pyo3(signature = (message, /))]
+    fn is_slow_to_send(&self, message: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Ok(self.0.is_slow_to_send(message.len()?))
     }
 
     fn watch_inbox(&self, hub: &Hub, token: u64) {

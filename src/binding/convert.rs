@@ -7,7 +7,9 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyString},
 };
+use simdutf8::compat::Utf8Error;
 
+use super::copy;
 use crate::protocol::message::{Kind, Message};
 
 /// A number of seconds; `None` (and infinity) means for ever.
@@ -30,11 +32,11 @@ pub(super) fn to_python(
 ) -> PyResult<Py<PyAny>> {
     match message.kind {
         Kind::Text if !text_as_bytes => {
-            let text = simdutf8::basic::from_utf8(&message.payload)
+            let text = validate(py, &message.payload)
                 .map_err(|error| PyValueError::new_err(error.to_string()))?;
             Ok(PyString::new(py, text).into_any().unbind())
         }
-        Kind::Text | Kind::Binary => Ok(PyBytes::new(py, &message.payload).into_any().unbind()),
+        Kind::Text | Kind::Binary => copy::copied(py, &message.payload),
     }
 }
 
@@ -43,11 +45,22 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
     simdutf8::compat::from_utf8(bytes).is_ok()
 }
 
+/// `bytes` as text. Looks through many of them without the GIL.
+fn validate<'a>(py: Python<'_>, bytes: &'a [u8]) -> Result<&'a str, Utf8Error> {
+    let validate = || simdutf8::compat::from_utf8(bytes);
+    if bytes.len() > copy::LARGE_BYTES {
+        py.detach(validate)
+    } else {
+        validate()
+    }
+}
+
 /// A `str` or `bytes` that stays where Python keeps it, and the kind of frame it goes into.
 ///
 /// `str` is text. `bytes` are what `binary` says; without a word they are text when they are valid
 /// UTF-8, as the old package sent everything, and binary when they are not.
 pub(super) fn to_frame<'a>(
+    py: Python<'_>,
     message: &'a Bound<'_, PyAny>,
     binary: Option<bool>,
 ) -> PyResult<(Kind, &'a [u8])> {
@@ -64,7 +77,7 @@ pub(super) fn to_frame<'a>(
     let kind = match binary {
         Some(true) => Kind::Binary,
         Some(false) | None if is_str => Kind::Text,
-        Some(false) | None => match (simdutf8::compat::from_utf8(payload), binary) {
+        Some(false) | None => match (validate(py, payload), binary) {
             (Ok(_), _) => Kind::Text,
             (Err(_), None) => Kind::Binary,
             (Err(error), Some(_)) => {

@@ -7,6 +7,7 @@
 
 pub(crate) mod connection;
 mod convert;
+mod copy;
 pub(crate) mod environ;
 mod exceptions;
 pub(crate) mod exchange;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::{
     PyTraverseError, PyVisit,
@@ -9,8 +10,14 @@ use pyo3::{
     prelude::*,
 };
 
-use super::{connection::make_way, convert, news::News, waiter::Hub};
-use crate::engine::{Connection, Taken};
+use super::{
+    connection::make_way,
+    convert,
+    copy::{self, Copy},
+    news::News,
+    waiter::Hub,
+};
+use crate::engine::{Connection, Front, Taken};
 
 /// The next message of a connection, as often as it is awaited. See `_core.pyi`.
 ///
@@ -18,30 +25,48 @@ use crate::engine::{Connection, Taken};
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Next {
     connection: Arc<Connection>,
-    /// Gives the hub of the loop that runs, and that loop.
-    find_ear: Py<PyAny>,
+    /// Gives the hub of the loop that runs, and that loop. Without it nothing is waited for.
+    find_ear: Option<Py<PyAny>>,
     /// What was slept on before.
     news: Mutex<Option<Py<News>>>,
+    /// The large message at the front, as far as it is copied.
+    copy: Mutex<Option<Copy>>,
 }
 
 impl Next {
-    pub(super) fn new(connection: Arc<Connection>, find_ear: Py<PyAny>) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, find_ear: Option<Py<PyAny>>) -> Self {
         Self {
             connection,
             find_ear,
             news: Mutex::default(),
+            copy: Mutex::default(),
         }
     }
 
+    /// Copies the next piece of `payload`. Gives the whole copy with the last one.
+    fn copy_piece(&self, py: Python<'_>, payload: Bytes) -> PyResult<Option<Copy>> {
+        let begun = self.copy.lock().take();
+        let mut copy = match begun.filter(|copy| copy.is_of(&payload)) {
+            Some(copy) => copy,
+            None => Copy::begin(py, payload)?,
+        };
+        if copy.copy_piece(py) {
+            return Ok(Some(copy));
+        }
+        let former = self.copy.lock().replace(copy);
+        drop(former);
+        Ok(None)
+    }
+
     /// News that `connection` rings for as soon as there is something to take.
-    fn expect<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, News>> {
+    fn expect<'py>(&self, py: Python<'py>, find_ear: &Py<PyAny>) -> PyResult<Bound<'py, News>> {
         let news = self.news.lock().as_ref().map(|news| news.clone_ref(py));
         let news = news.map(|news| news.into_bound(py));
         if let Some(news) = news.filter(News::expect) {
             return Ok(news);
         }
         let (hub, event_loop): (Bound<'py, Hub>, Bound<'py, PyAny>) =
-            self.find_ear.bind(py).call0()?.extract()?;
+            find_ear.bind(py).call0()?.extract()?;
         let news = News::new(Arc::clone(&self.connection), &hub.get().0, event_loop);
         let news = Bound::new(py, news)?;
         News::expect(&news);
@@ -49,6 +74,11 @@ impl Next {
         drop(former);
         Ok(news)
     }
+}
+
+/// To asyncio, nothing means that its other tasks are to have their turn.
+fn pause(py: Python<'_>) -> Bound<'_, PyAny> {
+    py.None().into_bound(py)
 }
 
 #[pymethods]
@@ -63,25 +93,40 @@ impl Next {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.connection.owes_a_pause() {
-            // To asyncio, nothing means that its other tasks are to have their turn.
-            return Ok(py.None().into_bound(py));
+        let front = self.connection.front(copy::LARGE_BYTES);
+        if !matches!(front, Front::Nothing) && self.connection.has_run_long() {
+            return Ok(pause(py));
         }
-        match self.connection.take_now() {
-            Taken::Message(message) => {
-                let message = convert::to_python(py, &message, false)?;
+        let mut copy = None;
+        if let Front::Large(payload) = front {
+            copy = self.copy_piece(py, payload)?;
+            if copy.is_none() {
+                return Ok(pause(py));
+            }
+        }
+        match (self.connection.take_now(), &self.find_ear) {
+            (Taken::Message(message), _) => {
+                // Another task may have taken the large one meanwhile.
+                let copied = copy.filter(|copy| copy.is_of(&message.payload));
+                let message = match copied.and_then(Copy::finish) {
+                    Some(message) => message,
+                    None => convert::to_python(py, &message, false)?,
+                };
                 Err(PyStopIteration::new_err(message))
             }
-            Taken::End => Err(PyStopAsyncIteration::new_err(())),
-            Taken::Nothing => {
+            (_, None) => Err(PyStopIteration::new_err(py.None())),
+            (Taken::End, _) => Err(PyStopAsyncIteration::new_err(())),
+            (Taken::Nothing, Some(find_ear)) => {
                 make_way(py, &self.connection);
-                self.expect(py).map(Bound::into_any)
+                self.expect(py, find_ear).map(Bound::into_any)
             }
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.find_ear)?;
+        if let Some(find_ear) = &self.find_ear {
+            visit.call(find_ear)?;
+        }
         // Whoever holds the lock is at work with it, so this is no garbage.
         match self.news.try_lock().as_deref() {
             Some(Some(news)) => visit.call(news),

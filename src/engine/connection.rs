@@ -15,7 +15,7 @@ use super::{
     budget::{Account, Share},
     clock,
     error::Error,
-    inbox::{Inbox, Taken},
+    inbox::{Front, Inbox, Taken},
     outbox::{Flushed, Held, Outbox, Sent},
     panics::contain,
     pings::{Ping, Pings},
@@ -38,6 +38,11 @@ use crate::protocol::{
 
 /// No moment that far ahead is beyond the system's clock.
 const LONGEST_NAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Messages up to this are compressed in about a millisecond, ...
+const SLOW_TO_COMPRESS: usize = 64 * 1024;
+/// ... and up to this copied.
+const SLOW_TO_COPY: usize = 1024 * 1024;
 
 /// Why a connection is closed that holds much while memory is short.
 const NO_MEMORY: &str = "the server is short of memory";
@@ -204,7 +209,22 @@ impl Connection {
     /// Whether a message is there, but whoever takes it has gone on for so long that others are to
     /// run first.
     pub fn owes_a_pause(&self) -> bool {
-        !self.is_foreign() && !self.inbox.is_empty() && self.stint.is_over()
+        !self.is_foreign() && !self.inbox.is_empty() && self.has_run_long()
+    }
+
+    /// What the oldest message is like, which stays where it is: a binary one of more than
+    /// `large_bytes`, which its taker may copy before, or another.
+    pub fn front(&self, large_bytes: usize) -> Front {
+        if self.is_foreign() {
+            return Front::Nothing;
+        }
+        self.inbox.front(large_bytes)
+    }
+
+    /// To be called by a task before it takes a message that is there: whether it has gone on for so
+    /// long that others are to run first.
+    pub fn has_run_long(&self) -> bool {
+        self.stint.is_over()
     }
 
     /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
@@ -397,6 +417,14 @@ impl Connection {
             self.postman.expect(Arc::clone(self), is_own);
         }
         held != Held::No
+    }
+
+    /// Whether sending so many bytes takes more than about a millisecond, for which an event loop is
+    /// not to stand still.
+    pub fn is_slow_to_send(&self, length: usize) -> bool {
+        let compresses = |deflater: &Deflater| deflater.wants(length);
+        length > SLOW_TO_COMPRESS && self.deflater.as_deref().is_some_and(compresses)
+            || length > SLOW_TO_COPY
     }
 
     /// Writes a message that needs no compression if nothing waits for the socket. False when that

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     budget::{self, Account},
     clock,
@@ -15,7 +17,7 @@ use super::{
     sync::{Condvar, Mutex},
     waiter::{Hub, Watch, Watches},
 };
-use crate::protocol::message::Message;
+use crate::protocol::message::{Kind, Message};
 
 /// Messages that may wait before reading stops and TCP pushes back.
 const MAX_MESSAGES: usize = 1024;
@@ -34,6 +36,17 @@ pub enum Taken {
     Nothing,
     /// Nothing, and nothing more will come.
     End,
+}
+
+/// What waits at the front of an inbox.
+#[derive(Debug)]
+pub enum Front {
+    /// No message.
+    Nothing,
+    /// A large binary message.
+    Large(Bytes),
+    /// Another message.
+    Other,
 }
 
 /// What an inbox has room for. The message that fills it may be larger than what is left.
@@ -288,6 +301,18 @@ impl Inbox {
         let mut state = self.state.lock();
         state.taken = 0;
         state.update_account();
+    }
+
+    /// What the oldest message is like, which stays here.
+    pub(super) fn front(&self, large_bytes: usize) -> Front {
+        match &self.state.lock().queue.first {
+            Some(Message {
+                kind: Kind::Binary,
+                payload,
+            }) if payload.len() > large_bytes => Front::Large(payload.clone()),
+            Some(_) => Front::Other,
+            None => Front::Nothing,
+        }
     }
 
     /// Whether nothing waits to be taken.

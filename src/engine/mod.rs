@@ -54,6 +54,6 @@ pub mod waiter;
 
 pub use connection::{Connection, End, Initiator, Settings};
 pub use error::Error;
-pub use inbox::Taken;
+pub use inbox::{Front, Taken};
 pub use pings::Ping;
 pub use runtime::Engine;

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from queue import Empty
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import ref
@@ -22,11 +22,13 @@ from asgiref.sync import ThreadSensitiveContext
 
 from dwebsocket import database, native
 from dwebsocket.compat.asgiref import current_context, use_context
-from dwebsocket.compat.threading import SimpleQueue, use_lock
+from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.long_calls import Call
 from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,31 +86,6 @@ class _Router(Executor):
 _router: Any = _Router()
 
 
-class _Call:
-    """A function that is to be called, and the future of its result."""
-
-    __slots__ = ("_function", "future")
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        self._function = function
-        self.future: Future[Any] = Future()
-        # Shared by threads of the system, which a green lock would not keep apart.
-        use_lock(self.future, native.lock())
-
-    def __call__(self) -> None:
-        if self.future.set_running_or_notify_cancel():
-            try:
-                self.future.set_result(self._function())
-            except BaseException as error:
-                self.future.set_exception(error)
-                # The exception holds this frame.
-                del self
-
-    def fail(self, error: BaseException) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-
 class Threads:
     """How many threads are left, and which workers wait for one. Its lock guards their state."""
 
@@ -135,7 +112,7 @@ class Worker:
         self._threads = threads
         self._websocket = None if (own := own_websocket.get()) is None else ref(own)
         # None asks to give the thread back.
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
         # Whether it has a thread, or waits for one.
         self._is_at_work = False
         self._is_over = False
@@ -147,7 +124,7 @@ class Worker:
         Raises:
             RuntimeError: The system gives no thread.
         """
-        call = _Call(function)
+        call = Call(function)
         threads = self._threads
         with threads.lock:
             self._calls.put(call)

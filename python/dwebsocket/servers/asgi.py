@@ -451,6 +451,14 @@ class AsgiConnection:
         with self._arrived:
             return self._arrived.wait_for(lambda: self._end is not None, _bounded(timeout))
 
+    async def next_now(self) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.next_now`; all is copied already."""
+        return self.pop(False)
+
+    def is_slow_to_send(self, message: Message, /) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.is_slow_to_send`: a task does all of it."""
+        return False
+
     def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket.connection.Connection.next`."""
         return loops.Again(self._next)

@@ -1,0 +1,107 @@
+"""
+Calls that would hold up an event loop for milliseconds, such as compressing a large message.
+
+They are made on a few threads of their own, which end as soon as there is nothing to call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dwebsocket import native
+from dwebsocket.compat.threading import use_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+# Compressing needs a processor, and more threads than that finish nothing earlier.
+_MOST_THREADS = os.cpu_count() or 1
+_NAME = "dwebsocket-long-calls"
+
+
+class Call(Generic[T]):
+    """A function that a thread of the system is to call, and the future of its result."""
+
+    __slots__ = ("_function", "future")
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self.future: Future[T] = Future()
+        # Shared by threads of the system, which a green lock would not keep apart.
+        use_lock(self.future, native.lock())
+
+    def __call__(self) -> None:
+        """Calls it, unless the future was cancelled."""
+        if self.future.set_running_or_notify_cancel():
+            try:
+                self.future.set_result(self._function())
+            except BaseException as error:
+                self.future.set_exception(error)
+                # The exception holds this frame.
+                del self
+
+    def fail(self, error: BaseException) -> None:
+        """Tells that it cannot be called."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+class LongCalls:
+    """Makes calls on up to ``most`` threads, in their order. Any thread may submit one."""
+
+    def __init__(self, most: int) -> None:
+        self._lock = native.lock()
+        self._left = most
+        self._waiting: deque[Call[Any]] = deque()
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Has ``function`` called. Never waits, as long as the system gives threads."""
+        call = Call(function)
+        with self._lock:
+            self._waiting.append(call)
+            if not self._left:
+                return call.future
+            self._left -= 1
+        try:
+            native.start_thread(_NAME, self._work)
+        except RuntimeError:
+            # No thread is to be had: better late than not at all.
+            self._work()
+        return call.future
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._left += 1
+                    return
+                call = self._waiting.popleft()
+            call()
+            # Neither the message nor the result may wait for the next call.
+            del call
+
+
+_calls = LongCalls(_MOST_THREADS)
+
+
+async def call_elsewhere(function: Callable[[], T]) -> T:
+    """
+    Calls ``function`` on another thread, while the running loop goes on.
+
+    When it is cancelled, ``function`` is either called as a whole or not at all.
+    """
+    return await asyncio.wrap_future(_calls.submit(function))
+
+
+def _forget_parents_calls() -> None:
+    global _calls
+    _calls = LongCalls(_MOST_THREADS)
+
+
+os.register_at_fork(after_in_child=_forget_parents_calls)

@@ -1,0 +1,261 @@
+"""Async views take and send large messages without holding up their event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from peer import LiveWebSocket
+
+from dwebsocket import WebSocket, long_calls, native
+from dwebsocket.long_calls import LongCalls
+from dwebsocket.websocket import own_websocket
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+Open = Callable[..., LiveWebSocket]
+
+SIZE = 8 * 1024 * 1024
+#: Not the same anywhere, so that pieces in a wrong place would be seen.
+LARGE = os.urandom(SIZE)
+#: More turns than a message is worth that is copied at once.
+SOME_TURNS = 10
+
+
+class Turns:
+    """Counts the turns that other tasks of the loop get."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def take(self) -> None:
+        """Take one after the other."""
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+
+async def beside(turns: Turns, awaitable: Awaitable[Any]) -> Any:
+    """Await it beside a task that takes turns."""
+    task = asyncio.create_task(turns.take())
+    await asyncio.sleep(0)
+    turns.count = 0
+    try:
+        return await awaitable
+    finally:
+        task.cancel()
+
+
+def arrived(live: LiveWebSocket, *messages: str | bytes) -> None:
+    """Let messages come in."""
+    for message in messages:
+        live.client.send(message)
+    eventually(lambda: live.connection.waiting()[0] == len(messages))
+
+
+@pytest.fixture
+def live(open_websocket: Open) -> LiveWebSocket:
+    """One that has room for some of them."""
+    return open_websocket(
+        max_message_size=SIZE, receive_buffer=4 * SIZE, send_buffer=SIZE, text_type=str
+    )
+
+
+async def first_of(websocket: WebSocket) -> Any:
+    """Take the first message of an iteration."""
+    async for message in websocket:
+        return message
+
+
+TAKE: dict[str, Callable[[WebSocket], Awaitable[Any]]] = {
+    "areceive": lambda websocket: websocket.areceive(),
+    "areceive-timeout": lambda websocket: websocket.areceive(60),
+    "async-for": first_of,
+}
+
+
+@pytest.mark.parametrize("take", TAKE.values(), ids=TAKE)
+def test_others_run_while_one_is_taken(
+    live: LiveWebSocket, take: Callable[[WebSocket], Awaitable[Any]]
+) -> None:
+    """The loop has turns between its pieces."""
+    turns = Turns()
+
+    async def main() -> None:
+        assert await beside(turns, take(live.websocket)) == LARGE
+        assert await take(live.websocket) == "small"
+
+    arrived(live, LARGE, "small")
+    asyncio.run(main())
+    assert turns.count >= SOME_TURNS
+
+
+@pytest.mark.parametrize("take", TAKE.values(), ids=TAKE)
+def test_cancelling_loses_nothing(
+    live: LiveWebSocket, take: Callable[[WebSocket], Awaitable[Any]]
+) -> None:
+    """A message of which a part was copied stays where it is."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(take(live.websocket))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert live.connection.waiting() == (2, False)
+        assert await live.websocket.areceive() == LARGE
+        assert await live.websocket.areceive() == "small"
+
+    arrived(live, LARGE, "small")
+    asyncio.run(main())
+
+
+def test_each_goes_to_one_task(live: LiveWebSocket) -> None:
+    """However many of them copy it at the same time."""
+    others = [LARGE[::-1], LARGE[1:]]
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(live.websocket.areceive() for _ in range(3)))
+
+    arrived(live, LARGE, *others)
+    assert sorted(asyncio.run(main())) == sorted([LARGE, *others])
+
+
+def test_end_in_the_middle(live: LiveWebSocket) -> None:
+    """What came before the close is taken as a whole; only a discarded one ends there."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(live.websocket.areceive())
+        await asyncio.sleep(0)
+        live.client.close()
+        await asyncio.to_thread(live.connection.await_end, 10)
+        assert await task == LARGE
+
+    arrived(live, LARGE)
+    asyncio.run(main())
+
+
+def test_sync_views_take_it_whole(live: LiveWebSocket) -> None:
+    """In one call, as any other."""
+    arrived(live, LARGE, LARGE)
+    assert live.websocket.receive() == LARGE
+    assert live.websocket.receive(0) == LARGE
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "another"])
+def test_others_run_while_one_is_sent(
+    live: LiveWebSocket, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread sends it; what follows comes behind it."""
+    turns, threads = Turns(), set()
+    submit = LongCalls.submit
+
+    def spy(calls: LongCalls, function: Callable[[], Any]) -> Future[Any]:
+        def call() -> Any:
+            threads.add(threading.get_ident())
+            return function()
+
+        return submit(calls, call)
+
+    monkeypatch.setattr(LongCalls, "submit", spy)
+
+    async def main() -> None:
+        own_websocket.set(live.websocket if own else None)
+        assert await beside(turns, live.websocket.asend(LARGE)) is True
+        assert await live.websocket.asend("small") is True
+
+    received: list[Any] = []
+    reader = threading.Thread(
+        target=lambda: received.extend(live.client.receive() for _ in range(2))
+    )
+    reader.start()
+    asyncio.run(main())
+    reader.join(60)
+    assert received == [LARGE, "small"]
+    assert turns.count >= 1
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_sending_to_an_end(live: LiveWebSocket) -> None:
+    """As any other message."""
+
+    async def main() -> bool:
+        own_websocket.set(live.websocket)
+        return await live.websocket.asend(LARGE)
+
+    live.client.close()
+    eventually(lambda: live.websocket.closed)
+    assert asyncio.run(main()) is False
+
+
+class TestLongCalls:
+    """The threads for that."""
+
+    def test_as_many_threads_as_allowed(self) -> None:
+        """All calls are made, in their order, by no more threads than that."""
+        calls, lock = LongCalls(2), threading.Lock()
+        running, most, order = 0, 0, []
+
+        def call(number: int) -> int:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+                order.append(number)
+            native.sleep(0.01)
+            with lock:
+                running -= 1
+            return number
+
+        futures = [calls.submit(partial(call, number)) for number in range(10)]
+        assert [future.result(10) for future in futures] == [*range(10)]
+        assert most == 2
+        assert [number // 2 for number in order] == sorted(number // 2 for number in order)
+        eventually(lambda: calls._left == 2, what="the threads have ended")
+
+    def test_exception(self) -> None:
+        """It reaches the caller, and the next call is made."""
+        calls = LongCalls(1)
+        failed = calls.submit(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            failed.result(10)
+        assert calls.submit(lambda: 1).result(10) == 1
+
+    def test_system_that_gives_no_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then the caller's own thread does it."""
+
+        def refuse(name: str, target: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(native, "start_thread", refuse)
+        calls = LongCalls(1)
+        assert calls.submit(threading.get_ident).result(10) == threading.get_ident()
+        assert calls._left == 1
+
+    def test_cancelled_call(self) -> None:
+        """One that has not begun is not made."""
+        calls, go_on, made = LongCalls(1), threading.Event(), []
+        first = calls.submit(go_on.wait)
+        second = calls.submit(lambda: made.append(2))
+        assert second.cancel()
+        go_on.set()
+        assert first.result(10) is True
+        assert calls.submit(lambda: 3).result(10) == 3
+        assert made == []
+
+    def test_forked_child(self) -> None:
+        """It begins with threads of its own."""
+        before = long_calls._calls
+        child = os.fork()
+        if not child:
+            os._exit(long_calls._calls is before)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
