@@ -1,5 +1,5 @@
 """
-Calls that would hold up an event loop for milliseconds, such as compressing a large message.
+Calls that would hold up an event loop or a hub for milliseconds, such as compressing much.
 
 They are made on a few threads of their own, which end as soon as there is nothing to call.
 """
@@ -90,13 +90,18 @@ class LongCalls:
 _calls = LongCalls(_MOST_THREADS)
 
 
+def submit(function: Callable[[], T]) -> Future[T]:
+    """As :meth:`LongCalls.submit`."""
+    return _calls.submit(function)
+
+
 async def call_elsewhere(function: Callable[[], T]) -> T:
     """
     Calls ``function`` on another thread, while the running loop goes on.
 
     When it is cancelled, ``function`` is either called as a whole or not at all.
     """
-    return await asyncio.wrap_future(_calls.submit(function))
+    return await asyncio.wrap_future(submit(function))
 
 
 def _forget_parents_calls() -> None:

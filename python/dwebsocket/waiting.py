@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dwebsocket import callbacks, clock
+from dwebsocket import callbacks, clock, long_calls
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import SendTimeout
 
@@ -21,9 +21,11 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from dwebsocket import _core
     from dwebsocket.connection import Connection
+    from dwebsocket.hub import Watched
 
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
@@ -47,6 +49,22 @@ class Pings:
         self._connection.watch_pings(hub, token)
         if self._look(0) is not None:
             hub.announce(token)
+
+
+class _LongCall:
+    """A call on another thread, as something whose end is waited for."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def watch(self, hub: _core.Hub, token: int) -> None:
+        """Puts ``token`` on the hub's list as soon as the call is done."""
+        self._future.add_done_callback(lambda _: hub.announce(token))
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """Does nothing: hubs do not mind tokens that come late."""
 
 
 class Event(Protocol):
@@ -191,7 +209,7 @@ class GreenWaiter(ABC):
     """For green threads: only how they yield differs from hub to hub."""
 
     @abstractmethod
-    def wait(self, connection: Connection | Pings, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """
         Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most.
 
@@ -275,12 +293,25 @@ class GreenWaiter(ABC):
         if patience is None:
             return connection.send(message, binary=binary)
         deadline = clock.now() + patience
-        while (sent := connection.try_send(message, binary=binary)) is None:
+        is_slow = connection.is_slow_to_send(message)
+
+        def try_send() -> bool | None:
+            return connection.try_send(message, binary=binary)
+
+        while (sent := self._call_elsewhere(try_send) if is_slow else try_send()) is None:
             left = deadline - clock.now()
             if left <= 0:
                 raise no_room(patience)
             self.wait(connection, connection.watch_outbox, left)
         return sent
+
+    def _call_elsewhere(self, function: Callable[[], T]) -> T:
+        """Calls ``function`` on a thread of the system, while the hub goes on."""
+        future = long_calls.submit(function)
+        call = _LongCall(future)
+        while not future.done():
+            self.wait(call, call.watch, None)
+        return future.result()
 
 
 def no_room(patience: float) -> SendTimeout:

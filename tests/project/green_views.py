@@ -72,6 +72,28 @@ def floods(request: HttpRequest) -> None:
     request.websocket.send("that was all")
 
 
+@require_websocket(compression=True)
+def sends_large(request: HttpRequest) -> None:
+    """Send what takes long to compress, and then how many turns another thread had meanwhile."""
+    turns, is_over = 0, False
+
+    def take_turns() -> None:
+        nonlocal turns
+        while not is_over:
+            turns += 1
+            time.sleep(0.0001)
+
+    other = threading.Thread(target=take_turns)
+    request.websocket.wait()
+    other.start()
+    before = turns
+    request.websocket.send(os.urandom(8 << 20))
+    had = turns - before
+    is_over = True
+    other.join()
+    request.websocket.send(str(had))
+
+
 @require_websocket
 def interrupts(request: HttpRequest) -> None:
     """Be the green thread that runs when somebody presses Ctrl-C."""
@@ -130,6 +152,7 @@ urlpatterns = [
         two_wait,
         polls,
         floods,
+        sends_large,
         interrupts,
         forks,
         async_echo,

@@ -69,6 +69,14 @@ class TestViews:
             assert sizes == [1 << 20] * 24
             assert slow.read_message() == b"that was all"
 
+    def test_a_large_message_does_not_hold_up_the_hub(self, server: Server) -> None:
+        """It is compressed on another thread, and others have more turns than one or two."""
+        headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+        with RawPeer.open(server, "/green/sends-large/", headers=headers) as peer:
+            peer.send_text("go")
+            assert len(peer.read_message()) == 8 << 20
+            assert int(peer.read_message()) >= 5
+
     def test_async_views(self, server: Server) -> None:
         """They run on a loop of their own, beside the hub."""
         with server.quiet(), RawPeer.open_many(server, "/green/async-echo/", 10) as peers:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.connection import Connection
+    from dwebsocket.hub import Watched
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Call, Event, Look, Message, Pings, T, Watch
+    from dwebsocket.waiting import Call, Event, Look, Message, T, Watch
 
 Hub = Any
 GreenThread = Any
@@ -55,7 +56,7 @@ class Ear(ABC, Generic[Sleeper]):
         # Calls to make in the hub, where other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
 
-    def wait(self, connection: Connection | Pings, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
         token = next(self._tokens)
         # Heard of in the hub only, so it cannot ring before the sleep has begun.
@@ -206,7 +207,7 @@ class EarWaiter(GreenWaiter):
         wait_for = super().wait_for if self._hub() is not None else THREAD.wait_for
         return wait_for(connection, look, timeout)
 
-    def wait(self, connection: Connection | Pings, watch: Watch, timeout: float | None) -> None:
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
         self._ear(self._hub()).wait(connection, watch, timeout)
 
