@@ -1,5 +1,7 @@
 //! One connection as its users see it: take, send, close, and how it ended.
 
+#[cfg(test)]
+use std::os::{fd::IntoRawFd, unix::net::UnixStream};
 use std::{
     io,
     os::fd::RawFd,
@@ -743,40 +745,60 @@ impl Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{Read, Write},
-        os::{fd::IntoRawFd, unix::net::UnixStream},
+impl Settings {
+    /// Small limits, and no time of which a test would have to wait for the end.
+    pub(super) const FOR_TESTS: Self = Self {
+        limits: Limits {
+            max_message_bytes: 1024,
+            max_frame_bytes: u32::MAX,
+            max_fragments: 16,
+        },
+        compression: None,
+        rates: Rates {
+            messages: None,
+            bytes: None,
+            timeout: None,
+        },
+        ping_interval: None,
+        ping_timeout: None,
+        receive_buffer_bytes: 1024,
+        send_buffer_bytes: 1024,
+        send_timeout: None,
+        message_timeout: None,
+        close_timeout: Duration::from_secs(1),
     };
+}
 
-    use super::*;
-
-    fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
-        let settings = Settings {
-            limits: Limits::default(),
-            compression: None,
-            rates: Rates::default(),
-            ping_interval: None,
-            ping_timeout: None,
-            receive_buffer_bytes: 1024 * 1024,
-            send_buffer_bytes: 1000,
-            send_timeout: None,
-            message_timeout: None,
-            close_timeout: Duration::from_secs(1),
-        };
-        let head = Bytes::from_static(head.as_bytes());
-        let connection = Connection::new(
-            7,
-            socket,
-            &settings,
-            head,
+#[cfg(test)]
+impl Connection {
+    /// A connection without a driver, and its peer's end.
+    pub(super) fn for_test(
+        id: u64,
+        settings: &Settings,
+        head: &'static str,
+    ) -> (Arc<Self>, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        let connection = Self::new(
+            id,
+            Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
+            settings,
+            Bytes::from_static(head.as_bytes()),
             Postman::at_home(),
             Arc::default(),
             &Codecs::default(),
         );
-        (Arc::new(connection), theirs)
+        (Arc::new(connection), peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
+        Connection::for_test(7, &Settings::FOR_TESTS, head)
     }
 
     fn frame(code: u16) -> CloseFrame {

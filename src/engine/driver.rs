@@ -828,7 +828,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{inbox::Taken, postman::Postman, rate::Rates, shutdown::Registry},
+        engine::{inbox::Taken, postman::Postman, shutdown::Registry},
         protocol::{
             deflate::{Deflater, Options, Terms},
             limits::Limits,
@@ -837,24 +837,10 @@ mod tests {
     };
 
     const SETTINGS: Settings = Settings {
-        limits: Limits {
-            max_message_bytes: 1024,
-            max_frame_bytes: u32::MAX,
-            max_fragments: 16,
-        },
-        compression: None,
-        rates: Rates {
-            messages: None,
-            bytes: None,
-            timeout: None,
-        },
-        ping_interval: None,
-        ping_timeout: None,
         receive_buffer_bytes: 1024 * 1024,
         send_buffer_bytes: 1024 * 1024,
         send_timeout: Some(Duration::from_secs(3)),
-        message_timeout: None,
-        close_timeout: Duration::from_secs(1),
+        ..Settings::FOR_TESTS
     };
 
     struct Bed {

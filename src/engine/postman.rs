@@ -116,44 +116,16 @@ impl Postman {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Read,
-        os::{fd::IntoRawFd, unix::net::UnixStream},
-        sync::atomic::Ordering,
-    };
-
-    use bytes::Bytes;
+    use std::{io::Read, os::unix::net::UnixStream, sync::atomic::Ordering};
 
     use super::*;
     use crate::{
-        engine::{connection::Settings, rate::Rates, socket::Socket},
-        protocol::{close, deflate::Codecs, frame::Opcode, limits::Limits},
+        engine::connection::Settings,
+        protocol::{close, frame::Opcode},
     };
 
     fn connection(id: u64) -> (Arc<Connection>, UnixStream) {
-        let (ours, peer) = UnixStream::pair().unwrap();
-        let settings = Settings {
-            limits: Limits::default(),
-            compression: None,
-            rates: Rates::default(),
-            ping_interval: None,
-            ping_timeout: None,
-            receive_buffer_bytes: 1024,
-            send_buffer_bytes: 1024,
-            send_timeout: None,
-            message_timeout: None,
-            close_timeout: Duration::from_secs(1),
-        };
-        let connection = Connection::new(
-            id,
-            Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
-            &settings,
-            Bytes::new(),
-            Postman::at_home(),
-            Arc::default(),
-            &Codecs::default(),
-        );
-        (Arc::new(connection), peer)
+        Connection::for_test(id, &Settings::FOR_TESTS, "")
     }
 
     #[test]

@@ -394,12 +394,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{
-            connection::Settings, inbox::Taken, postman::Postman, rate::Rates, socket::Socket,
-        },
+        engine::{connection::Settings, inbox::Taken, postman::Postman, socket::Socket},
         protocol::{
             deflate::Codecs,
-            limits::Limits,
             message::{Kind, Message},
         },
     };
@@ -435,7 +432,7 @@ mod tests {
             let connection = Arc::new(Connection::new(
                 1,
                 Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
-                &SETTINGS,
+                &Settings::FOR_TESTS,
                 Bytes::new(),
                 Postman::at_home(),
                 Arc::clone(&relay),
@@ -475,27 +472,6 @@ mod tests {
 
     const HELLO: &[u8] = b"hello";
     const ANSWER: &[u8] = b"\x81\x05hello";
-
-    const SETTINGS: Settings = Settings {
-        limits: Limits {
-            max_message_bytes: 1024,
-            max_frame_bytes: u32::MAX,
-            max_fragments: 16,
-        },
-        compression: None,
-        rates: Rates {
-            messages: None,
-            bytes: None,
-            timeout: None,
-        },
-        ping_interval: None,
-        ping_timeout: None,
-        receive_buffer_bytes: 1024,
-        send_buffer_bytes: 1024,
-        send_timeout: None,
-        message_timeout: None,
-        close_timeout: Duration::from_secs(1),
-    };
 
     impl Bed {
         fn deliver(&self, number: usize) {

@@ -325,34 +325,18 @@ mod tests {
     use std::{io::Read, os::unix::net::UnixStream};
 
     use super::*;
-    use crate::{engine::rate::Rates, protocol::limits::Limits};
-
-    const SETTINGS: Settings = Settings {
-        limits: Limits {
-            max_message_bytes: 1024,
-            max_frame_bytes: u32::MAX,
-            max_fragments: 16,
-        },
-        compression: None,
-        rates: Rates {
-            messages: None,
-            bytes: None,
-            timeout: None,
-        },
-        ping_interval: None,
-        ping_timeout: None,
-        receive_buffer_bytes: 1024,
-        send_buffer_bytes: 1024,
-        send_timeout: None,
-        message_timeout: None,
-        close_timeout: Duration::from_secs(1),
-    };
 
     /// What a client of `engine` reads, and whether it was taken over.
     fn told(engine: &Engine) -> (String, bool) {
         let (ours, mut client) = UnixStream::pair().unwrap();
         let slot = Slot::claim(None).unwrap();
-        let adopted = engine.adopt(ours.into(), vec![], b"head".to_vec(), &SETTINGS, slot);
+        let adopted = engine.adopt(
+            ours.into(),
+            vec![],
+            b"head".to_vec(),
+            &Settings::FOR_TESTS,
+            slot,
+        );
         let mut told = [0; 12];
         let length = client.read(&mut told).unwrap();
         let told = String::from_utf8_lossy(&told[..length]).into_owned();

@@ -203,45 +203,13 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        os::{fd::IntoRawFd, unix::net::UnixStream},
-        thread,
-        time::Instant,
-    };
-
-    use bytes::Bytes;
+    use std::{thread, time::Instant};
 
     use super::*;
-    use crate::{
-        engine::{connection::Settings, postman::Postman, rate::Rates, socket::Socket},
-        protocol::{close, deflate::Codecs, limits::Limits},
-    };
+    use crate::{engine::connection::Settings, protocol::close};
 
     fn connection(id: u64) -> Arc<Connection> {
-        let (ours, _) = UnixStream::pair().unwrap();
-        let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
-        let settings = Settings {
-            limits: Limits::default(),
-            compression: None,
-            rates: Rates::default(),
-            ping_interval: None,
-            ping_timeout: None,
-            receive_buffer_bytes: 1024 * 1024,
-            send_buffer_bytes: 1000,
-            send_timeout: None,
-            message_timeout: None,
-            close_timeout: Duration::from_secs(1),
-        };
-        let postman = Postman::at_home();
-        Arc::new(Connection::new(
-            id,
-            socket,
-            &settings,
-            Bytes::new(),
-            postman,
-            Arc::default(),
-            &Codecs::default(),
-        ))
+        Connection::for_test(id, &Settings::FOR_TESTS, "").0
     }
 
     fn going_away() -> CloseFrame {
