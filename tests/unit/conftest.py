@@ -41,12 +41,15 @@ if not settings.configured:
     )
     django.setup()
 
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connections
 from django.test import override_settings
 from django.urls import path
 from peer import LiveWebSocket
 from visit import Visit, handshake
 
-from dwebsocket import WebSocket, _core, callbacks, conf
+from dwebsocket import WebSocket, _core, callbacks, conf, presence
 from dwebsocket.runners import loop, thread
 from dwebsocket.websocket import own_websocket
 from support.waiting import eventually
@@ -60,6 +63,30 @@ def _no_callback_thread_is_left() -> Iterator[None]:
     """Let the thread for callbacks go, whose descriptors the next test might count."""
     yield
     assert callbacks.dismiss(10)
+
+
+@pytest.fixture(scope="module")
+def tables() -> Iterator[None]:
+    """The tables of users and sessions."""
+    call_command("migrate", verbosity=0)
+    yield
+    connections.close_all()
+
+
+@pytest.fixture
+def nobody_left() -> Iterator[None]:
+    """Whatever a test does, all visitors have left when it is over."""
+    yield
+    presence._register.sweep()
+    assert presence._register.visitors == {}
+
+
+@pytest.fixture
+def anna(tables: None) -> Iterator[User]:
+    """A user."""
+    user = User.objects.create_user("anna", password="secret")
+    yield user
+    User.objects.filter(username="anna").delete()
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accounts import BACKEND, MIDDLEWARE
 from django.contrib.auth import login, logout
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.cache import SessionStore
-from django.core.management import call_command
-from django.db import connections
 from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 from visit import Serve, handshake
@@ -27,35 +26,7 @@ from dwebsocket.runners import loop, thread
 Override = Callable[..., None]
 Log = Callable[..., Any]
 
-MIDDLEWARE = [
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-]
-BACKEND = "django.contrib.auth.backends.ModelBackend"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tables() -> Iterator[None]:
-    """The tables of users."""
-    call_command("migrate", verbosity=0)
-    yield
-    connections.close_all()
-
-
-@pytest.fixture(autouse=True)
-def _nobody_left() -> Iterator[None]:
-    """Whatever a test does, everybody has left when it is over."""
-    yield
-    presence._register.sweep()
-    assert presence._register.visitors == {}
-
-
-@pytest.fixture
-def anna() -> Iterator[User]:
-    """A user."""
-    user = User.objects.create_user("anna", password="secret")
-    yield user
-    User.objects.filter(pk=user.pk).delete()
+pytestmark = pytest.mark.usefixtures("tables", "nobody_left")
 
 
 class Person(User):

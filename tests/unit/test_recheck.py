@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from accounts import BACKEND, MIDDLEWARE
 from django.contrib.auth import login
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
-from django.core.management import call_command
 from django.db import connection, connections
 from django.test import RequestFactory
 from django.utils import timezone
@@ -27,29 +27,15 @@ from support.waiting import eventually
 
 Override = Callable[..., None]
 
-MIDDLEWARE = [
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-]
-BACKEND = "django.contrib.auth.backends.ModelBackend"
+pytestmark = pytest.mark.usefixtures("tables", "nobody_left")
 # So often that a test need not wait; each look is a whole one all the same.
 OFTEN_S = 0.2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _tables() -> Iterator[None]:
-    """The tables of users and sessions."""
-    call_command("migrate", verbosity=0)
-    yield
-    connections.close_all()
-
-
 @pytest.fixture(autouse=True)
-def _nobody_left() -> Iterator[None]:
-    """Whatever a test does, everybody has left when it is over, and nothing looks any more."""
+def _nothing_looks() -> Iterator[None]:
+    """When all have left, nothing looks any more."""
     yield
-    presence._register.sweep()
-    assert presence._register.visitors == {}
     recheck._schedule.stop_if_idle()
     assert recheck._schedule._cancel is None
 
@@ -63,14 +49,6 @@ def _sessions(override: Override) -> None:
 def use(override: Override, engine: str) -> None:
     """Keep sessions there."""
     override(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}")
-
-
-@pytest.fixture
-def anna() -> Iterator[User]:
-    """A user."""
-    user = User.objects.create_user("anna", password="secret")
-    yield user
-    User.objects.filter(username="anna").delete()
 
 
 class OwnBackend(ModelBackend):

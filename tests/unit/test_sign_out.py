@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from accounts import BACKEND, MIDDLEWARE
 from django.contrib import auth
 from django.contrib.auth import login, logout
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_out
-from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory, TestCase
@@ -24,36 +24,8 @@ from dwebsocket.runners import loop, thread
 
 Override = Callable[..., None]
 
-MIDDLEWARE = [
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-]
-BACKEND = "django.contrib.auth.backends.ModelBackend"
+pytestmark = pytest.mark.usefixtures("tables", "nobody_left")
 ENGINES = ["db", "cached_db", "cache", "file"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tables() -> Iterator[None]:
-    """The tables of users and sessions."""
-    call_command("migrate", verbosity=0)
-    yield
-    connections.close_all()
-
-
-@pytest.fixture(autouse=True)
-def _nobody_left() -> Iterator[None]:
-    """Whatever a test does, everybody has left when it is over."""
-    yield
-    presence._register.sweep()
-    assert presence._register.visitors == {}
-
-
-@pytest.fixture
-def anna() -> Iterator[User]:
-    """A user."""
-    user = User.objects.create_user("anna", password="secret")
-    yield user
-    User.objects.filter(username="anna").delete()
 
 
 @pytest.fixture
