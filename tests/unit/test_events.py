@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 from visit import Serve, handshake
+from waiting_views import awaits, waits
 
 from dwebsocket import _core, accept_websocket, asgi, event_counts, events
 from dwebsocket.events import EVENTS, Event, printable
@@ -31,19 +32,6 @@ def fields(record: Any) -> tuple[Any, ...]:
     """Give what a record says, without the connection's number."""
     assert isinstance(record.connection, (int, type(None)))
     return record.event, record.peer, record.path, record.code, record.reason
-
-
-@accept_websocket
-def waits(request: Any) -> None:
-    """Wait for the end."""
-    request.websocket.wait()
-
-
-@accept_websocket
-async def awaits(request: Any) -> None:
-    """Wait for the end in a task."""
-    async for _ in request.websocket:
-        pass
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from django.contrib.sessions.backends.cache import SessionStore
 from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 from visit import Serve, handshake
+from waiting_views import awaits, waits
 
 from dwebsocket import WebSocket, accept_websocket, close_user, conf, presence
 from dwebsocket.presence import Visitor, Who
@@ -52,19 +53,6 @@ def sign_in(user: User) -> Any:
 def cookie(request: Any) -> dict[str, str]:
     """Give what a browser sends from then on."""
     return {"HTTP_COOKIE": f"sessionid={request.session.session_key}"}
-
-
-@accept_websocket
-def waits(request: Any) -> None:
-    """Wait for the end."""
-    request.websocket.wait()
-
-
-@accept_websocket
-async def awaits(request: Any) -> None:
-    """Wait for the end in a task."""
-    async for _ in request.websocket:
-        pass
 
 
 class TestWho:

@@ -19,8 +19,9 @@ from django.db import connection, connections
 from django.test import RequestFactory
 from django.utils import timezone
 from visit import Serve, handshake
+from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, accept_websocket, authentication, conf, presence, recheck
+from dwebsocket import WebSocket, authentication, conf, presence, recheck
 from dwebsocket.presence import TURNS, Visitor, Who
 from dwebsocket.testing import Clock
 from support.waiting import eventually
@@ -83,19 +84,6 @@ def sign_in(user: User, backend: str = BACKEND) -> str:
     login(request, user, backend=backend)
     request.session.save()
     return str(request.session.session_key)
-
-
-@accept_websocket
-def waits(request: Any) -> None:
-    """Wait for the end."""
-    request.websocket.wait()
-
-
-@accept_websocket
-async def awaits(request: Any) -> None:
-    """Wait for the end in a task."""
-    async for _ in request.websocket:
-        pass
 
 
 def enter(visit: Serve, key: str, view: Any = waits) -> Any:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import UpdateError
-from django.core.management import call_command
 from django.db import connections, transaction
 from threads import in_plain_thread
 
@@ -205,15 +204,7 @@ class TestMerge:
         assert now_stored(session) == {"new": 1}
 
 
-@pytest.fixture
-def _table() -> Iterator[None]:
-    """The table of sessions in the database, which other files may have made."""
-    call_command("migrate", verbosity=0)
-    yield
-    connections.close_all()
-
-
-@pytest.mark.usefixtures("_table")
+@pytest.mark.usefixtures("tables")
 def test_sign_out_inside_a_transaction(visit: Serve, request_log: Log) -> None:
     """On SQLite the view waits for its commit, and brings nothing back; neither fails."""
     stored = DB()

@@ -18,6 +18,7 @@ from django.db import connection, connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory, TestCase
 from visit import Serve, handshake
+from waiting_views import awaits, waits
 
 from dwebsocket import accept_websocket, presence
 from dwebsocket.runners import loop, thread
@@ -75,19 +76,6 @@ class Browser:
     def handshake(self) -> dict[str, Any]:
         """Give the environ of one."""
         return handshake(HTTP_COOKIE=f"sessionid={self.cookie}")
-
-
-@accept_websocket
-def waits(request: Any) -> None:
-    """Wait for the end."""
-    request.websocket.wait()
-
-
-@accept_websocket
-async def awaits(request: Any) -> None:
-    """Wait for the end in a task."""
-    async for _ in request.websocket:
-        pass
 
 
 def is_over(made: Any) -> bool:
