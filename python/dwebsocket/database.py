@@ -44,7 +44,7 @@ def close_old_connections() -> None:
 
 def release_idle() -> None:
     """
-    Closes this thread's database connections that are in no transaction.
+    Closes this thread's database connections that are in no transaction and not being read.
 
     Django opens them again by itself. Ten thousand views that wait must not hold ten thousand
     connections of the database server.
@@ -52,7 +52,7 @@ def release_idle() -> None:
     if not _has_any():
         return
     for connection in connections.all(initialized_only=True):
-        if not _is_in_transaction(connection):
+        if not _is_in_transaction(connection) and not _is_being_read(connection):
             connection.close()
 
 

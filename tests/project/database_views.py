@@ -171,6 +171,17 @@ def while_iterating(request: HttpRequest) -> None:
         request.websocket.send(row.username[-2:])
 
 
+@require_websocket
+def waits_while_iterating(request: HttpRequest) -> None:
+    """Send a row of a query for each message, however late that comes."""
+    users = [User(username=f"number {number:02}") for number in range(5)]
+    User.objects.bulk_create(users, ignore_conflicts=True)
+    rows = User.objects.filter(username__startswith="number ").order_by("username")
+    for row in rows[:5].iterator(chunk_size=1):
+        request.websocket.wait()
+        request.websocket.send(row.username[-2:])
+
+
 def _backend() -> object:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
@@ -220,6 +231,7 @@ urlpatterns = [
     path("helper-leaves-name/", helper_leaves_name),
     path("in-transaction/", in_transaction),
     path("while-iterating/", while_iterating),
+    path("waits-while-iterating/", waits_while_iterating),
     path("async-user/", async_user),
     path("async-below-login-required/", async_below_login_required),
     path("async-below-own-decorator/", _asks_first(async_user)),

@@ -15,7 +15,7 @@ import pytest
 from support import postgres as database_server
 from support.raw_peer import RawPeer, handshake_request
 from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, TESTS, UVICORN, Kind, Server
-from support.waiting import eventually
+from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,6 +164,19 @@ def test_iteration_keeps_its_connection(own_server: Own, few: Path) -> None:
     with RawPeer.open(server, "/database/while-iterating/") as peer:
         assert [int(peer.read_message()) for _ in range(50)] == list(range(50))
         assert peer.read_to_eof().code == 1000
+
+
+@pytest.mark.slow
+def test_iteration_keeps_its_connection_while_the_view_waits(own_server: Own, few: Path) -> None:
+    """For longer than idle connections are kept."""
+    server = own_server(GUNICORN_GTHREAD, settings=on(few))
+    with server.quiet(), RawPeer.open(server, "/database/waits-while-iterating/") as peer:
+        for number in range(5):
+            if number == 2:
+                pause(4)
+            peer.send_text("next")
+            assert int(peer.read_message()) == number
+        assert peer.read_frame().code == 1000
 
 
 @on_each
