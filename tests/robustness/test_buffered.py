@@ -38,7 +38,7 @@ LIMIT = 64 * MIB
 # docs/security.md: what may come on top, beside what the process takes anyway.
 SLACK = 80 * MIB
 # How many more uvicorn makes of a message on its way, for a moment.
-SERVERS_COPIES = 4
+SERVERS_COPIES = 6
 ATTACKERS = 9
 ROUNDS = 3
 
