@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import native
@@ -102,6 +103,58 @@ async def call_elsewhere(function: Callable[[], T]) -> T:
     When it is cancelled, ``function`` is either called as a whole or not at all.
     """
     return await asyncio.wrap_future(submit(function))
+
+
+class Turns:
+    """
+    Lets tasks of any event loops do something one after the other, in the order of their coming.
+
+    An asynchronous context manager, and what :class:`asyncio.Lock` is to the tasks of one loop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = native.lock()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        #: Whether a task has its turn.
+        self.are_taken = False
+
+    async def __aenter__(self) -> None:
+        with self._lock:
+            if not self.are_taken:
+                self.are_taken = True
+                return
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            with self._lock:
+                has_come = turn not in self._waiting
+                if not has_come:
+                    self._waiting.remove(turn)
+            if has_come:
+                self._pass_on()
+            raise
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while True:
+            with self._lock:
+                self.are_taken = bool(self._waiting)
+                if not self.are_taken:
+                    return
+                turn = self._waiting.popleft()
+            # A loop that is closed runs no task any more: the next one, then.
+            with suppress(RuntimeError):
+                turn.get_loop().call_soon_threadsafe(_settle, turn)
+                return
+
+
+def _settle(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 def _forget_parents_calls() -> None:

@@ -32,7 +32,7 @@ from dwebsocket.exceptions import (
     UsageError,
 )
 from dwebsocket.helpers import told_by_exception
-from dwebsocket.long_calls import call_elsewhere
+from dwebsocket.long_calls import Turns, call_elsewhere
 from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.source import Source, whole_characters
 from dwebsocket.waiting import THREAD, no_room
@@ -115,6 +115,8 @@ class WebSocket:
     _close_callbacks: CloseCallbacks | None = None
     # The database connections of its view, once it has any.
     _held: database.Held | None = None
+    # Whose turn it is to send, once a task has sent a large message.
+    _long_sends: Turns | None = None
     _view: View | None = None
     # That of the view that runs now.
     _view_request: HttpRequest | None = None
@@ -681,7 +683,7 @@ class WebSocket:
 
     async def asend(self, message: Any, *, strict: bool = False) -> bool:
         """As :meth:`send`, for async views: waits without blocking the loop."""
-        if self._post(message):
+        if not self._is_sending_long() and self._post(message):
             return True
         if message is None and self.closed:
             return await self._arefuse_to_send(strict)
@@ -1344,16 +1346,29 @@ class WebSocket:
     async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:
         connection = self._connection or self._engine
         is_slow = connection.is_slow_to_send(message)
+        if not is_slow and not self._is_sending_long():
+            return await self._asend_now(connection, message, binary, strict)
+        # The first of two threads counts.
+        turns = self.__dict__.setdefault("_long_sends", Turns())
+        async with turns:
+            return await self._asend_now(connection, message, binary, strict, is_slow=is_slow)
+
+    async def _asend_now(
+        self,
+        connection: Connection,
+        message: Message,
+        binary: bool | None,
+        strict: bool,
+        *,
+        is_slow: bool = False,
+    ) -> bool:
         if own_websocket.get() is not self:
             if not is_slow:
                 return self._send(message, binary, strict)
-            was_sent = await call_elsewhere(lambda: connection.send(message, binary=binary))
-            return was_sent or await self._arefuse_to_send(strict)
+            send = functools.partial(connection.send, message, binary=binary)
+            return await call_elsewhere(send) or await self._arefuse_to_send(strict)
+        try_send = functools.partial(connection.try_send, message, binary=binary)
         deadline: float | None = None
-
-        def try_send() -> bool | None:
-            return connection.try_send(message, binary=binary)
-
         while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
             if deadline is None:
                 deadline = clock.now() + self._send_patience
@@ -1363,6 +1378,10 @@ class WebSocket:
             patience = None if left == math.inf else left
             await hub.current().wait(connection, connection.watch_outbox, patience)
         return sent or await self._arefuse_to_send(strict)
+
+    def _is_sending_long(self) -> bool:
+        """Whether a large message of a task is on its way, which later ones must not overtake."""
+        return self._long_sends is not None and self._long_sends.are_taken
 
     def _refuse_to_send(self, strict: bool) -> bool:
         """Tells a sender that the connection has ended: gives False, or raises."""

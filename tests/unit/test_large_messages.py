@@ -185,6 +185,30 @@ def test_others_run_while_one_is_sent(
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.parametrize(
+    ("own", "room"), [(True, 8 * SIZE), (True, SIZE), (False, 8 * SIZE)], ids=str
+)
+def test_order_of_tasks(open_websocket: Open, own: bool, room: int) -> None:
+    """What tasks send one after the other arrives in that order, large or small."""
+    messages = ["first", LARGE, "second", LARGE[1:], b"third", "fourth"]
+    live = open_websocket(send_buffer=room, text_type=str)
+
+    async def main() -> None:
+        own_websocket.set(live.websocket if own else None)
+        for _ in range(3):
+            tasks = [asyncio.create_task(live.websocket.asend(message)) for message in messages]
+            assert await asyncio.gather(*tasks) == [True] * len(messages)
+
+    received: list[Any] = []
+    reader = threading.Thread(
+        target=lambda: received.extend(live.client.receive() for _ in range(3 * len(messages)))
+    )
+    reader.start()
+    asyncio.run(main())
+    reader.join(60)
+    assert received == 3 * messages
+
+
 def test_sending_to_an_end(live: LiveWebSocket) -> None:
     """As any other message."""
 
@@ -195,6 +219,65 @@ def test_sending_to_an_end(live: LiveWebSocket) -> None:
     live.client.close()
     eventually(lambda: live.websocket.closed)
     assert asyncio.run(main()) is False
+
+
+class TestTurns:
+    """Of tasks, whichever loop they run in."""
+
+    def test_cancelled_ones_pass_theirs_on(self) -> None:
+        """Those that wait, and one whose turn has just come."""
+        turns, order = long_calls.Turns(), []
+
+        async def take(number: int) -> None:
+            async with turns:
+                order.append(number)
+                await asyncio.sleep(0)
+
+        async def main() -> None:
+            async with turns:
+                tasks = [asyncio.create_task(take(number)) for number in range(4)]
+                await asyncio.sleep(0)
+                tasks[1].cancel()
+            # It has been told, and has not run yet.
+            tasks[0].cancel()
+            await asyncio.wait(tasks)
+
+        asyncio.run(main())
+        assert order == [2, 3]
+        assert not turns.are_taken
+
+    def test_tasks_of_several_loops(self) -> None:
+        """One at a time; a loop that was closed in the meantime is left out."""
+        turns, inside, most = long_calls.Turns(), 0, 0
+
+        async def take() -> None:
+            nonlocal inside, most
+            for _ in range(50):
+                async with turns:
+                    inside += 1
+                    most = max(most, inside)
+                    await asyncio.sleep(0)
+                    inside -= 1
+
+        async def main() -> None:
+            await asyncio.gather(*(take() for _ in range(3)))
+
+        async def hold() -> None:
+            await turns.__aenter__()
+
+        asyncio.run(hold())
+        closed = asyncio.new_event_loop()
+        waits = closed.create_task(take())
+        closed.run_until_complete(asyncio.sleep(0))
+        closed.close()
+        turns._pass_on()
+        threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert (most, inside, turns.are_taken) == (1, 0, False)
+        assert not waits.done()
 
 
 class TestLongCalls:
