@@ -76,8 +76,8 @@ fn without_an_interval_nothing_is_sent_and_silence_is_fine() {
 #[test]
 fn the_peer_is_not_blamed_while_the_view_makes_no_room() {
     let settings = Settings {
-        ping_interval: Some(Duration::from_millis(40)),
-        ping_timeout: Some(Duration::from_millis(80)),
+        ping_interval: Some(Duration::from_millis(100)),
+        ping_timeout: Some(Duration::from_millis(500)),
         ..SETTINGS
     };
     let (connection, mut peer) = connect(&settings);
