@@ -1,7 +1,8 @@
 //! The native engine of dwebsocket2: WebSockets for ordinary Django views.
 //!
 //! `protocol` holds the rules of RFC 6455 without any I/O, `engine` owns sockets and time, and
-//! `binding` is the only room that knows Python. Each may lean on the rooms before it, never after.
+//! `binding` is the only module that uses Python. Each may depend on the modules before it, never
+//! on those after it.
 
 #[cfg(feature = "python")]
 mod binding;

@@ -1,4 +1,4 @@
-"""The native engine. Not for projects: `dwebsocket.WebSocket` is the face of it."""
+"""The native engine. Not for projects, which use `dwebsocket.WebSocket`."""
 
 import asyncio
 from collections.abc import Callable, Generator
@@ -50,7 +50,7 @@ __all__ = [
 @final
 class Compression:
     """
-    What one client and the server have agreed on to compress by (RFC 7692).
+    The parameters of permessage-deflate that one client and the server agreed on (RFC 7692).
 
     `str()` gives the value of `Sec-WebSocket-Extensions` in the response.
     """
@@ -67,10 +67,10 @@ class Compression:
         client_max_window_bits: int,
     ) -> Compression | None:
         """
-        Answers the first offer in `offers` (`Sec-WebSocket-Extensions`) that can be kept to.
+        Accepts the first offer in `offers` (`Sec-WebSocket-Extensions`) that the server can meet.
 
-        None goes on without compression: no offer is for permessage-deflate, or each one is
-        malformed or demands what we do not have.
+        None means no compression: no offer is for permessage-deflate, or each one is malformed or
+        demands what the server does not support.
         """
 
 @final
@@ -102,7 +102,7 @@ class Connection:
         """
         As `take`, but at the end of the time it may sleep a little longer.
 
-        Cheaper than `take` for who waits long and is woken often.
+        Cheaper than `take` for callers that wait long and are woken often.
         """
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
@@ -110,8 +110,8 @@ class Connection:
         Hands over a `str` or `bytes` if nothing waits for the client.
 
         `sender` is the connection whose view sends it, if any: while more messages wait there, a
-        small one may be kept for the next write. Never sleeps. False says only that it was not
-        done.
+        small one may be kept for the next write. Never sleeps. False means only that the message
+        was not handed over.
         """
 
     def send(
@@ -132,10 +132,10 @@ class Connection:
         """Begins to close; False when it was closing already. `ValueError` for a wrong code."""
 
     def waiting(self) -> tuple[int, bool]:
-        """The number of whole messages that wait, and whether the end stands behind them."""
+        """The number of whole messages that wait, and whether the end has come behind them."""
 
     def end(self) -> tuple[int, str, Literal["local", "peer", "lost"]] | None:
-        """Close code, reason and who began, once either side began to close."""
+        """Close code, reason and the side that began, once either side began to close."""
 
     def ended_for(self) -> float | None:
         """Seconds since either side began to close."""
@@ -156,7 +156,7 @@ class Connection:
         """
 
     def mark_end_read(self) -> None:
-        """Says that the callers that select on `descriptor` have been told of the end."""
+        """Marks the end as read: the callers that select on `descriptor` have received it."""
 
     def close_descriptor(self) -> None:
         """Closes what `descriptor` gave, if it gave anything."""
@@ -168,7 +168,7 @@ class Connection:
         """Sends a ping, behind the messages that wait. False when it cannot be queued."""
 
     def pong(self, payload: bytes) -> bool:
-        """Sends a pong that answers nothing (RFC 6455 section 5.5.3). As `ping`."""
+        """Sends an unsolicited pong (RFC 6455 section 5.5.3). As `ping`."""
 
     def begin_ping(self) -> Ping | None:
         """Sends a ping with a number of its own; as `ping`. None when it cannot be queued now."""
@@ -181,11 +181,11 @@ class Connection:
         """
         Puts `token` on the hub's list once: at the answer to a `begin_ping`, or at the end.
 
-        Which may have come. `unwatch_pings` takes it back.
+        If the end has come already, that is now. `unwatch_pings` takes the watch back.
         """
 
     def unwatch_pings(self, hub: Hub, token: int) -> None:
-        """Takes back a `watch_pings` that is waited for no more."""
+        """Takes back a `watch_pings` that is no longer needed."""
 
     def await_end(self, timeout: float | None) -> bool:
         """
@@ -198,18 +198,18 @@ class Connection:
         """Puts `token` on the hub's list once, as soon as either side has begun to end."""
 
     def is_awaited(self) -> bool:
-        """Whether somebody waits for a message, or for room to send one, now."""
+        """Whether a caller waits now, for a message or for room to send one."""
 
     def next(self, find_ear: Callable[[], tuple[Hub, asyncio.AbstractEventLoop]], /) -> Next:
         """
-        What to await for the next message, again and again, in one event loop.
+        An awaitable for the next message, to be awaited again and again in one event loop.
 
-        `find_ear` gives that loop and its hub, which calls its `wake`; it is asked when there is
-        something to wait for.
+        `find_ear` gives the hub of that loop, whose `wake` the loop calls, and the loop. It is
+        called only when there is no message yet.
         """
 
     def next_now(self) -> Next:
-        """What to await for the oldest message; gives None if there is none."""
+        """An awaitable for the oldest message; gives None if there is none."""
 
     def is_slow_to_send(self, message: str | bytes, /) -> bool:
         """Whether sending it would hold up an event loop for more than about a millisecond."""
@@ -221,14 +221,14 @@ class Connection:
         """
         As `watch_inbox`, unless there is something to take now: then it only gives False.
 
-        For who is about to yield to its hub; what its view has sent does not wait for it.
+        To be called before yielding to the hub: what the view has sent is not held back meanwhile.
         """
 
     def watch_outbox(self, hub: Hub, token: int) -> None:
         """Puts `token` on the hub's list once, as soon as room was made or none is needed."""
 
     def unwatch(self, hub: Hub, token: int) -> None:
-        """Takes back a watch that nobody waits for any more."""
+        """Takes back a watch that is no longer needed."""
 
 @final
 class FrameReader:
@@ -260,14 +260,14 @@ class Hub:
         """Puts `token` on the list, as a connection does. Any thread may call it."""
 
     def wake(self) -> list[int]:
-        """Lets all go on whose :class:`News` have come; gives the other tokens, as `drain` does."""
+        """Resumes all tasks whose :class:`News` have come; gives the other tokens, as `drain`."""
 
     def served(self) -> None:
-        """To be said when all that `drain` gave have had a turn, so that the engine goes on."""
+        """Lets the engine go on; to be called when all tokens of `drain` have had a turn."""
 
 @final
 class News:
-    """What a task sleeps on: of a future, what asyncio's tasks ask for."""
+    """An awaitable that a task sleeps on: the part of a future that asyncio's tasks use."""
 
     _asyncio_future_blocking: bool
 
@@ -280,7 +280,7 @@ class News:
 
 @final
 class Ping:
-    """A ping on its way. Without it nobody waits for the answer any more."""
+    """A ping on its way. Dropping this object gives up the wait for the answer."""
 
     def wait(self, timeout: float | None) -> float | None:
         """
@@ -294,7 +294,8 @@ class Next:
     """
     A connection's next message, `str` or `bytes`, each time it is awaited.
 
-    Several tasks of its loop may; each message goes to one of them. Cancelling one loses nothing.
+    Several tasks of its loop may await it: each message goes to one of them. Cancelling one loses
+    no message.
     At the end it raises `StopAsyncIteration`.
     """
 
@@ -323,13 +324,13 @@ class Slot:
 @final
 class EnvironCopier:
     """
-    Makes copies of environs that hold strings together: 1,024 of at most 256 characters.
+    Makes copies of environs that share equal strings: 1,024 of at most 256 characters.
 
     Any thread may use it.
     """
 
     def __new__(cls, own: frozenset[str]) -> EnvironCopier:
-        """`own` are the names of what is one client's own: its values are never shared."""
+        """`own` are the names of entries that belong to one client: they are never shared."""
 
     def copy(self, environ: dict[str, Any]) -> dict[str, Any]:
         """Gives a copy of a WSGI request's environ. Its order may be that of an earlier one's."""
@@ -339,7 +340,7 @@ class Exchange:
     """
     A client's connection on its way from its server to us.
 
-    The server keeps its descriptor, which comes to mean a dead end: it reads as the end of the
+    The server keeps its descriptor, which then refers to a dead end: it reads as the end of the
     stream, and what is written there goes nowhere. Any thread may call the methods; none waits.
     """
 
@@ -353,20 +354,20 @@ class Exchange:
 
     def put_dead_end(self, server_side: int) -> None:
         """
-        Puts the dead end into the server's hands, blocking as the socket did. Once.
+        Makes the server's descriptor the dead end, in the socket's blocking mode. Once.
 
         Raises:
             OSError: The descriptor has been closed meanwhile.
         """
 
     def take_client(self) -> int | None:
-        """Gives the client's descriptor, which is the caller's then; None if that was done."""
+        """Gives the client's descriptor, which the caller then owns; None if that was done."""
 
     def discard(self) -> None:
         """
         Drops all that the server writes to its dead end from now on.
 
-        Without it a server that writes more than a dead end holds sleeps there.
+        Without it a server that writes more than the dead end's buffer holds would block.
 
         Raises:
             OSError: There is no descriptor left.
@@ -449,8 +450,8 @@ def drain(code: int, reason: str, window: float) -> float:
     """
     Closes all connections, spread over `window` seconds, and takes no new ones. Does not wait.
 
-    Gives the seconds until the last one is told, 0 when none is open. A later call can only make
-    it less; one that would end later changes nothing.
+    Gives the seconds until the last one gets its close frame, 0 when none is open. A later call can
+    only make that time shorter; one that would end later changes nothing.
     """
 
 def environ_size(environ: dict[str, Any]) -> int:
@@ -501,13 +502,13 @@ def may_send_close_code(code: int) -> bool:
 
 def on_exit(partings: list[tuple[int, bool, int, str, float]], grace: float) -> None:
     """
-    Closes all connections when the process exits without letting Python say goodbye.
+    Closes all connections when the process exits without letting Python close them.
 
     Args:
-        partings: For each way to go: the signal that is the reason, 0 for none; whether the
-            server's handler of it calls ``exit``; close code and reason; and the seconds over
-            which clients are told. The last signal that came decides, the first of these where
-            there is none for it. A signal whose handler exits reaches it only after the goodbye.
+        partings: For each cause of the exit: the signal, 0 for none; whether the server's handler
+            of it calls ``exit``; close code and reason; and the seconds over which the closes are
+            spread. The last signal that came selects the entry; the first entry applies where
+            there is none for it. A handler that exits gets its signal only after the closes.
         grace: Seconds that clients have to answer after that.
     """
 
@@ -515,12 +516,12 @@ def on_terminate(start: Callable[[], object]) -> None:
     """
     Calls `start` when SIGTERM comes, beside the handler that is there.
 
-    Where there was none, SIGTERM kills the process no more: that is then up to `start`. A forked
+    Where there was none, SIGTERM no longer ends the process: `start` has to do that. A forked
     child inherits this and has to restore the default.
 
     `start` is called on a thread that Python does not know. Should the interpreter end meanwhile,
     it would cut off such a thread within Python code, and Rust would abort the process. So `start`
-    must be written in C and not let the GIL go: it starts a thread of Python's.
+    must be written in C and not release the GIL: it starts a thread of Python's.
     """
 
 def buffered_bytes() -> int:
@@ -531,9 +532,10 @@ def open_connections() -> int:
 
 def prepare() -> None:
     """
-    Starts the engine, unless it runs: what it needs of the system is had before a client is taken.
+    Starts the engine, unless it runs.
 
-    Raises `OSError` when there is no thread or no descriptor for it, or its threads have failed.
+    What it needs of the system is thus allocated before a client is taken over. Raises `OSError`
+    when there is no thread or no descriptor for it, or its threads have failed.
     """
 
 def reopen() -> None:
@@ -569,4 +571,4 @@ def limit_buffered(limit: int | None, /) -> None:
     """
 
 def want_threads(count: int) -> None:
-    """Lets the engine have so many threads, if it has not been born yet."""
+    """Sets the engine's number of threads, if it has not been started yet."""

@@ -49,7 +49,7 @@ __all__ = ["get_asgi_application", "websocket_application"]
 _logger = logging.getLogger("dwebsocket")
 
 _GOING_AWAY = (1001, "going away")
-# How long clients and async views have to say goodbye when the server stops.
+# Time for clients and async views to close when the server stops.
 _GRACE_S = 1.0
 # The same for clients alone, where the server does not wait.
 _LAST_WORD_S = 0.3
@@ -112,7 +112,7 @@ class _Application(ASGIHandler):
         handshake = asgi.AsgiHandshake(scope, receive, send)
         reply = _Reply(scope, send, handshake)
         if _core.is_leaving() and not reply.is_http:
-            # All of Django would find no other words.
+            # Django could not send another answer either: without HTTP responses all are 403.
             _report_refusal(scope)
             await reply.reject()
             return
@@ -152,7 +152,7 @@ class _Application(ASGIHandler):
 
 
 def _report_refusal(scope: Scope) -> None:
-    """As for any other handshake that comes while the process ends; there is no request yet."""
+    """Reports as for any handshake while the process ends, but there is no request yet."""
     peer, reason = str((scope.get("client") or ("",))[0]), "This process is ending."
     refused = WebSocketEvent("websocket.refused", None, peer, scope["path"], 403, reason)
     refused.log(
@@ -216,10 +216,10 @@ class _Reply:
 @functools.cache
 def _listen_for_the_end() -> None:
     """
-    Says goodbye as soon as the process is told to end.
+    Closes all connections as soon as a signal tells the process to end.
 
     Some servers wait for their connections first, and tell the application last. To be called
-    when the server has set its own handlers; those of event loops are heard all the same.
+    when the server has set its own handlers; those of event loops are called all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -248,9 +248,9 @@ def _stop_when_quiet(
     loop: asyncio.AbstractEventLoop, stop: Callable[[], object], since: float
 ) -> None:
     """
-    Stops daphne, which does not look back.
+    Stops daphne behind the last close frames and handshakes, for which it does not wait itself.
 
-    What is not out by then is lost, and the thread of a handshake would wait for the loop for ever.
+    Bytes not sent by then are lost, and a handshake's thread would wait for the loop for ever.
     """
     waited = loop.time() - since
     if waited < _LAST_WORD_S or (_handshakes and waited < _HANDSHAKES_S):

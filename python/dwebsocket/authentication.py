@@ -1,5 +1,5 @@
 """
-Whether those who have WebSockets are signed in still, as sessions and users are stored now.
+Checks whether the users of WebSockets are still signed in, by the stored sessions and users.
 
 Many are looked up at once: one query for their sessions and one for their users, where they are
 rows of a database. Other stores of sessions, and authentication backends that find users in their
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
     from dwebsocket.presence import Visitor, Who
 
-# What is told to clients, and to the log.
+# The reasons, for close frames and for the log.
 _SIGNED_OUT, _DELETED, _INACTIVE = "signed out", "deleted", "deactivated"
 _OTHER_HASH = "password changed"
 
 
 def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
     """
-    Gives those of the visitors who are not signed in any more, each with the reason.
+    Gives the visitors whose users are no longer signed in, each with the reason.
 
     Never to be called in an event loop.
 
@@ -47,9 +47,9 @@ def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
 
 def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
     """
-    Gives those whose session has ended, or has another user now. As :func:`signed_out`.
+    Gives the visitors whose session has ended or now has another user. As :func:`signed_out`.
 
-    Who has not signed in by a session is not among them.
+    Visitors that have not signed in by a session are not among them.
     """
     by_store: defaultdict[type[SessionBase], list[Visitor]] = defaultdict(list)
     for visitor in visitors:
@@ -86,7 +86,7 @@ def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
 
 def _are_rows(store: type[Any]) -> bool:
     """Whether sessions are rows, which the class reads as Django's do."""
-    # Of `cached_db` the rows count: a cache may get back what was deleted a moment ago.
+    # For `cached_db` the rows count: a cache may get back what was deleted a moment ago.
     return database_of_sessions(store) is not None and are_rows_as_djangos(store)
 
 
@@ -101,7 +101,7 @@ def _rows(store: Any, keys: Collection[str]) -> dict[str, dict[str, Any]]:
 
 
 def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
-    """Gives those whose user is gone, may not sign in, or has another password."""
+    """Gives the visitors whose user is gone, may not sign in, or has another password."""
     if not apps.is_installed("django.contrib.auth"):
         return {}
     backends = {path: _backend(path) for path in {visitor.who.backend for visitor in visitors}}
@@ -115,7 +115,7 @@ def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
         elif backend is not None:
             reason = _objection(who, backend.get_user(_user_id(who)), backend)
         else:
-            # A project's own kind of user: nobody else knows where it is kept.
+            # A project's own kind of user: where it is stored is not known here.
             reason = None
         if reason is not None:
             found[visitor] = reason

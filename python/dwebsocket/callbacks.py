@@ -29,7 +29,7 @@ _log = logging.getLogger("dwebsocket")
 
 # A token that only makes the thread look at its timers again.
 _LOOK = 0
-# So many timers may be left lying about.
+# So many timers may stay in the heap after they were cancelled.
 _FEW = 64
 # No selector takes a longer timeout.
 _LONGEST_S = 86_400.0
@@ -56,13 +56,13 @@ class CallbackThread:
     def __init__(self) -> None:
         self._lock = native.lock()
         self._hub: _core.Hub | None = None
-        # Released when the thread has ended that the hub belongs to.
+        # Released when the thread of the hub has ended.
         self._gone = native.lock()
         self._may_linger = True
         self._tokens = itertools.count(_LOOK + 1)
         self._at_end: dict[int, Call] = {}
         self._timers: list[Timer] = []
-        # With so many timers those that were cancelled are dropped before their time.
+        # From so many timers on, cancelled ones are dropped before they are due.
         self._sweep_at = _FEW
 
     def at_end(self, connection: Connection, call: Call) -> None:
@@ -74,7 +74,7 @@ class CallbackThread:
         connection.watch_end(hub, token)
 
     def call_later(self, delay: float, call: Call) -> Cancel:
-        """Calls ``call`` once, after ``delay`` seconds. Gives what takes this back."""
+        """Calls ``call`` once, after ``delay`` seconds. Gives a function to cancel it."""
         timer = Timer(clock.now() + delay, call)
         with self._lock:
             hub = self._start()
@@ -86,7 +86,7 @@ class CallbackThread:
             hub.announce(_LOOK)
 
         def cancel() -> None:
-            # At once, with all that it holds.
+            # Drops the call at once, with all that it refers to.
             timer.call = None
             hub.announce(_LOOK)
 
@@ -98,7 +98,7 @@ class CallbackThread:
             hub.announce(_LOOK)
 
     def dismiss(self, timeout: float) -> bool:
-        """Lets the thread go at once, unless it has something to call; whether it has gone."""
+        """Ends the thread at once, unless it has calls to make. Whether it has ended."""
         with self._lock:
             hub, gone, self._may_linger = self._hub, self._gone, False
         if hub is None:
@@ -120,7 +120,7 @@ class CallbackThread:
         return self._hub
 
     def _retire(self) -> bool:
-        """Lets the thread go, unless there is something left to call."""
+        """Ends the thread, unless there is something left to call."""
         with self._lock:
             self._sweep()
             is_idle = not self._timers and not self._at_end
@@ -195,7 +195,7 @@ def look_again() -> None:
 
 
 def dismiss(timeout: float) -> bool:
-    """Lets the thread go. As :meth:`CallbackThread.dismiss`."""
+    """Ends the thread. As :meth:`CallbackThread.dismiss`."""
     return _thread.dismiss(timeout)
 
 

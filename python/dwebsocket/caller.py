@@ -1,8 +1,8 @@
 """
-What one thread, greenlet or task knows of the end of a connection.
+A record for one thread, greenlet or task: whether it has received the end of a connection.
 
-Each of them is told of the end once, by ``None``, and by an exception when it asks again later. It
-does not matter what another one was told. Most connections end without any of this being made.
+Each of them receives the end once as ``None``, and as an exception when it asks again later. What
+another one has received does not matter. Most connections end without any record being made.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Caller:
 
     Attributes:
         receives: It has asked for messages.
-        told_at: When it was told of the end, on the clock of :mod:`dwebsocket.clock`.
+        told_at: When it received the end, on the clock of :mod:`dwebsocket.clock`.
         is_refused: Its last send was refused, and it has not asked for messages since.
         has_closed: It has closed the connection itself.
-        asked_at: When it first asked ``is_closed()`` behind the end, since it asked for messages.
+        asked_at: When it first asked ``is_closed()`` after the end, since it asked for messages.
     """
 
     __slots__ = (
@@ -55,7 +55,7 @@ class Caller:
 
     def pause(self, now: float) -> float:
         """
-        Gives the seconds that a call behind the end has to sleep before anything else.
+        Gives the seconds that a call after the end has to sleep before anything else.
 
         Calls come further and further apart, up to a second, so that a loop that ignores the end
         costs nothing. A caller that takes its time anyway is not held up.

@@ -33,7 +33,7 @@ _log = logging.getLogger("dwebsocket")
 # Between two looks whether an async callback has ended.
 _LOOK_S = 0.005
 
-# Those of connections that are open, and of ended ones whose callbacks have not all run.
+# Callbacks of connections that are open, and of ended ones whose callbacks have not all run.
 _unfinished: set[CloseCallbacks] = set()
 
 
@@ -111,7 +111,7 @@ class CloseCallbacks:
             try:
                 self._spawn(f"{self._name} on_close", self._run)
             except RuntimeError:
-                # Here the callbacks of other connections wait for them, but none is lost.
+                # On this thread they delay the callbacks of other connections, but none is lost.
                 _log.exception("No thread for the callbacks of on_close of %s", self._name)
                 self._run()
 
@@ -162,7 +162,7 @@ class CloseCallbacks:
         while not done.done():
             if loop is not None and loop.is_closed():
                 raise RuntimeError("its event loop was closed before it had ended")
-            # Not on the future: a green thread must yield to its hub.
+            # No wait on the future: a green thread must yield to its hub.
             self._waiter.sleep(_LOOK_S)
         done.result()
 

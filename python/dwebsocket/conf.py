@@ -22,7 +22,7 @@ from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
 
-# Settings of Django's that somebody keeps something of, beside what was read here.
+# Settings of Django's on which remembered values depend, beside the settings here.
 _OTHERS = ("DEBUG", "USE_X_FORWARDED_HOST")
 
 
@@ -273,8 +273,8 @@ SETTINGS: dict[str, Setting] = {
     "MAX_CONNECTIONS_PER_ADDRESS": Setting(None, _count_or_none),
     # Connections of one signed-in user; one more is refused with 429.
     "MAX_CONNECTIONS_PER_USER": Setting(100, _count_or_none),
-    # Time in which the user of each open WebSocket is looked at again, who may be signed out by
-    # then; 0 is never.
+    # Time after which the user of each open WebSocket is looked at again: the user may be signed
+    # out by then. 0 is never.
     "AUTH_RECHECK": Setting(300, _seconds_or_zero),
     # Messages that one client may send a second. None by default: a client that is faster than
     # its view is slowed down anyway.
@@ -301,9 +301,9 @@ SETTINGS: dict[str, Setting] = {
     # How long a view with `accept=False` may take to decide; then the client is refused with 503.
     # Browsers and proxies wait about a minute for the answer, and a thread of the server as long.
     "HANDSHAKE_TIMEOUT": Setting(30, _seconds_or_none),
-    # Time over which the clients of a process that ends are told so, so that they do not all come
-    # back at once. None by default: it keeps the process from ending, which does harm wherever
-    # nobody else serves meanwhile (a restart, the only worker), and we cannot see all of these.
+    # Time over which a process that ends closes its connections, so that clients do not all come
+    # back at once. 0 by default: it keeps the process from ending, which does harm wherever no
+    # other process serves meanwhile (a restart, the only worker), and we cannot see all of these.
     "DRAIN": Setting(0, _seconds_or_zero),
     # Threads of the engine in each process. One reads faster than views under one GIL can answer.
     "ENGINE_THREADS": Setting(1, _few),
@@ -325,7 +325,7 @@ def read(name: str, value: object) -> Any:
 
 
 class _Holder:
-    """What one object holds of the settings that are looked at, to see that it has not changed."""
+    """A snapshot of the watched settings in one object, to see that they have not changed."""
 
     __slots__ = ("_absent", "_copies", "_dict", "_get", "_values")
 
@@ -499,7 +499,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Admission:
-    """Who gets in: what every handshake is measured by. Each field is the setting of that name."""
+    """The limits that every handshake has to meet. Each field is the setting of that name."""
 
     max_handshake_size: int | None
     max_connections: int | None

@@ -1,8 +1,9 @@
 """
-What a connection does for its :class:`~dwebsocket.websocket.WebSocket`, whoever speaks on the wire.
+The interface of a connection to its :class:`~dwebsocket.websocket.WebSocket`.
 
-Under WSGI the engine does (:class:`dwebsocket._core.Connection`), under ASGI the server
-(:class:`dwebsocket.servers.asgi.AsgiConnection`). Nobody above this line tells them apart.
+Under WSGI the engine speaks on the wire (:class:`dwebsocket._core.Connection`), under ASGI the
+server (:class:`dwebsocket.servers.asgi.AsgiConnection`). Code above this interface does not tell
+them apart.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Use:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.connection = connection
         self.used_at = clock.now()
-        #: Those of querysets that somebody iterates over are alive as long as that takes.
+        #: The cursor of a queryset is alive as long as code iterates over the queryset.
         self.cursors: WeakSet[Any] = WeakSet()
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
@@ -126,7 +126,7 @@ class Use:
     def begin(self) -> None:
         """Watches from now on."""
         self.used_at = clock.now()
-        # In front: who adds another one takes the last one away again.
+        # In front: Django's `execute_wrapper()` appends another one, and then pops the last one.
         if self not in self.connection.execute_wrappers:
             self.connection.execute_wrappers.insert(0, self)
 
@@ -140,14 +140,14 @@ class Held:
     """
     The connections that the threads (green threads) of one view have opened.
 
-    Any thread may use it. It is only ever asked about the connections of the thread that asks.
+    Any thread may use it. Each thread asks only about its own connections.
     """
 
     def __init__(self) -> None:
         # Never held while a connection is opened or closed.
         self._lock = native.lock()
         self._uses: dict[int, dict[str, Use]] = {}
-        # Before that there is nothing to be found, for each thread.
+        # For each thread, the moment before which it has no idle connection to be found.
         self._look_at: dict[int, float] = {}
 
     def note(self, connection: BaseDatabaseWrapper) -> None:
@@ -174,7 +174,7 @@ class Held:
         uses = self._uses.get(thread, {})
         for use in list(uses.values()):
             if now - use.used_at >= idle_after and not use.is_needed:
-                # Not what Django does between requests, which keeps one that is not old.
+                # Not `close_old_connections()`, as between requests: it keeps one that is not old.
                 use.connection.close()
         self._forget_closed(thread)
         if thread in self._uses:

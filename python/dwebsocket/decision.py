@@ -70,7 +70,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Nobody waits for the view's decision any more."""
+    """The handler has stopped waiting for the view's decision."""
 
     def __str__(self) -> str:
         return "was given up"
@@ -81,14 +81,14 @@ Outcome = Acceptance | Rejection | Answer | Failure | GivenUp
 
 class Decision(Generic[EventT]):
     """
-    What a view makes of a handshake, and what becomes of that. Any thread may use it.
+    A view's decision on a handshake, and what came of it. Any thread may use it.
 
     Attributes:
-        is_async: The view is; the events are those of event loops.
+        is_async: The view is async; the events are those of event loops.
         offered: The subprotocols that the client offers.
         decided: Set when there is an outcome, for the handler.
         settled: Set when the connection is open or lost, for a view that has accepted.
-        is_dropped: Whether nobody is left who could settle it: some middleware has answered
+        is_dropped: Whether the response that would settle it is gone: some middleware has answered
             something else. Never true before ``decided`` is set.
     """
 
@@ -100,7 +100,7 @@ class Decision(Generic[EventT]):
         self.decided = new_event()
         self.settled = new_event()
         self.is_dropped: Callable[[], bool] = bool
-        # Who puts something in first has decided; that is atomic without a lock.
+        # The first entry is the decision: `setdefault` is atomic without a lock.
         self._claims: dict[str, object] = {}
         self._outcome: Outcome | None = None
         self._what = ""
@@ -115,7 +115,7 @@ class Decision(Generic[EventT]):
         """
         Notes what the view wants; false when it has decided before.
 
-        Whoever is first sets :attr:`decided` when all is ready for the handler.
+        The caller that gets true sets :attr:`decided` when all is ready for the handler.
         """
         claim = object()
         first = self._claims.setdefault("", claim) is claim
@@ -135,7 +135,7 @@ class Decision(Generic[EventT]):
             raise UsageError(f"this handshake {self._what} already: a view decides once")
 
     def take_outcome(self) -> Outcome:
-        """Gives what was decided, once: what an exception holds must not hold it."""
+        """Gives the outcome, once: an exception in it must not be held by what it holds itself."""
         outcome, self._outcome = self._outcome, None
         assert outcome is not None
         return outcome
@@ -256,14 +256,14 @@ class NeverOpened:
         return True
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
-        """Nobody waits: the end has come."""
+        """Does nothing: the end has come, so no caller waits."""
 
     def listen(self, hub: _core.Hub, token: int, /) -> bool:
         """The end has come."""
         return False
 
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
-        """Nobody waits: no room is needed."""
+        """Does nothing: no room is needed, so no caller waits."""
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
         """There is nothing to take back."""

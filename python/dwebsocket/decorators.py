@@ -22,7 +22,7 @@ ViewT = TypeVar("ViewT", bound=Callable[..., Any])
 
 
 class _FromSettings:
-    """Stands for what a decorator is not told."""
+    """The default of a decorator's argument: the setting counts."""
 
     def __repr__(self) -> str:
         return "as in the settings"

@@ -1,5 +1,5 @@
 """
-What the site tells ``manage.py websocket_doctor`` about itself, from inside.
+The report of the site about itself, from inside, for ``manage.py websocket_doctor``.
 
 A handshake that carries a fresh question, signed for this host with the project's ``SECRET_KEY``,
 is not judged but answered with a report: which server runs, what arrived of the request, what the
@@ -64,7 +64,7 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     """
     Gives the report when the request asks for one and may.
 
-    A question for another host gets the news that it is another, and nothing of the site.
+    The answer to a question for another host says just that, and nothing of the site.
 
     Args:
         request: A handshake, however bad.
@@ -104,7 +104,7 @@ def read(body: bytes, asked: str, signature: str) -> dict[str, Any] | None:
         signature: The header of the answer.
     """
     try:
-        # Before anything is made of it: it may be anybody's.
+        # Before it is parsed: any server may have sent it.
         signed = _signer(asked).unsign(f"{body.decode()}:{signature}")
     except (UnicodeDecodeError, signing.BadSignature):
         return None
@@ -117,7 +117,7 @@ def _place(host: str, path: str) -> str:
 
 
 def _signer(purpose: str) -> signing.Signer:
-    # Not before somebody asks: the key is a setting.
+    # Not at import: the key is a setting.
     return signing.Signer(salt=f"dwebsocket.doctor.{purpose}")
 
 
@@ -137,7 +137,7 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             "events": event_counts(),
         },
         "settings": {
-            # Under ASGI the server pings, or nobody.
+            # Under ASGI only the server sends pings, if at all.
             "ping_interval": None if _asgi_scope(request) else options.ping_interval,
             "pings": "server" if _asgi_scope(request) else "engine",
             "max_connections": _setting("MAX_CONNECTIONS"),

@@ -1,5 +1,5 @@
 """
-What is logged of a WebSocket that was refused, or ended otherwise than somebody wanted.
+The log of WebSockets that were refused, or ended in a way that neither side asked for.
 
 Each such thing is one record, with the fields of :class:`Event` as attributes, and is counted.
 ``docs/logging.md`` lists the events.
@@ -39,7 +39,7 @@ EVENTS = {
 
 _log = logging.getLogger("dwebsocket")
 
-# Ends that nobody here asked for, by code: the event, and its level.
+# Ends that the view did not ask for, by code: the event, and its level.
 _ENDS = {
     1002: ("websocket.violation", logging.INFO),
     1007: ("websocket.violation", logging.INFO),
@@ -57,7 +57,7 @@ _REASONS = {
 _counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
 _lock = native.lock()
 
-# The process ends, or the site without it: everybody is told so.
+# Codes of all connections when the site ends, or the process alone.
 _DEPARTURES = (1001, 1012)
 
 
@@ -83,7 +83,7 @@ class Event:
     reason: str
 
     def __post_init__(self) -> None:
-        # Whoever makes one: no text of a client may forge a line of a log or steer a terminal.
+        # For every event: no text of a client may forge a line of a log or steer a terminal.
         for name in ("peer", "path", "reason"):
             object.__setattr__(self, name, printable(getattr(self, name)))
 
@@ -157,7 +157,7 @@ def printable(text: str) -> str:
 
 def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> None:
     """
-    Logs an end that neither the view nor the client asked for; others are nobody's business.
+    Logs an end that neither the view nor the client asked for; others are not logged.
 
     Args:
         request: The handshake.

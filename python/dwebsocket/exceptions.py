@@ -23,7 +23,7 @@ class ConnectionClosed(WebSocketError, EOFError):
         code: The close code of RFC 6455 section 7.4; 1005 when the close frame had none, 1006
             when there was no close frame at all.
         reason: The reason beside the code, often empty.
-        by: Who began: ``"peer"``, ``"local"``, or ``"lost"`` when nobody said goodbye.
+        by: Who began: ``"peer"``, ``"local"``, or ``"lost"`` without a close frame.
     """
 
     def __init__(self, code: int = 1006, reason: str = "", by: str = "lost") -> None:

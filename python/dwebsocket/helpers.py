@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # How long the end of a view waits for its helpers.
 _MOMENT_S = 1.0
 
-#: Whether the end of the connection is an exception from the first time on, as for helpers.
+#: Whether the end of the connection raises from the first call on, as it does in helpers.
 told_by_exception: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "told_by_exception", default=False
 )
@@ -45,7 +45,7 @@ class View(Protocol):
         """Whether its connection has ended."""
 
     def failed(self, error: BaseException) -> bool:
-        """Reports what a helper let through and closes the connection; false to raise it on."""
+        """Reports a helper's exception and closes the connection; false to raise it again."""
 
 
 class Helper:
@@ -268,9 +268,10 @@ async def _tick_in_loop(
 
 def _next(due: float, seconds: float) -> float:
     """
-    Gives the next moment behind ``due`` that is yet to come.
+    Gives the next moment after ``due`` that is yet to come.
 
-    All moments are of one row, so that nothing drifts. A call that took long has missed some.
+    All moments are whole multiples of ``seconds`` apart, so that nothing drifts. A call that took
+    long has missed some.
     """
     missed = max(0.0, (clock.now() - due) // seconds)
     return due + seconds * (missed + 1)

@@ -1,7 +1,8 @@
 """
 How event loops wait for connections: one descriptor a loop, however many connections.
 
-The engine puts ready connections on a list and rings once; the loop wakes all that are on it.
+The engine puts ready connections on a list and makes the descriptor readable once; the loop then
+wakes the tasks of all connections on the list.
 """
 
 from __future__ import annotations
@@ -24,34 +25,34 @@ T = TypeVar("T")
 
 
 class Watched(Protocol):
-    """What can ring, such as a connection."""
+    """Something that can be watched, such as a connection."""
 
     @property
     def unwatch(self) -> Watch:
-        """Takes back a watch that has not rung."""
+        """Takes back a watch that was not signalled."""
 
 
 class LoopHub:
-    """One event loop's ear at the engine. Belongs to its loop's thread."""
+    """One event loop's hub: wakes the tasks that wait for the engine. For its loop's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._hub = _core.Hub()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._tokens = itertools.count()
-        # Weakly, or the loop would never leave `_hubs`.
+        # A weak reference: a strong one would keep the loop in `_hubs` for ever.
         self._loop = ref(loop)
         self._rung: deque[int] = deque()
         self._ringing = False
-        # In a context of its own: the loop would keep that of the view which asks first.
+        # In an empty context: otherwise the loop would keep that of the first view that asks.
         Context().run(loop.add_reader, self._hub.fileno(), self._wake)
 
     async def wait(self, connection: Watched, watch: Watch, timeout: float | None = None) -> None:
         """
-        Sleeps until the engine rings for ``watch``, ``timeout`` seconds at most.
+        Sleeps until the engine signals ``watch``, ``timeout`` seconds at most.
 
         Args:
             connection: The one that ``watch`` belongs to.
-            watch: Its ``watch_inbox`` or ``watch_outbox``, whichever its ``unwatch`` takes back.
+            watch: One that its ``unwatch`` takes back: ``watch_inbox`` or ``watch_outbox``.
             timeout: None sleeps as long as it takes.
 
         Cancelling it loses nothing, and is never lost itself: before Python 3.12
@@ -65,7 +66,7 @@ class LoopHub:
             watch(self._hub, token)
             await future
         finally:
-            # Without a message it would stay there, one more for each wait on a quiet connection.
+            # Without a message the watch would stay, one more for each wait on a quiet connection.
             connection.unwatch(self._hub, token)
             del self._waiting[token]
             if timer is not None:
@@ -73,9 +74,9 @@ class LoopHub:
 
     def ring(self, token: int) -> None:
         """
-        Wakes whoever waits under ``token``, as the engine does. Any thread may call it.
+        Wakes the task that waits under ``token``, as the engine does. Any thread may call it.
 
-        Other threads' rings that come together wake the loop once.
+        Calls of other threads that come together wake the loop once.
         """
         loop = self._loop()
         if running_loop() is loop:
@@ -84,12 +85,12 @@ class LoopHub:
         self._rung.append(token)
         if not self._ringing and loop is not None:
             self._ringing = True
-            # A loop that is closed has nobody left who waits.
+            # A closed loop has no waiting task left.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._answer)
 
     def look_again(self) -> None:
-        """Lets all that waits look at the clock again. Any thread may call it."""
+        """Wakes all waiting tasks to look at the clock again. Any thread may call it."""
         loop = self._loop()
         if loop is not None:
             with suppress(RuntimeError):
@@ -100,7 +101,7 @@ class LoopHub:
             _settle(future)
 
     def _answer(self) -> None:
-        # First: who rings from here on is not on the list yet.
+        # Reset first: a token that is added from here on has to wake the loop again.
         self._ringing = False
         while self._rung:
             self._wake_one(self._rung.popleft())
@@ -120,7 +121,7 @@ def _settle(future: asyncio.Future[None]) -> None:
 
 
 class Again(Generic[T]):
-    """What a coroutine function gives, each time it is awaited."""
+    """An awaitable that calls a coroutine function each time it is awaited."""
 
     __slots__ = ("_function",)
 
@@ -135,12 +136,12 @@ class LoopEvent:
     """One event that happens once. One task waits for it, any thread may set it."""
 
     def __init__(self) -> None:
-        # Without a lock: each side sets its own first, and looks for the other's then.
+        # Without a lock: each side first sets its own attribute, then reads the other's.
         self._is_set = False
         self._sleeper: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """Lets the task go on, whose loop may be gone."""
+        """Wakes the task, if its loop is not closed."""
         self._is_set = True
         sleeper = self._sleeper
         if sleeper is not None:
@@ -161,7 +162,7 @@ class LoopEvent:
         return self._is_set
 
 
-# The one that was asked for last, most often the only one.
+# The hub that was asked for last, most often the only one.
 _latest: Callable[[], LoopHub | None] = lambda: None  # noqa: E731
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()
 
@@ -180,19 +181,19 @@ def current() -> LoopHub:
 
 
 def ear() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
-    """Gives the running loop's end of the engine, and that loop."""
+    """Gives the engine's hub of the running loop, and that loop."""
     return current()._hub, asyncio.get_running_loop()
 
 
 def forget_closed() -> None:
-    """Drops the hubs of loops that are closed, which others may go on holding."""
+    """Drops the hubs of closed loops, to which other code may still hold references."""
     for loop in list(_hubs):
         if loop.is_closed():
             _hubs.pop(loop, None)
 
 
 def look_again() -> None:
-    """Lets all that waits in any loop look at the clock again, because a test has stepped it."""
+    """Wakes the waiting tasks of all loops to look at the clock, which a test has stepped."""
     for hub in list(_hubs.values()):
         hub.look_again()
 

@@ -2,11 +2,11 @@
 What the engine has to know about the process: that it forks, and that it ends.
 
 A process goes in one of two ways. When the site serves on without it (a reload, a worker less,
-a deploy that calls :func:`drain`) its clients are told 1012, come back and reach another one. When
-the site ends they are told 1001. What the server knows of this is in
+a deploy that calls :func:`drain`) its clients get 1012, come back and reach another one. When the
+site ends they get 1001. What the server knows of this is in
 :class:`dwebsocket.servers.contract.Departure`.
 
-Goodbyes are spread over ``WEBSOCKET_DRAIN``, on the engine's clock: from SIGTERM on where the
+Close frames are spread over ``WEBSOCKET_DRAIN``, on the engine's clock: from SIGTERM on where the
 server finishes its requests first, and from the exit on at the latest.
 """
 
@@ -43,11 +43,11 @@ _log = logging.getLogger("dwebsocket")
 _ENDING = (1001, "going away")
 _RESTARTING = (1012, "restarting")
 
-# How long clients and views together have to say goodbye.
+# Time for clients and views together to end after the last close frame.
 _GRACE_S = 1.0
 # A developer waits for each reload, and the views' code is about to change anyway.
 _RELOAD_GRACE_S = 0.5
-# For what the engine said last and is still on its way through TLS.
+# Time for the engine's last bytes that are still on their way through TLS.
 _LAST_WORDS_S = 0.2
 # What a process needs to end after that, before its server loses patience.
 _EXIT_S = 0.5
@@ -81,13 +81,13 @@ class _Lifecycle:
         with self._lock:
             if self.has_begun:
                 return
-            # The engine is born with the first connection, which comes after this.
+            # The engine starts with the first connection, which comes after this.
             _core.want_threads(conf.get("ENGINE_THREADS"))
             _core.limit_buffered(limit := conf.get("MAX_BUFFERED"))
             budget.process.limit = limit
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
             if self._terminating is None:
-                # Some server above the usual one, or the project, may see to the signal after all.
+                # A server above the usual one, or the project, may handle the signal after all.
                 # Looked at once: a first attempt may have left a handler of ours.
                 self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
             # First what may fail, so that the next handshake can try again.
@@ -115,14 +115,14 @@ class _Lifecycle:
         self._reset()
 
     def leave(self, code: int, reason: str, window: float) -> float:
-        """Begins to say goodbye. Gives the seconds until the last client is told."""
+        """Begins to close all connections. Gives the seconds until the last close begins."""
         return max(_core.drain(code, reason, window), asgi.drain(code, reason, window))
 
     def _departure(self, *, terminated: bool) -> Departure:
         try:
             return self._depart(terminated=terminated)
         except Exception:
-            # It looks at private parts of a server. Whatever became of them: say goodbye.
+            # It looks at private parts of a server. If they have changed: close the clients anyway.
             _log.exception("The server's way to end a process is not known.")
             return Departure()
 
@@ -144,7 +144,7 @@ class _Lifecycle:
         deadline = time.monotonic() + self._depart_now() + grace
         # Views first, in their own way: those on green threads need their hub, which runs here.
         runners.join(deadline - time.monotonic())
-        # Whoever is not told by now never will be.
+        # The engine ends: connections without a close frame get one now or never.
         _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
         pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
 
@@ -156,7 +156,7 @@ class _Lifecycle:
 
 
 def _is_handled(number: signal.Signals) -> bool:
-    """Whether anybody sees to a signal, also behind Python's back as gevent's hub does."""
+    """Whether a signal has a handler, also one that Python does not know, as gevent's hub has."""
     if signal.getsignal(number) is not signal.SIG_DFL:
         return True
     try:
@@ -209,12 +209,12 @@ def _window() -> float:
     try:
         return float(conf.get("DRAIN"))
     except ImproperlyConfigured:
-        # A system check says so. It must not cost anybody the goodbye.
+        # A system check says so. The connections must be closed all the same.
         return 0.0
 
 
 def _room(departure: Departure) -> float:
-    """How long the goodbyes may take before the server loses patience."""
+    """How long a drain may take before the server loses patience."""
     if departure.patience_s is None:
         return float("inf")
     return max(0.0, departure.patience_s - _GRACE_S - _EXIT_S)
@@ -225,7 +225,7 @@ def _register_at_exit(farewell: Any) -> None:
         # Its end of `threading` knows nothing of the hooks of the original.
         atexit.register(farewell)
     else:
-        # Views may need thread pools for their last words.
+        # Views may still need thread pools before they end.
         before_pools_end(farewell)
 
 
@@ -271,7 +271,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     call can bring that forward, never put it off. In async code use ``asyncio.to_thread``.
 
     Args:
-        window: Seconds over which the clients are told. ``None`` is ``WEBSOCKET_DRAIN``, 0 is at
+        window: Seconds over which the clients are closed. ``None`` is ``WEBSOCKET_DRAIN``, 0 is at
             once.
         timeout: Seconds to wait, ``0`` to only begin. ``None`` waits for as long as a view runs.
 

@@ -21,7 +21,7 @@ def limit() -> int:
     Gives the bytes that the process may use: the least of the machine's and its cgroups' limits.
 
     Cgroups of version 2 (``memory.max``) and 1 (``memory.limit_in_bytes``) are asked, those of the
-    process and all above them. Read once: who changes a limit restarts the process.
+    process and all above them. Read once: a changed limit holds after a restart of the process.
     """
     return _limit(_PROC, _MOUNT)
 

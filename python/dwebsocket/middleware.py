@@ -39,8 +39,8 @@ class WebSocketMiddleware:
     Such views are those that carry ``accept_websocket = True`` or ``require_websocket = True``,
     and all views under ``WEBSOCKET_ACCEPT_ALL``. A WebSocket for any other view gets 400.
 
-    It belongs at the end of ``MIDDLEWARE``: a view without a decorator is taken out of the
-    server's hands here, and middleware below would not be asked about it.
+    It belongs at the end of ``MIDDLEWARE``: a view without a decorator is detached from the server
+    here, and middleware below would not be called for it.
 
     Projects may subclass it, also together with Django's ``MiddlewareMixin``, and may call its
     methods on the class.

@@ -24,7 +24,7 @@ _GEVENT, _EVENTLET = "gevent.monkey", "eventlet.patcher"
 
 def patched_by() -> Literal["gevent", "eventlet"] | None:
     """Tells which library has made all of this process's new threads green ones."""
-    # Looked up, not imported: who has patched anything has imported it.
+    # Looked up, not imported: a library that has patched anything is imported already.
     gevent = sys.modules.get(_GEVENT)
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"
@@ -35,7 +35,7 @@ def patched_by() -> Literal["gevent", "eventlet"] | None:
 
 
 def original(module: str, name: str) -> Any:
-    """Gives what ``name`` means in a module of the standard library that nobody has patched."""
+    """Gives what ``name`` means in a module of the standard library before any patch."""
     library = patched_by()
     if library == "gevent":
         return sys.modules[_GEVENT].get_original(module, name)
@@ -69,7 +69,7 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
 
 
 def starter(target: Callable[[], object]) -> Callable[[], object]:
-    """Gives what starts a daemon thread of the system without running any code in Python itself."""
+    """Gives a callable that starts a daemon thread of the system, without any code in Python."""
     return partial(original("_thread", "start_new_thread"), target, ())
 
 

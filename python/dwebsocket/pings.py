@@ -55,7 +55,7 @@ def _look_for_end(connection: Connection) -> Look[bool]:
 async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
     """As :meth:`dwebsocket.waiting.Waiter.wait_for`, in an event loop."""
     while True:
-        # First: what came before the end counts.
+        # Before the look: an answer that came before the end counts.
         ended = connection.end() is not None
         found = look(0)
         left = _left(deadline)

@@ -1,10 +1,10 @@
 """
-Who is connected to this process: WebSockets by client address, by user and by session.
+The register of this process's WebSockets: by client address, by user and by session.
 
-It is where connections are counted for one client, and where they are found again when their user
-logs out, changes the password, is deactivated or deleted (:mod:`dwebsocket.sign_out`), or when it
-is time to look at the user again (:mod:`dwebsocket.recheck`). The user of a connection is the one
-that the handshake's request has; requests without a session cost no query for that.
+It counts the connections of one client, and finds them again when their user logs out, changes the
+password, is deactivated or deleted (:mod:`dwebsocket.sign_out`), or when it is time to check the
+user again (:mod:`dwebsocket.recheck`). The user of a connection is that of the handshake's request;
+requests without a session cost no query for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MAX_REASON_BYTES = 123
 @dataclass(slots=True)
 class Who:
     """
-    Who asks for a WebSocket. Never changed.
+    The client, user and session that ask for a WebSocket. Not changed after :meth:`of`.
 
     Attributes:
         address: The client's as Django sees it, for IPv6 its /64; empty when there is none.
@@ -68,7 +68,9 @@ class Who:
     @classmethod
     def of(cls, request: HttpRequest) -> Who:
         """
-        Gives whose request it is. May ask the database, as ``request.user`` does.
+        Gives the client, user and session of a request.
+
+        May query the database, as ``request.user`` does.
 
         Raises:
             Exception: The backend of sessions or users fails.
@@ -76,18 +78,18 @@ class Who:
         address = _network(request.META.get("REMOTE_ADDR") or "")
         session = getattr(request, "session", None)
         user = getattr(request, "user", None)
-        # Without a session that finds nobody, and costs more than everything else here.
+        # Without a session the lookup finds no user, and costs more than everything else here.
         if user is not None and not _key(session) and is_looked_up_in_session(user):
             return cls(address)
         user = same_user(request, user)
         is_signed_in = user is not None and user.is_authenticated
-        # Afterwards: looking the user up may end a session, or give it a new key.
+        # Read the key after that: looking the user up may end a session, or give it a new key.
         key = _key(session)
         if not is_signed_in or (pk := getattr(user, "pk", None)) is None:
             return cls(address, session=key)
         is_stored = apps.is_installed("django.contrib.auth") and _is_row(user)
         who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored)
-        # Not by its methods, which would load a session that nobody has asked for.
+        # Not by the session's methods: they would load a session that is not loaded yet.
         if key and (stored := loaded(session)):
             # As `django.contrib.auth` has them; the app itself need not be installed.
             who.login = str(stored.get("_auth_user_id") or "")
@@ -97,7 +99,7 @@ class Who:
         return who
 
     def keys(self) -> list[Key]:
-        """Gives what this counts for."""
+        """Gives the keys under which this is counted."""
         named = (("address", self.address), ("user", self.user), ("session", self.session))
         return [key for key in named if key[1]]
 
@@ -113,7 +115,7 @@ def _is_row(user: Any) -> bool:
 
 
 def _network(address: str) -> str:
-    """Gives what one client has: an IPv4 address, or the /64 that an IPv6 one is of."""
+    """Gives the addresses of one client: an IPv4 address, or the /64 of an IPv6 address."""
     if ":" not in address:
         return address
     try:
@@ -124,12 +126,12 @@ def _network(address: str) -> str:
         if parsed.ipv4_mapped is None:
             return str(ipaddress.ip_network((int(parsed), 64), strict=False))
         parsed = parsed.ipv4_mapped
-    # The same one, if it is: each connection holds it.
+    # The same object where the text is equal: each connection holds it.
     return address if str(parsed) == address else str(parsed)
 
 
 def auth_hash(user: Any) -> str:
-    """Gives what changes with a user's password, empty for users that have no such thing."""
+    """Gives a hash that changes with a user's password, empty for users without one."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
 
 
@@ -140,24 +142,24 @@ class Visitor:
 
     def __init__(self, who: Who, keys: list[Key], websocket: WebSocket) -> None:
         self.who = who
-        #: Where the register has it.
+        #: Its keys in the register.
         self.keys = keys
         self._websocket = websocket
         self._opening: _Opening | None = None
 
     def leave_with(self, response: object) -> None:
-        """Leaves when ``response``, which is to open the WebSocket, is gone and has not done so."""
+        """Leaves when ``response`` is freed without having opened the WebSocket."""
         self._opening = _Opening(response, _register.vanished.append)
         self._opening.visitor = self
 
     @property
     def is_open(self) -> bool:
-        """Whether the WebSocket was opened, if it is open still or not."""
+        """Whether the WebSocket was opened; it may be closed again."""
         return self._websocket._connection is not None
 
     def leave(self) -> None:
-        """Is present no more. May be repeated, and be called within a garbage collection."""
-        # The two hold each other.
+        """Takes it off the register. May be repeated, and may run in the garbage collector."""
+        # The visitor and its opening refer to each other.
         self._opening = None
         _register.leaving.append(self)
         _register.sweep()
@@ -174,10 +176,10 @@ class Visitor:
 
 class _Opening(weakref.ref[object]):
     """
-    A response that may vanish at any time: some middleware has answered something else.
+    A response that may be freed at any time: some middleware has answered something else.
 
-    What is called then is written in C. Python code would be interrupted now and then by Ctrl-C,
-    whose exception nobody hears there.
+    The callback for that is written in C. Ctrl-C would interrupt one in Python now and then, and
+    its exception would be lost there.
     """
 
     __slots__ = ("visitor",)
@@ -186,18 +188,19 @@ class _Opening(weakref.ref[object]):
 
 
 class _Register:
-    """All visitors, by what they count for; in order of their arrival."""
+    """All visitors by the keys under which they are counted, in order of their arrival."""
 
     def __init__(self) -> None:
         self.lock = native.lock()
         self.visitors: dict[Key, dict[Visitor, None]] = {}
-        # Who leaves must not wait for the lock, which its own thread may hold.
+        # `leave()` may run in the garbage collector while this thread holds the lock: it only
+        # appends here, and never waits for the lock.
         self.leaving: deque[Visitor] = deque()
-        # Responses that are gone: most have opened their WebSocket.
+        # Responses that were freed: most have opened their WebSocket.
         self.vanished: deque[_Opening] = deque()
 
     def sweep(self) -> None:
-        """Forgets who has left. Whoever holds the lock has to call this afterwards."""
+        """Removes visitors that have left. To be called each time after the lock was held."""
         gone: list[object] = []
         while (self.leaving or self.vanished) and self.lock.acquire(blocking=False):
             try:
@@ -235,11 +238,11 @@ _turns = itertools.count()
 
 def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor | str | None:
     """
-    Lets a WebSocket in, if neither its address nor its user has too many already.
+    Registers a WebSocket, if neither its address nor its user has too many already.
 
     Returns:
-        The visitor, who has to :meth:`~Visitor.leave`, or None when it is one who counts for
-        nothing; or why it may not come in.
+        The visitor, which has to :meth:`~Visitor.leave`; None when there is no key to count it
+        under; or the reason why it is refused.
     """
     # Addresses are for their limit only.
     counts_address = who.address and admission.max_connections_per_address is not None
@@ -274,7 +277,7 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
 
 
 def present(kind: str, name: object) -> list[Visitor]:
-    """Gives those who count for something, such as the user 7, in order of their arrival."""
+    """Gives the visitors under one key, such as the user 7, in order of their arrival."""
     with _register.lock:
         present = list(_register.visitors.get((kind, str(name)), ()))
     _register.sweep()

@@ -1,5 +1,5 @@
 """
-Looks again whether the users of open WebSockets are signed in, and closes those of others.
+Checks again whether the users of open WebSockets are signed in, and closes those of others.
 
 The first look is the handshake's, when the WebSocket has its place among those present
 (:mod:`dwebsocket.presence`): a sign-out either finds it there or is seen by this look. Later looks
@@ -42,7 +42,7 @@ _BATCH = 200
 
 def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
     """
-    Looks at a user whose WebSocket is about to open, and has its turn come later.
+    Checks a user whose WebSocket is about to open, and starts the turns of later checks.
 
     To be called where the WebSocket opens, behind the request's transactions. In an event loop or a
     transaction the look comes at once after that, on a thread of its own.
@@ -76,7 +76,7 @@ def _period() -> float:
     try:
         return float(conf.get("AUTH_RECHECK"))
     except ImproperlyConfigured:
-        # A system check says so. Until it is mended, users are looked at as by default.
+        # A system check reports it. Until it is corrected, the default applies.
         return float(conf.SETTINGS["AUTH_RECHECK"].default)
 
 
@@ -86,9 +86,10 @@ class Schedule:
     def __init__(self) -> None:
         self._lock = native.lock()
         self._cancel: Callable[[], object] | None = None
-        # Whether the timer may be taken back in any thread: a hub's timers are its own thread's.
+        # Whether any thread may cancel the timer: a hub's timers belong to its own thread.
         self._may_cancel = False
-        # A hub that ends takes its timer along. Should one come all the same, it is not the last.
+        # A hub's timer is lost when the hub ends, so an overdue one is replaced. If the old one
+        # fires all the same, its number is not `_last_timer`.
         self._due = 0.0
         self._last_timer = 0
         self._turn = 0
@@ -100,7 +101,7 @@ class Schedule:
         self._databases: Databases = {}
 
     def start(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
-        """Sees to it that turns come, as long as users are present."""
+        """Starts the turns, unless they come already, for as long as users are present."""
         if not (period := _period()):
             return
         with self._lock:
@@ -110,18 +111,18 @@ class Schedule:
             self._waiter, self._spawn, self._databases = waiter, spawn, databases
             self._may_cancel = waiter is THREAD
             self._set_timer(clock.now() + interval)
-        # Whoever left meanwhile found the lock taken.
+        # A user who left meanwhile found the lock taken, and could not stop the timer.
         self.stop_if_idle()
 
     def stop_if_idle(self) -> None:
-        """Lets no more turns come when nobody is left. Never waits."""
+        """Cancels the timer when no user is left. Never waits."""
         if not self._may_cancel or presence.has_users() or not self._lock.acquire(blocking=False):
-            # A turn for nobody ends them, too.
+            # A turn that finds no user sets no further timer either.
             return
         try:
             cancel, self._cancel = self._cancel, None
             if presence.has_users():
-                # One came meanwhile, and saw that the timer was there.
+                # A user came meanwhile, and found this timer set: keep it.
                 cancel, self._cancel = None, cancel
         finally:
             self._lock.release()
@@ -142,7 +143,7 @@ class Schedule:
             if timer != self._last_timer:
                 return
             self._cancel = None
-            # Under the lock: whoever comes now starts the timer anew.
+            # Under the lock: a user who comes now starts the timer anew.
             if not period or not presence.has_users():
                 return
             interval, now = period / TURNS, clock.now()
@@ -168,7 +169,7 @@ class Schedule:
             _log.error("No thread to look whether users are signed in: %s", error)
 
     def _work(self) -> None:
-        """Looks at all whose turn has come."""
+        """Checks all users whose turn has come."""
         failed: set[int] = set()
         try:
             while (turn := self._next()) is not None:
@@ -199,7 +200,7 @@ class Schedule:
 
 
 def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
-    """Closes those who are signed out; false when that could not be found out."""
+    """Closes the WebSockets of signed-out users; false when the lookup failed."""
     visitors = list(visitors)
     database.borrow(databases)
     try:
@@ -210,7 +211,7 @@ def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
         return False
     finally:
         database.forget(databases)
-        # For some time nothing needs them here.
+        # This thread does not need its database connections for some time.
         database.release_idle()
     return True
 

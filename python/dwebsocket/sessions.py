@@ -1,9 +1,9 @@
 """
-Sessions of views that live for hours: what a view saves is what it has changed.
+Sessions of views that live for hours: a view saves only what it has changed.
 
-Django saves a session as a whole. That of a WebSocket may be hours old by then, and would take back
+Django saves a session as a whole. That of a WebSocket may be hours old by then, and would overwrite
 what pages have written meanwhile. So the session of an open WebSocket is merged when it is saved:
-into what is stored then go the keys that were set, changed or deleted here since it was loaded.
+the keys that were set, changed or deleted here since it was loaded go into what is stored then.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from asgiref.sync import sync_to_async
 
 from dwebsocket.compat.django_auth import data_of, replace_data
 
-# What each key had when the session was loaded: enough to see whether it has changed.
+# A hash of each key's value when the session was loaded, to see whether it has changed.
 Digests = dict[str, int]
 
 
 def keep(session: Any) -> None:
     """
-    Makes a session that its middleware has saved one of an open WebSocket.
+    Turns a session that its middleware has saved into that of an open WebSocket.
 
     Only what changes from now on is saved, at the view's end or by ``session.save()``. Objects that
     are no session of Django's stay as they are.
@@ -32,7 +32,7 @@ def keep(session: Any) -> None:
 
     if isinstance(session, SessionBase) and not hasattr(session, "_digests"):
         loaded = data_of(session)
-        # A class of its own making may not allow it.
+        # A project's own session class may not allow this.
         with suppress(TypeError):
             session.__class__ = _merging(type(session))
             session.__dict__["_digests"] = None if loaded is None else _digests(session, loaded)
@@ -64,7 +64,7 @@ def _merging(store: type[Any]) -> type[Any]:
             async def asave(self, must_create: bool = False) -> None:  # noqa: FBT001, FBT002
                 await sync_to_async(self.save)(must_create)
 
-    # Django's signature of the data is over the name.
+    # Django's signature of the data includes the name of the class.
     Merging.__name__, Merging.__qualname__ = store.__name__, store.__qualname__
     Merging.__module__, Merging.__doc__ = store.__module__, store.__doc__
     return Merging
@@ -75,7 +75,7 @@ def _merge(session: Any, store: type[Any], load: Any) -> None:
     Puts what has changed in ``session`` into what is stored now.
 
     Raises:
-        UpdateError: It is stored no more: whoever has logged out stays logged out.
+        UpdateError: The session is stored no more. To save it would undo a logout.
     """
     from django.contrib.sessions.backends.base import UpdateError
 
@@ -85,10 +85,11 @@ def _merge(session: Any, store: type[Any], load: Any) -> None:
         return
     now = _digests(session, data)
     changed = {key: data[key] for key in data if now[key] != before.get(key)}
-    # In no transaction: on SQLite one that reads first and writes then fails beside any other.
+    # In no transaction: on SQLite one that first reads and then writes fails beside any other.
     key, stored = session.session_key, load()
     if session.session_key is None:
-        # A store that cannot be read looks the same; to save says which it is.
+        # A store that cannot be read looks the same as a deleted session: saving raises the error
+        # of the one or the other.
         lost = store(key)
         replace_data(lost, data)
         lost.save()
@@ -106,6 +107,7 @@ def _digests(session: Any, data: dict[str, Any]) -> Digests:
         try:
             found[key] = hash(serializer.dumps({key: value}))
         except Exception:
-            # What cannot be saved is told by Django when it is. Until then it counts as changed.
+            # Django raises when it saves a value that it cannot serialize. Until then the value
+            # counts as changed.
             found[key] = id(object())
     return found

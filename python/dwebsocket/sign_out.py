@@ -1,11 +1,12 @@
 """
-Django's signals of users who lose their right: their WebSockets in this process are closed.
+Receivers of Django's signals that close a user's WebSockets in this process.
 
-A receiver acts when the change is committed, and on a logout when the session is flushed, which
-comes after the signal. By then a handshake that is judged anew sees the change
-(:mod:`dwebsocket.recheck`), and one that was judged before is found here: each takes its place
-first and looks afterwards. Before the commit a client that comes back at once would be let in, and
-a view that saves its session as it ends would meet the transaction's lock.
+The signals are those of users who lose their right. A receiver acts when the change is committed,
+and on a logout when the session is flushed, which comes after the signal. By then a handshake that
+is judged anew sees the change (:mod:`dwebsocket.recheck`), and one that was judged before is found
+here: each takes its place first and looks afterwards. Before the commit a client that comes back at
+once would be let in, and a view that saves its session as it ends would wait for the transaction's
+lock.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _REASON = "signed out"
 
 @functools.cache
 def listen() -> None:
-    """Hears of users from now on: once the first is here, when all models are."""
+    """Connects the receivers for users. Called for the first user: all models are loaded."""
     if not apps.is_installed("django.contrib.auth"):
         return
     from django.contrib.auth import get_user_model
@@ -47,7 +48,7 @@ def listen() -> None:
 
     user_logged_out.connect(_on_logged_out, dispatch_uid="dwebsocket")
     user_logged_in.connect(_on_logged_in, dispatch_uid="dwebsocket")
-    # A proxy sends its own signals. Those of all models would cost each of them its fast deletes.
+    # A proxy sends its own signals. A receiver for all models would cost each its fast deletes.
     for model in apps.get_models():
         if issubclass(model, get_user_model()):
             post_save.connect(_on_saved, sender=model, dispatch_uid="dwebsocket")
@@ -56,7 +57,7 @@ def listen() -> None:
 
 @functools.cache
 def listen_to(store: type[Any]) -> None:
-    """Hears of a class's sessions that are deleted, where they are rows of a database."""
+    """Connects the receiver for deleted sessions of a class that stores them as rows."""
     if authentication.database_of_sessions(store) is None:
         return
     from django.db.models.signals import post_delete
@@ -110,10 +111,10 @@ def _after_flush(session: Any, act: Act) -> None:
     async def aflush_and_act(aflush: Callable[[], Awaitable[object]]) -> None:
         restore()
         await aflush()
-        # Of transactions, async code has none that would last until here.
+        # Async code has no transaction that would last until here.
         await sync_to_async(act)()
 
-    # Of this one session only, and once.
+    # Replaced on this one session only, and for one call.
     session.__dict__["flush"] = flush_and_act
     if aflush is not None:
         session.__dict__["aflush"] = functools.partial(aflush_and_act, aflush)
@@ -154,7 +155,7 @@ def _on_session_deleted(instance: Any, using: str, **_: Any) -> None:
 
     def close() -> None:
         for visitor in present("session", key):
-            # Who was not signed in loses nothing: a login gives the session a new key.
+            # A login gives the session a new key: a visitor that was not signed in is kept.
             if visitor.who.store is not None:
                 visitor.close(SIGNED_OUT, _REASON)
 

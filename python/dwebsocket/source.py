@@ -1,9 +1,9 @@
 """
-What ``websocket.pump(…)`` sends: the items of an iterator, or the bytes of a stream.
+The sources of ``websocket.pump(…)``: the items of an iterator, or the bytes of a stream.
 
-A stream is a file, a pipe, a terminal's descriptor, a socket, or the output of a process. It is
-waited for beside the end of the connection, so that a stream in which nothing happens does not keep
-a view alive whose client has gone.
+A stream is a file, a pipe, a terminal's descriptor, a socket, or the output of a process. A wait
+for it also ends with the connection. Otherwise a silent stream would keep a view alive whose client
+has gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 # As much as a pipe holds.
 _CHUNK_BYTES = 64 * 1024
-# How long a process may take to go behind its output.
+# How long a process may take to exit after the end of its output.
 _REAP_S = 1.0
 
 
@@ -61,7 +61,7 @@ class Source:
 
     def items(self) -> Iterator[Any]:
         """Gives each item until the source ends or is interrupted. A stream's are bytes."""
-        # Text is read by lines: what has been decoded already cannot be waited for.
+        # Text is read by lines: a selector does not see what has been decoded already.
         return self._chunks() if self.is_stream else iter(self._stream)
 
     def interrupt(self, *, kill: bool) -> None:
@@ -85,7 +85,7 @@ class Source:
         Releases what is left. To be called once, by the thread that has read the items.
 
         Args:
-            kill: Kill the process, or close what else it is. A bare descriptor stays open: its
+            kill: Kill the process, or close another source. A bare descriptor stays open: its
                 number is its owner's.
         """
         self._is_finished = True
@@ -101,11 +101,11 @@ class Source:
             with suppress(OSError):
                 self._process.kill()
         elif self.is_interrupted:
-            # It is to go on as it was.
+            # Without `kill` the process goes on as it was.
             return
         self._stream.close()
-        # Else it would be a zombie until somebody asks for its status. It may go on for longer
-        # than its output.
+        # Without this it would be a zombie until its status is read. It may run on after the end of
+        # its output.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
 
@@ -133,13 +133,13 @@ class Source:
                 return bytes(self._stream.recv(_CHUNK_BYTES))
             return os.read(_descriptor(self._stream), _CHUNK_BYTES)
         except OSError as error:
-            # A terminal whose process has gone says so.
+            # A terminal whose process has gone fails with EIO.
             if error.errno in (errno.EIO, errno.ECONNRESET):
                 return b""
             raise
 
     def _buffered(self) -> bytes:
-        """Gives what was read ahead by a reader that the project has used before."""
+        """Gives the bytes that a reader of the project's has read ahead before."""
         stream = self._stream
         if not isinstance(stream, io.BufferedReader):
             return b""
@@ -156,7 +156,7 @@ class Source:
         return stat.S_ISREG(os.fstat(_descriptor(self._stream)).st_mode)
 
     def _has_decrypted(self) -> bool:
-        """Whether bytes lie in a TLS connection that its descriptor does not show."""
+        """Whether a TLS connection has decrypted bytes, which its descriptor does not show."""
         pending = getattr(self._stream, "pending", None)
         return pending is not None and pending() > 0
 

@@ -70,7 +70,7 @@ _TOLD = {
     503: "There is no room for another WebSocket now.",
 }
 _ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
-# Names of the original whose classes mean "find out by yourself", as no name does.
+# Names of the original's classes. They leave the choice to this package, as no name does.
 DEFAULT_FACTORIES = (
     None,
     "dwebsocket.factory.WebSocketFactory",
@@ -79,12 +79,12 @@ DEFAULT_FACTORIES = (
 )
 
 
-# What `request.is_websocket` is: one for all requests.
+# The values of `request.is_websocket`, shared by all requests.
 _yes, _no = functools.partial(bool, True), functools.partial(bool, False)  # noqa: FBT003
 _NO_ARGUMENTS: life.Arguments = ((), {})
-# As Django would say by itself, after a look at its settings for the charset of no content.
+# As Django's default, which would read the settings for the charset of an empty body.
 _CONTENT_TYPE = "text/html; charset=utf-8"
-# By a view that has nothing to add.
+# The acceptance by a view that adds nothing.
 _AS_IT_IS = Acceptance(None, [])
 
 
@@ -107,7 +107,7 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
     default = path in DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
     if default and asked is not None and not asked():
-        # By the middleware, for a page: the answer is the same for its view.
+        # The middleware has found a plain page before: the answer is the same for its view.
         return None
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
     is_websocket = bool(factory.is_websocket())
@@ -135,7 +135,7 @@ def create_websocket(request: HttpRequest, factory: WebSocketFactory) -> HttpRes
 
 
 def has_websocket(request: HttpRequest) -> bool:
-    """Whether a request has its WebSocket: open, or in the hands of a view that opens it."""
+    """Whether a request has its WebSocket: open, or given to a view that opens it."""
     websocket = http_request(request).__dict__.get("websocket")
     return websocket is not None and _unopened(request) is None
 
@@ -147,12 +147,12 @@ def is_open(request: HttpRequest) -> bool:
 
 
 def _unopened(request: HttpRequest) -> WebSocket | None:
-    """Gives the WebSocket that middleware has made of a request, and nobody opens yet."""
+    """Gives the WebSocket that middleware has made of a request, if it is not in use yet."""
     websocket = http_request(request).__dict__.get("websocket")
     is_unopened = (
         isinstance(websocket, WebSocket)
         and websocket._connection is None
-        # Else a view has it that decides.
+        # With a decision it belongs to a view that decides.
         and websocket._decision is None
     )
     return websocket if is_unopened else None
@@ -181,8 +181,8 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     """
     Gives a response that refuses a WebSocket, and logs why.
 
-    The client is told what is wrong with its request. What is the matter here stands in the log,
-    and in the response only under ``DEBUG``.
+    The response says what is wrong with the client's request. A cause on the server's side is
+    logged, and stands in the response only under ``DEBUG``.
     """
     request = http_request(request)
     told = reason if settings.DEBUG else _TOLD.get(status, reason)
@@ -250,7 +250,7 @@ async def aupgrade(
     accept: bool = True,
 ) -> HttpResponseBase:
     """As :func:`upgrade`, for async views."""
-    # In the request's own thread: some servers answer nobody else, and it may ask the database.
+    # In the request's own thread: some servers answer no other, and it may query the database.
     judge = sync_to_async(_judge)
     response = await judge(request, factory, view, args, kwargs, overrides)
     if accept or not isinstance(response, UpgradeResponse):
@@ -305,7 +305,7 @@ def _judge(
         return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
-    # First: who asks may cost queries, and a flood of handshakes must not.
+    # Claim a slot first: `Who.of()` may cost queries, and a flood of handshakes must not.
     most = admission.max_connections
     slot = _core.Slot.claim(most)
     if slot is None:
@@ -346,7 +346,7 @@ def _judge(
         start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
         visitor=visitor,
     )
-    # From here on it is the response that opens it.
+    # From here on the response opens the WebSocket.
     websocket._request = None
     if visitor is not None:
         visitor.leave_with(response)
@@ -424,12 +424,12 @@ def _passing(request: Any, view: life.View) -> life.View:
 
 def _give_up(decision: Decision[Any]) -> None:
     """Ends the wait for a view that has not decided in time."""
-    # One that decides at the last moment has decided, and tells so at once.
+    # A view that decides at the last moment has decided, and sets `decided` itself.
     if decision.decide(GivenUp()):
         decision.decided.set()
 
 
-# For whom nothing is started.
+# Stands for a view that runs in the server's worker: nothing is started for it.
 _INLINE = life.Detached(lambda request: None)
 
 
@@ -472,7 +472,7 @@ class UpgradeResponse(HttpResponse):
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
-        # A user who is yet to be looked at again.
+        # A visitor whose user is yet to be checked again.
         self._user = visitor if visitor is not None and visitor.who.user else None
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
@@ -503,7 +503,7 @@ class UpgradeResponse(HttpResponse):
         stop_timer: Callable[[], object] = bool
         try:
             if self._slot is not None:
-                # The view may run on when nobody waits for it any more.
+                # The view may run on after the handler has stopped waiting for it.
                 self._websocket._place = self._slot.share()
             if self.patience is not None:
                 give_up = functools.partial(_give_up, decision)
@@ -564,13 +564,13 @@ class UpgradeResponse(HttpResponse):
             self._give_up()
 
     def _give_up(self) -> None:
-        """Does what remains to be done for a connection that will not be."""
+        """Does what remains to be done when the connection will not open."""
         self._websocket._leave()
         if self._decision is not None:
             self._lose(self._decision)
 
     def _lose(self, decision: Decision[Any]) -> None:
-        """Tells a view that waits for the connection that it will not be."""
+        """Wakes a view that waits for the connection, which will not open."""
         decision.decide(GivenUp())
         self._websocket._never_open()
         decision.settled.set()
@@ -581,7 +581,7 @@ class UpgradeResponse(HttpResponse):
         return self._user is not None
 
     def look_at_user(self) -> None:
-        """Looks whether the user is signed in still. Once; by itself when it opens."""
+        """Checks whether the user is still signed in. Once; opening calls it, too."""
         user, self._user = self._user, None
         if user is not None and self._start is not None:
             runner = self._start.runner
@@ -634,7 +634,7 @@ class UpgradeResponse(HttpResponse):
             kept.keep(request)
             websocket._forget_handshake(request.META)
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
-            # The connection has a hold of its own, and so has a view that runs already.
+            # The connection holds the place itself, and so does a view that runs already.
             if self._decision is None:
                 websocket._place = slot
             else:

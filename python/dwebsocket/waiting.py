@@ -1,8 +1,8 @@
 """
 How a caller sleeps until its connection has something for it.
 
-A thread sleeps in the engine. A green thread must not: it yields to its hub, which hears of all
-its connections through one descriptor (:class:`dwebsocket._core.Hub`).
+A thread sleeps in the engine. A green thread must not: it yields to its hub, which one descriptor
+wakes for all its connections (:class:`dwebsocket._core.Hub`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Pings:
-    """A connection as one whose answers to pings, and whose end, are waited for by ``look``."""
+    """A connection, watched for what ``look`` finds: answers to pings, and its end."""
 
     __slots__ = ("_connection", "_look", "unwatch")
 
@@ -52,7 +52,7 @@ class Pings:
 
 
 class _LongCall:
-    """A call on another thread, as something whose end is waited for."""
+    """A call on another thread, watched for its end."""
 
     __slots__ = ("_future",)
 
@@ -64,14 +64,14 @@ class _LongCall:
         self._future.add_done_callback(lambda _: hub.announce(token))
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
-        """Does nothing: hubs do not mind tokens that come late."""
+        """Does nothing: hubs ignore tokens that come late."""
 
 
 class Event(Protocol):
     """Something that happens once, for threads of one kind."""
 
     def set(self) -> None:
-        """It has happened."""
+        """Marks that it has happened."""
 
     def wait(self, timeout: float | None = None) -> object:
         """Sleeps until it has, ``timeout`` seconds at most. False or None when the time was up."""
@@ -108,13 +108,13 @@ class Waiter(Protocol):
 
     def let_others_run(self, connection: Connection, time: float) -> None:
         """
-        To be called by a call that has found nothing and is likely to come again at once.
+        Lets others run after a call that has found nothing and is likely to be repeated at once.
 
         Sleeps for ``time`` seconds at most, and not at all when there is a message or the end.
         """
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps, whatever comes."""
+        """Sleeps for the whole time, also when a message or the end comes."""
 
     def caller(self) -> object:
         """Gives the thread, green thread or task that calls. It can be referred to weakly."""
@@ -126,17 +126,17 @@ class Waiter(Protocol):
         """
         Calls ``call`` once, as soon as ``connection`` has ended, which may be now.
 
-        It comes from a thread that must not sleep: the call is to start one that may.
+        ``call`` runs on a thread that must not sleep: work that may sleep needs another one.
         """
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """Calls ``call`` after ``delay`` seconds, as :meth:`at_end`. Gives what takes that back."""
+        """Calls ``call`` after ``delay`` seconds, as :meth:`at_end`. Gives what cancels it."""
 
     def rest_after_sending(self) -> None:
         """
         Lets others run if it is their turn.
 
-        A view that only sends would let nobody else run while its client keeps up.
+        Without this, a view that only sends blocks all other views while its client keeps up.
         """
 
     def new_event(self) -> Event:
@@ -198,7 +198,7 @@ class ThreadWaiter:
         return callbacks.call_later(delay, call)
 
     def rest_after_sending(self) -> None:
-        """The system gives all threads their turns."""
+        """Does nothing: the system schedules all threads."""
 
     def new_event(self) -> Event:
         """As :meth:`Waiter.new_event`."""
@@ -211,9 +211,9 @@ class GreenWaiter(ABC):
     @abstractmethod
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """
-        Yields to the hub until the engine rings for ``watch``, ``timeout`` seconds at most.
+        Yields to the hub until the engine signals ``watch``, ``timeout`` seconds at most.
 
-        Must take the watch back (``connection.unwatch``) when it did not ring.
+        Must take the watch back (``connection.unwatch``) when it was not signalled.
         """
 
     @abstractmethod
@@ -254,7 +254,7 @@ class GreenWaiter(ABC):
         """As :meth:`Waiter.take`."""
         deadline = None if timeout is None else clock.now() + timeout
         while True:
-            # The end stands behind all messages, so look for it first.
+            # Look for the end first: it comes behind all messages, so then none is missed.
             ended = connection.waiting()[1]
             message = connection.take(0, text_as_bytes)
             left = None if deadline is None else deadline - clock.now()

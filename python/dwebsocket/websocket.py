@@ -1,4 +1,4 @@
-"""`request.websocket`: what a view holds of its connection."""
+"""`request.websocket`: the connection as its view uses it."""
 
 from __future__ import annotations
 
@@ -68,22 +68,22 @@ own_websocket: ContextVar[WebSocket | None] = ContextVar("own_websocket", defaul
 
 # A view that sleeps longer gives its database connections back.
 _IDLE_AFTER_S = 3.0
-# How long a caller may go on asking a connection whose end it was told.
+# How long a caller may go on asking a connection after it has received the end.
 _PATIENCE_S = 1.0
-# Calls that find nothing and come so soon after one another are a loop that does nothing else: each
-# of them sleeps as long for a message.
+# Calls that find nothing and come so soon after one another are a busy loop: each of them sleeps
+# for as long, or until a message comes.
 _SPIN_S = 0.001
 
 # A client that is there answers a ping within that time, as for `WEBSOCKET_PING_TIMEOUT`.
 _PING_TIMEOUT_S = 20.0
 
-# How often a view that has accepted looks whether anybody is left to open its connection.
+# How often a view that has accepted checks that the response still exists which opens it.
 _LOOK_S = 0.5
 
 _TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
 _TRY_AGAIN_LATER = (1013, "too slow")
 
-# For names of those that were asked for one before they had a connection.
+# For names of WebSockets that were asked for one before they had a connection.
 _early_names = itertools.count(1)
 
 
@@ -94,7 +94,7 @@ class _Many:
 
 
 _many = _Many()
-# The one connection to which a plain thread has sent so far, or that they were more.
+# The only connection to which a plain thread has sent so far, or `_many` when they were more.
 _sends_to: ContextVar[ref[WebSocket] | ref[_Many] | None] = ContextVar("sends_to", default=None)
 
 
@@ -115,17 +115,17 @@ class WebSocket:
     _close_callbacks: CloseCallbacks | None = None
     # The database connections of its view, once it has any.
     _held: database.Held | None = None
-    # Whose turn it is to send, once a task has sent a large message.
+    # The turns of tasks to send, once a task has sent a large message.
     _long_sends: Turns | None = None
     _view: View | None = None
-    # That of the view that runs now.
+    # The request of the view that runs now.
     _view_request: HttpRequest | None = None
     _new_view: ClassVar[Callable[[WebSocket, HttpRequest], View]]
     _polled_at = 0.0
     _was_refused = False
     _is_close_handled = False
     _is_finished = False
-    # Made when it is asked for, or by whoever makes a WebSocket as in the original.
+    # Made on first use, or by a factory that makes a WebSocket as in the original.
     _protocol: WebSocketProtocol13 | None = None
     # The request that a factory has made it of, until it is open.
     _request: Callable[[], HttpRequest | None] | None = None
@@ -134,7 +134,7 @@ class WebSocket:
 
     def __init__(self, protocol: WebSocketProtocol13 | None = None) -> None:
         """
-        Begins unopened; a factory's ``create_websocket()`` is where to call it.
+        Makes an unopened one; to be called in a factory's ``create_websocket()``.
 
         Args:
             protocol: One that such a factory has made, as in the original.
@@ -192,7 +192,7 @@ class WebSocket:
             self._close_callbacks.attach(connection, waiter, spawn)
 
     def _finish(self, code: int, reason: str) -> None:
-        """What remains to be done when the view has ended."""
+        """Does what remains to be done when the view has ended."""
         if self._close_soon(code, reason):
             self._is_deliberate = True
         self._leave()
@@ -210,14 +210,14 @@ class WebSocket:
         return connection.id, end
 
     def _close_soon(self, code: int, reason: str) -> bool:
-        """Closes, also a connection that is yet to be opened; true if this was the first word."""
+        """Closes, also before the connection is open; true if this began to close an open one."""
         if self._connection is None:
-            # First: whoever opens it looks for this afterwards.
+            # First: `_attach()` sets the connection, and looks for this afterwards.
             self._last_word = (code, reason)
         return self._connection is not None and self._connection.close(code, reason)
 
     def _leave(self) -> None:
-        """Counts no more among those who are present."""
+        """Leaves the register of present WebSockets."""
         leave, self._on_finish = self._on_finish, None
         if leave is not None:
             leave()
@@ -241,12 +241,12 @@ class WebSocket:
 
     @property
     def _is_over(self) -> bool:
-        """Whether this connection has ended, as far as anybody knows."""
+        """Whether this connection has ended, or has refused a message."""
         return self.closed or self._was_refused
 
     @property
     def _is_told_here(self) -> bool:
-        """Whether the thread (green thread, task) that asks was told of the end."""
+        """Whether the thread (green thread, task) that asks has received the end."""
         caller = self._known_caller()
         return caller is not None and caller.told_at is not None
 
@@ -261,13 +261,14 @@ class WebSocket:
     # -- opening, in middleware of a project's own ----------------------------------------------
 
     def _made_of(self, request: HttpRequest) -> None:
-        """Notes of which handshake it is made; for factories."""
-        # The request will hold it: a reference that counted would leave both to the collector.
+        """Notes the handshake that it is made of; for factories."""
+        # The request will refer to this: with a strong reference back, only the garbage collector
+        # would free both.
         self._request = weakref.ref(request)
         self._headers = request.META
 
     def _forget_handshake(self, headers: Mapping[str, Any]) -> None:
-        """Lets go of all but the headers; to be called when it opens."""
+        """Drops all of the handshake but its headers; to be called when it opens."""
         self._request = None
         self._headers = headers
         if self._protocol is not None:
@@ -388,7 +389,7 @@ class WebSocket:
             offers = ", ".join(decision.offered) or "none"
             raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
         pairs = list(headers.items() if hasattr(headers, "items") else headers)
-        # Here, where the view sees it, rather than when the response is written.
+        # Raises here, where the view sees it, rather than when the response is written.
         _core.response_head("", subprotocol, pairs)
         decision.insist(Acceptance(subprotocol, pairs))
         decision.decided.set()
@@ -420,9 +421,9 @@ class WebSocket:
             tells which).
 
         Raises:
-            ConnectionClosed: This thread was told of the end more than a second ago, by this call
-                or by another; or it is one of :meth:`start`. Each thread, green thread and task is
-                told for itself.
+            ConnectionClosed: This thread received the end more than a second ago, from this call
+                or from another; or it is one of :meth:`start`. Each thread, green thread and task
+                receives the end for itself.
         """
         if timeout is not None and timeout < 0:
             timeout = None
@@ -492,7 +493,7 @@ class WebSocket:
         """
         while (message := self.wait()) is not None:
             yield message
-            # It may be large, and the next one far away.
+            # It may be large, and the next one may come much later.
             del message
         if self._text_as_bytes:
             yield None
@@ -600,7 +601,7 @@ class WebSocket:
         return Messages(self)
 
     async def _no_messages(self) -> AsyncIterator[Message]:
-        # A loop around the iteration of an ended connection would keep the event loop.
+        # Code that iterates over an ended connection again and again would block the event loop.
         await self._pause_loop()
         self._tell_loop()
         nothing: tuple[Message, ...] = ()
@@ -715,10 +716,11 @@ class WebSocket:
             reason: Up to 123 bytes of UTF-8.
 
         Raises:
+            TypeError: A code that is no ``int``.
             ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
         """
         if self._connection is None and self._decision is None:
-            # Middleware of a project's own closes each, also what is yet to be opened.
+            # A project's own middleware closes each WebSocket, also one that is not open yet.
             return
         if code is None:
             code = 1000
@@ -730,9 +732,6 @@ class WebSocket:
             reason = ""
         elif not isinstance(reason, str):
             reason = _as_bytes(reason).decode("utf-8")
-        if self._connection is None and self._decision is None:
-            # A project's own middleware closes what it has made, opened or not.
-            return
         if self._engine.close(code, reason):
             self._is_deliberate = True
         self._caller().has_closed = True
@@ -764,7 +763,7 @@ class WebSocket:
         caller = self._caller()
         if caller.has_closed or caller.told_at is not None:
             return True
-        # The end first: the messages before it are all there then.
+        # Read the end first: once it is there, so are all messages before it.
         ended_for = connection.ended_for()
         has_messages = connection.waiting()[0] > 0
         if caller.is_refused and not (caller.receives and has_messages):
@@ -772,13 +771,14 @@ class WebSocket:
         if ended_for is None:
             return False
         if not caller.receives:
-            # Perhaps it is about to begin. Messages of an end that is not new are for others.
+            # It may be about to begin receiving. Later after the end, messages that are left are
+            # for other callers, unless this is the view.
             is_view = own_websocket.get() is self
             if not has_messages or (ended_for > _PATIENCE_S and not is_view):
                 return True
         if caller.asked_at is None:
             caller.asked_at = clock.now()
-        # It asks again and again, and never for messages.
+        # It calls this again and again, and takes no messages.
         return clock.now() - caller.asked_at > _PATIENCE_S
 
     is_close = is_closed
@@ -803,8 +803,8 @@ class WebSocket:
         """
         Waits until the connection has ended, and takes no message meanwhile.
 
-        Messages that nobody takes make the engine stop reading, and the client wait, when
-        ``WEBSOCKET_RECEIVE_BUFFER`` is full. A close behind them is seen when they are taken.
+        When messages that are not taken fill ``WEBSOCKET_RECEIVE_BUFFER``, the engine stops
+        reading, and the client waits. A close behind them is seen when they are taken.
 
         Args:
             timeout: Seconds. None waits while the connection lives, 0 only looks.
@@ -860,7 +860,7 @@ class WebSocket:
         The seconds between the last answered ping and its pong, None before the first.
 
         Pings are those of :meth:`ping` and of ``WEBSOCKET_PING_INTERVAL``. Always None behind ASGI
-        servers that keep the connection: they tell applications of no pongs.
+        servers that keep the connection: they pass no pongs on to applications.
         """
         return None if self._connection is None else self._connection.latency
 
@@ -869,7 +869,7 @@ class WebSocket:
         Sends a ping and waits for the client's pong, behind the messages that wait to be sent.
 
         Any thread may call it, also several at once. Browsers answer by themselves. While messages
-        that nobody takes fill ``WEBSOCKET_RECEIVE_BUFFER`` no pong is read.
+        that are not taken fill ``WEBSOCKET_RECEIVE_BUFFER``, no pong is read.
 
         Args:
             timeout: Seconds. None waits while the connection lives.
@@ -908,7 +908,7 @@ class WebSocket:
         if self._protocol is None:
             protocol = WebSocketProtocol13(None, self._headers)
             protocol._belong_to(self)
-            # The first of two threads counts.
+            # Of two threads that do this at once, the first one's object is kept.
             self.__dict__.setdefault("_protocol", protocol)
             assert self._protocol is not None
         return self._protocol
@@ -987,7 +987,7 @@ class WebSocket:
         with the same code.
 
         Returns:
-            What tells whether it still runs (``is_running``), and waits for it (``join``).
+            A helper that tells whether it still runs (``is_running``) and waits for it (``join``).
 
         Raises:
             TypeError: A coroutine function (use :meth:`astart`), or nothing that can be called.
@@ -1024,14 +1024,14 @@ class WebSocket:
         """
         Calls ``function(*args)`` every so many seconds until the connection or its view ends.
 
-        The first call comes after ``seconds``. Calls never overlap and do not drift; one that takes
-        longer than ``seconds`` makes those that fall into it be left out. No thread waits for them:
+        The first call comes after ``seconds``. Calls never overlap and do not drift; calls that are
+        due while a longer one still runs are left out. No thread waits for them:
         each takes one of the threads (green threads) of views for as long as it runs, beside the
         view. In an async view a coroutine function is awaited in its loop. Exceptions are the
         view's, as for :meth:`start`.
 
         Returns:
-            What ends it before (``stop``).
+            A ticker whose ``stop`` ends the calls before that.
 
         Raises:
             TypeError: ``function`` cannot be called.
@@ -1078,7 +1078,7 @@ class WebSocket:
             )
         connection = self._connection or self._engine
         if self._held is not None:
-            # The source may have nothing to say for hours.
+            # The source may give nothing for hours.
             self._held.give_back_idle(0)
         pumped = Source(source)
         is_whole = False
@@ -1113,7 +1113,7 @@ class WebSocket:
         return self._engine.ping(payload)
 
     def _pong(self, payload: bytes) -> bool:
-        """Sends a pong that answers nothing. As :meth:`_ping`."""
+        """Sends an unsolicited pong. As :meth:`_ping`."""
         return self._engine.pong(payload)
 
     def _running_view(self, what: str) -> View:
@@ -1121,7 +1121,7 @@ class WebSocket:
         if request is None:
             raise UsageError(f"{what} is for the view of an open WebSocket, while it runs")
         if self._view is None:
-            # The first of two threads counts.
+            # Of two threads that do this at once, the first one's object is kept.
             self.__dict__.setdefault("_view", type(self)._new_view(self, request))
         assert self._view is not None
         return self._view
@@ -1130,7 +1130,7 @@ class WebSocket:
         return None if self._callers is None else self._callers.get(self._waiter.caller())
 
     def _caller(self, key: object | None = None) -> Caller:
-        """Gives what this thread (green thread, task), or the one of ``key``, knows of the end."""
+        """Gives the record of this thread (green thread, task), or of the one that ``key`` is."""
         callers = self._callers
         if callers is None:
             callers = self._callers = Callers()
@@ -1161,11 +1161,11 @@ class WebSocket:
             self._raise_if_ended()
 
     def _tell_loop(self) -> None:
-        """Tells all tasks of the running loop of the end."""
+        """Notes that the tasks of the running loop have received the end."""
         self._tell(self._caller(self._waiter.thread()))
 
     async def _pause_loop(self) -> None:
-        """Sleeps as long as a task has to that was told of the end."""
+        """Sleeps as long as a task has to that has received the end."""
         caller = self._caller(self._waiter.thread())
         if caller.told_at is not None and (pause := caller.pause(clock.now())):
             await asyncio.sleep(pause)
@@ -1188,7 +1188,7 @@ class WebSocket:
             self._raise_if_ended()
 
     def _note_end(self) -> bool:
-        """Tells the caller of the end, if there is nothing else to tell. Whether there is not."""
+        """Notes that the caller receives the end, if no message is left before it. Whether so."""
         ended = self._engine.waiting() == (0, True)
         if ended:
             self._tell(self._caller())
@@ -1214,7 +1214,7 @@ class WebSocket:
         return struct.pack("!H", end[0]) + end[1].encode()
 
     def _has_handler(self) -> bool:
-        # A look into `__dict__` would make one: attributes are kept without until then.
+        # Reading `__dict__` would create the dict: attributes are stored without one until then.
         handle = self.handle
         return handle is not None and getattr(handle, "__func__", None) is not _NO_HANDLER
 
@@ -1292,7 +1292,7 @@ class WebSocket:
         return _as_bytes(message), None if self._text_as_bytes else True
 
     def _post(self, message: Any) -> bool:
-        """Hands a message over if that takes no waiting and no questions."""
+        """Hands a message over if that takes no waiting and no further checks."""
         if self._held is not None:
             self._held.give_back_idle()
         sender = own_websocket.get()
@@ -1327,7 +1327,8 @@ class WebSocket:
             self._held.give_back_idle()
         connection = self._connection or self._engine
         own = own_websocket.get() is self
-        # An event loop must not wait here, nor may a sender whose other clients would wait, too.
+        # An event loop must not block here. Nor may a sender to several clients: the others would
+        # wait, too.
         waits = running_loop() is None and (own or self._is_sole_target())
         patience = self._send_patience if waits else None
         try:
@@ -1348,7 +1349,7 @@ class WebSocket:
         is_slow = connection.is_slow_to_send(message)
         if not is_slow and not self._is_sending_long():
             return await self._asend_now(connection, message, binary, strict)
-        # The first of two threads counts.
+        # Of two threads that do this at once, the first one's object is kept.
         turns = self.__dict__.setdefault("_long_sends", Turns())
         async with turns:
             return await self._asend_now(connection, message, binary, strict, is_slow=is_slow)
@@ -1384,7 +1385,7 @@ class WebSocket:
         return self._long_sends is not None and self._long_sends.are_taken
 
     def _refuse_to_send(self, strict: bool) -> bool:
-        """Tells a sender that the connection has ended: gives False, or raises."""
+        """Refuses a send because the connection has ended: gives False, or raises."""
         pause, raises = self._note_refusal(strict)
         if pause is not None and running_loop() is None:
             self._waiter.sleep(pause)
@@ -1400,7 +1401,7 @@ class WebSocket:
         """
         Notes that this caller cannot send any more.
 
-        Gives how long it has to sleep for that, if at all, and whether an exception tells it.
+        Gives the seconds that it has to sleep, if at all, and whether to raise an exception.
         """
         caller = self._caller()
         own = own_websocket.get() is self
@@ -1427,7 +1428,7 @@ _NO_HANDLER = WebSocket.handle
 
 
 class _Messages:
-    """What ``async for`` goes through."""
+    """The iterator of ``async for``."""
 
     __slots__ = ("_next", "_websocket")
 
@@ -1439,7 +1440,7 @@ class _Messages:
         return self
 
     def __anext__(self) -> Awaitable[Message]:
-        # No coroutine: whoever awaits this is the view.
+        # Not a coroutine function: the view itself awaits what this returns.
         if self._websocket._callers is not None:
             self._websocket._note_receiving()
         return self._next
@@ -1461,7 +1462,7 @@ class Messages:
             except ConnectionClosed:
                 return
             yield message
-            # It may be large, and the next one far away.
+            # It may be large, and the next one may come much later.
             del message
 
     def __aiter__(self) -> AsyncIterator[Message]:
@@ -1498,7 +1499,8 @@ def _parsed(message: Message, kwargs: dict[str, Any]) -> Any:
     except RecursionError:
         raise InvalidMessage("the message is no JSON: it is nested too deeply") from None
     except ValueError as error:
-        # Numbers that are too long are a bare one. Those of a project's own are its hooks'.
+        # A number that is too long raises a bare ValueError. Subclasses of a project's own come
+        # from its hooks.
         if type(error) not in (json.JSONDecodeError, UnicodeDecodeError, ValueError):
             raise
         raise InvalidMessage(f"the message is no JSON: {error}") from error

@@ -50,7 +50,7 @@ impl PyConnection {
     ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(timeout)?;
         pause(py, &self.0);
-        // What is here already needs no detaching.
+        // To take a message that is here already needs no detaching.
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_held()) {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
@@ -280,15 +280,16 @@ impl PyPing {
     }
 }
 
-/// To be called by a thread that takes a message: lets others have the GIL if it has kept it for long.
+/// To be called by a thread that takes a message: gives the GIL to other threads if this one has
+/// kept it for long.
 fn pause(py: Python<'_>, connection: &Connection) {
     if connection.owes_a_pause() {
         py.detach(thread::yield_now);
     }
 }
 
-/// To be called by who is about to yield to an event loop: what its view has sent must not wait for
-/// it.
+/// To be called before a task yields to its event loop: what its view has sent must not wait until
+/// the loop resumes it.
 pub(super) fn make_way(py: Python<'_>, connection: &Arc<Connection>) {
     if !connection.entrust() && connection.has_held() {
         py.detach(|| connection.release_all());

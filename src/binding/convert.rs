@@ -19,7 +19,7 @@ pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => Err(PyValueError::new_err(format!(
             "a time must be a number of seconds, not {seconds}"
         ))),
-        // What is longer than a Duration can say never comes either.
+        // A time that is too long for a Duration means for ever, too.
         Some(seconds) => Ok(Duration::try_from_secs_f64(seconds).ok()),
     }
 }
@@ -40,7 +40,7 @@ pub(super) fn to_python(
     }
 }
 
-/// Whether `bytes` are valid UTF-8. Most that are not are found out by their first few.
+/// Whether `bytes` are valid UTF-8. Most invalid ones fail at one of the first few bytes.
 pub(super) fn is_text(bytes: &[u8]) -> bool {
     simdutf8::compat::from_utf8(bytes).is_ok()
 }
@@ -57,7 +57,7 @@ fn validate<'a>(py: Python<'_>, bytes: &'a [u8]) -> Result<&'a str, Utf8Error> {
 
 /// A `str` or `bytes` that stays where Python keeps it, and the kind of frame it goes into.
 ///
-/// `str` is text. `bytes` are what `binary` says; without a word they are text when they are valid
+/// `str` is text. `bytes` are what `binary` says; with `None` they are text when they are valid
 /// UTF-8, as the old package sent everything, and binary when they are not.
 pub(super) fn to_frame<'a>(
     py: Python<'_>,

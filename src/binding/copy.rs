@@ -1,6 +1,6 @@
 //! How a payload becomes `bytes`. Copying a large one takes milliseconds, most of them for memory
-//! that the system has yet to provide: others have the GIL meanwhile, and an event loop has its
-//! turns between the pieces.
+//! that the system has yet to provide. So the GIL is released meanwhile, and an event loop runs
+//! other tasks between the pieces.
 
 use std::ptr;
 
@@ -9,7 +9,7 @@ use pyo3::{ffi, prelude::*, types::PyBytes};
 
 /// Payloads up to this are copied at once: about a third of a millisecond.
 pub(super) const LARGE_BYTES: usize = 1024 * 1024;
-/// What is copied between two turns of an event loop.
+/// The bytes that are copied between two turns of an event loop.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// A payload as `bytes`, copied at once.
@@ -25,7 +25,7 @@ pub(super) fn copied(py: Python<'_>, payload: &Bytes) -> PyResult<Py<PyAny>> {
 /// A payload that is being copied.
 pub(super) struct Copy {
     payload: Bytes,
-    /// Python code cannot know it before it is filled.
+    /// No Python code has a reference to it before it is filled.
     target: Py<PyBytes>,
     done: usize,
 }
@@ -51,7 +51,7 @@ impl Copy {
         })
     }
 
-    /// Whether this copies `payload`, and not one like it.
+    /// Whether this copies `payload` itself, not another one with equal bytes.
     pub(super) fn is_of(&self, payload: &Bytes) -> bool {
         self.payload.as_ptr() == payload.as_ptr() && self.payload.len() == payload.len()
     }

@@ -69,17 +69,18 @@ pub(crate) fn environ_size(environ: &Bound<'_, PyDict>) -> PyResult<usize> {
 /// Most strings of requests that are kept for the next ones, and how long they may be.
 const MOST_KEPT: usize = 1024;
 const LONGEST_KEPT: usize = 256;
-/// Names of an environ that others are copied like: twice as many as a browser's behind a proxy.
+/// The most names of an environ that becomes a pattern for others: twice as many as in that of a
+/// browser behind a proxy.
 const MOST_NAMES: usize = 96;
 
-/// Makes copies of environs that hold strings together. See `_core.pyi`.
+/// Makes copies of environs that share equal strings. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct EnvironCopier {
     own: Py<PyFrozenSet>,
-    /// Each string as itself.
+    /// Each shared string, both as the key and as its value.
     strings: Py<PyDict>,
-    /// What other environs are copied like, by the number of names: one that was unlike the one
-    /// before it, with None for what is not shared.
+    /// The patterns that environs are copied from, by the number of names. Each is the last environ
+    /// that did not fit the pattern before it, with None for values that are not shared.
     patterns: Py<PyDict>,
 }
 

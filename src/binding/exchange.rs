@@ -9,8 +9,8 @@ use crate::engine::exchange;
 
 /// A client's connection on its way from its server to us. See `_core.pyi`.
 ///
-/// Nothing here waits, so nothing gives the interpreter up: a handshake would lose its turn to
-/// other threads at each of these calls.
+/// Calls that cannot wait keep the interpreter: a handshake would lose its turn to other threads at
+/// each of them.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Exchange(Mutex<exchange::Exchange>);
 
@@ -22,7 +22,7 @@ impl Exchange {
         Ok(Self(Mutex::new(exchange::Exchange::prepare(server_side)?)))
     }
 
-    /// Puts the dead end into the server's hands.
+    /// Makes the server's descriptor refer to the dead end.
     fn put_dead_end(&self, server_side: RawFd) -> PyResult<()> {
         Ok(self.0.lock().put_dead_end(server_side)?)
     }

@@ -63,7 +63,7 @@ pub(super) fn judge(request: &Request<'_>) -> Judged {
     }
 }
 
-/// What client and server have agreed on to compress by. See `_core.pyi`.
+/// The compression that client and server have agreed on. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Compression(pub(super) Terms);
 

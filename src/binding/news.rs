@@ -11,13 +11,13 @@ use pyo3::{
 use super::waiter::Ear;
 use crate::engine::{Connection, waiter::Watch};
 
-/// A future of asyncio's protocol, without what that would cost a message: the ear of its loop
-/// lets the task go on by itself, where a future would put it in the queue behind all others, and
-/// the next sleep takes the same one. See `_core.pyi`.
+/// A future of asyncio's protocol, without the cost of a future for each message: the [`Ear`] of
+/// its loop resumes the task directly, where a future would put it in the queue behind all others,
+/// and the next sleep uses the same object again. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct News {
     connection: Arc<Connection>,
-    /// Weakly: the ear holds all that are awaited.
+    /// Weak, because the [`Ear`] holds all news that are awaited.
     ear: Weak<Ear>,
     token: u64,
     state: Mutex<State>,
@@ -34,7 +34,7 @@ struct State {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nobody sleeps on it: not yet, or not any more.
+    /// No task sleeps on it: not yet, or no longer.
     Idle,
     Awaited,
     Cancelled,
@@ -59,8 +59,8 @@ impl News {
         }
     }
 
-    /// Lets its loop's ear listen for the connection, on behalf of the task that `this` is given to
-    /// next. False when another task sleeps on it, or one was cancelled there.
+    /// Watches the connection for the task that `this` is given to next. False when another task
+    /// sleeps on it, or one was cancelled there.
     pub(super) fn expect(this: &Bound<'_, Self>) -> bool {
         let news = this.get();
         let Some(ear) = news.ear.upgrade() else {
@@ -75,13 +75,13 @@ impl News {
             state.is_blocking = true;
         }
         ear.expect(news.token, this.clone().unbind());
-        // Also of what came while nobody listened.
+        // The watch also reports what came before it was set.
         let watch = Watch::new(Arc::clone(ear.hub()), news.token);
         news.connection.watch_inbox(watch);
         true
     }
 
-    /// Lets the task go on, in its context.
+    /// Resumes the task, in its context.
     pub(super) fn arrive(this: &Bound<'_, Self>) -> PyResult<()> {
         if let Some((wakeup, context)) = this.get().settle(Stage::Idle) {
             let py = this.py();
@@ -93,7 +93,7 @@ impl News {
         Ok(())
     }
 
-    /// As [`News::arrive`], but after all that waits in the loop.
+    /// As [`News::arrive`], but behind all that is queued in the loop.
     pub(super) fn arrive_later(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::call_soon(this, Stage::Idle)
     }
@@ -129,7 +129,7 @@ impl News {
         }
     }
 
-    /// Takes the wish back.
+    /// Takes back what [`News::expect`] has set up.
     fn forget(&self) {
         if let Some(ear) = self.ear.upgrade() {
             drop(ear.forget(self.token));
@@ -170,7 +170,7 @@ impl News {
 
     #[pyo3(signature = (msg=None))]
     fn cancel(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
-        // The task says it itself.
+        // Not needed: the task keeps the message for its own exception.
         drop(msg);
         if slf.get().state.lock().stage != Stage::Awaited {
             return Ok(false);
@@ -181,7 +181,7 @@ impl News {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Whoever holds the lock is at work with it, so this is no garbage.
+        // A locked state is in use, so this is no garbage.
         if let Some(state) = self.state.try_lock() {
             visit.call(&state.event_loop)?;
             if let Some((wakeup, context)) = &state.wakeup {

@@ -21,13 +21,14 @@ use crate::engine::{Connection, Front, Taken};
 
 /// The next message of a connection, as often as it is awaited. See `_core.pyi`.
 ///
-/// It is its own iterator and knows nothing of who awaits it, so a view's whole loop needs one.
+/// It is its own iterator and holds no state of the task that awaits it, so one is enough for a
+/// view's whole loop.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Next {
     connection: Arc<Connection>,
-    /// Gives the hub of the loop that runs, and that loop. Without it nothing is waited for.
+    /// Gives the hub of the running loop, and that loop. With `None` no call waits for a message.
     find_ear: Option<Py<PyAny>>,
-    /// What was slept on before.
+    /// The news of the last sleep, to be used again.
     news: Mutex<Option<Py<News>>>,
     /// The large message at the front, as far as it is copied.
     copy: Mutex<Option<Copy>>,
@@ -58,7 +59,7 @@ impl Next {
         Ok(None)
     }
 
-    /// News that `connection` rings for as soon as there is something to take.
+    /// News that `connection` signals as soon as there is something to take.
     fn expect<'py>(&self, py: Python<'py>, find_ear: &Py<PyAny>) -> PyResult<Bound<'py, News>> {
         let news = self.news.lock().as_ref().map(|news| news.clone_ref(py));
         let news = news.map(|news| news.into_bound(py));
@@ -76,7 +77,7 @@ impl Next {
     }
 }
 
-/// To asyncio, nothing means that its other tasks are to have their turn.
+/// A yielded `None` makes asyncio run its other tasks first.
 fn pause(py: Python<'_>) -> Bound<'_, PyAny> {
     py.None().into_bound(py)
 }
@@ -127,7 +128,7 @@ impl Next {
         if let Some(find_ear) = &self.find_ear {
             visit.call(find_ear)?;
         }
-        // Whoever holds the lock is at work with it, so this is no garbage.
+        // A locked `news` is in use, so this is no garbage.
         match self.news.try_lock().as_deref() {
             Some(Some(news)) => visit.call(news),
             _ => Ok(()),

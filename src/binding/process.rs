@@ -1,4 +1,4 @@
-//! What concerns the whole process: its connections' number, adoption, fork and end.
+//! The whole process: the number of its connections, their adoption, fork and exit.
 
 use std::{os::fd::RawFd, sync::Arc, time::Duration};
 
@@ -41,7 +41,7 @@ impl Slot {
     }
 }
 
-/// What connections are driven by. See `_core.pyi`.
+/// The settings of connections. See `_core.pyi`.
 #[pyclass(name = "Settings", frozen, module = "dwebsocket._core")]
 pub(crate) struct PySettings(Settings);
 
@@ -105,7 +105,7 @@ pub(crate) fn adopt(
     settings: &PySettings,
     compression: Option<&Compression>,
 ) -> PyResult<PyConnection> {
-    // First: whatever fails from here on closes it.
+    // First own the descriptor: any error from here on closes it.
     let client = socket::own(descriptor)?;
     let settings = Settings {
         compression: compression.map(|compression| compression.0),
@@ -123,7 +123,7 @@ pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
     Ok(py.detach(runtime::prepare)?)
 }
 
-/// Lets the engine have so many threads, if it has not been born yet.
+/// Sets the engine's number of threads, if it has not been started yet.
 #[pyfunction]
 pub(crate) fn want_threads(count: usize) {
     runtime::want_threads(count);
@@ -142,7 +142,7 @@ pub(crate) fn buffered_bytes() -> usize {
     budget::held()
 }
 
-/// A time that somebody waits out: a day at most, so that adding it to a moment cannot overflow.
+/// A duration to wait for: a day at most, so that adding it to a moment cannot overflow.
 fn bounded(seconds: f64) -> PyResult<Duration> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     Ok(duration(Some(seconds))?.map_or(DAY, |time| time.min(DAY)))
@@ -181,7 +181,8 @@ pub(crate) fn is_leaving() -> bool {
     runtime::is_leaving()
 }
 
-/// Closes all connections, takes no new ones and ends the engine; sleeps until they are gone, `grace` at most.
+/// Closes all connections, takes no new ones and ends the engine; sleeps until they are gone,
+/// `grace` at most.
 #[pyfunction]
 pub(crate) fn shut_down(py: Python<'_>, code: u16, reason: &str, grace: f64) -> PyResult<()> {
     let frame = CloseFrame::new(Some(code), reason)?;
@@ -199,7 +200,7 @@ pub(crate) fn on_terminate(py: Python<'_>, start: Py<PyAny>) -> PyResult<()> {
     py.detach(|| {
         let engine = Engine::current()?;
         signal::on_terminate(&engine, move || {
-            // The interpreter may be gone already; then there is nothing left to say.
+            // The interpreter may be gone already; then there is nothing left to call.
             Python::try_attach(|py| {
                 if let Err(error) = start.call0(py) {
                     error.write_unraisable(py, None);

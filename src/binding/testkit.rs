@@ -1,4 +1,4 @@
-//! What the test kit needs: a client's frames, and a hand on the clock.
+//! For the test kit: a client's frames, and steps of the engine's clock.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -75,7 +75,7 @@ pub(crate) fn clock_ahead() -> f64 {
     clock::ahead().as_secs_f64()
 }
 
-/// Takes every goodbye back. See `_core.pyi`.
+/// Takes new connections again after `drain` or `close_all`. See `_core.pyi`.
 #[pyfunction]
 pub(crate) fn reopen() {
     runtime::reopen();

@@ -1,4 +1,4 @@
-//! `_core.Hub`: how an event loop hears of all its connections through one descriptor.
+//! `_core.Hub`: one descriptor that wakes an event loop for all its connections.
 
 use std::{
     collections::HashMap,
@@ -85,7 +85,7 @@ impl Hub {
                 match expected.remove(&token) {
                     Some(news) => here.push(news),
                     None if token < FIRST_TOKEN => others.push(token),
-                    // Nobody waits for it any more.
+                    // The task has stopped waiting for it.
                     None => {}
                 }
             }

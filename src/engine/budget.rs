@@ -1,14 +1,14 @@
 //! The bytes that the process buffers for its connections, and their limit.
 //!
 //! Three parts of a connection buffer: the inbox (whole messages, and the one that the view took
-//! last, which it has in its hands), the outbox, and the driver (an unfinished message as far as it
+//! last and still holds), the outbox, and the driver (an unfinished message as far as it
 //! has come, inflated; bytes that were read but have no place yet). Each part has an [`Account`]
 //! beside its own state and tells it how much it holds.
 //!
 //! A shared counter for each small message would cost more than the message. So an account passes
 //! on only changes of [`STEP_BYTES`] and more: a part that holds less counts as nothing.
 //!
-//! What happens at the limit is in [`super::shedding`].
+//! [`super::shedding`] acts when the limit is reached.
 
 use std::sync::{
     Arc,
@@ -68,7 +68,8 @@ fn part_of(limit: usize, (part, whole): (usize, usize)) -> usize {
     limit / whole * part
 }
 
-/// What the process releases is its own again only once the C library gives it back.
+/// Notes that `bytes` were released. The process gets rid of that memory only once the C library
+/// gives it back to the system.
 fn note_release(bytes: usize) {
     let limit = LIMIT.load(Ordering::Relaxed);
     if limit == usize::MAX {
@@ -94,7 +95,7 @@ pub(super) const fn cost(messages: usize, payload_bytes: usize) -> usize {
     payload_bytes.saturating_add(messages.saturating_mul(MESSAGE_BYTES))
 }
 
-/// What one connection holds.
+/// The bytes that one connection holds.
 #[derive(Debug)]
 pub(super) struct Share {
     generation: u64,
@@ -133,7 +134,7 @@ impl Share {
     }
 
     fn change(&self, before: usize, after: usize) {
-        // What a forked child inherits is not its own.
+        // A forked child does not count what it has inherited.
         if self.generation != runtime::generation() {
             return;
         }
@@ -152,7 +153,8 @@ impl Share {
     }
 }
 
-/// What one part of a connection holds. Lives behind that part's own lock. Dropping it gives back.
+/// The bytes that one part of a connection holds. Lives behind that part's own lock. Dropping it
+/// takes them off the count.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     /// `None` in a part that belongs to no connection.

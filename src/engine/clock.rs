@@ -1,7 +1,7 @@
-//! The engine's time. It runs as everybody's does, but tests can step ahead.
+//! The engine's time. It runs as the system's does, but tests can step it ahead.
 //!
-//! All moments of the engine are those of [`now`]; who sleeps asks [`real`] for the moment to wake
-//! up at, and once more after each step ([`super::Engine::step`]).
+//! All moments of the engine are those of [`now`]. Code that sleeps asks [`real`] for the moment to
+//! wake up at, and once more after each step ([`super::Engine::step`]).
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -16,7 +16,7 @@ use tokio::{
 static AHEAD_NANOS: AtomicU64 = AtomicU64::new(0);
 static STEPPED: Notify = Notify::const_new();
 
-/// How far the engine's time is ahead of the real one. Nothing, but in tests.
+/// How far the engine's time is ahead of the real one. Zero except in tests.
 pub fn ahead() -> Duration {
     Duration::from_nanos(AHEAD_NANOS.load(Ordering::Relaxed))
 }
@@ -37,7 +37,7 @@ pub(super) fn real(moment: Instant) -> Instant {
     if ahead.is_zero() {
         return moment;
     }
-    // What would lie before the system's first moment is over anyway.
+    // A moment before the first one of the system's clock is over anyway.
     moment.checked_sub(ahead).unwrap_or_else(Instant::now)
 }
 
@@ -53,7 +53,8 @@ pub(super) async fn sleep_until(moment: time::Instant) {
     }
 }
 
-/// Makes all moments come `time` sooner. Who sleeps elsewhere than here has to be woken.
+/// Makes all moments come `time` sooner. Wakes only [`sleep_until`]; other sleepers have to be
+/// woken.
 pub(super) fn step(time: Duration) {
     let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     AHEAD_NANOS.fetch_add(nanos, Ordering::Relaxed);

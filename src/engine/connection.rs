@@ -49,7 +49,7 @@ const SLOW_TO_COPY: usize = 1024 * 1024;
 /// Why a connection is closed that holds much while memory is short.
 const NO_MEMORY: &str = "the server is short of memory";
 
-/// What one connection may take and how patient it is. Times of `None` mean for ever.
+/// The limits and timeouts of one connection. Times of `None` mean for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Limits on what the peer sends.
@@ -74,14 +74,14 @@ pub struct Settings {
     pub close_timeout: Duration,
 }
 
-/// Who began to end a connection.
+/// The side that began to end a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initiator {
-    /// We did: the view, a limit, the end of the process.
+    /// Ours: the view, a limit, the end of the process.
     Local,
-    /// The peer did, with a close frame.
+    /// The peer, with a close frame.
     Peer,
-    /// Nobody said goodbye: the peer vanished.
+    /// Neither: the connection was lost without a close frame.
     Lost,
 }
 
@@ -92,7 +92,7 @@ pub struct End {
     pub code: u16,
     /// The reason beside it, often empty.
     pub reason: String,
-    /// Who began.
+    /// The side that began.
     pub by: Initiator,
 }
 
@@ -106,7 +106,7 @@ pub struct Connection {
     pub(super) pings: Pings,
     deflater: Option<Box<Deflater>>,
     life: Mutex<Life>,
-    /// Calls the driver when something changed that it has to act on.
+    /// Wakes the driver when something changed that it has to act on.
     pub(super) wake: Notify,
     postman: Arc<Postman>,
     relay: Arc<Relay>,
@@ -121,9 +121,9 @@ struct Life {
     ended_at: Option<Instant>,
     /// The close frames of both sides are exchanged, or can no longer be.
     handshake_done: bool,
-    /// What is to be said, whoever closes.
+    /// The frame that [`Connection::close`] sends in place of its caller's.
     verdict: Option<CloseFrame>,
-    /// To be told of the end.
+    /// Notified when the connection begins to end.
     watches: Vec<Watch>,
 }
 
@@ -135,7 +135,7 @@ impl Connection {
     /// Bytes of the largest payload of a control frame (RFC 6455 section 5.5).
     pub const MAX_CONTROL: usize = 125;
 
-    /// A connection that will say `head` before anything else.
+    /// A connection that will send `head` before anything else.
     pub(super) fn new(
         id: u64,
         socket: Arc<Socket>,
@@ -179,7 +179,7 @@ impl Connection {
         self.generation != runtime::generation()
     }
 
-    /// Gives the view `messages`, which are none afterwards, and sees to it that it wakes.
+    /// Moves `messages` to the view's inbox, and sees to it that the view wakes.
     pub(super) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
         let waiting = self.inbox.push(messages);
@@ -208,13 +208,13 @@ impl Connection {
         taken
     }
 
-    /// Whether a message is there, but whoever takes it has gone on for so long that others are to
+    /// Whether a message is there, but the view has taken messages for so long that others are to
     /// run first.
     pub fn owes_a_pause(&self) -> bool {
         !self.is_foreign() && !self.inbox.is_empty() && self.has_run_long()
     }
 
-    /// What the oldest message is like, which stays where it is: a binary one of more than
+    /// The kind of the oldest message, which stays where it is: a binary one of more than
     /// `large_bytes`, which its taker may copy before, or another.
     pub fn front(&self, large_bytes: usize) -> Front {
         if self.is_foreign() {
@@ -278,7 +278,7 @@ impl Connection {
         self.inbox.descriptor().map(Some)
     }
 
-    /// Says that callers that select on [`Connection::descriptor`] have been told of the end.
+    /// Notes that callers that select on [`Connection::descriptor`] have read the end.
     pub fn mark_end_read(&self) {
         if !self.is_foreign() {
             self.inbox.mark_end_read();
@@ -300,7 +300,7 @@ impl Connection {
         self.inbox.len()
     }
 
-    /// Whether somebody waits for a message, or for room to send one, now.
+    /// Whether a thread or an event loop waits now, for a message or for room to send one.
     pub fn is_awaited(&self) -> bool {
         !self.is_foreign() && (self.inbox.is_awaited() || self.outbox.is_awaited())
     }
@@ -312,7 +312,8 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::watch_inbox`], unless there is something now: then false, and it is not told.
+    /// As [`Connection::watch_inbox`], unless there is something now: then false, and no watch is
+    /// made.
     pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
         !self.is_foreign() && self.inbox.listen(watch)
     }
@@ -336,8 +337,8 @@ impl Connection {
         watch.ring();
     }
 
-    /// Takes back a wish of either kind that was not fulfilled yet. Who stops waiting must say so:
-    /// on a quiet connection the forgotten would heap up.
+    /// Removes a watch of either kind that was not notified yet. A task that stops waiting must
+    /// call this: on a quiet connection forgotten watches would heap up.
     pub fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
         if !self.is_foreign() {
             self.inbox.unwatch(hub, token);
@@ -397,14 +398,14 @@ impl Connection {
     /// Keeps a small message back, to go out in one write with those that follow; costs no system
     /// call. False when it was not kept: then [`Connection::send`] has to be called.
     ///
-    /// Only for whoever takes the messages, and done only while more of them wait. What is held
-    /// goes out with the next message that is not, when [`Connection::take`] finds nothing, or
+    /// Only for the view that takes the messages, and done only while more of them wait. What is
+    /// held goes out with the next message that is not, when [`Connection::take`] finds nothing, or
     /// after about a millisecond: whichever is first.
     pub fn hold(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         self.hold_for(self, kind, payload)
     }
 
-    /// As [`Connection::hold`], for whoever takes the messages of `sender`.
+    /// As [`Connection::hold`], for the view that takes the messages of `sender`.
     pub fn hold_for(self: &Arc<Self>, sender: &Self, kind: Kind, payload: &[u8]) -> bool {
         if self.is_foreign() || sender.inbox.is_empty() {
             return false;
@@ -499,7 +500,7 @@ impl Connection {
         }
     }
 
-    /// Ends a connection whose outbox may be half written: what is said now would be garbage.
+    /// Ends a connection whose outbox may be half written: a frame sent now would be garbage.
     fn break_down(&self) {
         self.begin_end(End {
             code: close::INTERNAL_ERROR,
@@ -520,7 +521,7 @@ impl Connection {
 
     /// Hands a message over only if there is room now; `None` when there is not.
     pub fn try_send(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
-        // Who tries again and again need not compress each time.
+        // A caller that tries again and again need not compress each time.
         let compresses = self.deflater.is_some() && !self.is_foreign();
         if compresses && !self.outbox.has_room(payload.len()) {
             return None;
@@ -601,7 +602,8 @@ impl Connection {
         if began {
             self.outbox.seal(frame.encode());
         }
-        // Also when it is not the first word: what a lost peer left unread concerns nobody now.
+        // Also when the connection was ending already: the view needs no more of what a lost peer
+        // has left unread.
         self.inbox.end();
         self.wake.notify_one();
         began
@@ -618,7 +620,7 @@ impl Connection {
             reason: NO_MEMORY.to_owned(),
             by: Initiator::Local,
         });
-        // The peer may be in the middle of a message: what it sends from now on means nothing.
+        // The peer may be in the middle of a message: what it sends from now on is ignored.
         self.mark_handshake_done();
         self.inbox.discard();
         if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), NO_MEMORY) {
@@ -643,12 +645,12 @@ impl Connection {
 
     /// Keeps the entry among those that may hold something.
     pub(super) fn keep_membership(&self, membership: Membership) {
-        // A second one would be dropped, and the first with it in force.
+        // Called once for each connection; a second membership would take the first away.
         let _ = self.membership.set(membership);
     }
 
-    /// Ends a connection before anything was said to its peer; false when a goodbye to it has begun.
-    /// Nothing is said afterwards.
+    /// Ends a connection before anything was sent to its peer; false when it has begun to end
+    /// already. Nothing is sent afterwards.
     pub(super) fn refuse(&self) -> bool {
         self.begin_end(End {
             code: close::ABNORMAL,
@@ -657,8 +659,8 @@ impl Connection {
         })
     }
 
-    /// Notes how the connection ends, unless it does already. A loss that turns out to have been
-    /// announced by a close frame takes that frame's word for it.
+    /// Notes how the connection ends, unless it does already. When the peer's close frame is found
+    /// after the connection was noted as lost, its code and reason replace those of the loss.
     pub(super) fn begin_end(&self, end: End) -> bool {
         let mut life = self.life.lock();
         let first = life.end.is_none();
@@ -678,11 +680,11 @@ impl Connection {
         first
     }
 
-    /// Closes with `frame`, but not before the view has answered what came before. Whether that
-    /// is still to come: then [`Connection::close`] will say `frame`, whatever its caller says.
+    /// Closes with `frame`, but not before the view has answered what came before. True when that
+    /// is still to come: then [`Connection::close`] will send `frame` in place of its caller's.
     pub(super) fn condemn(&self, frame: CloseFrame) -> bool {
         let mut life = self.life.lock();
-        // What the peer sends from now on means nothing, a close frame neither.
+        // What the peer sends from now on is ignored, a close frame, too.
         life.handshake_done = true;
         let is_ending = life.end.is_some();
         life.verdict = (!is_ending).then(|| frame.clone());
@@ -694,7 +696,7 @@ impl Connection {
         waits
     }
 
-    /// Closes with the frame of [`Connection::condemn`], unless somebody has done so meanwhile.
+    /// Closes with the frame of [`Connection::condemn`], unless that was sent meanwhile.
     pub(super) fn carry_out(&self) {
         let verdict = self.life.lock().verdict.take();
         if let Some(frame) = verdict {
@@ -731,7 +733,7 @@ impl Connection {
         ended_at.map(|at| clock::now().saturating_duration_since(at))
     }
 
-    /// Lets everybody who waits for this connection look at the clock again.
+    /// Lets all threads and tasks that wait for this connection look at the clock again.
     pub(super) fn on_step(&self) {
         self.inbox.on_step();
         self.outbox.on_step();

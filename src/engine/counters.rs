@@ -1,4 +1,4 @@
-//! How many connections there are, and the right to be one of them.
+//! The number of connections, and the slots by which it is limited.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -4,7 +4,7 @@
 //! inflate, and what a read has brought beyond that waits for the next one. So whatever one client
 //! sends, the others' turn comes soon.
 //!
-//! A connection talks until somebody ends it. Then what was sent before is flushed, the peer is
+//! A connection talks until it is ended. Then what was sent before is flushed, the peer is
 //! given time to answer the close frame, the sending side is shut, and the rest is read and
 //! dropped until the peer hangs up: closing on unread bytes would reset the connection, and the
 //! reset can overtake the close frame.
@@ -60,17 +60,17 @@ const TURN: Allowance = Allowance {
     inflated: 256 * 1024,
 };
 
-/// When to see whether the process is below that limit again.
+/// Time until the next look whether the process is below its limit of buffered bytes again.
 const CROWDED_LOOK: Duration = Duration::from_millis(50);
 
-/// What a read needs for a moment only.
+/// Buffers that are needed only while a read is under way.
 #[derive(Default)]
 struct Scratch {
     input: Input,
     haul: Haul,
 }
 
-/// What one turn has brought. Empty between turns.
+/// The results of one turn. Empty between turns.
 #[derive(Default)]
 struct Haul {
     messages: Vec<Message>,
@@ -91,7 +91,7 @@ pub(super) fn drop_scratch() {
     SCRATCH.take();
 }
 
-/// What a read of so many bytes leaves behind is worth giving back.
+/// A read of so many bytes leaves memory behind that is worth giving back.
 const LARGE_BYTES: usize = 16 * 1024;
 
 /// Where a connection is on its way out.
@@ -106,13 +106,13 @@ enum Stage {
     },
     /// Our close frame is out; the peer's has not come.
     AwaitingClose { deadline: Option<Instant> },
-    /// Nothing more to say; the peer may hang up.
+    /// Nothing more to send; the peer may hang up.
     Lingering { deadline: Option<Instant> },
     /// The descriptor can go.
     Over,
 }
 
-/// What there is to do at once, in the next turn.
+/// The work to do at once, in the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum More {
     /// Nothing that is known.
@@ -140,14 +140,15 @@ pub(super) struct Driver {
     /// None without rates, and when they do not matter any more.
     meter: Option<Box<Meter>>,
     controls: Controls,
-    /// The peer is faster than it may be: nothing is read before.
+    /// Nothing is read before this moment: the peer is faster than it may be.
     throttled_until: Option<Instant>,
     /// The peer has broken a rule, and the view has this long to answer what came before.
     condemned_until: Option<Instant>,
-    /// The process buffers all that it may, and this connection much of it: nothing is read before.
+    /// Nothing is read before this moment: the process buffers all that it may, and this connection
+    /// much of it.
     crowded_until: Option<Instant>,
     patience: Patience,
-    /// What the receiver and `leftover` hold.
+    /// The bytes that the receiver and `leftover` hold.
     account: Account,
     /// When to see whether the view has napped long enough.
     look_at: Option<Instant>,
@@ -268,13 +269,13 @@ impl Driver {
         }
     }
 
-    /// Waits for what matters now, and only for that.
+    /// Waits for the readiness of the socket that matters now, and only for that.
     fn ready<'io>(
         &self,
         io: &'io AsyncFd<Arc<Socket>>,
     ) -> impl Future<Output = io::Result<AsyncFdReadyGuard<'io, Arc<Socket>>>> + use<'io> {
-        // Once seen, a hang-up would be reported for ever: then only the view's taking a message
-        // can change anything.
+        // A hang-up that was seen would be reported again and again. So wait for nothing here: only
+        // the view can change anything, by taking a message.
         let deaf = self.paused && self.hung_up;
         let mut interest = if self.is_holding_off() {
             HANG_UP.0
@@ -289,7 +290,7 @@ impl Driver {
                 std::future::pending::<()>().await;
             }
             if interest == Interest::READABLE {
-                // The usual case, for which tokio keeps a place ready.
+                // The usual case, for which tokio keeps a place for the waker ready.
                 poll_fn(|context| io.poll_read_ready(context)).await
             } else {
                 io.ready(interest).await
@@ -348,8 +349,8 @@ impl Driver {
         }
     }
 
-    /// Whether nothing is read now: the view has to make room, or the peer to wait, or nothing
-    /// that it says counts.
+    /// Whether nothing is read now: the view has to make room, or the peer has to wait, or what it
+    /// sends is ignored.
     fn is_holding_off(&self) -> bool {
         self.paused
             || self.throttled_until.is_some()
@@ -372,7 +373,7 @@ impl Driver {
         self.crowded_until.is_some()
     }
 
-    /// Drops what has come of a message, and listens no more.
+    /// Drops what has come of a message, and takes in nothing more.
     fn let_go(&mut self) {
         self.receiver.stop();
         self.leftover = None;
@@ -381,7 +382,7 @@ impl Driver {
         self.account_for();
     }
 
-    /// Says what is held of unfinished messages, and since when.
+    /// Notes how much is held of unfinished messages, and since when.
     fn account_for(&mut self) {
         let leftover = self.leftover.as_ref().map_or(0, |input| input.held());
         let held = self.receiver.buffered() + leftover;
@@ -435,7 +436,7 @@ impl Driver {
 
     /// Closes a connection whose peer floods.
     fn turn_out(&mut self, reason: &str) {
-        // What it sends from now on means nothing, a close frame neither.
+        // What it sends from now on is ignored, a close frame, too.
         self.connection.mark_handshake_done();
         self.connection.close(&CloseFrame {
             code: Some(close::POLICY),
@@ -454,7 +455,7 @@ impl Driver {
             return;
         }
         if !self.paused {
-            // Its last words, and then the end of the stream.
+            // Read what it sent last, and then the end of the stream.
             self.stop_metering();
             return;
         }
@@ -468,7 +469,7 @@ impl Driver {
             input.clear();
             // It is empty, unless a connection ended in a panic.
             haul.clear();
-            // The rest of a large message is read to where it stays.
+            // The rest of a large message is read directly into its final place.
             let (buffer, most) = match self.receiver.tail(SCRATCH_BYTES) {
                 Some(tail) => tail,
                 None => (input.buffer(), SCRATCH_BYTES),
@@ -482,7 +483,7 @@ impl Driver {
                     }
                     let is_filled = length == most;
                     let before = mem::replace(&mut self.last_read, length);
-                    // The view lets go of what came before when it takes this.
+                    // When the view takes this message, it lets go of the one before.
                     if length.max(before) >= LARGE_BYTES {
                         sweeper::expect_sweep();
                     }
@@ -510,7 +511,7 @@ impl Driver {
         });
     }
 
-    /// Goes on with what was left, which may be nothing but what is inside a codec.
+    /// Goes on with the bytes that were left, which may all be inside a codec.
     fn feed_leftover(&mut self) {
         let mut input = self.leftover.take().unwrap_or_default();
         if self.feed(&mut input, &mut Haul::default()) {
@@ -567,7 +568,7 @@ impl Driver {
                     let goes_on = left.take(&message);
                     haul.messages.push(message);
                     haul.count += 1;
-                    // Together: the view's first look shall find them all.
+                    // Delivered together, so that the view finds all of them at its first look.
                     if !goes_on {
                         self.connection.deliver(&mut haul.messages);
                         room = self.connection.inbox.room();
@@ -706,7 +707,7 @@ impl Driver {
                 Due::Death => {
                     self.connection
                         .begin_end(lost("the client did not answer a ping in time"));
-                    // Perhaps it is only our reading side that is cut off.
+                    // It may still arrive: perhaps only our reading side is cut off.
                     let farewell = CloseFrame {
                         code: Some(close::INTERNAL_ERROR),
                         reason: "no answer to a ping".to_owned(),
@@ -759,8 +760,8 @@ impl Driver {
             };
         }
         if let Stage::Flushing { queued, .. } = self.stage {
-            // Whoever closes notes the end first and seals the outbox then. Until it has, there is
-            // more to flush than can be seen.
+            // The closing thread notes the end first and seals the outbox then. Until it has, there
+            // is more to flush than can be seen.
             let sealed = self.connection.outbox.is_sealed();
             let left = self.connection.outbox.queued();
             if sealed && left == 0 {

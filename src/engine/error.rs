@@ -14,9 +14,9 @@ pub enum Error {
     },
     /// The process is ending (or this engine has been stopped): no new connection is taken.
     ShuttingDown,
-    /// All threads of the engine have failed; what they said is in the process's error output.
+    /// All threads of the engine have failed; their panics are in the process's error output.
     Broken,
-    /// The operating system refused something that a connection cannot live without.
+    /// The operating system refused something that a connection cannot do without.
     Io {
         /// What was tried, for the log.
         action: &'static str,
@@ -26,7 +26,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the action that `source` spoiled.
+    /// Names the action that failed with `source`.
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, source }
     }

@@ -1,8 +1,8 @@
-//! How a client's connection changes hands without its server noticing.
+//! Taking a client's connection over from its server without the server noticing.
 //!
 //! The server keeps its descriptor, but what the descriptor means is exchanged for a *dead end*:
 //! one end of a socket pair, which reads as the end of the stream and swallows what is written.
-//! All that needs a descriptor of its own is allocated first, when a failure still harms nobody.
+//! All that needs a descriptor of its own is allocated first, while a failure still does no harm.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ const CHUNK: usize = 64 * 1024;
 pub struct Exchange {
     /// A descriptor of the client's connection that belongs to us.
     client: Option<OwnedFd>,
-    /// The server's end, until it is in the server's hands.
+    /// The server's end, until it is put in place of the server's descriptor.
     theirs: Option<socket2::Socket>,
     /// Our end.
     ours: Option<socket2::Socket>,
@@ -54,11 +54,11 @@ impl Exchange {
         })
     }
 
-    /// Puts the dead end into the server's hands, blocking as the client's socket did.
+    /// Puts the dead end in place of the server's descriptor, blocking if that was.
     ///
     /// # Errors
     /// The system's, when `server_side` is not open any more; the dead end is still ours then. Once
-    /// it is in the server's hands, a further call does nothing.
+    /// it is in place, a further call does nothing.
     pub fn put_dead_end(&mut self, server_side: RawFd) -> io::Result<()> {
         if let Some(theirs) = &self.theirs {
             if !is_blocking(server_side)? {

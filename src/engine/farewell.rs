@@ -1,14 +1,14 @@
-//! The end of a process that calls `exit` without letting Python say goodbye.
+//! Closing the connections of a process that calls `exit` without Python's exit handlers.
 //!
 //! A server that is written in C may do so from within a signal handler, which has interrupted the
 //! main thread anywhere, perhaps where it holds a connection's lock, the allocator's or the
-//! interpreter's: then the clients behind that lock can be told nothing any more. So the handlers
-//! of such signals are held back. The main thread goes on while a thread of our own says goodbye;
-//! then the signal is sent once more, and the server's handler has its way.
+//! interpreter's: then the clients behind that lock can get no close frame any more. So the
+//! handlers of such signals are held back. The main thread goes on while a thread of our own closes
+//! the connections; then the signal is sent once more, and the server's handler runs.
 //!
-//! A process may also exit by itself. What we leave with `exit` for that waits for no lock and
-//! allocates nothing: it writes one byte to a thread that may wait, and reads until that thread is
-//! done or the time is up.
+//! A process may also exit by itself. The function that we register with `atexit` for that waits
+//! for no lock and allocates nothing: it writes one byte to a thread that may wait, and reads until
+//! that thread is done or the time is up.
 
 use std::{
     ffi::c_int,
@@ -34,7 +34,7 @@ use tokio::{
 use super::{error::Error, panics::contain, runtime::Engine};
 use crate::protocol::close::CloseFrame;
 
-/// What the reading side may take beyond the grace of the connections.
+/// How much longer than the grace of the connections `exit` waits for the thread that closes them.
 const MARGIN: Duration = Duration::from_millis(500);
 
 static LINE: Mutex<Option<Line>> = Mutex::new(None);
@@ -47,16 +47,16 @@ static EXITING: AtomicBool = AtomicBool::new(false);
 /// The server's handlers of the signals that are held back.
 static HELD: OnceLock<Vec<(c_int, libc::sigaction)>> = OnceLock::new();
 
-/// How to say goodbye when the process goes for one reason.
+/// How to close the connections when the process exits for one reason.
 #[derive(Clone, Debug)]
 pub struct Parting {
     /// The signal that is the reason: 0 when none came.
     pub signal: c_int,
     /// The server's handler of the signal calls `exit`.
     pub exits: bool,
-    /// What the clients are told.
+    /// The close frame for the clients.
     pub frame: CloseFrame,
-    /// The time over which they are told.
+    /// The time over which they are closed.
     pub window: Duration,
 }
 
@@ -72,15 +72,15 @@ pub fn signal_seen() -> c_int {
     c_int::try_from(SEEN.load(Ordering::SeqCst)).unwrap_or_default()
 }
 
-/// What the parent was told does not concern its child.
+/// A signal to the parent does not concern its child.
 pub(super) fn after_fork_in_child() {
     SEEN.store(0, Ordering::SeqCst);
 }
 
 /// Closes all connections when the process exits; it waits `grace` for them after the window.
 ///
-/// Which of `partings` holds is decided by the last signal that came; the first one where there is
-/// none for it. To be called once a process. A forked child inherits the handlers, but its exit
+/// The last signal that came decides which of `partings` holds; the first one where there is none
+/// for it. To be called once a process. A forked child inherits the handlers, but its exit
 /// does not concern its parent's connections, and no signal of its own is held back.
 ///
 /// # Errors
@@ -138,7 +138,8 @@ fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) ->
         .filter(|parting| parting.signal != 0)
         .partition(|parting| parting.exits);
     if REGISTERED.is_completed() {
-        // Inherited, and nobody has held anything back here: see `hold`.
+        // A forked child has inherited the handlers. `HOLDER` is not its id, so `hold` passes each
+        // signal on.
         return Ok(());
     }
     for parting in seen {
@@ -158,7 +159,7 @@ fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) ->
         let (dying, parting) = (Arc::downgrade(engine), parting.clone());
         engine.handle().spawn(async move {
             let held = Held;
-            // One that came before we listened is not lost either.
+            // A signal that came before tokio watched for it is not lost either.
             if signal_seen() != parting.signal {
                 came.recv().await;
             }
@@ -167,9 +168,9 @@ fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) ->
             };
             let number = parting.signal;
             leave(engine, parting, grace, move || {
-                // Whatever comes meanwhile can wait that long.
+                // Signals that came during the shutdown were held back until now.
                 drop(held);
-                // An exit that has begun already was hurried, and goes on.
+                // An exit that has begun already was only hurried by this, and goes on.
                 if !EXITING.swap(true, Ordering::SeqCst) {
                     pass_on(number);
                 }
@@ -179,8 +180,8 @@ fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) ->
     Ok(())
 }
 
-/// Says goodbye on a thread of its own, as waiting here would keep the engine from it, and then
-/// calls `gone`.
+/// Closes all connections on a thread of its own, as waiting here would keep the engine from that,
+/// and then calls `gone`.
 fn leave(
     engine: Arc<Engine>,
     parting: Parting,
@@ -188,7 +189,7 @@ fn leave(
     gone: impl FnOnce() + Send + 'static,
 ) {
     let (said, last) = (Arc::clone(&engine), parting.frame.clone());
-    // Shared, since a thread that cannot start takes what it was given with it.
+    // Shared, since a closure is dropped with the thread that could not be started for it.
     let gone = Arc::new(Mutex::new(Some(gone)));
     let after = Arc::clone(&gone);
     let work = move || {
@@ -200,7 +201,7 @@ fn leave(
         }
     };
     if thread::Builder::new().spawn(work).is_err() {
-        // There is nobody who could wait: they are told, and that is that.
+        // No thread can wait for the connections: begin to close them, and go on at once.
         contain(|| said.close_all(&last));
         let gone = gone.lock().take();
         if let Some(gone) = gone {
@@ -231,10 +232,10 @@ fn register() {
 
 extern "C" fn say_goodbye() {
     EXITING.store(true, Ordering::SeqCst);
-    // Held only while the first connection comes: then there is hardly anybody to tell.
+    // Locked only while the first connection comes: then there are hardly any to close.
     let Some(line) = LINE.try_lock() else { return };
     if let Some(line) = line.as_ref().filter(|line| line.process == process::id()) {
-        // A shut down engine has hung up; that must not raise SIGPIPE.
+        // An engine that was shut down has closed its end; that must not raise SIGPIPE.
         let sent = SockRef::from(&line.stream).send_with_flags(&[0], libc::MSG_NOSIGNAL);
         if sent.is_ok() {
             // The end of the stream, or the time is up: in both cases there is no more to do.
@@ -245,7 +246,7 @@ extern "C" fn say_goodbye() {
 
 // --- signals -------------------------------------------------------------------------------------
 
-/// While it lives somebody listens to the signals that are held back.
+/// While it lives, a task waits for the signals that are held back. After it, none is held back.
 struct Held;
 
 impl Drop for Held {
@@ -280,7 +281,7 @@ fn hold_back(number: c_int) -> io::Result<()> {
     let status = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = hold as extern "C" fn(c_int) as usize;
-        // What is interrupted goes on as if nothing were.
+        // Interrupted system calls are restarted.
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(number, &raw const action, ptr::null_mut())
     };
@@ -291,7 +292,8 @@ fn hold_back(number: c_int) -> io::Result<()> {
     }
 }
 
-/// Does nothing yet: tokio, which calls it, tells those who listen.
+/// Holds the signal back: only notes it. Tokio's handler, which calls this one, wakes the task that
+/// waits for the signal. Passes it on where no such task is.
 extern "C" fn hold(number: c_int) {
     if HOLDER.load(Ordering::SeqCst) == process::id() {
         SEEN.store(

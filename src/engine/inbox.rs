@@ -23,8 +23,8 @@ use crate::protocol::message::{Kind, Message};
 const MAX_MESSAGES: usize = 1024;
 /// A queue that once was longer than this is given back when it is empty.
 const KEPT_CAPACITY: usize = 32;
-/// When the driver looks for the first time whether somebody naps. Most views nap for longer as soon
-/// as they run: then nobody has to call it for that.
+/// When the driver looks for the first time whether a view naps. Most views nap for longer as soon
+/// as they run: then they need not wake the driver for that.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// What [`Inbox::take`] found.
@@ -49,7 +49,7 @@ pub enum Front {
     Other,
 }
 
-/// What an inbox has room for. The message that fills it may be larger than what is left.
+/// The room in an inbox. The message that fills it may be larger than what is left.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     messages: usize,
@@ -65,7 +65,7 @@ impl Room {
     }
 }
 
-/// Who waits for the messages of [`Inbox::push`].
+/// The thread and the event loops that wait for the messages of [`Inbox::push`].
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// One thread: see [`Inbox::rouse`].
@@ -117,7 +117,7 @@ impl Queue {
     }
 }
 
-/// What the view does with what it has taken.
+/// Whether the view is done with the messages that it has taken.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Answer {
     /// It has asked for more since.
@@ -137,16 +137,16 @@ struct State {
     max_bytes: usize,
     ended: bool,
     paused: bool,
-    /// Bytes of the message that the view took last, and has in its hands as a rule.
+    /// Bytes of the message that the view took last, and still holds as a rule.
     taken: usize,
     account: Account,
     answer: Answer,
     watches: Watches,
     /// Made for the first caller that selects on this inbox.
     readiness: Option<Box<Readiness>>,
-    /// A caller that selects has been told of the end.
+    /// A caller that selects has read the end.
     is_end_read: bool,
-    /// How long somebody sleeps in [`Inbox::nap`].
+    /// Until when a thread sleeps in [`Inbox::nap`].
     nap_until: Option<Instant>,
     /// When the driver will look at that.
     look_at: Option<Instant>,
@@ -220,9 +220,9 @@ impl Inbox {
         }
     }
 
-    /// Adds all `messages`. After the end they are dropped: nobody asked for them any more.
+    /// Adds all `messages`. After the end they are dropped: no view takes them any more.
     ///
-    /// Gives those who wait for them, and are to be told.
+    /// Gives the thread and the event loops that wait for them and have to be woken.
     #[must_use]
     pub(super) fn push(&self, messages: &mut Vec<Message>) -> Waiting {
         if messages.is_empty() {
@@ -243,7 +243,7 @@ impl Inbox {
         let watches = std::mem::take(&mut state.watches);
         drop(state);
         if sleepers > 1 {
-            // Each taker may have one.
+            // There may be a message for each sleeping thread.
             self.arrived.notify_all();
         }
         Waiting {
@@ -257,8 +257,8 @@ impl Inbox {
         self.arrived.notify_one()
     }
 
-    /// What is welcome. `None` when reading has to stop; the taker that makes room is told so by
-    /// [`Inbox::take`].
+    /// The room for further messages. `None` when reading has to stop; [`Inbox::take`] tells the
+    /// taker that it has made room.
     pub(super) fn room(&self) -> Option<Room> {
         let mut state = self.state.lock();
         state.paused = state.is_full();
@@ -280,12 +280,12 @@ impl Inbox {
         watches.into_iter().for_each(Watch::ring);
     }
 
-    /// Says what this inbox holds to `account`.
+    /// From now on, reports to `account` what this inbox holds.
     pub(super) fn count_in(&self, account: Account) {
         self.state.lock().account = account;
     }
 
-    /// Ends it and drops what is queued: there is no room for it, or nobody to take it.
+    /// Ends it and drops what is queued: there is no room for it, or no view to take it.
     pub(super) fn discard(&self) {
         let mut state = self.state.lock();
         let queue = std::mem::take(&mut state.queue);
@@ -303,7 +303,7 @@ impl Inbox {
         state.update_account();
     }
 
-    /// What the oldest message is like, which stays here.
+    /// The kind of the oldest message, which stays here.
     pub(super) fn front(&self, large_bytes: usize) -> Front {
         match &self.state.lock().queue.first {
             Some(Message {
@@ -372,7 +372,7 @@ impl Inbox {
             .map_or(-1, |readiness| readiness.descriptor()))
     }
 
-    /// Says that callers that select have been told of the end.
+    /// Notes that callers that select have read the end.
     pub(super) fn mark_end_read(&self) {
         let mut state = self.state.lock();
         state.is_end_read = true;
@@ -385,9 +385,9 @@ impl Inbox {
         drop(readiness);
     }
 
-    /// As [`Inbox::take`], but at the end of the time it may sleep a little longer: it has no timer
-    /// of its own, which each sleep would set and take back. Who naps calls `watchman` when nobody
-    /// is going to [`Inbox::look`] by then.
+    /// As [`Inbox::take`], but at the end of the time it may sleep a little longer. It has no timer
+    /// of its own, which each sleep would set and cancel: [`Inbox::look`] ends the nap. Calls
+    /// `watchman` when the driver would not look by `deadline`.
     pub(super) fn nap(&self, deadline: Instant, watchman: impl Fn()) -> (Taken, bool) {
         let mut state = self.state.lock();
         loop {
@@ -405,8 +405,8 @@ impl Inbox {
         }
     }
 
-    /// Ends a nap that has lasted long enough. Gives when to look again; None when nobody naps,
-    /// which ends the watch.
+    /// Ends a nap that has lasted long enough. Gives when to look again; `None` when no nap goes
+    /// on: then the driver need not look any more.
     pub(super) fn look(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         state.look_at = state.nap_until.filter(|until| *until > now);
@@ -423,9 +423,9 @@ impl Inbox {
         self.state.lock().look_at
     }
 
-    /// Lets those who wait for a message look at the clock again.
+    /// Lets threads that wait for a message look at the clock again.
     pub(super) fn on_step(&self) {
-        // With the lock, so that nobody is between looking and falling asleep.
+        // With the lock, so that no thread is between its look at the clock and its sleep.
         drop(self.state.lock());
         self.arrived.notify_all();
     }
@@ -451,8 +451,8 @@ impl Inbox {
         would_sleep
     }
 
-    /// Whether the view still has something to answer. If so, [`Inbox::take_now`] tells who finds
-    /// nothing there to wake the driver.
+    /// Whether the view still has something to answer. If so, the next [`Inbox::take_now`] that
+    /// finds nothing tells its caller to wake the driver.
     pub(super) fn await_answers(&self) -> bool {
         let mut state = self.state.lock();
         let is_due = state.answer != Answer::Given || !state.queue.is_empty();
@@ -467,7 +467,7 @@ impl Inbox {
         self.state.lock().answer != Answer::Awaited
     }
 
-    /// Forgets a watch that nobody waits for any more.
+    /// Forgets a watch whose task has stopped waiting.
     pub(super) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
         self.state
             .lock()
@@ -475,7 +475,7 @@ impl Inbox {
             .retain(|watch| !watch.is(hub, token));
     }
 
-    /// Whether somebody waits for a message now.
+    /// Whether a thread or an event loop waits for a message now.
     pub fn is_awaited(&self) -> bool {
         let state = self.state.lock();
         self.arrived.sleepers() > 0 || !state.watches.is_empty()

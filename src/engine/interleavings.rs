@@ -36,7 +36,7 @@ use crate::protocol::{
 /// Orders that each test tries out.
 const ORDERS: usize = 3000;
 
-/// Of the tests with sockets, whose peers have to try again and again.
+/// Orders for the tests with sockets, whose peers have to try again and again.
 const FEW_ORDERS: usize = 500;
 
 fn check(orders: usize, body: fn()) {
@@ -72,7 +72,7 @@ fn join_all(threads: Vec<thread::JoinHandle<()>>) {
     }
 }
 
-/// The driver's wake-up: notified twice before it is looked at, it is one, as tokio's.
+/// The driver's wake-up. As with tokio's, two notifications before a wait count as one.
 #[derive(Default)]
 struct Wake {
     is_due: Mutex<bool>,
@@ -267,7 +267,7 @@ fn a_hub_gives_each_token_once() {
             .collect();
         let mut tokens = Vec::new();
         while tokens.len() < 3 {
-            // What is on the list has rung, or the loop would not look.
+            // A token on the list has woken the loop, or the loop would not look.
             tokens.extend(hub.drain());
             thread::yield_now();
         }
@@ -316,9 +316,9 @@ impl Sender {
         }
     }
 
-    /// What the driver does for the outbox: it flushes when it was woken, and when the socket can
-    /// take more, but for that it waits only where it has seen that something is blocked. Reads
-    /// between, as the peer does, until the sealed rest is out.
+    /// Does the driver's work for the outbox: flushes when it was woken, and when the socket can
+    /// take more. Waits for the socket only after a flush was blocked. Reads in between, as the
+    /// peer does, until the sealed rest is out.
     fn drive(&self, peer: &mut UnixStream) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 3000];

@@ -19,8 +19,8 @@ pub(super) enum Due {
 
 /// The rhythm of one connection.
 ///
-/// Received bytes prove that a peer lives. So does taking ours, for as long as they keep it from a
-/// ping that it could answer, or from what waits behind.
+/// Received bytes prove that a peer lives. Bytes of ours that it takes prove it, too, as long as
+/// they come before a ping that it could answer, or more bytes wait behind them.
 #[derive(Debug)]
 pub(super) struct Keepalive {
     interval: Option<Duration>,
@@ -29,7 +29,7 @@ pub(super) struct Keepalive {
     unanswered: Option<Unanswered>,
 }
 
-/// A ping that nothing came after.
+/// A ping after which nothing has been received.
 #[derive(Clone, Copy, Debug)]
 struct Unanswered {
     /// When it was due, or the last sign of life since then.
@@ -45,8 +45,8 @@ impl Unanswered {
     fn goes_on(&mut self, now: Instant, passage: Passage) -> bool {
         let has_ping = self.has_ping || passage.has_ping;
         let moves = passage.taken > self.taken;
-        // Small messages for a system that takes them in for a program that does nothing would go
-        // on for ever. They never block.
+        // A system may take in small messages for a program that does nothing: that could go on for
+        // ever. They never block.
         let goes_on = (has_ping && !self.has_ping) || (moves && (!has_ping || passage.is_blocked));
         *self = Self {
             since: if goes_on { now } else { self.since },
@@ -84,8 +84,8 @@ impl Keepalive {
         self.unanswered = None;
     }
 
-    /// The next moment at which [`Keepalive::due`] has something to say. While we do not read
-    /// (`paused`), silence is our own doing.
+    /// The next moment at which something may be due ([`Keepalive::due`]). While we do not read
+    /// (`paused`), the peer's silence does not count.
     pub(super) fn deadline(&self, paused: bool) -> Option<Instant> {
         let death = self.death().filter(|_| !paused);
         match (self.next_ping, death) {

@@ -50,9 +50,11 @@ impl Lane {
         thread::Builder::new()
             .name("dwebsocket".to_owned())
             .spawn(move || {
-                // Its own tasks cannot end it, and what it does between them is caught there.
+                // Tokio catches panics of its tasks, and `on_thread_park` contains those between
+                // them.
                 if contain(|| runtime.block_on(stopped.notified())).is_none() {
-                    // First: whoever comes now is refused, and nobody is left waiting in there.
+                    // Before the runtime is dropped: a connection that comes now is refused, and
+                    // none is left waiting in there.
                     failed.store(true, Ordering::SeqCst);
                 }
                 drop(runtime);
@@ -68,7 +70,7 @@ impl Lane {
         })
     }
 
-    /// Whether it drives what it is given: false after a failure that it could not mend.
+    /// Whether it drives the connections that it is given: false after a failure that ended it.
     pub(super) fn is_running(&self) -> bool {
         !self.has_failed.load(Ordering::SeqCst)
     }
@@ -87,8 +89,8 @@ impl Lane {
 
 /// A runtime whose thread lets the views of `relay` run before it sleeps.
 fn start_runtime(relay: &Arc<Relay>) -> io::Result<Runtime> {
-    // What tokio makes for signals it cannot do without: it panics. So see first whether the
-    // descriptors are there that it will ask for.
+    // Tokio panics when there are no descriptors for its signal handling. So see first whether as
+    // many as it will ask for are there.
     let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
     for pair in spare {
         pair?;
@@ -99,16 +101,16 @@ fn start_runtime(relay: &Arc<Relay>) -> io::Result<Runtime> {
             .enable_io()
             .enable_time()
             .on_thread_park(move || {
-                // Or it would end the thread.
+                // A panic here would end the thread.
                 contain(|| runner.run(&Handle::current()));
             })
             .build()
     });
-    // Others may have taken them meanwhile.
+    // Other threads may have taken the descriptors meanwhile.
     catch_unwind(build).unwrap_or_else(|panic| Err(io::Error::other(text_of(panic.as_ref()))))
 }
 
-/// What a panic said.
+/// The text of a panic.
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());

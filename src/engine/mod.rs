@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! One [`Engine`] lives in a process. It is born with the first connection, runs a tokio runtime
+//! One [`Engine`] lives in a process. It starts with the first connection, runs a tokio runtime
 //! on a single thread of its own, and is never inherited across a fork ([`runtime`]).
 //!
 //! A connection is two things. [`Connection`] is the part that views hold: an [`inbox`] from
@@ -12,13 +12,12 @@
 //! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes. Replies to a burst may wait
 //! for each other in the outbox; the [`postman`] sees to it that they do not wait for long.
 //!
-//! What all connections buffer is counted ([`budget`]), and the largest holders are closed at a limit
-//! (`shedding`).
+//! The bytes that all connections buffer are counted ([`budget`]), and the largest holders are
+//! closed at a limit (`shedding`).
 //!
 //! Locks are short and never nested: a view's thread and the driver meet in the inbox, in the
-//! outbox and in the connection's life, one at a time. What ends first is always the connection's
-//! life; then the inbox (nothing more will come), then the outbox (nothing more will go), then the
-//! descriptor.
+//! outbox and in the connection's life, one at a time. A connection's life ends first, then the
+//! inbox (nothing more will come) and the outbox (nothing more will go), the descriptor last.
 
 pub mod budget;
 pub mod clock;

@@ -2,7 +2,7 @@
 //!
 //! A sender writes to the socket itself while nothing is queued, so a reply costs one system call
 //! and no wake-up. What the socket does not take is queued for the driver, within a limit. Small
-//! replies may be held back, to go out in one write; whoever writes anything writes them first.
+//! replies may be held back, to go out in one write; every other write sends them first.
 
 use std::{
     collections::VecDeque,
@@ -30,13 +30,13 @@ const MAX_SLICES: usize = 32;
 /// Bytes that are held back at most. Above that, a system call costs less than the copy.
 const MAX_HELD_BYTES: usize = 16 * 1024;
 
-/// What may be left of a frame that has begun when all else is given up.
+/// The largest rest of a frame that has begun which is kept when all else is given up.
 const MAX_REST_BYTES: usize = 64 * 1024;
 
 /// Whether a message was held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Held {
-    /// It was, and is the first: somebody has to see to it.
+    /// It was, and is the first: the caller has to see to it that it is released.
     First,
     /// It was, behind others.
     More,
@@ -124,11 +124,11 @@ struct State {
     account: Account,
 }
 
-/// The largest message whose sender waits for room. Smaller ones of senders that can wait, too, do
-/// not use the room up before it.
+/// The largest message whose sender waits for room. Smaller messages do not take the room before it
+/// if their senders can wait, too.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reserved {
-    /// 0 when nobody waits.
+    /// 0 when no sender waits.
     bytes: usize,
     /// That sender is a thread that sleeps. A task may have given up unnoticed.
     by_thread: bool,
@@ -139,8 +139,8 @@ impl State {
         self.queue.is_empty() && self.held.is_empty() && self.pong.is_none() && !self.ping
     }
 
-    /// Adds a frame to those that are held, if it is small enough and nothing else waits: what
-    /// waits for the socket lets the sender feel that it is full.
+    /// Adds a frame to those that are held, if it is small enough and nothing else waits. While
+    /// bytes wait for the socket it is full, and the sender has to notice that.
     fn hold(&mut self, capacity: usize, head: &[u8], payload: &[u8]) -> bool {
         let length = self.held.len() + head.len() + payload.len();
         let fits = length <= MAX_HELD_BYTES.min(capacity);
@@ -182,7 +182,7 @@ impl State {
     /// Whether a message of `length` bytes may go in now. If not, its sender is expected to wait:
     /// asleep if it `sleeps`, else by a watch.
     fn admit(&mut self, length: usize, capacity: usize, sleeps: bool) -> bool {
-        // An empty queue is open to all but those who keep a thread waiting.
+        // An empty queue takes any message, unless a thread sleeps with a larger one.
         let has_priority =
             length >= self.reserved.bytes || (self.queue.is_empty() && !self.is_reserved(length));
         let enters = has_priority && self.fits(length, capacity);
@@ -250,7 +250,7 @@ impl State {
     }
 
     /// Drops all but a small rest of the frame that has been written in part, and puts `close`
-    /// behind it. False when the rest is large: then nothing can be said any more.
+    /// behind it. False when the rest is large: then no close frame can be sent any more.
     fn shed(&mut self, close: Bytes) -> bool {
         if self.sealed && self.queue.len() <= 1 {
             // The close frame is on its way, or has left.
@@ -338,7 +338,7 @@ impl Outbox {
             let reserved = state.reserved.bytes;
             let may_enter = match patience {
                 Some(patience) => state.admit(length, self.capacity, !patience.is_zero()),
-                // Who cannot wait does not wait for those who can.
+                // A sender that cannot wait does not wait for those that can.
                 None => state.fits(length, self.capacity),
             };
             if may_enter {
@@ -375,7 +375,8 @@ impl Outbox {
         }
     }
 
-    /// A sender of `length` bytes does not wait any more: those behind it need not, either.
+    /// Ends the wait of a sender of `length` bytes. Senders of smaller messages need not wait for
+    /// it any more.
     fn give_up(&self, mut state: MutexGuard<'_, State>, length: usize) {
         if state.reserved.bytes == length {
             state.reserved = Reserved::default();
@@ -519,8 +520,8 @@ impl Outbox {
         self.write_out(self.state.lock()).into()
     }
 
-    /// Writes what the socket takes. Whatever the occasion, those who wait for room must hear of
-    /// it: there may be nothing left for the next flush to announce.
+    /// Writes what the socket takes, and always wakes the senders that wait for the room that this
+    /// makes: there may be nothing left for the next flush to announce.
     fn write_out(&self, mut state: MutexGuard<'_, State>) -> Sent {
         state.release();
         let before = state.queued;
@@ -572,7 +573,7 @@ impl Outbox {
         }
     }
 
-    /// The peer takes nothing any more. How it went is for the reading side to find out.
+    /// The peer takes nothing any more. The reading side finds out how the connection ended.
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
         state.cut();
         self.room.notify_all();
@@ -581,14 +582,14 @@ impl Outbox {
             .for_each(Watch::ring);
     }
 
-    /// Drops everything and lets go of the socket; senders in wait learn that it is over.
+    /// Drops everything and lets go of the socket; waiting senders get [`Sent::Closed`].
     pub(super) fn cut(&self) {
         let mut state = self.state.lock();
         state.cut();
         self.announce_room(state);
     }
 
-    /// Says what this outbox holds to `account`.
+    /// From now on, reports to `account` what this outbox holds.
     pub(super) fn count_in(&self, mut account: Account) {
         let mut state = self.state.lock();
         account.set(state.queued);
@@ -596,7 +597,7 @@ impl Outbox {
     }
 
     /// Gives up what waits, but for a frame that has begun if little of it is left, and queues
-    /// `close` behind it. When there is much left the peer is told nothing.
+    /// `close` behind it. When there is much left the peer gets no close frame.
     pub(super) fn shed(&self, close: Bytes) {
         let mut state = self.state.lock();
         if state.socket.is_some() {
@@ -616,15 +617,15 @@ impl Outbox {
         watches.into_iter().for_each(Watch::ring);
     }
 
-    /// Whether somebody waits for room now.
+    /// Whether a thread or an event loop waits for room now.
     pub(super) fn is_awaited(&self) -> bool {
         let state = self.state.lock();
         self.room.sleepers() > 0 || !state.watches.is_empty()
     }
 
-    /// Lets those who wait for room look at the clock again.
+    /// Lets threads that wait for room look at the clock again.
     pub(super) fn on_step(&self) {
-        // With the lock, so that nobody is between looking and falling asleep.
+        // With the lock, so that no thread is between its look at the clock and its sleep.
         drop(self.state.lock());
         self.room.notify_all();
     }
@@ -640,13 +641,13 @@ impl Outbox {
         }
     }
 
-    /// Forgets a watch that nobody waits for any more.
+    /// Forgets a watch whose task has stopped waiting.
     pub(super) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
         let mut state = self.state.lock();
         let before = state.watches.len();
         state.watches.retain(|watch| !watch.is(hub, token));
         if state.watches.len() < before && state.reserved.bytes > 0 {
-            // Perhaps it was for this one. Whoever else needs it asks for it again.
+            // Perhaps the room was reserved for this one. Another sender that needs it asks again.
             state.reserved = Reserved::default();
             self.announce_room(state);
         }

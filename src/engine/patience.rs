@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Of what has come of a message, the part that has to come within the timeout.
+/// Within the timeout a message has to grow by 1 / `LEAST_PROGRESS` of what has come of it.
 const LEAST_PROGRESS: usize = 1024;
 /// How many times the send timeout a peer may take over the last bytes before the close frame.
 const FLUSH_TIMEOUTS: u32 = 10;
@@ -13,7 +13,7 @@ const FLUSH_BYTES_PER_S: usize = 16 * 1024;
 
 /// Watches over a message that has begun: it has to go on.
 ///
-/// It does when, within the timeout, the part of it that [`LEAST_PROGRESS`] says has come, and one
+/// It does when it grows, within the timeout, by the part that [`LEAST_PROGRESS`] says, and by one
 /// byte at least. So a slow upload may take its time, and a client that has had much inflated
 /// cannot hold it for ever by sending a byte now and then.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
-//! Replies that were held back, and the clock that lets none of them wait for long.
+//! Replies that were held back, and the timer that limits how long they wait.
 //!
 //! While more messages wait for a view, its small replies may wait for each other, so that a burst
 //! is answered by one write ([`Connection::hold`](super::Connection::hold)). They leave with the
-//! last reply, or as soon as the view asks for a message that is not there. A view that does
-//! neither, because it goes on computing or waits for something else, is not relied upon: the
-//! postman comes by about every millisecond, for as long as there is anything to be held.
+//! last reply, or as soon as the view asks for a message that is not there. A view may do neither,
+//! because it goes on computing or waits for something else. So the postman sends what is held
+//! about every millisecond, for as long as there is anything to be held.
 //!
 //! A view that sends to others' clients, as a chat does, holds that back likewise.
 
@@ -26,16 +26,16 @@ use tokio::{runtime::Handle, time::sleep};
 
 use super::connection::Connection;
 
-/// How long a reply may be held back, as far as the clock allows to say.
+/// How long a reply may be held back, within the precision of the timer.
 const ROUND: Duration = Duration::from_millis(1);
-/// Rounds with nothing to do before the postman stays at home: starting costs a wake-up.
+/// Rounds with nothing to do before the postman's task ends: starting it costs a wake-up.
 const IDLE_ROUNDS: u32 = 5;
 
 /// What is held back in one engine. Any thread may add to it.
 #[derive(Debug)]
 pub(super) struct Postman {
     runtime: Handle,
-    /// Somebody holds back what is for another view's client.
+    /// A view holds back messages for another view's client.
     has_parcels: AtomicBool,
     state: Mutex<State>,
 }
@@ -47,7 +47,7 @@ struct State {
 }
 
 impl Postman {
-    /// A postman who walks on `runtime`.
+    /// A postman whose rounds run on `runtime`.
     pub(super) fn new(runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             runtime,
@@ -90,7 +90,7 @@ impl Postman {
         std::mem::take(&mut state.holding)
     }
 
-    /// One who never comes by.
+    /// A postman whose rounds never run.
     #[cfg(test)]
     pub(super) fn at_home() -> Arc<Self> {
         static RUNTIME: LazyLock<Runtime> =

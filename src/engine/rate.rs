@@ -1,8 +1,8 @@
 //! How fast one peer may send: a bucket of messages and one of bytes.
 //!
-//! Each holds what its rate allows in a second, and refills all the time. Whoever takes more than
-//! there is is made to wait, which TCP passes on to the peer; whoever does not slow down even so is
-//! told to go.
+//! Each holds what its rate allows in a second, and refills all the time. A peer that sends more
+//! than is left has to wait: it is not read from, and TCP's flow control slows it down. A peer
+//! that does not slow down even so is closed.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ pub struct Rates {
 
 /// Control frames that a peer may send a second, for hours.
 const CONTROLS_PER_SECOND: f64 = 1000.0;
-/// Those that it may send beside that, at once: as many as heap up in a client's system while it is
-/// not read from.
+/// Control frames that it may send beside that, at once: as many as heap up in a client's system
+/// while it is not read from.
 const CONTROLS_AT_ONCE: f64 = 10_000.0;
-/// And those that each message earns it.
+/// Control frames that it may send in addition for each message.
 const CONTROLS_PER_MESSAGE: f64 = 10.0;
 
-/// Pings and pongs of a peer, which bring nothing to anybody.
+/// Pings and pongs of a peer, which carry nothing for a view.
 ///
 /// A client pings a few times a minute, or with each message that it sends, and answers our pings.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(super) enum Pace {
     Fine,
     /// Wait until then.
     Wait(Instant),
-    /// Go: it has been over its rate for too long.
+    /// Nothing more: it has been over its rate for too long, and is to be closed.
     TooFast,
 }
 
@@ -100,8 +100,8 @@ impl Meter {
         }
     }
 
-    /// Judges the peer at `now`. While we are not done with what it has sent, nobody knows that it
-    /// has paused, so it is not forgiven (`is_behind`).
+    /// Judges the peer at `now`. `is_behind` means that not all it has sent is taken in yet. Then
+    /// it is unknown whether it has paused, so it is not forgiven.
     pub(super) fn pace(&mut self, now: Instant, is_behind: bool) -> Pace {
         let buckets = [&mut self.messages, &mut self.bytes];
         let mut wait = Duration::ZERO;

@@ -3,21 +3,21 @@
 //! A view that is woken wants the core and the GIL at once, and there is one GIL. Woken in the
 //! middle of a pass over all sockets, each view would take the core away from the engine and then
 //! wait for the view before it. So the engine reads all sockets first. When it has nothing left to
-//! read, it rings for the event loops and wakes the first of the parked threads; each thread wakes
-//! the next one when it is about to sleep. The engine stands back until all have had their turn,
-//! so that the next pass finds many answers' successors instead of one.
+//! read, it wakes the event loops and the first of the parked threads; each thread wakes the next
+//! one when it is about to sleep. The engine stands back until all have had their turn, so that the
+//! next pass finds the messages that follow many answers, not only those that follow one.
 //!
-//! What several views send in their turn is written by the engine when it goes on, all in one go:
-//! to go from Python into the kernel and back for each costs both their place in the processor's
-//! caches, and a client that sleeps in between has to be woken each time.
+//! The engine writes what several views send in their turn, all together, when it goes on. To go
+//! from Python into the kernel and back for each message would push both out of the processor's
+//! caches, and a client that sleeps in between would have to be woken each time.
 //!
-//! Nor do views depend on the engine's having nothing left to read, which one client can prevent:
-//! after a millisecond they have their turn anyhow.
+//! One client can keep the engine from ever having nothing left to read. So views do not wait for
+//! that: after a millisecond they have their turn anyhow.
 //!
 //! No view depends on another one's coming back: when there is no progress for about a
 //! millisecond, because a view computes or waits for something else, all are woken, what they have
 //! sent is written, and for a while each is woken as soon as its message is there. Progress is a
-//! thread that comes back, or one view on each loop that was rung for. Views that take long, so that
+//! thread that comes back, or one view on each loop that was woken. Views that take long, so that
 //! a reply would wait for others, write for themselves for a while.
 
 use std::{
@@ -44,13 +44,13 @@ const PATIENCE: Duration = Duration::from_millis(1);
 const OLDEST: Duration = Duration::from_millis(1);
 /// How long views are woken at once after they made no progress.
 const APART: Duration = Duration::from_millis(100);
-/// What a view may take for a message, others' replies waiting meanwhile.
+/// Time that a view may take for a message while other views' replies wait.
 const QUICK: Duration = Duration::from_micros(50);
 /// Views that may wait for an engine that never finds its sockets empty.
 const MOST: usize = 64;
 /// Views that have a turn together before the engine writes for them.
 const FEW: usize = 3;
-/// Bytes that may wait for them. A view shall find its messages in the processor's cache.
+/// Bytes that may wait for views, which are to find their messages in the processor's cache.
 const MOST_BYTES: usize = 64 * 1024;
 
 /// The views of one engine that have a message and still sleep. Any thread may use it.
@@ -60,7 +60,7 @@ pub(super) struct Relay {
     done: Condvar,
     /// Some view waits for its turn: see [`Relay::hurry`].
     has_waiting: AtomicBool,
-    /// What views send now is written by the engine: see [`Relay::expect`].
+    /// The engine writes what views send now: see [`Relay::expect`].
     collects: AtomicBool,
     patience: Duration,
     /// The next turn panics.
@@ -102,17 +102,17 @@ impl Default for Relay {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Those with a parked thread.
+    /// Connections whose views are parked threads.
     parked: VecDeque<Arc<Connection>>,
-    /// Those of event loops: hubs whose bell is to be rung.
+    /// Hubs of event loops that have to be woken.
     silent: Vec<Arc<Hub>>,
-    /// Connections on their lists since somebody rang.
+    /// Connections on the hubs' lists since the loops were woken last.
     noted: usize,
-    /// Hubs that have been rung and not said that they are done, with their steps so far.
+    /// Hubs whose loops were woken and have not served their list yet, with their steps so far.
     serving: Vec<(Arc<Hub>, u64)>,
-    /// Since when the first of them waits.
+    /// Since when the first view waits.
     waiting_since: Option<Instant>,
-    /// Bytes that came since somebody was woken for their number.
+    /// Bytes that came since their number last reached [`MOST_BYTES`].
     bytes: usize,
     /// Grows with each step.
     steps: u64,
@@ -135,7 +135,8 @@ impl State {
         apart
     }
 
-    /// When the engine begins to collect what `views` views send, if it shall.
+    /// The moment at which the engine begins to collect what `views` views send; `None` when it is
+    /// not to do so.
     fn begins_to_collect(&mut self, views: usize) -> Option<Instant> {
         let now = (views >= FEW).then(Instant::now)?;
         if self.alone_until.is_some_and(|until| now < until) {
@@ -193,7 +194,7 @@ impl Relay {
         }
     }
 
-    /// Sees to it that the loop of `watch` hears of it soon. Only the engine may call it.
+    /// Sees to it that the loop of `watch` is woken soon. Only the engine may call it.
     pub(super) fn ring(self: &Arc<Self>, watch: Watch, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
@@ -239,7 +240,7 @@ impl Relay {
         }
     }
 
-    /// Wakes the next thread; to be called by whoever is about to sleep.
+    /// Wakes the next thread; to be called by a thread that is about to sleep.
     pub(super) fn pass_on(&self) {
         loop {
             let mut state = self.state.lock();
@@ -279,7 +280,8 @@ impl Relay {
         self.collects.load(Ordering::Relaxed)
     }
 
-    /// Leaves it to the engine to write what `connection` holds. False when it has gone on.
+    /// Leaves it to the engine to write what `connection` holds. False when the engine does not
+    /// collect any more.
     pub(super) fn expect(&self, connection: &Arc<Connection>) -> bool {
         let mut state = self.state.lock();
         let collects = self.collects();
@@ -311,7 +313,7 @@ impl Relay {
         })
     }
 
-    /// Forgets a turn that ended in a panic: whoever waits is woken, and what is held is written.
+    /// Clears the state after a turn that panicked: wakes waiting views, and writes what is held.
     fn start_over(self: &Arc<Self>) {
         self.collects.store(false, Ordering::Relaxed);
         let mut state = self.state.lock();
@@ -333,7 +335,7 @@ impl Relay {
         let enough = QUICK.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
         self.ring_all(&mut state);
         if state.parked.is_empty() && views < FEW {
-            // Not worth it, and nobody waits for another one.
+            // Too few to stand back for, and no view waits for another one.
             state.serving.clear();
         }
         if state.is_done() {
@@ -585,7 +587,7 @@ mod tests {
         bed.relay.fails.store(true, Ordering::SeqCst);
         bed.turn(1);
         assert_eq!(bed.woken(), 0);
-        // Only a hub that has been rung says whom it has served.
+        // The loop has been woken already: this call has nothing to do.
         assert!(!hub.ring(&bed.relay));
         assert_eq!(hub.drain(), [7]);
     }
@@ -666,7 +668,7 @@ mod tests {
             let mut state = bed.relay.state.lock();
             bed.relay.ring_all(&mut state);
             drop(state);
-            // The loop has woken, and the next one rings before it is done.
+            // The loop has woken; the next engine thread wakes it again before it is done.
             assert_eq!(hub.drain(), [token]);
         }
         hub.served();
@@ -706,7 +708,7 @@ mod tests {
         comes_back(&quick);
         comes_back(&slow);
         assert!(!state.has_standstill());
-        // A thread that others wait for counts by itself.
+        // A thread that keeps others waiting is a standstill by itself.
         comes_back(&quick);
         comes_back(&slow);
         state.last_is_due = true;

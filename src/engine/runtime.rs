@@ -1,4 +1,4 @@
-//! The engine of a process: born on first use, never inherited across a fork.
+//! The engine of a process: started on first use, never inherited across a fork.
 
 use std::{
     os::fd::OwnedFd,
@@ -34,7 +34,7 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
 static THREADS: AtomicUsize = AtomicUsize::new(1);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-/// Outlasts the engine and needs none: a process may be told to go before its first connection.
+/// Outlasts the engine and needs none: a process may have to shut down before its first connection.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
 /// Makes this process take no new connections, for good.
@@ -42,7 +42,7 @@ pub fn leave() {
     LEAVING.store(true, Ordering::SeqCst);
 }
 
-/// Takes [`leave`] back, and every drain: the engine goes on as if nobody had said goodbye.
+/// Undoes [`leave`] and aborts every drain: the engine takes new connections again.
 pub fn reopen() {
     if let Some(engine) = Engine::running() {
         engine.registry.reopen();
@@ -55,12 +55,12 @@ pub fn is_leaving() -> bool {
     LEAVING.load(Ordering::SeqCst)
 }
 
-/// Lets the engine have so many threads, if it has not been born yet.
+/// Sets the engine's number of threads, if it has not been started yet.
 pub fn want_threads(count: usize) {
     THREADS.store(count, Ordering::Relaxed);
 }
 
-/// Which process, counted in forks, this is.
+/// The number of forks between the first process and this one.
 pub(super) fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
@@ -129,8 +129,8 @@ impl Engine {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The connections take turns: each thread gets as many as the others. `None` when none is
-    /// left, because what runs on them has failed.
+    /// The connections take turns: each thread gets as many as the others. `None` when all threads
+    /// have failed.
     fn lane_of(&self, id: u64) -> Option<&Lane> {
         let count = self.others.len() + 1;
         let turn = usize::try_from(id % count as u64).unwrap_or_default();
@@ -147,7 +147,7 @@ impl Engine {
 
     /// Takes over `client`, sends `head` (the 101 response) and runs the connection.
     ///
-    /// `early` are bytes that the client sent behind its handshake and somebody has read already.
+    /// `early` are bytes that the client sent behind its handshake and that were read already.
     /// A client that cannot be driven is answered with 503 in place of `head`, and let go.
     ///
     /// # Errors
@@ -184,11 +184,12 @@ impl Engine {
             Arc::clone(&lane.relay),
             &lane.codecs,
         ));
-        // Before the runtime is asked: one that has stopped would only say that it is gone.
+        // Before the runtime is used: one that has stopped would only report that it is gone.
         let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
         Members::enter(&self.members, &connection);
-        // Whoever leaves says so first and looks for connections then: one of the two sees this.
-        // Whom both see has been told already, if we come second: then that goes on.
+        // A shutdown sets `LEAVING` first and collects the connections then; here it is the other
+        // way round. So at least one side sees this connection. If both do and the shutdown was
+        // first, the connection is closing already: then that goes on.
         if is_leaving() && connection.refuse() {
             return Err(refuse(Error::ShuttingDown));
         }
@@ -198,7 +199,7 @@ impl Engine {
         };
         let io = match io.map_err(Error::io("cannot watch the client's connection")) {
             Ok(io) => io,
-            // Unless somebody has said goodbye to it meanwhile.
+            // Unless a shutdown has begun to close it meanwhile.
             Err(error) if connection.refuse() => return Err(refuse(error)),
             Err(error) => return Err(error),
         };
@@ -216,7 +217,7 @@ impl Engine {
     }
 
     /// Closes all connections with `frame`, spread over `window`, and takes no new ones. Does not
-    /// wait. Gives the time until the last one is told; a later call can only make it less.
+    /// wait. Gives the time until the last one begins to close; a later call can only make it less.
     pub fn drain(&self, frame: CloseFrame, window: Duration) -> Duration {
         self.registry.drain(self.handle(), frame, window)
     }
@@ -326,7 +327,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client of `engine` reads, and whether it was taken over.
+    /// The first bytes that a client of `engine` reads, and whether it was taken over.
     fn told(engine: &Engine) -> (String, bool) {
         let (ours, mut client) = UnixStream::pair().unwrap();
         let slot = Slot::claim(None).unwrap();

@@ -1,8 +1,8 @@
 //! The buffer that all connections of a thread read into.
 //!
 //! Small messages are copied out of it. A large one takes the buffer with it, and the next read
-//! gets another: one that came back from an earlier message, as a rule. So the view finds a large
-//! message where the system has put it, and no memory has to be asked for.
+//! gets another: one that came back from an earlier message, as a rule. So a large message reaches
+//! the view without a copy, and no memory has to be allocated.
 
 use std::{mem, sync::Arc};
 
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 /// Buffers that wait for a read at most. Each view that has a message to answer keeps one away.
 const MOST_SHELVED: usize = 16;
 
-/// What one read brought.
+/// The bytes of one read.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     buffer: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct Input {
 #[derive(Debug, Default)]
 struct Shelf(Mutex<Vec<Vec<u8>>>);
 
-/// A buffer on its way with a message, to come back from whatever thread drops that.
+/// A buffer that is lent to a message. It comes back from the thread that drops the message.
 struct Lent {
     buffer: Vec<u8>,
     shelf: Arc<Shelf>,
@@ -91,7 +91,7 @@ impl Input {
         let end = self.taken;
         let start = end.saturating_sub(len);
         let behind = self.buffer.len() - end;
-        // What lies behind has to be copied instead.
+        // A message that takes the buffer leaves the bytes behind it to be copied instead.
         if len < Self::LARGE_BYTES || behind > len / 8 {
             return Bytes::copy_from_slice(&self.buffer[start..end]);
         }

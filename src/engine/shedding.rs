@@ -1,4 +1,4 @@
-//! Closing those that hold most when the process buffers more than it may.
+//! Closing the connections that hold most when the process buffers more than it may.
 //!
 //! At the limit of [`super::budget`] one task of the engine looks at all connections, also those
 //! that are over and whose view has yet to read what came, and closes the largest holders with 1013
@@ -25,14 +25,14 @@ use super::{
 };
 
 /// Time for a connection to let go of what it holds: its driver takes a turn, its view ends.
-/// Until then that is as good as gone.
+/// Until then its bytes count as released.
 const GRACE: Duration = Duration::from_secs(2);
-/// Between two looks while somebody lets go.
+/// Time between two looks while closed connections release what they hold.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Between two looks while nobody is left to close: only views let go now.
+/// Time between two looks while no connection is left to close: only views can release memory now.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
 
-/// The task is there.
+/// The task runs, or is about to.
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
 
 /// Has the engine bring the process below its limit. Returns at once; may be called with the lock
@@ -86,7 +86,8 @@ async fn relieve(members: Arc<Members>, _turn: Turn) {
     }
 }
 
-/// All connections that may hold something: unlike those of the registry, until nobody has them.
+/// All connections that may hold something. Unlike in the registry, each is listed until its last
+/// reference is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Members(Mutex<HashMap<u64, Member>>);
 

@@ -1,8 +1,8 @@
-//! Who is connected, and how all of them are told that the process ends.
+//! The registry of all connections, and how they are closed when the process ends.
 //!
-//! A goodbye to many at once brings all of them back at once, so it can be spread over a window:
-//! a task on the engine's clock then closes one connection after the other. A later goodbye can
-//! only be a sooner end: it takes the place of one that would take longer.
+//! Many clients that are closed at once reconnect at once, so the closing can be spread over a
+//! window (a drain): a task on the engine's clock then closes one connection after the other. A
+//! later drain can only end sooner: it takes the place of one that would take longer.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -36,7 +36,7 @@ struct State {
     farewell: Option<Farewell>,
 }
 
-/// A goodbye that is being said.
+/// A drain that is under way.
 #[derive(Debug)]
 struct Farewell {
     end: time::Instant,
@@ -44,7 +44,7 @@ struct Farewell {
 }
 
 impl State {
-    /// Refuses new connections, stops a goodbye that is being said, and gives those still open.
+    /// Refuses new connections, stops a drain that is under way, and gives those still open.
     fn leave(&mut self) -> Vec<Arc<Connection>> {
         self.shutting_down = true;
         if let Some(farewell) = self.farewell.take() {
@@ -87,7 +87,7 @@ impl Registry {
     pub(super) fn close_all(&self, frame: &CloseFrame) {
         let connections = self.state.lock().leave();
         for connection in connections {
-            // One that fails must not cost the others their goodbye.
+            // When one fails, the others must still get their close frame.
             contain(|| connection.close(frame));
         }
     }
@@ -95,8 +95,8 @@ impl Registry {
     /// Closes every connection with `frame`, spread over `window` on the clock of `runtime`, and
     /// refuses new ones. Does not wait.
     ///
-    /// Gives the time until the last one is told. That is less than `window` when a goodbye that
-    /// ends sooner is being said already: then nothing changes.
+    /// Gives the time until the last one begins to close. That is less than `window` when a drain
+    /// that ends sooner is under way already: then nothing changes.
     pub(super) fn drain(&self, runtime: &Handle, frame: CloseFrame, window: Duration) -> Duration {
         let now = clock::task_now();
         let Some(end) = now.checked_add(window).filter(|_| !window.is_zero()) else {
@@ -115,7 +115,7 @@ impl Registry {
         if connections.is_empty() {
             return Duration::ZERO;
         }
-        // A map's order has nothing to do with who came first.
+        // A map's order is independent of the order in which the connections came.
         let plan: Vec<_> = moments(connections.len(), window)
             .map(|moment| now + moment)
             .zip(connections.iter().map(Arc::downgrade))
@@ -171,7 +171,8 @@ impl Registry {
     }
 }
 
-/// Moments for `count` goodbyes: `window` in as many equal parts, and in each a random moment.
+/// Moments for closing `count` connections: `window` in as many equal parts, and in each a random
+/// moment.
 fn moments(count: usize, window: Duration) -> impl Iterator<Item = Duration> {
     let part = window / u32::try_from(count).unwrap_or(u32::MAX).max(1);
     let random = RandomState::new();
@@ -296,7 +297,7 @@ mod tests {
             Err(Error::ShuttingDown)
         ));
         for second in 0..10_usize {
-            // Each of the hundred parts has told its one by its end, none before its beginning.
+            // Each of the hundred parts closes one connection, between its beginning and its end.
             assert!(told(&connections) <= 10 * second + 1, "{second}");
             assert!(told(&connections) + 1 >= 10 * second, "{second}");
             time::sleep(S).await;

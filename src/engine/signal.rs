@@ -1,4 +1,4 @@
-//! SIGTERM, heard beside whoever else handles it, and the threads that hear no signal at all.
+//! Watching for SIGTERM beside the server's own handler, and threads that block signals.
 
 use std::{
     mem::MaybeUninit,
@@ -22,7 +22,7 @@ use super::{error::Error, runtime::Engine};
 
 /// How long to wait for a thread when the system gives none.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What a thread does wrong comes to that thread: the handlers of these have to run there.
+/// Signals that a thread's own faults send to that thread: their handlers have to run there.
 const OWN_FAULTS: [libc::c_int; 6] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -34,13 +34,13 @@ const OWN_FAULTS: [libc::c_int; 6] = [
 
 static TERMINATED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Whether SIGTERM has come since [`on_terminate`]. True from the signal's very moment on, so also
-/// for whatever the server does about it.
+/// Whether SIGTERM has come since [`on_terminate`]. True from the moment of the signal on, so also
+/// while the server handles it.
 pub fn is_terminated() -> bool {
     TERMINATED.load(Ordering::SeqCst)
 }
 
-/// What the parent was told does not concern its child.
+/// A signal to the parent does not concern its child.
 pub(super) fn after_fork_in_child() {
     TERMINATED.store(false, Ordering::SeqCst);
 }
@@ -48,9 +48,9 @@ pub(super) fn after_fork_in_child() {
 /// Calls `heard` when SIGTERM comes.
 ///
 /// A handler that was there before goes on being called, so a server that handles the signal itself
-/// notices nothing. Where the signal was left to the system it kills the process no more, which is
-/// then up to `heard`: see [`die`]. `heard` runs on a thread of its own and may wait. A handler that
-/// somebody installs later takes the place of this one. A forked child inherits it, and has to
+/// notices nothing. Where the signal had its default action, it no longer kills the process:
+/// `heard` has to do that, see [`die`]. `heard` runs on a thread of its own and may wait. A handler
+/// that is installed later takes the place of this one. A forked child inherits it, and has to
 /// restore the default where that was in force.
 ///
 /// # Errors
@@ -65,8 +65,8 @@ pub fn on_terminate(engine: &Engine, heard: impl FnOnce() + Send + 'static) -> R
         if terminate.recv().await.is_none() {
             return;
         }
-        // Waiting here would keep the engine from saying goodbye. Shared, since a thread that cannot
-        // start takes what it was given with it.
+        // Waiting here would keep the engine from closing its connections. Shared, since a closure
+        // is dropped with the thread that could not be started for it.
         let heard = Arc::new(Mutex::new(Some(heard)));
         while !starts(&heard) {
             sleep(PAUSE).await;
@@ -125,6 +125,6 @@ impl Drop for Blocked {
 
 /// Ends the process as SIGTERM does by default.
 pub fn die() {
-    // There is nobody left to tell of a failure.
+    // A failure cannot be reported to any caller now.
     let _ = emulate_default_handler(SIGTERM);
 }

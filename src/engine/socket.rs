@@ -10,16 +10,16 @@ use std::{
 use socket2::{Domain, SockRef};
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
-/// What to wait for to hear of a hang-up while unread bytes keep the socket readable, and what
-/// other than the hang-up may then be reported. The system adds the hang-up to urgent data, which
-/// means nothing here.
+/// The interest that reports a hang-up while unread bytes keep the socket readable, and the
+/// readiness other than the hang-up that may then be reported. The system adds the hang-up to
+/// urgent data, which means nothing here.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
 /// Elsewhere only a reset can be told from bytes to read; an orderly end waits behind them.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
 
-/// What a client reads whose connection could not be driven after its server had let go of it.
+/// The response to a client whose connection cannot be driven after its server has let go of it.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
     Retry-After: 5\r\nContent-Length: 0\r\n\r\n";
 
@@ -119,9 +119,9 @@ impl Socket {
         0
     }
 
-    /// Answers a handshake that nothing has been said to with 503. Never sleeps.
+    /// Answers a handshake that has got no response yet with 503. Never sleeps.
     pub(super) fn refuse(&self) {
-        // There is nobody to tell of a failure: a client that is gone needs no answer.
+        // A failure needs no report: a client that is gone needs no answer.
         let _ = self.send(&[IoSlice::new(REFUSAL)]);
         self.finish_sending();
     }
@@ -142,7 +142,7 @@ impl AsRawFd for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         // A forked child may hold a copy of the descriptor: closing ours alone would leave the
-        // peer connected to nobody.
+        // peer connected, and no process would serve it.
         let _ = SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
     }
 }
@@ -167,7 +167,7 @@ pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: this only asks what the number means, and any number may be asked about.
     answered(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
     // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands it over:
-    // nobody else closes it. Otherwise we would close somebody else's file.
+    // no other code closes it. Otherwise we would close a file that other code uses.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -176,7 +176,7 @@ pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
 pub(super) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: any number may be duplicated; one that is not open is answered with an error.
     let copy = answered(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) })?;
-    // SAFETY: the system has just made it, for nobody else.
+    // SAFETY: the system has just made it, and no other code owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 

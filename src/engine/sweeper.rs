@@ -13,12 +13,12 @@ use tokio::{runtime::Handle, time::sleep};
 
 use super::{driver, runtime::Engine};
 
-/// How long there has to be no occasion.
+/// Time without a further occasion before a sweep.
 const QUIET: Duration = Duration::from_secs(1);
 /// The least time between two sweeps: each looks through all free memory of the process.
 const PAUSE: Duration = Duration::from_secs(4);
 
-/// Whoever lets go of a buffer has done so by then.
+/// Time after which a buffer that is being released is free.
 const MOMENT: Duration = Duration::from_millis(10);
 /// Where pages are larger, less is found than there is.
 const PAGE_BYTES: usize = 4096;

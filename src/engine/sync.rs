@@ -21,7 +21,7 @@ pub(super) use base::MutexGuard;
 
 use super::clock;
 
-/// A lock that does not know of panics.
+/// A lock that ignores poisoning.
 #[derive(Debug, Default)]
 pub(super) struct Mutex<T>(base::Mutex<T>);
 
@@ -47,7 +47,7 @@ pub(super) struct Condvar {
 }
 
 impl Condvar {
-    /// Gives the lock away and sleeps until notified or until `deadline`, of the engine's clock;
+    /// Releases the lock and sleeps until notified or until `deadline`, of the engine's clock;
     /// `None` is for ever. Takes the lock again; the second value is false when the time is up.
     pub(super) fn wait<'a, T>(
         &self,

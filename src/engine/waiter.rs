@@ -1,8 +1,8 @@
 //! How a view on an event loop sleeps until its connection has something for it.
 //!
-//! A thread sleeps on a condition variable. Event loops cannot: they watch one descriptor for all
-//! their connections ([`Hub`]) and are told by [`Watch`] which of them are ready, so many messages
-//! cost one wake-up.
+//! A thread sleeps on a condition variable. Event loops cannot: each watches one descriptor for all
+//! its connections ([`Hub`]). A [`Watch`] adds a connection to the hub's list of ready ones, so
+//! many messages cost one wake-up.
 
 use std::{
     io::{self, Read, Write},
@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::{relay::Relay, runtime, sync::Mutex};
 
-/// One event loop's list of ready connections and the descriptor that says it is not empty.
+/// One event loop's list of ready connections, and the descriptor that wakes the loop for them.
 ///
 /// Any thread may add to it; only the loop drains it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Hub {
     bell: UnixStream,
     rope: UnixStream,
     generation: u64,
-    /// Grows with each wish to be told: somebody is about to yield to the loop.
+    /// Grows with each new [`Watch`]: the task that makes it is about to yield to the loop.
     steps: AtomicU64,
 }
 
@@ -37,8 +37,8 @@ pub struct Hub {
 struct Ready {
     tokens: Vec<u64>,
     has_rung: bool,
-    /// Who is told when the loop has served all that was on the list: one for each thread of the
-    /// engine that has rung since.
+    /// The relays to notify when the loop has served all that was on the list: one for each thread
+    /// of the engine that has woken the loop since.
     relays: SmallVec<[Arc<Relay>; 1]>,
 }
 
@@ -46,7 +46,7 @@ impl Hub {
     /// Opens the hub's descriptor.
     ///
     /// # Errors
-    /// Whatever the system says when it has no descriptor left.
+    /// The system's error when it has no descriptor left.
     pub fn new() -> io::Result<Arc<Self>> {
         let (bell, rope) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
@@ -68,17 +68,17 @@ impl Hub {
     /// Takes the tokens of all connections that became ready, in order.
     pub fn drain(&self) -> Vec<u64> {
         let mut rung = [0; 64];
-        // Silence the bell before taking the list: a token that comes later rings again.
+        // Empty the descriptor before taking the list: a later token makes it readable again.
         while matches!((&self.bell).read(&mut rung), Ok(n) if n == rung.len()) {}
         let mut ready = self.ready.lock();
         ready.has_rung = false;
         std::mem::take(&mut ready.tokens)
     }
 
-    /// Says that whoever was on the list of [`Hub::drain`] has had a turn.
+    /// Notes that all views on the list of [`Hub::drain`] have had a turn.
     ///
-    /// One of them may have forked: in the child this does nothing, for a thread that exists in the
-    /// parent only may have locked the engine.
+    /// A view may have forked. In the child this does nothing: a thread that exists in the parent
+    /// only may hold a lock of the engine.
     pub fn served(&self) {
         if self.generation != runtime::generation() {
             return;
@@ -106,18 +106,20 @@ impl Hub {
     }
 
     fn pull(&self) {
-        // A full pipe already rings; a closed one belongs to a loop that is gone.
+        // A full socket is readable already; a closed one belongs to a loop that is gone.
         let _ = (&self.rope).write(&[1]);
     }
 
-    /// As announcing, but without ringing; false when it has rung or will already.
+    /// As [`Hub::announce`], but without waking the loop. True when the caller has to see to that;
+    /// false when the loop has been woken, or will be.
     fn note(&self, token: u64) -> bool {
         let mut ready = self.ready.lock();
         ready.tokens.push(token);
         ready.tokens.len() == 1 && !ready.has_rung
     }
 
-    /// Rings for what was noted. Whether that was news, and `relay` will be told of its end.
+    /// Wakes the loop for the tokens that were noted, unless it has been woken already. True when
+    /// [`Hub::served`] will notify `relay` because of this call.
     pub(super) fn ring(&self, relay: &Arc<Relay>) -> bool {
         let mut ready = self.ready.lock();
         if ready.tokens.is_empty() || ready.has_rung {
@@ -134,34 +136,34 @@ impl Hub {
     }
 }
 
-/// A wish to be told once through a [`Hub`].
+/// A request for one notification through a [`Hub`].
 #[derive(Debug)]
 pub struct Watch {
     hub: Arc<Hub>,
     token: u64,
 }
 
-/// Those who wait for one connection: mostly one, who then needs no memory of its own.
+/// The watches of one connection: mostly one, which then needs no memory of its own.
 pub(super) type Watches = SmallVec<[Watch; 1]>;
 
 impl Watch {
-    /// A wish to find `token` among the ready of `hub`.
+    /// A request to find `token` on the list of `hub`.
     pub fn new(hub: Arc<Hub>, token: u64) -> Self {
         hub.steps.fetch_add(1, Ordering::Relaxed);
         Self { hub, token }
     }
 
-    /// Whether this is the wish to find `token` among the ready of `hub`.
+    /// Whether this is the request to find `token` on the list of `hub`.
     pub(super) fn is(&self, hub: &Arc<Hub>, token: u64) -> bool {
         self.token == token && Arc::ptr_eq(&self.hub, hub)
     }
 
-    /// Fulfils the wish.
+    /// Adds the token to the hub's list, and wakes the loop if needed.
     pub(super) fn ring(self) {
         self.hub.announce(self.token);
     }
 
-    /// Fulfils the wish, but for the ringing, if anybody has to ring: that hub is given.
+    /// As [`Watch::ring`], but without waking the loop. Gives the hub if the caller has to wake it.
     pub(super) fn note(self) -> Option<Arc<Hub>> {
         self.hub.note(self.token).then_some(self.hub)
     }

@@ -1,7 +1,7 @@
 //! Frames as a client sends and reads them: the other end of a connection, for tests.
 //!
-//! The headers are tungstenite's, the judge of what servers may send too: nothing here shares a
-//! rule with the server's side. Messages are put together by whoever uses this.
+//! The headers are tungstenite's, which also judges what servers may send: nothing here shares a
+//! rule with the server's side. The caller puts messages together from the frames.
 
 use std::io::Cursor;
 

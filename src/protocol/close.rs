@@ -50,12 +50,12 @@ pub fn may_send(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// What a close frame says.
+/// The code and the reason of a close frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloseFrame {
     /// `None` for an empty close frame, which counts as [`NO_STATUS`].
     pub code: Option<u16>,
-    /// Meant for people who debug, not for users. Empty when there is no code.
+    /// Meant for debugging, not for users. Empty when there is no code.
     pub reason: String,
 }
 
@@ -113,8 +113,8 @@ impl CloseFrame {
 
     /// The whole frame, head included.
     ///
-    /// Of a value that was put together by hand, and that [`CloseFrame::new`] would refuse, only
-    /// what may be sent is sent: no forbidden code, no reason without a code, and of a long reason
+    /// A value that was built by hand may be one that [`CloseFrame::new`] would refuse. Then only
+    /// the valid part is sent: no forbidden code, no reason without a code, and of a long reason
     /// the characters that fit.
     pub fn encode(&self) -> Bytes {
         let Some(code) = self.code.filter(|code| may_send(*code)) else {

@@ -1,4 +1,4 @@
-//! What a peer can do wrong once the connection is open.
+//! A peer's violations of the protocol once the connection is open.
 
 use std::{borrow::Cow, fmt};
 

@@ -14,8 +14,8 @@ pub struct Extension<'a> {
 /// Reads the header, several of them joined with commas.
 ///
 /// `None` when it goes against the grammar: then the handshake has to fail. What the extensions
-/// and their parameters mean is not judged here. Empty elements of the list are passed over, but
-/// one there has to be.
+/// and their parameters mean is not judged here. Empty elements of the list are ignored, but at
+/// least one other is required.
 pub fn parse(header: &str) -> Option<Vec<Extension<'_>>> {
     let elements = split(header, ',').filter(|element| !element.is_empty());
     let extensions: Vec<_> = elements.map(extension).collect::<Option<_>>()?;
@@ -43,7 +43,7 @@ fn parameter(part: &str) -> Option<(&str, Option<String>)> {
     (is_token(name) && is_token(&value)).then_some((name, Some(value)))
 }
 
-/// What stands between quotes, each character behind a backslash as it is.
+/// The text between quotes; a character behind a backslash stands for itself.
 fn unquote(quoted: &str) -> Option<String> {
     let mut value = String::with_capacity(quoted.len());
     let mut characters = quoted.chars();

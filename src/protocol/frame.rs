@@ -13,7 +13,7 @@ use super::{error::Violation, message::Kind};
 /// The largest payload of a control frame (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD_BYTES: usize = 125;
 
-/// What a frame carries. The reserved opcodes have no place here: they end at the parser.
+/// The opcode of a frame. Reserved ones are no variants: the parser refuses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -58,7 +58,7 @@ impl From<Opcode> for First {
 }
 
 impl First {
-    /// That of a message whose payload is compressed: RSV1 is set (RFC 7692 section 6).
+    /// The first byte of a message whose payload is compressed: RSV1 is set (RFC 7692 section 6).
     pub fn compressed(kind: Kind) -> Self {
         Self(0x80 | 0x40 | Opcode::from(kind) as u8)
     }
@@ -126,7 +126,7 @@ pub fn encode(first: impl Into<First>, payload: &[u8]) -> Bytes {
     Bytes::from(frame)
 }
 
-/// Adds such a frame to others.
+/// Appends such a frame to others in one buffer.
 pub fn append(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
     frames.extend_from_slice(&head(first, payload.len()));
     frames.extend_from_slice(payload);
@@ -160,7 +160,7 @@ pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, u
     let (parsed, payload_len) = match FrameHeader::parse(&mut cursor) {
         Ok(Some(parsed)) => parsed,
         Ok(None) => return Ok(None),
-        // Reading from memory does not fail; should it learn to, it is not the peer's luck.
+        // Reading from memory does not fail; should it ever do so, the frame is refused.
         Err(_) => return Err(malformed()),
     };
     if payload_len >> 63 != 0 {

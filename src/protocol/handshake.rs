@@ -175,7 +175,7 @@ pub fn judge<'a>(request: &Request<'a>) -> Result<Accepted<'a>, Refusal> {
 /// The head of the 101 response, up to and including the empty line.
 ///
 /// `headers` are those that the application adds, such as cookies, in order. Those that concern a
-/// body, one hop or the handshake itself are left out without a word: the response has no body,
+/// body, one hop or the handshake itself are left out silently: the response has no body,
 /// and the 101 writes the others. Text stands for bytes as in WSGI: one character up to U+00FF is
 /// one byte.
 ///
@@ -218,7 +218,7 @@ pub fn response_head(
     Ok(head)
 }
 
-/// A header that would break the response, or smuggle something into it.
+/// A header that would break the response, or inject something into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InvalidHeader {
     /// The name is not a token.
@@ -242,7 +242,7 @@ fn push(head: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader
     head.extend_from_slice(name.as_bytes());
     head.extend_from_slice(b": ");
     if value.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        // As nearly every value is.
+        // Nearly every value is printable ASCII.
         head.extend_from_slice(value.as_bytes());
     } else {
         for c in value.chars() {
@@ -275,7 +275,7 @@ fn names(header: Option<&str>, token: &str) -> bool {
 /// The subprotocols in a header; `None` unless they are tokens, all different, at least one.
 fn offered(header: &str) -> Option<Vec<&str>> {
     let offered: Vec<&str> = elements(header).collect();
-    // By hash: comparing each with each would let one long header keep us busy.
+    // By hash: to compare each with each would take too long for one long header.
     let mut seen = HashSet::with_capacity(offered.len());
     let sound = offered
         .iter()

@@ -1,12 +1,12 @@
-//! What one peer may make us hold.
+//! Limits on the memory and time that one peer can make us spend.
 
-/// The most that one message may be; breaking it ends the connection with 1009.
+/// The limits of one message; exceeding one ends the connection with 1009.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Payload bytes of one message, all its fragments together.
     pub max_message_bytes: usize,
-    /// Payload bytes of one data frame. A frame never exceeds its message; the largest
-    /// number stands for no other limit.
+    /// Payload bytes of one data frame. The largest number means no limit besides that of the
+    /// message, which a frame never exceeds.
     pub max_frame_bytes: u32,
     /// Data frames of one message. Empty fragments cost us time and no bytes, hence a limit of
     /// their own. A message in one frame is always allowed, so 0 means the same as 1.

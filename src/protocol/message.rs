@@ -35,20 +35,20 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-/// What the peer has sent.
+/// An event from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message is complete.
     Message(Message),
-    /// Wants a pong with this payload (at most 125 bytes).
+    /// A ping, to be answered by a pong with this payload (at most 125 bytes).
     Ping(Bytes),
-    /// Answers a ping, or comes unasked.
+    /// A pong: the answer to a ping, or unsolicited.
     Pong(Bytes),
     /// The last event: the peer sends nothing behind it.
     Close(CloseFrame),
 }
 
-/// What [`Receiver::find`] gives.
+/// The result of [`Receiver::find`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// As [`Receiver::next`] gives it.
@@ -60,7 +60,7 @@ pub enum Found {
     Enough,
 }
 
-/// What calls of [`Receiver::find`] may do together.
+/// The work that calls of [`Receiver::find`] may do together.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
     /// Frames that begin.
@@ -70,7 +70,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Whatever the input takes.
+    /// As much work as the input needs.
     const WITHOUT_END: Self = Self {
         frames: u32::MAX,
         inflated: usize::MAX,
@@ -142,12 +142,12 @@ impl Receiver {
                 kind,
                 payload: Bytes::copy_from_slice(&taken[taken.len() - len..]),
             })),
-            // Not reached: there is no end to what it may do.
+            // Not reached: this allowance is never used up.
             Found::Enough => None,
         }))
     }
 
-    /// Swallows whatever comes from now on, as after [`Event::Close`].
+    /// Drops all further input, as after [`Event::Close`].
     pub fn stop(&mut self) {
         *self = Self {
             is_over: true,
@@ -179,8 +179,9 @@ impl Receiver {
         outcome
     }
 
-    /// Where up to `most` bytes are to be read next: right behind those that a large message has
-    /// already, which saves a copy. [`Receiver::next`] sees that they are there, before any input.
+    /// The buffer into which up to `most` bytes are to be read next: right behind those that a
+    /// large message has already, which saves a copy. [`Receiver::next`] takes them before any
+    /// input.
     ///
     /// `None` when the next read had better go elsewhere, as it may bring more.
     pub fn tail(&mut self, most: usize) -> Option<(&mut Vec<u8>, usize)> {
@@ -330,7 +331,7 @@ impl Receiver {
         self.finish(is_end)
     }
 
-    /// Judges what has come of the message; gives it when this was its end.
+    /// Judges the part of the message that has come; gives the message when this was its end.
     fn finish(&mut self, is_end: bool) -> Result<Option<Found>, Violation> {
         self.message.check(is_end)?;
         Ok(self.message.pop(is_end))
@@ -525,8 +526,8 @@ impl Assembly {
         self.settled = self.buffer.len();
     }
 
-    /// Makes room for `wanted` bytes of `missing` ones, if what has come is worth it; whether
-    /// there is.
+    /// Makes room for `wanted` of the `missing` bytes, if enough of the message has come. Whether
+    /// there is room.
     ///
     /// The system lends the memory only as bytes are written to it, so this may be more generous
     /// than [`Assembly::append`], and a large message seldom moves.
@@ -566,7 +567,7 @@ impl Assembly {
         limits.max_message_bytes.saturating_sub(self.buffer.len())
     }
 
-    /// Judges the text that has arrived; whatever bytes are fine.
+    /// Judges the text that has arrived. In a binary message all bytes are valid.
     fn check(&mut self, is_end: bool) -> Result<(), Violation> {
         if self.kind != Some(Kind::Text) {
             return Ok(());

@@ -26,7 +26,7 @@
 //!   heap. A length field only says how much may come; it reserves nothing. Where the rest of a
 //!   large message is read to its place ([`message::Receiver::tail`]), room for it is reserved, but
 //!   only once a sixteenth is there.
-//! * The room answers nothing by itself. Whoever drives it replies to pings, echoes the close and
+//! * This module answers nothing by itself. Its caller replies to pings, echoes the close and
 //!   turns a [`error::Violation`] into the close frame that ends the connection.
 //! * The end is absorbing: behind a close frame or a violation all input is swallowed.
 //! * One extension is known, [`deflate`]. Without an agreement on it, [`message::Receiver`] has no

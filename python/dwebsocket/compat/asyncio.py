@@ -31,7 +31,7 @@ def hide_task(task: asyncio.Task[Any]) -> None:
     Makes ``asyncio.all_tasks()`` leave out ``task``, which the caller must keep alive.
 
     ``asyncio._unregister_task``, since Python 3.7 (its docs, "Extending"). Where it is missing the
-    task stays among the others, and whoever asks for all tasks takes longer.
+    task stays among the others, and ``all_tasks()`` takes longer.
     """
     unregister = getattr(asyncio, "_unregister_task", None)
     if unregister is not None:

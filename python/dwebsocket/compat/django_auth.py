@@ -38,7 +38,7 @@ def same_user(request: HttpRequest, user: Any) -> Any:
 
 def loaded(session: object) -> Mapping[str, Any]:
     """
-    Gives what is in a session that somebody has asked for something; empty if nobody has.
+    Gives the data of a session that was read before; empty if it was not.
 
     ``SessionBase._session_cache``, in every version so far. Where it is missing the session tells
     nothing, and its user alone is looked at later.
@@ -52,7 +52,7 @@ def data_of(session: object) -> dict[str, Any] | None:
     Gives what a session holds now; None when nothing was loaded, or where it cannot be seen.
 
     ``SessionBase._session_cache``, in every version so far. Where it is missing nothing of the
-    session is merged: the last one who saves it counts.
+    session is merged: the last save counts.
     """
     return vars(session).get("_session_cache")
 

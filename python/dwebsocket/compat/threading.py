@@ -62,7 +62,7 @@ def before_pools_end(call: Callable[[], object]) -> None:
 
 def use_lock(future: Future[Any], lock: threading.Lock) -> None:
     """
-    Makes ``future``, which nobody else has yet, keep its users apart by ``lock``.
+    Makes ``future`` use ``lock``; to be called before any other code has the future.
 
     ``concurrent.futures.Future._condition``, since Python 3.2.
 

@@ -7,7 +7,7 @@ def is_handler(handler: object) -> bool:
     """
     Whether ``handler`` is a signal handler of Twisted's reactor, which stops it at once.
 
-    By the module that it is from. Where that has another name it is called at once, and what
-    clients were to be told as their last word may not reach them.
+    Told by the module that it is from. Where that has another name the handler is called at once,
+    and close frames may not reach the clients.
     """
     return (getattr(handler, "__module__", None) or "").startswith("twisted.")

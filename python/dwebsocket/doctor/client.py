@@ -1,8 +1,8 @@
 """
 A WebSocket client for the doctor: small, on the standard library, and curious.
 
-It says exactly what it is told to and keeps what came back, also when that is no WebSocket at all.
-The peer may be anybody: whatever it sends, this ends in time, in bounded memory, and with an answer
+It sends exactly what it is told to and keeps what came back, also when that is no WebSocket at all.
+The peer is not trusted: whatever it sends, this ends in time, in bounded memory, and with an answer
 or an ``OSError``.
 """
 
@@ -122,16 +122,16 @@ class Connection:
                     raise ConnectionResetError("the connection was cut without a close frame")
                 self._buffer += data
         except TimeoutError:
-            # That was the silence.
+            # The time of silence is over.
             pass
         return seen
 
     def close(self) -> None:
-        """Says goodbye, does not wait for the answer."""
+        """Sends a close frame, does not wait for the answer."""
         self._stream.close(_frame(CLOSE, struct.pack("!H", 1000)))
 
     def _parse(self, seen: Counter[int]) -> bytes | None:
-        """Counts the frames that are here, and gives what the last ping of them said."""
+        """Counts the frames that are here, and gives the payload of the last ping."""
         data, at, ping = self._buffer, 0, None
         while True:
             skipped = min(self._skip, len(data) - at)
@@ -186,8 +186,8 @@ def shake_hands(
         context: How to speak TLS; the system's own trust when ``None``.
 
     Raises:
-        OSError: There was no answer in time: nobody listens, TLS failed (``ssl.SSLError``), or what
-            came was not HTTP.
+        OSError: There was no answer in time: no server listens, TLS failed (``ssl.SSLError``), or
+            what came was not HTTP.
     """
     key = base64.b64encode(os.urandom(16))
     fields = {

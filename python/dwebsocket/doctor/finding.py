@@ -1,4 +1,4 @@
-"""One thing that the doctor has to say."""
+"""One finding of the doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 from dwebsocket.events import printable
 
-# Of what a foreign server says, that is more than anybody wants to read.
+# Longer texts, such as a foreign server may send, are cut.
 _MAX_CHARACTERS = 2000
 
 
@@ -27,7 +27,7 @@ class Finding:
     """
     What was found, and what to do about it.
 
-    Some of its words are a foreign server's: nothing in them steers a terminal or makes a line.
+    Some of its text is a foreign server's: nothing in it steers a terminal or makes a line.
 
     Attributes:
         id: A short name that does not change between versions.

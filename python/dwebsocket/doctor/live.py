@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.doctor.finding import Finding
 
-# An address of nobody (RFC 5737).
+# An address that no host has (RFC 5737).
 _MADE_UP = "192.0.2.123"
 _FOREIGN = "https://websocket-doctor.invalid"
 _NGINX = "nginx needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade and "
@@ -117,7 +117,7 @@ def _examine(visit: Visit) -> Iterator[Finding]:
 def _ask(visit: Visit) -> dict[str, Any] | None:
     path = visit.target.path.partition("?")[0]
     question = diagnosis.question(visit.target.netloc, path)
-    # No client's own word for its address should count: the report says whether it does.
+    # A client must not be able to choose its address: the report says whether this one could.
     lie = {"X-Forwarded-For": _MADE_UP}
     answer = visit.shake_hands(**{diagnosis.HEADER: question}, **lie)
     if answer.connection is not None:
@@ -150,7 +150,7 @@ def _unreachable(target: Target, problem: OSError) -> Finding:
 
 def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
     if "host" not in report["request"]:
-        # Nothing else is told to a question for another host than the one it came to.
+        # A site tells nothing else when the question was for another host than it came to.
         yield _lost_host(visit)
         return
     yield from _server(report)

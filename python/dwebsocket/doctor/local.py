@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # What a process needs of descriptors beside its WebSockets, generously.
 _OTHER_FILES = 100
-# Of a server's patience, what views and clients need after the last goodbye.
+# The part of a server's patience that views and clients need after the last close frame.
 _GOODBYE_S = 1.5
 
 

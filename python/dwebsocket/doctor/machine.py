@@ -27,8 +27,8 @@ _OTHER_THREADS = 1000
 # Memory areas of a view's thread (measured: 2.7): its stack, the page that guards it, its frames.
 _AREAS_OF_A_THREAD = 3
 _OTHER_AREAS = 2000
-# Who comes again at once when a process was replaced: one in so many, and no more than a queue is
-# good for.
+# When a process was replaced, one client in so many comes again at once; and no queue need be
+# longer than that.
 _SHARE_AT_ONCE = 8
 _LONGEST_QUEUE = 4096
 
@@ -100,7 +100,7 @@ def _commitment(load: Load) -> Iterator[Finding]:
 
 
 def queues(load: Load) -> Iterator[Finding]:
-    """Whether those who come at the same moment find a place to wait."""
+    """Whether the listen queues hold the clients that connect at the same moment."""
     need = min(_LONGEST_QUEUE, load.connections // _SHARE_AT_ONCE)
     limits = {"net.core.somaxconn": "backlog", "net.ipv4.tcp_max_syn_backlog": "syn_backlog"}
     for name, kind in limits.items():

@@ -77,7 +77,7 @@ def servers() -> Iterator[Server]:
 
 
 def files(pid: int) -> tuple[int, int] | None:
-    """Gives how many descriptors a process may have, and may raise that to; None if nobody says."""
+    """Gives the soft and the hard limit of a process's descriptors; None if they are not known."""
     try:
         limits = (Path("/proc") / str(pid) / "limits").read_text()
     except OSError:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import ssl
 
 _CHUNK_BYTES = 65536
-# What a goodbye may take.
+# Time for the last bytes in `Stream.close`.
 _CLOSE_S = 1.0
 
 
@@ -86,7 +86,7 @@ class Stream:
         self._sock.sendall(data)
 
     def close(self, last: bytes = b"") -> None:
-        """Sends the last bytes if the peer takes them, and is done with it."""
+        """Sends the last bytes if the peer takes them, and closes the socket."""
         with contextlib.suppress(OSError):
             if last:
                 self.expire_in(_CLOSE_S)

@@ -47,8 +47,8 @@ class EventletEar(Ear[Switch]):
         return cancel
 
     def _wake(self, token: int) -> None:
-        # Not at once: an exception that ends the sleeper would come out here, and the hub would
-        # take it for the ear's own.
+        # Not at once: an exception that ends the sleeper would be raised here, and the hub would
+        # take it for one of the listener.
         self.hub.schedule_call_global(0, self._rouse, token)
 
     def _rouse(self, token: int) -> None:

@@ -25,7 +25,7 @@ class GeventEar(Ear[Any]):
         super().__init__(hub)
         self._watcher = hub.loop.io(self._bell.fileno(), 1)
         self._watcher.start(self.on_ring)
-        # Only while somebody sleeps is it a reason for the loop to go on.
+        # It keeps the loop running only while a green thread sleeps.
         self._watcher.ref = False
 
     def _sleep(self, token: int, timeout: float | None) -> None:
@@ -45,7 +45,7 @@ class GeventEar(Ear[Any]):
                 self._watcher.ref = False
 
     def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        # Kept: it ends with the last reference.
+        # Kept: a timer ends with its last reference.
         self._alarm = self.hub.loop.timer(time_s, ref=False)
         self._alarm.start(call)
 

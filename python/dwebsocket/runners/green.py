@@ -1,12 +1,13 @@
 """
 What gevent and eventlet have in common.
 
-A hub (the event loop of a thread that runs green threads) hears of all its connections through
-one descriptor, its *ear*: the engine puts ready connections on a list and rings once. This is the
-green twin of :mod:`dwebsocket.hub`.
+A hub (the event loop of a thread that runs green threads) watches one descriptor for all its
+connections, that of its :class:`Ear`: the engine puts ready connections on a list and wakes the hub
+once. :mod:`dwebsocket.hub` does the same for event loops.
 
 After a fork the child has copies of its parent's green threads. To them their connections are
-closed, and the ear of the parent's hub must not be listened to: it would take the parent's calls.
+closed, and the child must not read the descriptor of the parent's hub: it would take the parent's
+wake-ups.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _GLANCE_S = 0.01
 
 
 class Ear(ABC, Generic[Sleeper]):
-    """One hub's ear at the engine. Belongs to its hub's thread."""
+    """The descriptor by which the engine wakes one hub. Belongs to the hub's thread."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -59,12 +60,12 @@ class Ear(ABC, Generic[Sleeper]):
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """As :meth:`dwebsocket.waiting.GreenWaiter.wait`; may return early."""
         token = next(self._tokens)
-        # Heard of in the hub only, so it cannot ring before the sleep has begun.
+        # Only the hub reads the descriptor, so no wake-up comes before the sleep has begun.
         watch(self._bell, token)
         try:
             self._sleep(token, None if timeout is None else min(timeout, _LONGEST_S))
         finally:
-            # Without a message it would stay there, one more for each wait on a quiet connection.
+            # Otherwise each wait that ends without a message would leave one more watch there.
             connection.unwatch(self._bell, token)
 
     def nap(self, connection: Connection, time_s: float, text_as_bytes: bool) -> Message | None:
@@ -111,7 +112,7 @@ class Ear(ABC, Generic[Sleeper]):
             self._set_alarm(max(0.0, next(iter(self._naps.values())) - now))
 
     def on_ring(self, *_: object) -> None:
-        """Called by the hub when the engine has rung."""
+        """Called by the hub when the engine has woken it."""
         if self.is_parents:
             self.close()
             return
@@ -121,7 +122,7 @@ class Ear(ABC, Generic[Sleeper]):
             else:
                 self._wake(token)
             if self.is_parents:
-                # That one has forked, and this is the child: the others are the parent's.
+                # The code just called has forked, and this is the child: the rest is the parent's.
                 return
         self._bell.served()
 
@@ -131,7 +132,7 @@ class Ear(ABC, Generic[Sleeper]):
 
     @abstractmethod
     def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        """Has the hub call ``call``, which is no reason for it to go on."""
+        """Has the hub call ``call``; the hub does not go on just for this."""
 
     @abstractmethod
     def _wake(self, token: int) -> None:
@@ -139,18 +140,18 @@ class Ear(ABC, Generic[Sleeper]):
 
     @abstractmethod
     def close(self) -> None:
-        """Makes the hub forget the ear."""
+        """Makes the hub stop watching the descriptor."""
 
 
 class EarWaiter(GreenWaiter):
     """
-    Sleeps on the ear of the hub that the caller's thread has, or as a thread when it has none.
+    Sleeps in the hub that the caller's thread has, or as a thread when it has none.
 
     Any thread may use it.
 
     Args:
         hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
-        new_ear: Opens a hub's ear.
+        new_ear: Opens a hub's :class:`Ear`.
         pause: Yields to the hub for some seconds; without any until all others have had a turn.
         current: Gives the green thread that calls.
         new_event: Makes an event between two green threads of one hub.
@@ -265,8 +266,8 @@ class EarWaiter(GreenWaiter):
         return ear
 
     def _forget_parents_ear(self) -> None:
-        # It is closed later: until the child's hub has set itself up anew, it shares its poller
-        # with the parent's, who would grow deaf.
+        # It is closed later. Until the child's hub has set itself up anew, it shares its poller
+        # with the parent's hub, which would not be woken any more.
         if (ear := getattr(self._own, "ear", None)) is not None:
             ear.is_parents = True
 
@@ -294,7 +295,7 @@ class GreenRunner(ABC):
     def run(self, name: str, job: Job) -> None:
         """As :meth:`dwebsocket.runners.contract.Runner.run`."""
         view = self._spawn(name, lambda: self._live(name, job))
-        # It has not begun: nobody has yielded since.
+        # It has not begun: this green thread has not yielded since.
         self._views[view] = self._current_hub()
 
     def _spawn_anywhere(self, name: str, job: Job) -> None:
@@ -312,7 +313,7 @@ class GreenRunner(ABC):
         hub = self._current_hub()
         while self._views:
             left = max(0.0, deadline - time.monotonic())
-            # Anew each time: what they start as they end runs here, too.
+            # Listed anew each time: green threads that they start as they end run here, too.
             if here := [view for view, its_hub in list(self._views.items()) if its_hub is hub]:
                 # Also without time: it gives the others a turn.
                 self._join(here, left)
@@ -327,7 +328,7 @@ class GreenRunner(ABC):
             threading.current_thread().name = name
         try:
             job()
-            # Nobody else on this green thread will ever use them.
+            # This green thread ends here, so its connections are of no more use.
             database.release_idle()
         finally:
             self._views.pop(self._current(), None)

@@ -51,9 +51,9 @@ def care_for_green_loops() -> Callable[[], None]:
     Switches between green threads are looked at only while there is such a loop.
 
     Returns:
-        What takes this back.
+        A function that takes this back.
     """
-    # Looked up, not imported: who has made green threads has it.
+    # Looked up, not imported: where threads are green it is imported already.
     greenlet: Any = sys.modules["greenlet"]
     # One for each thread of the system, as the running loop is.
     own: Any = native.original("_thread", "_local")()

@@ -30,8 +30,8 @@ class BackgroundLoop:
     """
     Runs coroutines as tasks. Any thread may use it.
 
-    Where threads are green, the loop still has a thread of the system: on a green one Django and
-    everybody else would take all green threads beside it for async code.
+    Where threads are green, the loop still has a thread of the system. On a green thread it would
+    make Django and all other libraries take the green threads beside it for async code.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class BackgroundLoop:
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
-        # Where the ends of tasks are noted. One of its own would go with each task otherwise, or a
-        # copy of the task's, with all that the handshake left there.
+        # The context in which the ends of tasks are noted. Otherwise each task would hold one, or a
+        # copy of its own context, with all that the handshake left there.
         self._outside = Context()
         self._on_done = self._done
         self._gone = native.lock()
@@ -74,7 +74,7 @@ class BackgroundLoop:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
-        # Nobody but `dismiss` stops it.
+        # Only `dismiss` stops it.
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
@@ -112,7 +112,7 @@ class BackgroundLoop:
             return True
         if timeout <= 0:
             return False
-        # The one thing to wait on that is never green.
+        # Of all that a thread can wait on, only such a lock is never green.
         quiet = native.lock()
         quiet.acquire()
         self._loop.call_soon_threadsafe(self._ask, quiet.release)

@@ -74,7 +74,7 @@ class OwnThread(ThreadSensitiveContext):
 
 
 class _Router(Executor):
-    """What asgiref finds for each of these contexts: all of them share it."""
+    """The executor that asgiref finds for each of these contexts: all of them share it."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has ``fn`` called on the thread of the view whose context this is called in."""
@@ -93,7 +93,7 @@ class Threads:
         self.lock = native.lock()
         self.left = most
         self.waiting: deque[Worker] = deque()
-        # Those that have one and nothing to call, the one that has rested longest first.
+        # Workers that have a thread and nothing to call, the one that has rested longest first.
         self.resting: dict[Worker, None] = {}
 
     def ask_one(self) -> None:
@@ -195,7 +195,7 @@ class Worker:
         with threads.lock:
             is_idle = self._calls.empty()
             if is_needed:
-                # Another one, if this one was asked.
+                # If this one was asked for its thread, another one is asked in its place.
                 threads.ask_one()
                 return False
             if has_called and not threads.waiting and not (self._is_over and is_idle):
@@ -215,7 +215,7 @@ class Worker:
             websocket._held.end()
 
     def _give_thread_back(self) -> None:
-        """Lets the next one have it; or this one, whose call has come meanwhile."""
+        """Gives the thread to the next worker; this one queues again if a call has come."""
         threads = self._threads
         while True:
             with threads.lock:

@@ -1,5 +1,5 @@
 """
-Errors by which a view may end that did nothing wrong.
+Errors that may end a view which did nothing wrong.
 
 There are three: ``ConnectionClosed`` of a connection that has ended; the use of the ``None`` at the
 end as a message, in the view's own code; and a decorator of a framework that wants to add headers
@@ -37,7 +37,7 @@ _OF_RESPONSES = re.compile("does not support item (assignment|deletion)")
 def is_quiet_end(
     error: Exception, view: Callable[..., Any], request: HttpRequest, websocket: WebSocket
 ) -> bool:
-    """Whether ``error`` is how a view may end that did nothing wrong; notes it in the log."""
+    """Whether ``error`` may end a view which did nothing wrong; notes it in the log."""
     # A loop that only sends ends by the exception of its own connection.
     if isinstance(error, ConnectionClosed):
         return websocket._is_over

@@ -76,14 +76,14 @@ class ViewThreads:
             finally:
                 database.leave()
         except BaseException:
-            # Whoever waits for the job to end must not wait for ever.
+            # No error may keep `join` waiting for ever.
             name = threading.current_thread().name
             _log.exception("Something failed behind the WebSocket view %s", name)
         finally:
             self._done()
 
     def _done(self) -> None:
-        # The lock itself: the condition's way to it is written in Python.
+        # The lock itself: the condition's `__enter__` is written in Python.
         with self._lock:
             self._busy -= 1
             if self._busy == 0:

@@ -2,8 +2,8 @@
 Refusals that come too late: responses that a view returns behind an open WebSocket.
 
 The client has its 101. A page that a view returns at its end is of no consequence, but a redirect
-or an error is the word of a decorator below ours, ``login_required`` for instance, that meant to
-keep the client out.
+or an error comes from a decorator below ours, ``login_required`` for instance, that was to keep the
+client out.
 """
 
 from __future__ import annotations

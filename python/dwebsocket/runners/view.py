@@ -62,7 +62,7 @@ _NAMES = 256
 
 
 class Witness(Protocol):
-    """Is told of one view's life, on the view's own thread or loop. For the test kit."""
+    """Receives the events of one view, on the view's own thread or loop. For the test kit."""
 
     def began(self, name: str, websocket: WebSocket) -> None:
         """The view ``name`` is about to begin behind ``websocket``."""
@@ -74,9 +74,9 @@ class Witness(Protocol):
         """Everything is released."""
 
 
-#: Set around a handshake by whoever wants to know about its view, which inherits the context.
+#: Set around a handshake to observe its view, which inherits the context.
 witness: ContextVar[Witness | None] = ContextVar("witness", default=None)
-# Gives one for the views of other handshakes.
+# Gives a witness for the views of other handshakes.
 _find_witness: Callable[[], Witness | None] = lambda: None  # noqa: E731
 
 
@@ -85,7 +85,7 @@ def watch_others(find: Callable[[], Witness | None]) -> Callable[[], None]:
     Lets ``find`` give a witness for each view from now on whose handshake has set none.
 
     Returns:
-        What takes this back.
+        A function that takes this back.
     """
     global _find_witness
     before, _find_witness = _find_witness, find
@@ -258,7 +258,7 @@ async def aend_beside(websocket: WebSocket) -> None:
 
 
 def _discard_rest(websocket: WebSocket) -> None:
-    """Drops what nobody took: whoever keeps the request keeps the connection, perhaps for long."""
+    """Drops unread messages: as long as the request is kept, so is the connection."""
     if websocket._connection is not None:
         websocket._connection.discard()
 
@@ -287,7 +287,7 @@ def run(
     told = None
     try:
         try:
-            # In here from the first line on: the client must not wait for a view that never began.
+            # In the `try` from the first line on: no client must wait for a view that never began.
             context.settle_in()
             # The copied context would send `sync_to_async` to the thread of the handshake's
             # request.
@@ -390,8 +390,8 @@ async def arun(
 
 
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
-    """Gives who has to be told when the view has ended; tells it that it begins."""
-    # Not a context manager: as each view's it would cost as long as that lives.
+    """Gives the witness that is to receive the view's end; tells it that the view begins."""
+    # Not a context manager: each view would hold one for as long as it lives.
     told = witness.get() or _find_witness()
     if told is not None:
         witness.set(told)
@@ -405,7 +405,7 @@ def _end(
     error: BaseException | None = None,
     exits: tuple[type[BaseException], ...] = (),
 ) -> bool:
-    """Closes a WebSocket whose view ends, perhaps by ``error``; false if that goes on its way."""
+    """Closes a WebSocket whose view ends, perhaps by ``error``; false if that is to be raised."""
     code, reason = _NORMAL, ""
     is_kept = True
     try:
@@ -420,7 +420,7 @@ def _end(
             else:
                 code, reason = _verdict(error, request, websocket)
     except Exception:
-        # A receiver of the signal or a filter of the log: the client must not wait for it.
+        # A receiver of the signal or a filter of the log failed: the client must not wait for it.
         path = printable(request.path)
         _log.exception("An error of a WebSocket view could not be reported: %s", path)
     finally:
@@ -460,7 +460,7 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
             *(found.path, found.reason),
             request=request,
         )
-        # Its own mistake, which it may know of.
+        # The client's own mistake, of which it may know.
         return _INVALID, _cut(str(error))
     if isinstance(error, PermissionDenied):
         failed(_POLICY).log(
@@ -523,7 +523,7 @@ def _cut(reason: str) -> str:
 
 def _is_session_changed(request: HttpRequest) -> bool:
     session = getattr(request, "session", None)
-    # A session that began in the view has no cookie in the browser: nobody could ever find it.
+    # A session that began in the view has no cookie in the browser: no request can find it.
     return session is not None and session.modified and session.session_key is not None
 
 
@@ -536,6 +536,6 @@ def _save_session(request: HttpRequest) -> None:
         request.session.save()
     except UpdateError as error:
         if isinstance(error.__context__, OperationalError):
-            # Not the session is gone, but the database.
+            # The database is gone, and not the session.
             raise
         _log.info("The session ended while its WebSocket was open: %s", printable(request.path))

@@ -6,7 +6,7 @@ it reads the server's events into the inbox, and while something waits in the ou
 writes. All of them run in the server's event loop. The rest may be called from any thread: state is
 behind one lock, and only what the loop has to do is handed to it.
 
-The server keeps alive, answers pings and limits what it reads on its own terms; ASGI has no say.
+Pings, their answers and the limits on what is read are the server's own; ASGI cannot set them.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATE
     (1001, "going away"), 1005, 1006, 1008, 1009, 1012, 1013,
 )  # fmt: skip
 _MAX_REASON_BYTES = 123
-# What locks take at most is less on some systems, and nobody waits longer.
+# Longer timeouts count as none: locks have a limit, lower on some systems, and no wait is longer.
 _FOREVER_S = 1e6
-# A client that waits because it was too fast is looked at as often, should it be closed meanwhile;
-# and the clock, should it be stepped.
+# Between two looks while a client waits that was too fast: it may be closed meanwhile. And between
+# two looks at the clock: a test may step it.
 _LOOK_S = 1.0
-# Time for the last word to a client when the server cancels its connection.
+# Time for the close frame to a client when the server cancels its connection.
 _LAST_WORD_S = 0.5
 # Between two looks whether the process buffers less, and whether the client has taken something.
 _PAUSE_S = 0.05
@@ -158,7 +158,7 @@ class AsgiHandshake:
             asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
 
     def discard(self) -> None:
-        """Nothing is written behind the connection's back."""
+        """Does nothing: the server writes nothing past the connection."""
 
     def finish(self) -> None:
         """There is nothing to release."""
@@ -213,17 +213,17 @@ class AsgiConnection:
         self._inbox: deque[tuple[Message, int, int]] = deque()
         self._inbox_bytes = 0
         self._inbox_cost = 0
-        # The memory of the message that the view took last, and has in its hands as a rule.
+        # The memory of the message that the view took last, and holds as a rule.
         self._taken_cost = 0
         self._inbox_ended = False
         self._inbox_watches: Watches = []
         # Set while the reader waits for room in the inbox.
         self._paused: asyncio.Future[None] | None = None
 
-        # The first is the server's until its `send` returns; it counts up to then.
+        # The first one stays, and counts, until the server's `send` returns.
         self._outbox: deque[tuple[Event, int]] = deque()
         self._outbox_bytes = 0
-        # What of the messages before waits in the server's transport.
+        # Bytes of the messages before that wait in the server's transport.
         self._transport_bytes = 0
         self._outbox_watches: Watches = []
         self._share = budget.Share(budget.process, self)
@@ -244,7 +244,7 @@ class AsgiConnection:
         with self._room:
             self._put(accept, 0)
         if _core.is_leaving():
-            # Too late to be refused, and perhaps for those who say goodbye to all.
+            # Too late to be refused; and `leave` may have read `_open` before this was added.
             self.close(_RESTART, "restarting")
 
     # -- any thread -----------------------------------------------------------------------------
@@ -337,7 +337,7 @@ class AsgiConnection:
         """
         Closes with 1013 and gives up what is held: see :mod:`dwebsocket.servers.budget`.
 
-        A large message that is just being sent is broken off, and the client is told nothing then.
+        A large message that is just being sent is broken off. Then the client gets no close frame.
         """
         with self._room:
             self._drop_inbox()
@@ -474,7 +474,7 @@ class AsgiConnection:
         """
         As :meth:`dwebsocket.connection.Connection.watch_inbox`, for the running loop.
 
-        Its ears are shared with the engine, but nothing here has to pass through a descriptor.
+        It wakes the loop by the hub that the engine uses, too, but without its descriptor.
         """
         with self._arrived:
             _watch(self._inbox_watches, token, ready=self._has_news())
@@ -494,7 +494,7 @@ class AsgiConnection:
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop."""
-        # Without a loop: a coroutine that was never finished is thrown away.
+        # Without a loop: the coroutine was never finished, and is garbage now.
         with suppress(RuntimeError), self._room:
             watch = (loops.current(), token)
             for watches in (self._inbox_watches, self._outbox_watches):
@@ -530,7 +530,7 @@ class AsgiConnection:
             self._in_loop(_settle, paused)
 
     def _count(self) -> None:
-        """Says what is held."""
+        """Tells the budget how many bytes are held now."""
         messages = len(self._inbox) + len(self._outbox)
         size = self._inbox_cost + self._outbox_bytes + self._transport_bytes
         if self._share.set(budget.cost(messages, size) + self._taken_cost):
@@ -557,7 +557,12 @@ class AsgiConnection:
         _ring(self._outbox_watches)
 
     def _cut(self, code: int, reason: str, by: By) -> None:
-        """Ends both directions. An end that was begun before keeps its word."""
+        """
+        Ends both directions.
+
+        An end that was begun before keeps its code and reason, unless the connection only seemed
+        lost and the peer's close frame was found after that.
+        """
         if self._end is None:
             self._end, self._ended_at = (code, reason, by), clock.now()
         elif self._end[2] == "lost" and by == "peer":
@@ -593,7 +598,7 @@ class AsgiConnection:
 
     async def serve(self) -> None:
         """
-        Keeps the connection until it is over. What the ASGI application returns after.
+        Waits until the connection is over; the ASGI application returns after that.
 
         Cancelling it closes the connection with 1001.
         """
@@ -611,10 +616,10 @@ class AsgiConnection:
             if self._writer is not None:
                 self._writer.cancel()
             if self._share.is_shed:
-                # What the server holds of it goes, too.
+                # The bytes in the server's transport are released, too.
                 transport.abort(self._send)
-            # Django's request leads here and to itself, so it stays until it is looked for. What
-            # the server has of this connection need not.
+            # Django's request refers to this and to itself, so both stay until the garbage
+            # collector finds them. The server's objects need not stay as long.
             del self._receive, self._send, self._reader
             _open.discard(self)
             self._slot.release()
@@ -648,7 +653,7 @@ class AsgiConnection:
         _settle(self._gone)
 
     async def _slow_down(self, meter: Meter, event: Event) -> None:
-        """Makes a client wait that sends too fast, and go when it does not slow down even so."""
+        """Makes a client wait that sends too fast; closes it when it does not slow down even so."""
         text = event.get("text")
         meter.count(_size(event["bytes"] if text is None else text))
         while self._end is None and (wait := meter.pace(clock.now())):
@@ -747,17 +752,17 @@ class AsgiConnection:
         _settle(self._gone)
 
     async def _say_goodbye(self, event: Event) -> None:
-        # granian sends no close frame while somebody is in `receive`.
+        # granian sends no close frame while a task waits in `receive`.
         self._reader.cancel()
         await asyncio.wait({self._reader})
         await self._send_close(event)
         if not self._gone.done():
-            # Some servers stop reading when nobody takes what they have read.
+            # Some servers stop reading when no task takes what they have read.
             self._reader = self._loop.create_task(self._read())
         self._await_the_answer()
 
     def _await_the_answer(self) -> None:
-        # The server tells when the client has answered, but some servers do not.
+        # Most servers report the client's answer. Some do not, so there is a timeout.
         _call_at(self._loop, clock.now() + self._close_timeout, _settle, self._gone)
 
     async def _send_close(self, event: Event) -> None:
@@ -767,13 +772,13 @@ class AsgiConnection:
         except Exception:
             if code == 1000 or code >= 3000:
                 raise
-            # daphne lets applications say no other codes: its clients see 4011 for 1011.
+            # daphne takes no other codes from applications: its clients see 4011 for 1011.
             await self._send({**event, "code": code + 3000})
 
 
 def leave(code: int, reason: str) -> None:
     """Begins to close all connections and takes no new ones, for good. Otherwise as `close_all`."""
-    # First: whoever is not refused looks behind it.
+    # First: a handshake that this does not refuse looks at `is_leaving` once it is in `_open`.
     _core.close_all(code, reason)
     close_all(code, reason)
 
@@ -788,8 +793,8 @@ def drain(code: int, reason: str, window: float) -> float:
     """
     Closes all connections of this process, spread over ``window`` seconds. Does not wait.
 
-    Gives the seconds until the last one is told. Any thread may call it, also again: whoever is
-    to be told twice is told at the earlier moment.
+    Gives the seconds until the last close begins. Any thread may call it, also again: a connection
+    that is to be closed twice is closed at the earlier moment.
     """
     connections = list(_open)
     if not window:
@@ -834,7 +839,7 @@ def _event(message: Message, binary: bool | None) -> tuple[Event, int]:
                 raise ValueError("a text message must be valid UTF-8; use send_bytes()") from None
     elif isinstance(message, str) and binary:
         message = message.encode()
-    # Not a subclass, such as what templates make: servers may look closely.
+    # Not a subclass of `str`, such as templates make: servers may check for the exact type.
     if isinstance(message, str):
         text = message if type(message) is str else "".join(message)
         return {"type": "websocket.send", "text": text}, _size(text)

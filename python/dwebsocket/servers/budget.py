@@ -21,17 +21,17 @@ STEP_BYTES = 4096
 SMALL_BYTES = 64 * 1024
 # What a queued message costs beside its payload.
 _MESSAGE_BYTES = 256
-# Time for a connection to let go of what it holds. Until then that is as good as gone.
+# Time for a connection to release what it holds. Until then its share counts as released.
 _GRACE_S = 2.0
-# Between two looks while somebody lets go.
+# Between two looks while connections release what they hold.
 _PAUSE_S = 0.02
 
 
 class Holder(Protocol):
-    """Who holds something: a connection."""
+    """A connection that buffers bytes."""
 
     def shed(self) -> None:
-        """Closes with 1013, and gives up what is held."""
+        """Closes with 1013, and drops the buffered bytes."""
 
 
 def cost(messages: int, size: int) -> int:
@@ -40,14 +40,14 @@ def cost(messages: int, size: int) -> int:
 
 
 class Share:
-    """What one connection holds. To be used under its lock."""
+    """The bytes that one connection holds. To be used under its lock."""
 
     def __init__(self, budget: Budget, holder: Holder) -> None:
         """Begins with nothing."""
         self.held = 0
         self.is_shed = False
         self._budget = budget
-        # The budget keeps the share of a holder that is forgotten, and with it this.
+        # The budget keeps the share, and with it this reference, until the callback has run.
         self.holder = weakref.ref(holder, self._give_back)
 
     @property
@@ -56,7 +56,7 @@ class Share:
         return self.held >= SMALL_BYTES
 
     def set(self, size: int) -> bool:
-        """Says what is held now. Whether that is too much for the process: see `Budget.relieve`."""
+        """Notes the bytes held now. True when :meth:`Budget.relieve` has to be called."""
         is_step = abs(size - self.held) >= STEP_BYTES
         return (is_step or (not size and self.held > 0)) and self._budget.change(self, size)
 
@@ -65,13 +65,13 @@ class Share:
 
 
 class Budget:
-    """What all connections of a process may hold. Any thread may call it."""
+    """The bytes that all connections of a process may hold. Any thread may call it."""
 
     def __init__(self) -> None:
         """Begins without a limit."""
         self.limit: int | None = None
         self.held = 0
-        # Reentrant: the collector may forget a holder at any time.
+        # Reentrant: the garbage collector may call `Share._give_back` at any time.
         self._lock = threading.RLock()
         self._holders: set[Share] = set()
         # The loop that looks until there is room again.
@@ -83,7 +83,7 @@ class Budget:
         return self.limit is not None and self.held >= self.limit
 
     def change(self, share: Share, size: int) -> bool:
-        """Takes note of a share. Whether somebody has to call :meth:`relieve`."""
+        """Notes the size of a share. True when :meth:`relieve` has to be called."""
         with self._lock:
             self.held += size - share.held
             share.held = size
@@ -103,7 +103,7 @@ class Budget:
         self._look(loop, [])
 
     def _is_relieving(self) -> bool:
-        # One that has ended in the meantime does not look any more.
+        # A loop that was closed in the meantime does not look any more.
         return self._relieving is not None and not self._relieving.is_closed()
 
     def _look(self, loop: asyncio.AbstractEventLoop, leaving: list[tuple[float, Share]]) -> None:

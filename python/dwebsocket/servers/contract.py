@@ -1,4 +1,4 @@
-"""What a server family has to tell so that its clients' connections can be taken over."""
+"""The data of a server family that the takeover of its clients' connections needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Departure:
     Attributes:
         patience_s: Seconds from now after which it kills the process, 0 to be gone at once,
             ``None`` when it waits.
-        limit: What sets this limit, for messages. Empty when nobody could change it.
+        limit: The option that sets ``patience_s``, for messages. Empty when none does.
         goes_on: The site serves on without the process: its clients can come back.
     """
 
@@ -33,19 +33,19 @@ class Departure:
 
     @classmethod
     def unknown(cls, *, terminated: bool) -> Departure:
-        """Gives what holds where nothing is known: the server waits, and the site ends."""
+        """Gives the departure to assume by default: the server waits, and the site ends."""
         return cls()
 
 
 class Depart(Protocol):
-    """Gives how the process goes, now that it does."""
+    """Gives how the server ends the process, as known at the time of the call."""
 
     def __call__(self, *, terminated: bool) -> Departure:
         """``terminated`` is whether SIGTERM has come."""
 
 
 def unknown_departure() -> Depart:
-    """Gives what tells nothing, for servers of which nothing is known."""
+    """Gives :meth:`Departure.unknown`, for servers of which nothing is known."""
     return Departure.unknown
 
 
@@ -55,9 +55,10 @@ class Exit:
     How a server written in C ends a process: by ``exit``, perhaps without running any Python.
 
     Attributes:
-        register: Registers a farewell with the server's own hook, for when it runs Python.
-        departures: How the process goes, by the signal that makes it; 0 is without one. All is
-            known in advance, as no Python runs any more when it comes to it.
+        register: Registers the shutdown function with the server's own exit hook, for the exits
+            that run Python.
+        departures: How the process ends, by the signal that ends it; 0 is an end without a
+            signal. Known in advance, because no Python code runs any more at that moment.
         abrupt: Those of the signals whose handlers call ``exit`` wherever the main thread is.
     """
 
@@ -69,7 +70,7 @@ class Exit:
 @dataclass(slots=True)
 class Client:
     """
-    A client's connection, still in the server's hands.
+    A client's connection that the server still owns.
 
     Never changed; making a frozen one would take six times as long.
 
@@ -88,10 +89,10 @@ class Client:
             descriptor alone is of no use. See :func:`dwebsocket.servers.tls.ends_here`.
         departure: Called once in the process, with its first connection: gives what will tell how
             the server lets the process go.
-        dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: saying
-            goodbye to the clients is up to us.
-        at_exit: How a server goes that may end the process without running Python's own hooks;
-            it takes the place of ``departure``. None for the others.
+        dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: closing
+            the connections before is up to us.
+        at_exit: The exits of a server that may end the process without running Python's own
+            hooks; used in place of ``departure``. None for the others.
         head_follows_close: The server writes the head of a response without chunks only after it
             has closed the response; an empty chunk makes it write the head first.
     """
@@ -111,7 +112,7 @@ class Client:
 
 class Unsupported(Exception):
     """
-    This server is the one, but it cannot serve this request's WebSocket.
+    This server runs the request, but it cannot serve its WebSocket.
 
     The message says why, and what to use instead.
     """

@@ -43,8 +43,8 @@ def forget(descriptor: int) -> None:
     """
     Makes this thread's hub stop watching ``descriptor``.
 
-    gevent leaves what it has once watched in its epoll set, and epoll would go on watching the
-    client: it keeps to the open file, of which the engine holds a duplicate.
+    gevent leaves a descriptor in its epoll set once it has watched it. epoll watches the open file,
+    of which the engine holds a duplicate, so it would go on watching the client.
     """
     from gevent import get_hub
 

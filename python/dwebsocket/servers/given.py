@@ -1,8 +1,8 @@
 """
-A client whose connection stands in the environ, put there by whoever made the request.
+A client whose connection is in the environ, put there by the code that made the request.
 
-That is the test kit, which is server and client at once. No request can claim it: what clients
-send stands under names of its own.
+That code is the test kit, which is server and client at once. No client can forge the entry: what
+clients send is in the environ under other names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,6 @@ KEY = "dwebsocket.client"
 
 
 def find(environ: Environ) -> Client | None:
-    """Gives the client that stands there."""
+    """Gives the client in the environ."""
     client = environ.get(KEY)
     return client if isinstance(client, Client) else None

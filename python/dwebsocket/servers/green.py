@@ -1,4 +1,4 @@
-"""What servers on green threads have in common, whoever they are."""
+"""The part that all servers on green threads share."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def settle(client: Client) -> Client:
     """
     Gives ``client`` with the kind of threads that the process really has.
 
-    A server of threads has green ones where the project has patched the standard library, and
-    then nothing may sleep as threads of the system do.
+    Where the project has patched the standard library, a threaded server runs green threads. Then
+    nothing may sleep as threads of the system do.
     """
     kind = client.concurrency
     if kind == "thread":
@@ -36,5 +36,5 @@ def settle(client: Client) -> Client:
         return dataclasses.replace(client, concurrency=kind, forget=forget)
     if kind == client.concurrency:
         return client
-    # eventlet's hub forgets a descriptor as soon as nobody waits for it.
+    # eventlet's hub forgets a descriptor as soon as no green thread waits for it.
     return dataclasses.replace(client, concurrency=kind)

@@ -6,8 +6,8 @@ gunicorn, workers ``sync``, ``gthread``, ``gevent`` and ``eventlet``, versions 2
 It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
 of the request's body, and that of the parser below it.
 
-A worker is told to go by SIGTERM and killed when it takes too long. What its arbiter is up to it
-is not told.
+The arbiter ends a worker by SIGTERM, and kills it when it takes too long. It does not tell the
+worker its reason.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def find(environ: Environ) -> Client | None:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
-    # Spares the server what it would do to a dead end: it would write a head there, keep it alive
-    # in its poller, and give it to one of its threads, which finds it closed.
+    # Otherwise the server would work on a dead end: write a head there, keep it alive in its
+    # poller, and give it to one of its threads, which finds it closed.
     finish_response(environ)
     if streams(errors := environ.get(_ERRORS)) is not None:
         environ[_ERRORS] = _one_for_all(errors)
 
 
 def _one_for_all(errors: Any) -> Any:
-    """Gives the one of those that write to the same streams; each request brings its own."""
+    """Gives one writer for all requests with the same streams; each request brings its own."""
     known = _writers.setdefault(type(errors), errors)
     if streams(known) != streams(errors):
         # The log was opened anew.
@@ -96,15 +96,15 @@ class _Departing:
         """
         As :class:`Depart`.
 
-        Waiting is for those whose successors serve already: a worker that ends by itself has none
-        until it is gone, and one that ends on SIGINT or SIGQUIT is meant to be quick.
+        A worker may wait only while its successor serves already. A worker that ends by itself has
+        no successor until it is gone, and one that ends on SIGINT or SIGQUIT is meant to be quick.
         """
         cfg, goes_on = self._worker.cfg, self._is_served_on()
         worn_out = self._worker.nr >= self._worker.max_requests and cfg.workers > 1
         if not (terminated or worn_out):
             return Departure(patience_s=0, goes_on=goes_on)
-        # The arbiter also kills a worker that it has not heard of for `timeout`. One that is ending
-        # says nothing more, and when it is idle it has been silent for up to half of that already.
+        # The arbiter also kills a worker that sends no heartbeat for `timeout`. An ending worker
+        # sends none any more, and the last one of an idle worker is up to half of `timeout` old.
         patience, limit = min(
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
@@ -115,8 +115,8 @@ class _Departing:
         """
         Whether the arbiter goes on without this worker.
 
-        One that stops closes its listening sockets before it ends its workers. Where that cannot
-        be seen it is taken to go on: it usually does.
+        An arbiter that stops closes its listening sockets before it ends its workers. Where they
+        cannot be seen it is taken to go on: it usually does.
         """
         parent = self._worker.ppid
         if parent != os.getppid():

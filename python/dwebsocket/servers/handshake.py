@@ -50,7 +50,7 @@ class Handshake(Protocol):
 
     @property
     def body(self) -> tuple[bytes, ...]:
-        """What the server is given to write when it iterates over the opened response."""
+        """The chunks that the server gets when it iterates over the opened response."""
 
     @property
     def has_loop(self) -> bool:

@@ -8,7 +8,7 @@ only one that touches their TLS objects; nothing that it does waits for a single
 
 A pipe holds bytes only while the side that they go to does not take them, one chunk a direction at
 most, and reads nothing more from the other side meanwhile: both push back to where bytes come from.
-An end of one side is told to the other behind all bytes before it.
+The end of one side reaches the other after all bytes before it.
 
 The thread is a real one, on real sockets, also where gevent or eventlet have put their own in the
 place of both: a hub that is busy, or ends, does not hold it.
@@ -33,9 +33,9 @@ _log = logging.getLogger("dwebsocket")
 _CHUNK_BYTES = 64 * 1024
 # What one pipe may move before the others have their turn, in chunks.
 _ROUNDS = 4
-# How long a client has to take the last bytes when the engine is done with it.
+# Time for a client to take the last bytes after the engine has closed its end.
 _LINGER_S = 5.0
-# Those of epoll have the same numbers, but green threads take them away.
+# Those of epoll have the same numbers, but green libraries remove them from `select`.
 _IN, _OUT, _GONE, _BROKEN = select.POLLIN, select.POLLOUT, select.POLLHUP, select.POLLERR
 
 
@@ -49,7 +49,7 @@ class Tls(Protocol):
         """Encrypts; what could not be sent has to be given again."""
 
     def shutdown(self) -> object:
-        """Says that nothing more will be sent (close_notify)."""
+        """Sends close_notify: nothing more will be sent."""
 
 
 class Pipe:
@@ -90,7 +90,7 @@ class Pipe:
 
     @property
     def far_interest(self) -> int:
-        """What to wait for at the client's side."""
+        """The events to wait for on the client's socket."""
         interest = 0
         if self._client_sends and self._engine_listens and not self._inbound:
             interest |= self._read_needs
@@ -101,18 +101,18 @@ class Pipe:
 
     @property
     def near_interest(self) -> int:
-        """What to wait for at the engine's side."""
+        """The events to wait for on the socket to the engine."""
         interest = _OUT if self._inbound else 0
         if self._engine_sends and not self._outbound:
             interest |= _IN
         return interest
 
     def break_off(self) -> None:
-        """Takes the client for lost: the engine will see a connection that broke off."""
+        """Marks the client as lost: the engine will see a connection that broke off."""
         self._lost = True
 
     def forget_engine(self) -> None:
-        """Notes that the engine has closed its end: only what it said before is left to do."""
+        """Notes that the engine has closed its end: only its last bytes are left to send."""
         self._engine_listens = False
         self._inbound = b""
 
@@ -129,7 +129,7 @@ class Pipe:
             # Reading has perhaps taken in what writing waited for.
             more |= self._send(scratch)
         everything_sent = not (self._engine_sends or self._outbound)
-        # TLS reads on while it says goodbye, so what the client said has to be read before.
+        # `Tls.shutdown` reads on as well, so the client's bytes have to be read before it.
         if everything_sent and not (self._inbound or more or self._said_goodbye or self._lost):
             self._say_goodbye()
         return more and not self.is_over
@@ -154,7 +154,7 @@ class Pipe:
             if not self._outbound and not self._fetch(scratch):
                 return False
             if not self._encrypt():
-                # The scratch is for everyone; what stays needs a place of its own.
+                # All pipes share the scratch: bytes that are left over are copied out of it.
                 self._outbound = bytes(self._outbound)
                 return False
         return True
@@ -196,7 +196,7 @@ class Pipe:
             self._write_needs = _OUT
             return
         except OSError:
-            # Most often SSLWantReadError: it would now wait for the client's goodbye.
+            # Most often SSLWantReadError: it would now wait for the client's close_notify.
             pass
         with suppress(OSError):
             _socket.socket.shutdown(self._far, _socket.SHUT_WR)
@@ -226,8 +226,8 @@ class Pipe:
     def _decrypt(self, scratch: memoryview) -> int | None:
         try:
             if self._said_goodbye:
-                # Nothing is heard any more, but unread bytes would reset the connection and
-                # could overtake the last that we said.
+                # Nothing is passed on any more. But unread bytes would reset the connection, and
+                # the reset could overtake the last bytes that we sent.
                 return _socket.socket.recv_into(self._far, scratch)
             return self._tls.read(len(scratch), scratch)
         except (ssl.SSLWantReadError, BlockingIOError):
@@ -266,7 +266,7 @@ class Pump:
         self._arrivals: deque[Pipe] = deque()
         self._pipes: dict[int, Pipe] = {}
         self._interests: dict[int, int] = {}
-        # Whom the engine is done with, and until when they may take its last bytes; in order.
+        # Pipes whose engine end is closed, by their deadlines for the last bytes; in order.
         self._lingering: deque[tuple[float, Pipe]] = deque()
         self._awaiting_quiet: deque[_socket.socket] = deque()
         self._scratch = memoryview(bytearray(_CHUNK_BYTES))
@@ -296,7 +296,7 @@ class Pump:
         ours.close()
 
     def abandon(self) -> None:
-        """In a forked child: lets the parent's connections go without a word to anyone."""
+        """In a forked child: closes its copies of the descriptors, and sends nothing."""
         self._poller.close()
         self._bell.close()
         self._rope.close()
@@ -310,7 +310,7 @@ class Pump:
     def _run(self) -> None:
         again: set[Pipe] = set()
         while True:
-            # All events first: a descriptor that a pipe gives up may be another's at once.
+            # All events first: the number of a closed descriptor may be reused at once.
             ready = again | self._wait(0.0 if again else self._patience())
             while self._arrivals:
                 ready.add(pipe := self._arrivals.popleft())
@@ -354,7 +354,7 @@ class Pump:
                 self._watch(pipe.near_descriptor, pipe.near_interest)
                 return more
         except Exception:
-            # Whatever it is, it is this client's alone.
+            # Any error ends this pipe only.
             _log.exception("An encrypted WebSocket is lost")
             pipe.break_off()
         self._drop(pipe)

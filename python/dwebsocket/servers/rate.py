@@ -16,7 +16,7 @@ class _Bucket:
 
     def __init__(self, rate: float, now: float) -> None:
         self.rate = rate
-        # One message is always welcome.
+        # At least 1, so that one message always fits.
         self.left = self._most = max(rate, 1.0)
         self._filled_at = now
 
@@ -58,7 +58,7 @@ class Meter:
             self._bytes.left -= size
 
     def pace(self, now: float) -> float:
-        """Gives the seconds that the client has to wait, infinity when it has to go."""
+        """Gives the seconds that the client has to wait, infinity when it is to be closed."""
         for bucket in self._buckets:
             bucket.refill(now)
         if all(bucket.left >= bucket.rate / 2 for bucket in self._buckets):

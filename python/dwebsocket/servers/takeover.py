@@ -1,5 +1,5 @@
 """
-How a client's connection changes hands without the server noticing.
+The takeover of a client's connection by the engine, which the server does not notice.
 
 The server keeps its descriptor, but what the descriptor means is exchanged for a dead end: it
 reads as the end of the stream, and what the server still writes or closes never reaches the
@@ -45,7 +45,7 @@ class Takeover:
 
     def exchange(self) -> tuple[int, bytes]:
         """
-        Puts the dead end into the server's hands.
+        Puts the dead end in the place of the server's connection.
 
         Returns:
             A descriptor of the client's connection, which the caller owns, and the bytes that the
@@ -74,6 +74,6 @@ class Takeover:
         """
         Closes what is left, after the server has written to its dead end. May be repeated.
 
-        Happens by itself when nobody holds this any more.
+        Happens by itself when the last reference to this is gone.
         """
         self._exchange.finish()

@@ -138,7 +138,7 @@ class TlsTakeover:
 
 
 def _to_dead_end(sock: Any, dead_end: _socket.socket) -> _socket.socket:
-    """Makes ``sock`` a face of ``dead_end``, and gives the socket that the TLS object goes by."""
+    """Makes ``sock`` pass its calls to ``dead_end``; gives the socket that the TLS object uses."""
     setattr(sock, _DEAD_END, dead_end)
     sock.__class__ = _face(sock.__class__)
     # The sockets of gevent have one of their own inside, which some servers close directly.

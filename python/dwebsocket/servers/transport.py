@@ -1,8 +1,8 @@
 """
-What an ASGI server has yet to send, where it can be found out.
+The bytes that an ASGI server has yet to send, where they can be found out.
 
-ASGI has no word for it. But the ``send`` of uvicorn is a method of its protocol, which has the
-transport of asyncio or uvloop. Where there is none, nothing is known and nothing can be cut off.
+ASGI does not tell. But the ``send`` of uvicorn is a method of its protocol, which has the
+transport of asyncio or uvloop. Without a transport nothing is known and nothing can be cut off.
 """
 
 from __future__ import annotations

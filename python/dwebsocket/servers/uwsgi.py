@@ -4,8 +4,8 @@ uWSGI: its own HTTP sockets and router, ``--socket`` behind nginx, threads and t
 The descriptor comes from the ``uwsgi`` module that the server puts into the process. Bytes behind
 the request stay in its C structures; a function that it exports for its plugins reads them.
 
-The master ends a worker by a signal, and its handler may exit within it. Which signal it was tells
-a reload from the end of the site; what the master is up to it does not tell.
+The master ends a worker by a signal, whose handler may itself call ``exit``. The signal tells a
+reload from the end of the site; the master gives no other reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Options by which the HTTP router lets a client's bytes through after its request.
 _ROUTER_LETS_THROUGH = ("http-websockets", "http-raw-body")
 _ROUTERS = ("http", "https", "https2")
-# Sockets behind which it is not the client's bytes that travel, but somebody's packets of them.
+# Sockets that do not carry the client's bytes as they are, but wrapped in packets of a protocol.
 _PACKETS = (
     "fastcgi-socket",
     "fastcgi-nph-socket",
@@ -148,9 +148,9 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
     """
     How a worker goes, by signal.
 
-    Waiting is for those beside whom others serve meanwhile. On a reload of the whole instance
-    nobody does until the last worker is gone, and a worker that gets SIGHUP is not told whether
-    it is that or its turn in a chain.
+    A worker may wait only while other workers serve. On a reload of the whole instance none serves
+    until the last worker is gone, and SIGHUP does not tell a worker whether it is such a reload or
+    the worker's turn in a chain.
     """
     end = Departure(patience_s=0)
     if not _has_master(uwsgi):
@@ -193,9 +193,9 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     """
     Gives what uWSGI has read behind the request.
 
-    Nothing with a single thread: there it is not known which of the functions tells the truth
-    about the present request, and a wrong answer is a wrong pointer. The router drops these bytes
-    before they get here.
+    Empty with a single thread: there it is not known which of the functions returns the present
+    request, and a wrong answer is a wrong pointer. The router drops these bytes before they get
+    here.
     """
     request = request_of_greenlet()
     if request is None and environ.get("wsgi.multithread"):
@@ -205,7 +205,7 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     read_body = body_reader()
     if read_body is None:
         return b""
-    # Behind the bytes that it holds, it reads from the dead end, which is at its end.
+    # After its buffered bytes, uWSGI reads from the dead end, which is at the end of the stream.
     os.set_blocking(descriptor, False)
     early = b""
     buffer = ctypes.create_string_buffer(_CHUNK)

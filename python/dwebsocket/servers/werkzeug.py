@@ -31,7 +31,7 @@ def find(environ: Environ) -> Client | None:
         read_early=reader.read,
         let_go=lambda: _forget(environ),
         tls=sock if tls.ends_here(sock) else None,
-        # Its reloader sees to the signal, which is found out later.
+        # Its reloader handles the signal, which is found out later.
         dies_of_sigterm=True,
     )
 

@@ -1,4 +1,4 @@
-"""A handshake on a WSGI server: the client's socket changes hands."""
+"""A handshake on a WSGI server: the engine takes the client's socket over."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class WsgiHandshake:
         environ = self._environ
         http_version = self._http_version()
         if http_version >= (2, 0):
-            # It has no Upgrade to be judged by: what is wrong with it is the server's to say.
+            # HTTP/2 has no Upgrade to be judged by: the server's family says why it is refused.
             try:
                 self.find()
             except UnsupportedServer as error:

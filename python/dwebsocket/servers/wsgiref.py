@@ -34,7 +34,7 @@ def find(environ: Environ) -> Client | None:
 
 
 def _departure(*, terminated: bool) -> Departure:
-    """A developer waits for it, and no herd comes back."""
+    """Leaves no time: a developer waits for the end, and no crowd of clients reconnects."""
     return Departure(patience_s=0)
 
 

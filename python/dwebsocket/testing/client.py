@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-#: Seconds that a test waits for anything, when nobody says otherwise.
+#: Seconds that a test waits for anything, unless it sets another timeout.
 TIMEOUT_S = 10.0
 
 

@@ -32,7 +32,7 @@ class Clock:
         Lets ``seconds`` pass at once, second by second, as soon as each view waits for its client.
 
         What was due by then has happened when this returns: pings have gone out, and the test's
-        clients have answered them; silent clients are given up; goodbyes are said. Views whose
+        clients have answered them; silent clients are given up; due closes have begun. Views whose
         timeout was reached have been woken.
 
         Args:

@@ -35,7 +35,7 @@ class DatabaseBusy(AssertionError):
 
 
 class _Turns:
-    """Who may use the connections now. A thread may take its turn several times over."""
+    """The lock around the connections. A thread may take its turn several times over."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -84,7 +84,7 @@ class _Seen:
 
 
 class _Sharing:
-    """The connections of one test's thread in everybody's hands."""
+    """Shares the connections of one test's thread with all threads."""
 
     def __init__(self) -> None:
         self._owner = threading.get_ident()
@@ -109,7 +109,7 @@ class _Sharing:
     def _share(self, alias: str, connection: BaseDatabaseWrapper) -> None:
         connection.inc_thread_sharing()
         self._undo.append(connection.dec_thread_sharing)
-        # In front: who adds another one takes the last one away again.
+        # In front: `execute_wrapper` adds its own at the end, and removes the last one again.
         connection.execute_wrappers.insert(0, self._in_turn)
         self._undo.append(functools.partial(connection.execute_wrappers.remove, self._in_turn))
         instead = {
@@ -195,7 +195,7 @@ def shared_databases() -> Iterator[None]:
 
 
 def is_sharing() -> bool:
-    """Whether some thread's connections are everybody's now."""
+    """Whether some thread's connections are shared with all threads now."""
     return _users > 0
 
 

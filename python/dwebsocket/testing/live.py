@@ -1,4 +1,4 @@
-"""A client for a real port: the live test server's, or anybody's."""
+"""A client for a real port: the live test server's, or any other server's."""
 
 from __future__ import annotations
 

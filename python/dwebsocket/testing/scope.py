@@ -1,4 +1,4 @@
-"""One test's WebSockets: what is left open is closed, what cannot be is named."""
+"""One test's WebSockets: those left open are closed, those that stay are reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Those that are open now, of all tests of this process.
 open_websockets: set[BaseWebSocket] = set()
 
-# The engine hears of a client's end at once, but on a thread of its own.
+# The engine notices a client's end at once, but on a thread of its own.
 _LOOK_S = 0.001
 # Threads without a view go at once. A view that an earlier test has left behind keeps its own.
 _DISMISS_S = 0.2
@@ -42,7 +42,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
 
     Raises:
         ViewStillRuns: A view goes on without its WebSocket.
-        WebSocketLeak: A connection is held by somebody else.
+        WebSocketLeak: Other code still holds a connection.
     """
     before = _core.open_connections()
     others = set(open_websockets)

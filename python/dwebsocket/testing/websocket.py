@@ -276,7 +276,7 @@ class BaseWebSocket:
             ViewStillRuns: It did not end.
         """
         for _ in self._closing(_NORMAL, ""):
-            # Politeness is not worth waiting for.
+            # The close frame is sent, but its answer is not worth waiting for.
             break
         self._hang_up()
         try:
@@ -418,7 +418,7 @@ class ClientWebSocket(BaseWebSocket):
         self._run(self._closing(code, reason))
 
     def vanish(self) -> None:
-        """Goes away without a word, as a client whose network is gone for good."""
+        """Goes away without a close frame, as a client whose network is gone for good."""
         self._check_usable()
         self._wire.feed(b"")
         self._hang_up()

@@ -1,7 +1,7 @@
 """
 The client's end of a connection without any I/O: bytes go in, messages come out, and back.
 
-Frames are cut and written in Rust, by another judge than the engine's (:mod:`dwebsocket._core`).
+Frames are parsed and written in Rust, by other rules than the engine's (:mod:`dwebsocket._core`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Wire:
             has come.
         messages: Whole messages that have come.
         pings: How many pings have come.
-        pongs: What the pongs said that have come.
+        pongs: The payloads of the pongs that have come.
         close: Code and reason of the server's end, once it has ended: 1005 for a close frame
             without a code, 1006 for none at all.
         outgoing: Bytes that are to be sent.

@@ -30,8 +30,8 @@ impl Style {
 
 /// The server's half of the extension. Any thread may use it.
 ///
-/// Compressing is done by whoever sends, before anything is locked: a large message holds up its
-/// own sender and nobody else.
+/// The sending thread compresses before it locks anything: a large message holds up its own sender
+/// and no other.
 #[derive(Debug)]
 pub struct Deflater {
     pool: Arc<Pool<Compressor>>,
