@@ -2,19 +2,22 @@
 //!
 //! They are the standard library's: one word each, inside the connection, and a panic of one holder
 //! does not poison the data for the others. Built with `--cfg shuttle` the tests of
-//! `interleavings.rs` use shuttle's instead, which tries out many orders of the threads.
+//! `interleavings.rs` use shuttle's instead, which tries out many orders of the threads. Built with
+//! `--cfg tsan` they are `parking_lot`'s: `ThreadSanitizer` sees no synchronisation in the standard
+//! library, which comes compiled without it.
 
+#[cfg(not(tsan))]
+use std::sync::PoisonError;
 use std::{
-    sync::{
-        PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
+#[cfg(tsan)]
+use parking_lot as base;
 #[cfg(all(test, shuttle))]
 use shuttle::sync as base;
-#[cfg(not(all(test, shuttle)))]
+#[cfg(not(any(tsan, all(test, shuttle))))]
 use std::sync as base;
 
 pub(super) use base::MutexGuard;
@@ -32,6 +35,9 @@ impl<T> Mutex<T> {
 
     /// Sleeps until no other thread holds the lock.
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(tsan)]
+        return self.0.lock();
+        #[cfg(not(tsan))]
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,28 +61,40 @@ impl Condvar {
         deadline: Option<Instant>,
     ) -> (MutexGuard<'a, T>, bool) {
         self.sleepers.fetch_add(1, Ordering::Relaxed);
-        let (guard, in_time) = if let Some(deadline) = deadline {
-            let left = clock::real(deadline).saturating_duration_since(Instant::now());
-            let (guard, is_over) = self.wait_for(guard, left);
-            (guard, !is_over)
-        } else {
-            let woken = self.base.wait(guard);
-            (woken.unwrap_or_else(PoisonError::into_inner), true)
-        };
+        let time =
+            deadline.map(|moment| clock::real(moment).saturating_duration_since(Instant::now()));
+        let woken = self.sleep(guard, time);
         self.sleepers.fetch_sub(1, Ordering::Relaxed);
-        (guard, in_time)
+        woken
     }
 
-    fn wait_for<'a, T>(
+    #[cfg(not(tsan))]
+    fn sleep<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
-        time: Duration,
+        time: Option<Duration>,
     ) -> (MutexGuard<'a, T>, bool) {
-        let (guard, result) = self
-            .base
-            .wait_timeout(guard, time)
-            .unwrap_or_else(PoisonError::into_inner);
-        (guard, result.timed_out())
+        let Some(time) = time else {
+            let woken = self.base.wait(guard);
+            return (woken.unwrap_or_else(PoisonError::into_inner), true);
+        };
+        let woken = self.base.wait_timeout(guard, time);
+        let (guard, result) = woken.unwrap_or_else(PoisonError::into_inner);
+        (guard, !result.timed_out())
+    }
+
+    #[cfg(tsan)]
+    fn sleep<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        time: Option<Duration>,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let Some(time) = time else {
+            self.base.wait(&mut guard);
+            return (guard, true);
+        };
+        let result = self.base.wait_for(&mut guard, time);
+        (guard, !result.timed_out())
     }
 
     /// Threads that sleep now; exact while the lock is held.
