@@ -128,7 +128,7 @@ fn a_task_s_large_message_is_not_overtaken_for_ever_by_those_of_other_tasks() {
     let hub = Hub::new().unwrap();
     let watch = |token| connection.watch_outbox(Watch::new(Arc::clone(&hub), token));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let tasks = scope.spawn(|| {
             (1..=2).for_each(watch);
             let mut is_sent = false;
             while connection.end().is_none() {
@@ -147,6 +147,7 @@ fn a_task_s_large_message_is_not_overtaken_for_ever_by_those_of_other_tasks() {
         let before = small_ones_before_the_large(&mut peer);
         assert!(before <= 3 * CAPACITY / 1000, "{before} small ones");
         peer.close(1000, "");
+        tasks.join().unwrap();
     });
 }
 
