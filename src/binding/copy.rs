@@ -2,7 +2,7 @@
 //! that the system has yet to provide. So the GIL is released meanwhile, and an event loop runs
 //! other tasks between the pieces.
 
-use std::ptr;
+use std::{ptr, thread};
 
 use bytes::Bytes;
 use pyo3::{ffi, prelude::*, types::PyBytes};
@@ -76,13 +76,20 @@ impl Copy {
         let start = target.cast::<u8>().expose_provenance();
         let done = self.done;
         py.detach(|| {
-            #[expect(unsafe_code, reason = "filled while others have the GIL")]
-            // SAFETY: `start` is where the `bytes` made in `begin` begin, which have the payload's
-            // length: `piece` fits behind the first `done` of them. `self.target` keeps them
-            // alive, and no other code has a reference before `finish`, or reads them.
-            unsafe {
-                let to = ptr::with_exposed_provenance_mut::<u8>(start).add(done);
-                ptr::copy_nonoverlapping(piece.as_ptr(), to, piece.len());
+            let mut to = start + done;
+            for piece in piece.chunks(PIECE_BYTES) {
+                #[expect(unsafe_code, reason = "filled while others have the GIL")]
+                // SAFETY: `start` is where the `bytes` made in `begin` begin, which have the
+                // payload's length: all pieces fit behind the first `done` of them. `self.target`
+                // keeps them alive, and no other code has a reference before `finish`, or reads
+                // them.
+                unsafe {
+                    let to = ptr::with_exposed_provenance_mut::<u8>(to);
+                    ptr::copy_nonoverlapping(piece.as_ptr(), to, piece.len());
+                }
+                to += piece.len();
+                // Systems may leave a processor to one busy thread for milliseconds.
+                thread::yield_now();
             }
         });
         self.done += piece.len();

@@ -15,6 +15,7 @@ use std::{
     io, mem,
     pin::pin,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -236,6 +237,10 @@ impl Driver {
             if self.more == More::Nothing {
                 consume_budget().await;
             } else {
+                if self.more == More::TakeIn {
+                    // This connection needs many turns. A view's thread may wait for the processor.
+                    thread::yield_now();
+                }
                 yield_now().await;
             }
             if self.more == More::Read {

@@ -1,6 +1,9 @@
 //! Messages to the client, compressed (RFC 7692 section 7.2.1).
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    thread,
+};
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -9,6 +12,9 @@ use super::{
     offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
     pool::Pool,
 };
+
+/// Bytes that are compressed before other threads may have the processor.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// What makes two compressors interchangeable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,10 +135,26 @@ fn compress(mut compressor: Compress, message: &[u8]) -> Option<(Vec<u8>, Compre
     // The tail is written and cut off again. A buffer that comes out full may lack something.
     let mut payload = vec![0; message.len().checked_add(TAIL.len())?];
     let (total_in, total_out) = (compressor.total_in(), compressor.total_out());
-    let outcome = compressor.compress(message, &mut payload, FlushCompress::Sync);
-    let taken = usize::try_from(compressor.total_in() - total_in).ok()?;
-    let len = usize::try_from(compressor.total_out() - total_out).ok()?;
-    if outcome.is_err() || taken < message.len() || len >= payload.len() {
+    let mut pieces = message.chunks(PIECE_BYTES).peekable();
+    let (mut taken, mut len) = (0, 0);
+    while let Some(piece) = pieces.next() {
+        let flush = if pieces.peek().is_some() {
+            FlushCompress::None
+        } else {
+            FlushCompress::Sync
+        };
+        let outcome = compressor.compress(piece, &mut payload[len..], flush);
+        taken = usize::try_from(compressor.total_in() - total_in).ok()?;
+        len = usize::try_from(compressor.total_out() - total_out).ok()?;
+        if outcome.is_err() || len >= payload.len() {
+            return None;
+        }
+        if pieces.peek().is_some() {
+            // Systems may leave a processor to one busy thread for milliseconds.
+            thread::yield_now();
+        }
+    }
+    if taken < message.len() {
         return None;
     }
     payload.truncate(len.checked_sub(TAIL.len())?);
