@@ -803,7 +803,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         let connection = &self.connection;
-        if std::thread::panicking() {
+        if thread::panicking() {
             let frame = CloseFrame {
                 code: Some(close::INTERNAL_ERROR),
                 reason: String::new(),
