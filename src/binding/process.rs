@@ -120,6 +120,10 @@ pub(crate) fn adopt(
 /// Starts the engine, unless it runs. See `_core.pyi`.
 #[pyfunction]
 pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    // Each handshake asks: it must not lose its turn of the GIL for that.
+    if runtime::is_prepared() {
+        return Ok(());
+    }
     Ok(py.detach(runtime::prepare)?)
 }
 

@@ -278,6 +278,11 @@ pub fn prepare() -> Result<(), Error> {
     }
 }
 
+/// Whether [`prepare`] has nothing to do. Never waits.
+pub fn is_prepared() -> bool {
+    Engine::running().is_some_and(|engine| engine.lane_of(0).is_some())
+}
+
 /// Takes over `client` on the process's engine, as [`Engine::adopt`] does.
 ///
 /// # Errors
