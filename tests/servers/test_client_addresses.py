@@ -44,7 +44,7 @@ def test_made_up_address_from_this_machine(own_server: Callable[..., Server], ki
 
 def test_page_names_each() -> None:
     """That is the table of docs/security.md."""
-    section = PAGE.partition("\n## Who believes X-Forwarded-For\n")[2].partition("\n## ")[0]
+    section = PAGE.partition("\n## Servers that believe X-Forwarded-For\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \|", section, re.MULTILINE)
     named = " ".join(rows).lower()
     families = {
