@@ -3,16 +3,15 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::Shutdown,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
 use _core::protocol::deflate::{Codecs, Deflater, Options};
 use socket2::Socket;
+// Not std's: ThreadSanitizer does not see what that synchronises.
+use parking_lot::Mutex;
 
 use crate::{
     plan::{End, Plan},
@@ -155,8 +154,8 @@ impl<'a> Client<'a> {
 
     /// Writes in a few parts, with the replies that have come up.
     fn write(&self, bytes: &[u8], chance: &mut Chance) -> io::Result<()> {
-        let _writing = self.writing.lock().unwrap();
-        let replies = std::mem::take(&mut *self.replies.lock().unwrap());
+        let _writing = self.writing.lock();
+        let replies = std::mem::take(&mut *self.replies.lock());
         (&self.socket).write_all(&replies)?;
         let (first, second) = bytes.split_at(chance.size(bytes.len() as u64 + 1));
         (&self.socket).write_all(first)?;
@@ -166,8 +165,8 @@ impl<'a> Client<'a> {
 
     /// Writes the replies unless the other thread is writing; it does so then.
     fn reply(&self) {
-        if let Ok(_writing) = self.writing.try_lock() {
-            let replies = std::mem::take(&mut *self.replies.lock().unwrap());
+        if let Some(_writing) = self.writing.try_lock() {
+            let replies = std::mem::take(&mut *self.replies.lock());
             let _ = (&self.socket).write_all(&replies);
         }
     }
@@ -210,7 +209,7 @@ impl<'a> Client<'a> {
                 assert!(payload[1 + DIGITS..].iter().all(|byte| *byte == b'y'));
                 seen.messages.push((sender, digits.parse().unwrap()));
             }
-            PING => self.replies.lock().unwrap().extend(frame(PONG, payload)),
+            PING => self.replies.lock().extend(frame(PONG, payload)),
             PONG => {
                 let number = u64::from_be_bytes(*payload.first_chunk().unwrap());
                 let before = self.pong.swap(number, Ordering::SeqCst);
@@ -221,7 +220,7 @@ impl<'a> Client<'a> {
                 let code = u16::from_be_bytes(*payload.first_chunk().unwrap());
                 seen.close_code = Some(code);
                 if !self.has_closed.swap(true, Ordering::SeqCst) {
-                    let mut replies = self.replies.lock().unwrap();
+                    let mut replies = self.replies.lock();
                     replies.extend(frame(CLOSE, payload));
                 }
             }
