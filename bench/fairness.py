@@ -1,5 +1,5 @@
 """
-What one client that floods costs fifty others: ``python bench/fairness.py`` (``--help``).
+The cost of one flooding client for fifty others: ``python bench/fairness.py`` (``--help``).
 
 Starts a server of the test project on one core, has fifty clients echo small messages at a modest
 pace, and says how long their answers take (p99), without and with a client beside them that sends
@@ -284,7 +284,7 @@ def main() -> int:
             rows.append(measure(KINDS[asked.server], name, view, asked))
             print(list(table(rows))[-1], file=sys.stderr, flush=True)
     head = [
-        "# What one client that floods costs fifty others",
+        "# The cost of one flooding client for fifty others",
         "",
         f"{date.today().isoformat()}, {machine.processor()}, commit "
         f"{machine.commit(ROOT, ('src', 'python', 'bench', ':!bench/record'))}: gunicorn "

@@ -61,7 +61,7 @@ class LoopHub:
         loop = asyncio.get_running_loop()
         token = next(self._tokens)
         future = self._waiting[token] = loop.create_future()
-        timer = None if timeout is None else loop.call_later(timeout, _settle, future)
+        timer = None if timeout is None else loop.call_later(timeout, settle, future)
         try:
             watch(self._hub, token)
             await future
@@ -98,7 +98,7 @@ class LoopHub:
 
     def _wake_all(self) -> None:
         for future in self._waiting.values():
-            _settle(future)
+            settle(future)
 
     def _answer(self) -> None:
         # Reset first: a token that is added from here on has to wake the loop again.
@@ -112,10 +112,11 @@ class LoopHub:
 
     def _wake_one(self, token: int) -> None:
         if (future := self._waiting.get(token)) is not None:
-            _settle(future)
+            settle(future)
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def settle(future: asyncio.Future[None]) -> None:
+    """Gives ``future`` its result, unless it is done. On its loop's thread."""
     if not future.done():
         future.set_result(None)
 
@@ -146,14 +147,14 @@ class LoopEvent:
         sleeper = self._sleeper
         if sleeper is not None:
             with suppress(RuntimeError):
-                sleeper.get_loop().call_soon_threadsafe(_settle, sleeper)
+                sleeper.get_loop().call_soon_threadsafe(settle, sleeper)
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Sleeps until it is set, ``timeout`` seconds at most. False when the time was up."""
         loop = asyncio.get_running_loop()
         sleeper = self._sleeper = loop.create_future()
         if not self._is_set:
-            timer = None if timeout is None else loop.call_later(timeout, _settle, sleeper)
+            timer = None if timeout is None else loop.call_later(timeout, settle, sleeper)
             try:
                 await sleeper
             finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import native
 from dwebsocket.compat.threading import use_lock
+from dwebsocket.hub import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,8 @@ class Turns:
             self._waiting.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
+        except BaseException:
+            # Cancelled, or given up with its coroutine: it must not keep the turn.
             with self._lock:
                 has_come = turn not in self._waiting
                 if not has_come:
@@ -148,13 +150,8 @@ class Turns:
                 turn = self._waiting.popleft()
             # A loop that is closed runs no task any more: the next one, then.
             with suppress(RuntimeError):
-                turn.get_loop().call_soon_threadsafe(_settle, turn)
+                turn.get_loop().call_soon_threadsafe(settle, turn)
                 return
-
-
-def _settle(turn: asyncio.Future[None]) -> None:
-    if not turn.done():
-        turn.set_result(None)
 
 
 def _forget_parents_calls() -> None:

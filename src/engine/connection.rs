@@ -398,8 +398,8 @@ impl Connection {
     /// Keeps a small message back, to go out in one write with those that follow; costs no system
     /// call. False when it was not kept: then [`Connection::send`] has to be called.
     ///
-    /// Only for the view that takes the messages, and done only while more of them wait. What is
-    /// held goes out with the next message that is not, when [`Connection::take`] finds nothing, or
+    /// Only for the view that takes the messages, and done only while more of them wait. Held
+    /// messages go out with the next message that is not, when [`Connection::take`] finds nothing, or
     /// after about a millisecond: whichever is first.
     pub fn hold(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         self.hold_for(self, kind, payload)
@@ -684,7 +684,7 @@ impl Connection {
     /// is still to come: then [`Connection::close`] will send `frame` in place of its caller's.
     pub(super) fn condemn(&self, frame: CloseFrame) -> bool {
         let mut life = self.life.lock();
-        // What the peer sends from now on is ignored, a close frame, too.
+        // All frames that the peer sends from now on are ignored, a close frame, too.
         life.handshake_done = true;
         let is_ending = life.end.is_some();
         life.verdict = (!is_ending).then(|| frame.clone());

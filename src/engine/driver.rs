@@ -441,7 +441,7 @@ impl Driver {
 
     /// Closes a connection whose peer floods.
     fn turn_out(&mut self, reason: &str) {
-        // What it sends from now on is ignored, a close frame, too.
+        // All frames that it sends from now on are ignored, a close frame, too.
         self.connection.mark_handshake_done();
         self.connection.close(&CloseFrame {
             code: Some(close::POLICY),

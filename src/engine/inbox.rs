@@ -38,7 +38,7 @@ pub enum Taken {
     End,
 }
 
-/// What waits at the front of an inbox.
+/// The kind of the oldest message in an inbox.
 #[derive(Debug)]
 pub enum Front {
     /// No message.

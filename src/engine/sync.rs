@@ -41,8 +41,9 @@ impl<T> Mutex<T> {
 
     /// Sleeps until no other thread holds the lock. First it gives the processor away a few times,
     /// which is cheaper: most holders need it for a system call at most.
-    #[cfg(not(any(tsan, all(test, shuttle))))]
+    #[cfg(not(tsan))]
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(not(all(test, shuttle)))]
         for _ in 0..YIELDS {
             match self.0.try_lock() {
                 Ok(guard) => return guard,
@@ -50,11 +51,6 @@ impl<T> Mutex<T> {
                 Err(TryLockError::WouldBlock) => thread::yield_now(),
             }
         }
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cfg(all(test, shuttle))]
-    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

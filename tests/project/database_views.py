@@ -20,6 +20,8 @@ from dwebsocket import require_websocket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.db.models import QuerySet
+
 
 def counts(request: HttpRequest) -> HttpResponse:
     """Count users for a page."""
@@ -78,14 +80,18 @@ async def async_slow(request: HttpRequest) -> None:
     await sync_to_async(time.sleep)(60)
 
 
+def _numbered(count: int) -> QuerySet[User]:
+    """Make so many users, and a query for them; other views may have made more."""
+    users = [User(username=f"number {number:02}") for number in range(count)]
+    User.objects.bulk_create(users, ignore_conflicts=True)
+    return User.objects.filter(username__startswith="number ").order_by("username")[:count]
+
+
 @require_websocket
 async def async_iterates(request: HttpRequest) -> None:
     """Send a row of a query for each message."""
-    users = [User(username=f"number {number:02}") for number in range(10)]
-    await User.objects.abulk_create(users, ignore_conflicts=True)
-    rows = User.objects.filter(username__startswith="number ").order_by("username")
-    # Other views make more of them.
-    async for row in rows[:10].aiterator(chunk_size=1):
+    rows = await sync_to_async(_numbered)(10)
+    async for row in rows.aiterator(chunk_size=1):
         await request.websocket.areceive()
         await request.websocket.asend(row.username[-2:])
 
@@ -164,10 +170,7 @@ def in_transaction(request: HttpRequest) -> None:
 @require_websocket
 def while_iterating(request: HttpRequest) -> None:
     """Send the rows of a query, slowly."""
-    users = [User(username=f"number {number:02}") for number in range(50)]
-    User.objects.bulk_create(users, ignore_conflicts=True)
-    rows = User.objects.filter(username__startswith="number ").order_by("username")
-    for row in rows[:50].iterator(chunk_size=1):
+    for row in _numbered(50).iterator(chunk_size=1):
         time.sleep(0.1)
         request.websocket.send(row.username[-2:])
 
@@ -175,10 +178,7 @@ def while_iterating(request: HttpRequest) -> None:
 @require_websocket
 def waits_while_iterating(request: HttpRequest) -> None:
     """Send a row of a query for each message, however late that comes."""
-    users = [User(username=f"number {number:02}") for number in range(5)]
-    User.objects.bulk_create(users, ignore_conflicts=True)
-    rows = User.objects.filter(username__startswith="number ").order_by("username")
-    for row in rows[:5].iterator(chunk_size=1):
+    for row in _numbered(5).iterator(chunk_size=1):
         request.websocket.wait()
         request.websocket.send(row.username[-2:])
 

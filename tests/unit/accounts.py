@@ -1,4 +1,4 @@
-"""What it takes to be signed in. The fixtures `tables`, `anna` and `nobody_left` go with it."""
+"""Middleware and backend of signed-in users, for the fixtures `tables`, `anna`, `nobody_left`."""
 
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",

@@ -75,7 +75,7 @@ def tables() -> Iterator[None]:
 
 @pytest.fixture
 def nobody_left() -> Iterator[None]:
-    """Whatever a test does, all visitors have left when it is over."""
+    """All visitors have left at the end of the test."""
     yield
     presence._register.sweep()
     assert presence._register.visitors == {}

@@ -33,7 +33,7 @@ def test_one_hub_serves_a_loop() -> None:
 
 
 def test_keeps_nothing_of_the_first_view() -> None:
-    """What its context variables hold goes with it, not with the loop."""
+    """Values of its context variables go with it, not with the loop."""
 
     class Value:
         pass

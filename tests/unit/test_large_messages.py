@@ -130,7 +130,7 @@ def test_each_goes_to_one_task(live: LiveWebSocket) -> None:
 
 
 def test_end_in_the_middle(live: LiveWebSocket) -> None:
-    """What came before the close is taken as a whole; only a discarded one ends there."""
+    """A message that came before the close is taken as a whole."""
 
     async def main() -> None:
         task = asyncio.ensure_future(live.websocket.areceive())
@@ -189,7 +189,7 @@ def test_others_run_while_one_is_sent(
     ("own", "room"), [(True, 8 * SIZE), (True, SIZE), (False, 8 * SIZE)], ids=str
 )
 def test_order_of_tasks(open_websocket: Open, own: bool, room: int) -> None:
-    """What tasks send one after the other arrives in that order, large or small."""
+    """Messages arrive in the order in which tasks have sent them, large or small."""
     messages = ["first", LARGE, "second", LARGE[1:], b"third", "fourth"]
     live = open_websocket(send_buffer=room, text_type=str)
 

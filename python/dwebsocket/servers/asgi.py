@@ -527,7 +527,7 @@ class AsgiConnection:
     def _resume_reading(self) -> None:
         paused, self._paused = self._paused, None
         if paused is not None:
-            self._in_loop(_settle, paused)
+            self._in_loop(loops.settle, paused)
 
     def _count(self) -> None:
         """Tells the budget how many bytes are held now."""
@@ -650,7 +650,7 @@ class AsgiConnection:
         by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
         with self._room:
             self._cut(code, reason, by)
-        _settle(self._gone)
+        loops.settle(self._gone)
 
     async def _slow_down(self, meter: Meter, event: Event) -> None:
         """Makes a client wait that sends too fast; closes it when it does not slow down even so."""
@@ -749,7 +749,7 @@ class AsgiConnection:
         transport.abort(self._send)
         with self._room:
             self._cut(_ABNORMAL, "", "lost")
-        _settle(self._gone)
+        loops.settle(self._gone)
 
     async def _say_goodbye(self, event: Event) -> None:
         # granian sends no close frame while a task waits in `receive`.
@@ -763,7 +763,7 @@ class AsgiConnection:
 
     def _await_the_answer(self) -> None:
         # Most servers report the client's answer. Some do not, so there is a timeout.
-        _call_at(self._loop, clock.now() + self._close_timeout, _settle, self._gone)
+        _call_at(self._loop, clock.now() + self._close_timeout, loops.settle, self._gone)
 
     async def _send_close(self, event: Event) -> None:
         code = event["code"]
@@ -869,11 +869,6 @@ def _ring(watches: Watches) -> None:
     for ear, token in watches:
         ear.ring(token)
     watches.clear()
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 # The parent's loop does not run in a forked child.

@@ -18,6 +18,7 @@ from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
+from dwebsocket.hub import settle
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import begin_sharing, end_sharing, is_sharing
 from dwebsocket.testing.scope import open_websockets
@@ -482,10 +483,10 @@ class AsyncClientWebSocket(BaseWebSocket):
             sock = self._sock
             assert sock is not None
             ready: asyncio.Future[None] = loop.create_future()
-            timer = loop.call_later(left, _settle, ready)
-            loop.add_reader(sock, _settle, ready)
+            timer = loop.call_later(left, settle, ready)
+            loop.add_reader(sock, settle, ready)
             if self._wire.outgoing:
-                loop.add_writer(sock, _settle, ready)
+                loop.add_writer(sock, settle, ready)
             try:
                 await ready
             finally:
@@ -547,8 +548,3 @@ class AsyncClientWebSocket(BaseWebSocket):
         self._check_usable()
         self._wire.feed(b"")
         self._hang_up()
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
