@@ -30,6 +30,7 @@ mod _core {
             on_terminate, open_connections, prepare, shut_down, signal_seen, want_threads,
         },
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
+        threads::Threads,
         waiter::Hub,
     };
 }

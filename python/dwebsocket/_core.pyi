@@ -322,6 +322,23 @@ class Slot:
         """Lets the place go. Harmless when repeated."""
 
 @final
+class Threads:
+    """
+    Threads of the system that run functions, each with `threading.local`s of its own.
+
+    Any thread may use it. A forked child needs another one.
+    """
+
+    def __new__(cls) -> Threads: ...
+    def run(self, function: Callable[[], object], stack_size: int) -> None:
+        """
+        Has `function()` called on a thread whose stack has `stack_size` bytes.
+
+        The thread may have run another function before. What this one raises goes to
+        `sys.unraisablehook`. Raises `RuntimeError` when the system gives no more threads.
+        """
+
+@final
 class EnvironCopier:
     """
     Makes copies of environs that share equal strings: 1,024 of at most 256 characters.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import native
@@ -116,7 +116,7 @@ class Event:
             counts = _counts[self.event]
             counts[self.code] = counts.get(self.code, 0) + 1
         # As if the caller had called the logger.
-        extra = {**asdict(self), **more}
+        extra = {**vars(self), **more}
         logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
 
 

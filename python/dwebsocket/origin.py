@@ -35,7 +35,11 @@ _LONGEST_KNOWN = 260
 
 
 def objection(
-    request: HttpRequest, allowed: Iterable[str], *, required: bool = False
+    request: HttpRequest,
+    allowed: Iterable[str],
+    *,
+    required: bool = False,
+    now: conf.Present | None = None,
 ) -> str | None:
     """
     Gives the reason why the request's Origin may not connect, None when it may.
@@ -45,11 +49,12 @@ def objection(
         allowed: Origins that may connect besides the site's own, ``*.`` for subdomains, ``*`` for
             all, ``null`` for the opaque one.
         required: Whether a client without an Origin, which is no browser, may not.
+        now: What :func:`dwebsocket.conf.present` gives, where it is known.
 
     Raises:
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
     """
-    host = _host_of(request)
+    host = _host_of(request, now or conf.present())
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
         return "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on" if required else None
@@ -68,9 +73,9 @@ def objection(
     return f"Origin {origin!r} is not this site ({own}): {hint}"
 
 
-def _host_of(request: HttpRequest) -> str:
+def _host_of(request: HttpRequest, now: conf.Present) -> str:
     """As the request's own ``get_host()``, which costs as much as judging the whole handshake."""
-    source, known = conf.present()
+    source, known = now
     names, hosts = known.get(_host_of, (None, None))
     # Tests, and Django's own setup for them, exchange the list.
     if names != source.ALLOWED_HOSTS:

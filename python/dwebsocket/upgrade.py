@@ -282,18 +282,21 @@ def _judge(
     overrides: Mapping[str, Any],
 ) -> HttpResponse:
     seen, request = request, http_request(request)
-    options = conf.Options.current(overrides)
+    now = conf.present()
+    options = conf.Options.current(overrides, now)
     if (report := diagnosis.answer(request, options)) is not None:
         return report
     handshake = _handshake_of(request)
-    admission = conf.Admission.current()
+    admission = conf.Admission.current(now)
     largest = admission.max_handshake_size
     if largest is not None and (size := handshake.size) > largest:
         limit = f"the {largest} of {conf.PREFIX}MAX_HANDSHAKE_SIZE"
         return refuse(request, 431, f"The handshake has {size} bytes, more than {limit}.")
     if (refusal := handshake.judge()) is not None:
         return refuse(request, *refusal)
-    objection = origin.objection(request, options.allowed_origins, required=options.require_origin)
+    objection = origin.objection(
+        request, options.allowed_origins, required=options.require_origin, now=now
+    )
     if objection is not None:
         return refuse(request, 403, objection)
     try:

@@ -16,4 +16,5 @@ pub(crate) mod news;
 pub(crate) mod next;
 pub(crate) mod process;
 pub(crate) mod testkit;
+pub(crate) mod threads;
 pub(crate) mod waiter;

@@ -61,7 +61,7 @@ pub fn want_threads(count: usize) {
 }
 
 /// The number of forks between the first process and this one.
-pub(super) fn generation() -> u64 {
+pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed)
 }
 

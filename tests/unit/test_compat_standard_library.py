@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import concurrent.futures
@@ -88,18 +89,24 @@ class TestThreads:
     """Threads, futures and what they wait on."""
 
     @pytest.mark.parametrize("is_there", [True, False])
-    def test_start_without_waiting(self, is_there: bool) -> None:
-        """The thread runs either way."""
-        ran = threading.Event()
-        thread = threading.Thread(target=ran.set)
-        if is_there:
-            threading_parts.start_without_waiting(thread)
-            assert thread._started.wait() is True  # at once, before it has begun
-        else:
-            threading_parts.start_without_waiting(SimpleNamespace())  # type: ignore[arg-type]
-        thread.start()
-        assert ran.wait(10)
-        thread.join(10)
+    def test_forget_current_thread(self, is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A thread that Python has not started is off its list."""
+        if not is_there:
+            monkeypatch.delattr(threading, "_active")
+        found: list[bool] = []
+
+        def run() -> None:
+            if is_there:
+                threading.current_thread()
+            threading_parts.forget_current_thread()
+            if is_there:
+                found.append(threading.get_ident() in threading._active)  # type: ignore[attr-defined]
+
+        ended = threading.Lock()
+        ended.acquire()
+        _thread.start_new_thread(lambda: (run(), ended.release()), ())
+        assert ended.acquire(timeout=10)
+        assert found == ([False] if is_there else [])
 
     def test_exit_hook(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The public one takes the place of one that has moved."""

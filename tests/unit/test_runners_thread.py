@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +21,7 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 
 @pytest.fixture
@@ -62,24 +68,126 @@ def test_thread_does_not_hold_the_process(pool: ViewThreads) -> None:
     assert call(pool, lambda: threading.current_thread().daemon) is True
 
 
-def test_each_job_has_a_new_thread(pool: ViewThreads) -> None:
-    """What one view leaves in a `threading.local` is gone before another begins."""
+def test_nothing_of_a_view_stays_in_its_thread(pool: ViewThreads) -> None:
+    """Neither in a `threading.local` nor in the thread's object, though the thread is the same."""
     local = threading.local()
+    numbers: list[int] = []
 
-    def visit() -> object:
-        found = getattr(local, "user", None)
-        local.user = "mia"
+    def visit() -> tuple[object, object]:
+        numbers.append(threading.get_native_id())
+        thread = threading.current_thread()
+        found = getattr(local, "user", None), getattr(thread, "user", None)
+        local.user = thread.user = "mia"  # type: ignore[attr-defined]
         return found
 
-    for _ in range(5):
-        assert call(pool, visit) is None
+    def is_reused() -> bool:
+        assert call(pool, visit) == (None, None)
         assert pool.join(10)
+        return numbers.count(numbers[-1]) > 1
+
+    eventually(is_reused)
 
 
-def test_thread_leaves(pool: ViewThreads) -> None:
-    """As soon as its job is done."""
-    ident = call(pool, threading.get_ident)
-    eventually(lambda: ident not in [t.ident for t in threading.enumerate()])
+def test_what_a_thread_local_holds_is_freed(pool: ViewThreads) -> None:
+    """Behind its view, and not when the thread ends."""
+    import weakref
+
+    class Thing:
+        pass
+
+    local = threading.local()
+
+    def visit() -> weakref.ref[Thing]:
+        local.thing = Thing()
+        return weakref.ref(local.thing)
+
+    thing = call(pool, visit)
+    eventually(lambda: thing() is None)
+
+
+def test_python_knows_a_thread_while_its_job_runs(pool: ViewThreads) -> None:
+    """And no longer: such a list grows for months."""
+    listed = call(pool, lambda: threading.current_thread() in threading.enumerate())
+    assert listed is True
+    assert pool.join(10)
+    assert "a view" not in [each.name for each in threading.enumerate()]
+
+
+def _threads_of_views() -> int:
+    count = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            count += (task / "comm").read_text() == "dwebsocket-view\n"
+    return count
+
+
+def test_thread_without_a_job_ends(pool: ViewThreads) -> None:
+    """After two seconds."""
+    call(pool, lambda: None)
+    eventually(lambda: _threads_of_views() == 0)
+
+
+def test_debuggers_see_views(pool: ViewThreads) -> None:
+    """As `threading.settrace` and `setprofile` promise it for all threads."""
+    seen: list[str] = []
+
+    def note(kind: str) -> Any:
+        def trace(frame: FrameType, event: str, argument: object) -> None:
+            seen.append(f"{kind} {frame.f_code.co_name}")
+
+        return trace
+
+    def view() -> None:
+        pass
+
+    threading.settrace(note("trace"))
+    threading.setprofile(note("profile"))
+    try:
+        call(pool, view)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
+    assert {"trace view", "profile view"} <= set(seen)
+
+
+_ENDS_UNDER_VIEWS = """
+import threading, time
+from django.conf import settings
+settings.configure()
+from dwebsocket.runners import thread
+
+begun = threading.Barrier(4)
+
+def computes():
+    begun.wait(10)
+    while True:
+        pass
+
+def sleeps():
+    begun.wait(10)
+    while True:
+        time.sleep(0.0001)
+
+for view in (computes, sleeps, sleeps):
+    thread.run("a view", view)
+begun.wait(10)
+"""
+
+
+def test_process_ends_under_running_views() -> None:
+    """Python ends threads that ask for the GIL then; up to 3.13 by unwinding them."""
+    for _ in range(5):
+        ended = subprocess.run([sys.executable, "-c", _ENDS_UNDER_VIEWS], timeout=60, check=False)
+        assert ended.returncode == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_view_that_forks(pool: ViewThreads) -> None:
+    """The child's only thread ends with the view, and the child with it."""
+    child = call(pool, os.fork)
+    if child == 0:
+        os._exit(1)  # not reached: only the view's thread goes on in the child
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_nothing_is_held_of_a_job(pool: ViewThreads) -> None:
@@ -101,38 +209,35 @@ def test_nothing_is_held_of_a_job(pool: ViewThreads) -> None:
     assert gone() is None
 
 
-def test_stack_has_the_size_of_the_setting(
-    pool: ViewThreads, override: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For our threads only."""
-    override(WEBSOCKET_THREAD_STACK_SIZE=512 * 1024)
-    sizes: list[int] = []
-    real = threading.stack_size
-
-    def stack_size(size: int = 0) -> int:
-        sizes.append(size)
-        return real(size)
-
-    before = real()
-    monkeypatch.setattr(threading, "stack_size", stack_size)
-    call(pool, lambda: None)
-    assert sizes == [512 * 1024, before]
-    assert real() == before
+def _stack_bytes() -> int:
+    library = ctypes.CDLL(None)
+    attributes = ctypes.create_string_buffer(256)
+    size = ctypes.c_size_t()
+    this = ctypes.c_ulong(threading.get_ident())
+    assert library.pthread_getattr_np(this, attributes) == 0
+    assert library.pthread_attr_getstacksize(attributes, ctypes.byref(size)) == 0
+    assert library.pthread_attr_destroy(attributes) == 0
+    return size.value
 
 
-def test_system_that_gives_no_thread(pool: ViewThreads, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller is told, and nothing counts as running."""
-
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+def test_stack_has_the_size_of_the_setting(pool: ViewThreads, override: Any) -> None:
+    """Also when a thread with another size is free; for our threads only."""
     before = threading.stack_size()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            pool.run("a view", lambda: None)
+    for size in (512 * 1024, 64 * 1024 * 1024, 512 * 1024):
+        override(WEBSOCKET_THREAD_STACK_SIZE=size)
+        # The C library uses stacks again for threads that ask for a fourth.
+        assert size <= call(pool, _stack_bytes) <= 4 * size + 128 * 1024
+        assert pool.join(10)
     assert threading.stack_size() == before
+
+
+def test_system_that_gives_no_thread(pool: ViewThreads, override: Any) -> None:
+    """The caller is told, and nothing counts as running."""
+    override(WEBSOCKET_THREAD_STACK_SIZE=2**50)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        pool.run("a view", lambda: None)
     assert pool.join(0)
+    override(WEBSOCKET_THREAD_STACK_SIZE=512 * 1024)
     assert call(pool, lambda: "works again") == "works again"
 
 

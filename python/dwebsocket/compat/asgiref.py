@@ -7,7 +7,6 @@ reaches others.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asgiref import local
@@ -43,11 +42,15 @@ def leave_request() -> None:
 
     Where one is missing nothing refers to it, and it needs no resetting.
     """
-    with suppress(AttributeError):
-        del AsyncToSync.executors.current
-    for variable, outside in (("thread_sensitive_context", None), ("deadlock_context", False)):
-        with suppress(AttributeError):
-            getattr(SyncToAsync, variable).set(outside)
+    executors: Any = getattr(AsyncToSync, "executors", None)
+    # Asked first: to delete what is not there takes longer.
+    if getattr(executors, "current", None) is not None:
+        del executors.current
+    for name, outside in (("thread_sensitive_context", None), ("deadlock_context", False)):
+        variable = getattr(SyncToAsync, name, None)
+        # Most views have neither: a value more would stay in each one's context.
+        if variable is not None and variable.get(outside) is not outside:
+            variable.set(outside)
 
 
 def use_executor(loop: asyncio.AbstractEventLoop, executor: Executor) -> None:

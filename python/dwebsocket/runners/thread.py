@@ -1,9 +1,9 @@
 """
 Light threads for views.
 
-Each view has a new one: what it leaves in ``threading.local`` belongs to its user, and no
-middleware cleans up behind a view as it does behind a request. They are daemons: what they still do
-when the process ends does not hold it.
+Python does not know a thread before its view runs, nor behind it: what a view leaves in
+``threading.local`` belongs to its user, and no middleware cleans up behind a view as it does behind
+a request. The threads do not hold the process when it ends.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
-from dwebsocket import conf, database, native
-from dwebsocket.compat.threading import start_without_waiting
+from dwebsocket import _core, conf, database, native
+from dwebsocket.compat.threading import forget_current_thread
 from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
@@ -25,14 +26,13 @@ _log = logging.getLogger("dwebsocket")
 
 
 class ViewThreads:
-    """Runs each job on a new thread. Any thread may use it."""
+    """Runs each job on a thread with ``threading.local``s of its own. Any thread may use it."""
 
     def __init__(self) -> None:
+        self._threads = _core.Threads()
         self._lock = threading.Lock()
         self._busy = 0
         self._quiet = threading.Condition(self._lock)
-        # `threading.stack_size` is one setting for the process.
-        self._starting = threading.Lock()
 
     def run(self, name: str, job: Job) -> None:
         """
@@ -44,7 +44,8 @@ class ViewThreads:
         with self._lock:
             self._busy += 1
         try:
-            self._start(name, job)
+            work = functools.partial(self._work, name, [job])
+            self._threads.run(work, conf.get("THREAD_STACK_SIZE"))
         except BaseException:
             self._done()
             raise
@@ -54,32 +55,21 @@ class ViewThreads:
         with self._quiet:
             return self._quiet.wait_for(lambda: self._busy == 0, timeout=max(0.0, timeout))
 
-    def _start(self, name: str, job: Job) -> None:
-        # Not the job itself: a thread keeps its arguments until it ends.
-        work = functools.partial(self._work, [job])
-        thread = threading.Thread(target=work, name=name, daemon=True)
-        # `Thread.start` would sleep until the thread runs: that takes two turns of the GIL, and
-        # the handshake has something to do meanwhile.
-        start_without_waiting(thread)
-        stack_size = conf.get("THREAD_STACK_SIZE")
-        with self._starting:
-            previous = threading.stack_size(stack_size)
-            try:
-                thread.start()
-            finally:
-                threading.stack_size(previous)
-
-    def _work(self, jobs: list[Job]) -> None:
+    def _work(self, name: str, jobs: list[Job]) -> None:
         try:
+            # Python makes an object for a thread that it has not started.
+            threading.current_thread().name = name
+            _trace()
             try:
+                # Off the list: nothing may be held of the job when `join` returns.
                 jobs.pop()()
             finally:
                 database.leave()
         except BaseException:
             # No error may keep `join` waiting for ever.
-            name = threading.current_thread().name
             _log.exception("Something failed behind the WebSocket view %s", name)
         finally:
+            forget_current_thread()
             self._done()
 
     def _done(self) -> None:
@@ -88,6 +78,14 @@ class ViewThreads:
             self._busy -= 1
             if self._busy == 0:
                 self._quiet.notify_all()
+
+
+def _trace() -> None:
+    """Has debuggers, profilers and measurers of coverage see this thread, as any of Python's."""
+    if (trace := threading.gettrace()) is not None:
+        sys.settrace(trace)
+    if (profile := threading.getprofile()) is not None:
+        sys.setprofile(profile)
 
 
 _threads = ViewThreads()
