@@ -73,6 +73,18 @@ class TestChanges:
             assert conf.Options.current({"text_type": str}).send_buffer == size
             assert conf.Admission.current().max_connections == size
 
+    def test_assignment_while_another_setting_goes(self) -> None:
+        """The number of all settings stays the same."""
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(settings, "OF_ANOTHER_PACKAGE", 1, raising=False)
+            assert conf.get("SEND_BUFFER") == DEFAULT_BYTES
+            monkeypatch.delattr(settings, "OF_ANOTHER_PACKAGE")
+            monkeypatch.setattr(settings, "WEBSOCKET_SEND_BUFFER", 5, raising=False)
+            assert conf.get("SEND_BUFFER") == 5
+            monkeypatch.delattr(settings, "WEBSOCKET_SEND_BUFFER")
+            monkeypatch.setattr(settings, "OF_ANOTHER_PACKAGE", 1, raising=False)
+            assert conf.get("SEND_BUFFER") == DEFAULT_BYTES
+
     def test_assignment_of_none_where_there_was_nothing(self, assign: Callable[..., None]) -> None:
         """That is not the default."""
         assign(WEBSOCKET_PING_INTERVAL=None)
