@@ -17,18 +17,18 @@ mod _core {
     use crate::binding::{
         connection::{PyConnection, PyPing},
         environ::{EnvironCopier, environ_size, judge_environ},
-        exchange::{Exchange, discard},
         handshake::{
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,
         },
-        news::News,
-        next::Next,
+        message_future::MessageFuture,
+        next_message::NextMessage,
         process::{
-            PySettings, Slot, adopt, after_fork_in_child, buffered_bytes, close_all,
+            Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,
             die_of_sigterm, drain, is_leaving, is_terminated, limit_buffered, on_exit,
             on_terminate, open_connections, prepare, shut_down, signal_seen, want_threads,
         },
+        takeover::{Takeover, discard},
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         threads::Threads,
         waiter::Hub,

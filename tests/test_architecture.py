@@ -18,20 +18,20 @@ CRATE = ROOT / "src"
 LINE: list[set[str]] = [
     {"compat"},
     {"_core", "caller", "context", "exceptions", "memory", "source"},
-    {"clock", "conf", "connection", "native", "request", "sessions"},
-    {"callbacks", "checks", "database", "events", "hub", "kept", "origin"},
+    {"clock", "conf", "connection", "request", "sessions", "unpatched"},
+    {"callbacks", "checks", "database", "hub", "origin", "records", "request_copy"},
     {"long_calls"},
     {"decision", "protocol", "waiting"},
     {"closing", "pings"},
     {"helpers"},
-    {"websocket", "groups"},
-    {"factory", "presence", "typing"},
+    {"websocket"},
+    {"factory", "registry", "typing"},
     {"authentication"},
     {"sign_out"},
     {"recheck"},
     {"servers"},
     {"runners"},
-    {"diagnosis", "lifecycle"},
+    {"shutdown", "site_report"},
     {"doctor", "upgrade"},
     {"inline"},
     {"apps", "asgi", "backends", "decorators", "management", "middleware"},
@@ -163,10 +163,10 @@ def test_unsafe_code_is_in_one_place() -> None:
         for path in CRATE.rglob("*.rs")
         if pattern.search(re.sub(r"//.*", "", path.read_text()))
     }
-    # `farewell.rs` asks the C library to be called at its exit, `signal.rs` to keep signals from
-    # the engine's threads, `sweeper.rs` to give memory back; `copy.rs` fills `bytes` piece by
+    # `exit.rs` asks the C library to be called at its exit, `signal.rs` to keep signals from
+    # the engine's threads, `trim.rs` to give memory back; `copy.rs` fills `bytes` piece by
     # piece, and `threads.rs` calls functions on threads that Python may end.
-    named = {"farewell.rs", "signal.rs", "socket.rs", "sweeper.rs"}
+    named = {"exit.rs", "signal.rs", "socket.rs", "trim.rs"}
     assert found <= {f"engine/{name}" for name in named} | {
         "binding/copy.rs",
         "binding/threads.rs",

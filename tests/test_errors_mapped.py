@@ -112,14 +112,14 @@ def test_imported_exceptions_exist() -> None:
 def test_operating_systems_refusal_is_an_os_error() -> None:
     """With its number and what was tried; the descriptor and the place are given back."""
     before = _core.open_connections()
-    slot = _core.Slot.claim(None)
-    assert slot is not None
+    permit = _core.Permit.claim(None)
+    assert permit is not None
     no_socket = os.open(os.devnull, os.O_RDONLY)
     with pytest.raises(OSError, match="cannot take over the client's connection") as caught:
-        adopt(no_socket, slot)
+        adopt(no_socket, permit)
     assert caught.value.errno == errno.ENOTSOCK
     # The view's hold; the connection's has gone with it.
-    slot.release()
+    permit.release()
     assert _core.open_connections() == before
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(no_socket)
@@ -127,12 +127,12 @@ def test_operating_systems_refusal_is_an_os_error() -> None:
 
 def test_slot_serves_once() -> None:
     """A place is for one connection."""
-    slot = _core.Slot.claim(None)
-    assert slot is not None
-    slot.release()
+    permit = _core.Permit.claim(None)
+    assert permit is not None
+    permit.release()
     descriptor = os.open(os.devnull, os.O_RDONLY)
     with pytest.raises(ValueError, match="released already"):
-        adopt(descriptor, slot)
+        adopt(descriptor, permit)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
 
@@ -145,12 +145,12 @@ def test_process_that_ends_takes_no_connection() -> None:
         "from dwebsocket.exceptions import ShuttingDown\n"
         "from test_errors_mapped import adopt\n"
         "ours, theirs = socket.socketpair()\n"
-        "adopt(os.dup(ours.fileno()), _core.Slot.claim(None))\n"
+        "adopt(os.dup(ours.fileno()), _core.Permit.claim(None))\n"
         "theirs.close()\n"
         "_core.shut_down(1001, '', 5)\n"
         "ours, theirs = socket.socketpair()\n"
         "try:\n"
-        "    adopt(os.dup(ours.fileno()), _core.Slot.claim(None))\n"
+        "    adopt(os.dup(ours.fileno()), _core.Permit.claim(None))\n"
         "except ShuttingDown as error:\n"
         "    print(error)\n"
         "ours.close()\n"
@@ -169,13 +169,13 @@ def test_process_that_ends_takes_no_connection() -> None:
     )
 
 
-def adopt(descriptor: int, slot: _core.Slot) -> _core.Connection:
+def adopt(descriptor: int, permit: _core.Permit) -> _core.Connection:
     """Hand a descriptor to the engine."""
     return _core.adopt(
         descriptor,
         b"",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        slot,
+        permit,
         _core.Settings(
             max_message_bytes=100,
             max_frame_bytes=None,

@@ -48,8 +48,8 @@ def accept(client):
         extensions=fields.get("sec-websocket-extensions"),
     )
     response = _core.response_head(accept_key, None, [])
-    slot = _core.Slot.claim(None)
-    connection = _core.adopt(client.detach(), b"", response, slot, settings)
+    permit = _core.Permit.claim(None)
+    connection = _core.adopt(client.detach(), b"", response, permit, settings)
     connections[connection.id] = connection
     connection.watch_inbox(hub, connection.id)
 

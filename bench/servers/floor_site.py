@@ -93,7 +93,7 @@ class Opening(HttpResponse):
             *(f"{name}: {value}".encode() for name, value in self.items()),
         ]
         sock = environ.pop("gunicorn.socket")
-        exchange = _core.Exchange(sock.fileno())
+        exchange = _core.Takeover(sock.fileno())
         exchange.put_dead_end(sock.fileno())
         descriptor = exchange.take_client()
         exchange.finish()
@@ -103,8 +103,8 @@ class Opening(HttpResponse):
                 response.headers_sent = True
                 response.force_close()
         head = b"\r\n".join([*lines, b"", b""])
-        slot = _core.Slot.claim(None)
-        request.websocket = _core.adopt(descriptor, b"", head, slot, SETTINGS)
+        permit = _core.Permit.claim(None)
+        request.websocket = _core.adopt(descriptor, b"", head, permit, SETTINGS)
         start(functools.partial(contextvars.copy_context().run, echo, request))
         return iter(())
 

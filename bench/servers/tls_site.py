@@ -12,17 +12,17 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.urls import path  # noqa: E402
 
 from dwebsocket import require_websocket  # noqa: E402
-from dwebsocket.servers import pump  # noqa: E402
+from dwebsocket.servers import tls_pump  # noqa: E402
 
 if os.environ.get("TLS_BENCH_PUMP") == "connection":
 
-    def one_of_its_own() -> pump.Pump:
+    def one_of_its_own() -> tls_pump.Pump:
         """Start a thread for this connection alone: the design that was not chosen."""
-        own = pump.Pump()
+        own = tls_pump.Pump()
         own.start()
         return own
 
-    pump.current = one_of_its_own
+    tls_pump.current = one_of_its_own
 
 
 @require_websocket

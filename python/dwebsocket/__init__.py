@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dwebsocket.decorators import accept_websocket, require_websocket, websocket
-from dwebsocket.events import event_counts
 from dwebsocket.exceptions import (
     ConnectionClosed,
     InternalError,
@@ -16,8 +15,9 @@ from dwebsocket.exceptions import (
     UsageError,
     WebSocketError,
 )
-from dwebsocket.lifecycle import drain
-from dwebsocket.presence import close_user
+from dwebsocket.records import event_counts
+from dwebsocket.registry import close_user
+from dwebsocket.shutdown import drain
 from dwebsocket.typing import WebSocketRequest
 from dwebsocket.websocket import WebSocket
 

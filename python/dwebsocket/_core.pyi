@@ -9,14 +9,15 @@ __all__ = [
     "Compression",
     "Connection",
     "EnvironCopier",
-    "Exchange",
     "FrameReader",
     "Hub",
-    "News",
-    "Next",
+    "MessageFuture",
+    "NextMessage",
+    "Permit",
     "Ping",
     "Settings",
-    "Slot",
+    "Takeover",
+    "Threads",
     "adopt",
     "after_fork_in_child",
     "buffered_bytes",
@@ -200,15 +201,15 @@ class Connection:
     def is_awaited(self) -> bool:
         """Whether a caller waits now, for a message or for room to send one."""
 
-    def next(self, find_ear: Callable[[], tuple[Hub, asyncio.AbstractEventLoop]], /) -> Next:
+    def next(self, find_hub: Callable[[], tuple[Hub, asyncio.AbstractEventLoop]], /) -> NextMessage:
         """
         An awaitable for the next message, to be awaited again and again in one event loop.
 
-        `find_ear` gives the hub of that loop, whose `wake` the loop calls, and the loop. It is
+        `find_hub` gives the hub of that loop, whose `wake` the loop calls, and the loop. It is
         called only when there is no message yet.
         """
 
-    def next_now(self) -> Next:
+    def next_now(self) -> NextMessage:
         """An awaitable for the oldest message; gives None if there is none."""
 
     def is_slow_to_send(self, message: str | bytes, /) -> bool:
@@ -260,20 +261,20 @@ class Hub:
         """Puts `token` on the list, as a connection does. Any thread may call it."""
 
     def wake(self) -> list[int]:
-        """Resumes all tasks whose :class:`News` have come; gives the other tokens, as `drain`."""
+        """Resumes all tasks whose future is done; gives the other tokens, as `drain`."""
 
     def served(self) -> None:
         """Lets the engine go on; to be called when all tokens of `drain` have had a turn."""
 
 @final
-class News:
+class MessageFuture:
     """An awaitable that a task sleeps on: the part of a future that asyncio's tasks use."""
 
     _asyncio_future_blocking: bool
 
     def get_loop(self) -> asyncio.AbstractEventLoop: ...
     def add_done_callback(
-        self, callback: Callable[[News], object], *, context: Context | None = None
+        self, callback: Callable[[MessageFuture], object], *, context: Context | None = None
     ) -> None: ...
     def result(self) -> None: ...
     def cancel(self, msg: object = None) -> bool: ...
@@ -290,7 +291,7 @@ class Ping:
         """
 
 @final
-class Next:
+class NextMessage:
     """
     A connection's next message, `str` or `bytes`, each time it is awaited.
 
@@ -304,7 +305,7 @@ class Next:
     def __next__(self) -> Any: ...
 
 @final
-class Slot:
+class Permit:
     """
     A place among the process's connections; given back when all that hold it have let it go.
 
@@ -312,10 +313,10 @@ class Slot:
     """
 
     @staticmethod
-    def claim(limit: int | None) -> Slot | None:
+    def claim(limit: int | None) -> Permit | None:
         """Takes a place, or gives None when `limit` are taken."""
 
-    def share(self) -> Slot:
+    def share(self) -> Permit:
         """Gives another hold on the same place. Raises `ValueError` when it has been released."""
 
     def release(self) -> None:
@@ -353,7 +354,7 @@ class EnvironCopier:
         """Gives a copy of a WSGI request's environ. Its order may be that of an earlier one's."""
 
 @final
-class Exchange:
+class Takeover:
     """
     A client's connection on its way from its server to us.
 
@@ -361,7 +362,7 @@ class Exchange:
     stream, and what is written there goes nowhere. Any thread may call the methods; none waits.
     """
 
-    def __new__(cls, server_side: int) -> Exchange:
+    def __new__(cls, server_side: int) -> Takeover:
         """
         Allocates what it takes to exchange the server's descriptor `server_side`.
 
@@ -419,7 +420,7 @@ def adopt(
     descriptor: int,
     early: bytes,
     head: bytes,
-    slot: Slot,
+    permit: Permit,
     settings: Settings,
     compression: Compression | None = None,
     /,
@@ -431,8 +432,8 @@ def adopt(
     (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the
     client sent behind its handshake.
 
-    The connection holds the place of `slot` until it is over. So does `slot` itself, until it is
-    released or dropped.
+    The connection holds the place of `permit` until it is over. So does `permit` itself, until it
+    is released or dropped.
     """
 
 def after_fork_in_child() -> None:

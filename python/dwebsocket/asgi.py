@@ -30,7 +30,7 @@ from dwebsocket import _core
 from dwebsocket.compat import granian, twisted
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
-from dwebsocket.events import Event as WebSocketEvent
+from dwebsocket.records import Record
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
 from dwebsocket.upgrade import UpgradeResponse
@@ -154,7 +154,7 @@ class _Application(ASGIHandler):
 def _report_refusal(scope: Scope) -> None:
     """Reports as for any handshake while the process ends, but there is no request yet."""
     peer, reason = str((scope.get("client") or ("",))[0]), "This process is ending."
-    refused = WebSocketEvent("websocket.refused", None, peer, scope["path"], 403, reason)
+    refused = Record("websocket.refused", None, peer, scope["path"], 403, reason)
     refused.log(
         logging.getLogger("django.request"),
         logging.INFO,

@@ -17,14 +17,14 @@ from django.db import router
 from django.utils import timezone
 
 from dwebsocket.compat.django_auth import are_rows_as_djangos
-from dwebsocket.presence import auth_hash
+from dwebsocket.registry import auth_hash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from django.contrib.sessions.backends.base import SessionBase
 
-    from dwebsocket.presence import Visitor, Who
+    from dwebsocket.registry import Visitor, Who
 
 # The reasons, for close frames and for the log.
 _SIGNED_OUT, _DELETED, _INACTIVE = "signed out", "deleted", "deactivated"

@@ -2,7 +2,8 @@
 Calls that come at the end of a connection or after a time, without a thread for each.
 
 One thread of the system makes them for the whole process. It starts with the first of them and goes
-when none is left. On green threads the hub does the same (:class:`dwebsocket.runners.green.Ear`).
+when none is left. On green threads the hub does the same
+(:class:`dwebsocket.runners.green.HubWatcher`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, clock, native
+from dwebsocket import _core, clock, unpatched
 
 if TYPE_CHECKING:
     import threading
@@ -54,10 +55,10 @@ class CallbackThread:
     """The thread that makes the calls. They must not sleep. Any thread may ask for one."""
 
     def __init__(self) -> None:
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._hub: _core.Hub | None = None
         # Released when the thread of the hub has ended.
-        self._gone = native.lock()
+        self._gone = unpatched.lock()
         self._may_linger = True
         self._tokens = itertools.count(_LOOK + 1)
         self._at_end: dict[int, Call] = {}
@@ -112,10 +113,10 @@ class CallbackThread:
     def _start(self) -> _core.Hub:
         """Gives the hub of the running thread. To be called under the lock."""
         if self._hub is None:
-            hub, gone = _core.Hub(), native.lock()
+            hub, gone = _core.Hub(), unpatched.lock()
             gone.acquire()
             work = functools.partial(self._work, hub, gone)
-            native.start_thread("dwebsocket-callbacks", work)
+            unpatched.start_thread("dwebsocket-callbacks", work)
             self._hub, self._gone, self._may_linger = hub, gone, True
         return self._hub
 
@@ -135,7 +136,7 @@ class CallbackThread:
 
     def _work(self, hub: _core.Hub, gone: threading.Lock) -> None:
         try:
-            with native.selector() as selector:
+            with unpatched.selector() as selector:
                 selector.register(hub.fileno(), 1)
                 while True:
                     time_left = self._time_left()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction
 
-from dwebsocket import context, database, native
+from dwebsocket import context, database, unpatched
 from dwebsocket.compat.asyncio import running_loop
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class CloseCallbacks:
     def __init__(self, name: str) -> None:
         """Begins with the connection's ``name``, for the thread and for the log."""
         self._name = name
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._waiting: deque[_Callback] = deque()
         self._connection: Connection | None = None
         self._has_ended = False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Message = str | bytes
     By = Literal["local", "peer", "lost"]
-    FindEar = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
+    FindHub = Callable[[], tuple[_core.Hub, asyncio.AbstractEventLoop]]
 
 
 class Connection(Protocol):
@@ -114,7 +114,7 @@ class Connection(Protocol):
     def is_slow_to_send(self, message: Message, /) -> bool:
         """As :meth:`dwebsocket._core.Connection.is_slow_to_send`."""
 
-    def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
+    def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket._core.Connection.next`."""
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:

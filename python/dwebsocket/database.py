@@ -10,7 +10,7 @@ from weakref import WeakSet
 from django import db
 from django.db import connections
 
-from dwebsocket import clock, native
+from dwebsocket import clock, unpatched
 from dwebsocket.compat.django import has_connections as _has_any
 from dwebsocket.compat.django_auth import is_in_transaction
 
@@ -145,7 +145,7 @@ class Held:
 
     def __init__(self) -> None:
         # Never held while a connection is opened or closed.
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._uses: dict[int, dict[str, Use]] = {}
         # For each thread, the moment before which it has no idle connection to be found.
         self._look_at: dict[int, float] = {}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dwebsocket import _core
-    from dwebsocket.connection import By, FindEar, Message
+    from dwebsocket.connection import By, FindHub, Message
 
 EventT = TypeVar("EventT")
 
@@ -200,7 +200,7 @@ class NeverOpened:
         """For ever."""
         return math.inf
 
-    def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
+    def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
         """The end has come."""
         return Again(self._no_message)
 

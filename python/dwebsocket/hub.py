@@ -181,7 +181,7 @@ def current() -> LoopHub:
     return hub
 
 
-def ear() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
+def hub_and_loop() -> tuple[_core.Hub, asyncio.AbstractEventLoop]:
     """Gives the engine's hub of the running loop, and that loop."""
     return current()._hub, asyncio.get_running_loop()
 

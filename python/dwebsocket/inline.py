@@ -15,8 +15,8 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpResponse
 
 from dwebsocket import upgrade
-from dwebsocket.events import report_end
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.records import report_end
 from dwebsocket.request import http_request
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.runners.view import end_beside, witness

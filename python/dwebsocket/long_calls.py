@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.compat.threading import use_lock
 from dwebsocket.hub import settle
 
@@ -36,7 +36,7 @@ class Call(Generic[T]):
         self._function = function
         self.future: Future[T] = Future()
         # Shared by threads of the system, which a green lock would not keep apart.
-        use_lock(self.future, native.lock())
+        use_lock(self.future, unpatched.lock())
 
     def __call__(self) -> None:
         """Calls it, unless the future was cancelled."""
@@ -58,7 +58,7 @@ class LongCalls:
     """Makes calls on up to ``most`` threads, in their order. Any thread may submit one."""
 
     def __init__(self, most: int) -> None:
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._left = most
         self._waiting: deque[Call[Any]] = deque()
 
@@ -71,7 +71,7 @@ class LongCalls:
                 return call.future
             self._left -= 1
         try:
-            native.start_thread(_NAME, self._work)
+            unpatched.start_thread(_NAME, self._work)
         except RuntimeError:
             # No thread is to be had: better late than not at all.
             self._work()
@@ -114,7 +114,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._waiting: deque[asyncio.Future[None]] = deque()
         #: Whether a task has its turn.
         self.are_taken = False

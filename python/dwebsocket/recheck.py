@@ -2,7 +2,7 @@
 Checks again whether the users of open WebSockets are signed in, and closes those of others.
 
 The first look is the handshake's, when the WebSocket has its place among those present
-(:mod:`dwebsocket.presence`): a sign-out either finds it there or is seen by this look. Later looks
+(:mod:`dwebsocket.registry`): a sign-out either finds it there or is seen by this look. Later looks
 find what no signal tells this process: a sign-out in another one, a session that is over, an
 update by SQL. Each user's turn comes once in ``WEBSOCKET_AUTH_RECHECK``, and the turns are spread
 over that time. They run like views, on threads or on the hub's green threads.
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import authentication, clock, conf, database, native, presence, sign_out
+from dwebsocket import authentication, clock, conf, database, registry, sign_out, unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.presence import SIGNED_OUT, TURNS
+from dwebsocket.registry import SIGNED_OUT, TURNS
 from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from dwebsocket.closing import Spawn
-    from dwebsocket.presence import Visitor
+    from dwebsocket.registry import Visitor
     from dwebsocket.waiting import Waiter
 
     Databases = dict[str, BaseDatabaseWrapper]
@@ -84,7 +84,7 @@ class Schedule:
     """The turns of one process. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._cancel: Callable[[], object] | None = None
         # Whether any thread may cancel the timer: a hub's timers belong to its own thread.
         self._may_cancel = False
@@ -116,12 +116,12 @@ class Schedule:
 
     def stop_if_idle(self) -> None:
         """Cancels the timer when no user is left. Never waits."""
-        if not self._may_cancel or presence.has_users() or not self._lock.acquire(blocking=False):
+        if not self._may_cancel or registry.has_users() or not self._lock.acquire(blocking=False):
             # A turn that finds no user sets no further timer either.
             return
         try:
             cancel, self._cancel = self._cancel, None
-            if presence.has_users():
+            if registry.has_users():
                 # A user came meanwhile, and found this timer set: keep it.
                 cancel, self._cancel = None, cancel
         finally:
@@ -144,13 +144,13 @@ class Schedule:
                 return
             self._cancel = None
             # Under the lock: a user who comes now starts the timer anew.
-            if not period or not presence.has_users():
+            if not period or not registry.has_users():
                 return
             interval, now = period / TURNS, clock.now()
             # More than one when the clock was stepped, or nothing ran for a while.
             passed = min(TURNS, 1 + int(max(0.0, now - self._due) / interval))
             turns = [(self._turn + number) % TURNS for number in range(passed)]
-            self._todo.update(turn for turn in turns if presence.present("turn", turn))
+            self._todo.update(turn for turn in turns if registry.present("turn", turn))
             self._turn = (self._turn + passed) % TURNS
             self._set_timer(max(self._due + passed * interval, now))
             starts = bool(self._todo) and not self._is_working
@@ -173,7 +173,7 @@ class Schedule:
         failed: set[int] = set()
         try:
             while (turn := self._next()) is not None:
-                if not _look(presence.present("turn", turn), self._databases):
+                if not _look(registry.present("turn", turn), self._databases):
                     failed.add(turn)
         finally:
             with self._lock:
@@ -223,7 +223,7 @@ def _stop_if_idle() -> None:
     _schedule.stop_if_idle()
 
 
-presence.tell_of_leaving(_stop_if_idle)
+registry.tell_of_leaving(_stop_if_idle)
 
 
 def _forget_parents_schedule() -> None:

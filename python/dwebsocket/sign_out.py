@@ -23,7 +23,7 @@ from django.db import connections, transaction
 
 from dwebsocket import authentication
 from dwebsocket.compat.django_auth import is_in_test_case
-from dwebsocket.presence import SIGNED_OUT, auth_hash, close_user, present
+from dwebsocket.registry import SIGNED_OUT, auth_hash, close_user, present
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -27,20 +27,20 @@ from dwebsocket import (
     callbacks,
     conf,
     database,
-    diagnosis,
-    kept,
-    lifecycle,
     origin,
-    presence,
     recheck,
+    registry,
+    request_copy,
     sessions,
+    shutdown,
+    site_report,
 )
 from dwebsocket.compat.django import headers_of, mark_as_logged
 from dwebsocket.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
-from dwebsocket.events import Event
 from dwebsocket.exceptions import ShuttingDown, UnsupportedServer, UsageError
 from dwebsocket.factory import WebSocketFactory
 from dwebsocket.hub import LoopEvent
+from dwebsocket.records import Record
 from dwebsocket.request import http_request
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import thread as threads
@@ -191,7 +191,7 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
         response["Sec-WebSocket-Version"] = "13"
     if status in (429, 503):
         response["Retry-After"] = str(_RETRY_AFTER_S)
-    event = Event.of("websocket.refused", request, status, reason)
+    event = Record.of("websocket.refused", request, status, reason)
     event.log(
         _requests,
         getattr(logging, level.upper()),
@@ -284,7 +284,7 @@ def _judge(
     seen, request = request, http_request(request)
     now = conf.present()
     options = conf.Options.current(overrides, now)
-    if (report := diagnosis.answer(request, options)) is not None:
+    if (report := site_report.answer(request, options)) is not None:
         return report
     handshake = _handshake_of(request)
     admission = conf.Admission.current(now)
@@ -308,26 +308,26 @@ def _judge(
         return refuse(request, 400, websocket)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
-    # Claim a slot first: `Who.of()` may cost queries, and a flood of handshakes must not.
+    # Claim a permit first: `Who.of()` may cost queries, and a flood of handshakes must not.
     most = admission.max_connections
-    slot = _core.Slot.claim(most)
-    if slot is None:
+    permit = _core.Permit.claim(most)
+    if permit is None:
         return refuse(
             request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
-        visitor = presence.enter(presence.Who.of(request), websocket, admission)
+        visitor = registry.enter(registry.Who.of(request), websocket, admission)
     except BaseException:
-        slot.release()
+        permit.release()
         raise
     if isinstance(visitor, str):
-        slot.release()
+        permit.release()
         return refuse(request, 429, visitor)
     if visitor is not None:
         websocket._on_finish = visitor.leave
     try:
-        if not lifecycle.has_begun():
-            lifecycle.begin(
+        if not shutdown.has_begun():
+            shutdown.begin(
                 dies_of_sigterm=handshake.dies_of_sigterm,
                 departure=handshake.departure,
                 at_exit=handshake.at_exit,
@@ -335,7 +335,7 @@ def _judge(
         handshake.prepare()
     except BaseException as error:
         websocket._leave()
-        slot.release()
+        permit.release()
         if not isinstance(error, OSError):
             raise
         reason = f"The system has nothing left for another connection: {error}"
@@ -343,7 +343,7 @@ def _judge(
     response = UpgradeResponse(
         request=request,
         handshake=handshake,
-        slot=slot,
+        permit=permit,
         options=options,
         websocket=websocket,
         start=_Start(handshake, view, None if seen is request else seen, args, kwargs),
@@ -462,16 +462,16 @@ class UpgradeResponse(HttpResponse):
         *,
         request: HttpRequest,
         handshake: Handshake,
-        slot: _core.Slot,
+        permit: _core.Permit,
         options: conf.Options,
         websocket: WebSocket,
         start: _Start,
-        visitor: presence.Visitor | None,
+        visitor: registry.Visitor | None,
     ) -> None:
         super().__init__(content_type=_CONTENT_TYPE)
         self._request = request
         self._handshake = handshake
-        self._slot: _core.Slot | None = slot
+        self._permit: _core.Permit | None = permit
         self._options = options
         self._websocket = websocket
         self._start: _Start | None = start
@@ -505,9 +505,9 @@ class UpgradeResponse(HttpResponse):
         self._request.__dict__["websocket"] = self._websocket
         stop_timer: Callable[[], object] = bool
         try:
-            if self._slot is not None:
+            if self._permit is not None:
                 # The view may run on after the handler has stopped waiting for it.
-                self._websocket._place = self._slot.share()
+                self._websocket._place = self._permit.share()
             if self.patience is not None:
                 give_up = functools.partial(_give_up, decision)
                 stop_timer = self._start.call_later(self.patience, give_up)
@@ -561,8 +561,8 @@ class UpgradeResponse(HttpResponse):
     def release(self) -> None:
         """Gives back what is not needed any more: all, unless the connection is open."""
         self._handshake.finish()
-        if self._slot is not None:
-            self._slot.release()
+        if self._permit is not None:
+            self._permit.release()
         if self._websocket._connection is None:
             self._give_up()
 
@@ -594,36 +594,36 @@ class UpgradeResponse(HttpResponse):
         """Opens the WebSocket and starts its view. Once; later calls do nothing."""
         self.look_at_user()
         start, self._start = self._start, None
-        slot, self._slot = self._slot, None
-        if start is not None and slot is not None and self._connect(start, slot):
+        permit, self._permit = self._permit, None
+        if start is not None and permit is not None and self._connect(start, permit):
             self._run_view(start)
 
     def open_inline(self) -> None:
         """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
         self.look_at_user()
         start, self._start = self._start, None
-        slot, self._slot = self._slot, None
-        if start is not None and slot is not None:
-            self._handshake.call(functools.partial(self._connect, start, slot))
+        permit, self._permit = self._permit, None
+        if start is not None and permit is not None:
+            self._handshake.call(functools.partial(self._connect, start, permit))
         if self._websocket._connection is not None:
             # The view's response, a page about its error perhaps, may be larger than a dead end.
             self._handshake.discard()
 
-    def _connect(self, start: _Start, slot: _core.Slot) -> bool:
+    def _connect(self, start: _Start, permit: _core.Permit) -> bool:
         """Takes the client over. False when it is lost on the way."""
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
         try:
             subprotocol = self._choose_subprotocol()
-            connection = handshake.open(self._headers_to_send(), subprotocol, options, slot)
+            connection = handshake.open(self._headers_to_send(), subprotocol, options, permit)
         except BaseException as error:
-            slot.release()
+            permit.release()
             self._give_up()
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The client is gone from the server already: all it can see is the end.
-            event = Event.of("websocket.never_opened", request, _ABNORMAL, str(error))
+            event = Record.of("websocket.never_opened", request, _ABNORMAL, str(error))
             event.log(
                 _log,
                 logging.ERROR,
@@ -634,18 +634,18 @@ class UpgradeResponse(HttpResponse):
             return False
         # From here on the client is ours alone: whatever happens, it is closed or has a view.
         try:
-            kept.keep(request)
+            request_copy.keep(request)
             websocket._forget_handshake(request.META)
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
             # The connection holds the place itself, and so does a view that runs already.
             if self._decision is None:
-                websocket._place = slot
+                websocket._place = permit
             else:
-                slot.release()
+                permit.release()
             request.__dict__["websocket"] = websocket
         except BaseException as error:
             connection.close(*_code_for(error))
-            slot.release()
+            permit.release()
             self._give_up()
             self._report(error, connection.id)
             return False
@@ -675,7 +675,7 @@ class UpgradeResponse(HttpResponse):
                 raise
             # No more threads, or no stack of the size that the settings ask for.
             websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
-            event = Event.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
+            event = Record.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
             event.log(
                 _log,
                 logging.ERROR,
@@ -688,7 +688,7 @@ class UpgradeResponse(HttpResponse):
         """Logs what kept a view from running behind its connection; raises what ends a process."""
         if not isinstance(error, Exception):
             raise error
-        event = Event.of(
+        event = Record.of(
             "websocket.broke", self._request, _INTERNAL_ERROR, repr(error), connection=number
         )
         event.log(

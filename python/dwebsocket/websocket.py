@@ -19,7 +19,7 @@ from weakref import WeakSet, ref
 from asgiref.sync import iscoroutinefunction
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import _core, clock, database, hub, native, pings
+from dwebsocket import _core, clock, database, hub, pings, unpatched
 from dwebsocket.caller import Caller, Callers
 from dwebsocket.closing import CloseCallbacks
 from dwebsocket.compat.asyncio import running_loop
@@ -143,7 +143,7 @@ class WebSocket:
         self._decision: Decision[Any] | None = None
         self._on_finish: Callable[[], object] | None = None
         # Its view's hold on a place among the process's connections.
-        self._place: _core.Slot | None = None
+        self._place: _core.Permit | None = None
         self._is_deliberate = False
         self._last_word: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
@@ -153,7 +153,7 @@ class WebSocket:
         self._subprotocol: str | None = None
         # On the wall clock.
         self._opened_at: float | None = None
-        self._spawn: Spawn = native.start_thread
+        self._spawn: Spawn = unpatched.start_thread
         # Others have run since it last sent; only for views on green threads.
         self._is_rested = False
         if protocol is not None:
@@ -175,7 +175,7 @@ class WebSocket:
         options: Options,
         subprotocol: str | None,
         waiter: Waiter = THREAD,
-        spawn: Spawn = native.start_thread,
+        spawn: Spawn = unpatched.start_thread,
     ) -> None:
         self._waiter = waiter
         self._spawn = spawn
@@ -563,7 +563,7 @@ class WebSocket:
         connection = self._connection or self._engine
         if timeout is None:
             try:
-                return await connection.next(hub.ear)
+                return await connection.next(hub.hub_and_loop)
             except StopAsyncIteration:
                 self._tell_loop()
                 self._raise_if_ended()
@@ -1434,7 +1434,7 @@ class _Messages:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
-        self._next = websocket._engine.next(hub.ear)
+        self._next = websocket._engine.next(hub.hub_and_loop)
 
     def __aiter__(self) -> _Messages:
         return self

@@ -9,7 +9,7 @@ use pyo3::{
 
 use super::{
     convert::{self, duration},
-    next::Next,
+    next_message::NextMessage,
     waiter::Hub,
 };
 use crate::{
@@ -226,13 +226,13 @@ impl PyConnection {
         self.0.is_awaited()
     }
 
-    #[pyo3(signature = (find_ear, /))]
-    fn next(&self, find_ear: Py<PyAny>) -> Next {
-        Next::new(Arc::clone(&self.0), Some(find_ear))
+    #[pyo3(signature = (find_hub, /))]
+    fn next(&self, find_hub: Py<PyAny>) -> NextMessage {
+        NextMessage::new(Arc::clone(&self.0), Some(find_hub))
     }
 
-    fn next_now(&self) -> Next {
-        Next::new(Arc::clone(&self.0), None)
+    fn next_now(&self) -> NextMessage {
+        NextMessage::new(Arc::clone(&self.0), None)
     }
 
     #[pyo3(signature = (message, /))]

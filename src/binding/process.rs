@@ -7,27 +7,27 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
-    engine::{Engine, Settings, budget, counters, farewell, rate::Rates, runtime, signal, socket},
+    engine::{Engine, Settings, budget, exit, permits, rate::Rates, runtime, signal, socket},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
 /// A hold on a place among the process's connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Slot(Mutex<Option<Arc<counters::Slot>>>);
+pub(crate) struct Permit(Mutex<Option<Arc<permits::Permit>>>);
 
-impl Slot {
-    fn held(&self) -> PyResult<Arc<counters::Slot>> {
+impl Permit {
+    fn held(&self) -> PyResult<Arc<permits::Permit>> {
         let held = self.0.lock().clone();
-        held.ok_or_else(|| PyValueError::new_err("this slot has been released already"))
+        held.ok_or_else(|| PyValueError::new_err("this permit has been released already"))
     }
 }
 
 #[pymethods]
-impl Slot {
+impl Permit {
     /// Takes a place, or gives None when `limit` are taken.
     #[staticmethod]
     fn claim(limit: Option<usize>) -> Option<Self> {
-        counters::Slot::claim(limit).map(|slot| Self(Mutex::new(Some(Arc::new(slot)))))
+        permits::Permit::claim(limit).map(|permit| Self(Mutex::new(Some(Arc::new(permit)))))
     }
 
     /// Gives another hold on the same place.
@@ -95,13 +95,13 @@ impl PySettings {
 
 /// Takes a client's connection over. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (descriptor, early, head, slot, settings, compression=None, /))]
+#[pyo3(signature = (descriptor, early, head, permit, settings, compression=None, /))]
 pub(crate) fn adopt(
     py: Python<'_>,
     descriptor: RawFd,
     early: &[u8],
     head: &[u8],
-    slot: &Slot,
+    permit: &Permit,
     settings: &PySettings,
     compression: Option<&Compression>,
 ) -> PyResult<PyConnection> {
@@ -111,9 +111,9 @@ pub(crate) fn adopt(
         compression: compression.map(|compression| compression.0),
         ..settings.0
     };
-    let slot = slot.held()?;
+    let permit = permit.held()?;
     let (early, head) = (early.to_vec(), head.to_vec());
-    let connection = py.detach(|| runtime::adopt(client, early, head, &settings, slot))?;
+    let connection = py.detach(|| runtime::adopt(client, early, head, &settings, permit))?;
     Ok(PyConnection(connection))
 }
 
@@ -155,7 +155,7 @@ fn bounded(seconds: f64) -> PyResult<Duration> {
 /// The number of connections that the process holds or has promised a place to.
 #[pyfunction]
 pub(crate) fn open_connections() -> usize {
-    counters::open()
+    permits::open()
 }
 
 /// Begins to close all connections and takes no new ones. Does not wait.
@@ -232,7 +232,7 @@ pub(crate) fn on_exit(
     let partings: PyResult<Vec<_>> = partings
         .into_iter()
         .map(|(signal, exits, code, reason, window)| {
-            Ok(farewell::Parting {
+            Ok(exit::Parting {
                 signal,
                 exits,
                 frame: CloseFrame::new(Some(code), &reason)?,
@@ -241,14 +241,14 @@ pub(crate) fn on_exit(
         })
         .collect();
     let partings = partings?;
-    py.detach(|| farewell::on_exit(&Engine::current()?, &partings, grace))?;
+    py.detach(|| exit::on_exit(&Engine::current()?, &partings, grace))?;
     Ok(())
 }
 
 /// The last signal that came of those of `on_exit`, or 0.
 #[pyfunction]
 pub(crate) fn signal_seen() -> i32 {
-    farewell::signal_seen()
+    exit::signal_seen()
 }
 
 /// Whether SIGTERM has come since `on_terminate`.

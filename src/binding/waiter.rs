@@ -12,20 +12,20 @@ use std::{
 use parking_lot::Mutex;
 use pyo3::{PyTraverseError, PyVisit, prelude::*};
 
-use super::news::News;
+use super::message_future::MessageFuture;
 use crate::engine::waiter;
 
-/// The tokens of [`News`] begin here, those that Python chooses at 0.
+/// The tokens of [`MessageFuture`] begin here, those that Python chooses at 0.
 const FIRST_TOKEN: u64 = 1 << 63;
 
-/// A hub, and the news that tasks of its loop await.
-pub(crate) struct Ear {
+/// A hub, and the future that tasks of its loop await.
+pub(crate) struct LoopHub {
     hub: Arc<waiter::Hub>,
-    expected: Mutex<HashMap<u64, Py<News>>>,
+    expected: Mutex<HashMap<u64, Py<MessageFuture>>>,
     next_token: AtomicU64,
 }
 
-impl Ear {
+impl LoopHub {
     pub(super) fn hub(&self) -> &Arc<waiter::Hub> {
         &self.hub
     }
@@ -34,26 +34,26 @@ impl Ear {
         self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn expect(&self, token: u64, news: Py<News>) {
-        let former = self.expected.lock().insert(token, news);
+    pub(super) fn expect(&self, token: u64, future: Py<MessageFuture>) {
+        let former = self.expected.lock().insert(token, future);
         // Without the lock: what is dropped may run any Python.
         drop(former);
     }
 
-    pub(super) fn forget(&self, token: u64) -> Option<Py<News>> {
+    pub(super) fn forget(&self, token: u64) -> Option<Py<MessageFuture>> {
         self.expected.lock().remove(&token)
     }
 }
 
 /// One event loop's list of ready connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Hub(pub(super) Arc<Ear>);
+pub(crate) struct Hub(pub(super) Arc<LoopHub>);
 
 #[pymethods]
 impl Hub {
     #[new]
     fn new() -> PyResult<Self> {
-        Ok(Self(Arc::new(Ear {
+        Ok(Self(Arc::new(LoopHub {
             hub: waiter::Hub::new()?,
             expected: Mutex::default(),
             next_token: AtomicU64::new(FIRST_TOKEN),
@@ -83,7 +83,7 @@ impl Hub {
             let mut expected = self.0.expected.lock();
             for token in self.0.hub.drain() {
                 match expected.remove(&token) {
-                    Some(news) => here.push(news),
+                    Some(future) => here.push(future),
                     None if token < FIRST_TOKEN => others.push(token),
                     // The task has stopped waiting for it.
                     None => {}
@@ -92,14 +92,14 @@ impl Hub {
         }
         let mut here = here.into_iter();
         let mut outcome = Ok(());
-        for news in here.by_ref() {
-            outcome = News::arrive(news.bind(py));
+        for future in here.by_ref() {
+            outcome = MessageFuture::arrive(future.bind(py));
             if outcome.is_err() {
                 break;
             }
         }
-        for news in here {
-            News::arrive_later(news.bind(py))?;
+        for future in here {
+            MessageFuture::arrive_later(future.bind(py))?;
         }
         self.0.hub.served();
         outcome.map(|()| others)
@@ -107,8 +107,8 @@ impl Hub {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(expected) = self.0.expected.try_lock() {
-            for news in expected.values() {
-                visit.call(news)?;
+            for future in expected.values() {
+                visit.call(future)?;
             }
         }
         Ok(())

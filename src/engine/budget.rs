@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::{runtime, shedding, sweeper};
+use super::{runtime, shedding, trim};
 
 /// Smaller changes are not passed on.
 pub const STEP_BYTES: usize = 4 * 1024;
@@ -39,7 +39,7 @@ static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 pub fn set_limit(limit: Option<usize>) {
     LIMIT.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
     if limit.is_some() {
-        sweeper::keep_little();
+        trim::keep_little();
     }
     if is_full() {
         shedding::request();
@@ -80,7 +80,7 @@ fn note_release(bytes: usize) {
         .saturating_add(bytes);
     if released >= part_of(limit, RETURNED) {
         RELEASED.store(0, Ordering::Relaxed);
-        sweeper::sweep_above(limit);
+        trim::trim_above(limit);
     }
 }
 

@@ -17,17 +17,17 @@ use super::{
     budget::{Account, Share},
     clock,
     error::Error,
+    flush_timer::FlushTimer,
     inbox::{Front, Inbox, Taken},
     outbox::{Flushed, Held, Outbox, Sent},
     panics::contain,
     pings::{Ping, Pings},
-    postman::Postman,
     rate::Rates,
-    relay::Relay,
     runtime,
     shedding::Membership,
     socket::Socket,
     stint::Stint,
+    turns::Turns,
     waiter::{Hub, Watch},
 };
 use crate::protocol::{
@@ -108,8 +108,8 @@ pub struct Connection {
     life: Mutex<Life>,
     /// Wakes the driver when something changed that it has to act on.
     pub(super) wake: Notify,
-    postman: Arc<Postman>,
-    relay: Arc<Relay>,
+    flush_timer: Arc<FlushTimer>,
+    turns: Arc<Turns>,
     share: Arc<Share>,
     membership: OnceLock<Membership>,
     stint: Stint,
@@ -141,8 +141,8 @@ impl Connection {
         socket: Arc<Socket>,
         settings: &Settings,
         head: Bytes,
-        postman: Arc<Postman>,
-        relay: Arc<Relay>,
+        flush_timer: Arc<FlushTimer>,
+        turns: Arc<Turns>,
         codecs: &Codecs,
     ) -> Self {
         let share = Share::new();
@@ -161,8 +161,8 @@ impl Connection {
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
             life: Mutex::default(),
             wake: Notify::new(),
-            postman,
-            relay,
+            flush_timer,
+            turns,
             share,
             membership: OnceLock::new(),
             stint: Stint::default(),
@@ -184,16 +184,16 @@ impl Connection {
         let bytes = messages.iter().map(|message| message.payload.len()).sum();
         let waiting = self.inbox.push(messages);
         if waiting.sleeper {
-            self.relay.add(self, bytes);
+            self.turns.add(self, bytes);
         }
         for watch in waiting.watches {
-            self.relay.ring(watch, bytes);
+            self.turns.ring(watch, bytes);
         }
     }
 
     /// Lets views run that have waited for long; to be called by the driver between any two reads.
     pub(super) fn hurry_views(&self) {
-        self.relay.hurry();
+        self.turns.hurry();
     }
 
     /// Takes the oldest message if there is one; costs no system call.
@@ -415,9 +415,9 @@ impl Connection {
             return false;
         }
         let held = self.outbox.hold(kind.into(), payload);
-        if held == Held::First && !self.relay.expect(self) {
+        if held == Held::First && !self.turns.expect(self) {
             let is_own = std::ptr::eq(self.as_ref(), sender);
-            self.postman.expect(Arc::clone(self), is_own);
+            self.flush_timer.expect(Arc::clone(self), is_own);
         }
         held != Held::No
     }
@@ -441,9 +441,9 @@ impl Connection {
         if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
             return false;
         }
-        if self.relay.collects() {
+        if self.turns.collects() {
             let held = self.outbox.hold(kind.into(), payload);
-            if held == Held::First && !self.relay.expect(self) {
+            if held == Held::First && !self.turns.expect(self) {
                 self.release();
             }
             if held != Held::No {
@@ -464,7 +464,7 @@ impl Connection {
     /// views. Takes no system call.
     pub fn entrust(self: &Arc<Self>) -> bool {
         self.stint.end();
-        self.relay.collects() && (!self.is_holding() || self.relay.expect(self))
+        self.turns.collects() && (!self.is_holding() || self.turns.expect(self))
     }
 
     /// To be called by a thread that is about to sleep: neither what it has sent nor the next view
@@ -473,19 +473,19 @@ impl Connection {
         if !self.entrust() {
             self.release_all();
         }
-        self.relay.pass_on();
+        self.turns.pass_on();
     }
 
     /// Sends what this connection's view has held back, here and elsewhere: nothing more is coming
     /// that it could wait for.
     pub fn release_all(&self) {
         self.release();
-        self.postman.deliver();
+        self.flush_timer.flush();
     }
 
     /// Whether [`Connection::release_all`] has something to do.
     pub fn has_held(&self) -> bool {
-        self.is_holding() || (!self.is_foreign() && self.postman.has_parcels())
+        self.is_holding() || (!self.is_foreign() && self.flush_timer.has_work())
     }
 
     /// Whether anything is held back for this connection's peer.
@@ -785,7 +785,7 @@ impl Connection {
             Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
             settings,
             Bytes::from_static(head.as_bytes()),
-            Postman::at_home(),
+            FlushTimer::idle(),
             Arc::default(),
             &Codecs::default(),
         );

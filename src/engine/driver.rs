@@ -33,16 +33,16 @@ use super::{
     budget::{self, Account},
     clock,
     connection::{Connection, End, Initiator, Settings},
-    counters::Slot,
     keepalive::{Due, Keepalive},
     outbox::Flushed,
     patience::{self, Patience},
+    permits::Permit,
     rate::{Controls, Meter, Pace},
-    scratch::Input,
+    read_buffer::Input,
     shedding,
     shutdown::Registration,
     socket::{HANG_UP, Socket},
-    sweeper,
+    trim,
 };
 use crate::protocol::{
     close::{self, CloseFrame},
@@ -52,7 +52,7 @@ use crate::protocol::{
     message::{Allowance, Event, Found, Message, Receiver},
 };
 
-/// Bytes read by one system call, into the scratch buffer that all connections share as a rule.
+/// Bytes read by one system call, into the read buffer that all connections share as a rule.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
 /// What one connection may take in before others have their turn.
@@ -161,7 +161,7 @@ pub(super) struct Driver {
     flush_limit: Option<Instant>,
     close_timeout: Duration,
     _registration: Registration,
-    _slot: Arc<Slot>,
+    _slot: Arc<Permit>,
 }
 
 impl Haul {
@@ -180,7 +180,7 @@ impl Driver {
         settings: &Settings,
         codecs: &Codecs,
         registration: Registration,
-        slot: impl Into<Arc<Slot>>,
+        permit: impl Into<Arc<Permit>>,
     ) -> Self {
         let keepalive = Keepalive::new(
             settings.ping_interval,
@@ -217,7 +217,7 @@ impl Driver {
             flush_limit: None,
             close_timeout: settings.close_timeout,
             _registration: registration,
-            _slot: slot.into(),
+            _slot: permit.into(),
         }
     }
 
@@ -490,7 +490,7 @@ impl Driver {
                     let before = mem::replace(&mut self.last_read, length);
                     // When the view takes this message, it lets go of the one before.
                     if length.max(before) >= LARGE_BYTES {
-                        sweeper::expect_sweep();
+                        trim::expect_trim();
                     }
                     self.keepalive.heard();
                     self.count(0, length);
@@ -713,11 +713,11 @@ impl Driver {
                     self.connection
                         .begin_end(lost("the client did not answer a ping in time"));
                     // It may still arrive: perhaps only our reading side is cut off.
-                    let farewell = CloseFrame {
+                    let exit = CloseFrame {
                         code: Some(close::INTERNAL_ERROR),
                         reason: "no answer to a ping".to_owned(),
                     };
-                    self.connection.outbox.seal(farewell.encode());
+                    self.connection.outbox.seal(exit.encode());
                     self.stage = Stage::Over;
                 }
             },
@@ -834,7 +834,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{inbox::Taken, postman::Postman, shutdown::Registry},
+        engine::{flush_timer::FlushTimer, inbox::Taken, shutdown::Registry},
         protocol::{
             deflate::{Deflater, Options, Terms},
             limits::Limits,
@@ -867,19 +867,19 @@ mod tests {
             socket,
             settings,
             Bytes::new(),
-            Postman::at_home(),
+            FlushTimer::idle(),
             Arc::default(),
             &Codecs::default(),
         ));
         let registration = Registry::register(&Arc::default(), &connection).unwrap();
-        let slot = Slot::claim(None).unwrap();
+        let permit = Permit::claim(None).unwrap();
         let driver = Driver::new(
             Arc::clone(&connection),
             Vec::new(),
             settings,
             &Codecs::default(),
             registration,
-            slot,
+            permit,
         );
         Bed {
             driver,

@@ -8,9 +8,9 @@
 //! A connection is two things. [`Connection`] is the part that views hold: an [`inbox`] from
 //! which they take whole messages, an [`outbox`] through which they send, and the way it ended.
 //! The [`driver`] is the task on the engine's thread that owns the reading side and the clock: it
-//! reads into one scratch buffer for all connections, lets [`crate::protocol`] judge the bytes,
+//! reads into one read buffer for all connections, lets [`crate::protocol`] judge the bytes,
 //! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes. Replies to a burst may wait
-//! for each other in the outbox; the [`postman`] sees to it that they do not wait for long.
+//! for each other in the outbox; the [`flush_timer`] sees to it that they do not wait for long.
 //!
 //! The bytes that all connections buffer are counted ([`budget`]), and the largest holders are
 //! closed at a limit (`shedding`).
@@ -22,34 +22,34 @@
 pub mod budget;
 pub mod clock;
 pub mod connection;
-pub mod counters;
 mod driver;
 pub mod error;
-pub mod exchange;
-pub mod farewell;
+pub mod exit;
+mod flush_timer;
 pub mod inbox;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 pub mod keepalive;
-mod lane;
 pub mod outbox;
 mod panics;
 mod patience;
+pub mod permits;
 pub mod pings;
-mod postman;
 pub mod rate;
+mod read_buffer;
 mod readiness;
-mod relay;
 pub mod runtime;
-mod scratch;
 mod shedding;
 pub mod shutdown;
 pub mod signal;
 pub mod socket;
 mod stint;
-mod sweeper;
 mod sync;
+pub mod takeover;
+mod trim;
+mod turns;
 pub mod waiter;
+mod worker;
 
 pub use connection::{Connection, End, Initiator, Settings};
 pub use error::Error;

@@ -17,15 +17,15 @@ use tokio::{runtime::Handle, task::yield_now};
 use super::{
     budget, clock,
     connection::{Connection, Settings},
-    counters::{self, Slot},
     driver::Driver,
     error::Error,
-    farewell,
-    lane::Lane,
+    exit,
+    permits::{self, Permit},
     shedding::{self, Members},
     shutdown::Registry,
     signal,
     socket::Socket,
+    worker::Worker,
 };
 use crate::protocol::close::CloseFrame;
 
@@ -68,8 +68,8 @@ pub fn generation() -> u64 {
 /// One process's engine: its threads, one as a rule, and the connections they drive.
 #[derive(Debug)]
 pub struct Engine {
-    first: Lane,
-    others: Vec<Lane>,
+    first: Worker,
+    others: Vec<Worker>,
     registry: Arc<Registry>,
     pub(super) members: Arc<Members>,
 }
@@ -106,7 +106,7 @@ impl Engine {
     }
 
     fn start() -> Result<Self, Error> {
-        let first = Lane::start()?;
+        let first = Worker::start()?;
         let mut engine = Self {
             first,
             others: Vec::new(),
@@ -114,8 +114,8 @@ impl Engine {
             members: Arc::default(),
         };
         for _ in 1..THREADS.load(Ordering::Relaxed) {
-            match Lane::start() {
-                Ok(lane) => engine.others.push(lane),
+            match Worker::start() {
+                Ok(worker) => engine.others.push(worker),
                 Err(error) => {
                     engine.stop();
                     return Err(error);
@@ -125,24 +125,24 @@ impl Engine {
         Ok(engine)
     }
 
-    fn lanes(&self) -> impl Iterator<Item = &Lane> + Clone {
+    fn workers(&self) -> impl Iterator<Item = &Worker> + Clone {
         std::iter::once(&self.first).chain(&self.others)
     }
 
     /// The connections take turns: each thread gets as many as the others. `None` when all threads
     /// have failed.
-    fn lane_of(&self, id: u64) -> Option<&Lane> {
+    fn lane_of(&self, id: u64) -> Option<&Worker> {
         let count = self.others.len() + 1;
         let turn = usize::try_from(id % count as u64).unwrap_or_default();
-        self.lanes()
+        self.workers()
             .cycle()
             .skip(turn)
             .take(count)
-            .find(|lane| lane.is_running())
+            .find(|worker| worker.is_running())
     }
 
     fn stop(&self) {
-        self.lanes().for_each(Lane::stop);
+        self.workers().for_each(Worker::stop);
     }
 
     /// Takes over `client`, sends `head` (the 101 response) and runs the connection.
@@ -159,7 +159,7 @@ impl Engine {
         early: Vec<u8>,
         head: Vec<u8>,
         settings: &Settings,
-        slot: impl Into<Arc<Slot>>,
+        permit: impl Into<Arc<Permit>>,
     ) -> Result<Arc<Connection>, Error> {
         let socket = Arc::new(socket_of(client)?);
         let unused = Arc::clone(&socket);
@@ -171,7 +171,7 @@ impl Engine {
             socket.give_up_after(interval.saturating_add(timeout));
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let Some(lane) = self.lane_of(id) else {
+        let Some(worker) = self.lane_of(id) else {
             return Err(refuse(Error::Broken));
         };
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
@@ -180,9 +180,9 @@ impl Engine {
             socket,
             settings,
             head,
-            Arc::clone(&lane.postman),
-            Arc::clone(&lane.relay),
-            &lane.codecs,
+            Arc::clone(&worker.flush_timer),
+            Arc::clone(&worker.turns),
+            &worker.codecs,
         ));
         // Before the runtime is used: one that has stopped would only report that it is gone.
         let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
@@ -194,7 +194,7 @@ impl Engine {
             return Err(refuse(Error::ShuttingDown));
         }
         let io = {
-            let _context = lane.handle.enter();
+            let _context = worker.handle.enter();
             watched.watch()
         };
         let io = match io.map_err(Error::io("cannot watch the client's connection")) {
@@ -208,11 +208,11 @@ impl Engine {
             Arc::clone(&connection),
             early,
             settings,
-            &lane.codecs,
+            &worker.codecs,
             registration,
-            slot,
+            permit,
         );
-        lane.handle.spawn(Box::new(driver).run(io));
+        worker.handle.spawn(Box::new(driver).run(io));
         Ok(connection)
     }
 
@@ -234,9 +234,9 @@ impl Engine {
         let (tell, done) = mpsc::channel();
         // Each pass lets some sixty tasks run and looks at all sockets.
         let passes = 4 + connections / 30;
-        for lane in self.lanes() {
+        for worker in self.workers() {
             let tell = tell.clone();
-            lane.handle.spawn(async move {
+            worker.handle.spawn(async move {
                 for _ in 0..passes {
                     yield_now().await;
                 }
@@ -292,10 +292,10 @@ pub fn adopt(
     early: Vec<u8>,
     head: Vec<u8>,
     settings: &Settings,
-    slot: impl Into<Arc<Slot>>,
+    permit: impl Into<Arc<Permit>>,
 ) -> Result<Arc<Connection>, Error> {
     match Engine::current() {
-        Ok(engine) => engine.adopt(client, early, head, settings, slot),
+        Ok(engine) => engine.adopt(client, early, head, settings, permit),
         Err(error) => {
             socket_of(client)?.refuse();
             Err(error)
@@ -312,11 +312,11 @@ fn socket_of(client: OwnedFd) -> Result<Socket, Error> {
 pub fn after_fork_in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     LEAVING.store(false, Ordering::SeqCst);
-    counters::reset();
+    permits::reset();
     budget::reset();
     shedding::reset();
     signal::after_fork_in_child();
-    farewell::after_fork_in_child();
+    exit::after_fork_in_child();
     if let Some(engine) = CURRENT.swap(None) {
         #[expect(
             clippy::mem_forget,
@@ -335,13 +335,13 @@ mod tests {
     /// The first bytes that a client of `engine` reads, and whether it was taken over.
     fn told(engine: &Engine) -> (String, bool) {
         let (ours, mut client) = UnixStream::pair().unwrap();
-        let slot = Slot::claim(None).unwrap();
+        let permit = Permit::claim(None).unwrap();
         let adopted = engine.adopt(
             ours.into(),
             vec![],
             b"head".to_vec(),
             &Settings::FOR_TESTS,
-            slot,
+            permit,
         );
         let mut told = [0; 12];
         let length = client.read(&mut told).unwrap();
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn an_engine_that_has_failed_refuses_and_its_client_is_told() {
         let mut engine = Engine::start().unwrap();
-        engine.others.push(Lane::start().unwrap());
+        engine.others.push(Worker::start().unwrap());
         assert_eq!(told(&engine), ("head".to_owned(), true));
         // One thread that is left takes all of them.
         engine.first.fail();

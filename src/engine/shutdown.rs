@@ -33,7 +33,7 @@ pub(super) struct Registry {
 struct State {
     connections: HashMap<u64, Weak<Connection>>,
     shutting_down: bool,
-    farewell: Option<Farewell>,
+    exit: Option<Farewell>,
 }
 
 /// A drain that is under way.
@@ -47,8 +47,8 @@ impl State {
     /// Refuses new connections, stops a drain that is under way, and gives those still open.
     fn leave(&mut self) -> Vec<Arc<Connection>> {
         self.shutting_down = true;
-        if let Some(farewell) = self.farewell.take() {
-            farewell.task.abort();
+        if let Some(exit) = self.exit.take() {
+            exit.task.abort();
         }
         self.connections
             .values()
@@ -104,11 +104,11 @@ impl Registry {
             return Duration::ZERO;
         };
         let mut state = self.state.lock();
-        if let Some(farewell) = state.farewell.as_ref().filter(|said| said.end <= end) {
+        if let Some(exit) = state.exit.as_ref().filter(|said| said.end <= end) {
             return if state.connections.is_empty() {
                 Duration::ZERO
             } else {
-                farewell.end.duration_since(now)
+                exit.end.duration_since(now)
             };
         }
         let connections = state.leave();
@@ -121,7 +121,7 @@ impl Registry {
             .zip(connections.iter().map(Arc::downgrade))
             .collect();
         let task = runtime.spawn(say_goodbye(plan, frame)).abort_handle();
-        state.farewell = Some(Farewell { end, task });
+        state.exit = Some(Farewell { end, task });
         window
     }
 
@@ -129,8 +129,8 @@ impl Registry {
     pub(super) fn reopen(&self) {
         let mut state = self.state.lock();
         state.shutting_down = false;
-        if let Some(farewell) = state.farewell.take() {
-            farewell.task.abort();
+        if let Some(exit) = state.exit.take() {
+            exit.task.abort();
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
         let (none, window) = (Duration::ZERO, Duration::ZERO);
         assert_eq!(registry.drain(&runtime, going_away(), window), none);
         assert_eq!(told(&connections), 9);
-        assert!(registry.state.lock().farewell.is_none());
+        assert!(registry.state.lock().exit.is_none());
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::{relay::Relay, runtime, sync::Mutex};
+use super::{runtime, sync::Mutex, turns::Turns};
 
 /// One event loop's list of ready connections, and the descriptor that wakes the loop for them.
 ///
@@ -37,9 +37,9 @@ pub struct Hub {
 struct Ready {
     tokens: Vec<u64>,
     has_rung: bool,
-    /// The relays to notify when the loop has served all that was on the list: one for each thread
+    /// The [`Turns`] to notify when the loop has served all that was on the list: one for each thread
     /// of the engine that has woken the loop since.
-    relays: SmallVec<[Arc<Relay>; 1]>,
+    turns: SmallVec<[Arc<Turns>; 1]>,
 }
 
 impl Hub {
@@ -83,9 +83,9 @@ impl Hub {
         if self.generation != runtime::generation() {
             return;
         }
-        let relays = std::mem::take(&mut self.ready.lock().relays);
-        for relay in relays {
-            relay.on_served(self);
+        let turns = std::mem::take(&mut self.ready.lock().turns);
+        for turns in turns {
+            turns.on_served(self);
         }
     }
 
@@ -119,16 +119,16 @@ impl Hub {
     }
 
     /// Wakes the loop for the tokens that were noted, unless it has been woken already. True when
-    /// [`Hub::served`] will notify `relay` because of this call.
-    pub(super) fn ring(&self, relay: &Arc<Relay>) -> bool {
+    /// [`Hub::served`] will notify `turns` because of this call.
+    pub(super) fn ring(&self, turns: &Arc<Turns>) -> bool {
         let mut ready = self.ready.lock();
         if ready.tokens.is_empty() || ready.has_rung {
             return false;
         }
         ready.has_rung = true;
-        let first = !ready.relays.iter().any(|other| Arc::ptr_eq(other, relay));
+        let first = !ready.turns.iter().any(|other| Arc::ptr_eq(other, turns));
         if first {
-            ready.relays.push(Arc::clone(relay));
+            ready.turns.push(Arc::clone(turns));
         }
         drop(ready);
         self.pull();

@@ -21,7 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, _core, accept_websocket, hub, presence, require_websocket
+from dwebsocket import ConnectionClosed, _core, accept_websocket, hub, registry, require_websocket
 from dwebsocket.servers import budget
 
 # --- plain HTTP ----------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def status(request: HttpRequest) -> HttpResponse:
     if (greenlet := sys.modules.get("greenlet")) is not None:
         living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
         names += [str(it.name) for it in living if hasattr(it, "name")]
-    return JsonResponse({"pid": os.getpid(), "threads": sorted(names), "ears": len(hub._hubs)})
+    return JsonResponse({"pid": os.getpid(), "threads": sorted(names), "loops": len(hub._hubs)})
 
 
 def census(request: HttpRequest) -> HttpResponse:
@@ -43,7 +43,7 @@ def census(request: HttpRequest) -> HttpResponse:
         {
             "objects": len(gc.get_objects()),
             "connections": _core.open_connections(),
-            "visitors": len(presence._register.visitors),
+            "visitors": len(registry._register.visitors),
             "buffered": _core.buffered_bytes() + budget.process.held,
         }
     )

@@ -52,7 +52,7 @@ def test_five_thousand_idle(
     server = own_server(kind, options=options, settings=settings)
     with RawPeer.open(server, "/async-echo/") as peer:
         # The loop of async views is kept, and what wakes it: that is there as soon as one waits.
-        eventually(lambda: server.status()["ears"] == 1, what="the view waits")
+        eventually(lambda: server.status()["loops"] == 1, what="the view waits")
         peer.send_text("warm")
         assert peer.read_message() == b"warm"
     with server.quiet(), server.nothing_left(within=30):

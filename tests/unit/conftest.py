@@ -49,7 +49,7 @@ from django.urls import path
 from peer import LiveWebSocket
 from visit import Visit, handshake
 
-from dwebsocket import WebSocket, _core, callbacks, conf, presence
+from dwebsocket import WebSocket, _core, callbacks, conf, registry
 from dwebsocket.runners import loop, thread
 from dwebsocket.websocket import own_websocket
 from support.waiting import eventually
@@ -77,8 +77,8 @@ def tables() -> Iterator[None]:
 def nobody_left() -> Iterator[None]:
     """All visitors have left at the end of the test."""
     yield
-    presence._register.sweep()
-    assert presence._register.visitors == {}
+    registry._register.sweep()
+    assert registry._register.visitors == {}
 
 
 @pytest.fixture

@@ -102,9 +102,9 @@ class LiveWebSocket:
         self, websocket: WebSocket, options: Options, subprotocol: str | None, early: bytes
     ) -> None:
         theirs, ours = socket.socketpair()
-        slot = _core.Slot.claim(None)
-        assert slot is not None
-        connection = _core.adopt(os.dup(ours.fileno()), early, HEAD, slot, options.for_engine)
+        permit = _core.Permit.claim(None)
+        assert permit is not None
+        connection = _core.adopt(os.dup(ours.fileno()), early, HEAD, permit, options.for_engine)
         ours.close()
         websocket._attach(connection, options, subprotocol)
         self.websocket = websocket

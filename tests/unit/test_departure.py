@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import _core, lifecycle
+from dwebsocket import _core, shutdown
 from dwebsocket.servers import gunicorn
 from dwebsocket.servers.contract import Departure
 
@@ -36,7 +36,7 @@ def drained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
 
 def leaving(departure: Any, *, reloading: bool = False) -> float:
     """Let a process with this departure end; give the time until the last client is told."""
-    process = lifecycle._Lifecycle()
+    process = shutdown._Shutdown()
     process._depart = departure if callable(departure) else lambda *, terminated: departure
     process._reloading = reloading
     return process._depart_now()
@@ -101,7 +101,7 @@ class TestWarning:
 
     def warn(self, departure: Departure) -> None:
         """Begin with this departure."""
-        lifecycle._warn_of_a_long_window([departure])
+        shutdown._warn_of_a_long_window([departure])
 
     def test_window_that_is_too_long(
         self, override: Override, caplog: pytest.LogCaptureFixture
@@ -212,20 +212,20 @@ class TestDrain:
         """What is no time is refused, and nothing is begun."""
         for keywords in ({"window": bad}, {"timeout": bad}):
             with pytest.raises(ValueError, match="must be a number of seconds, 0 or more"):
-                lifecycle.drain(**keywords)
+                shutdown.drain(**keywords)
         assert drained == []
 
     def test_default_window(self, override: Override, drained: list) -> None:
         """That of the settings."""
         override(WEBSOCKET_DRAIN=3)
-        assert lifecycle.drain(timeout=10)
+        assert shutdown.drain(timeout=10)
         assert drained == [(1012, "restarting", 3.0)]
 
     def test_open_connection(self, drained: list, open_websocket: Callable[..., Any]) -> None:
         """While one is open the time runs out."""
         live = open_websocket()
-        assert not lifecycle.drain(0, timeout=0.05)
+        assert not shutdown.drain(0, timeout=0.05)
         live.websocket.close()
         live.client.closing()
         live.client.vanish()
-        assert lifecycle.drain(0, timeout=10)
+        assert shutdown.drain(0, timeout=10)

@@ -16,11 +16,11 @@ import pytest
 from django.core import signing
 from visit import handshake
 
-from dwebsocket import conf, diagnosis
+from dwebsocket import conf, site_report
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
 from dwebsocket.doctor.stream import Stream
-from dwebsocket.events import EVENTS
+from dwebsocket.records import EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -445,14 +445,16 @@ class TestDiagnosis:
 
         def ask_(value: str | None, **changes: str | None) -> dict[str, Any] | None:
             environ = handshake("/chat/", HTTP_X_WEBSOCKET_DOCTOR=value, **changes)
-            answer = diagnosis.answer(WSGIRequest(environ), conf.Options.current({}))
+            answer = site_report.answer(WSGIRequest(environ), conf.Options.current({}))
             return None if answer is None else json.loads(answer.content)
 
         return ask_
 
     def test_report(self, ask: Callable) -> None:
         """What arrived, what runs, what is set."""
-        report = ask(diagnosis.question("testserver", "/chat/"), HTTP_ORIGIN="http://evil.example")
+        report = ask(
+            site_report.question("testserver", "/chat/"), HTTP_ORIGIN="http://evil.example"
+        )
         assert report["request"]["upgrade"] == "websocket"
         assert report["request"]["host"] == "testserver"
         assert "evil.example" in report["request"]["objection"]
@@ -469,46 +471,46 @@ class TestDiagnosis:
     @pytest.mark.parametrize("path", ["/other/", "/chat", "/chat//", ""])
     def test_signed_for_elsewhere(self, ask: Callable, path: str) -> None:
         """Another address of the same site."""
-        assert ask(diagnosis.question("testserver", path)) is None
+        assert ask(site_report.question("testserver", path)) is None
 
     @pytest.mark.parametrize(
         ("salt", "key"), [("else", None), ("dwebsocket.doctor.question", "another")]
     )
     def test_signed_by_others(self, ask: Callable, salt: str, key: str | None) -> None:
         """Another purpose, another key."""
-        words, _, _ = diagnosis.question("testserver", "/chat/").rpartition(":")
+        words, _, _ = site_report.question("testserver", "/chat/").rpartition(":")
         assert ask(signing.Signer(key=key, salt=salt).sign(words)) is None
 
     @pytest.mark.parametrize("host", ["testserver:8000", "evil.example", "", "testserver.example"])
     def test_signed_for_another_host(self, ask: Callable, host: str) -> None:
         """A server that was asked cannot ask another with that: it learns that it is another."""
-        assert ask(diagnosis.question(host, "/chat/")) == {"request": {}}
+        assert ask(site_report.question(host, "/chat/")) == {"request": {}}
 
     @pytest.mark.parametrize("path", ["/ch%61t/", "/chat/"])
     def test_other_ways_to_write_an_address(self, ask: Callable, path: str) -> None:
         """Large letters in the host, letters that are written as bytes."""
-        assert ask(diagnosis.question("TestServer", path))["request"]["host"] == "testserver"
+        assert ask(site_report.question("TestServer", path))["request"]["host"] == "testserver"
 
     @pytest.mark.parametrize("answered", [b"[]", b"{}", b"", b"\xff", b"[" * 100_000])
     def test_forged_report(self, answered: bytes) -> None:
         """Without our signature, or with that of another answer, it is none."""
-        asked = diagnosis.question("testserver", "/chat/")
-        assert diagnosis.read(answered, asked, "") is None
-        assert diagnosis.read(answered, asked, asked.rpartition(":")[2]) is None
+        asked = site_report.question("testserver", "/chat/")
+        assert site_report.read(answered, asked, "") is None
+        assert site_report.read(answered, asked, asked.rpartition(":")[2]) is None
 
     def test_signed_too_long_ago(self, ask: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
         """A question that somebody kept is worth nothing, and neither is one for later."""
         for seconds, is_answered in ((-90, False), (-30, True), (30, True), (90, False)):
             with monkeypatch.context() as patch:
                 patch.setattr(time, "time", lambda seconds=seconds: NOW + seconds)
-                question = diagnosis.question("testserver", "/chat/")
+                question = site_report.question("testserver", "/chat/")
                 patch.setattr(time, "time", lambda: NOW)
                 assert bool(ask(question)) is is_answered
 
     def test_server_that_speaks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Under ASGI the server has judged the handshake, and may keep its headers."""
         # Whichever of them other tests have imported.
-        monkeypatch.setattr(diagnosis, "_ASGI_SERVERS", ())
+        monkeypatch.setattr(site_report, "_ASGI_SERVERS", ())
         from django.core.handlers.asgi import ASGIRequest
 
         scope = {
@@ -518,10 +520,10 @@ class TestDiagnosis:
             "scheme": "https",
             "headers": [
                 (b"host", b"testserver"),
-                (b"x-websocket-doctor", diagnosis.question("testserver", "/chat/").encode()),
+                (b"x-websocket-doctor", site_report.question("testserver", "/chat/").encode()),
             ],
         }
-        answer = diagnosis.answer(ASGIRequest(scope, None), conf.Options.current({}))
+        answer = site_report.answer(ASGIRequest(scope, None), conf.Options.current({}))
         assert answer is not None
         report = json.loads(answer.content)
         assert report["server"]["refusal"] is None

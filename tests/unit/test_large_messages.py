@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peer import LiveWebSocket
 
-from dwebsocket import WebSocket, long_calls, native
+from dwebsocket import WebSocket, long_calls, unpatched
 from dwebsocket.long_calls import LongCalls
 from dwebsocket.websocket import own_websocket
 from support.waiting import eventually
@@ -294,7 +294,7 @@ class TestLongCalls:
                 running += 1
                 most = max(most, running)
                 order.append(number)
-            native.sleep(0.01)
+            unpatched.sleep(0.01)
             with lock:
                 running -= 1
             return number
@@ -319,7 +319,7 @@ class TestLongCalls:
         def refuse(name: str, target: object) -> None:
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(native, "start_thread", refuse)
+        monkeypatch.setattr(unpatched, "start_thread", refuse)
         calls = LongCalls(1)
         assert calls.submit(threading.get_ident).result(10) == threading.get_ident()
         assert calls._left == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from visit import Serve, handshake
 
 from dwebsocket import _core, accept_websocket, asgi
-from dwebsocket.events import Event
+from dwebsocket.records import Record
 from dwebsocket.runners import thread
 
 Log = Callable[..., list[logging.LogRecord]]
@@ -104,7 +104,7 @@ def test_any_text(peer: str, path: str, reason: str) -> None:
     """What is printable stays as it is, the rest is written out."""
     request = RequestFactory().get("/", REMOTE_ADDR=peer)
     request.path = path
-    made = Event.of("websocket.lost", request, 1006, reason)
+    made = Record.of("websocket.lost", request, 1006, reason)
     for before, after in ((peer, made.peer), (path, made.path), (reason, made.reason)):
         assert after.isprintable()
         if before.isprintable():

@@ -27,7 +27,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 from peer import LiveWebSocket
 
-from dwebsocket import accept_websocket, database, event_counts, kept
+from dwebsocket import accept_websocket, database, event_counts, request_copy
 from dwebsocket.runners import view as runner
 from dwebsocket.waiting import THREAD
 
@@ -377,7 +377,7 @@ class TestBetweenTheTakeoverAndTheView:
         """Something that fails."""
         match request.param:
             case "keep":
-                monkeypatch.setattr(kept, "keep", failing)
+                monkeypatch.setattr(request_copy, "keep", failing)
             case "attach":
                 monkeypatch.setattr("dwebsocket.websocket.WebSocket._attach", failing)
             case "context":

@@ -28,11 +28,11 @@ PACKAGE = Path(dwebsocket.__file__).parent
 ON_THE_SYSTEMS_CLOCK = {
     "clock.py": "it is the clock",
     "helpers.py": "how long a view's end waits for its helpers",
-    "lifecycle.py": "what a process that ends has left",
+    "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
     "runners/green.py": "turns of green threads, and naps until databases are given back",
     "runners/view.py": "how long a view's end waits for callbacks",
-    "servers/pump.py": "how long the last bytes of TLS may take",
+    "servers/tls_pump.py": "how long the last bytes of TLS may take",
     "websocket.py": "whether a view polls without a pause",
 }
 
@@ -130,7 +130,7 @@ async def test_time_since_the_end_under_asgi() -> None:
 
 def test_drain_that_takes_too_long(visit: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timeout of `drain()`, beside a view that does not end."""
-    monkeypatch.setattr("dwebsocket.lifecycle._lifecycle.leave", lambda *_: 0.0)
+    monkeypatch.setattr("dwebsocket.shutdown._shutdown.leave", lambda *_: 0.0)
     leave = threading.Event()
     returned: list[bool] = []
 

@@ -14,7 +14,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
-from dwebsocket import database, native
+from dwebsocket import database, unpatched
 from dwebsocket.compat.asgiref import current_context
 from dwebsocket.runners import own_thread
 from dwebsocket.runners.own_thread import OwnThread, Threads
@@ -62,7 +62,7 @@ def thread_name() -> str:
 
 def test_view_that_calls_nothing_has_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of async views cost no threads."""
-    monkeypatch.setattr(native, "start_thread", None)
+    monkeypatch.setattr(unpatched, "start_thread", None)
 
     async def view() -> None:
         await asyncio.sleep(0)
@@ -235,7 +235,7 @@ def test_system_that_gives_no_thread(threads: Threads, monkeypatch: pytest.Monke
 
     async def view() -> str:
         with monkeypatch.context() as patch:
-            patch.setattr(native, "start_thread", refuse)
+            patch.setattr(unpatched, "start_thread", refuse)
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 await sync_to_async(thread_name)()
         return await sync_to_async(thread_name)()

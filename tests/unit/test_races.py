@@ -19,14 +19,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_pump import Line, carrier
 from test_servers_asgi import Wire, in_loop, until
+from test_tls_pump import Line, carrier
 
-from dwebsocket import conf, hub, presence
+from dwebsocket import conf, hub, registry
 from dwebsocket.decision import Decision, Rejection
-from dwebsocket.presence import Visitor, Who
+from dwebsocket.registry import Visitor, Who
 from dwebsocket.runners.loop import BackgroundLoop
-from dwebsocket.servers import asgi, pump
+from dwebsocket.servers import asgi, tls_pump
 from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def test_a_ring_from_another_thread_is_heard() -> None:
     stop = threading.Event()
 
     async def main() -> int:
-        ear = hub.current()
+        loop_hub = hub.current()
         woken = 0
 
         async def wait_again_and_again() -> None:
@@ -104,13 +104,13 @@ def test_a_ring_from_another_thread_is_heard() -> None:
             deadline = time.monotonic() + TIME_S
             while time.monotonic() < deadline:
                 # Who is forgotten sleeps on: then `wait_for` ends the test.
-                await ear.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
+                await loop_hub.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
                 woken += 1
 
         def ring() -> None:
             while not stop.is_set():
                 try:
-                    ear.ring(asked.popleft())
+                    loop_hub.ring(asked.popleft())
                 except IndexError:
                     time.sleep(0)
 
@@ -125,7 +125,7 @@ def test_a_ring_from_another_thread_is_heard() -> None:
             stop.set()
             for ringer in ringers:
                 ringer.join(LIMIT_S)
-        assert ear._waiting == {}
+        assert loop_hub._waiting == {}
         return woken
 
     assert asyncio.run(main()) > THREADS
@@ -184,7 +184,7 @@ def test_a_view_decides_once() -> None:
 def knock(who: Who) -> Visitor | str | None:
     """Let `who` in, unless they are too many."""
     websocket: Any = None
-    return presence.enter(who, websocket, conf.Admission.current())
+    return registry.enter(who, websocket, conf.Admission.current())
 
 
 def enter() -> Visitor:
@@ -196,7 +196,7 @@ def enter() -> Visitor:
 
 @pytest.mark.parametrize(
     "hold",
-    [lambda _: presence.present("user", "7"), lambda _: enter().leave(), Visitor.leave],
+    [lambda _: registry.present("user", "7"), lambda _: enter().leave(), Visitor.leave],
     ids=["look", "enter", "leave"],
 )
 def test_who_leaves_is_forgotten_although_the_register_is_busy(
@@ -204,7 +204,7 @@ def test_who_leaves_is_forgotten_although_the_register_is_busy(
 ) -> None:
     """`presence`: somebody leaves while another has the lock, who has to forget them then."""
     first, late = enter(), [enter()]
-    lock = presence._register.lock
+    lock = registry._register.lock
 
     class Lock:
         """The register's, but somebody leaves just before it is released."""
@@ -223,12 +223,12 @@ def test_who_leaves_is_forgotten_although_the_register_is_busy(
         def __exit__(self, *_: object) -> None:
             self.release()
 
-    monkeypatch.setattr(presence._register, "lock", Lock())
+    monkeypatch.setattr(registry._register, "lock", Lock())
     hold(first)
-    left = len(presence._register.visitors.get(("user", "7"), ()))
+    left = len(registry._register.visitors.get(("user", "7"), ()))
     first.leave()
     assert (left, late) == (hold is not Visitor.leave, [])
-    assert presence._register.visitors == {}
+    assert registry._register.visitors == {}
 
 
 def test_a_limit_holds_when_many_come_at_once(override: Callable[..., None]) -> None:
@@ -330,7 +330,7 @@ def test_a_loop_starts_every_task_and_knows_when_it_is_quiet() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, THREADS])
-def test_a_pump_serves_whoever_is_brought(carrier: pump.Pump, threads: int) -> None:
+def test_a_pump_serves_whoever_is_brought(carrier: tls_pump.Pump, threads: int) -> None:
     """`Pump`: a pipe arrives while the pump's thread, having looked, begins to wait."""
     deadline = time.monotonic() + TIME_S
 

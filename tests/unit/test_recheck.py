@@ -21,8 +21,8 @@ from django.utils import timezone
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, authentication, conf, presence, recheck
-from dwebsocket.presence import TURNS, Visitor, Who
+from dwebsocket import WebSocket, authentication, conf, recheck, registry
+from dwebsocket.registry import TURNS, Visitor, Who
 from dwebsocket.testing import Clock
 from support.waiting import eventually
 
@@ -232,7 +232,7 @@ class TestStays:
 
     def test_user_of_a_projects_own_kind(self) -> None:
         """Nobody knows where he is kept."""
-        visitor = presence.enter(Who(user="7"), WebSocket(), conf.Admission.current())
+        visitor = registry.enter(Who(user="7"), WebSocket(), conf.Admission.current())
         assert isinstance(visitor, Visitor)
         assert authentication.signed_out([visitor]) == {}
         visitor.leave()
@@ -240,7 +240,7 @@ class TestStays:
     def test_signed_in_without_a_session(self, anna: User) -> None:
         """By a token, for instance: the user counts alone."""
         who = Who(user=str(anna.pk), auth_hash=anna.get_session_auth_hash(), is_stored=True)
-        visitor = presence.enter(who, WebSocket(), conf.Admission.current())
+        visitor = registry.enter(who, WebSocket(), conf.Admission.current())
         assert isinstance(visitor, Visitor)
         assert authentication.signed_out([visitor]) == {}
         _update(anna, is_active=False)
@@ -274,7 +274,7 @@ class TestCost:
                 backend=BACKEND,
                 is_stored=True,
             )
-            visitor = presence.enter(who, WebSocket(), conf.Admission.current())
+            visitor = registry.enter(who, WebSocket(), conf.Admission.current())
             assert isinstance(visitor, Visitor)
             visitors.append(visitor)
         _update(users[3], is_active=False)
@@ -294,14 +294,14 @@ class TestCost:
     def test_turns_are_equally_long(self) -> None:
         """A crowd that comes at once is not looked up at once."""
         visitors = [
-            presence.enter(Who(user=str(number)), WebSocket(), conf.Admission.current())
+            registry.enter(Who(user=str(number)), WebSocket(), conf.Admission.current())
             for number in range(3 * TURNS)
         ]
-        assert [len(presence.present("turn", turn)) for turn in range(TURNS)] == [3] * TURNS
+        assert [len(registry.present("turn", turn)) for turn in range(TURNS)] == [3] * TURNS
         for visitor in visitors:
             assert isinstance(visitor, Visitor)
             visitor.leave()
-        assert not presence.has_users()
+        assert not registry.has_users()
 
     def test_connections_are_given_back(
         self, visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch

@@ -28,14 +28,14 @@ class Wire:
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.received = 0
-        slot = _core.Slot.claim(None)
-        assert slot is not None
+        permit = _core.Permit.claim(None)
+        assert permit is not None
         self.options = conf.Options.current(conf.overrides("test", options))
         self.connection = asgi.AsgiConnection(
             self._receive,
             self._send,
             {"type": "websocket.accept"},
-            slot,
+            permit,
             max_message_bytes=self.options.max_message_size,
             meter=asgi.Meter.of(self.options),
             receive_buffer_bytes=self.options.receive_buffer,
@@ -255,7 +255,7 @@ async def test_threads_wait_and_send() -> None:
 
 @in_loop
 async def test_server_that_cancels_is_the_end() -> None:
-    """The client is told 1001, views see it, and the slot is free."""
+    """The client is told 1001, views see it, and the permit is free."""
     wire = Wire()
     waiting = asyncio.create_task(wire.websocket.areceive())
     await until(lambda: wire.sent)

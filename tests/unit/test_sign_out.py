@@ -20,7 +20,7 @@ from django.test import RequestFactory, TestCase
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import accept_websocket, presence
+from dwebsocket import accept_websocket, registry
 from dwebsocket.runners import loop, thread
 
 Override = Callable[..., None]
@@ -430,7 +430,7 @@ def test_place_is_given_back(
             def fail(request: Any) -> None:
                 raise OSError("no database")
 
-            patch.setattr(presence.Who, "of", fail)
+            patch.setattr(registry.Who, "of", fail)
             assert visit(waits, environ=environ).response.status_code == 500
     made = visit(waits).serve()
     goes_on(made)

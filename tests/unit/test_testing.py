@@ -173,9 +173,9 @@ class TestScope:
         """Whoever holds it."""
         with pytest.raises(WebSocketLeak, match="1 of its connections"):
             with websockets_of_a_test(timeout=0.01):
-                slot = _core.Slot.claim(None)
-        assert slot is not None
-        slot.release()
+                permit = _core.Permit.claim(None)
+        assert permit is not None
+        permit.release()
 
     def test_takes_connections_again_after_a_drain(self, site: WebSocketClient) -> None:
         """A process under test has many tests."""

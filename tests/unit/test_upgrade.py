@@ -179,7 +179,7 @@ class TestRefusals:
 
         made = Visit(handshake())
         before, places = descriptors(), _core.open_connections()
-        monkeypatch.setattr("dwebsocket._core.Exchange", none_left)
+        monkeypatch.setattr("dwebsocket._core.Takeover", none_left)
         response = require_websocket(never)(made.request())
         assert response.status_code == 503
         assert "Too many open files" in request_log("django.request")[-1].getMessage()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from dwebsocket.events import printable
+from dwebsocket.records import printable
 
 # Longer texts, such as a foreign server may send, are cut.
 _MAX_CHARACTERS = 2000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from dwebsocket import conf, diagnosis
+from dwebsocket import conf, site_report
 from dwebsocket.compat.django import host_of, is_host_allowed
 from dwebsocket.doctor import local
 from dwebsocket.doctor.client import (
@@ -116,14 +116,14 @@ def _examine(visit: Visit) -> Iterator[Finding]:
 
 def _ask(visit: Visit) -> dict[str, Any] | None:
     path = visit.target.path.partition("?")[0]
-    question = diagnosis.question(visit.target.netloc, path)
+    question = site_report.question(visit.target.netloc, path)
     # A client must not be able to choose its address: the report says whether this one could.
     lie = {"X-Forwarded-For": _MADE_UP}
-    answer = visit.shake_hands(**{diagnosis.HEADER: question}, **lie)
+    answer = visit.shake_hands(**{site_report.HEADER: question}, **lie)
     if answer.connection is not None:
         answer.connection.close()
-    signature = answer.headers.get(diagnosis.HEADER.lower(), "")
-    return diagnosis.read(answer.body, question, signature)
+    signature = answer.headers.get(site_report.HEADER.lower(), "")
+    return site_report.read(answer.body, question, signature)
 
 
 def _unreachable(target: Target, problem: OSError) -> Finding:

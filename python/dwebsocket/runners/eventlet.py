@@ -9,7 +9,7 @@ import eventlet
 import eventlet.event
 
 from dwebsocket.compat.eventlet import hub_getter
-from dwebsocket.runners.green import Ear, GreenRunner
+from dwebsocket.runners.green import GreenRunner, HubWatcher
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Switch = Callable[[], object]
 
 
-class EventletEar(Ear[Switch]):
+class EventletWatcher(HubWatcher[Switch]):
     """One listener of the hub, for all connections."""
 
     def __init__(self, hub: Any) -> None:
@@ -42,7 +42,7 @@ class EventletEar(Ear[Switch]):
         self.hub.schedule_call_global(time_s, call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`Ear.call_later`."""
+        """As :meth:`HubWatcher.call_later`."""
         cancel: Call = self.hub.schedule_call_global(delay, call).cancel
         return cancel
 
@@ -57,7 +57,7 @@ class EventletEar(Ear[Switch]):
             switch()
 
     def close(self) -> None:
-        """As :meth:`Ear.close`."""
+        """As :meth:`HubWatcher.close`."""
         self.hub.remove(self._listener)
 
 
@@ -100,4 +100,4 @@ class EventletRunner(GreenRunner):
                 view.wait()
 
 
-RUNNER = EventletRunner(EventletEar, eventlet.sleep, EventletEvent)
+RUNNER = EventletRunner(EventletWatcher, eventlet.sleep, EventletEvent)

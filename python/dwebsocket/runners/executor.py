@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.compat.threading import SimpleQueue, use_lock
 
 P = ParamSpec("P")
@@ -26,13 +26,13 @@ class SystemExecutor(ThreadPoolExecutor):
         super().__init__(threads)
         self._calls: SimpleQueue[Call] = SimpleQueue()
         self._to_start = threads
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As :meth:`concurrent.futures.Executor.submit`; its future is not for waiting on."""
         future: Future[T] = Future()
         # Shared by threads of the system, which a green lock would not keep apart.
-        use_lock(future, native.lock())
+        use_lock(future, unpatched.lock())
 
         def call() -> None:
             if future.set_running_or_notify_cancel():
@@ -45,7 +45,7 @@ class SystemExecutor(ThreadPoolExecutor):
         with self._lock:
             if self._to_start:
                 self._to_start -= 1
-                native.start_thread("dwebsocket-executor", self._work)
+                unpatched.start_thread("dwebsocket-executor", self._work)
         return future
 
     def _work(self) -> None:

@@ -9,7 +9,7 @@ from gevent.event import Event
 from gevent.hub import Waiter
 
 from dwebsocket.compat.gevent import hub_getter
-from dwebsocket.runners.green import Ear, GreenRunner
+from dwebsocket.runners.green import GreenRunner, HubWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dwebsocket.waiting import Call
 
 
-class GeventEar(Ear[Any]):
+class GeventWatcher(HubWatcher[Any]):
     """One watcher on the hub's loop, for all connections."""
 
     def __init__(self, hub: Any) -> None:
@@ -50,7 +50,7 @@ class GeventEar(Ear[Any]):
         self._alarm.start(call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`Ear.call_later`."""
+        """As :meth:`HubWatcher.call_later`."""
         timer = self.hub.loop.timer(delay)
         timer.start(call)
         return timer.close  # type: ignore[no-any-return]
@@ -60,7 +60,7 @@ class GeventEar(Ear[Any]):
             waiter.switch(None)
 
     def close(self) -> None:
-        """As :meth:`Ear.close`."""
+        """As :meth:`HubWatcher.close`."""
         self._watcher.stop()
         self._watcher.close()
 
@@ -86,4 +86,4 @@ class GeventRunner(GreenRunner):
         gevent.joinall(views, timeout)
 
 
-RUNNER = GeventRunner(GeventEar, gevent.sleep, Event)
+RUNNER = GeventRunner(GeventWatcher, gevent.sleep, Event)

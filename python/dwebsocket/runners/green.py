@@ -2,8 +2,8 @@
 What gevent and eventlet have in common.
 
 A hub (the event loop of a thread that runs green threads) watches one descriptor for all its
-connections, that of its :class:`Ear`: the engine puts ready connections on a list and wakes the hub
-once. :mod:`dwebsocket.hub` does the same for event loops.
+connections, that of its :class:`HubWatcher`: the engine puts ready connections on a list and wakes
+the hub once. :mod:`dwebsocket.hub` does the same for event loops.
 
 After a fork the child has copies of its parent's green threads. To them their connections are
 closed, and the child must not read the descriptor of the parent's hub: it would take the parent's
@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dwebsocket import _core, database, native
+from dwebsocket import _core, database, unpatched
 from dwebsocket.waiting import THREAD, GreenWaiter
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _TURN_S = 0.01
 _GLANCE_S = 0.01
 
 
-class Ear(ABC, Generic[Sleeper]):
+class HubWatcher(ABC, Generic[Sleeper]):
     """The descriptor by which the engine wakes one hub. Belongs to the hub's thread."""
 
     def __init__(self, hub: Hub) -> None:
@@ -143,7 +143,7 @@ class Ear(ABC, Generic[Sleeper]):
         """Makes the hub stop watching the descriptor."""
 
 
-class EarWaiter(GreenWaiter):
+class HubWaiter(GreenWaiter):
     """
     Sleeps in the hub that the caller's thread has, or as a thread when it has none.
 
@@ -151,7 +151,7 @@ class EarWaiter(GreenWaiter):
 
     Args:
         hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
-        new_ear: Opens a hub's :class:`Ear`.
+        new_watcher: Opens a hub's :class:`HubWatcher`.
         pause: Yields to the hub for some seconds; without any until all others have had a turn.
         current: Gives the green thread that calls.
         new_event: Makes an event between two green threads of one hub.
@@ -160,18 +160,18 @@ class EarWaiter(GreenWaiter):
     def __init__(
         self,
         hub: Callable[[], Hub | None],
-        new_ear: Callable[[Hub], Ear[Any]],
+        new_watcher: Callable[[Hub], HubWatcher[Any]],
         pause: Callable[..., object],
         current: Callable[[], GreenThread],
         new_event: Callable[[], Event],
     ) -> None:
         self._hub = hub
-        self._new_ear = new_ear
+        self._new_watcher = new_watcher
         self._pause = pause
         self._current = current
         self._new_event = new_event
         # One of the system's threads has one hub at a time, however many green threads it runs.
-        self._own: Any = native.original("_thread", "_local")()
+        self._own: Any = unpatched.original("_thread", "_local")()
         os.register_at_fork(after_in_child=self._forget_parents_ear)
 
     def take(
@@ -210,14 +210,14 @@ class EarWaiter(GreenWaiter):
 
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """As :meth:`GreenWaiter.wait`."""
-        self._ear(self._hub()).wait(connection, watch, timeout)
+        self._watcher(self._hub()).wait(connection, watch, timeout)
 
     def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
         """As :meth:`GreenWaiter.nap`."""
         hub = self._hub()
         if hub is None:
             return THREAD.nap(connection, time, text_as_bytes)
-        return self._ear(hub).nap(connection, time, text_as_bytes)
+        return self._watcher(hub).nap(connection, time, text_as_bytes)
 
     def let_others_run(self, connection: Connection, time: float) -> None:
         """As :meth:`GreenWaiter.let_others_run`."""
@@ -230,7 +230,7 @@ class EarWaiter(GreenWaiter):
 
     def sleep(self, seconds: float) -> None:
         """As :meth:`GreenWaiter.sleep`."""
-        sleep = native.sleep if self._hub() is None else self._pause
+        sleep = unpatched.sleep if self._hub() is None else self._pause
         sleep(seconds)
 
     def caller(self) -> object:
@@ -244,32 +244,32 @@ class EarWaiter(GreenWaiter):
     def at_end(self, connection: Connection, call: Call) -> None:
         """As :meth:`GreenWaiter.at_end`."""
         hub = self._hub()
-        at_end = THREAD.at_end if hub is None else self._ear(hub).at_end
+        at_end = THREAD.at_end if hub is None else self._watcher(hub).at_end
         at_end(connection, call)
 
     def call_later(self, delay: float, call: Call) -> Call:
         """As :meth:`GreenWaiter.call_later`."""
         hub = self._hub()
-        call_later = THREAD.call_later if hub is None else self._ear(hub).call_later
+        call_later = THREAD.call_later if hub is None else self._watcher(hub).call_later
         return call_later(delay, call)
 
     def new_event(self) -> Event:
         """As :meth:`GreenWaiter.new_event`."""
         return self._new_event()
 
-    def _ear(self, hub: Hub) -> Ear[Any]:
-        ear: Ear[Any] | None = getattr(self._own, "ear", None)
-        if ear is None or ear.hub is not hub or ear.is_parents:
-            if ear is not None:
-                ear.close()
-            ear = self._own.ear = self._new_ear(hub)
-        return ear
+    def _watcher(self, hub: Hub) -> HubWatcher[Any]:
+        watcher: HubWatcher[Any] | None = getattr(self._own, "watcher", None)
+        if watcher is None or watcher.hub is not hub or watcher.is_parents:
+            if watcher is not None:
+                watcher.close()
+            watcher = self._own.watcher = self._new_watcher(hub)
+        return watcher
 
     def _forget_parents_ear(self) -> None:
         # It is closed later. Until the child's hub has set itself up anew, it shares its poller
         # with the parent's hub, which would not be woken any more.
-        if (ear := getattr(self._own, "ear", None)) is not None:
-            ear.is_parents = True
+        if (watcher := getattr(self._own, "watcher", None)) is not None:
+            watcher.is_parents = True
 
 
 class GreenRunner(ABC):
@@ -281,11 +281,11 @@ class GreenRunner(ABC):
 
     def __init__(
         self,
-        new_ear: Callable[[Hub], Ear[Any]],
+        new_watcher: Callable[[Hub], HubWatcher[Any]],
         pause: Callable[..., object],
         new_event: Callable[[], Event],
     ) -> None:
-        self.waiter = EarWaiter(self._current_hub, new_ear, pause, self._current, new_event)
+        self.waiter = HubWaiter(self._current_hub, new_watcher, pause, self._current, new_event)
         # Each connection has it: not as another method object.
         self.spawn = self._spawn_anywhere
         # The views that run, and their hubs.
@@ -300,7 +300,7 @@ class GreenRunner(ABC):
 
     def _spawn_anywhere(self, name: str, job: Job) -> None:
         """As :attr:`dwebsocket.runners.contract.Runner.spawn`."""
-        start = native.start_thread if self._current_hub() is None else self.run
+        start = unpatched.start_thread if self._current_hub() is None else self.run
         start(name, job)
 
     def join(self, timeout: float) -> bool:
@@ -320,11 +320,11 @@ class GreenRunner(ABC):
             if not left:
                 break
             if not here:
-                native.sleep(_GLANCE_S)
+                unpatched.sleep(_GLANCE_S)
         return not self._views
 
     def _live(self, name: str, job: Job) -> None:
-        if native.patched_by() == self.kind:
+        if unpatched.patched_by() == self.kind:
             threading.current_thread().name = name
         try:
             job()

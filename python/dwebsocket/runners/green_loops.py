@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.signals import request_started
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.compat.asyncio import running_loop, set_running_loop, swap_current_task
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def watch_first_request() -> None:
 
 def _on_request(**_: Any) -> None:
     request_started.disconnect(dispatch_uid=_UID)
-    if native.patched_by() is not None:
+    if unpatched.patched_by() is not None:
         care_for_green_loops()
 
 
@@ -56,7 +56,7 @@ def care_for_green_loops() -> Callable[[], None]:
     # Looked up, not imported: where threads are green it is imported already.
     greenlet: Any = sys.modules["greenlet"]
     # One for each thread of the system, as the running loop is.
-    own: Any = native.original("_thread", "_local")()
+    own: Any = unpatched.original("_thread", "_local")()
     # What the library has put in there, and asyncio looks up for each new loop.
     patched: Any = selectors.DefaultSelector
 

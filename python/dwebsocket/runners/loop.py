@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.closing import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
@@ -35,7 +35,7 @@ class BackgroundLoop:
     """
 
     def __init__(self) -> None:
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         # Tasks that run or are about to.
         self._busy = 0
@@ -46,7 +46,7 @@ class BackgroundLoop:
         # copy of its own context, with all that the handshake left there.
         self._outside = Context()
         self._on_done = self._done
-        self._gone = native.lock()
+        self._gone = unpatched.lock()
         self._gone.acquire()
 
     def run(self, name: str, start: Start, context: Context) -> None:
@@ -64,9 +64,9 @@ class BackgroundLoop:
         self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
 
     def _launch(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop() if native.patched_by() is None else _unpatched_loop()
+        loop = asyncio.new_event_loop() if unpatched.patched_by() is None else _unpatched_loop()
         try:
-            native.start_thread("dwebsocket-loop", functools.partial(self._run, loop))
+            unpatched.start_thread("dwebsocket-loop", functools.partial(self._run, loop))
         except BaseException:
             loop.close()
             raise
@@ -113,7 +113,7 @@ class BackgroundLoop:
         if timeout <= 0:
             return False
         # Of all that a thread can wait on, only such a lock is never green.
-        quiet = native.lock()
+        quiet = unpatched.lock()
         quiet.acquire()
         self._loop.call_soon_threadsafe(self._ask, quiet.release)
         return quiet.acquire(timeout=timeout)
@@ -134,7 +134,7 @@ class BackgroundLoop:
 
 def _unpatched_loop() -> asyncio.AbstractEventLoop:
     """Gives a loop that sleeps, and lets others work, on threads of the system."""
-    loop = asyncio.SelectorEventLoop(native.selector())
+    loop = asyncio.SelectorEventLoop(unpatched.selector())
     loop.set_default_executor(SystemExecutor(_EXECUTOR_THREADS))
     # Where `sync_to_async` finds the thread for all that must stay on one, such as the ORM.
     use_executor(loop, SystemExecutor(1))

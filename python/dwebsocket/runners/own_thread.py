@@ -20,7 +20,7 @@ from weakref import ref
 
 from asgiref.sync import ThreadSensitiveContext
 
-from dwebsocket import database, native
+from dwebsocket import database, unpatched
 from dwebsocket.compat.asgiref import current_context, use_context
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.long_calls import Call
@@ -90,7 +90,7 @@ class Threads:
     """How many threads are left, and which workers wait for one. Its lock guards their state."""
 
     def __init__(self, most: int) -> None:
-        self.lock = native.lock()
+        self.lock = unpatched.lock()
         self.left = most
         self.waiting: deque[Worker] = deque()
         # Workers that have a thread and nothing to call, the one that has rested longest first.
@@ -154,7 +154,7 @@ class Worker:
 
     def _start(self) -> None:
         try:
-            native.start_thread(_NAME, self._work)
+            unpatched.start_thread(_NAME, self._work)
         except BaseException as error:
             self._give_thread_back()
             self._fail(error)
@@ -228,7 +228,7 @@ class Worker:
                     return
                 following = threads.waiting.popleft()
             try:
-                native.start_thread(_NAME, following._work)
+                unpatched.start_thread(_NAME, following._work)
             except BaseException as error:
                 following._fail(error)
             else:

@@ -14,8 +14,8 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket.events import Event
 from dwebsocket.exceptions import ConnectionClosed
+from dwebsocket.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSo
     end = None if connection is None else connection.end()
     if connection is None or end is None:
         return
-    found = Event.of("websocket.none_used", request, end[0], repr(error), connection.id)
+    found = Record.of("websocket.none_used", request, end[0], repr(error), connection.id)
     found.log(
         _log,
         logging.INFO,

@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, conf, database, native
+from dwebsocket import _core, conf, database, unpatched
 from dwebsocket.compat.threading import forget_current_thread
 from dwebsocket.waiting import THREAD
 
@@ -98,10 +98,10 @@ def run(name: str, job: Job) -> None:
 
 def spawn(name: str, job: Job) -> None:
     """Runs ``job`` on a thread of the system, also where new threads are green ones."""
-    if native.patched_by() is None:
+    if unpatched.patched_by() is None:
         run(name, job)
     else:
-        native.start_thread(name, job)
+        unpatched.start_thread(name, job)
 
 
 def join(timeout: float) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http.response import HttpResponseBase
 
-from dwebsocket.events import Event
+from dwebsocket.records import Record
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -52,7 +52,7 @@ def refuse_if_unseen(
     status, connection = result.status_code, websocket._connection
     what = f"{type(result).__name__} with status {status}"
     number = None if connection is None else connection.id
-    found = Event.of("websocket.unseen_response", request, _POLICY, what, number)
+    found = Record.of("websocket.unseen_response", request, _POLICY, what, number)
     found.log(
         _requests,
         logging.WARNING,

@@ -27,9 +27,9 @@ from django.http import Http404
 from dwebsocket import _core, context, database
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.decision import Answer, Failure, NeverOpened
-from dwebsocket.events import Event, printable, report_end
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.helpers import Helpers
+from dwebsocket.records import Record, printable, report_end
 from dwebsocket.runners.own_thread import OwnThread
 from dwebsocket.runners.quiet import class_of, is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
@@ -444,15 +444,15 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
     connection = websocket._connection
     number = None if connection is None else connection.id
 
-    def failed(code: int) -> Event:
-        return Event.of("websocket.view_failed", request, code, repr(error), number)
+    def failed(code: int) -> Record:
+        return Record.of("websocket.view_failed", request, code, repr(error), number)
 
     path = printable(request.path)
     if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
         # At the end of the process, or of its loop.
         return _GOING_AWAY, "going away"
     if isinstance(error, InvalidMessage):
-        found = Event.of("websocket.violation", request, _INVALID, str(error), number)
+        found = Record.of("websocket.violation", request, _INVALID, str(error), number)
         found.log(
             _log,
             logging.INFO,

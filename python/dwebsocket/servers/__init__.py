@@ -15,9 +15,9 @@ from dwebsocket.servers import (
     cheroot,
     eventlet,
     gevent,
-    given,
     green,
     gunicorn,
+    in_environ,
     uwsgi,
     waitress,
     werkzeug,
@@ -28,7 +28,7 @@ from dwebsocket.servers.takeover import Takeover
 from dwebsocket.servers.tls import TlsTakeover
 
 FAMILIES: tuple[Find, ...] = (
-    given.find,
+    in_environ.find,
     gunicorn.find,
     uwsgi.find,
     gevent.find,

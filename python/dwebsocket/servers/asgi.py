@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from dwebsocket.conf import Options
-    from dwebsocket.connection import By, FindEar, Message
+    from dwebsocket.connection import By, FindHub, Message
     from dwebsocket.servers.handshake import Headers, Refusal
 
     Event = Mapping[str, Any]
@@ -129,7 +129,7 @@ class AsgiHandshake:
         """There is nothing to allocate."""
 
     def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot
+        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
     ) -> AsgiConnection:
         """Has the server accept. To be called in its loop."""
         accept = {
@@ -141,7 +141,7 @@ class AsgiHandshake:
             self._receive,
             self._send,
             accept,
-            slot,
+            permit,
             max_message_bytes=options.max_message_size,
             meter=Meter.of(options),
             receive_buffer_bytes=options.receive_buffer,
@@ -184,7 +184,7 @@ class AsgiConnection:
         receive: Receive,
         send: Send,
         accept: Event,
-        slot: _core.Slot,
+        permit: _core.Permit,
         *,
         max_message_bytes: int,
         meter: Meter | None,
@@ -196,7 +196,7 @@ class AsgiConnection:
         self.id = next(_ids)
         self._receive = receive
         self._send = send
-        self._slot = slot.share()
+        self._permit = permit.share()
         self._meter = meter
         self._max_message_bytes = max_message_bytes
         self._inbox_capacity = receive_buffer_bytes
@@ -459,7 +459,7 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.is_slow_to_send`: a task does all of it."""
         return False
 
-    def next(self, find_ear: FindEar, /) -> Awaitable[Message]:
+    def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket.connection.Connection.next`."""
         return loops.Again(self._next)
 
@@ -622,7 +622,7 @@ class AsgiConnection:
             # collector finds them. The server's objects need not stay as long.
             del self._receive, self._send, self._reader
             _open.discard(self)
-            self._slot.release()
+            self._permit.release()
 
     @property
     def gone(self) -> asyncio.Future[None]:
@@ -858,16 +858,16 @@ def _bounded(timeout: float | None) -> float | None:
 
 
 def _watch(watches: Watches, token: int, *, ready: bool) -> None:
-    ear = loops.current()
+    loop_hub = loops.current()
     if ready:
-        ear.ring(token)
+        loop_hub.ring(token)
     else:
-        watches.append((ear, token))
+        watches.append((loop_hub, token))
 
 
 def _ring(watches: Watches) -> None:
-    for ear, token in watches:
-        ear.ring(token)
+    for loop_hub, token in watches:
+        loop_hub.ring(token)
     watches.clear()
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import Any
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.compat.gevent import reader_of
 from dwebsocket.compat.socket import below_reader
 from dwebsocket.servers import tls
@@ -54,7 +54,10 @@ def forget(descriptor: int) -> None:
         # This loop polls without a descriptor, so there is no set to be in.
         return
     # ENOENT: it was never watched. EINVAL: this poller is something else.
-    with native.original("select", "epoll").fromfd(poller) as epoll, contextlib.suppress(OSError):
+    with (
+        unpatched.original("select", "epoll").fromfd(poller) as epoll,
+        contextlib.suppress(OSError),
+    ):
         epoll.unregister(descriptor)
 
 

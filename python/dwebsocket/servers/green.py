@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.servers import gevent
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def settle(client: Client) -> Client:
     """
     kind = client.concurrency
     if kind == "thread":
-        kind = native.patched_by() or kind
+        kind = unpatched.patched_by() or kind
     if kind == "gevent":
         forget = functools.partial(gevent.forget, client.descriptor)
         return dataclasses.replace(client, concurrency=kind, forget=forget)

@@ -76,7 +76,7 @@ class Handshake(Protocol):
         """
 
     def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot
+        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
     ) -> Connection:
         """
         Accepts, with the response's ``headers``, and gives the open connection.

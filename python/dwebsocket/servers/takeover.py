@@ -5,7 +5,7 @@ The server keeps its descriptor, but what the descriptor means is exchanged for 
 reads as the end of the stream, and what the server still writes or closes never reaches the
 client. Everything that may fail happens in :meth:`Takeover.prepare`, before the response is
 decided; the exchange itself waits until the server iterates over the response, when all middleware
-has run. The engine does both (:class:`dwebsocket._core.Exchange`), by calls that let no other
+has run. The engine does both (:class:`dwebsocket._core.Takeover`), by calls that let no other
 thread run and that green libraries know nothing of. Where the server encrypts,
 :mod:`dwebsocket.servers.tls` has another way to the same end.
 """
@@ -29,7 +29,7 @@ class Takeover:
 
     __slots__ = ("_client", "_exchange")
 
-    def __init__(self, client: Client, exchange: _core.Exchange) -> None:
+    def __init__(self, client: Client, exchange: _core.Takeover) -> None:
         self._client = client
         self._exchange = exchange
 
@@ -41,7 +41,7 @@ class Takeover:
         Raises:
             OSError: The process has none left, or the client has gone.
         """
-        return cls(client, _core.Exchange(client.descriptor))
+        return cls(client, _core.Takeover(client.descriptor))
 
     def exchange(self) -> tuple[int, bytes]:
         """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import _core
 from dwebsocket.compat.socket import has_tls, replace_inner, take_tls
 from dwebsocket.compat.socket import system as _socket
-from dwebsocket.servers import pump
+from dwebsocket.servers import tls_pump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ class TlsTakeover:
         client: Client,
         dead_end: tuple[_socket.socket, _socket.socket],
         pair: tuple[_socket.socket, _socket.socket],
-        carrier: pump.Pump,
+        carrier: tls_pump.Pump,
     ) -> None:
         self._client = client
         self._dead_end, self._sink = dead_end
@@ -94,7 +94,7 @@ class TlsTakeover:
     def prepare(cls, client: Client) -> TlsTakeover:
         """As :meth:`Takeover.prepare`."""
         try:
-            carrier = pump.current()
+            carrier = tls_pump.current()
         except RuntimeError as error:
             raise OSError(f"no thread to carry encrypted connections: {error}") from error
         # Not those of the `socket` module, which gevent and eventlet replace.
@@ -116,7 +116,7 @@ class TlsTakeover:
             _socket.socket.setsockopt(far, _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         early = client.read_early()
         client.let_go()
-        self._pump.add(pump.Pipe(tls, far, self._near))
+        self._pump.add(tls_pump.Pipe(tls, far, self._near))
         return self._engines_end.detach(), early
 
     def discard(self) -> None:

@@ -108,7 +108,7 @@ class WsgiHandshake:
         self._takeover = prepare_takeover(self._client)
 
     def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, slot: _core.Slot
+        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
     ) -> _core.Connection:
         """Takes the client from the server and hands it to the engine."""
         assert self._takeover is not None
@@ -116,7 +116,7 @@ class WsgiHandshake:
         compression = options.compression.agree(offers) if offers and options.compression else None
         head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
         descriptor, early = self._takeover.exchange()
-        return _core.adopt(descriptor, early, head, slot, options.for_engine, compression)
+        return _core.adopt(descriptor, early, head, permit, options.for_engine, compression)
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls it here."""

@@ -18,7 +18,7 @@ from django.test import AsyncClient, Client
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.runners.view import witness
-from dwebsocket.servers import given
+from dwebsocket.servers import in_environ
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.wsgi import WsgiHandshake
@@ -81,7 +81,7 @@ class _Handler(ClientHandler):
         offer = _offer.get()
         if offer is None:
             return super().get_response(request)
-        request.META[given.KEY] = offer.client()
+        request.META[in_environ.KEY] = offer.client()
         _name_host(request.META)
         response = super().get_response(request)
         _serve(response)
@@ -97,7 +97,7 @@ class _AsyncHandler(AsyncClientHandler):
             environ = {
                 **request.META,
                 "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
-                given.KEY: offer.client(),
+                in_environ.KEY: offer.client(),
             }
             request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
         response = await super().get_response_async(request)

@@ -50,13 +50,13 @@ fn silence_after_a_ping_is_the_end_and_is_said_so() {
     let reason = "the client did not answer a ping in time";
     expect_end(&connection, 1006, reason, Initiator::Lost);
     assert!(start.elapsed() >= Duration::from_millis(90 + 400));
-    let farewell = loop {
+    let exit = loop {
         match peer.read() {
             (PING, payload) => assert_eq!(payload, b""),
             other => break other,
         }
     };
-    assert_eq!(farewell, (0x88, b"\x03\xf3no answer to a ping".to_vec()));
+    assert_eq!(exit, (0x88, b"\x03\xf3no answer to a ping".to_vec()));
     peer.expect_eof();
 }
 

@@ -3,7 +3,7 @@
 use std::{net::TcpListener, os::unix::net::UnixStream, thread};
 
 use _core::{
-    engine::{Connection, Engine, counters::Slot},
+    engine::{Connection, Engine, permits::Permit},
     protocol::message::Kind,
 };
 use futures_util::{SinkExt, StreamExt};
@@ -73,10 +73,10 @@ fn accept(server: impl Into<std::os::fd::OwnedFd>) -> std::sync::Arc<Connection>
          Sec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.as_bytes())
     );
-    let slot = Slot::claim(None).unwrap();
+    let permit = Permit::claim(None).unwrap();
     Engine::current()
         .unwrap()
-        .adopt(socket.into(), Vec::new(), head.into(), &SETTINGS, slot)
+        .adopt(socket.into(), Vec::new(), head.into(), &SETTINGS, permit)
         .unwrap()
 }
 

@@ -132,7 +132,7 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
     assert_eq!(talking.join().unwrap(), count);
 }
 
-/// The race: an answer is held back at the very moment when the postman, who has had nothing to do
+/// The race: an answer is held back at the very moment when the flush timer, which has had nothing to do
 /// for a while, goes home.
 #[test]
 fn what_is_held_leaves_whenever_the_postman_rests() {

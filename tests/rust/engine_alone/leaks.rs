@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, thread};
 
 use _core::{
-    engine::{Engine, Error, Taken, counters},
+    engine::{Engine, Error, Taken, permits},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -29,14 +29,14 @@ fn many_connections_however_they_end_leave_nothing() {
     alone(
         "leaks::many_connections_however_they_end_leave_nothing",
         || {
-            assert_eq!(counters::open(), 0);
+            assert_eq!(permits::open(), 0);
             drop(connect(&SETTINGS)); // The engine itself needs a few descriptors and a thread.
-            until("the first is gone", || counters::open() == 0);
+            until("the first is gone", || permits::open() == 0);
             let (files, workers) = (descriptors(), threads());
 
             let (connections, peers): (Vec<_>, Vec<_>) =
                 (0..500).map(|_| connect(&SETTINGS)).unzip();
-            assert_eq!(counters::open(), 500);
+            assert_eq!(permits::open(), 500);
             assert_eq!(descriptors(), files + 1000);
             assert_eq!(threads(), workers);
             for (number, (connection, mut peer)) in connections.iter().zip(peers).enumerate() {
@@ -54,7 +54,7 @@ fn many_connections_however_they_end_leave_nothing() {
                     _ => peer.write(&[0xFF; 20]),
                 }
             }
-            until("all are gone", || counters::open() == 0);
+            until("all are gone", || permits::open() == 0);
             // Also while their views still hold them.
             assert_eq!(descriptors(), files);
             for connection in connections {
@@ -92,21 +92,21 @@ fn places_are_limited_and_given_back_when_the_connection_is_gone() {
     alone(
         "leaks::places_are_limited_and_given_back_when_the_connection_is_gone",
         || {
-            let slot = counters::Slot::claim(Some(1)).unwrap();
-            assert!(counters::Slot::claim(Some(1)).is_none());
-            assert!(counters::Slot::claim(Some(0)).is_none());
+            let permit = permits::Permit::claim(Some(1)).unwrap();
+            assert!(permits::Permit::claim(Some(1)).is_none());
+            assert!(permits::Permit::claim(Some(0)).is_none());
             let (server, client) = tcp();
             let connection = Engine::current()
                 .unwrap()
-                .adopt(server, vec![], HEAD.into(), &SETTINGS, slot)
+                .adopt(server, vec![], HEAD.into(), &SETTINGS, permit)
                 .unwrap();
-            assert_eq!(counters::open(), 1);
-            drop(counters::Slot::claim(Some(2)).unwrap());
-            assert_eq!(counters::open(), 1);
+            assert_eq!(permits::open(), 1);
+            drop(permits::Permit::claim(Some(2)).unwrap());
+            assert_eq!(permits::open(), 1);
             Peer::new(client).hang_up();
-            until("the place is free", || counters::open() == 0);
+            until("the place is free", || permits::open() == 0);
             drop(connection);
-            assert_eq!(counters::open(), 0);
+            assert_eq!(permits::open(), 0);
         },
     );
 }
@@ -120,14 +120,14 @@ fn many_threads_never_take_more_places_than_there_are() {
                 for _ in 0..8 {
                     scope.spawn(|| {
                         for _ in 0..10_000 {
-                            let slot = counters::Slot::claim(Some(3));
-                            assert!(counters::open() <= 3);
-                            drop(slot);
+                            let permit = permits::Permit::claim(Some(3));
+                            assert!(permits::open() <= 3);
+                            drop(permit);
                         }
                     });
                 }
             });
-            assert_eq!(counters::open(), 0);
+            assert_eq!(permits::open(), 0);
         },
     );
 }
@@ -139,8 +139,8 @@ fn what_cannot_be_driven_is_an_error_and_gives_its_place_and_descriptor_back() {
         || {
             let engine = Engine::current().unwrap();
             let adopt = |descriptor| {
-                let slot = counters::Slot::claim(None).unwrap();
-                engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, slot)
+                let permit = permits::Permit::claim(None).unwrap();
+                engine.adopt(descriptor, vec![], HEAD.into(), &SETTINGS, permit)
             };
             let files = descriptors();
             let file: OwnedFd = std::fs::File::open("/proc/self/exe").unwrap().into();
@@ -148,7 +148,7 @@ fn what_cannot_be_driven_is_an_error_and_gives_its_place_and_descriptor_back() {
             for descriptor in [file, pipe.into()] {
                 let error = adopt(descriptor).unwrap_err();
                 assert!(matches!(error, Error::Io { .. }), "{error}");
-                assert_eq!(counters::open(), 0);
+                assert_eq!(permits::open(), 0);
             }
             drop(writer);
             assert_eq!(descriptors(), files);

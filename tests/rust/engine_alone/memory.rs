@@ -66,7 +66,7 @@ fn an_idle_compressed_connection_stays_below_6_kilobytes() {
                     .collect();
                 idle
             };
-            // The engine, its scratch buffer and the pools are there once.
+            // The engine, its read buffer and the pools are there once.
             let first = open(100);
             let before = resident_bytes();
             let others = open(300);

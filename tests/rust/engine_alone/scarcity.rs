@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use _core::engine::{Engine, Error, counters, runtime};
+use _core::engine::{Engine, Error, permits, runtime};
 
 use crate::{
     alone,
@@ -56,8 +56,8 @@ fn fill(spare: usize) -> Vec<File> {
 }
 
 fn adopt(server: OwnedFd) -> Result<(), Error> {
-    let slot = counters::Slot::claim(None).unwrap();
-    runtime::adopt(server, vec![], HEAD.into(), &SETTINGS, slot).map(drop)
+    let permit = permits::Permit::claim(None).unwrap();
+    runtime::adopt(server, vec![], HEAD.into(), &SETTINGS, permit).map(drop)
 }
 
 fn serves() {
@@ -92,7 +92,7 @@ fn without_descriptors_the_client_is_refused_and_nothing_is_lost() {
                     assert!(!std::fs::exists(format!("/proc/self/fd/{number}")).unwrap());
                     refused += 1;
                 }
-                assert_eq!(counters::open(), 0);
+                assert_eq!(permits::open(), 0);
             }
             assert!(refused > 4, "{refused}");
             assert!(Engine::running().is_some());

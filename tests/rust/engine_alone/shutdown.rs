@@ -6,7 +6,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Engine, Error, Initiator, counters, runtime},
+    engine::{Engine, Error, Initiator, permits, runtime},
     protocol::{close::CloseFrame, message::Kind},
 };
 
@@ -55,7 +55,7 @@ fn all_are_told_and_it_ends_as_soon_as_all_have_answered() {
             for connection in connections {
                 expect_end(&connection, 1001, "restart", Initiator::Local);
             }
-            until("all places are free", || counters::open() == 0);
+            until("all places are free", || permits::open() == 0);
         },
     );
 }
@@ -74,7 +74,7 @@ fn those_who_do_not_answer_are_cut_when_the_grace_is_over() {
             peer.expect_eof();
             expect_end(&connection, 1001, "restart", Initiator::Local);
             until("the slow one is cut off, too", || slow.is_refused());
-            until("all places are free", || counters::open() == 0);
+            until("all places are free", || permits::open() == 0);
             assert!(slow.try_read().is_err());
             expect_end(&blocked, 1001, "restart", Initiator::Local);
         },
@@ -110,13 +110,13 @@ fn nobody_is_taken_in_afterwards() {
         assert!(took < Duration::from_secs(60), "{took:?}");
         let refused = || {
             let (server, client) = tcp();
-            let slot = counters::Slot::claim(None).unwrap();
+            let permit = permits::Permit::claim(None).unwrap();
             let error = Engine::current()
                 .unwrap()
-                .adopt(server, vec![], HEAD.into(), &SETTINGS, slot)
+                .adopt(server, vec![], HEAD.into(), &SETTINGS, permit)
                 .unwrap_err();
             assert!(matches!(error, Error::ShuttingDown), "{error}");
-            assert_eq!(counters::open(), 0);
+            assert_eq!(permits::open(), 0);
             Peer::new(client).expect_refusal();
         };
         refused();
@@ -139,9 +139,9 @@ fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
                     thread::spawn(move || {
                         loop {
                             let (server, client) = tcp();
-                            let slot = counters::Slot::claim(None).unwrap();
+                            let permit = permits::Permit::claim(None).unwrap();
                             let mut peer = Peer::new(client);
-                            match engine.adopt(server, vec![], HEAD.into(), &SETTINGS, slot) {
+                            match engine.adopt(server, vec![], HEAD.into(), &SETTINGS, permit) {
                                 Err(error) => {
                                     assert!(matches!(error, Error::ShuttingDown), "{error}");
                                     return peer.expect_refusal();
@@ -157,12 +157,12 @@ fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
                     })
                 })
                 .collect();
-            until("some have come", || counters::open() > 20);
+            until("some have come", || permits::open() > 20);
             shut_down(Duration::from_secs(20));
             for comer in comers {
                 comer.join().unwrap();
             }
-            until("all places are free", || counters::open() == 0);
+            until("all places are free", || permits::open() == 0);
         },
     );
 }
@@ -184,9 +184,9 @@ fn whoever_comes_during_a_goodbye_is_refused_or_told() {
                         thread::spawn(move || {
                             let (server, client) = tcp();
                             Chance::new().dawdle();
-                            let slot = counters::Slot::claim(None).unwrap();
+                            let permit = permits::Permit::claim(None).unwrap();
                             let adopted =
-                                engine.adopt(server, vec![], HEAD.into(), &SETTINGS, slot);
+                                engine.adopt(server, vec![], HEAD.into(), &SETTINGS, permit);
                             (adopted, Peer::new(client))
                         })
                     })
@@ -210,7 +210,7 @@ fn whoever_comes_during_a_goodbye_is_refused_or_told() {
                         peer.expect_eof();
                     }
                 }
-                until("all places are free", || counters::open() == 0);
+                until("all places are free", || permits::open() == 0);
                 runtime::reopen();
             }
             assert!(refused > 0 && told > 0, "{refused} refused, {told} told");

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use _core::engine::{Connection, Engine, Initiator, counters};
+use _core::engine::{Connection, Engine, Initiator, permits};
 use socket2::SockRef;
 
 use crate::{
@@ -35,7 +35,7 @@ pub(crate) fn play(seed: u64) {
     let mut chance = Chance::seeded(seed);
     // The engine's own descriptors come with the first connection.
     drop(connect(&SETTINGS));
-    until("the first is gone", || counters::open() == 0);
+    until("the first is gone", || permits::open() == 0);
     let files = descriptors();
     let steps = [Steps::None, Steps::Gentle, Steps::Wild][chance.size(3)];
     let plans: Vec<_> = (0..=chance.below(4))
@@ -61,7 +61,7 @@ pub(crate) fn play(seed: u64) {
         clock.join().unwrap();
         assert!(ended.iter().all(Result::is_ok));
     });
-    until("all places are given back", || counters::open() == 0);
+    until("all places are given back", || permits::open() == 0);
     until("all descriptors are closed", || descriptors() == files);
 }
 

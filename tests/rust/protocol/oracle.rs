@@ -202,7 +202,7 @@ async fn their_client_and_our_server_talk() {
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
         for len in [0, 1, 125, 126, 5000, 70_000] {
             let text = tungstenite::Message::text("ü".repeat(len));
-            let (sent, got) = exchange(&mut client, &text).await;
+            let (sent, got) = takeover(&mut client, &text).await;
             sent.unwrap();
             assert_eq!(got.unwrap().unwrap(), text);
         }
@@ -223,7 +223,7 @@ async fn their_client_and_our_server_talk() {
 }
 
 /// Sends and receives at once: neither side's pipe holds a whole message.
-async fn exchange(
+async fn takeover(
     client: &mut WebSocketStream<tokio::io::DuplexStream>,
     message: &tungstenite::Message,
 ) -> (

@@ -13,7 +13,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, End, Engine, Initiator, Settings, Taken, counters::Slot, rate::Rates},
+    engine::{Connection, End, Engine, Initiator, Settings, Taken, permits::Permit, rate::Rates},
     protocol::{limits::Limits, message::Kind},
 };
 use bytes::Bytes;
@@ -68,10 +68,10 @@ pub(crate) const KINDS: [fn() -> (OwnedFd, OwnedFd); 2] = [tcp, unix];
 
 /// Hands `server` to the engine.
 pub(crate) fn adopt(server: OwnedFd, early: &[u8], settings: &Settings) -> Arc<Connection> {
-    let slot = Slot::claim(None).unwrap();
+    let permit = Permit::claim(None).unwrap();
     Engine::current()
         .unwrap()
-        .adopt(server, early.to_vec(), HEAD.to_vec(), settings, slot)
+        .adopt(server, early.to_vec(), HEAD.to_vec(), settings, permit)
         .unwrap()
 }
 

@@ -15,7 +15,7 @@ from django.urls.resolvers import RegexPattern
 from django.utils.safestring import SafeString, mark_safe
 from visit import handshake
 
-from dwebsocket import kept
+from dwebsocket import request_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_request_is_what_it_was(url: str) -> None:
     for _ in range(3):
         request = request_for(url)
         _ = request.headers
-        kept.keep(request)
+        request_copy.keep(request)
         assert facts(request) == before
         assert request.environ is request.META
 
@@ -86,7 +86,7 @@ def test_environ_is_the_requests_own() -> None:
     """uWSGI empties its own when the response is done."""
     request = request_for("/one/")
     servers = request.environ
-    kept.keep(request)
+    request_copy.keep(request)
     servers.clear()
     assert request.META["HTTP_HOST"] == "testserver"
 
@@ -95,8 +95,8 @@ def test_two_requests_hold_the_same_strings_and_match() -> None:
     """Names and values of headers, paths; not what is one client's own."""
     one, two = request_for("/one/"), request_for("/one/")
     assert one.META["HTTP_USER_AGENT"] is not two.META["HTTP_USER_AGENT"]
-    kept.keep(one)
-    kept.keep(two)
+    request_copy.keep(one)
+    request_copy.keep(two)
     for name in ("HTTP_USER_AGENT", "HTTP_ORIGIN", "HTTP_HOST", "PATH_INFO"):
         assert one.META[name] is two.META[name]
     assert one.META["HTTP_COOKIE"] is not two.META["HTTP_COOKIE"]
@@ -108,8 +108,8 @@ def test_long_values_are_not_kept_for_others() -> None:
     """A thousand of them would be a lot."""
     long = "x" * 10_000
     one, two = request_for("/one/", HTTP_A=long), request_for("/one/", HTTP_A=long)
-    kept.keep(one)
-    kept.keep(two)
+    request_copy.keep(one)
+    request_copy.keep(two)
     assert one.META["HTTP_A"] is not two.META["HTTP_A"]
 
 
@@ -118,7 +118,7 @@ def test_no_more_than_so_many_are_kept() -> None:
 
     def keep(number: int) -> object:
         request = request_for("/one/", HTTP_A=f"value {number}")
-        kept.keep(request)
+        request_copy.keep(request)
         assert request.META["HTTP_A"] == f"value {number}"
         return request.META["HTTP_A"]
 
@@ -136,7 +136,7 @@ def test_each_request_keeps_its_own_headers() -> None:
     for headers in sets * 2:
         request = request_for("/one/", **headers)
         before = dict(request.META)
-        kept.keep(request)
+        request_copy.keep(request)
         # Its body is let go of.
         del before["wsgi.input"], request.META["wsgi.input"]
         assert request.META == before
@@ -148,7 +148,7 @@ def test_what_is_secret_is_forgotten_with_its_request(name: str) -> None:
     request = request_for("/one/")
     secret = request.META[name] = "".join(["very ", "secret"])
     holders = sys.getrefcount(secret)
-    kept.keep(request)
+    request_copy.keep(request)
     assert request.META[name] is secret
     del request
     gc.collect()
@@ -159,8 +159,8 @@ def test_strings_of_a_class_of_their_own_stay_what_they_are() -> None:
     """Django marks what is safe in HTML in that way."""
     plain, safe = request_for("/one/", HTTP_A="text"), request_for("/one/", HTTP_A="text")
     safe.META["HTTP_A"] = mark_safe("text")
-    kept.keep(plain)
-    kept.keep(safe)
+    request_copy.keep(plain)
+    request_copy.keep(safe)
     assert type(safe.META["HTTP_A"]) is SafeString
     assert type(plain.META["HTTP_A"]) is str
 
@@ -168,8 +168,8 @@ def test_strings_of_a_class_of_their_own_stay_what_they_are() -> None:
 def test_arguments_are_each_requests_own() -> None:
     """Of a match with arguments only what the route says is shared."""
     one, two = request_for("/7/"), request_for("/8/")
-    kept.keep(one)
-    kept.keep(two)
+    request_copy.keep(one)
+    request_copy.keep(two)
     assert one.resolver_match is not None
     assert two.resolver_match is not None
     assert (one.resolver_match.kwargs, two.resolver_match.kwargs) == ({"number": 7}, {"number": 8})
@@ -185,7 +185,7 @@ def test_matches_live_as_long_as_their_connections() -> None:
 
     request = request_for("/one/")
     request.resolver_match = ResolverMatch(short_lived, (), {}, route="x/")
-    kept.keep(request)
+    request_copy.keep(request)
     gone = weakref.ref(short_lived)
     del request, short_lived
     gc.collect()
@@ -199,8 +199,8 @@ def test_matches_live_as_long_as_their_connections() -> None:
 def test_body_is_at_its_end_for_everybody(read: Callable[[Any], Any]) -> None:
     """Whatever somebody else has done to it."""
     one, two = request_for("/one/"), request_for("/one/")
-    kept.keep(one)
-    kept.keep(two)
+    request_copy.keep(one)
+    request_copy.keep(two)
     one.META["wsgi.input"].close()
     with pytest.raises(OSError, match="nothing can be written"):
         one.META["wsgi.input"].write(b"x")
@@ -213,6 +213,6 @@ def test_request_without_environ() -> None:
     request = HttpRequest()
     request.path = request.path_info = "/one/"
     request.META = {"HTTP_HOST": "testserver"}
-    kept.keep(request)
+    request_copy.keep(request)
     assert request.META == {"HTTP_HOST": "testserver"}
     assert request.resolver_match is None

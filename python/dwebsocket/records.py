@@ -1,7 +1,7 @@
 """
 The log of WebSockets that were refused, or ended in a way that neither side asked for.
 
-Each such thing is one record, with the fields of :class:`Event` as attributes, and is counted.
+Each such thing is one record, with the fields of :class:`Record` as attributes, and is counted.
 ``docs/logging.md`` lists the events.
 """
 
@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import native
+from dwebsocket import unpatched
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -55,14 +55,14 @@ _REASONS = {
 }
 # How often each has happened in this process, by code. Codes are few, whatever clients do.
 _counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
-_lock = native.lock()
+_lock = unpatched.lock()
 
 # Codes of all connections when the site ends, or the process alone.
 _DEPARTURES = (1001, 1012)
 
 
 @dataclass(frozen=True)
-class Event:
+class Record:
     """
     The attributes of a record, with control characters written out.
 
@@ -90,7 +90,7 @@ class Event:
     @classmethod
     def of(
         cls, event: str, request: HttpRequest, code: int, reason: str, connection: int | None = None
-    ) -> Event:
+    ) -> Record:
         """Gives the event of a request."""
         peer = request.META.get("REMOTE_ADDR") or ""
         return cls(event, connection, peer, request.path, code, reason)
@@ -138,7 +138,7 @@ def event_counts() -> dict[str, dict[int, int]]:
 
 def _forget_parents_events() -> None:
     global _lock
-    _lock = native.lock()
+    _lock = unpatched.lock()
     for counts in _counts.values():
         counts.clear()
 
@@ -173,7 +173,7 @@ def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> N
     else:
         by_code = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
         event, level = _REASONS.get(reason, by_code)
-    found = Event.of(event, request, code, reason, number)
+    found = Record.of(event, request, code, reason, number)
     found.log(
         _log,
         level,

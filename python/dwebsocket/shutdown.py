@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, clock, conf, native, runners
+from dwebsocket import _core, clock, conf, runners, unpatched
 from dwebsocket.compat.django import on_file_changed
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
-from dwebsocket.servers import asgi, budget, pump
+from dwebsocket.servers import asgi, budget, tls_pump
 from dwebsocket.servers.contract import Departure, unknown_departure
 from dwebsocket.websocket import own_websocket
 
@@ -55,7 +55,7 @@ _EXIT_S = 0.5
 _LOOK_S = 0.02
 
 
-class _Lifecycle:
+class _Shutdown:
     """Hooks into the end of the process once the first connection is there."""
 
     def __init__(self) -> None:
@@ -94,10 +94,10 @@ class _Lifecycle:
             if at_exit is not None:
                 _core.on_exit(_partings(at_exit), _GRACE_S)
             elif self._terminating:
-                _core.on_terminate(native.starter(self._terminate))
+                _core.on_terminate(unpatched.starter(self._terminate))
             elif self._departure(terminated=True).patience_s:
                 # The server goes on until its requests are answered, and then to `_farewell`.
-                _core.on_terminate(native.starter(self._depart_now))
+                _core.on_terminate(unpatched.starter(self._depart_now))
             # A forked child inherits these; without connections of its own they do nothing there.
             (_register_at_exit if at_exit is None else at_exit.register)(self._farewell)
             on_file_changed(self._on_file_changed)
@@ -146,7 +146,7 @@ class _Lifecycle:
         runners.join(deadline - time.monotonic())
         # The engine ends: connections without a close frame get one now or never.
         _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
-        pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
+        tls_pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
 
     def _terminate(self) -> None:
         try:
@@ -221,7 +221,7 @@ def _room(departure: Departure) -> float:
 
 
 def _register_at_exit(farewell: Any) -> None:
-    if native.patched_by() == "eventlet":
+    if unpatched.patched_by() == "eventlet":
         # Its end of `threading` knows nothing of the hooks of the original.
         atexit.register(farewell)
     else:
@@ -229,7 +229,7 @@ def _register_at_exit(farewell: Any) -> None:
         before_pools_end(farewell)
 
 
-_lifecycle = _Lifecycle()
+_shutdown = _Shutdown()
 
 
 def begin(
@@ -249,12 +249,12 @@ def begin(
     Raises:
         OSError: There are no more descriptors or threads. Nothing has begun then.
     """
-    _lifecycle.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
+    _shutdown.begin(dies_of_sigterm=dies_of_sigterm, departure=departure, at_exit=at_exit)
 
 
 def has_begun() -> bool:
     """Whether :func:`begin` has been called in this process."""
-    return _lifecycle.has_begun
+    return _shutdown.has_begun
 
 
 def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
@@ -290,7 +290,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
         )
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
-    _lifecycle.leave(*_RESTARTING, window)
+    _shutdown.leave(*_RESTARTING, window)
     # Looking now and then works on threads and on green ones alike.
     while _core.open_connections() or not runners.join(0):
         if deadline is not None and clock.now() >= deadline:
@@ -299,4 +299,4 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     return True
 
 
-os.register_at_fork(after_in_child=_lifecycle.after_fork_in_child)
+os.register_at_fork(after_in_child=_shutdown.after_fork_in_child)

@@ -16,7 +16,7 @@ import pytest
 from django.utils import autoreload
 from peer import HEAD, Client
 
-from dwebsocket import _core, lifecycle
+from dwebsocket import _core, shutdown
 from dwebsocket.runners import loop, thread
 from dwebsocket.servers.contract import unknown_departure
 
@@ -31,13 +31,13 @@ PROGRAM = """
 import asyncio, contextvars, os, signal, socket, sys, threading
 from django.conf import settings
 settings.configure()
-from dwebsocket import WebSocket, _core, conf, lifecycle
+from dwebsocket import WebSocket, _core, conf, shutdown
 from dwebsocket.runners import loop, thread
 
-lifecycle.begin(dies_of_sigterm=True)
+shutdown.begin(dies_of_sigterm=True)
 number = int(sys.argv[1])
 connection = _core.adopt(
-    number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
+    number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Permit.claim(None),
     _core.Settings(
         max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
         receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
@@ -67,7 +67,7 @@ BUSY = """
 import os, signal, threading
 from django.conf import settings
 settings.configure()
-from dwebsocket import lifecycle
+from dwebsocket import shutdown
 from dwebsocket.servers.contract import Departure
 
 signal.signal(signal.SIGTERM, lambda *_: None)
@@ -80,7 +80,7 @@ def depart(*, terminated):
             os.listdir("/")
     return Departure(patience_s=1)
 
-lifecycle.begin(dies_of_sigterm=False, departure=lambda: depart)
+shutdown.begin(dies_of_sigterm=False, departure=lambda: depart)
 os.kill(os.getpid(), signal.SIGTERM)
 assert is_busy.wait(30)
 """
@@ -92,12 +92,12 @@ import sys, time
 from pathlib import Path
 from django.conf import settings
 settings.configure(WEBSOCKET_ENGINE_THREADS=3)
-from dwebsocket import _core, conf, lifecycle
+from dwebsocket import _core, conf, shutdown
 
-lifecycle.begin(dies_of_sigterm=False)
+shutdown.begin(dies_of_sigterm=False)
 connection = _core.adopt(
     int(sys.argv[1]), b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n",
-    _core.Slot.claim(None), conf.Options.current({}).for_engine,
+    _core.Permit.claim(None), conf.Options.current({}).for_engine,
 )
 # A thread gets its name once it runs.
 deadline = time.monotonic() + 30
@@ -115,7 +115,7 @@ ABRUPT = """
 import ctypes, fcntl, os, signal, sys, threading
 from django.conf import settings
 settings.configure()
-from dwebsocket import _core, lifecycle
+from dwebsocket import _core, shutdown
 from dwebsocket.servers.contract import Departure, Exit
 
 libc = ctypes.CDLL(None)
@@ -128,7 +128,7 @@ departures = {
     signal.SIGTERM: Departure(patience_s=0, goes_on=True),
 }
 how = Exit(lambda farewell: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
-lifecycle.begin(dies_of_sigterm=False, at_exit=how)
+shutdown.begin(dies_of_sigterm=False, at_exit=how)
 ours, theirs, number = map(int, sys.argv[1:])
 flags = fcntl.fcntl(theirs, fcntl.F_GETFL)
 if number:
@@ -136,7 +136,7 @@ if number:
     fcntl.fcntl(theirs, fcntl.F_SETSIG, number)
     fcntl.fcntl(theirs, fcntl.F_SETFL, flags | os.O_ASYNC)
 connection = _core.adopt(
-    ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Slot.claim(None),
+    ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Permit.claim(None),
     _core.Settings(
         max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
         receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
@@ -152,9 +152,9 @@ if number:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
-    """A lifecycle of a process that has just begun, and what it asks of the engine."""
+    """A shutdown of a process that has just begun, and what it asks of the engine."""
     calls: list[Any] = []
-    monkeypatch.setattr(lifecycle, "_register_at_exit", lambda call: calls.append("at exit"))
+    monkeypatch.setattr(shutdown, "_register_at_exit", lambda call: calls.append("at exit"))
     monkeypatch.setattr(_core, "on_terminate", lambda start: calls.append("on SIGTERM"))
 
     def drain(code: int, reason: str, window: float) -> float:
@@ -164,7 +164,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
     monkeypatch.setattr(_core, "drain", drain)
     monkeypatch.setattr(_core, "shut_down", lambda *how: None)
     monkeypatch.setattr(_core, "after_fork_in_child", lambda: calls.append("forked"))
-    yield (life := lifecycle._Lifecycle()), calls
+    yield (life := shutdown._Shutdown()), calls
     autoreload.file_changed.disconnect(life._on_file_changed)
 
 

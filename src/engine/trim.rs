@@ -13,9 +13,9 @@ use tokio::{runtime::Handle, time::sleep};
 
 use super::{driver, runtime::Engine};
 
-/// Time without a further occasion before a sweep.
+/// Time without a further occasion before memory is given back.
 const QUIET: Duration = Duration::from_secs(1);
-/// The least time between two sweeps: each looks through all free memory of the process.
+/// The least time between two times: each looks through all free memory of the process.
 const PAUSE: Duration = Duration::from_secs(4);
 
 /// Time after which a buffer that is being released is free.
@@ -31,14 +31,14 @@ thread_local! {
 enum Duty {
     /// Nothing to do.
     Off,
-    /// A sweep will come.
+    /// Memory will be given back.
     Waiting,
     /// It will come later: there was another occasion.
     Disturbed,
 }
 
 /// Notes an occasion; to be called on a thread of the engine.
-pub(super) fn expect_sweep() {
+pub(super) fn expect_trim() {
     if DUTY.replace(Duty::Disturbed) == Duty::Off {
         Handle::current().spawn(walk());
     }
@@ -46,7 +46,7 @@ pub(super) fn expect_sweep() {
 
 /// Sweeps in a moment, whatever the occasions, if the process takes `bytes` of memory by then. For
 /// when memory is short; any thread may call it.
-pub(super) fn sweep_above(bytes: usize) {
+pub(super) fn trim_above(bytes: usize) {
     if let Some(engine) = Engine::running() {
         engine.handle().spawn(async move {
             sleep(MOMENT).await;
@@ -142,14 +142,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sweep_waits_for_quiet_and_the_next_one_for_its_turn() {
-        expect_sweep();
+        expect_trim();
         pass(QUIET / 2).await;
-        expect_sweep();
+        expect_trim();
         pass(QUIET / 2).await;
         // Disturbed meanwhile: once more.
         assert!(DUTY.get() == Duty::Waiting);
         pass(QUIET).await;
-        expect_sweep();
+        expect_trim();
         pass(PAUSE / 2).await;
         assert!(DUTY.get() == Duty::Disturbed);
         pass(PAUSE / 2).await;

@@ -55,25 +55,25 @@ const MOST_BYTES: usize = 64 * 1024;
 
 /// The views of one engine that have a message and still sleep. Any thread may use it.
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(super) struct Turns {
     state: Mutex<State>,
     done: Condvar,
-    /// Some view waits for its turn: see [`Relay::hurry`].
+    /// Some view waits for its turn: see [`Turns::hurry`].
     has_waiting: AtomicBool,
-    /// The engine writes what views send now: see [`Relay::expect`].
+    /// The engine writes what views send now: see [`Turns::expect`].
     collects: AtomicBool,
     patience: Duration,
     /// The next turn panics.
     #[cfg(test)]
     fails: AtomicBool,
-    /// The next call of [`Relay::run`] panics.
+    /// The next call of [`Turns::run`] panics.
     #[cfg(test)]
     parks_badly: AtomicBool,
 }
 
 #[cfg(test)]
-impl Relay {
-    /// Lets the next call of [`Relay::run`] panic.
+impl Turns {
+    /// Lets the next call of [`Turns::run`] panic.
     pub(super) fn fail_next_park(&self) {
         self.parks_badly.store(true, Ordering::SeqCst);
     }
@@ -84,7 +84,7 @@ impl Relay {
     }
 }
 
-impl Default for Relay {
+impl Default for Turns {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
@@ -178,7 +178,7 @@ impl State {
     }
 }
 
-impl Relay {
+impl Turns {
     /// Sees to it that the parked view of `connection` is woken soon. Only the engine may call it.
     pub(super) fn add(self: &Arc<Self>, connection: &Arc<Connection>, bytes: usize) {
         let mut state = self.state.lock();
@@ -275,7 +275,7 @@ impl Relay {
         }
     }
 
-    /// Whether [`Relay::expect`] is worth a try.
+    /// Whether [`Turns::expect`] is worth a try.
     pub(super) fn collects(&self) -> bool {
         self.collects.load(Ordering::Relaxed)
     }
@@ -396,7 +396,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        engine::{connection::Settings, inbox::Taken, postman::Postman, socket::Socket},
+        engine::{connection::Settings, flush_timer::FlushTimer, inbox::Taken, socket::Socket},
         protocol::{
             deflate::Codecs,
             message::{Kind, Message},
@@ -404,7 +404,7 @@ mod tests {
     };
 
     struct Bed {
-        relay: Arc<Relay>,
+        turns: Arc<Turns>,
         runtime: Runtime,
         connections: Vec<Arc<Connection>>,
         woken: Receiver<(usize, bool)>,
@@ -416,14 +416,14 @@ mod tests {
     /// Views that are parked. Each answers a message, says its number and whether the answer is
     /// held back, and asks for more after `work`; without, it is busy for ever.
     fn parked(count: usize, work: Option<Duration>) -> Bed {
-        let relay = Arc::new(Relay {
+        let turns = Arc::new(Turns {
             // However busy the machine is, views that come back are waited for.
             patience: if work.is_some() {
                 Duration::from_secs(60)
             } else {
                 PATIENCE
             },
-            ..Relay::default()
+            ..Turns::default()
         });
         let (tell, woken) = channel();
         let mut connections = Vec::new();
@@ -436,8 +436,8 @@ mod tests {
                 Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
                 &Settings::FOR_TESTS,
                 Bytes::new(),
-                Postman::at_home(),
-                Arc::clone(&relay),
+                FlushTimer::idle(),
+                Arc::clone(&turns),
                 &Codecs::default(),
             ));
             let (view, tell) = (Arc::clone(&connection), tell.clone());
@@ -448,7 +448,7 @@ mod tests {
             connections.push(connection);
         }
         Bed {
-            relay,
+            turns,
             runtime: Builder::new_current_thread().build().unwrap(),
             connections,
             woken,
@@ -484,7 +484,7 @@ mod tests {
         }
 
         fn run(&self) {
-            self.relay.run(self.runtime.handle());
+            self.turns.run(self.runtime.handle());
         }
 
         /// Gives the first `count` views a turn.
@@ -549,7 +549,7 @@ mod tests {
         woken.sort_unstable();
         assert_eq!(woken, [0, 1, 2]);
         // For a while each is woken at once.
-        assert!(bed.relay.state.lock().apart_until.is_some());
+        assert!(bed.turns.state.lock().apart_until.is_some());
         bed.deliver(3);
         assert_eq!(bed.woken(), 3);
     }
@@ -558,10 +558,10 @@ mod tests {
     fn a_turn_that_panics_leaves_nobody_asleep_and_the_next_one_is_as_ever() {
         let bed = parked(FEW, AT_ONCE);
         for _ in 0..3 {
-            bed.relay.fails.store(true, Ordering::SeqCst);
+            bed.turns.fails.store(true, Ordering::SeqCst);
             bed.turn(FEW);
-            assert!(!bed.relay.fails.load(Ordering::SeqCst));
-            assert!(!bed.relay.collects());
+            assert!(!bed.turns.fails.load(Ordering::SeqCst));
+            assert!(!bed.turns.collects());
             let mut woken: Vec<_> = (0..FEW).map(|_| bed.woken()).collect();
             woken.sort_unstable();
             assert_eq!(woken, (0..FEW).collect::<Vec<_>>());
@@ -583,12 +583,12 @@ mod tests {
     fn a_turn_that_panics_rings_for_the_loops_all_the_same() {
         let bed = parked(1, AT_ONCE);
         let hub = Hub::new().unwrap();
-        bed.relay.ring(Watch::new(Arc::clone(&hub), 7), 5);
-        bed.relay.fails.store(true, Ordering::SeqCst);
+        bed.turns.ring(Watch::new(Arc::clone(&hub), 7), 5);
+        bed.turns.fails.store(true, Ordering::SeqCst);
         bed.turn(1);
         assert_eq!(bed.woken(), 0);
         // The loop has been woken already: this call has nothing to do.
-        assert!(!hub.ring(&bed.relay));
+        assert!(!hub.ring(&bed.turns));
         assert_eq!(hub.drain(), [7]);
     }
 
@@ -632,7 +632,7 @@ mod tests {
 
         let bed = parked(FEW, Some(QUICK * 2));
         bed.turn(FEW);
-        assert!(bed.relay.state.lock().alone_until.is_some());
+        assert!(bed.turns.state.lock().alone_until.is_some());
     }
 
     #[test]
@@ -640,9 +640,9 @@ mod tests {
         let bed = parked(0, AT_ONCE);
         let hub = Hub::new().unwrap();
         for token in 1..=3 {
-            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
+            bed.turns.ring(Watch::new(Arc::clone(&hub), token), 5);
         }
-        assert_eq!(bed.relay.state.lock().silent.len(), 1);
+        assert_eq!(bed.turns.state.lock().silent.len(), 1);
         let serving = {
             let hub = Arc::clone(&hub);
             thread::spawn(move || {
@@ -664,16 +664,16 @@ mod tests {
         let beds = [parked(0, AT_ONCE), parked(0, AT_ONCE)];
         let hub = Hub::new().unwrap();
         for (bed, token) in beds.iter().zip(1..) {
-            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
-            let mut state = bed.relay.state.lock();
-            bed.relay.ring_all(&mut state);
+            bed.turns.ring(Watch::new(Arc::clone(&hub), token), 5);
+            let mut state = bed.turns.state.lock();
+            bed.turns.ring_all(&mut state);
             drop(state);
             // The loop has woken; the next engine thread wakes it again before it is done.
             assert_eq!(hub.drain(), [token]);
         }
         hub.served();
         for bed in &beds {
-            assert!(bed.relay.state.lock().serving.is_empty());
+            assert!(bed.turns.state.lock().serving.is_empty());
         }
     }
 
@@ -681,14 +681,14 @@ mod tests {
     fn views_do_not_wait_for_an_engine_that_always_has_something_to_read() {
         let bed = parked(1, AT_ONCE);
         bed.deliver(0);
-        let since = bed.relay.state.lock().waiting_since.unwrap();
+        let since = bed.turns.state.lock().waiting_since.unwrap();
         while since.elapsed() < OLDEST {
             assert!(bed.woken.try_recv().is_err());
             thread::yield_now();
         }
-        bed.relay.hurry();
+        bed.turns.hurry();
         assert_eq!(bed.woken(), 0);
-        assert!(!bed.relay.has_waiting.load(Ordering::Relaxed));
+        assert!(!bed.turns.has_waiting.load(Ordering::Relaxed));
     }
 
     #[test]
@@ -720,10 +720,10 @@ mod tests {
         let bed = parked(0, None);
         let hub = Hub::new().unwrap();
         for token in 0..3 {
-            bed.relay.ring(Watch::new(Arc::clone(&hub), token), 5);
+            bed.turns.ring(Watch::new(Arc::clone(&hub), token), 5);
         }
         bed.run();
-        let state = bed.relay.state.lock();
+        let state = bed.turns.state.lock();
         assert!(state.apart_until.is_some());
         assert!(state.serving.is_empty());
     }

@@ -17,8 +17,8 @@ from django.test import RequestFactory
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import _core, accept_websocket, asgi, event_counts, events
-from dwebsocket.events import EVENTS, Event, printable
+from dwebsocket import _core, accept_websocket, asgi, event_counts, records
+from dwebsocket.records import EVENTS, Record, printable
 from dwebsocket.runners import loop, thread
 from support.waiting import eventually
 
@@ -229,7 +229,7 @@ def test_silent_logger(visit: Serve, request_log: Log) -> None:
     assert request_log("django.request") == []
     assert event_counts()["websocket.refused"][403] == before + 3
     # For the fixture above, which cannot know.
-    events._counts["websocket.refused"][403] = before
+    records._counts["websocket.refused"][403] = before
 
 
 def test_counts_are_a_copy() -> None:
@@ -241,7 +241,7 @@ def test_counts_are_a_copy() -> None:
 
 def test_forked_child_counts_anew() -> None:
     """What its parent has seen is the parent's."""
-    refused = Event("websocket.refused", None, "", "/", 403, "")
+    refused = Record("websocket.refused", None, "", "/", 403, "")
     refused.log(logging.getLogger("dwebsocket"), logging.DEBUG, "refused")
     pid = os.fork()
     if not pid:
@@ -253,7 +253,7 @@ def test_nothing_forges_a_line() -> None:
     """Whatever the client writes into its path."""
     request = RequestFactory().get("/")
     request.path = "/7/\nERROR all is lost\x1b[2J"
-    event = Event.of("websocket.lost", request, 1006, "bad\r\nreason", 7)
+    event = Record.of("websocket.lost", request, 1006, "bad\r\nreason", 7)
     assert event.path == "/7/\\nERROR all is lost\\x1b[2J"
     assert event.reason == "bad\\r\\nreason"
 

@@ -20,8 +20,8 @@ from django.utils.functional import SimpleLazyObject
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
-from dwebsocket import WebSocket, accept_websocket, close_user, conf, presence
-from dwebsocket.presence import Visitor, Who
+from dwebsocket import WebSocket, accept_websocket, close_user, conf, registry
+from dwebsocket.registry import Visitor, Who
 from dwebsocket.runners import loop, thread
 
 Override = Callable[..., None]
@@ -234,7 +234,7 @@ class TestLimits:
         """The place is given back."""
         override(WEBSOCKET_MAX_CONNECTIONS=0)
         assert visit(view).response.status_code == 503
-        assert presence._register.visitors == {}
+        assert registry._register.visitors == {}
 
 
 @pytest.mark.parametrize("view", [waits, awaits])
@@ -403,7 +403,7 @@ def test_who_was_here_is_released_at_once(end: str) -> None:
 
     websocket, response = WebSocket(), Response()
     gone = weakref.ref(websocket)
-    visitor = presence.enter(Who(user="7"), websocket, conf.Admission.current())
+    visitor = registry.enter(Who(user="7"), websocket, conf.Admission.current())
     assert isinstance(visitor, Visitor)
     visitor.leave_with(response)
     gc.disable()
@@ -414,10 +414,10 @@ def test_who_was_here_is_released_at_once(end: str) -> None:
             visitor.leave()
         del response
         if end == "vanishes open":
-            presence._register.sweep()
+            registry._register.sweep()
             visitor.leave()
         del websocket, visitor
-        presence._register.sweep()
+        registry._register.sweep()
         assert gone() is None
     finally:
         gc.enable()
@@ -431,7 +431,7 @@ def test_many_threads_come_and_go() -> None:
         start.wait()
         for turn in range(200):
             who = Who("192.0.2.1", str(number % 2), f"{number}-{turn}")
-            visitor = presence.enter(who, WebSocket(), conf.Admission.current())
+            visitor = registry.enter(who, WebSocket(), conf.Admission.current())
             assert isinstance(visitor, Visitor)
             close_user(number % 2)
             visitor.leave()

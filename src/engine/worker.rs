@@ -17,29 +17,29 @@ use tokio::{
     sync::Notify,
 };
 
-use super::{error::Error, panics::contain, postman::Postman, relay::Relay, signal};
+use super::{error::Error, flush_timer::FlushTimer, panics::contain, signal, turns::Turns};
 use crate::protocol::deflate::Codecs;
 
 /// A thread that drives connections until it is stopped.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Worker {
     pub(super) handle: Handle,
-    pub(super) postman: Arc<Postman>,
-    pub(super) relay: Arc<Relay>,
+    pub(super) flush_timer: Arc<FlushTimer>,
+    pub(super) turns: Arc<Turns>,
     pub(super) codecs: Codecs,
     stop: Arc<Notify>,
     has_failed: Arc<AtomicBool>,
 }
 
-impl Lane {
+impl Worker {
     /// Starts one.
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives no thread or no descriptor.
     pub(super) fn start() -> Result<Self, Error> {
-        let relay = Arc::<Relay>::default();
+        let turns = Arc::<Turns>::default();
         let runtime =
-            start_runtime(&relay).map_err(Error::io("cannot start the engine's runtime"))?;
+            start_runtime(&turns).map_err(Error::io("cannot start the engine's runtime"))?;
         let handle = runtime.handle().clone();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
@@ -61,8 +61,8 @@ impl Lane {
             })
             .map_err(Error::io("cannot start the engine's thread"))?;
         Ok(Self {
-            postman: Postman::new(handle.clone()),
-            relay,
+            flush_timer: FlushTimer::new(handle.clone()),
+            turns,
             codecs: Codecs::default(),
             handle,
             stop,
@@ -87,15 +87,15 @@ impl Lane {
     }
 }
 
-/// A runtime whose thread lets the views of `relay` run before it sleeps.
-fn start_runtime(relay: &Arc<Relay>) -> io::Result<Runtime> {
+/// A runtime whose thread lets the views of `turns` run before it sleeps.
+fn start_runtime(turns: &Arc<Turns>) -> io::Result<Runtime> {
     // Tokio panics when there are no descriptors for its signal handling. So see first whether as
     // many as it will ask for are there.
     let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
     for pair in spare {
         pair?;
     }
-    let runner = Arc::clone(relay);
+    let runner = Arc::clone(turns);
     let build = AssertUnwindSafe(|| {
         Builder::new_current_thread()
             .enable_io()
@@ -130,22 +130,22 @@ mod tests {
 
     #[test]
     fn a_turn_that_panics_does_not_end_the_thread() {
-        let lane = Lane::start().unwrap();
+        let worker = Worker::start().unwrap();
         for _ in 0..3 {
-            lane.relay.fail_next_park();
+            worker.turns.fail_next_park();
             let deadline = Instant::now() + LIMIT;
-            while lane.relay.will_fail() {
+            while worker.turns.will_fail() {
                 // It parks again and again.
-                lane.handle.spawn(async {});
+                worker.handle.spawn(async {});
                 assert!(Instant::now() < deadline);
                 thread::yield_now();
             }
             let (tell, told) = channel();
-            lane.handle.spawn(async move { tell.send(()) });
+            worker.handle.spawn(async move { tell.send(()) });
             told.recv_timeout(LIMIT).unwrap();
-            assert!(lane.is_running());
+            assert!(worker.is_running());
         }
-        lane.stop();
+        worker.stop();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The number of connections, and the slots by which it is limited.
+//! The number of connections, and the permits by which it is limited.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,11 +19,11 @@ pub(super) fn reset() {
 /// A place among the process's connections, which a connection shares with its view. Dropping it
 /// gives the place back.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Permit {
     generation: u64,
 }
 
-impl Slot {
+impl Permit {
     /// Takes a place if fewer than `max` are taken (`None`: no limit).
     pub fn claim(max: Option<usize>) -> Option<Self> {
         let max = max.unwrap_or(usize::MAX);
@@ -37,9 +37,9 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Permit {
     fn drop(&mut self) {
-        // A slot of the parent process means nothing in its child.
+        // A permit of the parent process means nothing in its child.
         if self.generation == runtime::generation() {
             OPEN.fetch_sub(1, Ordering::Relaxed);
         }

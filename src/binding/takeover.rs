@@ -5,21 +5,21 @@ use std::os::fd::{IntoRawFd, RawFd};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::engine::exchange;
+use crate::engine::takeover;
 
 /// A client's connection on its way from its server to us. See `_core.pyi`.
 ///
 /// Calls that cannot wait keep the interpreter: a handshake would lose its turn to other threads at
 /// each of them.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Exchange(Mutex<exchange::Exchange>);
+pub(crate) struct Takeover(Mutex<takeover::Takeover>);
 
 #[pymethods]
-impl Exchange {
+impl Takeover {
     /// Allocates what it takes. `OSError` when there is nothing left, or the descriptor is closed.
     #[new]
     fn prepare(server_side: RawFd) -> PyResult<Self> {
-        Ok(Self(Mutex::new(exchange::Exchange::prepare(server_side)?)))
+        Ok(Self(Mutex::new(takeover::Takeover::prepare(server_side)?)))
     }
 
     /// Makes the server's descriptor refer to the dead end.
@@ -47,5 +47,5 @@ impl Exchange {
 #[pyfunction]
 #[pyo3(signature = (descriptor, /))]
 pub(crate) fn discard(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
-    Ok(py.detach(|| exchange::discard(descriptor))?)
+    Ok(py.detach(|| takeover::discard(descriptor))?)
 }

@@ -16,7 +16,7 @@ from dwebsocket import _core, conf, hub
 
 connection = _core.adopt(
     int(sys.argv[1]), b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n",
-    _core.Slot.claim(None), conf.Options.current({}).for_engine,
+    _core.Permit.claim(None), conf.Options.current({}).for_engine,
 )
 
 class Wakeup:
@@ -30,7 +30,7 @@ class Wakeup:
         print("gone", flush=True)
 
 async def main():
-    news = next(connection.next(hub.ear).__await__())
+    news = next(connection.next(hub.hub_and_loop).__await__())
     for _ in range(3):
         news.add_done_callback(Wakeup(news))
     news.cancel()

@@ -1,4 +1,4 @@
-//! `_core.Next`: what a task awaits to have its connection's next message.
+//! `_core.NextMessage`: what a task awaits to have its connection's next message.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{
     connection::make_way,
     convert,
     copy::{self, Copy},
-    news::News,
+    message_future::MessageFuture,
     waiter::Hub,
 };
 use crate::engine::{Connection, Front, Taken};
@@ -24,22 +24,22 @@ use crate::engine::{Connection, Front, Taken};
 /// It is its own iterator and holds no state of the task that awaits it, so one is enough for a
 /// view's whole loop.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct Next {
+pub(crate) struct NextMessage {
     connection: Arc<Connection>,
     /// Gives the hub of the running loop, and that loop. With `None` no call waits for a message.
-    find_ear: Option<Py<PyAny>>,
-    /// The news of the last sleep, to be used again.
-    news: Mutex<Option<Py<News>>>,
+    find_hub: Option<Py<PyAny>>,
+    /// The future of the last sleep, to be used again.
+    future: Mutex<Option<Py<MessageFuture>>>,
     /// The large message at the front, as far as it is copied.
     copy: Mutex<Option<Copy>>,
 }
 
-impl Next {
-    pub(super) fn new(connection: Arc<Connection>, find_ear: Option<Py<PyAny>>) -> Self {
+impl NextMessage {
+    pub(super) fn new(connection: Arc<Connection>, find_hub: Option<Py<PyAny>>) -> Self {
         Self {
             connection,
-            find_ear,
-            news: Mutex::default(),
+            find_hub,
+            future: Mutex::default(),
             copy: Mutex::default(),
         }
     }
@@ -59,21 +59,29 @@ impl Next {
         Ok(None)
     }
 
-    /// News that `connection` signals as soon as there is something to take.
-    fn expect<'py>(&self, py: Python<'py>, find_ear: &Py<PyAny>) -> PyResult<Bound<'py, News>> {
-        let news = self.news.lock().as_ref().map(|news| news.clone_ref(py));
-        let news = news.map(|news| news.into_bound(py));
-        if let Some(news) = news.filter(News::expect) {
-            return Ok(news);
+    /// A [`MessageFuture`] that `connection` signals as soon as there is something to take.
+    fn expect<'py>(
+        &self,
+        py: Python<'py>,
+        find_hub: &Py<PyAny>,
+    ) -> PyResult<Bound<'py, MessageFuture>> {
+        let future = self
+            .future
+            .lock()
+            .as_ref()
+            .map(|future| future.clone_ref(py));
+        let future = future.map(|future| future.into_bound(py));
+        if let Some(future) = future.filter(MessageFuture::expect) {
+            return Ok(future);
         }
         let (hub, event_loop): (Bound<'py, Hub>, Bound<'py, PyAny>) =
-            find_ear.bind(py).call0()?.extract()?;
-        let news = News::new(Arc::clone(&self.connection), &hub.get().0, event_loop);
-        let news = Bound::new(py, news)?;
-        News::expect(&news);
-        let former = self.news.lock().replace(news.clone().unbind());
+            find_hub.bind(py).call0()?.extract()?;
+        let future = MessageFuture::new(Arc::clone(&self.connection), &hub.get().0, event_loop);
+        let future = Bound::new(py, future)?;
+        MessageFuture::expect(&future);
+        let former = self.future.lock().replace(future.clone().unbind());
         drop(former);
-        Ok(news)
+        Ok(future)
     }
 }
 
@@ -83,7 +91,7 @@ fn pause(py: Python<'_>) -> Bound<'_, PyAny> {
 }
 
 #[pymethods]
-impl Next {
+impl NextMessage {
     fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
@@ -105,7 +113,7 @@ impl Next {
                 return Ok(pause(py));
             }
         }
-        match (self.connection.take_now(), &self.find_ear) {
+        match (self.connection.take_now(), &self.find_hub) {
             (Taken::Message(message), _) => {
                 // Another task may have taken the large one meanwhile.
                 let copied = copy.filter(|copy| copy.is_of(&message.payload));
@@ -117,26 +125,26 @@ impl Next {
             }
             (_, None) => Err(PyStopIteration::new_err(py.None())),
             (Taken::End, _) => Err(PyStopAsyncIteration::new_err(())),
-            (Taken::Nothing, Some(find_ear)) => {
+            (Taken::Nothing, Some(find_hub)) => {
                 make_way(py, &self.connection);
-                self.expect(py, find_ear).map(Bound::into_any)
+                self.expect(py, find_hub).map(Bound::into_any)
             }
         }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Some(find_ear) = &self.find_ear {
-            visit.call(find_ear)?;
+        if let Some(find_hub) = &self.find_hub {
+            visit.call(find_hub)?;
         }
-        // A locked `news` is in use, so this is no garbage.
-        match self.news.try_lock().as_deref() {
-            Some(Some(news)) => visit.call(news),
+        // A locked `future` is in use, so this is no garbage.
+        match self.future.try_lock().as_deref() {
+            Some(Some(future)) => visit.call(future),
             _ => Ok(()),
         }
     }
 
     fn __clear__(&self) {
-        let news = self.news.lock().take();
-        drop(news);
+        let future = self.future.lock().take();
+        drop(future);
     }
 }

@@ -26,9 +26,9 @@ use super::{
 /// As much as a dead end holds.
 const CHUNK: usize = 64 * 1024;
 
-/// One exchange, from its allocation to its end. Dropping it finishes it.
+/// One takeover, from its allocation to its end. Dropping it finishes it.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct Takeover {
     /// A descriptor of the client's connection that belongs to us.
     client: Option<OwnedFd>,
     /// The server's end, until it is put in place of the server's descriptor.
@@ -37,8 +37,8 @@ pub struct Exchange {
     ours: Option<socket2::Socket>,
 }
 
-impl Exchange {
-    /// Allocates what it takes to exchange `server_side`, the server's descriptor of the connection.
+impl Takeover {
+    /// Allocates what it takes to take over `server_side`, the server's descriptor of the connection.
     ///
     /// # Errors
     /// The system's, when there is no descriptor left, or `server_side` is not open.
@@ -129,7 +129,7 @@ pub fn discard(descriptor: RawFd) -> Result<(), Error> {
     Ok(())
 }
 
-impl Drop for Exchange {
+impl Drop for Takeover {
     fn drop(&mut self) {
         self.finish();
     }
@@ -147,12 +147,12 @@ mod tests {
     #[test]
     fn server_holds_a_dead_end_and_we_the_client() {
         let (mut client, mut server) = UnixStream::pair().unwrap();
-        let mut exchange = Exchange::prepare(server.as_raw_fd()).unwrap();
-        exchange.put_dead_end(server.as_raw_fd()).unwrap();
+        let mut takeover = Takeover::prepare(server.as_raw_fd()).unwrap();
+        takeover.put_dead_end(server.as_raw_fd()).unwrap();
         server.write_all(b"to nobody").unwrap();
         assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
-        let mut ours = UnixStream::from(exchange.take_client().unwrap());
-        exchange.finish();
+        let mut ours = UnixStream::from(takeover.take_client().unwrap());
+        takeover.finish();
         client.write_all(b"to us").unwrap();
         ours.write_all(b"from us").unwrap();
         let mut buffer = [0; 16];
@@ -164,21 +164,21 @@ mod tests {
     #[test]
     fn a_server_never_sleeps_in_a_dead_end_that_is_discarded() {
         let (_client, mut server) = UnixStream::pair().unwrap();
-        let mut exchange = Exchange::prepare(server.as_raw_fd()).unwrap();
-        exchange.put_dead_end(server.as_raw_fd()).unwrap();
-        exchange.discard().unwrap();
+        let mut takeover = Takeover::prepare(server.as_raw_fd()).unwrap();
+        takeover.put_dead_end(server.as_raw_fd()).unwrap();
+        takeover.discard().unwrap();
         server.write_all(&vec![b'x'; 4 * 1024 * 1024]).unwrap();
-        exchange.finish();
-        exchange.discard().unwrap();
+        takeover.finish();
+        takeover.discard().unwrap();
     }
 
     #[test]
     fn without_the_exchange_the_connection_stays_the_servers() {
         let (mut client, mut server) = UnixStream::pair().unwrap();
-        let mut exchange = Exchange::prepare(server.as_raw_fd()).unwrap();
-        exchange.finish();
-        exchange.put_dead_end(server.as_raw_fd()).unwrap();
-        assert!(exchange.take_client().is_none());
+        let mut takeover = Takeover::prepare(server.as_raw_fd()).unwrap();
+        takeover.finish();
+        takeover.put_dead_end(server.as_raw_fd()).unwrap();
+        assert!(takeover.take_client().is_none());
         server.write_all(b"x").unwrap();
         assert_eq!(client.read(&mut [0; 8]).unwrap(), 1);
     }
@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn a_descriptor_that_is_not_open_is_refused() {
         let closed = 1_000_000;
-        let error = Exchange::prepare(closed).unwrap_err();
+        let error = Takeover::prepare(closed).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
         let (_client, server) = UnixStream::pair().unwrap();
-        let mut exchange = Exchange::prepare(server.into_raw_fd()).unwrap();
+        let mut takeover = Takeover::prepare(server.into_raw_fd()).unwrap();
         // However often it is tried: a dead end that is not in place must not pass for one.
         for _ in 0..3 {
-            assert!(exchange.put_dead_end(closed).is_err());
+            assert!(takeover.put_dead_end(closed).is_err());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `_core.News`: what a task sleeps on until its connection has something for it.
+//! `_core.MessageFuture`: what a task sleeps on until its connection has something for it.
 
 use std::sync::{Arc, Weak};
 
@@ -8,17 +8,17 @@ use pyo3::{
     types::PyDict,
 };
 
-use super::waiter::Ear;
+use super::waiter::LoopHub;
 use crate::engine::{Connection, waiter::Watch};
 
-/// A future of asyncio's protocol, without the cost of a future for each message: the [`Ear`] of
+/// A future of asyncio's protocol, without the cost of a future for each message: the [`LoopHub`] of
 /// its loop resumes the task directly, where a future would put it in the queue behind all others,
 /// and the next sleep uses the same object again. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct News {
+pub(crate) struct MessageFuture {
     connection: Arc<Connection>,
-    /// Weak, because the [`Ear`] holds all news that are awaited.
-    ear: Weak<Ear>,
+    /// Weak, because the [`LoopHub`] holds all futures that are awaited.
+    loop_hub: Weak<LoopHub>,
     token: u64,
     state: Mutex<State>,
 }
@@ -40,16 +40,16 @@ enum Stage {
     Cancelled,
 }
 
-impl News {
+impl MessageFuture {
     pub(super) fn new(
         connection: Arc<Connection>,
-        ear: &Arc<Ear>,
+        loop_hub: &Arc<LoopHub>,
         event_loop: Bound<'_, PyAny>,
     ) -> Self {
         Self {
             connection,
-            token: ear.new_token(),
-            ear: Arc::downgrade(ear),
+            token: loop_hub.new_token(),
+            loop_hub: Arc::downgrade(loop_hub),
             state: Mutex::new(State {
                 stage: Stage::Idle,
                 is_blocking: false,
@@ -62,22 +62,22 @@ impl News {
     /// Watches the connection for the task that `this` is given to next. False when another task
     /// sleeps on it, or one was cancelled there.
     pub(super) fn expect(this: &Bound<'_, Self>) -> bool {
-        let news = this.get();
-        let Some(ear) = news.ear.upgrade() else {
+        let future = this.get();
+        let Some(loop_hub) = future.loop_hub.upgrade() else {
             return false;
         };
         {
-            let mut state = news.state.lock();
+            let mut state = future.state.lock();
             if state.stage != Stage::Idle {
                 return false;
             }
             state.stage = Stage::Awaited;
             state.is_blocking = true;
         }
-        ear.expect(news.token, this.clone().unbind());
+        loop_hub.expect(future.token, this.clone().unbind());
         // The watch also reports what came before it was set.
-        let watch = Watch::new(Arc::clone(ear.hub()), news.token);
-        news.connection.watch_inbox(watch);
+        let watch = Watch::new(Arc::clone(loop_hub.hub()), future.token);
+        future.connection.watch_inbox(watch);
         true
     }
 
@@ -93,7 +93,7 @@ impl News {
         Ok(())
     }
 
-    /// As [`News::arrive`], but behind all that is queued in the loop.
+    /// As [`MessageFuture::arrive`], but behind all that is queued in the loop.
     pub(super) fn arrive_later(this: &Bound<'_, Self>) -> PyResult<()> {
         Self::call_soon(this, Stage::Idle)
     }
@@ -129,17 +129,17 @@ impl News {
         }
     }
 
-    /// Takes back what [`News::expect`] has set up.
+    /// Takes back what [`MessageFuture::expect`] has set up.
     fn forget(&self) {
-        if let Some(ear) = self.ear.upgrade() {
-            drop(ear.forget(self.token));
-            self.connection.unwatch(ear.hub(), self.token);
+        if let Some(loop_hub) = self.loop_hub.upgrade() {
+            drop(loop_hub.forget(self.token));
+            self.connection.unwatch(loop_hub.hub(), self.token);
         }
     }
 }
 
 #[pymethods]
-impl News {
+impl MessageFuture {
     #[getter(_asyncio_future_blocking)]
     fn is_blocking(&self) -> bool {
         self.state.lock().is_blocking

@@ -25,7 +25,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-from dwebsocket import native
+from dwebsocket import unpatched
 from dwebsocket.compat.socket import system as _socket
 
 _log = logging.getLogger("dwebsocket")
@@ -257,7 +257,7 @@ class Pump:
     """One thread that serves pipes. Any thread may add some."""
 
     def __init__(self) -> None:
-        self._poller = native.original("select", "epoll")()
+        self._poller = unpatched.original("select", "epoll")()
         # No pipe: eventlet makes even `os.read` and `os.write` yield to a hub.
         self._bell, self._rope = _socket.socketpair()
         for end in (self._bell, self._rope):
@@ -278,7 +278,7 @@ class Pump:
         Raises:
             RuntimeError: The system gives no thread.
         """
-        native.start_thread("dwebsocket-tls", self._run)
+        unpatched.start_thread("dwebsocket-tls", self._run)
 
     def add(self, pipe: Pipe) -> None:
         """Serves ``pipe`` until both of its sides have ended, and closes it then."""
@@ -407,7 +407,7 @@ class _Processwide:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = native.lock()
+        self._lock = unpatched.lock()
         self._pump: Pump | None = None
 
     def pump(self) -> Pump:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dwebsocket.servers import pump
+from dwebsocket.servers import tls_pump
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Cipher:
 class Line:
     """A client and an engine with a pipe between them."""
 
-    def __init__(self, carrier: pump.Pump) -> None:
+    def __init__(self, carrier: tls_pump.Pump) -> None:
         self.client, self.far = _socket.socketpair()
         self.engine, self.near = _socket.socketpair()
         for sock in (self.far, self.near):
@@ -61,7 +61,7 @@ class Line:
         for sock in (self.client, self.engine):
             sock.settimeout(5)
         self.cipher = Cipher(self.far)
-        self.pipe = pump.Pipe(self.cipher, self.far, self.near)
+        self.pipe = tls_pump.Pipe(self.cipher, self.far, self.near)
         self.carrier = carrier
 
     def open(self) -> Line:
@@ -76,16 +76,16 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def carrier() -> Iterator[pump.Pump]:
+def carrier() -> Iterator[tls_pump.Pump]:
     """A pump of the tests' own. Its thread waits for ever, as in a server."""
-    found = pump.Pump()
+    found = tls_pump.Pump()
     found.start()
     yield found
     found.settle(5)
 
 
 @pytest.fixture
-def make(carrier: pump.Pump) -> Iterator[Callable[[], Line]]:
+def make(carrier: tls_pump.Pump) -> Iterator[Callable[[], Line]]:
     """Make lines; all are closed at the end."""
     lines: list[Line] = []
 
@@ -171,7 +171,7 @@ def test_client_that_never_takes_the_last_bytes(
     make: Callable[[], Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has its time when the engine is done, and no more."""
-    monkeypatch.setattr(pump, "_LINGER_S", 0.2)
+    monkeypatch.setattr(tls_pump, "_LINGER_S", 0.2)
     line = make().open()
     fill(line.engine)
     line.engine.close()
@@ -234,7 +234,7 @@ def test_bug_costs_one_connection(
     assert other.engine.recv(100) == b"still here"
 
 
-def test_settling(make: Callable[[], Line], carrier: pump.Pump) -> None:
+def test_settling(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
     """It waits for the last connection, and no longer than it may."""
     carrier.settle(5)
     line = make().open()
@@ -248,7 +248,7 @@ def test_settling(make: Callable[[], Line], carrier: pump.Pump) -> None:
     assert line.is_closed
 
 
-def test_forked_child_lets_go(make: Callable[[], Line], carrier: pump.Pump) -> None:
+def test_forked_child_lets_go(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
     """The child's copies are closed without a word; the parent's connection goes on."""
     line = make().open()
     line.client.sendall(b"before")

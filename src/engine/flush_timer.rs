@@ -3,7 +3,7 @@
 //! While more messages wait for a view, its small replies may wait for each other, so that a burst
 //! is answered by one write ([`Connection::hold`](super::Connection::hold)). They leave with the
 //! last reply, or as soon as the view asks for a message that is not there. A view may do neither,
-//! because it goes on computing or waits for something else. So the postman sends what is held
+//! because it goes on computing or waits for something else. So the flush timer sends what is held
 //! about every millisecond, for as long as there is anything to be held.
 //!
 //! A view that sends to others' clients, as a chat does, holds that back likewise.
@@ -28,15 +28,15 @@ use super::connection::Connection;
 
 /// How long a reply may be held back, within the precision of the timer.
 const ROUND: Duration = Duration::from_millis(1);
-/// Rounds with nothing to do before the postman's task ends: starting it costs a wake-up.
+/// Rounds with nothing to do before the flush timer's task ends: starting it costs a wake-up.
 const IDLE_ROUNDS: u32 = 5;
 
 /// What is held back in one engine. Any thread may add to it.
 #[derive(Debug)]
-pub(super) struct Postman {
+pub(super) struct FlushTimer {
     runtime: Handle,
     /// A view holds back messages for another view's client.
-    has_parcels: AtomicBool,
+    has_work: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -46,12 +46,12 @@ struct State {
     on_round: bool,
 }
 
-impl Postman {
-    /// A postman whose rounds run on `runtime`.
+impl FlushTimer {
+    /// A flush timer whose rounds run on `runtime`.
     pub(super) fn new(runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             runtime,
-            has_parcels: AtomicBool::new(false),
+            has_work: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -61,7 +61,7 @@ impl Postman {
         let mut state = self.state.lock();
         state.holding.push(connection);
         if !is_own {
-            self.has_parcels.store(true, Ordering::Relaxed);
+            self.has_work.store(true, Ordering::Relaxed);
         }
         let starts = !std::mem::replace(&mut state.on_round, true);
         drop(state);
@@ -70,14 +70,14 @@ impl Postman {
         }
     }
 
-    /// Whether [`Postman::deliver`] has something to do.
-    pub(super) fn has_parcels(&self) -> bool {
-        self.has_parcels.load(Ordering::Relaxed)
+    /// Whether [`FlushTimer::flush`] has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        self.has_work.load(Ordering::Relaxed)
     }
 
     /// Sends at once what views hold back for others' clients.
-    pub(super) fn deliver(&self) {
-        if self.has_parcels() {
+    pub(super) fn flush(&self) {
+        if self.has_work() {
             let holding = self.collect(&mut self.state.lock());
             for connection in holding {
                 connection.release_or_break();
@@ -86,13 +86,13 @@ impl Postman {
     }
 
     fn collect(&self, state: &mut State) -> Vec<Arc<Connection>> {
-        self.has_parcels.store(false, Ordering::Relaxed);
+        self.has_work.store(false, Ordering::Relaxed);
         std::mem::take(&mut state.holding)
     }
 
-    /// A postman whose rounds never run.
+    /// A flush timer whose rounds never run.
     #[cfg(test)]
-    pub(super) fn at_home() -> Arc<Self> {
+    pub(super) fn idle() -> Arc<Self> {
         static RUNTIME: LazyLock<Runtime> =
             LazyLock::new(|| Builder::new_current_thread().build().unwrap());
         Self::new(RUNTIME.handle().clone())
@@ -131,17 +131,17 @@ mod tests {
     #[test]
     fn a_panic_costs_one_connection_and_later_rounds_come_as_ever() {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-        let postman = Postman::new(runtime.handle().clone());
+        let flush_timer = FlushTimer::new(runtime.handle().clone());
         let (broken, mut its_peer) = connection(1);
         broken.outbox.is_broken.store(true, Ordering::SeqCst);
         for round in 0..3 {
             let (whole, mut peer) = connection(2);
             for held in [&broken, &whole] {
                 held.outbox.hold(Opcode::Text, b"hi");
-                postman.expect(Arc::clone(held), true);
+                flush_timer.expect(Arc::clone(held), true);
             }
             // Long enough for the rounds that find something, and for those that do not.
-            while whole.is_holding() || postman.state.lock().on_round {
+            while whole.is_holding() || flush_timer.state.lock().on_round {
                 runtime.block_on(async { sleep(ROUND).await });
             }
             let mut came = [0; 4];

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from dwebsocket import _core, conf, native
+from dwebsocket import _core, conf, unpatched
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
 
@@ -191,7 +191,7 @@ class _Register:
     """All visitors by the keys under which they are counted, in order of their arrival."""
 
     def __init__(self) -> None:
-        self.lock = native.lock()
+        self.lock = unpatched.lock()
         self.visitors: dict[Key, dict[Visitor, None]] = {}
         # `leave()` may run in the garbage collector while this thread holds the lock: it only
         # appends here, and never waits for the lock.

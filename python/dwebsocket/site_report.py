@@ -24,8 +24,8 @@ from django.http import JsonResponse
 
 from dwebsocket import _core, conf, origin
 from dwebsocket.compat import eventlet, gevent, gunicorn
-from dwebsocket.events import event_counts
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.records import event_counts
 from dwebsocket.servers import find_client
 
 if TYPE_CHECKING:
