@@ -133,6 +133,11 @@ def test_needs_nothing_but_django(path: Path) -> None:
     assert others <= allowed
 
 
+def test_line_names_no_room_that_does_not_exist() -> None:
+    """A room that has gone or was renamed leaves the line."""
+    assert set(HEIGHT) - {module_of(path).split(".")[0] for path in files()} == set()
+
+
 def test_line_names_no_room_twice() -> None:
     """Each room has one place."""
     assert sum(len(rooms) for rooms in LINE) == len(HEIGHT)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 VIEWS = (ROOT / "docs" / "views.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 
 
 def blocks() -> list[object]:
@@ -50,6 +51,22 @@ def test_there_are_blocks() -> None:
 def test_python_compiles(code: str) -> None:
     """Nobody wants to paste a syntax error."""
     compile(code, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_architecture_names_files_that_exist() -> None:
+    """In its tables, and wherever else a whole path stands."""
+    paths = re.findall(r"`((?:src|python|tests|bench)/[\w./]+)`", ARCHITECTURE)
+    assert len(paths) > 40
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_architecture_has_a_place_for_every_module() -> None:
+    """Each file and folder of the package stands in the table of rooms."""
+    package = ROOT / "python" / "dwebsocket"
+    files = {path.name for path in package.iterdir() if path.suffix in (".py", ".pyi")}
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    named = set(re.findall(r"`([\w.]+(?:/|\.pyi?))`", ARCHITECTURE))
+    assert (files | folders) - named == {"__init__.py"}
 
 
 def test_links_lead_somewhere() -> None:

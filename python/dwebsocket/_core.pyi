@@ -57,7 +57,7 @@ class Compression:
     """
 
     @staticmethod
-    def agree(
+    def negotiate(
         offers: str,
         *,
         threshold: int,

@@ -200,9 +200,9 @@ class Compression:
     server_max_window_bits: int = 15
     client_max_window_bits: int = 15
 
-    def agree(self, offers: str) -> _core.Compression | None:
+    def negotiate(self, offers: str) -> _core.Compression | None:
         """Gives what a client that offers this in ``Sec-WebSocket-Extensions`` compresses by."""
-        return _core.Compression.agree(offers, **vars(self))
+        return _core.Compression.negotiate(offers, **vars(self))
 
 
 # What a whole number of them can be.

@@ -75,7 +75,7 @@ impl Compression {
         offers, *, threshold, level, server_no_context_takeover, client_no_context_takeover,
         server_max_window_bits, client_max_window_bits
     ))]
-    fn agree(
+    fn negotiate(
         offers: &str,
         threshold: usize,
         level: u8,
@@ -92,7 +92,7 @@ impl Compression {
             server_max_window_bits,
             client_max_window_bits,
         };
-        Terms::agree(offers, options).map(Self)
+        Terms::negotiate(offers, options).map(Self)
     }
 
     /// The value of `Sec-WebSocket-Extensions` in the response.

@@ -960,7 +960,7 @@ mod tests {
             server_max_window_bits: 15,
             client_max_window_bits: 15,
         };
-        let terms = Terms::agree("permessage-deflate", options).unwrap();
+        let terms = Terms::negotiate("permessage-deflate", options).unwrap();
         let mut bed = bed(&Settings {
             compression: Some(terms),
             limits: Limits {

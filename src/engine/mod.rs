@@ -15,9 +15,30 @@
 //! The bytes that all connections buffer are counted ([`budget`]), and the largest holders are
 //! closed at a limit (`shedding`).
 //!
-//! Locks are short and never nested: a view's thread and the driver meet in the inbox, in the
-//! outbox and in the connection's life, one at a time. A connection's life ends first, then the
-//! inbox (nothing more will come) and the outbox (nothing more will go), the descriptor last.
+//! # Threads
+//!
+//! - A thread of the engine ([`worker`], one by default) runs the drivers of its connections, the
+//!   [`turns`] in which views are woken, the [`flush_timer`], [`trim`] and `shedding`. It blocks all
+//!   signals and never takes Python's GIL.
+//! - A view's thread takes messages and sends: it writes to the socket itself while the outbox is
+//!   empty. An event loop or a hub of green threads does so for its views; it sleeps on the one
+//!   descriptor of its [`waiter::Hub`].
+//! - Two more threads start where a server needs them: one watches SIGTERM ([`signal`]), one closes the
+//!   connections when the process exits without Python ([`exit`]).
+//!
+//! # Locks
+//!
+//! Locks are short, and no Python runs under one. A view's thread and the driver meet in the inbox,
+//! in the outbox and in the connection's life, one at a time: none of these three locks is taken under
+//! another. A connection's life ends first, then the inbox (nothing more will come) and the outbox
+//! (nothing more will go), the descriptor last.
+//!
+//! # In which order to read
+//!
+//! [`connection`], [`inbox`] and [`outbox`]: what views use. [`driver`] with [`keepalive`], [`patience`]
+//! and [`rate`]: what the engine does for a connection. [`runtime`], [`worker`] and [`takeover`]: how
+//! both begin. [`waiter`], [`turns`], [`stint`] and [`flush_timer`]: in which order views and the engine run. [`budget`],
+//! `shedding`, [`read_buffer`] and [`trim`]: memory. [`shutdown`], [`signal`] and [`exit`]: the end.
 
 pub mod budget;
 pub mod clock;

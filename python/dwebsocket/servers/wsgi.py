@@ -113,7 +113,9 @@ class WsgiHandshake:
         """Takes the client from the server and hands it to the engine."""
         assert self._takeover is not None
         offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
-        compression = options.compression.agree(offers) if offers and options.compression else None
+        compression = None
+        if offers and options.compression:
+            compression = options.compression.negotiate(offers)
         head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
         descriptor, early = self._takeover.exchange()
         return _core.adopt(descriptor, early, head, permit, options.for_engine, compression)

@@ -66,7 +66,7 @@ impl Terms {
     /// The terms for a client whose offers stand in `header`; `None` to go on without compression.
     ///
     /// See [`offer::answer`].
-    pub fn agree(header: &str, options: Options) -> Option<Self> {
+    pub fn negotiate(header: &str, options: Options) -> Option<Self> {
         let agreement = offer::answer(header, &options)?;
         Some(Self { agreement, options })
     }

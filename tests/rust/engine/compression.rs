@@ -28,7 +28,7 @@ const OPTIONS: Options = Options {
 };
 
 fn compressing(offer: &str, options: Options) -> (Settings, Agreement) {
-    let terms = Terms::agree(&format!("permessage-deflate{offer}"), options).unwrap();
+    let terms = Terms::negotiate(&format!("permessage-deflate{offer}"), options).unwrap();
     let settings = Settings {
         compression: Some(terms),
         limits: Limits {

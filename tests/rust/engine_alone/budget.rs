@@ -37,7 +37,7 @@ fn compressing() -> Settings {
         client_max_window_bits: 15,
     };
     Settings {
-        compression: Some(Terms::agree("permessage-deflate", options).unwrap()),
+        compression: Some(Terms::negotiate("permessage-deflate", options).unwrap()),
         ..SETTINGS
     }
 }

@@ -41,7 +41,7 @@ fn an_idle_compressed_connection_stays_below_6_kilobytes() {
     alone(
         "memory::an_idle_compressed_connection_stays_below_6_kilobytes",
         || {
-            let terms = Terms::agree("permessage-deflate", OPTIONS).unwrap();
+            let terms = Terms::negotiate("permessage-deflate", OPTIONS).unwrap();
             let settings = Settings {
                 compression: Some(terms),
                 ..SETTINGS

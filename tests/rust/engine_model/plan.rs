@@ -99,7 +99,7 @@ impl Plan {
         let offer = "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
         let compresses = chance.below(3) == 0;
         let settings = Settings {
-            compression: compresses.then(|| Terms::agree(offer, OPTIONS).unwrap()),
+            compression: compresses.then(|| Terms::negotiate(offer, OPTIONS).unwrap()),
             receive_buffer_bytes: [1, 3000, 1024 * 1024][chance.size(3)],
             send_buffer_bytes: [5000, 1024 * 1024][chance.size(2)],
             ping_interval: Some([SECOND / 1000, SECOND * 5, timeout][chance.size(3)]),
