@@ -88,25 +88,40 @@ def test_hidden_task_still_runs(monkeypatch: pytest.MonkeyPatch, is_there: bool)
 class TestThreads:
     """Threads, futures and what they wait on."""
 
-    @pytest.mark.parametrize("is_there", [True, False])
-    def test_forget_current_thread(self, is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A thread that Python has not started is off its list."""
-        if not is_there:
-            monkeypatch.delattr(threading, "_active")
-        found: list[bool] = []
+    @pytest.mark.parametrize("copies", [True, False])
+    def test_threads_that_python_has_not_started(
+        self, monkeypatch: pytest.MonkeyPatch, copies: bool
+    ) -> None:
+        """Each has an object with its name and numbers, listed until it is forgotten."""
+        monkeypatch.setattr(threading_parts._Template, "attributes", None)
+        if not copies:
+            monkeypatch.setattr(threading_parts.sys, "version_info", (3, 13))
+        found: list[threading.Thread] = []
+        errors: list[BaseException] = []
 
-        def run() -> None:
-            if is_there:
-                threading.current_thread()
-            threading_parts.forget_current_thread()
-            if is_there:
-                found.append(threading.get_ident() in threading._active)  # type: ignore[attr-defined]
+        def run(name: str) -> None:
+            try:
+                threading_parts.name_current_thread(name)
+                thread = threading.current_thread()
+                found.append(thread)
+                assert (thread.name, thread.daemon, thread.is_alive()) == (name, True, True)
+                assert thread.ident == threading.get_ident()
+                assert thread.native_id == threading.get_native_id()
+                assert thread in threading.enumerate()
+                threading_parts.forget_current_thread()
+                assert thread not in threading.enumerate()
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                ended.release()
 
         ended = threading.Lock()
         ended.acquire()
-        _thread.start_new_thread(lambda: (run(), ended.release()), ())
-        assert ended.acquire(timeout=10)
-        assert found == ([False] if is_there else [])
+        for name in ("first", "second", "third"):
+            _thread.start_new_thread(run, (name,))
+            assert ended.acquire(timeout=10)
+        assert errors == []
+        assert [thread.name for thread in found] == ["first", "second", "third"]
 
     def test_exit_hook(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The public one takes the place of one that has moved."""
