@@ -95,7 +95,7 @@ class TestThreads:
         """Each has an object with its name and numbers, listed until it is forgotten."""
         monkeypatch.setattr(threading_parts._Template, "attributes", None)
         if not copies:
-            monkeypatch.setattr(threading_parts.sys, "version_info", (3, 13))
+            monkeypatch.setattr(threading_parts, "_MAY_COPY", False)
         found: list[threading.Thread] = []
         errors: list[BaseException] = []
 

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+# From 3.13 on such an object has a handle of the thread, which is not copied so easily.
+_MAY_COPY = sys.version_info < (3, 13)
+
+
 class _Template:
     """The attributes of an object that Python has made for a thread which it has not started."""
 
@@ -50,8 +54,8 @@ def name_current_thread(name: str) -> None:
     if found is None or dummy is None or not hasattr(threading, "_active"):
         thread = threading.current_thread()
         thread.name = name
-        is_usable = type(thread) is dummy and sys.version_info < (3, 13)
-        if is_usable and hasattr(thread, "_set_ident") and hasattr(thread, "_set_native_id"):
+        has_methods = hasattr(thread, "_set_ident") and hasattr(thread, "_set_native_id")
+        if type(thread) is dummy and _MAY_COPY and has_methods:
             _Template.attributes = dict(vars(thread))
         return
     thread = dummy.__new__(dummy)
