@@ -88,21 +88,15 @@ def test_hidden_task_still_runs(monkeypatch: pytest.MonkeyPatch, is_there: bool)
 class TestThreads:
     """Threads, futures and what they wait on."""
 
-    @pytest.mark.parametrize("copies", [True, False])
-    def test_threads_that_python_has_not_started(
-        self, monkeypatch: pytest.MonkeyPatch, copies: bool
-    ) -> None:
+    def test_threads_that_python_has_not_started(self) -> None:
         """Each has an object with its name and numbers, listed until it is forgotten."""
-        monkeypatch.setattr(threading_parts._Template, "attributes", None)
-        if not copies:
-            monkeypatch.setattr(threading_parts, "_MAY_COPY", False)
         found: list[threading.Thread] = []
         errors: list[BaseException] = []
 
         def run(name: str) -> None:
             try:
-                threading_parts.name_current_thread(name)
                 thread = threading.current_thread()
+                thread.name = name
                 found.append(thread)
                 assert (thread.name, thread.daemon, thread.is_alive()) == (name, True, True)
                 assert thread.ident == threading.get_ident()

@@ -27,43 +27,8 @@ __all__ = [
     "forget_current_thread",
     "frame_of",
     "frames",
-    "name_current_thread",
     "use_lock",
 ]
-
-
-# From 3.13 on such an object has a handle of the thread, which is not copied so easily.
-_MAY_COPY = sys.version_info < (3, 13)
-
-
-class _Template:
-    """The attributes of an object that Python has made for a thread which it has not started."""
-
-    attributes: dict[str, Any] | None = None
-
-
-def name_current_thread(name: str) -> None:
-    """
-    Gives this thread, which Python has not started, an object of its own with a name.
-
-    Python makes such an object by itself, a ``threading._DummyThread`` on its list ``_active``, but
-    needs 20 µs for its locks, which nothing uses. So up to 3.12 this makes a copy of the first one,
-    with ``_set_ident()`` and ``_set_native_id()``. Where any of these is missing Python makes it.
-    """
-    found, dummy = _Template.attributes, getattr(threading, "_DummyThread", None)
-    if found is None or dummy is None or not hasattr(threading, "_active"):
-        thread = threading.current_thread()
-        thread.name = name
-        has_methods = hasattr(thread, "_set_ident") and hasattr(thread, "_set_native_id")
-        if type(thread) is dummy and _MAY_COPY and has_methods:
-            _Template.attributes = dict(vars(thread))
-        return
-    thread = dummy.__new__(dummy)
-    vars(thread).update(found)
-    thread._set_ident()
-    thread._set_native_id()
-    thread.name = name
-    threading._active[threading.get_ident()] = thread
 
 
 def forget_current_thread() -> None:

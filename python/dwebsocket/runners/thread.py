@@ -16,7 +16,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, conf, database, unpatched
-from dwebsocket.compat.threading import forget_current_thread, name_current_thread
+from dwebsocket.compat.threading import forget_current_thread
 from dwebsocket.waiting import THREAD
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class ViewThreads:
 
     def _work(self, name: str, jobs: list[Job]) -> None:
         try:
-            name_current_thread(name)
+            # Python makes an object for a thread that it has not started.
+            threading.current_thread().name = name
             _trace()
             try:
                 # Off the list: nothing may be held of the job when `join` returns.
