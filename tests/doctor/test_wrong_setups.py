@@ -15,6 +15,7 @@ import pytest
 
 from support.proxy import Proxy, doctor, is_installed
 from support.server import GUNICORN_GTHREAD, Kind, Server, free_port
+from support.users import sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,11 +316,9 @@ class TestAddresses:
     def test_cookie(self, own_server: Own) -> None:
         """A header opens what is behind the log-in."""
         server = own_server(GUNICORN_GTHREAD)
-        cookies = server.get("/log-in/ada/").header_all("Set-Cookie")
-        session = next(cookie for cookie in cookies if cookie.startswith("sessionid="))
         status, findings = examine(
             "--url", server.url("/over/login-required/"),
-            "--header", f"Cookie: {session.partition(';')[0]}",
+            "--header", f"Cookie: {sign_in(server, 'ada')['Cookie']}",
         )  # fmt: skip
         assert status == 0, findings
 

@@ -41,6 +41,7 @@ from support.server import (
     Server,
     descriptors,
 )
+from support.users import sign_in
 from support.waiting import eventually
 
 Own = Callable[..., Server]
@@ -293,12 +294,6 @@ def no_database(server: Server) -> Iterator[None]:
     finally:
         server.database.rmdir()
         away.rename(server.database)
-
-
-def sign_in(server: Server) -> dict[str, str]:
-    """Log in by a plain request; return the headers of that browser."""
-    cookies = [value.split(";")[0] for value in server.get("/log-in/mia/").header_all("Set-Cookie")]
-    return {"Cookie": "; ".join(each for each in cookies if each.startswith("sessionid="))}
 
 
 class TestDatabase:

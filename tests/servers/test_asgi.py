@@ -10,6 +10,7 @@ import pytest
 
 from support.raw_peer import CLOSE, RawPeer, handshake_request
 from support.server import ASGI, UVICORN, Kind, Server
+from support.users import sign_in
 from support.waiting import eventually
 
 Own = Callable[..., Server]
@@ -42,11 +43,9 @@ def channels(own_server: Own) -> Server:
 
 def test_behind_channels_router(channels: Server) -> None:
     """Sync and async views work as ever; users of the session are known."""
-    cookies = channels.get("/log-in/anna/").header_all("Set-Cookie")
-    cookie = "; ".join(value.split(";")[0] for value in cookies)
     # Channels' validator lets nobody in without one.
     origin = {"Origin": f"http://{channels.host}"}
-    headers = {"Cookie": cookie, **origin}
+    headers = {**sign_in(channels, "anna"), **origin}
     with RawPeer.open(channels, "/request-facts/7/?a=b", headers=headers) as peer:
         assert b'"user": "anna"' in peer.read_message()
     for path in ("/echo/", "/async-echo/"):

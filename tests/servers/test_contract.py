@@ -38,6 +38,7 @@ from support.server import (
     Response,
     Server,
 )
+from support.users import sign_in
 from support.waiting import eventually
 from support.wsgi_kinds import WSGI_SERVERS
 
@@ -432,14 +433,14 @@ class TestDjango:
 
     def test_session_is_saved(self, server: Server) -> None:
         """What the view writes into an existing session is there for the next request."""
-        cookie = self.log_in(server, "sam")
-        with RawPeer.open(server, "/session-write/", headers={"Cookie": cookie}) as peer:
+        headers = sign_in(server, "sam")
+        with RawPeer.open(server, "/session-write/", headers=headers) as peer:
             peer.send_text("remember me")
             assert peer.read_message() == b"kept"
             assert peer.read_frame().code == 1000
 
         def said() -> str | None:
-            return server.get("/plain/", {"Cookie": cookie}).json()["session"].get("said")
+            return server.get("/plain/", headers).json()["session"].get("said")
 
         assert eventually(said, 5) == "remember me"
 
@@ -451,18 +452,9 @@ class TestDjango:
                 assert json.loads(peer.read_message()) == {"there": 1}
             close_politely(peer)
 
-    @staticmethod
-    def log_in(server: Server, name: str) -> str:
-        """Log in by a plain request; return the Cookie header."""
-        response = server.get(f"/log-in/{name}/")
-        assert response.status == 200
-        cookies = [value.split(";")[0] for value in response.header_all("Set-Cookie")]
-        return "; ".join(cookie for cookie in cookies if cookie.startswith("sessionid="))
-
     def test_user(self, server: Server) -> None:
         """The user of the session is the user in the view."""
-        headers = {"Cookie": self.log_in(server, "anna")}
-        with RawPeer.open(server, "/request-facts/1/", headers=headers) as peer:
+        with RawPeer.open(server, "/request-facts/1/", headers=sign_in(server, "anna")) as peer:
             assert json.loads(peer.read_message())["user"] == "anna"
 
     @pytest.mark.parametrize(
@@ -483,7 +475,7 @@ class TestDjango:
     )
     def test_ways_to_decorate(self, server: Server, path: str) -> None:
         """Classes, and Django's own decorators over or under ours, all give an echo."""
-        headers = {"Cookie": self.log_in(server, "vera")}
+        headers = sign_in(server, "vera")
         with RawPeer.open(server, path, headers=headers) as peer:
             peer.send_text("hello")
             assert peer.read_message() == b"hello"

@@ -15,6 +15,7 @@ import pytest
 
 from support.raw_peer import RawPeer, handshake_request
 from support.server import GREEN, Server
+from support.users import sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 everywhere = pytest.mark.parametrize("server", GREEN, indirect=True, ids=str)
 
 USERS_VIEWS = ("async-user", "async-below-login-required", "async-below-own-decorator")
-
-
-def sign_in(server: Server) -> dict[str, str]:
-    """Log in by a plain request; return the headers of that browser."""
-    cookies = [value.split(";")[0] for value in server.get("/log-in/mia/").header_all("Set-Cookie")]
-    return {"Cookie": "; ".join(each for each in cookies if each.startswith("sessionid="))}
 
 
 @contextlib.contextmanager
