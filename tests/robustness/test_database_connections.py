@@ -36,9 +36,6 @@ on_each = pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT, UV
 @pytest.fixture(scope="module")
 def few() -> Iterator[Path]:
     """The folder of the socket of a server with `MOST` connections and the project's tables."""
-    if database_server.programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     with database_server.postgres(max_connections=MOST) as folder:
         subprocess.run(
             [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],

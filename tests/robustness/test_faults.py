@@ -329,9 +329,6 @@ class TestDatabase:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Path]:
     """The folder of a PostgreSQL server's socket, with the test project's tables."""
-    if database_server.programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     with database_server.postgres() as folder:
         settings = {"DATABASES": on_postgresql(folder)}
         subprocess.run(
@@ -363,6 +360,7 @@ def on_postgresql(folder: Path) -> dict[str, dict[str, object]]:
     }
 
 
+@pytest.mark.needs("postgresql")
 class TestDatabaseServer:
     """One that goes down at once, with all its connections, and comes back."""
 

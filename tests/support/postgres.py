@@ -10,19 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.installed import postgresql
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What makes a server slow, and is of no use in a test.
 OPTIONS = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
-
-
-def programs() -> Path | None:
-    """Give the folder of the newest server's programs (tests/setup), None without any."""
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3])
-    )
-    return found[-1].parent if found else None
 
 
 @contextlib.contextmanager
@@ -74,7 +68,7 @@ def _stop(folder: Path) -> None:
 
 
 def _run(folder: Path, program: str, *arguments: str) -> None:
-    where = programs()
+    where = postgresql()
     assert where is not None
     subprocess.run(
         [where / program, "-D", folder / "data", *arguments],
