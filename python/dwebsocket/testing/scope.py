@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, callbacks, hub
 from dwebsocket.runners import loop, thread, view
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from dwebsocket.testing.websocket import BaseWebSocket
 
+    AnyWebSocket = BaseWebSocket[Any, Any, Any, Any]
+
 #: Those that are open now, of all tests of this process.
-open_websockets: set[BaseWebSocket] = set()
+open_websockets: set[AnyWebSocket] = set()
 
 # The engine notices a client's end at once, but on a thread of its own.
 _LOOK_S = 0.001
@@ -72,7 +74,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             hub.forget_closed()
 
 
-def close_all(timeout: float, *, but: set[BaseWebSocket]) -> None:
+def close_all(timeout: float, *, but: set[AnyWebSocket]) -> None:
     """Closes all open WebSockets ``but`` some; raises the first error when all are closed."""
     errors: list[AssertionError] = []
     for websocket in open_websockets - but:
