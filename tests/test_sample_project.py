@@ -57,9 +57,6 @@ def plugin() -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Path]:
     """The folder of a PostgreSQL server's socket."""
-    if servers.programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     with servers.postgres() as folder:
         yield folder
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.server import TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +36,12 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
     """
     Run a server and give the folder of its socket; the user `postgres` needs no password.
 
-    It never runs as root: then its package's own user does.
+    It never runs as root: then its package's own user does. Where the server or its client for
+    Python is missing, the test that asks for it is skipped.
     """
+    if programs() is None:
+        pytest.skip("PostgreSQL is missing; run tests/setup")
+    pytest.importorskip("psycopg")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if (user := _user()) is not None:
         shutil.chown(folder, user)
@@ -52,6 +62,21 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
             _stop(folder)
     finally:
         shutil.rmtree(folder)
+
+
+def migrate(settings: dict[str, Any]) -> None:
+    """Make the test project's tables, with these in place of its settings."""
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "PROJECT_SETTINGS": json.dumps(settings),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
+        },
+        check=True,
+        timeout=60,
+    )
 
 
 @contextlib.contextmanager
