@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from support.installed import postgresql
+from support.server import TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +27,8 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
     """
     Run a server and give the folder of its socket; the user `postgres` needs no password.
 
-    It never runs as root: then its package's own user does.
+    It never runs as root: then its package's own user does. Tests that ask for one are marked
+    `needs("postgresql")`.
     """
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if (user := _user()) is not None:
@@ -46,6 +50,21 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
             _stop(folder)
     finally:
         shutil.rmtree(folder)
+
+
+def migrate(settings: dict[str, Any]) -> None:
+    """Make the test project's tables, with these in place of its settings."""
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "PROJECT_SETTINGS": json.dumps(settings),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
+        },
+        check=True,
+        timeout=60,
+    )
 
 
 @contextlib.contextmanager

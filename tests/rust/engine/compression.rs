@@ -12,7 +12,7 @@ use _core::{
 };
 
 use crate::support::{
-    SETTINGS, connect, connect_narrow, echo, expect_end,
+    COMPRESSION, SETTINGS, connect, connect_narrow, echo, expect_end,
     peer::{BINARY, TEXT},
     until,
 };
@@ -20,11 +20,9 @@ use crate::support::{
 const RSV1: u8 = 0x40;
 const OPTIONS: Options = Options {
     threshold_bytes: 100,
-    level: 3,
     server_no_context_takeover: false,
     client_no_context_takeover: false,
-    server_max_window_bits: 15,
-    client_max_window_bits: 15,
+    ..COMPRESSION
 };
 
 fn compressing(offer: &str, options: Options) -> (Settings, Agreement) {
