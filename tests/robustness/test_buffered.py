@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+pytestmark = pytest.mark.extended("fills memory")
+
 MIB = 2**20
 LIMIT = 64 * MIB
 # docs/security.md: what may come on top, beside what the process takes anyway.

@@ -41,6 +41,8 @@ from support.server import (
 from support.users import sign_in
 from support.waiting import eventually
 
+pytestmark = pytest.mark.extended("takes away files, packets and databases")
+
 Own = Callable[..., Server]
 
 MEBIBYTE = 1 << 20

@@ -25,6 +25,8 @@ from support.server import (
 )
 from support.waiting import eventually
 
+pytestmark = pytest.mark.extended("starts many servers")
+
 Own = Callable[..., Server]
 
 MEBIBYTE = 1 << 20

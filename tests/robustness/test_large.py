@@ -22,7 +22,11 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.extended("opens thousands of connections"),
+]
 
 # Beside its connections: what a server opens for itself, and in passing for each handshake.
 SPARE = 500

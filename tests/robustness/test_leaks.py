@@ -19,6 +19,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.extended("opens thousands of connections")
+
 # As many as one run of the whole suite has time for; with --every-server, as many as a busy day.
 SHORT, LONG = 3_000, 100_000
 AT_ONCE = 4

@@ -29,6 +29,8 @@ from support.server import (
 from support.waiting import eventually
 from support.wsgi_kinds import UWSGI_BEHIND_NGINX, UWSGI_GEVENT, UWSGI_HTTP_SOCKET, UWSGI_LAZY
 
+pytestmark = pytest.mark.extended("reloads each kind of server, under load")
+
 Own = Callable[..., Server]
 
 # What a busy machine may take beyond the window, until a new process serves.

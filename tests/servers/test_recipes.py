@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from websockets.sync.client import ClientConnection
 
+pytestmark = pytest.mark.extended("runs the examples")
+
 PROJECT = ROOT / "examples" / "recipes"
 ARTIFACTS = TESTS / "artifacts"
 MIB = 1024 * 1024

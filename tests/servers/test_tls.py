@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+pytestmark = pytest.mark.extended("concerns servers that encrypt only")
+
 encrypted = pytest.mark.parametrize("server", TLS, indirect=True, ids=str)
 MEBIBYTE = 1 << 20
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]

@@ -34,6 +34,8 @@ from support.wsgi_kinds import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.extended("concerns uWSGI only")
+
 GOING_AWAY, RESTART = 1001, 1012
 # What a busy machine may take for an end that is over in a second or two on an idle one.
 BOUND_S = 8
