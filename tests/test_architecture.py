@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.imports import circles
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "dwebsocket"
 CRATE = ROOT / "src"
@@ -112,6 +114,34 @@ def test_leans_on_lower_rooms_only(path: Path) -> None:
         if name.startswith("."):
             other = room_of(name[1:])
             assert other == room or HEIGHT[other] < HEIGHT[room], f"{room} imports {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Each module can be read, tested and imported with those alone that it imports."""
+    # Imports in functions count, and those for types: a reader follows them all the same.
+    graph: dict[str, set[str]] = {}
+    for path in files():
+        found = {name[1:] for name in imports(path) if name.startswith(".")}
+        graph.setdefault(module_of(path), set()).update(found)
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}}, []),
+        ({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}, []),
+        ({"a": {"a"}}, [{"a"}]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set()}, [{"a", "b", "c"}]),
+        (
+            {"a": {"b"}, "b": {"a"}, "c": {"a", "d"}, "d": {"e"}, "e": {"c"}},
+            [{"c", "d", "e"}, {"a", "b"}],
+        ),
+    ],
+)
+def test_circles_are_found(graph: dict[str, set[str]], found: list[set[str]]) -> None:
+    """What merely leads to a circle, or away from one, is on none."""
+    assert circles(graph) == found
 
 
 @pytest.mark.parametrize("path", files(), ids=module_of)
