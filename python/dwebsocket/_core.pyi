@@ -99,7 +99,7 @@ class Connection:
         None means that none came in time, or that none can come: `waiting()` tells.
         """
 
-    def nap(self, time: float, text_as_bytes: bool, /) -> str | bytes | None:
+    def take_coarse(self, time: float, text_as_bytes: bool, /) -> str | bytes | None:
         """
         As `take`, but at the end of the time it may sleep a little longer.
 

@@ -85,8 +85,10 @@ class Waiter(Protocol):
     ) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.take`."""
 
-    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.nap`."""
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
 
     def send(
         self,
@@ -152,9 +154,11 @@ class ThreadWaiter:
         """As :meth:`Waiter.take`."""
         return connection.take(timeout, text_as_bytes)
 
-    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`Waiter.nap`."""
-        return connection.nap(time, text_as_bytes)
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take_coarse`."""
+        return connection.take_coarse(time, text_as_bytes)
 
     def send(
         self,
@@ -265,8 +269,10 @@ class GreenWaiter(ABC):
             self.wait(connection, connection.watch_inbox, left)
 
     @abstractmethod
-    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`Waiter.nap`."""
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take_coarse`."""
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
         """As :meth:`Waiter.wait_for`."""

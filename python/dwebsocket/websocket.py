@@ -1255,7 +1255,7 @@ class WebSocket:
     def _take_idly(self, connection: Connection, timeout: float | None, text_as_bytes: bool) -> Any:
         """As :meth:`_take` for the own view, which may wait for long."""
         deadline = None if timeout is None else clock.now() + timeout
-        message = self._waiter.nap(connection, _IDLE_AFTER_S, text_as_bytes)
+        message = self._waiter.take_coarse(connection, _IDLE_AFTER_S, text_as_bytes)
         return self._rest(deadline, text_as_bytes) if message is None else message
 
     def _take_next(self) -> Any:
@@ -1266,14 +1266,14 @@ class WebSocket:
             self._held.give_back_idle()
         connection = self._connection or self._engine
         if self._waiter is THREAD:
-            message = connection.nap(_IDLE_AFTER_S, self._text_as_bytes)
+            message = connection.take_coarse(_IDLE_AFTER_S, self._text_as_bytes)
         else:
             if connection.owes_a_pause():
                 self._waiter.let_others_run(connection, 0)
             message = connection.pop(self._text_as_bytes)
             if message is None:
                 self._is_rested = True
-                message = self._waiter.nap(connection, _IDLE_AFTER_S, self._text_as_bytes)
+                message = self._waiter.take_coarse(connection, _IDLE_AFTER_S, self._text_as_bytes)
         return self._rest(None, self._text_as_bytes) if message is None else message
 
     def _rest(self, deadline: float | None, text_as_bytes: bool) -> Any:

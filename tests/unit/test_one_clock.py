@@ -30,7 +30,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "helpers.py": "how long a view's end waits for its helpers",
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
-    "runners/green.py": "turns of green threads, and naps until databases are given back",
+    "runners/green.py": "turns of green threads, and coarse sleeps until databases are given back",
     "runners/view.py": "how long a view's end waits for callbacks",
     "servers/tls_pump.py": "how long the last bytes of TLS may take",
     "websocket.py": "whether a view polls without a pause",
