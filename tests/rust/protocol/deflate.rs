@@ -293,7 +293,7 @@ fn what_does_not_shrink_wears_no_compressor_out() {
     }
 }
 
-/// With miniz_oxide, which shares no code with what compresses.
+/// With `miniz_oxide`, which shares no code with what compresses.
 #[test]
 fn what_does_not_shrink_leaves_nothing_in_a_compressor() {
     let noise = noise(150_000);
