@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import datetime
 import decimal
-import importlib
 import json
 import math
 import threading
@@ -29,9 +28,6 @@ from dwebsocket import (
     database,
 )
 from support.waiting import eventually
-
-# `dwebsocket.websocket` as an attribute is the decorator.
-module = importlib.import_module("dwebsocket.websocket")
 
 Open = Callable[..., LiveWebSocket]
 Own = Callable[[WebSocket], None]
@@ -186,7 +182,7 @@ class TestIdle:
     def _released(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls: list[int] = []
         monkeypatch.setattr(database, "release_idle", lambda: calls.append(1))
-        monkeypatch.setattr(module, "_IDLE_AFTER_S", 0.005)
+        monkeypatch.setattr("dwebsocket.api.receiving.IDLE_AFTER_S", 0.005)
         self.calls = calls
         return calls
 
@@ -807,7 +803,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A loop over all users must not break at one that has gone."""
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         live, mine = open_websocket(), open_websocket()
         live.websocket.close()
         own(mine.websocket)
@@ -822,7 +818,7 @@ class TestSendingToTheGone:
         own(live.websocket)
         live.websocket.close(4000)
         assert [live.websocket.send("x") for _ in range(3)] == [False, False, False]
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         with pytest.raises(ConnectionClosed, match="4000"):
             live.websocket.send("x")
 
@@ -830,7 +826,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The first `send` after the close does not raise."""
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         live = open_websocket()
         own(live.websocket)
         live.websocket.close()
@@ -848,14 +844,14 @@ class TestSendingToTheGone:
         live.websocket.close()
         assert live.websocket.send("x") is False
         RECEIVING[look](live.websocket)
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         assert live.websocket.send("x") is False
 
     def test_also_from_a_thread_of_the_own_view(
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`sync_to_async` and `asyncio.to_thread` carry the context along."""
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         live = open_websocket()
         own(live.websocket)
         live.websocket.close()
@@ -878,7 +874,7 @@ class TestSendingToTheGone:
         live.client.close(4000)
         assert live.websocket.wait() is None
         RECEIVING[call](live.websocket)
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         with pytest.raises(ConnectionClosed, match="4000"):
             RECEIVING[call](live.websocket)
 
@@ -887,7 +883,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
         """A helper thread has a loop, too."""
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         live = open_websocket()
         live.client.close()
         assert live.websocket.wait() is None
@@ -898,7 +894,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An end that nobody was told of is no reason to raise."""
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         live = open_websocket()
         own(live.websocket)
         live.websocket.close()
@@ -1141,7 +1137,7 @@ class TestAsync:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The rule of the own view holds for `asend`, also in its tasks."""
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         live = open_websocket()
         own(live.websocket)
         live.websocket.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dwebsocket.closing import Spawn
-    from dwebsocket.waiting import Waiter
+    from dwebsocket.waiting.waiter import Waiter
 
 Job = Callable[[], None]
 
