@@ -19,12 +19,10 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"compat"},
-    {"_core", "context", "exceptions", "memory", "source"},
+    {"_core", "context", "exceptions", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
     {"callbacks", "checks", "database", "records", "request_copy"},
     {"protocol", "waiting"},
-    {"closing"},
-    {"helpers"},
     {"api"},
     {"websocket"},
     {"factory", "registry", "typing"},

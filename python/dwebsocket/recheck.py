@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.closing import Spawn
+    from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.registry import Visitor
     from dwebsocket.waiting.waiter import Waiter
 

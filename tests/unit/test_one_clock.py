@@ -26,9 +26,9 @@ PACKAGE = Path(dwebsocket.__file__).parent
 
 # Whoever reads the system's clock, and what for: times that no setting and no caller names.
 ON_THE_SYSTEMS_CLOCK = {
+    "api/helpers.py": "how long a view's end waits for its helpers",
     "api/receiving.py": "whether a view polls without a pause",
     "clock.py": "it is the clock",
-    "helpers.py": "how long a view's end waits for its helpers",
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
     "runners/green.py": "what a process that ends has left",

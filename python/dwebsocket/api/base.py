@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket import _core, database
+    from dwebsocket.api.close_callbacks import CloseCallbacks, Spawn
     from dwebsocket.api.decision import Decision
-    from dwebsocket.closing import CloseCallbacks, Spawn
     from dwebsocket.conf import Options
     from dwebsocket.connection import By, Connection
     from dwebsocket.protocol import WebSocketProtocol13

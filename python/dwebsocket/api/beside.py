@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.helpers import Helper, Ticker, View
+    from dwebsocket.api.helpers import Helper, Ticker, View
 
 
 class Beside(Base):

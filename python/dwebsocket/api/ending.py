@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import clock, database
 from dwebsocket.api.arguments import as_bytes, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
-from dwebsocket.closing import CloseCallbacks
+from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
 from dwebsocket.waiting import caller as callers

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket import clock, database
 from dwebsocket.api.arguments import check_timeout, parsed
 from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
+from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
-from dwebsocket.helpers import told_by_exception
 from dwebsocket.waiting import caller as callers
 from dwebsocket.waiting import loop_hub
 from dwebsocket.waiting.waiter import THREAD

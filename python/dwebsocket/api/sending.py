@@ -12,9 +12,9 @@ from weakref import ref
 from dwebsocket import clock
 from dwebsocket.api.arguments import as_binary, as_bytes, as_json, as_text
 from dwebsocket.api.base import TRY_AGAIN_LATER, Base, own_websocket
+from dwebsocket.api.source import Source, whole_characters
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
-from dwebsocket.source import Source, whole_characters
 from dwebsocket.waiting import caller as callers
 from dwebsocket.waiting import loop_hub
 from dwebsocket.waiting.long_calls import Turns, call_elsewhere

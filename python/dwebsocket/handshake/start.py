@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from dwebsocket.closing import Spawn
+    from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.servers.handshake import Handshake
     from dwebsocket.waiting.waiter import Call
     from dwebsocket.websocket import WebSocket

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from dwebsocket.closing import Spawn
+    from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.waiting.waiter import Waiter
 
 Job = Callable[[], None]

@@ -27,10 +27,10 @@ from django.http import Http404
 from dwebsocket import _core, context, database
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
+from dwebsocket.api.helpers import Helpers
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
-from dwebsocket.helpers import Helpers
 from dwebsocket.records import Record, printable, report_end
 from dwebsocket.runners.own_thread import OwnThread
 from dwebsocket.runners.quiet import class_of, is_quiet_end
@@ -197,7 +197,7 @@ class Visit:
 @final
 class RunningView:
     """
-    A view as long as it runs. See :class:`dwebsocket.helpers.View`.
+    A view as long as it runs. See :class:`dwebsocket.api.helpers.View`.
 
     Made on first use: most views have nothing beside them.
     """
@@ -219,7 +219,7 @@ class RunningView:
         return self._websocket.closed
 
     def failed(self, error: BaseException) -> bool:
-        """As :meth:`dwebsocket.helpers.View.failed`."""
+        """As :meth:`dwebsocket.api.helpers.View.failed`."""
         websocket = self._websocket
         if isinstance(error, ConnectionClosed) and websocket._is_over:
             return True
@@ -249,7 +249,7 @@ def end_beside(websocket: WebSocket) -> None:
 
 
 async def aend_beside(websocket: WebSocket) -> None:
-    """As :func:`end_beside`, for async views."""
+    """As :func:`end_beside`, for async views: waits without blocking the event loop."""
     websocket._view_request = None
     if (view := websocket._view) is not None:
         websocket._view = None

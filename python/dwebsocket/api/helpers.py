@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.closing import Spawn
+    from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.waiting.waiter import Call, Event, Waiter
 
 # How long the end of a view waits for its helpers.
