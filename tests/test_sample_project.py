@@ -57,13 +57,11 @@ def plugin() -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Path]:
     """The folder of a PostgreSQL server's socket."""
-    if servers.programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     with servers.postgres() as folder:
         yield folder
 
 
+@pytest.mark.needs("chromium")
 def test_everything_with_a_browser() -> None:
     """On SQLite in memory, in random order; no thread and no descriptor is left."""
     assert re.search(r"\b5\d passed", run_pytest())
@@ -74,6 +72,7 @@ def test_on_two_workers() -> None:
     run_pytest("-m", "not browser", "-n", "2")
 
 
+@pytest.mark.needs("postgresql")
 def test_on_postgresql(postgres: Path) -> None:
     """In transactions that are rolled back, over one connection for all threads."""
     run_pytest("-m", "not browser", SAMPLE_POSTGRES=str(postgres))

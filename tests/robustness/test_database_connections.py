@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +10,7 @@ import pytest
 
 from support import postgres as database_server
 from support.raw_peer import RawPeer, handshake_request
-from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, TESTS, UVICORN, Kind, Server
+from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, UVICORN, Kind, Server
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
@@ -30,27 +26,15 @@ LONG_S = 60.0
 
 SYNC_VIEWS = ("asks-and-polls", "asks-and-sends", "asks-and-reads")
 
+pytestmark = pytest.mark.needs("postgresql")
 on_each = pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, GUNICORN_GEVENT, UVICORN], ids=str)
 
 
 @pytest.fixture(scope="module")
 def few() -> Iterator[Path]:
     """The folder of the socket of a server with `MOST` connections and the project's tables."""
-    if database_server.programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     with database_server.postgres(max_connections=MOST) as folder:
-        subprocess.run(
-            [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
-            env={
-                **os.environ,
-                "DJANGO_SETTINGS_MODULE": "project.settings",
-                "PROJECT_SETTINGS": json.dumps(on(folder)),
-                "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
-            },
-            check=True,
-            timeout=60,
-        )
+        database_server.migrate(on(folder))
         yield folder
 
 

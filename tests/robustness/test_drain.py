@@ -26,6 +26,7 @@ from support.server import (
     is_running,
 )
 from support.waiting import eventually
+from support.workers import connected_by_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,10 +166,7 @@ class TestGunicorn:
         server = draining(own_server, kind, "--workers", "2", "--max-requests", "100")
         workers = server.workers()
         with contextlib.ExitStack() as stack:
-            peers: dict[int, list[RawPeer]] = {pid: [] for pid in workers}
-            while any(len(ours) < 20 for ours in peers.values()):
-                peer = stack.enter_context(RawPeer.open(server, "/own-pid/"))
-                peers[int(peer.read_message())].append(peer)
+            peers = connected_by_worker(server, stack, 20)
             while all(is_running(pid) for pid in workers) and not _told(peers):
                 with contextlib.suppress(OSError):
                     server.get("/status/", timeout=1)

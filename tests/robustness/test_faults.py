@@ -8,8 +8,6 @@ the same worker serves as before.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import resource
 import signal
 import subprocess
@@ -36,7 +34,6 @@ from support.server import (
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
     RUNSERVER,
-    TESTS,
     UVICORN,
     Server,
     descriptors,
@@ -329,22 +326,8 @@ class TestDatabase:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Path]:
     """The folder of a PostgreSQL server's socket, with the test project's tables."""
-    if database_server.programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     with database_server.postgres() as folder:
-        settings = {"DATABASES": on_postgresql(folder)}
-        subprocess.run(
-            [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
-            env={
-                **os.environ,
-                "DJANGO_SETTINGS_MODULE": "project.settings",
-                "PROJECT_SETTINGS": json.dumps(settings),
-                "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
-            },
-            check=True,
-            timeout=60,
-        )
+        database_server.migrate({"DATABASES": on_postgresql(folder)})
         yield folder
 
 
@@ -363,6 +346,7 @@ def on_postgresql(folder: Path) -> dict[str, dict[str, object]]:
     }
 
 
+@pytest.mark.needs("postgresql")
 class TestDatabaseServer:
     """One that goes down at once, with all its connections, and comes back."""
 

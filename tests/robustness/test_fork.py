@@ -14,14 +14,12 @@ import pytest
 from support.raw_peer import RawPeer
 from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, TESTS, Kind, Server, thread_names
 from support.waiting import eventually
+from support.workers import ENGINE, connected_to_each, echoes_to_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SCRIPT = Path(__file__).with_name("embedded_server.py")
-
-
-ENGINE = "dwebsocket"
 
 
 @pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
@@ -30,17 +28,7 @@ def test_preload_with_two_workers(kind: Kind, own_server: Callable[..., Server])
     server = own_server(kind, options=("--preload", "--workers", "2"))
     eventually(lambda: len(server.workers()) == 2, 10, "two workers")
     with contextlib.ExitStack() as stack:
-        peers: list[RawPeer] = []
-
-        def both_have_an_engine() -> bool:
-            # The workers compete for connections; go on until each has had one.
-            peers.extend(stack.enter_context(RawPeer.open_many(server, "/echo/", 20)))
-            return all(thread_names(pid).count(ENGINE) == 1 for pid in server.workers())
-
-        eventually(both_have_an_engine, 20)
-        for number, peer in enumerate(peers):
-            peer.send_text(str(number))
-        assert [peer.read_message() for peer in peers] == [b"%d" % n for n in range(len(peers))]
+        echoes_to_all(connected_to_each(server, stack))
         assert ENGINE not in thread_names(server.pid)
     assert server.stderr() == ""
 

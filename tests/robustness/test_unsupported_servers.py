@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.raw_peer import RawPeer, handshake_request
+from support.raw_peer import RawPeer
 from support.server import CACHE, GUNICORN_GTHREAD, Kind, Server
-from support.waiting import eventually
+from support.unserved import error_of_501
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,19 +43,10 @@ BJOERN = Kind(
 def test_501(kind: Kind, own_server: Callable[..., Server]) -> None:
     """The client gets 501, the log one error that names the server; pages are served as ever."""
     server = own_server(kind)
-    with RawPeer(server.address) as peer:
-        peer.send(handshake_request("/echo/", server.host, headers={"Connection": "Upgrade"}))
-        response = peer.read_response()
-    assert response.status == 501
-    assert response.header("Sec-WebSocket-Accept") is None
-    errors = eventually(
-        lambda: [line for line in server.stderr().splitlines() if "ERROR" in line], 5
-    )
-    assert len(errors) == 1, errors
-    assert kind.name in errors[0].lower()
-    assert "gunicorn" in errors[0]
+    error = error_of_501(server, Connection="Upgrade")
+    assert kind.name in error.lower()
+    assert "gunicorn" in error
     assert "Traceback" not in server.stderr()
-    assert server.get("/echo/").body == b"a page"
 
 
 def test_http2_streams(own_server: Callable[..., Server]) -> None:

@@ -45,6 +45,9 @@ from support.wsgi_kinds import WSGI_SERVERS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# They close the socket without reading the client's answer to their close frame. If it has come by
+# then the connection ends by a reset, otherwise not (docs/servers/asgi.md).
+HANGS_UP_UNREAD = {"daphne", "granian"}
 KINDS = (*SERVERS, *WSGI_SERVERS, *ASGI)
 everywhere = pytest.mark.parametrize(
     "server", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
@@ -343,7 +346,8 @@ class TestEnds:
             assert (seen, frame.code) == (messages, code)
             peer.send_frame(CLOSE, frame.payload)
             ending = peer.read_to_eof()
-            assert (ending.frames, ending.reset) == ([], False)
+            assert ending.frames == []
+            assert not ending.reset or server.kind.name in HANGS_UP_UNREAD
 
     def test_by_a_view_that_breaks_is_logged(self, server: Server) -> None:
         """The log has the traceback, the peer only the code."""

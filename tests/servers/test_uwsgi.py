@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.idle import outlive
-from support.raw_peer import RawPeer, handshake_request
+from support.raw_peer import RawPeer
 from support.server import Kind, Server, is_running, thread_names
+from support.unserved import error_of_501
 from support.waiting import eventually, pause
+from support.workers import ENGINE, connected_by_worker, connected_to_each, echoes_to_all
 from support.wsgi_kinds import (
     UWSGI_BEHIND_NGINX,
     UWSGI_GEVENT,
@@ -173,12 +175,8 @@ def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None
     """Others serve meanwhile: its clients are told one by one, over the window."""
     options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
     server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 2})
-    workers = server.workers()
     with contextlib.ExitStack() as stack:
-        peers: dict[int, list[RawPeer]] = {pid: [] for pid in workers}
-        while any(len(ours) < 10 for ours in peers.values()):
-            peer = stack.enter_context(RawPeer.open(server, "/own-pid/"))
-            peers[int(peer.read_message())].append(peer)
+        peers = connected_by_worker(server, stack, 10)
         for pid, moments in _wear_out(server, peers).items():
             assert max(moments) - min(moments) > 0.5, moments
             assert_all_were_told(peers[pid], RESTART)
@@ -223,17 +221,9 @@ def test_forked_after_the_import(own_server: Callable[..., Server]) -> None:
     server = own_server(UWSGI_HTTP_SOCKET, options=("--processes", "2", "--thunder-lock"))
     eventually(lambda: len(server.workers()) == 2, 10, "two workers")
     with contextlib.ExitStack() as stack:
-        peers: list[RawPeer] = []
-
-        def both_have_an_engine() -> bool:
-            peers.extend(stack.enter_context(RawPeer.open_many(server, "/echo/", 20)))
-            return all(thread_names(pid).count("dwebsocket") == 1 for pid in server.workers())
-
-        eventually(both_have_an_engine, 30)
-        for number, peer in enumerate(peers):
-            peer.send_text(str(number))
-        assert [peer.read_message() for peer in peers] == [b"%d" % n for n in range(len(peers))]
-        assert "dwebsocket" not in thread_names(server.pid)
+        peers = connected_to_each(server, stack)
+        echoes_to_all(peers)
+        assert ENGINE not in thread_names(server.pid)
         # One worker's end is its own clients' only.
         server.send_signal(signal.SIGTERM)
         assert_all_were_told(peers)
@@ -305,18 +295,9 @@ def test_refusals(name: str, own_server: Callable[..., Server]) -> None:
     """501, one error in the log that says what to add, and pages as ever."""
     kind, remedy = REFUSALS[name]
     server = own_server(kind)
-    with RawPeer(server.address) as peer:
-        peer.send(handshake_request("/echo/", server.host))
-        response = peer.read_response()
-    assert response.status == 501
-    assert response.header("Sec-WebSocket-Accept") is None
-    errors = eventually(
-        lambda: [line for line in server.stderr().splitlines() if "ERROR django" in line], 5
-    )
-    assert len(errors) == 1, errors
-    assert remedy in errors[0]
-    assert "uWSGI" in errors[0]
-    assert server.get("/echo/").body == b"a page"
+    error = error_of_501(server, "ERROR django")
+    assert remedy in error
+    assert "uWSGI" in error
 
 
 @pytest.mark.parametrize("option", ["--http-raw-body", "--http-websockets"])

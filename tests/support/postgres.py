@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from support.installed import postgresql
+from support.server import TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,20 +22,13 @@ if TYPE_CHECKING:
 OPTIONS = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
 
-def programs() -> Path | None:
-    """Give the folder of the newest server's programs (tests/setup), None without any."""
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3])
-    )
-    return found[-1].parent if found else None
-
-
 @contextlib.contextmanager
 def postgres(max_connections: int = 100) -> Iterator[Path]:
     """
     Run a server and give the folder of its socket; the user `postgres` needs no password.
 
-    It never runs as root: then its package's own user does.
+    It never runs as root: then its package's own user does. Tests that ask for one are marked
+    `needs("postgresql")`.
     """
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if (user := _user()) is not None:
@@ -54,6 +52,21 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def migrate(settings: dict[str, Any]) -> None:
+    """Make the test project's tables, with these in place of its settings."""
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "--verbosity", "0"],
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "PROJECT_SETTINGS": json.dumps(settings),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.getenv("PYTHONPATH")])),
+        },
+        check=True,
+        timeout=60,
+    )
+
+
 @contextlib.contextmanager
 def away(folder: Path) -> Iterator[None]:
     """Take the server of a folder down for a while, in the middle of whatever it does."""
@@ -74,7 +87,7 @@ def _stop(folder: Path) -> None:
 
 
 def _run(folder: Path, program: str, *arguments: str) -> None:
-    where = programs()
+    where = postgresql()
     assert where is not None
     subprocess.run(
         [where / program, "-D", folder / "data", *arguments],

@@ -221,28 +221,19 @@ ASYNC_DECORATORS = (
 class TestWithOtherDecorators:
     """Over and under those of Django, without a word in the log."""
 
-    @pytest.mark.parametrize("name", DECORATORS)
+    @pytest.mark.parametrize(
+        ("name", "view"),
+        [(name, echo) for name in DECORATORS] + [(name, async_echo) for name in ASYNC_DECORATORS],
+        ids=lambda one: one if isinstance(one, str) else one.__name__,
+    )
     @pytest.mark.parametrize("order", ["over", "under"])
-    def test_sync(self, visit: Serve, request_log: Any, name: str, order: str) -> None:
+    def test_order(self, visit: Serve, request_log: Any, name: str, view: Any, order: str) -> None:
         """The view has no response that a decorator under ours could dress."""
         decorate = DECORATORS[name]
         view = (
-            accept_websocket(decorate(echo))
+            accept_websocket(decorate(view))
             if order == "over"
-            else decorate(accept_websocket(echo))
-        )
-        talks(visit(view, middleware=MIDDLEWARE))
-        assert request_log("django.request") == []
-
-    @pytest.mark.parametrize("name", ASYNC_DECORATORS)
-    @pytest.mark.parametrize("order", ["over", "under"])
-    def test_async(self, visit: Serve, request_log: Any, name: str, order: str) -> None:
-        """As for sync views."""
-        decorate = DECORATORS[name]
-        view = (
-            accept_websocket(decorate(async_echo))
-            if order == "over"
-            else decorate(accept_websocket(async_echo))
+            else decorate(accept_websocket(view))
         )
         talks(visit(view, middleware=MIDDLEWARE))
         assert request_log("django.request") == []

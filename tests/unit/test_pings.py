@@ -50,6 +50,13 @@ def wait_closed(live: LiveWebSocket, timeout: float | None, *, as_async: bool) -
     return in_plain_thread(lambda: live.websocket.wait_closed(timeout))
 
 
+ENDS: dict[str, Callable[[LiveWebSocket], None]] = {
+    "closes": lambda live: live.client.close(4000, "enough"),
+    "vanishes": lambda live: live.client.vanish(),
+    "is closed": lambda live: live.websocket.close(4001),
+}
+
+
 def read_ping(live: LiveWebSocket) -> bytes:
     """Read a ping off the wire and give its payload, without an answer."""
     head = live.client.sock.recv(2, socket.MSG_WAITALL)
@@ -126,18 +133,13 @@ class TestPing:
         assert live.client.frame().opcode is Opcode.PING  # type: ignore[union-attr]
         took.result(10)
 
-    @pytest.mark.parametrize("how", ["closes", "vanishes", "is closed"])
+    @pytest.mark.parametrize("how", ENDS)
     def test_end_while_it_waits(self, open_websocket: Open, as_async: bool, how: str) -> None:
         """`ConnectionClosed`, at once."""
         live = open_websocket()
         took = ping(live, None, as_async=as_async)
         read_ping(live)
-        if how == "closes":
-            live.client.close(4000, "enough")
-        elif how == "vanishes":
-            live.client.vanish()
-        else:
-            live.websocket.close(4001)
+        ENDS[how](live)
         with pytest.raises(ConnectionClosed) as caught:
             took.result(10)
         assert caught.value.code == {"closes": 4000, "vanishes": 1006, "is closed": 4001}[how]
@@ -306,7 +308,7 @@ class TestWaitClosed:
     """`wait_closed` and `await_closed`."""
 
     @pytest.mark.parametrize("timeout", [None, 10])
-    @pytest.mark.parametrize("how", ["closes", "vanishes", "is closed"])
+    @pytest.mark.parametrize("how", ENDS)
     def test_end(
         self, open_websocket: Open, as_async: bool, timeout: float | None, how: str
     ) -> None:
@@ -315,12 +317,7 @@ class TestWaitClosed:
         live.client.send("unread")
         eventually(lambda: live.connection.waiting() == (1, False))
         closed = wait_closed(live, timeout, as_async=as_async)
-        if how == "closes":
-            live.client.close(4000, "enough")
-        elif how == "vanishes":
-            live.client.vanish()
-        else:
-            live.websocket.close(4001)
+        ENDS[how](live)
         assert closed.result(10) is True
         assert live.websocket.closed is True
         assert live.websocket.receive(0) == "unread"

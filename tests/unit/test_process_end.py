@@ -25,9 +25,27 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).resolve().parent.parent
 
+# Gives the engine the socket of a descriptor.
+ADOPT = """
+from dwebsocket import _core
+
+def adopt(number):
+    return _core.adopt(
+        number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Permit.claim(None),
+        _core.Settings(
+            max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
+            receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
+            ping_timeout=None, send_buffer_bytes=100, send_timeout=None, close_timeout=1,
+        ),
+    )
+"""
+
+
 # A process with one WebSocket on descriptor 3 and a view on each kind of thread, which both wait
 # for the end of it and say so.
-PROGRAM = """
+PROGRAM = (
+    ADOPT
+    + """
 import asyncio, contextvars, os, signal, socket, sys, threading
 from django.conf import settings
 settings.configure()
@@ -36,14 +54,7 @@ from dwebsocket.runners import loop, thread
 
 shutdown.begin(dies_of_sigterm=True)
 number = int(sys.argv[1])
-connection = _core.adopt(
-    number, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Permit.claim(None),
-    _core.Settings(
-        max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
-        receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
-        ping_timeout=None, send_buffer_bytes=100, send_timeout=None, close_timeout=1,
-    ),
-)
+connection = adopt(number)
 websocket = WebSocket()
 websocket._attach(connection, conf.Options.current({}), None)
 
@@ -60,6 +71,7 @@ loop.run("async view", aview, contextvars.copy_context())
 os.write(1, b"open\\n")
 EXIT
 """
+)
 
 
 # A process that ends while another thread still finds out how to say goodbye.
@@ -111,7 +123,9 @@ print(count)
 
 # A server in C whose handlers of signals exit. The kernel sends the signal when bytes reach the
 # client: it interrupts the main thread while that writes them, with the connection's lock held.
-ABRUPT = """
+ABRUPT = (
+    ADOPT
+    + """
 import ctypes, fcntl, os, signal, sys, threading
 from django.conf import settings
 settings.configure()
@@ -135,19 +149,13 @@ if number:
     fcntl.fcntl(theirs, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(theirs, fcntl.F_SETSIG, number)
     fcntl.fcntl(theirs, fcntl.F_SETFL, flags | os.O_ASYNC)
-connection = _core.adopt(
-    ours, b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n", _core.Permit.claim(None),
-    _core.Settings(
-        max_message_bytes=100, max_frame_bytes=None, max_fragments=9, messages_per_second=None,
-        receive_buffer_bytes=100, bytes_per_second=None, rate_timeout=None, ping_interval=None,
-        ping_timeout=None, send_buffer_bytes=100, send_timeout=None, close_timeout=1,
-    ),
-)
+connection = adopt(ours)
 fcntl.fcntl(theirs, fcntl.F_SETFL, flags)
 os.close(theirs)
 if number:
     threading.Event().wait()
 """
+)
 
 
 @pytest.fixture

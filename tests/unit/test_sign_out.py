@@ -129,71 +129,74 @@ has_auser = pytest.mark.skipif(not hasattr(auth, "aget_user"), reason="since Dja
 changes = pytest.mark.parametrize("change", CHANGES)
 
 
+@pytest.fixture
+def in_database(override: Override, anna: User) -> Browser:
+    """Anna's, whose session is in the database."""
+    use(override, "db")
+    return Browser(anna)
+
+
+def opened(visit: Serve, browser: Browser, view: Any = waits) -> Any:
+    """Serve a WebSocket of a browser's user."""
+    return visit(view, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+
+
 class TestTransaction:
     """What is not committed has not happened."""
 
     @changes
     @pytest.mark.parametrize("view", [waits, awaits])
     def test_closes_after_the_commit(
-        self, visit: Serve, override: Override, anna: User, change: str, view: Any
+        self, visit: Serve, in_database: Browser, anna: User, change: str, view: Any
     ) -> None:
         """Views that write as they end do not meet the lock of the transaction."""
         act, reason = CHANGES[change]
-        use(override, "db")
-        browser = Browser(anna)
-        made = visit(view, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, in_database, view)
         with transaction.atomic():
-            act(browser, anna)
+            act(in_database, anna)
             assert not is_over(made)
         assert made.client.closing() == (4401, reason)
 
     @changes
     def test_does_not_close_when_it_is_rolled_back(
-        self, visit: Serve, override: Override, anna: User, change: str
+        self, visit: Serve, in_database: Browser, anna: User, change: str
     ) -> None:
         """The user is signed in as before."""
         act, _ = CHANGES[change]
-        use(override, "db")
-        browser = Browser(anna)
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, in_database)
         with transaction.atomic():
-            act(browser, anna)
+            act(in_database, anna)
             transaction.set_rollback(True)
         assert not is_over(made)
         goes_on(made)
 
     @changes
     def test_comes_back_before_the_commit(
-        self, visit: Serve, override: Override, anna: User, change: str
+        self, visit: Serve, in_database: Browser, anna: User, change: str
     ) -> None:
         """Old rows let it in; the commit closes it."""
         act, reason = CHANGES[change]
-        use(override, "db")
-        browser = Browser(anna)
         made: list[Any] = []
 
         def come_back() -> None:
-            environ = browser.handshake()
-            made.append(visit(waits, middleware=MIDDLEWARE, environ=environ).serve())
+            made.append(opened(visit, in_database))
 
         elsewhere(come_back)
         with transaction.atomic():
-            act(browser, anna)
+            act(in_database, anna)
             elsewhere(come_back)
         assert [each.client.closing() for each in made] == [(4401, reason)] * 2
 
     @changes
     def test_test_case_that_never_commits(
-        self, visit: Serve, override: Override, anna: User, change: str
+        self, visit: Serve, in_database: Browser, anna: User, change: str
     ) -> None:
         """A project's tests see the end without a commit."""
         act, reason = CHANGES[change]
-        use(override, "db")
-        browser = Browser(anna)
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, in_database)
         blocks = TestCase._enter_atomics()  # type: ignore[attr-defined]
         try:
-            act(browser, anna)
+            act(in_database, anna)
             assert made.client.closing() == (4401, reason)
         finally:
             TestCase._rollback_atomics(blocks)  # type: ignore[attr-defined]
@@ -207,11 +210,10 @@ class TestLogout:
     ) -> None:
         """Old rows let it in; the flush closes it."""
         browser = Browser(anna)
-        made = [visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()]
+        made = [opened(visit, browser)]
 
         def come_back(**_: Any) -> None:
-            environ = browser.handshake()
-            made.append(visit(waits, middleware=MIDDLEWARE, environ=environ).serve())
+            made.append(opened(visit, browser))
             assert not any(is_over(each) for each in made)
 
         user_logged_out.connect(come_back)
@@ -240,7 +242,7 @@ class TestLogout:
     def test_session_is_flushed_once(self, visit: Serve, anna: User, engine: str) -> None:
         """A session object that is used again is an ordinary one."""
         browser = Browser(anna)
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, browser)
         request = browser.request(anna)
         logout(request)
         assert made.client.closing() == (4401, "signed out")
@@ -290,7 +292,7 @@ class TestLogin:
     def test_as_another_user(self, visit: Serve, anna: User, bert: User, engine: str) -> None:
         """The first user's are closed."""
         browser = Browser(anna)
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, browser)
         login(browser.request(anna), bert, backend=BACKEND)
         assert made.client.closing() == (4401, "signed out")
 
@@ -300,14 +302,14 @@ class TestLogin:
         """The cookie tells whose they are."""
         use(override, "signed_cookies")
         browser = Browser(anna)
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, browser)
         login(browser.request(anna), bert, backend=BACKEND)
         assert made.client.closing() == (4401, "signed out")
 
     def test_as_the_same_user(self, visit: Serve, anna: User, engine: str) -> None:
         """Nothing ends."""
         browser = Browser(anna)
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, browser)
         login(browser.request(anna), anna, backend=BACKEND)
         assert not is_over(made)
         goes_on(made)
@@ -319,7 +321,7 @@ class TestLogin:
         for name in ("_auth_user_id", "_auth_user_backend", "_auth_user_hash"):
             del session[name]
         session.save()
-        made = visit(waits, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = opened(visit, browser)
         login(browser.request(), anna, backend=BACKEND)
         assert not is_over(made)
         goes_on(made)
@@ -329,35 +331,31 @@ class TestBetween:
     """A sign-out between a decorator's look at the user and the handshake's own."""
 
     @changes
-    def test_sync(self, visit: Serve, override: Override, anna: User, change: str) -> None:
+    def test_sync(self, visit: Serve, in_database: Browser, anna: User, change: str) -> None:
         """The WebSocket is that of the user whom the decorator saw."""
-        use(override, "db")
-        browser = Browser(anna)
 
         def acts_first(request: Any) -> Any:
-            elsewhere(lambda: CHANGES[change][0](browser, User.objects.get(pk=anna.pk)))
+            elsewhere(lambda: CHANGES[change][0](in_database, User.objects.get(pk=anna.pk)))
             return waits(request)
 
         view = login_required(acts_first)
-        made = visit(view, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = visit(view, middleware=MIDDLEWARE, environ=in_database.handshake()).serve()
         assert made.client.closing()[0] == 4401
 
     @has_auser
     @changes
-    def test_async(self, visit: Serve, override: Override, anna: User, change: str) -> None:
+    def test_async(self, visit: Serve, in_database: Browser, anna: User, change: str) -> None:
         """Also when it asks `auser()`, which has a memory of its own."""
-        use(override, "db")
-        browser = Browser(anna)
 
         async def acts_first(request: Any) -> Any:
             user = await auth.aget_user(request)
             request._acached_user = user
             assert user.is_authenticated
-            elsewhere(lambda: CHANGES[change][0](browser, User.objects.get(pk=anna.pk)))
+            elsewhere(lambda: CHANGES[change][0](in_database, User.objects.get(pk=anna.pk)))
             return await awaits(request)
 
         made = visit(
-            acts_first, middleware=MIDDLEWARE, environ=browser.handshake(), in_async_chain=True
+            acts_first, middleware=MIDDLEWARE, environ=in_database.handshake(), in_async_chain=True
         ).serve()
         assert made.client.closing()[0] == 4401
 
@@ -379,22 +377,20 @@ class TestBetween:
         assert seen[0] == anna
 
     def test_in_a_transaction_of_the_handshake(
-        self, visit: Serve, override: Override, anna: User
+        self, visit: Serve, in_database: Browser, anna: User
     ) -> None:
         """Rows as old as the transaction are not the last word."""
-        use(override, "db")
-        browser = Browser(anna)
 
         @transaction.atomic
         def acts_first(request: Any) -> Any:
             assert request.user.is_authenticated
             response = waits(request)
             transaction.on_commit(
-                lambda: elsewhere(lambda: browser.request().session.flush()),
+                lambda: elsewhere(lambda: in_database.request().session.flush()),
             )
             return response
 
-        made = visit(acts_first, middleware=MIDDLEWARE, environ=browser.handshake()).serve()
+        made = visit(acts_first, middleware=MIDDLEWARE, environ=in_database.handshake()).serve()
         assert made.client.closing() == (4401, "signed out")
 
 

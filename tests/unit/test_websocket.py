@@ -49,6 +49,20 @@ def arrived(live: LiveWebSocket, messages: int, *, ended: bool = False) -> None:
     eventually(lambda: live.connection.waiting() == (messages, ended))
 
 
+@pytest.fixture
+def closed_here(open_websocket: Open, own: Own) -> LiveWebSocket:
+    """One that this thread's view has closed."""
+    live = open_websocket()
+    own(live.websocket)
+    live.websocket.close(4000)
+    return live
+
+
+def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on each call that comes after the report of an end raises."""
+    monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+
+
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
     """Call in another thread, in this one's context."""
     future: Future[Any] = Future()
@@ -803,7 +817,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A loop over all users must not break at one that has gone."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        lose_patience(monkeypatch)
         live, mine = open_websocket(), open_websocket()
         live.websocket.close()
         own(mine.websocket)
@@ -811,50 +825,42 @@ class TestSendingToTheGone:
         assert in_thread(lambda: live.websocket.send("x")).result(10) is False
 
     def test_raises_in_the_own_view_after_a_warning(
-        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+        self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """First False; False again within a second of the close; then it raises."""
-        live = open_websocket()
-        own(live.websocket)
-        live.websocket.close(4000)
+        live = closed_here
         assert [live.websocket.send("x") for _ in range(3)] == [False, False, False]
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        lose_patience(monkeypatch)
         with pytest.raises(ConnectionClosed, match="4000"):
             live.websocket.send("x")
 
     def test_gives_one_warning_however_long_it_is_closed(
-        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+        self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The first `send` after the close does not raise."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
-        live = open_websocket()
-        own(live.websocket)
-        live.websocket.close()
+        lose_patience(monkeypatch)
+        live = closed_here
         assert live.websocket.send("x") is False
         with pytest.raises(ConnectionClosed):
             live.websocket.send("x")
 
     @pytest.mark.parametrize("look", ["wait", "read", "has_messages", "count_messages"])
     def test_a_receiving_call_takes_the_warning_back(
-        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch, look: str
+        self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch, look: str
     ) -> None:
         """Who looks for the end is about to find it."""
-        live = open_websocket()
-        own(live.websocket)
-        live.websocket.close()
+        live = closed_here
         assert live.websocket.send("x") is False
         RECEIVING[look](live.websocket)
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        lose_patience(monkeypatch)
         assert live.websocket.send("x") is False
 
     def test_also_from_a_thread_of_the_own_view(
-        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+        self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`sync_to_async` and `asyncio.to_thread` carry the context along."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
-        live = open_websocket()
-        own(live.websocket)
-        live.websocket.close()
+        lose_patience(monkeypatch)
+        live = closed_here
 
         def send_twice() -> bool:
             sent = live.websocket.send("x")
@@ -874,7 +880,7 @@ class TestSendingToTheGone:
         live.client.close(4000)
         assert live.websocket.wait() is None
         RECEIVING[call](live.websocket)
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        lose_patience(monkeypatch)
         with pytest.raises(ConnectionClosed, match="4000"):
             RECEIVING[call](live.websocket)
 
@@ -883,7 +889,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
         """A helper thread has a loop, too."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        lose_patience(monkeypatch)
         live = open_websocket()
         live.client.close()
         assert live.websocket.wait() is None
@@ -891,13 +897,11 @@ class TestSendingToTheGone:
             RECEIVING[call](live.websocket)
 
     def test_time_counts_from_the_report_not_from_the_end(
-        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+        self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An end that nobody was told of is no reason to raise."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
-        live = open_websocket()
-        own(live.websocket)
-        live.websocket.close()
+        lose_patience(monkeypatch)
+        live = closed_here
         assert live.websocket.has_messages()
         assert live.websocket.count_messages() == 1
         assert live.websocket.read("fallback") is None
@@ -1134,13 +1138,11 @@ class TestAsync:
         assert live.websocket.close_code == 1013
 
     def test_push_loop_ends_by_exception(
-        self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
+        self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The rule of the own view holds for `asend`, also in its tasks."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
-        live = open_websocket()
-        own(live.websocket)
-        live.websocket.close()
+        lose_patience(monkeypatch)
+        live = closed_here
 
         async def main() -> bool:
             sent = await live.websocket.asend("x")

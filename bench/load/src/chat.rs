@@ -43,20 +43,7 @@ pub fn run(target: &Target, script: Script, options: &Options) -> Result<Outcome
     room.talk(before.at + options.duration, &mut latency)?;
     let after = Usage::read(&options.watch)?;
 
-    let mut fleet = room.fleet;
-    fleet.drain(options.drain)?;
-    fleet.close()?;
-    let shared = fleet.shared;
-    Ok(Outcome {
-        open_s,
-        latency,
-        before,
-        after,
-        tally: shared.tally,
-        first_error: shared.first_error,
-        closed_cleanly: shared.closed_cleanly,
-        stopped: None,
-    })
+    Outcome::of(room.fleet, options.drain, open_s, latency, (before, after))
 }
 
 struct Room {

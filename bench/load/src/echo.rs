@@ -58,6 +58,34 @@ pub struct Outcome {
     pub stopped: Option<stopped::Fate>,
 }
 
+impl Outcome {
+    /// Closes a fleet after its measurement, between two looks at the clocks.
+    ///
+    /// # Errors
+    /// When the connections cannot be waited for any more.
+    pub(crate) fn of(
+        mut fleet: Fleet,
+        drain: Duration,
+        open_s: f64,
+        latency: Histogram,
+        (before, after): (Usage, Usage),
+    ) -> Result<Self, String> {
+        fleet.drain(drain)?;
+        fleet.close()?;
+        let shared = fleet.shared;
+        Ok(Self {
+            open_s,
+            latency,
+            before,
+            after,
+            tally: shared.tally,
+            first_error: shared.first_error,
+            closed_cleanly: shared.closed_cleanly,
+            stopped: None,
+        })
+    }
+}
+
 /// Opens the connections, keeps the messages going, measures, closes.
 ///
 /// # Errors
@@ -88,28 +116,14 @@ pub fn run(target: &Target, script: Script, options: &Options) -> Result<Outcome
     }
     let after = Usage::read(&options.watch)?;
 
-    fleet.drain(options.drain)?;
-    fleet.close()?;
-    let mut shared = fleet.shared;
-    let stopped = match stopped {
-        None => None,
-        Some(stopped) => {
-            let fate = stopped.read_on(options.drain)?;
-            shared.tally.add(&fate.tally);
-            shared.first_error = shared.first_error.or_else(|| fate.first_error.clone());
-            Some(fate)
-        }
-    };
-    Ok(Outcome {
-        open_s,
-        latency,
-        before,
-        after,
-        tally: shared.tally,
-        first_error: shared.first_error,
-        closed_cleanly: shared.closed_cleanly,
-        stopped,
-    })
+    let mut outcome = Outcome::of(fleet, options.drain, open_s, latency, (before, after))?;
+    if let Some(stopped) = stopped {
+        let fate = stopped.read_on(options.drain)?;
+        outcome.tally.add(&fate.tally);
+        outcome.first_error = outcome.first_error.or_else(|| fate.first_error.clone());
+        outcome.stopped = Some(fate);
+    }
+    Ok(outcome)
 }
 
 fn keep_going(

@@ -8,13 +8,14 @@ the URL conf; what answers it is the real engine, at the other end of a socket p
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.handshake.response import UpgradeResponse
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+WebSocketT = TypeVar("WebSocketT", bound=BaseWebSocket[Any, Any, Any, Any])
 #: Seconds that a test waits for anything, unless it sets another timeout.
 TIMEOUT_S = 10.0
 
@@ -89,7 +91,11 @@ class _Handler(ClientHandler):
 
 
 class _AsyncHandler(AsyncClientHandler):
-    """As :class:`_Handler`, for the async client."""
+    """
+    The handler of Django's async client, which is a server of WebSockets too.
+
+    Unlike :class:`_Handler` it is one in the event loop that the view runs in.
+    """
 
     async def get_response_async(self, request: Any) -> Any:
         offer = _offer.get()
@@ -125,36 +131,53 @@ def _offering() -> Iterator[tuple[socket.socket, ViewWatch]]:
         witness.reset(tokens[1])
 
 
-def handshake_headers(
-    websocket: BaseWebSocket, subprotocols: Sequence[str], headers: Mapping[str, str] | None
-) -> dict[str, str]:
-    """Gives the headers of an opening handshake, ``headers`` in place of the usual ones."""
-    usual = {
-        "upgrade": "websocket",
-        "connection": "Upgrade",
-        "sec-websocket-key": websocket._wire.key,
-        "sec-websocket-version": "13",
-    }
-    if subprotocols:
-        usual["sec-websocket-protocol"] = ", ".join(subprotocols)
-    if websocket._wire.offer:
-        usual["sec-websocket-extensions"] = websocket._wire.offer
-    return usual | {name.lower(): value for name, value in (headers or {}).items()}
+@dataclass(frozen=True)
+class Request:
+    """What a test gives for an opening handshake, as :meth:`WebSocketClient.websocket` has it."""
+
+    path: str
+    data: Any
+    subprotocols: Sequence[str]
+    headers: Mapping[str, str] | None
+    extra: dict[str, Any]
+
+    def fields(self, key: str, offer: str, defaults: Mapping[str, str]) -> dict[str, str]:
+        """
+        Gives the headers of the handshake.
+
+        Args:
+            key: The one that the server has to answer.
+            offer: The extension that is offered; empty for none.
+            defaults: More headers, which the test's own go before.
+        """
+        usual = {
+            "upgrade": "websocket",
+            "connection": "Upgrade",
+            "sec-websocket-key": key,
+            "sec-websocket-version": "13",
+        }
+        if self.subprotocols:
+            usual["sec-websocket-protocol"] = ", ".join(self.subprotocols)
+        if offer:
+            usual["sec-websocket-extensions"] = offer
+        own = {name.lower(): value for name, value in (self.headers or {}).items()}
+        return {**usual, **defaults, **own}
 
 
-class WebSocketClient(Client):
-    """
-    Django's test client, for views with WebSockets too.
+class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
+    """What both clients add to Django's, in front of which it stands."""
 
-    Attributes:
-        websocket_timeout: Seconds that a WebSocket's calls wait when they are not told.
-    """
-
+    #: Seconds that a WebSocket's calls wait when they are not told.
     websocket_timeout = TIMEOUT_S
+    handler: Any
+    raise_request_exception: bool
+    _handler_class: type[ClientHandler | AsyncClientHandler]
+    _websocket_class: type[WebSocketT]
 
     def __init__(self, enforce_csrf_checks: bool = False, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
-        super().__init__(enforce_csrf_checks, *args, **kwargs)
-        self.handler = _Handler(enforce_csrf_checks)
+        # Of Django's client, which stands behind this.
+        super().__init__(enforce_csrf_checks, *args, **kwargs)  # type: ignore[call-arg, arg-type]
+        self.handler = self._handler_class(enforce_csrf_checks)
 
     def websocket(
         self,
@@ -167,9 +190,9 @@ class WebSocketClient(Client):
         answer_pings: bool = True,
         compression: bool | str = False,
         **extra: Any,
-    ) -> ClientWebSocket:
+    ) -> WebSocketT:
         """
-        Gives a WebSocket, which opens when it is entered by ``with``.
+        Gives a WebSocket, which opens when it is entered: by ``with``, or ``async with``.
 
         A refusal does not raise: it is the WebSocket's ``response``. Using it then does.
 
@@ -182,74 +205,59 @@ class WebSocketClient(Client):
             answer_pings: False is a client that never answers a ping.
             compression: True offers permessage-deflate as browsers do; or the offer itself, such as
                 ``"permessage-deflate; server_no_context_takeover"``.
-            **extra: As for :meth:`get`.
+            **extra: As for :meth:`get`. A live server takes none.
 
         Raises:
+            TypeError: There is ``extra`` for a live server.
             Exception: Entering raises what :meth:`get` would.
         """
-
-        def open_(websocket: ClientWebSocket) -> None:
-            fields = handshake_headers(websocket, subprotocols, headers)
-            with _offering() as (sock, watch):
-                response: Any = self.get(path, data, headers=fields, **extra)
-            websocket._response = response
-            if websocket.refused:
-                sock.close()
-            else:
-                websocket._attach(sock, watch)
-                websocket._run(websocket._opening())
-
-        return ClientWebSocket(
-            open_,
+        request = Request(path, data, subprotocols, headers, extra)
+        self._check(request)
+        return self._websocket_class(
+            functools.partial(self._open, request),
             timeout=self.websocket_timeout if timeout is None else timeout,
             raises=self.raise_request_exception,
             answer_pings=answer_pings,
             offer=offer_of(compression),
         )
 
+    def _check(self, request: Request) -> None:
+        """Raises if this client cannot send ``request``."""
 
-class AsyncWebSocketClient(AsyncClient):
+    async def _open(self, request: Request, websocket: WebSocketT) -> None:
+        """Makes the handshake of a WebSocket, up to its 101 or its refusal."""
+        fields = request.fields(websocket._wire.key, websocket._wire.offer, {})
+        with _offering() as (sock, watch):
+            response = await self._get(request, fields)
+        websocket._response = response
+        if websocket.refused:
+            sock.close()
+        else:
+            await websocket._open(sock, watch)
+
+    async def _get(self, request: Request, fields: dict[str, str]) -> Any:
+        raise NotImplementedError
+
+
+class WebSocketClient(_OpensWebSockets[ClientWebSocket], Client):
+    """Django's test client, for views with WebSockets too."""
+
+    _handler_class = _Handler
+    _websocket_class = ClientWebSocket
+
+    async def _get(self, request: Request, fields: dict[str, str]) -> Any:
+        return self.get(request.path, request.data, headers=fields, **request.extra)
+
+
+class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
     """
-    Django's async test client, for views with WebSockets too. As :class:`WebSocketClient`.
+    Django's async test client, for views with WebSockets too.
 
     An ``async def`` view is a task of the test's own event loop.
     """
 
-    websocket_timeout = TIMEOUT_S
+    _handler_class = _AsyncHandler
+    _websocket_class = AsyncClientWebSocket
 
-    def __init__(self, enforce_csrf_checks: bool = False, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
-        super().__init__(enforce_csrf_checks, *args, **kwargs)
-        self.handler = _AsyncHandler(enforce_csrf_checks)
-
-    def websocket(
-        self,
-        path: str,
-        data: Any = None,
-        *,
-        subprotocols: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        answer_pings: bool = True,
-        compression: bool | str = False,
-        **extra: Any,
-    ) -> AsyncClientWebSocket:
-        """As :meth:`WebSocketClient.websocket`; it opens when it is entered by ``async with``."""
-
-        async def open_(websocket: AsyncClientWebSocket) -> None:
-            fields = handshake_headers(websocket, subprotocols, headers)
-            with _offering() as (sock, watch):
-                response: Any = await self.get(path, data, headers=fields, **extra)
-            websocket._response = response
-            if websocket.refused:
-                sock.close()
-            else:
-                websocket._attach(sock, watch)
-                await websocket._run(websocket._opening())
-
-        return AsyncClientWebSocket(
-            open_,
-            timeout=self.websocket_timeout if timeout is None else timeout,
-            raises=self.raise_request_exception,
-            answer_pings=answer_pings,
-            offer=offer_of(compression),
-        )
+    async def _get(self, request: Request, fields: dict[str, str]) -> Any:
+        return await self.get(request.path, request.data, headers=fields, **request.extra)

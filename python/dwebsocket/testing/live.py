@@ -8,12 +8,11 @@ from urllib.parse import urlencode, urlsplit
 
 from django.http import HttpResponse
 
-from dwebsocket.testing.client import WebSocketClient, handshake_headers
-from dwebsocket.testing.deflate import offer_of
-from dwebsocket.testing.websocket import ClientWebSocket
+from dwebsocket.testing.client import WebSocketClient
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from dwebsocket.testing.client import Request
+    from dwebsocket.testing.websocket import ClientWebSocket
 
 _END = b"\r\n\r\n"
 _MAX_REFUSAL_BYTES = 1024 * 1024
@@ -26,6 +25,8 @@ class LiveWebSocketClient(WebSocketClient):
     So ``force_login`` works where the server shares the test's database and settings, as
     ``LiveServerTestCase`` and pytest-django's ``live_server`` do. Views fail in the server: their
     exceptions are logged there, and not raised in the test.
+
+    ``websocket`` goes over TCP, sends the Origin of the site, and takes no ``extra``.
     """
 
     def __init__(self, url: str, *args: Any, **kwargs: Any) -> None:
@@ -44,59 +45,38 @@ class LiveWebSocketClient(WebSocketClient):
         self._address = (split.hostname, split.port or 80)
         self._netloc = split.netloc
 
-    def websocket(
-        self,
-        path: str,
-        data: Any = None,
-        *,
-        subprotocols: Sequence[str] = (),
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        answer_pings: bool = True,
-        compression: bool | str = False,
-        **extra: Any,
-    ) -> ClientWebSocket:
-        """As :meth:`WebSocketClient.websocket`, over TCP. It sends the Origin of the site."""
-        if extra:
-            raise TypeError(f"a live server takes headers only, not {', '.join(extra)}")
-        if data:
-            path += ("&" if "?" in path else "?") + urlencode(data, doseq=True)
+    def _check(self, request: Request) -> None:
+        if request.extra:
+            raise TypeError(f"a live server takes headers only, not {', '.join(request.extra)}")
 
-        def open_(websocket: ClientWebSocket) -> None:
-            fields = handshake_headers(
-                websocket,
-                subprotocols,
-                {
-                    "host": self._netloc,
-                    "origin": f"http://{self._netloc}",
-                    "cookie": "; ".join(f"{m.key}={m.coded_value}" for m in self.cookies.values()),
-                    **{name.lower(): value for name, value in (headers or {}).items()},
-                },
-            )
-            lines = [f"GET {path} HTTP/1.1", *(f"{name}: {v}" for name, v in fields.items() if v)]
-            sock = socket.create_connection(self._address, websocket.timeout)
-            try:
-                sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-                head, rest = _read_head(sock)
-                websocket._response = response = _response_of(head)
-                if websocket.refused:
-                    response.content = _read_rest(sock, response, rest)
-                    sock.close()
-                    return
-            except BaseException:
+    async def _open(self, request: Request, websocket: ClientWebSocket) -> None:
+        sock = socket.create_connection(self._address, websocket.timeout)
+        try:
+            sock.sendall(self._head_of(request, websocket))
+            head, rest = _read_head(sock)
+            websocket._response = response = _response_of(head)
+            if websocket.refused:
+                response.content = _read_rest(sock, response, rest)
                 sock.close()
-                raise
-            websocket._wire.feed(head + _END + rest)
-            websocket._attach(sock, None)
-            websocket._run(websocket._opening())
+                return
+        except BaseException:
+            sock.close()
+            raise
+        websocket._wire.feed(head + _END + rest)
+        await websocket._open(sock, None)
 
-        return ClientWebSocket(
-            open_,
-            timeout=self.websocket_timeout if timeout is None else timeout,
-            raises=False,
-            answer_pings=answer_pings,
-            offer=offer_of(compression),
-        )
+    def _head_of(self, request: Request, websocket: ClientWebSocket) -> bytes:
+        path = request.path
+        if request.data:
+            path += ("&" if "?" in path else "?") + urlencode(request.data, doseq=True)
+        defaults = {
+            "host": self._netloc,
+            "origin": f"http://{self._netloc}",
+            "cookie": "; ".join(f"{m.key}={m.coded_value}" for m in self.cookies.values()),
+        }
+        fields = request.fields(websocket._wire.key, websocket._wire.offer, defaults)
+        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {v}" for name, v in fields.items() if v)]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:

@@ -1,9 +1,13 @@
 """
 A test's end of a WebSocket, for sync and for async tests.
 
-What both have in common never waits by itself: it is a generator that says how long it would wait
-for the socket, and the two faces do so in their own ways.
+Each call is written once, as a coroutine of :class:`BaseWebSocket` that waits by `_wait` and
+`_wait_for_view` only. In a sync test these block, so that a coroutine never suspends and one step
+runs all of it; in an async test they await, and the call gives the coroutine itself.
 """
+
+# mypy: disable-error-code="no-any-return"
+# What `_run` gives is the value in one face and a coroutine in the other: no type says that.
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ import contextlib
 import json
 import select
 import time
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
@@ -21,18 +28,24 @@ from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, 
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import begin_sharing, end_sharing, is_sharing
 from dwebsocket.testing.scope import open_websockets
-from dwebsocket.testing.watch import ViewStillRuns, ViewWatch
 from dwebsocket.waiting.loop_hub import settle
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from django.http import HttpResponse
 
-    Message = str | bytes
-    # Each step: wait for the socket, for that many seconds at most.
-    Steps = Generator[float, None, None]
+    from dwebsocket.testing.watch import ViewWatch
+
+Message = str | bytes
+T = TypeVar("T")
+# What a call gives: the value in sync tests, a coroutine of it in async ones.
+NoneT = TypeVar("NoneT")
+MessageT = TypeVar("MessageT")
+JsonT = TypeVar("JsonT")
+CodeT = TypeVar("CodeT")
+_Later = Coroutine[Any, Any, T]
 
 _CHUNK_BYTES = 256 * 1024
 _NORMAL = 1000
@@ -52,10 +65,24 @@ class WebSocketRefused(WebSocketError):
         self.response = response
 
 
-class BaseWebSocket:
-    """What sync and async tests have in common."""
+class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
+    """
+    What sync and async tests have in common.
 
-    def __init__(self, *, timeout: float, raises: bool, answer_pings: bool, offer: str) -> None:
+    Every call gives its result in sync tests, and has to be awaited in async ones; then it raises
+    when it is awaited. The properties and :meth:`vanish` are the same in both.
+    """
+
+    def __init__(
+        self,
+        opener: Callable[[Any], _Later[None]],
+        *,
+        timeout: float,
+        raises: bool,
+        answer_pings: bool,
+        offer: str,
+    ) -> None:
+        self._opener = opener
         #: Seconds that its calls wait when they are not told.
         self.timeout = timeout
         self._raises = raises
@@ -173,9 +200,29 @@ class BaseWebSocket:
         code, reason = self._wire.close or (_NORMAL, "")
         return ConnectionClosed(code, reason, "lost" if code == 1006 else by)
 
+    # -- how a face waits -----------------------------------------------------------------------
+
+    @abstractmethod
+    def _run(self, call: _Later[Any]) -> Any:
+        """Gives what a call gives."""
+
+    @abstractmethod
+    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+        """Returns when the socket is ready, or the time is up."""
+
+    @abstractmethod
+    async def _wait_for_view(self, over: futures.Future[None], seconds: float) -> None:
+        """Returns when the view is over, or the time is up."""
+
+    @abstractmethod
+    async def _share(self) -> None:
+        """Shares the database connections of the test."""
+
     # -- what waits -----------------------------------------------------------------------------
 
-    def _until(self, condition: Callable[[], object], timeout: float | None, what: str) -> Steps:
+    async def _until(
+        self, condition: Callable[[], object], timeout: float | None, what: str
+    ) -> None:
         timeout = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
         while True:
@@ -187,67 +234,125 @@ class BaseWebSocket:
                 self._raise_failure()
                 where = "" if self._watch is None else f" {self._watch.whereabouts()}"
                 raise ReceiveTimeout(f"{what} within {timeout:g} s.{where}")
-            yield left
+            assert self._sock is not None
+            await self._wait(self._sock, left)
 
-    def _opening(self) -> Steps:
-        yield from self._until(
-            lambda: self._wire.headers is not None or self._wire.is_over, None, "no 101 came"
-        )
-        if self._wire.headers is None:
+    async def _enter(self) -> None:
+        if self._response is not None:
+            raise UsageError("this WebSocket was open before: ask the client for another one")
+        await self._share()
+        try:
+            await self._opener(self)
+        except BaseException:
+            self._hang_up()
+            self._unshare()
+            raise
+
+    async def _exit(self, *, failed: bool) -> None:
+        try:
+            await self._end(_NORMAL, "")
+        except (ReceiveTimeout, wire.WireError):
+            if not failed:
+                raise
+        finally:
+            self._hang_up()
+            try:
+                await self._join(quietly=failed)
+            finally:
+                self._unshare()
+
+    async def _open(self, sock: socket.socket, watch: ViewWatch | None) -> None:
+        """Waits for the 101 on the client's end of a connection."""
+        sock.settimeout(0)
+        self._sock, self._watch = sock, watch
+        open_websockets.add(self)
+        found = self._wire
+        await self._until(lambda: found.headers is not None or found.is_over, None, "no 101 came")
+        if found.headers is None:
             raise wire.WireError("the connection was lost before its 101 came")
 
-    def _receiving(self, timeout: float | None) -> Steps:
+    async def _receive(self, timeout: float | None) -> Message:
         self._check_usable()
         found = self._wire
-        yield from self._until(lambda: found.messages or found.is_over, timeout, "no message came")
-
-    def _received(self) -> Message:
-        if self._wire.messages:
-            return self._wire.messages.popleft()
+        await self._until(lambda: found.messages or found.is_over, timeout, "no message came")
+        if found.messages:
+            return found.messages.popleft()
         self._raise_failure()
         raise self._ending()
 
-    def _sending(self, opcode: int | None, message: Message, *, is_final: bool = True) -> Steps:
+    async def _receive_json(self, timeout: float | None) -> Any:
+        return json.loads(await self._receive(timeout))
+
+    async def _receive_or_end(self) -> Message | None:
+        with contextlib.suppress(ConnectionClosed):
+            return await self._receive(None)
+        return None
+
+    async def _send(self, message: Message) -> None:
         self._check_open()
-        if opcode is None:
-            self._wire.send(message)
-        else:
-            payload = message.encode() if isinstance(message, str) else bytes(message)
-            self._wire.send_frame(opcode, payload, is_final=is_final)
+        self._wire.send(message)
+        await self._flush()
+
+    async def _send_frame(self, opcode: int, payload: bytes, *, is_final: bool) -> None:
+        self._check_open()
+        self._wire.send_frame(opcode, bytes(payload), is_final=is_final)
+        await self._flush()
+
+    async def _flush(self) -> None:
         found = self._wire
-        yield from self._until(
+        await self._until(
             lambda: not found.outgoing or found.is_over, None, "the site did not take a message"
         )
 
-    def _pinging(self, payload: bytes, timeout: float | None) -> Steps:
+    async def _ping(self, payload: bytes, timeout: float | None) -> None:
         self._check_open()
         found = self._wire
         found.send_frame(wire.PING, payload)
-        yield from self._until(
-            lambda: payload in found.pongs or found.is_over, timeout, "no pong came"
-        )
+        await self._until(lambda: payload in found.pongs or found.is_over, timeout, "no pong came")
         if payload not in found.pongs:
             self._raise_failure()
             raise self._ending()
         found.pongs.remove(payload)
 
-    def _ended(self, timeout: float | None) -> Steps:
+    async def _wait_closed(self, timeout: float | None) -> int:
         self._check_usable()
-        yield from self._until(
+        await self._until(
             lambda: self._wire.is_over, timeout, "the site did not close the WebSocket"
         )
         self._raise_failure()
+        assert self._wire.close is not None
+        return self._wire.close[0]
 
-    def _closing(self, code: int | None, reason: str) -> Steps:
-        if self._sock is None or self.refused:
+    async def _close(self, code: int | None, reason: str) -> None:
+        self._check_usable()
+        await self._end(code, reason)
+
+    async def _end(self, code: int | None, reason: str) -> None:
+        if self._send_close(code, reason):
+            await self._until(lambda: self._wire.is_over, None, "the site did not answer the close")
+
+    async def _join(self, *, quietly: bool) -> None:
+        watch = self._watch
+        if watch is None:
             return
+        await self._wait_for_view(watch.over, self.timeout)
+        if not quietly:
+            if not watch.over.done():
+                raise watch.still_runs(self.timeout)
+            self._raise_failure()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _send_close(self, code: int | None, reason: str) -> bool:
+        """Sends a close frame; False if the connection is over, or never was."""
+        if self._sock is None or self.refused:
+            return False
         self._look()
-        if not self._wire.is_over:
-            self._wire.send_close(code, reason)
-            yield from self._until(
-                lambda: self._wire.is_over, None, "the site did not answer the close"
-            )
+        if self._wire.is_over:
+            return False
+        self._wire.send_close(code, reason)
         self._look()
+        return True
 
     def _hang_up(self) -> None:
         sock, self._sock = self._sock, None
@@ -255,12 +360,7 @@ class BaseWebSocket:
             sock.close()
         open_websockets.discard(self)
 
-    def _attach(self, sock: socket.socket, watch: ViewWatch | None) -> None:
-        sock.settimeout(0)
-        self._sock, self._watch = sock, watch
-        open_websockets.add(self)
-
-    def _share(self) -> None:
+    def _begin_sharing(self) -> None:
         begin_sharing()
         self._shares = True
 
@@ -276,9 +376,8 @@ class BaseWebSocket:
         Raises:
             ViewStillRuns: It did not end.
         """
-        for _ in self._closing(_NORMAL, ""):
-            # The close frame is sent, but its answer is not worth waiting for.
-            break
+        # Its answer is not worth waiting for.
+        self._send_close(_NORMAL, "")
         self._hang_up()
         try:
             if (watch := self._watch) is not None:
@@ -286,13 +385,132 @@ class BaseWebSocket:
         finally:
             self._unshare()
 
+    # -- what tests call ------------------------------------------------------------------------
+
+    def send(self, message: Message) -> NoneT:
+        """
+        Sends ``str`` as text, ``bytes`` as binary.
+
+        Raises:
+            ConnectionClosed: It is closed.
+            ReceiveTimeout: The site did not take it in time.
+            TypeError: The message is neither.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._send(message))
+
+    def send_bytes(self, message: bytes) -> NoneT:
+        """
+        Sends a binary message; anything that ``bytes`` takes.
+
+        Raises:
+            ConnectionClosed: It is closed.
+            ReceiveTimeout: The site did not take it in time.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._send(bytes(message)))
+
+    def send_json(self, data: Any) -> NoneT:
+        """
+        Sends ``data`` as text: JSON, with dates, decimals and UUIDs as Django writes them.
+
+        Raises:
+            ConnectionClosed: It is closed.
+            ReceiveTimeout: The site did not take it in time.
+            TypeError: JSON has nothing for a part of it.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._send(as_json(data)))
+
+    def send_frame(self, opcode: int, payload: bytes = b"", *, is_final: bool = True) -> NoneT:
+        """
+        Sends one frame as it is: fragments, and what breaks the rules.
+
+        Raises:
+            ConnectionClosed: It is closed.
+            ReceiveTimeout: The site did not take it in time.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._send_frame(opcode, payload, is_final=is_final))
+
+    def receive(self, timeout: float | None = None) -> MessageT:
+        """
+        Gives the next message: text as ``str``, binary as ``bytes``.
+
+        Raises:
+            ReceiveTimeout: None came in time. It says where the view is.
+            ConnectionClosed: None can come any more.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._receive(timeout))
+
+    def receive_json(self, timeout: float | None = None) -> JsonT:
+        """
+        Gives the next message, parsed as JSON.
+
+        Raises:
+            ReceiveTimeout: None came in time. It says where the view is.
+            ConnectionClosed: None can come any more.
+            ValueError: It is no JSON.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._receive_json(timeout))
+
+    def ping(self, payload: bytes = b"ping", timeout: float | None = None) -> NoneT:
+        """
+        Sends a ping and waits for its pong; messages that come meanwhile are kept.
+
+        Raises:
+            ReceiveTimeout: It did not come in time.
+            ConnectionClosed: It cannot come any more.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._ping(payload, timeout))
+
+    def wait_closed(self, timeout: float | None = None) -> CodeT:
+        """
+        Waits until the site has closed the WebSocket, and gives the close code.
+
+        Raises:
+            ReceiveTimeout: It did not in time.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._wait_closed(timeout))
+
+    def close(self, code: int | None = _NORMAL, reason: str = "") -> NoneT:
+        """
+        Closes the WebSocket and waits for the site's answer.
+
+        Args:
+            code: ``None`` sends no code.
+            reason: Text beside the code.
+
+        Raises:
+            ReceiveTimeout: The site did not answer in time.
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        return self._run(self._close(code, reason))
+
+    def vanish(self) -> None:
+        """
+        Goes away without a close frame, as a client whose network is gone for good.
+
+        Never waits, and is not awaited.
+
+        Raises:
+            WebSocketRefused: The site has refused the WebSocket.
+        """
+        self._check_usable()
+        self._wire.feed(b"")
+        self._hang_up()
+
 
 def as_json(data: Any) -> str:
     """Gives ``data`` as JSON, with dates, decimals and UUIDs as Django writes them."""
     return json.dumps(data, cls=DjangoJSONEncoder)
 
 
-class ClientWebSocket(BaseWebSocket):
+class ClientWebSocket(BaseWebSocket[None, Message, Any, int]):
     """
     One WebSocket of a sync test. Belongs to one thread.
 
@@ -301,250 +519,82 @@ class ClientWebSocket(BaseWebSocket):
     What the view lets through is raised by the next call, behind the messages that came before.
     """
 
-    def __init__(self, opener: Callable[[ClientWebSocket], None], **options: Any) -> None:
-        super().__init__(**options)
-        self._opener = opener
-
     def __enter__(self) -> ClientWebSocket:  # noqa: PYI034
-        if self._response is not None:
-            raise UsageError("this WebSocket was open before: ask the client for another one")
-        self._share()
-        try:
-            self._opener(self)
-        except BaseException:
-            self._hang_up()
-            self._unshare()
-            raise
+        self._run(self._enter())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        try:
-            self._run(self._closing(_NORMAL, ""))
-        except (ReceiveTimeout, wire.WireError):
-            if kind is None:
-                raise
-        finally:
-            self._hang_up()
-            try:
-                self._join(quietly=kind is not None)
-            finally:
-                self._unshare()
-
-    def _join(self, *, quietly: bool) -> None:
-        watch = self._watch
-        if watch is None:
-            return
-        with contextlib.suppress(ViewStillRuns) if quietly else contextlib.nullcontext():
-            watch.join(self.timeout)
-        if not quietly:
-            self._raise_failure()
-
-    def _run(self, steps: Steps) -> None:
-        for left in steps:
-            assert self._sock is not None
-            poll = select.poll()
-            writing = select.POLLOUT if self._wire.outgoing else 0
-            poll.register(self._sock, select.POLLIN | writing)
-            poll.poll(left * 1000)
-
-    def send(self, message: Message) -> None:
-        """
-        Sends ``str`` as text, ``bytes`` as binary.
-
-        Raises:
-            ConnectionClosed: It is closed.
-        """
-        self._run(self._sending(None, message))
-
-    def send_bytes(self, message: bytes) -> None:
-        """Sends a binary message. As :meth:`send`."""
-        self._run(self._sending(None, bytes(message)))
-
-    def send_json(self, data: Any) -> None:
-        """Sends ``data`` as text. As :meth:`send`."""
-        self._run(self._sending(None, as_json(data)))
-
-    def send_frame(self, opcode: int, payload: bytes = b"", *, is_final: bool = True) -> None:
-        """Sends one frame as it is: fragments, and what breaks the rules. As :meth:`send`."""
-        self._run(self._sending(opcode, payload, is_final=is_final))
-
-    def receive(self, timeout: float | None = None) -> Message:
-        """
-        Gives the next message: text as ``str``, binary as ``bytes``.
-
-        Raises:
-            ReceiveTimeout: None came in time. It says where the view is.
-            ConnectionClosed: None can come any more.
-        """
-        self._run(self._receiving(timeout))
-        return self._received()
-
-    def receive_json(self, timeout: float | None = None) -> Any:
-        """Gives the next message, parsed as JSON. As :meth:`receive`."""
-        return json.loads(self.receive(timeout))
+        self._run(self._exit(failed=kind is not None))
 
     def __iter__(self) -> Iterator[Message]:
-        """Yields each message until the site closes the WebSocket."""
-        while True:
-            try:
-                message = self.receive()
-            except ConnectionClosed:
-                return
+        """Yields each message until the site closes the WebSocket; raises as :meth:`receive`."""
+        while (message := self._run(self._receive_or_end())) is not None:
             yield message
 
-    def ping(self, payload: bytes = b"ping", timeout: float | None = None) -> None:
-        """
-        Sends a ping and waits for its pong; messages that come meanwhile are kept.
+    def _run(self, call: _Later[T]) -> T:
+        try:
+            call.send(None)
+        except StopIteration as end:
+            return end.value
+        raise AssertionError("a sync test's WebSocket has awaited something")
 
-        Raises:
-            ReceiveTimeout: It did not come in time.
-            ConnectionClosed: It cannot come any more.
-        """
-        self._run(self._pinging(payload, timeout))
+    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+        poll = select.poll()
+        writing = select.POLLOUT if self._wire.outgoing else 0
+        poll.register(sock, select.POLLIN | writing)
+        poll.poll(seconds * 1000)
 
-    def wait_closed(self, timeout: float | None = None) -> int:
-        """
-        Waits until the site has closed the WebSocket, and gives the close code.
+    async def _wait_for_view(self, over: futures.Future[None], seconds: float) -> None:
+        futures.wait([over], seconds)
 
-        Raises:
-            ReceiveTimeout: It did not in time.
-        """
-        self._run(self._ended(timeout))
-        assert self._wire.close is not None
-        return self._wire.close[0]
-
-    def close(self, code: int | None = _NORMAL, reason: str = "") -> None:
-        """Closes the WebSocket and waits for the site's answer. ``None`` sends no code."""
-        self._check_usable()
-        self._run(self._closing(code, reason))
-
-    def vanish(self) -> None:
-        """Goes away without a close frame, as a client whose network is gone for good."""
-        self._check_usable()
-        self._wire.feed(b"")
-        self._hang_up()
+    async def _share(self) -> None:
+        self._begin_sharing()
 
 
-class AsyncClientWebSocket(BaseWebSocket):
+class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[Any], _Later[int]]):
     """
     One WebSocket of an async test: ``async with client.websocket(path) as ws``.
 
-    Belongs to one event loop. As :class:`ClientWebSocket`, with ``await`` and ``async for``.
+    Belongs to one event loop, and lets it run while a call waits. Its calls are awaited, and it is
+    iterated by ``async for``; for the rest it is as :class:`ClientWebSocket`.
     """
 
-    def __init__(self, opener: Callable[[AsyncClientWebSocket], Any], **options: Any) -> None:
-        super().__init__(**options)
-        self._opener = opener
-
     async def __aenter__(self) -> AsyncClientWebSocket:  # noqa: PYI034
-        if self._response is not None:
-            raise UsageError("this WebSocket was open before: ask the client for another one")
-        if is_sharing():
-            self._share()
-        else:
-            # In the thread of the test's own database, which is not that of its event loop.
-            await sync_to_async(self._share)()
-        try:
-            await self._opener(self)
-        except BaseException:
-            self._hang_up()
-            self._unshare()
-            raise
+        await self._enter()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            await self._run(self._closing(_NORMAL, ""))
-        except (ReceiveTimeout, wire.WireError):
-            if kind is None:
-                raise
-        finally:
-            self._hang_up()
-            try:
-                await self._join(quietly=kind is not None)
-            finally:
-                self._unshare()
-
-    async def _join(self, *, quietly: bool) -> None:
-        watch = self._watch
-        if watch is None:
-            return
-        over = asyncio.wrap_future(watch.over)
-        # Not `wait_for`, which would cancel it.
-        _, pending = await asyncio.wait([over], timeout=self.timeout)
-        if not quietly:
-            if pending:
-                raise watch.still_runs(self.timeout)
-            self._raise_failure()
-
-    async def _run(self, steps: Steps) -> None:
-        loop = asyncio.get_running_loop()
-        for left in steps:
-            sock = self._sock
-            assert sock is not None
-            ready: asyncio.Future[None] = loop.create_future()
-            timer = loop.call_later(left, settle, ready)
-            loop.add_reader(sock, settle, ready)
-            if self._wire.outgoing:
-                loop.add_writer(sock, settle, ready)
-            try:
-                await ready
-            finally:
-                timer.cancel()
-                loop.remove_reader(sock)
-                loop.remove_writer(sock)
-
-    async def send(self, message: Message) -> None:
-        """As :meth:`ClientWebSocket.send`."""
-        await self._run(self._sending(None, message))
-
-    async def send_bytes(self, message: bytes) -> None:
-        """As :meth:`ClientWebSocket.send_bytes`."""
-        await self._run(self._sending(None, bytes(message)))
-
-    async def send_json(self, data: Any) -> None:
-        """As :meth:`ClientWebSocket.send_json`."""
-        await self._run(self._sending(None, as_json(data)))
-
-    async def send_frame(self, opcode: int, payload: bytes = b"", *, is_final: bool = True) -> None:
-        """As :meth:`ClientWebSocket.send_frame`."""
-        await self._run(self._sending(opcode, payload, is_final=is_final))
-
-    async def receive(self, timeout: float | None = None) -> Message:
-        """As :meth:`ClientWebSocket.receive`."""
-        await self._run(self._receiving(timeout))
-        return self._received()
-
-    async def receive_json(self, timeout: float | None = None) -> Any:
-        """As :meth:`ClientWebSocket.receive_json`."""
-        return json.loads(await self.receive(timeout))
+        await self._exit(failed=kind is not None)
 
     async def __aiter__(self) -> AsyncIterator[Message]:
-        """Yields each message until the site closes the WebSocket."""
-        while True:
-            try:
-                message = await self.receive()
-            except ConnectionClosed:
-                return
+        """Yields each message until the site closes the WebSocket; raises as :meth:`receive`."""
+        while (message := await self._receive_or_end()) is not None:
             yield message
 
-    async def ping(self, payload: bytes = b"ping", timeout: float | None = None) -> None:
-        """As :meth:`ClientWebSocket.ping`."""
-        await self._run(self._pinging(payload, timeout))
+    def _run(self, call: _Later[T]) -> _Later[T]:
+        return call
 
-    async def wait_closed(self, timeout: float | None = None) -> int:
-        """As :meth:`ClientWebSocket.wait_closed`."""
-        await self._run(self._ended(timeout))
-        assert self._wire.close is not None
-        return self._wire.close[0]
+    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, settle, ready)
+        loop.add_reader(sock, settle, ready)
+        if self._wire.outgoing:
+            loop.add_writer(sock, settle, ready)
+        try:
+            await ready
+        finally:
+            timer.cancel()
+            loop.remove_reader(sock)
+            loop.remove_writer(sock)
 
-    async def close(self, code: int | None = _NORMAL, reason: str = "") -> None:
-        """As :meth:`ClientWebSocket.close`."""
-        self._check_usable()
-        await self._run(self._closing(code, reason))
+    async def _wait_for_view(self, over: futures.Future[None], seconds: float) -> None:
+        # Not `wait_for`, which would cancel it.
+        await asyncio.wait([asyncio.wrap_future(over)], timeout=seconds)
 
-    def vanish(self) -> None:
-        """As :meth:`ClientWebSocket.vanish`."""
-        self._check_usable()
-        self._wire.feed(b"")
-        self._hang_up()
+    async def _share(self) -> None:
+        if is_sharing():
+            self._begin_sharing()
+        else:
+            # In the thread of the test's own database, which is not that of its event loop.
+            await sync_to_async(self._begin_sharing)()

@@ -5,7 +5,7 @@ use std::{sync::Arc, thread};
 use _core::{
     engine::{Connection, Initiator, Settings, Taken, budget},
     protocol::{
-        deflate::{Codecs, Deflater, Options, Terms},
+        deflate::{Codecs, Deflater, Terms},
         message::Kind,
     },
 };
@@ -13,9 +13,10 @@ use _core::{
 use crate::{
     alone,
     support::{
-        LIMIT, SETTINGS, await_end, connect, connect_narrow, echo, expect_end, fill, join,
-        peer::{BINARY, Peer, TEXT, frame},
-        take, unix, until,
+        COMPRESSION, LIMIT, SETTINGS, await_end, connect, connect_narrow, echo, expect_end, fill,
+        join,
+        peer::{BINARY, CLOSE, Peer, TEXT, frame},
+        resident_bytes, take, unix, until,
     },
 };
 
@@ -28,16 +29,8 @@ const REASON: &str = "the server is short of memory";
 const SLACK: usize = 3 * budget::STEP_BYTES;
 
 fn compressing() -> Settings {
-    let options = Options {
-        threshold_bytes: 256,
-        level: 3,
-        server_no_context_takeover: true,
-        client_no_context_takeover: true,
-        server_max_window_bits: 15,
-        client_max_window_bits: 15,
-    };
     Settings {
-        compression: Some(Terms::negotiate("permessage-deflate", options).unwrap()),
+        compression: Some(Terms::negotiate("permessage-deflate", COMPRESSION).unwrap()),
         ..SETTINGS
     }
 }
@@ -48,12 +41,6 @@ fn bomb(size: usize, settings: &Settings) -> Vec<u8> {
     let deflater = Deflater::new(&terms.agreement, &terms.options, &Codecs::default());
     let deflated = deflater.deflate(&vec![0; size]).unwrap();
     frame(UNFINISHED | RSV1, deflated.payload())
-}
-
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
 }
 
 /// A client that has sent `count` messages of `size` bytes to a view that takes none.
@@ -89,7 +76,7 @@ fn all_that_waits_is_counted_and_given_back() {
         fill(&sender, &vec![0; 100_000]);
         assert!(budget::held() >= 500_000, "{}", budget::held());
         thread::scope(|scope| {
-            let reading = scope.spawn(|| while slow.try_read().is_ok() {});
+            let reading = scope.spawn(|| while slow.read().0 != CLOSE {});
             counted(0);
             sender.close(&_core::protocol::close::CloseFrame::default());
             reading.join().unwrap();

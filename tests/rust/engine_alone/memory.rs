@@ -3,7 +3,7 @@
 use _core::{
     engine::Settings,
     protocol::{
-        deflate::{Codecs, Deflater, Options, Terms},
+        deflate::{Codecs, Deflater, Terms},
         message::Kind,
     },
 };
@@ -11,43 +11,28 @@ use _core::{
 use crate::{
     alone,
     support::{
-        SETTINGS, join,
+        COMPRESSION, SETTINGS, join,
         peer::{BINARY, Peer},
-        send, take, unix,
+        resident_bytes, send, take, unix,
     },
 };
 
 const RSV1: u8 = 0x40;
-/// As a server's defaults are.
-const OPTIONS: Options = Options {
-    threshold_bytes: 256,
-    level: 3,
-    server_no_context_takeover: true,
-    client_no_context_takeover: true,
-    server_max_window_bits: 15,
-    client_max_window_bits: 15,
-};
 /// All that one may cost, its peer in this process included.
 const LIMIT_BYTES: usize = 6 * 1024;
-
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
-}
 
 #[test]
 fn an_idle_compressed_connection_stays_below_6_kilobytes() {
     alone(
         "memory::an_idle_compressed_connection_stays_below_6_kilobytes",
         || {
-            let terms = Terms::negotiate("permessage-deflate", OPTIONS).unwrap();
+            let terms = Terms::negotiate("permessage-deflate", COMPRESSION).unwrap();
             let settings = Settings {
                 compression: Some(terms),
                 ..SETTINGS
             };
             let message: Vec<u8> = (0..=255).cycle().take(50_000).collect();
-            let deflater = Deflater::new(&terms.agreement, &OPTIONS, &Codecs::default());
+            let deflater = Deflater::new(&terms.agreement, &COMPRESSION, &Codecs::default());
             let payload = deflater.deflate(&message).unwrap().payload().to_vec();
             // Each has been talked on, compressed in both directions, before it falls silent.
             let talk = |peer: &mut Peer, connection: &_| {

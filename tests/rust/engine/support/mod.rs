@@ -14,7 +14,7 @@ use std::{
 
 use _core::{
     engine::{Connection, End, Engine, Initiator, Rates, Settings, Taken, permits::Permit},
-    protocol::{limits::Limits, message::Kind},
+    protocol::{deflate::Options, limits::Limits, message::Kind},
 };
 use bytes::Bytes;
 use socket2::SockRef;
@@ -48,6 +48,23 @@ pub(crate) const SETTINGS: Settings = Settings {
     message_timeout: None,
     close_timeout: LIMIT,
 };
+
+/// Compression as a server's defaults have it.
+pub(crate) const COMPRESSION: Options = Options {
+    threshold_bytes: 256,
+    level: 3,
+    server_no_context_takeover: true,
+    client_no_context_takeover: true,
+    server_max_window_bits: 15,
+    client_max_window_bits: 15,
+};
+
+/// What this process occupies.
+pub(crate) fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
 
 /// A TCP connection: the server's end and the client's.
 pub(crate) fn tcp() -> (OwnedFd, OwnedFd) {
