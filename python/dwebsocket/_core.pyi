@@ -332,7 +332,7 @@ class Threads:
         """
         Has `function()` called on a thread whose stack has `stack_size` bytes.
 
-        The thread may have run another function before. What this one raises goes to
+        The thread may have run another function before. An exception of `function` goes to
         `sys.unraisablehook`. Raises `RuntimeError` when the system gives no more threads.
         """
 

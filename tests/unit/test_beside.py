@@ -25,9 +25,9 @@ from dwebsocket import (
     WebSocket,
     accept_websocket,
     database,
-    helpers,
 )
-from dwebsocket.helpers import Helper
+from dwebsocket.api import helpers
+from dwebsocket.api.helpers import Helper
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from visit import Serve, handshake
 
 from dwebsocket import ConnectionClosed, UsageError, _core, accept_websocket, require_websocket
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import loop, thread
-from dwebsocket.upgrade import UpgradeResponse
 from support.waiting import eventually
 
 Log = Callable[..., Any]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+# How long a caller may go on asking a connection after it has received the end.
+PATIENCE_S = 1.0
 # The first pause of a caller that goes on after the end, and the longest.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0
