@@ -2,28 +2,34 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Most tests wait for a server most of the time: more of them at once than there are cores.
-PYTEST_ARGS ?= -n 4 --dist loadgroup --outcomes .cache/outcomes.json
+PYTEST_ARGS ?= -n 4 --dist loadgroup
+OUTCOMES := .cache/outcomes.json
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all original lint sanitize interleavings bench wheel clean
+.PHONY: demo test test-all extended lint sanitize interleavings bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
 	@echo "The demo is on http://127.0.0.1:8000/"
 	$(BIN)/python examples/chat/manage.py runserver 127.0.0.1:8000
 
+# What pip and cargo can install, on the servers that most projects run.
 test: $(VENV)/installed-tests
 	cargo test --quiet --no-default-features
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@rm -f $(OUTCOMES)
+	$(BIN)/python -m pytest --tier basic --outcomes $(OUTCOMES) $(PYTEST_ARGS)
 
-# Everything on every version and variant of every server, and the scenarios of tests/wild with the
-# original, too: most of an hour.
-test-all: PYTEST_ARGS += --every-server --compared tests/wild/compared.json
-test-all: original test
+# The others as well: each server and version, proxies, browsers. APT=1 installs what Debian's
+# packages bring. EVERY=1 runs the whole list of behaviours on each variant of a server, compares with
+# the original package, and opens the largest numbers of connections: most of an hour.
+test-all: test extended
+
+extended: $(VENV)/installed-tests
+	APT=$(APT) EVERY=$(EVERY) PYTHON=$(BIN)/python bash tests/setup
+	$(BIN)/python -m pytest --tier extended --outcomes $(OUTCOMES) \
+		--compared tests/wild/compared.json $(if $(EVERY),--every-server) $(PYTEST_ARGS)
+	$(BIN)/python tests/table.py --check
 	$(BIN)/python tests/comparison.py --check
-
-original: $(VENV)/installed-tests
-	PYTHON=$(BIN)/python bash tests/setup --original
 
 lint: $(VENV)/installed-tests
 	cargo fmt --check
@@ -66,7 +72,6 @@ $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet .
 	@touch $@
 
-$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt tests/setup
+$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
-	PYTHON=$(BIN)/python bash tests/setup
 	@touch $@

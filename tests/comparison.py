@@ -1,7 +1,7 @@
 """
 Writes the table of docs/migration.md: what projects do, with the original and with ours.
 
-    make test-all                            # or pytest tests/wild --every-server --compared FILE
+    make test-all                            # or pytest tests/wild --compared FILE
     python tests/comparison.py               # from tests/wild/compared.json, which that writes
     python tests/comparison.py --check       # fails if a row of the page is not what was found
 

@@ -15,11 +15,10 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 import comparison  # noqa: E402
+from support import selection  # noqa: E402
 from support import server as servers  # noqa: E402
-from support import wsgi_kinds  # noqa: E402
-from support.installed import needs  # noqa: E402
+from support.installed import require_server  # noqa: E402
 from support.outcome import Outcomes  # noqa: E402
-from support.unable import why_unable  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,80 +26,31 @@ if TYPE_CHECKING:
 # A project with tests and settings of its own; test_sample_project.py runs them.
 collect_ignore = ["sample_project"]
 
-# What a variant of a server can break: finding the socket, early bytes, the 101, the end.
-SECONDARY = servers.SECONDARY | wsgi_kinds.SECONDARY
-CORE = {
-    "test_contract.py": {
-        "test_text_is_echoed",
-        "test_a_mebibyte_is_echoed",
-        "test_early_frames_are_kept_in_order",
-        "test_response_is_what_the_rfc_asks_for",
-        "test_headers_and_cookies_of_middleware_are_in_it",
-        "test_by_the_client",
-        "test_by_the_view",
-        "test_session_is_saved",
-        "test_process_stops",
-    },
-    "test_resources.py": {"test_views_end"},
-    "test_clients.py": {"test_conversation"},
-    "test_tutorials.py": set(),
-}
 # What runs in processes of its own: imported here, it would change what other tests see.
 FOREIGN = frozenset(
     {"cheroot", "daphne", "eventlet", "gevent", "granian", "gunicorn", "hypercorn"}
     | {"uvicorn", "uwsgi", "waitress", "werkzeug"}
 )
-# What costs seconds and says the same of all variants: not on these, unless asked.
-HEAVY = {
-    "test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"},
-    "test_uwsgi.py": {"test_sigint", "test_graceful_end", "test_without_teardown"},
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option to run everything everywhere, which takes most of an hour."""
-    parser.addoption(
-        "--every-server",
-        action="store_true",
-        help="the whole list of behaviours also on old versions and variants of servers",
-    )
-    parser.addoption("--outcomes", type=Path, help="write what each server passed to this file")
+    """Add the options that choose tests, and those that name files for what was found."""
+    selection.add_options(parser)
+    parser.addoption("--outcomes", type=Path, help="add to this file what each server passed")
     parser.addoption(
         "--compared", type=Path, help="note in this file which scenarios of tests/wild passed"
     )
-    parser.addoption(
-        "--core-on",
-        metavar="SERVER,…",
-        type=lambda names: set(names.split(",")),
-        help="of all that concerns servers only the core of the lists, and only on these",
-    )
-
-
-def kinds_of(item: pytest.Item) -> list[servers.Kind]:
-    """Return the kinds of servers that a test is for."""
-    params = getattr(item, "callspec", None)
-    values = params.params.values() if params is not None else ()
-    return [kind for kind in values if isinstance(kind, servers.Kind)]
-
-
-def is_core(item: pytest.Item) -> bool:
-    """Whether a test is for variants of servers, too."""
-    return getattr(item, "originalname", item.name) in CORE.get(item.path.name, ())
-
-
-def is_left_out(item: pytest.Item) -> bool:
-    """Whether a test of the list is not for this variant of a server."""
-    if not any(kind in SECONDARY for kind in kinds_of(item)):
-        return False
-    if item.path.name in CORE:
-        return not is_core(item)
-    return getattr(item, "originalname", item.name) in HEAVY.get(item.path.name, ())
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
-    config.addinivalue_line("markers", "slow: takes seconds because time itself is the subject")
-    config.addinivalue_line("markers", "requires(ability): fails on servers that lack it")
+    for line in (
+        "extended(reason): `make test-all` runs it, `make test` does not, for this reason",
+        "needs(part): extended, because tests/setup has to install that part first",
+        "requires(ability): fails on servers that lack it",
+        "slow: takes seconds because time itself is the subject",
+    ):
+        config.addinivalue_line("markers", line)
     if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
         config.pluginmanager.register(OutcomeWriter(config.getoption("--outcomes")))
     comparison.register(config)
@@ -111,7 +61,7 @@ class OutcomeWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._outcomes = Outcomes()
+        self._outcomes = Outcomes.read(path)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count what passed and what is expected to fail; failures are the run's to report."""
@@ -129,39 +79,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
     if loaded := FOREIGN & sys.modules.keys():
         raise pytest.UsageError(f"a module of the tests imports {sorted(loaded)}")
-    if names := config.getoption("--core-on"):
-        items[:] = [
-            item
-            for item in items
-            if not item.path.is_relative_to(TESTS / "servers")
-            or (is_core(item) and any(str(kind) in names for kind in kinds_of(item)))
-        ]
-    if not config.getoption("--every-server"):
-        items[:] = [item for item in items if not is_left_out(item)]
+    selection.select(config, items)
     for item in items:
         params = getattr(item, "callspec", None)
         for name in ("server", "site"):
             kind = params.params.get(name) if params is not None else None
             if isinstance(kind, servers.Kind):
                 item.add_marker(pytest.mark.xdist_group(f"{name} {kind}"))
-        for name in ("server", "kind", "site"):
-            kind = params.params.get(name) if params is not None else None
-            unable = why_unable(str(kind), item.name) if isinstance(kind, servers.Kind) else None
-            if unable is not None:
-                reason, always = unable
-                item.add_marker(
-                    pytest.mark.xfail(
-                        reason=f"{kind}: {reason}", strict=bool(always), run=always is not None
-                    )
-                )
         kind = params.params.get("server") or params.params.get("kind") if params else None
         if isinstance(kind, servers.Kind):
             item.user_properties.append(("server", str(kind)))
-        if isinstance(kind, servers.Kind) and (ability := item.get_closest_marker("requires")):
-            reason = dict(kind.lacks).get(ability.args[0])
-            if reason is not None:
-                # Not run: most would only wait until their time is up.
-                item.add_marker(pytest.mark.xfail(reason=reason, run=False))
+        selection.skip_what_is_missing(item)
+        selection.expect_what_it_cannot(item)
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +125,7 @@ def _running(database: Path) -> Iterator[Callable[[servers.Kind], servers.Server
     started: dict[servers.Kind, servers.Server] = {}
 
     def get(kind: servers.Kind) -> servers.Server:
-        needs(kind)
+        require_server(kind)
         # A server that an earlier test brought down must not fail those that follow.
         if kind in started and not started[kind].is_running():
             started.pop(kind).stop()
@@ -234,7 +163,7 @@ def own_server(
     started: list[servers.Server] = []
 
     def start(kind: servers.Kind, **options: object) -> servers.Server:
-        needs(kind)
+        require_server(kind)
         options.setdefault("database", database)
         server = servers.Server(kind, **options)  # type: ignore[arg-type]
         started.append(server)

@@ -1,8 +1,8 @@
 """
 Writes the README's table of servers from what the suite has found.
 
-    make test                                # or pytest tests/servers --outcomes FILE
-    python tests/table.py [FILE]             # .cache/outcomes.json, which `make test` writes
+    make test-all                            # or pytest tests/servers --outcomes FILE
+    python tests/table.py [FILE]             # .cache/outcomes.json, which `make test-all` writes
     python tests/table.py --check [FILE]     # fails if a cell of the README is not what was found
 
 A cell is `yes` when every test of the feature passed on every variant of the server, `partly` when

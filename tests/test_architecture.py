@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from support.imports import circles
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "dwebsocket"
 CRATE = ROOT / "src"
@@ -114,6 +116,34 @@ def test_leans_on_lower_rooms_only(path: Path) -> None:
             assert other == room or HEIGHT[other] < HEIGHT[room], f"{room} imports {other}"
 
 
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Each module can be read, tested and imported with those alone that it imports."""
+    # Imports in functions count, and those for types: a reader follows them all the same.
+    graph: dict[str, set[str]] = {}
+    for path in files():
+        found = {name[1:] for name in imports(path) if name.startswith(".")}
+        graph.setdefault(module_of(path), set()).update(found)
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "found"),
+    [
+        ({"a": {"b"}, "b": {"c"}}, []),
+        ({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}, []),
+        ({"a": {"a"}}, [{"a"}]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set()}, [{"a", "b", "c"}]),
+        (
+            {"a": {"b"}, "b": {"a"}, "c": {"a", "d"}, "d": {"e"}, "e": {"c"}},
+            [{"c", "d", "e"}, {"a", "b"}],
+        ),
+    ],
+)
+def test_circles_are_found(graph: dict[str, set[str]], found: list[set[str]]) -> None:
+    """What merely leads to a circle, or away from one, is on none."""
+    assert circles(graph) == found
+
+
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_nothing_imports_testing(path: Path) -> None:
     """Projects run without what their tests need."""
@@ -168,10 +198,15 @@ def test_unsafe_code_is_in_one_place() -> None:
         for path in CRATE.rglob("*.rs")
         if pattern.search(re.sub(r"//.*", "", path.read_text()))
     }
-    # `exit.rs` asks the C library to be called at its exit, `signal.rs` to keep signals from
+    # `exit.rs` asks the C library to be called at its exit, `signal_mask.rs` to keep signals from
     # the engine's threads, `trim.rs` to give memory back; `copy.rs` fills `bytes` piece by
     # piece, and `threads.rs` calls functions on threads that Python may end.
-    named = {"exit.rs", "signal.rs", "socket.rs", "trim.rs"}
+    named = {
+        "base/signal_mask.rs",
+        "process/exit.rs",
+        "resources/socket.rs",
+        "resources/trim.rs",
+    }
     assert found <= {f"engine/{name}" for name in named} | {
         "binding/copy.rs",
         "binding/threads.rs",

@@ -52,7 +52,7 @@ def rust(path: str) -> str:
 
 def variants() -> list[str]:
     """Give the names of `engine::Error`'s variants."""
-    body = re.search(r"pub enum Error \{\n(.*?)\n\}", rust("engine/error.rs"), re.DOTALL)
+    body = re.search(r"pub enum Error \{\n(.*?)\n\}", rust("engine/base/error.rs"), re.DOTALL)
     assert body is not None
     return re.findall(r"^    (\w+)", body[1], re.MULTILINE)
 

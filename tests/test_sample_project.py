@@ -61,6 +61,7 @@ def postgres() -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.needs("chromium")
 def test_everything_with_a_browser() -> None:
     """On SQLite in memory, in random order; no thread and no descriptor is left."""
     assert re.search(r"\b5\d passed", run_pytest())
@@ -71,6 +72,7 @@ def test_on_two_workers() -> None:
     run_pytest("-m", "not browser", "-n", "2")
 
 
+@pytest.mark.needs("postgresql")
 def test_on_postgresql(postgres: Path) -> None:
     """In transactions that are rolled back, over one connection for all threads."""
     run_pytest("-m", "not browser", SAMPLE_POSTGRES=str(postgres))

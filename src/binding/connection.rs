@@ -13,7 +13,7 @@ use super::{
     waiter::Hub,
 };
 use crate::{
-    engine::{Connection, Initiator, Ping, Taken, clock, waiter::Watch},
+    engine::{Connection, Initiator, Ping, Taken, Watch, clock},
     protocol::{close::CloseFrame, frame::Opcode, message::Kind},
 };
 

@@ -9,7 +9,7 @@ use pyo3::{
 };
 
 use super::waiter::LoopHub;
-use crate::engine::{Connection, waiter::Watch};
+use crate::engine::{Connection, Watch};
 
 /// A future of asyncio's protocol, without the cost of a future for each message: the [`LoopHub`] of
 /// its loop resumes the task directly, where a future would put it in the queue behind all others,

@@ -7,7 +7,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{connection::PyConnection, convert::duration, handshake::Compression};
 use crate::{
-    engine::{Engine, Settings, budget, exit, permits, rate::Rates, runtime, signal, socket},
+    engine::{self, Engine, Rates, Settings, budget, exit, permits, runtime, signal, socket},
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -260,5 +260,5 @@ pub(crate) fn is_terminated() -> bool {
 /// Leaves the parent's engine alone; to be called first thing in a forked child.
 #[pyfunction]
 pub(crate) fn after_fork_in_child() {
-    runtime::after_fork_in_child();
+    engine::after_fork_in_child();
 }

@@ -5,7 +5,7 @@ use std::os::fd::{IntoRawFd, RawFd};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::engine::takeover;
+use crate::engine::runtime::takeover;
 
 /// A client's connection on its way from its server to us. See `_core.pyi`.
 ///

@@ -18,7 +18,7 @@ use std::{
 
 use pyo3::{exceptions::PyRuntimeError, ffi, prelude::*};
 
-use crate::engine::runtime;
+use crate::engine;
 
 /// How long a thread waits for another function: long enough for clients that all come back after
 /// a reload or a lost network.
@@ -84,14 +84,14 @@ fn lock(idle: &Mutex<Vec<IdleThread>>) -> MutexGuard<'_, Vec<IdleThread>> {
 }
 
 fn start(first: Py<PyAny>, stack_size: usize, idle: Arc<Mutex<Vec<IdleThread>>>) -> io::Result<()> {
-    let generation = runtime::generation();
+    let generation = engine::generation();
     let work = move || {
         let idle = ManuallyDrop::new(idle);
         let mut next = Some(first);
         while let Some(function) = next {
             call(function);
             // In a child that `function` forked the lock may be that of a thread that is not there.
-            if runtime::generation() != generation {
+            if engine::generation() != generation {
                 return;
             }
             next = wait(stack_size, &idle);

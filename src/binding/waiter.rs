@@ -13,20 +13,20 @@ use parking_lot::Mutex;
 use pyo3::{PyTraverseError, PyVisit, prelude::*};
 
 use super::message_future::MessageFuture;
-use crate::engine::waiter;
+use crate::engine;
 
 /// The tokens of [`MessageFuture`] begin here, those that Python chooses at 0.
 const FIRST_TOKEN: u64 = 1 << 63;
 
 /// A hub, and the future that tasks of its loop await.
 pub(crate) struct LoopHub {
-    hub: Arc<waiter::Hub>,
+    hub: Arc<engine::Hub>,
     expected: Mutex<HashMap<u64, Py<MessageFuture>>>,
     next_token: AtomicU64,
 }
 
 impl LoopHub {
-    pub(super) fn hub(&self) -> &Arc<waiter::Hub> {
+    pub(super) fn hub(&self) -> &Arc<engine::Hub> {
         &self.hub
     }
 
@@ -54,7 +54,7 @@ impl Hub {
     #[new]
     fn new() -> PyResult<Self> {
         Ok(Self(Arc::new(LoopHub {
-            hub: waiter::Hub::new()?,
+            hub: engine::Hub::new()?,
             expected: Mutex::default(),
             next_token: AtomicU64::new(FIRST_TOKEN),
         })))

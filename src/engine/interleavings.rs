@@ -21,11 +21,13 @@ use shuttle::thread;
 use socket2::SockRef;
 
 use super::{
-    inbox::{Inbox, Taken},
-    outbox::{Flushed, Held, Outbox, Sent},
-    socket::Socket,
-    sync::{Condvar, Mutex},
-    waiter::{Hub, Watch},
+    base::sync::{Condvar, Mutex},
+    connection::{
+        inbox::{Inbox, Taken},
+        outbox::{Flushed, Held, Outbox, Sent},
+    },
+    resources::socket::Socket,
+    wakeup::hub::{Hub, Watch},
 };
 use crate::protocol::{
     close::CloseFrame,

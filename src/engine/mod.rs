@@ -3,77 +3,89 @@
 //! # Theory of operation
 //!
 //! One [`Engine`] lives in a process. It starts with the first connection, runs a tokio runtime
-//! on a single thread of its own, and is never inherited across a fork ([`runtime`]).
+//! on a single thread of its own, and is never inherited across a fork.
 //!
-//! A connection is two things. [`Connection`] is the part that views hold: an [`inbox`] from
-//! which they take whole messages, an [`outbox`] through which they send, and the way it ended.
-//! The [`driver`] is the task on the engine's thread that owns the reading side and the clock: it
-//! reads into one read buffer for all connections, lets [`crate::protocol`] judge the bytes,
-//! fills the inbox, empties the outbox, pings ([`keepalive`]) and closes. Replies to a burst may wait
-//! for each other in the outbox; the [`flush_timer`] sees to it that they do not wait for long.
+//! A connection is two things. [`Connection`] is the part that views hold: an inbox from which they
+//! take whole messages, an outbox through which they send, and the way it ended. The driver is the
+//! task on the engine's thread that owns the reading side and the clock: it reads into one buffer
+//! for all connections, lets [`crate::protocol`] judge the bytes, fills the inbox, empties the
+//! outbox, pings and closes. Replies to a burst may be corked in the outbox, to go out in one write;
+//! the flush timer sees to it that they do not wait for long.
 //!
 //! The bytes that all connections buffer are counted ([`budget`]), and the largest holders are
-//! closed at a limit (`shedding`).
+//! closed at a limit.
+//!
+//! # Layers
+//!
+//! Each folder is a layer. A file uses files of its own layer and of those below, in no circle, as
+//! `tests/test_engine_layers.py` sees. From the bottom to the top:
+//!
+//! - `base/`: the clock, locks, errors, and the number of forks by which an object of the parent
+//!   process is told.
+//! - `resources/`: what a process has only so much of: sockets, descriptors, permits for
+//!   connections, buffers, and the budget of buffered bytes.
+//! - `wakeup/`: when views run. The hub wakes an event loop, the turns wake views after a pass over
+//!   the sockets, the time slice ends a view's run, the flush timer sends what is corked.
+//! - `connection/`: what views use: the inbox, the outbox, pings, the end; and the registry of all
+//!   connections.
+//! - `driver/`: the task of one connection: reading, keepalive, rates, timeouts, the close.
+//! - `runtime/`: the engine of a process with its threads, load shedding at the limit of the
+//!   budget, and the takeover of a server's descriptor.
+//! - `process/`: SIGTERM, the exit of the process, and forks.
+//!
+//! Where a lower layer has to call an upper one it names what it needs: [`budget`] has two functions
+//! to call at its limit, the turns and the flush timer know a connection as a `View`, and a hub the
+//! turns as an `Observer`.
 //!
 //! # Threads
 //!
-//! - A thread of the engine ([`worker`], one by default) runs the drivers of its connections, the
-//!   [`turns`] in which views are woken, the [`flush_timer`], [`trim`] and `shedding`. It blocks all
-//!   signals and never takes Python's GIL.
+//! - A thread of the engine (one by default) runs the drivers of its connections, the turns in which
+//!   views are woken, the flush timer, load shedding, and gives memory back. It blocks all signals
+//!   and never takes Python's GIL.
 //! - A view's thread takes messages and sends: it writes to the socket itself while the outbox is
 //!   empty. An event loop or a hub of green threads does so for its views; it sleeps on the one
-//!   descriptor of its [`waiter::Hub`].
-//! - Two more threads start where a server needs them: one watches SIGTERM ([`signal`]), one closes the
-//!   connections when the process exits without Python ([`exit`]).
+//!   descriptor of its [`Hub`].
+//! - Two more threads start where a server needs them: one watches SIGTERM ([`signal`]), one closes
+//!   the connections when the process exits without Python ([`exit`]).
 //!
 //! # Locks
 //!
 //! Locks are short, and no Python runs under one. A view's thread and the driver meet in the inbox,
-//! in the outbox and in the connection's life, one at a time: none of these three locks is taken under
-//! another. A connection's life ends first, then the inbox (nothing more will come) and the outbox
-//! (nothing more will go), the descriptor last.
+//! in the outbox and in the connection's life, one at a time: none of these three locks is taken
+//! under another. With the lock of an inbox or an outbox only atomics of the budget are changed, and
+//! at its limit a task is started. The turns take the lock of a hub under their own; a hub notifies
+//! the turns without its lock. A connection's life ends first, then the inbox (nothing more will
+//! come) and the outbox (nothing more will go), the descriptor last.
 //!
 //! # In which order to read
 //!
-//! [`connection`], [`inbox`] and [`outbox`]: what views use. [`driver`] with [`keepalive`], [`patience`]
-//! and [`rate`]: what the engine does for a connection. [`runtime`], [`worker`] and [`takeover`]: how
-//! both begin. [`waiter`], [`turns`], [`stint`] and [`flush_timer`]: in which order views and the engine run. [`budget`],
-//! `shedding`, [`read_buffer`] and [`trim`]: memory. [`shutdown`], [`signal`] and [`exit`]: the end.
+//! `connection/`: `mod.rs`, `inbox.rs` and `outbox.rs`: what views use. `driver/`: `mod.rs`, then
+//! `keepalive.rs`, `patience.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
+//! `engine.rs`, `worker.rs` and `takeover.rs`: how both begin. `wakeup/`: `hub.rs`, `turns.rs`,
+//! `time_slice.rs` and `flush_timer.rs`: in which order views and the engine run. `resources/`:
+//! `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`: memory.
+//! `connection/registry.rs` and `process/`: the end.
 
-pub mod budget;
-pub mod clock;
-pub mod connection;
+mod base;
+mod connection;
 mod driver;
-pub mod error;
-pub mod exit;
-mod flush_timer;
-pub mod inbox;
 #[cfg(all(test, shuttle))]
 mod interleavings;
-pub mod keepalive;
-pub mod outbox;
-mod panics;
-mod patience;
-pub mod permits;
-pub mod pings;
-pub mod rate;
-mod read_buffer;
-mod readiness;
+mod process;
+mod resources;
 pub mod runtime;
-mod shedding;
-pub mod shutdown;
-pub mod signal;
-pub mod socket;
-mod stint;
-mod sync;
-pub mod takeover;
-mod trim;
-mod turns;
-pub mod waiter;
-mod worker;
+mod wakeup;
 
-pub use connection::{Connection, End, Initiator, Settings};
-pub use error::Error;
-pub use inbox::{Front, Taken};
-pub use pings::Ping;
-pub use runtime::Engine;
+pub use self::{
+    base::{clock, error::Error, fork::generation},
+    connection::{
+        Connection, End, Initiator,
+        inbox::{Front, Taken},
+        ping::Ping,
+        settings::{Rates, Settings},
+    },
+    process::{after_fork_in_child, exit, signal},
+    resources::{budget, permits, socket},
+    runtime::Engine,
+    wakeup::hub::{Hub, Watch},
+};

@@ -19,8 +19,8 @@ import websockets.asyncio.client
 from selenium.webdriver.support.ui import WebDriverWait
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from support.browser import chromium, has_chromium
-from support.clients import has_node, node, websocket
+from support.browser import chromium
+from support.clients import node, websocket
 from support.server import ROOT
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_aiohttp(server: Server, path: str, bits: int) -> None:
     assert asyncio.run(main()) == 4002
 
 
-@pytest.mark.skipif(not has_node(), reason="Node or its ws package is missing; run tests/setup")
+@pytest.mark.needs("node")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "options",
@@ -166,7 +166,7 @@ CONVERSATION = """
 """
 
 
-@pytest.mark.skipif(not has_chromium(), reason="Chromium is missing; run tests/setup")
+@pytest.mark.needs("chromium")
 def test_chromium(server: Server, tmp_path: Path) -> None:
     """A browser always offers compression, and tells what became of it."""
     agreed = {

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.server import CACHE, GUNICORN_GTHREAD
+from support.installed import SUITE
+from support.server import GUNICORN_GTHREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 
     from support.server import Server
 
-SUITE = CACHE / "autobahn"
 QUICK = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.3.1", "10.*", "12.1.1"]
 # Informational ones have no right or wrong.
 PASSED = {"OK", "INFORMATIONAL"}
 
 
-@pytest.mark.skipif(not SUITE.is_dir(), reason=f"{SUITE} is missing; run tests/setup")
+@pytest.mark.needs("autobahn")
 @pytest.mark.timeout(5400)
 def test_every_case(
     request: pytest.FixtureRequest, own_server: Callable[..., Server], tmp_path: Path

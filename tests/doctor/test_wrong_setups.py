@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.proxy import Proxy, doctor, is_installed
+from support.proxy import Proxy, doctor
 from support.server import GUNICORN_GTHREAD, Kind, Server, free_port
 from support.users import sign_in
 
@@ -60,8 +60,6 @@ def assert_finds(name: str, *words: str, level: str = "error") -> Callable[..., 
 @pytest.fixture
 def behind_nginx(own_server: Own) -> Iterator[Callable[..., Proxy]]:
     """Start gunicorn with an nginx in front: `behind_nginx(directives, settings…)`."""
-    if not is_installed("nginx"):
-        pytest.skip("nginx is missing; run tests/setup")
     with contextlib.ExitStack() as stack:
 
         def start(*directives: str, snippet: str | None = None, **settings: object) -> Proxy:
@@ -74,13 +72,12 @@ def behind_nginx(own_server: Own) -> Iterator[Callable[..., Proxy]]:
         yield start
 
 
+@pytest.mark.needs("nginx")
 class TestBehindNginx:
     """What a proxy can spoil."""
 
     def test_nothing_is_wrong(self, own_server: Own) -> None:
         """With the doctor's own configuration it finds nothing, and says what runs there."""
-        if not is_installed("nginx"):
-            pytest.skip("nginx is missing; run tests/setup")
         with Proxy("nginx", own_server(GUNICORN_GTHREAD)) as proxy:
             status, findings = examine("--url", proxy.url("/echo/"))
         assert status == 0, findings
@@ -126,8 +123,6 @@ class TestBehindNginx:
 
     def test_upstream_is_down(self) -> None:
         """502 is the proxy's, not the site's."""
-        if not is_installed("nginx"):
-            pytest.skip("nginx is missing; run tests/setup")
         with Proxy("nginx", f"127.0.0.1:{free_port()}", snippet=SERVER % HOST) as proxy:
             assert_finds("proxy.upstream", "Is the server running")(
                 examine("--url", proxy.url("/echo/"))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.proxy import Proxy, doctor, is_installed
+from support.installed import require
+from support.proxy import Proxy, doctor
 from support.raw_peer import RawPeer, handshake_request
 from support.server import GUNICORN_GTHREAD, ROOT, UVICORN, Kind, Server
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Behind = Callable[..., Proxy]
+
+pytestmark = pytest.mark.extended("the proxies are Debian's")
 
 MADE_UP = "192.0.2.99"
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
@@ -47,8 +50,7 @@ def behind(own_server: Callable[..., Server]) -> Iterator[Behind]:
     with contextlib.ExitStack() as stack:
 
         def start(proxy: str, kind: Kind, snippet: str | None, **settings: object) -> Proxy:
-            if not is_installed(proxy):
-                pytest.skip(f"{proxy} is missing; run tests/setup")
+            require(proxy)
             server = own_server(kind, settings=settings)
             return stack.enter_context(Proxy(proxy, server, snippet=snippet))
 

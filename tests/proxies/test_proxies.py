@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.clients import websocket
-from support.proxy import Proxy, is_installed
+from support.installed import require
+from support.proxy import Proxy
 from support.raw_peer import PING, PONG, TEXT, RawPeer
 from support.server import (
     GUNICORN_GTHREAD,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Own = Callable[..., Server]
+
+pytestmark = pytest.mark.extended("the proxies are Debian's")
 
 # A proxy that cuts after this silence, and pings that come four times as often.
 CUT_S = 2.0
@@ -62,8 +65,7 @@ def chain(own_server: Own) -> Iterator[Callable[..., Proxy]]:
         def start(
             proxy_kind: str, kind: Kind, *, timeout: float = 60, **settings: object
         ) -> tuple[Proxy, Server]:
-            if not is_installed(proxy_kind):
-                pytest.skip(f"{proxy_kind} is missing; run tests/setup")
+            require(proxy_kind)
             server = own_server(kind, settings=settings)
             proxy = stack.enter_context(
                 Proxy(proxy_kind, server, timeout=timeout, settings=settings)

@@ -346,6 +346,7 @@ def on_postgresql(folder: Path) -> dict[str, dict[str, object]]:
     }
 
 
+@pytest.mark.needs("postgresql")
 class TestDatabaseServer:
     """One that goes down at once, with all its connections, and comes back."""
 

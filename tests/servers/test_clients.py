@@ -12,7 +12,7 @@ import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
 from support.certificates import client_context
-from support.clients import has_node, node, websocket
+from support.clients import node, websocket
 from support.server import MAIN, TLS, Server
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class TestAiohttp:
         assert run(main()) == {"stamp", "second"}
 
 
-@pytest.mark.skipif(not has_node(), reason="Node or its ws package is missing; run tests/setup")
+@pytest.mark.needs("node")
 class TestNodeWs:
     """The `ws` package on Node."""
 

@@ -22,7 +22,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support.browser import chromium, has_chromium
+from support.browser import chromium
 from support.clients import websocket
 from support.raw_peer import BINARY, CONTINUATION, PING, TEXT, RawPeer
 from support.server import (
@@ -429,7 +429,7 @@ class TestPlenty:
         assert seen == [{"percent": 0}, {"percent": 50}, {"percent": 100}, {"status": 3}]
 
 
-@pytest.mark.skipif(not has_chromium(), reason="Chromium is missing; run tests/setup")
+@pytest.mark.needs("chromium")
 def test_terminal_in_a_browser(tmp_path: Path) -> None:
     """Keys, Backspace, arrows and Ctrl-C do in the page what they do in a terminal."""
     with recipes(RUNSERVER) as site, chromium(tmp_path / "profile") as browser:

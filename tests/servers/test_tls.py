@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -139,7 +138,7 @@ class TestStream:
 
 
 @encrypted
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the openssl command is missing")
+@pytest.mark.needs("openssl")
 @pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["one way", "both ways"])
 def test_key_update(server: Server, command: bytes) -> None:
     """New keys in the middle of a conversation, for one direction or both."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from support.browser import chromium, has_chromium
+from support.browser import chromium
 from support.clients import websocket
 from support.raw_peer import RawPeer
 from support.server import (
@@ -241,7 +241,7 @@ class TestAcceptAll:
 
 
 @in_a_browser
-@pytest.mark.skipif(not has_chromium(), reason="Chromium is missing; run tests/setup")
+@pytest.mark.needs("chromium")
 def test_page_in_a_browser(site: Server, tmp_path: Path) -> None:
     """8: connect, send and close buttons of the tutorials' page, in a real browser."""
     with chromium(tmp_path / "profile") as browser:

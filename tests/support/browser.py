@@ -27,11 +27,6 @@ FLAGS = (
 )
 
 
-def has_chromium() -> bool:
-    """Whether Chromium and its driver are here (tests/setup)."""
-    return shutil.which("chromium") is not None and shutil.which("chromedriver") is not None
-
-
 @contextlib.contextmanager
 def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     """Run a browser with a profile of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import ssl
 import subprocess
 from pathlib import Path
@@ -33,11 +32,6 @@ def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
     if isinstance(server.address, str):
         return unix_connect(server.address, server.url(path), **options)
     return connect(server.url(path), proxy=None, **options)
-
-
-def has_node() -> bool:
-    """Whether Node and its `ws` package are here (tests/setup)."""
-    return shutil.which("node") is not None and (SCRIPTS / "node_modules" / "ws").is_dir()
 
 
 def node(script: str, url: str, **arguments: object) -> Any:

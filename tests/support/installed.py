@@ -1,7 +1,8 @@
-"""Which of the parts that tests/setup installs are here."""
+"""Which of the parts that pip does not bring are here; tests/setup installs them."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,15 +10,56 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.server import CACHE, TESTS
+
 if TYPE_CHECKING:
     from support.server import Kind
 
+SUITE = CACHE / "autobahn"
 
-def needs(kind: Kind) -> None:
+
+def has_program(*names: str) -> bool:
+    """Whether programs are on the path, or where Debian puts those of administrators."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    return all(shutil.which(name, path=path) for name in names)
+
+
+def postgresql() -> Path | None:
+    """Give the folder of the newest PostgreSQL server's programs, None without any."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3])
+    )
+    return found[-1].parent if found else None
+
+
+def is_here(part: str) -> bool:
+    """Whether a part is installed that a test marked `needs(part)` names."""
+    match part:
+        case "apache":
+            return has_program("apache2")
+        case "autobahn":
+            return SUITE.is_dir()
+        case "caddy" | "nginx" | "openssl":
+            return has_program(part)
+        case "chromium":
+            return has_program("chromium", "chromedriver")
+        case "node":
+            return has_program("node") and (TESTS / "clients/node_modules/ws").is_dir()
+        case "postgresql":
+            return postgresql() is not None
+    raise ValueError(f"no part is called {part}")
+
+
+def require(part: str) -> None:
+    """Skip when a part is not here. Prefer the marker `needs`, where the part is known before."""
+    if not is_here(part):
+        pytest.skip(f"{part} is missing; run tests/setup")
+
+
+def require_server(kind: Kind) -> None:
     """Skip when the server that `kind` names was not installed by tests/setup."""
     if kind.folder is not None and not kind.folder.is_dir():
         pytest.skip(f"{kind.folder} is missing; run tests/setup")
     for program in kind.programs:
-        beside = Path(sys.executable).with_name(program)
-        if not beside.exists() and shutil.which(program) is None:
+        if not Path(sys.executable).with_name(program).exists() and not has_program(program):
             pytest.skip(f"{program} is missing; run tests/setup")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from typing_extensions import Self
+
 # Column of the table, and the tests that speak for it.
 FEATURES = {
     "messages": r"::TestMessages::",
@@ -39,6 +41,15 @@ class Outcomes:
         self._counts: dict[str, dict[str, list[int]]] = defaultdict(
             lambda: defaultdict(lambda: [0, 0])
         )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Begin with what another run has found, if it has written that file."""
+        outcomes = cls()
+        if path.exists():
+            for server, counts in json.loads(path.read_text()).items():
+                outcomes._counts[server].update(counts)
+        return outcomes
 
     def add(self, server: str, test: str, *, passed: bool) -> None:
         """Note one test's end; one that is expected to fail counts as not passed."""

@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
+from support.installed import postgresql
 from support.server import TESTS
 
 if TYPE_CHECKING:
@@ -23,25 +22,13 @@ if TYPE_CHECKING:
 OPTIONS = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
 
-def programs() -> Path | None:
-    """Give the folder of the newest server's programs (tests/setup), None without any."""
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3])
-    )
-    return found[-1].parent if found else None
-
-
 @contextlib.contextmanager
 def postgres(max_connections: int = 100) -> Iterator[Path]:
     """
     Run a server and give the folder of its socket; the user `postgres` needs no password.
 
-    It never runs as root: then its package's own user does. Where the server or its client for
-    Python is missing, the test that asks for it is skipped.
+    It never runs as root: then its package's own user does.
     """
-    if programs() is None:
-        pytest.skip("PostgreSQL is missing; run tests/setup")
-    pytest.importorskip("psycopg")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if (user := _user()) is not None:
         shutil.chown(folder, user)
@@ -99,7 +86,7 @@ def _stop(folder: Path) -> None:
 
 
 def _run(folder: Path, program: str, *arguments: str) -> None:
-    where = programs()
+    where = postgresql()
     assert where is not None
     subprocess.run(
         [where / program, "-D", folder / "data", *arguments],

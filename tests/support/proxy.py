@@ -221,9 +221,3 @@ class Proxy:
                     os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait(5)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def is_installed(kind: str) -> bool:
-    """Whether a proxy is here (tests/setup)."""
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    return shutil.which("apache2" if kind == "apache" else kind, path=path) is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from wild_subject import FURTHER, HERE, MODULE, ORIGINALS, USUAL, Subject
 
-from support.installed import needs
+from support.installed import require_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -101,7 +101,7 @@ def subject(request: pytest.FixtureRequest, _subjects: Callable[[Kind], Subject]
         "kind": str(request.param),
     }
     node.user_properties.append(("scenario", scenario))
-    needs(request.param)
+    require_server(request.param)
     for kinds, tests, reason in UNFIT:
         if re.fullmatch(kinds, str(request.param)) and re.search(tests, node.nodeid):
             pytest.skip(reason)

@@ -1,5 +1,5 @@
 """
-The bytes that ASGI connections buffer, and their limit; as ``src/engine/budget.rs``.
+The bytes that ASGI connections buffer, and their limit; as ``src/engine/resources/budget.rs``.
 
 There the server reads and writes, so what it holds itself is counted only as far as it tells:
 unfinished messages are not, frames in the buffer of an asyncio transport are.

@@ -1,4 +1,4 @@
-"""How fast a client may send, where an ASGI server reads for us; as `src/engine/rate.rs`."""
+"""How fast a client may send, where an ASGI server reads for us; as `src/engine/driver/rate.rs`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ class Readiness:
     """
     One such descriptor, for code that selects on a connection. Its owner serialises the calls.
 
-    The engine has its own (``src/engine/readiness.rs``).
+    The engine has its own (``src/engine/resources/readiness.rs``).
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket import _core, callbacks, hub
 from dwebsocket.runners import loop, thread, view
@@ -14,12 +14,25 @@ from dwebsocket.testing.watch import ViewWatch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.testing.websocket import BaseWebSocket
 
-    AnyWebSocket = BaseWebSocket[Any, Any, Any, Any]
+class OpenWebSocket(Protocol):
+    """A test's WebSocket, for what all of them are held for: a step of the clock, and their end."""
+
+    timeout: float
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its view waits for its client."""
+
+    def _look(self) -> None:
+        """Takes in what has come."""
+
+    def give_up(self, timeout: float) -> None:
+        """Closes it, and waits for its view."""
+
 
 #: Those that are open now, of all tests of this process.
-open_websockets: set[AnyWebSocket] = set()
+open_websockets: set[OpenWebSocket] = set()
 
 # The engine notices a client's end at once, but on a thread of its own.
 _LOOK_S = 0.001
@@ -74,7 +87,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
             hub.forget_closed()
 
 
-def close_all(timeout: float, *, but: set[AnyWebSocket]) -> None:
+def close_all(timeout: float, *, but: set[OpenWebSocket]) -> None:
     """Closes all open WebSockets ``but`` some; raises the first error when all are closed."""
     errors: list[AssertionError] = []
     for websocket in open_websockets - but:

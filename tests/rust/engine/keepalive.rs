@@ -45,8 +45,8 @@ fn any_message_is_a_sign_of_life() {
 
 #[test]
 fn silence_after_a_ping_is_the_end_and_is_said_so() {
-    let (connection, mut peer) = connect(&QUICK);
     let start = Instant::now();
+    let (connection, mut peer) = connect(&QUICK);
     let reason = "the client did not answer a ping in time";
     expect_end(&connection, 1006, reason, Initiator::Lost);
     assert!(start.elapsed() >= Duration::from_millis(90 + 400));

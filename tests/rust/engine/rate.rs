@@ -6,7 +6,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Initiator, Settings, Taken, rate::Rates},
+    engine::{Initiator, Rates, Settings, Taken},
     protocol::{close, limits::Limits, message::Kind},
 };
 

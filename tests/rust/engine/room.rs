@@ -3,10 +3,7 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use _core::{
-    engine::{
-        Connection, Settings,
-        waiter::{Hub, Watch},
-    },
+    engine::{Connection, Hub, Settings, Watch},
     protocol::message::Kind,
 };
 use socket2::SockRef;

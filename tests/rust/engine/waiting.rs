@@ -9,10 +9,7 @@ use std::{
 };
 
 use _core::{
-    engine::{
-        Connection, Taken,
-        waiter::{Hub, Watch},
-    },
+    engine::{Connection, Hub, Taken, Watch},
     protocol::close::CloseFrame,
 };
 use socket2::SockRef;

@@ -11,10 +11,7 @@ use std::{
 };
 
 use _core::{
-    engine::{
-        Taken,
-        waiter::{Hub, Watch},
-    },
+    engine::{Hub, Taken, Watch},
     protocol::{close::CloseFrame, message::Kind},
 };
 

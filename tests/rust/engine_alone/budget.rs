@@ -15,7 +15,7 @@ use crate::{
     support::{
         COMPRESSION, LIMIT, SETTINGS, await_end, connect, connect_narrow, echo, expect_end, fill,
         join,
-        peer::{BINARY, Peer, TEXT, frame},
+        peer::{BINARY, CLOSE, Peer, TEXT, frame},
         resident_bytes, take, unix, until,
     },
 };
@@ -76,7 +76,7 @@ fn all_that_waits_is_counted_and_given_back() {
         fill(&sender, &vec![0; 100_000]);
         assert!(budget::held() >= 500_000, "{}", budget::held());
         thread::scope(|scope| {
-            let reading = scope.spawn(|| while slow.try_read().is_ok() {});
+            let reading = scope.spawn(|| while slow.read().0 != CLOSE {});
             counted(0);
             sender.close(&_core::protocol::close::CloseFrame::default());
             reading.join().unwrap();

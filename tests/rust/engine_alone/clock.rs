@@ -7,7 +7,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Engine, Initiator, Settings, Taken, clock, rate::Rates, runtime},
+    engine::{Engine, Initiator, Rates, Settings, Taken, clock, runtime},
     protocol::close::CloseFrame,
 };
 

@@ -9,10 +9,7 @@ use std::{
 };
 
 use _core::{
-    engine::{
-        Connection, Taken, clock,
-        waiter::{Hub, Watch},
-    },
+    engine::{Connection, Hub, Taken, Watch, clock},
     protocol::{close::CloseFrame, message::Kind},
 };
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, End, Engine, Initiator, Settings, Taken, permits::Permit, rate::Rates},
+    engine::{Connection, End, Engine, Initiator, Rates, Settings, Taken, permits::Permit},
     protocol::{deflate::Options, limits::Limits, message::Kind},
 };
 use bytes::Bytes;

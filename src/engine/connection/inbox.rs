@@ -1,0 +1,689 @@
+//! Whole messages waiting for the view.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::RawFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    engine::{
+        base::{
+            clock,
+            sync::{Condvar, Mutex},
+        },
+        resources::{
+            budget::{self, Account},
+            readiness::Readiness,
+        },
+        wakeup::hub::{Hub, Watch, Watches},
+    },
+    protocol::message::{Kind, Message},
+};
+
+/// Messages that may wait before reading stops and TCP pushes back.
+const MAX_MESSAGES: usize = 1024;
+/// A queue that once was longer than this is given back when it is empty.
+const KEPT_CAPACITY: usize = 32;
+/// When the driver looks for the first time whether a view naps. Most views nap for longer as soon
+/// as they run: then they need not wake the driver for that.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// What [`Inbox::take`] found.
+#[derive(Debug)]
+pub enum Taken {
+    /// The oldest message.
+    Message(Message),
+    /// Nothing yet (or not in time).
+    Nothing,
+    /// Nothing, and nothing more will come.
+    End,
+}
+
+/// The kind of the oldest message in an inbox.
+#[derive(Debug)]
+pub enum Front {
+    /// No message.
+    Nothing,
+    /// A large binary message.
+    Large(Bytes),
+    /// Another message.
+    Other,
+}
+
+/// The room in an inbox. The message that fills it may be larger than what is left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes the place of a message; false when there is none for another one.
+    pub(crate) fn take(&mut self, message: &Message) -> bool {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.payload.len());
+        self.messages > 0 && self.bytes > 0
+    }
+}
+
+/// The thread and the event loops that wait for the messages of [`Inbox::push`].
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    /// One thread: see [`Inbox::rouse`].
+    pub(crate) sleeper: bool,
+    /// Event loops.
+    pub(crate) watches: Watches,
+}
+
+/// A bounded queue from the driver to the view. Any thread may use it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+/// Messages in their order. A single one needs no memory of its own: most connections never have
+/// two, and an idle one holds nothing.
+#[derive(Debug, Default)]
+struct Queue {
+    first: Option<Message>,
+    /// Behind the first: empty when there is none.
+    rest: VecDeque<Message>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn push(&mut self, message: Message) {
+        if self.first.is_none() {
+            self.first = Some(message);
+        } else {
+            self.rest.push_back(message);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.first.take()?;
+        self.first = self.rest.pop_front();
+        if self.first.is_none() && self.rest.capacity() > KEPT_CAPACITY {
+            self.rest = VecDeque::new();
+        }
+        Some(message)
+    }
+}
+
+/// Whether the view is done with the messages that it has taken.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Answer {
+    /// It has asked for more since.
+    #[default]
+    Given,
+    /// It may still be at work.
+    Due,
+    /// It may be, and the driver waits for that to end.
+    Awaited,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Queue,
+    bytes: usize,
+    /// Bytes that may wait. One message is always welcome, however large its limit lets it be.
+    max_bytes: usize,
+    ended: bool,
+    paused: bool,
+    /// Bytes of the message that the view took last, and still holds as a rule.
+    taken: usize,
+    account: Account,
+    answer: Answer,
+    watches: Watches,
+    /// Made for the first caller that selects on this inbox.
+    readiness: Option<Box<Readiness>>,
+    /// A caller that selects has read the end.
+    is_end_read: bool,
+    /// Until when a thread sleeps in [`Inbox::nap`].
+    nap_until: Option<Instant>,
+    /// When the driver will look at that.
+    look_at: Option<Instant>,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= self.max_bytes)
+    }
+
+    fn take(&mut self) -> (Taken, bool) {
+        let Some(message) = self.queue.pop() else {
+            let nothing = if self.ended {
+                Taken::End
+            } else {
+                Taken::Nothing
+            };
+            return (nothing, false);
+        };
+        if self.answer == Answer::Given {
+            self.answer = Answer::Due;
+        }
+        self.bytes -= message.payload.len();
+        self.taken = message.payload.len();
+        self.update_account();
+        self.update_readiness();
+        let made_room = self.paused && self.is_half_empty();
+        if made_room {
+            self.paused = false;
+        }
+        (Taken::Message(message), made_room)
+    }
+
+    /// Says what is held here.
+    fn update_account(&mut self) {
+        let queued = budget::cost(self.queue.len(), self.bytes);
+        self.account.set(queued.saturating_add(self.taken));
+    }
+
+    /// Keeps the descriptor readable while a message or the unread end waits.
+    fn update_readiness(&mut self) {
+        if let Some(readiness) = &mut self.readiness {
+            let has_end = self.ended && !self.is_end_read;
+            readiness.set(has_end || !self.queue.is_empty());
+        }
+    }
+
+    /// Notes that the view has asked for more than there is; whether the driver waits for that.
+    fn ask(&mut self) -> bool {
+        std::mem::take(&mut self.answer) == Answer::Awaited
+    }
+
+    /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
+    /// copy of all that waits behind it.
+    fn is_half_empty(&self) -> bool {
+        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= self.max_bytes / 2
+    }
+}
+
+impl Inbox {
+    /// An empty one, which is full when `max_bytes` wait in it. Its driver has to see to
+    /// [`Inbox::look_at`] from the beginning.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                max_bytes,
+                look_at: clock::now().checked_add(FIRST_LOOK),
+                ..State::default()
+            }),
+            arrived: Condvar::default(),
+        }
+    }
+
+    /// Adds all `messages`. After the end they are dropped: no view takes them any more.
+    ///
+    /// Gives the thread and the event loops that wait for them and have to be woken.
+    #[must_use]
+    pub(crate) fn push(&self, messages: &mut Vec<Message>) -> Waiting {
+        if messages.is_empty() {
+            return Waiting::default();
+        }
+        let mut state = self.state.lock();
+        if state.ended {
+            messages.clear();
+            return Waiting::default();
+        }
+        for message in messages.drain(..) {
+            state.bytes += message.payload.len();
+            state.queue.push(message);
+        }
+        state.update_account();
+        state.update_readiness();
+        let sleepers = self.arrived.sleepers();
+        let watches = std::mem::take(&mut state.watches);
+        drop(state);
+        if sleepers > 1 {
+            // There may be a message for each sleeping thread.
+            self.arrived.notify_all();
+        }
+        Waiting {
+            sleeper: sleepers == 1,
+            watches,
+        }
+    }
+
+    /// Wakes a thread that sleeps in [`Inbox::take`]; false when there is none.
+    pub(crate) fn rouse(&self) -> bool {
+        self.arrived.notify_one()
+    }
+
+    /// The room for further messages. `None` when reading has to stop; [`Inbox::take`] tells the
+    /// taker that it has made room.
+    pub(crate) fn room(&self) -> Option<Room> {
+        let mut state = self.state.lock();
+        state.paused = state.is_full();
+        // After the end all of it is dropped.
+        (!state.paused).then(|| Room {
+            messages: MAX_MESSAGES.saturating_sub(state.queue.len()),
+            bytes: state.max_bytes.saturating_sub(state.bytes),
+        })
+    }
+
+    /// Says that nothing more will come. What is queued can still be taken.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+        state.ended = true;
+        state.update_readiness();
+        let watches = std::mem::take(&mut state.watches);
+        drop(state);
+        self.arrived.notify_all();
+        watches.into_iter().for_each(Watch::ring);
+    }
+
+    /// From now on, reports to `account` what this inbox holds.
+    pub(crate) fn count_in(&self, account: Account) {
+        self.state.lock().account = account;
+    }
+
+    /// Ends it and drops what is queued: there is no room for it, or no view to take it.
+    pub(crate) fn discard(&self) {
+        let mut state = self.state.lock();
+        let queue = std::mem::take(&mut state.queue);
+        state.bytes = 0;
+        state.update_account();
+        drop(state);
+        drop(queue);
+        self.end();
+    }
+
+    /// Notes that the view has let go of the message that it took last.
+    pub(crate) fn forget_taken(&self) {
+        let mut state = self.state.lock();
+        state.taken = 0;
+        state.update_account();
+    }
+
+    /// The kind of the oldest message, which stays here.
+    pub(crate) fn front(&self, large_bytes: usize) -> Front {
+        match &self.state.lock().queue.first {
+            Some(Message {
+                kind: Kind::Binary,
+                payload,
+            }) if payload.len() > large_bytes => Front::Large(payload.clone()),
+            Some(_) => Front::Other,
+            None => Front::Nothing,
+        }
+    }
+
+    /// Whether nothing waits to be taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().queue.is_empty()
+    }
+
+    /// As [`Inbox::take`], but never sleeps. The second value is true, too, when the driver waits
+    /// for the view to find nothing: see [`Inbox::await_answers`].
+    pub(crate) fn take_now(&self) -> (Taken, bool) {
+        let mut state = self.state.lock();
+        let found = state.take();
+        if matches!(found.0, Taken::Message(_)) {
+            found
+        } else {
+            (found.0, state.ask())
+        }
+    }
+
+    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
+    ///
+    /// The second value is true when the driver waits for the room that this made.
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> (Taken, bool) {
+        let mut state = self.state.lock();
+        let mut in_time = true;
+        loop {
+            let found = state.take();
+            if !in_time || !matches!(found, (Taken::Nothing, _)) {
+                return found;
+            }
+            (state, in_time) = self.arrived.wait(state, deadline);
+        }
+    }
+
+    /// Sleeps until [`Inbox::take`] has something to give, or until `deadline`. Takes nothing.
+    pub(crate) fn await_news(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock();
+        let mut in_time = true;
+        while in_time && state.queue.is_empty() && !state.ended {
+            (state, in_time) = self.arrived.wait(state, deadline);
+        }
+    }
+
+    /// The descriptor that is readable while a message or the unread end waits.
+    ///
+    /// # Errors
+    /// The system's error when it has no descriptor left.
+    pub(crate) fn descriptor(&self) -> io::Result<RawFd> {
+        let mut state = self.state.lock();
+        if state.readiness.is_none() {
+            state.readiness = Some(Box::new(Readiness::new()?));
+            state.update_readiness();
+        }
+        Ok(state
+            .readiness
+            .as_ref()
+            .map_or(-1, |readiness| readiness.descriptor()))
+    }
+
+    /// Notes that callers that select have read the end.
+    pub(crate) fn mark_end_read(&self) {
+        let mut state = self.state.lock();
+        state.is_end_read = true;
+        state.update_readiness();
+    }
+
+    /// Closes the descriptor, if there is one.
+    pub(crate) fn close_descriptor(&self) {
+        let readiness = self.state.lock().readiness.take();
+        drop(readiness);
+    }
+
+    /// As [`Inbox::take`], but at the end of the time it may sleep a little longer. It has no timer
+    /// of its own, which each sleep would set and cancel: [`Inbox::look`] ends the nap. Calls
+    /// `watchman` when the driver would not look by `deadline`.
+    pub(crate) fn nap(&self, deadline: Instant, watchman: impl Fn()) -> (Taken, bool) {
+        let mut state = self.state.lock();
+        loop {
+            let found = state.take();
+            if !matches!(found, (Taken::Nothing, _)) || clock::now() >= deadline {
+                state.nap_until = None;
+                return found;
+            }
+            state.nap_until = Some(deadline);
+            if state.look_at.is_none_or(|at| at > deadline) {
+                state.look_at = Some(deadline);
+                watchman();
+            }
+            (state, _) = self.arrived.wait(state, None);
+        }
+    }
+
+    /// Ends a nap that has lasted long enough. Gives when to look again; `None` when no nap goes
+    /// on: then the driver need not look any more.
+    pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        state.look_at = state.nap_until.filter(|until| *until > now);
+        let look_at = state.look_at;
+        if look_at.is_none() && state.nap_until.is_some() {
+            drop(state);
+            self.arrived.notify_all();
+        }
+        look_at
+    }
+
+    /// When the driver has to see to [`Inbox::look`].
+    pub(crate) fn look_at(&self) -> Option<Instant> {
+        self.state.lock().look_at
+    }
+
+    /// Lets threads that wait for a message look at the clock again.
+    pub(crate) fn on_step(&self) {
+        // With the lock, so that no thread is between its look at the clock and its sleep.
+        drop(self.state.lock());
+        self.arrived.notify_all();
+    }
+
+    /// Tells `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
+    pub(crate) fn watch(&self, watch: Watch) {
+        let mut state = self.state.lock();
+        if state.queue.is_empty() && !state.ended {
+            state.watches.push(watch);
+        } else {
+            drop(state);
+            watch.ring();
+        }
+    }
+
+    /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and gives false.
+    pub(crate) fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
+        let mut state = self.state.lock();
+        let would_sleep = state.queue.is_empty() && !state.ended;
+        if would_sleep {
+            state.watches.push(watch());
+        }
+        would_sleep
+    }
+
+    /// Whether the view still has something to answer. If so, the next [`Inbox::take_now`] that
+    /// finds nothing tells its caller to wake the driver.
+    pub(crate) fn await_answers(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_due = state.answer != Answer::Given || !state.queue.is_empty();
+        if is_due && !state.ended {
+            state.answer = Answer::Awaited;
+        }
+        state.answer == Answer::Awaited
+    }
+
+    /// Whether the view has asked for more since [`Inbox::await_answers`].
+    pub(crate) fn is_answered(&self) -> bool {
+        self.state.lock().answer != Answer::Awaited
+    }
+
+    /// Forgets a watch whose task has stopped waiting.
+    pub(crate) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
+        self.state
+            .lock()
+            .watches
+            .retain(|watch| !watch.is(hub, token));
+    }
+
+    /// Whether a thread or an event loop waits for a message now.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let state = self.state.lock();
+        self.arrived.sleepers() > 0 || !state.watches.is_empty()
+    }
+
+    /// How many messages wait, and whether the end has come behind them.
+    pub(crate) fn len(&self) -> (usize, bool) {
+        let state = self.state.lock();
+        (state.queue.len(), state.ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::protocol::message::Kind;
+
+    const MAX_BYTES: usize = 1000;
+
+    fn text(payload: &'static str) -> Message {
+        Message {
+            kind: Kind::Text,
+            payload: Bytes::from_static(payload.as_bytes()),
+        }
+    }
+
+    fn push(inbox: &Inbox, message: Message) {
+        let waiting = inbox.push(&mut vec![message]);
+        if waiting.sleeper {
+            inbox.rouse();
+        }
+        waiting.watches.into_iter().for_each(Watch::ring);
+    }
+
+    fn payload(taken: Taken) -> Option<Bytes> {
+        match taken {
+            Taken::Message(message) => Some(message.payload),
+            Taken::Nothing | Taken::End => None,
+        }
+    }
+
+    #[test]
+    fn messages_come_out_in_order_and_before_the_end() {
+        let inbox = Inbox::new(MAX_BYTES);
+        push(&inbox, text("a"));
+        push(&inbox, text("b"));
+        inbox.end();
+        push(&inbox, text("too late"));
+        assert_eq!(inbox.len(), (2, true));
+        assert_eq!(payload(inbox.take(None).0).unwrap(), "a");
+        assert_eq!(payload(inbox.take(None).0).unwrap(), "b");
+        assert!(matches!(inbox.take(None).0, Taken::End));
+    }
+
+    #[test]
+    fn a_full_inbox_pauses_and_the_taker_learns_that_it_made_room() {
+        let inbox = Inbox::new(MAX_MESSAGES * 2);
+        for _ in 0..MAX_MESSAGES {
+            assert!(inbox.room().is_some());
+            push(&inbox, text("x"));
+        }
+        assert!(inbox.room().is_none());
+        for left in (0..MAX_MESSAGES).rev() {
+            // Once, and not before it is worth it.
+            assert_eq!(inbox.take(None).1, left == MAX_MESSAGES / 2, "{left} left");
+        }
+    }
+
+    #[test]
+    fn one_message_may_fill_the_inbox_and_its_taker_learns_that_it_made_room() {
+        let inbox = Inbox::new(MAX_BYTES);
+        for size in [MAX_BYTES, 10 * MAX_BYTES] {
+            assert!(inbox.room().is_some());
+            push(
+                &inbox,
+                Message {
+                    kind: Kind::Binary,
+                    payload: vec![0; size].into(),
+                },
+            );
+            assert!(inbox.room().is_none());
+            assert!(inbox.take(None).1);
+        }
+    }
+
+    #[test]
+    fn a_watch_rings_once_and_one_that_was_given_up_never() {
+        let hub = Hub::new().unwrap();
+        let inbox = Inbox::new(MAX_BYTES);
+        for token in 1..=3 {
+            inbox.watch(Watch::new(Arc::clone(&hub), token));
+        }
+        inbox.unwatch(&hub, 2);
+        inbox.unwatch(&Hub::new().unwrap(), 3);
+        push(&inbox, text("a"));
+        inbox.end();
+        assert_eq!(hub.drain(), [1, 3]);
+    }
+
+    #[test]
+    fn who_listens_is_told_later_or_learns_that_there_is_no_need() {
+        let hub = Hub::new().unwrap();
+        let inbox = Inbox::new(MAX_BYTES);
+        let listen = |token| inbox.listen(|| Watch::new(Arc::clone(&hub), token));
+        assert!(listen(1));
+        push(&inbox, text("a"));
+        assert!(!listen(2));
+        assert_eq!(payload(inbox.take(None).0).unwrap(), "a");
+        assert!(listen(3));
+        inbox.end();
+        assert!(!listen(4));
+        assert_eq!(hub.drain(), [1, 3]);
+    }
+
+    #[test]
+    fn a_caller_that_awaits_news_takes_none() {
+        let inbox = Arc::new(Inbox::new(MAX_BYTES));
+        inbox.await_news(Some(clock::now()));
+        let waiting = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.await_news(None))
+        };
+        push(&inbox, text("a"));
+        waiting.join().unwrap();
+        assert_eq!(inbox.len(), (1, false));
+    }
+
+    #[test]
+    fn the_descriptor_stays_the_same_until_it_is_closed() {
+        let inbox = Inbox::new(MAX_BYTES);
+        let descriptor = inbox.descriptor().unwrap();
+        push(&inbox, text("a"));
+        inbox.end();
+        inbox.mark_end_read();
+        assert_eq!(inbox.descriptor().unwrap(), descriptor);
+        inbox.close_descriptor();
+        inbox.close_descriptor();
+    }
+
+    #[test]
+    fn after_the_end_nothing_is_full() {
+        let inbox = Inbox::new(MAX_MESSAGES * 2);
+        for _ in 0..MAX_MESSAGES {
+            push(&inbox, text("x"));
+        }
+        assert!(inbox.room().is_none());
+        inbox.end();
+        assert!(inbox.room().is_some());
+    }
+
+    #[test]
+    fn a_nap_ends_when_somebody_looks_and_its_time_is_over() {
+        let inbox = Arc::new(Inbox::new(MAX_BYTES));
+        let (call, called) = mpsc::channel();
+        let until = clock::now() + Duration::from_millis(5);
+        let napper = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.nap(until, || call.send(()).unwrap()).0)
+        };
+        called.recv().unwrap();
+        assert_eq!(inbox.look_at(), Some(until));
+        let early = until.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(inbox.look(early), Some(until));
+        while clock::now() < until {
+            thread::yield_now();
+        }
+        // The watch ends with the nap, and there is one call for it.
+        assert_eq!(inbox.look(until), None);
+        assert!(matches!(napper.join().unwrap(), Taken::Nothing));
+        assert_eq!(inbox.look_at(), None);
+        assert!(called.recv().is_err());
+    }
+
+    #[test]
+    fn a_message_ends_a_nap_and_the_watch_ends_after_it() {
+        let inbox = Inbox::new(MAX_BYTES);
+        push(&inbox, text("here"));
+        let until = clock::now() + Duration::from_secs(60);
+        assert_eq!(payload(inbox.nap(until, || {}).0).unwrap(), "here");
+        assert_eq!(inbox.look(clock::now()), None);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_by_a_message_by_the_end_and_by_the_clock() {
+        let inbox = Arc::new(Inbox::new(MAX_BYTES));
+        let sleeper = {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || (payload(inbox.take(None).0), inbox.take(None).0))
+        };
+        push(&inbox, text("hello"));
+        inbox.end();
+        let (first, second) = sleeper.join().unwrap();
+        assert_eq!(first.unwrap(), "hello");
+        assert!(matches!(second, Taken::End));
+
+        let silent = Inbox::new(MAX_BYTES);
+        let deadline = Instant::now() + Duration::from_millis(5);
+        assert!(matches!(silent.take(Some(deadline)).0, Taken::Nothing));
+        assert!(Instant::now() >= deadline);
+    }
+}

@@ -1,0 +1,65 @@
+//! A ping of the application's own, whose answer can be waited for.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Connection;
+use crate::{engine::base::clock, protocol::frame::Opcode};
+
+impl Connection {
+    /// Sends a ping whose answer can be waited for; `None` when it cannot be queued now.
+    pub fn ping(self: &Arc<Self>) -> Option<Ping> {
+        if self.is_foreign() {
+            return None;
+        }
+        Ping::send(self)
+    }
+}
+
+/// A ping that is on its way. Dropping it gives up on the answer.
+#[derive(Debug)]
+pub struct Ping {
+    connection: Arc<Connection>,
+    number: u64,
+}
+
+impl Ping {
+    /// Sends a ping on `connection`; `None` when it cannot be queued now.
+    pub(crate) fn send(connection: &Arc<Connection>) -> Option<Self> {
+        let ping = Self {
+            connection: Arc::clone(connection),
+            number: connection.pings.begin(clock::now()),
+        };
+        connection
+            .send_control(Opcode::Ping, &ping.number.to_be_bytes())
+            .then_some(ping)
+    }
+
+    /// How long the answer took, if it has come.
+    pub fn took(&self) -> Option<Duration> {
+        self.wait(Some(clock::now()))
+    }
+
+    /// Sleeps until the answer has come, and gives the time that it took. `None` when it has not by
+    /// `deadline` (`None`: ever), or when the connection has ended.
+    pub fn wait(&self, deadline: Option<Instant>) -> Option<Duration> {
+        if self.connection.is_foreign() {
+            return None;
+        }
+        if deadline.is_none_or(|deadline| deadline > clock::now()) {
+            // What the view has sent must not wait for this.
+            self.connection.make_way();
+        }
+        self.connection.pings.await_answer(self.number, deadline)
+    }
+}
+
+impl Drop for Ping {
+    fn drop(&mut self) {
+        if !self.connection.is_foreign() {
+            self.connection.pings.forget(self.number);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The registry of all connections, and how they are closed when the process ends.
+//!
+//! Many clients that are closed at once reconnect at once, so the closing can be spread over a
+//! window (a drain): a task on the engine's clock then closes one connection after the other. A
+//! later drain can only end sooner: it takes the place of one that would take longer.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::AbortHandle, time};
+
+use super::Connection;
+use crate::{
+    engine::base::{
+        clock,
+        error::Error,
+        panics::contain,
+        sync::{Condvar, Mutex},
+    },
+    protocol::close::CloseFrame,
+};
+
+/// The engine's connections, from adoption until their descriptor is closed.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connections: HashMap<u64, Weak<Connection>>,
+    shutting_down: bool,
+    exit: Option<Farewell>,
+}
+
+/// A drain that is under way.
+#[derive(Debug)]
+struct Farewell {
+    end: time::Instant,
+    task: AbortHandle,
+}
+
+impl State {
+    /// Refuses new connections, stops a drain that is under way, and gives those still open.
+    fn leave(&mut self) -> Vec<Arc<Connection>> {
+        self.shutting_down = true;
+        if let Some(exit) = self.exit.take() {
+            exit.task.abort();
+        }
+        self.connections
+            .values()
+            .filter_map(Weak::upgrade)
+            .filter(|connection| !connection.is_ending())
+            .collect()
+    }
+}
+
+/// A connection's entry in the registry. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    registry: Arc<Registry>,
+    id: u64,
+}
+
+impl Registry {
+    /// Enters a connection.
+    pub(crate) fn register(
+        registry: &Arc<Self>,
+        connection: &Arc<Connection>,
+    ) -> Result<Registration, Error> {
+        let mut state = registry.state.lock();
+        if state.shutting_down {
+            return Err(Error::ShuttingDown);
+        }
+        let id = connection.id();
+        state.connections.insert(id, Arc::downgrade(connection));
+        Ok(Registration {
+            registry: Arc::clone(registry),
+            id,
+        })
+    }
+
+    /// Closes every connection with `frame` and refuses new ones.
+    pub(crate) fn close_all(&self, frame: &CloseFrame) {
+        let connections = self.state.lock().leave();
+        for connection in connections {
+            // When one fails, the others must still get their close frame.
+            contain(|| connection.close(frame));
+        }
+    }
+
+    /// Closes every connection with `frame`, spread over `window` on the clock of `runtime`, and
+    /// refuses new ones. Does not wait.
+    ///
+    /// Gives the time until the last one begins to close. That is less than `window` when a drain
+    /// that ends sooner is under way already: then nothing changes.
+    pub(crate) fn drain(&self, runtime: &Handle, frame: CloseFrame, window: Duration) -> Duration {
+        let now = clock::task_now();
+        let Some(end) = now.checked_add(window).filter(|_| !window.is_zero()) else {
+            self.close_all(&frame);
+            return Duration::ZERO;
+        };
+        let mut state = self.state.lock();
+        if let Some(exit) = state.exit.as_ref().filter(|said| said.end <= end) {
+            return if state.connections.is_empty() {
+                Duration::ZERO
+            } else {
+                exit.end.duration_since(now)
+            };
+        }
+        let connections = state.leave();
+        if connections.is_empty() {
+            return Duration::ZERO;
+        }
+        // A map's order is independent of the order in which the connections came.
+        let plan: Vec<_> = moments(connections.len(), window)
+            .map(|moment| now + moment)
+            .zip(connections.iter().map(Arc::downgrade))
+            .collect();
+        let task = runtime.spawn(say_goodbye(plan, frame)).abort_handle();
+        state.exit = Some(Farewell { end, task });
+        window
+    }
+
+    /// Takes new connections again.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.state.lock();
+        state.shutting_down = false;
+        if let Some(exit) = state.exit.take() {
+            exit.task.abort();
+        }
+    }
+
+    /// Lets all that waits look at the clock again. Gives the number of connections.
+    pub(crate) fn on_step(&self) -> usize {
+        let connections: Vec<_> = {
+            let state = self.state.lock();
+            state
+                .connections
+                .values()
+                .filter_map(Weak::upgrade)
+                .collect()
+        };
+        for connection in &connections {
+            contain(|| connection.on_step());
+        }
+        connections.len()
+    }
+
+    /// Closes every connection with `frame`, refuses new ones, and sleeps until the last is gone
+    /// or `grace` is over.
+    pub(crate) fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
+        self.close_all(frame);
+        self.wait_until_empty(grace);
+    }
+
+    /// Sleeps until the last connection is gone or `grace` is over.
+    pub(crate) fn wait_until_empty(&self, grace: Duration) {
+        let deadline = clock::now().checked_add(grace);
+        let mut state = self.state.lock();
+        while !state.connections.is_empty() {
+            let in_time;
+            (state, in_time) = self.emptied.wait(state, deadline);
+            if !in_time {
+                return;
+            }
+        }
+    }
+}
+
+/// Moments for closing `count` connections: `window` in as many equal parts, and in each a random
+/// moment.
+fn moments(count: usize, window: Duration) -> impl Iterator<Item = Duration> {
+    let part = window / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+    let random = RandomState::new();
+    (0..u32::MAX).take(count).map(move |index| {
+        let jitter = (random.hash_one(index) >> 54) as u32;
+        part.saturating_mul(index)
+            .saturating_add(part / 1024 * jitter)
+    })
+}
+
+async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseFrame) {
+    for (moment, connection) in plan {
+        clock::sleep_until(moment).await;
+        if let Some(connection) = connection.upgrade() {
+            contain(|| connection.close(&frame));
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut state = self.registry.state.lock();
+        state.connections.remove(&self.id);
+        if state.connections.is_empty() {
+            self.registry.emptied.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use super::*;
+    use crate::{engine::connection::settings::Settings, protocol::close};
+
+    fn connection(id: u64) -> Arc<Connection> {
+        Connection::for_test(id, &Settings::FOR_TESTS, "").0
+    }
+
+    fn going_away() -> CloseFrame {
+        CloseFrame::new(Some(close::GOING_AWAY), "").unwrap()
+    }
+
+    #[test]
+    fn shutting_down_closes_all_waits_for_the_last_and_refuses_the_next() {
+        let registry = Arc::new(Registry::default());
+        let connections: Vec<_> = (0..10).map(connection).collect();
+        let registrations: Vec<_> = connections
+            .iter()
+            .map(|connection| Registry::register(&registry, connection).unwrap())
+            .collect();
+        let stopping = {
+            let registry = Arc::clone(&registry);
+            // A grace that no clock reaches must do no harm.
+            thread::spawn(move || registry.shut_down(&going_away(), Duration::MAX))
+        };
+        while !connections
+            .iter()
+            .all(|connection| connection.end().is_some())
+        {
+            thread::yield_now();
+        }
+        assert!(!stopping.is_finished());
+        assert!(matches!(
+            Registry::register(&registry, &connection(11)),
+            Err(Error::ShuttingDown)
+        ));
+        drop(registrations);
+        stopping.join().unwrap();
+        assert!(registry.state.lock().connections.is_empty());
+    }
+
+    #[test]
+    fn shutting_down_ends_at_its_grace_and_at_once_with_nobody_connected() {
+        let registry = Arc::new(Registry::default());
+        registry.shut_down(&going_away(), Duration::MAX);
+        let registry = Arc::new(Registry::default());
+        let connection = connection(1);
+        let _registration = Registry::register(&registry, &connection).unwrap();
+        let grace = Duration::from_millis(20);
+        let start = Instant::now();
+        registry.shut_down(&going_away(), grace);
+        assert!(start.elapsed() >= grace);
+    }
+
+    fn registered(
+        registry: &Arc<Registry>,
+        count: u64,
+    ) -> (Vec<Arc<Connection>>, Vec<Registration>) {
+        let connections: Vec<_> = (0..count).map(connection).collect();
+        let registrations = connections
+            .iter()
+            .map(|connection| Registry::register(registry, connection).unwrap())
+            .collect();
+        (connections, registrations)
+    }
+
+    fn restarting() -> CloseFrame {
+        CloseFrame::new(Some(1012), "").unwrap()
+    }
+
+    fn told(connections: &[Arc<Connection>]) -> usize {
+        let ended = connections
+            .iter()
+            .filter(|connection| connection.is_ending());
+        ended.count()
+    }
+
+    const S: Duration = Duration::from_secs(1);
+    /// Timers are late by up to a millisecond.
+    const LATE: Duration = Duration::from_millis(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_tells_one_after_the_other_within_its_window() {
+        let registry = Arc::new(Registry::default());
+        let (connections, _registrations) = registered(&registry, 100);
+        let runtime = Handle::current();
+        assert_eq!(registry.drain(&runtime, restarting(), 10 * S), 10 * S);
+        assert!(matches!(
+            Registry::register(&registry, &connection(101)),
+            Err(Error::ShuttingDown)
+        ));
+        for second in 0..10_usize {
+            // Each of the hundred parts closes one connection, between its beginning and its end.
+            assert!(told(&connections) <= 10 * second + 1, "{second}");
+            assert!(told(&connections) + 1 >= 10 * second, "{second}");
+            time::sleep(S).await;
+        }
+        time::sleep(LATE).await;
+        assert_eq!(told(&connections), 100);
+        assert!(connections.iter().all(|c| c.end().unwrap().code == 1012));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_drain_can_only_hurry_the_first() {
+        let registry = Arc::new(Registry::default());
+        let (connections, registrations) = registered(&registry, 60);
+        let runtime = Handle::current();
+        registry.drain(&runtime, restarting(), 60 * S);
+        time::sleep(30 * S).await;
+        assert_eq!(registry.drain(&runtime, going_away(), 60 * S), 30 * S);
+        assert_eq!(registry.drain(&runtime, going_away(), 3 * S), 3 * S);
+        let early = told(&connections);
+        assert!((29..=31).contains(&early), "{early}");
+        time::sleep(3 * S + LATE).await;
+        assert_eq!(told(&connections), 60);
+        let codes = connections.iter().map(|c| c.end().unwrap().code);
+        assert_eq!(codes.filter(|code| *code == 1012).count(), early);
+        drop(registrations);
+        assert_eq!(registry.drain(&runtime, restarting(), S), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_all_at_once_overtakes_a_drain() {
+        let registry = Arc::new(Registry::default());
+        let (connections, _registrations) = registered(&registry, 9);
+        let runtime = Handle::current();
+        registry.drain(&runtime, restarting(), 9 * S);
+        let (none, window) = (Duration::ZERO, Duration::ZERO);
+        assert_eq!(registry.drain(&runtime, going_away(), window), none);
+        assert_eq!(told(&connections), 9);
+        assert!(registry.state.lock().exit.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_drain_of_nobody_is_over_at_once() {
+        let registry = Registry::default();
+        let runtime = Handle::current();
+        assert_eq!(
+            registry.drain(&runtime, restarting(), 9 * S),
+            Duration::ZERO
+        );
+        assert!(registry.state.lock().shutting_down);
+    }
+
+    #[test]
+    fn moments_are_jittered_and_stay_in_their_part_of_the_window() {
+        let all: Vec<_> = moments(1000, 1000 * S).collect();
+        for (index, moment) in (0_u32..).zip(&all) {
+            assert!((S * index..S * (index + 1)).contains(moment), "{index}");
+        }
+        let halves = all.iter().filter(|moment| moment.subsec_millis() < 500);
+        assert!((400..600).contains(&halves.count()));
+        assert_eq!(moments(0, S).count(), 0);
+        assert_eq!(moments(3, Duration::MAX).count(), 3);
+    }
+}

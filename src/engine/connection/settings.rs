@@ -1,0 +1,66 @@
+//! The limits and timeouts of one connection.
+
+use std::time::Duration;
+
+use crate::protocol::{deflate::Terms, limits::Limits};
+
+/// The limits and timeouts of one connection. Times of `None` mean for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Limits on what the peer sends.
+    pub limits: Limits,
+    /// permessage-deflate, when the client agreed on it.
+    pub compression: Option<Terms>,
+    /// How fast the peer may send.
+    pub rates: Rates,
+    /// Bytes that may wait for a slow user.
+    pub receive_buffer_bytes: usize,
+    /// Time between two pings.
+    pub ping_interval: Option<Duration>,
+    /// Silence after a ping that means that the peer is gone.
+    pub ping_timeout: Option<Duration>,
+    /// Bytes that may wait for a slow peer.
+    pub send_buffer_bytes: usize,
+    /// How long bytes may wait without any progress once the connection is to close.
+    pub send_timeout: Option<Duration>,
+    /// How long a message that has begun may stand still.
+    pub message_timeout: Option<Duration>,
+    /// How long the peer has to answer a close frame, and then to hang up.
+    pub close_timeout: Duration,
+}
+
+/// What a peer may send a second, and how long it may try to send more. `None` means for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Messages, pings and pongs a second.
+    pub messages: Option<f64>,
+    /// Bytes a second, as they are on the wire.
+    pub bytes: Option<f64>,
+    /// How long a peer may be made to wait again and again.
+    pub timeout: Option<Duration>,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Small limits, and no time of which a test would have to wait for the end.
+    pub(crate) const FOR_TESTS: Self = Self {
+        limits: Limits {
+            max_message_bytes: 1024,
+            max_frame_bytes: u32::MAX,
+            max_fragments: 16,
+        },
+        compression: None,
+        rates: Rates {
+            messages: None,
+            bytes: None,
+            timeout: None,
+        },
+        ping_interval: None,
+        ping_timeout: None,
+        receive_buffer_bytes: 1024,
+        send_buffer_bytes: 1024,
+        send_timeout: None,
+        message_timeout: None,
+        close_timeout: Duration::from_secs(1),
+    };
+}

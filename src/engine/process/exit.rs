@@ -1,0 +1,327 @@
+//! Closing the connections of a process that calls `exit` without Python's exit handlers.
+//!
+//! A server that is written in C may do so from within a signal handler, which has interrupted the
+//! main thread anywhere, perhaps where it holds a connection's lock, the allocator's or the
+//! interpreter's: then the clients behind that lock can get no close frame any more. So the
+//! handlers of such signals are held back. The main thread goes on while a thread of our own closes
+//! the connections; then the signal is sent once more, and the server's handler runs.
+//!
+//! A process may also exit by itself. The function that we register with `atexit` for that waits
+//! for no lock and allocates nothing: it writes one byte to a thread that may wait, and reads until
+//! that thread is done or the time is up.
+
+use std::{
+    ffi::c_int,
+    io::{self, Read},
+    os::unix::net::UnixStream,
+    process, ptr,
+    sync::{
+        Arc, LazyLock, Once, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use signal_hook::flag;
+use socket2::SockRef;
+use tokio::{
+    io::Interest,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    engine::{
+        base::{error::Error, panics::contain},
+        runtime::Engine,
+    },
+    protocol::close::CloseFrame,
+};
+
+/// How much longer than the grace of the connections `exit` waits for the thread that closes them.
+const MARGIN: Duration = Duration::from_millis(500);
+
+static LINE: Mutex<Option<Line>> = Mutex::new(None);
+static REGISTERED: Once = Once::new();
+/// The last signal that came of those that end the process.
+static SEEN: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+/// The process that holds signals back: 0 for none.
+static HOLDER: AtomicU32 = AtomicU32::new(0);
+static EXITING: AtomicBool = AtomicBool::new(false);
+/// The server's handlers of the signals that are held back.
+static HELD: OnceLock<Vec<(c_int, libc::sigaction)>> = OnceLock::new();
+
+/// How to close the connections when the process exits for one reason.
+#[derive(Clone, Debug)]
+pub struct Parting {
+    /// The signal that is the reason: 0 when none came.
+    pub signal: c_int,
+    /// The server's handler of the signal calls `exit`.
+    pub exits: bool,
+    /// The close frame for the clients.
+    pub frame: CloseFrame,
+    /// The time over which they are closed.
+    pub window: Duration,
+}
+
+/// The handler's end of the line to the thread that closes the connections.
+#[derive(Debug)]
+struct Line {
+    process: u32,
+    stream: UnixStream,
+}
+
+/// The last signal that came of those of [`on_exit`]: 0 when none did.
+pub fn signal_seen() -> c_int {
+    c_int::try_from(SEEN.load(Ordering::SeqCst)).unwrap_or_default()
+}
+
+/// A signal to the parent does not concern its child.
+pub(crate) fn after_fork_in_child() {
+    SEEN.store(0, Ordering::SeqCst);
+}
+
+/// Closes all connections when the process exits; it waits `grace` for them after the window.
+///
+/// The last signal that came decides which of `partings` holds; the first one where there is none
+/// for it. To be called once a process. A forked child inherits the handlers, but its exit
+/// does not concern its parent's connections, and no signal of its own is held back.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no descriptor, or refuses a handler.
+pub fn on_exit(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) -> Result<(), Error> {
+    let longest = partings.iter().map(|parting| parting.window).max();
+    let patience = grace + longest.unwrap_or_default();
+    answer_exit(engine, partings.to_vec(), grace, patience)
+        .map_err(Error::io("cannot watch for the end of the process"))?;
+    watch_signals(engine, partings, grace).map_err(Error::io("cannot watch for signals"))?;
+    REGISTERED.call_once(register);
+    Ok(())
+}
+
+fn answer_exit(
+    engine: &Arc<Engine>,
+    partings: Vec<Parting>,
+    grace: Duration,
+    patience: Duration,
+) -> io::Result<()> {
+    let (stream, other) = line(patience)?;
+    let other = {
+        let _context = engine.handle().enter();
+        tokio::net::UnixStream::from_std(other)?
+    };
+    let dying = Arc::downgrade(engine);
+    engine.handle().spawn(async move {
+        let mut byte = [0];
+        loop {
+            match other.ready(Interest::READABLE).await {
+                Ok(_) if matches!(other.try_read(&mut byte), Ok(1)) => break,
+                // A byte that was not there after all.
+                Ok(ready) if !ready.is_read_closed() => {}
+                _ => return,
+            }
+        }
+        let signal = signal_seen();
+        let fitting = partings.iter().find(|parting| parting.signal == signal);
+        let (Some(engine), Some(parting)) = (dying.upgrade(), fitting.or(partings.first())) else {
+            return;
+        };
+        // The end of the stream is the answer.
+        leave(engine, parting.clone(), grace, move || drop(other));
+    });
+    *LINE.lock() = Some(Line {
+        process: process::id(),
+        stream,
+    });
+    Ok(())
+}
+
+fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) -> io::Result<()> {
+    let (held, seen): (Vec<_>, Vec<_>) = partings
+        .iter()
+        .filter(|parting| parting.signal != 0)
+        .partition(|parting| parting.exits);
+    if REGISTERED.is_completed() {
+        // A forked child has inherited the handlers. `HOLDER` is not its id, so `hold` passes each
+        // signal on.
+        return Ok(());
+    }
+    for parting in seen {
+        let number = usize::try_from(parting.signal).unwrap_or_default();
+        flag::register_usize(parting.signal, Arc::clone(&SEEN), number)?;
+    }
+    let previous: io::Result<Vec<_>> = held
+        .iter()
+        .map(|parting| Ok((parting.signal, handler_of(parting.signal)?)))
+        .collect();
+    let _ = HELD.set(previous?);
+    HOLDER.store(process::id(), Ordering::SeqCst);
+    let _context = engine.handle().enter();
+    for parting in held {
+        hold_back(parting.signal)?;
+        let mut came = signal(SignalKind::from_raw(parting.signal))?;
+        let (dying, parting) = (Arc::downgrade(engine), parting.clone());
+        engine.handle().spawn(async move {
+            let held = Held;
+            // A signal that came before tokio watched for it is not lost either.
+            if signal_seen() != parting.signal {
+                came.recv().await;
+            }
+            let Some(engine) = dying.upgrade() else {
+                return;
+            };
+            let number = parting.signal;
+            leave(engine, parting, grace, move || {
+                // Signals that came during the shutdown were held back until now.
+                drop(held);
+                // An exit that has begun already was only hurried by this, and goes on.
+                if !EXITING.swap(true, Ordering::SeqCst) {
+                    pass_on(number);
+                }
+            });
+        });
+    }
+    Ok(())
+}
+
+/// Closes all connections on a thread of its own, as waiting here would keep the engine from that,
+/// and then calls `gone`.
+fn leave(
+    engine: Arc<Engine>,
+    parting: Parting,
+    grace: Duration,
+    gone: impl FnOnce() + Send + 'static,
+) {
+    let (said, last) = (Arc::clone(&engine), parting.frame.clone());
+    // Shared, since a closure is dropped with the thread that could not be started for it.
+    let gone = Arc::new(Mutex::new(Some(gone)));
+    let after = Arc::clone(&gone);
+    let work = move || {
+        // The process must go, whatever fails.
+        contain(|| engine.shut_down_over(&parting.frame, parting.window, grace));
+        let gone = after.lock().take();
+        if let Some(gone) = gone {
+            gone();
+        }
+    };
+    if thread::Builder::new().spawn(work).is_err() {
+        // No thread can wait for the connections: begin to close them, and go on at once.
+        contain(|| said.close_all(&last));
+        let gone = gone.lock().take();
+        if let Some(gone) = gone {
+            gone();
+        }
+    }
+}
+
+fn line(patience: Duration) -> io::Result<(UnixStream, UnixStream)> {
+    let (ours, other) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(patience.saturating_add(MARGIN)))?;
+    other.set_nonblocking(true)?;
+    Ok((ours, other))
+}
+
+fn register() {
+    #[expect(
+        unsafe_code,
+        reason = "only libc tells of an exit that passes Python by"
+    )]
+    // SAFETY: `say_goodbye` is a function of this library, which Python never unloads, takes no
+    // arguments and does not unwind. Were the library gone at exit, the call would jump into
+    // nothing.
+    let status = unsafe { libc::atexit(say_goodbye) };
+    // Without memory for one more entry clients see the end without a close frame, as before.
+    debug_assert_eq!(status, 0);
+}
+
+extern "C" fn say_goodbye() {
+    EXITING.store(true, Ordering::SeqCst);
+    // Locked only while the first connection comes: then there are hardly any to close.
+    let Some(line) = LINE.try_lock() else { return };
+    if let Some(line) = line.as_ref().filter(|line| line.process == process::id()) {
+        // An engine that was shut down has closed its end; that must not raise SIGPIPE.
+        let sent = SockRef::from(&line.stream).send_with_flags(&[0], libc::MSG_NOSIGNAL);
+        if sent.is_ok() {
+            // The end of the stream, or the time is up: in both cases there is no more to do.
+            let _ = (&line.stream).read(&mut [0]);
+        }
+    }
+}
+
+// --- signals -------------------------------------------------------------------------------------
+
+/// While it lives, a task waits for the signals that are held back. After it, none is held back.
+struct Held;
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HOLDER.store(0, Ordering::SeqCst);
+    }
+}
+
+fn handler_of(number: c_int) -> io::Result<libc::sigaction> {
+    #[expect(unsafe_code, reason = "only libc knows a server's handler")]
+    // SAFETY: a `sigaction` of zeros is a valid one, and the kernel writes no more than that type
+    // holds. Were it smaller than what the kernel writes, the stack would be overwritten.
+    let (status, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        (
+            libc::sigaction(number, ptr::null(), &raw mut action),
+            action,
+        )
+    };
+    if status == 0 {
+        Ok(action)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn hold_back(number: c_int) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "other ways call the server's handler at once")]
+    // SAFETY: `hold` is a function of this library, which Python never unloads, has the signature
+    // of a handler and does only what a handler may do: atomic loads and stores, `getpid`,
+    // `sigaction` and `kill`. Were it to lock or allocate, the interrupted thread could stand still.
+    let status = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = hold as extern "C" fn(c_int) as usize;
+        // Interrupted system calls are restarted.
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(number, &raw const action, ptr::null_mut())
+    };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Holds the signal back: only notes it. Tokio's handler, which calls this one, wakes the task that
+/// waits for the signal. Passes it on where no such task is.
+extern "C" fn hold(number: c_int) {
+    if HOLDER.load(Ordering::SeqCst) == process::id() {
+        SEEN.store(
+            usize::try_from(number).unwrap_or_default(),
+            Ordering::SeqCst,
+        );
+    } else {
+        pass_on(number);
+    }
+}
+
+/// Gives the signal to the server's own handler.
+fn pass_on(number: c_int) {
+    let held = HELD
+        .get()
+        .and_then(|held| held.iter().find(|(signal, _)| *signal == number));
+    if let Some((_, action)) = held {
+        #[expect(unsafe_code, reason = "the server's handler is known to libc only")]
+        // SAFETY: `action` is what `sigaction` gave for this signal, unchanged, and the other
+        // arguments are numbers. Were it invented, the signal would jump anywhere.
+        unsafe {
+            libc::sigaction(number, action, ptr::null_mut());
+            libc::kill(libc::getpid(), number);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What a forked child does about its parent's engine.
+
+use super::{exit, signal};
+use crate::engine::{
+    base::fork,
+    resources::{budget, permits},
+    runtime,
+};
+
+/// Leaves the parent's engine alone and makes room for a new one; to be called in a forked child,
+/// before anything else of the engine.
+pub fn after_fork_in_child() {
+    fork::begin_generation();
+    permits::reset();
+    budget::reset();
+    signal::after_fork_in_child();
+    exit::after_fork_in_child();
+    runtime::forget_parent();
+}

@@ -1,0 +1,7 @@
+//! What happens to the process as a whole: signals, forks, its exit.
+
+pub mod exit;
+mod fork;
+pub mod signal;
+
+pub use fork::after_fork_in_child;

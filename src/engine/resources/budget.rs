@@ -1,0 +1,277 @@
+//! The bytes that the process buffers for its connections, and their limit.
+//!
+//! Three parts of a connection buffer: the inbox (whole messages, and the one that the view took
+//! last and still holds), the outbox, and the driver (an unfinished message as far as it
+//! has come, inflated; bytes that were read but have no place yet). Each part has an [`Account`]
+//! beside its own state and tells it how much it holds.
+//!
+//! A shared counter for each small message would cost more than the message. So an account passes
+//! on only changes of [`STEP_BYTES`] and more: a part that holds less counts as nothing.
+//!
+//! What the engine does when the limit is reached is a [`Relief`].
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use super::trim;
+use crate::engine::base::fork;
+
+/// Smaller changes are not passed on.
+pub const STEP_BYTES: usize = 4 * 1024;
+/// What a queued message costs beside its payload: its place in the queue and its allocation.
+const MESSAGE_BYTES: usize = 72;
+/// A connection that holds less is read from also while the process is at its limit.
+const SMALL_BYTES: usize = 64 * 1024;
+/// The part of the limit down to which holders are closed.
+const RELIEVED: (usize, usize) = (7, 8);
+
+/// The part of the limit after whose release the C library is asked for what it keeps.
+const RETURNED: (usize, usize) = (1, 4);
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that were released since the library was asked.
+static RELEASED: AtomicUsize = AtomicUsize::new(0);
+/// `usize::MAX` is none.
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Sets how many bytes the process may buffer; `None` for no limit.
+pub fn set_limit(limit: Option<usize>) {
+    LIMIT.store(limit.unwrap_or(usize::MAX), Ordering::Relaxed);
+    if limit.is_some() {
+        trim::keep_little();
+    }
+    if is_full() {
+        request_relief();
+    }
+}
+
+/// The bytes that the process buffers now, as far as its connections have passed them on.
+pub fn held() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
+
+/// Whether the limit is reached.
+pub(crate) fn is_full() -> bool {
+    held() >= LIMIT.load(Ordering::Relaxed)
+}
+
+/// Bytes that have to go before the process is well below its limit.
+pub(crate) fn excess() -> usize {
+    held().saturating_sub(part_of(LIMIT.load(Ordering::Relaxed), RELIEVED))
+}
+
+fn part_of(limit: usize, (part, whole): (usize, usize)) -> usize {
+    if limit == usize::MAX {
+        return limit;
+    }
+    limit / whole * part
+}
+
+/// What the engine does for a process that buffers too much. Both functions return at once, and may
+/// be called with the lock of an inbox or outbox held.
+#[derive(Debug)]
+pub(crate) struct Relief {
+    /// Closes the connections that hold most, until the process is below its limit.
+    pub(crate) shed: fn(),
+    /// Gives free memory back to the system if the process takes so many bytes.
+    pub(crate) trim: fn(usize),
+}
+
+static RELIEF: OnceLock<Relief> = OnceLock::new();
+
+/// Says what to do at the limit. The first call counts; without one nothing is done.
+pub(crate) fn set_relief(relief: Relief) {
+    let _ = RELIEF.set(relief);
+}
+
+/// Has the engine bring the process below its limit.
+pub(crate) fn request_relief() {
+    if let Some(relief) = RELIEF.get() {
+        (relief.shed)();
+    }
+}
+
+/// Notes that `bytes` were released. The process gets rid of that memory only once the C library
+/// gives it back to the system.
+fn note_release(bytes: usize) {
+    let limit = LIMIT.load(Ordering::Relaxed);
+    if limit == usize::MAX {
+        return;
+    }
+    let released = RELEASED
+        .fetch_add(bytes, Ordering::Relaxed)
+        .saturating_add(bytes);
+    if released >= part_of(limit, RETURNED) {
+        RELEASED.store(0, Ordering::Relaxed);
+        if let Some(relief) = RELIEF.get() {
+            (relief.trim)(limit);
+        }
+    }
+}
+
+/// Forgets what the parent process holds; called in a forked child.
+pub(crate) fn reset() {
+    HELD.store(0, Ordering::Relaxed);
+    RELEASED.store(0, Ordering::Relaxed);
+}
+
+/// What `messages` with so many bytes of payload cost in a queue.
+pub(crate) const fn cost(messages: usize, payload_bytes: usize) -> usize {
+    payload_bytes.saturating_add(messages.saturating_mul(MESSAGE_BYTES))
+}
+
+/// The bytes that one connection holds.
+#[derive(Debug)]
+pub(crate) struct Share {
+    generation: u64,
+    held: AtomicUsize,
+    is_shed: AtomicBool,
+}
+
+impl Share {
+    /// The share of a connection that holds nothing yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            generation: fork::generation(),
+            held: AtomicUsize::new(0),
+            is_shed: AtomicBool::new(false),
+        })
+    }
+
+    /// The bytes that this connection holds, as far as they were passed on.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether this connection holds so much that it has to wait while the process is at its limit.
+    pub(crate) fn is_large(&self) -> bool {
+        self.held() >= SMALL_BYTES
+    }
+
+    /// Notes that the connection has to give up all that it holds; false when it had to before.
+    pub(crate) fn mark_shed(&self) -> bool {
+        !self.is_shed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the connection has to give up all that it holds.
+    pub(crate) fn is_shed(&self) -> bool {
+        self.is_shed.load(Ordering::Acquire)
+    }
+
+    fn change(&self, before: usize, after: usize) {
+        // A forked child does not count what it has inherited.
+        if self.generation != fork::generation() {
+            return;
+        }
+        if let Some(less) = before.checked_sub(after) {
+            self.held.fetch_sub(less, Ordering::Relaxed);
+            HELD.fetch_sub(less, Ordering::Relaxed);
+            note_release(less);
+            return;
+        }
+        let more = after - before;
+        self.held.fetch_add(more, Ordering::Relaxed);
+        let total = HELD.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        if total >= LIMIT.load(Ordering::Relaxed) {
+            request_relief();
+        }
+    }
+}
+
+/// The bytes that one part of a connection holds. Lives behind that part's own lock. Dropping it
+/// takes them off the count.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// `None` in a part that belongs to no connection.
+    share: Option<Arc<Share>>,
+    passed_on: usize,
+}
+
+impl Account {
+    /// An account of `share`, with nothing in it.
+    pub(crate) fn of(share: &Arc<Share>) -> Self {
+        Self {
+            share: Some(Arc::clone(share)),
+            passed_on: 0,
+        }
+    }
+
+    /// Says that the part holds `bytes` now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let is_step = bytes.abs_diff(self.passed_on) >= STEP_BYTES;
+        if is_step || (bytes == 0 && self.passed_on > 0) {
+            self.pass_on(bytes);
+        }
+    }
+
+    #[cold]
+    fn pass_on(&mut self, bytes: usize) {
+        if let Some(share) = &self.share {
+            share.change(self.passed_on, bytes);
+            self.passed_on = bytes;
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_changes_are_not_passed_on_and_the_rest_is() {
+        let share = Share::new();
+        let mut account = Account::of(&share);
+        let mut seen = |bytes| {
+            account.set(bytes);
+            share.held()
+        };
+        assert_eq!(seen(STEP_BYTES - 1), 0);
+        assert_eq!(seen(STEP_BYTES), STEP_BYTES);
+        assert_eq!(seen(2 * STEP_BYTES - 1), STEP_BYTES);
+        assert_eq!(seen(1), STEP_BYTES);
+        assert_eq!(seen(0), 0);
+        assert_eq!(seen(10 * STEP_BYTES + 5), 10 * STEP_BYTES + 5);
+    }
+
+    #[test]
+    fn the_parts_of_a_connection_add_up_and_give_back() {
+        let share = Share::new();
+        let mut parts = [Account::of(&share), Account::of(&share)];
+        for part in &mut parts {
+            part.set(40_000);
+        }
+        assert_eq!((share.held(), share.is_large()), (80_000, true));
+        drop(parts);
+        assert_eq!((share.held(), share.is_large()), (0, false));
+    }
+
+    #[test]
+    fn an_account_of_nobody_counts_nothing() {
+        let mut account = Account::default();
+        account.set(1 << 40);
+        assert_eq!(account.passed_on, 0);
+    }
+
+    #[test]
+    fn a_connection_is_shed_once() {
+        let share = Share::new();
+        assert!(!share.is_shed());
+        assert!(share.mark_shed());
+        assert!(!share.mark_shed());
+        assert!(share.is_shed());
+    }
+
+    #[test]
+    fn empty_messages_cost_something() {
+        assert!(cost(1024, 0) > STEP_BYTES);
+        assert_eq!(cost(0, 0), 0);
+    }
+}

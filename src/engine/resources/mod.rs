@@ -1,0 +1,9 @@
+//! What a process has only so much of: sockets, descriptors, places for connections, and memory.
+
+pub mod budget;
+pub(crate) mod holders;
+pub mod permits;
+pub(crate) mod read_buffer;
+pub(crate) mod readiness;
+pub mod socket;
+pub(crate) mod trim;

@@ -1,0 +1,47 @@
+//! The number of connections, and the permits by which it is limited.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::engine::base::fork;
+
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of connections that this process holds or has promised a place to.
+pub fn open() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+/// Forgets the connections of the parent process; called in a forked child.
+pub(crate) fn reset() {
+    OPEN.store(0, Ordering::Relaxed);
+}
+
+/// A place among the process's connections, which a connection shares with its view. Dropping it
+/// gives the place back.
+#[derive(Debug)]
+pub struct Permit {
+    generation: u64,
+}
+
+impl Permit {
+    /// Takes a place if fewer than `max` are taken (`None`: no limit).
+    pub fn claim(max: Option<usize>) -> Option<Self> {
+        let max = max.unwrap_or(usize::MAX);
+        OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+            (open < max).then_some(open.saturating_add(1))
+        })
+        .ok()
+        .map(|_| Self {
+            generation: fork::generation(),
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // A permit of the parent process means nothing in its child.
+        if self.generation == fork::generation() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

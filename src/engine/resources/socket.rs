@@ -1,0 +1,240 @@
+//! Taking over a descriptor, and the few things done to it afterwards.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, SockRef};
+use tokio::io::{Interest, Ready, unix::AsyncFd};
+
+/// The interest that reports a hang-up while unread bytes keep the socket readable, and the
+/// readiness other than the hang-up that may then be reported. The system adds the hang-up to
+/// urgent data, which means nothing here.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
+/// Elsewhere only a reset can be told from bytes to read; an orderly end waits behind them.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
+
+/// The response to a client whose connection cannot be driven after its server has let go of it.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
+    Retry-After: 5\r\nContent-Length: 0\r\n\r\n";
+
+/// A connected, non-blocking stream socket that belongs to the engine alone.
+///
+/// Dropping it ends the connection for every process that still holds a copy of the descriptor.
+#[derive(Debug)]
+pub struct Socket(socket2::Socket);
+
+impl Socket {
+    /// Takes `descriptor` over, a bare one of a connected TCP or Unix stream socket.
+    #[cfg(test)]
+    pub(crate) fn take_over(descriptor: RawFd) -> io::Result<Self> {
+        Self::new(own(descriptor)?)
+    }
+
+    /// A socket from `descriptor`, that of a connected TCP or Unix stream socket.
+    ///
+    /// # Errors
+    /// The system's, when the descriptor is no socket. It is closed then.
+    pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(descriptor);
+        socket.set_nonblocking(true)?;
+        if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Has the running runtime watch the socket for all that a connection may ever wait for.
+    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<AsyncFd<Arc<Self>>> {
+        let interest = Interest::READABLE | Interest::WRITABLE | HANG_UP.0;
+        #[expect(
+            unsafe_code,
+            reason = "tokio cannot see that the descriptor stays open"
+        )]
+        // SAFETY: the `Arc` inside the `AsyncFd` keeps the socket and so its descriptor open, and
+        // nothing ever changes which descriptor a `Socket` has.
+        let watched = unsafe { AsyncFd::register_with_interest(Arc::clone(self), interest) };
+        watched.map_err(|error| error.into_parts().1)
+    }
+
+    /// Lets the kernel give up on a peer that acknowledges nothing for `limit`. TCP on Linux only;
+    /// elsewhere keepalive pings find it later.
+    pub(crate) fn give_up_after(&self, limit: Duration) {
+        #[cfg(target_os = "linux")]
+        {
+            // A Unix socket has no such option, and needs none: its peer cannot vanish.
+            let _ = self.0.set_tcp_user_timeout(Some(limit));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = limit;
+    }
+
+    /// Writes as much as the socket takes now.
+    pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let flags = libc::MSG_NOSIGNAL;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let flags = 0;
+        self.0.send_vectored_with_flags(slices, flags)
+    }
+
+    /// Adds to `buffer` what is there now, `most` bytes at most; 0 is the peer's end of the stream.
+    pub(crate) fn receive(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        buffer.reserve_exact(most);
+        let free = buffer.spare_capacity_mut();
+        let most = most.min(free.len());
+        let length = self.0.recv(&mut free[..most])?;
+        let length = length.min(most);
+        #[expect(
+            unsafe_code,
+            reason = "clearing what is overwritten at once takes tungstenite an eighth of its time"
+        )]
+        // SAFETY: the system has just written so many bytes behind those that were there, where
+        // there was room for them; `recv` borrowed that room.
+        unsafe {
+            buffer.set_len(buffer.len() + length);
+        }
+        Ok(length)
+    }
+
+    /// Bytes that were written and that the peer's system has not taken yet; 0 where ours does not
+    /// tell. For a Unix socket it is only known whether there are any, and whether they get less.
+    pub(crate) fn unsent(&self) -> u64 {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            let mut bytes: libc::c_int = 0;
+            #[expect(unsafe_code, reason = "a question to the system that no crate asks")]
+            // SAFETY: the descriptor is open while `self` lives, and the system writes one integer
+            // to where one is.
+            let outcome = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+            if outcome == 0 {
+                return u64::try_from(bytes).unwrap_or_default();
+            }
+        }
+        0
+    }
+
+    /// Answers a handshake that has got no response yet with 503. Never sleeps.
+    pub(crate) fn refuse(&self) {
+        // A failure needs no report: a client that is gone needs no answer.
+        let _ = self.send(&[IoSlice::new(REFUSAL)]);
+        self.finish_sending();
+    }
+
+    /// Says that nothing more will be sent; the peer reads the end of the stream.
+    pub(crate) fn finish_sending(&self) {
+        // It fails only when the connection is gone already, which is as good.
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A forked child may hold a copy of the descriptor: closing ours alone would leave the
+        // peer connected, and no process would serve it.
+        let _ = SockRef::from(&self.0).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Gives what a call of the system answered, or the error that it noted.
+fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// Takes ownership of a bare descriptor that its caller has duplicated for us.
+///
+/// # Errors
+/// The system's, when it is not open.
+#[expect(
+    unsafe_code,
+    reason = "the one place where a bare descriptor becomes owned"
+)]
+pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: this only asks what the number means, and any number may be asked about.
+    answered(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
+    // SAFETY: it is open, as was seen above, and the caller duplicated it for us and hands it over:
+    // no other code closes it. Otherwise we would close a file that other code uses.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Gives a copy of a bare descriptor that belongs to us.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: any number may be duplicated; one that is not open is answered with an error.
+    let copy = answered(unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, 0) })?;
+    // SAFETY: the system has just made it, and no other code owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Whether calls on a bare descriptor may sleep.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+pub(crate) fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
+    // SAFETY: any number may be asked about.
+    let flags = answered(unsafe { libc::fcntl(descriptor, libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK == 0)
+}
+
+/// Lets `descriptor` mean what `new` means; programs that the process starts do not inherit it.
+#[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
+pub(crate) fn replace(descriptor: RawFd, new: &socket2::Socket) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    // SAFETY: this closes the server's copy of the client's descriptor, which is the purpose: the
+    // server has told its number and goes on using that alone.
+    answered(unsafe { libc::dup3(new.as_raw_fd(), descriptor, libc::O_CLOEXEC) })?;
+    #[cfg(not(target_os = "linux"))]
+    {
+        // SAFETY: as above.
+        answered(unsafe { libc::dup2(new.as_raw_fd(), descriptor) })?;
+        // SAFETY: the number has just been made to mean `new`.
+        answered(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream},
+        os::{fd::IntoRawFd, unix::net::UnixStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn tcp_and_unix_sockets_are_taken_over_and_made_non_blocking() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (unix, mut unix_peer) = UnixStream::pair().unwrap();
+        for descriptor in [tcp.into_raw_fd(), unix.into_raw_fd()] {
+            let socket = Socket::take_over(descriptor).unwrap();
+            let error = socket.receive(&mut Vec::new(), 8).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        assert!(unix_peer.write_all(b"gone").is_err());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_refused() {
+        for descriptor in [-1, 1_000_000] {
+            let error = Socket::take_over(descriptor).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        }
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Socket::take_over(file.into_raw_fd()).is_err());
+    }
+}

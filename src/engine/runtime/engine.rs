@@ -1,0 +1,377 @@
+//! The engine of a process: started on first use, never inherited across a fork.
+
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio::{runtime::Handle, task::yield_now};
+
+use super::{shedding, worker::Worker};
+use crate::{
+    engine::{
+        base::{clock, error::Error},
+        connection::{Connection, registry::Registry, settings::Settings},
+        driver::Driver,
+        resources::{
+            budget::{self, Relief},
+            holders::Holders,
+            permits::Permit,
+            socket::Socket,
+            trim,
+        },
+    },
+    protocol::close::CloseFrame,
+};
+
+static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+/// Outlasts the engine and needs none: a process may have to shut down before its first connection.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Makes this process take no new connections, for good.
+pub fn leave() {
+    LEAVING.store(true, Ordering::SeqCst);
+}
+
+/// Undoes [`leave`] and aborts every drain: the engine takes new connections again.
+pub fn reopen() {
+    if let Some(engine) = Engine::running() {
+        engine.registry.reopen();
+    }
+    LEAVING.store(false, Ordering::SeqCst);
+}
+
+/// Whether this process takes no new connections any more.
+pub fn is_leaving() -> bool {
+    LEAVING.load(Ordering::SeqCst)
+}
+
+/// Sets the engine's number of threads, if it has not been started yet.
+pub fn want_threads(count: usize) {
+    THREADS.store(count, Ordering::Relaxed);
+}
+
+/// One process's engine: its threads, one as a rule, and the connections they drive.
+#[derive(Debug)]
+pub struct Engine {
+    first: Worker,
+    others: Vec<Worker>,
+    registry: Arc<Registry>,
+    holders: Arc<Holders<Connection>>,
+}
+
+impl Engine {
+    /// The process's engine, started if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread or no descriptor.
+    pub fn current() -> Result<Arc<Self>, Error> {
+        if let Some(engine) = CURRENT.load_full() {
+            return Ok(engine);
+        }
+        let engine = Arc::new(Self::start()?);
+        let previous = CURRENT.compare_and_swap(&None::<Arc<Self>>, Some(Arc::clone(&engine)));
+        match previous.as_ref() {
+            None => Ok(engine),
+            // Another thread was quicker.
+            Some(winner) => {
+                engine.stop();
+                Ok(Arc::clone(winner))
+            }
+        }
+    }
+
+    /// The process's engine, if it was ever needed.
+    pub fn running() -> Option<Arc<Self>> {
+        CURRENT.load_full()
+    }
+
+    /// Where the engine's own tasks run.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.first.handle
+    }
+
+    fn start() -> Result<Self, Error> {
+        budget::set_relief(Relief {
+            shed,
+            trim: trim_above,
+        });
+        let first = Worker::start()?;
+        let mut engine = Self {
+            first,
+            others: Vec::new(),
+            registry: Arc::default(),
+            holders: Arc::default(),
+        };
+        for _ in 1..THREADS.load(Ordering::Relaxed) {
+            match Worker::start() {
+                Ok(worker) => engine.others.push(worker),
+                Err(error) => {
+                    engine.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(engine)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = &Worker> + Clone {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The connections take turns: each thread gets as many as the others. `None` when all threads
+    /// have failed.
+    fn lane_of(&self, id: u64) -> Option<&Worker> {
+        let count = self.others.len() + 1;
+        let turn = usize::try_from(id % count as u64).unwrap_or_default();
+        self.workers()
+            .cycle()
+            .skip(turn)
+            .take(count)
+            .find(|worker| worker.is_running())
+    }
+
+    fn stop(&self) {
+        self.workers().for_each(Worker::stop);
+    }
+
+    /// Takes over `client`, sends `head` (the 101 response) and runs the connection.
+    ///
+    /// `early` are bytes that the client sent behind its handshake and that were read already.
+    /// A client that cannot be driven is answered with 503 in place of `head`, and let go.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the descriptor cannot be driven, [`Error::ShuttingDown`] after
+    /// [`Engine::shut_down`] and [`leave`].
+    pub fn adopt(
+        &self,
+        client: OwnedFd,
+        early: Vec<u8>,
+        head: Vec<u8>,
+        settings: &Settings,
+        permit: impl Into<Arc<Permit>>,
+    ) -> Result<Arc<Connection>, Error> {
+        let socket = Arc::new(socket_of(client)?);
+        let unused = Arc::clone(&socket);
+        let refuse = |error| {
+            unused.refuse();
+            error
+        };
+        if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
+            socket.give_up_after(interval.saturating_add(timeout));
+        }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let Some(worker) = self.lane_of(id) else {
+            return Err(refuse(Error::Broken));
+        };
+        let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
+        let connection = Arc::new(Connection::new(
+            id,
+            socket,
+            settings,
+            head,
+            Arc::clone(&worker.flush_timer),
+            Arc::clone(&worker.turns),
+            &worker.codecs,
+        ));
+        // Before the runtime is used: one that has stopped would only report that it is gone.
+        let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
+        let entry = Holders::enter(&self.holders, id, connection.share(), &connection);
+        connection.keep_membership(entry);
+        // A shutdown sets `LEAVING` first and collects the connections then; here it is the other
+        // way round. So at least one side sees this connection. If both do and the shutdown was
+        // first, the connection is closing already: then that goes on.
+        if is_leaving() && connection.refuse() {
+            return Err(refuse(Error::ShuttingDown));
+        }
+        let io = {
+            let _context = worker.handle.enter();
+            watched.watch()
+        };
+        let io = match io.map_err(Error::io("cannot watch the client's connection")) {
+            Ok(io) => io,
+            // Unless a shutdown has begun to close it meanwhile.
+            Err(error) if connection.refuse() => return Err(refuse(error)),
+            Err(error) => return Err(error),
+        };
+        connection.outbox.flush();
+        let driver = Driver::new(
+            Arc::clone(&connection),
+            early,
+            settings,
+            &worker.codecs,
+            registration,
+            permit,
+        );
+        worker.handle.spawn(Box::new(driver).run(io));
+        Ok(connection)
+    }
+
+    /// Closes all connections with `frame`, spread over `window`, and takes no new ones. Does not
+    /// wait. Gives the time until the last one begins to close; a later call can only make it less.
+    pub fn drain(&self, frame: CloseFrame, window: Duration) -> Duration {
+        self.registry.drain(self.handle(), frame, window)
+    }
+
+    /// Begins to close all connections with `frame` and takes no new ones. Does not wait.
+    pub fn close_all(&self, frame: &CloseFrame) {
+        self.registry.close_all(frame);
+    }
+
+    /// Steps the clock ahead by `time`, and sleeps until all that was due by then is done.
+    pub fn step(&self, time: Duration) {
+        clock::step(time);
+        let connections = self.registry.on_step();
+        let (tell, done) = mpsc::channel();
+        // Each pass lets some sixty tasks run and looks at all sockets.
+        let passes = 4 + connections / 30;
+        for worker in self.workers() {
+            let tell = tell.clone();
+            worker.handle.spawn(async move {
+                for _ in 0..passes {
+                    yield_now().await;
+                }
+                let _ = tell.send(());
+            });
+        }
+        drop(tell);
+        // An engine that has ended drops its tasks, and with them the senders.
+        while done.recv().is_ok() {}
+    }
+
+    /// Closes all connections with `frame`, takes no new ones, and ends the engine.
+    ///
+    /// Sleeps until the last one is gone, `grace` at most; what is left then is cut.
+    pub fn shut_down(&self, frame: &CloseFrame, grace: Duration) {
+        self.registry.shut_down(frame, grace);
+        self.stop();
+    }
+
+    /// As [`Engine::shut_down`], but the connections are closed one after the other over `window`.
+    /// The process takes no new ones, for good.
+    pub fn shut_down_over(&self, frame: &CloseFrame, window: Duration, grace: Duration) {
+        leave();
+        let window = self.drain(frame.clone(), window);
+        self.registry.wait_until_empty(window);
+        self.shut_down(frame, grace);
+    }
+}
+
+/// Sees to it that the process has an engine that can drive connections.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no thread or no descriptor, [`Error::Broken`] when its
+/// threads have failed.
+pub fn prepare() -> Result<(), Error> {
+    match Engine::current()?.lane_of(0) {
+        Some(_) => Ok(()),
+        None => Err(Error::Broken),
+    }
+}
+
+/// Whether [`prepare`] has nothing to do. Never waits.
+pub fn is_prepared() -> bool {
+    Engine::running().is_some_and(|engine| engine.lane_of(0).is_some())
+}
+
+/// Takes over `client` on the process's engine, as [`Engine::adopt`] does.
+///
+/// # Errors
+/// Those of [`Engine::current`] and [`Engine::adopt`].
+pub fn adopt(
+    client: OwnedFd,
+    early: Vec<u8>,
+    head: Vec<u8>,
+    settings: &Settings,
+    permit: impl Into<Arc<Permit>>,
+) -> Result<Arc<Connection>, Error> {
+    match Engine::current() {
+        Ok(engine) => engine.adopt(client, early, head, settings, permit),
+        Err(error) => {
+            socket_of(client)?.refuse();
+            Err(error)
+        }
+    }
+}
+
+fn socket_of(client: OwnedFd) -> Result<Socket, Error> {
+    Socket::new(client).map_err(Error::io("cannot take over the client's connection"))
+}
+
+/// Has the engine close the connections that hold most.
+fn shed() {
+    if let Some(engine) = Engine::running() {
+        shedding::begin(&engine.holders, engine.handle());
+    }
+}
+
+/// Has the engine give free memory back if the process takes so many bytes.
+fn trim_above(bytes: usize) {
+    if let Some(engine) = Engine::running() {
+        trim::trim_above(bytes, engine.handle());
+    }
+}
+
+/// Leaves the parent's engine alone and makes room for a new one; called in a forked child.
+pub(crate) fn forget_parent() {
+    LEAVING.store(false, Ordering::SeqCst);
+    shedding::reset();
+    if let Some(engine) = CURRENT.swap(None) {
+        #[expect(
+            clippy::mem_forget,
+            reason = "its thread exists in the parent only, and its locks may be held for ever"
+        )]
+        std::mem::forget(engine);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::unix::net::UnixStream};
+
+    use super::*;
+
+    /// The first bytes that a client of `engine` reads, and whether it was taken over.
+    fn told(engine: &Engine) -> (String, bool) {
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        let permit = Permit::claim(None).unwrap();
+        let adopted = engine.adopt(
+            ours.into(),
+            vec![],
+            b"head".to_vec(),
+            &Settings::FOR_TESTS,
+            permit,
+        );
+        let mut told = [0; 12];
+        let length = client.read(&mut told).unwrap();
+        let told = String::from_utf8_lossy(&told[..length]).into_owned();
+        assert!(matches!(adopted, Ok(_) | Err(Error::Broken)));
+        (told, adopted.is_ok())
+    }
+
+    #[test]
+    fn an_engine_that_has_failed_refuses_and_its_client_is_told() {
+        let mut engine = Engine::start().unwrap();
+        engine.others.push(Worker::start().unwrap());
+        assert_eq!(told(&engine), ("head".to_owned(), true));
+        // One thread that is left takes all of them.
+        engine.first.fail();
+        for _ in 0..4 {
+            assert_eq!(told(&engine), ("head".to_owned(), true));
+        }
+        engine.others[0].fail();
+        for _ in 0..2 {
+            assert_eq!(told(&engine), ("HTTP/1.1 503".to_owned(), false));
+        }
+        engine.stop();
+    }
+}

@@ -1,0 +1,9 @@
+//! The engine of a process: its threads, and what is done for all connections together.
+
+mod engine;
+mod shedding;
+pub mod takeover;
+mod worker;
+
+pub(crate) use engine::forget_parent;
+pub use engine::{Engine, adopt, is_leaving, is_prepared, leave, prepare, reopen, want_threads};

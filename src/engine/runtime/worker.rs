@@ -1,0 +1,165 @@
+//! One thread of the engine: a tokio runtime, and what the connections that it drives share.
+
+use std::{
+    any::Any,
+    io,
+    os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::Notify,
+};
+
+use crate::{
+    engine::{
+        base::{error::Error, panics::contain, signal_mask::Blocked},
+        connection::Connection,
+        wakeup::{flush_timer::FlushTimer, turns::Turns},
+    },
+    protocol::deflate::Codecs,
+};
+
+/// A thread that drives connections until it is stopped.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) handle: Handle,
+    pub(crate) flush_timer: Arc<FlushTimer<Connection>>,
+    pub(crate) turns: Arc<Turns<Connection>>,
+    pub(crate) codecs: Codecs,
+    stop: Arc<Notify>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread or no descriptor.
+    pub(crate) fn start() -> Result<Self, Error> {
+        let turns = Arc::<Turns<Connection>>::default();
+        let runtime =
+            start_runtime(&turns).map_err(Error::io("cannot start the engine's runtime"))?;
+        let handle = runtime.handle().clone();
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let failed = Arc::clone(&has_failed);
+        // The thread inherits it from its first moment on.
+        let _signals = Blocked::here();
+        thread::Builder::new()
+            .name("dwebsocket".to_owned())
+            .spawn(move || {
+                // Tokio catches panics of its tasks, and `on_thread_park` contains those between
+                // them.
+                if contain(|| runtime.block_on(stopped.notified())).is_none() {
+                    // Before the runtime is dropped: a connection that comes now is refused, and
+                    // none is left waiting in there.
+                    failed.store(true, Ordering::SeqCst);
+                }
+                drop(runtime);
+            })
+            .map_err(Error::io("cannot start the engine's thread"))?;
+        Ok(Self {
+            flush_timer: FlushTimer::new(handle.clone()),
+            turns,
+            codecs: Codecs::default(),
+            handle,
+            stop,
+            has_failed,
+        })
+    }
+
+    /// Whether it drives the connections that it is given: false after a failure that ended it.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// Makes it one that has failed.
+    #[cfg(test)]
+    pub(crate) fn fail(&self) {
+        self.has_failed.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the thread, with all that it still drives.
+    pub(crate) fn stop(&self) {
+        self.stop.notify_one();
+    }
+}
+
+/// A runtime whose thread lets the views of `turns` run before it sleeps.
+fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
+    // Tokio panics when there are no descriptors for its signal handling. So see first whether as
+    // many as it will ask for are there.
+    let spare: [io::Result<_>; 3] = std::array::from_fn(|_| UnixStream::pair());
+    for pair in spare {
+        pair?;
+    }
+    let runner = Arc::clone(turns);
+    let build = AssertUnwindSafe(|| {
+        Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .on_thread_park(move || {
+                // A panic here would end the thread.
+                contain(|| runner.run(&Handle::current()));
+            })
+            .build()
+    });
+    // Other threads may have taken the descriptors meanwhile.
+    catch_unwind(build).unwrap_or_else(|panic| Err(io::Error::other(text_of(panic.as_ref()))))
+}
+
+/// The text of a panic.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::channel,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_turn_that_panics_does_not_end_the_thread() {
+        let worker = Worker::start().unwrap();
+        for _ in 0..3 {
+            worker.turns.fail_next_park();
+            let deadline = Instant::now() + LIMIT;
+            while worker.turns.will_fail() {
+                // It parks again and again.
+                worker.handle.spawn(async {});
+                assert!(Instant::now() < deadline);
+                thread::yield_now();
+            }
+            let (tell, told) = channel();
+            worker.handle.spawn(async move { tell.send(()) });
+            told.recv_timeout(LIMIT).unwrap();
+            assert!(worker.is_running());
+        }
+        worker.stop();
+    }
+
+    #[test]
+    fn the_text_of_a_panic_is_kept() {
+        let panics: [fn(); 2] = [|| panic!("a text"), || panic!("a {}", "text")];
+        for panics in panics {
+            let panic = catch_unwind(panics).unwrap_err();
+            assert_eq!(text_of(panic.as_ref()), "a text");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! How a view on an event loop sleeps until its connection has something for it.
+//!
+//! A thread sleeps on a condition variable. Event loops cannot: each watches one descriptor for all
+//! its connections ([`Hub`]). A [`Watch`] adds a connection to the hub's list of ready ones, so
+//! many messages cost one wake-up.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use smallvec::SmallVec;
+
+use crate::engine::base::{fork, sync::Mutex};
+
+/// Waits for event loops to serve their lists.
+pub(crate) trait Observer: fmt::Debug + Send + Sync {
+    /// The loop of `hub` has served all that was on its list.
+    fn on_served(&self, hub: &Hub);
+}
+
+/// One event loop's list of ready connections, and the descriptor that wakes the loop for them.
+///
+/// Any thread may add to it; only the loop drains it.
+#[derive(Debug)]
+pub struct Hub {
+    ready: Mutex<Ready>,
+    bell: UnixStream,
+    rope: UnixStream,
+    generation: u64,
+    /// Grows with each new [`Watch`]: the task that makes it is about to yield to the loop.
+    steps: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    tokens: Vec<u64>,
+    has_rung: bool,
+    /// To be notified when the loop has served all that was on the list: one for each thread of the
+    /// engine that has woken the loop since.
+    observers: SmallVec<[Arc<dyn Observer>; 1]>,
+}
+
+impl Hub {
+    /// Opens the hub's descriptor.
+    ///
+    /// # Errors
+    /// The system's error when it has no descriptor left.
+    pub fn new() -> io::Result<Arc<Self>> {
+        let (bell, rope) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        rope.set_nonblocking(true)?;
+        Ok(Arc::new(Self {
+            ready: Mutex::default(),
+            bell,
+            rope,
+            generation: fork::generation(),
+            steps: AtomicU64::new(0),
+        }))
+    }
+
+    /// The descriptor that becomes readable when [`Hub::drain`] has something to give.
+    pub fn descriptor(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    /// Takes the tokens of all connections that became ready, in order.
+    pub fn drain(&self) -> Vec<u64> {
+        let mut rung = [0; 64];
+        // Empty the descriptor before taking the list: a later token makes it readable again.
+        while matches!((&self.bell).read(&mut rung), Ok(n) if n == rung.len()) {}
+        let mut ready = self.ready.lock();
+        ready.has_rung = false;
+        std::mem::take(&mut ready.tokens)
+    }
+
+    /// Notes that all views on the list of [`Hub::drain`] have had a turn.
+    ///
+    /// A view may have forked. In the child this does nothing: a thread that exists in the parent
+    /// only may hold a lock of the engine.
+    pub fn served(&self) {
+        if self.generation != fork::generation() {
+            return;
+        }
+        let observers = std::mem::take(&mut self.ready.lock().observers);
+        for observer in observers {
+            observer.on_served(self);
+        }
+    }
+
+    /// A number that grows while the loop's views come back to it.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Adds `token` to the list, as a [`Watch`] does for a connection.
+    pub fn announce(&self, token: u64) {
+        let mut ready = self.ready.lock();
+        ready.tokens.push(token);
+        let first = !std::mem::replace(&mut ready.has_rung, true);
+        drop(ready);
+        if first {
+            self.pull();
+        }
+    }
+
+    fn pull(&self) {
+        // A full socket is readable already; a closed one belongs to a loop that is gone.
+        let _ = (&self.rope).write(&[1]);
+    }
+
+    /// As [`Hub::announce`], but without waking the loop. True when the caller has to see to that;
+    /// false when the loop has been woken, or will be.
+    fn note(&self, token: u64) -> bool {
+        let mut ready = self.ready.lock();
+        ready.tokens.push(token);
+        ready.tokens.len() == 1 && !ready.has_rung
+    }
+
+    /// Wakes the loop for the tokens that were noted, unless it has been woken already. True when
+    /// [`Hub::served`] will notify `observer` because of this call.
+    pub(crate) fn ring(&self, observer: &Arc<impl Observer + 'static>) -> bool {
+        let mut ready = self.ready.lock();
+        if ready.tokens.is_empty() || ready.has_rung {
+            return false;
+        }
+        ready.has_rung = true;
+        let is_same =
+            |other: &Arc<dyn Observer>| ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(observer));
+        let first = !ready.observers.iter().any(is_same);
+        if first {
+            ready
+                .observers
+                .push(Arc::clone(observer) as Arc<dyn Observer>);
+        }
+        drop(ready);
+        self.pull();
+        first
+    }
+}
+
+/// A request for one notification through a [`Hub`].
+#[derive(Debug)]
+pub struct Watch {
+    hub: Arc<Hub>,
+    token: u64,
+}
+
+/// The watches of one connection: mostly one, which then needs no memory of its own.
+pub(crate) type Watches = SmallVec<[Watch; 1]>;
+
+impl Watch {
+    /// A request to find `token` on the list of `hub`.
+    pub fn new(hub: Arc<Hub>, token: u64) -> Self {
+        hub.steps.fetch_add(1, Ordering::Relaxed);
+        Self { hub, token }
+    }
+
+    /// Whether this is the request to find `token` on the list of `hub`.
+    pub(crate) fn is(&self, hub: &Arc<Hub>, token: u64) -> bool {
+        self.token == token && Arc::ptr_eq(&self.hub, hub)
+    }
+
+    /// Adds the token to the hub's list, and wakes the loop if needed.
+    pub(crate) fn ring(self) {
+        self.hub.announce(self.token);
+    }
+
+    /// As [`Watch::ring`], but without waking the loop. Gives the hub if the caller has to wake it.
+    pub(crate) fn note(self) -> Option<Arc<Hub>> {
+        self.hub.note(self.token).then_some(self.hub)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_rings_once_for_many_and_again_after_it_was_drained() {
+        let hub = Hub::new().unwrap();
+        let mut byte = [0; 8];
+        for token in 1..=3 {
+            Watch::new(Arc::clone(&hub), token).ring();
+        }
+        assert_eq!(hub.drain(), [1, 2, 3]);
+        assert!((&hub.bell).read(&mut byte).is_err());
+        Watch::new(Arc::clone(&hub), 4).ring();
+        assert_eq!((&hub.bell).read(&mut byte).unwrap(), 1);
+        assert_eq!(hub.drain(), [4]);
+    }
+}

@@ -1,0 +1,15 @@
+//! When views run: what wakes them, in which order, and for how long.
+
+pub(crate) mod flush_timer;
+pub(crate) mod hub;
+pub(crate) mod time_slice;
+pub(crate) mod turns;
+
+/// A connection, as those see it that wake its view and send what it has corked.
+pub(crate) trait View: Send + Sync + 'static {
+    /// Wakes a thread that sleeps for a message; false when there is none.
+    fn wake_thread(&self) -> bool;
+
+    /// Sends what is corked. The connection ends if that panics.
+    fn uncork(&self);
+}
