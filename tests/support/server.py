@@ -554,9 +554,11 @@ class Server:
         assert not lines, lines
 
     @contextlib.contextmanager
-    def nothing_left(self, within: float = 5.0) -> Iterator[None]:
+    def nothing_left(self, within: float = 20.0) -> Iterator[None]:
         """
         Assert that `within` seconds after the block the worker is as it was before.
+
+        The limit is below the time after which a ping would find a client that has gone.
 
         Same process, no more descriptors, no more threads. What a server starts once and keeps
         (its pool, the engine) is started before the first look.
