@@ -647,11 +647,7 @@ impl Driver {
     }
 
     fn on_violation(&mut self, violation: &Violation) {
-        let waits = self.connection.condemn(CloseFrame {
-            code: Some(violation.code),
-            reason: violation.reason.to_string(),
-        });
-        if waits {
+        if self.connection.condemn(violation.into()) {
             self.condemned_until = clock::task_now().checked_add(self.close_timeout);
         }
     }
