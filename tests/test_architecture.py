@@ -196,12 +196,14 @@ def test_unsafe_code_is_in_one_place() -> None:
         for path in CRATE.rglob("*.rs")
         if pattern.search(re.sub(r"//.*", "", path.read_text()))
     }
-    # `exit.rs` asks the C library to be called at its exit, `signal_mask.rs` to keep signals from
-    # the engine's threads, `trim.rs` to give memory back; `copy.rs` fills `bytes` piece by
-    # piece, and `threads.rs` calls functions on threads that Python may end.
+    # `exit.rs` asks the C library to be called at its exit, `signal.rs` to call it within a signal,
+    # `signal_mask.rs` to keep signals from the engine's threads, `trim.rs` to give memory back;
+    # `copy.rs` fills `bytes` piece by piece, and `threads.rs` calls functions on threads that
+    # Python may end.
     named = {
         "base/signal_mask.rs",
         "process/exit.rs",
+        "process/signal.rs",
         "resources/socket.rs",
         "resources/trim.rs",
     }

@@ -37,8 +37,8 @@ class Connection(Protocol):
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.take`."""
 
-    def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.nap`."""
+    def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
         """As :meth:`dwebsocket._core.Connection.post`."""

@@ -52,7 +52,8 @@ impl PyConnection {
         pause(py, &self.0);
         // To take a message that is here already needs no detaching.
         let mut taken = self.0.take_now();
-        if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_held()) {
+        if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_corked())
+        {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
             taken = py.detach(|| self.0.take(deadline));
         }
@@ -63,12 +64,17 @@ impl PyConnection {
     }
 
     #[pyo3(signature = (time, text_as_bytes, /))]
-    fn nap(&self, py: Python<'_>, time: f64, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
+    fn take_coarse(
+        &self,
+        py: Python<'_>,
+        time: f64,
+        text_as_bytes: bool,
+    ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
         pause(py, &self.0);
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) {
-            taken = py.detach(|| self.0.nap(time));
+            taken = py.detach(|| self.0.take_coarse(time));
         }
         match taken {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
@@ -99,7 +105,7 @@ impl PyConnection {
             return Ok(message.py().detach(|| self.0.write(kind, payload)));
         }
         let held = match sender.cast::<Self>() {
-            Ok(sender) => self.0.hold_for(&sender.get().0, kind, payload),
+            Ok(sender) => self.0.cork_for(&sender.get().0, kind, payload),
             Err(_) => false,
         };
         Ok(held || self.0.write(kind, payload))
@@ -118,7 +124,7 @@ impl PyConnection {
             None => None,
             Some(seconds) => Some(duration(Some(seconds))?.unwrap_or(Duration::MAX)),
         };
-        if patience.is_some() && self.0.hold(kind, payload) {
+        if patience.is_some() && self.0.cork(kind, payload) {
             return Ok(true);
         }
         Ok(py.detach(|| self.0.send(kind, payload, patience))?)
@@ -132,7 +138,7 @@ impl PyConnection {
         binary: Option<bool>,
     ) -> PyResult<Option<bool>> {
         let (kind, payload) = convert::to_frame(py, message, binary)?;
-        if self.0.hold(kind, payload) {
+        if self.0.cork(kind, payload) {
             return Ok(Some(true));
         }
         Ok(py.detach(|| self.0.try_send(kind, payload)))
@@ -291,7 +297,7 @@ fn pause(py: Python<'_>, connection: &Connection) {
 /// To be called before a task yields to its event loop: what its view has sent must not wait until
 /// the loop resumes it.
 pub(super) fn make_way(py: Python<'_>, connection: &Arc<Connection>) {
-    if !connection.entrust() && connection.has_held() {
-        py.detach(|| connection.release_all());
+    if !connection.begin_to_sleep() && connection.has_corked() {
+        py.detach(|| connection.uncork_all());
     }
 }

@@ -232,7 +232,7 @@ pub(crate) fn on_exit(
     let partings: PyResult<Vec<_>> = partings
         .into_iter()
         .map(|(signal, exits, code, reason, window)| {
-            Ok(exit::Parting {
+            Ok(exit::ExitPlan {
                 signal,
                 exits,
                 frame: CloseFrame::new(Some(code), &reason)?,

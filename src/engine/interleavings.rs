@@ -24,7 +24,10 @@ use super::{
     base::sync::{Condvar, Mutex},
     connection::{
         inbox::{Inbox, Taken},
-        outbox::{Flushed, Held, Outbox, Sent},
+        outbox::{
+            Outbox,
+            outcome::{Corked, Flushed, Sent},
+        },
     },
     resources::socket::Socket,
     wakeup::hub::{Hub, Watch},
@@ -56,9 +59,9 @@ fn message(number: u8) -> Message {
 fn push(inbox: &Inbox, number: u8) {
     let waiting = inbox.push(&mut vec![message(number)]);
     if waiting.sleeper {
-        inbox.rouse();
+        inbox.wake_thread();
     }
-    waiting.watches.into_iter().for_each(Watch::ring);
+    waiting.watches.into_iter().for_each(Watch::notify);
 }
 
 /// Adds the messages `0..count`.
@@ -166,15 +169,15 @@ fn a_thread_that_looks_and_one_that_takes_are_both_woken() {
 }
 
 #[test]
-fn a_nap_ends_with_a_message_or_when_the_driver_looks() {
+fn a_coarse_sleep_ends_with_a_message_or_when_the_driver_looks() {
     check(ORDERS, || {
         let inbox = Arc::new(Inbox::new(100));
-        let napper = {
+        let sleeper = {
             let inbox = Arc::clone(&inbox);
             thread::spawn(move || {
                 // The time is over by the first look, as far as the driver is concerned.
                 let deadline = super::clock::now();
-                let (first, _) = inbox.nap(deadline, || {});
+                let (first, _) = inbox.take_coarse(deadline, || {});
                 (first, take_all(&inbox))
             })
         };
@@ -182,7 +185,7 @@ fn a_nap_ends_with_a_message_or_when_the_driver_looks() {
         push(&inbox, 0);
         inbox.look(super::clock::now());
         inbox.end();
-        let (first, rest) = napper.join().unwrap();
+        let (first, rest) = sleeper.join().unwrap();
         match first {
             Taken::Message(_) => assert_eq!(rest, []),
             Taken::Nothing => assert_eq!(rest, [0]),
@@ -264,7 +267,7 @@ fn a_hub_gives_each_token_once() {
         let ringers: Vec<_> = (0..3)
             .map(|token| {
                 let hub = Arc::clone(&hub);
-                thread::spawn(move || Watch::new(hub, token).ring())
+                thread::spawn(move || Watch::new(hub, token).notify())
             })
             .collect();
         let mut tokens = Vec::new();
@@ -311,9 +314,9 @@ impl Sender {
         true
     }
 
-    /// Writes what is held as `Connection::release` does.
+    /// Writes what is corked as `Connection::uncork` does.
     fn release(&self) {
-        if self.outbox.release() == Flushed::Blocked {
+        if self.outbox.uncork() == Flushed::Blocked {
             self.wake.notify();
         }
     }
@@ -390,7 +393,7 @@ fn senders_that_wait_for_room_are_woken_and_nothing_is_lost() {
 }
 
 #[test]
-fn what_is_held_goes_out_in_its_place() {
+fn what_is_corked_goes_out_in_its_place() {
     check(FEW_ORDERS, || {
         let (sender, driver) = driven();
         // The flush timer.
@@ -403,12 +406,12 @@ fn what_is_held_goes_out_in_its_place() {
                 }
             })
         };
-        // Behind what is held there may be no room for the larger ones.
+        // Behind what is corked there may be no room for the larger ones.
         let size = |number: u8| if number % 3 == 0 { 5000 } else { 1500 };
         for number in 0..7_u8 {
             let payload = vec![number; size(number)];
             let is_small = number % 3 != 0;
-            if !is_small || sender.outbox.hold(Opcode::Binary, &payload) == Held::No {
+            if !is_small || sender.outbox.cork(Opcode::Binary, &payload) == Corked::No {
                 assert!(sender.send(&payload));
             }
         }

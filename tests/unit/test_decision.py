@@ -203,7 +203,7 @@ class TestRefuse:
         made = visit(view_of(body, as_async=as_async), **kwargs)
         assert not isinstance(made.response, UpgradeResponse)
         # The view, which has answered, may be about to end.
-        eventually(lambda: _core.open_connections() == before, 10)
+        eventually(lambda: _core.open_connections() == before, 60)
         made.server.sendall(b"as ever")
         assert made.client.sock.recv(100) == b"as ever"
         return made.response

@@ -34,7 +34,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "runners/green.py": "what a process that ends has left",
     "runners/view.py": "how long a view's end waits for callbacks",
     "servers/tls_pump.py": "how long the last bytes of TLS may take",
-    "waiting/green.py": "turns of green threads, and naps until databases are given back",
+    "waiting/green.py": "turns of green threads, and coarse sleeps until databases are given back",
 }
 
 

@@ -85,6 +85,12 @@ class TestRefusals:
         override(WEBSOCKET_MAX_HANDSHAKE_SIZE=None)
         assert visit(echo, environ=handshake(**{field: "x=12"})).serve().response.status_code == 101
 
+    def test_size_is_that_of_text(self) -> None:
+        """Middleware may put anything into `META`, which the client has not sent."""
+        environ: dict[str, Any] = handshake()
+        size = WsgiHandshake("GET", environ, None).size
+        assert WsgiHandshake("GET", {**environ, "HTTP_X_NUMBER": 7}, None).size == size
+
     @pytest.mark.parametrize(
         ("changes", "word"),
         [

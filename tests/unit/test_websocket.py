@@ -236,7 +236,7 @@ class TestIdle:
         ws = stubbed(
             open_websocket(),
             pop=[None],
-            nap=[None],
+            take_coarse=[None],
             take=[b"last words", None],
             waiting=[(1, True), (0, True)],
             end=[(1000, "", "peer")],

@@ -39,7 +39,7 @@ class NeverOpened:
         """Nothing comes."""
         return None
 
-    def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
+    def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
         """Nothing comes."""
         return None
 

@@ -289,7 +289,7 @@ class Receiving(Base):
     def _take_idly(self, connection: Connection, timeout: float | None, text_as_bytes: bool) -> Any:
         """As :meth:`_take` for the own view, which may wait for long: then without databases."""
         deadline = None if timeout is None else clock.now() + timeout
-        message = self._waiter.nap(connection, IDLE_AFTER_S, text_as_bytes)
+        message = self._waiter.take_coarse(connection, IDLE_AFTER_S, text_as_bytes)
         return self._take_without_databases(deadline, text_as_bytes) if message is None else message
 
     def _take_next(self) -> Any:
@@ -304,14 +304,14 @@ class Receiving(Base):
             self._held.give_back_idle()
         connection = self._connection or self._engine
         if self._waiter is THREAD:
-            message = connection.nap(IDLE_AFTER_S, self._text_as_bytes)
+            message = connection.take_coarse(IDLE_AFTER_S, self._text_as_bytes)
         else:
             if connection.owes_a_pause():
                 self._waiter.let_others_run(connection, 0)
             message = connection.pop(self._text_as_bytes)
             if message is None:
                 self._has_yielded = True
-                message = self._waiter.nap(connection, IDLE_AFTER_S, self._text_as_bytes)
+                message = self._waiter.take_coarse(connection, IDLE_AFTER_S, self._text_as_bytes)
         if message is not None:
             return message
         return self._take_without_databases(None, self._text_as_bytes)

@@ -273,8 +273,8 @@ class AsgiConnection:
                 self._resume_reading()
         return message.encode() if text_as_bytes and isinstance(message, str) else message
 
-    def nap(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.nap`."""
+    def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.take_coarse`."""
         return self.take(time, text_as_bytes)
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:

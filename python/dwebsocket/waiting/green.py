@@ -66,8 +66,8 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._ready = _core.Hub()
         self._sleepers: dict[int, Sleeper] = {}
         self._tokens = itertools.count()
-        # When each nap ends, the first one first: all are equally long. One timer is for all.
-        self._naps: dict[int, float] = {}
+        # When each coarse sleep ends, the first one first: all are equally long, and share a timer.
+        self._coarse_ends: dict[int, float] = {}
         self._has_alarm = False
         # Calls to make in the hub, where other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
@@ -83,20 +83,22 @@ class HubWatcher(ABC, Generic[Sleeper]):
             # Otherwise each wait that ends without a message would leave one more watch there.
             connection.unwatch(self._ready, token)
 
-    def nap(self, connection: Connection, time_s: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`HubWaiter.nap`, without a timer of its own."""
+    def take_coarse(
+        self, connection: Connection, time_s: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`HubWaiter.take_coarse`, without a timer of its own."""
         token = next(self._tokens)
         if not connection.listen(self._ready, token):
             return connection.pop(text_as_bytes)
         message = None
-        self._naps[token] = time.monotonic() + time_s
+        self._coarse_ends[token] = time.monotonic() + time_s
         if not self._has_alarm:
             self._set_alarm(time_s)
         try:
             self._sleep(token, None)
             message = connection.pop(text_as_bytes)
         finally:
-            self._naps.pop(token, None)
+            self._coarse_ends.pop(token, None)
             if message is None:
                 connection.unwatch(self._ready, token)
         return message
@@ -113,18 +115,18 @@ class HubWatcher(ABC, Generic[Sleeper]):
 
     def _set_alarm(self, time_s: float) -> None:
         self._has_alarm = True
-        self._call_later(time_s, self._end_naps)
+        self._call_later(time_s, self._end_coarse_sleeps)
 
-    def _end_naps(self) -> None:
+    def _end_coarse_sleeps(self) -> None:
         self._has_alarm = False
         if self.is_parents:
             return
         now = time.monotonic()
-        for token in [token for token, end in self._naps.items() if end <= now]:
-            self._naps.pop(token, None)
+        for token in [token for token, end in self._coarse_ends.items() if end <= now]:
+            self._coarse_ends.pop(token, None)
             self._wake(token)
-        if self._naps and not self._has_alarm:
-            self._set_alarm(max(0.0, next(iter(self._naps.values())) - now))
+        if self._coarse_ends and not self._has_alarm:
+            self._set_alarm(max(0.0, next(iter(self._coarse_ends.values())) - now))
 
     def on_ring(self, *_: object) -> None:
         """Called by the hub when the engine has woken it."""
@@ -278,12 +280,14 @@ class HubWaiter(Waiter):
         """
         self._watcher(self._hub()).wait(connection, watch, timeout)
 
-    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`Waiter.nap`."""
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take_coarse`."""
         hub = self._hub()
         if hub is None:
-            return THREAD.nap(connection, time, text_as_bytes)
-        return self._watcher(hub).nap(connection, time, text_as_bytes)
+            return THREAD.take_coarse(connection, time, text_as_bytes)
+        return self._watcher(hub).take_coarse(connection, time, text_as_bytes)
 
     def let_others_run(self, connection: Connection, time: float) -> None:
         """As :meth:`Waiter.let_others_run`."""

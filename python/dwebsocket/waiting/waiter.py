@@ -58,9 +58,11 @@ class Waiter:
         """As :meth:`dwebsocket._core.Connection.take`."""
         return connection.take(timeout, text_as_bytes)
 
-    def nap(self, connection: Connection, time: float, text_as_bytes: bool) -> Message | None:
-        """As :meth:`dwebsocket._core.Connection.nap`."""
-        return connection.nap(time, text_as_bytes)
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
+        return connection.take_coarse(time, text_as_bytes)
 
     def send(
         self,

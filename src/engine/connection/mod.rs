@@ -1,17 +1,18 @@
-//! One connection as its users see it: take, send, close, and how it ended.
+//! One connection as its users see it, and how it ends. They take messages by `receiving.rs`, and send
+//! by `sending.rs`.
 
 pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod ping;
 pub(crate) mod pings;
+mod receiving;
 pub(crate) mod registry;
+mod sending;
 pub(crate) mod settings;
 
 #[cfg(test)]
 use std::os::{fd::IntoRawFd, unix::net::UnixStream};
 use std::{
-    io,
-    os::fd::RawFd,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -20,43 +21,26 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::{
-    inbox::{Front, Inbox, Taken},
-    outbox::{Flushed, Held, Outbox, Sent},
-    pings::Pings,
-    settings::Settings,
-};
+use self::{inbox::Inbox, outbox::Outbox, pings::Pings, settings::Settings};
 use crate::{
     engine::{
-        base::{clock, error::Error, fork, panics::contain},
+        base::{clock, fork},
         resources::{
             budget::{Account, Share},
             holders::Entry,
             socket::Socket,
         },
         wakeup::{
-            View,
-            flush_timer::FlushTimer,
             hub::{Hub, Watch},
-            time_slice::Stint,
+            time_slice::TimeSlice,
             turns::Turns,
         },
     },
     protocol::{
         close::{self, CloseFrame},
         deflate::{Codecs, Deflater},
-        frame::{First, Opcode},
-        message::{Kind, Message},
     },
 };
-
-/// No moment that far ahead is beyond the system's clock.
-const LONGEST_NAP: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Messages up to this are compressed in about a millisecond, ...
-const SLOW_TO_COMPRESS: usize = 64 * 1024;
-/// ... and up to this copied.
-const SLOW_TO_COPY: usize = 1024 * 1024;
 
 /// Why a connection is closed that holds much while memory is short.
 const NO_MEMORY: &str = "the server is short of memory";
@@ -95,11 +79,10 @@ pub struct Connection {
     life: Mutex<Life>,
     /// Wakes the driver when something changed that it has to act on.
     pub(crate) wake: Notify,
-    flush_timer: Arc<FlushTimer<Self>>,
     turns: Arc<Turns<Self>>,
     share: Arc<Share>,
-    membership: OnceLock<Entry<Self>>,
-    stint: Stint,
+    entry: OnceLock<Entry<Self>>,
+    time_slice: TimeSlice,
 }
 
 #[derive(Debug, Default)]
@@ -109,26 +92,18 @@ struct Life {
     /// The close frames of both sides are exchanged, or can no longer be.
     handshake_done: bool,
     /// The frame that [`Connection::close`] sends in place of its caller's.
-    verdict: Option<CloseFrame>,
+    failure: Option<CloseFrame>,
     /// Notified when the connection begins to end.
     watches: Vec<Watch>,
 }
 
 impl Connection {
-    /// Bytes of the largest payload for [`Connection::hold`] and [`Connection::write`]. More take
-    /// the system long to copy.
-    pub const MAX_AT_ONCE: usize = 16 * 1024;
-
-    /// Bytes of the largest payload of a control frame (RFC 6455 section 5.5).
-    pub const MAX_CONTROL: usize = 125;
-
     /// A connection that will send `head` before anything else.
     pub(crate) fn new(
         id: u64,
         socket: Arc<Socket>,
         settings: &Settings,
         head: Bytes,
-        flush_timer: Arc<FlushTimer<Self>>,
         turns: Arc<Turns<Self>>,
         codecs: &Codecs,
     ) -> Self {
@@ -148,11 +123,10 @@ impl Connection {
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
             life: Mutex::default(),
             wake: Notify::new(),
-            flush_timer,
             turns,
             share,
-            membership: OnceLock::new(),
-            stint: Stint::default(),
+            entry: OnceLock::new(),
+            time_slice: TimeSlice::default(),
         }
     }
 
@@ -166,150 +140,9 @@ impl Connection {
         self.generation != fork::generation()
     }
 
-    /// Moves `messages` to the view's inbox, and sees to it that the view wakes.
-    pub(crate) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
-        let bytes = messages.iter().map(|message| message.payload.len()).sum();
-        let waiting = self.inbox.push(messages);
-        if waiting.sleeper {
-            self.turns.add(self, bytes);
-        }
-        for watch in waiting.watches {
-            self.turns.ring(watch, bytes);
-        }
-    }
-
-    /// Lets views run that have waited for long; to be called by the driver between any two reads.
-    pub(crate) fn hurry_views(&self) {
-        self.turns.hurry();
-    }
-
-    /// Takes the oldest message if there is one; costs no system call.
-    pub fn take_now(&self) -> Taken {
-        if self.is_foreign() {
-            return Taken::End;
-        }
-        let (taken, is_awaited) = self.inbox.take_now();
-        if is_awaited {
-            self.wake.notify_one();
-        }
-        taken
-    }
-
-    /// Whether a message is there, but the view has taken messages for so long that others are to
-    /// run first.
-    pub fn owes_a_pause(&self) -> bool {
-        !self.is_foreign() && !self.inbox.is_empty() && self.has_run_long()
-    }
-
-    /// The kind of the oldest message, which stays where it is: a binary one of more than
-    /// `large_bytes`, which its taker may copy before, or another.
-    pub fn front(&self, large_bytes: usize) -> Front {
-        if self.is_foreign() {
-            return Front::Nothing;
-        }
-        self.inbox.front(large_bytes)
-    }
-
-    /// To be called by a task before it takes a message that is there: whether it has gone on for so
-    /// long that others are to run first.
-    pub fn has_run_long(&self) -> bool {
-        self.stint.is_over()
-    }
-
-    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
-    pub fn take(self: &Arc<Self>, deadline: Option<Instant>) -> Taken {
-        let taken = self.take_now();
-        if !matches!(taken, Taken::Nothing) {
-            return taken;
-        }
-        self.make_way();
-        let (taken, made_room) = self.inbox.take(deadline);
-        if made_room {
-            self.wake.notify_one();
-        }
-        taken
-    }
-
-    /// As [`Connection::take`], but at the end of `time` it may sleep a little longer; for views
-    /// that wait long and are woken often.
-    pub fn nap(self: &Arc<Self>, time: Duration) -> Taken {
-        if self.is_foreign() {
-            return Taken::End;
-        }
-        self.make_way();
-        let deadline = clock::now() + time.min(LONGEST_NAP);
-        let (taken, made_room) = self.inbox.nap(deadline, || self.wake.notify_one());
-        if made_room {
-            self.wake.notify_one();
-        }
-        taken
-    }
-
-    /// Sleeps until there is a message or the end to take, or until `deadline` (`None`: for ever).
-    pub fn await_news(self: &Arc<Self>, deadline: Option<Instant>) {
-        if !self.is_foreign() {
-            self.make_way();
-            self.inbox.await_news(deadline);
-        }
-    }
-
-    /// The descriptor that is readable while a message or the unread end waits. Made on first use;
-    /// `None` in a forked child.
-    ///
-    /// # Errors
-    /// The system's error when it has no descriptor left.
-    pub fn descriptor(&self) -> io::Result<Option<RawFd>> {
-        if self.is_foreign() {
-            return Ok(None);
-        }
-        self.inbox.descriptor().map(Some)
-    }
-
-    /// Notes that callers that select on [`Connection::descriptor`] have read the end.
-    pub fn mark_end_read(&self) {
-        if !self.is_foreign() {
-            self.inbox.mark_end_read();
-        }
-    }
-
-    /// Closes what [`Connection::descriptor`] gave, if it gave anything.
-    pub fn close_descriptor(&self) {
-        if !self.is_foreign() {
-            self.inbox.close_descriptor();
-        }
-    }
-
-    /// How many whole messages wait, and whether the end has come behind them.
-    pub fn waiting(&self) -> (usize, bool) {
-        if self.is_foreign() {
-            return (0, true);
-        }
-        self.inbox.len()
-    }
-
     /// Whether a thread or an event loop waits now, for a message or for room to send one.
     pub fn is_awaited(&self) -> bool {
         !self.is_foreign() && (self.inbox.is_awaited() || self.outbox.is_awaited())
-    }
-
-    /// Tells `watch` as soon as there is a message or the end.
-    pub fn watch_inbox(&self, watch: Watch) {
-        if !self.is_foreign() {
-            self.inbox.watch(watch);
-        }
-    }
-
-    /// As [`Connection::watch_inbox`], unless there is something now: then false, and no watch is
-    /// made.
-    pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
-        !self.is_foreign() && self.inbox.listen(watch)
-    }
-
-    /// Tells `watch` as soon as there is more room in the outbox or none is needed any more.
-    pub fn watch_outbox(&self, watch: Watch) {
-        if !self.is_foreign() {
-            self.outbox.watch(watch);
-        }
     }
 
     /// Tells `watch` as soon as either side has begun to end the connection, which may be now.
@@ -321,7 +154,7 @@ impl Connection {
                 return;
             }
         }
-        watch.ring();
+        watch.notify();
     }
 
     /// Removes a watch of either kind that was not notified yet. A task that stops waiting must
@@ -330,198 +163,6 @@ impl Connection {
         if !self.is_foreign() {
             self.inbox.unwatch(hub, token);
             self.outbox.unwatch(hub, token);
-        }
-    }
-
-    /// Hands a message over; false when the connection is closed.
-    ///
-    /// True means written or queued, not received. Messages of one caller keep their order. While
-    /// the outbox is full the caller sleeps for up to `patience`; a caller without patience never
-    /// sleeps: the peer that cannot keep up is closed with 1013 instead.
-    ///
-    /// # Errors
-    /// [`Error::SendTimeout`] when no room was made in time; nothing was queued.
-    pub fn send(
-        &self,
-        kind: Kind,
-        payload: &[u8],
-        patience: Option<Duration>,
-    ) -> Result<bool, Error> {
-        if self.is_foreign() {
-            return Ok(false);
-        }
-        let deflater = self.deflater.as_deref();
-        let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
-        let wake = || self.wake.notify_one();
-        let sent = match &deflated {
-            None => (self.outbox).send(Opcode::from(kind), payload, patience, wake),
-            Some(deflated) => {
-                let first = First::compressed(kind);
-                (self.outbox).send(first, deflated.payload(), patience, wake)
-            }
-        }?;
-        if let (Sent::Written | Sent::Queued, Some(deflated)) = (sent, deflated) {
-            deflated.was_sent();
-        }
-        match sent {
-            Sent::Written => Ok(true),
-            Sent::Queued => {
-                self.wake.notify_one();
-                Ok(true)
-            }
-            Sent::Full => {
-                if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
-                    self.close(&frame);
-                }
-                Ok(false)
-            }
-            Sent::Closed => {
-                self.wake.notify_one();
-                Ok(false)
-            }
-        }
-    }
-
-    /// Keeps a small message back, to go out in one write with those that follow; costs no system
-    /// call. False when it was not kept: then [`Connection::send`] has to be called.
-    ///
-    /// Only for the view that takes the messages, and done only while more of them wait. Held
-    /// messages go out with the next message that is not, when [`Connection::take`] finds nothing, or
-    /// after about a millisecond: whichever is first.
-    pub fn hold(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
-        self.hold_for(self, kind, payload)
-    }
-
-    /// As [`Connection::hold`], for the view that takes the messages of `sender`.
-    pub fn hold_for(self: &Arc<Self>, sender: &Self, kind: Kind, payload: &[u8]) -> bool {
-        if self.is_foreign() || sender.inbox.is_empty() {
-            return false;
-        }
-        let deflater = self.deflater.as_deref();
-        if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
-            return false;
-        }
-        let held = self.outbox.hold(kind.into(), payload);
-        if held == Held::First && !self.turns.expect(self) {
-            let is_own = std::ptr::eq(self.as_ref(), sender);
-            self.flush_timer.expect(Arc::clone(self), is_own);
-        }
-        held != Held::No
-    }
-
-    /// Whether sending so many bytes takes more than about a millisecond, for which an event loop is
-    /// not to stand still.
-    pub fn is_slow_to_send(&self, length: usize) -> bool {
-        let compresses = |deflater: &Deflater| deflater.wants(length);
-        length > SLOW_TO_COMPRESS && self.deflater.as_deref().is_some_and(compresses)
-            || length > SLOW_TO_COPY
-    }
-
-    /// Writes a message that needs no compression if nothing waits for the socket. False when that
-    /// cannot be had: then [`Connection::send`] has to be called. Never sleeps, and up to
-    /// [`Connection::MAX_AT_ONCE`] costs so little that a lock may be kept meanwhile.
-    pub fn write(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
-        if self.is_foreign() {
-            return false;
-        }
-        let deflater = self.deflater.as_deref();
-        if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
-            return false;
-        }
-        if self.turns.collects() {
-            let held = self.outbox.hold(kind.into(), payload);
-            if held == Held::First && !self.turns.expect(self) {
-                self.release();
-            }
-            if held != Held::No {
-                return true;
-            }
-        }
-        match self.outbox.write(kind.into(), payload) {
-            Sent::Written => true,
-            Sent::Queued => {
-                self.wake.notify_one();
-                true
-            }
-            Sent::Full | Sent::Closed => false,
-        }
-    }
-
-    /// To be called before sleeping: leaves what is held back to the engine, if it writes for the
-    /// views. Takes no system call.
-    pub fn entrust(self: &Arc<Self>) -> bool {
-        self.stint.end();
-        self.turns.collects() && (!self.is_holding() || self.turns.expect(self))
-    }
-
-    /// To be called by a thread that is about to sleep: neither what it has sent nor the next view
-    /// may wait for it.
-    pub(crate) fn make_way(self: &Arc<Self>) {
-        if !self.entrust() {
-            self.release_all();
-        }
-        self.turns.pass_on();
-    }
-
-    /// Sends what this connection's view has held back, here and elsewhere: nothing more is coming
-    /// that it could wait for.
-    pub fn release_all(&self) {
-        self.release();
-        self.flush_timer.flush();
-    }
-
-    /// Whether [`Connection::release_all`] has something to do.
-    pub fn has_held(&self) -> bool {
-        self.is_holding() || (!self.is_foreign() && self.flush_timer.has_work())
-    }
-
-    /// Whether anything is held back for this connection's peer.
-    pub fn is_holding(&self) -> bool {
-        !self.is_foreign() && self.outbox.is_holding()
-    }
-
-    /// Ends a connection whose outbox may be half written: a frame sent now would be garbage.
-    fn break_down(&self) {
-        self.begin_end(End {
-            code: close::INTERNAL_ERROR,
-            reason: String::new(),
-            by: Initiator::Local,
-        });
-        self.inbox.end();
-        self.outbox.cut();
-        self.wake.notify_one();
-    }
-
-    /// Sends what is held back.
-    pub(crate) fn release(&self) {
-        if self.outbox.release() == Flushed::Blocked {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Hands a message over only if there is room now; `None` when there is not.
-    pub fn try_send(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
-        // A caller that tries again and again need not compress each time.
-        let compresses = self.deflater.is_some() && !self.is_foreign();
-        if compresses && !self.outbox.has_room(payload.len()) {
-            return None;
-        }
-        self.send(kind, payload, Some(Duration::ZERO)).ok()
-    }
-
-    /// Sends a ping or a pong of the user's own, of at most [`Connection::MAX_CONTROL`] bytes, in
-    /// its turn among the messages. False when it could not be queued. Never sleeps.
-    pub fn send_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
-        if self.is_foreign() || payload.len() > Self::MAX_CONTROL {
-            return false;
-        }
-        match (self.outbox).send(opcode, payload, None, || self.wake.notify_one()) {
-            Ok(Sent::Written) => true,
-            Ok(Sent::Queued) => {
-                self.wake.notify_one();
-                true
-            }
-            Ok(Sent::Full | Sent::Closed) | Err(_) => false,
         }
     }
 
@@ -536,7 +177,7 @@ impl Connection {
     /// Tells `watch` as soon as a ping of [`Connection::ping`] is answered, or the connection ends.
     pub fn watch_pings(&self, watch: Watch) {
         if self.is_foreign() {
-            watch.ring();
+            watch.notify();
         } else {
             self.pings.watch(watch);
         }
@@ -564,8 +205,8 @@ impl Connection {
         if self.is_foreign() {
             return false;
         }
-        let verdict = self.life.lock().verdict.take();
-        let frame = verdict.as_ref().unwrap_or(frame);
+        let failure = self.life.lock().failure.take();
+        let frame = failure.as_ref().unwrap_or(frame);
         let began = self.begin_end(End {
             code: frame.code.unwrap_or(close::NO_STATUS),
             reason: frame.reason.clone(),
@@ -616,9 +257,9 @@ impl Connection {
     }
 
     /// Keeps the entry among those that may hold something.
-    pub(crate) fn keep_membership(&self, membership: Entry<Self>) {
-        // Called once for each connection; a second membership would take the first away.
-        let _ = self.membership.set(membership);
+    pub(crate) fn keep_entry(&self, entry: Entry<Self>) {
+        // Called once for each connection; a second entry would take the first away.
+        let _ = self.entry.set(entry);
     }
 
     /// Ends a connection before anything was sent to its peer; false when it has begun to end
@@ -647,19 +288,19 @@ impl Connection {
         }
         let watches = std::mem::take(&mut life.watches);
         drop(life);
-        watches.into_iter().for_each(Watch::ring);
+        watches.into_iter().for_each(Watch::notify);
         self.pings.on_end();
         first
     }
 
     /// Closes with `frame`, but not before the view has answered what came before. True when that
     /// is still to come: then [`Connection::close`] will send `frame` in place of its caller's.
-    pub(crate) fn condemn(&self, frame: CloseFrame) -> bool {
+    pub(crate) fn fail(&self, frame: CloseFrame) -> bool {
         let mut life = self.life.lock();
         // All frames that the peer sends from now on are ignored, a close frame, too.
         life.handshake_done = true;
         let is_ending = life.end.is_some();
-        life.verdict = (!is_ending).then(|| frame.clone());
+        life.failure = (!is_ending).then(|| frame.clone());
         drop(life);
         let waits = !is_ending && self.inbox.await_answers();
         if !waits {
@@ -668,10 +309,10 @@ impl Connection {
         waits
     }
 
-    /// Closes with the frame of [`Connection::condemn`], unless that was sent meanwhile.
-    pub(crate) fn carry_out(&self) {
-        let verdict = self.life.lock().verdict.take();
-        if let Some(frame) = verdict {
+    /// Closes with the frame of [`Connection::fail`], unless that was sent meanwhile.
+    pub(crate) fn finish_failing(&self) {
+        let failure = self.life.lock().failure.take();
+        if let Some(frame) = failure {
             self.close(&frame);
         }
     }
@@ -718,18 +359,6 @@ impl Connection {
     }
 }
 
-impl View for Connection {
-    fn wake_thread(&self) -> bool {
-        self.inbox.rouse()
-    }
-
-    fn uncork(&self) {
-        if contain(|| self.release()).is_none() {
-            contain(|| self.break_down());
-        }
-    }
-}
-
 #[cfg(test)]
 impl Connection {
     /// A connection without a driver, and its peer's end.
@@ -744,7 +373,6 @@ impl Connection {
             Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
             settings,
             Bytes::from_static(head.as_bytes()),
-            FlushTimer::idle(),
             Arc::default(),
             &Codecs::default(),
         );
@@ -756,7 +384,13 @@ impl Connection {
 mod tests {
     use std::io::{Read, Write};
 
-    use super::*;
+    use bytes::Bytes;
+
+    use super::{inbox::Taken, *};
+    use crate::protocol::{
+        frame::Opcode,
+        message::{Kind, Message},
+    };
 
     fn connection(head: &'static str) -> (Arc<Connection>, UnixStream) {
         Connection::for_test(7, &Settings::FOR_TESTS, head)
@@ -831,19 +465,19 @@ mod tests {
     }
 
     #[test]
-    fn who_closes_a_condemned_connection_says_the_verdict() {
+    fn whoever_closes_a_failing_connection_sends_the_close_frame_of_the_failure() {
         let (connection, _peer) = connection("");
         let message = Message {
             kind: Kind::Text,
             payload: Bytes::from_static(b"answer me"),
         };
         connection.deliver(&mut vec![message]);
-        assert!(connection.condemn(frame(close::PROTOCOL_ERROR)));
+        assert!(connection.fail(frame(close::PROTOCOL_ERROR)));
         assert!(connection.send(Kind::Text, b"answer", None).unwrap());
         assert_eq!(connection.end(), None);
         assert!(connection.close(&frame(close::NORMAL)));
-        let verdict = end(close::PROTOCOL_ERROR, Initiator::Local);
-        assert_eq!(connection.end(), Some(verdict));
+        let failure = end(close::PROTOCOL_ERROR, Initiator::Local);
+        assert_eq!(connection.end(), Some(failure));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Pings {
         let watches = std::mem::take(&mut own.watches);
         drop(state);
         self.changed.notify_all();
-        watches.into_iter().for_each(Watch::ring);
+        watches.into_iter().for_each(Watch::notify);
     }
 
     /// To be called when the connection has ended. May be repeated.
@@ -119,7 +119,7 @@ impl Pings {
         let watches = own.map(|own| std::mem::take(&mut own.watches));
         drop(state);
         self.changed.notify_all();
-        watches.into_iter().flatten().for_each(Watch::ring);
+        watches.into_iter().flatten().for_each(Watch::notify);
     }
 
     /// To be called when the clock was stepped.
@@ -141,7 +141,7 @@ impl Pings {
             return;
         }
         drop(state);
-        watch.ring();
+        watch.notify();
     }
 
     /// Takes back what [`Pings::watch`] got.

@@ -35,12 +35,12 @@ pub(crate) struct Registry {
 struct State {
     connections: HashMap<u64, Weak<Connection>>,
     shutting_down: bool,
-    exit: Option<Farewell>,
+    drain: Option<Drain>,
 }
 
 /// A drain that is under way.
 #[derive(Debug)]
-struct Farewell {
+struct Drain {
     end: time::Instant,
     task: AbortHandle,
 }
@@ -49,8 +49,8 @@ impl State {
     /// Refuses new connections, stops a drain that is under way, and gives those still open.
     fn leave(&mut self) -> Vec<Arc<Connection>> {
         self.shutting_down = true;
-        if let Some(exit) = self.exit.take() {
-            exit.task.abort();
+        if let Some(drain) = self.drain.take() {
+            drain.task.abort();
         }
         self.connections
             .values()
@@ -106,11 +106,11 @@ impl Registry {
             return Duration::ZERO;
         };
         let mut state = self.state.lock();
-        if let Some(exit) = state.exit.as_ref().filter(|said| said.end <= end) {
+        if let Some(drain) = state.drain.as_ref().filter(|drain| drain.end <= end) {
             return if state.connections.is_empty() {
                 Duration::ZERO
             } else {
-                exit.end.duration_since(now)
+                drain.end.duration_since(now)
             };
         }
         let connections = state.leave();
@@ -122,8 +122,8 @@ impl Registry {
             .map(|moment| now + moment)
             .zip(connections.iter().map(Arc::downgrade))
             .collect();
-        let task = runtime.spawn(say_goodbye(plan, frame)).abort_handle();
-        state.exit = Some(Farewell { end, task });
+        let task = runtime.spawn(close_in_turn(plan, frame)).abort_handle();
+        state.drain = Some(Drain { end, task });
         window
     }
 
@@ -131,8 +131,8 @@ impl Registry {
     pub(crate) fn reopen(&self) {
         let mut state = self.state.lock();
         state.shutting_down = false;
-        if let Some(exit) = state.exit.take() {
-            exit.task.abort();
+        if let Some(drain) = state.drain.take() {
+            drain.task.abort();
         }
     }
 
@@ -185,7 +185,7 @@ fn moments(count: usize, window: Duration) -> impl Iterator<Item = Duration> {
     })
 }
 
-async fn say_goodbye(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseFrame) {
+async fn close_in_turn(plan: Vec<(time::Instant, Weak<Connection>)>, frame: CloseFrame) {
     for (moment, connection) in plan {
         clock::sleep_until(moment).await;
         if let Some(connection) = connection.upgrade() {
@@ -337,7 +337,7 @@ mod tests {
         let (none, window) = (Duration::ZERO, Duration::ZERO);
         assert_eq!(registry.drain(&runtime, going_away(), window), none);
         assert_eq!(told(&connections), 9);
-        assert!(registry.state.lock().exit.is_none());
+        assert!(registry.state.lock().drain.is_none());
     }
 
     #[tokio::test]

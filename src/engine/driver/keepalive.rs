@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::engine::connection::outbox::Passage;
+use crate::engine::connection::outbox::outcome::Passage;
 
 /// What is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(super) enum Due {
     /// Nothing.
     Nothing,
     /// A ping.
@@ -22,7 +22,7 @@ pub(crate) enum Due {
 /// Received bytes prove that a peer lives. Bytes of ours that it takes prove it, too, as long as
 /// they come before a ping that it could answer, or more bytes wait behind them.
 #[derive(Debug)]
-pub(crate) struct Keepalive {
+pub(super) struct Keepalive {
     interval: Option<Duration>,
     timeout: Option<Duration>,
     next_ping: Option<Instant>,
@@ -60,7 +60,7 @@ impl Unanswered {
 impl Keepalive {
     /// A rhythm that begins at `now`; `None` (or zero) for `interval` never pings, `None` for
     /// `timeout` never gives up. Connections that began together spread out by their `id`.
-    pub(crate) fn new(
+    pub(super) fn new(
         interval: Option<Duration>,
         timeout: Option<Duration>,
         id: u64,
@@ -80,13 +80,13 @@ impl Keepalive {
     }
 
     /// Something came: the peer lives.
-    pub(crate) fn heard(&mut self) {
+    pub(super) fn heard(&mut self) {
         self.unanswered = None;
     }
 
     /// The next moment at which something may be due ([`Keepalive::due`]). While we do not read
     /// (`paused`), the peer's silence does not count.
-    pub(crate) fn deadline(&self, paused: bool) -> Option<Instant> {
+    pub(super) fn deadline(&self, paused: bool) -> Option<Instant> {
         let death = self.death().filter(|_| !paused);
         match (self.next_ping, death) {
             (Some(ping), Some(death)) => Some(ping.min(death)),
@@ -96,7 +96,7 @@ impl Keepalive {
 
     /// What has to be done at `now`; a ping that is due is about to be sent. `passage` says how our
     /// bytes get through.
-    pub(crate) fn due(&mut self, now: Instant, paused: bool, passage: impl Fn() -> Passage) -> Due {
+    pub(super) fn due(&mut self, now: Instant, paused: bool, passage: impl Fn() -> Passage) -> Due {
         let is_dead = self.death().is_some_and(|death| death <= now);
         if let Some(unanswered) = &mut self.unanswered {
             if paused {

@@ -22,14 +22,14 @@ const CONTROLS_PER_MESSAGE: f64 = 10.0;
 ///
 /// A client pings a few times a minute, or with each message that it sends, and answers our pings.
 #[derive(Debug)]
-pub(crate) struct Controls {
+pub(super) struct Controls {
     left: f64,
     filled_at: Instant,
 }
 
 impl Controls {
     /// A peer that has sent none, at `now`.
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             left: CONTROLS_AT_ONCE,
             filled_at: now,
@@ -37,7 +37,7 @@ impl Controls {
     }
 
     /// Takes in so many control frames and messages; false when those are too many.
-    pub(crate) fn count(&mut self, controls: u32, messages: u32, now: Instant) -> bool {
+    pub(super) fn count(&mut self, controls: u32, messages: u32, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         let earned = passed * CONTROLS_PER_SECOND + f64::from(messages) * CONTROLS_PER_MESSAGE;
         self.left = (self.left + earned).min(CONTROLS_AT_ONCE) - f64::from(controls);
@@ -48,7 +48,7 @@ impl Controls {
 
 /// What a peer has to do now.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
+pub(super) enum Pace {
     /// Nothing: it may go on.
     Fine,
     /// Wait until then.
@@ -59,7 +59,7 @@ pub(crate) enum Pace {
 
 /// One connection's buckets.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(super) struct Meter {
     messages: Option<Bucket>,
     bytes: Option<Bucket>,
     timeout: Option<Duration>,
@@ -68,7 +68,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     /// Full buckets at `now`; `None` when nothing is to be measured.
-    pub(crate) fn new(rates: Rates, now: Instant) -> Option<Box<Self>> {
+    pub(super) fn new(rates: Rates, now: Instant) -> Option<Box<Self>> {
         (rates.messages.is_some() || rates.bytes.is_some()).then(|| {
             Box::new(Self {
                 messages: rates.messages.map(|rate| Bucket::new(rate, now)),
@@ -80,7 +80,7 @@ impl Meter {
     }
 
     /// Notes what has come.
-    pub(crate) fn count(&mut self, messages: u32, bytes: usize) {
+    pub(super) fn count(&mut self, messages: u32, bytes: usize) {
         if let Some(bucket) = &mut self.messages {
             bucket.left -= f64::from(messages);
         }
@@ -93,7 +93,7 @@ impl Meter {
 
     /// Judges the peer at `now`. `is_behind` means that not all it has sent is taken in yet. Then
     /// it is unknown whether it has paused, so it is not forgiven.
-    pub(crate) fn pace(&mut self, now: Instant, is_behind: bool) -> Pace {
+    pub(super) fn pace(&mut self, now: Instant, is_behind: bool) -> Pace {
         let buckets = [&mut self.messages, &mut self.bytes];
         let mut wait = Duration::ZERO;
         let mut is_calm = !is_behind;

@@ -16,21 +16,21 @@ use std::{
     os::unix::net::UnixStream,
     process, ptr,
     sync::{
-        Arc, LazyLock, Once, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        Arc, Once, OnceLock,
+        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use signal_hook::flag;
 use socket2::SockRef;
 use tokio::{
     io::Interest,
     signal::unix::{SignalKind, signal},
 };
 
+use super::signal::note_in;
 use crate::{
     engine::{
         base::{error::Error, panics::contain},
@@ -42,10 +42,10 @@ use crate::{
 /// How much longer than the grace of the connections `exit` waits for the thread that closes them.
 const MARGIN: Duration = Duration::from_millis(500);
 
-static LINE: Mutex<Option<Line>> = Mutex::new(None);
+static CHANNEL: Mutex<Option<Channel>> = Mutex::new(None);
 static REGISTERED: Once = Once::new();
 /// The last signal that came of those that end the process.
-static SEEN: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+static SEEN: AtomicI32 = AtomicI32::new(0);
 /// The process that holds signals back: 0 for none.
 static HOLDER: AtomicU32 = AtomicU32::new(0);
 static EXITING: AtomicBool = AtomicBool::new(false);
@@ -54,7 +54,7 @@ static HELD: OnceLock<Vec<(c_int, libc::sigaction)>> = OnceLock::new();
 
 /// How to close the connections when the process exits for one reason.
 #[derive(Clone, Debug)]
-pub struct Parting {
+pub struct ExitPlan {
     /// The signal that is the reason: 0 when none came.
     pub signal: c_int,
     /// The server's handler of the signal calls `exit`.
@@ -65,16 +65,16 @@ pub struct Parting {
     pub window: Duration,
 }
 
-/// The handler's end of the line to the thread that closes the connections.
+/// The end of a channel to the thread that closes the connections.
 #[derive(Debug)]
-struct Line {
+struct Channel {
     process: u32,
     stream: UnixStream,
 }
 
 /// The last signal that came of those of [`on_exit`]: 0 when none did.
 pub fn signal_seen() -> c_int {
-    c_int::try_from(SEEN.load(Ordering::SeqCst)).unwrap_or_default()
+    SEEN.load(Ordering::SeqCst)
 }
 
 /// A signal to the parent does not concern its child.
@@ -84,29 +84,29 @@ pub(crate) fn after_fork_in_child() {
 
 /// Closes all connections when the process exits; it waits `grace` for them after the window.
 ///
-/// The last signal that came decides which of `partings` holds; the first one where there is none
+/// The last signal that came decides which of `plans` holds; the first one where there is none
 /// for it. To be called once a process. A forked child inherits the handlers, but its exit
 /// does not concern its parent's connections, and no signal of its own is held back.
 ///
 /// # Errors
 /// [`Error::Io`] when the system gives no descriptor, or refuses a handler.
-pub fn on_exit(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) -> Result<(), Error> {
-    let longest = partings.iter().map(|parting| parting.window).max();
+pub fn on_exit(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> Result<(), Error> {
+    let longest = plans.iter().map(|plan| plan.window).max();
     let patience = grace + longest.unwrap_or_default();
-    answer_exit(engine, partings.to_vec(), grace, patience)
+    answer_exit(engine, plans.to_vec(), grace, patience)
         .map_err(Error::io("cannot watch for the end of the process"))?;
-    watch_signals(engine, partings, grace).map_err(Error::io("cannot watch for signals"))?;
+    watch_signals(engine, plans, grace).map_err(Error::io("cannot watch for signals"))?;
     REGISTERED.call_once(register);
     Ok(())
 }
 
 fn answer_exit(
     engine: &Arc<Engine>,
-    partings: Vec<Parting>,
+    plans: Vec<ExitPlan>,
     grace: Duration,
     patience: Duration,
 ) -> io::Result<()> {
-    let (stream, other) = line(patience)?;
+    let (stream, other) = channel(patience)?;
     let other = {
         let _context = engine.handle().enter();
         tokio::net::UnixStream::from_std(other)?
@@ -123,56 +123,55 @@ fn answer_exit(
             }
         }
         let signal = signal_seen();
-        let fitting = partings.iter().find(|parting| parting.signal == signal);
-        let (Some(engine), Some(parting)) = (dying.upgrade(), fitting.or(partings.first())) else {
+        let fitting = plans.iter().find(|plan| plan.signal == signal);
+        let (Some(engine), Some(plan)) = (dying.upgrade(), fitting.or(plans.first())) else {
             return;
         };
         // The end of the stream is the answer.
-        leave(engine, parting.clone(), grace, move || drop(other));
+        leave(engine, plan.clone(), grace, move || drop(other));
     });
-    *LINE.lock() = Some(Line {
+    *CHANNEL.lock() = Some(Channel {
         process: process::id(),
         stream,
     });
     Ok(())
 }
 
-fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) -> io::Result<()> {
-    let (held, seen): (Vec<_>, Vec<_>) = partings
+fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> io::Result<()> {
+    let (held, seen): (Vec<_>, Vec<_>) = plans
         .iter()
-        .filter(|parting| parting.signal != 0)
-        .partition(|parting| parting.exits);
+        .filter(|plan| plan.signal != 0)
+        .partition(|plan| plan.exits);
     if REGISTERED.is_completed() {
         // A forked child has inherited the handlers. `HOLDER` is not its id, so `hold` passes each
         // signal on.
         return Ok(());
     }
-    for parting in seen {
-        let number = usize::try_from(parting.signal).unwrap_or_default();
-        flag::register_usize(parting.signal, Arc::clone(&SEEN), number)?;
+    for plan in seen {
+        note_in(&SEEN, plan.signal)?;
     }
     let previous: io::Result<Vec<_>> = held
         .iter()
-        .map(|parting| Ok((parting.signal, handler_of(parting.signal)?)))
+        .map(|plan| Ok((plan.signal, handler_of(plan.signal)?)))
         .collect();
     let _ = HELD.set(previous?);
     HOLDER.store(process::id(), Ordering::SeqCst);
     let _context = engine.handle().enter();
-    for parting in held {
-        hold_back(parting.signal)?;
-        let mut came = signal(SignalKind::from_raw(parting.signal))?;
-        let (dying, parting) = (Arc::downgrade(engine), parting.clone());
+    for plan in held {
+        hold_back(plan.signal)?;
+        let mut came = signal(SignalKind::from_raw(plan.signal))?;
+        let (dying, plan) = (Arc::downgrade(engine), plan.clone());
         engine.handle().spawn(async move {
             let held = Held;
             // A signal that came before tokio watched for it is not lost either.
-            if signal_seen() != parting.signal {
+            if signal_seen() != plan.signal {
                 came.recv().await;
             }
             let Some(engine) = dying.upgrade() else {
                 return;
             };
-            let number = parting.signal;
-            leave(engine, parting, grace, move || {
+            let number = plan.signal;
+            leave(engine, plan, grace, move || {
                 // Signals that came during the shutdown were held back until now.
                 drop(held);
                 // An exit that has begun already was only hurried by this, and goes on.
@@ -189,17 +188,17 @@ fn watch_signals(engine: &Arc<Engine>, partings: &[Parting], grace: Duration) ->
 /// and then calls `gone`.
 fn leave(
     engine: Arc<Engine>,
-    parting: Parting,
+    plan: ExitPlan,
     grace: Duration,
     gone: impl FnOnce() + Send + 'static,
 ) {
-    let (said, last) = (Arc::clone(&engine), parting.frame.clone());
+    let (said, last) = (Arc::clone(&engine), plan.frame.clone());
     // Shared, since a closure is dropped with the thread that could not be started for it.
     let gone = Arc::new(Mutex::new(Some(gone)));
     let after = Arc::clone(&gone);
     let work = move || {
         // The process must go, whatever fails.
-        contain(|| engine.shut_down_over(&parting.frame, parting.window, grace));
+        contain(|| engine.shut_down_over(&plan.frame, plan.window, grace));
         let gone = after.lock().take();
         if let Some(gone) = gone {
             gone();
@@ -215,7 +214,7 @@ fn leave(
     }
 }
 
-fn line(patience: Duration) -> io::Result<(UnixStream, UnixStream)> {
+fn channel(patience: Duration) -> io::Result<(UnixStream, UnixStream)> {
     let (ours, other) = UnixStream::pair()?;
     ours.set_read_timeout(Some(patience.saturating_add(MARGIN)))?;
     other.set_nonblocking(true)?;
@@ -227,24 +226,29 @@ fn register() {
         unsafe_code,
         reason = "only libc tells of an exit that passes Python by"
     )]
-    // SAFETY: `say_goodbye` is a function of this library, which Python never unloads, takes no
+    // SAFETY: `close_at_exit` is a function of this library, which Python never unloads, takes no
     // arguments and does not unwind. Were the library gone at exit, the call would jump into
     // nothing.
-    let status = unsafe { libc::atexit(say_goodbye) };
+    let status = unsafe { libc::atexit(close_at_exit) };
     // Without memory for one more entry clients see the end without a close frame, as before.
     debug_assert_eq!(status, 0);
 }
 
-extern "C" fn say_goodbye() {
+extern "C" fn close_at_exit() {
     EXITING.store(true, Ordering::SeqCst);
     // Locked only while the first connection comes: then there are hardly any to close.
-    let Some(line) = LINE.try_lock() else { return };
-    if let Some(line) = line.as_ref().filter(|line| line.process == process::id()) {
+    let Some(channel) = CHANNEL.try_lock() else {
+        return;
+    };
+    if let Some(channel) = channel
+        .as_ref()
+        .filter(|channel| channel.process == process::id())
+    {
         // An engine that was shut down has closed its end; that must not raise SIGPIPE.
-        let sent = SockRef::from(&line.stream).send_with_flags(&[0], libc::MSG_NOSIGNAL);
+        let sent = SockRef::from(&channel.stream).send_with_flags(&[0], libc::MSG_NOSIGNAL);
         if sent.is_ok() {
             // The end of the stream, or the time is up: in both cases there is no more to do.
-            let _ = (&line.stream).read(&mut [0]);
+            let _ = (&channel.stream).read(&mut [0]);
         }
     }
 }
@@ -301,10 +305,7 @@ fn hold_back(number: c_int) -> io::Result<()> {
 /// waits for the signal. Passes it on where no such task is.
 extern "C" fn hold(number: c_int) {
     if HOLDER.load(Ordering::SeqCst) == process::id() {
-        SEEN.store(
-            usize::try_from(number).unwrap_or_default(),
-            Ordering::SeqCst,
-        );
+        SEEN.store(number, Ordering::SeqCst);
     } else {
         pass_on(number);
     }

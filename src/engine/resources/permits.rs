@@ -6,7 +6,7 @@ use crate::engine::base::fork;
 
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// The number of connections that this process holds or has promised a place to.
+/// The number of connections that this process holds or has a permit out for.
 pub fn open() -> usize {
     OPEN.load(Ordering::Relaxed)
 }

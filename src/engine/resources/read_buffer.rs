@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::protocol::message::Message;
 
 /// Buffers that wait for a read at most. Each view that has a message to answer keeps one away.
-const MOST_SHELVED: usize = 16;
+const MOST_POOLED: usize = 16;
 
 /// The bytes of one read.
 #[derive(Debug, Default)]
@@ -20,29 +20,29 @@ pub(crate) struct Input {
     buffer: Vec<u8>,
     /// How many bytes of it have been taken.
     taken: usize,
-    shelf: Arc<Shelf>,
+    pool: Arc<Pool>,
 }
 
 /// Buffers that came back.
 #[derive(Debug, Default)]
-struct Shelf(Mutex<Vec<Vec<u8>>>);
+struct Pool(Mutex<Vec<Vec<u8>>>);
 
 /// A buffer that is lent to a message. It comes back from the thread that drops the message.
 struct Lent {
     buffer: Vec<u8>,
-    shelf: Arc<Shelf>,
+    pool: Arc<Pool>,
 }
 
 /// Buffers that are needed only while a read is under way.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) input: Input,
-    pub(crate) haul: Haul,
+    pub(crate) batch: Batch,
 }
 
 /// The results of one turn. Empty between turns.
 #[derive(Default)]
-pub(crate) struct Haul {
+pub(crate) struct Batch {
     pub(crate) messages: Vec<Message>,
     /// Answers to the pings, as frames: they go out in one write.
     pub(crate) pongs: Vec<u8>,
@@ -66,7 +66,7 @@ pub(crate) fn drop_scratch() {
     SCRATCH.take();
 }
 
-impl Haul {
+impl Batch {
     /// Drops what a panic has left.
     pub(crate) fn clear(&mut self) {
         self.messages.clear();
@@ -88,7 +88,7 @@ impl Input {
     /// What to read into, when it is clear.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
-            self.buffer = self.shelf.0.lock().pop().unwrap_or_default();
+            self.buffer = self.pool.0.lock().pop().unwrap_or_default();
             self.buffer.clear();
         }
         &mut self.buffer
@@ -143,7 +143,7 @@ impl Input {
         self.taken = 0;
         let mut kept = Bytes::from_owner(Lent {
             buffer: mem::replace(&mut self.buffer, rest),
-            shelf: Arc::clone(&self.shelf),
+            pool: Arc::clone(&self.pool),
         });
         kept.truncate(end);
         kept.advance(start);
@@ -169,9 +169,9 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         // In a forked child, the lock may be that of a thread that exists in the parent only.
-        if let Some(mut shelf) = self.shelf.0.try_lock() {
-            if shelf.len() < MOST_SHELVED {
-                shelf.push(mem::take(&mut self.buffer));
+        if let Some(mut pool) = self.pool.0.try_lock() {
+            if pool.len() < MOST_POOLED {
+                pool.push(mem::take(&mut self.buffer));
             }
         }
     }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn no_more_buffers_come_back_than_are_kept() {
         let mut input = Input::default();
-        let away: Vec<_> = (0..2 * MOST_SHELVED)
+        let away: Vec<_> = (0..2 * MOST_POOLED)
             .map(|_| {
                 read(&mut input, &vec![0; Input::LARGE_BYTES]);
                 input.leave(0);
@@ -231,6 +231,6 @@ mod tests {
             })
             .collect();
         drop(away);
-        assert_eq!(input.shelf.0.lock().len(), MOST_SHELVED);
+        assert_eq!(input.pool.0.lock().len(), MOST_POOLED);
     }
 }

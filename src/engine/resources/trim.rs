@@ -44,7 +44,7 @@ pub(crate) fn expect_trim() {
     }
 }
 
-/// Sweeps in a moment, whatever the occasions, if the process takes `bytes` of memory by then. For
+/// Trims in a moment, whatever the occasions, if the process takes `bytes` of memory by then. For
 /// when memory is short; any thread may call it.
 pub(crate) fn trim_above(bytes: usize, runtime: &Handle) {
     runtime.spawn(async move {
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sweep_waits_for_quiet_and_the_next_one_for_its_turn() {
+    async fn a_trim_waits_for_quiet_and_the_next_one_for_its_turn() {
         expect_trim();
         pass(QUIET / 2).await;
         expect_trim();

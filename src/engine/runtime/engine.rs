@@ -130,7 +130,7 @@ impl Engine {
 
     /// The connections take turns: each thread gets as many as the others. `None` when all threads
     /// have failed.
-    fn lane_of(&self, id: u64) -> Option<&Worker> {
+    fn worker_for(&self, id: u64) -> Option<&Worker> {
         let count = self.others.len() + 1;
         let turn = usize::try_from(id % count as u64).unwrap_or_default();
         self.workers()
@@ -170,7 +170,7 @@ impl Engine {
             socket.give_up_after(interval.saturating_add(timeout));
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let Some(worker) = self.lane_of(id) else {
+        let Some(worker) = self.worker_for(id) else {
             return Err(refuse(Error::Broken));
         };
         let (watched, head) = (Arc::clone(&socket), Bytes::from(head));
@@ -179,14 +179,13 @@ impl Engine {
             socket,
             settings,
             head,
-            Arc::clone(&worker.flush_timer),
             Arc::clone(&worker.turns),
             &worker.codecs,
         ));
         // Before the runtime is used: one that has stopped would only report that it is gone.
         let registration = Registry::register(&self.registry, &connection).map_err(refuse)?;
         let entry = Holders::enter(&self.holders, id, connection.share(), &connection);
-        connection.keep_membership(entry);
+        connection.keep_entry(entry);
         // A shutdown sets `LEAVING` first and collects the connections then; here it is the other
         // way round. So at least one side sees this connection. If both do and the shutdown was
         // first, the connection is closing already: then that goes on.
@@ -272,7 +271,7 @@ impl Engine {
 /// [`Error::Io`] when the system gives no thread or no descriptor, [`Error::Broken`] when its
 /// threads have failed.
 pub fn prepare() -> Result<(), Error> {
-    match Engine::current()?.lane_of(0) {
+    match Engine::current()?.worker_for(0) {
         Some(_) => Ok(()),
         None => Err(Error::Broken),
     }
@@ -280,7 +279,7 @@ pub fn prepare() -> Result<(), Error> {
 
 /// Whether [`prepare`] has nothing to do. Never waits.
 pub fn is_prepared() -> bool {
-    Engine::running().is_some_and(|engine| engine.lane_of(0).is_some())
+    Engine::running().is_some_and(|engine| engine.worker_for(0).is_some())
 }
 
 /// Takes over `client` on the process's engine, as [`Engine::adopt`] does.

@@ -43,14 +43,14 @@ pub(crate) fn begin(holders: &Arc<Holders<Connection>>, runtime: &Handle) {
     if UNDER_WAY.swap(true, Ordering::AcqRel) {
         return;
     }
-    runtime.spawn(relieve(Arc::clone(holders), Turn));
+    runtime.spawn(relieve(Arc::clone(holders), OnlyTask));
 }
 
 /// The right to be the one task.
 #[derive(Debug)]
-struct Turn;
+struct OnlyTask;
 
-impl Drop for Turn {
+impl Drop for OnlyTask {
     fn drop(&mut self) {
         UNDER_WAY.store(false, Ordering::Release);
     }
@@ -61,7 +61,7 @@ pub(crate) fn reset() {
     UNDER_WAY.store(false, Ordering::Release);
 }
 
-async fn relieve(holders: Arc<Holders<Connection>>, _turn: Turn) {
+async fn relieve(holders: Arc<Holders<Connection>>, _only: OnlyTask) {
     let mut leaving: Vec<(Instant, Arc<Share>)> = Vec::new();
     loop {
         let excess = budget::excess();

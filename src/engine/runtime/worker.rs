@@ -21,7 +21,7 @@ use crate::{
     engine::{
         base::{error::Error, panics::contain, signal_mask::Blocked},
         connection::Connection,
-        wakeup::{flush_timer::FlushTimer, turns::Turns},
+        wakeup::turns::Turns,
     },
     protocol::deflate::Codecs,
 };
@@ -30,7 +30,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) handle: Handle,
-    pub(crate) flush_timer: Arc<FlushTimer<Connection>>,
     pub(crate) turns: Arc<Turns<Connection>>,
     pub(crate) codecs: Codecs,
     stop: Arc<Notify>,
@@ -47,6 +46,7 @@ impl Worker {
         let runtime =
             start_runtime(&turns).map_err(Error::io("cannot start the engine's runtime"))?;
         let handle = runtime.handle().clone();
+        turns.flush_timer.run_on(handle.clone());
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let has_failed = Arc::new(AtomicBool::new(false));
@@ -67,7 +67,6 @@ impl Worker {
             })
             .map_err(Error::io("cannot start the engine's thread"))?;
         Ok(Self {
-            flush_timer: FlushTimer::new(handle.clone()),
             turns,
             codecs: Codecs::default(),
             handle,
@@ -101,14 +100,17 @@ fn start_runtime(turns: &Arc<Turns<Connection>>) -> io::Result<Runtime> {
     for pair in spare {
         pair?;
     }
-    let runner = Arc::clone(turns);
+    // Weak: the flush timer of the turns holds the runtime's handle, and that holds this closure.
+    let runner = Arc::downgrade(turns);
     let build = AssertUnwindSafe(|| {
         Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .on_thread_park(move || {
-                // A panic here would end the thread.
-                contain(|| runner.run(&Handle::current()));
+                if let Some(turns) = runner.upgrade() {
+                    // A panic here would end the thread.
+                    contain(|| turns.run(&Handle::current()));
+                }
             })
             .build()
     });

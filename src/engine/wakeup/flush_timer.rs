@@ -1,82 +1,119 @@
-//! Replies that were held back, and the timer that limits how long they wait.
+//! The connections with corked replies, and the timer that limits how long those wait.
 //!
 //! While more messages wait for a view, its small replies may wait for each other, so that a burst
-//! is answered by one write ([`Connection::hold`](crate::engine::Connection::hold)). They leave with the
-//! last reply, or as soon as the view asks for a message that is not there. A view may do neither,
-//! because it goes on computing or waits for something else. So the flush timer sends what is held
-//! about every millisecond, for as long as there is anything to be held.
+//! is answered by one write ([`Connection::cork`](crate::engine::Connection::cork)). They leave with
+//! the last reply, or as soon as the view asks for a message that is not there. A view may do
+//! neither, because it goes on computing or waits for something else. So the flush timer sends what
+//! is corked about every millisecond, for as long as there is anything. A view that sends to others'
+//! clients, as a chat does, corks that likewise.
 //!
-//! A view that sends to others' clients, as a chat does, holds that back likewise.
+//! When several views have a turn together, the engine sends what they cork as soon as it goes on
+//! ([`Turns`](super::turns::Turns)); then no timer has to run.
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-#[cfg(test)]
-use std::sync::LazyLock;
-
 use parking_lot::Mutex;
-#[cfg(test)]
-use tokio::runtime::{Builder, Runtime};
 use tokio::{runtime::Handle, time::sleep};
 
 use super::View;
 
-/// How long a reply may be held back, within the precision of the timer.
+/// How long a reply may be corked, within the precision of the timer.
 const ROUND: Duration = Duration::from_millis(1);
 /// Rounds with nothing to do before the flush timer's task ends: starting it costs a wake-up.
 const IDLE_ROUNDS: u32 = 5;
 
-/// What is held back in one engine. Any thread may add to it.
+/// The connections with corked replies on one thread of the engine. Any thread may add to it.
 #[derive(Debug)]
 pub(crate) struct FlushTimer<V> {
-    runtime: Handle,
-    /// A view holds back messages for another view's client.
+    /// Where its rounds run. Without it, as in some tests, there are none.
+    runtime: OnceLock<Handle>,
+    /// A view has corked messages for another view's client.
     has_work: AtomicBool,
+    /// The engine sends what is corked when it goes on. Set and cleared by its thread alone; cleared
+    /// with the lock of `state`.
+    collects: AtomicBool,
     state: Mutex<State<V>>,
 }
 
 #[derive(Debug)]
 struct State<V> {
-    holding: Vec<Arc<V>>,
+    corked: Vec<Arc<V>>,
     on_round: bool,
 }
 
-impl<V> Default for State<V> {
+impl<V> Default for FlushTimer<V> {
     fn default() -> Self {
         Self {
-            holding: Vec::new(),
-            on_round: false,
+            runtime: OnceLock::new(),
+            has_work: AtomicBool::new(false),
+            collects: AtomicBool::new(false),
+            state: Mutex::new(State {
+                corked: Vec::new(),
+                on_round: false,
+            }),
         }
     }
 }
 
 impl<V: View> FlushTimer<V> {
-    /// A flush timer whose rounds run on `runtime`.
-    pub(crate) fn new(runtime: Handle) -> Arc<Self> {
-        Arc::new(Self {
-            runtime,
-            has_work: AtomicBool::new(false),
-            state: Mutex::default(),
-        })
+    /// Lets its rounds run on `runtime`, from the next connection on.
+    pub(crate) fn run_on(&self, runtime: Handle) {
+        // A second one would change nothing.
+        let _ = self.runtime.set(runtime);
     }
 
-    /// Sees to it that what `connection` holds goes out soon. `is_own` when its own view holds it.
+    /// Sees to it that what `connection` has corked goes out soon. `is_own` when its own view has
+    /// corked it.
     pub(crate) fn expect(self: &Arc<Self>, connection: Arc<V>, is_own: bool) {
         let mut state = self.state.lock();
-        state.holding.push(connection);
+        state.corked.push(connection);
+        if self.collects() {
+            return;
+        }
         if !is_own {
             self.has_work.store(true, Ordering::Relaxed);
         }
         let starts = !std::mem::replace(&mut state.on_round, true);
         drop(state);
-        if starts {
-            self.runtime.spawn(Arc::clone(self).walk());
+        if let Some(runtime) = self.runtime.get().filter(|_| starts) {
+            runtime.spawn(Arc::clone(self).walk());
         }
+    }
+
+    /// Leaves it to the engine to send what `connection` has corked. False when the engine does not
+    /// collect any more: then the caller has to send it.
+    pub(crate) fn collect(&self, connection: &Arc<V>) -> bool {
+        let mut state = self.state.lock();
+        let collects = self.collects();
+        if collects {
+            state.corked.push(Arc::clone(connection));
+        }
+        collects
+    }
+
+    /// Whether the engine sends soon what is corked now.
+    pub(crate) fn collects(&self) -> bool {
+        self.collects.load(Ordering::Relaxed)
+    }
+
+    /// Begins to collect; to be called by the engine before it lets views run.
+    pub(crate) fn begin_collecting(&self) {
+        self.collects.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends collecting; to be called by the engine when it goes on. Gives all connections with
+    /// corked replies, which it has to send.
+    #[must_use]
+    pub(crate) fn end_collecting(&self) -> Vec<Arc<V>> {
+        let mut state = self.state.lock();
+        self.collects.store(false, Ordering::Relaxed);
+        self.take(&mut state)
     }
 
     /// Whether [`FlushTimer::flush`] has something to do.
@@ -84,27 +121,19 @@ impl<V: View> FlushTimer<V> {
         self.has_work.load(Ordering::Relaxed)
     }
 
-    /// Sends at once what views hold back for others' clients.
+    /// Sends at once what views have corked for others' clients.
     pub(crate) fn flush(&self) {
         if self.has_work() {
-            let holding = self.collect(&mut self.state.lock());
-            for connection in holding {
-                connection.uncork();
+            let corked = self.take(&mut self.state.lock());
+            for connection in corked {
+                connection.send_corked();
             }
         }
     }
 
-    fn collect(&self, state: &mut State<V>) -> Vec<Arc<V>> {
+    fn take(&self, state: &mut State<V>) -> Vec<Arc<V>> {
         self.has_work.store(false, Ordering::Relaxed);
-        std::mem::take(&mut state.holding)
-    }
-
-    /// A flush timer whose rounds never run.
-    #[cfg(test)]
-    pub(crate) fn idle() -> Arc<Self> {
-        static RUNTIME: LazyLock<Runtime> =
-            LazyLock::new(|| Builder::new_current_thread().build().unwrap());
-        Self::new(RUNTIME.handle().clone())
+        std::mem::take(&mut state.corked)
     }
 
     async fn walk(self: Arc<Self>) {
@@ -112,12 +141,12 @@ impl<V: View> FlushTimer<V> {
         while idle < IDLE_ROUNDS {
             sleep(ROUND).await;
             let mut state = self.state.lock();
-            let holding = self.collect(&mut state);
-            idle = if holding.is_empty() { idle + 1 } else { 0 };
+            let corked = self.take(&mut state);
+            idle = if corked.is_empty() { idle + 1 } else { 0 };
             state.on_round = idle < IDLE_ROUNDS;
             drop(state);
-            for connection in holding {
-                connection.uncork();
+            for connection in corked {
+                connection.send_corked();
             }
         }
     }
@@ -126,6 +155,8 @@ impl<V: View> FlushTimer<V> {
 #[cfg(test)]
 mod tests {
     use std::{io::Read, os::unix::net::UnixStream, sync::atomic::Ordering};
+
+    use tokio::runtime::Builder;
 
     use super::*;
     use crate::{
@@ -140,17 +171,18 @@ mod tests {
     #[test]
     fn a_panic_costs_one_connection_and_later_rounds_come_as_ever() {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-        let flush_timer = FlushTimer::new(runtime.handle().clone());
+        let flush_timer = Arc::<FlushTimer<Connection>>::default();
+        flush_timer.run_on(runtime.handle().clone());
         let (broken, mut its_peer) = connection(1);
         broken.outbox.is_broken.store(true, Ordering::SeqCst);
         for round in 0..3 {
             let (whole, mut peer) = connection(2);
-            for held in [&broken, &whole] {
-                held.outbox.hold(Opcode::Text, b"hi");
-                flush_timer.expect(Arc::clone(held), true);
+            for corked in [&broken, &whole] {
+                corked.outbox.cork(Opcode::Text, b"hi");
+                flush_timer.expect(Arc::clone(corked), true);
             }
             // Long enough for the rounds that find something, and for those that do not.
-            while whole.is_holding() || flush_timer.state.lock().on_round {
+            while whole.is_corked() || flush_timer.state.lock().on_round {
                 runtime.block_on(async { sleep(ROUND).await });
             }
             let mut came = [0; 4];

@@ -34,8 +34,8 @@ pub(crate) trait Observer: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Hub {
     ready: Mutex<Ready>,
-    bell: UnixStream,
-    rope: UnixStream,
+    read_end: UnixStream,
+    write_end: UnixStream,
     generation: u64,
     /// Grows with each new [`Watch`]: the task that makes it is about to yield to the loop.
     steps: AtomicU64,
@@ -44,7 +44,7 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct Ready {
     tokens: Vec<u64>,
-    has_rung: bool,
+    is_woken: bool,
     /// To be notified when the loop has served all that was on the list: one for each thread of the
     /// engine that has woken the loop since.
     observers: SmallVec<[Arc<dyn Observer>; 1]>,
@@ -56,13 +56,13 @@ impl Hub {
     /// # Errors
     /// The system's error when it has no descriptor left.
     pub fn new() -> io::Result<Arc<Self>> {
-        let (bell, rope) = UnixStream::pair()?;
-        bell.set_nonblocking(true)?;
-        rope.set_nonblocking(true)?;
+        let (read_end, write_end) = UnixStream::pair()?;
+        read_end.set_nonblocking(true)?;
+        write_end.set_nonblocking(true)?;
         Ok(Arc::new(Self {
             ready: Mutex::default(),
-            bell,
-            rope,
+            read_end,
+            write_end,
             generation: fork::generation(),
             steps: AtomicU64::new(0),
         }))
@@ -70,16 +70,16 @@ impl Hub {
 
     /// The descriptor that becomes readable when [`Hub::drain`] has something to give.
     pub fn descriptor(&self) -> RawFd {
-        self.bell.as_raw_fd()
+        self.read_end.as_raw_fd()
     }
 
     /// Takes the tokens of all connections that became ready, in order.
     pub fn drain(&self) -> Vec<u64> {
-        let mut rung = [0; 64];
+        let mut bytes = [0; 64];
         // Empty the descriptor before taking the list: a later token makes it readable again.
-        while matches!((&self.bell).read(&mut rung), Ok(n) if n == rung.len()) {}
+        while matches!((&self.read_end).read(&mut bytes), Ok(n) if n == bytes.len()) {}
         let mut ready = self.ready.lock();
-        ready.has_rung = false;
+        ready.is_woken = false;
         std::mem::take(&mut ready.tokens)
     }
 
@@ -106,16 +106,16 @@ impl Hub {
     pub fn announce(&self, token: u64) {
         let mut ready = self.ready.lock();
         ready.tokens.push(token);
-        let first = !std::mem::replace(&mut ready.has_rung, true);
+        let first = !std::mem::replace(&mut ready.is_woken, true);
         drop(ready);
         if first {
-            self.pull();
+            self.wake();
         }
     }
 
-    fn pull(&self) {
+    fn wake(&self) {
         // A full socket is readable already; a closed one belongs to a loop that is gone.
-        let _ = (&self.rope).write(&[1]);
+        let _ = (&self.write_end).write(&[1]);
     }
 
     /// As [`Hub::announce`], but without waking the loop. True when the caller has to see to that;
@@ -123,17 +123,17 @@ impl Hub {
     fn note(&self, token: u64) -> bool {
         let mut ready = self.ready.lock();
         ready.tokens.push(token);
-        ready.tokens.len() == 1 && !ready.has_rung
+        ready.tokens.len() == 1 && !ready.is_woken
     }
 
     /// Wakes the loop for the tokens that were noted, unless it has been woken already. True when
     /// [`Hub::served`] will notify `observer` because of this call.
-    pub(crate) fn ring(&self, observer: &Arc<impl Observer + 'static>) -> bool {
+    pub(crate) fn wake_if_needed(&self, observer: &Arc<impl Observer + 'static>) -> bool {
         let mut ready = self.ready.lock();
-        if ready.tokens.is_empty() || ready.has_rung {
+        if ready.tokens.is_empty() || ready.is_woken {
             return false;
         }
-        ready.has_rung = true;
+        ready.is_woken = true;
         let is_same =
             |other: &Arc<dyn Observer>| ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(observer));
         let first = !ready.observers.iter().any(is_same);
@@ -143,7 +143,7 @@ impl Hub {
                 .push(Arc::clone(observer) as Arc<dyn Observer>);
         }
         drop(ready);
-        self.pull();
+        self.wake();
         first
     }
 }
@@ -171,11 +171,11 @@ impl Watch {
     }
 
     /// Adds the token to the hub's list, and wakes the loop if needed.
-    pub(crate) fn ring(self) {
+    pub(crate) fn notify(self) {
         self.hub.announce(self.token);
     }
 
-    /// As [`Watch::ring`], but without waking the loop. Gives the hub if the caller has to wake it.
+    /// As [`Watch::notify`], but without waking the loop. Gives the hub if the caller has to wake it.
     pub(crate) fn note(self) -> Option<Arc<Hub>> {
         self.hub.note(self.token).then_some(self.hub)
     }
@@ -186,16 +186,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hub_rings_once_for_many_and_again_after_it_was_drained() {
+    fn a_hub_wakes_its_loop_once_for_many_and_again_after_it_was_drained() {
         let hub = Hub::new().unwrap();
         let mut byte = [0; 8];
         for token in 1..=3 {
-            Watch::new(Arc::clone(&hub), token).ring();
+            Watch::new(Arc::clone(&hub), token).notify();
         }
         assert_eq!(hub.drain(), [1, 2, 3]);
-        assert!((&hub.bell).read(&mut byte).is_err());
-        Watch::new(Arc::clone(&hub), 4).ring();
-        assert_eq!((&hub.bell).read(&mut byte).unwrap(), 1);
+        assert!((&hub.read_end).read(&mut byte).is_err());
+        Watch::new(Arc::clone(&hub), 4).notify();
+        assert_eq!((&hub.read_end).read(&mut byte).unwrap(), 1);
         assert_eq!(hub.drain(), [4]);
     }
 }

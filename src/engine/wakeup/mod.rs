@@ -11,5 +11,5 @@ pub(crate) trait View: Send + Sync + 'static {
     fn wake_thread(&self) -> bool;
 
     /// Sends what is corked. The connection ends if that panics.
-    fn uncork(&self);
+    fn send_corked(&self);
 }

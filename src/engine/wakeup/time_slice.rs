@@ -13,9 +13,9 @@ const LONGEST: Duration = Duration::from_millis(1);
 
 /// Since when a view has not slept. Any thread may use it.
 #[derive(Debug, Default)]
-pub(crate) struct Stint(Mutex<Option<Instant>>);
+pub(crate) struct TimeSlice(Mutex<Option<Instant>>);
 
-impl Stint {
+impl TimeSlice {
     /// Notes that a message is there to be taken. True when others are to run first; then the next
     /// one begins.
     pub(crate) fn is_over(&self) -> bool {
@@ -42,19 +42,19 @@ mod tests {
 
     #[test]
     fn a_view_that_never_sleeps_lets_others_run_now_and_then() {
-        let stint = Stint::default();
-        assert!(!stint.is_over());
+        let slice = TimeSlice::default();
+        assert!(!slice.is_over());
         thread::sleep(LONGEST);
-        assert!(stint.is_over());
-        assert!(!stint.is_over());
+        assert!(slice.is_over());
+        assert!(!slice.is_over());
     }
 
     #[test]
     fn a_view_that_sleeps_has_all_its_time_afterwards() {
-        let stint = Stint::default();
-        assert!(!stint.is_over());
+        let slice = TimeSlice::default();
+        assert!(!slice.is_over());
         thread::sleep(LONGEST);
-        stint.end();
-        assert!(!stint.is_over());
+        slice.end();
+        assert!(!slice.is_over());
     }
 }

@@ -35,6 +35,7 @@ use tokio::{runtime::Handle, task::yield_now};
 
 use super::{
     View,
+    flush_timer::FlushTimer,
     hub::{Hub, Observer, Watch},
 };
 use crate::engine::base::panics::contain;
@@ -61,8 +62,8 @@ pub(crate) struct Turns<V> {
     done: Condvar,
     /// Some view waits for its turn: see [`Turns::hurry`].
     has_waiting: AtomicBool,
-    /// The engine writes what views send now: see [`Turns::expect`].
-    collects: AtomicBool,
+    /// What views cork in their turn, the engine sends when it goes on.
+    pub(crate) flush_timer: Arc<FlushTimer<V>>,
     patience: Duration,
     /// The next turn panics.
     #[cfg(test)]
@@ -91,7 +92,7 @@ impl<V> Default for Turns<V> {
             state: Mutex::default(),
             done: Condvar::new(),
             has_waiting: AtomicBool::new(false),
-            collects: AtomicBool::new(false),
+            flush_timer: Arc::default(),
             patience: PATIENCE,
             #[cfg(test)]
             fails: AtomicBool::new(false),
@@ -120,8 +121,6 @@ struct State<V> {
     engine_stands_back: bool,
     /// The last thread has been woken, and the engine waits for what it sends.
     last_is_due: bool,
-    /// Connections whose replies the engine writes when it goes on.
-    holding: Vec<Arc<V>>,
     apart_until: Option<Instant>,
     /// How long views write for themselves, because they take long.
     alone_until: Option<Instant>,
@@ -139,7 +138,6 @@ impl<V> Default for State<V> {
             steps: 0,
             engine_stands_back: false,
             last_is_due: false,
-            holding: Vec::new(),
             apart_until: None,
             alone_until: None,
         }
@@ -215,11 +213,11 @@ impl<V: View + fmt::Debug> Turns<V> {
     }
 
     /// Sees to it that the loop of `watch` is woken soon. Only the engine may call it.
-    pub(crate) fn ring(self: &Arc<Self>, watch: Watch, bytes: usize) {
+    pub(crate) fn notify(self: &Arc<Self>, watch: Watch, bytes: usize) {
         let mut state = self.state.lock();
         if state.is_apart() {
             drop(state);
-            watch.ring();
+            watch.notify();
             return;
         }
         if let Some(hub) = watch.note() {
@@ -250,10 +248,10 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
     }
 
-    fn ring_all(self: &Arc<Self>, state: &mut State<V>) {
+    fn wake_loops(self: &Arc<Self>, state: &mut State<V>) {
         state.noted = 0;
         for hub in std::mem::take(&mut state.silent) {
-            if contain(|| hub.ring(self)) == Some(true) {
+            if contain(|| hub.wake_if_needed(self)) == Some(true) {
                 let steps = hub.steps();
                 state.serving.push((hub, steps));
             }
@@ -269,7 +267,8 @@ impl<V: View + fmt::Debug> Turns<V> {
             if next.is_none() && !was_last {
                 return;
             }
-            state.last_is_due = next.is_some() && state.parked.is_empty() && self.collects();
+            state.last_is_due =
+                next.is_some() && state.parked.is_empty() && self.flush_timer.collects();
             let is_done = state.step();
             drop(state);
             if is_done {
@@ -280,22 +279,6 @@ impl<V: View + fmt::Debug> Turns<V> {
                 return;
             }
         }
-    }
-
-    /// Whether [`Turns::expect`] is worth a try.
-    pub(crate) fn collects(&self) -> bool {
-        self.collects.load(Ordering::Relaxed)
-    }
-
-    /// Leaves it to the engine to write what `connection` holds. False when the engine does not
-    /// collect any more.
-    pub(crate) fn expect(&self, connection: &Arc<V>) -> bool {
-        let mut state = self.state.lock();
-        let collects = self.collects();
-        if collects {
-            state.holding.push(Arc::clone(connection));
-        }
-        collects
     }
 
     /// Lets the views run; to be called by the engine when it has nothing to do.
@@ -320,18 +303,18 @@ impl<V: View + fmt::Debug> Turns<V> {
         })
     }
 
-    /// Clears the state after a turn that panicked: wakes waiting views, and writes what is held.
+    /// Clears the state after a turn that panicked: wakes waiting views, and sends what is corked.
     fn start_over(self: &Arc<Self>) {
-        self.collects.store(false, Ordering::Relaxed);
+        let corked = self.flush_timer.end_collecting();
         let mut state = self.state.lock();
-        self.ring_all(&mut state);
+        self.wake_loops(&mut state);
         let before = std::mem::take(&mut *state);
         drop(state);
         for connection in before.parked {
             contain(|| connection.wake_thread());
         }
-        for connection in before.holding {
-            connection.uncork();
+        for connection in corked {
+            connection.send_corked();
         }
     }
 
@@ -340,7 +323,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         state.waiting_since = None;
         self.has_waiting.store(false, Ordering::Relaxed);
         let enough = QUICK.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
-        self.ring_all(&mut state);
+        self.wake_loops(&mut state);
         if state.parked.is_empty() && views < FEW {
             // Too few to stand back for, and no view waits for another one.
             state.serving.clear();
@@ -350,7 +333,9 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
         state.engine_stands_back = true;
         let began = state.begins_to_collect(views);
-        self.collects.store(began.is_some(), Ordering::Relaxed);
+        if began.is_some() {
+            self.flush_timer.begin_collecting();
+        }
         drop(state);
         #[cfg(test)]
         assert!(!self.fails.swap(false, Ordering::SeqCst), "a turn fails");
@@ -361,8 +346,10 @@ impl<V: View + fmt::Debug> Turns<V> {
             self.done.wait_for(&mut state, self.patience);
         }
         state.engine_stands_back = false;
-        self.collects.store(false, Ordering::Relaxed);
-        let holding = std::mem::take(&mut state.holding);
+        let corked = match began {
+            Some(_) => self.flush_timer.end_collecting(),
+            None => Vec::new(),
+        };
         let is_done = state.is_done();
         let is_stuck = state.has_standstill() && state.steps == steps;
         state.last_is_due = false;
@@ -382,8 +369,8 @@ impl<V: View + fmt::Debug> Turns<V> {
         for connection in stuck {
             connection.wake_thread();
         }
-        for connection in holding {
-            connection.uncork();
+        for connection in corked {
+            connection.send_corked();
         }
         is_done || is_stuck
     }
@@ -420,7 +407,6 @@ mod tests {
         engine::{
             connection::{Connection, inbox::Taken, settings::Settings},
             resources::socket::Socket,
-            wakeup::flush_timer::FlushTimer,
         },
         protocol::{
             deflate::Codecs,
@@ -439,7 +425,7 @@ mod tests {
     const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
     /// Views that are parked. Each answers a message, says its number and whether the answer is
-    /// held back, and asks for more after `work`; without, it is busy for ever.
+    /// corked, and asks for more after `work`; without, it is busy for ever.
     fn parked(count: usize, work: Option<Duration>) -> Bed {
         let turns = Arc::new(Turns {
             // However busy the machine is, views that come back are waited for.
@@ -461,7 +447,6 @@ mod tests {
                 Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap()),
                 &Settings::FOR_TESTS,
                 Bytes::new(),
-                FlushTimer::idle(),
                 Arc::clone(&turns),
                 &Codecs::default(),
             ));
@@ -489,7 +474,7 @@ mod tests {
     ) {
         while let Taken::Message(message) = view.take(None) {
             assert!(view.write(message.kind, &message.payload));
-            tell.send((number, view.is_holding())).unwrap();
+            tell.send((number, view.is_corked())).unwrap();
             thread::sleep(work.unwrap_or_default());
             while work.is_none() && view.end().is_none() {
                 thread::yield_now();
@@ -586,7 +571,7 @@ mod tests {
             bed.turns.fails.store(true, Ordering::SeqCst);
             bed.turn(FEW);
             assert!(!bed.turns.fails.load(Ordering::SeqCst));
-            assert!(!bed.turns.collects());
+            assert!(!bed.turns.flush_timer.collects());
             let mut woken: Vec<_> = (0..FEW).map(|_| bed.woken()).collect();
             woken.sort_unstable();
             assert_eq!(woken, (0..FEW).collect::<Vec<_>>());
@@ -608,12 +593,12 @@ mod tests {
     fn a_turn_that_panics_rings_for_the_loops_all_the_same() {
         let bed = parked(1, AT_ONCE);
         let hub = Hub::new().unwrap();
-        bed.turns.ring(Watch::new(Arc::clone(&hub), 7), 5);
+        bed.turns.notify(Watch::new(Arc::clone(&hub), 7), 5);
         bed.turns.fails.store(true, Ordering::SeqCst);
         bed.turn(1);
         assert_eq!(bed.woken(), 0);
         // The loop has been woken already: this call has nothing to do.
-        assert!(!hub.ring(&bed.turns));
+        assert!(!hub.wake_if_needed(&bed.turns));
         assert_eq!(hub.drain(), [7]);
     }
 
@@ -665,7 +650,7 @@ mod tests {
         let bed = parked(0, AT_ONCE);
         let hub = Hub::new().unwrap();
         for token in 1..=3 {
-            bed.turns.ring(Watch::new(Arc::clone(&hub), token), 5);
+            bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
         }
         assert_eq!(bed.turns.state.lock().silent.len(), 1);
         let serving = {
@@ -689,9 +674,9 @@ mod tests {
         let beds = [parked(0, AT_ONCE), parked(0, AT_ONCE)];
         let hub = Hub::new().unwrap();
         for (bed, token) in beds.iter().zip(1..) {
-            bed.turns.ring(Watch::new(Arc::clone(&hub), token), 5);
+            bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
             let mut state = bed.turns.state.lock();
-            bed.turns.ring_all(&mut state);
+            bed.turns.wake_loops(&mut state);
             drop(state);
             // The loop has woken; the next engine thread wakes it again before it is done.
             assert_eq!(hub.drain(), [token]);
@@ -745,7 +730,7 @@ mod tests {
         let bed = parked(0, None);
         let hub = Hub::new().unwrap();
         for token in 0..3 {
-            bed.turns.ring(Watch::new(Arc::clone(&hub), token), 5);
+            bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
         }
         bed.run();
         let state = bed.turns.state.lock();

@@ -43,13 +43,13 @@ fn a_burst_is_answered_whole_and_in_order() {
 fn what_is_held_goes_out_before_the_next_message_and_before_the_close() {
     let (connection, mut peer) = burst(&SETTINGS, 3);
     take(&connection);
-    assert!(connection.hold(Kind::Text, b"1"));
-    assert!(connection.hold(Kind::Text, b"2"));
+    assert!(connection.cork(Kind::Text, b"1"));
+    assert!(connection.cork(Kind::Text, b"2"));
     send(&connection, Kind::Text, b"3");
-    assert!(!connection.is_holding());
-    assert!(connection.hold(Kind::Text, b"4"));
+    assert!(!connection.is_corked());
+    assert!(connection.cork(Kind::Text, b"4"));
     send(&connection, Kind::Text, "5".repeat(100_000).as_bytes());
-    assert!(connection.hold(Kind::Text, b"6"));
+    assert!(connection.cork(Kind::Text, b"6"));
     connection.close(&_core::protocol::close::CloseFrame::new(Some(1000), "").unwrap());
     for expected in ["1", "2", "3", "4", &"5".repeat(100_000), "6"] {
         peer.expect(TEXT, expected.as_bytes());
@@ -61,13 +61,13 @@ fn what_a_view_holds_for_others_leaves_when_it_asks_for_more_and_finds_nothing()
     let (sender, _peer) = burst(&SETTINGS, 2);
     let (member, mut listener) = connect(&SETTINGS);
     take(&sender);
-    assert!(member.hold_for(&sender, Kind::Text, b"one"));
+    assert!(member.cork_for(&sender, Kind::Text, b"one"));
     take(&sender);
     // The last of the burst waits for nothing: it takes along what is held.
-    assert!(!member.hold_for(&sender, Kind::Text, b"two"));
-    assert!(member.is_holding());
-    assert!(matches!(sender.nap(Duration::ZERO), Taken::Nothing));
-    assert!(!member.is_holding());
+    assert!(!member.cork_for(&sender, Kind::Text, b"two"));
+    assert!(member.is_corked());
+    assert!(matches!(sender.take_coarse(Duration::ZERO), Taken::Nothing));
+    assert!(!member.is_corked());
     listener.expect(TEXT, b"one");
 }
 
@@ -75,34 +75,34 @@ fn what_a_view_holds_for_others_leaves_when_it_asks_for_more_and_finds_nothing()
 fn what_is_held_for_others_leaves_without_its_view_too() {
     let (sender, _peer) = burst(&SETTINGS, 2);
     let (member, mut listener) = connect(&SETTINGS);
-    assert!(member.hold_for(&sender, Kind::Text, b"one"));
+    assert!(member.cork_for(&sender, Kind::Text, b"one"));
     listener.expect(TEXT, b"one");
 }
 
 #[test]
 fn nothing_is_held_while_no_message_waits_or_the_peer_is_slow() {
     let (connection, _peer) = burst(&SETTINGS, 1);
-    assert!(connection.hold(Kind::Text, b"1"));
-    assert!(!connection.hold(Kind::Binary, &[0; 16 * 1024]));
+    assert!(connection.cork(Kind::Text, b"1"));
+    assert!(!connection.cork(Kind::Binary, &[0; 16 * 1024]));
     take(&connection);
-    assert!(!connection.hold(Kind::Text, b"2"));
+    assert!(!connection.cork(Kind::Text, b"2"));
     let (connection, mut peer) = connect_narrow(&SETTINGS);
     fill(&connection, &[0; 10_000]);
     peer.send(TEXT, b"answer me");
     until("it is there", || connection.waiting().0 == 1);
-    assert!(!connection.hold(Kind::Text, b"1"));
+    assert!(!connection.cork(Kind::Text, b"1"));
 }
 
 #[test]
 fn a_taker_who_finds_nothing_lets_go_of_what_is_held() {
     let (connection, mut peer) = burst(&SETTINGS, 2);
     take(&connection);
-    assert!(connection.hold(Kind::Text, b"1"));
+    assert!(connection.cork(Kind::Text, b"1"));
     take(&connection);
     let now = Some(std::time::Instant::now());
     assert!(matches!(connection.take(now), Taken::Nothing));
     // At once, or with what others send.
-    until("it is let go", || !connection.is_holding());
+    until("it is let go", || !connection.is_corked());
     peer.expect(TEXT, b"1");
 }
 
@@ -111,7 +111,7 @@ fn a_view_that_never_comes_back_delays_no_answer() {
     let (connection, mut peer) = burst(&SETTINGS, 2);
     for round in 0..20 {
         let answer = format!("{round}");
-        assert!(connection.hold(Kind::Text, answer.as_bytes()));
+        assert!(connection.cork(Kind::Text, answer.as_bytes()));
         peer.expect(TEXT, answer.as_bytes());
     }
 }
@@ -120,7 +120,7 @@ fn a_view_that_never_comes_back_delays_no_answer() {
 fn a_pong_takes_along_what_is_held() {
     let (connection, mut peer) = burst(&SETTINGS, 2);
     // Whether it or the clock is first: both arrive, whole.
-    assert!(connection.hold(Kind::Text, b"1"));
+    assert!(connection.cork(Kind::Text, b"1"));
     peer.send(PING, b"?");
     let mut came = [peer.read(), peer.read()];
     came.sort();

@@ -14,7 +14,7 @@ use crate::support::{
     take, unix, until,
 };
 
-/// Room for little more than what is held back, and more of that than the socket takes.
+/// Room for little more than what is corked, and more of that than the socket takes.
 const HELD: usize = 16_000;
 const SMALL: Settings = Settings {
     send_buffer_bytes: HELD + 100,
@@ -36,12 +36,12 @@ fn holding() -> (Arc<Connection>, Peer) {
     peer.send(TEXT, b"second");
     take(&connection);
     until("the second is there", || connection.waiting().0 == 1);
-    assert!(connection.hold(Kind::Binary, &[1; HELD]));
+    assert!(connection.cork(Kind::Binary, &[1; HELD]));
     (connection, peer)
 }
 
 #[test]
-fn a_sender_that_sleeps_behind_what_was_held_back_has_the_driver_write_it() {
+fn a_sender_that_sleeps_behind_what_was_corked_has_the_driver_write_it() {
     let (connection, mut peer) = holding();
     let sender = thread::spawn(move || {
         let patience = Some(Duration::from_secs(5));
@@ -53,7 +53,7 @@ fn a_sender_that_sleeps_behind_what_was_held_back_has_the_driver_write_it() {
 }
 
 #[test]
-fn a_task_that_waits_behind_what_was_held_back_has_the_driver_write_it() {
+fn a_task_that_waits_behind_what_was_corked_has_the_driver_write_it() {
     let (connection, mut peer) = holding();
     let hub = Hub::new().unwrap();
     assert_eq!(connection.try_send(Kind::Binary, &[2; HELD]), None);

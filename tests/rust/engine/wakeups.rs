@@ -28,10 +28,10 @@ use crate::{
 
 const TIME: Duration = Duration::from_secs(3);
 
-/// The race: somebody rings while the loop, which has silenced the bell, takes the list; or two ring
-/// first. A token that is on the list of a silent hub would be found by nobody.
+/// The race: a watch is notified while the loop, which has emptied the descriptor, takes the list; or
+/// two are the first. A token on the list of a hub whose descriptor is not readable would stay there.
 #[test]
-fn a_ring_is_heard_whenever_it_comes() {
+fn a_notification_is_found_whenever_it_comes() {
     const RINGERS: u64 = 4;
     let hub = Hub::new().unwrap();
     let deadline = Instant::now() + TIME;
@@ -129,25 +129,25 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
     assert_eq!(talking.join().unwrap(), count);
 }
 
-/// The race: an answer is held back at the very moment when the flush timer, which has had nothing to do
-/// for a while, goes home.
+/// The race: an answer is corked at the very moment when the task of the flush timer, which has had
+/// nothing to do for a while, ends.
 #[test]
-fn what_is_held_leaves_whenever_the_postman_rests() {
+fn what_is_corked_leaves_though_the_flush_timer_has_stopped() {
     let deadline = Instant::now() + TIME;
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let (connection, mut peer) = connect(&SETTINGS);
-                // One waits all the time, so that answers are held; the view never asks for it.
+                // One waits all the time, so that answers are corked; the view never asks for it.
                 peer.send(TEXT, b"unanswered");
                 until("it is there", || connection.waiting().0 == 1);
                 let mut chance = Chance::new();
                 let mut number = 0_u32;
                 while Instant::now() < deadline {
-                    assert!(connection.hold(Kind::Binary, &number.to_be_bytes()));
+                    assert!(connection.cork(Kind::Binary, &number.to_be_bytes()));
                     peer.expect(BINARY, &number.to_be_bytes());
                     number += 1;
-                    // He rests after five rounds of a millisecond or a little more.
+                    // It ends after five rounds of a millisecond or a little more.
                     thread::sleep(Duration::from_micros(4000 + chance.below(6000)));
                 }
             });
@@ -155,10 +155,10 @@ fn what_is_held_leaves_whenever_the_postman_rests() {
     });
 }
 
-/// The race: a view finds its inbox empty, or closes, while the driver makes up its mind whether to
-/// wait for the view's answers before it says the verdict on a violation.
+/// The race: a view finds its inbox empty, or closes, while the driver decides whether to
+/// wait for the view's answers before it closes after a violation.
 #[test]
-fn a_verdict_comes_behind_the_answers_and_without_delay() {
+fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
     let deadline = Instant::now() + TIME;
     let mut chance = Chance::new();
     while Instant::now() < deadline {
@@ -174,7 +174,7 @@ fn a_verdict_comes_behind_the_answers_and_without_delay() {
                         .send(message.kind, &message.payload, None)
                         .unwrap();
                 }
-                // Whatever a view says then, the verdict is what its client is told.
+                // Whatever the view closes with then, its client gets the close frame of the failure.
                 connection.close(&CloseFrame::default());
             })
         } else {
@@ -229,10 +229,10 @@ fn a_message_finds_the_one_who_does_not_give_up() {
     }
 }
 
-/// The race: a view begins a nap, which has no timer of its own, while the driver ends its watch over
+/// The race: a view begins a coarse sleep, which has no timer of its own, while the driver ends its watch over
 /// the last one.
 #[test]
-fn every_nap_comes_to_its_end() {
+fn every_coarse_sleep_comes_to_its_end() {
     let deadline = Instant::now() + TIME;
     let (connection, mut peer) = connect(&SETTINGS);
     let (ended, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -240,7 +240,7 @@ fn every_nap_comes_to_its_end() {
         scope.spawn(|| {
             let mut chance = Chance::new();
             loop {
-                match connection.nap(Duration::from_micros(chance.below(2000))) {
+                match connection.take_coarse(Duration::from_micros(chance.below(2000))) {
                     Taken::Message(_) => taken.fetch_add(1, Ordering::SeqCst),
                     Taken::Nothing => ended.fetch_add(1, Ordering::SeqCst),
                     Taken::End => return,
@@ -252,7 +252,7 @@ fn every_nap_comes_to_its_end() {
         while Instant::now() < deadline {
             // Nobody speaks, so only the time can end these.
             let before = ended.load(Ordering::SeqCst);
-            until("three naps end", || {
+            until("three coarse sleeps end", || {
                 ended.load(Ordering::SeqCst) > before + 2
             });
             thread::sleep(Duration::from_micros(chance.below(2000)));

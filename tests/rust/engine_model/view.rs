@@ -72,7 +72,7 @@ impl View<'_> {
         match taker {
             Taker::Sleeps => connection.take(None),
             Taker::Polls => connection.take(Some(clock::now() + moment)),
-            Taker::Naps => connection.nap(moment),
+            Taker::Naps => connection.take_coarse(moment),
             Taker::Looks => {
                 connection.await_news(Some(clock::now() + moment));
                 connection.take_now()
@@ -80,7 +80,7 @@ impl View<'_> {
             Taker::Watches => {
                 let taken = connection.take_now();
                 if matches!(taken, Taken::Nothing) {
-                    connection.release_all();
+                    connection.uncork_all();
                     if connection.listen(|| Watch::new(Arc::clone(hub), 7)) {
                         await_readable(hub);
                         assert_eq!(hub.drain(), [7]);
@@ -110,7 +110,7 @@ impl View<'_> {
     fn answer(&self, number: u32, chance: &mut Chance) -> bool {
         let payload = payload(ANSWERS, number, chance.size(100));
         let connection = &self.connection;
-        connection.hold(Kind::Text, &payload)
+        connection.cork(Kind::Text, &payload)
             || connection.write(Kind::Text, &payload)
             || self.send(&payload, chance)
     }

@@ -1,0 +1,56 @@
+//! What becomes of a message, and how far the bytes have come.
+
+/// Whether a message was corked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Corked {
+    /// It was, and is the first: the caller has to see to it that it is sent.
+    First,
+    /// It was, behind others.
+    More,
+    /// It was not.
+    No,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// The socket took all of it.
+    Written,
+    /// It is queued; the driver has to be woken.
+    Queued,
+    /// No room, and the sender would not wait.
+    Full,
+    /// The outbox is closed: nothing more goes out.
+    Closed,
+}
+
+/// How far our bytes have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// Bytes that the peer's system has taken, as far as ours can tell.
+    pub(crate) taken: u64,
+    /// Something waits for the socket.
+    pub(crate) is_blocked: bool,
+    /// All that was ever sent has been taken.
+    pub(crate) is_clear: bool,
+    /// The last ping is among what has been taken.
+    pub(crate) has_ping: bool,
+}
+
+/// What a flush left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flushed {
+    /// Nothing.
+    Everything,
+    /// The socket takes no more for now.
+    Blocked,
+}
+
+impl From<Sent> for Flushed {
+    fn from(sent: Sent) -> Self {
+        match sent {
+            Sent::Queued => Self::Blocked,
+            Sent::Written | Sent::Full | Sent::Closed => Self::Everything,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What waits for the socket, in which order, and which sender may add to it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::{Buf, Bytes};
+
+use crate::{
+    engine::{
+        resources::{budget::Account, socket::Socket},
+        wakeup::hub::Watches,
+    },
+    protocol::frame::{self, Opcode},
+};
+
+/// The largest rest of a frame that has begun which is kept when all else is given up.
+const MAX_REST_BYTES: usize = 64 * 1024;
+
+/// The outbox behind its lock.
+#[derive(Debug)]
+pub(super) struct State {
+    /// `None` once the connection is over.
+    pub(super) socket: Option<Arc<Socket>>,
+    pub(super) queue: VecDeque<Bytes>,
+    pub(super) queued: usize,
+    /// Whole frames that wait for more of their kind. Their place is behind `queue`.
+    pub(super) corked: Vec<u8>,
+    /// The front of `queue` has been written in part; nothing may be put before it.
+    pub(super) mid_frame: bool,
+    /// Pongs of one turn at most: only the latest ping needs an answer (RFC 6455 section 5.5.3).
+    pub(super) pong: Option<Bytes>,
+    /// A ping waits. One is enough, however long the peer takes nothing.
+    pub(super) ping: bool,
+    /// A close frame is queued (or can no longer be): no data may follow it.
+    pub(super) sealed: bool,
+    pub(super) watches: Watches,
+    pub(super) reserved: Reserved,
+    /// Bytes that the socket has taken so far.
+    pub(super) written: u64,
+    /// How many those were when the last ping was among them.
+    pub(super) pinged_at: u64,
+    pub(super) account: Account,
+}
+
+/// The largest message whose sender waits for room. Smaller messages do not take the room before it
+/// if their senders can wait, too.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reserved {
+    /// 0 when no sender waits.
+    pub(super) bytes: usize,
+    /// That sender is a thread that sleeps. A task may have given up unnoticed.
+    pub(super) by_thread: bool,
+}
+
+impl State {
+    /// What waits at first on `socket`: `head`, which no frame can overtake.
+    pub(super) fn new(socket: Arc<Socket>, head: Bytes) -> Self {
+        Self {
+            socket: Some(socket),
+            queued: head.len(),
+            mid_frame: !head.is_empty(),
+            queue: [head].into_iter().filter(|head| !head.is_empty()).collect(),
+            corked: Vec::new(),
+            pong: None,
+            ping: false,
+            sealed: false,
+            watches: Watches::new(),
+            reserved: Reserved::default(),
+            written: 0,
+            pinged_at: 0,
+            account: Account::default(),
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.corked.is_empty() && self.pong.is_none() && !self.ping
+    }
+
+    /// Queues bytes behind all others.
+    pub(super) fn push(&mut self, bytes: Bytes) {
+        self.queued += bytes.len();
+        self.queue.push_back(bytes);
+        self.account.set(self.queued);
+    }
+
+    /// Whether there is room for `length` bytes.
+    pub(super) fn fits(&self, length: usize, capacity: usize) -> bool {
+        self.queue.is_empty() || self.queued + length <= capacity
+    }
+
+    /// Whether a thread sleeps that is to have the room before a message of `length` bytes.
+    pub(super) fn is_reserved(&self, length: usize) -> bool {
+        length < self.reserved.bytes && self.reserved.by_thread
+    }
+
+    /// Whether a message of `length` bytes may go in now. If not, its sender is expected to wait:
+    /// asleep if it `sleeps`, else by a watch.
+    pub(super) fn admit(&mut self, length: usize, capacity: usize, sleeps: bool) -> bool {
+        // An empty queue takes any message, unless a thread sleeps with a larger one.
+        let has_priority =
+            length >= self.reserved.bytes || (self.queue.is_empty() && !self.is_reserved(length));
+        let enters = has_priority && self.fits(length, capacity);
+        if enters {
+            if length >= self.reserved.bytes || self.watches.is_empty() {
+                self.reserved = Reserved::default();
+            }
+        } else if length >= self.reserved.bytes {
+            let by_thread = sleeps || (length == self.reserved.bytes && self.reserved.by_thread);
+            self.reserved = Reserved {
+                bytes: length,
+                by_thread,
+            };
+        }
+        enters
+    }
+
+    /// The control frames that go out next: pongs before a ping.
+    pub(super) fn control(&self) -> Option<Bytes> {
+        let ping = || self.ping.then(|| frame::encode(Opcode::Ping, &[]));
+        self.pong.clone().or_else(ping)
+    }
+
+    /// Notes that the first `written` bytes of [`State::control`] are out.
+    pub(super) fn consume_control(&mut self, mut control: Bytes, written: usize) {
+        if self.pong.take().is_none() {
+            self.ping = false;
+            self.pinged_at = self.written + control.len() as u64;
+        }
+        self.written += written as u64;
+        control.advance(written);
+        if !control.is_empty() {
+            self.queued += control.len();
+            self.queue.push_front(control);
+            self.mid_frame = true;
+        }
+    }
+
+    /// Notes that the first `written` bytes of the queue are out.
+    pub(super) fn consume(&mut self, mut written: usize) {
+        self.queued -= written;
+        self.written += written as u64;
+        self.account.set(self.queued);
+        while let Some(front) = self.queue.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                self.mid_frame = self.mid_frame || written > 0;
+                return;
+            }
+            written -= front.len();
+            self.queue.pop_front();
+            self.mid_frame = false;
+        }
+        self.queue = VecDeque::new();
+    }
+
+    /// Drops everything and lets go of the socket.
+    pub(super) fn cut(&mut self) {
+        self.socket = None;
+        self.sealed = true;
+        self.queue = VecDeque::new();
+        self.queued = 0;
+        self.corked = Vec::new();
+        self.pong = None;
+        self.ping = false;
+        self.account.set(0);
+    }
+
+    /// Drops all but a small rest of the frame that has been written in part, and puts `close`
+    /// behind it. False when the rest is large: then no close frame can be sent any more.
+    pub(super) fn shed(&mut self, close: Bytes) -> bool {
+        if self.sealed && self.queue.len() <= 1 {
+            // The close frame is on its way, or has left.
+            return true;
+        }
+        self.corked = Vec::new();
+        self.pong = None;
+        self.ping = false;
+        let rest = self.queue.pop_front().filter(|_| self.mid_frame);
+        self.queue = VecDeque::new();
+        self.queued = 0;
+        self.sealed = true;
+        let is_small = rest
+            .as_ref()
+            .is_none_or(|rest| rest.len() <= MAX_REST_BYTES);
+        if is_small {
+            if let Some(rest) = rest {
+                self.push(rest);
+            }
+            self.push(close);
+        }
+        is_small
+    }
+}

@@ -1,0 +1,126 @@
+//! Writing to the socket: what it takes, in the order in which it may go.
+
+use std::{
+    io::{self, IoSlice},
+    mem,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Outbox,
+    outcome::{Flushed, Sent},
+    queue::State,
+};
+use crate::engine::{base::sync::MutexGuard, wakeup::hub::Watch};
+
+/// Buffers handed to one system call.
+const MAX_SLICES: usize = 32;
+
+impl Outbox {
+    /// Writes `head` and `payload`, and queues what the socket does not take. Nothing else waits.
+    pub(super) fn write_through(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        head: &[u8],
+        payload: &[u8],
+    ) -> Sent {
+        let Some(socket) = &state.socket else {
+            return Sent::Closed;
+        };
+        let length = head.len() + payload.len();
+        let written = match socket.send(&[IoSlice::new(head), IoSlice::new(payload)]) {
+            Ok(written) => written,
+            Err(error) if is_transient(&error) => 0,
+            Err(_) => {
+                self.break_off(state);
+                return Sent::Closed;
+            }
+        };
+        state.written += written as u64;
+        if written == length {
+            return Sent::Written;
+        }
+        let mut rest = Vec::with_capacity(length - written);
+        rest.extend_from_slice(head.get(written..).unwrap_or_default());
+        rest.extend_from_slice(&payload[written.saturating_sub(head.len())..]);
+        state.push(Bytes::from(rest));
+        state.mid_frame = written > 0;
+        Sent::Queued
+    }
+
+    /// Writes what the socket takes.
+    pub(crate) fn flush(&self) -> Flushed {
+        self.write_out(self.state.lock()).into()
+    }
+
+    /// Writes what the socket takes, and always wakes the senders that wait for the room that this
+    /// makes: there may be nothing left for the next flush to announce.
+    pub(super) fn write_out(&self, mut state: MutexGuard<'_, State>) -> Sent {
+        state.queue_corked();
+        let before = state.queued;
+        let sent = self.flush_queue(&mut state);
+        if state.queued < before || sent == Sent::Closed {
+            self.announce_room(state);
+        }
+        sent
+    }
+
+    /// Writes what the socket takes of what is queued.
+    pub(super) fn flush_queue(&self, state: &mut MutexGuard<'_, State>) -> Sent {
+        loop {
+            let Some(socket) = state.socket.clone() else {
+                return Sent::Closed;
+            };
+            // Control frames go between frames and before those that have not begun. They leave
+            // their places only when the socket takes them, so there is never more than one each.
+            let control = if state.mid_frame {
+                None
+            } else {
+                state.control()
+            };
+            let written = if let Some(control) = &control {
+                socket.send(&[IoSlice::new(control)])
+            } else if state.queue.is_empty() {
+                return Sent::Written;
+            } else {
+                let most = if state.mid_frame { 1 } else { MAX_SLICES };
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let mut used = 0;
+                for (slice, bytes) in slices.iter_mut().zip(state.queue.iter().take(most)) {
+                    *slice = IoSlice::new(bytes);
+                    used += 1;
+                }
+                socket.send(&slices[..used])
+            };
+            match (written, control) {
+                (Ok(written), Some(control)) => state.consume_control(control, written),
+                (Ok(written), None) => state.consume(written),
+                (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
+                (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Sent::Queued;
+                }
+                (Err(_), _) => {
+                    self.break_off(state);
+                    return Sent::Closed;
+                }
+            }
+        }
+    }
+
+    /// The peer takes nothing any more. The reading side finds out how the connection ended.
+    fn break_off(&self, state: &mut MutexGuard<'_, State>) {
+        state.cut();
+        self.room.notify_all();
+        mem::take(&mut state.watches)
+            .into_iter()
+            .for_each(Watch::notify);
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,156 @@
+//! Taking messages from a connection, and waiting for them.
+
+use std::{
+    io,
+    os::fd::RawFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Connection,
+    inbox::{Front, Taken},
+};
+use crate::{
+    engine::{base::clock, wakeup::hub::Watch},
+    protocol::message::Message,
+};
+
+/// No moment that far ahead is beyond the system's clock.
+const LONGEST_COARSE: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Connection {
+    /// Moves `messages` to the view's inbox, and sees to it that the view wakes.
+    pub(crate) fn deliver(self: &Arc<Self>, messages: &mut Vec<Message>) {
+        let bytes = messages.iter().map(|message| message.payload.len()).sum();
+        let waiting = self.inbox.push(messages);
+        if waiting.sleeper {
+            self.turns.add(self, bytes);
+        }
+        for watch in waiting.watches {
+            self.turns.notify(watch, bytes);
+        }
+    }
+
+    /// Lets views run that have waited for long; to be called by the driver between any two reads.
+    pub(crate) fn hurry_views(&self) {
+        self.turns.hurry();
+    }
+
+    /// Takes the oldest message if there is one; costs no system call.
+    pub fn take_now(&self) -> Taken {
+        if self.is_foreign() {
+            return Taken::End;
+        }
+        let (taken, is_awaited) = self.inbox.take_now();
+        if is_awaited {
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// Takes the oldest message, sleeping until `deadline` (`None`: for ever) if there is none.
+    pub fn take(self: &Arc<Self>, deadline: Option<Instant>) -> Taken {
+        let taken = self.take_now();
+        if !matches!(taken, Taken::Nothing) {
+            return taken;
+        }
+        self.make_way();
+        let (taken, made_room) = self.inbox.take(deadline);
+        if made_room {
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// As [`Connection::take`], but at the end of `time` it may sleep a little longer; for views
+    /// that wait long and are woken often.
+    pub fn take_coarse(self: &Arc<Self>, time: Duration) -> Taken {
+        if self.is_foreign() {
+            return Taken::End;
+        }
+        self.make_way();
+        let deadline = clock::now() + time.min(LONGEST_COARSE);
+        let (taken, made_room) = self.inbox.take_coarse(deadline, || self.wake.notify_one());
+        if made_room {
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// Sleeps until there is a message or the end to take, or until `deadline` (`None`: for ever).
+    pub fn await_news(self: &Arc<Self>, deadline: Option<Instant>) {
+        if !self.is_foreign() {
+            self.make_way();
+            self.inbox.await_news(deadline);
+        }
+    }
+
+    /// Whether a message is there, but the view has taken messages for so long that others are to
+    /// run first.
+    pub fn owes_a_pause(&self) -> bool {
+        !self.is_foreign() && !self.inbox.is_empty() && self.has_run_long()
+    }
+
+    /// To be called by a task before it takes a message that is there: whether it has gone on for so
+    /// long that others are to run first.
+    pub fn has_run_long(&self) -> bool {
+        self.time_slice.is_over()
+    }
+
+    /// The kind of the oldest message, which stays where it is: a binary one of more than
+    /// `large_bytes`, which its taker may copy before, or another.
+    pub fn front(&self, large_bytes: usize) -> Front {
+        if self.is_foreign() {
+            return Front::Nothing;
+        }
+        self.inbox.front(large_bytes)
+    }
+
+    /// The descriptor that is readable while a message or the unread end waits. Made on first use;
+    /// `None` in a forked child.
+    ///
+    /// # Errors
+    /// The system's error when it has no descriptor left.
+    pub fn descriptor(&self) -> io::Result<Option<RawFd>> {
+        if self.is_foreign() {
+            return Ok(None);
+        }
+        self.inbox.descriptor().map(Some)
+    }
+
+    /// Notes that callers that select on [`Connection::descriptor`] have read the end.
+    pub fn mark_end_read(&self) {
+        if !self.is_foreign() {
+            self.inbox.mark_end_read();
+        }
+    }
+
+    /// Closes what [`Connection::descriptor`] gave, if it gave anything.
+    pub fn close_descriptor(&self) {
+        if !self.is_foreign() {
+            self.inbox.close_descriptor();
+        }
+    }
+
+    /// How many whole messages wait, and whether the end has come behind them.
+    pub fn waiting(&self) -> (usize, bool) {
+        if self.is_foreign() {
+            return (0, true);
+        }
+        self.inbox.len()
+    }
+
+    /// Tells `watch` as soon as there is a message or the end.
+    pub fn watch_inbox(&self, watch: Watch) {
+        if !self.is_foreign() {
+            self.inbox.watch(watch);
+        }
+    }
+
+    /// As [`Connection::watch_inbox`], unless there is something now: then false, and no watch is
+    /// made.
+    pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
+        !self.is_foreign() && self.inbox.listen(watch)
+    }
+}

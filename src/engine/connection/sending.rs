@@ -1,0 +1,245 @@
+//! Sending through a connection: at once, corked with others, or when there is room.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Connection, End, Initiator,
+    outbox::outcome::{Corked, Flushed, Sent},
+};
+use crate::{
+    engine::{
+        base::{error::Error, panics::contain},
+        wakeup::{View, hub::Watch},
+    },
+    protocol::{
+        close::{self, CloseFrame},
+        deflate::Deflater,
+        frame::{First, Opcode},
+        message::Kind,
+    },
+};
+
+/// Messages up to this are compressed in about a millisecond, ...
+const SLOW_TO_COMPRESS: usize = 64 * 1024;
+/// ... and up to this copied.
+const SLOW_TO_COPY: usize = 1024 * 1024;
+
+impl Connection {
+    /// Bytes of the largest payload for [`Connection::cork`] and [`Connection::write`]. More take
+    /// the system long to copy.
+    pub const MAX_AT_ONCE: usize = 16 * 1024;
+
+    /// Bytes of the largest payload of a control frame (RFC 6455 section 5.5).
+    pub const MAX_CONTROL: usize = 125;
+
+    /// Hands a message over; false when the connection is closed.
+    ///
+    /// True means written or queued, not received. Messages of one caller keep their order. While
+    /// the outbox is full the caller sleeps for up to `patience`; a caller without patience never
+    /// sleeps: the peer that cannot keep up is closed with 1013 instead.
+    ///
+    /// # Errors
+    /// [`Error::SendTimeout`] when no room was made in time; nothing was queued.
+    pub fn send(
+        &self,
+        kind: Kind,
+        payload: &[u8],
+        patience: Option<Duration>,
+    ) -> Result<bool, Error> {
+        if self.is_foreign() {
+            return Ok(false);
+        }
+        let deflater = self.deflater.as_deref();
+        let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
+        let wake = || self.wake.notify_one();
+        let sent = match &deflated {
+            None => (self.outbox).send(Opcode::from(kind), payload, patience, wake),
+            Some(deflated) => {
+                let first = First::compressed(kind);
+                (self.outbox).send(first, deflated.payload(), patience, wake)
+            }
+        }?;
+        if let (Sent::Written | Sent::Queued, Some(deflated)) = (sent, deflated) {
+            deflated.was_sent();
+        }
+        match sent {
+            Sent::Written => Ok(true),
+            Sent::Queued => {
+                self.wake.notify_one();
+                Ok(true)
+            }
+            Sent::Full => {
+                if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
+                    self.close(&frame);
+                }
+                Ok(false)
+            }
+            Sent::Closed => {
+                self.wake.notify_one();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Hands a message over only if there is room now; `None` when there is not.
+    pub fn try_send(&self, kind: Kind, payload: &[u8]) -> Option<bool> {
+        // A caller that tries again and again need not compress each time.
+        let compresses = self.deflater.is_some() && !self.is_foreign();
+        if compresses && !self.outbox.has_room(payload.len()) {
+            return None;
+        }
+        self.send(kind, payload, Some(Duration::ZERO)).ok()
+    }
+
+    /// Corks a small message, to go out in one write with those that follow; costs no system
+    /// call. False when it was not corked: then [`Connection::send`] has to be called.
+    ///
+    /// Only for the view that takes the messages, and done only while more of them wait. Corked
+    /// messages go out with the next message that is not, when [`Connection::take`] finds nothing, or
+    /// after about a millisecond: whichever is first.
+    pub fn cork(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
+        self.cork_for(self, kind, payload)
+    }
+
+    /// As [`Connection::cork`], for the view that takes the messages of `sender`.
+    pub fn cork_for(self: &Arc<Self>, sender: &Self, kind: Kind, payload: &[u8]) -> bool {
+        if self.is_foreign() || sender.inbox.is_empty() {
+            return false;
+        }
+        let deflater = self.deflater.as_deref();
+        if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
+            return false;
+        }
+        let corked = self.outbox.cork(kind.into(), payload);
+        if corked == Corked::First {
+            let is_own = std::ptr::eq(self.as_ref(), sender);
+            (self.turns.flush_timer).expect(Arc::clone(self), is_own);
+        }
+        corked != Corked::No
+    }
+
+    /// Writes a message that needs no compression if nothing waits for the socket. False when that
+    /// cannot be had: then [`Connection::send`] has to be called. Never sleeps, and up to
+    /// [`Connection::MAX_AT_ONCE`] costs so little that a lock may be kept meanwhile.
+    pub fn write(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let deflater = self.deflater.as_deref();
+        if deflater.is_some_and(|deflater| deflater.wants(payload.len())) {
+            return false;
+        }
+        if self.turns.flush_timer.collects() {
+            let corked = self.outbox.cork(kind.into(), payload);
+            if corked == Corked::First && !self.turns.flush_timer.collect(self) {
+                self.uncork();
+            }
+            if corked != Corked::No {
+                return true;
+            }
+        }
+        match self.outbox.write(kind.into(), payload) {
+            Sent::Written => true,
+            Sent::Queued => {
+                self.wake.notify_one();
+                true
+            }
+            Sent::Full | Sent::Closed => false,
+        }
+    }
+
+    /// Whether sending so many bytes takes more than about a millisecond, for which an event loop is
+    /// not to stand still.
+    pub fn is_slow_to_send(&self, length: usize) -> bool {
+        let compresses = |deflater: &Deflater| deflater.wants(length);
+        length > SLOW_TO_COMPRESS && self.deflater.as_deref().is_some_and(compresses)
+            || length > SLOW_TO_COPY
+    }
+
+    /// To be called before sleeping. True when the engine sends what is corked: then
+    /// [`Connection::uncork_all`] need not be called. Takes no system call.
+    pub fn begin_to_sleep(&self) -> bool {
+        self.time_slice.end();
+        self.turns.flush_timer.collects()
+    }
+
+    /// To be called by a thread that is about to sleep: neither what it has sent nor the next view
+    /// may wait for it.
+    pub(crate) fn make_way(self: &Arc<Self>) {
+        if !self.begin_to_sleep() {
+            self.uncork_all();
+        }
+        self.turns.pass_on();
+    }
+
+    /// Sends what this connection's view has corked, here and elsewhere: nothing more is coming
+    /// that it could wait for.
+    pub fn uncork_all(&self) {
+        self.uncork();
+        self.turns.flush_timer.flush();
+    }
+
+    /// Whether [`Connection::uncork_all`] has something to do.
+    pub fn has_corked(&self) -> bool {
+        self.is_corked() || (!self.is_foreign() && self.turns.flush_timer.has_work())
+    }
+
+    /// Whether anything is corked for this connection's peer.
+    pub fn is_corked(&self) -> bool {
+        !self.is_foreign() && self.outbox.is_corked()
+    }
+
+    /// Sends what is corked.
+    fn uncork(&self) {
+        if self.outbox.uncork() == Flushed::Blocked {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends a connection whose outbox may be half written: a frame sent now would be garbage.
+    fn break_down(&self) {
+        self.begin_end(End {
+            code: close::INTERNAL_ERROR,
+            reason: String::new(),
+            by: Initiator::Local,
+        });
+        self.inbox.end();
+        self.outbox.cut();
+        self.wake.notify_one();
+    }
+
+    /// Tells `watch` as soon as there is more room in the outbox or none is needed any more.
+    pub fn watch_outbox(&self, watch: Watch) {
+        if !self.is_foreign() {
+            self.outbox.watch(watch);
+        }
+    }
+
+    /// Sends a ping or a pong of the user's own, of at most [`Connection::MAX_CONTROL`] bytes, in
+    /// its turn among the messages. False when it could not be queued. Never sleeps.
+    pub fn send_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
+        if self.is_foreign() || payload.len() > Self::MAX_CONTROL {
+            return false;
+        }
+        match (self.outbox).send(opcode, payload, None, || self.wake.notify_one()) {
+            Ok(Sent::Written) => true,
+            Ok(Sent::Queued) => {
+                self.wake.notify_one();
+                true
+            }
+            Ok(Sent::Full | Sent::Closed) | Err(_) => false,
+        }
+    }
+}
+
+impl View for Connection {
+    fn wake_thread(&self) -> bool {
+        self.inbox.wake_thread()
+    }
+
+    fn send_corked(&self) {
+        if contain(|| self.uncork()).is_none() {
+            contain(|| self.break_down());
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! How a connection closes, stage by stage.
+//!
+//! Once it is ended, what was sent before is flushed, the peer is given time to answer the close
+//! frame, the sending side is shut, and the rest is read and dropped until the peer hangs up:
+//! closing on unread bytes would reset the connection, and the reset can overtake the close frame.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::engine::{
+    base::clock,
+    connection::{Connection, settings::Settings},
+    resources::socket::Socket,
+};
+
+/// How many times the send timeout a peer may take over the last bytes before the close frame.
+const FLUSH_TIMEOUTS: u32 = 10;
+/// Bytes that add a second to that: 128 kbit/s.
+const FLUSH_BYTES_PER_S: usize = 16 * 1024;
+
+/// Where a connection is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not begun to close.
+    Open,
+    /// A close frame stands at the end of the outbox.
+    Flushing {
+        queued: usize,
+        deadline: Option<Instant>,
+    },
+    /// Our close frame is out; the peer's has not come.
+    AwaitingClose { deadline: Option<Instant> },
+    /// Nothing more to send; the peer may hang up.
+    Lingering { deadline: Option<Instant> },
+    /// The descriptor can go.
+    Over,
+}
+
+/// The stage of one connection, and its timeouts.
+#[derive(Debug)]
+pub(super) struct Closing {
+    stage: Stage,
+    send_timeout: Option<Duration>,
+    close_timeout: Duration,
+    /// When the last bytes have to be out, whatever the peer takes of them.
+    flush_limit: Option<Instant>,
+}
+
+impl Closing {
+    /// The stage of an open connection.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            stage: Stage::Open,
+            send_timeout: settings.send_timeout,
+            close_timeout: settings.close_timeout,
+            flush_limit: None,
+        }
+    }
+
+    /// The present stage.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Ends the connection without any further stage.
+    pub(super) fn end(&mut self) {
+        self.stage = Stage::Over;
+    }
+
+    /// When the peer has to have gone on; `None` is for ever.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Open | Stage::Over => None,
+            Stage::Flushing { deadline, .. }
+            | Stage::AwaitingClose { deadline }
+            | Stage::Lingering { deadline } => deadline,
+        }
+    }
+
+    /// Ends the connection if its peer has not gone on by `now`.
+    pub(super) fn on_time(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.end();
+        }
+    }
+
+    /// Begins to close, if `connection` is ending.
+    pub(super) fn begin(&mut self, connection: &Connection) {
+        if self.stage == Stage::Open && connection.is_ending() {
+            self.stage = Stage::Flushing {
+                queued: usize::MAX,
+                deadline: None,
+            };
+        }
+    }
+
+    /// Goes on to the next stage when the present one is done.
+    pub(super) fn advance(&mut self, connection: &Connection, socket: &Socket) {
+        if let Stage::Flushing { queued, .. } = self.stage {
+            // The closing thread notes the end first and seals the outbox then. Until it has, there
+            // is more to flush than can be seen.
+            let sealed = connection.outbox.is_sealed();
+            let left = connection.outbox.queued();
+            if sealed && left == 0 {
+                self.stage = if connection.outbox.is_cut() {
+                    Stage::Over
+                } else {
+                    let deadline = self.close_deadline();
+                    Stage::AwaitingClose { deadline }
+                };
+            } else if sealed && left < queued {
+                let now = clock::task_now();
+                if queued == usize::MAX {
+                    self.flush_limit = flush_limit(now, self.send_timeout, left);
+                }
+                let deadline = self.send_timeout.and_then(|time| now.checked_add(time));
+                self.stage = Stage::Flushing {
+                    queued: left,
+                    deadline: deadline.into_iter().chain(self.flush_limit).min(),
+                };
+            }
+        }
+        if matches!(self.stage, Stage::AwaitingClose { .. }) && connection.is_handshake_done() {
+            socket.finish_sending();
+            let deadline = self.close_deadline();
+            self.stage = Stage::Lingering { deadline };
+        }
+    }
+
+    /// When a peer is left that does nothing from now on; `None` is never.
+    pub(super) fn close_deadline(&self) -> Option<Instant> {
+        clock::task_now().checked_add(self.close_timeout)
+    }
+}
+
+/// Until when a peer may take in the last `bytes` before it is given up, whatever it takes
+/// meanwhile; `None` is for ever, as without a `send_timeout`.
+fn flush_limit(now: Instant, send_timeout: Option<Duration>, bytes: usize) -> Option<Instant> {
+    let seconds = u64::try_from(bytes / FLUSH_BYTES_PER_S).unwrap_or(u64::MAX);
+    let limit = send_timeout?
+        .checked_mul(FLUSH_TIMEOUTS)?
+        .checked_add(Duration::from_secs(seconds))?;
+    now.checked_add(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            bed::{SETTINGS, bed, read_now},
+            lost,
+        },
+        *,
+    };
+    use crate::protocol::{
+        close::{self, CloseFrame},
+        message::Kind,
+    };
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn going_away() -> CloseFrame {
+        CloseFrame::new(Some(close::GOING_AWAY), "bye").unwrap()
+    }
+
+    #[tokio::test]
+    async fn flushing_waits_for_the_seal_of_whoever_closes() {
+        let mut bed = bed(&SETTINGS);
+        // The first half of `Connection::close`, whose thread is then interrupted.
+        bed.connection.begin_end(lost("test"));
+        bed.driver.advance(&bed.io);
+        assert!(matches!(
+            bed.driver.closing.stage(),
+            Stage::Flushing { deadline: None, .. }
+        ));
+        bed.connection.outbox.seal(going_away().encode());
+        bed.driver.advance(&bed.io);
+        assert!(matches!(
+            bed.driver.closing.stage(),
+            Stage::AwaitingClose { .. }
+        ));
+        assert_eq!(read_now(&mut bed.peer), b"\x88\x05\x03\xe9bye");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_may_take_its_time_as_long_as_it_takes_something() {
+        let mut bed = bed(&SETTINGS);
+        for _ in 0..50 {
+            assert!(
+                bed.connection
+                    .send(Kind::Binary, &[0; 10_000], None)
+                    .unwrap()
+            );
+        }
+        bed.connection.close(&going_away());
+        bed.driver.advance(&bed.io);
+        let mut deadline = bed.driver.deadline().unwrap();
+        assert_eq!(deadline, Instant::now() + Duration::from_secs(3));
+        while bed.connection.outbox.queued() > 0 {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            assert!(!read_now(&mut bed.peer).is_empty());
+            bed.connection.outbox.flush();
+            bed.driver.on_time(Instant::now());
+            bed.driver.advance(&bed.io);
+            if bed.connection.outbox.queued() > 0 {
+                let next = bed.driver.deadline().unwrap();
+                assert!(next > deadline);
+                deadline = next;
+            }
+        }
+        assert!(matches!(
+            bed.driver.closing.stage(),
+            Stage::AwaitingClose { .. }
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_stage_gives_up_in_its_time() {
+        let mut blocked = bed(&SETTINGS);
+        while blocked.connection.outbox.queued() == 0 {
+            blocked
+                .connection
+                .send(Kind::Binary, &[0; 10_000], None)
+                .unwrap();
+        }
+        let mut silent = bed(&SETTINGS);
+        for (bed, seconds) in [(&mut blocked, 3), (&mut silent, 1)] {
+            bed.connection.close(&going_away());
+            bed.driver.advance(&bed.io);
+            let deadline = Instant::now() + Duration::from_secs(seconds);
+            assert_eq!(bed.driver.deadline(), Some(deadline));
+            bed.driver.on_time(deadline - Duration::from_millis(1));
+            assert_ne!(bed.driver.closing.stage(), Stage::Over);
+            bed.driver.on_time(deadline);
+            assert_eq!(bed.driver.closing.stage(), Stage::Over);
+        }
+    }
+
+    #[tokio::test]
+    async fn times_beyond_the_clock_mean_for_ever() {
+        let mut bed = bed(&Settings {
+            send_timeout: Some(Duration::MAX),
+            close_timeout: Duration::MAX,
+            ping_interval: Some(Duration::MAX),
+            ping_timeout: Some(Duration::MAX),
+            ..SETTINGS
+        });
+        bed.connection.close(&going_away());
+        bed.driver.advance(&bed.io);
+        assert_eq!(
+            bed.driver.closing.stage(),
+            Stage::AwaitingClose { deadline: None }
+        );
+        assert_eq!(bed.driver.deadline(), None);
+    }
+
+    #[test]
+    fn the_last_bytes_have_a_limit_that_grows_with_them() {
+        let now = Instant::now();
+        assert_eq!(flush_limit(now, None, 5), None);
+        assert_eq!(flush_limit(now, Some(10 * S), 5), Some(now + 100 * S));
+        assert_eq!(flush_limit(now, Some(10 * S), 1 << 20), Some(now + 164 * S));
+        assert_eq!(flush_limit(now, Some(Duration::MAX), 5), None);
+    }
+}
