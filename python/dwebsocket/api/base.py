@@ -191,7 +191,7 @@ class Base:
         return None if self._callers is None else self._callers.get(self._waiter.caller())
 
     def _caller(self, key: object | None = None) -> Caller:
-        """Gives the record of this thread (green thread, task), or of the one that ``key`` is."""
+        """Gives the :class:`Caller` of this thread (green thread, task), or of ``key``."""
         callers = self._callers
         if callers is None:
             callers = self._callers = Callers()

@@ -1,8 +1,8 @@
 """
-A record for one thread, greenlet or task: whether it has received the end of a connection.
+The callers of a connection (threads, green threads, tasks), and which have received its end.
 
 Each of them receives the end once as ``None``, and as an exception when it asks again later. What
-another one has received does not matter. Most connections end without any record being made.
+another one has received does not matter. Most connections end without any :class:`Caller`.
 """
 
 from __future__ import annotations
