@@ -1,5 +1,5 @@
-//! One connection as its users see it, and how it ends. They take messages by `receiving.rs`, and send
-//! by `sending.rs`.
+//! One connection as its users see it, and how it ends. They take messages by `receiving.rs`, and
+//! send by `sending.rs`.
 
 pub(crate) mod inbox;
 pub(crate) mod outbox;

@@ -105,8 +105,8 @@ impl Driver {
         self.account_for();
     }
 
-    /// Takes in `input`, as much of it as a turn allows. `batch` is empty before and after. True when
-    /// what is left has to be kept.
+    /// Takes in `input`, as much of it as a turn allows. `batch` is empty before and after. True
+    /// when what is left has to be kept.
     fn feed(&mut self, input: &mut Input, batch: &mut Batch) -> bool {
         let is_behind = mem::replace(&mut self.more, More::Nothing) == More::TakeIn;
         let has_rest = self.take_in(input, batch, is_behind);

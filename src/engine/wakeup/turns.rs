@@ -178,8 +178,8 @@ impl<V> State<V> {
         self.parked.is_empty() && !self.last_is_due && self.serving.is_empty()
     }
 
-    /// Whether some view keeps others waiting, unless a thread has come back meanwhile. Notes how far
-    /// the hubs are.
+    /// Whether some view keeps others waiting, unless a thread has come back meanwhile. Notes how
+    /// far the hubs are.
     fn has_standstill(&mut self) -> bool {
         let mut stands = !self.parked.is_empty() || self.last_is_due;
         for (hub, seen) in &mut self.serving {
