@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_rings_at_an_answer_or_at_the_end_unless_it_was_taken_back() {
+    fn a_watch_is_notified_at_an_answer_or_at_the_end_unless_it_was_taken_back() {
         let (pings, start) = (Pings::default(), Instant::now());
         let hub = Hub::new().unwrap();
         let watch = |token| pings.watch(Watch::new(Arc::clone(&hub), token));

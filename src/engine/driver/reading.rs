@@ -452,8 +452,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_sends_nothing_but_control_frames_is_turned_out() {
-        for (bytes, is_turned_out) in [
+    async fn a_peer_that_sends_nothing_but_control_frames_is_closed() {
+        for (bytes, is_closed) in [
             (frame(0x89, b""), true),
             (frame(0x8A, b""), true),
             ([frame(0x89, b""), frame(0x82, b"")].concat(), false),
@@ -463,7 +463,7 @@ mod tests {
             turns(&mut bed.driver, bytes.repeat(12_000));
             let end = bed.connection.end().map(|end| (end.code, end.reason));
             let expected = (close::POLICY, "too many pings and pongs".to_owned());
-            assert_eq!(end, is_turned_out.then_some(expected));
+            assert_eq!(end, is_closed.then_some(expected));
         }
     }
 }
