@@ -20,7 +20,7 @@ import goals
 from report import windows
 
 if TYPE_CHECKING:
-    from measure import Work
+    from work import Work
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "bench"
 WIDTH, HALF, MARGIN = 760, 500, 20

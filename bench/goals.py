@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import Work
+from work import Work
 
 MIB = 2**20
 IDLE_CONNECTIONS = 5000

@@ -7,7 +7,7 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from machine import BenchError, settled_pss_kib
 from subject import WARM_CONNECTIONS, Server
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from subject import Subject
+    from work import Work
 
 # Above this share of a core, the load generator is what limits the rate.
 LOAD_LIMIT = 0.93
@@ -35,41 +36,6 @@ BATCHES = 4
 LONGEST_S = 30
 # Handshakes come in rounds that last about a second each; as many windows make a steady figure.
 OPENING_TIMES = 3
-
-
-@dataclass(frozen=True)
-class Work:
-    """
-    One row of the benchmark.
-
-    ``size`` is in payload bytes; ``kind`` is text or binary; ``mode`` is what the load generator
-    does; ``stopped`` are connections beside the others whose answers nobody reads; ``middleware``
-    says that Django has that of a new project.
-    """
-
-    connections: int
-    size: int = 32
-    in_flight: int = 1
-    kind: str = "text"
-    mode: Literal["echo", "chat", "idle", "opening"] = "echo"
-    stopped: int = 0
-    middleware: bool = False
-
-    @property
-    def name(self) -> str:
-        """A name for tables and for choosing."""
-        if self.mode == "idle":
-            return f"idle {self.connections:,}"
-        if self.mode == "opening":
-            return "opening, with middleware" if self.middleware else "opening"
-        units = ((2**20, "MiB"), (2**10, "KiB"), (1, "B"))
-        unit, word = next(pair for pair in units if self.size % pair[0] == 0)
-        size = f"{self.size // unit} {word}"
-        if self.mode == "chat":
-            return f"chat {size}, {self.connections:,} members"
-        burst = f", {self.in_flight} in flight" if self.in_flight > 1 else ""
-        stopped = f", {self.stopped} stopped readers" if self.stopped else ""
-        return f"echo {size} {self.kind} x{self.connections}{burst}{stopped}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import goals
 
 if TYPE_CHECKING:
-    from measure import Work
+    from work import Work
 
 
 @dataclass(frozen=True)

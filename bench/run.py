@@ -26,8 +26,9 @@ import goals
 import machine
 import report
 from machine import BenchError
-from measure import Bench, Work
+from measure import Bench
 from subject import BASELINE, DWEBSOCKET2, OURS, SUBJECTS, Subject, compared
+from work import Work
 
 RECORD = build.BENCH / "record"
 # The last run, whatever it was.

@@ -17,8 +17,8 @@ from machine import BenchError, session_pids
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from measure import Work
     from typing_extensions import Self
+    from work import Work
 
 SITES = Path(__file__).parent / "servers"
 START_S = 30

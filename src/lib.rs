@@ -16,7 +16,6 @@ mod _core {
     #[pymodule_export]
     use crate::binding::{
         connection::{PyConnection, PyPing},
-        environ::{EnvironCopier, environ_size, judge_environ},
         handshake::{
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,

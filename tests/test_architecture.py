@@ -19,13 +19,11 @@ CRATE = ROOT / "src"
 # never its neighbours on the same line, never what stands below.
 LINE: list[set[str]] = [
     {"compat"},
-    {"_core", "caller", "context", "exceptions", "memory", "source"},
+    {"_core", "context", "exceptions", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
-    {"callbacks", "checks", "database", "hub", "origin", "records", "request_copy"},
-    {"long_calls"},
-    {"decision", "protocol", "waiting"},
-    {"closing", "pings"},
-    {"helpers"},
+    {"callbacks", "checks", "database", "records", "request_copy"},
+    {"protocol", "waiting"},
+    {"api"},
     {"websocket"},
     {"factory", "registry", "typing"},
     {"authentication"},
@@ -33,9 +31,9 @@ LINE: list[set[str]] = [
     {"recheck"},
     {"servers"},
     {"runners"},
-    {"shutdown", "site_report"},
-    {"doctor", "upgrade"},
-    {"inline"},
+    {"shutdown"},
+    {"handshake"},
+    {"doctor"},
     {"apps", "asgi", "backends", "decorators", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
@@ -198,12 +196,14 @@ def test_unsafe_code_is_in_one_place() -> None:
         for path in CRATE.rglob("*.rs")
         if pattern.search(re.sub(r"//.*", "", path.read_text()))
     }
-    # `exit.rs` asks the C library to be called at its exit, `signal_mask.rs` to keep signals from
-    # the engine's threads, `trim.rs` to give memory back; `copy.rs` fills `bytes` piece by
-    # piece, and `threads.rs` calls functions on threads that Python may end.
+    # `exit.rs` asks the C library to be called at its exit, `signal.rs` to call it within a signal,
+    # `signal_mask.rs` to keep signals from the engine's threads, `trim.rs` to give memory back;
+    # `copy.rs` fills `bytes` piece by piece, and `threads.rs` calls functions on threads that
+    # Python may end.
     named = {
         "base/signal_mask.rs",
         "process/exit.rs",
+        "process/signal.rs",
         "resources/socket.rs",
         "resources/trim.rs",
     }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.extended("checks types, as `make lint` does")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 pytest.importorskip("mypy", reason="installed for the lints")

@@ -8,7 +8,6 @@ from typing import Any, Literal, final
 __all__ = [
     "Compression",
     "Connection",
-    "EnvironCopier",
     "FrameReader",
     "Hub",
     "MessageFuture",
@@ -28,11 +27,9 @@ __all__ = [
     "die_of_sigterm",
     "discard",
     "drain",
-    "environ_size",
     "is_leaving",
     "is_terminated",
     "is_token",
-    "judge_environ",
     "judge_handshake",
     "limit_buffered",
     "may_send_close_code",
@@ -335,23 +332,9 @@ class Threads:
         """
         Has `function()` called on a thread whose stack has `stack_size` bytes.
 
-        The thread may have run another function before. What this one raises goes to
+        The thread may have run another function before. An exception of `function` goes to
         `sys.unraisablehook`. Raises `RuntimeError` when the system gives no more threads.
         """
-
-@final
-class EnvironCopier:
-    """
-    Makes copies of environs that share equal strings: 1,024 of at most 256 characters.
-
-    Any thread may use it.
-    """
-
-    def __new__(cls, own: frozenset[str]) -> EnvironCopier:
-        """`own` are the names of entries that belong to one client: they are never shared."""
-
-    def copy(self, environ: dict[str, Any]) -> dict[str, Any]:
-        """Gives a copy of a WSGI request's environ. Its order may be that of an earlier one's."""
 
 @final
 class Takeover:
@@ -472,9 +455,6 @@ def drain(code: int, reason: str, window: float) -> float:
     only make that time shorter; one that would end later changes nothing.
     """
 
-def environ_size(environ: dict[str, Any]) -> int:
-    """Characters of what the client of a WSGI request has written: path, query and headers."""
-
 def is_leaving() -> bool:
     """Whether the process takes no new connections any more."""
 
@@ -483,16 +463,6 @@ def is_terminated() -> bool:
 
 def is_token(text: str) -> bool:
     """Whether `text` is a token (RFC 9110 section 5.6.2), as subprotocol names must be."""
-
-def judge_environ(
-    environ: dict[str, Any], method: str, http_version: tuple[int, int]
-) -> tuple[int, str, list[str]]:
-    """
-    Judges the handshake of a WSGI request by its `environ`. As `judge_handshake`.
-
-    Raises:
-        TypeError: A header that is no text.
-    """
 
 def judge_handshake(
     *,

@@ -30,10 +30,10 @@ from dwebsocket import _core
 from dwebsocket.compat import granian, twisted
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.records import Record
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
-from dwebsocket.upgrade import UpgradeResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -325,7 +325,7 @@ def read(name: str, value: object) -> Any:
     return SETTINGS[name].read(value)
 
 
-class _Holder:
+class _Layer:
     """A snapshot of the watched settings in one object."""
 
     __slots__ = ("copies", "last", "names", "read", "size", "values")
@@ -356,12 +356,12 @@ class _Known:
         found: What was made of it.
     """
 
-    __slots__ = ("_holders", "found", "source")
+    __slots__ = ("_layers", "found", "source")
 
     def __init__(self, source: Any) -> None:
         self.source = source
         self.found: dict[Any, Any] = {}
-        self._holders = [_Holder(holder.__dict__) for holder in _holders(source)]
+        self._layers = [_Layer(layer.__dict__) for layer in _layers(source)]
 
     def is_true_of(self, source: Any) -> bool:
         """
@@ -374,7 +374,7 @@ class _Known:
         # One loop without generators, and no look at each name that is not there: all handshakes
         # pay for it.
         try:
-            for it in self._holders:
+            for it in self._layers:
                 if len(it.names) != it.size or next(reversed(it.names), None) != it.last:
                     return False
                 if it.read is not None and not all(map(is_, it.read(it.names), it.values)):
@@ -394,10 +394,14 @@ def _watched() -> frozenset[str]:
     return frozenset((*(PREFIX + name for name in SETTINGS), *_OTHERS, "_deleted"))
 
 
-def _holders(source: Any) -> Iterator[Any]:
-    """Gives the objects that hold settings, the one that is asked first first."""
-    # `override_settings` lays one above the others; each has those below as `default_settings`.
-    # Last come Django's own defaults, a module, which no project changes.
+def _layers(source: Any) -> Iterator[Any]:
+    """
+    Gives the objects that hold settings, from the top to the bottom.
+
+    A setting's value is that of the first one that has it. `override_settings` lays one above the
+    others; each has the one below as `default_settings`. At the bottom are Django's own defaults, a
+    module, which no project changes.
+    """
     while hasattr(source, "__dict__") and not isinstance(source, ModuleType):
         yield source
         source = source.__dict__.get("default_settings")

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from django.conf import settings
 
-from dwebsocket import checks, conf, inline, upgrade
+from dwebsocket import checks, conf
+from dwebsocket.handshake import inline
+from dwebsocket.handshake.attributes import has_websocket, prepare
+from dwebsocket.handshake.judge import Asked
+from dwebsocket.handshake.refusal import refuse
+from dwebsocket.handshake.upgrade import aupgrade, upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
-
-    from dwebsocket.factory import WebSocketFactory
 
     WEBSOCKET_MIDDLEWARE_INSTALLED: bool
 
@@ -201,16 +204,19 @@ def _wrap(
     overrides: dict[str, Any],
     view: Callable[..., Any],
 ) -> Callable[..., Any]:
-    def factory_of(request: HttpRequest) -> WebSocketFactory | None:
-        """Gives what makes a WebSocket of the request, None when the view is to answer it."""
-        if upgrade.has_websocket(request):
+    def asked_of(request: HttpRequest, args: Any, kwargs: Any) -> Asked | None:
+        """Gives the handshake that the request is, None when the view is to answer it."""
+        if has_websocket(request):
             # By another decorator or by middleware.
             return None
-        return upgrade.prepare(request)
+        factory = prepare(request)
+        if factory is None:
+            return None
+        return Asked(request, factory, detached, args, kwargs, overrides)
 
     def refusal(request: HttpRequest) -> HttpResponse | None:
         if mode == "require_websocket" and getattr(request, "websocket", None) is None:
-            return upgrade.refuse(request, 400, "This address is for WebSockets only.")
+            return refuse(request, 400, "This address is for WebSockets only.")
         return None
 
     detached = Detached(view)
@@ -218,12 +224,9 @@ def _wrap(
 
         @functools.wraps(view)
         async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            if (factory := factory_of(request)) is not None:
-                return await upgrade.aupgrade(
-                    request, factory, detached, args, kwargs, overrides, accept=accept
-                )
-            response = refusal(request)
-            if response is None:
+            if (asked := asked_of(request, args, kwargs)) is not None:
+                return await aupgrade(asked, accept=accept)
+            if (response := refusal(request)) is None:
                 response = await view(request, *args, **kwargs)
             return inline.with_response(request, response)
 
@@ -231,12 +234,9 @@ def _wrap(
 
         @functools.wraps(view)
         def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            if (factory := factory_of(request)) is not None:
-                return upgrade.upgrade(
-                    request, factory, detached, args, kwargs, overrides, accept=accept
-                )
-            response = refusal(request)
-            if response is None:
+            if (asked := asked_of(request, args, kwargs)) is not None:
+                return upgrade(asked, accept=accept)
+            if (response := refusal(request)) is None:
                 response = view(request, *args, **kwargs)
             return inline.with_response(request, response)
 

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from dwebsocket import checks, conf, upgrade
+from dwebsocket import checks, conf
+from dwebsocket.handshake.attributes import create_websocket, has_websocket, prepare
+from dwebsocket.handshake.judge import Asked
+from dwebsocket.handshake.refusal import refuse
+from dwebsocket.handshake.upgrade import upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -76,8 +80,8 @@ class WebSocketMiddleware:
         Returns:
             A refusal when the project's factory makes none.
         """
-        factory = upgrade.prepare(request)
-        return None if factory is None else upgrade.create_websocket(request, factory)
+        factory = prepare(request)
+        return None if factory is None else create_websocket(request, factory)
 
     @classmethod
     def process_view(
@@ -88,18 +92,18 @@ class WebSocketMiddleware:
         view_kwargs: Mapping[str, Any],
     ) -> HttpResponseBase | None:
         """Django's call before the view: answers for views without a decorator."""
-        if _handles_websocket(view_func) or upgrade.has_websocket(request):
+        if _handles_websocket(view_func) or has_websocket(request):
             return None
         required = getattr(view_func, "require_websocket", False)
-        factory = upgrade.prepare(request)
+        factory = prepare(request)
         if factory is None:
             if required:
-                return upgrade.refuse(request, 400, "This address is for WebSockets only.")
+                return refuse(request, 400, "This address is for WebSockets only.")
             return None
         if required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
             view = Detached(view_func)
-            return upgrade.upgrade(request, factory, view, view_args, view_kwargs, {})
-        return upgrade.refuse(request, 400, "This address takes no WebSockets.")
+            return upgrade(Asked(request, factory, view, view_args, view_kwargs, {}))
+        return refuse(request, 400, "This address takes no WebSockets.")
 
     @classmethod
     def process_response(cls, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

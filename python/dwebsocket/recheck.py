@@ -20,16 +20,16 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import authentication, clock, conf, database, registry, sign_out, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.registry import SIGNED_OUT, TURNS
-from dwebsocket.waiting import THREAD
+from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.closing import Spawn
+    from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.registry import Visitor
-    from dwebsocket.waiting import Waiter
+    from dwebsocket.waiting.waiter import Waiter
 
     Databases = dict[str, BaseDatabaseWrapper]
 

@@ -173,11 +173,11 @@ def report_end(request: HttpRequest, number: int, end: tuple[int, str, By]) -> N
     else:
         by_code = _ENDS.get(code, ("websocket.signed_out", logging.INFO))
         event, level = _REASONS.get(reason, by_code)
-    found = Record.of(event, request, code, reason, number)
-    found.log(
+    record = Record.of(event, request, code, reason, number)
+    record.log(
         _log,
         level,
         "WebSocket %s of %s on %s ended with %d: %s",
-        *(found.connection, found.peer, found.path, found.code, found.reason),
+        *(record.connection, record.peer, record.path, record.code, record.reason),
         request=request,
     )

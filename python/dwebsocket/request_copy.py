@@ -12,7 +12,6 @@ import io
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from dwebsocket import _core
 from dwebsocket.compat.django import forget_body, parts_of_route
 
 if TYPE_CHECKING:
@@ -24,7 +23,12 @@ _OWN = frozenset(
     {"HTTP_SEC_WEBSOCKET_KEY", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "QUERY_STRING", "REMOTE_PORT"}
     | {"RAW_URI", "REQUEST_URI"}
 )
-_environs = _core.EnvironCopier(_OWN)
+
+# The most strings that are kept for the next requests, and the longest one.
+_MOST_KEPT = 1024
+_LONGEST_KEPT = 256
+# Each string of environs that stands for all equal ones, as the key and as its value.
+_strings: dict[str, str] = {}
 
 # One match for each route that has an open WebSocket.
 _matches: WeakValueDictionary[tuple[Any, ...], ResolverMatch] = WeakValueDictionary()
@@ -70,7 +74,7 @@ def keep(request: HttpRequest) -> None:
         request.resolver_match = _lean(request.resolver_match)
     if hasattr(request, "environ"):
         # uWSGI empties its own when the response is done.
-        request.environ = request.META = environ = _environs.copy(request.META)
+        request.environ = request.META = environ = _copy(request.META)
         path = environ.get("PATH_INFO")
         if request.path_info == path:
             request.path_info = path
@@ -81,6 +85,22 @@ def keep(request: HttpRequest) -> None:
         # The server's reader is at its end; the view's request has no body.
         environ["wsgi.input"] = _NO_BODY
         forget_body(request, _NO_BODY)
+
+
+def _copy(environ: dict[str, Any]) -> dict[str, Any]:
+    """Gives a copy of a WSGI request's environ that shares equal strings with other copies."""
+    if len(_strings) > _MOST_KEPT:
+        _strings.clear()
+    share = _strings.setdefault
+    copy = {}
+    for name, value in environ.items():
+        if len(name) <= _LONGEST_KEPT:
+            name = share(name, name)
+        # A subclass of `str` could be equal to what it is not.
+        if type(value) is str and len(value) <= _LONGEST_KEPT and name not in _OWN:
+            value = share(value, value)
+        copy[name] = value
+    return copy
 
 
 def _lean(match: ResolverMatch) -> ResolverMatch:

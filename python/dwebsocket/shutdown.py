@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core, clock, conf, runners, unpatched
+from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.django import on_file_changed
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import asgi, budget, tls_pump
 from dwebsocket.servers.contract import Departure, unknown_departure
-from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,6 @@
 pub(crate) mod connection;
 mod convert;
 mod copy;
-pub(crate) mod environ;
 mod exceptions;
 pub(crate) mod handshake;
 pub(crate) mod message_future;

@@ -49,8 +49,8 @@ impl Threads {
         Self::default()
     }
 
-    /// Has `function()` called on a thread whose stack has `stack_size` bytes. What it raises goes
-    /// to `sys.unraisablehook`.
+    /// Has `function()` called on a thread whose stack has `stack_size` bytes. An exception of
+    /// `function` goes to `sys.unraisablehook`.
     ///
     /// # Errors
     ///

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from support.server import Server
 
+pytestmark = pytest.mark.extended("builds a client, and compares many more")
+
 # The view of the second keeps all that the client lets it keep.
 PATHS = ["/echo-exact/", "/echo-with-context/"]
 MESSAGES: list[str | bytes] = [

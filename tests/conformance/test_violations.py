@@ -261,7 +261,7 @@ class TestManyFragments:
 
 def test_server_is_unharmed(server: Server) -> None:
     """After all of that at once the same worker still echoes and leaves nothing behind."""
-    with server.nothing_left(within=5):
+    with server.nothing_left():
         for data, code in VIOLATIONS.values():
             assert outcome(server, [data]).code == code
     with RawPeer.open(server, "/echo/") as peer:

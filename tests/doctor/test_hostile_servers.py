@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from support.server import Server
 
+pytestmark = pytest.mark.extended("waits for servers that never answer")
+
 
 def examine(hostile: Hostile, *arguments: str, scheme: str = "ws") -> dict[str, str]:
     """Run the doctor; give what it found about the server, by id."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Own = Callable[..., Server]
 
+pytestmark = pytest.mark.extended("starts a server for each thing that can be wrong")
+
 SERVER = "server { listen {listen}; location / { proxy_pass http://{upstream}; %s } }"
 UPGRADE = "proxy_set_header Upgrade $http_upgrade;"
 CONNECTION = "proxy_set_header Connection upgrade;"

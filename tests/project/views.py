@@ -21,8 +21,9 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, _core, accept_websocket, hub, registry, require_websocket
+from dwebsocket import ConnectionClosed, _core, accept_websocket, registry, require_websocket
 from dwebsocket.servers import budget
+from dwebsocket.waiting import loop_hub
 
 # --- plain HTTP ----------------------------------------------------------------------------------
 
@@ -33,7 +34,9 @@ def status(request: HttpRequest) -> HttpResponse:
     if (greenlet := sys.modules.get("greenlet")) is not None:
         living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
         names += [str(it.name) for it in living if hasattr(it, "name")]
-    return JsonResponse({"pid": os.getpid(), "threads": sorted(names), "loops": len(hub._hubs)})
+    return JsonResponse(
+        {"pid": os.getpid(), "threads": sorted(names), "loops": len(loop_hub._hubs)}
+    )
 
 
 def census(request: HttpRequest) -> HttpResponse:

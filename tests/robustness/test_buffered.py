@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+pytestmark = pytest.mark.extended("fills memory")
+
 MIB = 2**20
 LIMIT = 64 * MIB
 # docs/security.md: what may come on top, beside what the process takes anyway.
@@ -199,5 +201,5 @@ def test_memory_has_a_limit(
         census = server.get("/census/").json()
         return census["buffered"] == 0 and census["connections"] == 0
 
-    eventually(is_given_back, 30)
-    eventually(lambda: resident_bytes(server.worker) < before + SLACK, 30)
+    eventually(is_given_back, 60)
+    eventually(lambda: resident_bytes(server.worker) < before + SLACK, 60)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from support.waiting import eventually
 from support.workers import connected_by_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from support.raw_peer import Response
 
@@ -37,9 +36,10 @@ if TYPE_CHECKING:
 
 GUNICORNS = pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], ids=str)
 PATHS = ["/echo/", "/waits/", "/echo-exact/"]
-WINDOW_S = 3
-# Beyond the window: views and clients saying goodbye, gunicorn's own rounds, a busy machine.
-SLACK_S = 5
+WINDOW_S = 5
+# A limit for broken code: below the windows of the tests in which none is to be waited for.
+SLACK_S = 20
+LONG_S = 25
 
 
 def draining(own_server: Own, kind: Kind, *options: str, window: float = WINDOW_S) -> Server:
@@ -59,41 +59,52 @@ def sockets(server: Server, count: int = 60) -> Iterator[list[RawPeer]]:
         ]
 
 
-def ends(peers: list[RawPeer], since: float) -> list[tuple[float, int | None]]:
-    """Read all connections to their close frames; give the seconds since `since` and the code."""
-    seen = []
+def ends(peers: list[RawPeer], asked: Sequence[RawPeer] = ()) -> tuple[set[int | None], int]:
+    """
+    Read all connections to their close frames.
+
+    Returns:
+        The codes; and how many of those `asked`, which are sent a ping when the first one has been
+        told, were answered before they were told themselves.
+    """
+    codes: list[int | None] = []
+    answers = 0
     with selectors.DefaultSelector() as selector:
         for peer in peers:
             selector.register(peer.sock, selectors.EVENT_READ, peer)
         while selector.get_map():
             ready = selector.select(30)
-            assert ready, f"only {len(seen)} of {len(peers)} were told"
+            assert ready, f"only {len(codes)} of {len(peers)} were told"
             for key, _ in ready:
                 peer = key.data
                 alive = peer._fill()
                 while (frame := peer._parse()) is not None:
                     if frame.opcode == CLOSE:
-                        seen.append((time.monotonic() - since, frame.code))
+                        if not codes:
+                            for other in asked:
+                                other.send_frame(PING, b"still here?")
+                        codes.append(frame.code)
                         peer.send_frame(CLOSE, frame.payload)
                         selector.unregister(peer.sock)
                         break
+                    answers += frame.opcode == PONG
                     if frame.opcode == PING:
                         peer.send_frame(PONG, frame.payload)
                 else:
-                    assert alive, f"an end without a close frame: {seen}"
-    return seen
+                    assert alive, f"an end without a close frame: {codes}"
+    return set(codes), answers
 
 
-def assert_spread(seen: list[tuple[float, int | None]], code: int, window: float) -> None:
-    """All were told the code, over the whole of the window and not beyond it."""
-    assert {got for _, got in seen} == {code}
-    moments = sorted(moment for moment, _ in seen)
-    assert moments[-1] < window + 1, moments
-    thirds = [
-        sum(window * n / 3 <= moment < window * (n + 1) / 3 for moment in moments) for n in range(3)
-    ]
-    # Even on an idle machine; on a busy one a moment may slip into the next third.
-    assert min(thirds) >= len(moments) / 6, (thirds, moments)
+def assert_spread(peers: list[RawPeer], code: int) -> None:
+    """
+    All are told the code, and not at once: most are served when the first has been told.
+
+    How evenly, and that the window is kept, are tests of the engine's, by a stepped clock.
+    """
+    codes, answers = ends(peers, asked=peers)
+    assert codes == {code}
+    # Nearly all of them, unless this machine stops for most of the window.
+    assert answers > len(peers) / 4
 
 
 def refused(server: Server, path: str = "/echo/") -> Response:
@@ -127,13 +138,11 @@ class TestGunicorn:
         old = server.worker
         with sockets(server) as peers, ThreadPoolExecutor(1) as aside:
             server.send_signal(signal.SIGHUP)
-            began = time.monotonic()
-            seen = aside.submit(ends, peers, began)
-            eventually(lambda: len(server.workers()) == 2, 10, "a new worker")
-            eventually(lambda: server.status()["pid"] != old, 10, "the new worker serves")
+            told = aside.submit(assert_spread, peers, 1012)
+            eventually(lambda: len(server.workers()) == 2, 60, "a new worker")
+            eventually(lambda: server.status()["pid"] != old, 60, "the new worker serves")
             assert_serves(server)
-            assert is_running(old)
-            assert_spread(seen.result(), 1012, WINDOW_S)
+            told.result()
         eventually(lambda: not is_running(old), SLACK_S, "the old worker is gone")
         assert_calm(server)
 
@@ -142,8 +151,7 @@ class TestGunicorn:
         server = draining(own_server, kind)
         with sockets(server) as peers:
             server.send_signal(signal.SIGTERM)
-            began = time.monotonic()
-            assert_spread(ends(peers, began), 1001, WINDOW_S)
+            assert_spread(peers, 1001)
             assert server.wait(SLACK_S) == 0
         assert_calm(server)
 
@@ -153,17 +161,16 @@ class TestGunicorn:
         (old,) = server.workers()
         with sockets(server) as peers:
             server.send_signal(signal.SIGTTIN)
-            eventually(lambda: len(server.workers()) == 2, 10, "a second worker")
+            eventually(lambda: len(server.workers()) == 2, 60, "a second worker")
             server.send_signal(signal.SIGTTOU)
-            began = time.monotonic()
-            assert_spread(ends(peers, began), 1012, WINDOW_S)
+            assert_spread(peers, 1012)
             eventually(lambda: not is_running(old), SLACK_S, "the older worker is gone")
             assert_serves(server)
         assert_calm(server)
 
     def test_worn_out_worker_among_others(self, kind: Kind, own_server: Own) -> None:
         """--max-requests with others to serve meanwhile: 1012, spread."""
-        server = draining(own_server, kind, "--workers", "2", "--max-requests", "100")
+        server = draining(own_server, kind, "--workers", "2", "--max-requests", "100", window=8)
         workers = server.workers()
         with contextlib.ExitStack() as stack:
             peers = connected_by_worker(server, stack, 20)
@@ -172,9 +179,8 @@ class TestGunicorn:
                     server.get("/status/", timeout=1)
             # Both, where the requests were shared out evenly.
             worn_out = _told(peers)
-            seen = ends([peer for pid in worn_out for peer in peers[pid]], time.monotonic())
-            assert {code for _, code in seen} == {1012}
-            assert max(moment for moment, _ in seen) > WINDOW_S / 2
+            ours = [peer for pid in worn_out for peer in peers[pid]]
+            assert_spread(ours, 1012)
             eventually(
                 lambda: not any(is_running(pid) for pid in worn_out),
                 SLACK_S,
@@ -185,29 +191,25 @@ class TestGunicorn:
 
     def test_worn_out_worker_alone(self, kind: Kind, own_server: Own) -> None:
         """Nobody serves until the only worker has gone, so it goes at once."""
-        server = draining(own_server, kind, "--max-requests", "70", window=20)
+        server = draining(own_server, kind, "--max-requests", "70", window=LONG_S)
         old = server.worker
         with sockets(server) as peers:
-            began = time.monotonic()
             for _ in range(15):
                 with contextlib.suppress(OSError):
                     server.get("/status/", timeout=1)
-            seen = ends(peers, began)
-            assert {code for _, code in seen} == {1012}
+            assert ends(peers)[0] == {1012}
             eventually(lambda: not is_running(old), SLACK_S, "the worn out worker is gone")
             eventually(lambda: server.workers() and server.workers() != [old], SLACK_S)
-            assert time.monotonic() - began < 10
             assert_serves(server)
 
     def test_quick_stop(self, kind: Kind, own_server: Own) -> None:
         """SIGINT is meant to be quick: no window."""
-        server = draining(own_server, kind, window=20)
+        server = draining(own_server, kind, window=LONG_S)
         with sockets(server) as peers:
             # gunicorn logs a traceback for a request that SIGINT interrupts.
             server.at_rest()
             server.send_signal(signal.SIGINT)
-            began = time.monotonic()
-            assert {code for _, code in ends(peers, began)} == {1001}
+            assert ends(peers)[0] == {1001}
             server.wait(SLACK_S)
         assert_calm(server)
 
@@ -231,33 +233,28 @@ class TestGunicorn:
             )
             assert server.stderr().count(says) == 1
             server.send_signal(signal.SIGTERM)
-            began = time.monotonic()
-            assert_spread(ends(peers, began), 1001, 3.5)
+            assert_spread(peers, 1001)
             assert server.wait(SLACK_S) == 0
         assert_calm(server)
 
     def test_nobody_there(self, kind: Kind, own_server: Own) -> None:
         """Without open sockets the window does not matter."""
-        server = draining(own_server, kind, window=25)
+        server = draining(own_server, kind, window=LONG_S)
         assert_serves(server)
         server.send_signal(signal.SIGTERM)
-        began = time.monotonic()
         assert server.wait(SLACK_S) == 0
-        assert time.monotonic() - began < SLACK_S
 
     def test_clients_leave_early(self, kind: Kind, own_server: Own) -> None:
         """The process ends with its last client, not with its window."""
-        server = draining(own_server, kind, window=25)
+        server = draining(own_server, kind, window=LONG_S)
         with sockets(server) as peers:
             server.send_signal(signal.SIGTERM)
-            began = time.monotonic()
             # One is told early: the worker has understood.
             with selectors.DefaultSelector() as selector:
                 for peer in peers:
                     selector.register(peer.sock, selectors.EVENT_READ)
                 assert selector.select(10)
-        assert server.wait(15) == 0
-        assert time.monotonic() - began < 15
+        assert server.wait(SLACK_S) == 0
         assert_calm(server)
 
 
@@ -273,13 +270,11 @@ def _told(peers: dict[int, list[RawPeer]]) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_runserver_does_not_wait(number: int, own_server: Own) -> None:
     """A developer's server ends at once, whatever the window."""
-    server = own_server(RUNSERVER, settings={"WEBSOCKET_DRAIN": 25})
+    server = own_server(RUNSERVER, settings={"WEBSOCKET_DRAIN": LONG_S})
     with sockets(server) as peers:
         server.send_signal(number)
-        began = time.monotonic()
-        assert {code for _, code in ends(peers, began)} == {1001}
+        assert ends(peers)[0] == {1001}
         server.wait(SLACK_S)
-        assert time.monotonic() - began < SLACK_S
 
 
 class TestDrain:
@@ -290,7 +285,7 @@ class TestDrain:
         server = own_server(GUNICORN_GTHREAD)
         with sockets(server) as peers, ThreadPoolExecutor(1) as aside:
             answer = aside.submit(server.get, "/drain/?window=2")
-            assert_spread(ends(peers, time.monotonic()), 1012, 2)
+            assert_spread(peers, 1012)
             said = answer.result().json()
             assert said["done"]
             assert said["seconds"] < 2 + SLACK_S
@@ -304,7 +299,7 @@ class TestDrain:
         server = own_server(GUNICORN_GTHREAD, settings={"WEBSOCKET_DRAIN": 30})
         said = server.get("/drain/").json()
         assert said["done"]
-        assert said["seconds"] < 1
+        assert said["seconds"] < SLACK_S
         assert refused(server).status == 503
 
     def test_gives_up_waiting_when_told_to(self, own_server: Own) -> None:
@@ -313,7 +308,7 @@ class TestDrain:
         with RawPeer.open_many(server, "/echo/", 10) as peers:
             said = server.get("/drain/?window=30&timeout=0").json()
             assert not said["done"]
-            assert said["seconds"] < 1
+            assert said["seconds"] < SLACK_S
             # A later call can only hurry it.
             assert not server.get("/drain/?window=300&timeout=0.1").json()["done"]
             assert server.get("/drain/?window=0&timeout=20").json()["done"]
@@ -325,7 +320,7 @@ class TestDrain:
         server = own_server(GUNICORN_GTHREAD, options=("--threads", "8"))
         with sockets(server) as peers, ThreadPoolExecutor(6) as aside:
             answers = [aside.submit(server.get, "/drain/?window=1") for _ in range(6)]
-            assert {code for _, code in ends(peers, time.monotonic())} == {1012}
+            assert ends(peers)[0] == {1012}
             assert all(answer.result().json()["done"] for answer in answers)
 
     def test_from_a_view_is_an_error(self, server: Server) -> None:
@@ -340,8 +335,7 @@ class TestDrain:
         with sockets(server) as peers:
             server.get("/drain/?window=60&timeout=0")
             server.send_signal(signal.SIGTERM)
-            began = time.monotonic()
-            codes = {code for _, code in ends(peers, began)}
+            codes, _ = ends(peers)
             assert 1001 in codes
             assert codes <= {1001, 1012}
             assert server.wait(SLACK_S) == 0

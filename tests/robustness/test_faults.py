@@ -41,6 +41,8 @@ from support.server import (
 from support.users import sign_in
 from support.waiting import eventually
 
+pytestmark = pytest.mark.extended("takes away files, packets and databases")
+
 Own = Callable[..., Server]
 
 MEBIBYTE = 1 << 20
@@ -126,7 +128,7 @@ class TestClients:
         """A client that is there and says nothing is found out by the next ping."""
         if server.kind == UVICORN:
             pytest.xfail("the server pings on its own terms, every 20 s")
-        with contextlib.ExitStack() as stack, server.nothing_left(within=10):
+        with contextlib.ExitStack() as stack, server.nothing_left():
             # It outlives the look at what is left: its own end would leave nothing, too.
             client = stack.enter_context(talking(server.url("/impatient/")))
             client.send_signal(signal.SIGSTOP)
@@ -140,7 +142,7 @@ class TestClients:
                 settings={"ALLOWED_HOSTS": ["*"]},
             )
             url = f"ws://{elsewhere.here}:8000/impatient/"
-            with server.nothing_left(within=10):
+            with server.nothing_left():
                 stack.enter_context(talking(url, *elsewhere.command))
                 elsewhere.cut()
 
@@ -229,7 +231,7 @@ class TestScarcity:
                     assert peer.read_message() == b"still here"
                 there.pop().vanish()
                 there.pop().vanish()
-                eventually(lambda: asked_anew(server) == 101, 10)
+                eventually(lambda: asked_anew(server) == 101, 60)
         converses(server)
         assert server.worker == worker
         assert "The system has nothing left for another connection" in server.stderr()
@@ -258,7 +260,7 @@ class TestScarcity:
                 assert codes == [1013]
                 # Who is there is served still.
                 peer.close()
-        eventually(lambda: server.get("/status/").status == 200, 5)
+        eventually(lambda: server.get("/status/").status == 200, 60)
         converses(server)
         assert server.worker == worker
         assert "No thread for another WebSocket view" in server.stderr()
@@ -381,7 +383,7 @@ class TestDatabaseServer:
             peer.send_text("how many?")
             answer = peer.read_message()
             held = len(descriptors(server.worker))
-            eventually(lambda: len(descriptors(server.worker)) < held, 20)
+            eventually(lambda: len(descriptors(server.worker)) < held, 60)
             with database_server.away(postgres):
                 pass
             peer.send_text("how many?")

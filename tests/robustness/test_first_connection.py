@@ -25,6 +25,8 @@ from support.server import (
 )
 from support.waiting import eventually
 
+pytestmark = pytest.mark.extended("starts many servers")
+
 Own = Callable[..., Server]
 
 MEBIBYTE = 1 << 20
@@ -109,7 +111,7 @@ def test_threads(own_server: Own, kind: object) -> None:
             server.at_rest()
             kept = len(descriptors(worker))
             assert all(refused() for _ in range(4))
-    eventually(lambda: len(descriptors(worker)) <= kept, 10)
+    eventually(lambda: len(descriptors(worker)) <= kept, 60)
     converses(server)
     assert server.worker == worker
 

@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).with_name("embedded_server.py")
 def test_preload_with_two_workers(kind: Kind, own_server: Callable[..., Server]) -> None:
     """With --preload each worker has an engine of its own; the arbiter has none."""
     server = own_server(kind, options=("--preload", "--workers", "2"))
-    eventually(lambda: len(server.workers()) == 2, 10, "two workers")
+    eventually(lambda: len(server.workers()) == 2, 60, "two workers")
     with contextlib.ExitStack() as stack:
         echoes_to_all(connected_to_each(server, stack))
         assert ENGINE not in thread_names(server.pid)
@@ -94,7 +94,7 @@ def test_interpreter_exit_with_open_sockets(database: Path, path: str, how: str)
                 process.stdin.write("\n")
                 process.stdin.flush()
                 assert {peer.read_to_eof().code for peer in peers} == {1001}
-            status = eventually(lambda: process.poll() is not None and [process.returncode], 20)
+            status = eventually(lambda: process.poll() is not None and [process.returncode], 60)
         finally:
             process.kill()
         errors = process.stderr.read()

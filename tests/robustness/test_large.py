@@ -22,7 +22,11 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.extended("opens thousands of connections"),
+]
 
 # Beside its connections: what a server opens for itself, and in passing for each handshake.
 SPARE = 500
@@ -105,7 +109,7 @@ def test_workers_of_one_gunicorn(
     settings = {**UNLIMITED, "WEBSOCKET_COMPRESSION": False}
     options = ("--workers", "4", *BACKLOG)
     server = own_server(GUNICORN_GTHREAD, options=options, settings=settings)
-    eventually(lambda: len(server.workers()) == 4, 30)
+    eventually(lambda: len(server.workers()) == 4, 60)
     workers = server.workers()
     with server.quiet(), Crowd.of(server, ASYNC, count) as crowd:
         assert crowd.sum("open 200", "open") == count

@@ -19,6 +19,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.extended("opens thousands of connections")
+
 # As many as one run of the whole suite has time for; with --every-server, as many as a busy day.
 SHORT, LONG = 3_000, 100_000
 AT_ONCE = 4
@@ -109,7 +111,7 @@ def resident_kib(pid: int) -> int:
 
 def at_rest(server: Server) -> dict[str, int]:
     """Count what the process holds when everybody has gone."""
-    eventually(lambda: server.get("/census/").json()["connections"] == 0, 20)
+    eventually(lambda: server.get("/census/").json()["connections"] == 0, 60)
     server.at_rest()
     pid = server.worker
     census: dict[str, int] = server.get("/census/").json()
@@ -136,10 +138,10 @@ def test_connections_leave_nothing(
     print(f"{kind}, {count} cycles: {before} -> {after}")
     assert (after["connections"], after["visitors"]) == (0, 0)
     # The last request's own may be there still.
-    eventually(lambda: len(descriptors(server.worker)) <= before["descriptors"], 10)
+    eventually(lambda: len(descriptors(server.worker)) <= before["descriptors"], 60)
     if kind is not UVICORN:
         # There Django's and the loop's own threads come and go, each with Django's connections.
-        eventually(lambda: thread_count(server.worker) <= before["threads"], 10)
+        eventually(lambda: thread_count(server.worker) <= before["threads"], 60)
         # The log's last records, a cache here and there: not one for each connection.
         assert after["objects"] - before["objects"] < 200
     # Pages that the allocator has not given back yet come and go: a few KiB for each client.

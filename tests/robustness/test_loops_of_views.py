@@ -17,6 +17,8 @@ from support.server import (
     Server,
 )
 
+pytestmark = pytest.mark.extended("tries each kind of loop beside each kind of middleware")
+
 Own = Callable[..., Server]
 
 KINDS = (GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_EVENTLET, UVICORN)

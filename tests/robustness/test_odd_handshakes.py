@@ -27,6 +27,8 @@ from support.wsgi_kinds import CHEROOT, UWSGI_HTTP_SOCKET, UWSGI_ROUTER, WAITRES
 if TYPE_CHECKING:
     from support.server import Server
 
+pytestmark = pytest.mark.extended("is a list of what many servers make of odd requests")
+
 KEY = base64.b64encode(b"another sixteen!").decode()
 WSGI = (
     *(RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, GEVENT_PATCHED),

@@ -40,7 +40,7 @@ def test_clients_that_come_and_go(own_server: Own, kind: object, path: str) -> N
     assert thread_count(server.worker) < FEW
     # They are free as soon as the views have ended.
     server.get("/places/let-go/")
-    eventually(lambda: server.get("/census/").json()["connections"] == 0, 10)
+    eventually(lambda: server.get("/census/").json()["connections"] == 0, 60)
     with RawPeer.open(server, "/echo/") as peer:
         peer.send_text("hello")
         assert peer.read_message() == b"hello"

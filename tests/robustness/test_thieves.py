@@ -25,6 +25,8 @@ from support.server import (
 from support.users import sign_in
 from support.waiting import eventually
 
+pytestmark = pytest.mark.extended("tries many times")
+
 Own = Callable[..., Server]
 
 TRIALS = 6

@@ -105,5 +105,5 @@ def test_uvicorn_reload_ends_the_old_worker(own_server: Own) -> None:
                 return bool(server.status()["pid"] != before)
             return False
 
-        eventually(answers_anew, 15, "a new worker")
+        eventually(answers_anew, 60, "a new worker")
     assert "Traceback" not in server.stderr()

@@ -72,7 +72,7 @@ class TestAsyncViews:
         with RawPeer.open(server, f"/async-reports/{name}/") as peer:
             peer.send_close(4001)
             peer.read_to_eof()
-        seen = eventually(lambda: server.get(f"/seen/{name}/").json()["seen"], 15)
+        seen = eventually(lambda: server.get(f"/seen/{name}/").json()["seen"], 60)
         assert seen == [4001, True]
 
     def test_client_that_vanishes_ends_the_iteration(self, server: Server) -> None:
@@ -80,7 +80,7 @@ class TestAsyncViews:
         name = f"vanished-{server.kind}"
         with RawPeer.open(server, f"/async-reports/{name}/") as peer:
             peer.vanish()
-        seen = eventually(lambda: server.get(f"/seen/{name}/").json()["seen"], 15)
+        seen = eventually(lambda: server.get(f"/seen/{name}/").json()["seen"], 60)
         # 1005 is what some servers make of it.
         assert seen in ([1006, True], [1005, True])
 
@@ -91,4 +91,4 @@ class TestAsyncViews:
             peer.send_text("go")
             # daphne lets applications send 1000 and from 3000 on only.
             assert peer.read_frame().code == (4011 if server.kind.name == "daphne" else 1011)
-        eventually(lambda: "this async view is broken" in server.stderr()[before:], 5)
+        eventually(lambda: "this async view is broken" in server.stderr()[before:], 60)

@@ -359,7 +359,7 @@ class TestEnds:
             assert (frame.code, "broken" in frame.reason) == (1011, False)
             peer.send_frame(CLOSE, frame.payload)
             assert peer.read_to_eof().frames == []
-        eventually(lambda: "this view is broken, too" in server.stderr()[before:], 5)
+        eventually(lambda: "this view is broken, too" in server.stderr()[before:], 60)
         assert "ERROR django.request" in server.stderr()[before:]
 
     def test_by_close_with_code_and_reason(self, server: Server) -> None:
@@ -382,7 +382,7 @@ class TestEnds:
         with RawPeer.open(server, f"/reports-the-end/{name}/") as peer:
             peer.send_close(code, "dès maintenant")
             assert peer.read_to_eof().code == code
-        ending = eventually(lambda: server.get(f"/ending/{name}/").json()["ending"], 5)
+        ending = eventually(lambda: server.get(f"/ending/{name}/").json()["ending"], 60)
         assert ending == [code, "dès maintenant", True]
 
     def test_by_the_client_without_a_code(self, server: Server) -> None:
@@ -396,7 +396,7 @@ class TestEnds:
         with RawPeer.open(server, "/reports-the-end/fin/") as peer:
             peer.finish()
             peer.read_to_eof()
-        code, _, closed = eventually(lambda: server.get("/ending/fin/").json()["ending"], 5)
+        code, _, closed = eventually(lambda: server.get("/ending/fin/").json()["ending"], 60)
         assert (code, closed) in [(1006, True), (None, True)]
 
     def test_messages_before_the_close_are_delivered(self, server: Server) -> None:
@@ -572,7 +572,7 @@ def test_limits_on_handshakes(kind: Kind, own_server: Callable[..., Server]) -> 
         assert int(response.header("Retry-After")) > 0
         assert server.get("/echo/").status == 200
         close_politely(peers[0])
-        eventually(accepted, 5, "a place that was freed")
+        eventually(accepted, 60, "a place that was freed")
     large = handshake_request("/echo/", server.host, headers={"X-Large": "x" * 2000})
     assert ask(server, large).status == 431
 

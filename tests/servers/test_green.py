@@ -141,7 +141,7 @@ def test_preload(kind: Kind, workers: str, own_server: Callable[..., Server]) ->
             peer.send_text("hello")
             assert peer.read_message() == b"hello"
     # gunicorn loses a signal for a worker that has not set up its hub and its handlers yet.
-    eventually(lambda: all(_has_hub(pid) for pid in server.workers()), 15)
+    eventually(lambda: all(_has_hub(pid) for pid in server.workers()), 60)
     server.at_rest(server.workers()[-1])
     server.send_signal(signal.SIGTERM)
     server.wait(20)
@@ -160,7 +160,7 @@ def test_reload(kind: Kind, own_server: Callable[..., Server]) -> None:
     with RawPeer.open_many(server, "/waits/", 20) as peers:
         server.send_signal(signal.SIGHUP)
         assert {peer.read_to_eof().code for peer in peers} <= {1001, 1012}
-    eventually(lambda: server.workers() not in ([old], []) and old not in server.workers(), 15)
+    eventually(lambda: server.workers() not in ([old], []) and old not in server.workers(), 60)
     with RawPeer.open(server, "/echo/") as peer:
         peer.send_text("again")
         assert peer.read_message() == b"again"

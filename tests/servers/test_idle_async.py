@@ -15,6 +15,8 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.extended("opens thousands of connections")
+
 IDLE = 5_000
 DESCRIPTORS = 2 * IDLE + 100
 

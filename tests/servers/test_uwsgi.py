@@ -34,9 +34,11 @@ from support.wsgi_kinds import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.extended("concerns uWSGI only")
+
 GOING_AWAY, RESTART = 1001, 1012
-# What a busy machine may take for an end that is over in a second or two on an idle one.
-BOUND_S = 8
+# A limit for broken code: uWSGI itself kills what has not ended after a minute.
+BOUND_S = 50
 PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 
 each_way_to_run = pytest.mark.parametrize(
@@ -64,9 +66,7 @@ def assert_all_were_told(peers: list[RawPeer], code: int = GOING_AWAY) -> None:
 
 def assert_ended(server: Server) -> None:
     """The process ends by itself, in bounded time, without a word about an accident."""
-    started = time.monotonic()
-    server.wait(BOUND_S * 2)
-    assert time.monotonic() - started < BOUND_S
+    server.wait(BOUND_S)
     assert_calm(server)
 
 
@@ -82,7 +82,7 @@ def busy(server: Server) -> Iterator[None]:
     """Keep the worker in the middle of a request that takes long."""
     with RawPeer(server.address) as page:
         page.send(f"GET /sleeps/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
-        eventually(lambda: "sleeps: begun" in server.stderr(), 10, "the page is being made")
+        eventually(lambda: "sleeps: begun" in server.stderr(), 60, "the page is being made")
         yield
 
 
@@ -150,9 +150,9 @@ class TestEnds:
             with sockets(server, 10) as peers:
                 server.send_signal(signal.SIGHUP)
                 assert_all_were_told(peers, RESTART)
-            eventually(lambda w=worker: not is_running(w), 2 * BOUND_S, "the old worker is gone")
-            eventually(lambda w=worker: server.workers() not in ([], [w]), 30, "a new worker")
-            eventually(lambda: _answers(server), 30, "the new worker answers")
+            eventually(lambda w=worker: not is_running(w), BOUND_S, "the old worker is gone")
+            eventually(lambda w=worker: server.workers() not in ([], [w]), 60, "a new worker")
+            eventually(lambda: _answers(server), 60, "the new worker answers")
             with RawPeer.open(server, "/echo/") as peer:
                 peer.send_text("hello again")
                 assert peer.read_message() == b"hello again"
@@ -167,20 +167,20 @@ class TestEnds:
                 with contextlib.suppress(OSError):
                     server.get("/echo/")
             assert peer.read_to_eof().code == RESTART
-        eventually(lambda: not is_running(worker), 2 * BOUND_S, "the old worker is gone")
+        eventually(lambda: not is_running(worker), BOUND_S, "the old worker is gone")
         assert_calm(server)
 
 
 def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None:
     """Others serve meanwhile: its clients are told one by one, over the window."""
     options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
-    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 2})
+    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 8})
     with contextlib.ExitStack() as stack:
         peers = connected_by_worker(server, stack, 10)
         for pid, moments in _wear_out(server, peers).items():
             assert max(moments) - min(moments) > 0.5, moments
             assert_all_were_told(peers[pid], RESTART)
-            eventually(lambda pid=pid: not is_running(pid), 2 * BOUND_S, "the worker is gone")
+            eventually(lambda pid=pid: not is_running(pid), BOUND_S, "the worker is gone")
     assert_calm(server)
 
 
@@ -219,7 +219,7 @@ def _answers(server: Server) -> bool:
 def test_forked_after_the_import(own_server: Callable[..., Server]) -> None:
     """Without --lazy-apps the workers are forked with the application: one engine in each."""
     server = own_server(UWSGI_HTTP_SOCKET, options=("--processes", "2", "--thunder-lock"))
-    eventually(lambda: len(server.workers()) == 2, 10, "two workers")
+    eventually(lambda: len(server.workers()) == 2, 60, "two workers")
     with contextlib.ExitStack() as stack:
         peers = connected_to_each(server, stack)
         echoes_to_all(peers)
@@ -240,7 +240,7 @@ class TestIdle:
     ) -> None:
         """200 idle sockets on one worker, beyond socket timeout and harakiri, beside pages."""
         server = own_server(kind, options=("--socket-timeout", "2", "--harakiri", "3"))
-        with server.quiet(), server.nothing_left(within=5):
+        with server.quiet(), server.nothing_left():
             worker = server.worker
             with RawPeer.open_many(server, "/echo/", 200) as peers:
                 outlive(server, peers, pages=18)

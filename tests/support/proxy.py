@@ -186,7 +186,7 @@ class Proxy:
                     run, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                     start_new_session=True,
                 )  # fmt: skip
-            eventually(self._listens, 15, f"{self.kind} listens")
+            eventually(self._listens, 60, f"{self.kind} listens")
         except BaseException:
             self.stop()
             raise

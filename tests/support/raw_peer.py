@@ -15,7 +15,7 @@ import os
 import socket
 import ssl
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from support.certificates import TlsAddress, client_context
 
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from support.server import Server
-
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 TIMEOUT_S = 20.0
 
 Address = tuple[str, int] | str
+
+
+class Listening(Protocol):
+    """A server, for what a peer has to know of it."""
+
+    address: Address | TlsAddress
+    #: As the Host header has it.
+    host: str
 
 
 class Response:
@@ -222,7 +228,7 @@ class RawPeer:
     @classmethod
     def open(
         cls,
-        server: Server,
+        server: Listening,
         path: str,
         *,
         early: bytes = b"",
@@ -244,7 +250,7 @@ class RawPeer:
     @classmethod
     @contextlib.contextmanager
     def open_many(
-        cls, server: Server, path: str, count: int, *, at_once: int = 1
+        cls, server: Listening, path: str, count: int, *, at_once: int = 1
     ) -> Iterator[list[RawPeer]]:
         """
         Hold `count` open connections; all are closed at the end, in whatever state.

@@ -30,7 +30,7 @@ class Client(threading.Thread):
         # Of each connection: how it was ended, and when.
         self.codes: list[int | None] = []
         self.told_at: list[float] = []
-        self.away: list[float] = []
+        self.back_at: list[float] = []
         self.refused = 0
         self.said = 0
         self.error: BaseException | None = None
@@ -38,16 +38,14 @@ class Client(threading.Thread):
     def run(self) -> None:
         """Live until told to stop."""
         try:
-            left = time.monotonic()
             while not self.stop.is_set():
                 if (peer := self.come()) is None:
                     self.refused += 1
                 else:
-                    self.away.append(time.monotonic() - left)
+                    self.back_at.append(time.monotonic())
                     with peer:
                         self.codes.append(self.talk(peer))
-                    left = time.monotonic()
-                    self.told_at.append(left)
+                    self.told_at.append(time.monotonic())
                 self.stop.wait(BACKOFF_S * int.from_bytes(os.urandom(1), "big") / 255)
         except BaseException as error:
             self.error = error
@@ -124,9 +122,14 @@ class Crowd:
         """Return how their connections were ended by the server."""
         return {code for client in self.clients for code in client.codes} - {None}
 
-    def longest_away(self) -> float:
-        """Return the longest time from one connection to the next, in seconds."""
-        return max((away for client in self.clients for away in client.away[1:]), default=0)
+    def first_back(self, moment: float) -> float:
+        """Return when the first was back of those sent away after `moment`, in seconds from it."""
+        return min(
+            at - moment
+            for client in self.clients
+            for at in client.back_at
+            if any(moment <= told < at for told in client.told_at)
+        )
 
 
 @contextlib.contextmanager

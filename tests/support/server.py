@@ -201,16 +201,16 @@ SECONDARY = frozenset(
 
 # Ports below the kernel's ephemeral range, so that no client socket can take one between our
 # choosing it and the server's binding it, or while a server restarts. Each test run has a block of
-# a thousand of its own (twenty runs may be under way at once), each of its workers a quarter.
+# a thousand of its own (twenty runs may be under way at once), each of its workers an eighth.
 _run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_first_port = 10_000 + zlib.crc32(_run.encode()) % 20 * 1000 + _worker % 4 * 250
-_ports = itertools.cycle(range(_first_port, _first_port + 250))
+_first_port = 10_000 + zlib.crc32(_run.encode()) % 20 * 1000 + _worker % 8 * 125
+_ports = itertools.cycle(range(_first_port, _first_port + 125))
 
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on."""
-    for port in itertools.islice(_ports, 250):
+    for port in itertools.islice(_ports, 125):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -554,9 +554,11 @@ class Server:
         assert not lines, lines
 
     @contextlib.contextmanager
-    def nothing_left(self, within: float = 5.0) -> Iterator[None]:
+    def nothing_left(self, within: float = 20.0) -> Iterator[None]:
         """
         Assert that `within` seconds after the block the worker is as it was before.
+
+        The limit is below the time after which a ping would find a client that has gone.
 
         Same process, no more descriptors, no more threads. What a server starts once and keeps
         (its pool, the engine) is started before the first look.

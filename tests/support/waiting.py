@@ -13,7 +13,7 @@ T = TypeVar("T")
 STEP_S = 0.01
 
 
-def eventually(condition: Callable[[], T], within: float = 10.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T], within: float = 60.0, what: str = "") -> T:
     """
     Poll `condition` until it is true and return its value.
 

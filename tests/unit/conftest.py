@@ -50,8 +50,8 @@ from peer import LiveWebSocket
 from visit import Visit, handshake
 
 from dwebsocket import WebSocket, _core, callbacks, conf, registry
+from dwebsocket.api.base import own_websocket
 from dwebsocket.runners import loop, thread
-from dwebsocket.websocket import own_websocket
 from support.waiting import eventually
 
 if TYPE_CHECKING:

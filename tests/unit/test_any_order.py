@@ -21,7 +21,7 @@ from peer import Client, LiveWebSocket
 from websockets.exceptions import InvalidState
 
 from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
-from dwebsocket.websocket import own_websocket
+from dwebsocket.api.base import own_websocket
 from support.waiting import eventually
 
 # Some messages of the client are JSON, and none is empty: `wait` gives None for nothing.

@@ -25,9 +25,9 @@ from dwebsocket import (
     WebSocket,
     accept_websocket,
     database,
-    helpers,
 )
-from dwebsocket.helpers import Helper
+from dwebsocket.api import helpers
+from dwebsocket.api.helpers import Helper
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -254,14 +254,12 @@ class TestStart:
         @accept_websocket
         def view(request: Any) -> None:
             request.websocket.start(quick, request.websocket)
-            request.websocket.start(go_on.wait, 20)
+            request.websocket.start(go_on.wait, 100)
             request.websocket.on_close(seen.append, "closed")
 
         made = visit(view).serve()
-        begin = time.monotonic()
         assert made.client.closing() == (1000, "")
         eventually(lambda: sorted(seen) == ["closed", "quick"])
-        assert time.monotonic() - begin < 10
         go_on.set()
 
     def test_of_an_async_view(self, visit: Serve) -> None:

@@ -15,8 +15,8 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from visit import Serve, handshake
 
 from dwebsocket import ConnectionClosed, UsageError, _core, accept_websocket, require_websocket
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import loop, thread
-from dwebsocket.upgrade import UpgradeResponse
 from support.waiting import eventually
 
 Log = Callable[..., Any]
@@ -203,7 +203,7 @@ class TestRefuse:
         made = visit(view_of(body, as_async=as_async), **kwargs)
         assert not isinstance(made.response, UpgradeResponse)
         # The view, which has answered, may be about to end.
-        eventually(lambda: _core.open_connections() == before, 10)
+        eventually(lambda: _core.open_connections() == before, 60)
         made.server.sendall(b"as ever")
         assert made.client.sock.recv(100) == b"as ever"
         return made.response

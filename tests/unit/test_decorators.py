@@ -23,7 +23,7 @@ from echoing import AsyncEcho, Echo, async_echo, echo, talks
 from visit import Serve, handshake
 
 from dwebsocket import accept_websocket, require_websocket, websocket
-from dwebsocket.upgrade import UpgradeResponse
+from dwebsocket.handshake.response import UpgradeResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable

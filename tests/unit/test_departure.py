@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dwebsocket import _core, shutdown
-from dwebsocket.servers import gunicorn
 from dwebsocket.servers.contract import Departure
+from dwebsocket.servers.families import gunicorn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,10 +16,11 @@ import pytest
 from django.core import signing
 from visit import handshake
 
-from dwebsocket import conf, site_report
+from dwebsocket import conf
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
 from dwebsocket.doctor.stream import Stream
+from dwebsocket.handshake import site_report
 from dwebsocket.records import EVENTS
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import select
 import threading
 import time
@@ -13,6 +12,7 @@ import pytest
 from threads import in_plain_thread
 
 from dwebsocket import ConnectionClosed
+from dwebsocket.waiting.waiter import Waiter
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Open = Callable[..., LiveWebSocket]
     Own = Callable[[WebSocket], None]
 
-module = importlib.import_module("dwebsocket.websocket")
 
 # More than the buffers of a socket pair take.
 CHUNK, CHUNKS = b"x" * 65536, 160
@@ -47,7 +46,7 @@ class TestEachCallerIsToldOnce:
         own(live.websocket)
         live.client.close()
         assert live.websocket.wait() is None
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
 
         def read() -> list[Any]:
             told = [live.websocket.has_messages(), live.websocket.wait()]
@@ -91,7 +90,7 @@ class TestEachCallerIsToldOnce:
         ended(live)
         assert live.websocket.send("x") is False
         assert in_plain_thread(live.websocket.wait).result(10) is None
-        monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
         with pytest.raises(ConnectionClosed):
             live.websocket.send("x")
 
@@ -131,8 +130,8 @@ class TestEachCallerIsToldOnce:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Of the view itself, or in a thread of this connection only."""
-        monkeypatch.setattr("dwebsocket.caller._SENDS_FREELY_S", 0.0)
-        monkeypatch.setattr("dwebsocket.caller._SENDS_RARELY_S", 0.01)
+        monkeypatch.setattr("dwebsocket.waiting.caller._SENDS_FREELY_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller._SENDS_RARELY_S", 0.01)
         live = open_websocket()
 
         def loop() -> int:
@@ -160,7 +159,7 @@ class TestEachCallerIsToldOnce:
     ) -> None:
         """A thread that does not look at what `send` returns only lets others run."""
         pauses: list[float] = []
-        monkeypatch.setattr("dwebsocket.waiting.ThreadWaiter.sleep", lambda _, s: pauses.append(s))
+        monkeypatch.setattr(Waiter, "sleep", lambda _, s: pauses.append(s))
         live = open_websocket()
 
         def push() -> None:
@@ -182,7 +181,7 @@ class TestEachCallerIsToldOnce:
         ended(gone)
 
         pauses: list[float] = []
-        monkeypatch.setattr("dwebsocket.waiting.ThreadWaiter.sleep", lambda _, s: pauses.append(s))
+        monkeypatch.setattr(Waiter, "sleep", lambda _, s: pauses.append(s))
 
         def broadcast() -> None:
             for _ in range(100):

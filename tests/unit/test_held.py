@@ -10,8 +10,9 @@ from django.db import connection, connections, transaction
 from peer import LiveWebSocket
 
 from dwebsocket import clock, database
+from dwebsocket.api.base import own_websocket
 from dwebsocket.database import Held
-from dwebsocket.websocket import WebSocket, own_websocket
+from dwebsocket.websocket import WebSocket
 
 Open = Callable[..., LiveWebSocket]
 Call = Callable[[WebSocket], object]

@@ -16,7 +16,8 @@ import pytest
 import uvloop
 from peer import LiveWebSocket
 
-from dwebsocket import ReceiveTimeout, hub
+from dwebsocket import ReceiveTimeout
+from dwebsocket.waiting import loop_hub
 from support.waiting import eventually
 
 Open = Callable[..., LiveWebSocket]
@@ -25,9 +26,9 @@ Open = Callable[..., LiveWebSocket]
 def test_one_hub_serves_a_loop() -> None:
     """A loop has one hub, another loop another."""
 
-    async def mine() -> hub.LoopHub:
-        assert hub.current() is hub.current()
-        return hub.current()
+    async def mine() -> loop_hub.LoopHub:
+        assert loop_hub.current() is loop_hub.current()
+        return loop_hub.current()
 
     assert asyncio.run(mine()) is not asyncio.run(mine())
 
@@ -42,7 +43,7 @@ def test_keeps_nothing_of_the_first_view() -> None:
 
     async def first() -> ref[Value]:
         variable.set(value := Value())
-        hub.current()
+        loop_hub.current()
         return ref(value)
 
     async def main() -> None:
@@ -74,8 +75,8 @@ def test_returns_when_the_time_is_up(open_websocket: Open) -> None:
     live = open_websocket()
 
     async def main() -> None:
-        await hub.current().wait(live.connection, live.connection.watch_inbox, 0.001)
-        assert hub.current()._waiting == {}
+        await loop_hub.current().wait(live.connection, live.connection.watch_inbox, 0.001)
+        assert loop_hub.current()._waiting == {}
 
     asyncio.run(main())
 
@@ -94,10 +95,10 @@ def test_a_cancellation_that_comes_with_the_message_is_not_lost(
         live.client.send("kept")
         eventually(lambda: live.connection.waiting() == (1, False))
         task.cancel()
-        hub.current()._wake()
+        loop_hub.current()._wake()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert hub.current()._waiting == {}
+        assert loop_hub.current()._waiting == {}
         assert await live.websocket.areceive(0) == "kept"
 
     asyncio.run(main())
@@ -250,7 +251,7 @@ def test_a_loop_that_is_closed_takes_its_waits_along(open_websocket: Open) -> No
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     del loop
-    hub.forget_closed()
+    loop_hub.forget_closed()
     gc.collect()
     assert task() is None
 
@@ -269,7 +270,7 @@ def test_nothing_is_left_behind_by_waits_that_ended(open_websocket: Open) -> Non
         await asyncio.wait([task])
         live.client.send("now")
         eventually(lambda: live.connection.waiting() == (1, False))
-        assert hub.current()._hub.drain() == []
+        assert loop_hub.current()._hub.drain() == []
 
     asyncio.run(main())
 
@@ -279,7 +280,7 @@ def test_a_ring_for_somebody_who_left_is_ignored(open_websocket: Open) -> None:
     live = open_websocket()
 
     async def main() -> str | bytes:
-        await hub.current().wait(live.connection, live.connection.watch_inbox, 0)
+        await loop_hub.current().wait(live.connection, live.connection.watch_inbox, 0)
         live.client.send("later")
         return await live.websocket.areceive(10)
 
@@ -304,7 +305,7 @@ def test_descriptors_go_with_the_loop() -> None:
     """A loop that has ended leaves no hub behind."""
 
     async def use() -> None:
-        hub.current()
+        loop_hub.current()
 
     asyncio.run(use())
     gc.collect()

@@ -27,10 +27,10 @@ from dwebsocket import (
     accept_websocket,
     require_websocket,
 )
+from dwebsocket.api.base import own_websocket
 from dwebsocket.backends.default.factory import WebSocketFactory
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.testing import WebSocketClient
-from dwebsocket.upgrade import UpgradeResponse
-from dwebsocket.websocket import own_websocket
 
 Log = Callable[..., list[logging.LogRecord]]
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peer import LiveWebSocket
 
-from dwebsocket import WebSocket, long_calls, unpatched
-from dwebsocket.long_calls import LongCalls
-from dwebsocket.websocket import own_websocket
+from dwebsocket import WebSocket, unpatched
+from dwebsocket.api.base import own_websocket
+from dwebsocket.waiting import long_calls
+from dwebsocket.waiting.long_calls import LongCalls
 from support.waiting import eventually
 
 if TYPE_CHECKING:

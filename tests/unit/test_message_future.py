@@ -12,7 +12,8 @@ PROGRAM = """
 import asyncio, sys
 from django.conf import settings
 settings.configure()
-from dwebsocket import _core, conf, hub
+from dwebsocket import _core, conf
+from dwebsocket.waiting import loop_hub
 
 connection = _core.adopt(
     int(sys.argv[1]), b"", b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n",
@@ -30,7 +31,7 @@ class Wakeup:
         print("gone", flush=True)
 
 async def main():
-    news = next(connection.next(hub.hub_and_loop).__await__())
+    news = next(connection.next(loop_hub.hub_and_loop).__await__())
     for _ in range(3):
         news.add_done_callback(Wakeup(news))
     news.cancel()

@@ -29,7 +29,7 @@ from peer import LiveWebSocket
 
 from dwebsocket import accept_websocket, database, event_counts, request_copy
 from dwebsocket.runners import view as runner
-from dwebsocket.waiting import THREAD
+from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     from visit import Serve

@@ -26,14 +26,15 @@ PACKAGE = Path(dwebsocket.__file__).parent
 
 # Whoever reads the system's clock, and what for: times that no setting and no caller names.
 ON_THE_SYSTEMS_CLOCK = {
+    "api/helpers.py": "how long a view's end waits for its helpers",
+    "api/receiving.py": "whether a view polls without a pause",
     "clock.py": "it is the clock",
-    "helpers.py": "how long a view's end waits for its helpers",
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
-    "runners/green.py": "turns of green threads, and coarse sleeps until databases are given back",
+    "runners/green.py": "what a process that ends has left",
     "runners/view.py": "how long a view's end waits for callbacks",
     "servers/tls_pump.py": "how long the last bytes of TLS may take",
-    "websocket.py": "whether a view polls without a pause",
+    "waiting/green.py": "turns of green threads, and coarse sleeps until databases are given back",
 }
 
 

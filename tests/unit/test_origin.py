@@ -11,7 +11,8 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.test import RequestFactory
 
-from dwebsocket import conf, origin
+from dwebsocket import conf
+from dwebsocket.handshake import origin
 
 Override = Callable[..., None]
 

@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwebsocket import origin
+from dwebsocket.handshake import origin
 
 ALLOWED = ("https://friend.example", "https://*.wide.example", "http://[2001:db8::1]:8000")
 # Every host that may connect, in any of its spellings, and its subdomains.

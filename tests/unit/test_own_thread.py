@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from dwebsocket import database, unpatched
 from dwebsocket.compat.asgiref import current_context
@@ -185,11 +185,17 @@ def test_end_closes_the_connections(threads: Threads, monkeypatch: pytest.Monkey
     leave = database.leave
     monkeypatch.setattr(database, "leave", lambda: (closed.append(thread_name()), leave()))
 
-    async def view() -> None:
-        await sync_to_async(connection.ensure_connection)()
+    def open_connection() -> Any:
+        # Looked up here: `connection` is another one on each thread.
+        connection.ensure_connection()
+        return connections["default"]
 
-    run(view)
+    async def view() -> Any:
+        return await sync_to_async(open_connection)()
+
+    (opened,) = run(view)
     assert set(closed) == {own_thread._NAME}
+    assert opened.connection is None
 
 
 def test_task_that_outlives_its_view() -> None:

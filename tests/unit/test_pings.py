@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import socket
 import threading
 import time
@@ -26,7 +25,7 @@ from dwebsocket import (
     _core,
     accept_websocket,
 )
-from dwebsocket.decision import NeverOpened
+from dwebsocket.api.never_opened import NeverOpened
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -388,8 +387,7 @@ class TestWaitClosedElsewhere:
     ) -> None:
         """As it does in any call that waits long."""
         released: list[bool] = []
-        module = importlib.import_module("dwebsocket.websocket")
-        monkeypatch.setattr(module, "_IDLE_AFTER_S", 0.01)
+        monkeypatch.setattr("dwebsocket.api.ending.IDLE_AFTER_S", 0.01)
         monkeypatch.setattr("dwebsocket.database.release_idle", lambda: released.append(True))
         live = open_websocket()
         own(live.websocket)

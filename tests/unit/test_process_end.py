@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -284,7 +283,6 @@ def test_process_says_goodbye(ending: str, status: int) -> None:
     assert theirs.recv(len(HEAD), socket.MSG_WAITALL) == HEAD
     assert process.stdout is not None
     assert process.stdout.readline() == b"open\n"
-    begun = time.monotonic()
     if status < 0:
         process.terminate()
     assert client.closing() == (1001, "going away")
@@ -293,7 +291,6 @@ def test_process_says_goodbye(ending: str, status: int) -> None:
     out, err = process.communicate(timeout=30)
     assert (sorted(out.splitlines()), err) == ([b"async view: 1001", b"view: 1001"], b"")
     assert process.returncode == status
-    assert time.monotonic() - begun < 10
 
 
 def test_engine_has_as_many_threads_as_the_setting_says() -> None:

@@ -22,12 +22,13 @@ import pytest
 from test_servers_asgi import Wire, in_loop, until
 from test_tls_pump import Line, carrier
 
-from dwebsocket import conf, hub, registry
-from dwebsocket.decision import Decision, Rejection
+from dwebsocket import conf, registry
+from dwebsocket.api.base import own_websocket
+from dwebsocket.api.decision import Decision, Rejection
 from dwebsocket.registry import Visitor, Who
 from dwebsocket.runners.loop import BackgroundLoop
 from dwebsocket.servers import asgi, tls_pump
-from dwebsocket.websocket import own_websocket
+from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def test_a_ring_from_another_thread_is_heard() -> None:
     stop = threading.Event()
 
     async def main() -> int:
-        loop_hub = hub.current()
+        its_hub = loop_hub.current()
         woken = 0
 
         async def wait_again_and_again() -> None:
@@ -104,13 +105,13 @@ def test_a_ring_from_another_thread_is_heard() -> None:
             deadline = time.monotonic() + TIME_S
             while time.monotonic() < deadline:
                 # Who is forgotten sleeps on: then `wait_for` ends the test.
-                await loop_hub.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
+                await its_hub.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
                 woken += 1
 
         def ring() -> None:
             while not stop.is_set():
                 try:
-                    loop_hub.ring(asked.popleft())
+                    its_hub.ring(asked.popleft())
                 except IndexError:
                     time.sleep(0)
 
@@ -125,7 +126,7 @@ def test_a_ring_from_another_thread_is_heard() -> None:
             stop.set()
             for ringer in ringers:
                 ringer.join(LIMIT_S)
-        assert loop_hub._waiting == {}
+        assert its_hub._waiting == {}
         return woken
 
     assert asyncio.run(main()) > THREADS
@@ -133,7 +134,7 @@ def test_a_ring_from_another_thread_is_heard() -> None:
 
 def test_an_event_is_noticed_whenever_it_happens() -> None:
     """`LoopEvent`: it is set between the task's look and its sleep."""
-    events: deque[hub.LoopEvent] = deque()
+    events: deque[loop_hub.LoopEvent] = deque()
     stop = threading.Event()
 
     def set_all() -> None:
@@ -146,7 +147,7 @@ def test_an_event_is_noticed_whenever_it_happens() -> None:
     async def main() -> None:
         deadline = time.monotonic() + TIME_S
         while time.monotonic() < deadline:
-            event = hub.LoopEvent()
+            event = loop_hub.LoopEvent()
             events.append(event)
             assert await event.wait(LIMIT_S)
 

@@ -22,8 +22,8 @@ from visit import Serve, handshake
 
 from dwebsocket import WebSocket, accept_websocket, require_websocket
 from dwebsocket.factory import WebSocketFactory
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.middleware import WebSocketMiddleware
-from dwebsocket.upgrade import UpgradeResponse
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

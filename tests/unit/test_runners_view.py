@@ -20,9 +20,9 @@ from django.views import View
 from peer import LiveWebSocket
 
 from dwebsocket import ConnectionClosed, accept_websocket, database
+from dwebsocket.api.base import own_websocket
 from dwebsocket.runners import view as runner
 from dwebsocket.runners.green import GreenRunner
-from dwebsocket.websocket import own_websocket
 
 Open = Callable[..., LiveWebSocket]
 Log = Callable[..., list[logging.LogRecord]]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf, hub
+from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
+from dwebsocket.api.base import own_websocket
 from dwebsocket.servers import asgi
-from dwebsocket.websocket import own_websocket
+from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -125,7 +126,7 @@ async def test_who_listens_is_told_later_or_learns_that_there_is_no_need() -> No
     """As on the engine's connections."""
     wire = Wire()
     connection = wire.connection
-    waiting = asyncio.create_task(hub.current().wait(connection, connection.listen))
+    waiting = asyncio.create_task(loop_hub.current().wait(connection, connection.listen))
     await until(lambda: connection._inbox_watches)
     wire.put("first")
     await waiting

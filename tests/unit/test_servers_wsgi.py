@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import cheroot, find_client, gunicorn, uwsgi, waitress, werkzeug
+from dwebsocket.servers import find_client
 from dwebsocket.servers.contract import Unsupported
+from dwebsocket.servers.families import cheroot, gunicorn, uwsgi, waitress, werkzeug
 
 
 def encrypted_socket() -> ssl.SSLSocket:

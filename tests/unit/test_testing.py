@@ -18,7 +18,6 @@ from dwebsocket import (
     UsageError,
     _core,
     accept_websocket,
-    hub,
     testing,
 )
 from dwebsocket.testing import (
@@ -35,6 +34,7 @@ from dwebsocket.testing import (
     websockets_of_a_test,
 )
 from dwebsocket.testing.wire import CLOSE, PONG, TEXT, Wire
+from dwebsocket.waiting import loop_hub
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -433,13 +433,13 @@ class TestClock:
         import asyncio
 
         async def main() -> object:
-            hub.current()
+            loop_hub.current()
             return asyncio.get_running_loop()
 
         loop: Any = asyncio.run(main())
-        assert loop in hub._hubs
-        hub.forget_closed()
-        assert loop not in hub._hubs
+        assert loop in loop_hub._hubs
+        loop_hub.forget_closed()
+        assert loop not in loop_hub._hubs
 
 
 def test_async_client_needs_nothing_around_it(site: WebSocketClient) -> None:

@@ -130,7 +130,7 @@ def test_bytes_go_both_ways(make: Callable[[], Line]) -> None:
     line.engine.sendall(b"last words")
     line.engine.close()
     assert read_all(line.client) == b"last words"
-    eventually(lambda: line.is_closed, 5)
+    eventually(lambda: line.is_closed, 60)
     assert line.cipher.said_goodbye
 
 
@@ -143,7 +143,7 @@ def test_engine_ends_first(make: Callable[[], Line]) -> None:
     line.client.sendall(b"to nobody" * 1000)
     line.client.close()
     assert line.engine.recv(100) == b""
-    eventually(lambda: line.is_closed, 5)
+    eventually(lambda: line.is_closed, 60)
 
 
 def test_engine_that_does_not_listen_pushes_back(make: Callable[[], Line]) -> None:
@@ -175,7 +175,7 @@ def test_client_that_never_takes_the_last_bytes(
     line = make().open()
     fill(line.engine)
     line.engine.close()
-    eventually(lambda: line.is_closed, 5)
+    eventually(lambda: line.is_closed, 60)
 
 
 def test_client_that_vanishes_behind_a_silent_view(make: Callable[[], Line]) -> None:

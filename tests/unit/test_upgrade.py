@@ -19,11 +19,12 @@ from django.utils.cache import patch_vary_headers
 from peer import LiveWebSocket
 from visit import KEY, Serve, Visit, body, descriptors, handshake
 
-from dwebsocket import _core, accept_websocket, require_websocket, upgrade
+from dwebsocket import _core, accept_websocket, require_websocket
 from dwebsocket.factory import WebSocketFactory
+from dwebsocket.handshake import attributes
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners import thread
 from dwebsocket.servers.wsgi import WsgiHandshake
-from dwebsocket.upgrade import UpgradeResponse
 from support.waiting import eventually
 
 Override = Callable[..., None]
@@ -83,6 +84,12 @@ class TestRefusals:
         assert response.content == b"The headers of this handshake are too large.\n"
         override(WEBSOCKET_MAX_HANDSHAKE_SIZE=None)
         assert visit(echo, environ=handshake(**{field: "x=12"})).serve().response.status_code == 101
+
+    def test_size_is_that_of_text(self) -> None:
+        """Middleware may put anything into `META`, which the client has not sent."""
+        environ: dict[str, Any] = handshake()
+        size = WsgiHandshake("GET", environ, None).size
+        assert WsgiHandshake("GET", {**environ, "HTTP_X_NUMBER": 7}, None).size == size
 
     @pytest.mark.parametrize(
         ("changes", "word"),
@@ -634,20 +641,20 @@ class TestPrepare:
     def test_plain(self) -> None:
         """Neither; there is nothing to upgrade."""
         request: Any = RequestFactory().get("/")
-        assert upgrade.prepare(request) is None
+        assert attributes.prepare(request) is None
         assert (request.websocket, request.is_websocket()) == (None, False)
 
     def test_page_is_asked_about_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """By the middleware; its view's decorator believes that."""
         request = RequestFactory().get("/")
-        assert upgrade.prepare(request) is None
+        assert attributes.prepare(request) is None
         monkeypatch.setattr(WebSocketFactory, "is_websocket", never)
-        assert upgrade.prepare(request) is None
+        assert attributes.prepare(request) is None
 
     def test_handshake(self) -> None:
         """The project's factory, which is to make the WebSocket."""
         request: Any = WSGIRequest(handshake())
-        factory = upgrade.prepare(request)
+        factory = attributes.prepare(request)
         assert type(factory) is WebSocketFactory
         assert factory.request is request
         assert (request.websocket, request.is_websocket()) == (None, True)
@@ -658,7 +665,7 @@ class TestPrepare:
         gc.disable()
         try:
             request = WSGIRequest({**environ, "wsgi.input": body()})
-            upgrade.prepare(request)
+            attributes.prepare(request)
             gone = weakref.ref(request)
             del request
             assert gone() is None

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import datetime
 import decimal
-import importlib
 import json
 import math
 import threading
@@ -29,9 +28,6 @@ from dwebsocket import (
     database,
 )
 from support.waiting import eventually
-
-# `dwebsocket.websocket` as an attribute is the decorator.
-module = importlib.import_module("dwebsocket.websocket")
 
 Open = Callable[..., LiveWebSocket]
 Own = Callable[[WebSocket], None]
@@ -64,7 +60,7 @@ def closed_here(open_websocket: Open, own: Own) -> LiveWebSocket:
 
 def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on each call that comes after the report of an end raises."""
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
@@ -200,7 +196,7 @@ class TestIdle:
     def _released(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls: list[int] = []
         monkeypatch.setattr(database, "release_idle", lambda: calls.append(1))
-        monkeypatch.setattr(module, "_IDLE_AFTER_S", 0.005)
+        monkeypatch.setattr("dwebsocket.api.receiving.IDLE_AFTER_S", 0.005)
         self.calls = calls
         return calls
 

@@ -41,7 +41,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     every = metafunc.config.getoption("--every-server")
     values = []
     for kind in (*USUAL, *FURTHER, *ORIGINALS) if every else USUAL:
-        marks = [pytest.mark.xdist_group(f"wild {kind}")]
+        marks = [
+            pytest.mark.xdist_group(f"wild {kind}"),
+            pytest.mark.extended("compares with the original, on each server"),
+        ]
         values.append(pytest.param(kind, id=str(kind), marks=marks))
     metafunc.parametrize("subject", values, indirect=True)
 

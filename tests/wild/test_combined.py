@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def receive(client: ClientConnection, wanted: str) -> None:
     """Receive until the wanted message comes, past the heartbeats."""
-    eventually(lambda: client.recv(20) == wanted, 20, f"{wanted!r} comes")
+    eventually(lambda: client.recv(20) == wanted, 60, f"{wanted!r} comes")
 
 
 def test_pod_console(subject: Subject) -> None:
@@ -26,7 +26,7 @@ def test_pod_console(subject: Subject) -> None:
                 page.send(text)
                 assert page.recv(20) == f"{text}\n"
                 assert subject.get("/pod-console/eve/").json() == {"open": 1, "online": True}
-            eventually(lambda: subject.get("/pod-console/eve/").json() == closed, 20)
+            eventually(lambda: subject.get("/pod-console/eve/").json() == closed, 60)
 
 
 def test_reader_thread_and_push_until_send_fails(subject: Subject) -> None:
@@ -45,10 +45,10 @@ def test_game(subject: Subject) -> None:
                 bob.send(json.dumps([1, 2]))
                 for client in (ada, bob):
                     receive(client, json.dumps({"move": [1, 2], "by": "bob"}))
-            eventually(lambda: subject.get("/game/x/").json() == {"players": ["ada"]}, 20)
+            eventually(lambda: subject.get("/game/x/").json() == {"players": ["ada"]}, 60)
             ada.send(json.dumps([3, 4]))
             receive(ada, json.dumps({"move": [3, 4], "by": "ada"}))
-        eventually(lambda: subject.get("/game/x/").json() == {"players": []}, 20)
+        eventually(lambda: subject.get("/game/x/").json() == {"players": []}, 60)
 
 
 def test_tabs_with_heartbeats_by_own_middleware(subject: Subject) -> None:
@@ -64,6 +64,6 @@ def test_tabs_with_heartbeats_by_own_middleware(subject: Subject) -> None:
                 two.send("said")
                 for client in (one, two):
                     receive(client, "said")
-            eventually(lambda: subject.get("/own/room/ada/?text=more").body == b"1", 20)
+            eventually(lambda: subject.get("/own/room/ada/?text=more").body == b"1", 60)
             receive(one, "more")
-        eventually(lambda: subject.get("/own/room/ada/?text=late").body == b"0", 20)
+        eventually(lambda: subject.get("/own/room/ada/?text=late").body == b"0", 60)

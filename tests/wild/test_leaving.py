@@ -40,7 +40,7 @@ def test_reloaded_page_finds_its_place_free(subject: Subject) -> None:
                 assert page.recv(20) == "seated"
                 page.send("hi")
                 assert page.recv(20) == "hi"
-            eventually(lambda: not subject.running(), 20, "the page's view has ended")
+            eventually(lambda: not subject.running(), 60, "the page's view has ended")
 
 
 def test_list_is_cleaned_after_wait(subject: Subject) -> None:
@@ -55,7 +55,7 @@ def test_list_is_cleaned_after_wait(subject: Subject) -> None:
         vanish[0].vanish()
         vanish[1].close()
         vanish[2].send_close(1001)
-        eventually(lambda: subject.get("/room/").json()["count"] == 3, 20, "three have left")
+        eventually(lambda: subject.get("/room/").json()["count"] == 3, 60, "three have left")
         stay[0].send("two")
         assert [client.recv(20) for client in stay] == ["two"] * 3
 
@@ -69,7 +69,7 @@ def test_user_goes_offline_in_the_database(subject: Subject) -> None:
                 assert subject.get("/presence/ada/").json() == {"online": True}
                 page.send("hi")
                 assert page.recv(20) == "hi"
-            eventually(lambda: not subject.get("/presence/ada/").json()["online"], 20)
+            eventually(lambda: not subject.get("/presence/ada/").json()["online"], 60)
 
 
 def test_none_is_taken_for_json(subject: Subject) -> None:
@@ -78,7 +78,7 @@ def test_none_is_taken_for_json(subject: Subject) -> None:
         with subject.client("/careless/") as page:
             page.send(json.dumps({"numbers": [1, 2, 3]}))
             assert json.loads(page.recv(20)) == {"sum": 6}
-        eventually(lambda: subject.get("/careless/").json()["count"] == 0, 20)
+        eventually(lambda: subject.get("/careless/").json()["count"] == 0, 60)
 
 
 def test_none_is_decoded(subject: Subject) -> None:
@@ -101,4 +101,4 @@ def test_new_page_closes_the_old_one(subject: Subject) -> None:
                 new.send("mine")
                 assert new.recv(20) == "mine"
                 assert subject.get("/screens/").json() == {"names": ["ada"]}
-        eventually(lambda: subject.get("/screens/").json() == {"names": []}, 20)
+        eventually(lambda: subject.get("/screens/").json() == {"names": []}, 60)

@@ -115,4 +115,4 @@ def test_handle_is_called(subject: Subject) -> None:
         page.send("text")
         page.send(b"binary")
         assert json.loads(page.recv(20)) == [1, 2]
-        eventually(lambda: not subject.running(), 20)
+        eventually(lambda: not subject.running(), 60)

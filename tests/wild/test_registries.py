@@ -25,7 +25,7 @@ def test_by_str(subject: Subject) -> None:
                 query = urllib.parse.urlencode({"to": key, "text": f"for {key}"})
                 assert subject.get(f"/by-str/push/?{query}").status == 200
                 assert client.recv(20) == f"for {key}"
-        eventually(lambda: subject.get("/by-str/").json() == {"count": 0}, 20)
+        eventually(lambda: subject.get("/by-str/").json() == {"count": 0}, 60)
         query = urllib.parse.urlencode({"to": keys[0], "text": "late"})
         assert subject.get(f"/by-str/push/?{query}").status == 404
 
@@ -37,7 +37,7 @@ def test_closed_from_a_page(subject: Subject) -> None:
         assert subject.get(f"/by-str/push/?{query}").status == 200
         with pytest.raises(ConnectionClosed):
             client.recv(20)
-        eventually(lambda: subject.get("/by-str/").json() == {"count": 0}, 20)
+        eventually(lambda: subject.get("/by-str/").json() == {"count": 0}, 60)
 
 
 def test_tabs_of_a_user(subject: Subject) -> None:
@@ -52,10 +52,10 @@ def test_tabs_of_a_user(subject: Subject) -> None:
                 assert other.recv(20) == "other"
                 two.send("from two")
                 assert [tab.recv(20) for tab in (one, two)] == ["from two"] * 2
-            eventually(lambda: subject.get("/tabs/ada/").json()["tabs"] == 1, 20)
+            eventually(lambda: subject.get("/tabs/ada/").json()["tabs"] == 1, 60)
             subject.get("/tabs/ada/push/?text=more")
             assert one.recv(20) == "more"
-        eventually(lambda: not subject.get("/tabs/ada/").json()["known"], 20)
+        eventually(lambda: not subject.get("/tabs/ada/").json()["known"], 60)
 
 
 def test_thread_of_a_page_reports_progress(subject: Subject) -> None:
@@ -78,7 +78,7 @@ def test_by_session(subject: Subject) -> None:
             assert subject.get("/by-session/push/", Cookie=cookie).status == 200
             assert page.recv(20) == "for your session"
             assert subject.get("/by-session/push/").status == 404
-        eventually(lambda: subject.get("/by-session/push/", Cookie=cookie).status == 404, 20)
+        eventually(lambda: subject.get("/by-session/push/", Cookie=cookie).status == 404, 60)
 
 
 def test_broadcast_removes_those_that_are_closed(subject: Subject) -> None:
@@ -89,10 +89,10 @@ def test_broadcast_removes_those_that_are_closed(subject: Subject) -> None:
             subject.get("/broadcast/?text=both")
             assert [client.recv(20) for client in (stays, goes)] == ["both"] * 2
             goes.close()
-            eventually(lambda: len(subject.running()) == 1, 20, "one view has ended")
+            eventually(lambda: len(subject.running()) == 1, 60, "one view has ended")
             assert subject.get("/broadcast/?text=one").json() == {"count": 1}
             assert stays.recv(20) == "one"
-        eventually(lambda: not subject.running(), 20, "both views have ended")
+        eventually(lambda: not subject.running(), 60, "both views have ended")
         assert subject.get("/broadcast/?text=none").json() == {"count": 0}
 
 
@@ -120,5 +120,5 @@ def test_callback_of_a_broker(subject: Subject) -> None:
                 peer.vanish()
             subject.get("/publish/news/?text=two")
             assert page.recv(20) == "two"
-            eventually(lambda: subject.get("/subscribe/news/").json() == {"count": 1}, 20)
-        eventually(lambda: subject.get("/subscribe/news/").json() == {"count": 0}, 20)
+            eventually(lambda: subject.get("/subscribe/news/").json() == {"count": 1}, 60)
+        eventually(lambda: subject.get("/subscribe/news/").json() == {"count": 0}, 60)

@@ -63,7 +63,7 @@ class TestRemote:
             for text in ("one", "two", "three"):
                 page.send(text)
                 assert page.recv(20) == text.upper()
-        eventually(lambda: remote.open == 0, 20, "the other socket is closed")
+        eventually(lambda: remote.open == 0, 60, "the other socket is closed")
 
     def test_remote_end_goes_first(self, subject: Subject, remote: Remote, by: str) -> None:
         """The connection to the browser is closed when the remote end hangs up."""
@@ -73,7 +73,7 @@ class TestRemote:
             page.send("bye")
             with pytest.raises(ConnectionClosed):
                 page.recv(20)
-        eventually(lambda: remote.open == 0, 20, "the other socket is closed")
+        eventually(lambda: remote.open == 0, 60, "the other socket is closed")
 
 
 def test_select_with_a_timeout(subject: Subject) -> None:

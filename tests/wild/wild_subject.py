@@ -141,7 +141,7 @@ class Subject:
         try:
             yield
             if not stays:
-                eventually(lambda: not self.running(), 20, "all views and threads have ended")
+                eventually(lambda: not self.running(), 60, "all views and threads have ended")
             self._becomes_idle()
             if not self.is_original:
                 assert TRACEBACK.findall(self.server.stderr()[before:]) == []
@@ -166,4 +166,4 @@ class Subject:
             whole = samples[0][0] <= now - WINDOW_S
             return whole and samples[-1][1] - samples[0][1] < FEW_TICKS
 
-        eventually(is_idle, 20, f"the process uses less than {FEW_TICKS} ticks in {WINDOW_S} s")
+        eventually(is_idle, 60, f"the process uses less than {FEW_TICKS} ticks in {WINDOW_S} s")

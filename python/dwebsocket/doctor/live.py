@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from dwebsocket import conf, site_report
+from dwebsocket import conf
 from dwebsocket.compat.django import host_of, is_host_allowed
 from dwebsocket.doctor import local
 from dwebsocket.doctor.client import (
@@ -26,6 +26,7 @@ from dwebsocket.doctor.client import (
     shake_hands,
 )
 from dwebsocket.doctor.finding import Level, error, fine, warning
+from dwebsocket.handshake import site_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dwebsocket import closing
+from dwebsocket.api import close_callbacks
 from dwebsocket.runners import green_loops, held, loop
 from dwebsocket.runners.thread import RUNNER
 
@@ -52,7 +52,7 @@ def join(timeout: float) -> bool:
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
     # Every kind, also after one whose views took all the time.
     ended = [join(deadline - time.monotonic()) for join in kinds]
-    while closing.is_pending() and time.monotonic() < deadline:
+    while close_callbacks.is_pending() and time.monotonic() < deadline:
         for runner in list(_in_use.values()):
             runner.waiter.sleep(_LOOK_S)
-    return all(ended) and not closing.is_pending()
+    return all(ended) and not close_callbacks.is_pending()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from dwebsocket.closing import Spawn
-    from dwebsocket.waiting import Waiter
+    from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.waiting.waiter import Waiter
 
 Job = Callable[[], None]
 

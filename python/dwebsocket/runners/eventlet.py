@@ -9,11 +9,12 @@ import eventlet
 import eventlet.event
 
 from dwebsocket.compat.eventlet import hub_getter
-from dwebsocket.runners.green import GreenRunner, HubWatcher
+from dwebsocket.runners.green import GreenRunner
+from dwebsocket.waiting.green import HubWatcher
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Call
+    from dwebsocket.waiting.waiter import Call
 
 Switch = Callable[[], object]
 
@@ -24,7 +25,7 @@ class EventletWatcher(HubWatcher[Switch]):
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
         nothing = lambda *_: None  # noqa: E731
-        self._listener = hub.add(hub.READ, self._bell.fileno(), self.on_ring, nothing, nothing)
+        self._listener = hub.add(hub.READ, self._ready.fileno(), self.on_ring, nothing, nothing)
 
     def _sleep(self, token: int, timeout: float | None) -> None:
         self._sleepers[token] = eventlet.getcurrent().switch
@@ -62,18 +63,18 @@ class EventletWatcher(HubWatcher[Switch]):
 
 
 class EventletEvent:
-    """See :class:`dwebsocket.waiting.Event`."""
+    """See :class:`dwebsocket.waiting.waiter.Event`."""
 
     def __init__(self) -> None:
         self._event = eventlet.event.Event()
 
     def set(self) -> None:
-        """As :meth:`dwebsocket.waiting.Event.set`."""
+        """As :meth:`dwebsocket.waiting.waiter.Event.set`."""
         if not self._event.ready():
             self._event.send()
 
     def wait(self, timeout: float | None = None) -> object:
-        """As :meth:`dwebsocket.waiting.Event.wait`."""
+        """As :meth:`dwebsocket.waiting.waiter.Event.wait`."""
         self._event.wait(timeout)
         return self._event.ready()
 

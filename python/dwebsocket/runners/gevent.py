@@ -9,13 +9,14 @@ from gevent.event import Event
 from gevent.hub import Waiter
 
 from dwebsocket.compat.gevent import hub_getter
-from dwebsocket.runners.green import GreenRunner, HubWatcher
+from dwebsocket.runners.green import GreenRunner
+from dwebsocket.waiting.green import HubWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dwebsocket.runners.contract import Job
-    from dwebsocket.waiting import Call
+    from dwebsocket.waiting.waiter import Call
 
 
 class GeventWatcher(HubWatcher[Any]):
@@ -23,7 +24,7 @@ class GeventWatcher(HubWatcher[Any]):
 
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
-        self._watcher = hub.loop.io(self._bell.fileno(), 1)
+        self._watcher = hub.loop.io(self._ready.fileno(), 1)
         self._watcher.start(self.on_ring)
         # It keeps the loop running only while a green thread sleeps.
         self._watcher.ref = False

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.backends.signals import connection_created
 
+from dwebsocket.api.base import own_websocket
 from dwebsocket.database import Held
-from dwebsocket.websocket import own_websocket
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

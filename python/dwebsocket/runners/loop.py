@@ -15,7 +15,7 @@ from contextvars import Context
 from typing import Any
 
 from dwebsocket import unpatched
-from dwebsocket.closing import CloseCallbacks
+from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.runners.executor import SystemExecutor

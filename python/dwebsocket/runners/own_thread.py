@@ -21,10 +21,10 @@ from weakref import ref
 from asgiref.sync import ThreadSensitiveContext
 
 from dwebsocket import database, unpatched
+from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.asgiref import current_context, use_context
 from dwebsocket.compat.threading import SimpleQueue
-from dwebsocket.long_calls import Call
-from dwebsocket.websocket import own_websocket
+from dwebsocket.waiting.long_calls import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

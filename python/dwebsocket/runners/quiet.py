@@ -94,12 +94,12 @@ def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSo
     end = None if connection is None else connection.end()
     if connection is None or end is None:
         return
-    found = Record.of("websocket.none_used", request, end[0], repr(error), connection.id)
-    found.log(
+    record = Record.of("websocket.none_used", request, end[0], repr(error), connection.id)
+    record.log(
         _log,
         logging.INFO,
         "WebSocket view took the None at the end of its connection for a message: %s: %s",
-        *(found.path, found.reason),
+        *(record.path, record.reason),
         request=request,
     )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core, conf, database, unpatched
 from dwebsocket.compat.threading import forget_current_thread
-from dwebsocket.waiting import THREAD
+from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job

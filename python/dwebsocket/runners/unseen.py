@@ -52,12 +52,12 @@ def refuse_if_unseen(
     status, connection = result.status_code, websocket._connection
     what = f"{type(result).__name__} with status {status}"
     number = None if connection is None else connection.id
-    found = Record.of("websocket.unseen_response", request, _POLICY, what, number)
-    found.log(
+    record = Record.of("websocket.unseen_response", request, _POLICY, what, number)
+    record.log(
         _requests,
         logging.WARNING,
         "A WebSocket view returned a response that its client cannot see: %s: %s. %s",
-        *(found.path, found.reason, advice),
+        *(record.path, record.reason, advice),
         status_code=status,
         request=request,
     )

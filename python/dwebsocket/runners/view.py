@@ -25,16 +25,18 @@ from django.db import OperationalError
 from django.http import Http404
 
 from dwebsocket import _core, context, database
+from dwebsocket.api.base import own_websocket
+from dwebsocket.api.decision import Answer, Failure
+from dwebsocket.api.helpers import Helpers
+from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.compat.asgiref import leave_request
-from dwebsocket.decision import Answer, Failure, NeverOpened
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
-from dwebsocket.helpers import Helpers
 from dwebsocket.records import Record, printable, report_end
 from dwebsocket.runners.own_thread import OwnThread
 from dwebsocket.runners.quiet import class_of, is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
-from dwebsocket.waiting import THREAD
-from dwebsocket.websocket import WebSocket, own_websocket
+from dwebsocket.waiting.waiter import THREAD
+from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -195,7 +197,7 @@ class Visit:
 @final
 class RunningView:
     """
-    A view as long as it runs. See :class:`dwebsocket.helpers.View`.
+    A view as long as it runs. See :class:`dwebsocket.api.helpers.View`.
 
     Made on first use: most views have nothing beside them.
     """
@@ -217,7 +219,7 @@ class RunningView:
         return self._websocket.closed
 
     def failed(self, error: BaseException) -> bool:
-        """As :meth:`dwebsocket.helpers.View.failed`."""
+        """As :meth:`dwebsocket.api.helpers.View.failed`."""
         websocket = self._websocket
         if isinstance(error, ConnectionClosed) and websocket._is_over:
             return True
@@ -247,7 +249,7 @@ def end_beside(websocket: WebSocket) -> None:
 
 
 async def aend_beside(websocket: WebSocket) -> None:
-    """As :func:`end_beside`, for async views."""
+    """As :func:`end_beside`, for async views: waits without blocking the event loop."""
     websocket._view_request = None
     if (view := websocket._view) is not None:
         websocket._view = None
@@ -288,12 +290,7 @@ def run(
     try:
         try:
             # In the `try` from the first line on: no client must wait for a view that never began.
-            context.settle_in()
-            # The copied context would send `sync_to_async` to the thread of the handshake's
-            # request.
-            leave_request()
-            told = _called_to_witness(view, websocket)
-            websocket._view_request = request
+            told = _begin(view, request, websocket)
             database.close_old_connections()
             database.borrow(shared_databases)
             own_websocket.set(websocket)
@@ -347,13 +344,8 @@ async def arun(
     told = None
     try:
         try:
-            context.settle_in()
-            # The copied context would send `sync_to_async` to the thread of the handshake's
-            # request.
-            leave_request()
+            told = _begin(view, request, websocket)
             own_thread = OwnThread.enter()
-            told = _called_to_witness(view, websocket)
-            websocket._view_request = request
             own_websocket.set(websocket)
             result = None
             try:
@@ -387,6 +379,16 @@ async def arun(
     finally:
         if told is not None:
             told.ended()
+
+
+def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | None:
+    """Prepares the context that a view runs in. Gives the witness that is to receive its end."""
+    context.settle_in()
+    # The copied context would send `sync_to_async` to the thread of the handshake's request.
+    leave_request()
+    told = _called_to_witness(view, websocket)
+    websocket._view_request = request
+    return told
 
 
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
@@ -452,12 +454,12 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
         # At the end of the process, or of its loop.
         return _GOING_AWAY, "going away"
     if isinstance(error, InvalidMessage):
-        found = Record.of("websocket.violation", request, _INVALID, str(error), number)
-        found.log(
+        record = Record.of("websocket.violation", request, _INVALID, str(error), number)
+        record.log(
             _log,
             logging.INFO,
             "WebSocket client sent an invalid message: %s: %s",
-            *(found.path, found.reason),
+            *(record.path, record.reason),
             request=request,
         )
         # The client's own mistake, of which it may know.

@@ -1,7 +1,10 @@
 """
-Server families, one file each, behind one small contract (:mod:`dwebsocket.servers.contract`).
+How a request's client is had from its server.
 
-:func:`find_client` asks each whether a request is its own.
+Under WSGI its socket is taken away from the server, as :mod:`~dwebsocket.servers.wsgi` goes about
+it: :func:`find_client` asks each of the :mod:`~dwebsocket.servers.families` for it, and
+:mod:`~dwebsocket.servers.takeover` takes it, with :mod:`~dwebsocket.servers.tls` where the server
+encrypts. Under ASGI the server keeps it (:mod:`~dwebsocket.servers.asgi`).
 """
 
 from __future__ import annotations
@@ -11,33 +14,10 @@ import sys
 from dwebsocket.compat.django import is_from_test_client
 from dwebsocket.compat.eventlet import protocol
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import (
-    cheroot,
-    eventlet,
-    gevent,
-    green,
-    gunicorn,
-    in_environ,
-    uwsgi,
-    waitress,
-    werkzeug,
-    wsgiref,
-)
-from dwebsocket.servers.contract import Client, Environ, Find, Unsupported
+from dwebsocket.servers.contract import Client, Environ, Unsupported
+from dwebsocket.servers.families import FAMILIES, green
 from dwebsocket.servers.takeover import Takeover
 from dwebsocket.servers.tls import TlsTakeover
-
-FAMILIES: tuple[Find, ...] = (
-    in_environ.find,
-    gunicorn.find,
-    uwsgi.find,
-    gevent.find,
-    eventlet.find,
-    werkzeug.find,
-    cheroot.find,
-    waitress.find,
-    wsgiref.find,
-)
 
 _INSTEAD = "Use gunicorn, uWSGI, waitress or Django's runserver instead."
 

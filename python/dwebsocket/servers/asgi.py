@@ -24,14 +24,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket import _core, clock
-from dwebsocket import hub as loops
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget, transport
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
 from dwebsocket.servers.readiness import Readiness
-from dwebsocket.waiting import no_room
+from dwebsocket.waiting import loop_hub
+from dwebsocket.waiting.waiter import no_room
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Event = Mapping[str, Any]
     Receive = Callable[[], Awaitable[Event]]
     Send = Callable[[Event], Awaitable[None]]
-    Watches = list[tuple[loops.LoopHub, int]]
+    Watches = list[tuple[loop_hub.LoopHub, int]]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -461,13 +461,13 @@ class AsgiConnection:
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
         """As :meth:`dwebsocket.connection.Connection.next`."""
-        return loops.Again(self._next)
+        return loop_hub.Again(self._next)
 
     async def _next(self) -> Message:
         while (message := self.pop(False)) is None:
             if self.waiting() == (0, True):
                 raise StopAsyncIteration
-            await loops.current().wait(self, self.watch_inbox)
+            await loop_hub.current().wait(self, self.watch_inbox)
         return message
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
@@ -496,7 +496,7 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop."""
         # Without a loop: the coroutine was never finished, and is garbage now.
         with suppress(RuntimeError), self._room:
-            watch = (loops.current(), token)
+            watch = (loop_hub.current(), token)
             for watches in (self._inbox_watches, self._outbox_watches):
                 with suppress(ValueError):
                     watches.remove(watch)
@@ -527,7 +527,7 @@ class AsgiConnection:
     def _resume_reading(self) -> None:
         paused, self._paused = self._paused, None
         if paused is not None:
-            self._in_loop(loops.settle, paused)
+            self._in_loop(loop_hub.settle, paused)
 
     def _count(self) -> None:
         """Tells the budget how many bytes are held now."""
@@ -650,7 +650,7 @@ class AsgiConnection:
         by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
         with self._room:
             self._cut(code, reason, by)
-        loops.settle(self._gone)
+        loop_hub.settle(self._gone)
 
     async def _slow_down(self, meter: Meter, event: Event) -> None:
         """Makes a client wait that sends too fast; closes it when it does not slow down even so."""
@@ -749,7 +749,7 @@ class AsgiConnection:
         transport.abort(self._send)
         with self._room:
             self._cut(_ABNORMAL, "", "lost")
-        loops.settle(self._gone)
+        loop_hub.settle(self._gone)
 
     async def _say_goodbye(self, event: Event) -> None:
         # granian sends no close frame while a task waits in `receive`.
@@ -763,7 +763,7 @@ class AsgiConnection:
 
     def _await_the_answer(self) -> None:
         # Most servers report the client's answer. Some do not, so there is a timeout.
-        _call_at(self._loop, clock.now() + self._close_timeout, loops.settle, self._gone)
+        _call_at(self._loop, clock.now() + self._close_timeout, loop_hub.settle, self._gone)
 
     async def _send_close(self, event: Event) -> None:
         code = event["code"]
@@ -858,16 +858,16 @@ def _bounded(timeout: float | None) -> float | None:
 
 
 def _watch(watches: Watches, token: int, *, ready: bool) -> None:
-    loop_hub = loops.current()
+    hub = loop_hub.current()
     if ready:
-        loop_hub.ring(token)
+        hub.ring(token)
     else:
-        watches.append((loop_hub, token))
+        watches.append((hub, token))
 
 
 def _ring(watches: Watches) -> None:
-    for loop_hub, token in watches:
-        loop_hub.ring(token)
+    for hub, token in watches:
+        hub.ring(token)
     watches.clear()
 
 

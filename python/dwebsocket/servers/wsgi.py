@@ -66,7 +66,13 @@ class WsgiHandshake:
     @property
     def size(self) -> int:
         """Bytes of its path, query and headers."""
-        return _core.environ_size(self._environ)
+        return sum(
+            len(name) + len(value)
+            for name, value in self._environ.items()
+            if (name[:5] == "HTTP_" or name in ("PATH_INFO", "QUERY_STRING"))
+            # Middleware may have put something else there.
+            and isinstance(value, str)
+        )
 
     @property
     def body(self) -> tuple[bytes, ...]:
@@ -86,7 +92,20 @@ class WsgiHandshake:
                 return 501, str(error), "error"
         # Django's is always in capitals; a method is not.
         method = environ.get("REQUEST_METHOD", self._method)
-        status, answer, self.offered = _core.judge_environ(environ, method, http_version)
+        header = environ.get
+        status, answer, self.offered = _core.judge_handshake(
+            method=method,
+            http_version=http_version,
+            host=header("HTTP_HOST"),
+            content_length=header("CONTENT_LENGTH"),
+            transfer_encoding=header("HTTP_TRANSFER_ENCODING"),
+            upgrade=header("HTTP_UPGRADE"),
+            connection=header("HTTP_CONNECTION"),
+            version=header("HTTP_SEC_WEBSOCKET_VERSION"),
+            key=header("HTTP_SEC_WEBSOCKET_KEY"),
+            protocols=header("HTTP_SEC_WEBSOCKET_PROTOCOL"),
+            extensions=header("HTTP_SEC_WEBSOCKET_EXTENSIONS"),
+        )
         if status != 101:
             return status, answer
         self._accept_key = answer

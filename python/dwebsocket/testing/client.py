@@ -18,6 +18,7 @@ from asgiref.sync import sync_to_async
 from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
+from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import in_environ
 from dwebsocket.servers.asgi import SCOPE_KEY
@@ -26,7 +27,6 @@ from dwebsocket.servers.wsgi import WsgiHandshake
 from dwebsocket.testing.deflate import offer_of
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
-from dwebsocket.upgrade import UpgradeResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

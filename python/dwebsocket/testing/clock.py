@@ -6,8 +6,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from dwebsocket import _core, callbacks, hub
+from dwebsocket import _core, callbacks
 from dwebsocket.testing.scope import open_websockets
+from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _until_views_wait() -> Iterator[None]:
 def _step(seconds: float) -> None:
     while seconds > 0:
         _core.step_clock(min(seconds, _STEP_S))
-        hub.look_again()
+        loop_hub.look_again()
         callbacks.look_again()
         for websocket in list(open_websockets):
             websocket._look()

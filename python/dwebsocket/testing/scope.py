@@ -6,10 +6,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from dwebsocket import _core, callbacks, hub
+from dwebsocket import _core, callbacks
 from dwebsocket.runners import loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.watch import ViewWatch
+from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +85,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
                 watch.join(timeout)
             for end in (callbacks.dismiss, thread.join, loop.dismiss):
                 end(_DISMISS_S)
-            hub.forget_closed()
+            loop_hub.forget_closed()
 
 
 def close_all(timeout: float, *, but: set[OpenWebSocket]) -> None:

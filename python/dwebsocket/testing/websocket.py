@@ -25,10 +25,10 @@ from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
-from dwebsocket.hub import settle
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import begin_sharing, end_sharing, is_sharing
 from dwebsocket.testing.scope import open_websockets
+from dwebsocket.waiting.loop_hub import settle
 
 if TYPE_CHECKING:
     import socket

@@ -225,11 +225,7 @@ impl Driver {
     }
 
     fn on_violation(&mut self, violation: &Violation) {
-        let waits = self.connection.fail(CloseFrame {
-            code: Some(violation.code),
-            reason: violation.reason.to_string(),
-        });
-        if waits {
+        if self.connection.fail(violation.into()) {
             let until = self.closing.close_deadline();
             self.pause = Some(Pause::Failing { until });
         }

@@ -16,21 +16,21 @@ use std::{
     os::unix::net::UnixStream,
     process, ptr,
     sync::{
-        Arc, LazyLock, Once, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        Arc, Once, OnceLock,
+        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use signal_hook::flag;
 use socket2::SockRef;
 use tokio::{
     io::Interest,
     signal::unix::{SignalKind, signal},
 };
 
+use super::signal::note_in;
 use crate::{
     engine::{
         base::{error::Error, panics::contain},
@@ -45,7 +45,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 static CHANNEL: Mutex<Option<Channel>> = Mutex::new(None);
 static REGISTERED: Once = Once::new();
 /// The last signal that came of those that end the process.
-static SEEN: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+static SEEN: AtomicI32 = AtomicI32::new(0);
 /// The process that holds signals back: 0 for none.
 static HOLDER: AtomicU32 = AtomicU32::new(0);
 static EXITING: AtomicBool = AtomicBool::new(false);
@@ -74,7 +74,7 @@ struct Channel {
 
 /// The last signal that came of those of [`on_exit`]: 0 when none did.
 pub fn signal_seen() -> c_int {
-    c_int::try_from(SEEN.load(Ordering::SeqCst)).unwrap_or_default()
+    SEEN.load(Ordering::SeqCst)
 }
 
 /// A signal to the parent does not concern its child.
@@ -148,8 +148,7 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
         return Ok(());
     }
     for plan in seen {
-        let number = usize::try_from(plan.signal).unwrap_or_default();
-        flag::register_usize(plan.signal, Arc::clone(&SEEN), number)?;
+        note_in(&SEEN, plan.signal)?;
     }
     let previous: io::Result<Vec<_>> = held
         .iter()
@@ -307,10 +306,7 @@ fn hold_back(number: c_int) -> io::Result<()> {
 /// waits for the signal. Passes it on where no such task is.
 extern "C" fn hold(number: c_int) {
     if HOLDER.load(Ordering::SeqCst) == process::id() {
-        SEEN.store(
-            usize::try_from(number).unwrap_or_default(),
-            Ordering::SeqCst,
-        );
+        SEEN.store(number, Ordering::SeqCst);
     } else {
         pass_on(number);
     }

@@ -1,16 +1,18 @@
 //! Watching for SIGTERM beside the server's own handler.
 
 use std::{
+    io,
+    mem::MaybeUninit,
+    process, ptr,
     sync::{
-        Arc, LazyLock,
-        atomic::{AtomicBool, Ordering},
+        Arc,
+        atomic::{AtomicI32, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use signal_hook::{consts::SIGTERM, flag, low_level::emulate_default_handler};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,
@@ -20,17 +22,18 @@ use crate::engine::{base::error::Error, runtime::Engine};
 
 /// How long to wait for a thread when the system gives none.
 const PAUSE: Duration = Duration::from_millis(20);
-static TERMINATED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+/// SIGTERM once it has come, else 0.
+static TERMINATED: AtomicI32 = AtomicI32::new(0);
 
 /// Whether SIGTERM has come since [`on_terminate`]. True from the moment of the signal on, so also
 /// while the server handles it.
 pub fn is_terminated() -> bool {
-    TERMINATED.load(Ordering::SeqCst)
+    TERMINATED.load(Ordering::SeqCst) != 0
 }
 
 /// A signal to the parent does not concern its child.
 pub(crate) fn after_fork_in_child() {
-    TERMINATED.store(false, Ordering::SeqCst);
+    TERMINATED.store(0, Ordering::SeqCst);
 }
 
 /// Calls `heard` when SIGTERM comes.
@@ -44,8 +47,7 @@ pub(crate) fn after_fork_in_child() {
 /// # Errors
 /// [`Error::Io`] when the system refuses the handler.
 pub fn on_terminate(engine: &Engine, heard: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    flag::register(SIGTERM, Arc::clone(&TERMINATED))
-        .map_err(Error::io("cannot watch for SIGTERM"))?;
+    note_in(&TERMINATED, libc::SIGTERM).map_err(Error::io("cannot watch for SIGTERM"))?;
     let _context = engine.handle().enter();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Error::io("cannot watch for SIGTERM"))?;
@@ -63,6 +65,18 @@ pub fn on_terminate(engine: &Engine, heard: impl FnOnce() + Send + 'static) -> R
     Ok(())
 }
 
+/// Has `number` written to `last` as soon as that signal comes. Handlers that were there before go
+/// on being called.
+///
+/// # Errors
+/// The system refuses the handler.
+pub(super) fn note_in(last: &'static AtomicI32, number: libc::c_int) -> io::Result<()> {
+    let note = move || last.store(number, Ordering::SeqCst);
+    #[expect(unsafe_code, reason = "`note` runs in the signal handler")]
+    // SAFETY: it only stores into an atomic, which a handler may do at any time.
+    unsafe { signal_hook_registry::register(number, note) }.map(drop)
+}
+
 /// Calls `heard` on a thread of its own; false when the system gives none now.
 fn starts(heard: &Arc<Mutex<Option<impl FnOnce() + Send + 'static>>>) -> bool {
     let heard = Arc::clone(heard);
@@ -77,6 +91,17 @@ fn starts(heard: &Arc<Mutex<Option<impl FnOnce() + Send + 'static>>>) -> bool {
 
 /// Ends the process as SIGTERM does by default.
 pub fn die() {
-    // A failure cannot be reported to any caller now.
-    let _ = emulate_default_handler(SIGTERM);
+    let mut set = MaybeUninit::uninit();
+    #[expect(unsafe_code, reason = "only libc knows a signal's action")]
+    // SAFETY: the default action and this thread's mask may be set at any time; `sigemptyset`
+    // writes the set before it is read.
+    unsafe {
+        libc::signal(libc::SIGTERM, libc::SIG_DFL);
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+        libc::raise(libc::SIGTERM);
+    }
+    // Only a process that the system does not end in this way, such as the first of a container.
+    process::abort();
 }

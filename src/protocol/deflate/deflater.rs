@@ -66,6 +66,13 @@ impl Deflater {
         length > 0 && length >= self.threshold_bytes
     }
 
+    /// Whether it has a compressor of its own now.
+    #[cfg(test)]
+    pub(super) fn has_context(&self) -> bool {
+        let context = self.context.as_ref();
+        context.is_some_and(|context| context.lock().unwrap().is_some())
+    }
+
     /// Compresses one message; `None` when it goes out as it is.
     ///
     /// That is the case when it is too small to gain, when it does not shrink, and when another
@@ -77,22 +84,26 @@ impl Deflater {
         let Some(context) = &self.context else {
             let style = self.style;
             let pooled = self.pool.take(|(other, _)| *other == style);
-            let compressor = pooled.map_or_else(|| style.compressor(), |(_, found)| found);
-            let (payload, mut compressor) = compress(compressor, message)?;
-            compressor.reset();
-            self.pool.give((style, compressor));
+            let mut compressor = pooled.map_or_else(|| style.compressor(), |(_, found)| found);
+            let payload = compress(&mut compressor, message);
+            if renew(&mut compressor) {
+                self.pool.give((style, compressor));
+            }
             return Some(Deflated {
-                payload,
+                payload: payload?,
                 context: None,
             });
         };
         let mut context = context.try_lock().ok()?;
-        // One that has seen what the client will not see is gone: a new context is always allowed.
-        let compressor = context.take().unwrap_or_else(|| self.style.compressor());
-        let (payload, compressor) = compress(compressor, message)?;
-        *context = Some(compressor);
+        let compressor = context.get_or_insert_with(|| self.style.compressor());
+        let payload = compress(compressor, message);
+        // Later messages must not refer to what the client does not see. A new context is always
+        // allowed.
+        if payload.is_none() && !renew(compressor) {
+            *context = None;
+        }
         Some(Deflated {
-            payload,
+            payload: payload?,
             context: Some(context),
         })
     }
@@ -127,11 +138,8 @@ impl Drop for Deflated<'_> {
 }
 
 /// `message` compressed, without the four bytes that every message ends with; `None` when that
-/// does not make it smaller.
-///
-/// The compressor comes back only when all of its output did: zlib-rs 0.6 does not get over a
-/// reset with output left inside, and panics some hundred messages later.
-fn compress(mut compressor: Compress, message: &[u8]) -> Option<(Vec<u8>, Compress)> {
+/// does not make it smaller. Then the compressor has to be [renewed](renew).
+fn compress(compressor: &mut Compress, message: &[u8]) -> Option<Vec<u8>> {
     // The tail is written and cut off again. A buffer that comes out full may lack something.
     let mut payload = vec![0; message.len().checked_add(TAIL.len())?];
     let (total_in, total_out) = (compressor.total_in(), compressor.total_out());
@@ -158,5 +166,23 @@ fn compress(mut compressor: Compress, message: &[u8]) -> Option<(Vec<u8>, Compre
         return None;
     }
     payload.truncate(len.checked_sub(TAIL.len())?);
-    Some((payload, compressor))
+    Some(payload)
+}
+
+/// Makes a compressor as it was when it was new; false for one that has failed and is of no use.
+fn renew(compressor: &mut Compress) -> bool {
+    // zlib-rs 0.6 does not get over a reset with output left inside, and panics some hundred
+    // messages later; nor over one within a block of level 1, which it takes for the next one's.
+    let mut rest = [0; 4096];
+    let mut is_full = true;
+    while is_full {
+        let total_out = compressor.total_out();
+        let outcome = compressor.compress(&[], &mut rest, FlushCompress::Sync);
+        if outcome.is_err() {
+            return false;
+        }
+        is_full = compressor.total_out() - total_out == rest.len() as u64;
+    }
+    compressor.reset();
+    true
 }

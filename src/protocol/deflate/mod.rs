@@ -133,6 +133,34 @@ mod tests {
         assert_eq!(waiting(&theirs), (0, 0));
     }
 
+    /// Its output does not fit into what a message may grow to, so some stays in the compressor.
+    #[test]
+    fn a_message_that_does_not_shrink_costs_no_compressor() {
+        let mut state = 4711_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .take(300_000)
+        .collect();
+        let codecs = Codecs::default();
+        let deflater = Deflater::new(&AGREEMENT, &OPTIONS, &codecs);
+        for length in [1, 100, 1000, 64 * 1024, 64 * 1024 + 1, 300_000] {
+            assert!(deflater.deflate(&noise[..length]).is_none(), "{length}");
+            assert_eq!(waiting(&codecs).0, 1, "{length}");
+        }
+        let keeping = Agreement {
+            server_no_context_takeover: false,
+            ..AGREEMENT
+        };
+        let deflater = Deflater::new(&keeping, &OPTIONS, &codecs);
+        assert!(!deflater.has_context());
+        for length in [1, 100, 1000, 64 * 1024, 64 * 1024 + 1, 300_000] {
+            assert!(deflater.deflate(&noise[..length]).is_none(), "{length}");
+            assert!(deflater.has_context(), "{length}");
+        }
+    }
+
     /// How many compressors and streams wait, all of which it takes.
     fn waiting(codecs: &Codecs) -> (usize, usize) {
         let compressors = std::iter::from_fn(|| codecs.compressors.take(|_| true));

@@ -1,11 +1,15 @@
 //! permessage-deflate from end to end: our deflater, zlib's own streams, and hostile ones.
 
 use _core::protocol::{
-    deflate::{Agreement, Deflater, Inflater, Options},
+    deflate::{Agreement, Codecs, Deflater, Inflater, Options},
     limits::Limits,
     message::{Event, Kind, Receiver},
 };
 use flate2::{Compress, Compression, FlushCompress, write::DeflateEncoder};
+use miniz_oxide::{
+    DataFormat, MZFlush,
+    inflate::stream::{self, InflateState},
+};
 use proptest::{collection::vec, prelude::*};
 use std::{io::Write, sync::Mutex, thread};
 
@@ -285,6 +289,35 @@ fn what_does_not_shrink_wears_no_compressor_out() {
         for _ in 0..400 {
             assert!(deflater.deflate(&noise(1000)).is_none());
             assert!(deflater.deflate(&[b'a'; 100]).is_some());
+        }
+    }
+}
+
+/// With `miniz_oxide`, which shares no code with what compresses.
+#[test]
+fn what_does_not_shrink_leaves_nothing_in_a_compressor() {
+    let noise = noise(150_000);
+    for (agreement, level) in [FORGETFUL, KEEPING]
+        .into_iter()
+        .flat_map(|agreement| [1, 3, 6, 9].map(|level| (agreement, level)))
+    {
+        // Those of other tests would mix with its own.
+        let codecs = Codecs::default();
+        let deflater = Deflater::new(&agreement, &Options { level, ..OPTIONS }, &codecs);
+        let mut inflater = InflateState::new_boxed(DataFormat::Raw);
+        for length in [100, 1000, 20_000, 60_000, 65_536, 70_000, 130_000, 150_000].repeat(3) {
+            assert!(deflater.deflate(&noise[..length]).is_none());
+            let message: Vec<u8> = noise[..1000].iter().map(|byte| byte & 7).collect();
+            let deflated = deflater.deflate(&message).unwrap();
+            if agreement.server_no_context_takeover {
+                inflater.reset(DataFormat::Raw);
+            }
+            let payload = [deflated.payload(), &[0, 0, 0xff, 0xff]].concat();
+            let mut came = vec![0; message.len() + 1];
+            let result = stream::inflate(&mut inflater, &payload, &mut came, MZFlush::None);
+            came.truncate(result.bytes_written);
+            assert_eq!(came, message, "level {level} after {length} bytes of noise");
+            deflated.was_sent();
         }
     }
 }

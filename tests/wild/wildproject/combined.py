@@ -94,7 +94,8 @@ def game(request, name):
 def own_room(request, user):
     """The project's middleware, tabs of a user, and a heartbeat for each; undecorated."""
     if request.websocket is None:
-        for tab in rooms.get(user, {}).values():
+        # Copies: tabs come and go on other threads meanwhile, with any package.
+        for tab in list(rooms.get(user, {}).values()):
             tab.send(request.GET["text"])
         return HttpResponse(str(len(rooms.get(user, {}))))
     websocket = request.websocket
@@ -114,7 +115,7 @@ def own_room(request, user):
         message = websocket.wait()
         if not message:
             break
-        for tab in rooms[user].values():
+        for tab in list(rooms[user].values()):
             tab.send(message.decode())
     del rooms[user][str(websocket)]
     return HttpResponse()

@@ -11,25 +11,20 @@ import asyncio
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
 from dwebsocket.compat.asyncio import running_loop
 
-Watch = Callable[[_core.Hub, int], None]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from dwebsocket.waiting.waiter import Watch, Watched
+
 T = TypeVar("T")
-
-
-class Watched(Protocol):
-    """Something that can be watched, such as a connection."""
-
-    @property
-    def unwatch(self) -> Watch:
-        """Takes back a watch that was not signalled."""
 
 
 class LoopHub:

@@ -1,7 +1,8 @@
 """
 gunicorn, workers ``sync``, ``gthread``, ``gevent`` and ``eventlet``, versions 20 to 27.
 
-``gevent_pywsgi`` is in :mod:`dwebsocket.servers.gevent`; ``eventlet`` ended with version 25.
+``gevent_pywsgi`` is in :mod:`dwebsocket.servers.families.gevent`; ``eventlet`` ended with
+version 25.
 
 It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
 of the request's body, and that of the parser below it.
@@ -24,8 +25,9 @@ from dwebsocket.compat.gunicorn import (
     streams,
     worker,
 )
-from dwebsocket.servers import green, tls
+from dwebsocket.servers import tls
 from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsupported
+from dwebsocket.servers.families import green
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
 # What a request of gunicorn's writes errors to, by its class.

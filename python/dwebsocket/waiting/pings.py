@@ -6,18 +6,36 @@ The engine wakes both kinds of callers at each answer and at the end; then they 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dwebsocket import clock, hub
+from dwebsocket import clock
 from dwebsocket.exceptions import ConnectionClosed, PingTimeout
-from dwebsocket.waiting import Pings
+from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
+    from dwebsocket import _core
     from dwebsocket.connection import Connection
-    from dwebsocket.waiting import Look, T, Waiter
+    from dwebsocket.waiting.waiter import Look, T, Waiter
 
 # Between two tries to queue a ping for a client that reads too slowly.
 _RETRY_S = 0.05
+
+
+class Pings:
+    """A connection, watched for what ``look`` finds: answers to pings, and its end."""
+
+    __slots__ = ("_connection", "_look", "unwatch")
+
+    def __init__(self, connection: Connection, look: Look[Any]) -> None:
+        self._connection = connection
+        self._look = look
+        self.unwatch = connection.unwatch_pings
+
+    def watch(self, hub: _core.Hub, token: int) -> None:
+        """As :meth:`dwebsocket._core.Connection.watch_pings`, also for what has come just now."""
+        self._connection.watch_pings(hub, token)
+        if self._look(0) is not None:
+            hub.announce(token)
 
 
 def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float:
@@ -33,7 +51,7 @@ async def aping(connection: Connection, timeout: float | None) -> float:
     deadline = None if timeout is None else clock.now() + timeout
     while (sent := connection.begin_ping()) is None:
         pause = _pause(connection, deadline, timeout)
-        await hub.current().wait(connection, connection.watch_outbox, pause)
+        await loop_hub.current().wait(connection, connection.watch_outbox, pause)
     return _answer(connection, await _wait_for(connection, sent.wait, deadline), timeout)
 
 
@@ -53,7 +71,7 @@ def _look_for_end(connection: Connection) -> Look[bool]:
 
 
 async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
-    """As :meth:`dwebsocket.waiting.Waiter.wait_for`, in an event loop."""
+    """As :meth:`dwebsocket.waiting.waiter.Waiter.wait_for`, in an event loop."""
     while True:
         # Before the look: an answer that came before the end counts.
         ended = connection.end() is not None
@@ -62,7 +80,7 @@ async def _wait_for(connection: Connection, look: Look[T], deadline: float | Non
         if found is not None or ended or left == 0:
             return found
         pings = Pings(connection, look)
-        await hub.current().wait(pings, pings.watch, left)
+        await loop_hub.current().wait(pings, pings.watch, left)
 
 
 def _pause(connection: Connection, deadline: float | None, timeout: float | None) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from dwebsocket.connection import Connection
-    from dwebsocket.waiting import Waiter
+    from dwebsocket.waiting.waiter import Waiter
 
     Spawn = Callable[[str, Callable[[], None]], None]
     RunAsync = Callable[[str, Callable[[], Coroutine[Any, Any, None]], contextvars.Context], object]

@@ -1,14 +1,16 @@
 """
-A record for one thread, greenlet or task: whether it has received the end of a connection.
+The callers of a connection (threads, green threads, tasks), and which have received its end.
 
 Each of them receives the end once as ``None``, and as an exception when it asks again later. What
-another one has received does not matter. Most connections end without any record being made.
+another one has received does not matter. Most connections end without any :class:`Caller`.
 """
 
 from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+# How long a caller may go on asking a connection after it has received the end.
+PATIENCE_S = 1.0
 # The first pause of a caller that goes on after the end, and the longest.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0

@@ -7,7 +7,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from dwebsocket import unpatched
-from dwebsocket.servers import gevent
+from dwebsocket.servers.families import gevent
 
 if TYPE_CHECKING:
     from dwebsocket.servers.contract import Client, Concurrency

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpResponse
 
-from dwebsocket import upgrade
+from dwebsocket.api.base import own_websocket
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.handshake.attributes import is_open
+from dwebsocket.handshake.response import UpgradeResponse
+from dwebsocket.handshake.upgrade import upgrade_inline
 from dwebsocket.records import report_end
 from dwebsocket.request import http_request
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.runners.view import end_beside, witness
-from dwebsocket.websocket import WebSocket, own_websocket
+from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -50,8 +53,8 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
         )
     request.__dict__["websocket"] = websocket
     request.__dict__.setdefault("is_websocket", functools.partial(bool, True))  # noqa: FBT003
-    opening = upgrade.judge(request)
-    if not isinstance(opening, upgrade.UpgradeResponse):
+    opening = upgrade_inline(request)
+    if not isinstance(opening, UpgradeResponse):
         raise _as_error(opening)
     opening.open_inline()
     if websocket._connection is None:
@@ -65,7 +68,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
 
 def with_response(request: Any, response: Any) -> Any:
     """Gives a view's ``response``, an empty one in place of None if it ran behind a WebSocket."""
-    if not upgrade.is_open(request):
+    if not is_open(request):
         return response
     if response is None:
         return HttpResponse()
@@ -85,9 +88,9 @@ class _Close:
     """Ends a WebSocket with its response, in the place of the request's own ``close``."""
 
     def __init__(
-        self, request: HttpRequest, websocket: WebSocket, opening: upgrade.UpgradeResponse
+        self, request: HttpRequest, websocket: WebSocket, opening: UpgradeResponse
     ) -> None:
-        self._held: tuple[HttpRequest, WebSocket, upgrade.UpgradeResponse] | None = (
+        self._held: tuple[HttpRequest, WebSocket, UpgradeResponse] | None = (
             request,
             websocket,
             opening,

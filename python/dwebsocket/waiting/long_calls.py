@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import unpatched
 from dwebsocket.compat.threading import use_lock
-from dwebsocket.hub import settle
+from dwebsocket.waiting.loop_hub import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

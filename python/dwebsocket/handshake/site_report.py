@@ -22,9 +22,10 @@ from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.http import JsonResponse
 
-from dwebsocket import _core, conf, origin
+from dwebsocket import _core, conf
 from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.handshake import origin
 from dwebsocket.records import event_counts
 from dwebsocket.servers import find_client
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-    from dwebsocket.closing import Spawn
-    from dwebsocket.waiting import Call, Event, Waiter
+    from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.waiting.waiter import Call, Event, Waiter
 
 # How long the end of a view waits for its helpers.
 _MOMENT_S = 1.0
@@ -166,7 +166,11 @@ class Helpers:
             helper.join(max(0.0, deadline - time.monotonic()))
 
     async def ajoin(self) -> None:
-        """As :meth:`join`, for async views. Tasks that do not end in time are cancelled."""
+        """
+        As :meth:`join`, for async views: waits without blocking the event loop.
+
+        Tasks that do not end in time are cancelled.
+        """
         self._stop_tickers()
         current = asyncio.current_task()
         if tasks := [task for task in self._tasks if task is not current]:

@@ -1,0 +1,68 @@
+"""The arguments of calls of ``request.websocket``: checked, and as they go out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from dwebsocket.exceptions import InvalidMessage
+
+if TYPE_CHECKING:
+    Message = str | bytes
+    # What goes out, and whether as binary; None leaves that to its type and contents.
+    Frame = tuple[Message, bool | None]
+
+
+def as_bytes(message: Any) -> bytes:
+    """Gives a message that is no text; raises TypeError if it is none at all."""
+    if isinstance(message, bytes):
+        return message
+    if isinstance(message, (bytearray, memoryview)):
+        return bytes(message)
+    name = type(message).__name__
+    raise TypeError(f"a message must be str, bytes, bytearray or memoryview, not {name}")
+
+
+def as_text(message: Any) -> Frame:
+    """Gives the frame of a text message; raises as :func:`as_bytes`."""
+    return message if isinstance(message, str) else as_bytes(message), False
+
+
+def as_binary(message: Any) -> Frame:
+    """Gives the frame of a binary message; raises as :func:`as_bytes`, for ``str`` too."""
+    if isinstance(message, str):
+        raise TypeError("this takes bytes, not str: encode it, or use send_text()")
+    return as_bytes(message), True
+
+
+def as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
+    """Gives the frame of ``data`` as JSON; raises TypeError if JSON cannot say it."""
+    return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
+
+
+def parsed(message: Message, kwargs: dict[str, Any]) -> Any:
+    """Gives what a message of JSON says; raises InvalidMessage if it is none."""
+    try:
+        return json.loads(message, **kwargs)
+    except RecursionError:
+        raise InvalidMessage("the message is no JSON: it is nested too deeply") from None
+    except ValueError as error:
+        # A number that is too long raises a bare ValueError. Subclasses of a project's own come
+        # from its hooks.
+        if type(error) not in (json.JSONDecodeError, UnicodeDecodeError, ValueError):
+            raise
+        raise InvalidMessage(f"the message is no JSON: {error}") from error
+
+
+def check_callable(what: str, function: object) -> None:
+    """Raises TypeError if ``function`` cannot be called."""
+    if not callable(function):
+        raise TypeError(f"{what} takes a function, not {type(function).__name__}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises ValueError for a negative time, and for no number at all."""
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout must be None, 0 or a number of seconds, not {timeout!r}")

@@ -1,0 +1,217 @@
+"""What all calls of ``request.websocket`` share: its state, its connection, and its callers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import clock, unpatched
+from dwebsocket.api.never_opened import NeverOpened
+from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.waiting.caller import Caller, Callers
+from dwebsocket.waiting.waiter import THREAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from weakref import WeakSet
+
+    from django.http import HttpRequest
+
+    from dwebsocket import _core, database
+    from dwebsocket.api.close_callbacks import CloseCallbacks, Spawn
+    from dwebsocket.api.decision import Decision
+    from dwebsocket.conf import Options
+    from dwebsocket.connection import By, Connection
+    from dwebsocket.protocol import WebSocketProtocol13
+    from dwebsocket.waiting.waiter import Waiter
+
+#: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
+own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)
+
+# A view that sleeps longer gives its database connections back.
+IDLE_AFTER_S = 3.0
+# For a client that takes nothing.
+TRY_AGAIN_LATER = (1013, "too slow")
+
+# For names of WebSockets that were asked for one before they had a connection.
+_early_names = itertools.count(1)
+
+
+class Base:
+    """One WebSocket connection, without the calls of its view."""
+
+    # Attributes that few connections need. They are set on first use, so the others hold nothing.
+    _name: str | None = None
+    _callers: Callers | None = None
+    _selecting: WeakSet[object] | None = None
+    _close_callbacks: CloseCallbacks | None = None
+    # The database connections of its view, once it has any.
+    _held: database.Held | None = None
+    # The request of the view that runs now.
+    _view_request: HttpRequest | None = None
+    _was_refused = False
+    _is_finished = False
+    # Made on first use, or by a factory that makes a WebSocket as in the original.
+    _protocol: WebSocketProtocol13 | None = None
+    # The request that a factory has made it of, until it is open.
+    _request: Callable[[], HttpRequest | None] | None = None
+    _headers: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self) -> None:
+        self._connection: Connection | None = None
+        self._decision: Decision[Any] | None = None
+        self._on_finish: Callable[[], object] | None = None
+        # The view's share of the permit, one of `WEBSOCKET_MAX_CONNECTIONS`.
+        self._permit: _core.Permit | None = None
+        self._is_deliberate = False
+        self._last_word: tuple[int, str] | None = None
+        self._waiter: Waiter = THREAD
+        self._options: Options | None = None
+        self._text_as_bytes = True
+        self._send_patience = math.inf
+        self._subprotocol: str | None = None
+        # On the wall clock.
+        self._opened_at: float | None = None
+        self._spawn: Spawn = unpatched.start_thread
+        # Others have run since it last sent; only for views on green threads.
+        self._has_yielded = False
+
+    def __repr__(self) -> str:
+        # The same for all its life: projects use it as a key.
+        if self._name is None:
+            connection = self._connection
+            number = 0 if connection is None else connection.id
+            self._name = str(number) if number else f"early-{next(_early_names)}"
+        return f"<{type(self).__name__} {self._name}>"
+
+    # -- the seam to the engine ---------------------------------------------------------------
+
+    def _attach(
+        self,
+        connection: Connection,
+        options: Options,
+        subprotocol: str | None,
+        waiter: Waiter = THREAD,
+        spawn: Spawn = unpatched.start_thread,
+    ) -> None:
+        self._waiter = waiter
+        self._spawn = spawn
+        self._options = options
+        self._text_as_bytes = options.text_type is bytes
+        patience = options.send_timeout
+        self._send_patience = math.inf if patience is None else patience
+        self._subprotocol = subprotocol
+        self._opened_at = time.time()
+        self._connection = connection
+        if self._last_word is not None:
+            connection.close(*self._last_word)
+        if self._close_callbacks is not None:
+            self._close_callbacks.attach(connection, waiter, spawn)
+
+    def _finish(self, code: int, reason: str) -> None:
+        """Does what remains to be done when the view has ended."""
+        if self._close_soon(code, reason):
+            self._is_deliberate = True
+        self._leave()
+        self._release_permit()
+        self._is_finished = True
+        if self._selecting is not None:
+            self._engine.close_descriptor()
+
+    def _unwanted_end(self) -> tuple[int, tuple[int, str, By]] | None:
+        """The connection's number, and how it ended if its view has not closed it."""
+        connection = self._connection
+        end = None if connection is None or not connection.id else connection.end()
+        if connection is None or end is None or self._is_deliberate:
+            return None
+        return connection.id, end
+
+    def _close_soon(self, code: int, reason: str) -> bool:
+        """Closes, also before the connection is open; true if this began to close an open one."""
+        if self._connection is None:
+            # First: `_attach()` sets the connection, and looks for this afterwards.
+            self._last_word = (code, reason)
+        return self._connection is not None and self._connection.close(code, reason)
+
+    def _leave(self) -> None:
+        """Leaves the registry of those who are connected."""
+        leave, self._on_finish = self._on_finish, None
+        if leave is not None:
+            leave()
+
+    def _release_permit(self) -> None:
+        """Releases the view's hold on its permit: no view runs behind this any more."""
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            permit.release()
+
+    def _never_open(self) -> None:
+        """From now on this behaves as a connection whose client has vanished."""
+        self._connection = NeverOpened()
+        if self._close_callbacks is not None:
+            self._close_callbacks.attach(self._connection, self._waiter, self._spawn)
+
+    @property
+    def _is_undecided(self) -> bool:
+        """Whether its view has yet to accept or to refuse."""
+        return self._decision is not None and self._decision.is_open_question
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether this connection has ended, or has refused a message."""
+        return self._end() is not None or self._was_refused
+
+    @property
+    def _is_told_here(self) -> bool:
+        """Whether the thread (green thread, task) that asks has received the end."""
+        caller = self._known_caller()
+        return caller is not None and caller.told_at is not None
+
+    @property
+    def _engine(self) -> Connection:
+        if self._connection is None:
+            if self._decision is not None:
+                raise UsageError("this WebSocket is not open yet: accept() it first")
+            raise UsageError("this WebSocket is not open yet: use it inside its view")
+        return self._connection
+
+    def _end(self) -> tuple[int, str, By] | None:
+        """How the connection has ended, also one that was closed before it was opened."""
+        if self._connection is not None:
+            return self._connection.end()
+        return None if self._last_word is None else (*self._last_word, "local")
+
+    # -- its callers: threads, green threads, tasks ---------------------------------------------
+
+    def _known_caller(self) -> Caller | None:
+        return None if self._callers is None else self._callers.get(self._waiter.caller())
+
+    def _caller(self, key: object | None = None) -> Caller:
+        """Gives the :class:`Caller` of this thread (green thread, task), or of ``key``."""
+        callers = self._callers
+        if callers is None:
+            callers = self._callers = Callers()
+        if key is None:
+            key = self._waiter.caller()
+        caller = callers.get(key)
+        if caller is None:
+            caller = callers[key] = Caller()
+        return caller
+
+    def _tell(self, caller: Caller) -> None:
+        """Notes that this caller receives the end."""
+        if caller.told_at is None:
+            caller.told_at = clock.now()
+        if self._selecting is not None:
+            self._selecting.discard(self._waiter.thread())
+            if not self._selecting:
+                self._engine.mark_end_read()
+
+    def _raise_if_ended(self) -> None:
+        end = self._engine.end()
+        if end is not None:
+            raise ConnectionClosed(*end)

@@ -1,0 +1,113 @@
+"""Functions beside the view: ``start``, ``astart`` and ``every``."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from asgiref.sync import iscoroutinefunction
+
+from dwebsocket.api.arguments import check_callable
+from dwebsocket.api.base import Base
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import UsageError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from django.http import HttpRequest
+
+    from dwebsocket.api.helpers import Helper, Ticker, View
+
+
+class Beside(Base):
+    """The calls that run something beside the view."""
+
+    _view: View | None = None
+    #: Makes it; set by the module that runs views.
+    _new_view: ClassVar[Callable[[Any, HttpRequest], View]]
+
+    def start(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Helper:
+        """
+        Runs ``function(*args, **kwargs)`` beside the view, on a thread (green thread) of its own.
+
+        It belongs to the connection: it has the view's language, time zone and care for database
+        connections, and its calls behave as the view's. When the connection has ended its receiving
+        calls raise ``ConnectionClosed``, which it may let through, and its ``send`` gives False
+        and then raises. The end of the view closes the connection and waits up to a second for it.
+        An exception of it is the view's: it is reported in the same way and closes the connection
+        with the same code.
+
+        Returns:
+            A helper that tells whether it still runs (``is_running``) and waits for it (``join``).
+
+        Raises:
+            TypeError: A coroutine function (use :meth:`astart`), or nothing that can be called.
+            UsageError: The view does not run: it has not begun, or has ended.
+            RuntimeError: The system gives no more threads.
+        """
+        if iscoroutinefunction(function):
+            raise TypeError("start() takes a plain function: use `await websocket.astart(…)`")
+        check_callable("start()", function)
+        view = self._running_view("start()")
+        return view.helpers.start(view, self._waiter, self._spawn, function, args, kwargs)
+
+    async def astart(
+        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
+    ) -> asyncio.Task[None]:
+        """
+        Runs a coroutine function beside an async view, as a task. As :meth:`start`.
+
+        A task that has not ended a second after the view is cancelled.
+
+        Returns:
+            The task.
+
+        Raises:
+            TypeError: No coroutine function (use :meth:`start`).
+            UsageError: The view does not run.
+        """
+        if not iscoroutinefunction(function):
+            raise TypeError("astart() takes a coroutine function: use start() for others")
+        view = self._running_view("astart()")
+        return view.helpers.start_task(view, function, args, kwargs)
+
+    def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> Ticker:
+        """
+        Calls ``function(*args)`` every so many seconds until the connection or its view ends.
+
+        The first call comes after ``seconds``. Calls never overlap and do not drift; calls that are
+        due while a longer one still runs are left out. No thread waits for them:
+        each takes one of the threads (green threads) of views for as long as it runs, beside the
+        view. In an async view a coroutine function is awaited in its loop. Exceptions are the
+        view's, as for :meth:`start`.
+
+        Returns:
+            A ticker whose ``stop`` ends the calls before that.
+
+        Raises:
+            TypeError: ``function`` cannot be called.
+            ValueError: ``seconds`` is not above 0.
+            UsageError: The view does not run.
+        """
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+            raise ValueError(f"every() takes a number of seconds above 0, not {seconds!r}")
+        check_callable("every()", function)
+        view = self._running_view("every()")
+        call = functools.partial(function, *args)
+        if not iscoroutinefunction(function):
+            return view.helpers.tick(view, self._waiter, self._spawn, seconds, call)
+        if running_loop() is None:
+            raise UsageError("every() takes a coroutine function in async views only")
+        return view.helpers.tick_in_loop(view, seconds, call)
+
+    def _running_view(self, what: str) -> View:
+        request = self._view_request
+        if request is None:
+            raise UsageError(f"{what} is for the view of an open WebSocket, while it runs")
+        if self._view is None:
+            # Of two threads that do this at once, the first one's object is kept.
+            self.__dict__.setdefault("_view", type(self)._new_view(self, request))
+        assert self._view is not None
+        return self._view

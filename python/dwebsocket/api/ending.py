@@ -1,0 +1,195 @@
+"""The end of a connection: closing it, asking for it, waiting for it, and what comes after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import clock, database
+from dwebsocket.api.arguments import as_bytes, check_timeout
+from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
+from dwebsocket.api.close_callbacks import CloseCallbacks
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import UsageError
+from dwebsocket.waiting import caller as callers
+from dwebsocket.waiting import pings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Ending(Base):
+    """The calls about the end of a connection."""
+
+    def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
+        """
+        Closes the connection. What was sent before still goes out; ``wait`` returns everywhere.
+
+        Never waits. Closing a closed connection does nothing, nor does closing one that was never
+        opened.
+
+        Args:
+            code: The close code; 1000 by default.
+            reason: Up to 123 bytes of UTF-8.
+
+        Raises:
+            TypeError: A code that is no ``int``.
+            ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
+        """
+        if self._connection is None and self._decision is None:
+            # A project's own middleware closes each WebSocket, also one that is not open yet.
+            return
+        if code is None:
+            code = 1000
+        if isinstance(code, bool) or not isinstance(code, int):
+            raise TypeError(f"a close code must be an int, not {type(code).__name__}")
+        if not 0 <= code <= 0xFFFF:
+            raise ValueError(f"close code {code} must not be sent: use 1000 or 3000-4999")
+        if reason is None:
+            reason = ""
+        elif not isinstance(reason, str):
+            reason = as_bytes(reason).decode("utf-8")
+        if self._engine.close(code, reason):
+            self._is_deliberate = True
+        self._caller().has_closed = True
+
+    async def aclose(self, code: int | None = None, reason: str | bytes | None = None) -> None:
+        """
+        As :meth:`close`, which never waits either; for code that awaits everything.
+
+        Raises:
+            TypeError, ValueError: As :meth:`close`.
+        """
+        self.close(code, reason)
+
+    @property
+    def closed(self) -> bool:
+        """
+        Whether the connection has ended: either side began to close, or the client vanished.
+
+        Before it is open it has not, unless it was closed already.
+        """
+        return self._end() is not None
+
+    def is_closed(self) -> bool:
+        """
+        Whether a loop around this call is over.
+
+        For a thread that receives on this connection that is so when the connection has ended and
+        all of it was read, the end included; or when this thread has closed it; or when a ``send``
+        of it was refused and no message waits. So
+        ``while not websocket.is_closed(): message = websocket.wait()`` misses no message. For any
+        other caller it is the end of the connection. :attr:`closed` is exact.
+        """
+        connection = self._engine
+        caller = self._caller()
+        if caller.has_closed or caller.told_at is not None:
+            return True
+        # Read the end first: once it is there, so are all messages before it.
+        ended_for = connection.ended_for()
+        has_messages = connection.waiting()[0] > 0
+        if caller.is_refused and not (caller.receives and has_messages):
+            return True
+        if ended_for is None:
+            return False
+        if not caller.receives:
+            # It may be about to begin receiving. Later after the end, messages that are left are
+            # for other callers, unless this is the view.
+            is_view = own_websocket.get() is self
+            if not has_messages or (ended_for > callers.PATIENCE_S and not is_view):
+                return True
+        if caller.asked_at is None:
+            caller.asked_at = clock.now()
+        # It calls this again and again, and takes no messages.
+        return clock.now() - caller.asked_at > callers.PATIENCE_S
+
+    is_close = is_closed
+
+    @property
+    def close_code(self) -> int | None:
+        """
+        The close code, None while the connection is open and before.
+
+        1005 stands for a close frame without a code, 1006 for a client that vanished.
+        """
+        end = self._end()
+        return None if end is None else end[0]
+
+    @property
+    def close_reason(self) -> str:
+        """The reason beside the close code; empty while the connection is open and before."""
+        end = self._end()
+        return "" if end is None else end[1]
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """
+        Waits until the connection has ended, and takes no message meanwhile.
+
+        When messages that are not taken fill ``WEBSOCKET_RECEIVE_BUFFER``, the engine stops
+        reading, and the client waits. A close behind them is seen when they are taken.
+
+        Args:
+            timeout: Seconds. None waits while the connection lives, 0 only looks.
+
+        Returns:
+            Whether it has ended.
+
+        Raises:
+            UsageError: The connection is not open yet; or called in an event loop (use
+                ``await websocket.await_closed()``).
+        """
+        check_timeout(timeout)
+        connection = self._connection or self._engine
+        if timeout == 0:
+            return self.closed
+        if running_loop() is not None:
+            raise UsageError(
+                "this would block the event loop and all its views: "
+                "use `await websocket.await_closed()`"
+            )
+        if own_websocket.get() is self and (timeout is None or timeout > IDLE_AFTER_S):
+            if pings.wait_closed(connection, self._waiter, IDLE_AFTER_S):
+                return True
+            database.release_idle()
+            timeout = None if timeout is None else timeout - IDLE_AFTER_S
+        return pings.wait_closed(connection, self._waiter, timeout)
+
+    async def await_closed(self, timeout: float | None = None) -> bool:
+        """
+        As :meth:`wait_closed`, for async views: waits without blocking the event loop.
+
+        Raises:
+            UsageError: The connection is not open yet.
+        """
+        check_timeout(timeout)
+        return await pings.await_closed(self._connection or self._engine, timeout)
+
+    def on_close(self, callback: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+        """
+        Has ``callback(*args)`` called once when this connection ends, whichever way it does.
+
+        That is: the client closes or vanishes, a limit or :meth:`close` ends it, the view returns
+        or fails, or the process ends. Callbacks run in the order of their registration, one after
+        the other, on a thread (green thread) of their own, beside the view if it is still at work.
+        The ORM, the language and the time zone work there as in the view. An exception is logged,
+        and the next callback runs. One that is registered after the end runs at once.
+
+        Args:
+            callback: A function; or a coroutine function, which runs in the event loop in which it
+                was registered, else in one of the process.
+            *args: What it is called with.
+
+        Returns:
+            ``callback``, so that this may be used as a decorator.
+
+        Raises:
+            TypeError: ``callback`` cannot be called.
+        """
+        if not callable(callback):
+            raise TypeError(f"on_close() takes a function, not {type(callback).__name__}")
+        callbacks = self._close_callbacks
+        if callbacks is None:
+            callbacks = self._close_callbacks = CloseCallbacks(str(self))
+            if self._connection is not None:
+                callbacks.attach(self._connection, self._waiter, self._spawn)
+        callbacks.add(callback, args)
+        return callback

@@ -1,0 +1,439 @@
+"""Receiving: as in the original (``wait``, ``read``), and exactly (``receive``)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import clock, database
+from dwebsocket.api.arguments import check_timeout, parsed
+from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
+from dwebsocket.api.helpers import told_by_exception
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
+from dwebsocket.waiting import caller as callers
+from dwebsocket.waiting import loop_hub
+from dwebsocket.waiting.waiter import THREAD
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator
+
+    from dwebsocket.connection import Connection
+    from dwebsocket.waiting.caller import Caller
+
+    Message = str | bytes
+
+# Calls that find nothing and come so soon after one another are a busy loop: each of them sleeps
+# for as long, or until a message comes.
+_SPIN_S = 0.001
+
+_TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
+
+
+class Receiving(Base):
+    """The calls that receive messages."""
+
+    _polled_at = 0.0
+    _is_close_handled = False
+
+    # -- as ever --------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """
+        Returns the next message, waiting for it if need be.
+
+        Other threads run meanwhile. Messages that came before the close are given first.
+
+        Args:
+            timeout: Seconds. None or a negative number waits while the connection lives, 0 takes
+                what is here.
+
+        Returns:
+            The message; None when the time is up or the connection is closed (``is_closed()``
+            tells which).
+
+        Raises:
+            ConnectionClosed: This thread received the end more than a second ago, from this call
+                or from another; or it is one of :meth:`start`. Each thread, green thread and task
+                receives the end for itself.
+        """
+        if timeout is not None and timeout < 0:
+            timeout = None
+        if self._callers is not None:
+            self._receive_again()
+        # As `_has_handler`, but each message comes here.
+        if getattr(self.handle, "__func__", None) is not _NO_HANDLER:
+            message = self._handled(timeout)
+        elif timeout is None:
+            message = self._take_next()
+        else:
+            message = self._take(timeout, self._text_as_bytes)
+        if message is None:
+            self._note_end()
+        return message
+
+    def read(self, fallback: Any = None) -> Any:
+        """
+        Returns one message if there is one, and never waits.
+
+        Other threads get their turn when there is none.
+
+        Returns:
+            The message, ``fallback`` when there is none, None at the end of the connection.
+
+        Raises:
+            ConnectionClosed: As :meth:`wait`.
+        """
+        if self._callers is not None:
+            self._receive_again()
+        message = self._handled(0) if self._has_handler() else self._take(0, self._text_as_bytes)
+        if message is None:
+            return None if self._note_end() else fallback
+        return message
+
+    def has_messages(self) -> bool:
+        """
+        Whether :meth:`read` has something to give; the end of the connection counts once.
+
+        Raises:
+            ConnectionClosed: As :meth:`wait`.
+        """
+        return self.count_messages() > 0
+
+    def count_messages(self) -> int:
+        """
+        The number of whole messages that wait, and one more for an end not yet read.
+
+        Raises:
+            ConnectionClosed: As :meth:`wait`.
+        """
+        if self._callers is not None:
+            self._receive_again()
+        if self._held is not None:
+            self._held.give_back_idle()
+        messages, ended = self._engine.waiting()
+        count = messages + (ended and not self._is_told_here)
+        if not count:
+            self._let_others_run()
+        return count
+
+    def __iter__(self) -> Iterator[Any]:
+        """
+        Yields each message until the connection has ended.
+
+        In the compatible mode (``WEBSOCKET_TEXT_TYPE = "bytes"``) a final None follows, once.
+        """
+        while (message := self.wait()) is not None:
+            yield message
+            # It may be large, and the next one may come much later.
+            del message
+        if self._text_as_bytes:
+            yield None
+
+    def handle(self, opcode: int, data: Message) -> None:
+        """
+        Is called for each data message and for the close, from :meth:`wait` and :meth:`read`.
+
+        Does nothing; made to be overridden.
+
+        Args:
+            opcode: 1 for text, 2 for binary, 8 for the close (RFC 6455 section 5.2).
+            data: The message as it will be returned; for the close its code and reason as they
+                stand in the frame.
+        """
+
+    # -- exactly --------------------------------------------------------------------------------
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """
+        Returns the next message, waiting for it if need be.
+
+        Text is ``str``, binary is ``bytes``, whatever ``WEBSOCKET_TEXT_TYPE`` says. Messages that
+        came before the close are given first; only then does this raise.
+
+        Args:
+            timeout: Seconds. None waits while the connection lives, 0 takes what is here.
+
+        Raises:
+            ReceiveTimeout: Nothing came in time. The connection stays usable.
+            ConnectionClosed: Nothing is left and nothing more can come.
+        """
+        check_timeout(timeout)
+        if self._callers is not None:
+            self._receive_again()
+        message: Message | None = self._take(timeout, text_as_bytes=False)
+        if message is None:
+            self._raise_if_nothing_comes()
+            raise ReceiveTimeout(f"no message came within {timeout} s")
+        return message
+
+    def receive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
+        """
+        Returns the next message, parsed as JSON.
+
+        Args:
+            timeout: As for :meth:`receive`.
+            **kwargs: Passed on to :func:`json.loads`.
+
+        Raises:
+            InvalidMessage: The message is no JSON. It is consumed. A view may let this through: the
+                client is closed with 1007.
+            ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
+        """
+        return parsed(self.receive(timeout), kwargs)
+
+    async def areceive(self, timeout: float | None = None) -> Message:
+        """
+        As :meth:`receive`, for async views. Cancelling it loses no message.
+
+        Several tasks may wait on one connection; each message goes to one of them.
+
+        Raises:
+            ReceiveTimeout, ConnectionClosed: As :meth:`receive`.
+        """
+        if self._callers is not None:
+            self._note_receiving()
+            # Each of its calls may be a task of its own, as by `asyncio.wait_for`.
+            await self._pause_loop()
+        connection = self._connection or self._engine
+        if timeout is None:
+            try:
+                return await connection.next(loop_hub.hub_and_loop)
+            except StopAsyncIteration:
+                self._tell_loop()
+                self._raise_if_ended()
+                raise ConnectionClosed from None
+        check_timeout(timeout)
+        deadline = clock.now() + timeout
+        while (message := await connection.next_now()) is None:
+            if connection.waiting() == (0, True):
+                self._tell_loop()
+                self._raise_if_ended()
+            left = deadline - clock.now()
+            if left <= 0:
+                raise ReceiveTimeout(f"no message came within {timeout} s")
+            # Only the wake-up is awaited, so giving up here takes no message away.
+            await loop_hub.current().wait(connection, connection.watch_inbox, left)
+        return message
+
+    async def areceive_json(self, timeout: float | None = None, **kwargs: Any) -> Any:
+        """
+        As :meth:`receive_json`, for async views; waits as :meth:`areceive` does.
+
+        Raises:
+            InvalidMessage, ReceiveTimeout, ConnectionClosed: As :meth:`receive_json`.
+        """
+        return parsed(await self.areceive(timeout), kwargs)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """Yields each message, text as ``str`` and binary as ``bytes``, until the close."""
+        if self._engine.waiting() == (0, True):
+            return self._no_messages()
+        return _Messages(self)
+
+    def messages(self) -> Messages:
+        """
+        Gives the messages until the close, for ``for`` and ``async for`` alike.
+
+        Text is ``str``, binary is ``bytes``, whatever ``WEBSOCKET_TEXT_TYPE`` says, and no None
+        follows. ``async for message in websocket`` is the same as over this.
+        """
+        return Messages(self)
+
+    async def _no_messages(self) -> AsyncIterator[Message]:
+        # Code that iterates over an ended connection again and again would block the event loop.
+        await self._pause_loop()
+        self._tell_loop()
+        nothing: tuple[Message, ...] = ()
+        for message in nothing:
+            yield message
+
+    # -- what the calls above share -------------------------------------------------------------
+
+    def _handled(self, timeout: float | None) -> Any:
+        message = self._take(timeout, text_as_bytes=False)
+        if message is None:
+            return None
+        opcode = _TEXT if isinstance(message, str) else _BINARY
+        if self._text_as_bytes and isinstance(message, str):
+            message = message.encode()
+        if self._has_handler():
+            self.handle(opcode, message)
+        return message
+
+    def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:
+        if timeout != 0 and running_loop() is not None:
+            raise UsageError(
+                "this would block the event loop and all its views: "
+                "use `await websocket.areceive()` or `async for`"
+            )
+        if self._held is not None:
+            self._held.give_back_idle()
+        connection = self._connection or self._engine
+        if self._waiter is not THREAD and connection.owes_a_pause():
+            self._waiter.let_others_run(connection, 0)
+        message = connection.pop(text_as_bytes)
+        if message is not None:
+            return message
+        own = own_websocket.get() is self
+        if not own:
+            self._caller().receives = True
+        if timeout == 0:
+            self._let_others_run()
+        elif own and (timeout is None or timeout > IDLE_AFTER_S):
+            return self._take_idly(connection, timeout, text_as_bytes)
+        return self._waiter.take(connection, timeout, text_as_bytes)
+
+    def _take_idly(self, connection: Connection, timeout: float | None, text_as_bytes: bool) -> Any:
+        """As :meth:`_take` for the own view, which may wait for long: then without databases."""
+        deadline = None if timeout is None else clock.now() + timeout
+        message = self._waiter.take_coarse(connection, IDLE_AFTER_S, text_as_bytes)
+        return self._take_without_databases(deadline, text_as_bytes) if message is None else message
+
+    def _take_next(self) -> Any:
+        """
+        As :meth:`_take` without a timeout, in one step for a view's main loop.
+
+        All of its messages come through here.
+        """
+        if own_websocket.get() is not self or running_loop() is not None:
+            return self._take(None, self._text_as_bytes)
+        if self._held is not None:
+            self._held.give_back_idle()
+        connection = self._connection or self._engine
+        if self._waiter is THREAD:
+            message = connection.take_coarse(IDLE_AFTER_S, self._text_as_bytes)
+        else:
+            if connection.owes_a_pause():
+                self._waiter.let_others_run(connection, 0)
+            message = connection.pop(self._text_as_bytes)
+            if message is None:
+                self._has_yielded = True
+                message = self._waiter.take_coarse(connection, IDLE_AFTER_S, self._text_as_bytes)
+        if message is not None:
+            return message
+        return self._take_without_databases(None, self._text_as_bytes)
+
+    def _take_without_databases(self, deadline: float | None, text_as_bytes: bool) -> Any:
+        """Waits on, without database connections."""
+        connection = self._engine
+        # Not `closed`: what came just before the close still has to be taken.
+        if connection.waiting() == (0, True):
+            return None
+        database.release_idle()
+        left = None if deadline is None else max(0.0, deadline - clock.now())
+        return self._waiter.take(connection, left, text_as_bytes)
+
+    def _let_others_run(self) -> None:
+        """To be called when a call that never waits has found nothing."""
+        if running_loop() is None:
+            is_spinning = time.monotonic() - self._polled_at < _SPIN_S
+            self._waiter.let_others_run(self._engine, _SPIN_S if is_spinning else 0.0)
+            self._polled_at = time.monotonic()
+
+    def _has_handler(self) -> bool:
+        # Reading `__dict__` would create the dict: attributes are stored without one until then.
+        handle = self.handle
+        return handle is not None and getattr(handle, "__func__", None) is not _NO_HANDLER
+
+    def _close_payload(self) -> bytes:
+        end = self._engine.end()
+        if end is None or end[0] in (1005, 1006):
+            return b""
+        return struct.pack("!H", end[0]) + end[1].encode()
+
+    # -- the end, for those who receive ---------------------------------------------------------
+
+    def _note_receiving(self) -> Caller:
+        """Notes that this caller asks for messages."""
+        caller = self._caller()
+        caller.receives = True
+        caller.is_refused = False
+        caller.asked_at = None
+        return caller
+
+    def _receive_again(self) -> None:
+        """To be called before messages are asked for, when a caller is known."""
+        caller = self._note_receiving()
+        if caller.told_at is None:
+            return
+        # In an event loop nothing may sleep.
+        if running_loop() is None and (pause := caller.pause(clock.now())):
+            self._waiter.sleep(pause)
+        if clock.now() - caller.told_at > callers.PATIENCE_S:
+            self._raise_if_ended()
+
+    def _tell_loop(self) -> None:
+        """Notes that the tasks of the running loop have received the end."""
+        self._tell(self._caller(self._waiter.thread()))
+
+    async def _pause_loop(self) -> None:
+        """Sleeps as long as a task has to that has received the end."""
+        caller = self._caller(self._waiter.thread())
+        if caller.told_at is not None and (pause := caller.pause(clock.now())):
+            await asyncio.sleep(pause)
+
+    def _raise_if_nothing_comes(self) -> None:
+        if self._engine.waiting() == (0, True):
+            self._tell(self._caller())
+            self._raise_if_ended()
+
+    def _note_end(self) -> bool:
+        """Notes that the caller receives the end, if no message is left before it. Whether so."""
+        ended = self._engine.waiting() == (0, True)
+        if ended:
+            self._tell(self._caller())
+            if self._has_handler() and not self._is_close_handled:
+                self._is_close_handled = True
+                self.handle(_CLOSE, self._close_payload())
+            if told_by_exception.get():
+                self._raise_if_ended()
+        return ended
+
+
+_NO_HANDLER = Receiving.handle
+
+
+class _Messages:
+    """The iterator of ``async for``."""
+
+    __slots__ = ("_next", "_websocket")
+
+    def __init__(self, websocket: Receiving) -> None:
+        self._websocket = websocket
+        self._next = websocket._engine.next(loop_hub.hub_and_loop)
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    def __anext__(self) -> Awaitable[Message]:
+        # Not a coroutine function: the view itself awaits what this returns.
+        if self._websocket._callers is not None:
+            self._websocket._note_receiving()
+        return self._next
+
+
+class Messages:
+    """The messages of a connection until its close: see :meth:`WebSocket.messages`."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: Receiving) -> None:
+        self._websocket = websocket
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yields each message; waits without the GIL. Not in an event loop."""
+        while True:
+            try:
+                message = self._websocket.receive()
+            except ConnectionClosed:
+                return
+            yield message
+            # It may be large, and the next one may come much later.
+            del message
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """Yields each message, as ``async for message in websocket``."""
+        return self._websocket.__aiter__()

@@ -1,0 +1,352 @@
+"""Sending: messages of each kind, and all that a source gives."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from dwebsocket import clock
+from dwebsocket.api.arguments import as_binary, as_bytes, as_json, as_text
+from dwebsocket.api.base import TRY_AGAIN_LATER, Base, own_websocket
+from dwebsocket.api.source import Source, whole_characters
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
+from dwebsocket.waiting import caller as callers
+from dwebsocket.waiting import loop_hub
+from dwebsocket.waiting.long_calls import Turns, call_elsewhere
+from dwebsocket.waiting.waiter import THREAD, no_room
+
+if TYPE_CHECKING:
+    from dwebsocket.api.arguments import Frame, Message
+    from dwebsocket.connection import Connection
+
+
+class _Many:
+    """Stands for more than one connection, and so for one that never ends."""
+
+    def _end(self) -> None:
+        return None
+
+
+_many = _Many()
+# The only connection to which a plain thread has sent so far, or `_many` when they were more.
+_sends_to: ContextVar[ref[Sending] | ref[_Many] | None] = ContextVar("sends_to", default=None)
+
+
+class Sending(Base):
+    """The calls that send messages."""
+
+    # The turns of tasks to send, once a task has sent a large message.
+    _long_sends: Turns | None = None
+
+    def send(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        Sends a message.
+
+        ``str`` goes out as text. ``bytes`` go out as binary when the connection's text type is
+        ``str``; in the compatible mode they are text when they are valid UTF-8, else binary.
+
+        While the client reads too slowly and ``WEBSOCKET_SEND_BUFFER`` is full, this waits in the
+        connection's own view and its helpers, and in a plain thread that has sent to this
+        connection before and to no other. Anywhere else it never waits: the client is closed with
+        1013.
+
+        Args:
+            message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``. None, which is what the
+                end looks like, may be passed to a connection that has ended.
+            strict: Raise when the connection has ended, instead of returning False.
+
+        Returns:
+            True when the message was handed over (not: received), False when the connection has
+            ended.
+
+        Raises:
+            ConnectionClosed: With ``strict``; or in the connection's own view, when it ended over a
+                second ago, an earlier ``send`` of this thread has returned False and this thread
+                has not asked for messages since. A view that lets it through ends quietly.
+            SendTimeout: In the own view, no room within ``WEBSOCKET_SEND_TIMEOUT``. A plain thread
+                gets False then, and the client is closed with 1013.
+            TypeError: Any other type of message.
+        """
+        if self._post(message):
+            return True
+        if message is None and self._end() is not None:
+            return self._refuse_to_send(strict)
+        return self._send(*self._as_sent(message), strict)
+
+    def send_text(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        Sends a text message: ``str``, or bytes that are valid UTF-8.
+
+        Raises:
+            ValueError: Bytes that are not UTF-8.
+            TypeError, ConnectionClosed, SendTimeout: As :meth:`send`.
+        """
+        return self._send(*as_text(message), strict)
+
+    def send_bytes(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        Sends a binary message: ``bytes``, ``bytearray`` or ``memoryview``.
+
+        Raises:
+            TypeError: Anything else, ``str`` too.
+            ConnectionClosed, SendTimeout: As :meth:`send`.
+        """
+        return self._send(*as_binary(message), strict)
+
+    def send_json(self, data: Any, *, strict: bool = False, **kwargs: Any) -> bool:
+        """
+        Sends ``data`` as a text message of JSON.
+
+        Dates, decimals and UUIDs are written as Django writes them.
+
+        Args:
+            data: What :func:`json.dumps` takes.
+            strict: As for :meth:`send`.
+            **kwargs: Passed on to :func:`json.dumps`.
+
+        Raises:
+            TypeError: Something that JSON cannot say.
+            ConnectionClosed, SendTimeout: As :meth:`send`.
+        """
+        return self._send(*as_json(data, kwargs), strict)
+
+    async def asend(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        As :meth:`send`, for async views: never blocks the event loop.
+
+        Only in the connection's own view and its tasks does it wait for room; for anyone else's
+        message without room the client is closed with 1013. A large message is compressed on
+        another thread, and later ones of tasks stay behind it.
+
+        Raises:
+            ConnectionClosed, SendTimeout, TypeError: As :meth:`send`.
+        """
+        if not self._is_sending_long() and self._post(message):
+            return True
+        if message is None and self._end() is not None:
+            return await self._arefuse_to_send(strict)
+        return await self._asend(*self._as_sent(message), strict)
+
+    async def asend_text(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        As :meth:`send_text`, for async views: waits as :meth:`asend` does.
+
+        Raises:
+            ValueError, TypeError, ConnectionClosed, SendTimeout: As :meth:`send_text`.
+        """
+        return await self._asend(*as_text(message), strict)
+
+    async def asend_bytes(self, message: Any, *, strict: bool = False) -> bool:
+        """
+        As :meth:`send_bytes`, for async views: waits as :meth:`asend` does.
+
+        Raises:
+            TypeError, ConnectionClosed, SendTimeout: As :meth:`send_bytes`.
+        """
+        return await self._asend(*as_binary(message), strict)
+
+    async def asend_json(self, data: Any, *, strict: bool = False, **kwargs: Any) -> bool:
+        """
+        As :meth:`send_json`, for async views: waits as :meth:`asend` does.
+
+        Raises:
+            TypeError, ConnectionClosed, SendTimeout: As :meth:`send_json`.
+        """
+        return await self._asend(*as_json(data, kwargs), strict)
+
+    def pump(self, source: Any, *, kill: bool = True) -> bool:
+        """
+        Sends all that ``source`` gives, as it comes, until it or the connection ends.
+
+        Sends at the client's pace: while the client does not read, the source is not read either.
+        Bytes of a stream go out as they come, cut between characters in the compatible mode, so
+        that UTF-8 arrives as text. Text streams are sent by lines, iterables by items.
+
+        Args:
+            source: A ``subprocess.Popen`` with ``stdout=PIPE``, a file, a socket, a descriptor, or
+                an iterable of messages.
+            kill: When the client goes, or sending fails: kill the process, close another source.
+                Without it the source stays as it is. A bare descriptor is never closed.
+
+        Returns:
+            True when the source came to its end, False when the connection did. A client that
+            takes nothing within ``WEBSOCKET_SEND_TIMEOUT`` is closed with 1013.
+
+        Raises:
+            TypeError, ValueError: No such source, or an item that is no message.
+            UsageError: Called in an event loop: use ``await asyncio.to_thread(websocket.pump, …)``.
+        """
+        if running_loop() is not None:
+            raise UsageError(
+                "pump() would block the event loop: "
+                "use `await asyncio.to_thread(websocket.pump, source)`"
+            )
+        connection = self._connection or self._engine
+        if self._held is not None:
+            # The source may give nothing for hours.
+            self._held.give_back_idle(0)
+        pumped = Source(source)
+        is_whole = False
+        try:
+            self._waiter.at_end(connection, functools.partial(pumped.interrupt, kill=kill))
+            items = pumped.items()
+            cut = pumped.is_stream and self._text_as_bytes
+            for item in whole_characters(items) if cut else items:
+                if not self.send(item):
+                    break
+            else:
+                is_whole = not pumped.is_interrupted
+        except SendTimeout:
+            connection.close(*TRY_AGAIN_LATER)
+        except ConnectionClosed:
+            if not self._is_over:
+                raise
+        finally:
+            pumped.finish(kill=kill and not is_whole)
+        return is_whole
+
+    # -- what the calls above share -------------------------------------------------------------
+
+    def _as_sent(self, message: Any) -> Frame:
+        if isinstance(message, str):
+            return message, None
+        return as_bytes(message), None if self._text_as_bytes else True
+
+    def _post(self, message: Any) -> bool:
+        """Hands a message over if that takes no waiting and no further checks."""
+        if self._held is not None:
+            self._held.give_back_idle()
+        sender = own_websocket.get()
+        connection = self._connection or self._engine
+        if sender is None:
+            posted = connection.post(message, self._text_as_bytes, None)
+            if posted:
+                self._note_plain_sending()
+            return posted
+        if not connection.post(message, self._text_as_bytes, sender._connection):
+            return False
+        if sender is self and self._waiter is not THREAD:
+            if self._has_yielded:
+                self._has_yielded = False
+            else:
+                self._waiter.yield_after_sending()
+        return True
+
+    def _note_plain_sending(self) -> None:
+        """Notes whether this plain thread sends to one connection or to many."""
+        known, this = _sends_to.get(), ref(self)
+        if known is not this:
+            other = None if known is None else known()
+            _sends_to.set(this if other is None or other._end() is not None else ref(_many))
+
+    def _is_sole_target(self) -> bool:
+        """Whether this plain thread has sent to this connection before, and to no other."""
+        return own_websocket.get() is None and _sends_to.get() is ref(self)
+
+    def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
+        if self._held is not None:
+            self._held.give_back_idle()
+        connection = self._connection or self._engine
+        own = own_websocket.get() is self
+        # An event loop must not block here. Nor may a sender to several clients: the others would
+        # wait, too.
+        waits = running_loop() is None and (own or self._is_sole_target())
+        patience = self._send_patience if waits else None
+        try:
+            sent = self._waiter.send(connection, message, binary=binary, patience=patience)
+        except SendTimeout:
+            if own:
+                raise
+            connection.close(*TRY_AGAIN_LATER)
+            sent = False
+        if not sent:
+            return self._refuse_to_send(strict)
+        if own_websocket.get() is None:
+            self._note_plain_sending()
+        return True
+
+    async def _asend(self, message: Message, binary: bool | None, strict: bool) -> bool:
+        connection = self._connection or self._engine
+        is_slow = connection.is_slow_to_send(message)
+        if not is_slow and not self._is_sending_long():
+            return await self._asend_now(connection, message, binary, strict)
+        # Of two threads that do this at once, the first one's object is kept.
+        turns = self.__dict__.setdefault("_long_sends", Turns())
+        async with turns:
+            return await self._asend_now(connection, message, binary, strict, is_slow=is_slow)
+
+    async def _asend_now(
+        self,
+        connection: Connection,
+        message: Message,
+        binary: bool | None,
+        strict: bool,
+        *,
+        is_slow: bool = False,
+    ) -> bool:
+        if own_websocket.get() is not self:
+            if not is_slow:
+                return self._send(message, binary, strict)
+            send = functools.partial(connection.send, message, binary=binary)
+            return await call_elsewhere(send) or await self._arefuse_to_send(strict)
+        try_send = functools.partial(connection.try_send, message, binary=binary)
+        deadline: float | None = None
+        while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
+            if deadline is None:
+                deadline = clock.now() + self._send_patience
+            left = deadline - clock.now()
+            if left <= 0:
+                raise no_room(self._send_patience)
+            patience = None if left == math.inf else left
+            await loop_hub.current().wait(connection, connection.watch_outbox, patience)
+        return sent or await self._arefuse_to_send(strict)
+
+    def _is_sending_long(self) -> bool:
+        """Whether a large message of a task is on its way, which later ones must not overtake."""
+        return self._long_sends is not None and self._long_sends.are_taken
+
+    # -- the end, for those who send ------------------------------------------------------------
+
+    def _refuse_to_send(self, strict: bool) -> bool:
+        """Refuses a send because the connection has ended: gives False, or raises."""
+        pause, raises = self._note_refusal(strict)
+        if pause is not None and running_loop() is None:
+            self._waiter.sleep(pause)
+        return self._refused(raises)
+
+    async def _arefuse_to_send(self, strict: bool) -> bool:
+        pause, raises = self._note_refusal(strict)
+        if pause is not None:
+            await asyncio.sleep(pause)
+        return self._refused(raises)
+
+    def _note_refusal(self, strict: bool) -> tuple[float | None, bool]:
+        """
+        Notes that this caller cannot send any more.
+
+        Gives the seconds that it has to sleep, if at all, and whether to raise an exception.
+        """
+        caller = self._caller()
+        own = own_websocket.get() is self
+        # A view may send each of its messages in a task of its own, as `asyncio.wait_for` does.
+        in_task = own and running_loop() is not None
+        refused_before = self._was_refused if in_task else caller.is_refused
+        caller.is_refused = self._was_refused = True
+        gone_for = self._engine.ended_for() or 0.0
+        raises = strict or (own and refused_before and gone_for > callers.PATIENCE_S)
+        # A sender with other connections to serve is not held up.
+        is_alone = own or self._is_sole_target()
+        sleeps = is_alone and refused_before
+        return caller.pause_of_send(clock.now()) if sleeps else None, raises
+
+    def _refused(self, raises: bool) -> bool:
+        if raises:
+            self._raise_if_ended()
+            # The socket is gone, though the engine has not yet read how.
+            raise ConnectionClosed
+        return False

@@ -1,0 +1,146 @@
+"""
+Judging a handshake: all that can be wrong with it, before anything is taken over.
+
+So every refusal is an ordinary response, which passes through all middleware.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import _core, conf, registry, shutdown
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.handshake import origin, site_report
+from dwebsocket.handshake.attributes import make
+from dwebsocket.handshake.refusal import refuse
+from dwebsocket.handshake.response import UpgradeResponse
+from dwebsocket.handshake.start import Start
+from dwebsocket.request import http_request
+from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.wsgi import WsgiHandshake
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.http import HttpRequest, HttpResponse
+
+    from dwebsocket.factory import WebSocketFactory
+    from dwebsocket.runners.view import Detached
+    from dwebsocket.servers.handshake import Handshake
+
+
+@dataclass(slots=True)
+class Asked:
+    """
+    A handshake, and the view that it asks for.
+
+    Never changed; making a frozen one would take several times as long.
+
+    Attributes:
+        request: A handshake, however bad. The view gets it as it is; all else concerns the
+            request of Django that it may wrap.
+        factory: What :func:`~dwebsocket.handshake.attributes.prepare` gave for it.
+        view: What runs behind the WebSocket, as ``view.call(request, *args, **kwargs)``.
+        overrides: Options of this view that differ from the project's settings.
+    """
+
+    request: HttpRequest
+    factory: WebSocketFactory
+    view: Detached
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+
+
+def judge(asked: Asked) -> HttpResponse:
+    """
+    Gives the response that upgrades a handshake, or one that refuses it.
+
+    Raises:
+        ImproperlyConfigured: A setting that cannot be.
+        DisallowedHost: As any request with a Host that is not the site's.
+    """
+    request = http_request(asked.request)
+    wrapping = None if asked.request is request else asked.request
+    now = conf.present()
+    options = conf.Options.current(asked.overrides, now)
+    if (report := site_report.answer(request, options)) is not None:
+        return report
+    handshake = _handshake_of(request)
+    admission = conf.Admission.current(now)
+    largest = admission.max_handshake_size
+    if largest is not None and (size := handshake.size) > largest:
+        limit = f"the {largest} of {conf.PREFIX}MAX_HANDSHAKE_SIZE"
+        return refuse(request, 431, f"The handshake has {size} bytes, more than {limit}.")
+    if (refusal := handshake.judge()) is not None:
+        return refuse(request, *refusal)
+    objection = origin.objection(
+        request, options.allowed_origins, required=options.require_origin, now=now
+    )
+    if objection is not None:
+        return refuse(request, 403, objection)
+    try:
+        handshake.find()
+    except UnsupportedServer as error:
+        return refuse(request, 501, str(error), level="error")
+    websocket = make(request, asked.factory)
+    if isinstance(websocket, str):
+        return refuse(request, 400, websocket)
+    if _core.is_leaving():
+        return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
+    # Claim a permit first: `Who.of()` may cost queries, and a flood of handshakes must not.
+    most = admission.max_connections
+    permit = _core.Permit.claim(most)
+    if permit is None:
+        return refuse(
+            request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
+        )
+    try:
+        visitor = registry.enter(registry.Who.of(request), websocket, admission)
+    except BaseException:
+        permit.release()
+        raise
+    if isinstance(visitor, str):
+        permit.release()
+        return refuse(request, 429, visitor)
+    if visitor is not None:
+        websocket._on_finish = visitor.leave
+    try:
+        if not shutdown.has_begun():
+            shutdown.begin(
+                dies_of_sigterm=handshake.dies_of_sigterm,
+                departure=handshake.departure,
+                at_exit=handshake.at_exit,
+            )
+        handshake.prepare()
+    except BaseException as error:
+        websocket._leave()
+        permit.release()
+        if not isinstance(error, OSError):
+            raise
+        reason = f"The system has nothing left for another connection: {error}"
+        return refuse(request, 503, reason, "error")
+    response = UpgradeResponse(
+        request=request,
+        handshake=handshake,
+        permit=permit,
+        options=options,
+        websocket=websocket,
+        start=Start(handshake, asked.view, wrapping, asked.args, asked.kwargs),
+        visitor=visitor,
+    )
+    websocket._leave_to_response()
+    if visitor is not None:
+        visitor.leave_with(response)
+    return response
+
+
+def _handshake_of(request: HttpRequest) -> Handshake:
+    # Only requests of ASGI servers have one.
+    scope = request.__dict__.get("scope")
+    if scope is not None:
+        handshake = scope.get(SCOPE_KEY)
+        if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):
+            return handshake
+    return WsgiHandshake(request.method or "", request.META, scope)

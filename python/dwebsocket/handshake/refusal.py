@@ -1,0 +1,55 @@
+"""The responses that refuse a WebSocket, and what is logged of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.http import HttpResponse
+
+from dwebsocket.compat.django import mark_as_logged
+from dwebsocket.records import Record
+from dwebsocket.request import http_request
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+_requests = logging.getLogger("django.request")
+
+_RETRY_AFTER_S = 5
+_TOLD = {
+    403: "This page may not open a WebSocket here.",
+    429: "There are too many WebSockets from you.",
+    431: "The headers of this handshake are too large.",
+    501: "There are no WebSockets here.",
+    503: "There is no room for another WebSocket now.",
+}
+
+
+def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
+    """
+    Gives a response that refuses a WebSocket, and logs why.
+
+    The response says what is wrong with the client's request. A cause on the server's side is
+    logged, and stands in the response only under ``DEBUG``.
+    """
+    request = http_request(request)
+    told = reason if settings.DEBUG else _TOLD.get(status, reason)
+    response = HttpResponse(f"{told}\n", status=status, content_type="text/plain; charset=utf-8")
+    if status == 426:
+        response["Sec-WebSocket-Version"] = "13"
+    if status in (429, 503):
+        response["Retry-After"] = str(_RETRY_AFTER_S)
+    record = Record.of("websocket.refused", request, status, reason)
+    record.log(
+        _requests,
+        getattr(logging, level.upper()),
+        "WebSocket refused with %d: %s: %s",
+        *(status, record.path, record.reason),
+        status_code=status,
+        request=request,
+    )
+    # Not by Django's own `log_response`, which takes no other attributes.
+    mark_as_logged(response)
+    return response

@@ -1,0 +1,334 @@
+"""
+The response that becomes the upgrade.
+
+It is opened when it reaches the server: all middleware has run by then, and its headers and cookies
+go into the real 101. How it is opened is the server's matter
+(:mod:`dwebsocket.servers.handshake`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.http import HttpRequest, HttpResponse
+
+from dwebsocket import _core, conf, recheck, request_copy, sessions
+from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
+from dwebsocket.compat.django import headers_of
+from dwebsocket.exceptions import ShuttingDown, UsageError
+from dwebsocket.handshake.refusal import refuse
+from dwebsocket.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django.http.response import HttpResponseBase
+
+    from dwebsocket import registry
+    from dwebsocket.handshake.start import Start
+    from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.websocket import WebSocket
+
+_log = logging.getLogger("dwebsocket")
+
+_ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
+# As Django's default, which would read the settings for the charset of an empty body.
+_CONTENT_TYPE = "text/html; charset=utf-8"
+# The acceptance by a view that adds nothing.
+_AS_IT_IS = Acceptance(None, [])
+
+
+def _give_up(decision: Decision[Any]) -> None:
+    """Ends the wait for a view that has not decided in time."""
+    # A view that decides at the last moment has decided, and sets `decided` itself.
+    if decision.decide(GivenUp()):
+        decision.decided.set()
+
+
+def _code_for(error: BaseException) -> tuple[int, str]:
+    """Gives the close code and reason for what keeps a view from running."""
+    if isinstance(error, Exception):
+        return _INTERNAL_ERROR, ""
+    return 1001, "going away"
+
+
+class _NoThread(Exception):
+    """The view that is to decide could not be started."""
+
+
+class UpgradeResponse(HttpResponse):
+    """
+    The response that turns its request into a WebSocket: :meth:`open`.
+
+    For middleware it is an empty 101 like any other response. A WSGI server opens it by iterating
+    over it; what such a server writes goes nowhere.
+    """
+
+    status_code = 101
+
+    def __init__(
+        self,
+        *,
+        request: HttpRequest,
+        handshake: Handshake,
+        permit: _core.Permit,
+        options: conf.Options,
+        websocket: WebSocket,
+        start: Start,
+        visitor: registry.Visitor | None,
+    ) -> None:
+        super().__init__(content_type=_CONTENT_TYPE)
+        self._request = request
+        self._handshake = handshake
+        self._permit: _core.Permit | None = permit
+        self._options = options
+        self._websocket = websocket
+        self._start: Start | None = start
+        # A visitor whose user is yet to be checked again.
+        self._user = visitor if visitor is not None and visitor.who.user else None
+        self._decision: Decision[Any] | None = None
+        self._acceptance = _AS_IT_IS
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.open()
+        return iter(self._handshake.body)
+
+    def close(self) -> None:
+        """Called by the server when it is done with the response, or by Django instead of it."""
+        self.release()
+        super().close()
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a view may take to decide."""
+        return self._options.handshake_timeout
+
+    @contextmanager
+    def asking_view(self) -> Iterator[Decision[Any]]:
+        """Starts a view that decides itself; the caller sleeps until it has, and concludes."""
+        assert self._start is not None
+        decision = self._start.new_decision(self._handshake.offered)
+        self._decision = self._websocket._decision = decision
+        itself = weakref.ref(self)
+        decision.is_dropped = lambda: itself() is None
+        self._request.__dict__["websocket"] = self._websocket
+        stop_timer: Callable[[], object] = bool
+        try:
+            if self._permit is not None:
+                # The view may run on after the handler has stopped waiting for it.
+                self._websocket._permit = self._permit.share()
+            if self.patience is not None:
+                give_up = functools.partial(_give_up, decision)
+                stop_timer = self._start.call_later(self.patience, give_up)
+            self._start(self._request, self._websocket)
+        except Exception as error:
+            self._websocket._release_permit()
+            decision.decide(Failure(_NoThread(error)))
+            decision.decided.set()
+        try:
+            yield decision
+        except BaseException:
+            # The server gives up on the request: so must the view.
+            self.release()
+            raise
+        finally:
+            stop_timer()
+
+    def conclude(self) -> HttpResponseBase:
+        """
+        Gives the response that the view has decided on.
+
+        Raises:
+            BaseException: What it let through instead.
+        """
+        assert self._decision is not None
+        assert self._start is not None
+        request, view = self._request, self._start.view.name
+        outcome = self._decision.take_outcome()
+        if isinstance(outcome, Acceptance):
+            self._acceptance = outcome
+            return self
+        self.release()
+        if isinstance(outcome, Rejection):
+            return refuse(request, outcome.status, "The view rejected it.")
+        if isinstance(outcome, Answer):
+            if outcome.response is None:
+                raise UsageError(f"{view} returned None without accept() or reject()")
+            response: HttpResponseBase = outcome.response
+            return response
+        if isinstance(outcome, GivenUp):
+            limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.patience} s)"
+            return refuse(request, 503, f"{view} did not decide within {limit}.")
+        if isinstance(outcome.error, _NoThread):
+            return refuse(request, 503, f"No thread for another view: {outcome.error}", "error")
+        try:
+            raise outcome.error
+        finally:
+            # The exception holds this frame.
+            del outcome
+
+    def release(self) -> None:
+        """Gives back what is not needed any more: all, unless the connection is open."""
+        self._handshake.finish()
+        if self._permit is not None:
+            self._permit.release()
+        if self._websocket._connection is None:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Does what remains to be done when the connection will not open."""
+        self._websocket._leave()
+        if self._decision is not None:
+            self._lose(self._decision)
+
+    def _lose(self, decision: Decision[Any]) -> None:
+        """Wakes a view that waits for the connection, which will not open."""
+        decision.decide(GivenUp())
+        self._websocket._never_open()
+        decision.settled.set()
+
+    @property
+    def needs_database(self) -> bool:
+        """Whether event loops should call :meth:`look_at_user` on a thread first."""
+        return self._user is not None
+
+    def look_at_user(self) -> None:
+        """Checks whether the user is still signed in. Once; opening calls it, too."""
+        user, self._user = self._user, None
+        if user is not None and self._start is not None:
+            runner = self._start.runner
+            recheck.admit(user, runner.waiter, runner.spawn, self._start.databases)
+
+    def open(self) -> None:
+        """Opens the WebSocket and starts its view. Once; later calls do nothing."""
+        self.look_at_user()
+        start, self._start = self._start, None
+        permit, self._permit = self._permit, None
+        if start is not None and permit is not None and self._connect(start, permit):
+            self._run_view(start)
+
+    def open_inline(self) -> None:
+        """Opens the WebSocket, for a view that runs where this is called. Once, as :meth:`open`."""
+        self.look_at_user()
+        start, self._start = self._start, None
+        permit, self._permit = self._permit, None
+        if start is not None and permit is not None:
+            self._handshake.call(functools.partial(self._connect, start, permit))
+        if self._websocket._connection is not None:
+            # The view's response, a page about its error perhaps, may be larger than a dead end.
+            self._handshake.discard()
+
+    def _connect(self, start: Start, permit: _core.Permit) -> bool:
+        """Takes the client over. False when it is lost on the way."""
+        request, websocket = self._request, self._websocket
+        options = self._options
+        handshake = self._handshake
+        try:
+            subprotocol = self._choose_subprotocol()
+            connection = handshake.open(self._headers_to_send(), subprotocol, options, permit)
+        except BaseException as error:
+            permit.release()
+            self._give_up()
+            if not isinstance(error, (OSError, ShuttingDown)):
+                raise
+            # The client is gone from the server already: all it can see is the end.
+            record = Record.of("websocket.never_opened", request, _ABNORMAL, str(error))
+            record.log(
+                _log,
+                logging.ERROR,
+                "WebSocket lost before it was open: %s: %s",
+                *(record.path, record.reason),
+                request=request,
+            )
+            return False
+        # From here on the client is ours alone: whatever happens, it is closed or has a view.
+        try:
+            request_copy.keep(request)
+            websocket._forget_handshake(request.META)
+            websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
+            # The connection holds the place itself, and so does a view that runs already.
+            if self._decision is None:
+                websocket._permit = permit
+            else:
+                permit.release()
+            request.__dict__["websocket"] = websocket
+        except BaseException as error:
+            connection.close(*_code_for(error))
+            permit.release()
+            self._give_up()
+            self._report(error, connection.id)
+            return False
+        return True
+
+    def _run_view(self, start: Start) -> None:
+        request, websocket = self._request, self._websocket
+        connection = websocket._connection
+        number = None if connection is None else connection.id
+        try:
+            if (session := getattr(request, "session", None)) is not None:
+                # The session's middleware has saved it: only what the view changes is left to save.
+                sessions.keep(session)
+            if self._decision is not None:
+                # The view runs, and waits for this.
+                self._decision.settled.set()
+                return
+        except BaseException as error:
+            websocket._finish(*_code_for(error))
+            self._report(error, number)
+            return
+        try:
+            start(request, websocket)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                websocket._finish(*_code_for(error))
+                raise
+            # No more threads, or no stack of the size that the settings ask for.
+            websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
+            record = Record.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
+            record.log(
+                _log,
+                logging.ERROR,
+                "No thread for another WebSocket view: %s: %s",
+                *(record.path, record.reason),
+                request=request,
+            )
+
+    def _report(self, error: BaseException, number: int | None) -> None:
+        """Logs what kept a view from running behind its connection; raises what ends a process."""
+        if not isinstance(error, Exception):
+            raise error
+        record = Record.of(
+            "websocket.broke", self._request, _INTERNAL_ERROR, repr(error), connection=number
+        )
+        record.log(
+            _log,
+            logging.ERROR,
+            "WebSocket closed before its view could run: %s: %s",
+            *(record.path, record.reason),
+            exc_info=error,
+            request=self._request,
+        )
+
+    def _choose_subprotocol(self) -> str | None:
+        """Asks the view, the protocol of the project's factory, and the settings, in this order."""
+        offered, chosen = self._handshake.offered, self._acceptance.subprotocol
+        if chosen is None and (protocol := self._websocket._protocol) is not None:
+            chosen = protocol.select_subprotocol(offered)
+            if chosen is not None and chosen not in offered:
+                raise ValueError(
+                    f"{type(protocol).__name__}.select_subprotocol() gives {chosen!r}, which the "
+                    f"client does not offer"
+                )
+        if chosen is None and self._options.subprotocols:
+            chosen = _core.choose_subprotocol(list(self._options.subprotocols), offered)
+        return chosen
+
+    def _headers_to_send(self) -> list[tuple[str, str]]:
+        cookies = [
+            ("Set-Cookie", morsel.output(header="").strip()) for morsel in self.cookies.values()
+        ]
+        return [*headers_of(self), *cookies, *self._acceptance.headers]

@@ -1,0 +1,85 @@
+"""The start of a view behind its WebSocket: on which runner, and in which context."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import callbacks, database
+from dwebsocket.api.decision import Decision
+from dwebsocket.runners import loop, runner_of
+from dwebsocket.runners import thread as threads
+from dwebsocket.runners import view as life
+from dwebsocket.waiting.loop_hub import LoopEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from django.http import HttpRequest
+
+    from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.waiting.waiter import Call
+    from dwebsocket.websocket import WebSocket
+
+_NO_ARGUMENTS: life.Arguments = ((), {})
+
+
+class Start:
+    """Starts the view later, as if it were called now."""
+
+    __slots__ = ("_arguments", "_call", "_context", "_run_async", "databases", "runner", "view")
+
+    def __init__(
+        self,
+        handshake: Handshake,
+        view: life.Detached,
+        wrapping: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.runner = runner_of(handshake.concurrency)
+        self.view = view
+        self._call = view.call if wrapping is None else _passing(wrapping, view.call)
+        self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
+        self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
+        # The language, time zone and all else that middleware has set for this request.
+        self._context = contextvars.copy_context()
+        self.databases = database.shareable()
+
+    @property
+    def spawn(self) -> Spawn:
+        """Runs what belongs to the view beside it, on threads of its kind."""
+        # A loop is on a thread of the system, also where views have green ones.
+        return threads.spawn if self.view.is_async else self.runner.spawn
+
+    @property
+    def call_later(self) -> Callable[[float, Call], Call]:
+        """Calls after a time on the one clock, beside a handler that waits for the view."""
+        # A loop is on a thread of the system, and may keep the hub of that thread from its timers.
+        return callbacks.call_later if self.view.is_async else self.runner.waiter.call_later
+
+    def new_decision(self, offered: list[str]) -> Decision[Any]:
+        """Makes what a view that decides itself has to decide."""
+        is_async = self.view.is_async
+        new_event = LoopEvent if is_async else self.runner.waiter.new_event
+        return Decision(new_event, is_async=is_async, offered=tuple(offered))
+
+    def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
+        call = (self._call, request, self._arguments, websocket)
+        if self.view.is_async:
+            self._run_async(self.view.name, functools.partial(life.arun, *call), self._context)
+        else:
+            visit = life.Visit(*call, self._context, self.databases, self.runner.exits)
+            self.runner.run(self.view.name, visit)
+
+
+def _passing(request: Any, view: life.View) -> life.View:
+    """Gives a view that passes ``request`` on in place of Django's, which it wraps."""
+
+    @functools.wraps(view)
+    def call(_: HttpRequest, /, *args: Any, **kwargs: Any) -> Any:
+        return view(request, *args, **kwargs)
+
+    return call

@@ -1,0 +1,342 @@
+"""
+How green threads of gevent and eventlet sleep: they yield to their hub.
+
+A hub (the event loop of a thread that runs green threads) watches one descriptor for all its
+connections, that of its :class:`HubWatcher`: the engine puts ready connections on a list and wakes
+the hub once. :mod:`dwebsocket.waiting.loop_hub` does the same for event loops.
+
+After a fork the child has copies of its parent's green threads. To them their connections are
+closed, and the child must not read the descriptor of the parent's hub: it would take the parent's
+wake-ups.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dwebsocket import _core, clock, unpatched
+from dwebsocket.waiting import long_calls
+from dwebsocket.waiting.pings import Pings
+from dwebsocket.waiting.waiter import THREAD, Waiter, no_room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from dwebsocket.connection import Connection
+    from dwebsocket.waiting.waiter import Call, Event, Look, Message, T, Watch, Watched
+
+GreenHub = Any
+GreenThread = Any
+Sleeper = TypeVar("Sleeper")
+
+# The longest sleep that is asked of a hub, which cannot count to infinity.
+_LONGEST_S = 86_400.0
+# How long a view may send without letting others run.
+_TURN_S = 0.01
+
+
+class _LongCall:
+    """A call on another thread, watched for its end."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def watch(self, hub: _core.Hub, token: int) -> None:
+        """Puts ``token`` on the hub's list as soon as the call is done."""
+        self._future.add_done_callback(lambda _: hub.announce(token))
+
+    def unwatch(self, hub: _core.Hub, token: int) -> None:
+        """Does nothing: hubs ignore tokens that come late."""
+
+
+class HubWatcher(ABC, Generic[Sleeper]):
+    """The descriptor by which the engine wakes one hub. Belongs to the hub's thread."""
+
+    def __init__(self, hub: GreenHub) -> None:
+        self.hub = hub
+        self.is_parents = False
+        self._ready = _core.Hub()
+        self._sleepers: dict[int, Sleeper] = {}
+        self._tokens = itertools.count()
+        # When each coarse sleep ends, the first one first: all are equally long, and share a timer.
+        self._coarse_ends: dict[int, float] = {}
+        self._has_alarm = False
+        # Calls to make in the hub, where other tokens wake a green thread.
+        self._calls: dict[int, Call] = {}
+
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
+        """As :meth:`HubWaiter.wait`; may return early."""
+        token = next(self._tokens)
+        # Only the hub reads the descriptor, so no wake-up comes before the sleep has begun.
+        watch(self._ready, token)
+        try:
+            self._sleep(token, None if timeout is None else min(timeout, _LONGEST_S))
+        finally:
+            # Otherwise each wait that ends without a message would leave one more watch there.
+            connection.unwatch(self._ready, token)
+
+    def take_coarse(
+        self, connection: Connection, time_s: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`HubWaiter.take_coarse`, without a timer of its own."""
+        token = next(self._tokens)
+        if not connection.listen(self._ready, token):
+            return connection.pop(text_as_bytes)
+        message = None
+        self._coarse_ends[token] = time.monotonic() + time_s
+        if not self._has_alarm:
+            self._set_alarm(time_s)
+        try:
+            self._sleep(token, None)
+            message = connection.pop(text_as_bytes)
+        finally:
+            self._coarse_ends.pop(token, None)
+            if message is None:
+                connection.unwatch(self._ready, token)
+        return message
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`dwebsocket.waiting.waiter.Waiter.at_end`, on the hub's own thread."""
+        token = next(self._tokens)
+        self._calls[token] = call
+        connection.watch_end(self._ready, token)
+
+    @abstractmethod
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`dwebsocket.waiting.waiter.Waiter.call_later`, on the hub's own thread."""
+
+    def _set_alarm(self, time_s: float) -> None:
+        self._has_alarm = True
+        self._call_later(time_s, self._end_coarse_sleeps)
+
+    def _end_coarse_sleeps(self) -> None:
+        self._has_alarm = False
+        if self.is_parents:
+            return
+        now = time.monotonic()
+        for token in [token for token, end in self._coarse_ends.items() if end <= now]:
+            self._coarse_ends.pop(token, None)
+            self._wake(token)
+        if self._coarse_ends and not self._has_alarm:
+            self._set_alarm(max(0.0, next(iter(self._coarse_ends.values())) - now))
+
+    def on_ring(self, *_: object) -> None:
+        """Called by the hub when the engine has woken it."""
+        if self.is_parents:
+            self.close()
+            return
+        for token in self._ready.drain():
+            if (call := self._calls.pop(token, None)) is not None:
+                call()
+            else:
+                self._wake(token)
+            if self.is_parents:
+                # The code just called has forked, and this is the child: the rest is the parent's.
+                return
+        self._ready.served()
+
+    @abstractmethod
+    def _sleep(self, token: int, timeout: float | None) -> None:
+        """Yields to the hub as a sleeper, ``timeout`` seconds at most."""
+
+    @abstractmethod
+    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
+        """Has the hub call ``call``; the hub does not go on just for this."""
+
+    @abstractmethod
+    def _wake(self, token: int) -> None:
+        """Ends a sleep, unless it has ended already."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Makes the hub stop watching the descriptor."""
+
+
+class HubWaiter(Waiter):
+    """
+    Sleeps in the hub that the caller's thread has, or as a thread when it has none.
+
+    Any thread may use it.
+
+    Args:
+        hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
+        new_watcher: Opens a hub's :class:`HubWatcher`.
+        pause: Yields to the hub for some seconds; without any until all others have had a turn.
+        current: Gives the green thread that calls.
+        new_event: Makes an event between two green threads of one hub.
+    """
+
+    def __init__(
+        self,
+        hub: Callable[[], GreenHub | None],
+        new_watcher: Callable[[GreenHub], HubWatcher[Any]],
+        pause: Callable[..., object],
+        current: Callable[[], GreenThread],
+        new_event: Callable[[], Event],
+    ) -> None:
+        self._hub = hub
+        self._new_watcher = new_watcher
+        self._pause = pause
+        self._current = current
+        self._new_event = new_event
+        # One of the system's threads has one hub at a time, however many green threads it runs.
+        self._own: Any = unpatched.original("_thread", "_local")()
+        os.register_at_fork(after_in_child=self._forget_parents_watcher)
+
+    def take(
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take`."""
+        if self._hub() is None:
+            return THREAD.take(connection, timeout, text_as_bytes)
+        deadline = None if timeout is None else clock.now() + timeout
+        while True:
+            # Look for the end first: it comes behind all messages, so then none is missed.
+            ended = connection.waiting()[1]
+            message = connection.take(0, text_as_bytes)
+            left = None if deadline is None else deadline - clock.now()
+            if message is not None or ended:
+                return message
+            if left is not None and left <= 0:
+                return None
+            self.wait(connection, connection.watch_inbox, left)
+
+    def send(
+        self,
+        connection: Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`Waiter.send`."""
+        if self._hub() is None:
+            return THREAD.send(connection, message, binary=binary, patience=patience)
+        if patience is None:
+            return connection.send(message, binary=binary)
+        sent = self._send_patiently(connection, message, binary, patience)
+        self.yield_after_sending()
+        return sent
+
+    def _send_patiently(
+        self, connection: Connection, message: Message, binary: bool | None, patience: float
+    ) -> bool:
+        deadline = clock.now() + patience
+        try_send = functools.partial(connection.try_send, message, binary=binary)
+        is_slow = connection.is_slow_to_send(message)
+        while (sent := self._call_elsewhere(try_send) if is_slow else try_send()) is None:
+            left = deadline - clock.now()
+            if left <= 0:
+                raise no_room(patience)
+            self.wait(connection, connection.watch_outbox, left)
+        return sent
+
+    def _call_elsewhere(self, function: Callable[[], T]) -> T:
+        """Calls ``function`` on a thread of the system, while the hub goes on."""
+        future = long_calls.submit(function)
+        call = _LongCall(future)
+        while not future.done():
+            self.wait(call, call.watch, None)
+        return future.result()
+
+    def yield_after_sending(self) -> None:
+        """
+        As :meth:`Waiter.yield_after_sending`: yields to the hub after a while of sending.
+
+        Without this, a view that only sends blocks all other views while its client keeps up.
+        """
+        if time.monotonic() > getattr(self._own, "turn_ends", 0.0) and self._hub() is not None:
+            self._pause()
+            self._own.turn_ends = time.monotonic() + _TURN_S
+
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """As :meth:`Waiter.wait_for`."""
+        if self._hub() is None:
+            return THREAD.wait_for(connection, look, timeout)
+        deadline = None if timeout is None else clock.now() + timeout
+        while True:
+            # First: what came before the end counts.
+            ended = connection.end() is not None
+            found = look(0)
+            left = None if deadline is None else deadline - clock.now()
+            if found is not None or ended or (left is not None and left <= 0):
+                return found
+            pings = Pings(connection, look)
+            self.wait(pings, pings.watch, left)
+
+    def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
+        """
+        Yields to the hub until the engine signals ``watch``, ``timeout`` seconds at most.
+
+        Takes the watch back (``connection.unwatch``) when it was not signalled.
+        """
+        self._watcher(self._hub()).wait(connection, watch, timeout)
+
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`Waiter.take_coarse`."""
+        hub = self._hub()
+        if hub is None:
+            return THREAD.take_coarse(connection, time, text_as_bytes)
+        return self._watcher(hub).take_coarse(connection, time, text_as_bytes)
+
+    def let_others_run(self, connection: Connection, time: float) -> None:
+        """As :meth:`Waiter.let_others_run`."""
+        if self._hub() is None:
+            THREAD.let_others_run(connection, time)
+        elif time:
+            self.wait(connection, connection.watch_inbox, time)
+        else:
+            self._pause()
+
+    def sleep(self, seconds: float) -> None:
+        """As :meth:`Waiter.sleep`."""
+        sleep = unpatched.sleep if self._hub() is None else self._pause
+        sleep(seconds)
+
+    def caller(self) -> object:
+        """As :meth:`Waiter.caller`."""
+        return THREAD.caller() if self._hub() is None else self._current()
+
+    def thread(self) -> object:
+        """As :meth:`Waiter.thread`."""
+        return THREAD.thread() if self._hub() is None else self._current()
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """As :meth:`Waiter.at_end`."""
+        hub = self._hub()
+        at_end = THREAD.at_end if hub is None else self._watcher(hub).at_end
+        at_end(connection, call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """As :meth:`Waiter.call_later`."""
+        hub = self._hub()
+        call_later = THREAD.call_later if hub is None else self._watcher(hub).call_later
+        return call_later(delay, call)
+
+    def new_event(self) -> Event:
+        """As :meth:`Waiter.new_event`."""
+        return self._new_event()
+
+    def _watcher(self, hub: GreenHub) -> HubWatcher[Any]:
+        watcher: HubWatcher[Any] | None = getattr(self._own, "watcher", None)
+        if watcher is None or watcher.hub is not hub or watcher.is_parents:
+            if watcher is not None:
+                watcher.close()
+            watcher = self._own.watcher = self._new_watcher(hub)
+        return watcher
+
+    def _forget_parents_watcher(self) -> None:
+        # It is closed later. Until the child's hub has set itself up anew, it shares its poller
+        # with the parent's hub, which would not be woken any more.
+        if (watcher := getattr(self._own, "watcher", None)) is not None:
+            watcher.is_parents = True

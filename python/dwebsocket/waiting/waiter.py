@@ -1,0 +1,138 @@
+"""How a caller sleeps: the calls of a connection that may, made by a thread of the system."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from dwebsocket import callbacks
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import SendTimeout
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket import _core
+    from dwebsocket.connection import Connection
+
+    Message = str | bytes
+    Watch = Callable[[_core.Hub, int], None]
+    Call = Callable[[], None]
+    # Waits so many seconds for something at most, and gives it if it is there.
+    Look = Callable[[float | None], T | None]
+
+
+class Watched(Protocol):
+    """Something that can be watched, such as a connection."""
+
+    @property
+    def unwatch(self) -> Watch:
+        """Takes back a watch that was not signalled."""
+
+
+class Event(Protocol):
+    """Something that happens once, for threads of one kind."""
+
+    def set(self) -> None:
+        """Marks that it has happened."""
+
+    def wait(self, timeout: float | None = None) -> object:
+        """Sleeps until it has, ``timeout`` seconds at most. False or None when the time was up."""
+
+
+class Waiter:
+    """
+    The calls of a connection that may sleep, for threads of the system.
+
+    The engine lets them sleep without the GIL. A :class:`~dwebsocket.waiting.green.HubWaiter` has
+    the same calls for green threads.
+    """
+
+    def take(
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take`."""
+        return connection.take(timeout, text_as_bytes)
+
+    def take_coarse(
+        self, connection: Connection, time: float, text_as_bytes: bool
+    ) -> Message | None:
+        """As :meth:`dwebsocket._core.Connection.take_coarse`."""
+        return connection.take_coarse(time, text_as_bytes)
+
+    def send(
+        self,
+        connection: Connection,
+        message: Message,
+        *,
+        binary: bool | None,
+        patience: float | None,
+    ) -> bool:
+        """As :meth:`dwebsocket._core.Connection.send`."""
+        return connection.send(message, binary=binary, patience=patience)
+
+    def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
+        """
+        Sleeps until ``look`` finds something that comes with the answer to a ping or with the end.
+
+        Returns:
+            What it has found, None when the time was up or the end has come without it.
+        """
+        return look(timeout)
+
+    def let_others_run(self, connection: Connection, time: float) -> None:
+        """
+        Lets others run after a call that has found nothing and is likely to be repeated at once.
+
+        Sleeps for ``time`` seconds at most, and not at all when there is a message or the end.
+        """
+        connection.await_news(time)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleeps for the whole time, also when a message or the end comes."""
+        time.sleep(seconds)
+
+    def caller(self) -> object:
+        """Gives the thread, green thread or task that calls. It can be referred to weakly."""
+        if running_loop() is not None and (task := asyncio.current_task()):
+            return task
+        return threading.current_thread()
+
+    def thread(self) -> object:
+        """As :meth:`caller`, but for a task the thread of its loop."""
+        return threading.current_thread()
+
+    def at_end(self, connection: Connection, call: Call) -> None:
+        """
+        Calls ``call`` once, as soon as ``connection`` has ended, which may be now.
+
+        ``call`` runs on a thread that must not sleep: work that may sleep needs another one.
+        """
+        callbacks.at_end(connection, call)
+
+    def call_later(self, delay: float, call: Call) -> Call:
+        """Calls ``call`` after ``delay`` seconds, as :meth:`at_end`. Gives what cancels it."""
+        return callbacks.call_later(delay, call)
+
+    def yield_after_sending(self) -> None:
+        """Lets others run if it is their turn. Threads need no call: the system schedules them."""
+
+    def new_event(self) -> Event:
+        """Makes an event between two threads of this kind."""
+        return threading.Event()
+
+
+#: The waiter of all threads of the system.
+THREAD = Waiter()
+
+
+def no_room(patience: float) -> SendTimeout:
+    """Gives the error of a sender that has waited ``patience`` seconds in vain."""
+    return SendTimeout(
+        f"the client made no room within {patience} s; "
+        "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
+    )
