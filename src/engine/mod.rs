@@ -9,8 +9,8 @@
 //! take whole messages, an outbox through which they send, and the way it ended. The driver is the
 //! task on the engine's thread that owns the reading side and the clock: it reads into one buffer
 //! for all connections, lets [`crate::protocol`] judge the bytes, fills the inbox, empties the
-//! outbox, pings and closes. Replies to a burst may be corked in the outbox, to go out in one write;
-//! the flush timer sees to it that they do not wait for long.
+//! outbox, pings and closes. Replies to a burst may be corked in the outbox, to go out in one
+//! write; the flush timer sees to it that they do not wait for long.
 //!
 //! The bytes that all connections buffer are counted ([`budget`]), and the largest holders are
 //! closed at a limit.
@@ -33,15 +33,15 @@
 //!   budget, and the takeover of a server's descriptor.
 //! - `process/`: SIGTERM, the exit of the process, and forks.
 //!
-//! Where a lower layer has to call an upper one it names what it needs: [`budget`] has two functions
-//! to call at its limit, the turns and the flush timer know a connection as a `View`, and a hub the
-//! turns as an `Observer`.
+//! Where a lower layer has to call an upper one it names what it needs: [`budget`] has two
+//! functions to call at its limit, the turns and the flush timer know a connection as a `View`, and
+//! a hub the turns as an `Observer`.
 //!
 //! # Threads
 //!
-//! - A thread of the engine (one by default) runs the drivers of its connections, the turns in which
-//!   views are woken, the flush timer, load shedding, and gives memory back. It blocks all signals
-//!   and never takes Python's GIL.
+//! - A thread of the engine (one by default) runs the drivers of its connections, the turns in
+//!   which views are woken, the flush timer, load shedding, and gives memory back. It blocks all
+//!   signals and never takes Python's GIL.
 //! - A view's thread takes messages and sends: it writes to the socket itself while the outbox is
 //!   empty. An event loop or a hub of green threads does so for its views; it sleeps on the one
 //!   descriptor of its [`Hub`].
@@ -52,15 +52,17 @@
 //!
 //! Locks are short, and no Python runs under one. A view's thread and the driver meet in the inbox,
 //! in the outbox and in the connection's life, one at a time: none of these three locks is taken
-//! under another. With the lock of an inbox or an outbox only atomics of the budget are changed, and
-//! at its limit a task is started. The turns take the lock of a hub under their own; a hub notifies
-//! the turns without its lock. A connection's life ends first, then the inbox (nothing more will
-//! come) and the outbox (nothing more will go), the descriptor last.
+//! under another. With the lock of an inbox or an outbox only atomics of the budget are changed,
+//! and at its limit a task is started. The turns take the lock of a hub, or of the flush timer,
+//! under their own; a hub notifies the turns without its lock, and no reply is sent under any of
+//! the three. A connection's life ends first, then the inbox (nothing more will come) and the
+//! outbox (nothing more will go), the descriptor last.
 //!
 //! # In which order to read
 //!
-//! `connection/`: `mod.rs`, `inbox.rs` and `outbox.rs`: what views use. `driver/`: `mod.rs`, then
-//! `keepalive.rs`, `patience.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
+//! `connection/`: `mod.rs`, `receiving.rs` and `sending.rs`, then `inbox/` and `outbox/`: what
+//! views use. `driver/`: `mod.rs`, `reading.rs` and `closing.rs`, then `keepalive.rs`,
+//! `message_timeout.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
 //! `engine.rs`, `worker.rs` and `takeover.rs`: how both begin. `wakeup/`: `hub.rs`, `turns.rs`,
 //! `time_slice.rs` and `flush_timer.rs`: in which order views and the engine run. `resources/`:
 //! `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`: memory.

@@ -62,8 +62,9 @@ impl<T> Mutex<T> {
 
 /// Threads that sleep until another one changes what a [`Mutex`] guards.
 ///
-/// It counts them, under that lock. So to notify none, as most calls do, costs half a nanosecond and
-/// no system call, where the standard library's `notify_one` costs 250 ns. A caller that has held the lock since its change sees each thread that must be woken.
+/// It counts them, under that lock. So to notify none, as most calls do, costs half a nanosecond
+/// and no system call, where the standard library's `notify_one` costs 250 ns. A caller that has
+/// held the lock since its change sees each thread that must be woken.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
     base: base::Condvar,

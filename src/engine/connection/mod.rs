@@ -1,5 +1,5 @@
-//! One connection as its users see it, and how it ends. They take messages by `receiving.rs`, and send
-//! by `sending.rs`.
+//! One connection as its users see it, and how it ends. They take messages by `receiving.rs`, and
+//! send by `sending.rs`.
 
 pub(crate) mod inbox;
 pub(crate) mod outbox;
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_of_the_end_rings_once_also_when_it_comes_late() {
+    fn a_watch_of_the_end_is_notified_once_also_when_it_comes_late() {
         let hub = Hub::new().unwrap();
         let (connection, _peer) = connection("");
         connection.watch_end(Watch::new(Arc::clone(&hub), 1));
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_closes_a_failing_connection_sends_the_close_frame_of_the_failure() {
+    fn a_view_that_closes_a_failing_connection_sends_the_close_frame_of_the_failure() {
         let (connection, _peer) = connection("");
         let message = Message {
             kind: Kind::Text,

@@ -186,8 +186,8 @@ impl Pings {
         }
     }
 
-    /// Sleeps until the answer to a ping has come, and gives the time that it took. `None` when it has
-    /// not by `deadline` (`None`: ever), or when the connection has ended.
+    /// Sleeps until the answer to a ping has come, and gives the time that it took. `None` when it
+    /// has not by `deadline` (`None`: ever), or when the connection has ended.
     pub(crate) fn await_answer(&self, number: u64, deadline: Option<Instant>) -> Option<Duration> {
         let find = |state: &State| {
             let own = state.own.as_ref()?;
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_rings_at_an_answer_or_at_the_end_unless_it_was_taken_back() {
+    fn a_watch_is_notified_at_an_answer_or_at_the_end_unless_it_was_taken_back() {
         let (pings, start) = (Pings::default(), Instant::now());
         let hub = Hub::new().unwrap();
         let watch = |token| pings.watch(Watch::new(Arc::clone(&hub), token));

@@ -92,8 +92,8 @@ impl Connection {
         !self.is_foreign() && !self.inbox.is_empty() && self.has_run_long()
     }
 
-    /// To be called by a task before it takes a message that is there: whether it has gone on for so
-    /// long that others are to run first.
+    /// To be called by a task before it takes a message that is there: whether it has gone on for
+    /// so long that others are to run first.
     pub fn has_run_long(&self) -> bool {
         self.time_slice.is_over()
     }

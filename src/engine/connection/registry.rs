@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn shutting_down_ends_at_its_grace_and_at_once_with_nobody_connected() {
+    fn shutting_down_ends_at_its_grace_and_at_once_without_connections() {
         let registry = Arc::new(Registry::default());
         registry.shut_down(&going_away(), Duration::MAX);
         let registry = Arc::new(Registry::default());
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_of_nobody_is_over_at_once() {
+    async fn a_drain_of_no_connection_is_over_at_once() {
         let registry = Registry::default();
         let runtime = Handle::current();
         assert_eq!(

@@ -95,8 +95,8 @@ impl Connection {
     /// call. False when it was not corked: then [`Connection::send`] has to be called.
     ///
     /// Only for the view that takes the messages, and done only while more of them wait. Corked
-    /// messages go out with the next message that is not, when [`Connection::take`] finds nothing, or
-    /// after about a millisecond: whichever is first.
+    /// messages go out with the next message that is not, when [`Connection::take`] finds nothing,
+    /// or after about a millisecond: whichever is first.
     pub fn cork(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         self.cork_for(self, kind, payload)
     }
@@ -148,8 +148,8 @@ impl Connection {
         }
     }
 
-    /// Whether sending so many bytes takes more than about a millisecond, for which an event loop is
-    /// not to stand still.
+    /// Whether sending so many bytes takes more than about a millisecond, for which an event loop
+    /// is not to stand still.
     pub fn is_slow_to_send(&self, length: usize) -> bool {
         let compresses = |deflater: &Deflater| deflater.wants(length);
         length > SLOW_TO_COMPRESS && self.deflater.as_deref().is_some_and(compresses)

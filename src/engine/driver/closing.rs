@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn flushing_waits_for_the_seal_of_whoever_closes() {
+    async fn flushing_waits_until_the_closing_thread_has_sealed_the_outbox() {
         let mut bed = bed(&SETTINGS);
         // The first half of `Connection::close`, whose thread is then interrupted.
         bed.connection.begin_end(lost("test"));

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_more_waits_in_proportion() {
+    fn a_peer_that_takes_more_waits_in_proportion() {
         let now = Instant::now();
         let mut meter = meter(None, Some(1000.0), now);
         meter.count(1, 3000);

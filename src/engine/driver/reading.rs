@@ -105,8 +105,8 @@ impl Driver {
         self.account_for();
     }
 
-    /// Takes in `input`, as much of it as a turn allows. `batch` is empty before and after. True when
-    /// what is left has to be kept.
+    /// Takes in `input`, as much of it as a turn allows. `batch` is empty before and after. True
+    /// when what is left has to be kept.
     fn feed(&mut self, input: &mut Input, batch: &mut Batch) -> bool {
         let is_behind = mem::replace(&mut self.more, More::Nothing) == More::TakeIn;
         let has_rest = self.take_in(input, batch, is_behind);
@@ -448,8 +448,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_sends_nothing_but_control_frames_is_turned_out() {
-        for (bytes, is_turned_out) in [
+    async fn a_peer_that_sends_nothing_but_control_frames_is_closed() {
+        for (bytes, is_closed) in [
             (frame(0x89, b""), true),
             (frame(0x8A, b""), true),
             ([frame(0x89, b""), frame(0x82, b"")].concat(), false),
@@ -459,7 +459,7 @@ mod tests {
             turns(&mut bed.driver, bytes.repeat(12_000));
             let end = bed.connection.end().map(|end| (end.code, end.reason));
             let expected = (close::POLICY, "too many pings and pongs".to_owned());
-            assert_eq!(end, is_turned_out.then_some(expected));
+            assert_eq!(end, is_closed.then_some(expected));
         }
     }
 }

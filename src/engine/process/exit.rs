@@ -286,7 +286,8 @@ fn hold_back(number: c_int) -> io::Result<()> {
     #[expect(unsafe_code, reason = "other ways call the server's handler at once")]
     // SAFETY: `hold` is a function of this library, which Python never unloads, has the signature
     // of a handler and does only what a handler may do: atomic loads and stores, `getpid`,
-    // `sigaction` and `kill`. Were it to lock or allocate, the interrupted thread could stand still.
+    // `sigaction` and `kill`. Were it to lock or allocate, the interrupted thread could stand
+    // still.
     let status = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = hold as extern "C" fn(c_int) as usize;

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_nobody_counts_nothing() {
+    fn an_account_of_no_connection_counts_nothing() {
         let mut account = Account::default();
         account.set(1 << 40);
         assert_eq!(account.passed_on, 0);

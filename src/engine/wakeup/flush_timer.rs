@@ -1,11 +1,11 @@
 //! The connections with corked replies, and the timer that limits how long those wait.
 //!
 //! While more messages wait for a view, its small replies may wait for each other, so that a burst
-//! is answered by one write ([`Connection::cork`](crate::engine::Connection::cork)). They leave with
-//! the last reply, or as soon as the view asks for a message that is not there. A view may do
+//! is answered by one write ([`Connection::cork`](crate::engine::Connection::cork)). They leave
+//! with the last reply, or as soon as the view asks for a message that is not there. A view may do
 //! neither, because it goes on computing or waits for something else. So the flush timer sends what
-//! is corked about every millisecond, for as long as there is anything. A view that sends to others'
-//! clients, as a chat does, corks that likewise.
+//! is corked about every millisecond, for as long as there is anything. A view that sends to
+//! others' clients, as a chat does, corks that likewise.
 //!
 //! When several views have a turn together, the engine sends what they cork as soon as it goes on
 //! ([`Turns`](super::turns::Turns)); then no timer has to run.
@@ -35,8 +35,8 @@ pub(crate) struct FlushTimer<V> {
     runtime: OnceLock<Handle>,
     /// A view has corked messages for another view's client.
     has_work: AtomicBool,
-    /// The engine sends what is corked when it goes on. Set and cleared by its thread alone; cleared
-    /// with the lock of `state`.
+    /// The engine sends what is corked when it goes on. Set and cleared by its thread alone;
+    /// cleared with the lock of `state`.
     collects: AtomicBool,
     state: Mutex<State<V>>,
 }

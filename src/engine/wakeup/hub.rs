@@ -175,7 +175,8 @@ impl Watch {
         self.hub.announce(self.token);
     }
 
-    /// As [`Watch::notify`], but without waking the loop. Gives the hub if the caller has to wake it.
+    /// As [`Watch::notify`], but without waking the loop. Gives the hub if the caller has to wake
+    /// it.
     pub(crate) fn note(self) -> Option<Arc<Hub>> {
         self.hub.note(self.token).then_some(self.hub)
     }

@@ -1,8 +1,8 @@
 //! How long a view has been taking messages without a pause.
 //!
-//! A view whose client sends faster than it answers never finds its inbox empty, so it never sleeps:
-//! a task would keep its event loop for itself, a thread Python's lock for as long as that lets it.
-//! So after a while it lets others run, though its next message is there.
+//! A view whose client sends faster than it answers never finds its inbox empty, so it never
+//! sleeps: a task would keep its event loop for itself, a thread Python's lock for as long as that
+//! lets it. So after a while it lets others run, though its next message is there.
 
 use std::time::{Duration, Instant};
 

@@ -107,7 +107,7 @@ struct State<V> {
     /// Connections whose views are parked threads.
     parked: VecDeque<Arc<V>>,
     /// Hubs of event loops that have to be woken.
-    silent: Vec<Arc<Hub>>,
+    unwoken: Vec<Arc<Hub>>,
     /// Connections on the hubs' lists since the loops were woken last.
     noted: usize,
     /// Hubs whose loops were woken and have not served their list yet, with their steps so far.
@@ -130,7 +130,7 @@ impl<V> Default for State<V> {
     fn default() -> Self {
         Self {
             parked: VecDeque::new(),
-            silent: Vec::new(),
+            unwoken: Vec::new(),
             noted: 0,
             serving: Vec::new(),
             waiting_since: None,
@@ -178,8 +178,8 @@ impl<V> State<V> {
         self.parked.is_empty() && !self.last_is_due && self.serving.is_empty()
     }
 
-    /// Whether some view keeps others waiting, unless a thread has come back meanwhile. Notes how far
-    /// the hubs are.
+    /// Whether some view keeps others waiting, unless a thread has come back meanwhile. Notes how
+    /// far the hubs are.
     fn has_standstill(&mut self) -> bool {
         let mut stands = !self.parked.is_empty() || self.last_is_due;
         for (hub, seen) in &mut self.serving {
@@ -221,7 +221,7 @@ impl<V: View + fmt::Debug> Turns<V> {
             return;
         }
         if let Some(hub) = watch.note() {
-            state.silent.push(hub);
+            state.unwoken.push(hub);
         }
         state.noted += 1;
         self.note_waiting(&mut state);
@@ -250,7 +250,7 @@ impl<V: View + fmt::Debug> Turns<V> {
 
     fn wake_loops(self: &Arc<Self>, state: &mut State<V>) {
         state.noted = 0;
-        for hub in std::mem::take(&mut state.silent) {
+        for hub in std::mem::take(&mut state.unwoken) {
             if contain(|| hub.wake_if_needed(self)) == Some(true) {
                 let steps = hub.steps();
                 state.serving.push((hub, steps));
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_view_that_does_not_come_back() {
+    fn no_view_waits_for_one_that_does_not_come_back() {
         let bed = parked(4, None);
         bed.turn(3);
         let mut woken: Vec<_> = (0..3).map(|_| bed.woken()).collect();
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_panics_leaves_nobody_asleep_and_the_next_one_is_as_ever() {
+    fn a_turn_that_panics_leaves_no_view_asleep_and_the_next_one_is_as_ever() {
         let bed = parked(FEW, AT_ONCE);
         for _ in 0..3 {
             bed.turns.fails.store(true, Ordering::SeqCst);
@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_panics_rings_for_the_loops_all_the_same() {
+    fn a_turn_that_panics_wakes_the_loops_all_the_same() {
         let bed = parked(1, AT_ONCE);
         let hub = Hub::new().unwrap();
         bed.turns.notify(Watch::new(Arc::clone(&hub), 7), 5);
@@ -646,13 +646,13 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_is_rung_for_once_and_the_engine_stands_back_until_it_has_served() {
+    fn a_loop_is_woken_once_and_the_engine_stands_back_until_it_has_served() {
         let bed = parked(0, AT_ONCE);
         let hub = Hub::new().unwrap();
         for token in 1..=3 {
             bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
         }
-        assert_eq!(bed.turns.state.lock().silent.len(), 1);
+        assert_eq!(bed.turns.state.lock().unwoken.len(), 1);
         let serving = {
             let hub = Arc::clone(&hub);
             thread::spawn(move || {
@@ -726,7 +726,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_loop_that_does_not_get_on() {
+    fn no_view_waits_for_a_loop_that_does_not_get_on() {
         let bed = parked(0, None);
         let hub = Hub::new().unwrap();
         for token in 0..3 {

@@ -58,8 +58,8 @@ impl Outbox {
 
     /// Sends one message as one frame.
     ///
-    /// With `patience` the sender sleeps while there is no room; without, it learns that there
-    /// is none. An empty queue has room for any message. A sender that is about to sleep, or to give
+    /// With `patience` the sender sleeps while there is no room; without, it learns that there is
+    /// none. An empty queue has room for any message. A sender that is about to sleep, or to give
     /// up, calls `wake_driver` if it has left something there for the socket to take.
     pub(crate) fn send(
         &self,

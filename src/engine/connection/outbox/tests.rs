@@ -116,7 +116,7 @@ fn an_empty_queue_has_room_for_any_message_even_while_a_ping_waits() {
 }
 
 #[test]
-fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_everybody_hears_when_it_is_out() {
+fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_all_are_told_when_it_is_out() {
     let (outbox, mut peer) = narrow(10);
     fill_socket_only(&outbox);
     outbox.pong(pong(b"?"));
@@ -135,7 +135,7 @@ fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_everybody_hears_whe
 }
 
 #[test]
-fn what_is_held_leaves_in_one_piece_and_in_its_place() {
+fn what_is_corked_leaves_in_one_piece_and_in_its_place() {
     let (outbox, mut peer) = narrow(CAPACITY);
     assert_eq!(outbox.cork(Opcode::Text, b"1"), Corked::First);
     assert_eq!(outbox.cork(Opcode::Text, b"2"), Corked::More);
@@ -159,7 +159,7 @@ fn what_is_held_leaves_in_one_piece_and_in_its_place() {
 }
 
 #[test]
-fn what_is_held_and_does_not_fit_into_the_socket_waits_like_all_else() {
+fn what_is_corked_and_does_not_fit_into_the_socket_waits_like_all_else() {
     let (outbox, mut peer) = narrow(CAPACITY);
     assert_eq!(outbox.cork(Opcode::Binary, &[b'x'; 10_000]), Corked::First);
     assert_eq!(outbox.uncork(), Flushed::Blocked);
@@ -185,7 +185,7 @@ fn a_sender_out_of_patience_learns_the_limit_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_sleeping_sender_is_woken_whoever_makes_the_room() {
+fn a_sleeping_sender_is_woken_in_each_way_of_making_room() {
     let makers: [fn(&Outbox); 3] = [
         |outbox| {
             outbox.flush();
@@ -289,7 +289,7 @@ fn the_close_frame_comes_last_and_only_once() {
 }
 
 #[test]
-fn a_watch_rings_once_when_there_is_room_or_nothing_to_wait_for() {
+fn a_watch_is_notified_once_when_there_is_room_or_nothing_to_wait_for() {
     let hub = Hub::new().unwrap();
     let watch = |token| Watch::new(Arc::clone(&hub), token);
     let (outbox, mut peer) = narrow(2000);

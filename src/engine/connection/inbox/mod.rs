@@ -1,75 +1,31 @@
 //! Whole messages waiting for the view.
 
+mod queue;
+
 use std::{
-    collections::VecDeque,
     io,
     os::fd::RawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
+use self::queue::{Answer, Room, State};
+pub use self::queue::{Front, Taken};
 use crate::{
     engine::{
         base::{
             clock,
             sync::{Condvar, Mutex},
         },
-        resources::{
-            budget::{self, Account},
-            readiness::Readiness,
-        },
+        resources::{budget::Account, readiness::Readiness},
         wakeup::hub::{Hub, Watch, Watches},
     },
     protocol::message::{Kind, Message},
 };
 
-/// Messages that may wait before reading stops and TCP pushes back.
-const MAX_MESSAGES: usize = 1024;
-/// A queue that once was longer than this is given back when it is empty.
-const KEPT_CAPACITY: usize = 32;
-/// When the driver looks for the first time whether a view sleeps in [`Inbox::take_coarse`]. Most views
-/// do so for longer as soon as they run: then they need not wake the driver for that.
+/// When the driver looks for the first time whether a view sleeps in [`Inbox::take_coarse`]. Most
+/// views do so for longer as soon as they run: then they need not wake the driver for that.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-
-/// What [`Inbox::take`] found.
-#[derive(Debug)]
-pub enum Taken {
-    /// The oldest message.
-    Message(Message),
-    /// Nothing yet (or not in time).
-    Nothing,
-    /// Nothing, and nothing more will come.
-    End,
-}
-
-/// The kind of the oldest message in an inbox.
-#[derive(Debug)]
-pub enum Front {
-    /// No message.
-    Nothing,
-    /// A large binary message.
-    Large(Bytes),
-    /// Another message.
-    Other,
-}
-
-/// The room in an inbox. The message that fills it may be larger than what is left.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Room {
-    /// Takes the place of a message; false when there is none for another one.
-    pub(crate) fn take(&mut self, message: &Message) -> bool {
-        self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(message.payload.len());
-        self.messages > 0 && self.bytes > 0
-    }
-}
 
 /// The thread and the event loops that wait for the messages of [`Inbox::push`].
 #[derive(Debug, Default)]
@@ -85,131 +41,6 @@ pub(crate) struct Waiting {
 pub(crate) struct Inbox {
     state: Mutex<State>,
     arrived: Condvar,
-}
-
-/// Messages in their order. A single one needs no memory of its own: most connections never have
-/// two, and an idle one holds nothing.
-#[derive(Debug, Default)]
-struct Queue {
-    first: Option<Message>,
-    /// Behind the first: empty when there is none.
-    rest: VecDeque<Message>,
-}
-
-impl Queue {
-    fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-
-    fn push(&mut self, message: Message) {
-        if self.first.is_none() {
-            self.first = Some(message);
-        } else {
-            self.rest.push_back(message);
-        }
-    }
-
-    fn pop(&mut self) -> Option<Message> {
-        let message = self.first.take()?;
-        self.first = self.rest.pop_front();
-        if self.first.is_none() && self.rest.capacity() > KEPT_CAPACITY {
-            self.rest = VecDeque::new();
-        }
-        Some(message)
-    }
-}
-
-/// Whether the view is done with the messages that it has taken.
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Answer {
-    /// It has asked for more since.
-    #[default]
-    Given,
-    /// It may still be at work.
-    Due,
-    /// It may be, and the driver waits for that to end.
-    Awaited,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    queue: Queue,
-    bytes: usize,
-    /// Bytes that may wait. One message is always welcome, however large its limit lets it be.
-    max_bytes: usize,
-    ended: bool,
-    paused: bool,
-    /// Bytes of the message that the view took last, and still holds as a rule.
-    taken: usize,
-    account: Account,
-    answer: Answer,
-    watches: Watches,
-    /// Made for the first caller that selects on this inbox.
-    readiness: Option<Box<Readiness>>,
-    /// A caller that selects has read the end.
-    is_end_read: bool,
-    /// Until when a thread sleeps in [`Inbox::take_coarse`].
-    coarse_until: Option<Instant>,
-    /// When the driver will look at that.
-    look_at: Option<Instant>,
-}
-
-impl State {
-    fn is_full(&self) -> bool {
-        !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= self.max_bytes)
-    }
-
-    fn take(&mut self) -> (Taken, bool) {
-        let Some(message) = self.queue.pop() else {
-            let nothing = if self.ended {
-                Taken::End
-            } else {
-                Taken::Nothing
-            };
-            return (nothing, false);
-        };
-        if self.answer == Answer::Given {
-            self.answer = Answer::Due;
-        }
-        self.bytes -= message.payload.len();
-        self.taken = message.payload.len();
-        self.update_account();
-        self.update_readiness();
-        let made_room = self.paused && self.is_half_empty();
-        if made_room {
-            self.paused = false;
-        }
-        (Taken::Message(message), made_room)
-    }
-
-    /// Says what is held here.
-    fn update_account(&mut self) {
-        let queued = budget::cost(self.queue.len(), self.bytes);
-        self.account.set(queued.saturating_add(self.taken));
-    }
-
-    /// Keeps the descriptor readable while a message or the unread end waits.
-    fn update_readiness(&mut self) {
-        if let Some(readiness) = &mut self.readiness {
-            let has_end = self.ended && !self.is_end_read;
-            readiness.set(has_end || !self.queue.is_empty());
-        }
-    }
-
-    /// Notes that the view has asked for more than there is; whether the driver waits for that.
-    fn ask(&mut self) -> bool {
-        std::mem::take(&mut self.answer) == Answer::Awaited
-    }
-
-    /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
-    /// copy of all that waits behind it.
-    fn is_half_empty(&self) -> bool {
-        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= self.max_bytes / 2
-    }
 }
 
 impl Inbox {
@@ -266,13 +97,7 @@ impl Inbox {
     /// The room for further messages. `None` when reading has to stop; [`Inbox::take`] tells the
     /// taker that it has made room.
     pub(crate) fn room(&self) -> Option<Room> {
-        let mut state = self.state.lock();
-        state.paused = state.is_full();
-        // After the end all of it is dropped.
-        (!state.paused).then(|| Room {
-            messages: MAX_MESSAGES.saturating_sub(state.queue.len()),
-            bytes: state.max_bytes.saturating_sub(state.bytes),
-        })
+        self.state.lock().room()
     }
 
     /// Says that nothing more will come. What is queued can still be taken.
@@ -392,8 +217,8 @@ impl Inbox {
     }
 
     /// As [`Inbox::take`], but at the end of the time it may sleep a little longer. It has no timer
-    /// of its own, which each sleep would set and cancel: that is 0.27 of the 4.7 µs of processor time
-    /// for which two threads wake each other. [`Inbox::look`] ends the sleep instead. Calls
+    /// of its own, which each sleep would set and cancel: that is 0.27 of the 4.7 µs of processor
+    /// time for which two threads wake each other. [`Inbox::look`] ends the sleep instead. Calls
     /// `wake_driver` when the driver would not look by `deadline`.
     pub(crate) fn take_coarse(&self, deadline: Instant, wake_driver: impl Fn()) -> (Taken, bool) {
         let mut state = self.state.lock();
@@ -412,8 +237,8 @@ impl Inbox {
         }
     }
 
-    /// Ends a sleep of [`Inbox::take_coarse`] that has lasted long enough. Gives when to look again;
-    /// `None` when no such sleep goes on: then the driver need not look any more.
+    /// Ends a sleep of [`Inbox::take_coarse`] that has lasted long enough. Gives when to look
+    /// again; `None` when no such sleep goes on: then the driver need not look any more.
     pub(crate) fn look(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         state.look_at = state.coarse_until.filter(|until| *until > now);
@@ -448,7 +273,8 @@ impl Inbox {
         }
     }
 
-    /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and gives false.
+    /// As [`Inbox::watch`], if [`Inbox::take`] would sleep now; else it does nothing and gives
+    /// false.
     pub(crate) fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
         let mut state = self.state.lock();
         let would_sleep = state.queue.is_empty() && !state.ended;
@@ -501,7 +327,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::*;
+    use super::{queue::MAX_MESSAGES, *};
     use crate::protocol::message::Kind;
 
     const MAX_BYTES: usize = 1000;

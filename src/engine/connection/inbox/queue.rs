@@ -1,0 +1,197 @@
+//! What waits in an inbox, and how much of it there may be.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    engine::{
+        resources::{
+            budget::{self, Account},
+            readiness::Readiness,
+        },
+        wakeup::hub::Watches,
+    },
+    protocol::message::Message,
+};
+
+/// Messages that may wait before reading stops and TCP pushes back.
+pub(super) const MAX_MESSAGES: usize = 1024;
+/// A queue that once was longer than this is given back when it is empty.
+const KEPT_CAPACITY: usize = 32;
+/// What [`Inbox::take`](super::Inbox::take) found.
+#[derive(Debug)]
+pub enum Taken {
+    /// The oldest message.
+    Message(Message),
+    /// Nothing yet (or not in time).
+    Nothing,
+    /// Nothing, and nothing more will come.
+    End,
+}
+
+/// The kind of the oldest message in an inbox.
+#[derive(Debug)]
+pub enum Front {
+    /// No message.
+    Nothing,
+    /// A large binary message.
+    Large(Bytes),
+    /// Another message.
+    Other,
+}
+
+/// The room in an inbox. The message that fills it may be larger than what is left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes the place of a message; false when there is none for another one.
+    pub(crate) fn take(&mut self, message: &Message) -> bool {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.payload.len());
+        self.messages > 0 && self.bytes > 0
+    }
+}
+
+/// Messages in their order. A single one needs no memory of its own: most connections never have
+/// two, and an idle one holds nothing.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) first: Option<Message>,
+    /// Behind the first: empty when there is none.
+    pub(super) rest: VecDeque<Message>,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn push(&mut self, message: Message) {
+        if self.first.is_none() {
+            self.first = Some(message);
+        } else {
+            self.rest.push_back(message);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Message> {
+        let message = self.first.take()?;
+        self.first = self.rest.pop_front();
+        if self.first.is_none() && self.rest.capacity() > KEPT_CAPACITY {
+            self.rest = VecDeque::new();
+        }
+        Some(message)
+    }
+}
+
+/// Whether the view is done with the messages that it has taken.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It has asked for more since.
+    #[default]
+    Given,
+    /// It may still be at work.
+    Due,
+    /// It may be, and the driver waits for that to end.
+    Awaited,
+}
+
+/// The inbox behind its lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) queue: Queue,
+    pub(super) bytes: usize,
+    /// Bytes that may wait. One message is always welcome, however large its limit lets it be.
+    pub(super) max_bytes: usize,
+    pub(super) ended: bool,
+    pub(super) paused: bool,
+    /// Bytes of the message that the view took last, and still holds as a rule.
+    pub(super) taken: usize,
+    pub(super) account: Account,
+    pub(super) answer: Answer,
+    pub(super) watches: Watches,
+    /// Made for the first caller that selects on this inbox.
+    pub(super) readiness: Option<Box<Readiness>>,
+    /// A caller that selects has read the end.
+    pub(super) is_end_read: bool,
+    /// Until when a thread sleeps in [`Inbox::take_coarse`].
+    pub(super) coarse_until: Option<Instant>,
+    /// When the driver will look at that.
+    pub(super) look_at: Option<Instant>,
+}
+
+impl State {
+    /// Whether reading has to stop.
+    pub(super) fn is_full(&self) -> bool {
+        !self.ended && (self.queue.len() >= MAX_MESSAGES || self.bytes >= self.max_bytes)
+    }
+
+    /// Takes the oldest message. The second value is true when that made room for which the driver
+    /// waits.
+    pub(super) fn take(&mut self) -> (Taken, bool) {
+        let Some(message) = self.queue.pop() else {
+            let nothing = if self.ended {
+                Taken::End
+            } else {
+                Taken::Nothing
+            };
+            return (nothing, false);
+        };
+        if self.answer == Answer::Given {
+            self.answer = Answer::Due;
+        }
+        self.bytes -= message.payload.len();
+        self.taken = message.payload.len();
+        self.update_account();
+        self.update_readiness();
+        let made_room = self.paused && self.is_half_empty();
+        if made_room {
+            self.paused = false;
+        }
+        (Taken::Message(message), made_room)
+    }
+
+    /// Says what is held here.
+    pub(super) fn update_account(&mut self) {
+        let queued = budget::cost(self.queue.len(), self.bytes);
+        self.account.set(queued.saturating_add(self.taken));
+    }
+
+    /// Keeps the descriptor readable while a message or the unread end waits.
+    pub(super) fn update_readiness(&mut self) {
+        if let Some(readiness) = &mut self.readiness {
+            let has_end = self.ended && !self.is_end_read;
+            readiness.set(has_end || !self.queue.is_empty());
+        }
+    }
+
+    /// Notes that the view has asked for more than there is; whether the driver waits for that.
+    pub(super) fn ask(&mut self) -> bool {
+        std::mem::take(&mut self.answer) == Answer::Awaited
+    }
+
+    /// Room that is worth waking the driver for. Every single place would cost a wake-up, and a
+    /// copy of all that waits behind it.
+    pub(super) fn is_half_empty(&self) -> bool {
+        self.queue.len() <= MAX_MESSAGES / 2 && self.bytes <= self.max_bytes / 2
+    }
+
+    /// The room for further messages; `None` when reading has to stop.
+    pub(super) fn room(&mut self) -> Option<Room> {
+        self.paused = self.is_full();
+        // After the end all of it is dropped.
+        (!self.paused).then(|| Room {
+            messages: MAX_MESSAGES.saturating_sub(self.queue.len()),
+            bytes: self.max_bytes.saturating_sub(self.bytes),
+        })
+    }
+}
