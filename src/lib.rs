@@ -20,6 +20,7 @@ mod _core {
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,
         },
+        hub::Hub,
         message_future::MessageFuture,
         next_message::NextMessage,
         process::{
@@ -30,6 +31,5 @@ mod _core {
         takeover::{Takeover, discard},
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         threads::Threads,
-        waiter::Hub,
     };
 }

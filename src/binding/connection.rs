@@ -9,8 +9,8 @@ use pyo3::{
 
 use super::{
     convert::{self, duration},
-    next_message::NextMessage,
-    waiter::Hub,
+    hub::Hub,
+    next_message::{NextMessage, make_way},
 };
 use crate::{
     engine::{Connection, Initiator, Ping, Taken, Watch, clock},
@@ -291,13 +291,5 @@ impl PyPing {
 fn pause(py: Python<'_>, connection: &Connection) {
     if connection.owes_a_pause() {
         py.detach(thread::yield_now);
-    }
-}
-
-/// To be called before a task yields to its event loop: what its view has sent must not wait until
-/// the loop resumes it.
-pub(super) fn make_way(py: Python<'_>, connection: &Arc<Connection>) {
-    if !connection.begin_to_sleep() && connection.has_corked() {
-        py.detach(|| connection.uncork_all());
     }
 }

@@ -8,7 +8,7 @@ use pyo3::{
     types::PyDict,
 };
 
-use super::waiter::LoopHub;
+use super::loop_hub::LoopHub;
 use crate::engine::{Connection, Watch};
 
 /// A future of asyncio's protocol, without the cost of a future for each message: the [`LoopHub`] of
@@ -18,7 +18,7 @@ use crate::engine::{Connection, Watch};
 pub(crate) struct MessageFuture {
     connection: Arc<Connection>,
     /// Weak, because the [`LoopHub`] holds all futures that are awaited.
-    loop_hub: Weak<LoopHub>,
+    loop_hub: Weak<LoopHub<Self>>,
     token: u64,
     state: Mutex<State>,
 }
@@ -43,7 +43,7 @@ enum Stage {
 impl MessageFuture {
     pub(super) fn new(
         connection: Arc<Connection>,
-        loop_hub: &Arc<LoopHub>,
+        loop_hub: &Arc<LoopHub<Self>>,
         event_loop: Bound<'_, PyAny>,
     ) -> Self {
         Self {

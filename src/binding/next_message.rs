@@ -11,11 +11,10 @@ use pyo3::{
 };
 
 use super::{
-    connection::make_way,
     convert,
     copy::{self, Copy},
+    hub::Hub,
     message_future::MessageFuture,
-    waiter::Hub,
 };
 use crate::engine::{Connection, Front, Taken};
 
@@ -146,5 +145,13 @@ impl NextMessage {
     fn __clear__(&self) {
         let future = self.future.lock().take();
         drop(future);
+    }
+}
+
+/// To be called before a task yields to its event loop: what its view has sent must not wait until
+/// the loop resumes it.
+pub(super) fn make_way(py: Python<'_>, connection: &Arc<Connection>) {
+    if !connection.begin_to_sleep() && connection.has_corked() {
+        py.detach(|| connection.uncork_all());
     }
 }

@@ -18,7 +18,7 @@
 //! # Layers
 //!
 //! Each folder is a layer. A file uses files of its own layer and of those below, in no circle, as
-//! `tests/test_engine_layers.py` sees. From the bottom to the top:
+//! `tests/test_crate_layers.py` sees. From the bottom to the top:
 //!
 //! - `base/`: the clock, locks, errors, and the number of forks by which an object of the parent
 //!   process is told.

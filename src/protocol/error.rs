@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::close;
+use super::close_code as close;
 
 /// The peer broke a rule: the connection has to be failed with `code` and `reason`
 /// (RFC 6455 section 7.1.7).

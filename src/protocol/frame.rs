@@ -8,10 +8,19 @@ use tungstenite::protocol::frame::{
     coding::{Control, Data, OpCode},
 };
 
-use super::{error::Violation, message::Kind};
+use super::error::Violation;
 
 /// The largest payload of a control frame (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD_BYTES: usize = 125;
+
+/// The two kinds of message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8, checked.
+    Text,
+    /// Any bytes.
+    Binary,
+}
 
 /// The opcode of a frame. Reserved ones are no variants: the parser refuses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::mem;
 
 use bytes::Bytes;
 
+pub use super::frame::Kind;
 use super::{
     close::CloseFrame,
     deflate::{Inflater, Step},
@@ -16,15 +17,6 @@ use super::{
     limits::Limits,
     mask,
 };
-
-/// The two kinds of message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// UTF-8, checked.
-    Text,
-    /// Any bytes.
-    Binary,
-}
 
 /// A whole message, put together from its fragments.
 #[derive(Clone, Debug, PartialEq, Eq)]

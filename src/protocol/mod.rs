@@ -37,6 +37,7 @@
 
 pub mod client;
 pub mod close;
+mod close_code;
 pub mod deflate;
 pub mod error;
 pub mod extension;

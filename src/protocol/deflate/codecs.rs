@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use flate2::Decompress;
+use flate2::{Compress, Compression, Decompress};
 
-use super::{deflater::Compressor, pool::Pool};
+use super::{
+    offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
+    pool::Pool,
+};
+
+/// What every message compressed with a sync flush ends with, and what is left out on the wire.
+pub(super) const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// Compressors that wait for their next message. As many as views on other threads may want at
 /// once on common machines; each has a quarter of a megabyte.
@@ -28,5 +34,23 @@ impl Default for Codecs {
             compressors: Arc::new(Pool::new(COMPRESSORS)),
             streams: Arc::new(Pool::new(STREAMS)),
         }
+    }
+}
+
+/// What makes two compressors interchangeable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Style {
+    pub(super) window_bits: u8,
+    pub(super) level: u8,
+}
+
+/// One that anybody of the same style may use.
+pub(super) type Compressor = (Style, Compress);
+
+impl Style {
+    pub(super) fn compressor(self) -> Compress {
+        let level = Compression::new(self.level.clamp(1, 9).into());
+        let bits = self.window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
+        Compress::new_with_window_bits(level, false, bits)
     }
 }

@@ -5,34 +5,17 @@ use std::{
     thread,
 };
 
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, FlushCompress};
 
 use super::{
-    Agreement, Codecs, Options, TAIL,
-    offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
+    codecs::{Codecs, Compressor, Style, TAIL},
+    offer::{Agreement, MAX_WINDOW_BITS},
+    options::Options,
     pool::Pool,
 };
 
 /// Bytes that are compressed before other threads may have the processor.
 const PIECE_BYTES: usize = 64 * 1024;
-
-/// What makes two compressors interchangeable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Style {
-    window_bits: u8,
-    level: u8,
-}
-
-/// One that anybody of the same style may use.
-pub(super) type Compressor = (Style, Compress);
-
-impl Style {
-    fn compressor(self) -> Compress {
-        let level = Compression::new(self.level.clamp(1, 9).into());
-        let bits = self.window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
-        Compress::new_with_window_bits(level, false, bits)
-    }
-}
 
 /// The server's half of the extension. Any thread may use it.
 ///

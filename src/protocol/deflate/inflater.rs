@@ -5,8 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::{
-    Agreement, Codecs,
-    offer::{MAX_WINDOW_BITS, MIN_WINDOW_BITS},
+    codecs::Codecs,
+    offer::{Agreement, MAX_WINDOW_BITS, MIN_WINDOW_BITS},
     pool::Pool,
 };
 use crate::protocol::error::Violation;

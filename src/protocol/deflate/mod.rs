@@ -25,52 +25,15 @@ mod codecs;
 mod deflater;
 mod inflater;
 pub mod offer;
+mod options;
 mod pool;
 
 pub use codecs::Codecs;
 pub use deflater::{Deflated, Deflater};
 pub use inflater::Inflater;
 pub(super) use inflater::Step;
-pub use offer::Agreement;
-
-/// What every message compressed with a sync flush ends with, and what is left out on the wire.
-const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-
-/// How a server compresses, and what it demands of its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Messages below this go out as they are.
-    pub threshold_bytes: usize,
-    /// From 1, the quickest, to 9, the smallest.
-    pub level: u8,
-    /// Compress each message for itself.
-    pub server_no_context_takeover: bool,
-    /// Have the client do so.
-    pub client_no_context_takeover: bool,
-    /// The most that we look back while compressing: 2 to this power, 9 to 15.
-    pub server_max_window_bits: u8,
-    /// The most that a client may look back: 2 to this power, 9 to 15.
-    pub client_max_window_bits: u8,
-}
-
-/// What a connection compresses by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// What the client relies on.
-    pub agreement: Agreement,
-    /// What is left to us.
-    pub options: Options,
-}
-
-impl Terms {
-    /// The terms for a client whose offers stand in `header`; `None` to go on without compression.
-    ///
-    /// See [`offer::answer`].
-    pub fn negotiate(header: &str, options: Options) -> Option<Self> {
-        let agreement = offer::answer(header, &options)?;
-        Some(Self { agreement, options })
-    }
-}
+pub use offer::{Agreement, Terms};
+pub use options::Options;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Options;
+use super::options::Options;
 use crate::protocol::extension::{self, Extension};
 
 const NAME: &str = "permessage-deflate";
@@ -23,6 +23,25 @@ pub struct Agreement {
     pub server_max_window_bits: Option<u8>,
     /// The client's window; `None` for any.
     pub client_max_window_bits: Option<u8>,
+}
+
+/// What a connection compresses by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What the client relies on.
+    pub agreement: Agreement,
+    /// What is left to us.
+    pub options: Options,
+}
+
+impl Terms {
+    /// The terms for a client whose offers stand in `header`; `None` to go on without compression.
+    ///
+    /// See [`answer`].
+    pub fn negotiate(header: &str, options: Options) -> Option<Self> {
+        let agreement = answer(header, &options)?;
+        Some(Self { agreement, options })
+    }
 }
 
 impl fmt::Display for Agreement {

@@ -1,0 +1,60 @@
+//! `_core.Hub`: one descriptor that wakes an event loop for all its connections.
+
+use std::{os::fd::RawFd, sync::Arc};
+
+use pyo3::{PyTraverseError, PyVisit, prelude::*};
+
+use super::{loop_hub::LoopHub, message_future::MessageFuture};
+
+/// One event loop's list of ready connections. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Hub(pub(super) Arc<LoopHub<MessageFuture>>);
+
+#[pymethods]
+impl Hub {
+    #[new]
+    fn new() -> PyResult<Self> {
+        Ok(Self(Arc::new(LoopHub::new()?)))
+    }
+
+    fn fileno(&self) -> RawFd {
+        self.0.hub().descriptor()
+    }
+
+    fn drain(&self) -> Vec<u64> {
+        self.0.hub().drain()
+    }
+
+    fn announce(&self, token: u64) {
+        self.0.hub().announce(token);
+    }
+
+    fn served(&self) {
+        self.0.hub().served();
+    }
+
+    fn wake(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        let (here, others) = self.0.drain();
+        let mut here = here.into_iter();
+        let mut outcome = Ok(());
+        for future in here.by_ref() {
+            outcome = MessageFuture::arrive(future.bind(py));
+            if outcome.is_err() {
+                break;
+            }
+        }
+        for future in here {
+            MessageFuture::arrive_later(future.bind(py))?;
+        }
+        self.0.hub().served();
+        outcome.map(|()| others)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.0.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.0.clear();
+    }
+}
