@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Most tests wait for a server most of the time: more of them at once than there are cores.
-PYTEST_ARGS ?= -n 4 --dist loadgroup
+PYTEST_ARGS ?= -n 6 --dist loadgroup
 OUTCOMES := .cache/outcomes.json
 BIN := $(VENV)/bin
 

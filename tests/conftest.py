@@ -80,6 +80,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if loaded := FOREIGN & sys.modules.keys():
         raise pytest.UsageError(f"a module of the tests imports {sorted(loaded)}")
     selection.select(config, items)
+    # First, so that no worker begins with one when the others are done.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         params = getattr(item, "callspec", None)
         for name in ("server", "site"):

@@ -129,6 +129,7 @@ def assert_serves(server: Server) -> None:
 
 
 @GUNICORNS
+@pytest.mark.extended("reloads workers under load")
 class TestGunicorn:
     """gunicorn's ways to end a worker."""
 
