@@ -18,7 +18,7 @@ use crate::engine;
 /// The tokens of [`MessageFuture`] begin here, those that Python chooses at 0.
 const FIRST_TOKEN: u64 = 1 << 63;
 
-/// A hub, and the future that tasks of its loop await.
+/// A hub, and the futures that tasks of its loop await.
 pub(crate) struct LoopHub {
     hub: Arc<engine::Hub>,
     expected: Mutex<HashMap<u64, Py<MessageFuture>>>,
@@ -36,7 +36,7 @@ impl LoopHub {
 
     pub(super) fn expect(&self, token: u64, future: Py<MessageFuture>) {
         let former = self.expected.lock().insert(token, future);
-        // Without the lock: what is dropped may run any Python.
+        // Without the lock: dropping the future may run any Python code.
         drop(former);
     }
 

@@ -1,4 +1,4 @@
-//! What compresses and inflates, shared by connections that take turns with it.
+//! Compressors and inflating streams, shared by connections that take turns with them.
 
 use std::sync::Arc;
 

@@ -14,8 +14,8 @@
 //!   one of its engine thread's [`Codecs`] and gives it back. With takeover a compressor stays
 //!   with its connection, a quarter of a megabyte. For receiving only the window does: a stream
 //!   that has to say whether a message was whole cannot go on, so the next one gets its window.
-//! * Inflating can stop in the middle of a piece: few bytes may hold megabytes, and what shares its
-//!   thread must not wait for all of them.
+//! * Inflating can stop in the middle of a piece: few bytes may hold megabytes, and the other
+//!   connections of the thread must not wait for all of them.
 //! * Inflating hands out small pieces, and the collector judges each: neither the limit on
 //!   messages nor UTF-8 waits for the rest, and a bomb never takes more than the limit.
 //! * Sending compressed is never a must (section 6): messages that are too small to gain, or that
@@ -33,7 +33,7 @@ pub use inflater::Inflater;
 pub(super) use inflater::Step;
 pub use offer::Agreement;
 
-/// What every message compressed with a sync flush ends with, and what is left out on the wire.
+/// The end of every message compressed with a sync flush, which is left out on the wire.
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// How a server compresses, and what it demands of its clients.
@@ -53,12 +53,12 @@ pub struct Options {
     pub client_max_window_bits: u8,
 }
 
-/// What a connection compresses by.
+/// The settings by which a connection compresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// What the client relies on.
+    /// The parameters that the client relies on.
     pub agreement: Agreement,
-    /// What is left to us.
+    /// The choices that are left to us.
     pub options: Options,
 }
 
