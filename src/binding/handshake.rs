@@ -9,7 +9,8 @@ use crate::protocol::{
     subprotocol,
 };
 
-/// The status, what it is about, and the subprotocols that the client offers.
+/// The status, the accept key or the reason of the refusal, and the subprotocols that the client
+/// offers.
 pub(super) type Judged = (u16, String, Vec<String>);
 
 /// Judges a request's handshake headers (RFC 6455 section 4.2.1).

@@ -1,4 +1,4 @@
-//! `_core.MessageFuture`: what a task sleeps on until its connection has something for it.
+//! `_core.MessageFuture`: the future that a task awaits until its connection has something to take.
 
 use std::sync::{Arc, Weak};
 
@@ -129,7 +129,7 @@ impl MessageFuture {
         }
     }
 
-    /// Takes back what [`MessageFuture::expect`] has set up.
+    /// Removes the entry in the hub and the watch that [`MessageFuture::expect`] has made.
     fn forget(&self) {
         if let Some(loop_hub) = self.loop_hub.upgrade() {
             drop(loop_hub.forget(self.token));
@@ -157,7 +157,8 @@ impl MessageFuture {
     #[pyo3(signature = (callback, *, context=None))]
     fn add_done_callback(&self, callback: Py<PyAny>, context: Option<Py<PyAny>>) {
         let former = self.state.lock().wakeup.replace((callback, context));
-        // Without the lock: what is dropped may run any Python, this object's methods too.
+        // Without the lock: dropping the objects may run any Python code, this object's methods
+        // too.
         drop(former);
     }
 

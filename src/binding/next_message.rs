@@ -1,4 +1,4 @@
-//! `_core.NextMessage`: what a task awaits to have its connection's next message.
+//! `_core.NextMessage`: the awaitable for the next message of a task's connection.
 
 use std::sync::Arc;
 

@@ -120,7 +120,7 @@ pub(crate) fn adopt(
 /// Starts the engine, unless it runs. See `_core.pyi`.
 #[pyfunction]
 pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
-    // Each handshake asks: it must not lose its turn of the GIL for that.
+    // Each handshake calls this. Releasing the GIL would make it wait for other threads.
     if runtime::is_prepared() {
         return Ok(());
     }

@@ -9,8 +9,8 @@ use crate::engine::runtime::takeover;
 
 /// A client's connection on its way from its server to us. See `_core.pyi`.
 ///
-/// Calls that cannot wait keep the interpreter: a handshake would lose its turn to other threads at
-/// each of them.
+/// Calls that cannot block keep the GIL: a handshake that released it would wait for other threads
+/// at each of them.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct Takeover(Mutex<takeover::Takeover>);
 
@@ -43,7 +43,7 @@ impl Takeover {
     }
 }
 
-/// Drops what comes out of a socket, up to its end.
+/// Reads a socket up to its end, and drops the bytes.
 #[pyfunction]
 #[pyo3(signature = (descriptor, /))]
 pub(crate) fn discard(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {

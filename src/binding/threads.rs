@@ -23,14 +23,14 @@ use crate::engine;
 /// How long a thread waits for another function: long enough for clients that all come back after
 /// a reload or a lost network.
 const IDLE_TIME: Duration = Duration::from_secs(2);
-/// For the system's own lists, which take 15 bytes.
+/// The name of the threads in the system's lists, which take 15 bytes.
 const NAME: &str = "dwebsocket-view";
 
 /// The threads of one process. Any thread may use it; a forked child needs another one.
 #[pyclass(frozen, module = "dwebsocket._core")]
 #[derive(Debug, Default)]
 pub(crate) struct Threads {
-    /// The last to come is the first to go on: what it touches is still in the caches.
+    /// The last thread to become idle is used first: its memory is still in the caches.
     idle: Arc<Mutex<Vec<IdleThread>>>,
 }
 
@@ -60,7 +60,8 @@ impl Threads {
         if let Some(thread) = self.take_idle(stack_size) {
             match thread.functions.send(function) {
                 Ok(()) => return Ok(()),
-                // The thread has ended, which none does that is on the list; so start another one.
+                // The thread has ended. A thread leaves the list before that, so this should not
+                // happen; start another one.
                 Err(mpsc::SendError(back)) => function = back,
             }
         }
@@ -90,7 +91,8 @@ fn start(first: Py<PyAny>, stack_size: usize, idle: Arc<Mutex<Vec<IdleThread>>>)
         let mut next = Some(first);
         while let Some(function) = next {
             call(function);
-            // In a child that `function` forked the lock may be that of a thread that is not there.
+            // In a child that `function` forked, a thread that exists in the parent only may hold
+            // the lock.
             if engine::generation() != generation {
                 return;
             }
@@ -129,7 +131,7 @@ fn wait(stack_size: usize, idle: &Mutex<Vec<IdleThread>>) -> Option<Py<PyAny>> {
 
 /// Calls `function` with a Python thread state that is made for it and deleted behind it.
 fn call(function: Py<PyAny>) {
-    // Without the interpreter, which is ending then, no reference can be given back.
+    // Without the interpreter, which is ending then, the reference cannot be released.
     let function = ManuallyDrop::new(function);
     let _ = Python::try_attach(move |py| {
         let mut frame = SleepWhenUnwound {
@@ -159,8 +161,8 @@ fn call(function: Py<PyAny>) {
 )]
 // SAFETY: as in Python's `abstract.h` and the stable ABI.
 unsafe extern "C-unwind" {
-    // Nothing else in this library calls it. Of one function's two declarations the optimizer may
-    // believe the other, which does not unwind.
+    // This must be the only declaration that the library calls: where a function has two, the
+    // optimizer may rely on the other one, which says that it does not unwind.
     fn PyObject_CallObject(
         callable: *mut ffi::PyObject,
         arguments: *mut ffi::PyObject,

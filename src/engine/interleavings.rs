@@ -196,7 +196,7 @@ fn a_coarse_sleep_ends_with_a_message_or_when_the_driver_looks() {
 
 /// The driver stops reading at a full inbox, until the taker tells it that there is room.
 #[test]
-fn the_driver_is_told_of_room_as_soon_as_it_is_worth_it() {
+fn the_driver_is_woken_for_room_as_soon_as_it_is_worth_it() {
     check(ORDERS, || {
         let inbox = Arc::new(Inbox::new(2));
         let told = Arc::<Wake>::default();
@@ -229,7 +229,7 @@ fn the_driver_is_told_of_room_as_soon_as_it_is_worth_it() {
 }
 
 #[test]
-fn an_event_loop_that_listens_is_told_through_its_hub() {
+fn an_event_loop_that_listens_is_woken_through_its_hub() {
     check(ORDERS, || {
         let inbox = Arc::new(Inbox::new(100));
         let hub = Hub::new().unwrap();

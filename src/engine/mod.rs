@@ -20,9 +20,9 @@
 //! Each folder is a layer. A file uses files of its own layer and of those below, in no circle, as
 //! `tests/test_crate_layers.py` sees. From the bottom to the top:
 //!
-//! - `base/`: the clock, locks, errors, and the number of forks by which an object of the parent
-//!   process is told.
-//! - `resources/`: what a process has only so much of: sockets, descriptors, permits for
+//! - `base/`: the clock, locks, errors, and the number of forks, by which an object of the parent
+//!   process is recognised.
+//! - `resources/`: the limited resources of a process: sockets, descriptors, permits for
 //!   connections, buffers, and the budget of buffered bytes.
 //! - `wakeup/`: when views run. The hub wakes an event loop, the turns wake views after a pass over
 //!   the sockets, the time slice ends a view's run, the flush timer sends what is corked.
@@ -63,10 +63,10 @@
 //! `connection/`: `mod.rs`, `receiving.rs` and `sending.rs`, then `inbox/` and `outbox/`: what
 //! views use. `driver/`: `mod.rs`, `reading.rs` and `closing.rs`, then `keepalive.rs`,
 //! `message_timeout.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
-//! `engine.rs`, `worker.rs` and `takeover.rs`: how both begin. `wakeup/`: `hub.rs`, `turns.rs`,
-//! `time_slice.rs` and `flush_timer.rs`: in which order views and the engine run. `resources/`:
-//! `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`: memory.
-//! `connection/registry.rs` and `process/`: the end.
+//! `engine.rs`, `worker.rs` and `takeover.rs`: how the engine and a connection begin. `wakeup/`:
+//! `hub.rs`, `turns.rs`, `time_slice.rs` and `flush_timer.rs`: in which order views and the engine
+//! run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
+//! memory. `connection/registry.rs` and `process/`: the end.
 
 mod base;
 mod connection;

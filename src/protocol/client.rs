@@ -13,9 +13,9 @@ use super::{error::Violation, mask::unmask};
 /// One frame of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What it carries (RFC 6455 section 5.2).
+    /// The opcode (RFC 6455 section 5.2).
     pub opcode: u8,
-    /// What it carries, unmasked as it came.
+    /// The payload, unmasked as it came.
     pub payload: Bytes,
     /// Whether it ends its message.
     pub is_final: bool,

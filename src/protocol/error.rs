@@ -10,7 +10,7 @@ use super::close_code as close;
 pub struct Violation {
     /// [`close::PROTOCOL_ERROR`], [`close::INVALID_DATA`] or [`close::TOO_BIG`].
     pub code: u16,
-    /// What happened and the limit that it broke; fits a close frame (at most 123 bytes).
+    /// The rule and, where there is one, the limit; fits a close frame (at most 123 bytes).
     pub reason: Cow<'static, str>,
 }
 

@@ -13,9 +13,9 @@ pub struct Extension<'a> {
 
 /// Reads the header, several of them joined with commas.
 ///
-/// `None` when it goes against the grammar: then the handshake has to fail. What the extensions
-/// and their parameters mean is not judged here. Empty elements of the list are ignored, but at
-/// least one other is required.
+/// `None` when it goes against the grammar: then the handshake has to fail. The meaning of the
+/// extensions and their parameters is not judged here. Empty elements of the list are ignored, but
+/// at least one other is required.
 pub fn parse(header: &str) -> Option<Vec<Extension<'_>>> {
     let elements = split(header, ',').filter(|element| !element.is_empty());
     let extensions: Vec<_> = elements.map(extension).collect::<Option<_>>()?;

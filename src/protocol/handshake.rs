@@ -26,7 +26,7 @@ const OWN_HEADERS: [&str; 12] = [
 ];
 const OWN_PREFIX: &str = "sec-websocket-";
 
-/// What the judgement needs of an HTTP request.
+/// The parts of an HTTP request that the judgement needs.
 ///
 /// Header fields are `None` when absent; several of one name are joined with commas.
 #[derive(Clone, Copy, Debug, Default)]

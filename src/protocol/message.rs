@@ -208,7 +208,7 @@ impl Receiver {
         self.message.buffer.len() + self.control.len() + inflater
     }
 
-    /// Takes in what was read into [`Receiver::tail`].
+    /// Takes in the bytes that were read into [`Receiver::tail`].
     fn take_tail(&mut self) -> Result<Option<Found>, Violation> {
         let fresh = self.message.fresh();
         let Some(mut frame) = self.frame.filter(|_| !fresh.is_empty()) else {
@@ -483,7 +483,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// What was read into [`Receiver::tail`].
+    /// The bytes that were read into [`Receiver::tail`].
     fn fresh(&mut self) -> &mut [u8] {
         self.buffer.get_mut(self.settled..).unwrap_or_default()
     }
@@ -635,7 +635,7 @@ mod tests {
         (0..=250).cycle().step_by(131).take(len).collect()
     }
 
-    /// What comes out of `bytes` when each read brings up to `step` of them.
+    /// The outcome for `bytes` when each read brings up to `step` of them.
     fn receive(
         receiver: &mut Receiver,
         bytes: &[u8],
@@ -1041,7 +1041,7 @@ mod tests {
         for read in rest.chunks(100_000) {
             let (buffer, most) = receiver.tail(100_000).unwrap();
             assert_eq!(most, read.len());
-            // Nothing moves any more.
+            // The message is not moved any more.
             assert_eq!(
                 (buffer.capacity(), buffer.len() % 100_000),
                 (300_000, 20_000)

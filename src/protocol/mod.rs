@@ -1,5 +1,5 @@
-//! The rules of RFC 6455, seen from the server's side, with no I/O, clock, thread or allocation
-//! that a peer could order from afar.
+//! The rules of RFC 6455, seen from the server's side. Nothing here does I/O or uses a clock or a
+//! thread, and no peer can cause an allocation that is large beside the bytes that it has sent.
 //!
 //! # Theory of operation
 //!

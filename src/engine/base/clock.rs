@@ -31,7 +31,7 @@ pub(crate) fn task_now() -> time::Instant {
     time::Instant::now() + ahead()
 }
 
-/// When a moment of the engine's time really comes.
+/// The moment of the system's clock at which `moment`, of the engine's time, comes.
 pub(crate) fn real(moment: Instant) -> Instant {
     let ahead = ahead();
     if ahead.is_zero() {

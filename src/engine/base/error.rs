@@ -1,4 +1,4 @@
-//! What can go wrong in the engine, as far as a caller has to know.
+//! The errors of the engine that its callers have to handle.
 
 use std::{fmt, io, time::Duration};
 
@@ -18,7 +18,7 @@ pub enum Error {
     Broken,
     /// The operating system refused something that a connection cannot do without.
     Io {
-        /// What was tried, for the log.
+        /// The action that failed, for the log.
         action: &'static str,
         /// The system's answer.
         source: io::Error,

@@ -1,5 +1,5 @@
-//! What every layer uses: the clock, the locks, the errors, and how many forks this process is from
-//! the first.
+//! The modules that every layer uses: the clock, the locks, the errors, and the number of forks
+//! between the first process and this one.
 
 pub mod clock;
 pub(crate) mod error;

@@ -1,4 +1,4 @@
-//! What a panic costs outside a connection's own task: the unit of work that it happens in.
+//! Outside a connection's own task, a panic ends only the unit of work in which it happens.
 //!
 //! A task that panics ends with its connection. But some of the engine's work is for many
 //! connections in turn, and goes on after one of them has failed. By then Rust's panic hook has

@@ -1,4 +1,4 @@
-//! The lock and the condition variable of what views and the engine share.
+//! The lock and the condition variable for the data that views and the engine share.
 //!
 //! They are the standard library's: one word each, inside the connection, and a panic of one holder
 //! does not poison the data for the others. Built with `--cfg shuttle` the tests of
@@ -62,9 +62,9 @@ impl<T> Mutex<T> {
 
 /// Threads that sleep until another one changes what a [`Mutex`] guards.
 ///
-/// It counts them, under that lock. So to notify none, as most calls do, costs half a nanosecond
-/// and no system call, where the standard library's `notify_one` costs 250 ns. A caller that has
-/// held the lock since its change sees each thread that must be woken.
+/// It counts them, under that lock. Most calls that notify find no thread asleep: these cost half a
+/// nanosecond and no system call, where the standard library's `notify_one` costs 250 ns. A caller
+/// that has held the lock since its change sees each thread that must be woken.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
     base: base::Condvar,

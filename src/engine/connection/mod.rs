@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-/// Why a connection is closed that holds much while memory is short.
+/// The reason in the close frame of a connection that holds much while memory is short.
 const NO_MEMORY: &str = "the server is short of memory";
 
 /// The side that began to end a connection.
@@ -135,7 +135,8 @@ impl Connection {
         self.id
     }
 
-    /// A forked child holds copies of its parent's connections and must not touch them.
+    /// Whether the connection belongs to a parent process. A forked child holds copies of its
+    /// parent's connections and must not touch them.
     pub(crate) fn is_foreign(&self) -> bool {
         self.generation != fork::generation()
     }
@@ -145,7 +146,7 @@ impl Connection {
         !self.is_foreign() && (self.inbox.is_awaited() || self.outbox.is_awaited())
     }
 
-    /// Tells `watch` as soon as either side has begun to end the connection, which may be now.
+    /// Notifies `watch` as soon as either side has begun to end the connection, which may be now.
     pub fn watch_end(&self, watch: Watch) {
         if !self.is_foreign() {
             let mut life = self.life.lock();
@@ -158,7 +159,7 @@ impl Connection {
     }
 
     /// Removes a watch of either kind that was not notified yet. A task that stops waiting must
-    /// call this: on a quiet connection forgotten watches would heap up.
+    /// call this: on a quiet connection forgotten watches would accumulate.
     pub fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
         if !self.is_foreign() {
             self.inbox.unwatch(hub, token);
@@ -174,7 +175,8 @@ impl Connection {
         self.pings.latency()
     }
 
-    /// Tells `watch` as soon as a ping of [`Connection::ping`] is answered, or the connection ends.
+    /// Notifies `watch` as soon as a ping of [`Connection::ping`] is answered, or the connection
+    /// ends.
     pub fn watch_pings(&self, watch: Watch) {
         if self.is_foreign() {
             watch.notify();
@@ -183,7 +185,7 @@ impl Connection {
         }
     }
 
-    /// Takes back what [`Connection::watch_pings`] got.
+    /// Removes a watch of [`Connection::watch_pings`] that was not notified yet.
     pub fn unwatch_pings(&self, hub: &Arc<Hub>, token: u64) {
         if !self.is_foreign() {
             self.pings.unwatch(hub, token);
@@ -215,15 +217,15 @@ impl Connection {
         if began {
             self.outbox.seal(frame.encode());
         }
-        // Also when the connection was ending already: the view needs no more of what a lost peer
-        // has left unread.
+        // Also when the connection was ending already: a peer that is lost may have left unread
+        // bytes in the socket, and the view that closes needs no messages from them.
         self.inbox.end();
         self.wake.notify_one();
         began
     }
 
-    /// Closes a connection that holds too much, and gives up what it holds at once. What the driver
-    /// holds goes with its next turn.
+    /// Closes a connection that holds too much, and drops the messages in its inbox and outbox at
+    /// once. The driver drops its own bytes in its next turn.
     pub(crate) fn shed(&self) {
         if !self.share.mark_shed() {
             return;
@@ -242,7 +244,8 @@ impl Connection {
         self.wake.notify_one();
     }
 
-    /// To be called when the view is over and its connection closed: drops what it did not take.
+    /// To be called when the view is over and its connection closed: drops the messages that the
+    /// view has not taken.
     pub fn discard(&self) {
         if !self.is_foreign() {
             self.inbox.discard();
@@ -251,12 +254,12 @@ impl Connection {
         }
     }
 
-    /// What is held for this connection.
+    /// The count of the bytes that are held for this connection.
     pub(crate) fn share(&self) -> &Arc<Share> {
         &self.share
     }
 
-    /// Keeps the entry among those that may hold something.
+    /// Keeps the connection's entry in the list of holders for as long as the connection lives.
     pub(crate) fn keep_entry(&self, entry: Entry<Self>) {
         // Called once for each connection; a second entry would take the first away.
         let _ = self.entry.set(entry);
@@ -420,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_refused_or_told() {
+    fn a_connection_is_refused_or_gets_a_close_frame() {
         let said = |is_refused_first: bool| {
             let (connection, mut peer) = connection("HTTP/1.1 101 \r\n\r\n");
             if is_refused_first {
@@ -481,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_word_counts_and_closing_twice_is_harmless() {
+    fn the_first_end_counts_and_closing_twice_is_harmless() {
         let (connection, _peer) = connection("");
         assert_eq!((connection.end(), connection.ended_for()), (None, None));
         assert!(connection.close(&frame(4000)));

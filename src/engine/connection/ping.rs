@@ -49,7 +49,7 @@ impl Ping {
             return None;
         }
         if deadline.is_none_or(|deadline| deadline > clock::now()) {
-            // What the view has sent must not wait for this.
+            // Neither corked messages nor the next view may wait until this thread wakes.
             self.connection.make_way();
         }
         self.connection.pings.await_answer(self.number, deadline)

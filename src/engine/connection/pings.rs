@@ -30,17 +30,17 @@ pub(crate) struct Pings {
 #[derive(Debug, Default)]
 struct State {
     latency: Option<Duration>,
-    /// When the engine's last ping was sent that is not answered yet.
+    /// When the engine's last unanswered ping was sent.
     keepalive: Option<Instant>,
-    /// Nothing is answered any more.
+    /// The connection has ended: no ping is answered any more.
     is_over: bool,
     own: Option<Box<Own>>,
 }
 
-/// Made for the first caller.
+/// The application's pings; made for the first caller.
 #[derive(Debug)]
 struct Own {
-    /// The first number. Peers cannot guess it, and so not answer what was not asked.
+    /// The first number. Peers cannot guess it, so they cannot answer a ping that was not sent.
     first: u64,
     count: u64,
     /// In the order of their numbers.
@@ -133,7 +133,7 @@ impl Pings {
         self.state.lock().latency
     }
 
-    /// Tells `watch` of the next answer, or of the end, which may have come.
+    /// Notifies `watch` of the next answer, or of the end, which may have come already.
     pub(crate) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
         if !state.is_over {
@@ -144,7 +144,7 @@ impl Pings {
         watch.notify();
     }
 
-    /// Takes back what [`Pings::watch`] got.
+    /// Removes a watch of [`Pings::watch`] that was not notified yet.
     pub(crate) fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
         if let Some(own) = &mut self.state.lock().own {
             own.watches.retain(|watch| !watch.is(hub, token));

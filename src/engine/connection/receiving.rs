@@ -16,7 +16,7 @@ use crate::{
     protocol::message::Message,
 };
 
-/// No moment that far ahead is beyond the system's clock.
+/// The longest coarse sleep: a moment so far ahead is still within the range of the clock.
 const LONGEST_COARSE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Connection {
@@ -99,7 +99,7 @@ impl Connection {
     }
 
     /// The kind of the oldest message, which stays where it is: a binary one of more than
-    /// `large_bytes`, which its taker may copy before, or another.
+    /// `large_bytes`, which the caller may copy before it takes the message, or another.
     pub fn front(&self, large_bytes: usize) -> Front {
         if self.is_foreign() {
             return Front::Nothing;
@@ -126,7 +126,7 @@ impl Connection {
         }
     }
 
-    /// Closes what [`Connection::descriptor`] gave, if it gave anything.
+    /// Closes the descriptor of [`Connection::descriptor`], if there is one.
     pub fn close_descriptor(&self) {
         if !self.is_foreign() {
             self.inbox.close_descriptor();
@@ -141,15 +141,15 @@ impl Connection {
         self.inbox.len()
     }
 
-    /// Tells `watch` as soon as there is a message or the end.
+    /// Notifies `watch` as soon as there is a message or the end.
     pub fn watch_inbox(&self, watch: Watch) {
         if !self.is_foreign() {
             self.inbox.watch(watch);
         }
     }
 
-    /// As [`Connection::watch_inbox`], unless there is something now: then false, and no watch is
-    /// made.
+    /// As [`Connection::watch_inbox`], unless there is a message or the end now: then it gives
+    /// false and makes no watch.
     pub fn listen(&self, watch: impl FnOnce() -> Watch) -> bool {
         !self.is_foreign() && self.inbox.listen(watch)
     }

@@ -136,7 +136,8 @@ impl Registry {
         }
     }
 
-    /// Lets all that waits look at the clock again. Gives the number of connections.
+    /// Lets all threads and tasks that wait look at the clock again. Gives the number of
+    /// connections.
     pub(crate) fn on_step(&self) -> usize {
         let connections: Vec<_> = {
             let state = self.state.lock();
@@ -289,7 +290,7 @@ mod tests {
     const LATE: Duration = Duration::from_millis(5);
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_tells_one_after_the_other_within_its_window() {
+    async fn a_drain_closes_one_after_the_other_within_its_window() {
         let registry = Arc::new(Registry::default());
         let (connections, _registrations) = registered(&registry, 100);
         let runtime = Handle::current();

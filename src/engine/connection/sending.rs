@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// Messages up to this are compressed in about a millisecond, ...
+/// Bytes that are compressed in about a millisecond.
 const SLOW_TO_COMPRESS: usize = 64 * 1024;
-/// ... and up to this copied.
+/// Bytes that are copied in about a millisecond.
 const SLOW_TO_COPY: usize = 1024 * 1024;
 
 impl Connection {
@@ -95,8 +95,8 @@ impl Connection {
     /// call. False when it was not corked: then [`Connection::send`] has to be called.
     ///
     /// Only for the view that takes the messages, and done only while more of them wait. Corked
-    /// messages go out with the next message that is not, when [`Connection::take`] finds nothing,
-    /// or after about a millisecond: whichever is first.
+    /// messages go out with the next message that is not corked, when [`Connection::take`] finds
+    /// nothing, or after about a millisecond: whichever is first.
     pub fn cork(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         self.cork_for(self, kind, payload)
     }
@@ -118,9 +118,9 @@ impl Connection {
         corked != Corked::No
     }
 
-    /// Writes a message that needs no compression if nothing waits for the socket. False when that
-    /// cannot be had: then [`Connection::send`] has to be called. Never sleeps, and up to
-    /// [`Connection::MAX_AT_ONCE`] costs so little that a lock may be kept meanwhile.
+    /// Writes a message that needs no compression if nothing waits for the socket. False when it
+    /// was not written: then [`Connection::send`] has to be called. Never sleeps, and up to
+    /// [`Connection::MAX_AT_ONCE`] takes so little time that a lock may be held meanwhile.
     pub fn write(self: &Arc<Self>, kind: Kind, payload: &[u8]) -> bool {
         if self.is_foreign() {
             return false;
@@ -148,8 +148,8 @@ impl Connection {
         }
     }
 
-    /// Whether sending so many bytes takes more than about a millisecond, for which an event loop
-    /// is not to stand still.
+    /// Whether sending so many bytes takes more than about a millisecond: too long to block an
+    /// event loop.
     pub fn is_slow_to_send(&self, length: usize) -> bool {
         let compresses = |deflater: &Deflater| deflater.wants(length);
         length > SLOW_TO_COMPRESS && self.deflater.as_deref().is_some_and(compresses)
@@ -163,8 +163,8 @@ impl Connection {
         self.turns.flush_timer.collects()
     }
 
-    /// To be called by a thread that is about to sleep: neither what it has sent nor the next view
-    /// may wait for it.
+    /// To be called by a thread that is about to sleep: sends what it has corked and wakes the next
+    /// view's thread, as neither may wait until this thread wakes.
     pub(crate) fn make_way(self: &Arc<Self>) {
         if !self.begin_to_sleep() {
             self.uncork_all();
@@ -172,8 +172,8 @@ impl Connection {
         self.turns.pass_on();
     }
 
-    /// Sends what this connection's view has corked, here and elsewhere: nothing more is coming
-    /// that it could wait for.
+    /// Sends what this connection's view has corked, on this and on other connections: no further
+    /// message follows that it could go out with.
     pub fn uncork_all(&self) {
         self.uncork();
         self.turns.flush_timer.flush();
@@ -196,7 +196,8 @@ impl Connection {
         }
     }
 
-    /// Ends a connection whose outbox may be half written: a frame sent now would be garbage.
+    /// Ends a connection whose outbox may have written a frame in part: the peer would take a close
+    /// frame for the rest of that frame.
     fn break_down(&self) {
         self.begin_end(End {
             code: close::INTERNAL_ERROR,
@@ -208,7 +209,7 @@ impl Connection {
         self.wake.notify_one();
     }
 
-    /// Tells `watch` as soon as there is more room in the outbox or none is needed any more.
+    /// Notifies `watch` as soon as there is more room in the outbox or none is needed any more.
     pub fn watch_outbox(&self, watch: Watch) {
         if !self.is_foreign() {
             self.outbox.watch(watch);

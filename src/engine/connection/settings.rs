@@ -13,7 +13,7 @@ pub struct Settings {
     pub compression: Option<Terms>,
     /// How fast the peer may send.
     pub rates: Rates,
-    /// Bytes that may wait for a slow user.
+    /// Bytes that may wait for a slow view.
     pub receive_buffer_bytes: usize,
     /// Time between two pings.
     pub ping_interval: Option<Duration>,
@@ -29,20 +29,20 @@ pub struct Settings {
     pub close_timeout: Duration,
 }
 
-/// What a peer may send a second, and how long it may try to send more. `None` means for ever.
+/// How much a peer may send a second, and how long it may try to send more. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
     /// Messages, pings and pongs a second.
     pub messages: Option<f64>,
     /// Bytes a second, as they are on the wire.
     pub bytes: Option<f64>,
-    /// How long a peer may be made to wait again and again.
+    /// How long a peer may exceed its rates, and be made to wait for that, before it is closed.
     pub timeout: Option<Duration>,
 }
 
 #[cfg(test)]
 impl Settings {
-    /// Small limits, and no time of which a test would have to wait for the end.
+    /// Small limits, and no timeout that a test would have to wait for.
     pub(crate) const FOR_TESTS: Self = Self {
         limits: Limits {
             max_message_bytes: 1024,

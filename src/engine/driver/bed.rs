@@ -65,7 +65,7 @@ pub(super) fn bed(settings: &Settings) -> Bed {
     }
 }
 
-/// What the peer has got by now.
+/// The bytes that have reached the peer by now.
 pub(super) fn read_now(peer: &mut UnixStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     match peer.read_to_end(&mut bytes) {

@@ -19,7 +19,7 @@ const FLUSH_TIMEOUTS: u32 = 10;
 /// Bytes that add a second to that: 128 kbit/s.
 const FLUSH_BYTES_PER_S: usize = 16 * 1024;
 
-/// Where a connection is on its way out.
+/// How far a connection has been closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// It has not begun to close.
@@ -43,7 +43,7 @@ pub(super) struct Closing {
     stage: Stage,
     send_timeout: Option<Duration>,
     close_timeout: Duration,
-    /// When the last bytes have to be out, whatever the peer takes of them.
+    /// When the last bytes have to be written, even if the peer goes on taking them.
     flush_limit: Option<Instant>,
 }
 
@@ -68,7 +68,7 @@ impl Closing {
         self.stage = Stage::Over;
     }
 
-    /// When the peer has to have gone on; `None` is for ever.
+    /// The deadline of the present stage for the peer to make progress; `None` is for ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Open | Stage::Over => None,
@@ -78,7 +78,7 @@ impl Closing {
         }
     }
 
-    /// Ends the connection if its peer has not gone on by `now`.
+    /// Ends the connection if that deadline has passed at `now`.
     pub(super) fn on_time(&mut self, now: Instant) {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.end();
@@ -128,14 +128,14 @@ impl Closing {
         }
     }
 
-    /// When a peer is left that does nothing from now on; `None` is never.
+    /// When a peer that does nothing from now on is given up; `None` is never.
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         clock::task_now().checked_add(self.close_timeout)
     }
 }
 
-/// Until when a peer may take in the last `bytes` before it is given up, whatever it takes
-/// meanwhile; `None` is for ever, as without a `send_timeout`.
+/// When a peer that has not taken all of the last `bytes` is given up, even if it goes on taking
+/// them; `None` is never, as without a `send_timeout`.
 fn flush_limit(now: Instant, send_timeout: Option<Duration>, bytes: usize) -> Option<Instant> {
     let seconds = u64::try_from(bytes / FLUSH_BYTES_PER_S).unwrap_or(u64::MAX);
     let limit = send_timeout?

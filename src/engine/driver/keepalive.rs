@@ -6,14 +6,15 @@ use tokio::time::Instant;
 
 use crate::engine::connection::outbox::outcome::Passage;
 
-/// What is due now.
+/// The action that is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// Nothing.
     Nothing,
     /// A ping.
     Ping,
-    /// The end: the peer has had a ping for that long and nothing came, or it takes nothing.
+    /// The end of the connection: within the timeout after a ping nothing came from the peer, or it
+    /// took nothing.
     Death,
 }
 
@@ -45,8 +46,9 @@ impl Unanswered {
     fn goes_on(&mut self, now: Instant, passage: Passage) -> bool {
         let has_ping = self.has_ping || passage.has_ping;
         let moves = passage.taken > self.taken;
-        // A system may take in small messages for a program that does nothing: that could go on for
-        // ever. They never block.
+        // The peer's system may take small messages for ever although its program does nothing.
+        // Such messages never block, so bytes behind the ping prove life only while more of them
+        // are blocked.
         let goes_on = (has_ping && !self.has_ping) || (moves && (!has_ping || passage.is_blocked));
         *self = Self {
             since: if goes_on { now } else { self.since },
@@ -66,7 +68,8 @@ impl Keepalive {
         id: u64,
         now: Instant,
     ) -> Self {
-        // Golden-ratio hashing spreads neighbours evenly: up to a tenth earlier than asked.
+        // Golden-ratio hashing spreads consecutive ids evenly: pings come up to a tenth earlier
+        // than asked.
         let spread = (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
         let interval = interval
             .filter(|interval| !interval.is_zero())
@@ -79,7 +82,7 @@ impl Keepalive {
         }
     }
 
-    /// Something came: the peer lives.
+    /// Notes that bytes were received: the peer lives.
     pub(super) fn heard(&mut self) {
         self.unanswered = None;
     }
@@ -94,8 +97,8 @@ impl Keepalive {
         }
     }
 
-    /// What has to be done at `now`; a ping that is due is about to be sent. `passage` says how our
-    /// bytes get through.
+    /// The action that is due at `now`; if it is a ping, the caller has to send it at once.
+    /// `passage` says how our bytes get through.
     pub(super) fn due(&mut self, now: Instant, paused: bool, passage: impl Fn() -> Passage) -> Due {
         let is_dead = self.death().is_some_and(|death| death <= now);
         if let Some(unanswered) = &mut self.unanswered {
@@ -134,7 +137,7 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
-    /// All has got through.
+    /// All bytes have got through.
     fn clear() -> Passage {
         passage(0, false, true)
     }

@@ -7,22 +7,22 @@ use tokio::time::Instant;
 /// Within the timeout a message has to grow by 1 / `LEAST_PROGRESS` of what has come of it.
 const LEAST_PROGRESS: usize = 1024;
 
-/// Watches over a message that has begun: it has to go on.
+/// Sees to it that a message that has begun makes progress.
 ///
-/// It does when it grows, within the timeout, by the part that [`LEAST_PROGRESS`] says, and by one
-/// byte at least. So a slow upload may take its time, and a client that has had much inflated
-/// cannot hold it for ever by sending a byte now and then.
+/// Progress means that it grows, within the timeout, by the part that [`LEAST_PROGRESS`] says, and
+/// by one byte at least. So a slow upload may take its time. But a client that has made us inflate
+/// much cannot make us hold that for ever by sending a byte now and then.
 #[derive(Debug)]
 pub(super) struct MessageTimeout {
     /// `None` is for ever.
     timeout: Option<Duration>,
-    /// What had come of the message at its last progress.
+    /// Bytes of the message that had come at its last progress.
     come: usize,
     until: Option<Instant>,
 }
 
 impl MessageTimeout {
-    /// The timeout of a connection on which nothing has begun.
+    /// The timeout of a connection on which no message has begun.
     pub(super) fn new(timeout: Option<Duration>) -> Self {
         Self {
             timeout,
@@ -52,19 +52,19 @@ impl MessageTimeout {
         }
     }
 
-    /// Begins anew: meanwhile nothing was read.
+    /// Restarts the time, after a pause in which nothing was read.
     pub(super) fn renew(&mut self, now: impl FnOnce() -> Instant) {
         if let (Some(_), Some(timeout)) = (self.until, self.timeout) {
             self.until = now().checked_add(timeout);
         }
     }
 
-    /// When the message has to have gone on.
+    /// When the message has to have made progress.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Whether that moment has passed without it.
+    /// Whether that moment has passed without progress.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }

@@ -61,7 +61,7 @@ use crate::{
 /// The work to do at once, in the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum More {
-    /// Nothing that is known.
+    /// None that is known.
     Nothing,
     /// The last read filled the buffer: there may be more to read.
     Read,
@@ -93,7 +93,7 @@ pub(crate) struct Driver {
     /// When to see whether a sleep of [`Connection::take_coarse`] is over.
     look_at: Option<Instant>,
     closing: Closing,
-    /// How far the clock had been stepped when this last looked.
+    /// How far the clock had been stepped when the driver last looked.
     ahead: Duration,
     _registration: Registration,
     _permit: Arc<Permit>,
@@ -142,11 +142,11 @@ impl Driver {
         }
     }
 
-    /// Drives the connection to its end. Boxed, or the task would hold room for two of it.
+    /// Drives the connection to its end. Boxed, or the task would hold room for two drivers.
     pub(crate) async fn run(mut self: Box<Self>, io: AsyncFd<Arc<Socket>>) {
         let connection = Arc::clone(&self.connection);
         let mut alarm = pin!(sleep_until(Instant::now()));
-        // Kept from turn to turn: to queue up for it again would be work for each message.
+        // Kept from turn to turn: registering for it again would be work for each message.
         let mut wake = pin!(connection.wake.notified());
         if self.leftover.is_some() {
             self.feed_leftover();
@@ -316,7 +316,7 @@ impl Driver {
             Due::Death => {
                 self.connection
                     .begin_end(lost("the client did not answer a ping in time"));
-                // It may still arrive: perhaps only our reading side is cut off.
+                // The close frame may still arrive: perhaps only our reading side is cut off.
                 let frame = CloseFrame {
                     code: Some(close::INTERNAL_ERROR),
                     reason: "no answer to a ping".to_owned(),

@@ -46,14 +46,14 @@ impl Controls {
     }
 }
 
-/// What a peer has to do now.
+/// The verdict on how fast a peer sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pace {
-    /// Nothing: it may go on.
+    /// It may go on.
     Fine,
-    /// Wait until then.
+    /// It has to wait until then.
     Wait(Instant),
-    /// Nothing more: it has been over its rate for too long, and is to be closed.
+    /// It has been over its rate for too long, and is to be closed.
     TooFast,
 }
 
@@ -79,7 +79,7 @@ impl Meter {
         })
     }
 
-    /// Notes what has come.
+    /// Takes what has come out of the buckets.
     pub(super) fn count(&mut self, messages: u32, bytes: usize) {
         if let Some(bucket) = &mut self.messages {
             bucket.left -= f64::from(messages);
@@ -116,7 +116,7 @@ impl Meter {
     }
 }
 
-/// Holds a second's worth. May be in debt.
+/// A bucket that holds what its rate allows in a second. May be in debt.
 #[derive(Debug)]
 struct Bucket {
     rate: f64,
@@ -128,7 +128,7 @@ impl Bucket {
     fn new(rate: f64, now: Instant) -> Self {
         Self {
             rate,
-            // One message is always welcome.
+            // One message is always allowed.
             left: rate.max(1.0),
             filled_at: now,
         }
@@ -140,12 +140,12 @@ impl Bucket {
         self.filled_at = now;
     }
 
-    /// The time until there is something to take again.
+    /// The time until there is something left in the bucket again.
     fn debt(&self) -> Duration {
         if self.left > 0.0 {
             return Duration::ZERO;
         }
-        // Never nothing: what waits until now would not wait. Never beyond the clock.
+        // Never zero: a wait until now would be none. Never beyond the range of the clock.
         Duration::from_secs_f64((-self.left / self.rate).clamp(0.001, 3600.0))
     }
 }
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_goes_on_is_told_to_go() {
+    fn a_peer_that_does_not_slow_down_is_too_fast_in_the_end() {
         let start = Instant::now();
         let mut meter = meter(Some(10.0), None, start);
         let mut now = start;

@@ -32,7 +32,7 @@ use crate::{
 /// Bytes read by one system call, into the read buffer that all connections share as a rule.
 const READ_BYTES: usize = 128 * 1024;
 
-/// What one connection may take in before others have their turn.
+/// The work that one connection may cause before others have their turn.
 const TURN: Allowance = Allowance {
     frames: 128,
     inflated: 256 * 1024,
@@ -173,7 +173,7 @@ impl Driver {
         }
     }
 
-    /// Passes on what has come so far.
+    /// Sends the pongs and delivers the messages of `batch`.
     fn hand_over(&self, batch: &mut Batch) {
         if !batch.pongs.is_empty() {
             let pongs = Bytes::copy_from_slice(&batch.pongs);
@@ -259,7 +259,7 @@ impl Driver {
         is_short
     }
 
-    /// Drops what has come of a message, and takes in nothing more.
+    /// Drops the unfinished message, and takes in nothing more.
     pub(super) fn drop_unfinished(&mut self) {
         self.receiver.stop();
         self.leftover = None;
@@ -270,7 +270,8 @@ impl Driver {
         self.account_for();
     }
 
-    /// Notes how much is held of unfinished messages, and since when.
+    /// Reports how many bytes the receiver and `leftover` hold, and how far an unfinished message
+    /// has come.
     fn account_for(&mut self) {
         let leftover = self.leftover.as_ref().map_or(0, |input| input.held());
         let held = self.receiver.buffered() + leftover;
@@ -287,7 +288,7 @@ impl Driver {
         }
     }
 
-    /// Takes in what is left at any speed: the peer is on its way out.
+    /// Takes in the rest without a limit on the rate: the connection is ending.
     pub(super) fn stop_metering(&mut self) {
         self.meter = None;
         self.pause = None;
@@ -358,8 +359,8 @@ mod tests {
         bytes
     }
 
-    /// Has the driver take in what one read brought; how many turns that takes, and the most bytes
-    /// that one of them added to an unfinished message.
+    /// Has the driver take in the bytes of one read. Gives the number of turns that this takes, and
+    /// the most bytes that one of them added to an unfinished message.
     fn turns(driver: &mut Driver, read: Vec<u8>) -> (usize, usize) {
         let mut input = Input::from(read);
         if driver.feed(&mut input, &mut Batch::default()) {

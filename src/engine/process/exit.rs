@@ -174,7 +174,7 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
             leave(engine, plan, grace, move || {
                 // Signals that came during the shutdown were held back until now.
                 drop(held);
-                // An exit that has begun already was only hurried by this, and goes on.
+                // An exit that has begun meanwhile goes on by itself: do not send the signal again.
                 if !EXITING.swap(true, Ordering::SeqCst) {
                     pass_on(number);
                 }
@@ -197,7 +197,7 @@ fn leave(
     let gone = Arc::new(Mutex::new(Some(gone)));
     let after = Arc::clone(&gone);
     let work = move || {
-        // The process must go, whatever fails.
+        // The process must end, whatever fails.
         contain(|| engine.shut_down_over(&plan.frame, plan.window, grace));
         let gone = after.lock().take();
         if let Some(gone) = gone {

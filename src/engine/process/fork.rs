@@ -1,4 +1,4 @@
-//! What a forked child does about its parent's engine.
+//! Separating a forked child from its parent's engine.
 
 use super::{exit, signal};
 use crate::engine::{

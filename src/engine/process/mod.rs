@@ -1,4 +1,4 @@
-//! What happens to the process as a whole: signals, forks, its exit.
+//! The events of the process as a whole: signals, forks, its exit.
 
 pub mod exit;
 mod fork;

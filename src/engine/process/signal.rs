@@ -102,6 +102,7 @@ pub fn die() {
         libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
         libc::raise(libc::SIGTERM);
     }
-    // Only a process that the system does not end in this way, such as the first of a container.
+    // Reached only in a process that the system does not end by this signal, such as the first
+    // process of a container.
     process::abort();
 }

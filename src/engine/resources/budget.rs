@@ -3,12 +3,12 @@
 //! Three parts of a connection buffer: the inbox (whole messages, and the one that the view took
 //! last and still holds), the outbox, and the driver (an unfinished message as far as it
 //! has come, inflated; bytes that were read but have no place yet). Each part has an [`Account`]
-//! beside its own state and tells it how much it holds.
+//! beside its own state and reports to it how many bytes it holds.
 //!
 //! A shared counter for each small message would cost more than the message. So an account passes
 //! on only changes of [`STEP_BYTES`] and more: a part that holds less counts as nothing.
 //!
-//! What the engine does when the limit is reached is a [`Relief`].
+//! A [`Relief`] holds the engine's functions that are called at the limit.
 
 use std::sync::{
     Arc, OnceLock,
@@ -20,7 +20,7 @@ use crate::engine::base::fork;
 
 /// Smaller changes are not passed on.
 pub const STEP_BYTES: usize = 4 * 1024;
-/// What a queued message costs beside its payload: its place in the queue and its allocation.
+/// Bytes that a queued message takes beside its payload: its place in the queue and its allocation.
 const MESSAGE_BYTES: usize = 72;
 /// A connection that holds less is read from also while the process is at its limit.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -69,8 +69,8 @@ fn part_of(limit: usize, (part, whole): (usize, usize)) -> usize {
     limit / whole * part
 }
 
-/// What the engine does for a process that buffers too much. Both functions return at once, and may
-/// be called with the lock of an inbox or outbox held.
+/// The engine's functions for a process that buffers too much. Both return at once, and may be
+/// called with the lock of an inbox or outbox held.
 #[derive(Debug)]
 pub(crate) struct Relief {
     /// Closes the connections that hold most, until the process is below its limit.
@@ -81,7 +81,8 @@ pub(crate) struct Relief {
 
 static RELIEF: OnceLock<Relief> = OnceLock::new();
 
-/// Says what to do at the limit. The first call counts; without one nothing is done.
+/// Sets the functions to call at the limit. Only the first call counts; without one no function is
+/// called.
 pub(crate) fn set_relief(relief: Relief) {
     let _ = RELIEF.set(relief);
 }
@@ -117,7 +118,7 @@ pub(crate) fn reset() {
     RELEASED.store(0, Ordering::Relaxed);
 }
 
-/// What `messages` with so many bytes of payload cost in a queue.
+/// The bytes that so many messages with so many bytes of payload take in a queue.
 pub(crate) const fn cost(messages: usize, payload_bytes: usize) -> usize {
     payload_bytes.saturating_add(messages.saturating_mul(MESSAGE_BYTES))
 }
@@ -198,7 +199,7 @@ impl Account {
         }
     }
 
-    /// Says that the part holds `bytes` now.
+    /// Notes that the part holds `bytes` now.
     pub(crate) fn set(&mut self, bytes: usize) {
         let is_step = bytes.abs_diff(self.passed_on) >= STEP_BYTES;
         if is_step || (bytes == 0 && self.passed_on > 0) {

@@ -1,4 +1,4 @@
-//! Which connections hold how much, to find those that hold most.
+//! The list of connections in which those that hold most are found.
 
 use std::{
     cmp::Reverse,

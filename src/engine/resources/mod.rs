@@ -1,4 +1,4 @@
-//! What a process has only so much of: sockets, descriptors, places for connections, and memory.
+//! The limited resources of a process: sockets, descriptors, places for connections, and memory.
 
 pub mod budget;
 pub(crate) mod holders;

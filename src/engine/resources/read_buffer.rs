@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use crate::protocol::message::Message;
 
-/// Buffers that wait for a read at most. Each view that has a message to answer keeps one away.
+/// The most buffers that wait for a read. A large message keeps its buffer while its view answers
+/// it.
 const MOST_POOLED: usize = 16;
 
 /// The bytes of one read.
@@ -85,7 +86,7 @@ impl Input {
         self.buffer.clear();
     }
 
-    /// What to read into, when it is clear.
+    /// The buffer to read into; to be called after [`Input::clear`].
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
             self.buffer = self.pool.0.lock().pop().unwrap_or_default();
@@ -109,7 +110,7 @@ impl Input {
         self.taken = self.buffer.len().saturating_sub(left);
     }
 
-    /// What has not been taken yet, to go on with later; `None` when that is nothing.
+    /// The bytes that have not been taken yet, to go on with later; `None` when there are none.
     pub(crate) fn put_by(&mut self) -> Option<Box<Self>> {
         let rest = self.take_rest();
         (!rest.is_empty()).then(|| Box::new(rest.into()))

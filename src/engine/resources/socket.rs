@@ -126,7 +126,7 @@ impl Socket {
         self.finish_sending();
     }
 
-    /// Says that nothing more will be sent; the peer reads the end of the stream.
+    /// Shuts the sending side down; the peer reads the end of the stream.
     pub(crate) fn finish_sending(&self) {
         // It fails only when the connection is gone already, which is as good.
         let _ = self.0.shutdown(std::net::Shutdown::Write);
@@ -147,7 +147,7 @@ impl Drop for Socket {
     }
 }
 
-/// Gives what a call of the system answered, or the error that it noted.
+/// The result of a system call, or the error in `errno`.
 fn answered(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 {
         return Err(io::Error::last_os_error());
@@ -188,18 +188,19 @@ pub(crate) fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
     Ok(flags & libc::O_NONBLOCK == 0)
 }
 
-/// Lets `descriptor` mean what `new` means; programs that the process starts do not inherit it.
+/// Makes `descriptor` refer to the socket of `new`; programs that the process starts do not inherit
+/// it.
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
 pub(crate) fn replace(descriptor: RawFd, new: &socket2::Socket) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     // SAFETY: this closes the server's copy of the client's descriptor, which is the purpose: the
-    // server has told its number and goes on using that alone.
+    // server has given us its number and goes on using that alone.
     answered(unsafe { libc::dup3(new.as_raw_fd(), descriptor, libc::O_CLOEXEC) })?;
     #[cfg(not(target_os = "linux"))]
     {
         // SAFETY: as above.
         answered(unsafe { libc::dup2(new.as_raw_fd(), descriptor) })?;
-        // SAFETY: the number has just been made to mean `new`.
+        // SAFETY: the number has just been made to refer to `new`.
         answered(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     }
     Ok(())

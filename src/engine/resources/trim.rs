@@ -1,4 +1,4 @@
-//! Giving back what large messages leave behind.
+//! Giving back the memory that large messages leave behind.
 //!
 //! The buffers of large messages are freed soon, by the engine and by the views, but C's library
 //! keeps them: a later connection may want as much. On a server whose clients have sent one large

@@ -34,7 +34,7 @@ use crate::{
 static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
 static THREADS: AtomicUsize = AtomicUsize::new(1);
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-/// Outlasts the engine and needs none: a process may have to shut down before its first connection.
+/// Independent of the engine: a process may have to shut down before its first connection.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
 /// Makes this process take no new connections, for good.
@@ -95,7 +95,7 @@ impl Engine {
         CURRENT.load_full()
     }
 
-    /// Where the engine's own tasks run.
+    /// The runtime of the engine's own tasks.
     pub(crate) fn handle(&self) -> &Handle {
         &self.first.handle
     }
@@ -128,8 +128,8 @@ impl Engine {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The connections take turns: each thread gets as many as the others. `None` when all threads
-    /// have failed.
+    /// The thread that is to drive connection `id`: each thread gets as many connections as the
+    /// others. `None` when all threads have failed.
     fn worker_for(&self, id: u64) -> Option<&Worker> {
         let count = self.others.len() + 1;
         let turn = usize::try_from(id % count as u64).unwrap_or_default();

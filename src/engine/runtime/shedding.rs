@@ -46,7 +46,7 @@ pub(crate) fn begin(holders: &Arc<Holders<Connection>>, runtime: &Handle) {
     runtime.spawn(relieve(Arc::clone(holders), OnlyTask));
 }
 
-/// The right to be the one task.
+/// Held by the task; while it exists, no second one is started.
 #[derive(Debug)]
 struct OnlyTask;
 

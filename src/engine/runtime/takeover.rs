@@ -23,7 +23,7 @@ use crate::engine::{
     resources::socket::{duplicate, is_blocking, replace},
 };
 
-/// As much as a dead end holds.
+/// Bytes that are read and dropped at once: as many as a dead end holds.
 const CHUNK: usize = 64 * 1024;
 
 /// One takeover, from its allocation to its end. Dropping it finishes it.
@@ -75,8 +75,9 @@ impl Takeover {
         self.client.take()
     }
 
-    /// Drops all that the server writes to its dead end from now on. Without it the server sleeps as
-    /// soon as a dead end is full: it holds what comes before the response is closed, as a rule.
+    /// Drops all that the server writes to its dead end from now on. Without this call the server
+    /// blocks once the dead end is full. As a rule that does not happen: a dead end holds what the
+    /// server writes before it closes the response.
     ///
     /// # Errors
     /// [`Error::Io`] when there is no descriptor or engine to be had.
@@ -102,8 +103,8 @@ impl Takeover {
     }
 }
 
-/// Reads what `descriptor`, a socket, leads to, up to its end, and drops the bytes. The descriptor
-/// itself stays its owner's.
+/// Reads the socket of `descriptor` up to its end, and drops the bytes. The descriptor itself stays
+/// its owner's.
 ///
 /// # Errors
 /// [`Error::Io`] when there is no descriptor or engine to be had.

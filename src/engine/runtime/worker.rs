@@ -51,7 +51,8 @@ impl Worker {
         let stopped = Arc::clone(&stop);
         let has_failed = Arc::new(AtomicBool::new(false));
         let failed = Arc::clone(&has_failed);
-        // The thread inherits it from its first moment on.
+        // The new thread inherits the blocked signals, so it has them blocked from its first moment
+        // on.
         let _signals = Blocked::here();
         thread::Builder::new()
             .name("dwebsocket".to_owned())

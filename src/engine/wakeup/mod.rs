@@ -5,7 +5,7 @@ pub(crate) mod hub;
 pub(crate) mod time_slice;
 pub(crate) mod turns;
 
-/// A connection, as those see it that wake its view and send what it has corked.
+/// The part of a connection that the turns and the flush timer use.
 pub(crate) trait View: Send + Sync + 'static {
     /// Wakes a thread that sleeps for a message; false when there is none.
     fn wake_thread(&self) -> bool;

@@ -1,8 +1,8 @@
 //! How long a view has been taking messages without a pause.
 //!
 //! A view whose client sends faster than it answers never finds its inbox empty, so it never
-//! sleeps: a task would keep its event loop for itself, a thread Python's lock for as long as that
-//! lets it. So after a while it lets others run, though its next message is there.
+//! sleeps: a task would keep its event loop for itself, and a thread would keep the GIL for as long
+//! as Python lets it. So after a while it lets others run, though its next message is there.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ const LONGEST: Duration = Duration::from_millis(1);
 pub(crate) struct TimeSlice(Mutex<Option<Instant>>);
 
 impl TimeSlice {
-    /// Notes that a message is there to be taken. True when others are to run first; then the next
-    /// one begins.
+    /// Notes that a message is there to be taken. True when others are to run first; then a new
+    /// time slice begins.
     pub(crate) fn is_over(&self) -> bool {
         let now = Instant::now();
         let mut since = self.0.lock();

@@ -62,7 +62,7 @@ pub(crate) struct Turns<V> {
     done: Condvar,
     /// Some view waits for its turn: see [`Turns::hurry`].
     has_waiting: AtomicBool,
-    /// What views cork in their turn, the engine sends when it goes on.
+    /// Collects what views cork in their turn; the engine sends it when it goes on.
     pub(crate) flush_timer: Arc<FlushTimer<V>>,
     patience: Duration,
     /// The next turn panics.
@@ -80,7 +80,7 @@ impl<V> Turns<V> {
         self.parks_badly.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it is still to come.
+    /// Whether that call is still to come.
     pub(crate) fn will_fail(&self) -> bool {
         self.parks_badly.load(Ordering::SeqCst)
     }
@@ -164,7 +164,7 @@ impl<V> State<V> {
         Some(now)
     }
 
-    /// Notes that `bytes` more wait; whether these are enough.
+    /// Notes that `bytes` more wait. True when enough wait for the views to have their turn.
     fn weigh(&mut self, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
         let is_enough = self.bytes >= MOST_BYTES;
@@ -274,7 +274,7 @@ impl<V: View + fmt::Debug> Turns<V> {
             if is_done {
                 self.done.notify_one();
             }
-            // It may have woken by itself.
+            // The thread may have woken by itself; then the one behind it has its turn.
             if next.is_none_or(|next| next.wake_thread()) {
                 return;
             }
@@ -289,7 +289,7 @@ impl<V: View + fmt::Debug> Turns<V> {
             "a park fails"
         );
         if !self.turn(self.state.lock()) {
-            // A look at the sockets, and then here again.
+            // With a task to run, the engine looks at its sockets and then calls this again.
             engine.spawn(yield_now());
         }
     }

@@ -1,4 +1,4 @@
-//! What compresses and inflates, shared by connections that take turns with it.
+//! Compressors and inflating streams, shared by connections that take turns with them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{
     pool::Pool,
 };
 
-/// What every message compressed with a sync flush ends with, and what is left out on the wire.
+/// The end of every message compressed with a sync flush, which is left out on the wire.
 pub(super) const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// Compressors that wait for their next message. As many as views on other threads may want at
@@ -37,14 +37,14 @@ impl Default for Codecs {
     }
 }
 
-/// What makes two compressors interchangeable.
+/// The settings that two interchangeable compressors have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Style {
     pub(super) window_bits: u8,
     pub(super) level: u8,
 }
 
-/// One that anybody of the same style may use.
+/// A compressor that any deflater of the same style may use.
 pub(super) type Compressor = (Style, Compress);
 
 impl Style {

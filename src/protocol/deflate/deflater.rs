@@ -26,7 +26,8 @@ pub struct Deflater {
     pool: Arc<Pool<Compressor>>,
     style: Style,
     threshold_bytes: usize,
-    /// With takeover: what the next message may refer to, once there is something.
+    /// With takeover: the compressor with the messages that the next one may refer to, once there
+    /// is one.
     context: Option<Mutex<Option<Compress>>>,
 }
 
@@ -80,8 +81,8 @@ impl Deflater {
         let mut context = context.try_lock().ok()?;
         let compressor = context.get_or_insert_with(|| self.style.compressor());
         let payload = compress(compressor, message);
-        // Later messages must not refer to what the client does not see. A new context is always
-        // allowed.
+        // Later messages must not refer to bytes that the client does not get. A new context is
+        // always allowed.
         if payload.is_none() && !renew(compressor) {
             *context = None;
         }
@@ -106,7 +107,7 @@ impl Deflated<'_> {
         &self.payload
     }
 
-    /// Says that the client will see it, behind all that was compressed before.
+    /// Notes that the client will get it, behind all that was compressed before.
     pub fn was_sent(mut self) {
         self.context = None;
     }
@@ -154,8 +155,8 @@ fn compress(compressor: &mut Compress, message: &[u8]) -> Option<Vec<u8>> {
 
 /// Makes a compressor as it was when it was new; false for one that has failed and is of no use.
 fn renew(compressor: &mut Compress) -> bool {
-    // zlib-rs 0.6 does not get over a reset with output left inside, and panics some hundred
-    // messages later; nor over one within a block of level 1, which it takes for the next one's.
+    // zlib-rs 0.6 panics some hundred messages after a reset with output left inside; and after a
+    // reset within a block of level 1 it takes that block for one of the next message.
     let mut rest = [0; 4096];
     let mut is_full = true;
     while is_full {

@@ -11,19 +11,20 @@ use super::{
 };
 use crate::protocol::error::Violation;
 
-/// What is inflated at once: it lies on the stack and is zeroed for each read of a message.
+/// Bytes inflated at once: they lie on the stack and are zeroed for each read of a message.
 const PIECE_BYTES: usize = 8 * 1024;
-/// What was left out behind a message, and an empty final block. A stream that is between two
-/// blocks ends with it, any other does not: there is no other way to ask a stream where it is.
+/// The bytes that were left out behind a message, and an empty final block. A stream that is
+/// between two blocks ends with them, any other does not: there is no other way to ask a stream
+/// where it is.
 const ENDING: [u8; 9] = [0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff];
-/// Compressed bytes taken at once. Blocks that hold nothing take long and give nothing.
+/// Compressed bytes taken at once. Blocks that hold nothing take long and inflate to nothing.
 const INPUT_BYTES: usize = 4 * 1024;
-/// What a compressed byte costs, in bytes of what is inflated: about as much as a block that holds
-/// nothing but its own code tables takes.
+/// The cost of a compressed byte, in inflated bytes: about that of a byte of a block that holds
+/// nothing but its own code tables.
 const INPUT_COST: usize = 16;
-/// What a message and each final block cost beside that: a stream has to be made ready.
+/// The cost of a message and of each final block beside that: a stream has to be made ready.
 const STREAM_COST: usize = 4 * 1024;
-/// What a stream takes, its window included.
+/// Bytes that a stream takes, its window included.
 const STREAM_BYTES: usize = 48 * 1024;
 /// Final blocks that one message may have. Each costs a new stream and takes two bytes, so they
 /// would be a way to keep us busy; a sender that flushes with them writes one for each fragment.
@@ -33,9 +34,9 @@ const MAX_FINAL_BLOCKS: u32 = 1024;
 #[derive(Debug)]
 pub struct Inflater {
     pool: Arc<Pool<Decompress>>,
-    /// With takeover: what came out last, as far back as the next message may refer.
+    /// With takeover: the last inflated bytes, as far back as the next message may refer.
     window: Option<Window>,
-    /// Only within a message.
+    /// The stream of the present message; `None` between messages.
     stream: Option<Decompress>,
     /// Compressed bytes of the present message so far.
     received: usize,
@@ -65,7 +66,7 @@ impl Inflater {
 
     /// Judges the header of a frame with `payload_len` compressed bytes.
     ///
-    /// What is compressed may be larger than what it holds, but never by much. Without a bound,
+    /// Compressed data may be larger than what it inflates to, but never by much. Without a bound,
     /// blocks that hold nothing could go on for ever.
     ///
     /// # Errors
@@ -93,7 +94,8 @@ impl Inflater {
     /// which may be nothing, has to be given again.
     ///
     /// # Errors
-    /// What `collect` objects to; 1007 when the piece is not DEFLATE, or the end comes too early.
+    /// The violation that `collect` reports; 1007 when the piece is not DEFLATE, or the end comes
+    /// too early.
     pub(in crate::protocol) fn inflate(
         &mut self,
         piece: &[u8],
@@ -125,7 +127,7 @@ impl Inflater {
             // Behind a final block there is nothing to flush, and nothing to refer to.
             self.forget();
         } else {
-            // So few bytes hold little.
+            // So few bytes inflate to little, so they need no allowance.
             self.run(&mut stream, &ENDING, &mut usize::MAX.clone(), &mut collect)?;
             if !self.has_ended {
                 return Err(Violation::invalid_data("compressed message ends too early"));
@@ -235,7 +237,7 @@ pub(in crate::protocol) struct Step {
 }
 
 impl Step {
-    /// With nothing to take.
+    /// The step of an empty piece.
     pub(in crate::protocol) const NOTHING: Self = Self {
         taken: 0,
         is_done: true,

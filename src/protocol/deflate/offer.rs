@@ -12,12 +12,13 @@ pub const MAX_WINDOW_BITS: u8 = 15;
 /// The smallest window that can be compressed with: zlib has none of 8 bits for raw DEFLATE.
 pub const MIN_WINDOW_BITS: u8 = 9;
 
-/// What both sides keep to. Its text is the value of `Sec-WebSocket-Extensions` in the response.
+/// The parameters that both sides keep to. Its text is the value of `Sec-WebSocket-Extensions` in
+/// the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
     /// The server compresses each message for itself.
     pub server_no_context_takeover: bool,
-    /// The client does.
+    /// The client compresses each message for itself.
     pub client_no_context_takeover: bool,
     /// The server's window; `None` for any.
     pub server_max_window_bits: Option<u8>,
@@ -25,12 +26,12 @@ pub struct Agreement {
     pub client_max_window_bits: Option<u8>,
 }
 
-/// What a connection compresses by.
+/// The settings by which a connection compresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// What the client relies on.
+    /// The parameters that the client relies on.
     pub agreement: Agreement,
-    /// What is left to us.
+    /// The choices that are left to us.
     pub options: Options,
 }
 
@@ -77,7 +78,7 @@ pub fn answer(header: &str, options: &Options) -> Option<Agreement> {
         .find_map(|offer| offer.accept(options))
 }
 
-/// What one offer asks for.
+/// The parameters of one offer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Offer {
     server_no_context_takeover: bool,
@@ -309,7 +310,7 @@ mod tests {
                 "; client_max_window_bits=9; server_max_window_bits=9",
                 "permessage-deflate; server_max_window_bits=9; client_max_window_bits=9",
             ),
-            // Nothing may be asked of a client that has not offered it, save to forget.
+            // Only `client_no_context_takeover` may be asked of a client that has not offered it.
             (
                 "",
                 "permessage-deflate; client_no_context_takeover; server_max_window_bits=10",

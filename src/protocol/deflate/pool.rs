@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_pool_makes_nobody_wait() {
+    fn no_call_waits_for_a_locked_pool() {
         let pool = Pool::new(3);
         pool.give(1);
         let held = pool.idle.lock().unwrap();

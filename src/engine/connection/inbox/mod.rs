@@ -23,8 +23,8 @@ use crate::{
     protocol::message::{Kind, Message},
 };
 
-/// When the driver looks for the first time whether a view sleeps in [`Inbox::take_coarse`]. Most
-/// views do so for longer as soon as they run: then they need not wake the driver for that.
+/// Time until the driver first looks whether a view sleeps in [`Inbox::take_coarse`]. Most views
+/// begin a longer sleep as soon as they run: for that one they need not wake the driver.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// The thread and the event loops that wait for the messages of [`Inbox::push`].
@@ -100,7 +100,7 @@ impl Inbox {
         self.state.lock().room()
     }
 
-    /// Says that nothing more will come. What is queued can still be taken.
+    /// Notes that no more messages will come. Those in the queue can still be taken.
     pub(crate) fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
@@ -116,7 +116,7 @@ impl Inbox {
         self.state.lock().account = account;
     }
 
-    /// Ends it and drops what is queued: there is no room for it, or no view to take it.
+    /// Ends the inbox and drops its messages: there is no room for them, or no view to take them.
     pub(crate) fn discard(&self) {
         let mut state = self.state.lock();
         let queue = std::mem::take(&mut state.queue);
@@ -262,7 +262,7 @@ impl Inbox {
         self.arrived.notify_all();
     }
 
-    /// Tells `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
+    /// Notifies `watch` as soon as [`Inbox::take`] would not sleep, which may be now.
     pub(crate) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
         if state.queue.is_empty() && !state.ended {
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_rings_once_and_one_that_was_given_up_never() {
+    fn a_watch_is_notified_once_and_never_after_unwatch() {
         let hub = Hub::new().unwrap();
         let inbox = Inbox::new(MAX_BYTES);
         for token in 1..=3 {
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_is_told_later_or_learns_that_there_is_no_need() {
+    fn listen_notifies_its_watch_later_or_makes_none_if_there_is_something_now() {
         let hub = Hub::new().unwrap();
         let inbox = Inbox::new(MAX_BYTES);
         let listen = |token| inbox.listen(|| Watch::new(Arc::clone(&hub), token));

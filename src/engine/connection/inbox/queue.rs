@@ -1,4 +1,4 @@
-//! What waits in an inbox, and how much of it there may be.
+//! The messages in an inbox, and how many of them there may be.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -19,14 +19,14 @@ use crate::{
 pub(super) const MAX_MESSAGES: usize = 1024;
 /// A queue that once was longer than this is given back when it is empty.
 const KEPT_CAPACITY: usize = 32;
-/// What [`Inbox::take`](super::Inbox::take) found.
+/// The result of [`Inbox::take`](super::Inbox::take).
 #[derive(Debug)]
 pub enum Taken {
     /// The oldest message.
     Message(Message),
-    /// Nothing yet (or not in time).
+    /// No message yet (or none in time).
     Nothing,
-    /// Nothing, and nothing more will come.
+    /// No message, and none will come any more.
     End,
 }
 
@@ -101,7 +101,7 @@ pub(super) enum Answer {
     Given,
     /// It may still be at work.
     Due,
-    /// It may be, and the driver waits for that to end.
+    /// It may still be at work, and the driver waits until it asks for more.
     Awaited,
 }
 
@@ -160,7 +160,7 @@ impl State {
         (Taken::Message(message), made_room)
     }
 
-    /// Says what is held here.
+    /// Reports to the account how many bytes the inbox holds.
     pub(super) fn update_account(&mut self) {
         let queued = budget::cost(self.queue.len(), self.bytes);
         self.account.set(queued.saturating_add(self.taken));
@@ -188,7 +188,7 @@ impl State {
     /// The room for further messages; `None` when reading has to stop.
     pub(super) fn room(&mut self) -> Option<Room> {
         self.paused = self.is_full();
-        // After the end all of it is dropped.
+        // After the end there is always room: `Inbox::push` drops all messages.
         (!self.paused).then(|| Room {
             messages: MAX_MESSAGES.saturating_sub(self.queue.len()),
             bytes: self.max_bytes.saturating_sub(self.bytes),

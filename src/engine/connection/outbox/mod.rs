@@ -87,7 +87,7 @@ impl Outbox {
                 }
                 leaves_rest |= sent == Sent::Queued;
             }
-            // Behind a ping or pong that waits alone, too.
+            // A message may also go in behind a ping or pong that waits alone.
             let reserved = state.reserved.bytes;
             let may_enter = match patience {
                 Some(patience) => state.admit(length, self.capacity, !patience.is_zero()),
@@ -102,7 +102,7 @@ impl Outbox {
                     Sent::Queued
                 };
                 if state.reserved.bytes < reserved {
-                    // Smaller ones need not wait for this one any more.
+                    // Smaller messages need not wait for this one any more.
                     self.announce_room(state);
                 }
                 return Ok(sent);
@@ -206,15 +206,15 @@ impl Outbox {
         self.announce_room(state);
     }
 
-    /// From now on, reports to `account` what this outbox holds.
+    /// From now on, reports to `account` how many bytes this outbox holds.
     pub(crate) fn count_in(&self, mut account: Account) {
         let mut state = self.state.lock();
         account.set(state.queued);
         state.account = account;
     }
 
-    /// Gives up what waits, but for a frame that has begun if little of it is left, and queues
-    /// `close` behind it. When there is much left the peer gets no close frame.
+    /// Drops all that waits and queues `close`. Of a frame that is written in part, a small rest
+    /// is kept before `close`; when the rest is large, the peer gets no close frame.
     pub(crate) fn shed(&self, close: Bytes) {
         let mut state = self.state.lock();
         if state.socket.is_some() {
@@ -248,7 +248,7 @@ impl Outbox {
         self.room.notify_all();
     }
 
-    /// Tells `watch` when room has been made or the outbox is closed, which may be now.
+    /// Notifies `watch` when room has been made or the outbox is closed, which may be now.
     pub(crate) fn watch(&self, watch: Watch) {
         let mut state = self.state.lock();
         if state.sealed || (state.queue.is_empty() && !state.is_reserved(0)) {
@@ -297,7 +297,7 @@ impl Outbox {
         self.state.lock().sealed
     }
 
-    /// True when the socket is gone for sending.
+    /// True when the outbox has let go of the socket: nothing can be sent any more.
     pub(crate) fn is_cut(&self) -> bool {
         self.state.lock().socket.is_none()
     }

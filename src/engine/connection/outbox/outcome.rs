@@ -1,4 +1,4 @@
-//! What becomes of a message, and how far the bytes have come.
+//! The outcomes of sending a message, and how far the bytes have come.
 
 /// Whether a message was corked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(crate) enum Corked {
     No,
 }
 
-/// What became of a message.
+/// The outcome of sending a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// The socket took all of it.
@@ -37,12 +37,12 @@ pub(crate) struct Passage {
     pub(crate) has_ping: bool,
 }
 
-/// What a flush left behind.
+/// Whether bytes wait for the socket after a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flushed {
-    /// Nothing.
+    /// None do.
     Everything,
-    /// The socket takes no more for now.
+    /// Some do: the socket takes no more for now.
     Blocked,
 }
 

@@ -1,4 +1,4 @@
-//! What waits for the socket, in which order, and which sender may add to it.
+//! The bytes that wait for the socket, their order, and which sender may add to them.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -36,7 +36,7 @@ pub(super) struct State {
     pub(super) reserved: Reserved,
     /// Bytes that the socket has taken so far.
     pub(super) written: u64,
-    /// How many those were when the last ping was among them.
+    /// The value of `written` from which on the last ping is among those bytes.
     pub(super) pinged_at: u64,
     pub(super) account: Account,
 }
@@ -52,7 +52,7 @@ pub(super) struct Reserved {
 }
 
 impl State {
-    /// What waits at first on `socket`: `head`, which no frame can overtake.
+    /// The state of a new outbox on `socket`: `head` waits, which no frame can overtake.
     pub(super) fn new(socket: Arc<Socket>, head: Bytes) -> Self {
         Self {
             socket: Some(socket),
@@ -88,7 +88,7 @@ impl State {
         self.queue.is_empty() || self.queued + length <= capacity
     }
 
-    /// Whether a thread sleeps that is to have the room before a message of `length` bytes.
+    /// Whether a thread sleeps whose message is larger than `length` bytes and gets the room first.
     pub(super) fn is_reserved(&self, length: usize) -> bool {
         length < self.reserved.bytes && self.reserved.by_thread
     }

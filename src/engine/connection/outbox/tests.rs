@@ -32,7 +32,7 @@ fn narrow(capacity: usize) -> (Arc<Outbox>, UnixStream) {
     )
 }
 
-/// Sends until no more is taken without waiting; returns what was.
+/// Sends until no more is taken without waiting; returns the bytes that were taken.
 fn fill(outbox: &Outbox) -> Vec<u8> {
     let payload = [b'x'; 1000];
     let mut sent = Vec::new();
@@ -116,7 +116,7 @@ fn an_empty_queue_has_room_for_any_message_even_while_a_ping_waits() {
 }
 
 #[test]
-fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_all_are_told_when_it_is_out() {
+fn a_message_larger_than_all_room_is_taken_behind_a_pong_and_wakes_the_waiting_when_it_is_out() {
     let (outbox, mut peer) = narrow(10);
     fill_socket_only(&outbox);
     outbox.pong(pong(b"?"));

@@ -1,4 +1,4 @@
-//! Writing to the socket: what it takes, in the order in which it may go.
+//! Writing to the socket: as many bytes as it takes, in the order in which they may go.
 
 use std::{
     io::{self, IoSlice},
@@ -18,7 +18,8 @@ use crate::engine::{base::sync::MutexGuard, wakeup::hub::Watch};
 const MAX_SLICES: usize = 32;
 
 impl Outbox {
-    /// Writes `head` and `payload`, and queues what the socket does not take. Nothing else waits.
+    /// Writes `head` and `payload`, and queues what the socket does not take. To be called only
+    /// while nothing else waits.
     pub(super) fn write_through(
         &self,
         state: &mut MutexGuard<'_, State>,
@@ -108,7 +109,8 @@ impl Outbox {
         }
     }
 
-    /// The peer takes nothing any more. The reading side finds out how the connection ended.
+    /// Drops everything after an error: the peer takes nothing any more. The reading side finds
+    /// out how the connection ended.
     fn break_off(&self, state: &mut MutexGuard<'_, State>) {
         state.cut();
         self.room.notify_all();
