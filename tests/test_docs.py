@@ -69,19 +69,25 @@ def test_architecture_has_a_place_for_every_module() -> None:
     assert (files | folders) - named == {"__init__.py"}
 
 
+def anchors(page: Path) -> set[str]:
+    """Give the fragments that lead to headings of a page."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    }
+
+
 def test_links_lead_somewhere() -> None:
-    """To files of the repository, and to headings on the page itself."""
+    """To files of the repository, and to headings on the page itself or on another one."""
     for page in PAGES:
-        text = page.read_text()
-        headings = {
-            re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            if target.startswith("#"):
-                assert target[1:] in headings, f"{page.name}: {target}"
-            elif "://" not in target:
-                assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if "://" in link:
+                continue
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            if heading and target.suffix == ".md":
+                assert heading in anchors(target), f"{page.name}: {link}"
 
 
 class TestSettings:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dwebsocket.api import close_callbacks
-from dwebsocket.runners import green_loops, held, loop
+from dwebsocket.runners import green_loops, loop, view_databases
 from dwebsocket.runners.thread import RUNNER
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _LOOK_S = 0.01
 _in_use: dict[str, Runner] = {"thread": RUNNER}
 
 green_loops.watch_first_request()
-held.watch_connections()
+view_databases.watch_connections()
 
 
 def runner_of(concurrency: str) -> Runner:

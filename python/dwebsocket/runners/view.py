@@ -32,7 +32,7 @@ from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.exceptions import ConnectionClosed, InvalidMessage, UsageError
 from dwebsocket.records import Record, printable, report_end
-from dwebsocket.runners.own_thread import OwnThread
+from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.quiet import class_of, is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
 from dwebsocket.waiting.waiter import THREAD

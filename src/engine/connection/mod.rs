@@ -4,7 +4,7 @@
 pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod ping;
-pub(crate) mod pings;
+pub(crate) mod ping_register;
 mod receiving;
 pub(crate) mod registry;
 mod sending;
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::{inbox::Inbox, outbox::Outbox, pings::Pings, settings::Settings};
+use self::{inbox::Inbox, outbox::Outbox, ping_register::Pings, settings::Settings};
 use crate::{
     engine::{
         base::{clock, fork},

@@ -16,8 +16,8 @@ from django.db import connection, connections, transaction
 
 from dwebsocket import database, unpatched
 from dwebsocket.compat.asgiref import current_context
-from dwebsocket.runners import own_thread
-from dwebsocket.runners.own_thread import OwnThread, Threads
+from dwebsocket.runners import async_view_threads
+from dwebsocket.runners.async_view_threads import OwnThread, Threads
 from support.waiting import eventually
 
 View = Callable[[], Awaitable[Any]]
@@ -194,7 +194,7 @@ def test_end_closes_the_connections(threads: Threads, monkeypatch: pytest.Monkey
         return await sync_to_async(open_connection)()
 
     (opened,) = run(view)
-    assert set(closed) == {own_thread._NAME}
+    assert set(closed) == {async_view_threads._NAME}
     assert opened.connection is None
 
 
@@ -216,7 +216,7 @@ def test_task_that_outlives_its_view() -> None:
         over.set()
         return await task
 
-    assert asyncio.run(main()) == own_thread._NAME
+    assert asyncio.run(main()) == async_view_threads._NAME
 
 
 def test_error_reaches_the_view() -> None:
@@ -230,7 +230,7 @@ def test_error_reaches_the_view() -> None:
             await sync_to_async(fail)()
         return await sync_to_async(thread_name)()
 
-    assert run(view) == [own_thread._NAME]
+    assert run(view) == [async_view_threads._NAME]
 
 
 def test_system_that_gives_no_thread(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_system_that_gives_no_thread(threads: Threads, monkeypatch: pytest.Monke
                 await sync_to_async(thread_name)()
         return await sync_to_async(thread_name)()
 
-    assert run(view) == [own_thread._NAME]
+    assert run(view) == [async_view_threads._NAME]
 
 
 def test_nothing_is_left() -> None:
