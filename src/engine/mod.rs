@@ -3,12 +3,12 @@
 //! # Theory of operation
 //!
 //! One [`Engine`] lives in a process. It starts with the first connection, runs a tokio runtime
-//! on a single thread of its own, and is never inherited across a fork.
+//! on each of its threads, one by default, and is never inherited across a fork.
 //!
 //! A connection is two things. [`Connection`] is the part that views hold: an inbox from which they
 //! take whole messages, an outbox through which they send, and the way it ended. The driver is the
-//! task on the engine's thread that owns the reading side and the clock: it reads into one buffer
-//! for all connections, lets [`crate::protocol`] judge the bytes, fills the inbox, empties the
+//! task on a thread of the engine that owns the reading side and the clock: it reads into one buffer
+//! for all connections of the thread, lets [`crate::protocol`] judge the bytes, fills the inbox, empties the
 //! outbox, pings and closes. Replies to a burst may be corked in the outbox, to go out in one
 //! write; the flush timer sees to it that they do not wait for long.
 //!
@@ -45,8 +45,9 @@
 //! - A view's thread takes messages and sends: it writes to the socket itself while the outbox is
 //!   empty. An event loop or a hub of green threads does so for its views; it sleeps on the one
 //!   descriptor of its [`Hub`].
-//! - Two more threads start where a server needs them: one watches SIGTERM ([`signal`]), one closes
-//!   the connections when the process exits without Python ([`exit`]).
+//! - Two more threads start where a server needs them: one when SIGTERM comes, for which a task
+//!   waits ([`signal`]), and one to close the connections when the process exits without Python
+//!   ([`exit`]).
 //!
 //! # Locks
 //!

@@ -29,7 +29,7 @@ MOST = 3
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
     """Few threads, which go soon."""
     threads = Threads(MOST)
-    monkeypatch.setattr(own_thread, "_threads", threads)
+    monkeypatch.setattr(async_view_threads, "_threads", threads)
     monkeypatch.setattr(database, "IDLE_AFTER_S", 0.05)
     yield threads
     eventually(lambda: threads.left == MOST, what="all threads are given back")
