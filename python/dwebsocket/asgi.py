@@ -53,10 +53,10 @@ _GOING_AWAY = (1001, "going away")
 _GRACE_S = 1.0
 # The same for clients alone, where the server does not wait.
 _LAST_WORD_S = 0.3
-# What handshakes may take that were begun before, and the time between two looks at them.
+# Seconds that handshakes which have begun may still take, and the time between two checks.
 _HANDSHAKES_S = 3.0
 _LOOK_S = 0.01
-# Those that Django is looking at.
+# The handshakes that Django is handling now.
 _handshakes: set[asgi.AsgiHandshake] = set()
 _SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -94,7 +94,7 @@ def _shared_application() -> _Application:
 
 
 class _Application(ASGIHandler):
-    """Django's handler, which knows HTTP only, and the rest."""
+    """Django's handler for HTTP, extended by WebSockets and lifespan."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -112,7 +112,7 @@ class _Application(ASGIHandler):
         handshake = asgi.AsgiHandshake(scope, receive, send)
         reply = _Reply(scope, send, handshake)
         if _core.is_leaving() and not reply.is_http:
-            # Django could not send another answer either: without HTTP responses all are 403.
+            # Without the HTTP response extension every refusal is a 403: Django is not needed.
             _report_refusal(scope)
             await reply.reject()
             return
@@ -124,12 +124,12 @@ class _Application(ASGIHandler):
         }
         _handshakes.add(handshake)
         try:
-            # Not for longer: it may hold a thread.
+            # Only around the handshake: the context may hold a thread.
             async with ThreadSensitiveContext():
                 await self.handle(request_scope, _no_body(), reply)
         finally:
             _handshakes.discard(handshake)
-            # The view may go on looking at its request, long after.
+            # The view may keep its request for long; the handshake must not stay with it.
             del request_scope[asgi.SCOPE_KEY]
             if handshake.connection is not None:
                 await handshake.connection.serve()
@@ -184,7 +184,7 @@ class _Reply:
         self._handshake = handshake
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
-        # Granian dies of two headers of one name here (2.8).
+        # granian 2.8 fails on two headers of one name here.
         self._is_granian = granian.is_sender(send)
 
     @property
@@ -207,7 +207,7 @@ class _Reply:
         try:
             await self._send(event)
         except (OSError, RuntimeError) as error:
-            # A server that ends may have answered by itself, as uvicorn does with 500.
+            # A server that shuts down may have answered by itself, as uvicorn does with 500.
             if not _core.is_leaving():
                 raise
             _logger.debug("The server answered a handshake itself while it ends: %s", error)
@@ -218,8 +218,8 @@ def _listen_for_the_end() -> None:
     """
     Closes all connections as soon as a signal tells the process to end.
 
-    Some servers wait for their connections first, and tell the application last. To be called
-    when the server has set its own handlers; those of event loops are called all the same.
+    Some servers first wait for their connections, and only then notify the application. To be
+    called when the server has set its own handlers; handlers of event loops still run.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -240,7 +240,7 @@ def _listen_for_the_end() -> None:
                 previous(number, frame)
 
         signal.signal(number, on_signal)
-        # As event loops have it.
+        # As event loops set it for their own handlers.
         signal.siginterrupt(number, False)  # noqa: FBT003
 
 
@@ -248,7 +248,7 @@ def _stop_when_quiet(
     loop: asyncio.AbstractEventLoop, stop: Callable[[], object], since: float
 ) -> None:
     """
-    Stops daphne behind the last close frames and handshakes, for which it does not wait itself.
+    Stops daphne after the last close frames and handshakes; daphne itself does not wait for them.
 
     Bytes not sent by then are lost, and a handshake's thread would wait for the loop for ever.
     """

@@ -2,8 +2,8 @@
 Checks whether the users of WebSockets are still signed in, by the stored sessions and users.
 
 Many are looked up at once: one query for their sessions and one for their users, where they are
-rows of a database. Other stores of sessions, and authentication backends that find users in their
-own way, are asked for each. A database is asked where it is written to: a replica may be late.
+rows of a database. Other session stores, and authentication backends with a lookup of their own,
+are queried for each user. Queries go to the database that is written to: a replica may lag behind.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
 
 def without_session(visitors: Iterable[Visitor]) -> list[Visitor]:
     """
-    Gives the visitors whose session has ended or now has another user. As :func:`signed_out`.
+    Gives the visitors whose session has ended or now has another user.
 
-    Visitors that have not signed in by a session are not among them.
+    Visitors that have not signed in by a session are not among them. Never to be called in an event
+    loop.
+
+    Raises:
+        Exception: A database or a cache fails.
     """
     by_store: defaultdict[type[SessionBase], list[Visitor]] = defaultdict(list)
     for visitor in visitors:
@@ -86,7 +90,7 @@ def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
 
 def _are_rows(store: type[Any]) -> bool:
     """Whether sessions are rows, which the class reads as Django's do."""
-    # For `cached_db` the rows count: a cache may get back what was deleted a moment ago.
+    # For `cached_db` the rows count: a session that was just deleted may come back into the cache.
     return database_of_sessions(store) is not None and are_rows_as_djangos(store)
 
 
@@ -115,7 +119,7 @@ def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
         elif backend is not None:
             reason = _objection(who, backend.get_user(_user_id(who)), backend)
         else:
-            # A project's own kind of user: where it is stored is not known here.
+            # A project's own kind of user: its storage is not known here, so it is not checked.
             reason = None
         if reason is not None:
             found[visitor] = reason
@@ -123,7 +127,7 @@ def _without_right(visitors: Collection[Visitor]) -> dict[Visitor, str]:
 
 
 def _backend(path: str) -> Any:
-    """Gives an authentication backend, None when Django would not ask it."""
+    """Gives an authentication backend, None when Django would not use it."""
     from django.contrib.auth import load_backend
 
     return load_backend(path) if path in settings.AUTHENTICATION_BACKENDS else None

@@ -1,7 +1,7 @@
 """
-Calls that come at the end of a connection or after a time, without a thread for each.
+Calls at the end of a connection or after a time, without a thread for each.
 
-One thread of the system makes them for the whole process. It starts with the first of them and goes
+One thread of the system makes them for the whole process. It starts with the first call and ends
 when none is left. On green threads the hub does the same
 (:class:`dwebsocket.runners.green.HubWatcher`).
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-# A token that only makes the thread look at its timers again.
+# A token that wakes the thread only to check its timers.
 _LOOK = 0
-# So many timers may stay in the heap after they were cancelled.
+# The number of timers up to which cancelled ones may stay in the heap.
 _FEW = 64
 # No selector takes a longer timeout.
 _LONGEST_S = 86_400.0
-# How long the thread stays without a call to make, as those of views do.
+# Seconds that the thread stays without a call to make, as threads of views do.
 _LINGER_S = 2.0
 
 
@@ -67,7 +67,12 @@ class CallbackThread:
         self._sweep_at = _FEW
 
     def at_end(self, connection: Connection, call: Call) -> None:
-        """Calls ``call`` once, as soon as ``connection`` has ended, which may be now."""
+        """
+        Calls ``call`` once, as soon as ``connection`` has ended, which may be now.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
         with self._lock:
             hub = self._start()
             token = next(self._tokens)
@@ -75,7 +80,12 @@ class CallbackThread:
         connection.watch_end(hub, token)
 
     def call_later(self, delay: float, call: Call) -> Cancel:
-        """Calls ``call`` once, after ``delay`` seconds. Gives a function to cancel it."""
+        """
+        Calls ``call`` once, after ``delay`` seconds. Gives a function to cancel it.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
         timer = Timer(clock.now() + delay, call)
         with self._lock:
             hub = self._start()
@@ -87,7 +97,7 @@ class CallbackThread:
             hub.announce(_LOOK)
 
         def cancel() -> None:
-            # Drops the call at once, with all that it refers to.
+            # Drops the call at once, with all objects that it refers to.
             timer.call = None
             hub.announce(_LOOK)
 
@@ -173,7 +183,7 @@ def _make(call: Call) -> None:
     try:
         call()
     except Exception:
-        # The calls of all other connections come from this thread, too.
+        # This thread also makes the calls of all other connections, so it must go on.
         _log.exception("A callback of a WebSocket could not be started.")
 
 
@@ -181,22 +191,22 @@ _thread = CallbackThread()
 
 
 def at_end(connection: Connection, call: Call) -> None:
-    """Calls at the end of a connection. As :meth:`CallbackThread.at_end`."""
+    """Calls at the end of a connection, by the process's thread: :meth:`CallbackThread.at_end`."""
     _thread.at_end(connection, call)
 
 
 def call_later(delay: float, call: Call) -> Cancel:
-    """Calls after a time. As :meth:`CallbackThread.call_later`."""
+    """Calls after a time, by the process's thread: :meth:`CallbackThread.call_later`."""
     return _thread.call_later(delay, call)
 
 
 def look_again() -> None:
-    """Looks at the clock again. As :meth:`CallbackThread.look_again`."""
+    """Makes the process's thread read the clock again: :meth:`CallbackThread.look_again`."""
     _thread.look_again()
 
 
 def dismiss(timeout: float) -> bool:
-    """Ends the thread. As :meth:`CallbackThread.dismiss`."""
+    """Ends the process's thread, unless it has calls to make: :meth:`CallbackThread.dismiss`."""
     return _thread.dismiss(timeout)
 
 

@@ -1,4 +1,4 @@
-"""System checks: settings that cannot be, and set-ups that do not do what they seem to."""
+"""System checks: invalid settings, and set-ups that do not have the effect that they seem to."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _has_process_view(path: str) -> bool:
     try:
         return hasattr(import_string(path), "process_view")
     except ImportError:
-        # Django itself says so, and better.
+        # Django itself reports this, in more detail.
         return False
 
 

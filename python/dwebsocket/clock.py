@@ -1,4 +1,4 @@
-"""The time that timeouts are measured by: the system's, or ahead of it where a test has stepped."""
+"""The clock by which timeouts are measured: the system's, ahead of it where a test stepped it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Every setting of dwebsocket: its name, default, and what values it takes.
+Every setting of dwebsocket: its name, its default, and its valid values.
 
 Settings are read when they are first used, and again whenever they have changed, in whatever way:
 by ``override_settings``, by an assignment to ``settings``, or within a list. Times are seconds (int
@@ -23,7 +23,7 @@ from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
 
-# Settings of Django's on which remembered values depend, beside the settings here.
+# Settings of Django's on which cached values depend, beside the settings here.
 _OTHERS = ("DEBUG", "USE_X_FORWARDED_HOST")
 
 
@@ -34,8 +34,8 @@ class Setting:
 
     Attributes:
         default: Its value when the project sets none.
-        read: Gives the value in the form in which the code uses it, or raises ``ValueError`` that
-            says what it must be.
+        read: Gives the value in the form in which the code uses it, or raises ``ValueError``, whose
+            message names the valid values.
     """
 
     default: Any
@@ -144,7 +144,7 @@ def _text_type(value: object) -> type[str | bytes]:
 
 
 def _strings(value: object, what: str) -> tuple[str, ...]:
-    # An iterator is none: it is empty when it is read again.
+    # An iterator is no list: it is empty when it is read again.
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Collection):
         raise _expected(f"a list of {what}", value)
     items = tuple(value)
@@ -201,11 +201,11 @@ class Compression:
     client_max_window_bits: int = 15
 
     def negotiate(self, offers: str) -> _core.Compression | None:
-        """Gives what a client that offers this in ``Sec-WebSocket-Extensions`` compresses by."""
+        """Gives the parameters for a client that sends ``offers`` in Sec-WebSocket-Extensions."""
         return _core.Compression.negotiate(offers, **vars(self))
 
 
-# What a whole number of them can be.
+# The lowest and the highest value of the options that are whole numbers.
 _COMPRESSION_RANGES = {
     "threshold": (0, 2**62),
     "level": (1, 9),
@@ -244,11 +244,12 @@ SETTINGS: dict[str, Setting] = {
     "ACCEPT_ALL": Setting(default=False, read=_boolean),
     # The class that decides whether a request is a WebSocket and makes `request.websocket`.
     "FACTORY_CLASS": Setting(None, _dotted_path),
-    # What text messages are in `wait`, `read` and iteration: "bytes" as ever, or "str".
+    # The type of text messages in `wait`, `read` and iteration: "bytes" as in the original, or
+    # "str".
     "TEXT_TYPE": Setting("bytes", _text_type),
     # Origins that may connect, besides the site's own and CSRF_TRUSTED_ORIGINS.
     "ALLOWED_ORIGINS": Setting((), _origins),
-    # Whether a client must say which page it is, as browsers do. Programs need not by default.
+    # Whether a client must send an Origin, as browsers do. By default programs need not.
     "REQUIRE_ORIGIN": Setting(default=False, read=_boolean),
     # Subprotocols that the site speaks, the best first.
     "SUBPROTOCOLS": Setting((), _subprotocols),
@@ -261,11 +262,11 @@ SETTINGS: dict[str, Setting] = {
     # Frames of one message. Empty ones cost no bytes, hence a limit of their own.
     "MAX_FRAGMENTS": Setting(80_000, _count),
     # Bytes that may wait for a view that reads slowly; then nothing more is read from the client.
-    # A flood of small messages costs more than their bytes: 1,024 of them are as good as full.
+    # A flood of small messages costs more than their bytes, so 1,024 messages fill it, too.
     "RECEIVE_BUFFER": Setting(1024 * 1024, _size),
-    # Bytes that a process may buffer for all of its WebSockets, or the part of the memory that it
-    # may. At the limit the largest holders are closed with 1013. An eighth, since a site has
-    # several processes as a rule, and what views make of a message takes memory, too.
+    # Bytes that a process may buffer for all of its WebSockets, or a fraction of the memory. At the
+    # limit the largest holders are closed with 1013. An eighth, since a site usually has several
+    # processes, and the objects that views make of a message take memory, too.
     "MAX_BUFFERED": Setting(0.125, _buffered),
     # Connections of one process; one more is refused with 503.
     "MAX_CONNECTIONS": Setting(10_000, _count_or_none),
@@ -274,7 +275,7 @@ SETTINGS: dict[str, Setting] = {
     "MAX_CONNECTIONS_PER_ADDRESS": Setting(None, _count_or_none),
     # Connections of one signed-in user; one more is refused with 429.
     "MAX_CONNECTIONS_PER_USER": Setting(100, _count_or_none),
-    # Time after which the user of each open WebSocket is looked at again: the user may be signed
+    # Time after which the user of each open WebSocket is looked up again: the user may be signed
     # out by then. 0 is never.
     "AUTH_RECHECK": Setting(300, _seconds_or_zero),
     # Messages that one client may send a second. None by default: a client that is faster than
@@ -286,13 +287,13 @@ SETTINGS: dict[str, Setting] = {
     "RATE_TIMEOUT": Setting(10, _seconds_or_none),
     # Time between two pings, below the 60 s after which proxies cut a silent connection.
     "PING_INTERVAL": Setting(25, _seconds_or_none),
-    # Silence after a ping that means that the client is gone.
+    # Silence after a ping, after which the client counts as gone.
     "PING_TIMEOUT": Setting(20, _seconds_or_none),
     # Bytes that may wait for a client that reads slowly.
     "SEND_BUFFER": Setting(1024 * 1024, _size),
     # How long `send` in the connection's own view waits for room in that buffer.
     "SEND_TIMEOUT": Setting(10, _seconds_or_none),
-    # How long a message that has begun may stand still; then the client is closed with 1008.
+    # How long a message that has begun may make no progress; then the client is closed with 1008.
     "MESSAGE_TIMEOUT": Setting(60, _seconds_or_none),
     # How long the client has to answer a close frame, and then to hang up.
     "CLOSE_TIMEOUT": Setting(2, _seconds),
@@ -302,9 +303,10 @@ SETTINGS: dict[str, Setting] = {
     # How long a view with `accept=False` may take to decide; then the client is refused with 503.
     # Browsers and proxies wait about a minute for the answer, and a thread of the server as long.
     "HANDSHAKE_TIMEOUT": Setting(30, _seconds_or_none),
-    # Time over which a process that ends closes its connections, so that clients do not all come
-    # back at once. 0 by default: it keeps the process from ending, which does harm wherever no
-    # other process serves meanwhile (a restart, the only worker), and we cannot see all of these.
+    # Time over which a process that ends closes its connections, so that clients do not all
+    # reconnect at once. 0 by default: it delays the end of the process, which is harmful where no
+    # other process serves meanwhile (a restart, the only worker), and not all such cases can be
+    # detected.
     "DRAIN": Setting(0, _seconds_or_zero),
     # Threads of the engine in each process. One reads faster than views under one GIL can answer.
     "ENGINE_THREADS": Setting(1, _few),
@@ -346,14 +348,14 @@ class _Layer:
 
 class _Known:
     """
-    What was read already: settings by name, options by what a view overrides, and more.
+    A cache of settings that were read: settings by name, options by a view's overrides, and more.
 
-    A setting that the project does not have is slow to ask for, and a handshake needs two dozen.
-    That nothing has changed since takes less than a microsecond to see.
+    Reading a setting that the project does not define is slow, and a handshake needs two dozen.
+    Checking that nothing has changed since takes less than a microsecond.
 
     Attributes:
-        source: The object behind ``django.conf.settings`` that all of it was read from.
-        found: What was made of it.
+        source: The object behind ``django.conf.settings`` from which all of it was read.
+        found: The cached values.
     """
 
     __slots__ = ("_layers", "found", "source")
@@ -371,8 +373,8 @@ class _Known:
         """
         if source is not self.source:
             return False
-        # One loop without generators, and no look at each name that is not there: all handshakes
-        # pay for it.
+        # One loop without generators, and no lookup of names that are not there: this runs for
+        # each handshake.
         try:
             for it in self._layers:
                 if len(it.names) != it.size or next(reversed(it.names), None) != it.last:
@@ -390,7 +392,7 @@ class _Known:
 
 @functools.cache
 def _watched() -> frozenset[str]:
-    # The last is Django's note of what `del settings.NAME` has taken away.
+    # The last is the set in which Django notes the names deleted by `del settings.NAME`.
     return frozenset((*(PREFIX + name for name in SETTINGS), *_OTHERS, "_deleted"))
 
 
@@ -417,10 +419,10 @@ Present = tuple[Any, dict[Any, Any]]
 
 def present() -> Present:
     """
-    Gives the project's present settings, and what was found out about them already.
+    Gives the project's present settings, and a cache of values that depend on them.
 
-    The second may take more; it is forgotten when a setting changes. Code that needs several
-    settings asks once: to see that nothing has changed costs more than to read one.
+    Callers may add to the cache; it is dropped when a setting changes. Code that needs several
+    settings calls this once: checking that nothing has changed costs more than reading one.
     """
     global _known
     source = settings_source()
@@ -435,7 +437,7 @@ def get(name: str) -> Any:
     Gives the present value of the setting ``name`` (without prefix).
 
     Raises:
-        ImproperlyConfigured: The project's settings hold something that it cannot be.
+        ImproperlyConfigured: The project's settings hold an invalid value.
     """
     return _get(name, *present())
 
@@ -457,7 +459,7 @@ def _get(name: str, source: Any, known: dict[Any, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """What can differ from view to view. Each field is the setting of the same name."""
+    """The settings that can differ from view to view. Each field is the setting of that name."""
 
     text_type: type[str | bytes]
     allowed_origins: tuple[str, ...]
@@ -481,7 +483,7 @@ class Options:
 
     @functools.cached_property
     def for_engine(self) -> _core.Settings:
-        """What of them the engine needs for each connection."""
+        """The part of them that the engine needs for each connection."""
         return _core.Settings(
             max_message_bytes=self.max_message_size,
             max_frame_bytes=self.max_frame_size,
@@ -504,7 +506,7 @@ class Options:
         Gives the project's present settings, and ``overrides`` (from :func:`overrides`) above.
 
         Args:
-            now: What :func:`present` gives, where it is known.
+            now: The result of :func:`present`, if the caller has it.
 
         Raises:
             ImproperlyConfigured: As :func:`get`.

@@ -1,9 +1,9 @@
 """
 The interface of a connection to its :class:`~dwebsocket.websocket.WebSocket`.
 
-Under WSGI the engine speaks on the wire (:class:`dwebsocket._core.Connection`), under ASGI the
-server (:class:`dwebsocket.servers.asgi.AsgiConnection`). Code above this interface does not tell
-them apart.
+Under WSGI the engine implements the protocol (:class:`dwebsocket._core.Connection`), under ASGI the
+server does (:class:`dwebsocket.servers.asgi.AsgiConnection`). Code above this interface does not
+distinguish them.
 """
 
 from __future__ import annotations
@@ -46,13 +46,23 @@ class Connection(Protocol):
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None
     ) -> bool:
-        """As :meth:`dwebsocket._core.Connection.send`."""
+        """
+        As :meth:`dwebsocket._core.Connection.send`.
+
+        Raises:
+            SendTimeout: There was no room within ``patience`` seconds.
+        """
 
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
         """As :meth:`dwebsocket._core.Connection.try_send`."""
 
     def close(self, code: int, reason: str) -> bool:
-        """As :meth:`dwebsocket._core.Connection.close`."""
+        """
+        As :meth:`dwebsocket._core.Connection.close`.
+
+        Raises:
+            ValueError: A code that must not be sent, or a reason that does not fit.
+        """
 
     def waiting(self) -> tuple[int, bool]:
         """As :meth:`dwebsocket._core.Connection.waiting`."""
@@ -70,7 +80,12 @@ class Connection(Protocol):
         """As :meth:`dwebsocket._core.Connection.await_news`."""
 
     def descriptor(self) -> int | None:
-        """As :meth:`dwebsocket._core.Connection.descriptor`."""
+        """
+        As :meth:`dwebsocket._core.Connection.descriptor`.
+
+        Raises:
+            OSError: The process has no descriptor left.
+        """
 
     def mark_end_read(self) -> None:
         """As :meth:`dwebsocket._core.Connection.mark_end_read`."""

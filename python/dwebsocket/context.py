@@ -1,4 +1,4 @@
-"""What middleware has set for a request, on the thread that runs its view."""
+"""Context variables that middleware has set for a request, on the thread that runs its view."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dwebsocket.compat.asgiref import Storage, rehome
 
 def settle_in() -> None:
     """
-    Makes this thread the owner of all that the context holds in which it runs now.
+    Makes this thread the owner of all values in its current context.
 
     asgiref keeps Django's language, time zone and script prefix in context variables, each tagged
-    with the thread that set it (since 3.12), and has no public call that changes the tag. What is
-    the same for all views is held once.
+    with the thread that set it (since 3.12), and has no public call that changes the tag. Values
+    that are the same for all views are stored once.
     """
     if Storage is None or rehome is None:
         return
@@ -28,13 +28,13 @@ def settle_in() -> None:
 
 def _owned(thread: int, storage: Any) -> Any:
     for value in storage.data.values():
-        # Nothing but strings is kept beyond its view.
+        # Only strings are shared between views: other objects must not outlive their view.
         if type(value) is not str:
             return rehome(storage)
     return _stored(thread, *storage.data.items())
 
 
-# asgiref changes neither of the two, but puts others in their places.
+# Both may be shared: asgiref never changes such an object, it replaces it by another one.
 @functools.lru_cache(4096)
 def _stored(thread: int, *items: tuple[str, str]) -> Any:
     return Storage(thread, _same(*items))

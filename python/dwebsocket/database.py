@@ -37,7 +37,7 @@ IDLE_AFTER_S = 3.0
 
 
 def close_old_connections() -> None:
-    """As Django's own, which it calls before and after each request."""
+    """As ``django.db.close_old_connections``; does nothing where this thread has none."""
     if _has_any():
         db.close_old_connections()
 
@@ -69,14 +69,14 @@ def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
 
 
 def is_needed() -> bool:
-    """Whether something would be lost with one of this thread's own connections."""
+    """Whether closing one of this thread's own connections would lose something."""
     return any(
         _is_in_transaction(connection) or _is_being_read(connection) for connection in _own()
     )
 
 
 def leave() -> None:
-    """Closes this thread's own connections, whatever they are doing."""
+    """Closes this thread's own connections, also those in use."""
     for connection in _own():
         connection.close()
 
@@ -120,13 +120,13 @@ class Use:
 
     @property
     def is_needed(self) -> bool:
-        """Whether something would be lost with the connection."""
+        """Whether closing the connection would lose something."""
         return bool(self.cursors) or _is_in_transaction(self.connection)
 
     def begin(self) -> None:
         """Watches from now on."""
         self.used_at = clock.now()
-        # In front: Django's `execute_wrapper()` appends another one, and then pops the last one.
+        # At the front: Django's `execute_wrapper()` appends its wrapper, and later pops the last.
         if self not in self.connection.execute_wrappers:
             self.connection.execute_wrappers.insert(0, self)
 
@@ -147,14 +147,14 @@ class Held:
         # Never held while a connection is opened or closed.
         self._lock = unpatched.lock()
         self._uses: dict[int, dict[str, Use]] = {}
-        # For each thread, the moment before which it has no idle connection to be found.
+        # For each thread, the time before which none of its connections can be idle for too long.
         self._look_at: dict[int, float] = {}
 
     def note(self, connection: BaseDatabaseWrapper) -> None:
         """Notes that this thread has opened ``connection``."""
         thread = threading.get_ident()
         for other in list(self._uses):
-            # Threads end, and with them their connections.
+            # Other threads may have ended, which closed their connections.
             self._forget_closed(other, but=connection)
         with self._lock:
             uses = self._uses.setdefault(thread, {})
@@ -174,12 +174,12 @@ class Held:
         uses = self._uses.get(thread, {})
         for use in list(uses.values()):
             if now - use.used_at >= idle_after and not use.is_needed:
-                # Not `close_old_connections()`, as between requests: it keeps one that is not old.
+                # Not `close_old_connections()`: it keeps connections that are not old.
                 use.connection.close()
         self._forget_closed(thread)
         if thread in self._uses:
             first = min(use.used_at for use in uses.values()) + IDLE_AFTER_S
-            # Those in transactions were looked at now.
+            # Connections in transactions were checked just now: do not check them at each call.
             self._look_at[thread] = max(first, now + IDLE_AFTER_S / 10)
 
     def end(self) -> None:
@@ -218,20 +218,20 @@ def shareable() -> dict[str, BaseDatabaseWrapper]:
 
 
 def borrow(shared: dict[str, BaseDatabaseWrapper]) -> None:
-    """Makes this thread use the connections of another, as :func:`shareable` gave them."""
+    """Makes this thread use another thread's connections, those from :func:`shareable`."""
     for alias, connection in shared.items():
         connections[alias] = connection
 
 
 def forget(shared: dict[str, BaseDatabaseWrapper]) -> None:
-    """Takes back :func:`borrow`."""
+    """Reverts :func:`borrow`."""
     for alias in shared:
         del connections[alias]
 
 
 @contextmanager
 def in_use(shared: dict[str, BaseDatabaseWrapper]) -> Iterator[None]:
-    """Cares for this thread's connections around a piece of work, as Django does for a request."""
+    """Closes this thread's old connections before and after a block, as Django around a request."""
     close_old_connections()
     borrow(shared)
     try:

@@ -39,7 +39,7 @@ checks.register()
 
 
 def __getattr__(name: str) -> Any:
-    # As the original has it, but found out when it is asked for.
+    # A constant in the original; computed here when it is read.
     if name == "WEBSOCKET_MIDDLEWARE_INSTALLED":
         return "dwebsocket.middleware.WebSocketMiddleware" in settings.MIDDLEWARE
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -104,12 +104,12 @@ def accept_websocket(
     ``request.is_websocket()`` is False. When the view returns the connection is closed with 1000.
 
     Args:
-        view: A function, or what ``as_view()`` gives.
+        view: A function, or the result of ``as_view()``.
         accept: With False the view runs before the handshake is answered, and decides itself: by
             ``request.websocket.accept()`` or ``reject()``, or with a response or an exception, as
             for a page.
-        text_type: This and what follows: for this view, in place of the setting of the same name
-            (``WEBSOCKET_TEXT_TYPE``).
+        text_type: This and all arguments below override, for this view, the setting of the same
+            name (``WEBSOCKET_TEXT_TYPE``).
 
     Raises:
         TypeError: An option that does not exist.
@@ -205,9 +205,9 @@ def _wrap(
     view: Callable[..., Any],
 ) -> Callable[..., Any]:
     def asked_of(request: HttpRequest, args: Any, kwargs: Any) -> Asked | None:
-        """Gives the handshake that the request is, None when the view is to answer it."""
+        """Gives the handshake in a request, None when the view is to answer the request."""
         if has_websocket(request):
-            # By another decorator or by middleware.
+            # Another decorator or middleware has given it the WebSocket.
             return None
         factory = prepare(request)
         if factory is None:
@@ -240,7 +240,8 @@ def _wrap(
                 response = view(request, *args, **kwargs)
             return inline.with_response(request, response)
 
-    # The middleware obeys the first; the second tells it that the view sees to itself.
+    # The middleware reads both: the first says which requests the view takes, the second that this
+    # decorator handles them.
     setattr(wrapper, mode, True)
     wrapper.__dict__["handles_websocket"] = True
     return wrapper

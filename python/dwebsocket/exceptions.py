@@ -1,4 +1,4 @@
-"""Everything that dwebsocket raises, under one root: :class:`WebSocketError`."""
+"""All exceptions of dwebsocket, under one base class: :class:`WebSocketError`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class WebSocketError(Exception):
-    """The root of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class UsageError(WebSocketError, RuntimeError):
-    """The code that called did something that can never work."""
+    """The calling code did something that can never work."""
 
 
 class ConnectionClosed(WebSocketError, EOFError):
     """
-    The connection has ended: nothing more comes, nothing more goes.
+    The connection has ended: no message can be received or sent any more.
 
-    It is an ``EOFError``, too, which the original raised.
+    It is also an ``EOFError``, which the original raised.
 
     Attributes:
         code: The close code of RFC 6455 section 7.4; 1005 when the close frame had none, 1006
             when there was no close frame at all.
         reason: The reason beside the code, often empty.
-        by: Who began: ``"peer"``, ``"local"``, or ``"lost"`` without a close frame.
+        by: The side that began: ``"peer"``, ``"local"``, or ``"lost"`` without a close frame.
     """
 
     def __init__(self, code: int = 1006, reason: str = "", by: str = "lost") -> None:
@@ -43,10 +43,10 @@ class ReceiveTimeout(WebSocketError, TimeoutError):
 
 class InvalidMessage(WebSocketError, ValueError):
     """
-    The client sent something that it should not have sent, such as what is no JSON.
+    The client sent an invalid message, such as one that is no JSON.
 
-    A view may raise it, too, and let it through: the connection is closed with 1007 and the text as
-    its reason, and the log has one record at level info.
+    A view may raise it, too. When a view lets it through, the connection is closed with 1007 and
+    the text as its reason, and the log has one record at level info.
     """
 
 
@@ -63,7 +63,7 @@ class ShuttingDown(WebSocketError):
 
 
 class UnsupportedServer(WebSocketError, ImproperlyConfigured):
-    """This server does not let go of its clients' connections."""
+    """This server does not give its clients' connections away, or does not support the call."""
 
 
 class InternalError(WebSocketError):

@@ -1,4 +1,4 @@
-"""The class behind ``WEBSOCKET_FACTORY_CLASS``: what decides that a request is a WebSocket."""
+"""The class behind ``WEBSOCKET_FACTORY_CLASS``: decides which requests are WebSockets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What only a client that wants a WebSocket sends, even where a proxy has dropped the rest.
+# Headers that only a WebSocket client sends; a proxy may have dropped Upgrade and Connection.
 _MARKS = ("HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_KEY1", "HTTP_SEC_WEBSOCKET_VERSION")
 
 
@@ -25,7 +25,7 @@ class WebSocketFactory:
     serves one request, before it is answered.
     """
 
-    #: What :meth:`create_websocket` makes; it is called without arguments.
+    #: The class of which :meth:`create_websocket` makes an object, without arguments.
     websocket_class: type[WebSocket] = WebSocket
 
     def __init__(self, request: HttpRequest) -> None:
@@ -33,10 +33,10 @@ class WebSocketFactory:
 
     def is_websocket(self) -> bool:
         """
-        Whether the client asks for a WebSocket, however badly.
+        Whether the client asks for a WebSocket, even by a malformed handshake.
 
-        It is the request's ``is_websocket()``. What is True here is judged as a handshake; what is
-        False reaches the view as plain HTTP.
+        It is the request's ``is_websocket()``. A request for which it is True is judged as a
+        handshake; any other one reaches the view as plain HTTP.
         """
         scope = self.request.__dict__.get("scope")
         if scope is not None and scope.get("type") == "websocket":
@@ -48,7 +48,7 @@ class WebSocketFactory:
 
     def get_websocket_version(self) -> str:
         """
-        Gives the version that the headers are those of, as the original names it.
+        Gives the protocol version that the headers belong to, as the original names it.
 
         Returns:
             ``"13"`` with a key as in RFC 6455; ``"76"`` and ``"75"`` for drafts, which are refused

@@ -1,4 +1,4 @@
-"""How much memory the process may use: the machine's, or what a container has of it."""
+"""The memory that the process may use: the machine's, or its container's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _PROC = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
-# What is taken for the machine's memory where the system does not tell.
+# Assumed for the machine's memory where the system does not tell it.
 _UNKNOWN = 2 * 2**30
 
 
@@ -20,8 +20,9 @@ def limit() -> int:
     """
     Gives the bytes that the process may use: the least of the machine's and its cgroups' limits.
 
-    Cgroups of version 2 (``memory.max``) and 1 (``memory.limit_in_bytes``) are asked, those of the
-    process and all above them. Read once: a changed limit holds after a restart of the process.
+    The files of cgroups of version 2 (``memory.max``) and 1 (``memory.limit_in_bytes``) are read,
+    for the process's group and all above it. Read once: a changed limit counts after a restart of
+    the process.
     """
     return _limit(_PROC, _MOUNT)
 
@@ -54,7 +55,7 @@ def _limits_of_cgroups(proc: Path, mount: Path) -> Iterator[int]:
             root, file = mount / "memory", "memory.limit_in_bytes"
         else:
             continue
-        # Within a container the path may be the one outside; the limit is that of the mount then.
+        # Within a container the path may be the one outside: then the mount itself has the limit.
         folder = root / path.lstrip("/")
         while True:
             yield from _bytes_in(folder / file)
@@ -68,6 +69,6 @@ def _bytes_in(path: Path) -> Iterator[int]:
         text = path.read_text().strip()
     except OSError:
         return
-    # "max" is none.
+    # "max" is no limit.
     if text.isdecimal() and int(text) > 0:
         yield int(text)

@@ -28,7 +28,7 @@ checks.register()
 
 
 def __getattr__(name: str) -> Any:
-    # As the original has them, but read when they are asked for.
+    # Constants in the original; read from the settings here each time.
     if name == "WEBSOCKET_ACCEPT_ALL":
         return conf.get("ACCEPT_ALL")
     if name == "WEBSOCKET_FACTORY_CLASS":
@@ -116,7 +116,7 @@ class WebSocketMiddleware:
 
 
 def _handles_websocket(view: Callable[..., Any]) -> bool:
-    """Whether a decorator sees to the view's WebSockets: on itself, or on its class's handler."""
+    """Whether a decorator handles the view's WebSockets: on it, or on its class's handler."""
     if getattr(view, "handles_websocket", False):
         return True
     # Django's name for the class of a view, and that of Django REST framework.

@@ -1,8 +1,8 @@
 """
 `request.websocket.protocol`: the original's lower layer, on top of a WebSocket.
 
-There the protocol spoke on the socket, and the WebSocket on the protocol. Here the engine speaks,
-and the names of the protocol lead back to the WebSocket that they belong to.
+In the original the protocol used the socket, and the WebSocket used the protocol. Here the engine
+implements the protocol, and the calls of this class are passed to the WebSocket.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class WebSocketProtocol13:
     """
     The frames of one WebSocket, by the names of the original.
 
-    It does not keep its WebSocket alive. Without one, the connection counts as closed. Any thread
-    may call any method, as those of :class:`dwebsocket.WebSocket`.
+    It has only a weak reference to its WebSocket. When that is gone the connection counts as
+    closed, and calls that need it raise ``ConnectionClosed``. Before there is one, all calls on the
+    connection raise ``UsageError``. Any thread may call any method.
     """
 
     LENGTH_7 = 0x7D
@@ -63,8 +64,8 @@ class WebSocketProtocol13:
         Begins without a WebSocket; ``DefaultWebSocket(protocol)`` gives it one.
 
         Args:
-            sock: What a factory's ``get_wsgi_sock()`` gives. :attr:`sock` is another one as soon
-                as there is a WebSocket.
+            sock: The result of a factory's ``get_wsgi_sock()``. As soon as there is a WebSocket,
+                :attr:`sock` is another object.
             headers: The request's ``META``.
             mask_outgoing: Kept, and without effect: servers do not mask (RFC 6455 section 5.1).
         """
@@ -75,7 +76,7 @@ class WebSocketProtocol13:
         self._is_end_read = False
 
     def _belong_to(self, websocket: Any) -> None:
-        # A reference back that counted would leave both to the garbage collector.
+        # A strong reference back would be a cycle, which only the garbage collector frees.
         self._find_websocket = weakref.ref(websocket)
         self.sock = SelectableSocket(self._find_websocket)
 
@@ -117,7 +118,12 @@ class WebSocketProtocol13:
         return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
     def accept_connection(self) -> None:
-        """As :meth:`dwebsocket.WebSocket.accept_connection`."""
+        """
+        Opens the connection now: :meth:`dwebsocket.WebSocket.accept_connection`.
+
+        Raises:
+            PermissionDenied, BadRequest, UsageError: As that call.
+        """
         self._websocket.accept_connection()
 
     # -- receiving --------------------------------------------------------------------------------
@@ -136,7 +142,12 @@ class WebSocketProtocol13:
         return self.read_data()
 
     def read_data(self) -> tuple[int, bytes | None]:
-        """As :meth:`read`."""
+        """
+        As :meth:`read`, which calls this.
+
+        Raises:
+            ConnectionClosed: As :meth:`read`.
+        """
         _, opcode, data = self.read_frame()
         return (opcode, None) if opcode == self.OPCODE_CLOSE else (opcode, data)
 
@@ -144,8 +155,11 @@ class WebSocketProtocol13:
         """
         Returns the next message as one whole frame: 1, the opcode and the bytes.
 
-        At the end of the connection the bytes are the code and the reason of the close frame,
-        none where there was none. Otherwise as :meth:`read`.
+        At the end of the connection, once, ``OPCODE_CLOSE`` with the code and the reason of the
+        close frame as bytes, empty without a close frame or without a code.
+
+        Raises:
+            ConnectionClosed: As :meth:`read`.
         """
         try:
             message = self._websocket.receive()
@@ -173,7 +187,7 @@ class WebSocketProtocol13:
             return True
         if timeout == 0:
             return False
-        # Looked up now: green libraries put theirs in its place.
+        # Looked up at each call: gevent and eventlet replace the class.
         with selectors.DefaultSelector() as selector:
             selector.register(websocket, selectors.EVENT_READ)
             return bool(selector.select(timeout))
@@ -181,7 +195,14 @@ class WebSocketProtocol13:
     # -- sending ----------------------------------------------------------------------------------
 
     def write(self, message: Any, binary: bool = False) -> bool:  # noqa: FBT001, FBT002
-        """Sends ``message``: as binary if asked, else as text. As :meth:`WebSocket.send`."""
+        """
+        Sends ``message``: with ``binary`` as binary, else as :meth:`dwebsocket.WebSocket.send`.
+
+        False when the WebSocket is gone.
+
+        Raises:
+            ConnectionClosed, SendTimeout, TypeError: As :meth:`dwebsocket.WebSocket.send`.
+        """
         websocket = self._find_websocket()
         if websocket is None:
             return False
@@ -197,46 +218,56 @@ class WebSocketProtocol13:
         self._websocket._pong(_as_bytes(data))
 
     def write_close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
-        """As :meth:`close`: what follows a close frame is the end."""
+        """
+        As :meth:`close`: no frame may follow a close frame.
+
+        Raises:
+            TypeError, ValueError: As :meth:`close`.
+        """
         self.close(code, reason)
 
     # -- the end ----------------------------------------------------------------------------------
 
     def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
-        """As :meth:`dwebsocket.WebSocket.close`."""
+        """
+        As :meth:`dwebsocket.WebSocket.close`; does nothing when the WebSocket is gone.
+
+        Raises:
+            TypeError, ValueError: As that call.
+        """
         if (websocket := self._find_websocket()) is not None:
             websocket.close(code, reason)
 
     def is_closed(self) -> bool:
-        """As :meth:`dwebsocket.WebSocket.is_closed`."""
+        """As :meth:`dwebsocket.WebSocket.is_closed`; True when the WebSocket is gone."""
         websocket = self._find_websocket()
         return websocket is None or websocket.is_closed()
 
     @property
     def closed(self) -> bool:
-        """As :attr:`dwebsocket.WebSocket.closed`."""
+        """As :attr:`dwebsocket.WebSocket.closed`; True when the WebSocket is gone."""
         websocket = self._find_websocket()
         return websocket is None or websocket.closed
 
     @property
     def server_terminated(self) -> bool:
-        """Whether the connection has ended; either side begins to close, and both are through."""
+        """As :attr:`closed`: when either side begins to close, both count as terminated."""
         return self.closed
 
     @property
     def client_terminated(self) -> bool:
-        """As :attr:`server_terminated`."""
+        """As :attr:`closed`: when either side begins to close, both count as terminated."""
         return self.closed
 
     @property
     def close_code(self) -> int | None:
-        """As :attr:`dwebsocket.WebSocket.close_code`."""
+        """As :attr:`dwebsocket.WebSocket.close_code`; None when the WebSocket is gone."""
         websocket = self._find_websocket()
         return None if websocket is None else websocket.close_code
 
     @property
     def close_reason(self) -> str:
-        """As :attr:`dwebsocket.WebSocket.close_reason`."""
+        """As :attr:`dwebsocket.WebSocket.close_reason`; empty when the WebSocket is gone."""
         websocket = self._find_websocket()
         return "" if websocket is None else websocket.close_reason
 
@@ -249,17 +280,22 @@ class WebSocketProtocol13:
 
 class SelectableSocket:
     """
-    ``protocol.sock`` of a WebSocket: what ``select`` takes beside other sockets.
+    ``protocol.sock`` of a WebSocket, to pass to ``select`` with other sockets.
 
-    It is readable while a message or the unread end of the connection waits. The bytes on the wire
-    are the engine's, so there is nothing here to receive or to send them.
+    It is readable while a message or the unread end of the connection waits. Only the engine reads
+    and writes the connection's bytes, so there are no methods to receive or send them.
     """
 
     def __init__(self, find_websocket: Callable[[], Any]) -> None:
         self._find_websocket = find_websocket
 
     def fileno(self) -> int:
-        """As :meth:`dwebsocket.WebSocket.fileno`; -1 when the WebSocket is gone."""
+        """
+        As :meth:`dwebsocket.WebSocket.fileno`; -1 when the WebSocket is gone.
+
+        Raises:
+            OSError, UsageError: As that call.
+        """
         websocket = self._find_websocket()
         return -1 if websocket is None else websocket.fileno()
 
@@ -274,11 +310,11 @@ def _no_websocket() -> NoReturn:
 
 
 def _as_bytes(message: Any) -> Any:
-    """Encodes text; anything else is for the WebSocket to judge."""
+    """Encodes text; gives anything else as it is, the WebSocket checks its type."""
     return message.encode() if isinstance(message, str) else message
 
 
 protocols = {"13": WebSocketProtocol13}
 
-#: Gives the class for a version as factories name it, None for one that is not spoken.
+#: Gives the class for a version as factories name it, None for one that is not supported.
 get_websocket_protocol = protocols.get

@@ -1,11 +1,11 @@
 """
-Checks again whether the users of open WebSockets are signed in, and closes those of others.
+Checks repeatedly whether the users of open WebSockets are signed in; closes those that are not.
 
-The first look is the handshake's, when the WebSocket has its place among those present
-(:mod:`dwebsocket.registry`): a sign-out either finds it there or is seen by this look. Later looks
-find what no signal tells this process: a sign-out in another one, a session that is over, an
-update by SQL. Each user's turn comes once in ``WEBSOCKET_AUTH_RECHECK``, and the turns are spread
-over that time. They run like views, on threads or on the hub's green threads.
+The first check is made in the handshake, when the WebSocket is in the register
+(:mod:`dwebsocket.registry`): a sign-out either finds it there or is seen by this check. Later
+checks find changes for which this process gets no signal: a sign-out in another process, an expired
+session, an update by SQL. Each user is checked once in ``WEBSOCKET_AUTH_RECHECK``, and the checks
+are spread over that time. They run like views, on threads or on the hub's green threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _TRY_AGAIN_LATER = 1013
-# One query asks for so many; databases limit the parameters of one.
+# The most rows that one query looks up: databases limit a query's parameters.
 _BATCH = 200
 
 
@@ -44,14 +44,14 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
     """
     Checks a user whose WebSocket is about to open, and starts the turns of later checks.
 
-    To be called where the WebSocket opens, behind the request's transactions. In an event loop or a
-    transaction the look comes at once after that, on a thread of its own.
+    To be called when the WebSocket opens, after the request's transactions. In an event loop or a
+    transaction the check is started right after that, on a thread of its own.
 
     Args:
-        visitor: Present already.
-        waiter: How views sleep that are started here.
+        visitor: The WebSocket's entry in the register.
+        waiter: The waiter of the views that are started here.
         spawn: Starts a function like such a view.
-        databases: As of :func:`dwebsocket.database.shareable`.
+        databases: The result of :func:`dwebsocket.database.shareable`.
     """
     sign_out.listen()
     if (store := visitor.who.store) is not None:
@@ -93,7 +93,7 @@ class Schedule:
         self._due = 0.0
         self._last_timer = 0
         self._turn = 0
-        # Turns whose time has come; those that failed wait for the next one.
+        # Turns that are due. A turn that failed is repeated with the next one.
         self._todo: set[int] = set()
         self._is_working = False
         self._waiter: Waiter
@@ -101,7 +101,7 @@ class Schedule:
         self._databases: Databases = {}
 
     def start(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
-        """Starts the turns, unless they come already, for as long as users are present."""
+        """Starts the turns, unless they run already, for as long as users are present."""
         if not (period := _period()):
             return
         with self._lock:
@@ -111,7 +111,7 @@ class Schedule:
             self._waiter, self._spawn, self._databases = waiter, spawn, databases
             self._may_cancel = waiter is THREAD
             self._set_timer(clock.now() + interval)
-        # A user who left meanwhile found the lock taken, and could not stop the timer.
+        # If the last user left meanwhile, its `stop_if_idle` found the lock taken: repeat it here.
         self.stop_if_idle()
 
     def stop_if_idle(self) -> None:
@@ -122,7 +122,7 @@ class Schedule:
         try:
             cancel, self._cancel = self._cancel, None
             if registry.has_users():
-                # A user came meanwhile, and found this timer set: keep it.
+                # A new user came meanwhile, and its `start` relied on this timer: keep it.
                 cancel, self._cancel = None, cancel
         finally:
             self._lock.release()
@@ -137,17 +137,17 @@ class Schedule:
         self._cancel = self._waiter.call_later(max(0.0, due - clock.now()), call)
 
     def _on_time(self, timer: int) -> None:
-        """Called where nothing may sleep."""
+        """Called by the timer, on a thread that must not sleep."""
         period = _period()
         with self._lock:
             if timer != self._last_timer:
                 return
             self._cancel = None
-            # Under the lock: a user who comes now starts the timer anew.
+            # Checked under the lock: the `start` of a new user comes later, and sets a timer.
             if not period or not registry.has_users():
                 return
             interval, now = period / TURNS, clock.now()
-            # More than one when the clock was stepped, or nothing ran for a while.
+            # More than one turn is due when the clock was stepped, or this thread ran late.
             passed = min(TURNS, 1 + int(max(0.0, now - self._due) / interval))
             turns = [(self._turn + number) % TURNS for number in range(passed)]
             self._todo.update(turn for turn in turns if registry.present("turn", turn))
@@ -169,7 +169,7 @@ class Schedule:
             _log.error("No thread to look whether users are signed in: %s", error)
 
     def _work(self) -> None:
-        """Checks all users whose turn has come."""
+        """Checks all users whose turn is due."""
         failed: set[int] = set()
         try:
             while (turn := self._next()) is not None:
@@ -186,7 +186,7 @@ class Schedule:
             return self._todo.pop() if self._todo else None
 
     def look_soon(self, visitor: Visitor, spawn: Spawn, databases: Databases) -> None:
-        """Looks at one user now, on a thread of its own."""
+        """Checks one user now, on a thread of its own."""
 
         def look() -> None:
             if not _look([visitor], databases):
@@ -211,7 +211,7 @@ def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:
         return False
     finally:
         database.forget(databases)
-        # This thread does not need its database connections for some time.
+        # This thread will not need its database connections soon.
         database.release_idle()
     return True
 

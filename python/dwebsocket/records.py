@@ -1,7 +1,7 @@
 """
-The log of WebSockets that were refused, or ended in a way that neither side asked for.
+The log of refused WebSockets, and of ends that neither the view nor the client asked for.
 
-Each such thing is one record, with the fields of :class:`Record` as attributes, and is counted.
+Each such event is one record, with the fields of :class:`Record` as attributes, and is counted.
 ``docs/logging.md`` lists the events.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.connection import By
 
-#: Every event, and what it means. Stable: people search their logs for it.
+#: Every event and its meaning. The names are stable: projects search their logs for them.
 EVENTS = {
     "websocket.refused": "a handshake was refused; the code is the HTTP status",
     "websocket.never_opened": "a handshake was accepted, and lost on the way",
@@ -39,7 +39,7 @@ EVENTS = {
 
 _log = logging.getLogger("dwebsocket")
 
-# Ends that the view did not ask for, by code: the event, and its level.
+# The event and its level for each close code of ends that the view did not ask for.
 _ENDS = {
     1002: ("websocket.violation", logging.INFO),
     1007: ("websocket.violation", logging.INFO),
@@ -48,16 +48,16 @@ _ENDS = {
     1013: ("websocket.too_slow", logging.INFO),
     1011: ("websocket.broke", logging.ERROR),
 }
-# Of two codes that mean several things, by reason.
+# The same by close reason, for two codes that have several meanings.
 _REASONS = {
     "message was not finished in time": ("websocket.stalled", logging.INFO),
     "the server is short of memory": ("websocket.no_memory", logging.INFO),
 }
-# How often each has happened in this process, by code. Codes are few, whatever clients do.
+# How often each event has happened in this process, by code. Clients cannot add codes without end.
 _counts: dict[str, dict[int, int]] = {event: {} for event in EVENTS}
 _lock = unpatched.lock()
 
-# Codes of all connections when the site ends, or the process alone.
+# Close codes when the site ends, and when only this process ends.
 _DEPARTURES = (1001, 1012)
 
 
@@ -83,7 +83,7 @@ class Record:
     reason: str
 
     def __post_init__(self) -> None:
-        # For every event: no text of a client may forge a line of a log or steer a terminal.
+        # Text from a client must not forge a log line or control a terminal, whatever the event.
         for name in ("peer", "path", "reason"):
             object.__setattr__(self, name, printable(getattr(self, name)))
 
@@ -108,14 +108,14 @@ class Record:
         Counts it, and logs it with its fields.
 
         Args:
-            message: With its ``args``, what people read.
-            exc_info: The exception behind it.
+            message: The text of the record, with its ``args``.
+            exc_info: The exception that caused it.
             **more: Further attributes of the record.
         """
         with _lock:
             counts = _counts[self.event]
             counts[self.code] = counts.get(self.code, 0) + 1
-        # As if the caller had called the logger.
+        # The record names the caller's line, not this one (`stacklevel`).
         extra = {**vars(self), **more}
         logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
 
@@ -124,8 +124,8 @@ def event_counts() -> dict[str, dict[int, int]]:
     """
     Gives how often each event of ``docs/logging.md`` has happened in this process.
 
-    Whether or not it was logged: a level or a filter changes nothing here. Never waits; any thread
-    may call it.
+    Events count whether or not they were logged: levels and filters do not matter. Never waits; any
+    thread may call it.
 
     Returns:
         For each event its number by code, which is the HTTP status of a refusal and the close code
@@ -147,7 +147,7 @@ os.register_at_fork(after_in_child=_forget_parents_events)
 
 
 def printable(text: str) -> str:
-    """Gives ``text`` with control characters, line breaks above all, written out."""
+    """Gives ``text`` with control characters, such as line breaks, escaped."""
     if text.isprintable():
         return text
     return "".join(

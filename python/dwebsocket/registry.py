@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from dwebsocket.websocket import WebSocket
 
-    # What is counted, such as ("user", "7").
+    # A key under which connections are counted, such as ("user", "7").
     Key = tuple[str, str]
 
 SIGNED_OUT = 4401
-# Connections of users are looked at again in so many turns, so that their queries are spread out.
+# Users are checked again in so many turns, so that the queries are spread over time.
 TURNS = 16
 _MAX_REASON_BYTES = 123
 
@@ -49,7 +49,7 @@ class Who:
         address: The client's as Django sees it, for IPv6 its /64; empty when there is none.
         user: The user's primary key, empty for anonymous ones.
         session: The session's key, empty without one.
-        auth_hash: What changes with the user's password.
+        auth_hash: A hash that changes with the user's password.
         login: The user's key as the session has it; empty when the user comes from elsewhere.
         store: The class of a session that has it.
         backend: The dotted path of the authentication backend that the session names.
@@ -89,9 +89,9 @@ class Who:
             return cls(address, session=key)
         is_stored = apps.is_installed("django.contrib.auth") and _is_row(user)
         who = cls(address, str(pk), key, auth_hash(user), is_stored=is_stored)
-        # Not by the session's methods: they would load a session that is not loaded yet.
+        # Not by the session's methods: these would load the session if it is not loaded yet.
         if key and (stored := loaded(session)):
-            # As `django.contrib.auth` has them; the app itself need not be installed.
+            # The keys of `django.contrib.auth`; the app itself need not be installed.
             who.login = str(stored.get("_auth_user_id") or "")
             who.backend = str(stored.get("_auth_user_backend") or "")
             if who.login:
@@ -126,7 +126,7 @@ def _network(address: str) -> str:
         if parsed.ipv4_mapped is None:
             return str(ipaddress.ip_network((int(parsed), 64), strict=False))
         parsed = parsed.ipv4_mapped
-    # The same object where the text is equal: each connection holds it.
+    # Where the text is equal, keep the given object: each connection holds one.
     return address if str(parsed) == address else str(parsed)
 
 
@@ -136,7 +136,7 @@ def auth_hash(user: Any) -> str:
 
 
 class Visitor:
-    """One WebSocket among the present ones."""
+    """One WebSocket in the register."""
 
     __slots__ = ("_opening", "_websocket", "keys", "who")
 
@@ -158,8 +158,8 @@ class Visitor:
         return self._websocket._connection is not None
 
     def leave(self) -> None:
-        """Takes it off the register. May be repeated, and may run in the garbage collector."""
-        # The visitor and its opening refer to each other.
+        """Removes it from the register. May be repeated, and may run in the garbage collector."""
+        # The visitor and its opening refer to each other: break the cycle.
         self._opening = None
         _register.leaving.append(self)
         _register.sweep()
@@ -169,17 +169,17 @@ class Visitor:
         self._websocket._close_soon(code, reason)
 
     def refuse(self, code: int, reason: str) -> None:
-        """As :meth:`close`, for a reason that was logged already."""
+        """As :meth:`close`, without a log record: the reason was logged already."""
         self._websocket._is_deliberate = True
         self.close(code, reason)
 
 
 class _Opening(weakref.ref[object]):
     """
-    A response that may be freed at any time: some middleware has answered something else.
+    A weak reference to a response: some middleware may answer something else and drop it.
 
-    The callback for that is written in C. Ctrl-C would interrupt one in Python now and then, and
-    its exception would be lost there.
+    The callback is a function in C. Ctrl-C could interrupt a callback in Python, and its exception
+    would be lost there.
     """
 
     __slots__ = ("visitor",)
@@ -196,7 +196,7 @@ class _Register:
         # `leave()` may run in the garbage collector while this thread holds the lock: it only
         # appends here, and never waits for the lock.
         self.leaving: deque[Visitor] = deque()
-        # Responses that were freed: most have opened their WebSocket.
+        # The openings of freed responses. Most of these have opened their WebSocket.
         self.vanished: deque[_Opening] = deque()
 
     def sweep(self) -> None:
@@ -211,7 +211,11 @@ class _Register:
             _on_leave()
 
     def forget(self) -> list[object]:
-        """As :meth:`sweep`, under the lock. Gives what must not be released under it."""
+        """
+        Does the work of :meth:`sweep`, under the lock.
+
+        Gives the removed objects, for the caller to drop after it has released the lock.
+        """
         gone: list[object] = []
         while self.vanished:
             opening = self.vanished.popleft()
@@ -244,7 +248,7 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
         The visitor, which has to :meth:`~Visitor.leave`; None when there is no key to count it
         under; or the reason why it is refused.
     """
-    # Addresses are for their limit only.
+    # Addresses are counted only for their limit.
     counts_address = who.address and admission.max_connections_per_address is not None
     if not (who.user or who.session or counts_address):
         return None
@@ -290,7 +294,7 @@ def has_users() -> bool:
 
 
 def tell_of_leaving(call: Callable[[], object]) -> None:
-    """Has ``call`` called when visitors have left, in any thread. It must not sleep."""
+    """Calls ``call`` whenever visitors have left, on any thread. It must not sleep."""
     global _on_leave
     _on_leave = call
 
@@ -299,11 +303,11 @@ def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out")
     """
     Closes all WebSockets of a user in this process.
 
-    Never waits; any thread and any task may call it. It is done by itself when the user changes the
-    password, is deactivated or deleted through the model, and for those of the session when the
-    user logs out; ``WEBSOCKET_AUTH_RECHECK`` finds the rest in time, in every process. Call it for
-    anything else, such as a withdrawn right. In a transaction, call it after the commit
-    (``transaction.on_commit``): before, a client that comes back at once is let in.
+    Never waits; any thread and any task may call it. dwebsocket closes them by itself when the user
+    changes the password, is deactivated or deleted through the model, and those of a session when
+    the user logs out; ``WEBSOCKET_AUTH_RECHECK`` finds other sign-outs in time, in every process.
+    Call it in all other cases, such as a withdrawn right. In a transaction, call it after the
+    commit (``transaction.on_commit``): before the commit, a client that reconnects is let in.
 
     Args:
         user: A user, or the primary key of one.
@@ -311,7 +315,7 @@ def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out")
         reason: Up to 123 bytes of UTF-8.
 
     Returns:
-        How many were closed.
+        The number of WebSockets that were closed.
 
     Raises:
         ValueError: A code that must not be sent, or a reason that does not fit.

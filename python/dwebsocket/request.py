@@ -1,4 +1,4 @@
-"""Django's request, also where a framework hands its views one of its own."""
+"""Django's request, also where a framework passes a request class of its own to views."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def http_request(request: Any) -> Any:
     """
     Gives Django's request behind one that wraps it, as that of Django REST framework does.
 
-    Such requests keep what they wrap as ``_request``, and read from it what they have not
-    themselves. Anything else is given back as it is.
+    Such requests keep Django's as ``_request``, and read missing attributes from it. Any other
+    object is returned as it is.
     """
     while not isinstance(request, HttpRequest):
         inner = wrapped_request(request)

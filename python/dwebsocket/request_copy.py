@@ -1,9 +1,9 @@
 """
-What an open WebSocket keeps of its request, for hours perhaps and ten thousand times.
+The part of its request that an open WebSocket keeps, perhaps for hours and ten thousand times.
 
-To its view the request is what it was. But what belongs to a response that is out is let go, what
-Django makes on demand is made when it is asked for again, and of things that are equal and never
-change, such as the headers that every browser sends, all connections hold the same one.
+For the view the request stays the same. Objects that belong to the response, which has been sent,
+are dropped; objects that Django makes on demand are made again when they are read; and equal
+immutable objects, such as the headers that every browser sends, are shared by all connections.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.urls import ResolverMatch
 
-# What hardly two clients have in common, or should not be kept beyond its connection.
+# Headers whose values few clients share, or which must not be kept longer than their connection.
 _OWN = frozenset(
     {"HTTP_SEC_WEBSOCKET_KEY", "HTTP_COOKIE", "HTTP_AUTHORIZATION", "QUERY_STRING", "REMOTE_PORT"}
     | {"RAW_URI", "REQUEST_URI"}
 )
 
-# The most strings that are kept for the next requests, and the longest one.
+# How many strings are kept for the next requests, and the length of the longest.
 _MOST_KEPT = 1024
 _LONGEST_KEPT = 256
-# Each string of environs that stands for all equal ones, as the key and as its value.
+# The shared strings of environs, each as the key and as its value.
 _strings: dict[str, str] = {}
 
 # One match for each route that has an open WebSocket.
@@ -38,7 +38,7 @@ class _NoBody(io.RawIOBase):
     """A stream at its end. Nothing can change it, so one is enough."""
 
     def readable(self) -> bool:
-        """As it is with bodies."""
+        """True, as for any body."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -55,7 +55,7 @@ class _NoBody(io.RawIOBase):
         raise io.UnsupportedOperation("nothing can be written to the body of a request")
 
     def close(self) -> None:
-        """Does nothing: others have it, too."""
+        """Does nothing: other requests share this object."""
 
 
 _NO_BODY = _NoBody()
@@ -63,24 +63,24 @@ _NO_BODY = _NoBody()
 
 def keep(request: HttpRequest) -> None:
     """
-    Parts a request from its server and its handshake; to be called when its WebSocket opens.
+    Drops a request's references to its server; to be called when its WebSocket opens.
 
-    Afterwards a WSGI request has an environ of its own, without a body. May change the request's
-    attributes, not what they mean.
+    Afterwards a WSGI request has an environ of its own, without a body. Attributes of the request
+    may become other objects with the same meaning.
     """
-    # Made again of META when it is asked for.
+    # Django makes it again from META when it is read.
     request.__dict__.pop("headers", None)
     if request.resolver_match is not None:
         request.resolver_match = _lean(request.resolver_match)
     if hasattr(request, "environ"):
-        # uWSGI empties its own when the response is done.
+        # uWSGI empties its environ when the response is done.
         request.environ = request.META = environ = _copy(request.META)
         path = environ.get("PATH_INFO")
         if request.path_info == path:
             request.path_info = path
         if request.path == path:
             request.path = path
-        # It belongs to a response that is out, and would keep all that the server knew of it.
+        # It belongs to the response, which has been sent, and refers to the server's objects.
         environ.pop("wsgi.early_hints", None)
         # The server's reader is at its end; the view's request has no body.
         environ["wsgi.input"] = _NO_BODY
@@ -96,7 +96,7 @@ def _copy(environ: dict[str, Any]) -> dict[str, Any]:
     for name, value in environ.items():
         if len(name) <= _LONGEST_KEPT:
             name = share(name, name)
-        # A subclass of `str` could be equal to what it is not.
+        # Not subclasses of `str`: one could be equal to another string and still differ from it.
         if type(value) is str and len(value) <= _LONGEST_KEPT and name not in _OWN:
             value = share(value, value)
         copy[name] = value
@@ -105,7 +105,7 @@ def _copy(environ: dict[str, Any]) -> dict[str, Any]:
 
 def _lean(match: ResolverMatch) -> ResolverMatch:
     """Gives an equal match that shares what it can with those of other connections."""
-    # The function stays alive as long as a match of it is known: until then nothing has its id.
+    # A known match keeps its function alive, so no other function can have the same id meanwhile.
     key = (id(match.func), match.route, match.view_name, *match.namespaces)
     known = _matches.setdefault(key, match)
     if not (match.args or match.kwargs or known.args or known.kwargs):

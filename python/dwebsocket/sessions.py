@@ -2,8 +2,9 @@
 Sessions of views that live for hours: a view saves only what it has changed.
 
 Django saves a session as a whole. That of a WebSocket may be hours old by then, and would overwrite
-what pages have written meanwhile. So the session of an open WebSocket is merged when it is saved:
-the keys that were set, changed or deleted here since it was loaded go into what is stored then.
+values that pages have stored meanwhile. So the session of an open WebSocket is merged when it is
+saved: the keys that were set, changed or deleted here since it was loaded are applied to the stored
+session.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def keep(session: Any) -> None:
     """
     Turns a session that its middleware has saved into that of an open WebSocket.
 
-    Only what changes from now on is saved, at the view's end or by ``session.save()``. Objects that
-    are no session of Django's stay as they are.
+    Only changes from now on are saved, at the view's end or by ``session.save()``. Objects that are
+    no session of Django's stay as they are.
     """
     session.modified = False
     from django.contrib.sessions.backends.base import SessionBase  # an app that may be absent
@@ -40,7 +41,7 @@ def keep(session: Any) -> None:
 
 @functools.cache
 def _merging(store: type[Any]) -> type[Any]:
-    """Gives ``store``, a class of sessions, as one that merges what it saves."""
+    """Gives a subclass of ``store``, a session class, that merges when it saves."""
 
     class Merging(store):  # type: ignore[misc]
         def load(self) -> Any:
@@ -72,24 +73,25 @@ def _merging(store: type[Any]) -> type[Any]:
 
 def _merge(session: Any, store: type[Any], load: Any) -> None:
     """
-    Puts what has changed in ``session`` into what is stored now.
+    Merges the changes of ``session`` into the session as it is stored now.
 
     Raises:
-        UpdateError: The session is stored no more. To save it would undo a logout.
+        UpdateError: The session is not stored any more. To save it would undo a logout.
     """
     from django.contrib.sessions.backends.base import UpdateError
 
     data, before = data_of(session), session._digests
     if data is None or before is None or session.session_key is None:
-        # Nothing was loaded: it is unused, new, or was cleared as a whole.
+        # Nothing was loaded: the session is unused, new, or was cleared as a whole.
         return
     now = _digests(session, data)
     changed = {key: data[key] for key in data if now[key] != before.get(key)}
-    # In no transaction: on SQLite one that first reads and then writes fails beside any other.
+    # Without a transaction: on SQLite a transaction that first reads and then writes fails when
+    # another one writes meanwhile.
     key, stored = session.session_key, load()
     if session.session_key is None:
-        # A store that cannot be read looks the same as a deleted session: saving raises the error
-        # of the one or the other.
+        # The session was deleted, or the store cannot be read; both look the same. Saving raises
+        # the error of the actual cause.
         lost = store(key)
         replace_data(lost, data)
         lost.save()

@@ -1,13 +1,13 @@
 """
-What the engine has to know about the process: that it forks, and that it ends.
+The process's events that concern the engine: forks, and the end of the process.
 
-A process goes in one of two ways. When the site serves on without it (a reload, a worker less,
-a deploy that calls :func:`drain`) its clients get 1012, come back and reach another one. When the
-site ends they get 1001. What the server knows of this is in
-:class:`dwebsocket.servers.contract.Departure`.
+A process ends in one of two ways. When the site serves on without it (a reload, a worker less, a
+deploy that calls :func:`drain`) its clients get 1012, reconnect and reach another process. When the
+site ends they get 1001. :class:`dwebsocket.servers.contract.Departure` is the server's information
+about this.
 
-Close frames are spread over ``WEBSOCKET_DRAIN``, on the engine's clock: from SIGTERM on where the
-server finishes its requests first, and from the exit on at the latest.
+Close frames are spread over ``WEBSOCKET_DRAIN``, on the engine's clock. This begins at SIGTERM
+where the server finishes its requests first, otherwise at the exit.
 """
 
 from __future__ import annotations
@@ -45,18 +45,19 @@ _RESTARTING = (1012, "restarting")
 
 # Time for clients and views together to end after the last close frame.
 _GRACE_S = 1.0
-# A developer waits for each reload, and the views' code is about to change anyway.
+# The same for a reload of the development server: a developer waits for it, and the views' code is
+# about to change anyway.
 _RELOAD_GRACE_S = 0.5
 # Time for the engine's last bytes that are still on their way through TLS.
 _LAST_WORDS_S = 0.2
-# What a process needs to end after that, before its server loses patience.
+# Time that a process then needs to exit, before its server kills it.
 _EXIT_S = 0.5
-# Between two looks whether a drain is over.
+# Time between two checks whether a drain is over.
 _LOOK_S = 0.02
 
 
 class _Shutdown:
-    """Hooks into the end of the process once the first connection is there."""
+    """Registers hooks for the end of the process when the first connection opens."""
 
     def __init__(self) -> None:
         self._reset()
@@ -64,7 +65,7 @@ class _Shutdown:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self.has_begun = False
-        # None is undecided.
+        # Whether SIGTERM is handled here; None before that was decided.
         self._terminating: bool | None = None
         self._reloading = False
         self._depart: Depart = Departure.unknown
@@ -87,16 +88,17 @@ class _Shutdown:
             budget.process.limit = limit
             self._depart = departure() if at_exit is None else _by_signal(at_exit)
             if self._terminating is None:
-                # A server above the usual one, or the project, may handle the signal after all.
-                # Looked at once: a first attempt may have left a handler of ours.
+                # The project, or code around the server, may handle the signal all the same.
+                # Checked only once: a failed first attempt may have left our own handler.
                 self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
-            # First what may fail, so that the next handshake can try again.
+            # Calls that may fail come first, so that the next handshake can try again.
             if at_exit is not None:
                 _core.on_exit(_partings(at_exit), _GRACE_S)
             elif self._terminating:
                 _core.on_terminate(unpatched.starter(self._terminate))
             elif self._departure(terminated=True).patience_s:
-                # The server goes on until its requests are answered, and then to `_farewell`.
+                # Close from SIGTERM on. The server first answers its requests, and then exits,
+                # which calls `_farewell`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
             # A forked child inherits these; without connections of its own they do nothing there.
             (_register_at_exit if at_exit is None else at_exit.register)(self._farewell)
@@ -122,7 +124,7 @@ class _Shutdown:
         try:
             return self._depart(terminated=terminated)
         except Exception:
-            # It looks at private parts of a server. If they have changed: close the clients anyway.
+            # It reads private parts of a server. If they have changed, close the clients anyway.
             _log.exception("The server's way to end a process is not known.")
             return Departure()
 
@@ -131,20 +133,20 @@ class _Shutdown:
         goes_on = departure.goes_on or self._reloading
         window = min(_window(), _room(departure))
         farewell = _RESTARTING if goes_on else _ENDING
-        # The loops of ASGI servers do not outlive them: no time to spread anything.
+        # The loop of an ASGI server ends with the server: there is no time to spread the closes.
         asgi.close_all(*farewell)
         return _core.drain(*farewell, window)
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
-        # Changes of other files are taken in without a restart.
+        # Changes of other files cause no restart.
         self._reloading = self._reloading or file_path.suffix == ".py"
 
     def _farewell(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
         deadline = time.monotonic() + self._depart_now() + grace
-        # Views first, in their own way: those on green threads need their hub, which runs here.
+        # Views first: views on green threads can only end while their hub runs, on this thread.
         runners.join(deadline - time.monotonic())
-        # The engine ends: connections without a close frame get one now or never.
+        # Then the engine ends: connections that had no close frame yet get it here.
         _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
         tls_pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
 
@@ -178,8 +180,8 @@ def _by_signal(at_exit: Exit) -> Depart:
 
 
 def _partings(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
-    """As :func:`_core.on_exit` takes them."""
-    # What holds without a signal stands first.
+    """Gives the exits in the form of the argument of :func:`_core.on_exit`."""
+    # Number 0, the exit without a signal, comes first.
     return [
         (
             number,
@@ -209,12 +211,12 @@ def _window() -> float:
     try:
         return float(conf.get("DRAIN"))
     except ImproperlyConfigured:
-        # A system check says so. The connections must be closed all the same.
+        # A system check reports the setting. The connections must be closed all the same.
         return 0.0
 
 
 def _room(departure: Departure) -> float:
-    """How long a drain may take before the server loses patience."""
+    """Gives the seconds that a drain may take before the server kills the process."""
     if departure.patience_s is None:
         return float("inf")
     return max(0.0, departure.patience_s - _GRACE_S - _EXIT_S)
@@ -222,7 +224,7 @@ def _room(departure: Departure) -> float:
 
 def _register_at_exit(farewell: Any) -> None:
     if unpatched.patched_by() == "eventlet":
-        # Its end of `threading` knows nothing of the hooks of the original.
+        # eventlet replaces `threading`, and its version does not call hooks of the original.
         atexit.register(farewell)
     else:
         # Views may still need thread pools before they end.
@@ -239,7 +241,7 @@ def begin(
     at_exit: Exit | None = None,
 ) -> None:
     """
-    Sees to it that connections are closed properly when the process ends. May be repeated.
+    Registers hooks that close connections when the process ends. May be repeated.
 
     Args:
         dies_of_sigterm: As :attr:`dwebsocket.servers.contract.Client.dies_of_sigterm`.
@@ -253,7 +255,7 @@ def begin(
 
 
 def has_begun() -> bool:
-    """Whether :func:`begin` has been called in this process."""
+    """Whether :func:`begin` has succeeded in this process."""
     return _shutdown.has_begun
 
 
@@ -261,27 +263,27 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     """
     Closes every WebSocket of this process, and waits until clients and views are gone.
 
-    For process managers that end a process in a way that dwebsocket does not see by itself: call
-    it in the process that is to end, before its server stops. From the first call on, for good,
-    new handshakes are refused with 503 and ``Retry-After``; plain requests are served as ever. The
+    For process managers that end a process in a way that dwebsocket cannot detect: call it in the
+    process that is to end, before its server stops. From the first call on, permanently, new
+    handshakes are refused with 503 and ``Retry-After``; plain requests are served as before. The
     clients get close code 1012 (restart), one after the other at random moments of the window;
     views see the close as usual. Without WebSockets it returns at once.
 
     Any thread may call it, also several and repeatedly: all wait for the same end, and a later
-    call can bring that forward, never put it off. In async code use ``asyncio.to_thread``.
+    call can make that earlier, never later. In async code use ``asyncio.to_thread``.
 
     Args:
         window: Seconds over which the clients are closed. ``None`` is ``WEBSOCKET_DRAIN``, 0 is at
             once.
-        timeout: Seconds to wait, ``0`` to only begin. ``None`` waits for as long as a view runs.
+        timeout: Seconds to wait; ``0`` only begins. ``None`` waits as long as a view runs.
 
     Returns:
-        Whether everything is over. False when the time was up; the drain goes on.
+        Whether all connections and views have ended. False when the time was up; the drain goes on.
 
     Raises:
         UsageError: Called from the view of a WebSocket, which would wait for its own end.
         ValueError: ``window`` or ``timeout`` is negative or no number of seconds.
-        ImproperlyConfigured: ``WEBSOCKET_DRAIN`` is not what it must be.
+        ImproperlyConfigured: ``WEBSOCKET_DRAIN`` has an invalid value.
     """
     if own_websocket.get(None) is not None and timeout != 0:
         raise UsageError(
@@ -291,7 +293,7 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     _shutdown.leave(*_RESTARTING, window)
-    # Looking now and then works on threads and on green ones alike.
+    # Polling works on threads of the system and on green threads alike.
     while _core.open_connections() or not runners.join(0):
         if deadline is not None and clock.now() >= deadline:
             return False

@@ -1,12 +1,13 @@
 """
 Receivers of Django's signals that close a user's WebSockets in this process.
 
-The signals are those of users who lose their right. A receiver acts when the change is committed,
-and on a logout when the session is flushed, which comes after the signal. By then a handshake that
-is judged anew sees the change (:mod:`dwebsocket.recheck`), and one that was judged before is found
-here: each takes its place first and looks afterwards. Before the commit a client that comes back at
-once would be let in, and a view that saves its session as it ends would wait for the transaction's
-lock.
+The signals are sent when a user logs out, logs in, is saved or deleted, and when a session is
+deleted. A receiver acts when the change is committed, and on a logout when the session is flushed,
+which comes after the signal. A handshake that is judged later sees the change
+(:mod:`dwebsocket.recheck`). One that was judged earlier is found here, because each handshake first
+enters the register and then checks its user. Acting before the commit would be too early: a client
+that reconnects would be let in, and a view that saves its session at its end would wait for the
+transaction's lock.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _REASON = "signed out"
 
 @functools.cache
 def listen() -> None:
-    """Connects the receivers for users. Called for the first user: all models are loaded."""
+    """Connects the receivers for users. Called for the first user: by then models are loaded."""
     if not apps.is_installed("django.contrib.auth"):
         return
     from django.contrib.auth import get_user_model
@@ -48,7 +49,8 @@ def listen() -> None:
 
     user_logged_out.connect(_on_logged_out, dispatch_uid="dwebsocket")
     user_logged_in.connect(_on_logged_in, dispatch_uid="dwebsocket")
-    # A proxy sends its own signals. A receiver for all models would cost each its fast deletes.
+    # A proxy model sends its own signals. A receiver for all models would disable Django's fast
+    # deletes for each of them.
     for model in apps.get_models():
         if issubclass(model, get_user_model()):
             post_save.connect(_on_saved, sender=model, dispatch_uid="dwebsocket")
@@ -72,7 +74,7 @@ def _after_commit(act: Act, using: str | None) -> None:
         act()
         return
     if is_in_test_case(connections[using]):
-        # Nothing is ever committed there.
+        # A test case never commits, so act at once.
         act()
     else:
         transaction.on_commit(act, using=using, robust=True)
@@ -111,7 +113,7 @@ def _after_flush(session: Any, act: Act) -> None:
     async def aflush_and_act(aflush: Callable[[], Awaitable[object]]) -> None:
         restore()
         await aflush()
-        # Async code has no transaction that would last until here.
+        # In async code no transaction is open here, so act at once.
         await sync_to_async(act)()
 
     # Replaced on this one session only, and for one call.
@@ -121,9 +123,9 @@ def _after_flush(session: Any, act: Act) -> None:
 
 
 def _end_session(key: str, user: Any) -> None:
-    """Closes what was opened with a session that has ended."""
+    """Closes the WebSockets that were opened with a session that has ended."""
     ended = dict.fromkeys(present("session", key) if key else [])
-    # The session's key may have changed since the handshake: then its first one has ended, too.
+    # The session's key may have changed since a handshake: check whether the old key still exists.
     others = [] if user is None else present("user", user)
     others = [visitor for visitor in others if visitor not in ended]
     try:
@@ -136,7 +138,7 @@ def _end_session(key: str, user: Any) -> None:
 
 
 def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
-    # As another user than before: `login()` flushes the session then, and sends no signal for it.
+    # If another user was signed in before, `login()` flushes that session without a signal.
     session = getattr(request, "session", None)
     cookie = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
     keys = {cookie, getattr(session, "session_key", None)} - {None, ""}
@@ -155,7 +157,8 @@ def _on_session_deleted(instance: Any, using: str, **_: Any) -> None:
 
     def close() -> None:
         for visitor in present("session", key):
-            # A login gives the session a new key: a visitor that was not signed in is kept.
+            # A login changes the key of an anonymous session, which deletes the old row. Visitors
+            # that were not signed in (no store) stay connected.
             if visitor.who.store is not None:
                 visitor.close(SIGNED_OUT, _REASON)
 
@@ -170,17 +173,17 @@ def _on_saved(instance: Any, using: str, **_: Any) -> None:
     if not getattr(instance, "is_active", True):
         _after_commit(functools.partial(close_user, user, reason="deactivated"), using)
     elif "password" not in instance.get_deferred_fields():
-        # Now: by the commit the object may hold something else.
+        # Compute the hash now: by the commit the object may have changed.
         _after_commit(functools.partial(_end_others, user, auth_hash(instance)), using)
 
 
 def _end_others(user: Any, its_hash: str) -> None:
-    """Closes what a user opened with another password."""
+    """Closes the WebSockets that a user opened with another password."""
     for visitor in present("user", user):
         if visitor.who.auth_hash != its_hash:
             visitor.close(SIGNED_OUT, "password changed")
 
 
 def _on_deleted(instance: Any, using: str, **_: Any) -> None:
-    # By the commit the object has no key any more.
+    # Read the key now: by the commit the deleted object has none.
     _after_commit(functools.partial(close_user, instance.pk, reason="deleted"), using)

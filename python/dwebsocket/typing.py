@@ -14,12 +14,12 @@ class WebSocketRequest(HttpRequest):
     """
     The request of a view: ``def chat(request: WebSocketRequest)``.
 
-    For annotations only. No request is an instance of it: they are those of Django's handlers, with
-    two attributes more.
+    For annotations only. No request is an instance of it: requests are objects of Django's
+    handlers, with two more attributes.
 
     Attributes:
-        websocket: The connection. It is None for a plain HTTP request, which a view of
-            ``@accept_websocket`` tells by :meth:`is_websocket` first.
+        websocket: The connection. None for a plain HTTP request: a view of ``@accept_websocket``
+            calls :meth:`is_websocket` first.
     """
 
     websocket: WebSocket

@@ -1,9 +1,9 @@
 """
-What the system's own threads offer, also where green ones have taken their places.
+Threads, locks and other primitives of the system, also in a monkey-patched process.
 
 gevent and eventlet can replace parts of the standard library ("monkey patching"), before or after
-this package is imported. Code that meets the engine's or an event loop's thread needs the parts
-that were there before.
+this package is imported. Code that works with the engine's or an event loop's thread needs the
+original parts.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _GEVENT, _EVENTLET = "gevent.monkey", "eventlet.patcher"
 
 
 def patched_by() -> Literal["gevent", "eventlet"] | None:
-    """Tells which library has made all of this process's new threads green ones."""
-    # Looked up, not imported: a library that has patched anything is imported already.
+    """Gives the library that has patched this process, so that all new threads are green."""
+    # Looked up, not imported: a library that has patched something has been imported already.
     gevent = sys.modules.get(_GEVENT)
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"
@@ -35,7 +35,7 @@ def patched_by() -> Literal["gevent", "eventlet"] | None:
 
 
 def original(module: str, name: str) -> Any:
-    """Gives what ``name`` means in a module of the standard library before any patch."""
+    """Gives the object ``name`` of a standard library module, as it was before any patch."""
     library = patched_by()
     if library == "gevent":
         return sys.modules[_GEVENT].get_original(module, name)
@@ -51,7 +51,7 @@ def lock() -> threading.Lock:
 
 
 def sleep(seconds: float) -> None:
-    """Lets this thread of the system sleep, with all green threads on it."""
+    """Makes this thread of the system sleep, which also stops all green threads on it."""
     original("time", "sleep")(seconds)
 
 
@@ -74,7 +74,7 @@ def starter(target: Callable[[], object]) -> Callable[[], object]:
 
 
 def selector() -> selectors.BaseSelector:
-    """Gives a selector that lets this thread of the system sleep."""
+    """Gives a selector that blocks this thread of the system, also in a patched process."""
     if patched_by() == "eventlet":
         return system_selector()
     found: selectors.BaseSelector = original("selectors", "DefaultSelector")()

@@ -20,7 +20,7 @@ from dwebsocket.waiting import pings
 
 __all__ = ["Messages", "WebSocket", "own_websocket"]
 
-# A client that is there answers a ping within that time, as for `WEBSOCKET_PING_TIMEOUT`.
+# Seconds in which a client has to answer a ping, as for `WEBSOCKET_PING_TIMEOUT`.
 _PING_TIMEOUT_S = 20.0
 
 

@@ -11,7 +11,7 @@ from dwebsocket.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
     Message = str | bytes
-    # What goes out, and whether as binary; None leaves that to its type and contents.
+    # A message to send, and whether as binary; None decides by its type and contents.
     Frame = tuple[Message, bool | None]
 
 
@@ -38,12 +38,12 @@ def as_binary(message: Any) -> Frame:
 
 
 def as_json(data: Any, kwargs: dict[str, Any]) -> Frame:
-    """Gives the frame of ``data`` as JSON; raises TypeError if JSON cannot say it."""
+    """Gives the frame of ``data`` as JSON; raises TypeError if JSON cannot represent it."""
     return json.dumps(data, **{"cls": DjangoJSONEncoder, **kwargs}), False
 
 
 def parsed(message: Message, kwargs: dict[str, Any]) -> Any:
-    """Gives what a message of JSON says; raises InvalidMessage if it is none."""
+    """Parses a message as JSON; raises InvalidMessage if it is none."""
     try:
         return json.loads(message, **kwargs)
     except RecursionError:

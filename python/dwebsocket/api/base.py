@@ -1,4 +1,4 @@
-"""What all calls of ``request.websocket`` share: its state, its connection, and its callers."""
+"""The part that all calls of ``request.websocket`` share: state, connection, and callers."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=Non
 
 # A view that sleeps longer gives its database connections back.
 IDLE_AFTER_S = 3.0
-# For a client that takes nothing.
+# The close code and reason for a client that takes nothing.
 TRY_AGAIN_LATER = (1013, "too slow")
 
-# For names of WebSockets that were asked for one before they had a connection.
+# Numbers for the names of WebSockets whose name is needed before they have a connection.
 _early_names = itertools.count(1)
 
 
@@ -57,7 +57,7 @@ class Base:
     _is_finished = False
     # Made on first use, or by a factory that makes a WebSocket as in the original.
     _protocol: WebSocketProtocol13 | None = None
-    # The request that a factory has made it of, until it is open.
+    # The request from which a factory has made it, until it is open.
     _request: Callable[[], HttpRequest | None] | None = None
     _headers: Mapping[str, Any] = MappingProxyType({})
 
@@ -77,18 +77,18 @@ class Base:
         # On the wall clock.
         self._opened_at: float | None = None
         self._spawn: Spawn = unpatched.start_thread
-        # Others have run since it last sent; only for views on green threads.
+        # Other green threads have run since its last send; only for views on green threads.
         self._has_yielded = False
 
     def __repr__(self) -> str:
-        # The same for all its life: projects use it as a key.
+        # It never changes: projects use it as a key.
         if self._name is None:
             connection = self._connection
             number = 0 if connection is None else connection.id
             self._name = str(number) if number else f"early-{next(_early_names)}"
         return f"<{type(self).__name__} {self._name}>"
 
-    # -- the seam to the engine ---------------------------------------------------------------
+    # -- the interface to the engine ----------------------------------------------------------
 
     def _attach(
         self,
@@ -133,12 +133,13 @@ class Base:
     def _close_soon(self, code: int, reason: str) -> bool:
         """Closes, also before the connection is open; true if this began to close an open one."""
         if self._connection is None:
-            # First: `_attach()` sets the connection, and looks for this afterwards.
+            # Set before the connection is read: `_attach()` first sets the connection, then reads
+            # this.
             self._last_word = (code, reason)
         return self._connection is not None and self._connection.close(code, reason)
 
     def _leave(self) -> None:
-        """Leaves the registry of those who are connected."""
+        """Leaves the registry of open connections."""
         leave, self._on_finish = self._on_finish, None
         if leave is not None:
             leave()
@@ -150,7 +151,7 @@ class Base:
             permit.release()
 
     def _never_open(self) -> None:
-        """From now on this behaves as a connection whose client has vanished."""
+        """Makes this behave as a connection whose client has vanished."""
         self._connection = NeverOpened()
         if self._close_callbacks is not None:
             self._close_callbacks.attach(self._connection, self._waiter, self._spawn)
@@ -167,7 +168,7 @@ class Base:
 
     @property
     def _is_told_here(self) -> bool:
-        """Whether the thread (green thread, task) that asks has received the end."""
+        """Whether the calling thread (green thread, task) has received the end."""
         caller = self._known_caller()
         return caller is not None and caller.told_at is not None
 

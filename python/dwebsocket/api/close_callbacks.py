@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-# Between two looks whether an async callback has ended.
+# Seconds between two checks whether an async callback has ended.
 _LOOK_S = 0.005
 
 # Callbacks of connections that are open, and of ended ones whose callbacks have not all run.
@@ -43,7 +43,7 @@ class _Callback:
     args: tuple[Any, ...]
     # Holds the language, the time zone and all else that middleware has set.
     context: contextvars.Context
-    # Where an async one was registered in a loop, it runs there.
+    # The loop in which an async callback was registered, and runs; None without one.
     loop: asyncio.AbstractEventLoop | None
     databases: dict[str, BaseDatabaseWrapper]
 
@@ -154,7 +154,7 @@ class CloseCallbacks:
 
         loop = callback.loop
         if loop is not None and loop.is_running():
-            # The list keeps the task, to which the loop itself has a weak reference only.
+            # The list keeps the task alive: the loop itself has only a weak reference to it.
             start = lambda: tasks.append(loop.create_task(call()))  # noqa: E731
             loop.call_soon_threadsafe(start, context=callback.context)
         else:

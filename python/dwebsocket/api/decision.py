@@ -1,10 +1,10 @@
 """
 A handshake that its view decides on (``accept=False``).
 
-Two sides share a :class:`Decision`. The *handler* has the server waiting for a response; the *view*
-runs beside it from the start. The view decides once: it accepts, or answers like the view of a
-page. Then the handler sends the one or the other, and a view that has accepted sleeps until the
-connection is open, or lost on the way.
+Two threads or tasks share a :class:`Decision`. The *handler* must return a response to the server;
+the *view* runs beside it from the start. The view decides once: it accepts, or answers like the
+view of a page. Then the handler returns that response, and a view that has accepted sleeps until
+the connection is open, or is lost on the way.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the view returned instead of deciding."""
+    """The response that the view returned without having accepted or rejected."""
 
     response: Any
 
@@ -76,15 +76,15 @@ Outcome = Acceptance | Rejection | Answer | Failure | GivenUp
 
 class Decision(Generic[EventT]):
     """
-    A view's decision on a handshake, and what came of it. Any thread may use it.
+    A view's decision on a handshake, and its outcome. Any thread may use it.
 
     Attributes:
         is_async: The view is async; the events are those of event loops.
         offered: The subprotocols that the client offers.
         decided: Set when there is an outcome, for the handler.
         settled: Set when the connection is open or lost, for a view that has accepted.
-        is_dropped: Whether the response that would settle it is gone: some middleware has answered
-            something else. Never true before ``decided`` is set.
+        is_dropped: Whether the response that opens the connection was freed: some middleware has
+            answered something else. Never true before ``decided`` is set.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class Decision(Generic[EventT]):
 
     def decide(self, outcome: Outcome) -> bool:
         """
-        Notes what the view wants; false when it has decided before.
+        Notes the view's decision; false when it has decided before.
 
-        The caller that gets true sets :attr:`decided` when all is ready for the handler.
+        The caller that gets true sets :attr:`decided` when the handler may go on.
         """
         claim = object()
         first = self._claims.setdefault("", claim) is claim
@@ -121,16 +121,23 @@ class Decision(Generic[EventT]):
 
     def insist(self, outcome: Outcome) -> None:
         """
-        As :meth:`decide`, for views that decide twice. Does nothing when it is too late.
+        As :meth:`decide`, but raises when the view has decided before.
+
+        Does nothing when the handler has stopped waiting.
 
         Raises:
-            UsageError: They have decided before.
+            UsageError: The view has decided before.
         """
         if not self.decide(outcome) and not self._is_given_up:
             raise UsageError(f"this handshake {self._what} already: a view decides once")
 
     def take_outcome(self) -> Outcome:
-        """Gives the outcome, once: an exception in it must not be held by what it holds itself."""
+        """
+        Gives the outcome, once, and drops it here.
+
+        An exception in it refers to frames that refer to this object: kept, both would form a
+        reference cycle.
+        """
         outcome, self._outcome = self._outcome, None
         assert outcome is not None
         return outcome

@@ -92,14 +92,14 @@ class Ending(Base):
         if ended_for is None:
             return False
         if not caller.receives:
-            # It may be about to begin receiving. Later after the end, messages that are left are
-            # for other callers, unless this is the view.
+            # This caller may be about to begin receiving. Some time after the end, messages that
+            # are left are for other callers, unless this is the view.
             is_view = own_websocket.get() is self
             if not has_messages or (ended_for > callers.PATIENCE_S and not is_view):
                 return True
         if caller.asked_at is None:
             caller.asked_at = clock.now()
-        # It calls this again and again, and takes no messages.
+        # A caller that calls this again and again takes no messages: give it the end after a while.
         return clock.now() - caller.asked_at > callers.PATIENCE_S
 
     is_close = is_closed

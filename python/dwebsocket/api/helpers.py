@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dwebsocket.api.close_callbacks import Spawn
     from dwebsocket.waiting.waiter import Call, Event, Waiter
 
-# How long the end of a view waits for its helpers.
+# Seconds that the end of a view waits for its helpers.
 _MOMENT_S = 1.0
 
 #: Whether the end of the connection raises from the first call on, as it does in helpers.
@@ -186,14 +186,14 @@ class Helpers:
 
 
 class Ticker(Protocol):
-    """What :meth:`dwebsocket.WebSocket.every` gives. Any thread may use it."""
+    """The result of :meth:`dwebsocket.WebSocket.every`. Any thread may use it."""
 
     def stop(self) -> None:
-        """Calls the function no more. A call that is under way goes on."""
+        """Stops the calls. One under way on a thread goes on; a coroutine is cancelled."""
 
 
 class ThreadTicker:
-    """Calls a function from moment to moment, each time on a thread for that call only."""
+    """Calls a function periodically, each time on a thread for that call only."""
 
     def __init__(
         self,
@@ -216,11 +216,11 @@ class ThreadTicker:
         self._cancel: Call = lambda: None
 
     def begin(self) -> None:
-        """Waits for the next moment. To be called once."""
+        """Sets the timer of the next call. To be called once for each call."""
         self._cancel = self._waiter.call_later(max(0.0, self._due - clock.now()), self._fire)
 
     def stop(self) -> None:
-        """As :meth:`Ticker.stop`."""
+        """As :meth:`Ticker.stop`: a call that is under way goes on."""
         self._call = None
         self._cancel()
         self._on_stop(self)
@@ -247,14 +247,14 @@ class ThreadTicker:
 
 
 class TaskTicker:
-    """Awaits a coroutine function from moment to moment, as a task of one loop."""
+    """Awaits a coroutine function periodically, as a task of one loop."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
     def stop(self) -> None:
-        """As :meth:`Ticker.stop`."""
-        # A loop that is closed has no tasks.
+        """As :meth:`Ticker.stop`: cancels the task, and with it a call that is under way."""
+        # A closed loop raises RuntimeError; it runs no task any more.
         with suppress(RuntimeError):
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
@@ -272,10 +272,10 @@ async def _tick_in_loop(
 
 def _next(due: float, seconds: float) -> float:
     """
-    Gives the next moment after ``due`` that is yet to come.
+    Gives the time of the next call after the one at ``due``.
 
-    All moments are whole multiples of ``seconds`` apart, so that nothing drifts. A call that took
-    long has missed some.
+    All times are whole multiples of ``seconds`` apart, so that nothing drifts. Those that passed
+    during a long call are skipped.
     """
     missed = max(0.0, (clock.now() - due) // seconds)
     return due + seconds * (missed + 1)

@@ -1,4 +1,4 @@
-"""The connection of a handshake that led to none."""
+"""The connection of a handshake whose connection was never opened."""
 
 from __future__ import annotations
 
@@ -15,128 +15,128 @@ if TYPE_CHECKING:
 
 
 class NeverOpened:
-    """A connection that is closed, as by a client that vanished before it was open."""
+    """A closed connection, as after a client that vanished before it was open."""
 
     id = 0
 
     def pop(self, text_as_bytes: bool, /) -> Message | None:
-        """Nothing comes."""
+        """Gives None: no message can come."""
         return None
 
     def owes_a_pause(self) -> bool:
-        """Nothing is there."""
+        """Gives False: there is no message."""
         return False
 
     async def next_now(self) -> Message | None:
-        """Nothing comes."""
+        """Gives None: no message can come."""
         return None
 
     def is_slow_to_send(self, message: Message, /) -> bool:
-        """Nothing goes."""
+        """Gives False: nothing is sent."""
         return False
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
-        """Nothing comes."""
+        """Gives None at once: no message can come."""
         return None
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """Nothing comes."""
+        """Gives None at once: no message can come."""
         return None
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
-        """Nothing goes."""
+        """Gives False: nothing can be sent."""
         return False
 
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None
     ) -> bool:
-        """Nothing goes."""
+        """Gives False: nothing can be sent."""
         return False
 
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
-        """Nothing goes."""
+        """Gives False: nothing can be sent."""
         return False
 
     def close(self, code: int, reason: str) -> bool:
-        """It is closed."""
+        """Gives False: it is closed already."""
         return False
 
     def waiting(self) -> tuple[int, bool]:
-        """The end has come."""
+        """Gives no messages, and the end."""
         return 0, True
 
     def end(self) -> tuple[int, str, By] | None:
-        """No close frame was ever sent."""
+        """Gives 1006, as for a client that vanished: there was no close frame."""
         return 1006, "the WebSocket was never opened", "lost"
 
     def ended_for(self) -> float | None:
-        """For ever."""
+        """Gives infinity: it was never open."""
         return math.inf
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """The end has come."""
+        """Gives an awaitable that raises ``StopAsyncIteration``."""
         return Again(self._no_message)
 
     async def _no_message(self) -> Message:
         raise StopAsyncIteration
 
     def watch_end(self, hub: _core.Hub, token: int) -> None:
-        """The end has come."""
+        """Signals at once: the end has come."""
         hub.announce(token)
 
     def await_news(self, time: float) -> None:
-        """The end has come."""
+        """Returns at once: the end has come."""
 
     def descriptor(self) -> int | None:
-        """There is nothing to select on."""
+        """Gives None: there is nothing to select on."""
         return None
 
     def mark_end_read(self) -> None:
-        """There is nothing to select on."""
+        """Does nothing: there is no descriptor."""
 
     def close_descriptor(self) -> None:
-        """There is nothing to select on."""
+        """Does nothing: there is no descriptor."""
 
     def discard(self) -> None:
-        """There is nothing to drop."""
+        """Does nothing: there are no messages to drop."""
 
     def ping(self, payload: bytes) -> bool:
-        """Nothing goes."""
+        """Gives False: nothing can be sent."""
         return False
 
     def pong(self, payload: bytes) -> bool:
-        """Nothing goes."""
+        """Gives False: nothing can be sent."""
         return False
 
     @property
     def latency(self) -> float | None:
-        """Nothing went."""
+        """None: no ping was answered."""
         return None
 
     def begin_ping(self) -> _core.Ping | None:
-        """Nothing goes."""
+        """Gives None: nothing can be sent."""
         return None
 
     def watch_pings(self, hub: _core.Hub, token: int) -> None:
-        """The end has come."""
+        """Signals at once: the end has come."""
         hub.announce(token)
 
     def unwatch_pings(self, hub: _core.Hub, token: int) -> None:
-        """There is nothing to take back."""
+        """Does nothing: no watch is kept."""
 
     def await_end(self, timeout: float | None) -> bool:
-        """It has come."""
+        """Gives True at once: the end has come."""
         return True
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """Does nothing: the end has come, so no caller waits."""
 
     def listen(self, hub: _core.Hub, token: int, /) -> bool:
-        """The end has come."""
+        """Gives False: the end can be taken now."""
         return False
 
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
         """Does nothing: no room is needed, so no caller waits."""
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
-        """There is nothing to take back."""
+        """Does nothing: no watch is kept."""

@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
     Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
-# How often a view that has accepted checks that the response still exists which opens it.
+# Seconds between two checks, by a view that has accepted, that its response was not freed.
 _LOOK_S = 0.5
 
 
 class Opening(Base):
     """The calls that open a connection, or refuse it."""
 
-    #: Opens it in the server's worker; set by the module that can.
+    #: Opens it in the server's worker; set by :mod:`dwebsocket.handshake.inline`.
     _open_inline: ClassVar[Callable[[Any, HttpRequest], None]]
 
     # -- opening, in middleware of a project's own ----------------------------------------------
 
     def _made_of(self, request: HttpRequest) -> None:
-        """Notes the handshake that it is made of; for factories."""
-        # The request will refer to this: with a strong reference back, only the garbage collector
-        # would free both.
+        """Notes the request from which a factory makes it."""
+        # The request will refer to this object. A strong reference back would be a cycle, which
+        # only the garbage collector frees.
         self._request = weakref.ref(request)
         self._headers = request.META
 
@@ -44,7 +44,7 @@ class Opening(Base):
         self._request = None
 
     def _forget_handshake(self, headers: Mapping[str, Any]) -> None:
-        """Drops all of the handshake but its headers; to be called when it opens."""
+        """Drops the handshake's request, keeps its headers; to be called when it opens."""
         self._request = None
         self._headers = headers
         if self._protocol is not None:
@@ -176,7 +176,7 @@ class Opening(Base):
             offers = ", ".join(decision.offered) or "none"
             raise ValueError(f"the client does not offer subprotocol {subprotocol!r}, but {offers}")
         pairs = list(headers.items() if hasattr(headers, "items") else headers)
-        # Raises here, where the view sees it, rather than when the response is written.
+        # An invalid header raises here, in the view, not later when the response is written.
         _core.response_head("", subprotocol, pairs)
         decision.insist(Acceptance(subprotocol, pairs))
         decision.decided.set()

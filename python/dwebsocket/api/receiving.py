@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Message = str | bytes
 
-# Calls that find nothing and come so soon after one another are a busy loop: each of them sleeps
-# for as long, or until a message comes.
+# Calls that find nothing and follow one another within this time are a busy loop: each of them
+# sleeps for this long, or until a message comes.
 _SPIN_S = 0.001
 
 _TEXT, _BINARY, _CLOSE = 0x1, 0x2, 0x8
@@ -127,7 +127,7 @@ class Receiving(Base):
         """
         while (message := self.wait()) is not None:
             yield message
-            # It may be large, and the next one may come much later.
+            # The message may be large, and the next one may come much later.
             del message
         if self._text_as_bytes:
             yield None
@@ -195,7 +195,7 @@ class Receiving(Base):
         """
         if self._callers is not None:
             self._note_receiving()
-            # Each of its calls may be a task of its own, as by `asyncio.wait_for`.
+            # Each call of a view may run in a task of its own, as by `asyncio.wait_for`.
             await self._pause_loop()
         connection = self._connection or self._engine
         if timeout is None:
@@ -344,7 +344,7 @@ class Receiving(Base):
             return b""
         return struct.pack("!H", end[0]) + end[1].encode()
 
-    # -- the end, for those who receive ---------------------------------------------------------
+    # -- the end, for receiving calls -----------------------------------------------------------
 
     def _note_receiving(self) -> Caller:
         """Notes that this caller asks for messages."""
@@ -355,7 +355,7 @@ class Receiving(Base):
         return caller
 
     def _receive_again(self) -> None:
-        """To be called before messages are asked for, when a caller is known."""
+        """Prepares a receiving call: sleeps, or raises, when the caller has received the end."""
         caller = self._note_receiving()
         if caller.told_at is None:
             return
@@ -370,7 +370,7 @@ class Receiving(Base):
         self._tell(self._caller(self._waiter.thread()))
 
     async def _pause_loop(self) -> None:
-        """Sleeps as long as a task has to that has received the end."""
+        """Makes a task that has received the end sleep before its next call."""
         caller = self._caller(self._waiter.thread())
         if caller.told_at is not None and (pause := caller.pause(clock.now())):
             await asyncio.sleep(pause)
@@ -431,7 +431,7 @@ class Messages:
             except ConnectionClosed:
                 return
             yield message
-            # It may be large, and the next one may come much later.
+            # The message may be large, and the next one may come much later.
             del message
 
     def __aiter__(self) -> AsyncIterator[Message]:

@@ -1,4 +1,4 @@
-"""Sending: messages of each kind, and all that a source gives."""
+"""Sending: messages of each kind, and the items of a source."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class _Many:
 
 
 _many = _Many()
-# The only connection to which a plain thread has sent so far, or `_many` when they were more.
+# The only connection to which a plain thread has sent so far; `_many` when it has sent to several.
 _sends_to: ContextVar[ref[Sending] | ref[_Many] | None] = ContextVar("sends_to", default=None)
 
 
 class Sending(Base):
     """The calls that send messages."""
 
-    # The turns of tasks to send, once a task has sent a large message.
+    # Puts sending tasks in order; set once a task has sent a large message.
     _long_sends: Turns | None = None
 
     def send(self, message: Any, *, strict: bool = False) -> bool:
@@ -56,13 +56,13 @@ class Sending(Base):
         1013.
 
         Args:
-            message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``. None, which is what the
-                end looks like, may be passed to a connection that has ended.
+            message: ``str``, ``bytes``, ``bytearray`` or ``memoryview``. On a connection that has
+                ended also None, which receiving calls return at the end: an echoing loop passes it.
             strict: Raise when the connection has ended, instead of returning False.
 
         Returns:
-            True when the message was handed over (not: received), False when the connection has
-            ended.
+            True when the message was queued or written (not: received), False when the connection
+            has ended.
 
         Raises:
             ConnectionClosed: With ``strict``; or in the connection's own view, when it ended over a
@@ -110,7 +110,7 @@ class Sending(Base):
             **kwargs: Passed on to :func:`json.dumps`.
 
         Raises:
-            TypeError: Something that JSON cannot say.
+            TypeError: A value that JSON cannot represent.
             ConnectionClosed, SendTimeout: As :meth:`send`.
         """
         return self._send(*as_json(data, kwargs), strict)
@@ -119,9 +119,9 @@ class Sending(Base):
         """
         As :meth:`send`, for async views: never blocks the event loop.
 
-        Only in the connection's own view and its tasks does it wait for room; for anyone else's
-        message without room the client is closed with 1013. A large message is compressed on
-        another thread, and later ones of tasks stay behind it.
+        It waits for room only in the connection's own view and its tasks; elsewhere, a message
+        without room closes the client with 1013. A large message is compressed on another thread,
+        and later messages of tasks stay behind it.
 
         Raises:
             ConnectionClosed, SendTimeout, TypeError: As :meth:`send`.
@@ -170,8 +170,9 @@ class Sending(Base):
         Args:
             source: A ``subprocess.Popen`` with ``stdout=PIPE``, a file, a socket, a descriptor, or
                 an iterable of messages.
-            kill: When the client goes, or sending fails: kill the process, close another source.
-                Without it the source stays as it is. A bare descriptor is never closed.
+            kill: When the client goes, or sending fails: kill the process, or close a source of
+                another kind. With False the source stays as it is. A bare descriptor is never
+                closed.
 
         Returns:
             True when the source came to its end, False when the connection did. A client that
@@ -218,7 +219,7 @@ class Sending(Base):
         return as_bytes(message), None if self._text_as_bytes else True
 
     def _post(self, message: Any) -> bool:
-        """Hands a message over if that takes no waiting and no further checks."""
+        """Sends a message if that needs no waiting and no further checks."""
         if self._held is not None:
             self._held.give_back_idle()
         sender = own_websocket.get()
@@ -253,8 +254,8 @@ class Sending(Base):
             self._held.give_back_idle()
         connection = self._connection or self._engine
         own = own_websocket.get() is self
-        # An event loop must not block here. Nor may a sender to several clients: the others would
-        # wait, too.
+        # An event loop must not block here. Nor may a thread that sends to several clients: a slow
+        # one would delay the others.
         waits = running_loop() is None and (own or self._is_sole_target())
         patience = self._send_patience if waits else None
         try:
@@ -310,7 +311,7 @@ class Sending(Base):
         """Whether a large message of a task is on its way, which later ones must not overtake."""
         return self._long_sends is not None and self._long_sends.are_taken
 
-    # -- the end, for those who send ------------------------------------------------------------
+    # -- the end, for sending calls -------------------------------------------------------------
 
     def _refuse_to_send(self, strict: bool) -> bool:
         """Refuses a send because the connection has ended: gives False, or raises."""
@@ -339,7 +340,7 @@ class Sending(Base):
         caller.is_refused = self._was_refused = True
         gone_for = self._engine.ended_for() or 0.0
         raises = strict or (own and refused_before and gone_for > callers.PATIENCE_S)
-        # A sender with other connections to serve is not held up.
+        # A thread that sends to other connections, too, is not slowed down.
         is_alone = own or self._is_sole_target()
         sleeps = is_alone and refused_before
         return caller.pause_of_send(clock.now()) if sleeps else None, raises

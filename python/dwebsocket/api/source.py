@@ -2,8 +2,8 @@
 The sources of ``websocket.pump(…)``: the items of an iterator, or the bytes of a stream.
 
 A stream is a file, a pipe, a terminal's descriptor, a socket, or the output of a process. A wait
-for it also ends with the connection. Otherwise a silent stream would keep a view alive whose client
-has gone.
+for it also ends with the connection. Otherwise a silent stream would keep a view running whose
+client has gone.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Source:
             # Without `kill` the process goes on as it was.
             return
         self._stream.close()
-        # Without this it would be a zombie until its status is read. It may run on after the end of
-        # its output.
+        # Read its status, or it stays a zombie. With a timeout: a process may go on after the end
+        # of its output.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
 
@@ -139,7 +139,7 @@ class Source:
             raise
 
     def _buffered(self) -> bytes:
-        """Gives the bytes that a reader of the project's has read ahead before."""
+        """Gives the bytes that the source's own buffered reader has read ahead."""
         stream = self._stream
         if not isinstance(stream, io.BufferedReader):
             return b""
@@ -152,7 +152,7 @@ class Source:
             os.set_blocking(descriptor, was_blocking)
 
     def _is_always_ready(self) -> bool:
-        """Whether it is a file on a disk, for which nothing can wait."""
+        """Whether it is a regular file, which no selector can wait for."""
         return stat.S_ISREG(os.fstat(_descriptor(self._stream)).st_mode)
 
     def _has_decrypted(self) -> bool:

@@ -15,9 +15,10 @@ class SocketWarp:
     """
     The client's socket as the server has it.
 
-    The server is asked when the socket is used, so there may be one under any server. It is meant
-    to be handed to a protocol. Once the WebSocket is open it leads nowhere: it reads as the end of
-    the stream, and what is sent is lost. Any thread may call it.
+    The server is asked only when the socket is used, so an object can be made under any server. It
+    is meant to be passed to a protocol. Once the WebSocket is open the descriptor refers to a dead
+    end: it reads as the end of the stream, and bytes that are sent are lost. Any thread may call
+    it.
     """
 
     def __init__(self, request: HttpRequest) -> None:
@@ -36,24 +37,35 @@ class SocketWarp:
 
     def recv(self, bufsize: int) -> bytes:
         """
-        Receives up to ``bufsize`` bytes, past the server; none when it is closed.
+        Receives up to ``bufsize`` bytes, past the server; none after :meth:`close`.
 
         Raises:
-            OSError, UnsupportedServer: It cannot.
+            OSError: The socket fails.
+            UnsupportedServer: The server does not give it away.
         """
         return b"" if self.closed else os.read(self.fileno(), bufsize)
 
     def send(self, body: bytes) -> int:
-        """Sends all of ``body``, past the server, and gives its length. Raises as :meth:`recv`."""
+        """
+        Sends all of ``body``, past the server, and gives its length; drops it after :meth:`close`.
+
+        Raises:
+            OSError, UnsupportedServer: As :meth:`recv`.
+        """
         rest = memoryview(body)
         while rest and not self.closed:
             rest = rest[os.write(self.fileno(), rest) :]
         return len(body)
 
     def sendall(self, body: bytes) -> None:
-        """As :meth:`send`."""
+        """
+        As :meth:`send`, without a result.
+
+        Raises:
+            OSError, UnsupportedServer: As :meth:`recv`.
+        """
         self.send(body)
 
     def close(self) -> None:
-        """Stops receiving and sending here; the server closes what is its own."""
+        """Stops receiving and sending here; the descriptor stays open, the server closes it."""
         self.closed = True

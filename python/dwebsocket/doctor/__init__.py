@@ -1,9 +1,9 @@
 """
-The knowledge of ``manage.py websocket_doctor``: what can be wrong around WebSockets, and the fix.
+The checks of ``manage.py websocket_doctor``: problems around WebSockets, and their fixes.
 
-:mod:`local` looks at the settings and at the servers that run on this machine, :mod:`live` asks a
-running site, :mod:`proxy` writes the configuration of the proxy in front. Each gives
-:class:`Finding` objects; nothing here changes anything.
+:mod:`local` checks the settings and the servers that run on this machine, :mod:`live` sends
+handshakes to a running site, :mod:`proxy` writes the configuration of the proxy in front.
+:mod:`local` and :mod:`live` give :class:`Finding` objects; nothing here changes anything.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-A WebSocket client for the doctor: small, on the standard library, and curious.
+A small WebSocket client for the doctor, on the standard library alone.
 
-It sends exactly what it is told to and keeps what came back, also when that is no WebSocket at all.
-The peer is not trusted: whatever it sends, this ends in time, in bounded memory, and with an answer
-or an ``OSError``.
+It sends exactly the given headers and keeps the whole answer, also when that is no WebSocket. The
+peer is not trusted: whatever it sends, each call ends in time, in bounded memory, and with an
+answer or an ``OSError``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Target:
         Reads an address.
 
         Raises:
-            ValueError: It is none; the message says what it must be.
+            ValueError: It is no such address; the message shows the form.
         """
         split = urlsplit(url)
         if split.scheme not in ("ws", "wss", "http", "https") or not split.hostname:
@@ -61,7 +61,7 @@ class Target:
 
     @property
     def netloc(self) -> str:
-        """What a browser writes into Host."""
+        """The value that a browser writes into Host."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
@@ -73,7 +73,7 @@ class Target:
 
 @dataclass
 class Answer:
-    """What came back for a handshake."""
+    """The server's answer to a handshake."""
 
     status: int
     reason: str
@@ -85,7 +85,7 @@ class Answer:
 
 
 class BrokenProtocolError(ConnectionError):
-    """What came behind the handshake is no WebSocket."""
+    """The bytes behind the handshake are no WebSocket frames."""
 
 
 class Connection:
@@ -94,18 +94,18 @@ class Connection:
     def __init__(self, stream: Stream, early: bytes) -> None:
         self._stream = stream
         self._buffer = bytearray(early)
-        # Bytes of a message that are still to come: what messages say does not matter.
+        # Bytes of a message that are still to come and are skipped: contents do not matter.
         self._skip = 0
 
     def frames(self, seconds: float) -> Counter[int]:
         """
-        Keeps silent for some time, but for answers to pings.
+        Sends nothing for some time, except answers to pings.
 
         Returns:
-            How many frames came, by opcode.
+            The number of frames that came, by opcode.
 
         Raises:
-            BrokenProtocolError: What came is no frame of a server.
+            BrokenProtocolError: The bytes that came are no frame of a server.
             ConnectionError: The connection was cut without a close frame.
         """
         seen: Counter[int] = Counter()
@@ -181,13 +181,13 @@ def shake_hands(
 
     Args:
         target: Where to.
-        headers: More headers, and others than usual by name.
+        headers: Additional headers; one of the usual name replaces the usual one.
         timeout: Seconds for all of it.
-        context: How to speak TLS; the system's own trust when ``None``.
+        context: Settings of TLS; the system's trusted certificates when ``None``.
 
     Raises:
         OSError: There was no answer in time: no server listens, TLS failed (``ssl.SSLError``), or
-            what came was not HTTP.
+            the answer was not HTTP.
     """
     key = base64.b64encode(os.urandom(16))
     fields = {
@@ -228,7 +228,7 @@ def _read_answer(stream: Stream) -> tuple[Answer, bytes]:
         more = stream.read()
         if not more or len(data) > _MAX_HEAD_BYTES:
             raise ConnectionError(f"no HTTP answer, but {bytes(data[:60])!r}")
-        # The end of the head may have come in pieces.
+        # The blank line after the head may be split over two reads.
         searched = max(0, len(data) - 3)
         data += more
         end = data.find(b"\r\n\r\n", searched)
@@ -249,6 +249,6 @@ def _read_body(stream: Stream, begun: bytes, length: str) -> bytes:
         while len(body) < min(wanted, _MAX_BODY_BYTES) and (more := stream.read()):
             body += more
     except OSError:
-        # What came so far is all that there is to know.
+        # Keep the part of the body that came.
         pass
     return bytes(body)

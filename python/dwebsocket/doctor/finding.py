@@ -12,9 +12,9 @@ _MAX_CHARACTERS = 2000
 
 
 class Level(str, Enum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
-    #: As it should be, or just so that one knows.
+    #: Correct, or merely information.
     FINE = "fine"
     #: It works, but not always or not for long.
     WARNING = "warning"
@@ -25,15 +25,16 @@ class Level(str, Enum):
 @dataclass(frozen=True)
 class Finding:
     """
-    What was found, and what to do about it.
+    One result of a check, and its fix.
 
-    Some of its text is a foreign server's: nothing in it steers a terminal or makes a line.
+    Some of its text may come from a foreign server: control characters and line breaks in it are
+    escaped.
 
     Attributes:
         id: A short name that does not change between versions.
-        level: How bad it is.
-        what: What was seen, in one or two sentences.
-        fix: What to change. Empty when there is nothing to.
+        level: Its severity.
+        what: The observation, in one or two sentences.
+        fix: The change to make. Empty when there is nothing to change.
     """
 
     id: str

@@ -1,8 +1,8 @@
 """
-What a running site says: real handshakes, and its own report on what arrives of them.
+Checks of a running site, by real handshakes and by the site's report on what arrived of them.
 
-Where the report cannot be had (the view was not reached, or another ``SECRET_KEY``) the answer to
-the handshake has to tell.
+Without a report (the view was not reached, or the site has another ``SECRET_KEY``) the checks use
+the answer to the handshake.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BOTH_HEADERS = f"{_NGINX}proxy_set_header Connection $connection_upgrade {_SNIP
 @dataclass(frozen=True)
 class Visit:
     """
-    How to ask a site.
+    The parameters for checking a site.
 
     Attributes:
         target: Its address.
@@ -76,9 +76,9 @@ class Visit:
 
 def examine(visit: Visit) -> Iterator[Finding]:
     """
-    Asks a running site, by a few handshakes, and judges what it sees.
+    Checks a running site by a few handshakes.
 
-    What answers may be anything: each handshake ends within the visit's ``timeout``, and a report
+    The server is not trusted: each handshake ends within the visit's ``timeout``, and a report
     counts only with the signature of a site that has the same ``SECRET_KEY``.
     """
     try:
@@ -118,7 +118,7 @@ def _examine(visit: Visit) -> Iterator[Finding]:
 def _ask(visit: Visit) -> dict[str, Any] | None:
     path = visit.target.path.partition("?")[0]
     question = site_report.question(visit.target.netloc, path)
-    # A client must not be able to choose its address: the report says whether this one could.
+    # A client must not be able to choose its address: the report shows whether this one did.
     lie = {"X-Forwarded-For": _MADE_UP}
     answer = visit.shake_hands(**{site_report.HEADER: question}, **lie)
     if answer.connection is not None:
@@ -151,7 +151,7 @@ def _unreachable(target: Target, problem: OSError) -> Finding:
 
 def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
     if "host" not in report["request"]:
-        # A site tells nothing else when the question was for another host than it came to.
+        # A site reports nothing else when the question was signed for another Host than it got.
         yield _lost_host(visit)
         return
     yield from _server(report)
@@ -170,7 +170,7 @@ def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _server_pings(software: str, proxy_timeout: float) -> Iterator[Finding]:
-    """Under ASGI pings are the server's business, and it does not tell how often it sends them."""
+    """Explains that the ASGI server sends the pings, and that their interval is not known here."""
     if software.startswith("granian"):
         yield warning(
             "ping.none",
@@ -236,7 +236,7 @@ def _lost_host(visit: Visit) -> Finding:
 
 
 def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the proxies between us and Django made of the request."""
+    """Checks which parts of the request reached Django through the proxies."""
     target = visit.target
     tokens = [token.strip().lower() for token in (request["connection"] or "").split(",")]
     blamed = True
@@ -288,7 +288,7 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _addresses(request: Mapping[str, Any]) -> Finding:
-    """Whether a client can say itself where it is."""
+    """Checks whether a client can choose the address that Django sees."""
     peer = request["peer"]
     if peer != _MADE_UP:
         seen = (

@@ -1,4 +1,4 @@
-"""What can be seen without asking the site: settings, this machine, the servers that run here."""
+"""Checks that need no request to the site: settings, this machine, the servers that run here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.doctor.finding import Finding
 
-# What a process needs of descriptors beside its WebSockets, generously.
+# Descriptors that a process needs beside its WebSockets, a generous estimate.
 _OTHER_FILES = 100
 # The part of a server's patience that views and clients need after the last close frame.
 _GOODBYE_S = 1.5
@@ -88,8 +88,8 @@ def files(
     Args:
         connections: As many as it may have; None for no limit.
         soft: Its limit of descriptors.
-        hard: What it may raise that to by itself; None when that is not known.
-        whose: It, as the beginning of a sentence.
+        hard: The value to which it may raise ``soft`` by itself; None when that is not known.
+        whose: The owner of the limit, as the beginning of a sentence.
     """
     if soft == resource.RLIM_INFINITY:
         return
@@ -181,5 +181,5 @@ def _value(name: str) -> Any:
     try:
         return conf.get(name)
     except ImproperlyConfigured:
-        # The system checks have said so.
+        # A system check reports the invalid value; go on with the default.
         return conf.read(name, conf.SETTINGS[name].default)

@@ -1,8 +1,8 @@
 """
-What this machine and its kernel allow: threads, ports, queues, tracked connections.
+The limits of this machine and its kernel: threads, ports, queues, tracked connections.
 
-Each limit is compared with what so many WebSockets need. Where there is no ``/proc`` there is
-nothing to compare with.
+Each limit is compared with the needs of the expected WebSockets. Without ``/proc`` the limits are
+not known, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _OTHER_THREADS = 1000
 # Memory areas of a view's thread (measured: 2.7): its stack, the page that guards it, its frames.
 _AREAS_OF_A_THREAD = 3
 _OTHER_AREAS = 2000
-# When a process was replaced, one client in so many comes again at once; and no queue need be
-# longer than that.
+# When a process was replaced, one in so many clients reconnects at the same moment. No queue needs
+# to be longer than the second number.
 _SHARE_AT_ONCE = 8
 _LONGEST_QUEUE = 4096
 
@@ -36,7 +36,7 @@ _LONGEST_QUEUE = 4096
 @dataclass(frozen=True)
 class Load:
     """
-    What is expected of this machine.
+    The load that is expected on this machine.
 
     Attributes:
         connections: WebSockets, over all processes.
@@ -136,7 +136,7 @@ def ports(load: Load) -> Iterator[Finding]:
 def tracking(load: Load) -> Iterator[Finding]:
     """Whether a firewall that remembers connections can remember all."""
     limit = _sysctl("net.netfilter.nf_conntrack_max")
-    # The client's and the proxy's; and what remains for a while of those that have ended.
+    # The client's, the proxy's, and one for entries of closed connections that have yet to expire.
     need = 3 * load.connections
     if limit is not None and limit < need:
         yield warning(
@@ -164,7 +164,7 @@ def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
     except (OSError, ValueError):
-        # None such here, or "max".
+        # There is no such file, or it holds "max": no limit.
         return None
 
 

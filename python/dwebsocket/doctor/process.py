@@ -1,8 +1,8 @@
 """
 Servers that run on this machine, by the command lines in ``/proc``.
 
-Only those of the user's own processes whose working folder or arguments have to do with this
-project. Where there is no ``/proc`` there is nothing to see.
+Only the user's own processes whose working directory or arguments refer to this project count.
+Without ``/proc`` no server is found.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Server:
 
     Attributes:
         pid: Its first process.
-        name: What it is, with the worker class where there is one.
-        graceful_s: How long it waits for a process that it ends, if its arguments tell.
+        name: The server's name, with the worker class where there is one.
+        graceful_s: How long it waits for a process that it ends, if its arguments set that.
     """
 
     pid: int
@@ -67,7 +67,7 @@ def servers() -> Iterator[Server]:
             )
             variables = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
         except (OSError, ValueError):
-            # It has ended, or is not ours to look at.
+            # It has ended, or this user may not read it.
             continue
         if (server := recognise(int(entry.name), arguments, variables)) is not None:
             seen[server.pid] = server

@@ -1,9 +1,8 @@
 """
 The configuration of a proxy in front, for the project's settings.
 
-What each has to do: pass ``Upgrade`` and ``Connection`` on, keep the ``Host`` of the browser,
-tell whether the browser speaks TLS, and be more patient with a silent connection than the ping
-interval is long.
+Each proxy has to pass ``Upgrade`` and ``Connection`` on, keep the browser's ``Host``, report
+whether the browser uses TLS, and keep a silent connection open for longer than the ping interval.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Site:
     """
-    What a snippet is about.
+    The site for which a snippet is written.
 
     Attributes:
         name: The site's host name.
@@ -36,7 +35,7 @@ class Site:
 
     @property
     def pings(self) -> str:
-        """How often something is on the wire, for a comment."""
+        """The interval of the pings in words, for a comment."""
         if self.interval_s is None:
             return "there are no pings: WEBSOCKET_PING_INTERVAL is None"
         return f"a ping goes out every {self.interval_s:g} s"
@@ -48,7 +47,7 @@ class Site:
 
     @property
     def timeout(self) -> str:
-        """The time, for a proxy that knows no fractions."""
+        """The time without a fraction: in seconds, or else in milliseconds."""
         whole = self.timeout_s == int(self.timeout_s)
         return f"{self.timeout_s:.0f}s" if whole else f"{self.timeout_s * 1000:.0f}ms"
 
@@ -84,7 +83,7 @@ server {{
 
 def _caddy(site: Site) -> str:
     upstream = f"unix/{site.socket}" if site.socket else site.upstream
-    # With a port it is the address as it is; without, Caddy sees to TLS for the name.
+    # With a port: that address, plain HTTP. Without: the name alone, for which Caddy manages TLS.
     address = site.name if site.listen == "80" else f"http://{site.listen}"
     return f"""\
 # In the Caddyfile. Caddy gets a certificate, passes Upgrade and Host on, sets X-Forwarded-Proto and

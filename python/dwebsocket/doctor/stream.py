@@ -1,4 +1,4 @@
-"""Bytes to and from a peer that may want to hold us up: all of it ends at one deadline."""
+"""Bytes to and from a peer that may delay on purpose: all calls end at one deadline."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Stream:
     """
     A connected socket and its deadline. For one thread.
 
-    A socket's own timeout begins again with every call: one byte each second would hold up its
-    reader for ever.
+    A socket's own timeout starts anew with each call: a peer that sends one byte each second would
+    keep a reader waiting for ever.
     """
 
     def __init__(self, sock: socket.socket, seconds: float) -> None:
@@ -67,7 +67,7 @@ class Stream:
 
     def read(self) -> bytes:
         """
-        Gives what came, nothing at the end of it.
+        Gives the bytes that came; empty at the end of the stream.
 
         Raises:
             TimeoutError: The deadline has passed.

@@ -17,7 +17,7 @@ from dwebsocket.websocket import WebSocket
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
-# Names of the original's classes. They leave the choice to this package, as no name does.
+# The values of WEBSOCKET_FACTORY_CLASS that mean the default: no name, and the original's classes.
 DEFAULT_FACTORIES = (
     None,
     "dwebsocket.factory.WebSocketFactory",
@@ -40,19 +40,19 @@ def prepare(request: HttpRequest) -> WebSocketFactory | None:
 
     Raises:
         ImproperlyConfigured: ``WEBSOCKET_FACTORY_CLASS`` is no dotted path.
-        ImportError: It names nothing.
+        ImportError: There is nothing at that path.
     """
     request = http_request(request)
     path = conf.get("FACTORY_CLASS")
     default = path in DEFAULT_FACTORIES
     asked = request.__dict__.get("is_websocket")
     if default and asked is not None and not asked():
-        # The middleware has found a plain page before: the answer is the same for its view.
+        # The middleware has already classified the request as plain HTTP; the view need not.
         return None
     factory: WebSocketFactory = (WebSocketFactory if default else import_string(path))(request)
     is_websocket = bool(factory.is_websocket())
     made = unopened(request) if is_websocket else None
-    # Not the factory's method: with it the request would hold itself.
+    # Not the factory's method: the factory refers to the request, which would be a cycle.
     request.__dict__.update(websocket=made, is_websocket=_yes if is_websocket else _no)
     return factory if is_websocket else None
 
@@ -92,7 +92,7 @@ def unopened(request: HttpRequest) -> WebSocket | None:
     is_unopened = (
         isinstance(websocket, WebSocket)
         and websocket._connection is None
-        # With a decision it belongs to a view that decides.
+        # A WebSocket with a decision belongs to a view that decides.
         and websocket._decision is None
     )
     return websocket if is_unopened else None

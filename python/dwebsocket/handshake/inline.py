@@ -44,7 +44,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
     Raises:
         PermissionDenied, BadRequest: It is refused, and logged as such.
         UnsupportedServer: The test kit's client waits for the response before it talks.
-        ImproperlyConfigured: A setting that cannot be.
+        ImproperlyConfigured: A setting is invalid.
     """
     if witness.get() is not None:
         raise UnsupportedServer(
@@ -58,7 +58,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
         raise _as_error(opening)
     opening.open_inline()
     if websocket._connection is None:
-        # Lost on the way. To the view it is a client that has gone.
+        # The client was lost while it was taken over. The view sees a client that has gone.
         websocket._never_open()
     own_websocket.set(websocket)
     websocket._view_request = request
@@ -97,7 +97,7 @@ class _Close:
         )
 
     def __call__(self) -> None:
-        # Nothing is held afterwards, although the response may keep this.
+        # The response may keep this object: drop the references that it holds.
         held, self._held = self._held, None
         if held is None:
             return
@@ -111,7 +111,7 @@ class _Close:
         finally:
             opening.release()
             if websocket._held is not None:
-                # The worker's connections, which outlive the view.
+                # The worker's database connections stay open after the view: stop watching them.
                 websocket._held.end()
             if own_websocket.get() is websocket:
                 own_websocket.set(None)

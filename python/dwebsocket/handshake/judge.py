@@ -1,5 +1,5 @@
 """
-Judging a handshake: all that can be wrong with it, before anything is taken over.
+Judging a handshake: all checks, before the connection is taken over from the server.
 
 So every refusal is an ordinary response, which passes through all middleware.
 """
@@ -38,10 +38,10 @@ class Asked:
     Never changed; making a frozen one would take several times as long.
 
     Attributes:
-        request: A handshake, however bad. The view gets it as it is; all else concerns the
-            request of Django that it may wrap.
-        factory: What :func:`~dwebsocket.handshake.attributes.prepare` gave for it.
-        view: What runs behind the WebSocket, as ``view.call(request, *args, **kwargs)``.
+        request: A handshake, even a malformed one. The view gets it as it is; everything else
+            uses Django's request, which it may wrap.
+        factory: The result of :func:`~dwebsocket.handshake.attributes.prepare` for it.
+        view: The view behind the WebSocket, run as ``view.call(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
     """
 
@@ -58,7 +58,7 @@ def judge(asked: Asked) -> HttpResponse:
     Gives the response that upgrades a handshake, or one that refuses it.
 
     Raises:
-        ImproperlyConfigured: A setting that cannot be.
+        ImproperlyConfigured: A setting is invalid.
         DisallowedHost: As any request with a Host that is not the site's.
     """
     request = http_request(asked.request)
@@ -137,7 +137,7 @@ def judge(asked: Asked) -> HttpResponse:
 
 
 def _handshake_of(request: HttpRequest) -> Handshake:
-    # Only requests of ASGI servers have one.
+    # Only requests of ASGI servers have a scope.
     scope = request.__dict__.get("scope")
     if scope is not None:
         handshake = scope.get(SCOPE_KEY)

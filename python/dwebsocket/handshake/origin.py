@@ -1,10 +1,10 @@
 """
 Which pages may connect (RFC 6455 section 10.2).
 
-Browsers let any page open a WebSocket to any site, cookies included; only the Origin header tells
-where the page is from. Allowed are the site itself and what ``CSRF_TRUSTED_ORIGINS`` and
-``WEBSOCKET_ALLOWED_ORIGINS`` name. Clients that are no browsers send no Origin and may connect,
-unless ``WEBSOCKET_REQUIRE_ORIGIN`` says otherwise.
+Browsers let any page open a WebSocket to any site, cookies included; only the Origin header names
+the page's site. The site itself is allowed, and the origins in ``CSRF_TRUSTED_ORIGINS`` and
+``WEBSOCKET_ALLOWED_ORIGINS``. Clients that are no browsers send no Origin and may connect, unless
+``WEBSOCKET_REQUIRE_ORIGIN`` is True.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65535
-# Of a host's name what Django lets pass in Host, and the underscore of names that are no DNS names.
+# In host names: the characters that Django allows in Host, and the underscore, which DNS does not
+# allow.
 _SERIALISED = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(0|[1-9][0-9]{0,4}))?", re.ASCII
 )
-# Sites with more hosts than that (`ALLOWED_HOSTS` can hold patterns) have them looked at each time,
-# as have names longer than DNS lets them be.
+# The size of the cache of known hosts, and the longest name in it. Hosts beyond that are checked
+# each time: `ALLOWED_HOSTS` can hold patterns, so a site may have any number of hosts.
 _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 260
 
@@ -49,7 +50,7 @@ def objection(
         allowed: Origins that may connect besides the site's own, ``*.`` for subdomains, ``*`` for
             all, ``null`` for the opaque one.
         required: Whether a client without an Origin, which is no browser, may not.
-        now: What :func:`dwebsocket.conf.present` gives, where it is known.
+        now: The result of :func:`dwebsocket.conf.present`, if the caller has it.
 
     Raises:
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
@@ -58,11 +59,12 @@ def objection(
     origin = request.META.get("HTTP_ORIGIN")
     if origin is None:
         return "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on" if required else None
-    # Only what HTTP allows around a value, and no letter that becomes an ASCII one in lower case.
+    # Strip only the blanks that HTTP allows around a value. Lower only ASCII: some other letters
+    # become ASCII letters in lower case.
     origin = origin.strip(" \t")
     origin = origin.lower() if origin.isascii() else origin
     own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
-    # Browsers write it in just that way; everything else takes longer to compare.
+    # Browsers write the origin in exactly this form, so compare strings first: that is faster.
     if origin == own or _same(origin, own):
         return None
     if any(_matches(origin, entry.lower()) for entry in (*allowed, *settings.CSRF_TRUSTED_ORIGINS)):
@@ -74,12 +76,19 @@ def objection(
 
 
 def _host_of(request: HttpRequest, now: conf.Present) -> str:
-    """As the request's own ``get_host()``, which costs as much as judging the whole handshake."""
+    """
+    Gives the request's ``get_host()``, from a cache where that is possible.
+
+    The call itself takes as long as judging the whole handshake.
+
+    Raises:
+        django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
+    """
     source, known = now
     names, hosts = known.get(_host_of, (None, None))
-    # Tests, and Django's own setup for them, exchange the list.
+    # Tests, and Django's own setup for them, replace the list: then start a new cache.
     if names != source.ALLOWED_HOSTS:
-        # A copy, be it a list or a tuple.
+        # A copy of the list or tuple, so that a change within it is seen.
         names, hosts = source.ALLOWED_HOSTS[:], None if source.USE_X_FORWARDED_HOST else {}
         known[_host_of] = names, hosts
     if hosts is None or type(request).get_host is not HttpRequest.get_host:

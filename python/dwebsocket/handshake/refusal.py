@@ -1,4 +1,4 @@
-"""The responses that refuse a WebSocket, and what is logged of them."""
+"""The responses that refuse a WebSocket, and their log records."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
         status_code=status,
         request=request,
     )
-    # Not by Django's own `log_response`, which takes no other attributes.
+    # Django's own `log_response` takes no further attributes, so it must not log this again.
     mark_as_logged(response)
     return response

@@ -2,8 +2,7 @@
 The response that becomes the upgrade.
 
 It is opened when it reaches the server: all middleware has run by then, and its headers and cookies
-go into the real 101. How it is opened is the server's matter
-(:mod:`dwebsocket.servers.handshake`).
+go into the real 101. How it is opened depends on the server (:mod:`dwebsocket.servers.handshake`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
-# As Django's default, which would read the settings for the charset of an empty body.
+# Django's default content type. Without it Django would read the settings for a charset.
 _CONTENT_TYPE = "text/html; charset=utf-8"
 # The acceptance by a view that adds nothing.
 _AS_IT_IS = Acceptance(None, [])
@@ -44,13 +43,13 @@ _AS_IT_IS = Acceptance(None, [])
 
 def _give_up(decision: Decision[Any]) -> None:
     """Ends the wait for a view that has not decided in time."""
-    # A view that decides at the last moment has decided, and sets `decided` itself.
+    # If the view decides first, `decide` gives False here, and the view sets `decided` itself.
     if decision.decide(GivenUp()):
         decision.decided.set()
 
 
 def _code_for(error: BaseException) -> tuple[int, str]:
-    """Gives the close code and reason for what keeps a view from running."""
+    """Gives the close code and reason for an error that keeps a view from running."""
     if isinstance(error, Exception):
         return _INTERNAL_ERROR, ""
     return 1001, "going away"
@@ -65,7 +64,7 @@ class UpgradeResponse(HttpResponse):
     The response that turns its request into a WebSocket: :meth:`open`.
 
     For middleware it is an empty 101 like any other response. A WSGI server opens it by iterating
-    over it; what such a server writes goes nowhere.
+    over it; the bytes that the server then writes never reach the client.
     """
 
     status_code = 101
@@ -88,7 +87,7 @@ class UpgradeResponse(HttpResponse):
         self._options = options
         self._websocket = websocket
         self._start: Start | None = start
-        # A visitor whose user is yet to be checked again.
+        # The visitor, if it has a user, who is checked again when the connection opens.
         self._user = visitor if visitor is not None and visitor.who.user else None
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
@@ -132,7 +131,7 @@ class UpgradeResponse(HttpResponse):
         try:
             yield decision
         except BaseException:
-            # The server gives up on the request: so must the view.
+            # The server gives up the request: release it, so that the view stops waiting.
             self.release()
             raise
         finally:
@@ -143,7 +142,7 @@ class UpgradeResponse(HttpResponse):
         Gives the response that the view has decided on.
 
         Raises:
-            BaseException: What it let through instead.
+            BaseException: The exception that the view let through instead.
         """
         assert self._decision is not None
         assert self._start is not None
@@ -172,7 +171,7 @@ class UpgradeResponse(HttpResponse):
             del outcome
 
     def release(self) -> None:
-        """Gives back what is not needed any more: all, unless the connection is open."""
+        """Releases the handshake and the permit; if the connection is not open, gives it up."""
         self._handshake.finish()
         if self._permit is not None:
             self._permit.release()
@@ -219,11 +218,11 @@ class UpgradeResponse(HttpResponse):
         if start is not None and permit is not None:
             self._handshake.call(functools.partial(self._connect, start, permit))
         if self._websocket._connection is not None:
-            # The view's response, a page about its error perhaps, may be larger than a dead end.
+            # The view's response (an error page, for instance) may exceed the dead end's buffer.
             self._handshake.discard()
 
     def _connect(self, start: Start, permit: _core.Permit) -> bool:
-        """Takes the client over. False when it is lost on the way."""
+        """Takes the client over. False when the client was lost meanwhile."""
         request, websocket = self._request, self._websocket
         options = self._options
         handshake = self._handshake
@@ -235,7 +234,7 @@ class UpgradeResponse(HttpResponse):
             self._give_up()
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
-            # The client is gone from the server already: all it can see is the end.
+            # The server no longer has the client's connection: the client sees only its end.
             record = Record.of("websocket.never_opened", request, _ABNORMAL, str(error))
             record.log(
                 _log,
@@ -245,12 +244,12 @@ class UpgradeResponse(HttpResponse):
                 request=request,
             )
             return False
-        # From here on the client is ours alone: whatever happens, it is closed or has a view.
+        # From here on nothing else closes the client: on any error it must be closed here.
         try:
             request_copy.keep(request)
             websocket._forget_handshake(request.META)
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
-            # The connection holds the place itself, and so does a view that runs already.
+            # The connection holds its place itself, and a view that already runs holds a share.
             if self._decision is None:
                 websocket._permit = permit
             else:
@@ -270,7 +269,7 @@ class UpgradeResponse(HttpResponse):
         number = None if connection is None else connection.id
         try:
             if (session := getattr(request, "session", None)) is not None:
-                # The session's middleware has saved it: only what the view changes is left to save.
+                # The session's middleware has saved it: only later changes of the view are saved.
                 sessions.keep(session)
             if self._decision is not None:
                 # The view runs, and waits for this.
@@ -298,7 +297,7 @@ class UpgradeResponse(HttpResponse):
             )
 
     def _report(self, error: BaseException, number: int | None) -> None:
-        """Logs what kept a view from running behind its connection; raises what ends a process."""
+        """Logs the error that kept a view from running; raises it again if it ends the process."""
         if not isinstance(error, Exception):
             raise error
         record = Record.of(

@@ -2,8 +2,8 @@
 The report of the site about itself, from inside, for ``manage.py websocket_doctor``.
 
 A handshake that carries a fresh question, signed for this host with the project's ``SECRET_KEY``,
-is not judged but answered with a report: which server runs, what arrived of the request, what the
-process may do. The report is signed, too.
+is not judged but answered with a report: the server, the parts of the request that arrived, and
+the limits of the process. The report is signed, too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 HEADER = "X-Websocket-Doctor"
 
-# For two clocks that differ a little, either way.
+# Seconds for which a question is valid, before and after its time: the two clocks may differ.
 _VALID_S = 60
 _ASGI_SERVERS = ("uvicorn", "daphne", "hypercorn", "granian", "gunicorn")
 _FORWARDED = (
@@ -54,8 +54,8 @@ def question(host: str, path: str) -> str:
     Gives the header's value that gets a report, for a minute.
 
     Args:
-        host: The site's, as in the Host header: no other site answers, though it has the same
-            ``SECRET_KEY`` and though the asked one passes the question on.
+        host: The site's, as in the Host header. Another site does not answer, even if it has the
+            same ``SECRET_KEY`` and the asked one forwards the question to it.
         path: The view's, percent-encoded or not.
     """
     return _signer("question").sign(f"{int(time.time())} {_place(host, unquote(path))}")
@@ -63,13 +63,13 @@ def question(host: str, path: str) -> str:
 
 def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
     """
-    Gives the report when the request asks for one and may.
+    Gives the report when the request asks for one with a valid signature.
 
-    The answer to a question for another host says just that, and nothing of the site.
+    The answer to a question for another host says only that, and nothing about the site.
 
     Args:
-        request: A handshake, however bad.
-        options: What holds for its view.
+        request: A handshake, even a malformed one.
+        options: The options of its view.
 
     Raises:
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
@@ -97,15 +97,15 @@ def answer(request: HttpRequest, options: conf.Options) -> JsonResponse | None:
 
 def read(body: bytes, asked: str, signature: str) -> dict[str, Any] | None:
     """
-    Gives the report in an answer, None when it is none of a site with our ``SECRET_KEY``.
+    Gives the report in an answer, None when no site with our ``SECRET_KEY`` has signed it.
 
     Args:
-        body: What came.
+        body: The body of the answer.
         asked: The :func:`question` that it answers.
         signature: The header of the answer.
     """
     try:
-        # Before it is parsed: any server may have sent it.
+        # The signature is checked before parsing: any server may have sent the body.
         signed = _signer(asked).unsign(f"{body.decode()}:{signature}")
     except (UnicodeDecodeError, signing.BadSignature):
         return None
@@ -162,7 +162,7 @@ def _setting(name: str) -> Any:
 
 
 def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
-    """Gives the scope of a WebSocket that the server itself has judged and speaks."""
+    """Gives the ASGI scope of a WebSocket, whose protocol the server itself implements."""
     scope = getattr(request, "scope", None)
     return scope if scope is not None and scope.get("type") == "websocket" else None
 
@@ -188,7 +188,7 @@ def _server(request: HttpRequest) -> dict[str, Any]:
 
 
 def _worker() -> dict[str, Any]:
-    """Gives what gunicorn's worker knows of its own kind; its signal handlers lead to it."""
+    """Gives the class of gunicorn's worker and its settings; signal handlers lead to the worker."""
     cfg = getattr(gunicorn.worker("cfg"), "cfg", None)
     if cfg is None or "gunicorn" not in sys.modules:
         return {"worker_class": None}
@@ -200,7 +200,7 @@ def _worker() -> dict[str, Any]:
 
 
 def _green() -> dict[str, Any]:
-    """Gives on which green threads this runs, and whether blocking calls know about them."""
+    """Gives the kind of green threads here, and whether blocking calls are patched for them."""
     if gevent.is_in_greenlet():
         monkey = sys.modules.get("gevent.monkey")
         patched = monkey is not None and monkey.is_module_patched("socket")
@@ -221,7 +221,7 @@ def _request(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
     }
     arrived = {name: meta.get(key) for name, key in names.items()}
     if (scope := _asgi_scope(request)) is not None:
-        # Some servers keep these to themselves; there is no WebSocket without them.
+        # Some servers do not pass these headers on; without them there would be no WebSocket.
         version = f"HTTP/{scope.get('http_version', '1.1')}"
         arrived = {"protocol": version, "upgrade": "websocket", "connection": "Upgrade"}
     return {

@@ -50,18 +50,18 @@ class Start:
 
     @property
     def spawn(self) -> Spawn:
-        """Runs what belongs to the view beside it, on threads of its kind."""
+        """Starts functions that run beside the view, on threads of the view's kind."""
         # A loop is on a thread of the system, also where views have green ones.
         return threads.spawn if self.view.is_async else self.runner.spawn
 
     @property
     def call_later(self) -> Callable[[float, Call], Call]:
-        """Calls after a time on the one clock, beside a handler that waits for the view."""
-        # A loop is on a thread of the system, and may keep the hub of that thread from its timers.
+        """Calls a function after a time, while a handler waits for the view."""
+        # An event loop blocks its thread: a hub of that thread would run no timers meanwhile.
         return callbacks.call_later if self.view.is_async else self.runner.waiter.call_later
 
     def new_decision(self, offered: list[str]) -> Decision[Any]:
-        """Makes what a view that decides itself has to decide."""
+        """Makes the decision object for a view that decides itself."""
         is_async = self.view.is_async
         new_event = LoopEvent if is_async else self.runner.waiter.new_event
         return Decision(new_event, is_async=is_async, offered=tuple(offered))

@@ -1,4 +1,4 @@
-"""What decorators and middleware call: a handshake goes in, a response comes out."""
+"""The functions that decorators and middleware call: from a handshake to a response."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def upgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
     Judges a handshake and gives the response that upgrades it, or one that refuses.
 
     Args:
-        asked: The handshake, however bad, and its view.
-        accept: Without it the view, a sync one, starts now; this waits for what it decides.
+        asked: The handshake, even a malformed one, and its view.
+        accept: With False the view, a sync one, starts now; this waits for its decision.
 
     Raises:
-        ImproperlyConfigured: A setting that cannot be.
+        ImproperlyConfigured: A setting is invalid.
         DisallowedHost: As any request with a Host that is not the site's.
         Exception: Anything that a view without ``accept`` lets through.
     """
@@ -47,7 +47,7 @@ async def aupgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
     Raises:
         ImproperlyConfigured, DisallowedHost, Exception: As :func:`upgrade`.
     """
-    # In the request's own thread: some servers answer no other, and it may query the database.
+    # On the request's own thread: some servers need that, and it may query the database.
     response = await sync_to_async(judge)(asked)
     if accept or not isinstance(response, UpgradeResponse):
         return response

@@ -1,7 +1,7 @@
 """
-Where views run: one file for each kind of thread, behind one contract.
+The threads on which views run: one file for each kind, behind one interface.
 
-:mod:`view` is the life of a view, wherever it runs; :mod:`loop` runs the async ones.
+:mod:`view` is the life of a view, on any kind of thread; :mod:`loop` runs async views.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dwebsocket.runners.thread import RUNNER
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
 
-# Between two looks whether callbacks have run.
+# Seconds between two checks whether callbacks have run.
 _LOOK_S = 0.01
 
 _in_use: dict[str, Runner] = {"thread": RUNNER}
@@ -41,16 +41,16 @@ def runner_of(concurrency: str) -> Runner:
 
 def join(timeout: float) -> bool:
     """
-    Lets all views of this process go on until none runs, ``timeout`` seconds at most.
+    Waits until no view of this process runs, ``timeout`` seconds at most.
 
-    So it does with the callbacks of ``on_close`` of connections that have ended.
+    It also waits for the ``on_close`` callbacks of connections that have ended.
 
     Returns:
         Whether none runs. False when the time was up.
     """
     deadline = time.monotonic() + timeout
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
-    # Every kind, also after one whose views took all the time.
+    # Join every kind, also after one that took all the time: it gives green threads a turn.
     ended = [join(deadline - time.monotonic()) for join in kinds]
     while close_callbacks.is_pending() and time.monotonic() < deadline:
         for runner in list(_in_use.values()):

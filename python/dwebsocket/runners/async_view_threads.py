@@ -1,11 +1,11 @@
 """
-The threads of async views, for the ORM and all else that ``sync_to_async`` keeps on one thread.
+The threads of async views, for the ORM and other calls that ``sync_to_async`` keeps on one thread.
 
 An ASGI request has a thread for that from its beginning to its end. A view that lives for hours has
-one while it needs it: from a call on until nothing has been called for some seconds, no transaction
-is open and no cursor is read. Then its database connections are closed and the thread ends. So many
-such threads may run at once; further views wait for one, and those that do nothing at that moment
-give theirs back earlier.
+one only while it needs it: from a call on until there was no call for some seconds, no transaction
+is open and no cursor is read. Then its database connections are closed and the thread ends. The
+number of such threads is limited; further views wait for one, and idle views then give theirs back
+earlier.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# As many as asyncio's own executor has.
+# The same number as in asyncio's own executor.
 MOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
 _NAME = "dwebsocket-async-view"
 
@@ -42,33 +42,33 @@ class OwnThread(ThreadSensitiveContext):
     """
     The thread-sensitive context of one async view.
 
-    Costs next to nothing until something is called.
+    It has no thread, and takes little memory, until a function is called.
     """
 
-    # Asked for by asgiref 3.12 and later.
+    # asgiref reads this attribute since 3.12.
     _exited = False
     _worker: Worker | None = None
 
     def __init__(self) -> None:
-        """Begins without a thread. Not as the base class, which would hold more for each view."""
+        """Begins without a thread. Does not call the base class, which would hold more per view."""
 
     @classmethod
     def enter(cls) -> OwnThread:
-        """Gives the running task one, for as long as it lives."""
+        """Gives the running task a context, for as long as the task lives."""
         own = cls()
         use_context(own, _router)
         return own
 
     def worker(self) -> Worker:
-        """Gives what calls functions on this view's thread."""
+        """Gives the worker that calls functions on this view's thread."""
         if self._worker is None:
-            # The first of two threads counts.
+            # Of two threads that do this at once, the first one's object is kept.
             self.__dict__.setdefault("_worker", Worker(_threads))
             assert self._worker is not None
         return self._worker
 
     async def leave(self) -> None:
-        """Closes the view's database connections and lets its thread go, behind its last call."""
+        """Closes the view's database connections and releases its thread, after its last call."""
         if self._worker is not None and (closed := self._worker.end()) is not None:
             await asyncio.wrap_future(closed)
 
@@ -77,7 +77,7 @@ class _Router(Executor):
     """The executor that asgiref finds for each of these contexts: all of them share it."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Has ``fn`` called on the thread of the view whose context this is called in."""
+        """Calls ``fn`` on the thread of the view in whose context this is called."""
         own = current_context()
         assert isinstance(own, OwnThread)
         return own.worker().submit(lambda: fn(*args, **kwargs))
@@ -87,17 +87,17 @@ _router: Any = _Router()
 
 
 class Threads:
-    """How many threads are left, and which workers wait for one. Its lock guards their state."""
+    """The number of free threads, and the workers that wait for one. Its lock guards them all."""
 
     def __init__(self, most: int) -> None:
         self.lock = unpatched.lock()
         self.left = most
         self.waiting: deque[Worker] = deque()
-        # Workers that have a thread and nothing to call, the one that has rested longest first.
+        # Workers that have a thread and nothing to call, the one that is idle for longest first.
         self.resting: dict[Worker, None] = {}
 
     def ask_one(self) -> None:
-        """Asks one that rests to give its thread back, if it is wanted. Under the lock."""
+        """Asks an idle worker for its thread, if another one waits for it. Under the lock."""
         if self.waiting and self.resting:
             resting = next(iter(self.resting))
             del self.resting[resting]
@@ -111,7 +111,7 @@ class Worker:
         """Begins without a thread, in the context of its view."""
         self._threads = threads
         self._websocket = None if (own := own_websocket.get()) is None else ref(own)
-        # None asks to give the thread back.
+        # A None in the queue asks the worker to give its thread back.
         self._calls: SimpleQueue[Call[Any] | None] = SimpleQueue()
         # Whether it has a thread, or waits for one.
         self._is_at_work = False
@@ -119,7 +119,7 @@ class Worker:
 
     def submit(self, function: Callable[[], Any]) -> Future[Any]:
         """
-        Has ``function`` called. Never waits; any thread may call it.
+        Calls ``function`` on the view's thread. Never waits; any thread may call it.
 
         Raises:
             RuntimeError: The system gives no thread.
@@ -141,7 +141,11 @@ class Worker:
         return call.future
 
     def end(self) -> Future[Any] | None:
-        """Closes the connections of the thread, if there is one; then and later it goes at once."""
+        """
+        Closes the database connections of the thread, if there is one.
+
+        From then on the thread ends as soon as it has nothing to call.
+        """
         with self._threads.lock:
             self._is_over = True
             if not self._is_at_work:
@@ -149,7 +153,7 @@ class Worker:
         return self.submit(database.leave)
 
     def ask_for_thread(self) -> None:
-        """Asks it to give its thread back, if it still rests."""
+        """Asks this worker to give its thread back, if it is still idle."""
         self._calls.put(None)
 
     def _start(self) -> None:
@@ -179,7 +183,7 @@ class Worker:
             self._give_thread_back()
 
     def _call_next(self) -> bool:
-        """Makes a call. False when none has come for long, or the thread is wanted elsewhere."""
+        """Makes a call. False when none came for long, or another worker needs the thread."""
         try:
             call = self._calls.get(timeout=database.IDLE_AFTER_S)
         except Empty:
@@ -189,13 +193,13 @@ class Worker:
         return call is not None
 
     def _may_go(self, has_called: bool) -> bool:  # noqa: FBT001
-        """Whether the thread may go: it has rested for long, or is wanted elsewhere."""
+        """Whether the thread may end: it was idle for long, or another worker needs it."""
         threads = self._threads
         is_needed = not self._is_over and database.is_needed()
         with threads.lock:
             is_idle = self._calls.empty()
             if is_needed:
-                # If this one was asked for its thread, another one is asked in its place.
+                # This worker keeps its thread. If it was asked for it, ask another worker instead.
                 threads.ask_one()
                 return False
             if has_called and not threads.waiting and not (self._is_over and is_idle):
@@ -203,7 +207,7 @@ class Worker:
                     threads.resting[self] = None
                 return False
             if not is_idle and not threads.waiting:
-                # A call has come at the last moment.
+                # A call has come in between, so the worker is not idle.
                 return False
             threads.resting.pop(self, None)
         return True

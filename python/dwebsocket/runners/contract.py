@@ -1,4 +1,4 @@
-"""What it takes to run sync views somewhere: on threads, or on the green threads of a hub."""
+"""The interface for running sync views: on threads, or on the green threads of a hub."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Runner(Protocol):
 
     @property
     def waiter(self) -> Waiter:
-        """How the views that it runs sleep."""
+        """The waiter by which its views sleep."""
 
     @property
     def exits(self) -> tuple[type[BaseException], ...]:
-        """What ends the process, not just the view it comes out of. Jobs let it through."""
+        """The exceptions that end the process, not only their view. Jobs let them through."""
 
     def run(self, name: str, job: Job) -> None:
         """
@@ -33,7 +33,7 @@ class Runner(Protocol):
 
     @property
     def spawn(self) -> Spawn:
-        """As :meth:`run`, from any thread: also from one that has no green threads."""
+        """As :meth:`run`, from any thread; one without a hub starts a thread of the system."""
 
     def join(self, timeout: float) -> bool:
-        """Lets views go on until none runs, ``timeout`` seconds at most. False at that."""
+        """Waits until no view runs, ``timeout`` seconds at most. False when the time was up."""

@@ -43,22 +43,22 @@ class EventletWatcher(HubWatcher[Switch]):
         self.hub.schedule_call_global(time_s, call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`HubWatcher.call_later`."""
+        """As :meth:`HubWatcher.call_later`, by a timer of the hub."""
         cancel: Call = self.hub.schedule_call_global(delay, call).cancel
         return cancel
 
     def _wake(self, token: int) -> None:
-        # Not at once: an exception that ends the sleeper would be raised here, and the hub would
-        # take it for one of the listener.
+        # Do not switch here: an exception that ends the woken green thread would be raised here,
+        # and the hub would take it for an error of the listener.
         self.hub.schedule_call_global(0, self._rouse, token)
 
     def _rouse(self, token: int) -> None:
-        # Once: by the next time the sleeper may wait for something else.
+        # Switch only once: after that, the green thread may already wait for something else.
         if (switch := self._sleepers.pop(token, None)) is not None:
             switch()
 
     def close(self) -> None:
-        """As :meth:`HubWatcher.close`."""
+        """Removes the listener from the hub."""
         self.hub.remove(self._listener)
 
 
@@ -69,12 +69,12 @@ class EventletEvent:
         self._event = eventlet.event.Event()
 
     def set(self) -> None:
-        """As :meth:`dwebsocket.waiting.waiter.Event.set`."""
+        """As :meth:`dwebsocket.waiting.waiter.Event.set`. May be repeated."""
         if not self._event.ready():
             self._event.send()
 
     def wait(self, timeout: float | None = None) -> object:
-        """As :meth:`dwebsocket.waiting.waiter.Event.wait`."""
+        """As :meth:`dwebsocket.waiting.waiter.Event.wait`, but yields to the hub."""
         self._event.wait(timeout)
         return self._event.ready()
 
@@ -84,7 +84,7 @@ class EventletRunner(GreenRunner):
 
     kind = "eventlet"
 
-    # For each message: not through a function of ours.
+    # Called for each message, so it is the library's own function, without a wrapper.
     _current_hub = staticmethod(hub_getter())
 
     def _current(self) -> Any:

@@ -18,8 +18,8 @@ class SystemExecutor(ThreadPoolExecutor):
     """
     Runs calls on up to ``threads`` threads of the system, which it keeps.
 
-    The base class is one for :meth:`asyncio.loop.set_default_executor` only: its threads and
-    queues would be green, of a hub that never runs.
+    :meth:`asyncio.loop.set_default_executor` demands this base class. Nothing else of it is used:
+    its threads and queues would be green, and their hub would never run.
     """
 
     def __init__(self, threads: int) -> None:
@@ -29,9 +29,14 @@ class SystemExecutor(ThreadPoolExecutor):
         self._lock = unpatched.lock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As :meth:`concurrent.futures.Executor.submit`; its future is not for waiting on."""
+        """
+        As :meth:`concurrent.futures.Executor.submit`, but nothing may block on the future.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
         future: Future[T] = Future()
-        # Shared by threads of the system, which a green lock would not keep apart.
+        # Threads of the system share the future: a green lock would not exclude them.
         use_lock(future, unpatched.lock())
 
         def call() -> None:

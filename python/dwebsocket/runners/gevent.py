@@ -46,12 +46,12 @@ class GeventWatcher(HubWatcher[Any]):
                 self._watcher.ref = False
 
     def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        # Kept: a timer ends with its last reference.
+        # Keep a reference: without one the timer is deleted.
         self._alarm = self.hub.loop.timer(time_s, ref=False)
         self._alarm.start(call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`HubWatcher.call_later`."""
+        """As :meth:`HubWatcher.call_later`, by a timer of the hub's loop."""
         timer = self.hub.loop.timer(delay)
         timer.start(call)
         return timer.close  # type: ignore[no-any-return]
@@ -61,7 +61,7 @@ class GeventWatcher(HubWatcher[Any]):
             waiter.switch(None)
 
     def close(self) -> None:
-        """As :meth:`HubWatcher.close`."""
+        """Stops the watcher and removes it from the loop."""
         self._watcher.stop()
         self._watcher.close()
 
@@ -71,7 +71,7 @@ class GeventRunner(GreenRunner):
 
     kind = "gevent"
 
-    # For each message: not through a function of ours.
+    # Called for each message, so it is the library's own function, without a wrapper.
     _current_hub = staticmethod(hub_getter())
 
     def _current(self) -> Any:

@@ -1,4 +1,4 @@
-"""What gevent and eventlet have in common: each view runs on a green thread of its own."""
+"""The common part of gevent and eventlet: each view runs on a green thread of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dwebsocket.runners.contract import Job
     from dwebsocket.waiting.waiter import Event
 
-# How often a thread looks whether the views of another thread's hub have ended.
+# Seconds between two checks whether the views of another thread's hub have ended.
 _GLANCE_S = 0.01
 
 
@@ -25,7 +25,7 @@ class GreenRunner(ABC):
     """Runs each view on a green thread of its own, on the hub of the thread that starts it."""
 
     kind: str
-    # A green thread shares the main thread, and with it what signals raise there.
+    # Green threads run on the main thread, where signals raise these exceptions.
     exits: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
 
     def __init__(
@@ -35,20 +35,25 @@ class GreenRunner(ABC):
         new_event: Callable[[], Event],
     ) -> None:
         self.waiter = HubWaiter(self._current_hub, new_watcher, pause, self._current, new_event)
-        # Each connection has it: not as another method object.
+        # Each connection refers to it: one bound method for all, not a new one each time.
         self.spawn = self._spawn_anywhere
         # The views that run, and their hubs.
         self._views: dict[GreenThread, GreenHub] = {}
         os.register_at_fork(after_in_child=self._views.clear)
 
     def run(self, name: str, job: Job) -> None:
-        """As :meth:`dwebsocket.runners.contract.Runner.run`."""
+        """As :meth:`dwebsocket.runners.contract.Runner.run`, on a green thread of this hub."""
         view = self._spawn(name, lambda: self._live(name, job))
-        # It has not begun: this green thread has not yielded since.
+        # The view cannot have begun yet, because this green thread has not yielded since.
         self._views[view] = self._current_hub()
 
     def _spawn_anywhere(self, name: str, job: Job) -> None:
-        """As :attr:`dwebsocket.runners.contract.Runner.spawn`."""
+        """
+        As :attr:`dwebsocket.runners.contract.Runner.spawn`.
+
+        Raises:
+            RuntimeError: This thread has no hub, and the system gives no thread.
+        """
         start = unpatched.start_thread if self._current_hub() is None else self.run
         start(name, job)
 
@@ -56,15 +61,15 @@ class GreenRunner(ABC):
         """
         As :meth:`dwebsocket.runners.contract.Runner.join`.
 
-        The hub of this thread goes on meanwhile, and so do those of other threads.
+        The hub of this thread runs meanwhile, and so do those of other threads.
         """
         deadline = time.monotonic() + timeout
         hub = self._current_hub()
         while self._views:
             left = max(0.0, deadline - time.monotonic())
-            # Listed anew each time: green threads that they start as they end run here, too.
+            # List the views anew each time: a view may start further green threads as it ends.
             if here := [view for view, its_hub in list(self._views.items()) if its_hub is hub]:
-                # Also without time: it gives the others a turn.
+                # Also when no time is left: this gives the other green threads a turn.
                 self._join(here, left)
             if not left:
                 break

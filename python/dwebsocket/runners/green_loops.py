@@ -1,10 +1,10 @@
 """
 Event loops that Django runs on green threads, for requests to async views.
 
-Python knows the running loop of each thread of the system, which all its green threads share. So
-while such a loop runs on one of them, whatever runs on the others looks like async code: Django
-forbids it the database (``SynchronousOnlyOperation``), asyncio forbids it a loop of its own. Here
-the running loop changes with the green thread.
+Python keeps one running loop for each thread of the system, which all its green threads share. So
+while such a loop runs on one green thread, code on the others looks like async code: Django refuses
+it the database (``SynchronousOnlyOperation``), asyncio refuses it a loop of its own. Here the
+running loop is switched together with the green thread.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _UID = "dwebsocket.green_loops"
 
 def watch_first_request() -> None:
     """
-    Looks at the first request whether threads are green here, and cares for their loops if so.
+    Checks at the first request whether threads are green here; if so, keeps their loops apart.
 
-    Not earlier: gunicorn's workers may patch the standard library long after the project's modules
-    were imported.
+    Not earlier, because gunicorn's workers may patch the standard library long after the project's
+    modules were imported.
     """
     request_started.connect(_on_request, dispatch_uid=_UID)
 
@@ -48,20 +48,20 @@ def care_for_green_loops() -> Callable[[], None]:
     """
     Keeps the loops of green threads apart, from now on, for all threads of the process.
 
-    Switches between green threads are looked at only while there is such a loop.
+    Switches between green threads are traced only while there is such a loop.
 
     Returns:
         A function that takes this back.
     """
     # Looked up, not imported: where threads are green it is imported already.
     greenlet: Any = sys.modules["greenlet"]
-    # One for each thread of the system, as the running loop is.
+    # One object for each thread of the system, because each has one running loop.
     own: Any = unpatched.original("_thread", "_local")()
-    # What the library has put in there, and asyncio looks up for each new loop.
+    # The library's replacement of the class, which asyncio looks up for each new loop.
     patched: Any = selectors.DefaultSelector
 
     class DefaultSelector(patched):  # type: ignore[misc]
-        """The selector of a loop: it is asked before the loop's first task begins."""
+        """A loop's selector, which is called before the loop's first task begins."""
 
         def select(self, timeout: float | None = None) -> Any:
             if running_loop() is not None:
@@ -90,7 +90,7 @@ class _Switches:
         self._selectors: set[object] = set()
         # The loops of green threads that do not run now, each with its current task.
         self._loops: dict[GreenThread, tuple[asyncio.AbstractEventLoop, Any]] = {}
-        # As a bound method it would be another object each time.
+        # Keep one object: each access to a bound method makes a new one.
         self._trace = self._on_switch
         self._next: Trace = None
 

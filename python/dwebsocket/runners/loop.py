@@ -20,7 +20,7 @@ from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.runners.executor import SystemExecutor
 
-# As many as asyncio takes at most.
+# The largest number of threads in asyncio's own default executor.
 _EXECUTOR_THREADS = 32
 
 Start = Callable[[], Coroutine[Any, Any, None]]
@@ -30,8 +30,8 @@ class BackgroundLoop:
     """
     Runs coroutines as tasks. Any thread may use it.
 
-    Where threads are green, the loop still has a thread of the system. On a green thread it would
-    make Django and all other libraries take the green threads beside it for async code.
+    In a patched process, too, the loop has a thread of the system. If it ran on a green thread,
+    Django and other libraries would take the green threads beside it for async code.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,8 @@ class BackgroundLoop:
         # Both belong to the loop. It keeps only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_quiet: list[Callable[[], object]] = []
-        # The context in which the ends of tasks are noted. Otherwise each task would hold one, or a
-        # copy of its own context, with all that the handshake left there.
+        # The context of the done callbacks. Without it each task would hold a context of its own,
+        # with all values that the handshake has left there.
         self._outside = Context()
         self._on_done = self._done
         self._gone = unpatched.lock()
@@ -51,14 +51,15 @@ class BackgroundLoop:
 
     def run(self, name: str, start: Start, context: Context) -> None:
         """
-        Runs what ``start`` gives as a task called ``name`` in ``context``.
+        Runs the coroutine from ``start`` as a task called ``name`` in ``context``.
 
         Raises:
             RuntimeError: The system gives no thread for the loop.
         """
         with self._lock:
             if self._loop is None:
-                # What the loop keeps for good must not be the first handshake's.
+                # In an empty context: the loop keeps its context, and that of the first handshake
+                # must not stay.
                 self._loop = Context().run(self._launch)
             self._busy += 1
         self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
@@ -84,9 +85,9 @@ class BackgroundLoop:
         # The task copies the context that this call runs in.
         task = asyncio.get_running_loop().create_task(start(), name=name)
         self._tasks.add(task)
-        # Each request to an async view on a WSGI server looks at all tasks of all loops, in search
-        # of its own: with ten thousand here a handshake would take ten times as long. They are
-        # kept above instead. (Docs of asyncio, "Extending".)
+        # Each request to an async view on a WSGI server searches all tasks of all loops for its
+        # own: with ten thousand tasks a handshake would take ten times as long. So asyncio must not
+        # list these; `_tasks` keeps them. (Docs of asyncio, "Extending".)
         hide_task(task)
         task.add_done_callback(self._on_done, context=self._outside)
 
@@ -112,14 +113,19 @@ class BackgroundLoop:
             return True
         if timeout <= 0:
             return False
-        # Of all that a thread can wait on, only such a lock is never green.
+        # Wait on a lock of the system: all other primitives may be green.
         quiet = unpatched.lock()
         quiet.acquire()
         self._loop.call_soon_threadsafe(self._ask, quiet.release)
         return quiet.acquire(timeout=timeout)
 
     def dismiss(self, timeout: float) -> bool:
-        """Ends the loop and its thread; the next task starts others. As :meth:`join`."""
+        """
+        Ends the loop and its thread, as soon as no task runs; the next task starts others.
+
+        Returns:
+            Whether they have ended. False when tasks still run, or the time was up.
+        """
         if not self.join(timeout):
             return False
         with self._lock:
@@ -133,22 +139,22 @@ class BackgroundLoop:
 
 
 def _unpatched_loop() -> asyncio.AbstractEventLoop:
-    """Gives a loop that sleeps, and lets others work, on threads of the system."""
+    """Gives a loop whose selector and executors use threads of the system."""
     loop = asyncio.SelectorEventLoop(unpatched.selector())
     loop.set_default_executor(SystemExecutor(_EXECUTOR_THREADS))
-    # Where `sync_to_async` finds the thread for all that must stay on one, such as the ORM.
+    # The executor in which `sync_to_async` runs calls that must stay on one thread, as the ORM's.
     use_executor(loop, SystemExecutor(1))
     return loop
 
 
 class ServerTasks:
-    """Async views in the loops of an ASGI server. Each call is about the running loop."""
+    """Async views in the loops of an ASGI server. Each call acts on the running loop."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, name: str, start: Start, context: Context) -> None:
-        """As :meth:`BackgroundLoop.run`."""
+        """As :meth:`BackgroundLoop.run`, but in the running loop; needs no thread."""
         loop = asyncio.get_running_loop()
         # The task copies the context that this call runs in.
         task = context.run(loop.create_task, start(), name=name)
@@ -162,7 +168,7 @@ class ServerTasks:
             await asyncio.wait(tasks, timeout=timeout)
 
     def forget_parents_tasks(self) -> None:
-        """To be called in a forked child, where they do not run."""
+        """To be called in a forked child, where the parent's tasks do not run."""
         self._tasks.clear()
 
 

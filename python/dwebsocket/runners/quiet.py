@@ -1,9 +1,10 @@
 """
-Errors that may end a view which did nothing wrong.
+Exceptions that count as a normal end of a view.
 
-There are three: ``ConnectionClosed`` of a connection that has ended; the use of the ``None`` at the
-end as a message, in the view's own code; and a decorator of a framework that wants to add headers
-to the response that a WebSocket has not. The same errors of any other code are errors.
+There are three: ``ConnectionClosed`` of a connection that has ended; an error because the view's
+own code used the ``None`` at the end as a message; and an error of a framework's decorator that
+wanted to add headers to a response, which a WebSocket's view does not return. The same exceptions
+from any other code are reported as errors.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
-# Those that give a view's response headers, and what they call it.
+# Frameworks whose decorators add headers to a view's response, and their names of its variable.
 _FRAMEWORKS = ("django", "rest_framework")
 _RESPONSES = {"response", "resp"}
-# What is done to responses, and to no message.
+# Errors of operations that apply to responses, and never to messages.
 _OF_RESPONSES = re.compile("does not support item (assignment|deletion)")
 
 
 def is_quiet_end(
     error: Exception, view: Callable[..., Any], request: HttpRequest, websocket: WebSocket
 ) -> bool:
-    """Whether ``error`` may end a view which did nothing wrong; notes it in the log."""
-    # A loop that only sends ends by the exception of its own connection.
+    """Whether ``error`` counts as a normal end of the view; logs the use of the None."""
+    # A loop that only sends ends by this exception.
     if isinstance(error, ConnectionClosed):
         return websocket._is_over
     is_about_none = websocket._is_told_here and _is_about_none(error)
@@ -46,7 +47,7 @@ def is_quiet_end(
         return False
     frames, code = _frames(error), _own_code(view)
     if not any(frame.f_code is code for frame in frames):
-        # It came from a decorator around the view.
+        # The view's own code is not in the traceback: a decorator raised the error.
         return _dresses_no_response(frames)
     if is_about_none:
         _report_use_of_none(error, request, websocket)
@@ -55,13 +56,13 @@ def is_quiet_end(
 
 def class_of(view: Callable[..., Any]) -> type | None:
     """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
-    # It wraps the bound method into a partial.
+    # `method_decorator` wraps the bound method into a partial.
     instance = getattr(getattr(view, "func", view), "__self__", None)
     return type(instance) if hasattr(instance, "dispatch") else None
 
 
 def _own_code(view: Callable[..., Any]) -> CodeType | None:
-    """Gives the code of the view itself, without what decorates it."""
+    """Gives the code of the view itself, without its decorators."""
     function = inspect.unwrap(view)
     while isinstance(function, functools.partial):
         function = inspect.unwrap(function.func)
@@ -78,7 +79,7 @@ def _own_code(view: Callable[..., Any]) -> CodeType | None:
 
 
 def _is_about_none(error: Exception) -> bool:
-    """Whether ``error`` is what comes of taking None for a message."""
+    """Whether ``error`` is one that using None as a message raises."""
     if isinstance(error, AttributeError):
         is_none = str(error).startswith("'NoneType' object")
         name = getattr(error, "name", None) or ""
@@ -106,11 +107,11 @@ def _report_use_of_none(error: Exception, request: HttpRequest, websocket: WebSo
 
 def _dresses_no_response(frames: list[FrameType]) -> bool:
     """
-    Whether a framework's decorator wanted to add headers to the response that no WebSocket has.
+    Whether a framework's decorator has failed because the view returned None, not a response.
 
     Such decorators (``never_cache``, ``vary_on_headers`` …) and the ``dispatch`` of Django REST
-    framework fail on the None of a view that has returned. It is in a variable of theirs. A
-    decorator of a project that passes it to a function of the framework has it in its own.
+    framework have that None in a local variable. When a decorator of a project passes the None to a
+    function of the framework, it is an argument there, and does not count.
     """
     for frame in reversed(frames):
         if not _is_of_framework(frame.f_globals.get("__name__")):

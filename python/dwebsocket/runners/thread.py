@@ -1,9 +1,9 @@
 """
 Light threads for views.
 
-Python does not know a thread before its view runs, nor behind it: what a view leaves in
-``threading.local`` belongs to its user, and no middleware cleans up behind a view as it does behind
-a request. The threads do not hold the process when it ends.
+Each view gets a new thread state of Python, which is deleted when the view ends: values that a view
+leaves in a ``threading.local`` may belong to its user, and no middleware cleans up after a view as
+it does after a request. The threads do not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ class ViewThreads:
 
     def _work(self, name: str, jobs: list[Job]) -> None:
         try:
-            # Python makes an object for a thread that it has not started.
+            # `current_thread()` makes the object for a thread that Python has not started.
             threading.current_thread().name = name
             _trace()
             try:
-                # Off the list: nothing may be held of the job when `join` returns.
+                # Take the job off the list: no reference to it may remain when `join` returns.
                 jobs.pop()()
             finally:
                 database.leave()
         except BaseException:
-            # No error may keep `join` waiting for ever.
+            # Log every error: the count below must go down, or `join` would wait for ever.
             _log.exception("Something failed behind the WebSocket view %s", name)
         finally:
             forget_current_thread()
             self._done()
 
     def _done(self) -> None:
-        # The lock itself: the condition's `__enter__` is written in Python.
+        # Use the lock itself: it is faster than the condition, whose `__enter__` is Python code.
         with self._lock:
             self._busy -= 1
             if self._busy == 0:
@@ -81,7 +81,7 @@ class ViewThreads:
 
 
 def _trace() -> None:
-    """Has debuggers, profilers and measurers of coverage see this thread, as any of Python's."""
+    """Sets the tracing of debuggers, profilers and coverage tools, as for any thread of Python."""
     if (trace := threading.gettrace()) is not None:
         sys.settrace(trace)
     if (profile := threading.getprofile()) is not None:
@@ -118,7 +118,7 @@ class _ThreadRunner:
     def run(self, name: str, job: Job) -> None:
         run(name, job)
 
-    # Each connection has it: not as another method object.
+    # Each connection refers to it: a function, not a new bound method each time.
     spawn = staticmethod(spawn)
 
     def join(self, timeout: float) -> bool:

@@ -1,9 +1,9 @@
 """
 Refusals that come too late: responses that a view returns behind an open WebSocket.
 
-The client has its 101. A page that a view returns at its end is of no consequence, but a redirect
-or an error comes from a decorator below ours, ``login_required`` for instance, that was to keep the
-client out.
+The client already has its 101. A page that a view returns at its end does not matter. But a
+redirect or an error comes from a decorator below ours, such as ``login_required``, which was meant
+to refuse the client.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _requests = logging.getLogger("django.request")
 
 _POLICY = 1008
 _MAX_REASON_BYTES = 123
-# Below it all is well.
+# Responses with a status below this are no refusals.
 _REDIRECTION = 300
 
 
@@ -42,8 +42,8 @@ def refuse_if_unseen(
     Closes with 1008, and one warning, if ``result`` refuses a client that is still there.
 
     Args:
-        result: What the view behind the open ``websocket`` has returned.
-        advice: What to do about it.
+        result: The result of the view behind the open ``websocket``.
+        advice: The advice for the log record.
     """
     if not isinstance(result, HttpResponseBase) or result.status_code < _REDIRECTION:
         return

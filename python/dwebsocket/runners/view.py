@@ -1,5 +1,5 @@
 """
-The life of a view behind its WebSocket: around it, what Django does around any request.
+The life of a view behind its WebSocket, with the steps that Django takes around any request.
 
 The view runs in autocommit, outside the handshake's transaction; its database connections are
 returned before and after, and a session that it changed is saved when it ends.
@@ -54,7 +54,7 @@ _log = logging.getLogger("dwebsocket")
 _NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 1008, 1011
 _NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
-# How long a view's end waits for the callbacks of `on_close`, and between two looks at them.
+# Seconds that a view's end waits for the callbacks of `on_close`, and between two checks.
 _MOMENT_S = 1.0
 _LOOK_S = 0.002
 # Exceptions that end the process and not just a helper: green threads share the main thread.
@@ -123,7 +123,7 @@ def is_async(view: View) -> bool:
 @final
 class Detached:
     """
-    A view that is to run behind WebSockets, and what each of them has to know of it.
+    A view that is to run behind WebSockets, and the facts about it that each of them needs.
 
     Attributes:
         call: The view.
@@ -144,7 +144,7 @@ class Visit:
     """
     A sync view that is to run behind its WebSocket, as a job for a runner.
 
-    One object: the collector looks at whatever a connection holds, again and again.
+    One object and not several: the garbage collector traverses all objects of each connection.
     """
 
     __slots__ = (
@@ -168,10 +168,10 @@ class Visit:
         exits: tuple[type[BaseException], ...],
     ) -> None:
         """
-        Begins with what :func:`run` gets.
+        Begins with the arguments of :func:`run`.
 
         Args:
-            context: In which it runs.
+            context: The context in which the view runs.
         """
         self._view = view
         self._request = request
@@ -219,7 +219,12 @@ class RunningView:
         return self._websocket.closed
 
     def failed(self, error: BaseException) -> bool:
-        """As :meth:`dwebsocket.api.helpers.View.failed`."""
+        """
+        As :meth:`dwebsocket.api.helpers.View.failed`.
+
+        ``ConnectionClosed`` of the ended connection is not reported. An exception that ends the
+        process closes with 1001, and gives false.
+        """
         websocket = self._websocket
         if isinstance(error, ConnectionClosed) and websocket._is_over:
             return True
@@ -238,7 +243,7 @@ WebSocket._new_view = RunningView
 
 
 def end_beside(websocket: WebSocket) -> None:
-    """Waits a moment for what runs beside a view whose connection is closed: then it is over."""
+    """Ends the functions beside a view whose connection is closed; waits a moment for them."""
     websocket._view_request = None
     if (view := websocket._view) is not None:
         websocket._view = None
@@ -260,7 +265,7 @@ async def aend_beside(websocket: WebSocket) -> None:
 
 
 def _discard_rest(websocket: WebSocket) -> None:
-    """Drops unread messages: as long as the request is kept, so is the connection."""
+    """Drops unread messages: other code may keep the request, and with it the connection."""
     if websocket._connection is not None:
         websocket._connection.discard()
 
@@ -281,7 +286,7 @@ def run(
     exits: tuple[type[BaseException], ...] = (),
 ) -> None:
     """
-    Runs ``view`` to its end and closes ``websocket`` with the code that tells how it ended.
+    Runs ``view`` to its end and closes ``websocket`` with the code for the way it ended.
 
     Raises nothing but ``exits``. Everything is released when it returns.
     """
@@ -289,7 +294,7 @@ def run(
     told = None
     try:
         try:
-            # In the `try` from the first line on: no client must wait for a view that never began.
+            # All of it is within the `try`: when a step fails, the client must be closed.
             told = _begin(view, request, websocket)
             database.close_old_connections()
             database.borrow(shared_databases)
@@ -321,7 +326,7 @@ def run(
 
 
 def _refuse_coroutine(result: object, view: View) -> None:
-    """An async view that was taken for a sync one would silently not run at all."""
+    """Raises for a coroutine: an async view that was taken for a sync one would never run."""
     if inspect.iscoroutine(result):
         result.close()
         raise UsageError(
@@ -334,9 +339,9 @@ async def arun(
     view: View, request: HttpRequest, arguments: Arguments, websocket: WebSocket
 ) -> None:
     """
-    Runs the async ``view``. As :func:`run`, and raises nothing at all.
+    Runs the async ``view``. As :func:`run`, but raises nothing at all.
 
-    What it calls with ``sync_to_async``, as the ORM does, has a thread of the view's own.
+    Calls by ``sync_to_async``, such as the ORM's, run on a thread of the view's own.
     """
     args, kwargs = arguments
     own_thread = None
@@ -358,14 +363,15 @@ async def arun(
                     await sync_to_async(_save_session)(request)
                 refuse_if_unseen(result, request, websocket)
         except GeneratorExit:
-            # The loop was closed under the view: nothing can be awaited any more.
+            # The loop was closed while the view ran: nothing can be awaited any more.
             is_thrown_away = True
             websocket._finish(_GOING_AWAY, "going away")
             own_websocket.set(None)
             raise
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
-                # When all tasks of a loop are cancelled, the server's closes the connection.
+                # When all tasks of a loop are cancelled, let the server's task close the connection
+                # first.
                 with suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
             _end(websocket, request, error)
@@ -384,7 +390,7 @@ async def arun(
 def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | None:
     """Prepares the context that a view runs in. Gives the witness that is to receive its end."""
     context.settle_in()
-    # The copied context would send `sync_to_async` to the thread of the handshake's request.
+    # Without this, `sync_to_async` in the copied context would use the handshake's thread.
     leave_request()
     told = _called_to_witness(view, websocket)
     websocket._view_request = request
@@ -392,8 +398,8 @@ def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | 
 
 
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
-    """Gives the witness that is to receive the view's end; tells it that the view begins."""
-    # Not a context manager: each view would hold one for as long as it lives.
+    """Gives the witness that is to receive the view's end; calls its ``began``."""
+    # Not a context manager, because each view would hold one as long as it runs.
     told = witness.get() or _find_witness()
     if told is not None:
         witness.set(told)
@@ -415,14 +421,14 @@ def _end(
             code = _INTERNAL_ERROR
             decision = websocket._decision
             if decision is not None and decision.decide(Failure(error)):
-                # Django makes a response of it.
+                # The view has not decided: the handler raises the error, for Django to answer.
                 decision.decided.set()
             elif isinstance(error, exits):
                 code, reason, is_kept = _GOING_AWAY, "going away", False
             else:
                 code, reason = _verdict(error, request, websocket)
     except Exception:
-        # A receiver of the signal or a filter of the log failed: the client must not wait for it.
+        # A signal receiver or a log filter failed: the connection must be closed all the same.
         path = printable(request.path)
         _log.exception("An error of a WebSocket view could not be reported: %s", path)
     finally:
@@ -442,7 +448,7 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
 
 
 def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
-    """Reports what a view let through and gives the close code for it."""
+    """Reports the exception that a view let through, and gives the close code for it."""
     connection = websocket._connection
     number = None if connection is None else connection.id
 
@@ -451,7 +457,7 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
 
     path = printable(request.path)
     if isinstance(error, asyncio.CancelledError) and (websocket._is_over or _core.is_leaving()):
-        # At the end of the process, or of its loop.
+        # The process, or its loop, ends.
         return _GOING_AWAY, "going away"
     if isinstance(error, InvalidMessage):
         record = Record.of("websocket.violation", request, _INVALID, str(error), number)
@@ -462,7 +468,7 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
             *(record.path, record.reason),
             request=request,
         )
-        # The client's own mistake, of which it may know.
+        # An error of the client: it may see the reason.
         return _INVALID, _cut(str(error))
     if isinstance(error, PermissionDenied):
         failed(_POLICY).log(
@@ -512,20 +518,20 @@ def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -
 
 
 def _shown(error: BaseException) -> str:
-    """Gives the reason that developers see in the browser's close event; nothing in production."""
+    """Gives the close reason: the exception under ``DEBUG``, empty in production."""
     if not settings.DEBUG:
         return ""
     return _cut(f"{type(error).__name__}: {error}")
 
 
 def _cut(reason: str) -> str:
-    """Gives as much of ``reason`` as fits a close frame."""
+    """Cuts ``reason`` to the length that fits a close frame."""
     return reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _is_session_changed(request: HttpRequest) -> bool:
     session = getattr(request, "session", None)
-    # A session that began in the view has no cookie in the browser: no request can find it.
+    # A session that began in the view is not saved: the browser has no cookie for it.
     return session is not None and session.modified and session.session_key is not None
 
 
@@ -538,6 +544,6 @@ def _save_session(request: HttpRequest) -> None:
         request.session.save()
     except UpdateError as error:
         if isinstance(error.__context__, OperationalError):
-            # The database is gone, and not the session.
+            # The database failed; the session has not ended.
             raise
         _log.info("The session ended while its WebSocket was open: %s", printable(request.path))

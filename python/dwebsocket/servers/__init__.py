@@ -1,10 +1,10 @@
 """
-How a request's client is had from its server.
+How a request's client connection is obtained from its server.
 
-Under WSGI its socket is taken away from the server, as :mod:`~dwebsocket.servers.wsgi` goes about
-it: :func:`find_client` asks each of the :mod:`~dwebsocket.servers.families` for it, and
-:mod:`~dwebsocket.servers.takeover` takes it, with :mod:`~dwebsocket.servers.tls` where the server
-encrypts. Under ASGI the server keeps it (:mod:`~dwebsocket.servers.asgi`).
+Under WSGI its socket is taken from the server (:mod:`~dwebsocket.servers.wsgi`):
+:func:`find_client` tries each of the :mod:`~dwebsocket.servers.families`, and
+:mod:`~dwebsocket.servers.takeover` takes the socket over, with :mod:`~dwebsocket.servers.tls` where
+the server encrypts. Under ASGI the server keeps it (:mod:`~dwebsocket.servers.asgi`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def find_client(environ: Environ) -> Client:
     Gives the client's connection of a WSGI request.
 
     Raises:
-        UnsupportedServer: It cannot be had. The message names the server and what to use instead.
+        UnsupportedServer: It is not available. The message names the server and an alternative.
     """
     for find in FAMILIES:
         try:
@@ -56,7 +56,7 @@ def find_client(environ: Environ) -> Client:
 
 def prepare_takeover(client: Client) -> Takeover | TlsTakeover:
     """
-    Allocates what it takes to take a client over, in the way that its connection needs.
+    Allocates the descriptors for taking a client over, in the way that its connection needs.
 
     Raises:
         OSError: The process has no descriptors or threads left, or the client has gone.

@@ -1,10 +1,10 @@
 """
-A handshake and a connection on an ASGI server, which speaks the protocol itself.
+A handshake and a connection on an ASGI server, which implements the protocol itself.
 
-One coroutine a connection, :meth:`AsgiConnection.serve`, lives as long as it does; a task beside
-it reads the server's events into the inbox, and while something waits in the outbox another one
-writes. All of them run in the server's event loop. The rest may be called from any thread: state is
-behind one lock, and only what the loop has to do is handed to it.
+One coroutine for each connection, :meth:`AsgiConnection.serve`, runs as long as the connection; a
+task reads the server's events into the inbox, and another one writes while there is something in
+the outbox. All of them run in the server's event loop. The other methods may be called from any
+thread: one lock guards the state, and only work for the loop is scheduled there.
 
 Pings, their answers and the limits on what is read are the server's own; ASGI cannot set them.
 """
@@ -50,21 +50,21 @@ _log = logging.getLogger("dwebsocket")
 #: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
 SCOPE_KEY = "dwebsocket.handshake"
 
-# As the engine's inbox.
+# The same limit as in the engine's inbox.
 _MAX_MESSAGES = 1024
 
 _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATER = (
     (1001, "going away"), 1005, 1006, 1008, 1009, 1012, 1013,
 )  # fmt: skip
 _MAX_REASON_BYTES = 123
-# Longer timeouts count as none: locks have a limit, lower on some systems, and no wait is longer.
+# Longer timeouts count as no timeout: locks have a maximum, which is lower on some systems.
 _FOREVER_S = 1e6
-# Between two looks while a client waits that was too fast: it may be closed meanwhile. And between
-# two looks at the clock: a test may step it.
+# Seconds between two checks whether the connection of a slowed-down client has been closed, and
+# between two readings of the clock, which a test may step.
 _LOOK_S = 1.0
 # Time for the close frame to a client when the server cancels its connection.
 _LAST_WORD_S = 0.5
-# Between two looks whether the process buffers less, and whether the client has taken something.
+# Seconds between two checks whether the process buffers less, and whether the client has read.
 _PAUSE_S = 0.05
 _LOOK_AT_CLIENT_S = 0.5
 _NO_MEMORY = "the server is short of memory"
@@ -100,7 +100,7 @@ class AsgiHandshake:
         return sum(map(len, (scope["path"], scope.get("query_string") or b"", *headers)))
 
     def judge(self) -> Refusal | None:
-        """Judges what the server may have let pass; over HTTP/2 there is nothing to judge."""
+        """Judges the headers again, as the server may be lenient; over HTTP/2 there are none."""
         fields: dict[str, list[str]] = {}
         for name, value in self._scope.get("headers") or ():
             fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -123,15 +123,20 @@ class AsgiHandshake:
         return None if status == 101 else (status, answer)
 
     def find(self) -> None:
-        """There is nothing to find."""
+        """Does nothing: the server keeps the connection."""
 
     def prepare(self) -> None:
-        """There is nothing to allocate."""
+        """Does nothing: no descriptors or threads are needed."""
 
     def open(
         self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
     ) -> AsgiConnection:
-        """Has the server accept. To be called in its loop."""
+        """
+        Makes the server accept. To be called in its loop.
+
+        Raises:
+            ValueError: Headers that no response may have.
+        """
         accept = {
             "type": "websocket.accept",
             "subprotocol": subprotocol,
@@ -151,17 +156,17 @@ class AsgiHandshake:
         return self.connection
 
     def call(self, function: Callable[[], object]) -> None:
-        """Calls it in the server's loop, and waits."""
+        """Calls ``function`` in the server's loop, and waits for it."""
         if running_loop() is self._loop:
             function()
         else:
             asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
 
     def discard(self) -> None:
-        """Does nothing: the server writes nothing past the connection."""
+        """Does nothing: the server writes no response besides the accepted connection."""
 
     def finish(self) -> None:
-        """There is nothing to release."""
+        """Does nothing: nothing was allocated."""
 
 
 async def _call(function: Callable[[], object]) -> None:
@@ -169,7 +174,7 @@ async def _call(function: Callable[[], object]) -> None:
 
 
 def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Gives the headers that belong into an accepting response, checked as the engine does."""
+    """Gives the headers for the accepting response, checked as the engine checks them."""
     lines = _core.response_head("", None, headers).split(b"\r\n")
     # The status, and the three headers that are the server's.
     fields = [line.partition(b": ") for line in lines[4:] if line]
@@ -205,7 +210,7 @@ class AsgiConnection:
         self._loop = asyncio.get_running_loop()
 
         lock = threading.Lock()
-        # Both are the lock.
+        # Both conditions use the same lock.
         self._arrived = threading.Condition(lock)
         self._room = threading.Condition(lock)
 
@@ -213,17 +218,17 @@ class AsgiConnection:
         self._inbox: deque[tuple[Message, int, int]] = deque()
         self._inbox_bytes = 0
         self._inbox_cost = 0
-        # The memory of the message that the view took last, and holds as a rule.
+        # The memory of the message that the view took last, and usually still holds.
         self._taken_cost = 0
         self._inbox_ended = False
         self._inbox_watches: Watches = []
         # Set while the reader waits for room in the inbox.
         self._paused: asyncio.Future[None] | None = None
 
-        # The first one stays, and counts, until the server's `send` returns.
+        # The first event stays, and its bytes count, until the server's `send` returns.
         self._outbox: deque[tuple[Event, int]] = deque()
         self._outbox_bytes = 0
-        # Bytes of the messages before that wait in the server's transport.
+        # Bytes of earlier messages that still wait in the server's transport.
         self._transport_bytes = 0
         self._outbox_watches: Watches = []
         self._share = budget.Share(budget.process, self)
@@ -244,7 +249,8 @@ class AsgiConnection:
         with self._room:
             self._put(accept, 0)
         if _core.is_leaving():
-            # Too late to be refused; and `leave` may have read `_open` before this was added.
+            # The handshake can no longer be refused, and `leave` may have read `_open` before this
+            # connection was added: close it here.
             self.close(_RESTART, "restarting")
 
     # -- any thread -----------------------------------------------------------------------------
@@ -254,7 +260,7 @@ class AsgiConnection:
         return self.take(0, text_as_bytes) if self._inbox else None
 
     def owes_a_pause(self) -> bool:
-        """A task fills the inbox: a view that does not yield to it finds nothing soon."""
+        """Gives False: a task fills the inbox, so a view that never yields soon finds it empty."""
         return False
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
@@ -274,17 +280,22 @@ class AsgiConnection:
         return message.encode() if text_as_bytes and isinstance(message, str) else message
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.take_coarse`."""
+        """As :meth:`take`: ends exactly after ``time``."""
         return self.take(time, text_as_bytes)
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.post`; the server's queue is the only way."""
+        """Gives False: each message has to go through the queue of :meth:`send`."""
         return False
 
     def send(
         self, message: Message, *, binary: bool | None = None, patience: float | None = None
     ) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.send`."""
+        """
+        As :meth:`dwebsocket.connection.Connection.send`, but the message is only queued here.
+
+        Raises:
+            SendTimeout: There was no room within ``patience`` seconds.
+        """
         event, size = _event(message, binary)
         with self._room:
             has_room = self._has_room(size)
@@ -306,7 +317,12 @@ class AsgiConnection:
             return not self._sealed and self._put(event, size)
 
     def close(self, code: int, reason: str) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.close`."""
+        """
+        As :meth:`dwebsocket.connection.Connection.close`.
+
+        Raises:
+            ValueError: A code that must not be sent, or a reason that does not fit.
+        """
         if not _core.may_send_close_code(code):
             raise ValueError(
                 f"close code {code} must not be sent: use 1000-1003, 1007-1014 or 3000-4999"
@@ -337,7 +353,7 @@ class AsgiConnection:
         """
         Closes with 1013 and gives up what is held: see :mod:`dwebsocket.servers.budget`.
 
-        A large message that is just being sent is broken off. Then the client gets no close frame.
+        A large message that is being sent is cut off. Then the client gets no close frame.
         """
         with self._room:
             self._drop_inbox()
@@ -394,7 +410,12 @@ class AsgiConnection:
             self._arrived.wait_for(self._has_news, _bounded(time))
 
     def descriptor(self) -> int | None:
-        """As :meth:`dwebsocket.connection.Connection.descriptor`."""
+        """
+        As :meth:`dwebsocket.connection.Connection.descriptor`.
+
+        Raises:
+            OSError: The process has no descriptor left.
+        """
         with self._arrived:
             if self._readiness is None:
                 self._readiness = Readiness()
@@ -415,19 +436,19 @@ class AsgiConnection:
             readiness.close()
 
     def ping(self, payload: bytes) -> bool:
-        """ASGI has no pings of the application's own."""
+        """Gives False, and sends nothing: ASGI has no pings of applications."""
         return False
 
     def pong(self, payload: bytes) -> bool:
-        """ASGI has no pongs of the application's own."""
+        """Gives False, and sends nothing: ASGI has no pongs of applications."""
         return False
 
-    #: ASGI tells applications of no pongs.
+    #: Always None: ASGI has no event for a pong.
     latency: float | None = None
 
     def begin_ping(self) -> _core.Ping | None:
         """
-        Fails: ASGI has no pings of the application's own.
+        Fails: ASGI has no pings of applications.
 
         Raises:
             UnsupportedServer: Always.
@@ -438,11 +459,11 @@ class AsgiConnection:
         )
 
     def watch_pings(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`watch_end`, since there are none."""
+        """As :meth:`watch_end`: there are no pings."""
         self.watch_end(hub, token)
 
     def unwatch_pings(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`dwebsocket.connection.Connection.unwatch_pings`."""
+        """Takes back a :meth:`watch_pings`, or a :meth:`watch_end`."""
         with self._arrived, suppress(ValueError):
             self._end_watches.remove((hub, token))
 
@@ -452,15 +473,15 @@ class AsgiConnection:
             return self._arrived.wait_for(lambda: self._end is not None, _bounded(timeout))
 
     async def next_now(self) -> Message | None:
-        """As :meth:`dwebsocket.connection.Connection.next_now`; all is copied already."""
+        """As :meth:`dwebsocket.connection.Connection.next_now`; the message is copied already."""
         return self.pop(False)
 
     def is_slow_to_send(self, message: Message, /) -> bool:
-        """As :meth:`dwebsocket.connection.Connection.is_slow_to_send`: a task does all of it."""
+        """Gives False: sending only queues the message, and the server does the rest."""
         return False
 
     def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
-        """As :meth:`dwebsocket.connection.Connection.next`."""
+        """As :meth:`dwebsocket.connection.Connection.next`, without ``find_hub``."""
         return loop_hub.Again(self._next)
 
     async def _next(self) -> Message:
@@ -472,15 +493,16 @@ class AsgiConnection:
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """
-        As :meth:`dwebsocket.connection.Connection.watch_inbox`, for the running loop.
+        As :meth:`dwebsocket.connection.Connection.watch_inbox`, for the running loop's hub.
 
-        It wakes the loop by the hub that the engine uses, too, but without its descriptor.
+        It wakes the loop by :meth:`LoopHub.ring <dwebsocket.waiting.loop_hub.LoopHub.ring>`,
+        without the descriptor of ``hub``.
         """
         with self._arrived:
             _watch(self._inbox_watches, token, ready=self._has_news())
 
     def listen(self, hub: _core.Hub, token: int, /) -> bool:
-        """As :meth:`watch_inbox`, unless there is news: then it gives False."""
+        """As :meth:`watch_inbox`, unless there is something to take: then it only gives False."""
         with self._arrived:
             has_news = self._has_news()
             if not has_news:
@@ -488,13 +510,13 @@ class AsgiConnection:
         return not has_news
 
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`watch_inbox`, for room."""
+        """As :meth:`watch_inbox`, for room in the outbox, or an outbox that is closed."""
         with self._room:
             _watch(self._outbox_watches, token, ready=self._sealed or not self._outbox)
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop."""
-        # Without a loop: the coroutine was never finished, and is garbage now.
+        """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop's hub."""
+        # No loop runs when the garbage collector closes a coroutine that was never finished.
         with suppress(RuntimeError), self._room:
             watch = (loop_hub.current(), token)
             for watches in (self._inbox_watches, self._outbox_watches):
@@ -537,7 +559,7 @@ class AsgiConnection:
             self._in_loop(budget.process.relieve)
 
     def _is_crowded(self) -> bool:
-        """Whether nothing is read now: the process is at its limit, and this holds much of it."""
+        """Whether reading pauses: the process is at its limit, and this connection holds much."""
         return budget.process.is_full and self._share.is_large and not self._sealed
 
     def _drop_inbox(self) -> None:
@@ -587,10 +609,10 @@ class AsgiConnection:
 
     def _in_loop(self, callback: Callable[..., None], *args: Any) -> None:
         if running_loop() is self._loop:
-            # Not at once: a loop may start tasks eagerly, and they take the lock.
+            # Do not call it here: a loop may start tasks eagerly, and they take the lock.
             self._loop.call_soon(callback, *args)
             return
-        # When the loop is closed, `serve` has been cancelled, and has ended everything.
+        # A closed loop raises RuntimeError. Then `serve` was cancelled, and has done the rest.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback, *args)
 
@@ -603,7 +625,7 @@ class AsgiConnection:
         Cancelling it closes the connection with 1001.
         """
         try:
-            # Not the future itself: cancelling would end it.
+            # Do not await the future itself: a cancellation would cancel it.
             await asyncio.wait({self._gone})
         except asyncio.CancelledError:
             self.close(*_GOING_AWAY)
@@ -618,8 +640,8 @@ class AsgiConnection:
             if self._share.is_shed:
                 # The bytes in the server's transport are released, too.
                 transport.abort(self._send)
-            # Django's request refers to this and to itself, so both stay until the garbage
-            # collector finds them. The server's objects need not stay as long.
+            # Django's request is in a reference cycle and refers to this object, so both stay until
+            # the garbage collector runs. Drop the server's objects now.
             del self._receive, self._send, self._reader
             _open.discard(self)
             self._permit.release()
@@ -638,7 +660,7 @@ class AsgiConnection:
                         await paused
                     if self._meter is not None:
                         await self._slow_down(self._meter, event)
-                    # Not kept while the next one comes.
+                    # Do not hold the message while waiting for the next one.
                     del event
                     while self._is_crowded():  # noqa: ASYNC110
                         await asyncio.sleep(_PAUSE_S)
@@ -646,14 +668,14 @@ class AsgiConnection:
             reason = event.get("reason") or ""
         except Exception as error:
             _log.debug("The server failed to read from a WebSocket: %r", error)
-        # A server that restarts tells the application with the code that it tells the client.
+        # A server that restarts reports to the application the code that it sends to the client.
         by: By = "lost" if code == _ABNORMAL else "local" if code == _RESTART else "peer"
         with self._room:
             self._cut(code, reason, by)
         loop_hub.settle(self._gone)
 
     async def _slow_down(self, meter: Meter, event: Event) -> None:
-        """Makes a client wait that sends too fast; closes it when it does not slow down even so."""
+        """Pauses reading from a client that sends too fast; closes it if that does not help."""
         text = event.get("text")
         meter.count(_size(event["bytes"] if text is None else text))
         while self._end is None and (wait := meter.pace(clock.now())):
@@ -663,7 +685,7 @@ class AsgiConnection:
             await asyncio.sleep(min(wait, _LOOK_S))
 
     def _push(self, event: Event) -> asyncio.Future[None] | None:
-        """Queues a message; gives what to await before the next one is read."""
+        """Queues a message; gives a future to await before the next one is read, if any."""
         text = event.get("text")
         message: Message = event["bytes"] if text is None else text
         size = _size(message)
@@ -674,7 +696,7 @@ class AsgiConnection:
         with self._arrived:
             if self._inbox_ended:
                 return None
-            # Text takes up to four bytes a character there.
+            # In memory, text takes up to four bytes for each character.
             memory = sys.getsizeof(message)
             self._inbox.append((message, size, memory))
             self._inbox_bytes += size
@@ -712,13 +734,13 @@ class AsgiConnection:
                 if self._outbox:
                     self._outbox.popleft()
                     self._outbox_bytes -= size
-                # Not kept while nothing follows.
+                # Do not hold the message while waiting for the next one.
                 del event
                 self._look_at_transport(size)
                 self._announce_room()
 
     def _look_at_transport(self, size: int) -> None:
-        """Counts what the server has yet to send. Under the lock, behind a message of ``size``."""
+        """Counts the bytes that the server has yet to send. Under the lock, after each message."""
         if size < budget.STEP_BYTES and not self._transport_bytes:
             return
         before, self._transport_bytes = self._transport_bytes, transport.queued(self._send)
@@ -736,7 +758,7 @@ class AsgiConnection:
         self._loop.call_later(_LAST_WORD_S, self._give_up_if_stuck)
 
     def _give_up_if_stuck(self) -> None:
-        # The close frame has not even reached the server.
+        # The close frame is still in the outbox: the server has not taken it.
         if self._outbox:
             self._give_up()
 
@@ -777,8 +799,8 @@ class AsgiConnection:
 
 
 def leave(code: int, reason: str) -> None:
-    """Begins to close all connections and takes no new ones, for good. Otherwise as `close_all`."""
-    # First: a handshake that this does not refuse looks at `is_leaving` once it is in `_open`.
+    """Begins to close all connections, as `close_all`, and takes no new ones any more."""
+    # Set the flag first: a handshake that is not refused reads it again once it is in `_open`.
     _core.close_all(code, reason)
     close_all(code, reason)
 
@@ -793,8 +815,8 @@ def drain(code: int, reason: str, window: float) -> float:
     """
     Closes all connections of this process, spread over ``window`` seconds. Does not wait.
 
-    Gives the seconds until the last close begins. Any thread may call it, also again: a connection
-    that is to be closed twice is closed at the earlier moment.
+    Gives the seconds until the last close begins. Any thread may call it, also again: each
+    connection is closed at the earliest of its times.
     """
     connections = list(_open)
     if not window:
@@ -805,7 +827,7 @@ def drain(code: int, reason: str, window: float) -> float:
     for index, connection in enumerate(connections):
         loop, due = connection.gone.get_loop(), now + part * (index + random.random())  # noqa: S311
         with suppress(RuntimeError):
-            # A loop that is closed has no connections any more.
+            # A closed loop raises RuntimeError; it has no connections any more.
             loop.call_soon_threadsafe(_call_at, loop, due, connection.close, code, reason)
     return window if connections else 0.0
 
@@ -813,7 +835,7 @@ def drain(code: int, reason: str, window: float) -> float:
 def _call_at(
     loop: asyncio.AbstractEventLoop, due: float, call: Callable[..., object], *args: Any
 ) -> None:
-    """Calls ``call`` in its loop at a moment of :mod:`dwebsocket.clock`, which a test may step."""
+    """Calls ``call`` in its loop at a time of :mod:`dwebsocket.clock`, which a test may step."""
     left = due - clock.now()
     if left <= 0:
         call(*args)
@@ -830,7 +852,7 @@ async def all_gone(timeout: float) -> None:
 
 
 def _event(message: Message, binary: bool | None) -> tuple[Event, int]:
-    """Gives a message as the server takes it, and its size; as ``_core`` decides on its type."""
+    """Gives the server's event for a message, and its size; text or binary as ``_core`` decides."""
     if not isinstance(message, str) and not binary:
         try:
             message = message.decode()

@@ -1,8 +1,8 @@
 """
 The bytes that ASGI connections buffer, and their limit; as ``src/engine/resources/budget.rs``.
 
-There the server reads and writes, so what it holds itself is counted only as far as it tells:
-unfinished messages are not, frames in the buffer of an asyncio transport are.
+There the server reads and writes, and its own buffers are counted only where it reveals them:
+frames in the buffer of an asyncio transport are counted, unfinished messages are not.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dwebsocket import clock
 
 #: Smaller changes are not passed on, so small messages cost nothing here.
 STEP_BYTES = 4096
-#: A connection that holds less is read from also while the process is at its limit.
+#: While the process is at its limit, only connections that hold less than this are read from.
 SMALL_BYTES = 64 * 1024
-# What a queued message costs beside its payload.
+# The memory that a queued message takes beside its payload.
 _MESSAGE_BYTES = 256
 # Time for a connection to release what it holds. Until then its share counts as released.
 _GRACE_S = 2.0
-# Between two looks while connections release what they hold.
+# Seconds between two checks while connections release their bytes.
 _PAUSE_S = 0.02
 
 
@@ -35,7 +35,7 @@ class Holder(Protocol):
 
 
 def cost(messages: int, size: int) -> int:
-    """Gives what ``messages`` of ``size`` bytes together cost in a queue."""
+    """Gives the memory that ``messages`` of ``size`` bytes in total take in a queue."""
     return size + messages * _MESSAGE_BYTES
 
 
@@ -52,7 +52,7 @@ class Share:
 
     @property
     def is_large(self) -> bool:
-        """Whether the connection has to wait while the process is at its limit."""
+        """Whether reading from the connection pauses while the process is at its limit."""
         return self.held >= SMALL_BYTES
 
     def set(self, size: int) -> bool:
@@ -74,7 +74,7 @@ class Budget:
         # Reentrant: the garbage collector may call `Share._give_back` at any time.
         self._lock = threading.RLock()
         self._holders: set[Share] = set()
-        # The loop that looks until there is room again.
+        # The loop that checks repeatedly until there is room again.
         self._relieving: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -103,7 +103,7 @@ class Budget:
         self._look(loop, [])
 
     def _is_relieving(self) -> bool:
-        # A loop that was closed in the meantime does not look any more.
+        # A loop that was closed meanwhile makes no more checks.
         return self._relieving is not None and not self._relieving.is_closed()
 
     def _look(self, loop: asyncio.AbstractEventLoop, leaving: list[tuple[float, Share]]) -> None:

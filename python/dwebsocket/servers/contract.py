@@ -8,23 +8,23 @@ from typing import Any, Literal, Protocol
 
 Environ = dict[str, Any]
 Concurrency = Literal["thread", "gevent", "eventlet"]
-Farewell = Callable[[], None]
+ShutdownHook = Callable[[], None]
 
 
 def _nothing() -> None:
-    """There is nothing to forget."""
+    """Does nothing: the server has no event loop that watches the descriptor."""
 
 
 @dataclass(frozen=True)
 class Departure:
     """
-    How a server lets a process of its own go.
+    How a server ends one of its processes.
 
     Attributes:
-        patience_s: Seconds from now after which it kills the process, 0 to be gone at once,
-            ``None`` when it waits.
+        patience_s: Seconds from now after which it kills the process; 0 when the process must end
+            at once, ``None`` when the server waits.
         limit: The option that sets ``patience_s``, for messages. Empty when none does.
-        goes_on: The site serves on without the process: its clients can come back.
+        goes_on: The site serves on without the process: its clients can reconnect.
     """
 
     patience_s: float | None = None
@@ -38,7 +38,7 @@ class Departure:
 
 
 class Depart(Protocol):
-    """Gives how the server ends the process, as known at the time of the call."""
+    """Gives the :class:`Departure` of this process, as known at the time of the call."""
 
     def __call__(self, *, terminated: bool) -> Departure:
         """``terminated`` is whether SIGTERM has come."""
@@ -62,7 +62,7 @@ class Exit:
         abrupt: Those of the signals whose handlers call ``exit`` wherever the main thread is.
     """
 
-    register: Callable[[Farewell], None]
+    register: Callable[[ShutdownHook], None]
     departures: Mapping[int, Departure]
     abrupt: frozenset[int] = frozenset()
 
@@ -78,19 +78,19 @@ class Client:
         server: The server's name, for messages.
         descriptor: The descriptor of the connected socket.
         read_early: Gives the bytes that the client sent behind its request and the server has
-            read already. Called once, when ``descriptor`` is a dead end that reads as the end of
-            the stream, so it can read all that a buffered reader holds without waiting.
-        forget: Called first: makes the server's event loop forget the descriptor, if it has one
-            that would go on watching the client. For gevent it is filled in.
-        let_go: Called last: drops what the request still holds of the socket.
-        concurrency: The kind of threads that the server runs views on; what the project has
-            patched is found out without it.
-        tls: The server's socket object, when the server encrypts what goes through it: then the
-            descriptor alone is of no use. See :func:`dwebsocket.servers.tls.ends_here`.
-        departure: Called once in the process, with its first connection: gives what will tell how
-            the server lets the process go.
-        dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process: closing
-            the connections before is up to us.
+            read already. Called once, when ``descriptor`` refers to a dead end, which reads as the
+            end of the stream: so a buffered reader can be read to its end without waiting.
+        forget: Called first: makes the server's event loop, if it has one, stop watching the
+            descriptor. For gevent it is filled in.
+        let_go: Called last: drops the request's remaining references to the socket.
+        concurrency: The kind of threads on which the server runs views. Monkey patching by the
+            project is detected separately.
+        tls: The server's socket object, when the server encrypts the connection: then the
+            descriptor alone is not enough. See :func:`dwebsocket.servers.tls.ends_here`.
+        departure: Called once in the process, with its first connection. Its result is called when
+            the process ends, and gives how the server ends it.
+        dies_of_sigterm: The server leaves SIGTERM to the system, which kills the process:
+            dwebsocket has to close the connections before.
         at_exit: The exits of a server that may end the process without running Python's own
             hooks; used in place of ``departure``. None for the others.
         head_follows_close: The server writes the head of a response without chunks only after it
@@ -114,7 +114,7 @@ class Unsupported(Exception):
     """
     This server runs the request, but it cannot serve its WebSocket.
 
-    The message says why, and what to use instead.
+    The message gives the reason and an alternative.
     """
 
 

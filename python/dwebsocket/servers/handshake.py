@@ -1,8 +1,8 @@
 """
-How one judged handshake becomes a connection: the seam between WSGI and ASGI.
+How a handshake becomes a connection: the interface that hides WSGI and ASGI.
 
-Under WSGI the client's socket is taken away from the server (:mod:`dwebsocket.servers.wsgi`); under
-ASGI the server keeps it and speaks the protocol (:mod:`dwebsocket.servers.asgi`).
+Under WSGI the client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`); under ASGI
+the server keeps it and implements the protocol (:mod:`dwebsocket.servers.asgi`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Handshake(Protocol):
-    """One request's way to its connection. The methods are called in this order, each once."""
+    """The steps from one request to its connection. Each is called once, in this order."""
 
     #: The subprotocols that the client offers, once judged.
     offered: list[str]
@@ -54,17 +54,17 @@ class Handshake(Protocol):
 
     @property
     def has_loop(self) -> bool:
-        """Whether :meth:`open` is called in an event loop, in which async views shall run."""
+        """Whether :meth:`open` is called in an event loop, in which async views also run."""
 
     def judge(self) -> Refusal | None:
-        """Judges what the client asks for; None when it is a WebSocket by all the rules."""
+        """Judges the request's headers; None when they are a valid opening handshake."""
 
     def find(self) -> None:
         """
         Finds the client's connection.
 
         Raises:
-            UnsupportedServer: It cannot be had.
+            UnsupportedServer: The server does not give it away.
         """
 
     def prepare(self) -> None:
@@ -82,7 +82,8 @@ class Handshake(Protocol):
         Accepts, with the response's ``headers``, and gives the open connection.
 
         Raises:
-            OSError, ShuttingDown: It was lost on the way.
+            OSError: The connection was lost meanwhile.
+            ShuttingDown: The process ends.
             ValueError: Headers that no response may have.
         """
 
@@ -91,11 +92,11 @@ class Handshake(Protocol):
 
     def discard(self) -> None:
         """
-        Drops what the server writes from now on in place of the response. To be called when open.
+        Drops the bytes that the server writes as its response from now on. To be called when open.
 
         Raises:
             OSError: There are no more descriptors.
         """
 
     def finish(self) -> None:
-        """Releases what is left of the request. May be repeated, and come without the others."""
+        """Releases what is left. May be repeated, and called without the other methods."""

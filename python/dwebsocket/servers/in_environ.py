@@ -1,8 +1,8 @@
 """
 A client whose connection is in the environ, put there by the code that made the request.
 
-That code is the test kit, which is server and client at once. No client can forge the entry: what
-clients send is in the environ under other names.
+That code is the test kit, which is server and client at once. No client can forge the entry: a
+client's headers are in the environ under other names.
 """
 
 from __future__ import annotations

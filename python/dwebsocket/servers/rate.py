@@ -1,4 +1,4 @@
-"""How fast a client may send, where an ASGI server reads for us; as `src/engine/driver/rate.rs`."""
+"""The rate limits of a client under an ASGI server; as `src/engine/driver/rate.rs` elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class _Bucket:
-    """Holds what its rate allows in a second, and may be in debt."""
+    """A token bucket: holds at most the tokens of one second, and may go below zero."""
 
     def __init__(self, rate: float, now: float) -> None:
         self.rate = rate
@@ -25,7 +25,7 @@ class _Bucket:
         self._filled_at = now
 
     def debt(self) -> float:
-        """The seconds until there is something to take again."""
+        """The seconds until it is above zero again."""
         return 0.0 if self.left > 0 else max(0.001, -self.left / self.rate)
 
 
@@ -35,7 +35,7 @@ class Meter:
     def __init__(
         self, messages: float | None, size: float | None, timeout: float | None, now: float
     ) -> None:
-        """``timeout`` is how long a client may be made to wait again and again."""
+        """``timeout`` is how long a client may stay over its rate before it is closed."""
         self._messages = None if messages is None else _Bucket(messages, now)
         self._bytes = None if size is None else _Bucket(size, now)
         self._buckets = [each for each in (self._messages, self._bytes) if each is not None]
@@ -44,7 +44,7 @@ class Meter:
 
     @classmethod
     def of(cls, options: Options) -> Meter | None:
-        """Gives what the settings ask for, ``None`` when nothing is to be measured."""
+        """Gives the meter for the settings, ``None`` when they set no limit."""
         rates = options.max_messages_per_second, options.max_bytes_per_second
         if rates == (None, None):
             return None

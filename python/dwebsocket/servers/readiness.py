@@ -7,7 +7,7 @@ import socket
 
 class Readiness:
     """
-    One such descriptor, for code that selects on a connection. Its owner serialises the calls.
+    One such descriptor, for code that selects on a connection. Its owner must serialise the calls.
 
     The engine has its own (``src/engine/resources/readiness.rs``).
     """
@@ -17,7 +17,7 @@ class Readiness:
         self._is_ready = False
 
     def fileno(self) -> int:
-        """Gives the descriptor. Reading from it would spoil it."""
+        """Gives the descriptor, to select on only: nothing may read from it."""
         return self._read_end.fileno()
 
     def set(self, *, is_ready: bool) -> None:
@@ -25,7 +25,7 @@ class Readiness:
         if self._is_ready == is_ready:
             return
         self._is_ready = is_ready
-        # One byte lies there or none, so neither call sleeps.
+        # The socket holds one byte or none, so neither call blocks.
         if is_ready:
             self._write_end.send(b"\0")
         else:

@@ -1,13 +1,12 @@
 """
-The takeover of a client's connection by the engine, which the server does not notice.
+The takeover of a client's connection by the engine, transparent to the server.
 
-The server keeps its descriptor, but what the descriptor means is exchanged for a dead end: it
-reads as the end of the stream, and what the server still writes or closes never reaches the
-client. Everything that may fail happens in :meth:`Takeover.prepare`, before the response is
-decided; the exchange itself waits until the server iterates over the response, when all middleware
-has run. The engine does both (:class:`dwebsocket._core.Takeover`), by calls that let no other
-thread run and that green libraries know nothing of. Where the server encrypts,
-:mod:`dwebsocket.servers.tls` has another way to the same end.
+The server keeps its descriptor, but ``dup2`` makes it refer to a dead end: it reads as the end of
+the stream, and the server's later writes and its close never reach the client. Every step that may
+fail happens in :meth:`Takeover.prepare`, before the response is decided; the exchange itself is
+made when the server iterates over the response, after all middleware has run. The engine does both
+(:class:`dwebsocket._core.Takeover`), by system calls that keep the GIL and that gevent and eventlet
+do not patch. Where the server encrypts, :mod:`dwebsocket.servers.tls` does the same in another way.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 class Takeover:
     """
-    One client's way from the server to the engine.
+    The takeover of one client's connection by the engine.
 
     Used by one thread after another, never by two at once.
     """
@@ -39,7 +38,7 @@ class Takeover:
         Allocates every descriptor that the exchange needs.
 
         Raises:
-            OSError: The process has none left, or the client has gone.
+            OSError: The process has no descriptor left, or the client has gone.
         """
         return cls(client, _core.Takeover(client.descriptor))
 
@@ -54,7 +53,8 @@ class Takeover:
         client = self._client
         client.forget()
         self._exchange.put_dead_end(client.descriptor)
-        # Only now: a reader that is read to its end stops at the dead end, not at the client.
+        # After the exchange: a reader that is read to its end then stops at the dead end, and does
+        # not read on from the client.
         early = client.read_early()
         client.let_go()
         descriptor = self._exchange.take_client()

@@ -1,10 +1,10 @@
 """
 Connections that the server itself encrypts.
 
-Exchanging the descriptor is no use here: the TLS object reads and writes it by its number. So the
+The descriptor cannot be exchanged here: the TLS object reads and writes it by its number. So the
 descriptor stays, and the server's socket *object* is exchanged instead. It gets a class whose
-methods are those of a dead end; its TLS object goes to the :mod:`pump`, and the engine gets one end
-of a socket pair, on which it speaks as on any other connection.
+methods use a dead end; its TLS object goes to the :mod:`pump`, and the engine gets one end of a
+socket pair, which it uses like any other connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dwebsocket.servers.contract import Client
 
 _DEAD_END = "_dwebsocket_dead_end"
-# All that a server may do to a socket, but for asking its addresses.
+# All methods that a server may call on a socket, except those that give its addresses.
 _OF_THE_DEAD_END = {
     name: name
     for name in (
@@ -53,29 +53,29 @@ _OF_THE_DEAD_END = {
 
 def _new_dead_end() -> tuple[_socket.socket, _socket.socket]:
     """
-    Gives a socket that leads nowhere, for the server, and the other end of it, for us.
+    Gives the two ends of a dead end: one for the server, one that stays here.
 
     Raises:
         OSError: The process has no descriptors left.
     """
     # Not `socket.socketpair`, whose ends may be green.
     theirs, ours = _socket.socketpair()
-    # The server reads the end of the stream at once: some wait for it before they close.
+    # So the server reads the end of the stream at once: some servers wait for it before they close.
     ours.shutdown(_socket.SHUT_WR)
     ours.settimeout(0)
     return theirs, ours
 
 
 def ends_here(sock: object) -> bool:
-    """Whether the server encrypts what goes through ``sock``, by the standard library's ``ssl``."""
+    """Whether the server encrypts the connection of ``sock``, by the standard library's ``ssl``."""
     return has_tls(sock)
 
 
 class TlsTakeover:
     """
-    One encrypted client's way from the server to the engine.
+    The takeover of one encrypted client's connection by the engine.
 
-    As :class:`dwebsocket.servers.takeover.Takeover`.
+    It has the methods of :class:`dwebsocket.servers.takeover.Takeover`.
     """
 
     def __init__(
@@ -92,7 +92,12 @@ class TlsTakeover:
 
     @classmethod
     def prepare(cls, client: Client) -> TlsTakeover:
-        """As :meth:`Takeover.prepare`."""
+        """
+        Allocates the socket pairs, and starts the pump if it does not run.
+
+        Raises:
+            OSError: The process has no descriptors or threads left.
+        """
         try:
             carrier = tls_pump.current()
         except RuntimeError as error:
@@ -103,7 +108,13 @@ class TlsTakeover:
         return cls(client, _new_dead_end(), (engines_end, near), carrier)
 
     def exchange(self) -> tuple[int, bytes]:
-        """As :meth:`Takeover.exchange`."""
+        """
+        Puts the dead end in the place of the server's socket, and starts the pipe.
+
+        Returns:
+            The engine's end of the pipe, which the caller owns, and the decrypted bytes that the
+            server had read beyond the request.
+        """
         client = self._client
         sock: Any = client.tls
         self._dead_end.settimeout(sock.gettimeout())
@@ -120,12 +131,17 @@ class TlsTakeover:
         return self._engines_end.detach(), early
 
     def discard(self) -> None:
-        """As :meth:`Takeover.discard`."""
+        """
+        As :meth:`Takeover.discard`.
+
+        Raises:
+            OSError: The process has no descriptor left.
+        """
         _core.discard(self._sink.fileno())
 
     def finish(self) -> None:
-        """As :meth:`Takeover.finish`."""
-        # Unread bytes would reset the server's end and look like a client that broke off.
+        """Closes this side of the dead end, and the engine's end if there was no exchange."""
+        # Read all bytes first: unread ones would reset the server's end, as if a client broke off.
         with contextlib.suppress(OSError):
             while self._sink.recv(4096):
                 pass
@@ -141,14 +157,14 @@ def _to_dead_end(sock: Any, dead_end: _socket.socket) -> _socket.socket:
     """Makes ``sock`` pass its calls to ``dead_end``; gives the socket that the TLS object uses."""
     setattr(sock, _DEAD_END, dead_end)
     sock.__class__ = _face(sock.__class__)
-    # The sockets of gevent have one of their own inside, which some servers close directly.
+    # gevent's sockets contain a socket of the system, which some servers close directly.
     real: _socket.socket = replace_inner(sock, dead_end) or sock
     return real
 
 
 @functools.cache
 def _face(base: type) -> type:
-    """Gives a class that a socket of class ``base`` can be turned into."""
+    """Gives the subclass of ``base`` whose methods use the dead end."""
     methods: dict[str, Any] = {name: _delegate(method) for name, method in _OF_THE_DEAD_END.items()}
     methods |= {"read": _read, "unwrap": lambda self: getattr(self, _DEAD_END)}
     return type(f"{base.__name__}TakenOver", (base,), methods)

@@ -1,17 +1,17 @@
 """
 The thread that carries bytes between encrypted connections and the engine.
 
-The state of TLS lives in an object of Python's ``ssl``, which reads and writes one descriptor of
-its own. So the engine gets one end of a socket pair, and a :class:`Pipe` moves what it writes there
-through that object to the client, and back. One thread per process serves all pipes and is the
-only one that touches their TLS objects; nothing that it does waits for a single client.
+The state of TLS is in an object of Python's ``ssl``, which reads and writes one descriptor of its
+own. So the engine gets one end of a socket pair, and a :class:`Pipe` moves the bytes from there
+through that object to the client, and back. One thread per process serves all pipes, and only this
+thread uses their TLS objects; it never waits for a single client.
 
-A pipe holds bytes only while the side that they go to does not take them, one chunk a direction at
-most, and reads nothing more from the other side meanwhile: both push back to where bytes come from.
+A pipe holds bytes only while their receiver does not take them, at most one chunk in each
+direction, and reads nothing more from the sender meanwhile: so back-pressure reaches the sender.
 The end of one side reaches the other after all bytes before it.
 
-The thread is a real one, on real sockets, also where gevent or eventlet have put their own in the
-place of both: a hub that is busy, or ends, does not hold it.
+The thread and its sockets are the system's, also where gevent or eventlet have replaced both: a hub
+that is busy, or ends, does not stop it.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from dwebsocket.compat.socket import system as _socket
 _log = logging.getLogger("dwebsocket")
 
 _CHUNK_BYTES = 64 * 1024
-# What one pipe may move before the others have their turn, in chunks.
+# The chunks that one pipe may move before the others have their turn.
 _ROUNDS = 4
 # Time for a client to take the last bytes after the engine has closed its end.
 _LINGER_S = 5.0
-# Those of epoll have the same numbers, but green libraries remove them from `select`.
+# epoll's constants have the same values, but gevent and eventlet remove them from `select`.
 _IN, _OUT, _GONE, _BROKEN = select.POLLIN, select.POLLOUT, select.POLLHUP, select.POLLERR
 
 
 class Tls(Protocol):
-    """What a pipe uses of the object that Python's ``ssl.SSLSocket`` keeps its state in."""
+    """The methods that a pipe uses of the state object inside Python's ``ssl.SSLSocket``."""
 
     def read(self, length: int, buffer: memoryview) -> int:
         """Decrypts into ``buffer``; 0 is the end of the stream."""
 
     def write(self, data: memoryview | bytes) -> int:
-        """Encrypts; what could not be sent has to be given again."""
+        """Encrypts and sends; bytes that could not be sent have to be passed again."""
 
     def shutdown(self) -> object:
         """Sends close_notify: nothing more will be sent."""
@@ -54,7 +54,7 @@ class Tls(Protocol):
 
 class Pipe:
     """
-    One client's two sockets, and what is on the way between them.
+    One client's two sockets, and the bytes between them.
 
     Args:
         tls: The state of TLS; it reads and writes the descriptor of ``far``.
@@ -78,7 +78,7 @@ class Pipe:
         self._engine_listens = True
         self._said_goodbye = False
         self._lost = False
-        # What TLS waits for: a write may need to read first, and the other way round.
+        # The events that TLS waits for: a write may need to read first, and a read to write.
         self._read_needs = _IN
         self._write_needs = _OUT
 
@@ -95,7 +95,8 @@ class Pipe:
         if self._client_sends and self._engine_listens and not self._inbound:
             interest |= self._read_needs
         if self._outbound or not (self._engine_sends or self._said_goodbye):
-            # Behind bytes that the engine does not take, TLS finds nothing that it could read.
+            # While the engine does not take the bytes that were read, nothing more is read: so do
+            # not wait for a readable socket then.
             interest |= 0 if self._inbound and self._write_needs == _IN else self._write_needs
         return interest
 
@@ -121,28 +122,28 @@ class Pipe:
         Moves what can be moved now.
 
         Returns:
-            Whether to come back soon: there may be more, without any descriptor being ready.
+            Whether to call it again soon: there may be more, although no descriptor gets ready.
         """
         more = self._send(scratch)
         more |= self._receive(scratch)
         if self._outbound and self._write_needs == _IN:
-            # Reading has perhaps taken in what writing waited for.
+            # Writing waited for bytes from the client: reading may have received them.
             more |= self._send(scratch)
         everything_sent = not (self._engine_sends or self._outbound)
-        # `Tls.shutdown` reads on as well, so the client's bytes have to be read before it.
+        # `Tls.shutdown` also reads, so the client's bytes have to be read before it.
         if everything_sent and not (self._inbound or more or self._said_goodbye or self._lost):
             self._say_goodbye()
         return more and not self.is_over
 
     def close(self) -> None:
         """Ends both sides."""
-        # A forked child may hold a copy of the descriptor: closing ours would not be enough.
+        # Shut down before closing: a forked child may hold a copy of the descriptor.
         with suppress(OSError):
             _socket.socket.shutdown(self._far, _socket.SHUT_RDWR)
         self.abandon()
 
     def abandon(self) -> None:
-        """Closes this process's descriptors and leaves the connection to others that have it."""
+        """Closes this process's descriptors; the connection stays open in other processes."""
         self._near.close()
         # The class of the socket may have a `close` of its own.
         _socket.socket.close(self._far)
@@ -226,8 +227,8 @@ class Pipe:
     def _decrypt(self, scratch: memoryview) -> int | None:
         try:
             if self._said_goodbye:
-                # Nothing is passed on any more. But unread bytes would reset the connection, and
-                # the reset could overtake the last bytes that we sent.
+                # These bytes are dropped. Unread, they would cause a reset when the socket closes,
+                # which could overtake the last bytes that were sent.
                 return _socket.socket.recv_into(self._far, scratch)
             return self._tls.read(len(scratch), scratch)
         except (ssl.SSLWantReadError, BlockingIOError):
@@ -241,7 +242,7 @@ class Pipe:
         return None
 
     def _deliver(self) -> bool:
-        """Gives the engine what has been decrypted; False while some of it is left."""
+        """Sends the decrypted bytes to the engine; False while some of them are left."""
         while self._inbound:
             try:
                 self._inbound = self._inbound[self._near.send(self._inbound) :]
@@ -258,7 +259,7 @@ class Pump:
 
     def __init__(self) -> None:
         self._poller = unpatched.original("select", "epoll")()
-        # No pipe: eventlet makes even `os.read` and `os.write` yield to a hub.
+        # No `os.pipe`: eventlet makes even `os.read` and `os.write` yield to a hub.
         self._bell, self._rope = _socket.socketpair()
         for end in (self._bell, self._rope):
             end.settimeout(0)
@@ -310,13 +311,13 @@ class Pump:
     def _run(self) -> None:
         again: set[Pipe] = set()
         while True:
-            # All events first: the number of a closed descriptor may be reused at once.
+            # Take all events before serving: a closed descriptor's number may be reused at once.
             ready = again | self._wait(0.0 if again else self._patience())
             while self._arrivals:
                 ready.add(pipe := self._arrivals.popleft())
                 self._pipes[pipe.near_descriptor] = self._pipes[pipe.far_descriptor] = pipe
             again = {pipe for pipe in ready if self._serve(pipe)}
-            # Local names would keep the last connection of all until the next comes.
+            # Otherwise local names would keep the last connection until the next one comes.
             pipe = None  # type: ignore[assignment]
             ready.clear()
             self._give_up_on_the_slow()
@@ -332,7 +333,7 @@ class Pump:
             pipe = self._pipes[descriptor]
             ready.add(pipe)
             if events & (_GONE | _BROKEN):
-                # It would be reported for ever.
+                # epoll would report it for ever: stop watching it.
                 self._watch(descriptor, None)
                 if descriptor == pipe.near_descriptor:
                     pipe.forget_engine()
@@ -396,7 +397,7 @@ class Pump:
             self._awaiting_quiet.popleft().close()
 
 
-# An interest that no descriptor has: it was watched, and must not be again.
+# Marks a descriptor that was watched and must not be watched again; no interest has this value.
 _NEVER = -1
 
 

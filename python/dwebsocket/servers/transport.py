@@ -1,8 +1,8 @@
 """
-The bytes that an ASGI server has yet to send, where they can be found out.
+The bytes that an ASGI server has yet to send, where they are accessible.
 
-ASGI does not tell. But the ``send`` of uvicorn is a method of its protocol, which has the
-transport of asyncio or uvloop. Without a transport nothing is known and nothing can be cut off.
+ASGI has no call for that. But the ``send`` of uvicorn is a method of its protocol, which has the
+transport of asyncio or uvloop. Without a transport the bytes are not known and cannot be dropped.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def queued(send: Any) -> int:
 
 
 def abort(send: Any) -> None:
-    """Closes the transport behind ``send`` at once, with what waits in it."""
+    """Closes the transport behind ``send`` at once, and drops the bytes that wait in it."""
     if (transport := _find(send)) is not None:
         transport.abort()
 
 
 def _find(send: Any) -> WriteTransport | None:
     transport = getattr(getattr(send, "__self__", None), "transport", None)
-    # Those of uvloop are not derived from it.
+    # Check for the methods: transports of uvloop are not derived from asyncio's class.
     calls = ("get_write_buffer_size", "abort")
     return transport if all(callable(getattr(transport, call, None)) for call in calls) else None

@@ -35,7 +35,7 @@ class WsgiHandshake:
         Args:
             method: The request's.
             environ: Its ``META``.
-            scope: That of ASGI, when such a server takes the handshake for plain HTTP.
+            scope: The ASGI scope, when an ASGI server took the handshake for plain HTTP.
         """
         self.offered: list[str] = []
         self._method = method
@@ -45,22 +45,22 @@ class WsgiHandshake:
 
     @property
     def concurrency(self) -> Literal["thread", "gevent", "eventlet"]:
-        """The server's kind of threads."""
+        """:attr:`Client.concurrency` of the server's client. Known once found."""
         return self._client.concurrency
 
     @property
     def dies_of_sigterm(self) -> bool:
-        """As the server's :class:`Client` says."""
+        """:attr:`Client.dies_of_sigterm` of the server's client. Known once found."""
         return self._client.dies_of_sigterm
 
     @property
     def departure(self) -> Callable[[], Depart]:
-        """As the server's :class:`Client` says."""
+        """:attr:`Client.departure` of the server's client. Known once found."""
         return self._client.departure
 
     @property
     def at_exit(self) -> Exit | None:
-        """As the server's :class:`Client` says."""
+        """:attr:`Client.at_exit` of the server's client. Known once found."""
         return self._client.at_exit
 
     @property
@@ -70,14 +70,14 @@ class WsgiHandshake:
             len(name) + len(value)
             for name, value in self._environ.items()
             if (name[:5] == "HTTP_" or name in ("PATH_INFO", "QUERY_STRING"))
-            # Middleware may have put something else there.
+            # Middleware may have put other objects there.
             and isinstance(value, str)
         )
 
     @property
     def body(self) -> tuple[bytes, ...]:
-        """Nothing that needs to be written."""
-        # The dead end is gone once the response is closed: nothing may be written after that.
+        """Empty; one empty chunk for servers that write the head only after the close."""
+        # The dead end is closed with the response, so the server must write its head before.
         return (b"",) if self._client.head_follows_close else ()
 
     def judge(self) -> Refusal | None:
@@ -85,12 +85,12 @@ class WsgiHandshake:
         environ = self._environ
         http_version = self._http_version()
         if http_version >= (2, 0):
-            # HTTP/2 has no Upgrade to be judged by: the server's family says why it is refused.
+            # HTTP/2 has no Upgrade header to judge: the server's family raises the reason.
             try:
                 self.find()
             except UnsupportedServer as error:
                 return 501, str(error), "error"
-        # Django's is always in capitals; a method is not.
+        # From the environ: Django upper-cases its `request.method`.
         method = environ.get("REQUEST_METHOD", self._method)
         header = environ.get
         status, answer, self.offered = _core.judge_handshake(
@@ -112,7 +112,12 @@ class WsgiHandshake:
         return None
 
     def find(self) -> None:
-        """Asks each server family whether the request is its own."""
+        """
+        Finds the client's connection by the server families.
+
+        Raises:
+            UnsupportedServer: No family knows the server, or it does not give the client away.
+        """
         if self._scope is not None:
             raise UnsupportedServer(
                 "No WebSocket on this server: it is an ASGI server that took the handshake for "
@@ -122,14 +127,24 @@ class WsgiHandshake:
         self._client = find_client(self._environ)
 
     def prepare(self) -> None:
-        """Starts the engine, and allocates the descriptors of the exchange."""
+        """
+        Starts the engine, and allocates the descriptors of the exchange.
+
+        Raises:
+            OSError: There are no more descriptors or threads, or the client has gone.
+        """
         _core.prepare()
         self._takeover = prepare_takeover(self._client)
 
     def open(
         self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
     ) -> _core.Connection:
-        """Takes the client from the server and hands it to the engine."""
+        """
+        Takes the client's connection from the server and gives it to the engine.
+
+        Raises:
+            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
+        """
         assert self._takeover is not None
         offers = self._environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
         compression = None
@@ -140,16 +155,21 @@ class WsgiHandshake:
         return _core.adopt(descriptor, early, head, permit, options.for_engine, compression)
 
     def call(self, function: Callable[[], object]) -> None:
-        """Calls it here."""
+        """Calls ``function`` here: any thread may call :meth:`open`."""
         function()
 
     def discard(self) -> None:
-        """Drops what the server writes to the dead end."""
+        """
+        Drops all bytes that the server writes to the dead end.
+
+        Raises:
+            OSError: There are no more descriptors.
+        """
         assert self._takeover is not None
         self._takeover.discard()
 
     def finish(self) -> None:
-        """Closes the dead end."""
+        """Closes the dead end, if there is one. May be repeated."""
         if self._takeover is not None:
             self._takeover.finish()
 
@@ -157,7 +177,7 @@ class WsgiHandshake:
         if self._scope is not None:
             protocol = f"HTTP/{self._scope.get('http_version', '')}"
         elif self._environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
-            # Servers that may mean another one, as eventlet's, say HTTP/1.0.
+            # Reliable as it is. Servers whose value may be wrong, such as eventlet's, say HTTP/1.0.
             return 1, 1
         else:
             protocol = protocol_of(self._environ)

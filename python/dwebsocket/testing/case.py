@@ -22,12 +22,12 @@ class WebSocketTestMixin(_Case):
     """
     Makes ``self.client`` and ``self.async_client`` open WebSockets; to stand before ``TestCase``.
 
-    At the end of each test, behind its own clean-ups, all WebSockets are closed and their views
-    have ended; a view that goes on fails the test, and so does a connection that stays.
+    At the end of each test, after its own clean-ups, all WebSockets are closed and their views have
+    ended; a view that still runs fails the test, and so does a connection that stays open.
 
     Attributes:
         websocket_timeout: Seconds that a view has to end.
-        websocket_clock: Lets time pass at once.
+        websocket_clock: A clock that the test can step ahead.
     """
 
     client_class = WebSocketClient
@@ -59,7 +59,7 @@ class WebSocketTestMixin(_Case):
         Fails when the site opens a WebSocket, or refuses it with another status.
 
         Args:
-            path: Where.
+            path: The path of the view.
             status_code: None for any refusal.
             **options: As for :meth:`WebSocketClient.websocket`.
 

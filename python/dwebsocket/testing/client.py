@@ -1,8 +1,8 @@
 """
 Django's test clients with one more method: ``websocket``.
 
-The request goes the way of every request of the client, through the handler, all middleware and
-the URL conf; what answers it is the real engine, at the other end of a socket pair.
+The request passes through the handler, all middleware and the URL conf, as every request of the
+client; the real engine answers it, at the other end of a socket pair.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class _Offer:
-    """A handshake that is on its way through Django: what the server would have of it."""
+    """The server's side of a handshake while Django handles its request."""
 
     sock: socket.socket
 
@@ -63,14 +63,14 @@ class _LoopHandshake(WsgiHandshake):
 
 
 def _name_host(environ: dict[str, Any]) -> None:
-    """Adds the header that every client sends, and Django's own test clients do not."""
+    """Adds the Host header, which every client sends, but Django's own test clients do not."""
     name, port = environ["SERVER_NAME"], str(environ["SERVER_PORT"])
     is_usual = port == ("443" if environ["wsgi.url_scheme"] == "https" else "80")
     environ.setdefault("HTTP_HOST", name if is_usual else f"{name}:{port}")
 
 
 def _serve(response: Any) -> None:
-    """Does with an accepting response what a server does, before Django closes it."""
+    """Iterates over an accepting response, as a server does, before Django closes it."""
     if response.status_code == 101:
         for _ in response:
             pass
@@ -133,7 +133,7 @@ def _offering() -> Iterator[tuple[socket.socket, ViewWatch]]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a test gives for an opening handshake, as :meth:`WebSocketClient.websocket` has it."""
+    """The arguments for an opening handshake, from :meth:`WebSocketClient.websocket`."""
 
     path: str
     data: Any
@@ -146,9 +146,9 @@ class Request:
         Gives the headers of the handshake.
 
         Args:
-            key: The one that the server has to answer.
+            key: The ``Sec-WebSocket-Key``, which the server has to answer.
             offer: The extension that is offered; empty for none.
-            defaults: More headers, which the test's own go before.
+            defaults: Additional headers; the test's own replace those of the same name.
         """
         usual = {
             "upgrade": "websocket",
@@ -165,9 +165,9 @@ class Request:
 
 
 class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
-    """What both clients add to Django's, in front of which it stands."""
+    """The common part of both clients; a base class in front of Django's client."""
 
-    #: Seconds that a WebSocket's calls wait when they are not told.
+    #: Seconds that a WebSocket's calls wait by default.
     websocket_timeout = TIMEOUT_S
     handler: Any
     raise_request_exception: bool
@@ -175,7 +175,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
     _websocket_class: type[WebSocketT]
 
     def __init__(self, enforce_csrf_checks: bool = False, *args: Any, **kwargs: Any) -> None:  # noqa: FBT001, FBT002
-        # Of Django's client, which stands behind this.
+        # Calls Django's client, which comes next in the method resolution order.
         super().__init__(enforce_csrf_checks, *args, **kwargs)  # type: ignore[call-arg, arg-type]
         self.handler = self._handler_class(enforce_csrf_checks)
 
@@ -200,12 +200,13 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
             path: As for :meth:`get`, with the query if there is one.
             data: The query as a dictionary.
             subprotocols: Those that the client offers, the best first.
-            headers: More headers, and others than usual; ``origin`` is what browsers send.
-            timeout: In place of ``websocket_timeout``.
-            answer_pings: False is a client that never answers a ping.
+            headers: Additional headers; one of the usual name replaces the usual one. Browsers send
+                ``origin``.
+            timeout: Replaces ``websocket_timeout``.
+            answer_pings: With False the client never answers a ping.
             compression: True offers permessage-deflate as browsers do; or the offer itself, such as
                 ``"permessage-deflate; server_no_context_takeover"``.
-            **extra: As for :meth:`get`. A live server takes none.
+            **extra: As for :meth:`get`. Not for a live server.
 
         Raises:
             TypeError: There is ``extra`` for a live server.

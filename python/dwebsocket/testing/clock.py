@@ -1,4 +1,4 @@
-"""Time that passes as soon as a test says so."""
+"""The clock that a test can step ahead."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dwebsocket.waiting import loop_hub
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Small enough for pings, their answers and timeouts to come in the order in which they would.
+# Small enough for pings, their answers and timeouts to happen in the usual order.
 _STEP_S = 1.0
-# How long a view has to come to where it waits for its client. Some never do.
+# The longest wait for a view to reach a call that waits for its client. Some views never do.
 _SETTLE_S = 1.0
 _LOOK_S = 0.0005
 
@@ -24,17 +24,17 @@ class Clock:
     """
     The clock of the engine and of every timeout of ``request.websocket``.
 
-    It runs as ever, and ahead of the system's by what the test has advanced it. Only WebSockets
-    look at it: ``time``, ``datetime`` and ``asyncio.sleep`` do not.
+    It runs at the usual speed, ahead of the system's by the time that the test has advanced it.
+    Only WebSockets use it: ``time``, ``datetime`` and ``asyncio.sleep`` do not.
     """
 
     def advance(self, seconds: float) -> None:
         """
-        Lets ``seconds`` pass at once, second by second, as soon as each view waits for its client.
+        Steps the clock ahead by ``seconds``, second by second, once each view waits for its client.
 
-        What was due by then has happened when this returns: pings have gone out, and the test's
-        clients have answered them; silent clients are given up; due closes have begun. Views whose
-        timeout was reached have been woken.
+        Everything that is due by then has happened when this returns: pings were sent, and the
+        test's clients have answered them; silent clients were given up; due closes have begun.
+        Views whose timeout was reached have been woken.
 
         Args:
             seconds: 0 or more.
@@ -48,7 +48,12 @@ class Clock:
         _step(seconds)
 
     async def aadvance(self, seconds: float) -> None:
-        """As :meth:`advance`, for async tests, whose views need the event loop meanwhile."""
+        """
+        As :meth:`advance`, for async tests: lets the event loop, and so async views, run meanwhile.
+
+        Raises:
+            ValueError: ``seconds`` is negative.
+        """
         _check(seconds)
         for _ in _until_views_wait():
             await asyncio.sleep(_LOOK_S)

@@ -1,10 +1,10 @@
 """
 The test's database connections, for all threads.
 
-A test's data stands in a transaction that is never committed, or in a database that lives in the
-memory of one connection. So while a test has WebSockets, every thread of the process uses the
-test's own connections: the views', those of ``sync_to_async``, and a live server's. They take
-turns: statement by statement, and a whole ``transaction.atomic()`` at once.
+A test's data is in a transaction that is never committed, or in an in-memory database of one
+connection. So while a test has WebSockets, every thread of the process uses the test's own
+connections: the views', those of ``sync_to_async``, and a live server's. The threads take turns:
+for each statement, and for each ``transaction.atomic()`` as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-# Longer than any statement of a test takes.
+# Seconds to wait for a turn: longer than any statement of a test takes.
 _PATIENCE_S = 10.0
 
 
@@ -35,7 +35,7 @@ class DatabaseBusy(AssertionError):
 
 
 class _Turns:
-    """The lock around the connections. A thread may take its turn several times over."""
+    """The lock around the connections. It is reentrant: a thread may take its turn repeatedly."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -54,7 +54,7 @@ class _Turns:
         self._depths.value = self.depth + 1
 
     def give_back(self) -> None:
-        # A transaction that began before the sharing ends without having taken a turn.
+        # A transaction that began before the sharing has taken no turn: give none back.
         if self.depth:
             self._depths.value -= 1
             self._lock.release()
@@ -65,7 +65,7 @@ class _Turns:
 
 
 class _Seen:
-    """What `django.db.connections` keeps for each thread, with the shared ones in front."""
+    """Replaces the storage of `django.db.connections`: shared connections first, then own ones."""
 
     def __init__(self, own: Any, shared: dict[str, BaseDatabaseWrapper]) -> None:
         self.__dict__.update(_own=own, _shared=shared)
@@ -99,7 +99,7 @@ class _Sharing:
         set_connection_store(_Seen(self._own, self._shared))
 
     def extend(self) -> None:
-        """Shares what has become the test's own by now. Does nothing on other threads."""
+        """Shares connections that the test has opened since. Does nothing on other threads."""
         if threading.get_ident() != self._owner or _is_loop_running():
             return
         for alias in connections:
@@ -109,13 +109,13 @@ class _Sharing:
     def _share(self, alias: str, connection: BaseDatabaseWrapper) -> None:
         connection.inc_thread_sharing()
         self._undo.append(connection.dec_thread_sharing)
-        # In front: `execute_wrapper` adds its own at the end, and removes the last one again.
+        # At the front: Django's `execute_wrapper` appends its wrapper, and later pops the last.
         connection.execute_wrappers.insert(0, self._in_turn)
         self._undo.append(functools.partial(connection.execute_wrappers.remove, self._in_turn))
         instead = {
             "close": functools.partial(self._close, connection.close),
-            # What views do with connections when they begin and end. It would close one that is
-            # in a transaction, and Django's test client does without it too.
+            # Views call this when they begin and end. It would close a connection that is in a
+            # transaction; Django's test client disables it, too.
             "close_if_unusable_or_obsolete": lambda: None,
         }
         connection.__dict__.update(instead)
@@ -135,7 +135,7 @@ class _Sharing:
             self._turns.give_back()
 
     def _close(self, close: Callable[[], None]) -> None:
-        # Threads close their connections when they end.
+        # Other threads close "their" connections when they end: ignore that.
         if threading.get_ident() == self._owner:
             close()
 
@@ -184,8 +184,8 @@ def shared_databases() -> Iterator[None]:
     """
     Gives every thread of the process this thread's test database connections.
 
-    To be entered in the test's own thread, outside of event loops. When it is entered again inside,
-    also by others, the first one's connections stay.
+    To be entered in the test's own thread, outside of event loops. When it is entered again
+    meanwhile, on any thread, the first thread's connections stay shared.
     """
     begin_sharing()
     try:
@@ -200,7 +200,7 @@ def is_sharing() -> bool:
 
 
 def begin_sharing() -> None:
-    """As entering :func:`shared_databases`."""
+    """Enters :func:`shared_databases`, without a block. Each call needs an :func:`end_sharing`."""
     global _users, _sharing
     with _lock:
         if not _users:
@@ -212,7 +212,7 @@ def begin_sharing() -> None:
 
 
 def end_sharing() -> None:
-    """As leaving :func:`shared_databases`."""
+    """Leaves :func:`shared_databases`; the last call ends the sharing."""
     global _users, _sharing
     with _lock:
         _users -= 1

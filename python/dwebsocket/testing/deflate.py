@@ -1,4 +1,4 @@
-"""permessage-deflate as a client speaks it (RFC 7692), by Python's own zlib."""
+"""The client's side of permessage-deflate (RFC 7692), by Python's own zlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TAIL = b"\x00\x00\xff\xff"
 
 
 class _Deflater(Protocol):
-    """What ``zlib.compressobj`` gives, whose class has no public name."""
+    """The result of ``zlib.compressobj``, whose class has no public name."""
 
     def compress(self, data: bytes, /) -> bytes: ...
 
@@ -18,7 +18,7 @@ class _Deflater(Protocol):
 
 
 def offer_of(compression: bool | str) -> str:  # noqa: FBT001
-    """Gives what a handshake offers for an argument ``compression``: empty for nothing."""
+    """Gives the offer of a handshake for an argument ``compression``; empty for no offer."""
     if compression is True:
         return _BROWSERS_OFFER
     return compression or ""
@@ -29,7 +29,7 @@ class Deflate:
     Both directions of one connection.
 
     Args:
-        answer: What the server has agreed on: one extension with its parameters.
+        answer: The extension that the server has accepted, with its parameters.
     """
 
     def __init__(self, answer: str) -> None:
@@ -53,7 +53,7 @@ class Deflate:
         Gives the message of a payload (RFC 7692 section 7.2.2).
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is no valid payload.
         """
         if self._is_forgotten:
             self._inflater = zlib.decompressobj(-15)

@@ -22,8 +22,8 @@ class LiveWebSocketClient(WebSocketClient):
     """
     Opens WebSockets at a server's port, with its own cookies; for the rest Django's test client.
 
-    So ``force_login`` works where the server shares the test's database and settings, as
-    ``LiveServerTestCase`` and pytest-django's ``live_server`` do. Views fail in the server: their
+    ``force_login`` works where the server shares the test's database and settings, as
+    ``LiveServerTestCase`` and pytest-django's ``live_server`` do. Views run in the server: their
     exceptions are logged there, and not raised in the test.
 
     ``websocket`` goes over TCP, sends the Origin of the site, and takes no ``extra``.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.testing import AsyncWebSocketClient, Clock, LiveWebSocketClient, WebSocketClient
 
-# What gives tests a database, in pytest-django.
+# pytest-django's fixtures that give a test a database.
 _DATABASES = (
     "transactional_db",
     "django_db_reset_sequences",
@@ -27,7 +27,7 @@ def _websockets(request: pytest.FixtureRequest) -> Iterator[None]:
 
     for name in _DATABASES:
         if name in request.fixturenames:
-            # First, whatever the order of the arguments: it must outlast the views.
+            # Set it up first, whatever the order of the arguments: it must outlast the views.
             request.getfixturevalue(name)
     with websockets_of_a_test():
         yield

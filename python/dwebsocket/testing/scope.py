@@ -1,4 +1,4 @@
-"""One test's WebSockets: those left open are closed, those that stay are reported."""
+"""One test's WebSockets: at its end open ones are closed, and ones that stay are reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OpenWebSocket(Protocol):
-    """A test's WebSocket, for what all of them are held for: a step of the clock, and their end."""
+    """A test's WebSocket, as steps of the clock and the end of the test need it."""
 
     timeout: float
 
@@ -26,43 +26,43 @@ class OpenWebSocket(Protocol):
         """Whether its view waits for its client."""
 
     def _look(self) -> None:
-        """Takes in what has come."""
+        """Sends and receives what is possible without waiting."""
 
     def give_up(self, timeout: float) -> None:
         """Closes it, and waits for its view."""
 
 
-#: Those that are open now, of all tests of this process.
+#: The WebSockets that are open now, of all tests of this process.
 open_websockets: set[OpenWebSocket] = set()
 
-# The engine notices a client's end at once, but on a thread of its own.
+# Seconds between two checks. The engine sees a client's end at once, but on a thread of its own.
 _LOOK_S = 0.001
-# Threads without a view go at once. A view that an earlier test has left behind keeps its own.
+# Threads without a view end at once. A view that an earlier test has left running keeps its thread.
 _DISMISS_S = 0.2
 
 
 class WebSocketLeak(AssertionError):
-    """A test is over, and connections of its WebSockets are not."""
+    """A test has ended, but connections of its WebSockets are still held."""
 
 
 @contextmanager
 def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
     """
-    Holds the WebSockets of one test: all that is in between.
+    Manages the WebSockets of one test: those that open within the block.
 
     All threads use the test's database connections meanwhile. At the end every WebSocket is closed
-    and its view has ended; a process that a test has drained takes connections again.
+    and its view has ended; a process that the test has drained takes connections again.
 
     Args:
         timeout: Seconds for each view to end, if its WebSocket has no shorter one.
 
     Raises:
-        ViewStillRuns: A view goes on without its WebSocket.
+        ViewStillRuns: A view still runs although its WebSocket is closed.
         WebSocketLeak: Other code still holds a connection.
     """
     before = _core.open_connections()
     others = set(open_websockets)
-    # Views of a live server, mostly.
+    # Views without a WebSocket of the test kit: most are a live server's.
     unknown: list[ViewWatch] = []
 
     def find() -> ViewWatch:

@@ -1,4 +1,4 @@
-"""What the test learns of the views behind its connections: how they fail, and where they are."""
+"""The state of the views behind a test's connections: their exceptions, and where they are."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class ViewStillRuns(AssertionError):
-    """A view goes on although its connection has ended. The message says where it is."""
+    """A view still runs although its connection has ended. The message says where it is."""
 
 
 class ViewWatch:
     """One view. See :class:`dwebsocket.runners.view.Witness`."""
 
     def __init__(self) -> None:
-        #: Done when the view has ended and everything of it is released.
+        #: Done when the view has ended and all of its resources are released.
         self.over: Future[None] = Future()
         self._name = "that has not begun"
         self._error: BaseException | None = None
@@ -48,7 +48,7 @@ class ViewWatch:
         self._error = error
 
     def ended(self) -> None:
-        """Everything is released."""
+        """The view has ended, and its resources are released."""
         self._thread = self._task = self._websocket = None
         self.over.set_result(None)
 
@@ -68,7 +68,7 @@ class ViewWatch:
 
     def join(self, timeout: float) -> None:
         """
-        Waits until everything of the view is released.
+        Waits until the view has ended and its resources are released.
 
         Raises:
             ViewStillRuns: It was not within ``timeout`` seconds.

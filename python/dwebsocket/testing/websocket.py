@@ -7,7 +7,7 @@ runs all of it; in an async test they await, and the call gives the coroutine it
 """
 
 # mypy: disable-error-code="no-any-return"
-# What `_run` gives is the value in one face and a coroutine in the other: no type says that.
+# `_run` gives a value in the sync class and a coroutine in the async one: no type expresses that.
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Message = str | bytes
 T = TypeVar("T")
-# What a call gives: the value in sync tests, a coroutine of it in async ones.
+# The results of calls: values in sync tests, coroutines of them in async ones.
 NoneT = TypeVar("NoneT")
 MessageT = TypeVar("MessageT")
 JsonT = TypeVar("JsonT")
@@ -67,10 +67,10 @@ class WebSocketRefused(WebSocketError):
 
 class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
     """
-    What sync and async tests have in common.
+    The common part for sync and async tests.
 
-    Every call gives its result in sync tests, and has to be awaited in async ones; then it raises
-    when it is awaited. The properties and :meth:`vanish` are the same in both.
+    In sync tests every call gives its result. In async tests it has to be awaited, and raises only
+    then. The properties and :meth:`vanish` are the same in both.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         offer: str,
     ) -> None:
         self._opener = opener
-        #: Seconds that its calls wait when they are not told.
+        #: Seconds that its calls wait by default.
         self.timeout = timeout
         self._raises = raises
         self._wire = wire.Wire(answer_pings=answer_pings, offer=offer)
@@ -159,7 +159,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
     # -- what never waits -----------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Sends and takes what goes at once."""
+        """Sends and receives what is possible without waiting."""
         sock = self._sock
         if sock is None or self._wire.is_over:
             return
@@ -175,12 +175,12 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         except ConnectionResetError:
             self._wire.feed(b"")
         if outgoing:
-            # Answers to what has just come, mostly.
+            # Mostly answers to frames that have just come, such as pongs.
             with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
                 del outgoing[: sock.send(outgoing)]
 
     def _raise_failure(self) -> None:
-        """Raises what the view let through, as Django's client does."""
+        """Raises the exception that the view let through, as Django's client does."""
         if self._raises and self._watch is not None and (error := self._watch.take_error()):
             raise error
 
@@ -200,11 +200,11 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         code, reason = self._wire.close or (_NORMAL, "")
         return ConnectionClosed(code, reason, "lost" if code == 1006 else by)
 
-    # -- how a face waits -----------------------------------------------------------------------
+    # -- how the sync and the async class wait --------------------------------------------------
 
     @abstractmethod
     def _run(self, call: _Later[Any]) -> Any:
-        """Gives what a call gives."""
+        """Gives the result of a call: runs the coroutine, or returns it to be awaited."""
 
     @abstractmethod
     async def _wait(self, sock: socket.socket, seconds: float) -> None:
@@ -376,7 +376,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Raises:
             ViewStillRuns: It did not end.
         """
-        # Its answer is not worth waiting for.
+        # Does not wait for the answer: the test has ended.
         self._send_close(_NORMAL, "")
         self._hang_up()
         try:
@@ -417,14 +417,14 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         Raises:
             ConnectionClosed: It is closed.
             ReceiveTimeout: The site did not take it in time.
-            TypeError: JSON has nothing for a part of it.
+            TypeError: A part of it cannot be represented in JSON.
             WebSocketRefused: The site has refused the WebSocket.
         """
         return self._run(self._send(as_json(data)))
 
     def send_frame(self, opcode: int, payload: bytes = b"", *, is_final: bool = True) -> NoneT:
         """
-        Sends one frame as it is: fragments, and what breaks the rules.
+        Sends one frame as it is: a fragment, or a frame that violates the protocol.
 
         Raises:
             ConnectionClosed: It is closed.
@@ -493,7 +493,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
 
     def vanish(self) -> None:
         """
-        Goes away without a close frame, as a client whose network is gone for good.
+        Ends the connection without a close frame, as a client that loses its network.
 
         Never waits, and is not awaited.
 
@@ -516,7 +516,8 @@ class ClientWebSocket(BaseWebSocket[None, Message, Any, int]):
 
     ``with client.websocket(path) as ws`` opens it, and closes it at the end of the block, when its
     view has ended too. Times are seconds; ``timeout=None`` is the client's ``websocket_timeout``.
-    What the view lets through is raised by the next call, behind the messages that came before.
+    An exception that the view lets through is raised by the next call, after the messages that came
+    before it.
     """
 
     def __enter__(self) -> ClientWebSocket:  # noqa: PYI034
@@ -596,5 +597,5 @@ class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[A
         if is_sharing():
             self._begin_sharing()
         else:
-            # In the thread of the test's own database, which is not that of its event loop.
+            # On the thread of the test's database connections, which is not the event loop's.
             await sync_to_async(self._begin_sharing)()

@@ -1,7 +1,7 @@
 """
-The client's end of a connection without any I/O: bytes go in, messages come out, and back.
+The client's end of a connection without any I/O: turns bytes into messages, and back.
 
-Frames are parsed and written in Rust, by other rules than the engine's (:mod:`dwebsocket._core`).
+Frames are parsed and written in Rust, by a client's rules (:mod:`dwebsocket._core`).
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _NO_STATUS, _ABNORMAL = 1005, 1006
 
 
 class WireError(AssertionError):
-    """The server's end has sent what no server may send."""
+    """The server has violated the protocol."""
 
 
 class Wire:
     """
-    One connection, seen by its client.
+    The client's end of one connection.
 
     Attributes:
         offer: The extension that is offered, as the header has it; empty for none.
-        headers: Those of the 101, names in lower case; the last one of several. ``None`` until it
-            has come.
+        headers: The headers of the 101, names in lower case; of several with one name the last.
+            ``None`` until it has come.
         messages: Whole messages that have come.
         pings: How many pings have come.
         pongs: The payloads of the pongs that have come.
         close: Code and reason of the server's end, once it has ended: 1005 for a close frame
             without a code, 1006 for none at all.
         outgoing: Bytes that are to be sent.
-        said_goodbye: A close frame is among them, or has been.
+        said_goodbye: A close frame was queued.
     """
 
     def __init__(self, *, answer_pings: bool = True, offer: str = "") -> None:
@@ -59,7 +59,7 @@ class Wire:
         self._head = b""
         self._reader = _core.FrameReader()
         self._deflate: Deflate | None = None
-        # The message whose fragments are coming: its opcode, whether it is compressed, and they.
+        # The unfinished message: its opcode, whether it is compressed, and its fragments so far.
         self._fragments: tuple[int, bool, list[bytes]] | None = None
 
     @property
@@ -69,10 +69,10 @@ class Wire:
 
     def feed(self, data: bytes) -> None:
         """
-        Takes what the server has sent; nothing is the end of the stream.
+        Takes bytes from the server; empty bytes are the end of the stream.
 
         Raises:
-            WireError: What came breaks the protocol.
+            WireError: The bytes violate the protocol.
         """
         if not data:
             self.close = self.close or (_ABNORMAL, "")
@@ -106,7 +106,7 @@ class Wire:
     def send_frame(
         self, opcode: int, payload: bytes, *, is_final: bool = True, is_compressed: bool = False
     ) -> None:
-        """Queues one frame as it is, also one that breaks the rules."""
+        """Queues one frame as it is, also one that violates the protocol."""
         key = os.urandom(4)
         self.outgoing += _core.client_frame(
             opcode, payload, key, is_final=is_final, rsv1=is_compressed

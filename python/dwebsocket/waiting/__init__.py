@@ -1,5 +1,5 @@
 """
-How a caller sleeps until its connection has something for it.
+How a caller sleeps until its connection has a message, room or the end for it.
 
 A thread sleeps in the engine (:mod:`~dwebsocket.waiting.waiter`). A green thread must not: it
 yields to its hub (:mod:`~dwebsocket.waiting.green`), as a task does to its event loop

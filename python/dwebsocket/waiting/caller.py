@@ -1,21 +1,21 @@
 """
 The callers of a connection (threads, green threads, tasks), and which have received its end.
 
-Each of them receives the end once as ``None``, and as an exception when it asks again later. What
-another one has received does not matter. Most connections end without any :class:`Caller`.
+Each of them receives the end once as ``None``, and as an exception when it calls again later,
+independently of the others. Most connections end without any :class:`Caller`.
 """
 
 from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
-# How long a caller may go on asking a connection after it has received the end.
+# How long after the end a caller still gets None. Later calls raise.
 PATIENCE_S = 1.0
-# The first pause of a caller that goes on after the end, and the longest.
+# The first and the longest pause of a caller that goes on calling after the end.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0
-# How long a sender may go on as before, and after how much more time its pauses are the longest. It
-# may only be passing on the rest of something.
+# How long a sender may go on without pauses (it may be passing on the rest of a source), and after
+# how much more time its pauses are the longest.
 _SENDS_FREELY_S = 5.0
 _SENDS_RARELY_S = 60.0
 
@@ -29,7 +29,8 @@ class Caller:
         told_at: When it received the end, on the clock of :mod:`dwebsocket.clock`.
         is_refused: Its last send was refused, and it has not asked for messages since.
         has_closed: It has closed the connection itself.
-        asked_at: When it first asked ``is_closed()`` after the end, since it asked for messages.
+        asked_at: The time of its first ``is_closed()`` after the end and after its last receiving
+            call.
     """
 
     __slots__ = (
@@ -59,8 +60,8 @@ class Caller:
         """
         Gives the seconds that a call after the end has to sleep before anything else.
 
-        Calls come further and further apart, up to a second, so that a loop that ignores the end
-        costs nothing. A caller that takes its time anyway is not held up.
+        The pauses grow, up to a second, so that a loop that ignores the end uses little processor
+        time. A caller that is slow by itself is not delayed.
 
         Args:
             now: Seconds, as by :func:`dwebsocket.clock.now`.
@@ -71,7 +72,7 @@ class Caller:
         return pause
 
     def pause_of_send(self, now: float) -> float:
-        """As :meth:`pause`, for a send that is refused: not in the first seconds, then longer."""
+        """As :meth:`pause`, for a refused send: none in the first seconds, then growing ones."""
         if self._refused_at is None:
             self._refused_at = now
         late = (now - self._refused_at - _SENDS_FREELY_S) / _SENDS_RARELY_S

@@ -35,7 +35,7 @@ GreenHub = Any
 GreenThread = Any
 Sleeper = TypeVar("Sleeper")
 
-# The longest sleep that is asked of a hub, which cannot count to infinity.
+# The longest timeout that is passed to a hub: hubs take no infinite ones.
 _LONGEST_S = 86_400.0
 # How long a view may send without letting others run.
 _TURN_S = 0.01
@@ -66,10 +66,10 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._ready = _core.Hub()
         self._sleepers: dict[int, Sleeper] = {}
         self._tokens = itertools.count()
-        # When each coarse sleep ends, the first one first: all are equally long, and share a timer.
+        # The ends of coarse sleeps, the earliest first: all have the same length, and one timer.
         self._coarse_ends: dict[int, float] = {}
         self._has_alarm = False
-        # Calls to make in the hub, where other tokens wake a green thread.
+        # Calls to make in the hub, by their tokens; all other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
 
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
@@ -80,13 +80,13 @@ class HubWatcher(ABC, Generic[Sleeper]):
         try:
             self._sleep(token, None if timeout is None else min(timeout, _LONGEST_S))
         finally:
-            # Otherwise each wait that ends without a message would leave one more watch there.
+            # Otherwise each wait that ends without a message would leave a watch behind.
             connection.unwatch(self._ready, token)
 
     def take_coarse(
         self, connection: Connection, time_s: float, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`HubWaiter.take_coarse`, without a timer of its own."""
+        """As :meth:`HubWaiter.take_coarse`, by the timer that all coarse sleeps share."""
         token = next(self._tokens)
         if not connection.listen(self._ready, token):
             return connection.pop(text_as_bytes)
@@ -104,14 +104,14 @@ class HubWatcher(ABC, Generic[Sleeper]):
         return message
 
     def at_end(self, connection: Connection, call: Call) -> None:
-        """As :meth:`dwebsocket.waiting.waiter.Waiter.at_end`, on the hub's own thread."""
+        """As :meth:`Waiter.at_end`: the hub makes the call. To be called on its own thread."""
         token = next(self._tokens)
         self._calls[token] = call
         connection.watch_end(self._ready, token)
 
     @abstractmethod
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`dwebsocket.waiting.waiter.Waiter.call_later`, on the hub's own thread."""
+        """As :meth:`Waiter.call_later`: the hub makes the call. To be called on its own thread."""
 
     def _set_alarm(self, time_s: float) -> None:
         self._has_alarm = True
@@ -139,7 +139,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
             else:
                 self._wake(token)
             if self.is_parents:
-                # The code just called has forked, and this is the child: the rest is the parent's.
+                # The call has forked, and this is the child: the other tokens are the parent's.
                 return
         self._ready.served()
 
@@ -149,7 +149,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
 
     @abstractmethod
     def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        """Has the hub call ``call``; the hub does not go on just for this."""
+        """Makes the hub call ``call`` after a time; the timer alone does not keep the hub going."""
 
     @abstractmethod
     def _wake(self, token: int) -> None:
@@ -169,7 +169,8 @@ class HubWaiter(Waiter):
     Args:
         hub: Gives the calling thread's hub, if it has one. Makes none: a hub outlives its thread.
         new_watcher: Opens a hub's :class:`HubWatcher`.
-        pause: Yields to the hub for some seconds; without any until all others have had a turn.
+        pause: Yields to the hub for some seconds; without an argument until all other green threads
+            have had a turn.
         current: Gives the green thread that calls.
         new_event: Makes an event between two green threads of one hub.
     """
@@ -187,19 +188,19 @@ class HubWaiter(Waiter):
         self._pause = pause
         self._current = current
         self._new_event = new_event
-        # One of the system's threads has one hub at a time, however many green threads it runs.
+        # A local of the system's threads: each of them has one hub at a time.
         self._own: Any = unpatched.original("_thread", "_local")()
         os.register_at_fork(after_in_child=self._forget_parents_watcher)
 
     def take(
         self, connection: Connection, timeout: float | None, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`Waiter.take`."""
+        """As :meth:`Waiter.take`, but yields to the hub."""
         if self._hub() is None:
             return THREAD.take(connection, timeout, text_as_bytes)
         deadline = None if timeout is None else clock.now() + timeout
         while True:
-            # Look for the end first: it comes behind all messages, so then none is missed.
+            # Read the end first: it comes after all messages, so no message is missed.
             ended = connection.waiting()[1]
             message = connection.take(0, text_as_bytes)
             left = None if deadline is None else deadline - clock.now()
@@ -217,7 +218,12 @@ class HubWaiter(Waiter):
         binary: bool | None,
         patience: float | None,
     ) -> bool:
-        """As :meth:`Waiter.send`."""
+        """
+        As :meth:`Waiter.send`, but yields to the hub; a large message is sent on another thread.
+
+        Raises:
+            SendTimeout: There was no room within ``patience`` seconds.
+        """
         if self._hub() is None:
             return THREAD.send(connection, message, binary=binary, patience=patience)
         if patience is None:
@@ -258,12 +264,12 @@ class HubWaiter(Waiter):
             self._own.turn_ends = time.monotonic() + _TURN_S
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
-        """As :meth:`Waiter.wait_for`."""
+        """As :meth:`Waiter.wait_for`, but yields to the hub."""
         if self._hub() is None:
             return THREAD.wait_for(connection, look, timeout)
         deadline = None if timeout is None else clock.now() + timeout
         while True:
-            # First: what came before the end counts.
+            # Read the end before the look: an answer that came before the end counts.
             ended = connection.end() is not None
             found = look(0)
             left = None if deadline is None else deadline - clock.now()
@@ -283,14 +289,14 @@ class HubWaiter(Waiter):
     def take_coarse(
         self, connection: Connection, time: float, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`Waiter.take_coarse`."""
+        """As :meth:`Waiter.take_coarse`, but yields to the hub."""
         hub = self._hub()
         if hub is None:
             return THREAD.take_coarse(connection, time, text_as_bytes)
         return self._watcher(hub).take_coarse(connection, time, text_as_bytes)
 
     def let_others_run(self, connection: Connection, time: float) -> None:
-        """As :meth:`Waiter.let_others_run`."""
+        """As :meth:`Waiter.let_others_run`, for the hub's green threads."""
         if self._hub() is None:
             THREAD.let_others_run(connection, time)
         elif time:
@@ -299,32 +305,32 @@ class HubWaiter(Waiter):
             self._pause()
 
     def sleep(self, seconds: float) -> None:
-        """As :meth:`Waiter.sleep`."""
+        """As :meth:`Waiter.sleep`, but yields to the hub."""
         sleep = unpatched.sleep if self._hub() is None else self._pause
         sleep(seconds)
 
     def caller(self) -> object:
-        """As :meth:`Waiter.caller`."""
+        """As :meth:`Waiter.caller`: the green thread, where this thread has a hub."""
         return THREAD.caller() if self._hub() is None else self._current()
 
     def thread(self) -> object:
-        """As :meth:`Waiter.thread`."""
+        """As :meth:`Waiter.thread`: the green thread, where this thread has a hub."""
         return THREAD.thread() if self._hub() is None else self._current()
 
     def at_end(self, connection: Connection, call: Call) -> None:
-        """As :meth:`Waiter.at_end`."""
+        """As :meth:`Waiter.at_end`: the hub makes the call, where this thread has one."""
         hub = self._hub()
         at_end = THREAD.at_end if hub is None else self._watcher(hub).at_end
         at_end(connection, call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """As :meth:`Waiter.call_later`."""
+        """As :meth:`Waiter.call_later`: the hub makes the call, where this thread has one."""
         hub = self._hub()
         call_later = THREAD.call_later if hub is None else self._watcher(hub).call_later
         return call_later(delay, call)
 
     def new_event(self) -> Event:
-        """As :meth:`Waiter.new_event`."""
+        """Makes an event between two green threads of one hub."""
         return self._new_event()
 
     def _watcher(self, hub: GreenHub) -> HubWatcher[Any]:
@@ -336,7 +342,7 @@ class HubWaiter(Waiter):
         return watcher
 
     def _forget_parents_watcher(self) -> None:
-        # It is closed later. Until the child's hub has set itself up anew, it shares its poller
-        # with the parent's hub, which would not be woken any more.
+        # Do not close it yet: until the child's hub has set itself up anew, both hubs share one
+        # poller, and closing here would stop the parent's wake-ups.
         if (watcher := getattr(self._own, "watcher", None)) is not None:
             watcher.is_parents = True

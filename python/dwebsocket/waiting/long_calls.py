@@ -1,7 +1,7 @@
 """
-Calls that would hold up an event loop or a hub for milliseconds, such as compressing much.
+Calls that would block an event loop or a hub for milliseconds, such as compressing large messages.
 
-They are made on a few threads of their own, which end as soon as there is nothing to call.
+They run on a few threads of their own, which end as soon as there is nothing to call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Compressing needs a processor, and more threads than that finish nothing earlier.
+# One thread for each processor: compressing needs nothing else, so more threads are not faster.
 _MOST_THREADS = os.cpu_count() or 1
 _NAME = "dwebsocket-long-calls"
 
@@ -35,7 +35,7 @@ class Call(Generic[T]):
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
         self.future: Future[T] = Future()
-        # Shared by threads of the system, which a green lock would not keep apart.
+        # Threads of the system share the future: a green lock would not exclude them.
         use_lock(self.future, unpatched.lock())
 
     def __call__(self) -> None:
@@ -45,11 +45,11 @@ class Call(Generic[T]):
                 self.future.set_result(self._function())
             except BaseException as error:
                 self.future.set_exception(error)
-                # The exception holds this frame.
+                # The exception refers to this frame: break the cycle.
                 del self
 
     def fail(self, error: BaseException) -> None:
-        """Tells that it cannot be called."""
+        """Sets ``error`` as the result: the function cannot be called."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
 
@@ -63,7 +63,11 @@ class LongCalls:
         self._waiting: deque[Call[Any]] = deque()
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Has ``function`` called. Never waits, as long as the system gives threads."""
+        """
+        Calls ``function`` on one of the threads.
+
+        Never waits, unless the system gives no thread: then ``function`` is called here.
+        """
         call = Call(function)
         with self._lock:
             self._waiting.append(call)
@@ -73,7 +77,7 @@ class LongCalls:
         try:
             unpatched.start_thread(_NAME, self._work)
         except RuntimeError:
-            # No thread is to be had: better late than not at all.
+            # The system gives no thread: make the calls on this one.
             self._work()
         return call.future
 
@@ -85,7 +89,7 @@ class LongCalls:
                     return
                 call = self._waiting.popleft()
             call()
-            # Neither the message nor the result may wait for the next call.
+            # Drop the message and the result now, not only when the next call comes.
             del call
 
 
@@ -93,7 +97,7 @@ _calls = LongCalls(_MOST_THREADS)
 
 
 def submit(function: Callable[[], T]) -> Future[T]:
-    """As :meth:`LongCalls.submit`."""
+    """Calls ``function`` on one of this process's threads for that: :meth:`LongCalls.submit`."""
     return _calls.submit(function)
 
 
@@ -108,9 +112,9 @@ async def call_elsewhere(function: Callable[[], T]) -> T:
 
 class Turns:
     """
-    Lets tasks of any event loops do something one after the other, in the order of their coming.
+    A lock for tasks of several event loops, which get it in the order in which they asked for it.
 
-    An asynchronous context manager, and what :class:`asyncio.Lock` is to the tasks of one loop.
+    An asynchronous context manager, as :class:`asyncio.Lock` is for the tasks of one loop.
     """
 
     def __init__(self) -> None:
@@ -129,7 +133,7 @@ class Turns:
         try:
             await turn
         except BaseException:
-            # Cancelled, or given up with its coroutine: it must not keep the turn.
+            # The task was cancelled, or its coroutine was closed: it must not keep the turn.
             with self._lock:
                 has_come = turn not in self._waiting
                 if not has_come:
@@ -148,7 +152,7 @@ class Turns:
                 if not self.are_taken:
                     return
                 turn = self._waiting.popleft()
-            # A loop that is closed runs no task any more: the next one, then.
+            # A closed loop raises RuntimeError and runs no task any more: go on to the next turn.
             with suppress(RuntimeError):
                 turn.get_loop().call_soon_threadsafe(settle, turn)
                 return

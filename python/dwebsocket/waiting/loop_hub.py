@@ -38,7 +38,7 @@ class LoopHub:
         self._loop = ref(loop)
         self._rung: deque[int] = deque()
         self._ringing = False
-        # In an empty context: otherwise the loop would keep that of the first view that asks.
+        # In an empty context: otherwise the loop would keep the context of the first view here.
         Context().run(loop.add_reader, self._hub.fileno(), self._wake)
 
     async def wait(self, connection: Watched, watch: Watch, timeout: float | None = None) -> None:
@@ -50,8 +50,9 @@ class LoopHub:
             watch: One that its ``unwatch`` takes back: ``watch_inbox`` or ``watch_outbox``.
             timeout: None sleeps as long as it takes.
 
-        Cancelling it loses nothing, and is never lost itself: before Python 3.12
-        ``asyncio.wait_for`` swallows a cancellation that comes together with the wake-up.
+        Cancelling it loses no message, and a cancellation is never lost: before Python 3.12
+        ``asyncio.wait_for``, which is not used here, drops one that comes together with the
+        wake-up.
         """
         loop = asyncio.get_running_loop()
         token = next(self._tokens)
@@ -61,7 +62,7 @@ class LoopHub:
             watch(self._hub, token)
             await future
         finally:
-            # Without a message the watch would stay, one more for each wait on a quiet connection.
+            # Otherwise each wait that ends without a message would leave a watch behind.
             connection.unwatch(self._hub, token)
             del self._waiting[token]
             if timer is not None:
@@ -132,7 +133,7 @@ class LoopEvent:
     """One event that happens once. One task waits for it, any thread may set it."""
 
     def __init__(self) -> None:
-        # Without a lock: each side first sets its own attribute, then reads the other's.
+        # No lock is needed: each side first sets its own attribute, then reads the other's.
         self._is_set = False
         self._sleeper: asyncio.Future[None] | None = None
 
@@ -158,7 +159,7 @@ class LoopEvent:
         return self._is_set
 
 
-# The hub that was asked for last, most often the only one.
+# The hub that was used last, most often the only one.
 _latest: Callable[[], LoopHub | None] = lambda: None  # noqa: E731
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopHub] = WeakKeyDictionary()
 

@@ -1,7 +1,7 @@
 """
-Pings of a view's own, and waits for the end of a connection.
+Pings that a view sends, and waits for the end of a connection.
 
-The engine wakes both kinds of callers at each answer and at the end; then they look again.
+The engine wakes both kinds of callers at each answer and at the end; then they check again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RETRY_S = 0.05
 
 
 class Pings:
-    """A connection, watched for what ``look`` finds: answers to pings, and its end."""
+    """A connection, watched until ``look`` finds an answer to a ping, or the end."""
 
     __slots__ = ("_connection", "_look", "unwatch")
 
@@ -32,14 +32,25 @@ class Pings:
         self.unwatch = connection.unwatch_pings
 
     def watch(self, hub: _core.Hub, token: int) -> None:
-        """As :meth:`dwebsocket._core.Connection.watch_pings`, also for what has come just now."""
+        """
+        As :meth:`dwebsocket._core.Connection.watch_pings`.
+
+        It also signals when the answer has come before the watch.
+        """
         self._connection.watch_pings(hub, token)
         if self._look(0) is not None:
             hub.announce(token)
 
 
 def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float:
-    """As :meth:`dwebsocket.WebSocket.ping`."""
+    """
+    Sends a ping and waits for its answer: the work of :meth:`dwebsocket.WebSocket.ping`.
+
+    Raises:
+        PingTimeout: No answer came in time.
+        ConnectionClosed: The connection has ended.
+        UnsupportedServer: The server sends no pings of applications.
+    """
     deadline = None if timeout is None else clock.now() + timeout
     while (sent := connection.begin_ping()) is None:
         waiter.sleep(_pause(connection, deadline, timeout))
@@ -47,7 +58,12 @@ def ping(connection: Connection, waiter: Waiter, timeout: float | None) -> float
 
 
 async def aping(connection: Connection, timeout: float | None) -> float:
-    """As :func:`ping`, for async views."""
+    """
+    As :func:`ping`, for async views: waits in the running loop.
+
+    Raises:
+        PingTimeout, ConnectionClosed, UnsupportedServer: As :func:`ping`.
+    """
     deadline = None if timeout is None else clock.now() + timeout
     while (sent := connection.begin_ping()) is None:
         pause = _pause(connection, deadline, timeout)
@@ -56,12 +72,12 @@ async def aping(connection: Connection, timeout: float | None) -> float:
 
 
 def wait_closed(connection: Connection, waiter: Waiter, timeout: float | None) -> bool:
-    """As :meth:`dwebsocket.WebSocket.wait_closed`."""
+    """Waits for the end, and gives whether it has come, for ``WebSocket.wait_closed``."""
     return waiter.wait_for(connection, _look_for_end(connection), timeout) is True
 
 
 async def await_closed(connection: Connection, timeout: float | None) -> bool:
-    """As :func:`wait_closed`, for async views."""
+    """As :func:`wait_closed`, for async views: waits in the running loop."""
     deadline = None if timeout is None else clock.now() + timeout
     return await _wait_for(connection, _look_for_end(connection), deadline) is True
 
@@ -73,7 +89,7 @@ def _look_for_end(connection: Connection) -> Look[bool]:
 async def _wait_for(connection: Connection, look: Look[T], deadline: float | None) -> T | None:
     """As :meth:`dwebsocket.waiting.waiter.Waiter.wait_for`, in an event loop."""
     while True:
-        # Before the look: an answer that came before the end counts.
+        # Read the end before the look: an answer that came before the end counts.
         ended = connection.end() is not None
         found = look(0)
         left = _left(deadline)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Message = str | bytes
     Watch = Callable[[_core.Hub, int], None]
     Call = Callable[[], None]
-    # Waits so many seconds for something at most, and gives it if it is there.
+    # Waits for something, the given number of seconds at most; gives it, or None.
     Look = Callable[[float | None], T | None]
 
 
@@ -72,7 +72,12 @@ class Waiter:
         binary: bool | None,
         patience: float | None,
     ) -> bool:
-        """As :meth:`dwebsocket._core.Connection.send`."""
+        """
+        As :meth:`dwebsocket._core.Connection.send`.
+
+        Raises:
+            SendTimeout: There was no room within ``patience`` seconds.
+        """
         return connection.send(message, binary=binary, patience=patience)
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
@@ -80,13 +85,13 @@ class Waiter:
         Sleeps until ``look`` finds something that comes with the answer to a ping or with the end.
 
         Returns:
-            What it has found, None when the time was up or the end has come without it.
+            The result of ``look``; None when the time was up, or the end has come before.
         """
         return look(timeout)
 
     def let_others_run(self, connection: Connection, time: float) -> None:
         """
-        Lets others run after a call that has found nothing and is likely to be repeated at once.
+        Lets other threads run after a call that has found nothing and may be repeated at once.
 
         Sleeps for ``time`` seconds at most, and not at all when there is a message or the end.
         """
@@ -103,7 +108,7 @@ class Waiter:
         return threading.current_thread()
 
     def thread(self) -> object:
-        """As :meth:`caller`, but for a task the thread of its loop."""
+        """As :meth:`caller`, but for a task it gives the thread of the task's loop."""
         return threading.current_thread()
 
     def at_end(self, connection: Connection, call: Call) -> None:
@@ -115,11 +120,15 @@ class Waiter:
         callbacks.at_end(connection, call)
 
     def call_later(self, delay: float, call: Call) -> Call:
-        """Calls ``call`` after ``delay`` seconds, as :meth:`at_end`. Gives what cancels it."""
+        """
+        Calls ``call`` after ``delay`` seconds, on a thread that must not sleep.
+
+        Gives a function that cancels it.
+        """
         return callbacks.call_later(delay, call)
 
     def yield_after_sending(self) -> None:
-        """Lets others run if it is their turn. Threads need no call: the system schedules them."""
+        """Does nothing: the system schedules threads. Green threads yield here now and then."""
 
     def new_event(self) -> Event:
         """Makes an event between two threads of this kind."""

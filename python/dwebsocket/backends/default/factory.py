@@ -1,4 +1,4 @@
-"""The original's way to name the default backend."""
+"""The original's import path of the default backend's factory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 class WebSocketFactory(factory.WebSocketFactory):
-    """As its base, with the call by which factories of the original make a protocol."""
+    """As its base class, with ``get_wsgi_sock()``, which factories of the original call."""
 
     def get_wsgi_sock(self) -> SocketWarp:
         """
         Gives the client's socket, for ``WebSocketProtocol13(sock=…, headers=…)``.
 
-        Whether the server gives it away shows when it is used.
+        The server is asked for the socket only when the result is used; ``UnsupportedServer`` is
+        raised then.
         """
         return SocketWarp(self.request)

@@ -1,4 +1,4 @@
-"""The original's way to name the backend for uWSGI. The server is found out without it now."""
+"""The original's import path of uWSGI's factory. The server is now detected without it."""
 
 from dwebsocket.backends.default.factory import WebSocketFactory
 from dwebsocket.backends.sock import SocketWarp

@@ -1,4 +1,4 @@
-"""The class of ``request.websocket`` by the name of uWSGI, which has none of its own."""
+"""The class of ``request.websocket`` by its name for uWSGI; it is the same for all servers."""
 
 from dwebsocket.websocket import WebSocket
 

@@ -1,4 +1,4 @@
-"""``manage.py websocket_doctor``: what is wrong around WebSockets, and what to change."""
+"""``manage.py websocket_doctor``: finds problems around WebSockets, and their fixes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
     """The command."""
 
     help = " ".join(_DESCRIPTION.split())
-    # It runs those of this package itself, as findings among others.
+    # The command runs this package's system checks itself, and shows them as findings.
     requires_system_checks: list[str] = []  # noqa: RUF012
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -71,7 +71,7 @@ class Command(BaseCommand):
         if options["proxy"]:
             self.stdout.write(proxy.snippet(options["proxy"], _site(options)), ending="")
             return
-        # What the site and this machine agree on is said once.
+        # The site and this machine may give the same finding: show it once.
         findings = list(dict.fromkeys(self._findings(options)))
         wrong = sum(finding.level is Level.ERROR for finding in findings)
         if options["json"]:

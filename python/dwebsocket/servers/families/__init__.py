@@ -1,7 +1,7 @@
 """
 The WSGI servers, a file for each family: how a request's socket is found, and how processes end.
 
-Each file has a ``find``; :mod:`dwebsocket.servers.contract` says what it gives.
+Each file has a ``find``; :mod:`dwebsocket.servers.contract` describes its result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dwebsocket.servers.families import (
 if TYPE_CHECKING:
     from dwebsocket.servers.contract import Find
 
-#: In the order in which they are asked.
+#: In the order in which they are tried.
 FAMILIES: tuple[Find, ...] = (
     in_environ.find,
     gunicorn.find,

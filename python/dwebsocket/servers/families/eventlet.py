@@ -29,6 +29,6 @@ def find(environ: Environ) -> Client | None:
 
 
 def _let_go(environ: Environ) -> None:
-    # The view's request would keep the handler with its buffers and sockets.
+    # Otherwise the view's request would keep the handler with its buffers and sockets.
     environ.pop(BODY, None)
     environ.pop(_HANDLERS, None)

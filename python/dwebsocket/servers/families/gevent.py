@@ -43,17 +43,17 @@ def forget(descriptor: int) -> None:
     """
     Makes this thread's hub stop watching ``descriptor``.
 
-    gevent leaves a descriptor in its epoll set once it has watched it. epoll watches the open file,
-    of which the engine holds a duplicate, so it would go on watching the client.
+    gevent leaves a descriptor in its epoll set once it has watched it. epoll watches the open file
+    description, of which the engine holds a duplicate, so it would go on watching the client.
     """
     from gevent import get_hub
 
     try:
         poller = os.dup(get_hub().loop.fileno())
     except (OSError, TypeError):
-        # This loop polls without a descriptor, so there is no set to be in.
+        # This loop polls without an epoll descriptor, so there is no set to remove it from.
         return
-    # ENOENT: it was never watched. EINVAL: this poller is something else.
+    # ENOENT: the descriptor was never watched. EINVAL: the poller is no epoll.
     with (
         unpatched.original("select", "epoll").fromfd(poller) as epoll,
         contextlib.suppress(OSError),

@@ -23,10 +23,10 @@ def kind_of(sock: object) -> Concurrency:
 
 def settle(client: Client) -> Client:
     """
-    Gives ``client`` with the kind of threads that the process really has.
+    Gives ``client`` with the actual kind of threads of the process.
 
-    Where the project has patched the standard library, a threaded server runs green threads. Then
-    nothing may sleep as threads of the system do.
+    Where the project has patched the standard library, a threaded server runs green threads, and
+    calls must not block the system's thread.
     """
     kind = client.concurrency
     if kind == "thread":

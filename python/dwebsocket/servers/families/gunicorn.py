@@ -7,8 +7,8 @@ version 25.
 It puts the client's socket into the environ. Bytes behind the request stay in two buffers: that
 of the request's body, and that of the parser below it.
 
-The arbiter ends a worker by SIGTERM, and kills it when it takes too long. It does not tell the
-worker its reason.
+The arbiter ends a worker by SIGTERM, and kills it when it takes too long. It gives the worker no
+reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dwebsocket.servers.contract import Client, Depart, Departure, Environ, Unsu
 from dwebsocket.servers.families import green
 
 _KEY, _ERRORS = "gunicorn.socket", "wsgi.errors"
-# What a request of gunicorn's writes errors to, by its class.
+# The `wsgi.errors` writer that requests share, by its class.
 _writers: dict[type, Any] = {}
 
 
@@ -47,7 +47,7 @@ def find(environ: Environ) -> Client | None:
         )
     body = environ["wsgi.input"]
     if not has_buffers(body):
-        # Now, not when it is too late: bytes that the client sent early would be lost.
+        # Refuse now: after the takeover, bytes that the client sent early would be lost.
         raise Unsupported(
             f"wsgi.input is a {type(body).__name__} and not gunicorn's own here, perhaps wrapped "
             "by a WSGI middleware: leave that out, or its work to a Django middleware"
@@ -65,7 +65,7 @@ def find(environ: Environ) -> Client | None:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
-    # Otherwise the server would work on a dead end: write a head there, keep it alive in its
+    # Otherwise the server would use the dead end like a client: write a head to it, keep it in its
     # poller, and give it to one of its threads, which finds it closed.
     finish_response(environ)
     if streams(errors := environ.get(_ERRORS)) is not None:
@@ -76,13 +76,13 @@ def _one_for_all(errors: Any) -> Any:
     """Gives one writer for all requests with the same streams; each request brings its own."""
     known = _writers.setdefault(type(errors), errors)
     if streams(known) != streams(errors):
-        # The log was opened anew.
+        # The log was reopened, so the shared writer is out of date.
         known = _writers[type(errors)] = errors
     return known
 
 
 def departure() -> Depart:
-    """Gives how the arbiter will let this worker go."""
+    """Gives the :class:`Depart` of this worker: how the arbiter will end it."""
     found = worker("cfg", "nr", "max_requests", "ppid", "sockets")
     return Departure.unknown if found is None else _Departing(found)
 
@@ -90,7 +90,7 @@ def departure() -> Depart:
 class _Departing:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
-        # It closes them before anything else.
+        # An arbiter that stops closes its listening sockets first: remember these by inode.
         inodes = [os.fstat(sock.fileno()).st_ino for sock in worker.sockets]
         self._listeners = {f"socket:[{inode}]" for inode in inodes}
 
@@ -98,15 +98,16 @@ class _Departing:
         """
         As :class:`Depart`.
 
-        A worker may wait only while its successor serves already. A worker that ends by itself has
-        no successor until it is gone, and one that ends on SIGINT or SIGQUIT is meant to be quick.
+        A worker may wait only if other workers serve meanwhile: after SIGTERM, or when it ends by
+        ``max_requests`` beside others; the only worker has no successor until it is gone. A worker
+        that ends by SIGINT or SIGQUIT has to be quick.
         """
         cfg, goes_on = self._worker.cfg, self._is_served_on()
         worn_out = self._worker.nr >= self._worker.max_requests and cfg.workers > 1
         if not (terminated or worn_out):
             return Departure(patience_s=0, goes_on=goes_on)
         # The arbiter also kills a worker that sends no heartbeat for `timeout`. An ending worker
-        # sends none any more, and the last one of an idle worker is up to half of `timeout` old.
+        # sends no more heartbeats, and the last of an idle worker may be half of `timeout` old.
         patience, limit = min(
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
@@ -117,8 +118,8 @@ class _Departing:
         """
         Whether the arbiter goes on without this worker.
 
-        An arbiter that stops closes its listening sockets before it ends its workers. Where they
-        cannot be seen it is taken to go on: it usually does.
+        An arbiter that stops closes its listening sockets before it ends its workers. Where its
+        descriptors cannot be read it is assumed to go on, as it usually does.
         """
         parent = self._worker.ppid
         if parent != os.getppid():

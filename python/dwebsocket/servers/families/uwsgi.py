@@ -22,7 +22,7 @@ from dwebsocket.servers.contract import Client, Departure, Environ, Exit, Unsupp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# Options by which the HTTP router lets a client's bytes through after its request.
+# Options that make the HTTP router forward a client's bytes after its request.
 _ROUTER_LETS_THROUGH = ("http-websockets", "http-raw-body")
 _ROUTERS = ("http", "https", "https2")
 # Sockets that do not carry the client's bytes as they are, but wrapped in packets of a protocol.
@@ -88,7 +88,7 @@ def _in_hub() -> bool:
 
 def _refuse_what_cannot_be(environ: Environ, options: Mapping[str, Any], *, in_hub: bool) -> None:
     if environ.get("UWSGI_ROUTER") == "http":
-        # A router in an instance of its own does not say how it was started.
+        # The options of a router in another instance are not known here.
         here = any(name in options for name in _ROUTERS)
         if here and not any(_is_on(options.get(name)) for name in _ROUTER_LETS_THROUGH):
             raise Unsupported(
@@ -123,7 +123,7 @@ def _has_threads(options: Mapping[str, Any]) -> bool:
 
 
 def _last(value: Any) -> str | bool:
-    """The value that counts of an option, which may have been given several times."""
+    """Gives an option's value: the last one, if it was given several times."""
     if isinstance(value, list):
         value = value[-1]
     return os.fsdecode(value) if isinstance(value, (str, bytes)) else bool(value)
@@ -146,11 +146,11 @@ def _number(value: Any) -> int:
 
 def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
     """
-    How a worker goes, by signal.
+    Gives how a worker ends, by signal.
 
     A worker may wait only while other workers serve. On a reload of the whole instance none serves
-    until the last worker is gone, and SIGHUP does not tell a worker whether it is such a reload or
-    the worker's turn in a chain.
+    until the last worker has ended, and by SIGHUP a worker cannot tell whether it is such a reload
+    or its turn in a chain.
     """
     end = Departure(patience_s=0)
     if not _has_master(uwsgi):
@@ -164,7 +164,7 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
         0: in_turn,
         signal.SIGHUP: in_turn if any(name in options for name in _CHAINS) else at_once,
         signal.SIGINT: end,
-        # To a master without that option it means a reload without mercy.
+        # Without that option SIGTERM makes the master reload at once, without a grace period.
         signal.SIGTERM: end if _is_on(options.get("die-on-term")) else at_once,
     }
 
@@ -174,7 +174,7 @@ def _has_master(uwsgi: Any) -> bool:
 
 
 def _register(farewell: Callable[[], None]) -> None:
-    # Python's own hooks are left out with --skip-atexit-teardown and by the gevent loop.
+    # With --skip-atexit-teardown, and under the gevent loop, Python's own hooks do not run.
     uwsgi: Any = sys.modules["uwsgi"]
     of_the_project = getattr(uwsgi, "atexit", None)
 
@@ -193,9 +193,9 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     """
     Gives what uWSGI has read behind the request.
 
-    Empty with a single thread: there it is not known which of the functions returns the present
-    request, and a wrong answer is a wrong pointer. The router drops these bytes before they get
-    here.
+    Empty with a single thread: there it is not known which of the functions returns the current
+    request, and the wrong one would give an invalid pointer. Behind the router it is empty, too:
+    the router drops these bytes.
     """
     request = request_of_greenlet()
     if request is None and environ.get("wsgi.multithread"):

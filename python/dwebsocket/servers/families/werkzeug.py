@@ -31,7 +31,7 @@ def find(environ: Environ) -> Client | None:
         read_early=reader.read,
         let_go=lambda: _forget(environ),
         tls=sock if tls.ends_here(sock) else None,
-        # Its reloader handles the signal, which is found out later.
+        # Only its reloader handles the signal; whether that runs is checked later.
         dies_of_sigterm=True,
     )
 

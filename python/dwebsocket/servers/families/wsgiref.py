@@ -34,12 +34,12 @@ def find(environ: Environ) -> Client | None:
 
 
 def _departure(*, terminated: bool) -> Departure:
-    """Leaves no time: a developer waits for the end, and no crowd of clients reconnects."""
+    """Gives no time: a developer waits for the end, and few clients reconnect."""
     return Departure(patience_s=0)
 
 
 def _reader(body: object) -> io.BufferedReader | None:
-    """Several Django versions keep the reader in different places; some have none to give."""
+    """Gives the reader, whose place depends on the Django version; None where there is none."""
     for candidate in (body, *limited_readers(body)):
         if isinstance(candidate, io.BufferedReader):
             return candidate
