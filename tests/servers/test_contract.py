@@ -580,7 +580,7 @@ def test_limits_on_handshakes(kind: Kind, own_server: Callable[..., Server]) -> 
 @pytest.mark.requires("farewell")
 @pytest.mark.parametrize("kind", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], ids=str)
 def test_process_stops(kind: Kind, own_server: Callable[..., Server]) -> None:
-    """A process that ends closes the clients of each kind of view, and ends by itself, no traceback."""
+    """A process that ends closes the clients of every view; it ends by itself, no traceback."""
     server = own_server(kind)
     with contextlib.ExitStack() as stack:
         peers = {
