@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	@echo "The demo is on http://127.0.0.1:8000/"
 	$(BIN)/python examples/chat/manage.py runserver 127.0.0.1:8000
 
-# What pip and cargo can install, on the servers that most projects run.
+# The tests that need only pip and cargo, on the servers that most projects run.
 test: $(VENV)/installed-tests
 	cargo test --quiet --no-default-features
 	@rm -f $(OUTCOMES)
@@ -40,7 +40,7 @@ lint: $(VENV)/installed-tests
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest dwebsocket._core
 
-# What finds wrong uses of memory and threads; needs valgrind, and a quarter of an hour.
+# The tests under tools that find wrong uses of memory and threads; needs valgrind, 15 minutes.
 sanitize: $(VENV)/installed-tests
 	tests/sanitize address
 	tests/sanitize thread

@@ -1,4 +1,4 @@
-"""What must exist before measuring: the programs in Rust and the environments of the servers."""
+"""Builds what measuring needs: the programs in Rust and the environments of the servers."""
 
 from __future__ import annotations
 

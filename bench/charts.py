@@ -100,7 +100,7 @@ CHARTS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """What one subject reached."""
+    """The result of one subject."""
 
     name: str
     values: tuple[float, ...]
@@ -145,7 +145,7 @@ def overview(run: dict[str, Any]) -> str | None:
 
 
 def _name_of(processor: str) -> str:
-    """Return a processor's name without what says nothing; a line has to hold it."""
+    """Return a processor's name without its filler words; it has to fit a line."""
     name = processor.replace("(R)", "").replace("(TM)", "").replace("Processor", "")
     return " ".join(name.split())
 

@@ -101,9 +101,9 @@ class Row:
 
 
 def flood(pipe: Pipe, address: Any, path: str, name: str, core: int) -> None:
-    """Pour from the first word on until the second, and tell when that was cut off."""
+    """Pour from the first message on the pipe until the second, and report when it was cut off."""
     os.sched_setaffinity(0, {core})
-    # Who measures comes first where both share a core.
+    # The measuring process comes first where both share a core.
     os.nice(10)
     bytes_ = FLOODS[name]()
     headers = {"Sec-WebSocket-Extensions": "permessage-deflate"} if name == "bombs" else {}
@@ -144,7 +144,7 @@ def _shut(sock: socket.socket) -> None:
 
 
 class _Address:
-    """What `RawPeer.open` asks a server for."""
+    """The attributes of a server that `RawPeer.open` uses."""
 
     def __init__(self, address: Any) -> None:
         self.address = address
@@ -152,7 +152,7 @@ class _Address:
 
 
 def echo(pipe: Pipe, address: Any, path: str, pause: float, core: int) -> None:
-    """Echo with all clients, and tell the latencies of each window that is asked for."""
+    """Echo with all clients, and report the latencies of each window that is asked for."""
     os.sched_setaffinity(0, {core})
     peers = [RawPeer.open(_Address(address), path) for _ in range(CLIENTS)]
     frame = build_frame(TEXT, PAYLOAD)

@@ -21,8 +21,8 @@ from work import Work
 
 MIB = 2**20
 IDLE_CONNECTIONS = 5000
-# What is held after each has echoed 64 KiB, and one short message more so that no view's variable
-# has the large one any longer, may differ by so much from what was held before.
+# Memory held after each has echoed 64 KiB (and then one short message, so that no view's variable
+# keeps the large one) may differ by so much from the memory held before.
 UNCHANGED = 1.05
 
 ECHO = Work(50)
@@ -66,7 +66,7 @@ class Goal:
 
 RATE, P50, P99 = "messages_per_s", "p50_us", "p99_us"
 MORE_IS_BETTER = {RATE, "handshakes_per_s"}
-# Bounded by the load generator's core, rates say less than what a message costs the server.
+# Where the load generator's core bounds the rate, the server's cost for a message says more.
 COST = {RATE: "server_cpu_us", "handshakes_per_s": "server_cpu_us"}
 TUNGSTENITES = ("tokio-tungstenite", "tokio-tungstenite-4k")
 SYNC, ASYNC, GEVENT = "dwebsocket2", "dwebsocket2-async", "dwebsocket2-gevent"
@@ -97,7 +97,7 @@ GOALS = (
     ),
     Goal(OPENING, SYNC, "handshakes_per_s", 1.5, "original"),
     Goal(OPENING, SYNC, "handshakes_per_s", 1.3, "channels-uvicorn"),
-    # Where both cannot be had: what the same steps cost without any rule.
+    # Where both limits cannot hold: the cost of the same steps without any rule.
     Goal(OPENING, SYNC, "handshakes_per_s", 0.9, "floor"),
     Goal(MANY, SYNC, RATE, 2, "original"),
     Goal(MANY, SYNC, RATE, 10, "channels-sync-uvicorn"),
@@ -116,7 +116,7 @@ WORDS = {
 
 
 def pairs() -> list[tuple[Work, str]]:
-    """Return what has to be measured for all goals, each once, in their order."""
+    """Return the rows and subjects that all goals need, each once, in their order."""
     return list(dict.fromkeys(pair for goal in GOALS for pair in goal.pairs()))
 
 

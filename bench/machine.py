@@ -1,4 +1,4 @@
-"""What the machine says: processes, memory, limits, names and versions. Linux only (procfs)."""
+"""Facts about the machine: processes, memory, limits, names and versions. Linux only (procfs)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def raise_descriptor_limit(needed: int) -> None:
             f"(`ulimit -n {needed}` as root, or limits.conf) or ask for fewer --idle-connections"
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
-        # As many as possible: what a server needs beside its connections is its own affair.
+        # As many as possible: how many a server needs beside its connections is not known here.
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -100,7 +100,7 @@ def processor() -> str:
 
 
 def describe() -> dict[str, str]:
-    """Return what of this machine stands beside published figures; no name of a host."""
+    """Return the facts of this machine that stand beside published figures; no name of a host."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": processor(),

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Above this share of a core, the load generator is what limits the rate.
 LOAD_LIMIT = 0.93
-# Above this share, somebody else ran on the server's core or kept the load generator waiting.
+# Above this share, another process ran on the server's core or kept the load generator waiting.
 DISTURBED = 0.05
-# Figures of what could not be measured.
+# Figures of a subject that could not be measured.
 UNMEASURED = {"disturbed": False, "limited_by_load": False, "server_said": ""}
 # Messages of these sizes are echoed before memory is read again.
 AWAKE_SIZE = 32
@@ -153,7 +153,7 @@ class Bench:
         }
 
     def _idle(self, work: Work, server: Server) -> dict[str, Any]:
-        # What the first connections load once for all is not theirs.
+        # Modules that the first connections load once for all are not part of their cost.
         warm = self._command("echo", server, WARM_CONNECTIONS, AWAKE_SIZE)
         _run([*warm, "--warm-up", "0", "--duration", "0.2"], server)
         before = settled_pss_kib(server.pids)
@@ -187,7 +187,7 @@ class Bench:
 
 
 def _circumstances(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return how busy the load generator was, and who else ran on the server's core."""
+    """Return how busy the load generator was, and how much others ran on the server's core."""
     others = max(raw["core_busy_s"] - raw["server_cpu_s"], 0) / raw["seconds"]
     return {
         "load_cpu_share": raw["load_cpu_share"],

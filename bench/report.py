@@ -99,7 +99,7 @@ def windows(run: dict[str, Any]) -> int:
 
 
 def _stopped(run: dict[str, Any]) -> str:
-    """Return how those who read nothing fared, in the last repetition."""
+    """Return the outcome for the clients that read nothing, in the last repetition."""
     fates = {
         (row["subject"], row["work"]): row["stopped"]
         for row in run["figures"]

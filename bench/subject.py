@@ -27,7 +27,7 @@ STOP_S = 15
 BACKLOG = 4096
 LAST_WORDS_S = 2
 LOG_TAIL = 2000
-# Connections that the first of all open, so that what they load is not counted.
+# Connections opened before the measurement, so that modules loaded for the first are not counted.
 WARM_CONNECTIONS = 20
 # Threads beside those that connections hold: the ready request, connections being let go.
 SPARE_THREADS = 64
@@ -313,7 +313,7 @@ class Server:
                 stdout=self.log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[descriptor],
-                # A session of its own: so its processes are found again, whoever forked them.
+                # A session of its own: all its processes are found again, however deep the forks.
                 start_new_session=True,
             )
         try:

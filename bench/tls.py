@@ -1,5 +1,5 @@
 """
-What it costs to let gunicorn end TLS, beside a plain connection, in one run.
+The cost of TLS that gunicorn ends, beside a plain connection, in one run.
 
     python bench/tls.py [--seconds S] [--idle N] [--rounds R]
 

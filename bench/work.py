@@ -1,4 +1,4 @@
-"""What a row of the benchmark has clients do."""
+"""The rows of the benchmark: the work that each has clients do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Work:
     One row of the benchmark.
 
     ``size`` is in payload bytes; ``kind`` is text or binary; ``mode`` is what the load generator
-    does; ``stopped`` are connections beside the others whose answers nobody reads; ``middleware``
+    does; ``stopped`` are connections beside the others whose answers are not read; ``middleware``
     says that Django has that of a new project.
     """
 

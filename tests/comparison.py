@@ -38,7 +38,7 @@ Scenarios = dict[str, dict[str, Any]]
 
 
 class ComparisonWriter:
-    """Notes in a file what each scenario of tests/wild gave; what was not run stays there."""
+    """Notes the result of each scenario of tests/wild in a file; others keep theirs there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -99,7 +99,7 @@ def table(scenarios: Scenarios) -> str:
 
 
 def unexplained(scenarios: Scenarios) -> list[str]:
-    """Name what passes with the original and not with ours, on one server, without a reason."""
+    """Name the scenarios that pass with the original only, on some server, without a reason."""
     return [
         f"{name} on {server}"
         for name, scenario in sorted(scenarios.items())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A project with tests and settings of its own; test_sample_project.py runs them.
 collect_ignore = ["sample_project"]
 
-# What runs in processes of its own: imported here, it would change what other tests see.
+# Modules that run in processes of their own: imported here, they would change other tests.
 FOREIGN = frozenset(
     {"cheroot", "daphne", "eventlet", "gevent", "granian", "gunicorn", "hypercorn"}
     | {"uvicorn", "uwsgi", "waitress", "werkzeug"}
@@ -76,7 +76,7 @@ class OutcomeWriter:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each kind of server on one xdist worker, started once; expect what it cannot."""
+    """Keep each kind of server on one xdist worker, started once; expect its known failures."""
     if loaded := FOREIGN & sys.modules.keys():
         raise pytest.UsageError(f"a module of the tests imports {sorted(loaded)}")
     selection.select(config, items)

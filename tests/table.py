@@ -1,5 +1,5 @@
 """
-Writes the README's table of servers from what the suite has found.
+Writes the README's table of servers from the results of the suite.
 
     make test-all                            # or pytest tests/servers --outcomes FILE
     python tests/table.py [FILE]             # .cache/outcomes.json, which `make test-all` writes

@@ -1,4 +1,4 @@
-"""Who may lean on whom: the rooms of the package and of the crate."""
+"""The imports that are allowed between the rooms of the package and of the crate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = ROOT / "python" / "dwebsocket"
 CRATE = ROOT / "src"
 
 # From the bottom to the top. A room may import those on the lines above it, and its own files;
-# never its neighbours on the same line, never what stands below.
+# never a room on the same line, never one below.
 LINE: list[set[str]] = [
     {"compat"},
     {"_core", "context", "exceptions", "memory"},
@@ -138,13 +138,13 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     ],
 )
 def test_circles_are_found(graph: dict[str, set[str]], found: list[set[str]]) -> None:
-    """What merely leads to a circle, or away from one, is on none."""
+    """A module that merely leads to a circle, or away from one, is on none."""
     assert circles(graph) == found
 
 
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_nothing_imports_testing(path: Path) -> None:
-    """Projects run without what their tests need."""
+    """Projects run without the modules that their tests need."""
     if room_of(module_of(path)) != "testing":
         assert not {name for name in imports(path) if room_of(name[1:]) == "testing"}
 

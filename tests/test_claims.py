@@ -28,7 +28,7 @@ SECTIONS = {
 
 @pytest.mark.parametrize(("page", "least"), [("security", 50), ("conformance", 50)])
 def test_names_enough(page: str, least: int) -> None:
-    """Else the tests below would look at none."""
+    """Without names the tests below would check none."""
     assert len(set(TEST.findall(PAGES[page]))) >= least
 
 
@@ -47,7 +47,7 @@ def test_exists(named: str) -> None:
         )
 
 
-# What they say is no promise: what others can do, and what is left to those who run a site.
+# These sections promise nothing: they name attacks, and the duties of those who run a site.
 PROMISE_NOTHING = {"Security", "From whom", "What is left to you"}
 
 
@@ -68,7 +68,7 @@ def is_proved(lines: list[str]) -> bool:
 
 
 def unproved(text: str) -> list[str]:
-    """Give what a page in this form says without naming a test."""
+    """Give the promises of a page in this form that name no test."""
     hopes = []
     for part in re.split(r"^#+ ", text, flags=re.MULTILINE)[1:]:
         title, _, section = part.partition("\n")
@@ -116,7 +116,7 @@ def test_each_promise_names_one() -> None:
 
 
 def test_each_row_names_one() -> None:
-    """A clause without a test is a hope."""
+    """Each row for a clause names a test."""
     lines = PAGES["conformance"].splitlines()
     rows = [line for line in lines if line.startswith("| ") and "::" not in line]
     assert [row for row in rows if not row.startswith("| Clause")] == []

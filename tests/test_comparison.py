@@ -1,4 +1,4 @@
-"""The table of scenarios in docs/migration.md is held to what was found."""
+"""The table of scenarios in docs/migration.md is compared with the results."""
 
 from __future__ import annotations
 

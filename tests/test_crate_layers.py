@@ -43,7 +43,7 @@ def code_of(path: Path) -> str:
 
 
 def split(group: str) -> list[str]:
-    """Give the parts of what stands in braces, separated by commas that are not nested."""
+    """Give the parts of a text in braces, separated by commas that are not nested."""
     parts, depth = [""], 0
     for character in group:
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -55,7 +55,7 @@ def split(group: str) -> list[str]:
 
 
 def paths_in(tree: str) -> list[list[str]]:
-    """Give the paths of what follows `use`: `a::{b, c::d}` has two."""
+    """Give the paths behind `use`: `a::{b, c::d}` has two."""
     head, brace, rest = tree.partition("{")
     names = [re.split(r"\s+as\s+", name)[0].strip() for name in head.split("::") if name.strip()]
     if not brace:

@@ -43,13 +43,13 @@ def field(name: str, label: str) -> str:
 
 
 def test_there_are_blocks() -> None:
-    """Else the test below would look at none."""
+    """Without blocks the test below would check none."""
     assert len(blocks()) > 5
 
 
 @pytest.mark.parametrize("code", blocks())
 def test_python_compiles(code: str) -> None:
-    """Nobody wants to paste a syntax error."""
+    """Each block of Python on a page has no syntax error."""
     compile(code, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
@@ -123,7 +123,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", conf.SETTINGS)
     def test_values(self, name: str) -> None:
-        """What it takes is said, and the examples are taken."""
+        """The page says which values a setting takes, and the examples are accepted."""
         assert re.search(r"^- Values: \S", sections()[name], re.MULTILINE)
         for value in re.findall(rf"^WEBSOCKET_{name} = (.+)$", SETTINGS, re.MULTILINE):
             conf.read(name, eval(value, {}))

@@ -96,7 +96,7 @@ def test_every_variant_has_an_arm(variant: str) -> None:
 
 
 def test_no_arm_for_the_rest() -> None:
-    """A new variant must not become an exception that nobody has chosen."""
+    """A new variant must not become an exception that was not chosen for it."""
     assert not re.search(r"^\s*_ =>", arms(), re.MULTILINE)
 
 
@@ -138,7 +138,7 @@ def test_slot_serves_once() -> None:
 
 
 def test_process_that_ends_takes_no_connection() -> None:
-    """Which it says in so many words."""
+    """The error says that the process is ending."""
     code = (
         "import os, socket\n"
         "from dwebsocket import _core\n"

@@ -16,7 +16,7 @@ import dwebsocket
 if TYPE_CHECKING:
     from types import ModuleType
 
-# What existing code imports (the original, and the tutorials written for it).
+# Imports of existing code (of the original, and of the tutorials written for it).
 OLD_IMPORTS = [
     "from dwebsocket import accept_websocket, require_websocket",
     "from dwebsocket import websocket",

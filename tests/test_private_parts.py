@@ -1,7 +1,7 @@
 """
 Private parts of other libraries are touched in `dwebsocket.compat` and nowhere else.
 
-What is private shows in the code alone: a name with an underscore that nothing of this package
+A private part shows in the code alone: a name with an underscore that no code of this package
 defines, wherever an attribute, a string or an import names it. What other libraries do not document
 although it has no underscore is listed here.
 """
@@ -29,7 +29,7 @@ _OF_DICTIONARIES = {"get", "pop", "setdefault"}
 _PUBLIC_MODULES = {"_core", "_thread", "_typeshed", "__future__"}
 # Django's documentation has these, underscore and all.
 _DOCUMENTED = {"_default_manager", "_meta"}
-# What has no underscore, and no documentation either: attributes, and names of modules.
+# Parts without an underscore that are not documented either: attributes, and names of modules.
 _UNDOCUMENTED = {
     *("__closure__", "cell_contents"),
     *("executors", "thread_sensitive_context", "deadlock_context", "loop_thread_executors"),
@@ -156,7 +156,7 @@ def names_of_others() -> set[str]:
 
 
 def offences(code: str, ours: set[str], others: set[str]) -> list[str]:
-    """Give what a file touches of others, as `line: name`."""
+    """Give the private names of others that a file touches, as `line: name`."""
     tree = ast.parse(code)
     own = defined(tree)
     found = {
@@ -174,7 +174,7 @@ OTHERS = names_of_others()
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_private_parts_are_touched_in_one_place(path: Path) -> None:
-    """What another library does not promise has one place, one docstring and one fallback."""
+    """A part that another library does not promise has one place, docstring and fallback."""
     assert offences(path.read_text(), OURS, OTHERS) == []
 
 
@@ -199,7 +199,7 @@ def test_private_parts_are_touched_in_one_place(path: Path) -> None:
         ("from django.utils.functional import empty", ["1: django.utils.functional.empty"]),
         ("request.header_plus", ["1: header_plus"]),
         ("AsyncToSync.executors.current", ["1: executors"]),
-        # Nothing of ours is called like it, and nothing in `compat`.
+        # No name of ours, nor any in `compat`, is like it.
         ("cursor._no_name_of_ours", ["1: _no_name_of_ours"]),
     ],
 )
@@ -220,7 +220,7 @@ def test_finds(code: str, found: list[str]) -> None:
     ],
 )
 def test_leaves_alone(code: str) -> None:
-    """Our own private parts, and what only looks like one."""
+    """Our own private parts, and names that only look private."""
     assert offences(code, OURS, OTHERS) == []
 
 

@@ -1,4 +1,4 @@
-"""The README's table of servers is held to what the suite found."""
+"""The README's table of servers is compared with the results of the suite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOUND = {
 
 @pytest.fixture
 def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What a run has found, and a README with a table of it."""
+    """The results of a run, and a README with a table of them."""
     path = tmp_path / "outcomes.json"
     path.write_text(json.dumps(FOUND))
     monkeypatch.setattr(table, "README", tmp_path / "README.md")
@@ -64,7 +64,7 @@ def test_what_was_not_run_is_not_compared(outcomes: str) -> None:
 
 
 def test_wrong_cell_is_named(outcomes: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With what it says, what was found, and how to write the table anew."""
+    """The message has the cell, the result, and the way to write the table anew."""
     text = table.README.read_text().replace(
         "| partly | - | - | - | no |", "| yes | - | - | - | no |"
     )

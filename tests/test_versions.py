@@ -16,7 +16,7 @@ SETS = ("oldest", "django-5.2", "newest")
 
 
 def table() -> dict[str, list[str]]:
-    """Give README's table: by library, what the three sets have."""
+    """Give README's table: the versions in the three sets, by library."""
     section = README.split("## Versions", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| (\w+) \| (.+) \| (.+) \| (.+) \|$", section, re.MULTILINE)
     return {library: values for library, *values in rows}
@@ -34,7 +34,7 @@ def requirements(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("library", list(table()))
 @pytest.mark.parametrize(("column", "name"), list(enumerate(SETS)))
 def test_table_is_what_the_script_installs(library: str, column: int, name: str) -> None:
-    """A promise without a test would not be kept for long."""
+    """The versions in the table are those that the script installs."""
     installed = requirements(name)
     assert library in installed, f"{name} does not install {library}"
     pinned, promised = installed[library].removesuffix(".*"), table()[library][column]
@@ -49,7 +49,7 @@ def test_table_has_them_all() -> None:
 
 
 def test_package_asks_for_the_oldest() -> None:
-    """What is older is not installed with it."""
+    """The package's own requirements exclude older versions."""
     oldest = requirements("oldest")
     for library in ("Django", "asgiref"):
         assert f'"{library}>={oldest[library]}"' in PYPROJECT

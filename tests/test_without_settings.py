@@ -1,4 +1,4 @@
-"""What must work before Django is configured, and without what need not be there."""
+"""Imports and decorators work before Django is configured, and without optional packages."""
 
 from __future__ import annotations
 

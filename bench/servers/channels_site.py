@@ -37,15 +37,15 @@ class Chat(AsyncWebsocketConsumer):
         await self.accept()
 
     async def disconnect(self, close_code):
-        """Be none any more."""
+        """Leave the members."""
         await self.channel_layer.group_discard("room", self.channel_name)
 
     async def receive(self, text_data=None, bytes_data=None):
-        """Tell the group."""
+        """Send the message to the group."""
         await self.channel_layer.group_send("room", {"type": "say", "text": text_data})
 
     async def say(self, event):
-        """Tell this member."""
+        """Send a message of the group to this member."""
         await self.send(text_data=event["text"])
 
 

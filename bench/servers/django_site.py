@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 IDLE_CONNECTIONS_MAX = 100_000
-# What `startproject` writes, less what only the admin needs.
+# The middleware that `startproject` writes, less that which only the admin needs.
 APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -32,7 +32,7 @@ HAS_MIDDLEWARE = os.environ.get("BENCH_MIDDLEWARE") == "1"
 
 def configure(root_urlconf: str) -> None:
     """
-    Set Django up with ``root_urlconf``: no debug, and a database that nobody asks.
+    Set Django up with ``root_urlconf``: no debug, and a database that is never asked.
 
     Neither apps nor middleware, unless the row asks for those of a new project.
     """
@@ -54,5 +54,5 @@ def configure(root_urlconf: str) -> None:
 
 
 def ready(request: HttpRequest) -> HttpResponse:
-    """Tell the runner that the server is up."""
+    """Answer the runner's question whether the server is up."""
     return HttpResponse("ready")

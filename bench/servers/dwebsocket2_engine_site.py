@@ -1,5 +1,5 @@
 """
-Subject dwebsocket2-engine: what the engine itself holds for a connection.
+Subject dwebsocket2-engine: the memory that the engine itself holds for a connection.
 
 A loop accepts, answers the handshake and hands the socket to the engine; one thread echoes whatever
 comes. No view, no request, no server: only the engine's part and its handle in Python are left.

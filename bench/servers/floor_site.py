@@ -1,5 +1,5 @@
 """
-Subject floor: the least that gives a view on its own thread a WebSocket from gunicorn's hands.
+Subject floor: the least that gives a view on its own thread a WebSocket of gunicorn's.
 
 The socket goes to the engine, and a parked thread calls the view with its request, in its context:
 the same threads wake each other as often as with dwebsocket2. But no rule of the handshake is
@@ -97,7 +97,8 @@ class Opening(HttpResponse):
         exchange.put_dead_end(sock.fileno())
         descriptor = exchange.take_client()
         exchange.finish()
-        # All that leads to gunicorn's own response, which would be written to the dead end.
+        # Only this closure leads to gunicorn's own response. Marked as sent, it is not written to
+        # the dead end.
         for cell in environ.pop("wsgi.early_hints").__closure__:
             if hasattr(response := cell.cell_contents, "force_close"):
                 response.headers_sent = True

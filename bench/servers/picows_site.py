@@ -39,7 +39,7 @@ class Chat(Echo):
         members.append(transport)
 
     def on_ws_disconnected(self, transport):
-        """Be none any more."""
+        """Leave the members."""
         members.remove(transport)
 
     def on_ws_frame(self, transport, frame):

@@ -22,7 +22,7 @@ def enter(ws):
 
 
 def leave(ws, code, message):
-    """Be none any more."""
+    """Leave the members."""
     members[:] = [member for member in members if member.ws != ws.ws]
 
 

@@ -1,4 +1,4 @@
-"""What bench/tls.py measures: an echo for rates, and an async view for memory."""
+"""The views that bench/tls.py measures: an echo for rates, and an async view for memory."""
 
 from __future__ import annotations
 

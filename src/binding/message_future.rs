@@ -11,9 +11,9 @@ use pyo3::{
 use super::loop_hub::LoopHub;
 use crate::engine::{Connection, Watch};
 
-/// A future of asyncio's protocol, without the cost of a future for each message: the [`LoopHub`] of
-/// its loop resumes the task directly, where a future would put it in the queue behind all others,
-/// and the next sleep uses the same object again. See `_core.pyi`.
+/// A future of asyncio's protocol, without the cost of a future for each message: the [`LoopHub`]
+/// of its loop resumes the task directly, where a future would put it in the queue behind all
+/// others, and the next sleep uses the same object again. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct MessageFuture {
     connection: Arc<Connection>,

@@ -534,8 +534,8 @@ impl Assembly {
 
     /// Adds what was inflated, as far as the limit lets it.
     ///
-    /// The buffer never grows beyond the limit. It at most doubles, until it is large: then it grows
-    /// to four times its size, for each growth may copy it, and others wait meanwhile.
+    /// The buffer never grows beyond the limit. It at most doubles, until it is large: then it
+    /// grows to four times its size, for each growth may copy it, and others wait meanwhile.
     fn append_inflated(&mut self, piece: &[u8], limits: Limits) -> Result<(), Violation> {
         let room = self.room(limits);
         let fitting = piece.get(..room).unwrap_or(piece);

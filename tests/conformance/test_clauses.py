@@ -1,5 +1,5 @@
 """
-RFC 6455, clause by clause: what sections 4 to 8 bind a server to.
+RFC 6455, clause by clause: a server's duties by sections 4 to 8.
 
 Each test and each line of a table names its clause. Violations come with the exact code, in a close
 frame, before the end of the stream; `test_violations.py` has many more of each kind.
@@ -87,7 +87,7 @@ class TestOpening:
     @pytest.mark.parametrize("body", [b"hello", build_frame(TEXT, b"hello")])
     @pytest.mark.parametrize("header", ["Content-Length", "Transfer-Encoding"])
     def test_body(self, server: Server, header: str, body: bytes) -> None:
-        """RFC 9110, 7.8: frames begin behind the request; what belongs to it is none of them."""
+        """RFC 9110, 7.8: frames begin behind the request; its body is not taken for frames."""
         value = str(len(body)) if header == "Content-Length" else "chunked"
         sent = body if header == "Content-Length" else b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
         request = handshake_request("/echo-exact/", server.host, headers={header: value})
@@ -125,7 +125,7 @@ class TestOpening:
         assert extension.startswith("permessage-deflate")
 
     def test_other_headers(self, server: Server) -> None:
-        """4.2.1 items 7 and 10: no Origin, and headers that nobody knows, are fine."""
+        """4.2.1 items 7 and 10: a request without Origin, or with unknown headers, is fine."""
         headers = {"X-Unknown": '; ,="', "Cookie": "a=b; c", "Authorization": "Basic eDp5"}
         request = handshake_request("/echo-exact/", server.host, headers=headers)
         assert respond(server, request).status == 101
@@ -193,7 +193,7 @@ def test_failed(server: Server, clause: str) -> None:
         ending = peer.read_to_eof()
         assert ending.code == code
         assert len(ending.frames) == 1
-        # 5.5.1 and 5.5: what the server says itself keeps to the rules.
+        # 5.5.1 and 5.5: the server's own close frame keeps to the rules.
         assert ending.frames[0].reason
         assert len(ending.frames[0].payload) <= 125
 
@@ -246,7 +246,7 @@ class TestFrames:
             assert peer.read_frame() == Frame(TEXT, b"next")
 
     def test_binary_may_be_anything(self, server: Server) -> None:
-        """5.6: it is not looked into."""
+        """5.6: its content is not checked."""
         with RawPeer.open(server, "/echo-exact/") as peer:
             peer.send_frame(BINARY, bytes(range(256)))
             assert peer.read_frame() == Frame(BINARY, bytes(range(256)))
@@ -273,7 +273,7 @@ class TestClosing:
             assert peer.read_to_eof().frames == [Frame(CLOSE, b"")]
 
     def test_nothing_counts_after_it(self, server: Server) -> None:
-        """5.5.1: what a client sends behind its close frame is not answered, not even another."""
+        """5.5.1: frames behind a client's close frame are not answered, not even a second close."""
         with RawPeer.open(server, "/echo-exact/") as peer:
             late = (build_frame(CLOSE, close_payload(4001)), build_frame(PING), build_frame(TEXT))
             peer.send_until_refused([build_frame(CLOSE, close_payload(4000)), *late])
@@ -296,7 +296,7 @@ class TestClosing:
             assert peer.read_to_eof().frames == []
 
     def test_view_that_goes_on(self, server: Server) -> None:
-        """5.5.1, 6.1: what it sends behind its close stays here."""
+        """5.5.1, 6.1: messages that it sends behind its close do not go out."""
         with RawPeer.open(server, "/closes-and-goes-on/") as peer:
             assert peer.read_frame() == Frame(TEXT, b"before")
             assert peer.read_frame().code == 4001
@@ -314,7 +314,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("path", ["/raises/", "/returns-at-once/"])
     def test_codes_of_the_server(self, server: Server, path: str) -> None:
-        """7.4.1: 1011 for what it did not expect, 1000 when all is done."""
+        """7.4.1: 1011 for an unexpected error, 1000 when all is done."""
         with RawPeer.open(server, path) as peer:
             assert peer.read_to_eof().code == (1011 if path == "/raises/" else 1000)
 

@@ -1,5 +1,5 @@
 """
-RFC 7692: what its sections 5 to 7 bind a server to, and messages of every window and takeover.
+RFC 7692: a server's duties by sections 5 to 7, and messages of every window and takeover.
 
 The other side compresses with CPython's zlib and reads with exactly the window that was agreed on.
 """
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 DEFAULT = "/echo-exact/"
 FORGETFUL = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-# In the test project these views keep what the client lets them keep, or compress nothing.
+# These views of the test project keep the context if the client lets them, or compress nothing.
 KEEPING, PLAIN = "/echo-with-context/", "/echo-uncompressed/"
 
 
 def answer(server: Server, offers: str, path: str = KEEPING) -> str | None:
-    """Give what the server answers to offers of extensions."""
+    """Give the server's answer to offers of extensions."""
     with RawPeer.open(server, path, headers={"Sec-WebSocket-Extensions": offers}) as peer:
         assert peer.response is not None
         assert len(peer.response.header_all("Sec-WebSocket-Extensions")) <= 1
@@ -88,7 +88,7 @@ class TestNegotiation:
 
     @pytest.mark.parametrize("offers", ["x-webkit-deflate-frame", "mux; a=1, b", ", x ,"])
     def test_other_extensions(self, server: Server, offers: str) -> None:
-        """RFC 6455, 9.1: what is not understood is not answered."""
+        """RFC 6455, 9.1: extensions that are not known are not accepted."""
         assert answer(server, offers) is None
 
     def test_order_of_preference(self, server: Server) -> None:
@@ -160,7 +160,7 @@ class TestMessages:
             assert peer.read_frame() == Frame(TEXT, b"Hello")
 
     def test_takeover(self, server: Server) -> None:
-        """7.2.3.2: what was said before is referred to, on both ways."""
+        """7.2.3.2: messages refer to earlier ones, in both directions."""
         message = next(corpus("json", 1000, 1))
         with DeflatePeer.offering(server, KEEPING, "permessage-deflate") as peer:
             sizes = []
@@ -172,7 +172,7 @@ class TestMessages:
             assert max(sizes[1:]) * 4 < sizes[0]
 
     def test_nothing_is_taken_over(self, server: Server) -> None:
-        """7.1.1.2: who agreed to forget and refers to the past has broken the agreement."""
+        """7.1.1.2: a client that agreed to keep no context must not refer to earlier messages."""
         with DeflatePeer.offering(server, DEFAULT, FORGETFUL) as peer:
             peer.send_frame(TEXT, bytes.fromhex("f248cdc9c90700"), rsv=RSV1)
             assert peer.read_message() == b"Hello"
@@ -268,7 +268,7 @@ def test_cut_off(server: Server, name: str, before: int) -> None:
 
 
 class TestBombs:
-    """What is inflated is bounded while it is inflated."""
+    """The size of a message is bounded while it is inflated."""
 
     def test_limit(self, server: Server) -> None:
         """Just the limit passes; a byte more is 1009, however many fragments it takes."""
@@ -343,7 +343,7 @@ def test_windows(server: Server, offer_of_windows: str, request: pytest.FixtureR
 def test_a_thousand_messages(
     server: Server, path: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """In a row, each answered before the next: nothing wears out."""
+    """In a row, each answered before the next: no state of the codecs goes wrong."""
     every = bool(request.config.getoption("--every-server"))
     opcode = BINARY if kind == "noise" else TEXT
     with DeflatePeer.offering(server, path, "permessage-deflate") as peer:

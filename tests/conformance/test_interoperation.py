@@ -170,7 +170,7 @@ CONVERSATION = """
 
 @pytest.mark.needs("chromium")
 def test_chromium(server: Server, tmp_path: Path) -> None:
-    """A browser always offers compression, and tells what became of it."""
+    """A browser always offers compression, and shows which extension was agreed on."""
     agreed = {
         PATHS[0]: "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
         PATHS[1]: "permessage-deflate",

@@ -1,5 +1,5 @@
 """
-What RFC 6455 forbids, and what the server says about it.
+Violations of RFC 6455, and the close code that answers each.
 
 Every violation gets a close frame with its exact code before the connection ends with EOF: never a
 bare FIN, never a reset. Every whole of bytes is also sent a byte at a time.
@@ -114,7 +114,7 @@ class TestViolations:
             assert peer.read_to_eof().code == code
 
     def test_after_good_messages(self, server: Server, name: str) -> None:
-        """What was whole before the violation is not lost to the view's answers in flight."""
+        """Whole messages before the violation are answered before the close frame."""
         data, code = VIOLATIONS[name]
         with RawPeer.open(server, "/echo/") as peer:
             peer.send_text("good")
@@ -180,7 +180,7 @@ class TestFailingFast:
 
 
 class TestAllowed:
-    """What looks unusual and is right."""
+    """Unusual traffic that keeps to the rules."""
 
     def test_message_at_the_limit(self, server: Server) -> None:
         """The limit itself is allowed, whole and in fragments."""

@@ -1,4 +1,4 @@
-"""The doctor is sent to a server that means it harm: it ends, in time, and says what it saw."""
+"""The doctor against hostile servers: it ends, in time, and reports what it saw."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TestSlowness:
         assert {"silence", "silence.broken"} & set(found)
 
     def test_answers_the_first_handshake_only(self) -> None:
-        """Each has its own time, and what was found before stands."""
+        """Each handshake has its own time, and earlier findings stay in the report."""
         first = threading.Semaphore(2)
 
         def answers(request: bytes) -> Iterator[bytes]:
@@ -91,7 +91,7 @@ class TestSlowness:
 
 
 class TestTerminal:
-    """What a server says is shown, not done."""
+    """Text of a server is shown as text: escape sequences have no effect."""
 
     @pytest.mark.parametrize(
         "answer",

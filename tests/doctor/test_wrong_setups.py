@@ -65,7 +65,7 @@ def behind_nginx(own_server: Own) -> Iterator[Callable[..., Proxy]]:
     with contextlib.ExitStack() as stack:
 
         def start(*directives: str, snippet: str | None = None, **settings: object) -> Proxy:
-            # Of itself gunicorn believes what a proxy on the same machine says of the scheme.
+            # By default gunicorn believes the scheme that a proxy on the same machine sends.
             options = ("--forwarded-allow-ips", "192.0.2.1")
             server = own_server(GUNICORN_GTHREAD, options=options, settings=settings)
             snippet = snippet or SERVER % " ".join(directives)
@@ -76,7 +76,7 @@ def behind_nginx(own_server: Own) -> Iterator[Callable[..., Proxy]]:
 
 @pytest.mark.needs("nginx")
 class TestBehindNginx:
-    """What a proxy can spoil."""
+    """Mistakes in the configuration of a proxy."""
 
     def test_nothing_is_wrong(self, own_server: Own) -> None:
         """With the doctor's own configuration it finds nothing, and says what runs there."""
@@ -89,7 +89,7 @@ class TestBehindNginx:
         assert {"handshake", "ping", "files", "origin.foreign"} <= set(findings)
 
     def test_plain_proxy_pass(self, behind_nginx: Callable[..., Proxy]) -> None:
-        """nginx without a word about upgrades drops the header."""
+        """nginx without a directive for upgrades drops the header."""
         proxy = behind_nginx(HOST)
         assert_finds("proxy.upgrade", "proxy_set_header Upgrade $http_upgrade", "proxy_http_ver")(
             examine("--url", proxy.url("/echo/"))
@@ -103,7 +103,7 @@ class TestBehindNginx:
         )
 
     def test_http_1_0(self, behind_nginx: Callable[..., Proxy]) -> None:
-        """nginx speaks HTTP/1.0 unless told otherwise."""
+        """nginx speaks HTTP/1.0 unless configured otherwise."""
         proxy = behind_nginx(HOST, "proxy_http_version 1.0;", UPGRADE, CONNECTION)
         assert_finds("proxy.http10", "proxy_http_version 1.1")(
             examine("--url", proxy.url("/echo/"))
@@ -167,7 +167,7 @@ class TestTls:
     def test_setting_is_missing(
         self, behind_nginx: Callable[..., Proxy], certificate: Path
     ) -> None:
-        """The header arrives, but Django is not told to believe it."""
+        """The header arrives, but no setting lets Django believe it."""
         forwarded = "proxy_set_header X-Forwarded-Proto $scheme;"
         proxy = behind_nginx(snippet=self.snippet(certificate, forwarded))
         status, findings = examine(
@@ -201,7 +201,7 @@ class TestTls:
 
 
 class TestServers:
-    """What runs there."""
+    """Findings about the server at the address."""
 
     def test_granian_in_wsgi_mode(self, own_server: Own) -> None:
         """A server that keeps its sockets: its name, and what to use instead."""
@@ -240,7 +240,7 @@ class TestServers:
         )
 
     def test_nobody_listens(self) -> None:
-        """The first thing to rule out."""
+        """No server at the address: the first cause to rule out."""
         assert_finds("unreachable", "Is the server running")(
             examine("--url", f"ws://127.0.0.1:{free_port()}/echo/")
         )
@@ -276,7 +276,7 @@ class TestOriginsAndHosts:
         assert (status, findings["origin.allowed"]["level"]) == (0, "fine")
 
     def test_every_origin(self, own_server: Own) -> None:
-        """Wanted by the settings it is a warning."""
+        """Where the settings allow every origin, it is a warning."""
         everybody = {"WEBSOCKET_ALLOWED_ORIGINS": ["*"]}
         server = own_server(GUNICORN_GTHREAD, settings=everybody)
         result = examine("--url", server.url("/echo/"), **everybody)
@@ -285,7 +285,7 @@ class TestOriginsAndHosts:
         assert result[0] == 0
 
     def test_every_origin_against_the_settings(self, own_server: Own) -> None:
-        """Not wanted by these settings it is an error."""
+        """Where the settings do not allow every origin, it is an error."""
         server = own_server(GUNICORN_GTHREAD, settings={"WEBSOCKET_ALLOWED_ORIGINS": ["*"]})
         assert_finds("origin.everybody")(examine("--url", server.url("/echo/")))
 
@@ -346,7 +346,7 @@ class TestCommand:
         ],
     )
     def test_bad_arguments(self, arguments: tuple[str, ...], says: str) -> None:
-        """What is wrong with them."""
+        """The error names what is wrong with them."""
         done = doctor(*arguments)
         assert done.returncode == 1
         assert says in done.stderr

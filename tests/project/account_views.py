@@ -44,7 +44,7 @@ def counts_in_session(request: HttpRequest) -> None:
 
 
 def audited_log_out(request: HttpRequest) -> HttpResponse:
-    """Log out, which another app hears of first, and takes its time."""
+    """Log out; a signal receiver of another app runs first, and takes its time."""
     logout(request)
     return HttpResponse("bye")
 

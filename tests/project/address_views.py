@@ -1,4 +1,4 @@
-"""Where a view thinks that its client is."""
+"""Views that report the address of their client."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from dwebsocket import accept_websocket, require_websocket
 
-#: What views saw of their end, by name.
+#: The ends that views saw, by name.
 seen: dict[str, object] = {}
 
 
 def seen_by(request: HttpRequest, name: str) -> JsonResponse:
-    """Return what a view noted."""
+    """Return the end that a view noted."""
     return JsonResponse({"seen": seen.get(name)})
 
 
@@ -37,7 +37,7 @@ async def async_json(request: HttpRequest) -> None:
 
 @require_websocket
 async def async_orm(request: HttpRequest) -> None:
-    """Create and count rows, and say who asks."""
+    """Create and count rows, and send the name of the user."""
     user = await request.auser() if hasattr(request, "auser") else None
     async for message in request.websocket:
         await User.objects.acreate(username=message)

@@ -109,7 +109,7 @@ def runs_a_loop(request: HttpRequest) -> None:
 
 @require_websocket
 async def async_goes_on(request: HttpRequest) -> None:
-    """Go on when the connection has ended, and say at the end of the process what came of it."""
+    """Go on when the connection has ended, and report the outcome at the end of the process."""
 
     async def say() -> None:
         await asyncio.sleep(0)
@@ -137,7 +137,7 @@ def _leave_name(name: str) -> str:
 
 @require_websocket
 def leaves_name(request: HttpRequest) -> None:
-    """Say whose name is in a thread-local, and leave the user's there."""
+    """Send the name in a thread-local, and leave the user's there."""
     request.websocket.send(_leave_name(request.GET["name"]))
 
 
@@ -191,7 +191,7 @@ def _backend() -> object:
 
 @require_websocket
 async def async_user(request: HttpRequest) -> None:
-    """Say who is signed in."""
+    """Send the name of the signed-in user."""
     user = await request.auser()
     await request.websocket.asend(user.username)
     await request.websocket.areceive()
@@ -211,7 +211,7 @@ def _asks_first(view: Callable[..., object]) -> Callable[..., object]:
 @login_required
 @require_websocket
 async def async_below_login_required(request: HttpRequest) -> None:
-    """Say who is signed in, below Django's decorator."""
+    """Send the name of the signed-in user, below Django's decorator."""
     await request.websocket.asend((await request.auser()).username)
     await request.websocket.areceive()
 

@@ -96,14 +96,14 @@ def sends_large(request: HttpRequest) -> None:
 
 @require_websocket
 def interrupts(request: HttpRequest) -> None:
-    """Be the green thread that runs when somebody presses Ctrl-C."""
+    """Be the green thread that runs when Ctrl-C comes."""
     request.websocket.wait()
     signal.raise_signal(signal.SIGINT)
 
 
 @require_websocket
 def forks(request: HttpRequest) -> None:
-    """Fork a child for each message, which uses what it must not, and say how it ended."""
+    """Fork a child for each message, which uses its parent's connection, and send how it ended."""
     ws = request.websocket
     for message in ws:
         gate, key = os.pipe()

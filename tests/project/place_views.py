@@ -1,4 +1,4 @@
-"""Views that look at nothing until somebody lets them go."""
+"""Views that look at nothing until `let_go` is called."""
 
 import threading
 

@@ -29,7 +29,7 @@ from dwebsocket.waiting import loop_hub
 
 
 def status(request: HttpRequest) -> HttpResponse:
-    """Say who answers, which threads it has, green ones too, and how many loops hear of news."""
+    """Give this process's id, its threads, green ones too, and the number of waiting loops."""
     names = [thread.name for thread in threading.enumerate()]
     if (greenlet := sys.modules.get("greenlet")) is not None:
         living = (it for it in gc.get_objects() if isinstance(it, greenlet.greenlet) and it)
@@ -53,7 +53,7 @@ def census(request: HttpRequest) -> HttpResponse:
 
 
 def plain(request: HttpRequest) -> HttpResponse:
-    """Answer like any page, and say what the middleware put on the request."""
+    """Answer like any page, with the attributes that the middleware put on the request."""
     return JsonResponse(
         {
             "is_websocket": request.is_websocket(),
@@ -165,7 +165,7 @@ def returns_at_once(request: HttpRequest) -> None:
 
 @require_websocket
 def says_one_thing(request: HttpRequest) -> HttpResponse:
-    """Send one message and return a response nobody will see."""
+    """Send one message and return a response that goes nowhere."""
     request.websocket.send("only this")
     return HttpResponse("not for the wire")
 
@@ -216,7 +216,7 @@ def closes_on_demand(request: HttpRequest) -> None:
     request.websocket.close(int(request.websocket.wait()), "as you wish")
 
 
-# What `reports_the_end` saw, by name.
+# The ends that `reports_the_end` saw, by name.
 endings: dict[str, list] = {}
 
 
@@ -232,7 +232,7 @@ def reports_the_end(request: HttpRequest, name: str) -> None:
 
 
 def ending(request: HttpRequest, name: str) -> HttpResponse:
-    """Return what `reports_the_end` noted."""
+    """Return the end that `reports_the_end` noted."""
     return JsonResponse({"ending": endings.get(name)})
 
 
@@ -306,7 +306,7 @@ def own_pid(request: HttpRequest) -> None:
 
 @require_websocket
 def drains_itself(request: HttpRequest) -> None:
-    """Try what no view can do."""
+    """Call `drain()` from a view, which cannot work."""
     try:
         dwebsocket.drain()
     except dwebsocket.UsageError as error:
@@ -366,7 +366,7 @@ def pours(request: HttpRequest) -> None:
 
 @require_websocket
 def request_facts(request: HttpRequest, number: int) -> None:
-    """Send what the view can know of its request."""
+    """Send the attributes of the request that a view can use."""
     request.websocket.send_json(
         {
             "number": number,
@@ -405,7 +405,7 @@ def impatient(request: HttpRequest) -> None:
 
 @accept_websocket(accept=False)
 def decides(request: HttpRequest) -> HttpResponse | None:
-    """Do with the handshake what the query says, and echo if that is to accept."""
+    """Accept or refuse the handshake as the query says, and echo if that is to accept."""
     what = request.GET["do"]
     if what == "reject":
         request.websocket.reject(404)

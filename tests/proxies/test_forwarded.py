@@ -1,4 +1,4 @@
-"""Behind a proxy with our configuration no client says itself where it is."""
+"""Behind a proxy with our configuration no client can choose its address itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.extended("the proxies are Debian's")
 
 MADE_UP = "192.0.2.99"
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-# Of each proxy's block on the page, what is to be another here.
+# For each proxy's block on the page, the lines that are replaced here.
 PLACES = {
     "nginx": ("server {", "server { listen {listen};", "127.0.0.1:8000", "{upstream}"),
     "caddy": ("example.com {", "http://{listen} {", "127.0.0.1:8000", "{upstream}"),
@@ -76,7 +76,7 @@ def test_made_up_address(behind: Behind, proxy_kind: str, kind: Kind, source: st
 
 
 def test_limit_of_an_address(behind: Behind) -> None:
-    """Whoever makes up one address for each connection has no more of them."""
+    """A client that makes up one address for each connection gets no more connections."""
     proxy = behind("nginx", UVICORN, None, WEBSOCKET_MAX_CONNECTIONS_PER_ADDRESS=2)
     with contextlib.ExitStack() as stack:
         statuses = []
@@ -90,7 +90,7 @@ def test_limit_of_an_address(behind: Behind) -> None:
 
 
 class TestDoctor:
-    """It tries, and tells."""
+    """It sends a made-up address, and reports whether that is believed."""
 
     APPENDS = on_the_page("nginx").replace(
         "X-Forwarded-For $remote_addr", "X-Forwarded-For $proxy_add_x_forwarded_for"
@@ -118,7 +118,7 @@ class TestDoctor:
         ids=["overwritten", "overwritten-gunicorn", "gunicorn-believes-nobody"],
     )
     def test_not_believed(self, behind: Behind, kind: Kind, snippet: str | None) -> None:
-        """It says as whom Django sees it."""
+        """It reports the address that Django sees."""
         found = self.examine(behind("nginx", kind, snippet).url("/addresses/"))
         assert "forwarded.believed" not in found
         assert "Django sees this client as 127.0.0.1" in found["forwarded"]["what"]

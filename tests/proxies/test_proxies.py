@@ -118,7 +118,7 @@ class TestEachServer:
 
 @pytest.mark.parametrize("proxy_kind", ["nginx", "apache"])
 def test_without_pings_it_cuts(chain: Callable, proxy_kind: str) -> None:
-    """That the silence of the other tests would be one: without pings the proxy loses patience."""
+    """A check of the other tests' silence: without pings the proxy cuts the connection."""
     proxy, _ = chain(proxy_kind, GUNICORN_GTHREAD, timeout=CUT_S, WEBSOCKET_PING_INTERVAL=None)
     with RawPeer.open(proxy, "/echo/") as peer:
         assert peer.read_to_eof().frames == []
@@ -140,7 +140,7 @@ def test_default_timeouts(chain: Callable, proxy_kind: str) -> None:
 
 @each_proxy
 def test_reload_behind_it(chain: Callable, proxy_kind: str) -> None:
-    """The 1012 of a reload passes, and whoever comes back through the proxy is served."""
+    """The 1012 of a reload passes, and clients that come back through the proxy are served."""
     proxy, server = chain(proxy_kind, GUNICORN_GTHREAD, WEBSOCKET_DRAIN=1)
     with RawPeer.open_many(proxy, "/echo/", 20) as peers:
         server.send_signal(signal.SIGHUP)

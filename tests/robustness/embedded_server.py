@@ -42,7 +42,7 @@ class Embedded:
 
 
 def echo(peer: RawPeer, who: str) -> None:
-    """Say something, hear it, and report that."""
+    """Send a message, read its echo, and report that."""
     peer.send_text(who)
     assert peer.read_message() == who.encode()
     print(f"{who}:echo", flush=True)

@@ -1,5 +1,5 @@
 """
-What a process buffers when clients try to make it buffer as much as they can.
+The memory of a process when clients make it buffer as much as they can.
 
 The limit is `WEBSOCKET_MAX_BUFFERED`. Resident memory may exceed it by a fixed amount: what is not
 counted of each connection, copies on the way to Python, what the C library keeps.
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.extended("fills memory")
 
 MIB = 2**20
 LIMIT = 64 * MIB
-# docs/security.md: what may come on top, beside what the process takes anyway.
+# docs/security.md: the most beyond the limit and the memory that the process takes anyway.
 SLACK = 80 * MIB
 # How many more uvicorn makes of a message on its way, for a moment.
 SERVERS_COPIES = 6
@@ -103,7 +103,7 @@ def untaken(server: Server) -> Iterator[None]:
     for _ in range(ATTACKERS):
         with RawPeer.open(server, "/sits/", headers=OFFER) as peer:
             send_what_is_taken(peer, WHOLE + build_frame(PING))
-            # Each after the other: what the server itself makes of many at once is its own.
+            # One after the other: the server's own copies of many at once are not the subject.
             peer.sock.settimeout(1)
             with contextlib.suppress(AssertionError, OSError):
                 peer.read_frame()

@@ -55,7 +55,7 @@ def on(folder: Path, **options: object) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def counter(folder: Path) -> Iterator[Callable[[], int]]:
-    """Give what counts the connections of others."""
+    """Give a function that counts the connections of others."""
     import psycopg
 
     query = (
@@ -120,7 +120,7 @@ def test_views_ask_again(own_server: Own, few: Path) -> None:
 
 
 def test_pool_of_django(own_server: Own, few: Path) -> None:
-    """What is idle goes back to the pool, from which others take it."""
+    """Idle connections go back to the pool, from which others take them."""
     pytest.importorskip("psycopg_pool")
     pool = {"min_size": 0, "max_size": AT_ONCE, "timeout": 10}
     server = own_server(GUNICORN_GTHREAD, settings=on(few, OPTIONS={"pool": pool}))

@@ -1,8 +1,8 @@
 """
 Processes that end while the site goes on: `WEBSOCKET_DRAIN` and `dwebsocket.drain()`.
 
-The clients of one process are told 1012, one after the other, within the time that its server
-gives it; who comes back reaches another process.
+The clients of one process are closed with 1012, one after the other, within the time that its
+server gives it; clients that come back reach another process.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def ends(peers: list[RawPeer], asked: Sequence[RawPeer] = ()) -> tuple[set[int |
     Read all connections to their close frames.
 
     Returns:
-        The codes; and how many of those `asked`, which are sent a ping when the first one has been
-        told, were answered before they were told themselves.
+        The codes; and how many of those `asked`, which are sent a ping when the first close
+        frame has come, were answered before their own close frame.
     """
     codes: list[int | None] = []
     answers = 0
@@ -97,7 +97,7 @@ def ends(peers: list[RawPeer], asked: Sequence[RawPeer] = ()) -> tuple[set[int |
 
 def assert_spread(peers: list[RawPeer], code: int) -> None:
     """
-    All are told the code, and not at once: most are served when the first has been told.
+    All get the code, and not at once: most are served when the first is closed.
 
     How evenly, and that the window is kept, are tests of the engine's, by a stepped clock.
     """
@@ -122,7 +122,7 @@ def assert_calm(server: Server) -> None:
 
 
 def assert_serves(server: Server) -> None:
-    """A new client is welcome."""
+    """A new client is served."""
     with RawPeer.open(server, "/echo/") as peer:
         peer.send_text("hello again")
         assert peer.read_message() == b"hello again"
@@ -134,7 +134,7 @@ class TestGunicorn:
     """gunicorn's ways to end a worker."""
 
     def test_reload_spreads_and_welcomes(self, kind: Kind, own_server: Own) -> None:
-        """SIGHUP: 1012 over the window, and whoever comes back meanwhile reaches a new worker."""
+        """SIGHUP: 1012 over the window; clients that come back meanwhile reach a new worker."""
         server = draining(own_server, kind)
         old = server.worker
         with sockets(server) as peers, ThreadPoolExecutor(1) as aside:
@@ -191,7 +191,7 @@ class TestGunicorn:
         assert_calm(server)
 
     def test_worn_out_worker_alone(self, kind: Kind, own_server: Own) -> None:
-        """Nobody serves until the only worker has gone, so it goes at once."""
+        """No process serves until the only worker has ended, so it ends at once."""
         server = draining(own_server, kind, "--max-requests", "70", window=LONG_S)
         old = server.worker
         with sockets(server) as peers:
@@ -250,7 +250,7 @@ class TestGunicorn:
         server = draining(own_server, kind, window=LONG_S)
         with sockets(server) as peers:
             server.send_signal(signal.SIGTERM)
-            # One is told early: the worker has understood.
+            # One client is closed early: the worker has begun to drain.
             with selectors.DefaultSelector() as selector:
                 for peer in peers:
                     selector.register(peer.sock, selectors.EVENT_READ)
@@ -260,7 +260,7 @@ class TestGunicorn:
 
 
 def _told(peers: dict[int, list[RawPeer]]) -> list[int]:
-    """The processes of which a client has heard something."""
+    """The processes of which a client has received a close frame."""
     with selectors.DefaultSelector() as selector:
         for pid, ours in peers.items():
             for peer in ours:
@@ -304,7 +304,7 @@ class TestDrain:
         assert refused(server).status == 503
 
     def test_gives_up_waiting_when_told_to(self, own_server: Own) -> None:
-        """A view that does not look holds it; False says so, and the drain goes on."""
+        """A view that does not notice the end: the call gives False, and the drain goes on."""
         server = own_server(GUNICORN_GTHREAD)
         with RawPeer.open_many(server, "/echo/", 10) as peers:
             said = server.get("/drain/?window=30&timeout=0").json()
@@ -325,7 +325,7 @@ class TestDrain:
             assert all(answer.result().json()["done"] for answer in answers)
 
     def test_from_a_view_is_an_error(self, server: Server) -> None:
-        """It would wait for itself; nothing was begun."""
+        """It would wait for itself; no connection is closed."""
         with RawPeer.open(server, "/drains-itself/") as peer:
             assert b"would wait for this view" in peer.read_message()
         assert_serves(server)

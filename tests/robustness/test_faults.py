@@ -1,8 +1,8 @@
 """
-What breaks around a server: clients, descriptors, threads, the database.
+Faults around a server: clients, descriptors, threads, the database.
 
-Each fault is real, in real processes. While it lasts it costs those whom it concerns; afterwards
-the same worker serves as before.
+Each fault is real, in real processes. While it lasts it affects only the clients that depend on the
+faulty part; afterwards the same worker serves as before.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def address_space(pid: int) -> int:
 
 
 def converses(server: Server, path: str = "/echo/", *, turns: int = 1) -> None:
-    """See that somebody else is served."""
+    """See that another client is served."""
     with RawPeer.open(server, path) as peer:
         for turn in range(turns):
             peer.send_text(f"turn {turn}")
@@ -82,7 +82,7 @@ def limited(pid: int, which: int, limit: int) -> Iterator[None]:
 
 
 def flood(peer: RawPeer, block: bytes, total: int) -> None:
-    """Write as fast as it is taken; a server that hangs up, or stops reading, is one that may."""
+    """Write as fast as the server takes it; the server may hang up, or stop reading."""
     peer.sock.settimeout(1)
     with contextlib.suppress(ConnectionError, TimeoutError):
         for _ in range(total // len(block)):
@@ -91,7 +91,7 @@ def flood(peer: RawPeer, block: bytes, total: int) -> None:
 
 @contextlib.contextmanager
 def talking(url: str, *prefix: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a client in a process of its own that has just had an answer, and says no more."""
+    """Run a client in a process of its own that has just had an answer, and sends no more."""
     program = (
         "import sys, time; from websockets.sync.client import connect\n"
         "with connect(sys.argv[1], origin=None, proxy=None) as ws:\n"
@@ -198,7 +198,7 @@ class TestClients:
 
     @pytest.mark.parametrize("server", [RUNSERVER, UVICORN], indirect=True, ids=str)
     def test_handshakes_without_an_end(self, server: Server) -> None:
-        """Where a server reads them side by side they hold nobody up, and leave nothing."""
+        """Where a server reads them side by side, no other client waits, and nothing is left."""
         head = handshake_request("/echo/", server.host)[:-2]
         with server.nothing_left(), contextlib.ExitStack() as stack:
             for _ in range(100):
@@ -207,10 +207,10 @@ class TestClients:
 
 
 class TestScarcity:
-    """What the system does not give."""
+    """Resources that the system does not give."""
 
     def test_descriptors(self, own_server: Own) -> None:
-        """Whoever cannot be had is refused; those who are there go on, and so does the site."""
+        """New clients are refused; open connections go on, and so does the site."""
         server = own_server(GUNICORN_GTHREAD)
         server.warm_up()
         server.at_rest()
@@ -237,7 +237,7 @@ class TestScarcity:
         assert "The system has nothing left for another connection" in server.stderr()
 
     def test_threads(self, own_server: Own) -> None:
-        """The client is told to come later, and may."""
+        """The client gets 503 with Retry-After, and is served later."""
         server = own_server(GUNICORN_SYNC)
         server.warm_up()
         server.at_rest()
@@ -258,7 +258,7 @@ class TestScarcity:
                         break
                     assert frame.payload == b"hello"
                 assert codes == [1013]
-                # Who is there is served still.
+                # Open connections are still served.
                 peer.close()
         eventually(lambda: server.get("/status/").status == 200, 60)
         converses(server)
@@ -311,7 +311,7 @@ class TestDatabase:
             with no_database(server):
                 asking.send_text("how many?")
                 assert asking.read_message() == b"OperationalError"
-                # Who is signed in cannot be known; everybody else is served.
+                # Users cannot be looked up; all other clients are served.
                 with RawPeer(server.address) as peer:
                     peer.send(handshake_request("/echo/", server.host, headers=mine))
                     assert peer.read_response().status == 500
@@ -354,7 +354,7 @@ class TestDatabaseServer:
 
     @pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=str)
     def test_restart_under_views(self, own_server: Own, kind: object, postgres: Path) -> None:
-        """It costs those that ask meanwhile an error, and nobody who asks before or after."""
+        """Views that query it meanwhile get an error, views that query before or after do not."""
         server = own_server(kind, settings={"DATABASES": on_postgresql(postgres)})
         mine = sign_in(server)
         with contextlib.ExitStack() as stack:
@@ -395,7 +395,7 @@ class TestSessionsOnDisk:
 
     @on_both
     def test_gone_and_back(self, own_server: Own, kind: object, tmp_path: Path) -> None:
-        """Nobody is signed in meanwhile, nothing is kept; those who are there go on."""
+        """No user is signed in meanwhile, nothing is kept; open connections go on."""
         folder, elsewhere = tmp_path / "sessions", tmp_path / "elsewhere"
         folder.mkdir()
         settings = {

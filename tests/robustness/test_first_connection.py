@@ -1,8 +1,8 @@
 """
 The first WebSocket of a process, for which the engine has to be started, while something is scarce.
 
-Whatever cannot be had, the client is told to come later, at once; the connection is the server's as
-before, and the process loses nothing.
+Whichever resource is missing, the client gets 503 with Retry-After at once; the connection is the
+server's as before, and the process loses nothing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.extended("starts many servers")
 Own = Callable[..., Server]
 
 MEBIBYTE = 1 << 20
-# What a server, an exchange and the engine need together is less.
+# More descriptors than a server, an exchange and the engine need together.
 ENOUGH = 40
 KEEP_ALIVE = [GUNICORN_GTHREAD, RUNSERVER, GEVENT_PATCHED]
 
 
 def outcome(peer: RawPeer, server: Server) -> int | None:
-    """Return the status of a handshake, None if the server has hung up without a word."""
+    """Return the status of a handshake, None if the server has hung up without an answer."""
     peer.send(handshake_request("/echo/", server.host))
     try:
         while b"\r\n\r\n" not in peer.buffer:
@@ -57,7 +57,7 @@ def page(peer: RawPeer, server: Server) -> int:
 
 
 def refused_with(server: Server, spare: int) -> bool:
-    """Ask with so many descriptors to spare; return whether the client was told to come later."""
+    """Ask with so many descriptors to spare; return whether the client got the 503."""
     worker = server.worker
     with RawPeer(server.address) as peer:
         # The server has its own descriptor then.
@@ -76,7 +76,7 @@ def test_descriptors(own_server: Own, kind: object) -> None:
     worker = server.worker
     spare = 0
     while refused_with(server, spare):
-        # What has been made once, of the engine and for it, is there for the next attempt.
+        # Parts of the engine that were made once are there for the next attempt.
         server.at_rest()
         kept = len(descriptors(worker))
         if refused_with(server, spare):

@@ -1,5 +1,5 @@
 """
-Clients that send as fast as they can, and bring nothing.
+Clients that send useless frames as fast as they can.
 
 Under an ASGI server pings and pongs do not come as far as us: its own library answers them, or
 drops them.
@@ -34,7 +34,7 @@ FLOODS = {
 
 
 class Flood:
-    """A client that goes on until nobody takes what it sends."""
+    """A client that goes on until its bytes are no longer taken."""
 
     def __init__(self, server: Server, path: str, frame: bytes) -> None:
         self.peer = RawPeer.open(server, path)
@@ -56,7 +56,7 @@ class Flood:
                 self.ending.append(frame)
 
     def join(self) -> None:
-        """Waits until it has been turned out."""
+        """Waits until the server has closed it."""
         self._reads.join()
         self._pours.join()
         self.peer.close()
@@ -84,13 +84,13 @@ everywhere = pytest.mark.parametrize(
 
 @pytest.fixture(params=FLOODS.values(), ids=FLOODS)
 def frame(request: pytest.FixtureRequest) -> Iterator[bytes]:
-    """What the flood consists of."""
+    """The frame that the flood repeats."""
     return request.param
 
 
 @everywhere
 def test_control_frames(server: Server, path: str, frame: bytes) -> None:
-    """Whoever sends nothing else is closed with 1008; a quiet client is answered meanwhile."""
+    """A client that sends nothing else is closed with 1008; a quiet one is answered meanwhile."""
     with RawPeer.open(server, path) as quiet:
         quiet.sock.settimeout(PATIENCE_S)
         floods = [Flood(server, path, frame) for _ in range(FLOODING)]
@@ -107,7 +107,7 @@ def test_control_frames(server: Server, path: str, frame: bytes) -> None:
 
 @pytest.mark.parametrize("server", [GUNICORN_GTHREAD], indirect=True, ids=str)
 def test_many_pings_among_messages(server: Server) -> None:
-    """A client may ping as often as it likes if it has something to say."""
+    """A client may ping as often as it likes if it sends messages, too."""
     count = 3000
     with RawPeer.open(server, "/echo/") as peer:
         turn = build_frame(PING, b"?") * 9 + build_frame(TEXT, b"hello")
@@ -120,7 +120,7 @@ def test_many_pings_among_messages(server: Server) -> None:
 
 @everywhere
 def test_messages(server: Server, path: str) -> None:
-    """A client whose view never finds its inbox empty keeps nobody else's view from running."""
+    """A client whose view never finds its inbox empty keeps no other view from running."""
     with RawPeer.open(server, path) as quiet, RawPeer.open(server, path) as loud:
         quiet.sock.settimeout(PATIENCE_S)
         pours = threading.Thread(

@@ -1,5 +1,5 @@
 """
-What thousands of connections leave behind in one process: nothing that grows.
+Thousands of connections leave nothing behind in one process that grows.
 
 Memory, Python objects, descriptors, threads and the engine's own count, after every kind of end.
 """
@@ -43,14 +43,14 @@ def vanish(server: Server) -> None:
 
 
 def hang_up(server: Server) -> None:
-    """Go without a word, in an async view."""
+    """Go without a close frame, in an async view."""
     with RawPeer.open(server, "/async-echo/") as peer:
         peer.send_text("hello")
         assert peer.read_message() == b"hello"
 
 
 def break_a_rule(server: Server) -> None:
-    """Be thrown out."""
+    """Send a frame that is not allowed, and be closed for it."""
     with RawPeer.open(server, "/echo/") as peer:
         peer.send(build_frame(TEXT, b"\xff"))
         assert peer.read_frame().code == 1007
@@ -110,7 +110,7 @@ def resident_kib(pid: int) -> int:
 
 
 def at_rest(server: Server) -> dict[str, int]:
-    """Count what the process holds when everybody has gone."""
+    """Count what the process holds when all clients have gone."""
     eventually(lambda: server.get("/census/").json()["connections"] == 0, 60)
     server.at_rest()
     pid = server.worker
@@ -128,7 +128,7 @@ def at_rest(server: Server) -> dict[str, int]:
 def test_connections_leave_nothing(
     kind: Kind, own_server: Callable[..., Server], request: pytest.FixtureRequest
 ) -> None:
-    """After the first third everything there will ever be is there."""
+    """After the first third of the connections, nothing more is added."""
     count = LONG if request.config.getoption("--every-server") else SHORT
     server = own_server(kind)
     run(server, count // 3)

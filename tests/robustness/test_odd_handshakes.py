@@ -1,7 +1,7 @@
 """
 Opening handshakes that two readers could understand in two ways.
 
-Whoever stands in front of a server, and the server itself, must not disagree on what was asked and
+A proxy in front of a server, and the server itself, must not disagree on what a request asks and
 where it ends; where they could, there is no WebSocket.
 """
 
@@ -79,8 +79,8 @@ ODD = {
 }  # fmt: skip
 
 
-# Servers, by the beginnings of their names, that keep to themselves what is odd: there is nothing
-# to judge then.
+# Servers, by the beginnings of their names, that do not pass the odd part on: then there is nothing
+# to judge.
 _LAST = "cheroot"
 HIDDEN = {
     # The first length counts.
@@ -90,7 +90,7 @@ HIDDEN = {
     "the version twice": (_LAST,),
     "two origins, the other way": (_LAST,),
     "key with a blank before the colon": (_LAST,),
-    # The server tells the application 1.1.
+    # The server passes 1.1 to the application.
     "http 1.0": ("uvicorn", "granian", "daphne"),
 }
 
@@ -105,7 +105,7 @@ class TestOdd:
         lines, without = ODD[name]
         how = {"http": "HTTP/1.0"} if name == "http 1.0" else {}
         sent = request(server, *lines, without=without, **how)
-        # What a body would be, where one is announced.
+        # The bytes of a body, where one is announced.
         status = answer(server, sent + (b"hello" if "Content-Length: 5" in lines else b""))
         if str(server.kind).startswith(HIDDEN.get(name, ("no server",))):
             assert status == 101
@@ -115,7 +115,7 @@ class TestOdd:
 
     @pytest.mark.parametrize("header", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"])
     def test_thousands_of_offers(self, server: Server, header: str) -> None:
-        """They are read or refused; nobody waits for it."""
+        """They are read or refused; no other client waits for that."""
         offers = ",".join(f"a{number}" for number in range(5000))
         assert answer(server, request(server, f"{header}: {offers}")) in (None, 101, 400, 431, 500)
         assert answer(server, request(server)) == 101

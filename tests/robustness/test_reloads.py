@@ -32,12 +32,12 @@ pytestmark = pytest.mark.extended("reloads each kind of server, under load")
 
 Own = Callable[..., Server]
 
-# What a busy machine may take beyond the window, until a new process serves.
+# Seconds that a busy machine may take beyond the window, until a new process serves.
 SLACK_S = 20
 TOUCHED = "touched.py"
 
 (GUNICORN_ASGI,) = (kind for kind in ASGI if kind.name == "gunicorn-asgi")
-# What is started watches those that serve.
+# The started process watches those that serve.
 UVICORN_WATCHED = dataclasses.replace(
     UVICORN, name="uvicorn-watched", alone=False, worker_title="spawn_main"
 )
@@ -73,7 +73,7 @@ class Case:
     # The old processes serve on, or others do, while clients are sent away one by one.
     window: float = 0
     paths: tuple[str, ...] = ("/echo/",)
-    # What the log says when it is over, where the last new process is not the end of it.
+    # The log line at the end of the reload, where that comes after the last new process.
     says: str = ""
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class Case:
 
 TWO = ("--workers", "2")
 TOUCHED_FILE = "{folder}/" + TOUCHED
-# Neither a worker nor its application is told what its end is for.
+# Neither a worker nor its application learns whether its end is a reload.
 ENDS = frozenset({1001, 1012})
 BOTH = ("/echo/", "/async-echo/")
 CASES = [
@@ -111,7 +111,7 @@ CASES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_three_reloads_under_load(case: Case, own_server: Own) -> None:
-    """Each client is told, comes back in its backoff, and reaches a new process."""
+    """Each client gets 1012, comes back in its backoff, and reaches a new process."""
     server = own_server(
         case.kind, options=case.options, settings={"WEBSOCKET_DRAIN": case.window or 2}
     )
@@ -140,11 +140,11 @@ def test_three_reloads_under_load(case: Case, own_server: Own) -> None:
                 assert clients.first_back(since) < max(told)
         assert clients.codes() <= case.codes
     assert_calm(server)
-    # Whoever comes after them is served.
+    # New clients are served afterwards.
     assert server.get("/status/").json()["pid"] in server.workers()
 
 
-# Neither could be told otherwise: see docs/servers/asgi.md.
+# Neither server can be made to behave otherwise: see docs/servers/asgi.md.
 ODD_ENDS = {"daphne": {4001}, "hypercorn": {1001, 1011, 1012}}
 
 
@@ -153,7 +153,7 @@ ODD_ENDS = {"daphne": {4001}, "hypercorn": {1001, 1011, 1012}}
     "kind", [*ASGI, GUNICORN_UVICORN, GUNICORN_GTHREAD, UWSGI_HTTP_SOCKET], ids=str
 )
 def test_end_under_load(kind: Kind, own_server: Own) -> None:
-    """Clients that come back at once do not keep a server that is told to end."""
+    """Clients that come back at once do not keep a server from ending."""
     server = own_server(kind)
     with crowd(server, 40, *(BOTH if kind.family == "asgi" else ("/echo/",))) as clients:
         server.send_signal(signal.SIGTERM)
@@ -163,7 +163,7 @@ def test_end_under_load(kind: Kind, own_server: Own) -> None:
 
 
 def assert_calm(server: Server) -> None:
-    """The log holds no traceback, and nobody had to be killed."""
+    """The log holds no traceback, and no process had to be killed."""
     log = server.stderr()
     for word in ("Traceback", "panicked", "Fatal", "SIGABRT", "SIGKILL", "NO MERCY", "DAMN"):
         assert word not in log, log

@@ -1,7 +1,7 @@
 """
 Processes that end while sockets are open.
 
-Every client hears of it by a close frame with 1001 (an end) or 1012 (a restart), and the process
+Every client gets a close frame with 1001 (an end) or 1012 (a restart), and the process
 ends by itself in bounded time, with nothing that looks like an accident in its log.
 """
 
@@ -94,7 +94,7 @@ class TestGunicorn:
         assert server.stderr() == ""
 
     def test_sighup(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """A reload tells the clients of the old worker; the new worker takes new ones."""
+        """A reload closes the old worker's clients with 1012; the new worker takes new ones."""
         server = own_server(kind, options=("--graceful-timeout", str(GRACE_S)))
         worker = server.worker
         with hundred_sockets(server) as peers:
@@ -108,7 +108,7 @@ class TestGunicorn:
         assert_calm(server)
 
     def test_max_requests(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """A worker that gunicorn replaces after some requests says goodbye, too."""
+        """A worker that gunicorn replaces after some requests closes its clients, too."""
         server = own_server(kind, options=("--max-requests", "10"))
         worker = server.worker
         with RawPeer.open(server, "/echo/") as peer:
@@ -119,7 +119,7 @@ class TestGunicorn:
         eventually(lambda: not is_running(worker), 60, "the old worker is gone")
 
     def test_killed_worker(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """kill -9 cannot say anything: clients see the end, and the next worker serves."""
+        """kill -9 leaves no time for close frames: clients see the end; the next worker serves."""
         server = own_server(kind)
         worker = server.worker
         with RawPeer.open(server, "/echo/") as peer:
@@ -133,7 +133,7 @@ class TestGunicorn:
 
 @pytest.mark.parametrize("kind", [RUNSERVER, RUNSERVER_NOTHREADING], ids=str)
 def test_ctrl_c_in_runserver(kind: Kind, own_server: Callable[..., Server]) -> None:
-    """Ctrl-C ends runserver with its 100 sockets, without a word on stderr."""
+    """Ctrl-C ends runserver with its 100 sockets, with nothing on stderr."""
     server = own_server(kind)
     with hundred_sockets(server) as peers:
         server.at_rest()
@@ -155,7 +155,7 @@ class TestReload:
         return own_server(RUNSERVER_RELOADING, cwd=tmp_path)
 
     def test_reload_with_open_sockets(self, reloading: Server) -> None:
-        """A changed file restarts the server; every client is told, and may come back."""
+        """A changed file restarts the server; every client gets 1012, and may come back."""
         (child,) = reloading.workers()
         with hundred_sockets(reloading) as peers:
             changed = reloading.cwd / "project" / "views.py"

@@ -1,7 +1,7 @@
 """
 Peers that read or write at their own pace, or not at all.
 
-One slow peer costs what its limits allow, and nobody else notices.
+One slow peer costs what its limits allow, and no other client notices.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def flood(peer: RawPeer, limit: int) -> int:
     written = 0
     with contextlib.suppress(TimeoutError):
         while written < limit:
-            # Whole or not at all does not matter here: nobody is going to parse the rest.
+            # Whole or not does not matter here: the rest is not going to be parsed.
             written += peer.sock.send(block[written % len(block) :])
     peer.sock.settimeout(20)
     return written
 
 
 class TestViewThatDoesNotRead:
-    """Messages that nobody fetches."""
+    """Messages that the view does not take."""
 
     def test_pushes_back(self, server: Server) -> None:
         """The server stops reading: 200 MiB do not end in its memory."""
@@ -48,7 +48,7 @@ class TestViewThatDoesNotRead:
         with RawPeer.open(server, "/never-read/") as peer:
             assert flood(peer, 200 * MEBIBYTE) < 100 * MEBIBYTE
             assert resident_bytes(server) - before < 100 * MEBIBYTE
-            # Nobody else waits for it.
+            # No other client waits for it.
             with RawPeer.open(server, "/echo/") as other:
                 other.send_text("hello")
                 assert other.read_message() == b"hello"
@@ -74,7 +74,7 @@ class TestViewThatDoesNotRead:
 
 
 class TestClientThatDoesNotRead:
-    """Answers that nobody fetches."""
+    """Answers that the client does not read."""
 
     def test_echo_pushes_back(self, server: Server) -> None:
         """A client that only sends is stopped or dropped, and never fills the memory."""

@@ -1,5 +1,5 @@
 """
-Signing out, with somebody who has stolen the cookie and comes back all the time.
+Signing out, while a thief with a stolen cookie comes back all the time.
 
 However close to the sign-out the thief's handshakes are: in bounded time no WebSocket of the old
 session is open. In the process of the sign-out it needs no look at the clock; others look again.

@@ -1,4 +1,4 @@
-"""What a view leaves in its thread is not seen by the views of other users."""
+"""Values that a view leaves in its thread are not seen by the views of other users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers whose socket cannot be had: a clean 501, and one error that says what to use."""
+"""Servers whose socket cannot be had: a clean 501, and one error that names servers to use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this project checks of the test kit beyond its tests: that nothing is left of them."""
+"""Checks that the tests of this project leave nothing behind, beyond the tests themselves."""
 
 import contextlib
 import gc
@@ -12,14 +12,14 @@ from dwebsocket.testing import WebSocketClient, websockets_of_a_test
 
 
 def open_descriptors():
-    """Give what each open descriptor is."""
+    """Give the target of each open descriptor."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             yield name, os.readlink(f"/proc/self/fd/{name}")
 
 
 def leftovers():
-    """Give what a process holds that tests may forget."""
+    """Give the resources of a process that tests may forget."""
     # The runner's own connection stays open between tests.
     connections.close_all()
     # Event loops that tests have closed may wait for it.

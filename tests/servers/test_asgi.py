@@ -1,4 +1,4 @@
-"""What is particular to ASGI: routing by others, reloads, and the end of the process."""
+"""Cases that only ASGI has: routing by others, reloads, and the end of the process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def channels(own_server: Own) -> Server:
 
 def test_behind_channels_router(channels: Server) -> None:
     """Sync and async views work as ever; users of the session are known."""
-    # Channels' validator lets nobody in without one.
+    # Channels' validator refuses every request without one.
     origin = {"Origin": f"http://{channels.host}"}
     headers = {**sign_in(channels, "anna"), **origin}
     with RawPeer.open(channels, "/request-facts/7/?a=b", headers=headers) as peer:
@@ -84,7 +84,7 @@ def test_many_see_the_end(kind: Kind, own_server: Own) -> None:
         for peer in peers:
             while (frame := peer.read_frame()).opcode != CLOSE:
                 pass
-            # daphne can say no code below 3000 but 1000.
+            # daphne can send no code below 3000 but 1000.
             assert frame.code in ((4001,) if kind.name == "daphne" else (1001, 1012))
             peer.send_frame(CLOSE, frame.payload)
     server.wait(15)

@@ -81,7 +81,7 @@ class TestAsyncViews:
         with RawPeer.open(server, f"/async-reports/{name}/") as peer:
             peer.vanish()
         seen = eventually(lambda: server.get(f"/seen/{name}/").json()["seen"], 60)
-        # 1005 is what some servers make of it.
+        # Some servers report it as 1005.
         assert seen in ([1006, True], [1005, True])
 
     def test_exception_closes_with_1011(self, server: Server) -> None:

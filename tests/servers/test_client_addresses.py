@@ -1,4 +1,4 @@
-"""Whom each server believes, by its defaults, that a client is where `X-Forwarded-For` says."""
+"""The senders whose `X-Forwarded-For` each server believes by its defaults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GUNICORN_UVICORN = Kind(
     ),
 )
 KINDS = [*MAIN, *GREEN, *WSGI_SERVERS, *ASGI, GUNICORN_UVICORN]
-# What the client is for the server: this machine, where it may be a proxy.
+# The client's address as the server sees it: this machine, where it may be a proxy.
 LOCAL = ("127.0.0.1", "::ffff:127.0.0.1")
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 

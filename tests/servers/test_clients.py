@@ -41,13 +41,13 @@ def trusting(server: Server) -> ssl.SSLContext | bool:
 
 
 def run(conversation: Coroutine[Any, Any, T]) -> T:
-    """Run a conversation of aiohttp to its end, which with TLS comes later than it says."""
+    """Run a conversation of aiohttp to its end, which with TLS comes later than aiohttp reports."""
 
     async def to_the_end() -> T:
         try:
             return await conversation
         finally:
-            # Closing a session does not wait for the goodbye of encrypted transports.
+            # Closing a session does not wait for the close_notify of encrypted transports.
             transports: Any = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
             # One that has ended may be garbage for a while.
             while any(transport._sock for transport in transports.values()):  # noqa: ASYNC110

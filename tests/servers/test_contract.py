@@ -1,5 +1,5 @@
 """
-What every server must do: one list of behaviours, each over every server.
+The behaviours that every server must have: one list, each over every server.
 
 The peer is a bare socket wherever bytes matter. `read_to_eof` fails when anything but whole,
 well-formed frames is on the wire, so every test that ends with it is also a test of that.
@@ -130,7 +130,7 @@ class TestMessages:
 
 @everywhere
 class TestHandshake:
-    """The real 101, and what may come with it."""
+    """The real 101, and the bytes that may come with it."""
 
     def test_response_is_what_the_rfc_asks_for(self, server: Server) -> None:
         """Each header of the handshake is there once, the key is answered, there is no body."""
@@ -320,7 +320,7 @@ class TestRefusals:
 
 @everywhere
 class TestEnds:
-    """Who ends a connection, with which code, and nothing but frames up to EOF."""
+    """The ends of a connection by each side, with their codes, and nothing but frames up to EOF."""
 
     @pytest.mark.parametrize(
         ("path", "code", "messages"),
@@ -400,7 +400,7 @@ class TestEnds:
         assert (code, closed) in [(1006, True), (None, True)]
 
     def test_messages_before_the_close_are_delivered(self, server: Server) -> None:
-        """What was sent before the close frame is echoed before the answer to it."""
+        """Messages sent before the close frame are echoed before the answer to it."""
         with RawPeer.open(server, "/whole/") as peer:
             sent = [b"x" * n for n in range(1, 30)]
             peer.send(b"".join(build_frame(TEXT, payload) for payload in sent))
@@ -436,7 +436,7 @@ class TestDjango:
             }
 
     def test_session_is_saved(self, server: Server) -> None:
-        """What the view writes into an existing session is there for the next request."""
+        """Values that the view writes into an existing session are there for the next request."""
         headers = sign_in(server, "sam")
         with RawPeer.open(server, "/session-write/", headers=headers) as peer:
             peer.send_text("remember me")
@@ -580,7 +580,7 @@ def test_limits_on_handshakes(kind: Kind, own_server: Callable[..., Server]) -> 
 @pytest.mark.requires("farewell")
 @pytest.mark.parametrize("kind", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], ids=str)
 def test_process_stops(kind: Kind, own_server: Callable[..., Server]) -> None:
-    """A process that ends says so to views of each temper and ends by itself, no traceback."""
+    """A process that ends closes the clients of every view; it ends by itself, no traceback."""
     server = own_server(kind)
     with contextlib.ExitStack() as stack:
         peers = {

@@ -1,4 +1,4 @@
-"""gevent and eventlet: whatever a view does, the hub goes on; and nothing of it is left."""
+"""gevent and eventlet: whatever a view does, the hub goes on; and nothing is left of the view."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ patched = pytest.mark.parametrize("server", PATCHED, indirect=True, ids=str)
 
 @everywhere
 class TestViews:
-    """What views do, on one green thread each."""
+    """Views on one green thread each."""
 
     def test_wait_with_a_timeout(self, server: Server) -> None:
         """It ends in time, and the connection goes on."""
@@ -94,7 +94,7 @@ class TestViews:
             assert peer.read_frame().code == 1000
 
     def test_fork(self, server: Server) -> None:
-        """A forked child neither sends nor hears on its parent's connections, which go on."""
+        """A forked child neither sends nor receives on its parent's connections, which go on."""
         with (
             RawPeer.open(server, "/green/forks/") as peer,
             RawPeer.open(server, "/echo/") as echo,
@@ -109,7 +109,7 @@ class TestViews:
 
 @patched
 class TestPatched:
-    """What needs the standard library to be green."""
+    """Behaviour that needs a patched standard library."""
 
     def test_clocks(self, server: Server) -> None:
         """Fifty views that sleep tick together, beside pages."""
@@ -154,7 +154,7 @@ def _has_hub(pid: int) -> bool:
 
 @pytest.mark.parametrize("kind", [GUNICORN_GEVENT, GREEN[1], GUNICORN_EVENTLET], ids=str)
 def test_reload(kind: Kind, own_server: Callable[..., Server]) -> None:
-    """After a HUP clients are told, the old worker ends, and a new one takes them."""
+    """After a HUP clients get 1012, the old worker ends, and a new one takes them."""
     server = own_server(kind)
     old = server.worker
     with RawPeer.open_many(server, "/waits/", 20) as peers:
@@ -172,7 +172,7 @@ def test_reload(kind: Kind, own_server: Callable[..., Server]) -> None:
 def test_end_of_a_bare_server(
     kind: Kind, number: signal.Signals, own_server: Callable[..., Server]
 ) -> None:
-    """Also a server that knows nothing of signals says goodbye."""
+    """A server that handles no signals closes its clients, too."""
     server = own_server(kind)
     with RawPeer.open_many(server, "/echo/", 10) as peers:
         server.send_signal(number)
@@ -182,7 +182,7 @@ def test_end_of_a_bare_server(
 
 @pytest.mark.parametrize("kind", [GEVENT_PATCHED, GEVENT_PLAIN, EVENTLET_PATCHED], ids=str)
 def test_interrupt_while_a_view_runs(kind: Kind, own_server: Callable[..., Server]) -> None:
-    """Ctrl-C ends the server, whoever has the processor; no client takes it for a view's error."""
+    """Ctrl-C ends the server, whichever greenlet runs; no client gets a view's error code."""
     server = own_server(kind)
     with (
         RawPeer.open_many(server, "/echo/", 3) as peers,

@@ -55,7 +55,7 @@ def noted(file: Path, code: int | None) -> None:
 
 
 def clients_code(server: Server) -> int | None:
-    """Give what the application learns of a client's 4000; hypercorn tells 1006 whatever it was."""
+    """Give the code that the application sees for a client's 4000; hypercorn reports 1006."""
     return None if str(server.kind) == "hypercorn" else 4000
 
 

@@ -1,4 +1,4 @@
-"""Five thousand idle sockets with async views in one process: what bench/idle_async.py measures."""
+"""Five thousand idle sockets with async views in one process, as bench/idle_async.py measures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_five_thousand_idle(
     own_server: Callable[..., Server],
 ) -> None:
     """All stay while pages are served, each echoes in the end; none costs a thread."""
-    # Nobody answers pings while thousands connect.
+    # Pings are not answered while thousands connect.
     server = own_server(kind, options=options, settings=settings)
     with RawPeer.open(server, "/async-echo/") as peer:
         # The loop of async views is kept, and what wakes it: that is there as soon as one waits.

@@ -84,7 +84,7 @@ def test_conversation(own: Server) -> None:
 
 
 def test_nothing_is_left(own: Server) -> None:
-    """Of ends by the client, by the view, by an exception, and without a word."""
+    """Of ends by the client, by the view, by an exception, and without a close frame."""
 
     def all_but_one() -> None:
         for path in paths(own):
@@ -104,7 +104,7 @@ def test_nothing_is_left(own: Server) -> None:
 
 
 def test_a_large_response_keeps_no_worker(own: Server) -> None:
-    """It goes nowhere, and the worker is free at once."""
+    """The response goes nowhere, and the worker is free at once."""
     with own.quiet():
         for _ in range(3):
             with RawPeer.open(own, "/own/large/") as peer:

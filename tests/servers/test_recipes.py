@@ -209,7 +209,7 @@ class TestPod:
     """3: a command with a log and a prompt."""
 
     def test_console(self, site: Server) -> None:
-        """What it prints by itself arrives, a typed line reaches it, and so does the answer."""
+        """Output of the command arrives, a typed line reaches it, and so does the answer."""
         with websocket(site, "/pod/") as client:
             read_until(client, "pod> ")
             client.send("grüße")
@@ -235,7 +235,7 @@ class TestProgress:
 
 
 def leave(peer: RawPeer, how: str) -> None:
-    """Go as browsers go: with a close frame, with the end of the stream, or without a word."""
+    """Go as browsers go: with a close frame, with the end of the stream, or by a reset."""
     if how == "close":
         peer.send_close(1001)
         peer.read_to_eof()

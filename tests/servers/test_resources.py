@@ -1,5 +1,5 @@
 """
-What connections leave behind in the server's process: nothing.
+Connections leave nothing behind in the server's process.
 
 Descriptors and threads are counted from outside, in /proc, before and after.
 """
@@ -36,7 +36,7 @@ everywhere = pytest.mark.parametrize(
     "server", [*SERVERS, *WSGI_SERVERS, *ASGI], indirect=True, ids=str
 )
 
-# A view of each temper: waiting, pushing, ignoring the connection, waiting for the end.
+# A view of each kind: waiting, pushing, ignoring the connection, waiting for the end.
 VIEWS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 
 
@@ -104,7 +104,7 @@ class TestNothingLeft:
 
 @everywhere
 class TestKeepalive:
-    """The server asks, and draws its conclusions."""
+    """The server sends pings, and ends connections that do not answer."""
 
     def test_answered_pings_keep_a_connection(self, server: Server) -> None:
         """A peer that answers pings stays, well beyond the timeout."""

@@ -1,4 +1,4 @@
-"""What is their own of the servers in one process: Werkzeug, cheroot, waitress."""
+"""Cases of the servers that have one process: Werkzeug, cheroot, waitress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATHS = ["/echo/", "/waits/", "/push/", "/never-read/", "/echo-exact/"]
 @pytest.mark.parametrize("kind", SINGLE_PROCESS, ids=str)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals(kind: Kind, number: int, own_server: Callable[..., Server]) -> None:
-    """None of them cares for its clients: 100 of them are told, in bounded time."""
+    """None of them closes its clients itself: 100 of them get a close frame, in bounded time."""
     server = own_server(kind)
     with contextlib.ExitStack() as stack:
         peers = [
@@ -105,7 +105,7 @@ class TestRunserverPlus:
         return run
 
     def test_reload(self, start: Callable[..., Server]) -> None:
-        """A changed file restarts it; clients are told and may come back."""
+        """A changed file restarts it; clients get 1012 and may come back."""
         server = start("--reloader-interval", "1", "--reloader-type", "stat")
         process = server.status()["pid"]
         with RawPeer.open_many(server, "/echo/", 10) as peers:

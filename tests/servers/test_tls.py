@@ -1,4 +1,4 @@
-"""Servers that encrypt by themselves: what TLS adds to the behaviour that all servers share."""
+"""Servers that encrypt by themselves: the behaviour that TLS adds to that of all servers."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ class TestEnds:
             assert (ending[0], ending[2]) in [(1006, True), (None, True)]
 
     def test_garbage_ends_one_connection(self, server: Server) -> None:
-        """What is no TLS record costs this connection and nothing else."""
+        """Bytes that are no TLS record end this connection and no other."""
         with (
             server.quiet(),
             server.nothing_left(),
@@ -217,7 +217,7 @@ class TestEnds:
 
 @encrypted
 class TestPressure:
-    """Neither side can make the server hold what the other does not take."""
+    """Neither side can make the server hold bytes that the other does not take."""
 
     def test_a_view_that_does_not_read(self, server: Server) -> None:
         """The client can send only so much; its end is noticed all the same."""

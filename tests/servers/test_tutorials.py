@@ -1,5 +1,5 @@
 """
-What people learnt from tutorials still works as pasted.
+Code of the tutorials still works as pasted.
 
 The nine things are views of examples/tutorials/, each through a real server and a real client.
 """
@@ -172,7 +172,7 @@ class TestChat:
     """4: a global list of connections."""
 
     def test_ten_browsers_some_vanish(self, site: Server) -> None:
-        """Everybody hears everybody; those who vanish leave the list and disturb nobody."""
+        """Each member gets each message; those that vanish leave the list and disturb no other."""
         eventually(lambda: running(site, "chat") == 0, 60)
         with contextlib.ExitStack() as stack:
             stay = [stack.enter_context(websocket(site, "/chat/")) for _ in range(5)]
@@ -320,7 +320,7 @@ class TestRoom:
         assert site.get(room, {"Cookie": cookie}).json()["notes"] == ["eins", "zwei"]
 
     def test_user(self, site: Server) -> None:
-        """`request.user` is who logged in by the ordinary form."""
+        """`request.user` is the user that logged in by the ordinary form."""
         jar = http.cookiejar.CookieJar()
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
         login = site.url("/login/", "http")

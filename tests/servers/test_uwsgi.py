@@ -1,5 +1,5 @@
 """
-What is uWSGI's own: its signals and reloads, its way to fork, and what it must be told.
+Cases that only uWSGI has: its signals, its reloads, its forks, and the options that it needs.
 
 The behaviours that it shares with the other servers are in test_contract.py and test_resources.py.
 """
@@ -50,7 +50,7 @@ each_way_to_run = pytest.mark.parametrize(
 
 @contextlib.contextmanager
 def sockets(server: Server, each: int = 20) -> Iterator[list[RawPeer]]:
-    """Hold connections to views of each temper."""
+    """Hold connections to views of each kind."""
     with contextlib.ExitStack() as stack:
         yield [
             peer
@@ -65,7 +65,7 @@ def assert_all_were_told(peers: list[RawPeer], code: int = GOING_AWAY) -> None:
 
 
 def assert_ended(server: Server) -> None:
-    """The process ends by itself, in bounded time, without a word about an accident."""
+    """The process ends by itself, in bounded time, with no word of a crash in the log."""
     server.wait(BOUND_S)
     assert_calm(server)
 
@@ -88,7 +88,7 @@ def busy(server: Server) -> Iterator[None]:
 
 @each_way_to_run
 class TestEnds:
-    """However a worker goes, its clients hear of it."""
+    """However a worker ends, its clients get a close frame."""
 
     def test_sigterm(self, kind: Kind, own_server: Callable[..., Server]) -> None:
         """With --die-on-term, as service managers want it."""
@@ -118,7 +118,7 @@ class TestEnds:
     def test_sigterm_in_the_middle_of_a_request(
         self, kind: Kind, own_server: Callable[..., Server]
     ) -> None:
-        """A busy worker exits without running any Python: clients are told all the same."""
+        """A busy worker exits without running any Python: clients still get a close frame."""
         server = own_server(kind)
         with sockets(server, 4) as peers, busy(server):
             server.send_signal(signal.SIGTERM)
@@ -143,7 +143,7 @@ class TestEnds:
             assert_ended(server)
 
     def test_reloads(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """Three reloads in a row: each worker tells its clients, each next one takes new ones."""
+        """Three reloads in a row: each worker closes its clients, each next one takes new ones."""
         server = own_server(kind)
         for _ in range(3):
             worker = server.worker
@@ -159,7 +159,7 @@ class TestEnds:
         assert_calm(server)
 
     def test_max_requests(self, kind: Kind, own_server: Callable[..., Server]) -> None:
-        """A worker that is replaced after some requests says goodbye, too."""
+        """A worker that is replaced after some requests closes its clients, too."""
         server = own_server(kind, options=("--max-requests", "15", "--min-worker-lifetime", "0"))
         worker = server.worker
         with RawPeer.open(server, "/echo/") as peer:
@@ -172,7 +172,7 @@ class TestEnds:
 
 
 def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None:
-    """Others serve meanwhile: its clients are told one by one, over the window."""
+    """Others serve meanwhile: its clients are closed one by one, over the window."""
     options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
     server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 8})
     with contextlib.ExitStack() as stack:
@@ -185,12 +185,12 @@ def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None
 
 
 def _wear_out(server: Server, peers: dict[int, list[RawPeer]]) -> dict[int, list[float]]:
-    """Ask for pages until all clients of a worker are told; when they were, by worker."""
+    """Ask for pages until all clients of a worker are closed; give the moments, by worker."""
     told: dict[int, list[float]] = {}
 
     def ask() -> None:
         while not told:
-            # A page may be the worker's last, and wait for its goodbyes.
+            # A page may be the worker's last, and wait until its clients are closed.
             with contextlib.suppress(OSError):
                 server.get("/status/")
 
@@ -224,7 +224,7 @@ def test_forked_after_the_import(own_server: Callable[..., Server]) -> None:
         peers = connected_to_each(server, stack)
         echoes_to_all(peers)
         assert ENGINE not in thread_names(server.pid)
-        # One worker's end is its own clients' only.
+        # The end of one worker closes its own clients only.
         server.send_signal(signal.SIGTERM)
         assert_all_were_told(peers)
         assert_ended(server)

@@ -1,4 +1,4 @@
-"""A certificate authority for one run of the tests, and what trusts it."""
+"""A certificate authority for one run of the tests, and contexts that trust it."""
 
 from __future__ import annotations
 

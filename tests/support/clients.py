@@ -1,4 +1,4 @@
-"""Client libraries, each reduced to what the tests ask of it."""
+"""Client libraries, each reduced to the calls that the tests need."""
 
 from __future__ import annotations
 

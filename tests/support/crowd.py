@@ -45,7 +45,7 @@ PATIENCE_S = 280
 
 
 class Broken(Exception):
-    """A server did something else than it should."""
+    """A server did not do what it should."""
 
 
 class TurnedAway(Exception):
@@ -72,7 +72,7 @@ class Client:
             raise OSError(error, "cannot connect")
 
     def on_writable(self) -> None:
-        """It is connected: ask."""
+        """The connection is up: send the handshake."""
         error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error == errno.ECONNRESET:
             raise TurnedAway
@@ -134,7 +134,7 @@ class Client:
 
 
 class Part:
-    """The clients of this process, and what they are told to do."""
+    """The clients of this process, and the commands for them."""
 
     def __init__(self, host: str, port: int, path: str, first: int, count: int) -> None:
         self._address = host, port
@@ -146,7 +146,7 @@ class Part:
         self.pings = 0
 
     def turn(self, timeout: float) -> list[Client]:
-        """Serve whom there is something for, ``timeout`` seconds at most; gives who they are."""
+        """Serve the clients that are ready, ``timeout`` seconds at most; gives these clients."""
         served = []
         for descriptor, events in self._epoll.poll(timeout, 1000):
             if descriptor not in self._clients:
@@ -179,7 +179,7 @@ class Part:
         """
         Connect all, so many at a time; none may be refused, or wait for ever.
 
-        As real clients do, those come again whom the kernel turns away.
+        Clients that the kernel turns away try again, as real clients do.
         """
         began = time.monotonic()
         waiting: set[Client] = set()
@@ -236,14 +236,14 @@ class Part:
         return {"open": len(self._clients), "pings": self.pings - before}
 
     def close(self) -> dict[str, Any]:
-        """Say goodbye for all, and wait until the server has hung up on each."""
+        """Send a close frame for each, and wait until the server has hung up on all."""
         for client in list(self._clients.values()):
             client.sock.send(build_frame(CLOSE, b"\x03\xe8"))
         self._turn_until(lambda: not self._clients, "all are closed")
         return {"open": 0}
 
     def obey(self) -> Iterator[dict[str, Any]]:
-        """Do what the lines of standard input say; pings are answered meanwhile."""
+        """Run the commands on standard input; pings are answered meanwhile."""
         typed = b""
         self._epoll.register(sys.stdin, select.EPOLLIN)
         while True:
@@ -286,7 +286,7 @@ class Crowd:
 
     def tell(self, line: str) -> list[dict[str, Any]]:
         """
-        Have all parts do something at the same time; gives what each says of it.
+        Have all parts run a command at the same time; gives the answer of each.
 
         Raises:
             AssertionError: The server did not do its part.

@@ -1,4 +1,4 @@
-"""permessage-deflate for a raw peer: both directions by CPython's zlib, every bit in our hands."""
+"""permessage-deflate for a raw peer: both directions by CPython's zlib, every bit chosen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAIL = b"\x00\x00\xff\xff"
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """What a response's `Sec-WebSocket-Extensions` says."""
+    """The parameters in a response's `Sec-WebSocket-Extensions`."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -37,7 +37,7 @@ class Agreement:
 
 
 class DeflatePeer(RawPeer):
-    """A peer that compresses by what was agreed on, and reads no bit more than that."""
+    """A peer that compresses by the agreement, and accepts nothing beyond it."""
 
     allowed_rsv = RSV1
     agreement: Agreement

@@ -1,4 +1,4 @@
-"""A server on loopback that answers HTTP as nobody should."""
+"""A server on loopback that sends hostile answers to HTTP requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Hostile:
     A server on loopback; use as a context manager.
 
     Args:
-        answers: What it sends for a request, in pieces.
+        answers: The bytes that it sends for a request, in pieces.
         pause_s: Seconds between the pieces.
     """
 
@@ -48,7 +48,7 @@ class Hostile:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self.listener.getsockname()[1])
 
     def url(self, scheme: str = "ws") -> str:

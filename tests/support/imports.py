@@ -1,4 +1,4 @@
-"""The circles in a graph of modules, each with what it imports."""
+"""The circles in a graph of modules and their imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
     Give the modules that reach each other, a set for each circle, the largest first.
 
     A module on no circle is in none of the sets; one that imports itself is in one of its own.
-    What only stands on the right of the graph imports nothing.
+    Modules that stand only on the right of the graph import nothing.
     """
     reached = {name: _reached_from(name, graph) for name in graph}
     found: list[set[str]] = []

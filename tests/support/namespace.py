@@ -1,4 +1,4 @@
-"""A network of its own for a client, whose packets can be dropped without a word (Linux, root)."""
+"""A network of its own for a client, whose packets can be dropped silently (Linux, root)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Namespace:
 
     Attributes:
         here: Our address on the wire, to listen on.
-        command: What to put in front of a command that shall run there.
+        command: The arguments to put in front of a command that shall run there.
     """
 
     def __init__(self, name: str, here: str) -> None:
@@ -29,7 +29,7 @@ class Namespace:
         self._name = name
 
     def cut(self) -> None:
-        """Lose every packet from now on; neither side is told."""
+        """Drop every packet from now on; neither side gets an error."""
         _run("ip", "-n", self._name, "link", "set", f"{self._name}t", "down")
 
 

@@ -1,4 +1,4 @@
-"""What each server passed of the suite, by feature: the facts behind the README's table."""
+"""The tests that each server passed, by feature: the facts behind the README's table."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from support.server import TESTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What makes a server slow, and is of no use in a test.
+# Switches off what makes a server slow and is of no use in a test.
 OPTIONS = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
 
@@ -33,7 +33,7 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if (user := _user()) is not None:
         shutil.chown(folder, user)
-    # Everybody may reach the socket.
+    # Every user may reach the socket.
     folder.chmod(0o755)
 
     try:
@@ -69,7 +69,7 @@ def migrate(settings: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def away(folder: Path) -> Iterator[None]:
-    """Take the server of a folder down for a while, in the middle of whatever it does."""
+    """Take the server of a folder down for a while, while it is working."""
     _stop(folder)
     try:
         yield

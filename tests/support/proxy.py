@@ -90,11 +90,11 @@ def doctor(
 
 class Proxy:
     """
-    A proxy that runs; use as a context manager. Has the face of a server that peers need.
+    A proxy that runs; use as a context manager. Has the attributes of a server that peers need.
 
     Args:
         kind: "nginx", "caddy" or "apache".
-        server: What stands behind it, or its address.
+        server: The server behind it, or its address.
         snippet: The configuration, with `{listen}` and `{upstream}` in it; what the doctor prints
             when None.
         timeout: Seconds of silence after which the doctor's snippet lets it cut a connection.
@@ -141,7 +141,7 @@ class Proxy:
 
     @property
     def host(self) -> str:
-        """What belongs in the Host header."""
+        """The value for the Host header."""
         return f"127.0.0.1:{self.port}"
 
     def url(self, path: str, scheme: str = "ws") -> str:
@@ -204,7 +204,7 @@ class Proxy:
         return False
 
     def log(self) -> str:
-        """Return what it has said."""
+        """Return its log."""
         names = ("output", "error.log")
         files = [self.folder / name for name in names if (self.folder / name).exists()]
         return "".join(file.read_text(errors="replace") for file in files)

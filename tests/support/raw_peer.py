@@ -32,7 +32,7 @@ Address = tuple[str, int] | str
 
 
 class Listening(Protocol):
-    """A server, for what a peer has to know of it."""
+    """The attributes of a server that a peer needs."""
 
     address: Address | TlsAddress
     #: As the Host header has it.
@@ -125,7 +125,7 @@ def build_frame(
 
     Args:
         opcode: Four bits, any value.
-        payload: What follows the header (masked with `mask`).
+        payload: The bytes behind the header (masked with `mask`).
         fin: The FIN bit.
         rsv: The three reserved bits as a number, RSV1 = 4.
         mask: Four bytes; None leaves the frame unmasked.
@@ -432,7 +432,7 @@ class RawPeer:
         socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def vanish(self) -> None:
-        """End the connection with RST (TCP), without a word."""
+        """End the connection with RST (TCP), without a close frame."""
         with contextlib.suppress(OSError):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()

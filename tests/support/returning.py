@@ -36,7 +36,7 @@ class Client(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Live until told to stop."""
+        """Connect, talk and come back until `stop` is set."""
         try:
             while not self.stop.is_set():
                 if (peer := self.come()) is None:
@@ -51,7 +51,7 @@ class Client(threading.Thread):
             self.error = error
 
     def come(self) -> RawPeer | None:
-        """Open a connection; None where nobody serves, or somebody who is about to go."""
+        """Open a connection; None where no process serves, or one that is about to end."""
         peer = None
         try:
             peer = RawPeer(self.server.address)
@@ -62,8 +62,8 @@ class Client(threading.Thread):
             response = peer.read_response()
             if response.status == 101:
                 return peer
-            # ASGI servers have their own ways: some know no refusals but 403, and uvicorn says 500
-            # to those whom its end meets in the middle of their handshake.
+            # ASGI servers have their own ways: some know no refusals but 403, and uvicorn sends
+            # 500 to clients that are in the middle of their handshake when it ends.
             assert response.status in (403, 500, 503), response
         except OSError:
             pass
@@ -72,9 +72,9 @@ class Client(threading.Thread):
         return None
 
     def talk(self, peer: RawPeer) -> int | None:
-        """Say something now and then until the server says goodbye; give its code."""
+        """Send a message now and then until the server closes; give its code."""
         while not self.stop.is_set():
-            # The server may have said goodbye and gone.
+            # The server may have sent its close frame and hung up.
             with contextlib.suppress(ConnectionError):
                 peer.send_text("hello")
             while (frame := peer.read_frame()).opcode == PING:
@@ -100,7 +100,7 @@ class Crowd:
         ]
 
     def all_talk(self, within: float = 60) -> None:
-        """Wait until each has said something from now on."""
+        """Wait until each has sent a message from now on."""
         said = {client: client.said for client in self.clients}
         eventually(
             lambda: all(client.said > said[client] or client.error for client in self.clients),

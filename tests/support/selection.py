@@ -27,7 +27,7 @@ BASIC_SERVERS = frozenset(
     {servers.RUNSERVER, servers.GUNICORN_SYNC, servers.GUNICORN_GTHREAD, servers.UVICORN}
 )
 
-# What a variant of a server can break: finding the socket, early bytes, the 101, the end.
+# Behaviour that a variant of a server can break: finding the socket, early bytes, the 101, the end.
 SECONDARY = servers.SECONDARY | wsgi_kinds.SECONDARY
 CORE = {
     "test_contract.py": {
@@ -45,7 +45,7 @@ CORE = {
     "test_clients.py": {"test_conversation"},
     "test_tutorials.py": set(),
 }
-# What costs seconds and says the same of all variants: not on these, unless asked.
+# Tests that take seconds and give the same on all variants: not run on these, unless asked.
 HEAVY = {
     "test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"},
     "test_uwsgi.py": {"test_sigint", "test_graceful_end", "test_without_teardown"},

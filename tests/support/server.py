@@ -54,11 +54,11 @@ class Kind:
     folder: Path | None = None
     # The process that is started is the one that serves.
     alone: bool = False
-    # What the command lines of those of its children that serve requests hold.
+    # A text in the command lines of those of its children that serve requests.
     worker_title: str | None = None
-    # What this server cannot do, and why: tests marked `requires(ability)` are expected to fail.
+    # The abilities that it lacks, and why: tests marked `requires(ability)` are expected to fail.
     lacks: tuple[tuple[str, str], ...] = ()
-    # What it writes by itself about clients that break off, as a regular expression for a line.
+    # A regular expression for the lines that it writes by itself about clients that break off.
     grumbles: str | None = None
     # Commands that it needs, beside the interpreter or on the path.
     programs: tuple[str, ...] = ()
@@ -209,7 +209,7 @@ _ports = itertools.cycle(range(_first_port, _first_port + 125))
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
+    """Return a TCP port of 127.0.0.1 that is not in use."""
     for port in itertools.islice(_ports, 125):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -255,7 +255,7 @@ def is_running(pid: int) -> bool:
 
 
 def descriptors(pid: int) -> list[str]:
-    """Return what the process's descriptors point at, sorted."""
+    """Return the targets of the process's descriptors, sorted."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -469,7 +469,7 @@ class Server:
 
     @property
     def host(self) -> str:
-        """What belongs in the Host header."""
+        """The value for the Host header."""
         return f"127.0.0.1:{self.port}" if isinstance(self.address, tuple) else "localhost"
 
     def url(self, path: str, scheme: str = "ws") -> str:
@@ -560,8 +560,8 @@ class Server:
 
         The limit is below the time after which a ping would find a client that has gone.
 
-        Same process, no more descriptors, no more threads. What a server starts once and keeps
-        (its pool, the engine) is started before the first look.
+        Same process, no more descriptors, no more threads. The parts that a server starts once and
+        keeps (its pool, the engine) are started before the first look.
         """
         self.warm_up()
         pid = self.worker
@@ -590,7 +590,7 @@ class Server:
         eventually(unchanged, within=15, what="the worker is at rest")
 
     def warm_up(self) -> None:
-        """Make the server start what it keeps: pool threads and the engine."""
+        """Make the server start the parts that it keeps: pool threads and the engine."""
         waiting = []
         at_once = 4
         if self.kind.tls and "--worker-class" in self.kind.options:

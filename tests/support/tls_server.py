@@ -34,7 +34,7 @@ def cheroot(module: str, address: Address, certificate: str) -> None:
     from cheroot.ssl.builtin import BuiltinSSLAdapter
     from cheroot.wsgi import Server
 
-    # Its own five overflow where sixty connect at once, and who is left over waits for seconds.
+    # Its own five overflow where sixty connect at once, and the other clients wait for seconds.
     server = Server(
         address, import_module(module).application, numthreads=2, request_queue_size=128
     )

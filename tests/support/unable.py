@@ -1,9 +1,9 @@
 """
-What servers cannot do, with the reason: expected failures of the list of behaviours.
+The abilities that servers lack, with the reason: expected failures of the list of behaviours.
 
-Under ASGI the server speaks the protocol; nearly all of these are its ways, and no application can
-change them. An expected failure that passes is an error. What fails at times only is not run, and
-is documented in docs/servers/.
+Under ASGI the server speaks the protocol; nearly all of these failures are the server's, and no
+application can change them. An expected failure that passes is an error. A test that fails at times
+only is not run, and is documented in docs/servers/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a handshake gets from a server that cannot hand over its socket."""
+"""The answer to a handshake by a server that cannot hand over its socket."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_callback_thread_is_left() -> Iterator[None]:
-    """Let the thread for callbacks go, whose descriptors the next test might count."""
+    """End the thread for callbacks, whose descriptors the next test might count."""
     yield
     assert callbacks.dismiss(10)
 
@@ -154,7 +154,7 @@ def visit(override: Callable[..., None]) -> Iterator[Callable[..., Visit]]:
         override(MIDDLEWARE=middleware or [])
         made = Visit(handshake() if environ is None else environ, early, read_ahead)
         visits.append(made)
-        # What middleware sets must not outlive the request.
+        # Values that middleware sets must not outlive the request.
         answer = made.answer_async if in_async_chain else made.answer
         contextvars.copy_context().run(answer)
         return made

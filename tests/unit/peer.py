@@ -1,4 +1,4 @@
-"""A live WebSocket in one process: our end for a view, the client's end in the test's hands."""
+"""A live WebSocket in one process: our end for a view, the client's end for the test."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Client:
         raise AssertionError("the stream ended without a close frame")
 
     def vanish(self) -> None:
-        """Go away without a word. May be repeated."""
+        """Go away without a close frame. May be repeated."""
         self.sock.close()
 
     def _read(self) -> bytes:

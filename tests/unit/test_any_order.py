@@ -2,7 +2,7 @@
 The public API, called in any order, by several threads, with any client at the other end.
 
 Hypothesis writes the scripts, one for each thread and one for the client. Whatever they do, every
-call returns or raises what its documentation says, each message is received once and in order, and
+call returns or raises as its documentation says, each message is received once and in order, and
 nothing is left. A thread that would wait for ever is found by the limit of its calls.
 """
 
@@ -32,7 +32,7 @@ CODES = st.sampled_from([None, 1000, 3000, 4999])
 
 @dataclass
 class Seen:
-    """What one thread has been given, and what went wrong with it."""
+    """The messages that one thread has received, and its errors."""
 
     received: list[str | bytes] = field(default_factory=list)
     sent: list[str | bytes] = field(default_factory=list)
@@ -91,7 +91,7 @@ def read(websocket: WebSocket, seen: Seen) -> None:
 
 
 def send(message: str | bytes, strict: bool) -> Step:
-    """`send` says whether it was taken; if strict, by an exception."""
+    """`send` returns whether the message was taken; if strict, it raises."""
 
     def step(websocket: WebSocket, seen: Seen) -> None:
         try:
@@ -116,7 +116,7 @@ def send_json(data: Any) -> Step:
 
 
 def close(code: int | None) -> Step:
-    """`close` may be called by anybody, again and again."""
+    """`close` may be called by any thread, again and again."""
 
     def step(websocket: WebSocket, seen: Seen) -> None:
         websocket.close(code)
@@ -126,7 +126,7 @@ def close(code: int | None) -> Step:
 
 
 def look(websocket: WebSocket, seen: Seen) -> None:
-    """What can be asked agrees with itself."""
+    """The attributes of the end agree with each other."""
     assert websocket.count_messages() >= 0
     assert isinstance(websocket.has_messages(), bool)
     if (code := websocket.close_code) is not None:
@@ -146,7 +146,7 @@ STEPS = st.one_of(
     st.just(look),
 )
 
-# What the client does: a message, a ping, silence for a moment, or an end.
+# The client's actions: a message, a ping, silence for a moment, or an end.
 ENDS = st.sampled_from(["close", "vanish", "violate", "stay"])
 
 
@@ -162,12 +162,12 @@ def talk(client: Client, messages: list[str | bytes], end: str) -> None:
         elif end == "vanish":
             client.vanish()
     except (OSError, InvalidState):
-        # The latter is what `websockets` says to whoever sends behind a close frame.
+        # `websockets` raises the latter for a message behind a close frame.
         pass
 
 
 def follow(websocket: WebSocket, script: list[Step], seen: Seen, own: bool) -> None:
-    """Be a thread of the view's, or of somebody else's."""
+    """Be a thread of the view's, or another one."""
     token = own_websocket.set(websocket) if own else None
     try:
         for step in script:
@@ -211,13 +211,14 @@ def test_any_order(scripts: list[list[Step]], messages: list[str | bytes], end: 
         assert not thread.is_alive(), "somebody waits for ever"
     assert [surprise for seen in everything for surprise in seen.surprises] == []
 
-    # Each thread has its part of what came, in order, and nobody has another's.
+    # Each thread has its part of the messages, in order, and none has another's.
     for seen in everything:
         assert is_part_of(seen.received, messages)
     came = [message for seen in everything for message in seen.received]
     for message in came:
         assert came.count(message) <= messages.count(message)
-    # The client finds what was taken, each thread's in order, unless it left or was told to.
+    # The client finds the messages that were taken, each thread's in order, unless it left or was
+    # closed.
     if end == "stay":
         live.websocket.close(4001)
         found: list[str | bytes] = []

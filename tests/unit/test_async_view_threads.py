@@ -71,7 +71,7 @@ def test_view_that_calls_nothing_has_no_thread(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_calls_of_one_view_share_a_thread() -> None:
-    """And what is kept there, such as a database connection."""
+    """They share the objects of that thread, such as a database connection."""
 
     async def view() -> set[int]:
         return {await sync_to_async(threading.get_ident)() for _ in range(5)}
@@ -115,7 +115,7 @@ def test_further_views_wait_for_a_thread(threads: Threads) -> None:
 
 
 def test_views_that_rest_give_theirs(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, when another view wants one; not after some seconds only."""
+    """A resting view gives its thread up at once when another view needs one."""
     monkeypatch.setattr(database, "IDLE_AFTER_S", 60)
     wanted = asyncio.Event
 
@@ -234,7 +234,7 @@ def test_error_reaches_the_view() -> None:
 
 
 def test_system_that_gives_no_thread(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The view is told, and the next call may succeed."""
+    """The view gets the error, and the next call may succeed."""
 
     def refuse(name: str, target: object) -> None:
         raise RuntimeError("can't start new thread")

@@ -72,7 +72,7 @@ class TestOnClose:
     def test_runs_at_every_end(
         self, open_websocket: Open, end: Callable[[LiveWebSocket], None], code: int
     ) -> None:
-        """Whichever side began, whether anybody receives or not."""
+        """Whichever side began, whether a thread receives or not."""
         live = open_websocket()
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         live.websocket.on_close(lambda *args: told.put((*args, live.websocket.close_code)), 1, 2)
@@ -166,7 +166,7 @@ class TestOnClose:
         assert [told.get(timeout=10) for _ in range(2)] == ["told"] * 2
 
     def test_of_one_that_is_never_opened(self) -> None:
-        """Its end is that it will not be."""
+        """The callback runs when it is certain that it will not open."""
         websocket = WebSocket()
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         websocket.on_close(told.put, 1)
@@ -174,7 +174,7 @@ class TestOnClose:
         assert told.get(timeout=10) == 1
 
     def test_registered_before_it_is_open(self, open_websocket: Open) -> None:
-        """As in a view that decides itself."""
+        """In a view that decides itself, for instance."""
         early, live = WebSocket(), open_websocket()
         told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         early.on_close(told.put, 1)
@@ -183,7 +183,7 @@ class TestOnClose:
         assert told.get(timeout=10) == 1
 
     def test_takes_functions_only(self, open_websocket: Open) -> None:
-        """And says what it got."""
+        """The error names the type that it got."""
         with pytest.raises(TypeError, match="not str"):
             open_websocket().websocket.on_close("x")  # type: ignore[arg-type]
 
@@ -332,7 +332,7 @@ class TestStart:
             call(open_websocket().websocket)
 
     def test_a_helper_says_what_it_is(self) -> None:
-        """And whether it runs."""
+        """Its `repr` has its name and whether it runs."""
         helper = Helper("views.chat read", threading.Event())
         assert repr(helper) == "<Helper views.chat read running>"
         assert not helper.join(0)
@@ -382,7 +382,7 @@ class TestEvery:
     def test_moments_are_of_one_row(
         self, monkeypatch: pytest.MonkeyPatch, now: float, moment: float
     ) -> None:
-        """A call that takes its time puts off none, it makes some be left out."""
+        """A call that takes long does not delay later ones: some are left out."""
         monkeypatch.setattr("dwebsocket.clock.now", lambda: now)
         assert helpers._next(10.0, 0.5) == moment
 
@@ -448,7 +448,7 @@ class TestEvery:
 
 
 class TestPump:
-    """`pump`: all that a source gives."""
+    """`pump`: sends everything that a source gives."""
 
     def test_a_process(self, open_websocket: Open) -> None:
         """Its output as text, whole; the process is left to its own end."""

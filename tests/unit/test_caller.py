@@ -1,4 +1,4 @@
-"""The knowledge of one caller about the end: how far apart its calls come."""
+"""The record of one caller's calls after the end: how far apart they come."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def test_calls_come_further_and_further_apart_up_to_a_second() -> None:
 
 
 def test_a_caller_that_takes_its_time_is_not_held_up() -> None:
-    """It is no loop that does nothing else."""
+    """A loop that does other work between its calls is not slowed down."""
     caller = Caller()
     assert [caller.pause(100.0 + 2 * number) for number in range(20)] == [0.0] * 20
 
 
 def test_sends_are_free_for_some_seconds_and_then_rarer_and_rarer() -> None:
-    """The rest of something is passed on at once; a loop without an end costs nothing."""
+    """Sends after the end are not delayed at first; an endless loop costs no processor time."""
     caller, now, calls = Caller(), 100.0, 0
     while now < 105.0:
         assert caller.pause_of_send(now) == 0.0

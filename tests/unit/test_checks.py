@@ -21,14 +21,14 @@ OURS = "dwebsocket.middleware.WebSocketMiddleware"
 
 
 class AboutViews:
-    """A middleware with a say in what views run."""
+    """A middleware with a `process_view`."""
 
     def __init__(self, get_response: Any) -> None: ...
     def process_view(self, *args: Any) -> None: ...
 
 
 class Silent:
-    """A middleware without one."""
+    """A middleware without `process_view`."""
 
     def __init__(self, get_response: Any) -> None: ...
 
@@ -150,7 +150,7 @@ def test_factory_that_cannot_be_imported(override: Override, path: str) -> None:
 
 
 def test_middleware_classes(override: Override) -> None:
-    """What tutorials of Django 1.x set does nothing: say what to write."""
+    """The setting of Django 1.x tutorials does nothing: the message has the line to write."""
     override(MIDDLEWARE_CLASSES=[OURS])
     message = only()
     assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W003")
@@ -158,13 +158,13 @@ def test_middleware_classes(override: Override) -> None:
 
 
 def test_middleware_classes_without_ours(override: Override) -> None:
-    """None of our business."""
+    """The list does not name our middleware: no message."""
     override(MIDDLEWARE_CLASSES=["somebody.Elses"])
     assert checks.check() == []
 
 
 def test_middleware_above_one_that_has_a_say_in_views(override: Override) -> None:
-    """That one is not asked about WebSockets; others do not matter."""
+    """Its `process_view` is not called for WebSockets; other middleware does not matter."""
     override(MIDDLEWARE=[OURS, "test_checks.Silent", "test_checks.AboutViews", "nowhere.Missing"])
     message = only()
     assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W004")

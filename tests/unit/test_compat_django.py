@@ -1,4 +1,4 @@
-"""What becomes of views where Django or asgiref has lost a part that it never promised."""
+"""Views where a version of Django or asgiref lacks a private part."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestSettings:
             assert conf.get("MAX_CONNECTIONS") == limit
 
     def test_are_read_when_they_have_not_been(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """By whoever asks first; there are none in this process to be read."""
+        """The first access reads them; this process has none to read."""
         fresh = LazySettings()
         monkeypatch.setattr(parts, "settings", fresh)
         monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
@@ -62,7 +62,7 @@ class TestSettings:
             parts.settings_source()
 
     def test_changed_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the signal nobody is told, which is no error."""
+        """Without the signal no receiver is called, which is no error."""
         told: list[object] = []
 
         def receiver(*, file_path: object, **_: object) -> None:
@@ -97,7 +97,7 @@ class TestRequests:
         assert dict(parts.headers_of(response))["X-Own"] == "1"
 
     def test_body(self) -> None:
-        """What has no stream keeps what it has."""
+        """A request without a stream keeps its body."""
         of_wsgi = RequestFactory().post("/", {})
         parts.forget_body(of_wsgi, "another")
         assert of_wsgi._stream == "another"  # type: ignore[attr-defined]
@@ -106,7 +106,7 @@ class TestRequests:
         assert vars(without) == {"stream": 1}
 
     def test_user_of_the_session(self) -> None:
-        """Only where it is known that Django's middleware will look."""
+        """Only where Django's middleware is known to look the user up."""
 
         def look_up() -> None:
             """Stands for Django's."""
@@ -250,7 +250,7 @@ class TestAsgiref:
 
     @pytest.mark.parametrize("missing", [None, "thread_sensitive_context", "deadlock_context"])
     def test_leave_request(self, monkeypatch: pytest.MonkeyPatch, missing: str | None) -> None:
-        """What is not there needs no resetting; the rest is reset all the same."""
+        """A missing part needs no resetting; the rest is reset all the same."""
         kept = {name: getattr(SyncToAsync, name) for name in CONTEXTS}
         if missing is not None:
             monkeypatch.delattr(SyncToAsync, missing)

@@ -1,4 +1,4 @@
-"""What becomes of handshakes where a server has lost a part that it never promised."""
+"""Handshakes where a version of a server lacks a private part."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class TestGreenLibraries:
             eventlet.system_selector()
 
     def test_greenlets(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nothing is imported in order to know."""
+        """The answer needs no import."""
         for name in ("gevent", "eventlet"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         assert not gevent.is_in_greenlet()

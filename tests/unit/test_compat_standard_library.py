@@ -1,4 +1,4 @@
-"""What becomes of views where the standard library has lost a part that it never promised."""
+"""Views where a version of the standard library lacks a private part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TestMissing:
-    """The error about what cannot be done without."""
+    """The error about a part that is indispensable."""
 
     def test_names_library_version_and_part(self) -> None:
         """All that its reader has to know."""
@@ -86,7 +86,7 @@ def test_hidden_task_still_runs(monkeypatch: pytest.MonkeyPatch, is_there: bool)
 
 
 class TestThreads:
-    """Threads, futures and what they wait on."""
+    """Threads, futures and their locks."""
 
     def test_threads_that_python_has_not_started(self) -> None:
         """Each has an object with its name and numbers, listed until it is forgotten."""
@@ -150,7 +150,7 @@ class TestThreads:
             importlib.reload(threading_parts)
 
     def test_frames(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without them nobody says where a thread is."""
+        """Without them the place of a thread is unknown."""
         own = threading.get_ident()
         frame = threading_parts.frame_of(own)
         assert frame is not None
@@ -160,7 +160,7 @@ class TestThreads:
 
 
 class TestSockets:
-    """What is below a reader, and inside of a socket."""
+    """The stream below a reader, and the state inside of a socket."""
 
     def test_below_a_reader(self) -> None:
         """Nothing where the attribute has gone."""
@@ -171,7 +171,7 @@ class TestSockets:
         assert socket_parts.below_reader(None) is None
 
     def test_plain_socket(self) -> None:
-        """It has no TLS, and nothing inside."""
+        """It has no TLS, and no inner socket."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             assert not socket_parts.has_tls(ours)

@@ -1,4 +1,4 @@
-"""Every setting: its default, what it takes, and what it says of what it does not take."""
+"""Every setting: its default, the values that it takes, and the errors for others."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_tables_name_every_setting() -> None:
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_default(name: str) -> None:
-    """What the code uses when the project says nothing."""
+    """The value that the code uses when the project sets none."""
     value = conf.get(name)
     assert (value, type(value)) == (DEFAULTS[name], type(DEFAULTS[name]))
 
@@ -282,7 +282,7 @@ def test_what_another_thread_has_left_behind_counts_for_nothing(
 
 
 class TestOptions:
-    """What can differ from view to view."""
+    """The settings that can differ from view to view."""
 
     def test_each_is_a_setting(self) -> None:
         """Of the same name; options only, not what concerns the process."""

@@ -91,7 +91,7 @@ class TestChanges:
         assert conf.get("PING_INTERVAL") is None
 
     def test_assignment_of_an_equal_value(self, assign: Callable[..., None]) -> None:
-        """One that is equal and cannot be is noticed, too."""
+        """A value that is equal but of a wrong type is noticed, too."""
         assign(WEBSOCKET_ENGINE_THREADS=1)
         assert conf.get("ENGINE_THREADS") == 1
         assign(WEBSOCKET_ENGINE_THREADS=True)

@@ -1,4 +1,4 @@
-"""What middleware has set for a request, on the thread that runs its view."""
+"""The context that middleware has set for a request, on the thread that runs its view."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_without_what_asgiref_does_not_promise(monkeypatch: pytest.MonkeyPatch, 
 
 
 class TestSharing:
-    """What is the same for all views is held once."""
+    """Values that are the same for all views are held once."""
 
     @pytest.mark.skipif(context.Storage is None, reason="asgiref before 3.12 keeps other things")
     def test_shares_what_is_equal(self) -> None:

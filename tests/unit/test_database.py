@@ -46,7 +46,7 @@ class TestThreadsWithout:
         assert database.shareable() == {}
 
     def test_do_not_ask(self, asked: list[str]) -> None:
-        """Nothing is there to close or to share."""
+        """They have no connection to close or to share."""
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self.ask).result(10)
         assert asked == []
@@ -66,7 +66,7 @@ class TestThreadsWithout:
     def test_all_ask_where_it_cannot_be_seen(
         self, asked: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where Django keeps them is its own business."""
+        """Where Django keeps its connections is not known then."""
         monkeypatch.setattr(connections, "_connections", object())
         assert database._has_any()
         monkeypatch.undo()
@@ -101,7 +101,7 @@ def test_a_closed_connection_is_not_opened() -> None:
 
 
 def test_a_transaction_is_left_alone() -> None:
-    """What is in a transaction stays, whoever began it."""
+    """A connection in a transaction stays open, whichever code began it."""
     with transaction.atomic():
         database.release_idle()
         assert connection.connection is not None

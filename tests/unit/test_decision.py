@@ -131,7 +131,7 @@ class TestAccept:
         assert record.getMessage() == "Internal Server Error in WebSocket: /"
 
     def test_response_that_is_replaced(self, visit: Serve, as_async: bool) -> None:
-        """The view learns that there will be no connection, and ends quietly."""
+        """The view gets an exception, as no connection will open, and ends quietly."""
         seen: list[Any] = []
 
         def decide(request: Any) -> Any:
@@ -153,7 +153,7 @@ class TestAccept:
 
 
 async def areport(request: Any, seen: list[Any]) -> None:
-    """Accept, and note what comes of it."""
+    """Accept, and note the outcome."""
     try:
         await request.websocket.aaccept()
     except ConnectionClosed as error:
@@ -183,7 +183,7 @@ def replace(get_response: Any) -> Any:
 
 
 def sign_out(get_response: Any) -> Any:
-    """Middleware: nobody is signed in."""
+    """Middleware: no user is signed in."""
     from django.contrib.auth.models import AnonymousUser
 
     def middleware(request: Any) -> HttpResponse:
@@ -262,7 +262,7 @@ class TestRefuse:
         error: Exception,
         status: int,
     ) -> None:
-        """What Django makes of exceptions, and logs."""
+        """Django's responses to exceptions, and its log records."""
 
         def decide(request: Any) -> None:
             raise error
@@ -273,7 +273,7 @@ class TestRefuse:
         assert len(request_log("django.request")) == 1
 
     def test_nothing(self, visit: Serve, request_log: Log, as_async: bool) -> None:
-        """A view that forgets to decide is told so."""
+        """A view that forgets to decide gets an error that says so."""
         assert self.status(visit, lambda request: None, as_async=as_async).status_code == 500
         (record,) = request_log("django.request")
         assert "returned None without accept() or reject()" in str(record.exc_info[1])
@@ -391,7 +391,7 @@ class TestTooLate:
 
 @BOTH
 class TestMisuse:
-    """Calls that can never work say what would."""
+    """Calls that can never work raise an error that names the right one."""
 
     @pytest.mark.parametrize(
         ("body", "words"),
@@ -432,7 +432,7 @@ class TestMisuse:
     def test_arguments(
         self, visit: Serve, as_async: bool, arguments: Any, error: type, words: str
     ) -> None:
-        """What cannot be is refused where it is said, and the view can go on."""
+        """A wrong argument is refused by the call itself, and the view can go on."""
         seen: list[str] = []
 
         async def adecide(request: Any) -> Any:
@@ -489,7 +489,7 @@ class TestMisuse:
 
 @pytest.mark.parametrize("call", ["accept", "reject"])
 def test_views_that_do_not_decide(visit: Serve, call: str) -> None:
-    """Are told how they could."""
+    """The error says how they could."""
     seen: list[str] = []
 
     @accept_websocket
@@ -511,7 +511,7 @@ def test_argument_of_the_decorator(value: Any) -> None:
 
 
 def test_view_that_is_cancelled_while_it_waits(visit: Serve) -> None:
-    """Its connection, opened for nobody, is closed at once."""
+    """Its connection, opened without a view, is closed at once."""
     tasks: list[Any] = []
 
     async def decide(request: Any) -> None:

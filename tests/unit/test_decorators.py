@@ -1,4 +1,4 @@
-"""`@accept_websocket`, `@require_websocket`, `@websocket`, on all that Django takes for a view."""
+"""`@accept_websocket`, `@require_websocket`, `@websocket`, on every kind of view."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ ASYNC_DECORATORS = (
 
 
 class TestWithOtherDecorators:
-    """Over and under those of Django, without a word in the log."""
+    """Over and under those of Django, without a record in the log."""
 
     @pytest.mark.parametrize(
         ("name", "view"),
@@ -228,7 +228,7 @@ class TestWithOtherDecorators:
     )
     @pytest.mark.parametrize("order", ["over", "under"])
     def test_order(self, visit: Serve, request_log: Any, name: str, view: Any, order: str) -> None:
-        """The view has no response that a decorator under ours could dress."""
+        """The view has no response to which a decorator under ours could add headers."""
         decorate = DECORATORS[name]
         view = (
             accept_websocket(decorate(view))
@@ -338,7 +338,7 @@ class TestWithOtherDecorators:
 
 
 class TestUpgrade:
-    """Who sees what of the response."""
+    """The response that each decorator sees."""
 
     def test_decorators_over_ours_see_a_response(self, visit: Serve) -> None:
         """Their headers go into the 101."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def drained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
-    """What the engine would have been told."""
+    """The calls that the engine would have got."""
     calls: list[tuple[int, str, float]] = []
 
     def drain(code: int, reason: str, window: float) -> float:
@@ -35,7 +35,7 @@ def drained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, float]]:
 
 
 def leaving(departure: Any, *, reloading: bool = False) -> float:
-    """Let a process with this departure end; give the time until the last client is told."""
+    """Let a process with this departure end; give the time until the last client is closed."""
     process = shutdown._Shutdown()
     process._depart = departure if callable(departure) else lambda *, terminated: departure
     process._reloading = reloading
@@ -43,7 +43,7 @@ def leaving(departure: Any, *, reloading: bool = False) -> float:
 
 
 class TestWindow:
-    """What becomes of WEBSOCKET_DRAIN."""
+    """The window that WEBSOCKET_DRAIN leads to."""
 
     @pytest.mark.parametrize(
         ("departure", "drain", "expected"),
@@ -65,7 +65,7 @@ class TestWindow:
         drain: float,
         expected: tuple[int, float],
     ) -> None:
-        """Less a second for the goodbyes and half a second for the exit."""
+        """Less a second for the close handshakes and half a second for the exit."""
         override(WEBSOCKET_DRAIN=drain)
         assert leaving(departure) == expected[1]
         assert [(code, window) for code, _, window in drained] == [expected]
@@ -77,7 +77,7 @@ class TestWindow:
         assert drained == [(1012, "restarting", 0)]
 
     def test_setting_that_cannot_be(self, override: Override, drained: list) -> None:
-        """Costs the window, not the goodbye."""
+        """The window is lost, the close frames are sent."""
         override(WEBSOCKET_DRAIN="long")
         leaving(Departure(goes_on=True))
         assert drained == [(1012, "restarting", 0)]
@@ -85,7 +85,7 @@ class TestWindow:
     def test_server_that_has_changed(
         self, override: Override, drained: list, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A private part that is gone is logged, and the goodbye is said."""
+        """A missing private part is logged, and the close frames are sent."""
 
         def departure(*, terminated: bool) -> Departure:
             raise AttributeError("'Worker' object has no attribute 'cfg'")
@@ -97,7 +97,7 @@ class TestWindow:
 
 
 class TestWarning:
-    """Said with the first connection, not when it is too late."""
+    """Logged with the first connection, not when it is too late."""
 
     def warn(self, departure: Departure) -> None:
         """Begin with this departure."""
@@ -106,7 +106,7 @@ class TestWarning:
     def test_window_that_is_too_long(
         self, override: Override, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What is set, what limits it, what will be."""
+        """The record has the setting, its limit and the resulting window."""
         override(WEBSOCKET_DRAIN=20)
         self.warn(Departure(12, "gunicorn's --graceful-timeout"))
         assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
@@ -119,17 +119,17 @@ class TestWarning:
         ]
 
     @pytest.mark.parametrize("departure", [Departure(), Departure(0), Departure(30, "a limit")])
-    def test_window_that_fits_or_is_nobody_s_business(
+    def test_window_without_a_warning(
         self, override: Override, caplog: pytest.LogCaptureFixture, departure: Departure
     ) -> None:
-        """Silence."""
+        """No warning is logged."""
         override(WEBSOCKET_DRAIN=20)
         self.warn(departure)
         assert caplog.records == []
 
 
 class Worker:
-    """What gunicorn's workers have in common, as far as it matters."""
+    """The attributes of gunicorn's workers that are used."""
 
     def __init__(self, **cfg: Any) -> None:
         self.cfg = SimpleNamespace(**{"graceful_timeout": 30, "timeout": 30, "workers": 2, **cfg})
@@ -151,7 +151,7 @@ def worker() -> Iterator[Worker]:
 
 
 class TestGunicorn:
-    """What a worker knows of its end."""
+    """The end of a worker, as far as the worker can know."""
 
     @pytest.mark.parametrize(
         ("cfg", "expected"),
@@ -162,7 +162,7 @@ class TestGunicorn:
         ],
     )
     def test_patience(self, worker: Worker, cfg: dict, expected: tuple[float, str]) -> None:
-        """The lesser of what the arbiter gives and what it takes for a hung worker."""
+        """The lesser of the arbiter's graceful timeout and its timeout for a hung worker."""
         vars(worker.cfg).update(cfg)
         departure = gunicorn.departure()(terminated=True)
         assert (departure.patience_s, departure.limit) == expected
@@ -173,18 +173,18 @@ class TestGunicorn:
     def test_end_without_a_signal(
         self, worker: Worker, served: int, workers: int, patience: float
     ) -> None:
-        """Worn out among others it may wait; alone, or told otherwise, it hurries."""
+        """A worker at its --max-requests may wait if there are others; otherwise it hurries."""
         worker.nr, worker.cfg.workers = served, workers
         assert gunicorn.departure()(terminated=False).patience_s == patience
 
     def test_parent_that_listens_or_not(self, worker: Worker) -> None:
-        """The same socket in the parent's hands means that it goes on; none, that it stops."""
+        """A parent that holds the same socket goes on; one without it stops."""
         with socket.socket() as ours:
             worker.sockets = [ours]
             assert not gunicorn.departure()(terminated=True).goes_on
 
     def test_parent_that_has_gone(self, worker: Worker) -> None:
-        """Nobody goes on."""
+        """No process goes on."""
         depart = gunicorn.departure()
         worker.ppid = 1 if os.getppid() != 1 else 2
         assert not depart(terminated=True).goes_on
@@ -209,7 +209,7 @@ class TestDrain:
 
     @pytest.mark.parametrize("bad", [-1, "5", True, float("nan")])
     def test_arguments(self, drained: list, bad: Any) -> None:
-        """What is no time is refused, and nothing is begun."""
+        """A value that is no time is refused, and no drain begins."""
         for keywords in ({"window": bad}, {"timeout": bad}):
             with pytest.raises(ValueError, match="must be a number of seconds, 0 or more"):
                 shutdown.drain(**keywords)

@@ -75,7 +75,7 @@ class TestLocal:
     def test_each(
         self, override: Override, settings: dict, name: str, level: Level, fix: str
     ) -> None:
-        """What it is called, how bad it is, what to change."""
+        """Its name, its level, the change to make."""
         override(**settings)
         finding = by_id(local.examine(60))[name]
         assert finding.level is level
@@ -102,7 +102,7 @@ class TestLocal:
     def test_server_that_runs_here(
         self, override: Override, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What it is, and whether the drain fits."""
+        """The server's name, and whether the drain fits."""
         server = process.Server(7, "gunicorn (worker class sync)", 10)
         monkeypatch.setattr(process, "servers", lambda: iter([server]))
         override(WEBSOCKET_DRAIN=9)
@@ -126,7 +126,7 @@ class TestLocal:
         ],
     )
     def test_hard_limit(self, hard: int | None, words: str) -> None:
-        """Above it a shell cannot go."""
+        """A shell cannot raise the limit above it."""
         finding = by_id(local.files(10_000, 1024, hard))["files"]
         assert finding.level is Level.WARNING
         assert words in finding.fix
@@ -169,7 +169,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Kernel:
 
 
 class TestMachine:
-    """What the kernel allows."""
+    """The limits of the kernel."""
 
     LOAD = machine.Load(connections=40_000, of_a_process=10_000, stack_bytes=2**22)
 
@@ -222,7 +222,7 @@ class TestMachine:
         ],
     )
     def test_each(self, kernel: Kernel, files: dict[str, object], name: str, fix: str) -> None:
-        """What it is called, and the setting to change."""
+        """Its name, and the setting to change."""
         kernel(**files)
         findings = by_id(machine.examine(self.LOAD))
         assert set(findings) == {name}
@@ -275,7 +275,7 @@ class TestProcess:
         ],
     )
     def test_recognises(self, line: str, name: str | None, patience: float | None) -> None:
-        """The program, the worker class, and what its options say of its patience."""
+        """The program, the worker class, and its patience by its options."""
         server = process.recognise(1, line.split())
         if name is None:
             assert server is None
@@ -356,7 +356,7 @@ class TestTarget:
 
 @contextlib.contextmanager
 def saying(answer: bytes) -> Iterator[Target]:
-    """A server that says one thing to everybody, once it has been asked, and hangs up."""
+    """A server that sends the same answer to every request, and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -375,13 +375,13 @@ def saying(answer: bytes) -> Iterator[Target]:
 
 
 class TestClient:
-    """The client is not led astray."""
+    """The client is not misled by wrong answers."""
 
     @pytest.mark.parametrize(
         "junk", [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\0" * 9]
     )
     def test_junk(self, junk: bytes) -> None:
-        """What is no HTTP is told as such."""
+        """An answer that is no HTTP is reported as such."""
         with saying(junk) as target, pytest.raises(OSError, match="no HTTP answer"):
             shake_hands(target, {}, timeout=5)
 
@@ -393,7 +393,7 @@ class TestClient:
         assert findings["handshake.key"].level is Level.ERROR
 
     def test_words_of_a_refusal(self) -> None:
-        """Plain ones are told, pages are not."""
+        """Plain text is shown, pages are not."""
         for kind, words in ((b"text/plain; charset=utf-8", True), (b"text/html", False)):
             head = b"HTTP/1.1 409 Conflict\r\nContent-Type: " + kind + b"\r\n\r\nThe reason\n"
             with saying(head) as target:
@@ -437,7 +437,7 @@ class TestClient:
 
 
 class TestDiagnosis:
-    """The report, and who gets it."""
+    """The report, and the requests that get it."""
 
     @pytest.fixture
     def ask(self) -> Callable[..., dict[str, Any] | None]:
@@ -452,7 +452,7 @@ class TestDiagnosis:
         return ask_
 
     def test_report(self, ask: Callable) -> None:
-        """What arrived, what runs, what is set."""
+        """The headers that arrived, the server that runs, the settings."""
         report = ask(
             site_report.question("testserver", "/chat/"), HTTP_ORIGIN="http://evil.example"
         )
@@ -466,7 +466,7 @@ class TestDiagnosis:
 
     @pytest.mark.parametrize("value", [None, "", "chat", "/chat/:abc:def"])
     def test_unsigned(self, ask: Callable, value: str | None) -> None:
-        """Nobody else gets it."""
+        """A request without a signature does not get it."""
         assert ask(value) is None
 
     @pytest.mark.parametrize("path", ["/other/", "/chat", "/chat//", ""])
@@ -500,7 +500,7 @@ class TestDiagnosis:
         assert site_report.read(answered, asked, asked.rpartition(":")[2]) is None
 
     def test_signed_too_long_ago(self, ask: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A question that somebody kept is worth nothing, and neither is one for later."""
+        """An old question is refused, and so is one with a later time."""
         for seconds, is_answered in ((-90, False), (-30, True), (30, True), (90, False)):
             with monkeypatch.context() as patch:
                 patch.setattr(time, "time", lambda seconds=seconds: NOW + seconds)
@@ -510,7 +510,7 @@ class TestDiagnosis:
 
     def test_server_that_speaks_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Under ASGI the server has judged the handshake, and may keep its headers."""
-        # Whichever of them other tests have imported.
+        # Modules of servers that other tests have imported.
         monkeypatch.setattr(site_report, "_ASGI_SERVERS", ())
         from django.core.handlers.asgi import ASGIRequest
 

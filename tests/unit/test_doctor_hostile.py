@@ -1,4 +1,4 @@
-"""The doctor reads what a server sends that means it harm: nothing breaks, nothing is kept."""
+"""The doctor reads the bytes of a hostile server: nothing breaks, nothing is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def examine(hostile: Hostile, silence: float) -> dict[str, str]:
-    """Give what the doctor finds there, by id."""
+    """Give the doctor's findings there, by id."""
     target = Target(secure=False, host="127.0.0.1", port=hostile.port, path="/echo/")
     visit = live.Visit(target, silence=silence, timeout=2)
     return {finding.id: finding.what for finding in live.examine(visit)}
@@ -82,7 +82,7 @@ class TestNonsense:
 
 
 class TestMemory:
-    """A limit for everything that is kept of what comes."""
+    """A limit for everything that is kept of the answer."""
 
     @pytest.mark.parametrize(
         ("begins", "goes_on"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Own = Callable[[WebSocket], None]
 
 
-# More than the buffers of a socket pair take.
+# More bytes than the buffers of a socket pair take.
 CHUNK, CHUNKS = b"x" * 65536, 160
 
 
@@ -41,7 +41,7 @@ class TestEachCallerIsToldOnce:
     def test_the_view_and_a_helper_thread(
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The one being told changes nothing for the other."""
+        """The report to one caller changes nothing for the other."""
         live = open_websocket()
         own(live.websocket)
         live.client.close()
@@ -157,7 +157,7 @@ class TestEachCallerIsToldOnce:
     def test_the_rest_of_something_is_passed_on_at_once(
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A thread that does not look at what `send` returns only lets others run."""
+        """A thread that does not look at the result of `send` only lets others run."""
         pauses: list[float] = []
         monkeypatch.setattr(Waiter, "sleep", lambda _, s: pauses.append(s))
         live = open_websocket()
@@ -294,7 +294,7 @@ class TestIsClosed:
             in_plain_thread(loop).result(10)
 
     def test_is_true_for_a_thread_whose_send_was_refused(self, open_websocket: Open) -> None:
-        """Heartbeats end by it, whatever nobody has read."""
+        """Heartbeats end by it, whatever messages are unread."""
         live = open_websocket()
         live.client.send("unread")
         live.client.close()
@@ -424,7 +424,7 @@ class TestSelecting:
         assert not self.readable(live.websocket)
 
     def test_stays_readable_for_a_thread_that_was_not_told(self, open_websocket: Open) -> None:
-        """Another thread that receives takes the end away from nobody."""
+        """A thread that receives the end does not take it away from others."""
         live = open_websocket()
         live.websocket.fileno()
         live.client.close()
@@ -499,7 +499,7 @@ def test_a_polling_loop_gets_its_message_at_once(open_websocket: Open) -> None:
 
 
 def test_handle_may_be_set_to_none(open_websocket: Open) -> None:
-    """That is what it was in the original, until a project set a function."""
+    """In the original it was None, until a project set a function."""
     live = open_websocket()
     live.websocket.handle = None  # type: ignore[method-assign,assignment]
     live.client.send("a")

@@ -1,4 +1,4 @@
-"""What dwebsocket raises."""
+"""The exceptions of dwebsocket."""
 
 from __future__ import annotations
 

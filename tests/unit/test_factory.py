@@ -1,4 +1,4 @@
-"""`WEBSOCKET_FACTORY_CLASS`: what a project's own class decides."""
+"""`WEBSOCKET_FACTORY_CLASS`: the decisions of a project's own class."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class TestDefault:
         ],
     )
     def test_takes_for_a_websocket(self, headers: dict[str, Any]) -> None:
-        """Whoever asks for one, however badly."""
+        """Every request that asks for one, however badly."""
         assert WebSocketFactory(RequestFactory().post("/", **headers)).is_websocket() is True
 
     @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ class TestDefault:
         ],
     )
     def test_takes_for_plain(self, headers: dict[str, Any]) -> None:
-        """Everybody else."""
+        """Every other request."""
         assert WebSocketFactory(RequestFactory().get("/", **headers)).is_websocket() is False
 
     @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ class TestFactoryOfTheOriginal:
     ],
 )
 def test_values_of_the_original(visit: Serve, override: Any, path: str | None) -> None:
-    """All mean: find out by yourself."""
+    """All of them mean that the package chooses the factory."""
     override(WEBSOCKET_FACTORY_CLASS=path)
     talks(visit(accept_websocket(echo)))
 

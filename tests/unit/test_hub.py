@@ -56,7 +56,7 @@ def test_keeps_nothing_of_the_first_view() -> None:
     asyncio.run(main())
 
 
-def test_wakes_everybody_that_waits(open_websocket: Open) -> None:
+def test_wakes_all_that_wait(open_websocket: Open) -> None:
     """Many connections on one loop are woken, each for its own message."""
     lives = [open_websocket() for _ in range(20)]
 
@@ -71,7 +71,7 @@ def test_wakes_everybody_that_waits(open_websocket: Open) -> None:
 
 
 def test_returns_when_the_time_is_up(open_websocket: Open) -> None:
-    """Time ends the wait as a ring does, and leaves nothing behind."""
+    """A timeout ends the wait as a notification does, and leaves nothing behind."""
     live = open_websocket()
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_messages_are_asked_for_by_hand_too(open_websocket: Open) -> None:
 
 
 def test_iteration_is_cancelled_like_any_other_wait(open_websocket: Open) -> None:
-    """Whoever iterates next has the messages that came meanwhile."""
+    """The next iteration gets the messages that came meanwhile."""
     live = open_websocket()
 
     async def take_all(taken: list[Any]) -> None:
@@ -176,7 +176,7 @@ def test_iteration_is_cancelled_like_any_other_wait(open_websocket: Open) -> Non
 
 
 def test_an_iteration_belongs_to_the_loop_it_waits_in(open_websocket: Open) -> None:
-    """Another loop is told so, as by everything of asyncio, and may begin one of its own."""
+    """Another loop gets an error, as with everything of asyncio, and may begin one of its own."""
     live = open_websocket()
     messages = aiter(live.websocket)
 
@@ -196,7 +196,7 @@ def test_an_iteration_belongs_to_the_loop_it_waits_in(open_websocket: Open) -> N
 
 
 def test_a_task_goes_on_in_its_own_context(open_websocket: Open) -> None:
-    """What it has set is there after the wait, and what others set is not."""
+    """Variables that it has set are there after the wait, and those of others are not."""
     lives = [open_websocket() for _ in range(2)]
     name: ContextVar[str] = ContextVar("name")
 
@@ -218,7 +218,7 @@ def test_a_task_goes_on_in_its_own_context(open_websocket: Open) -> None:
     asyncio.run(main())
 
 
-def test_who_ends_the_loop_does_not_take_the_others_turn(open_websocket: Open) -> None:
+def test_exception_that_ends_the_loop_does_not_take_the_others_turn(open_websocket: Open) -> None:
     """An exception that must not be kept in a task comes out; the other views go on afterwards."""
     lives = [open_websocket() for _ in range(2)]
     loop = asyncio.new_event_loop()
@@ -275,7 +275,7 @@ def test_nothing_is_left_behind_by_waits_that_ended(open_websocket: Open) -> Non
     asyncio.run(main())
 
 
-def test_a_ring_for_somebody_who_left_is_ignored(open_websocket: Open) -> None:
+def test_a_token_of_a_waiter_that_left_is_ignored(open_websocket: Open) -> None:
     """A token whose waiter has gone does no harm to the others."""
     live = open_websocket()
 

@@ -227,7 +227,7 @@ class TestOpens:
 
 
 class TestEnd:
-    """The connection ends with the response, however that came about."""
+    """The connection ends with the response, whatever led to it."""
 
     def test_view_that_fails(self, visit: Serve, request_log: Log) -> None:
         """Django answers, the client sees a normal close."""
@@ -345,7 +345,7 @@ class TestRefusals:
         ],
     )
     def test_exception(self, changes: Any, error: type[Exception], reason: str) -> None:
-        """Says why, as far as a client is told."""
+        """The response has the reason, as far as clients may see it."""
         made = Visit(handshake(**changes))
         request = made.request()
         websocket = WebSocketFactory(request).create_websocket()
@@ -366,7 +366,7 @@ class TestRefusals:
             WebSocket().accept_connection()
 
     def test_websocket_of_a_request_that_is_gone(self) -> None:
-        """Comes too late."""
+        """The call comes too late, and raises."""
         made = Visit(handshake())
         websocket = WebSocketFactory(made.request()).create_websocket()
         made.close()
@@ -397,7 +397,7 @@ class TestRefusals:
 
 
 def test_test_client(override: Any) -> None:
-    """Says that it cannot, instead of waiting for ever."""
+    """An error says that it cannot, instead of a wait for ever."""
     override(ROOT_URLCONF=(path("", once),), MIDDLEWARE=OPENS)
     with (
         pytest.raises(UnsupportedServer, match="use a live server"),

@@ -24,7 +24,7 @@ Open = Callable[..., LiveWebSocket]
 Log = Callable[..., list[logging.LogRecord]]
 
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
-# What no parser takes, and what it says of it.
+# Texts that are no JSON, and the parser's error for each.
 BAD: list[tuple[str | bytes, str]] = [
     ("{", "the message is no JSON: Expecting property name"),
     ("", "the message is no JSON: Expecting value"),
@@ -52,7 +52,7 @@ class TestReceiveJson:
     def test_what_is_no_json(
         self, open_websocket: Open, as_async: bool, message: str | bytes, text: str
     ) -> None:
-        """Is the client's mistake, and consumed."""
+        """It counts as the client's mistake, and the message is consumed."""
         live = open_websocket()
         live.client.send(message)
         live.client.send("1")
@@ -74,7 +74,7 @@ class TestReceiveJson:
         assert (cause.doc, cause.pos) == ('{"a": ,}', 6)
 
     def test_error_of_a_hook_is_the_projects(self, open_websocket: Open, as_async: bool) -> None:
-        """Keywords go to `json.loads`, and what they raise is not ours."""
+        """Keywords go to `json.loads`; exceptions of hooks are passed on as they are."""
 
         class Wrong(ValueError):
             pass
@@ -89,11 +89,11 @@ class TestReceiveJson:
 
 
 class TestViewThatLetsItThrough:
-    """The client is told, and the log has one line."""
+    """The client gets 1007, and the log has one line."""
 
     @both
     def test_ends_with_1007(self, visit: Serve, request_log: Log, as_async: bool) -> None:
-        """At info, without a traceback, and no error tracker hears of it."""
+        """At info, without a traceback, and without the signal for error trackers."""
         signalled: list[Any] = []
 
         def note(**kwargs: Any) -> None:
@@ -123,7 +123,7 @@ class TestViewThatLetsItThrough:
         assert event_counts()["websocket.violation"][1007] == before + 1
 
     def test_one_that_raises_it_itself(self, visit: Serve) -> None:
-        """For whatever else a client should not have sent. The reason fits a close frame."""
+        """For other messages that a client should not have sent. The reason fits a close frame."""
 
         def view(request: Any) -> None:
             raise InvalidMessage("é" * 100)
@@ -191,7 +191,7 @@ class TestViewOfTheReadme:
     def test_client_that_is_idle(
         self, visit: Serve, request_log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Is told so, and the log has nothing to say."""
+        """It is closed with 4000 and the reason "idle", and nothing is logged."""
         monkeypatch.setattr(Patience, "timeout", 0.05)
         made = visit(orders()).serve()
         assert made.client.closing() == (4000, "idle")
@@ -201,7 +201,7 @@ class TestViewOfTheReadme:
     def test_client_that_sends_something_else(
         self, visit: Serve, request_log: Log, message: str
     ) -> None:
-        """Is to blame for that."""
+        """It is closed with 1007."""
         made = visit(orders()).serve()
         made.client.send(message)
         assert made.client.closing()[0] == 1007

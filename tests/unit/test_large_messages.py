@@ -26,7 +26,7 @@ Open = Callable[..., LiveWebSocket]
 SIZE = 8 * 1024 * 1024
 #: Not the same anywhere, so that pieces in a wrong place would be seen.
 LARGE = os.urandom(SIZE)
-#: More turns than a message is worth that is copied at once.
+#: More turns than the loop has while a message is copied at once.
 SOME_TURNS = 10
 
 
@@ -239,7 +239,7 @@ class TestTurns:
                 tasks = [asyncio.create_task(take(number)) for number in range(4)]
                 await asyncio.sleep(0)
                 tasks[1].cancel()
-            # It has been told, and has not run yet.
+            # It has been notified, and has not run yet.
             tasks[0].cancel()
             await asyncio.wait(tasks)
 

@@ -25,7 +25,7 @@ ATTACKS = ["a\r\nERROR b", "\x1b[2J\x1b[31m", "\x9b2J", "\x1b]0;x\x07", "\u202eg
 
 
 def assert_plain(record: logging.LogRecord) -> None:
-    """Check what people and programs read of a record."""
+    """Check the texts of a record that people and programs read."""
     values: dict[str, Any] = record.__dict__
     for text in (record.getMessage(), *(values[name] for name in ("peer", "path", "reason"))):
         assert text.isprintable(), repr(text)
@@ -70,7 +70,7 @@ class TestEachRecord:
         assert_plain(record)
 
     def test_view_that_fails(self, visit: Serve, request_log: Log, attack: str) -> None:
-        """Its exception names what came; the traceback below the line is logging's own."""
+        """Its exception has the client's text; the traceback below the line is logging's own."""
         made = visit(fails, environ=self.environ(attack)).serve()
         made.client.send(attack)
         made.client.closing()
@@ -101,7 +101,7 @@ class TestEachRecord:
 @settings(max_examples=200, deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_any_text(peer: str, path: str, reason: str) -> None:
-    """What is printable stays as it is, the rest is written out."""
+    """Printable characters stay as they are, others are escaped."""
     request = RequestFactory().get("/", REMOTE_ADDR=peer)
     request.path = path
     made = Record.of("websocket.lost", request, 1006, reason)

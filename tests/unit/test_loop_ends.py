@@ -51,7 +51,7 @@ def test_all_tasks_are_cancelled(open_websocket: Open, request_log: Any, *, is_f
 
 
 def test_loop_is_closed(open_websocket: Open, request_log: Any) -> None:
-    """The client is told, and nothing is awaited in a loop that is no more."""
+    """The client is closed, and nothing is awaited in a loop that has been closed."""
     live, begun = open_websocket(), []
 
     async def main() -> Any:

@@ -1,4 +1,4 @@
-"""What tasks await, when Python runs where nobody expects it."""
+"""The future that tasks await, when dropping an object runs Python code."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 
-# Objects that use the very news that lets them go, while it does: one that kept its lock would
-# stand still with the interpreter in its hands.
+# Objects that call the future while it drops them: one that still held its lock would wait for
+# itself, with the GIL held.
 PROGRAM = """
 import asyncio, sys
 from django.conf import settings
@@ -41,7 +41,7 @@ asyncio.run(main())
 
 
 def test_callbacks_that_use_it_when_they_go() -> None:
-    """A callback that takes another's place lets that one go, whatever it does then."""
+    """A new callback takes the place of the former one, whose removal may run any code."""
     theirs, ours = socket.socketpair()
     command = [sys.executable, "-c", PROGRAM, str(ours.fileno())]
     with theirs, ours:

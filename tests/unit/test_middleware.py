@@ -24,7 +24,7 @@ def plain() -> dict[str, Any]:
 
 
 def facts(request: Any) -> HttpResponse:
-    """Tell what is on the request."""
+    """Give the attributes on the request."""
     return HttpResponse(f"{request.is_websocket()} {request.websocket}")
 
 
@@ -67,7 +67,7 @@ class TestKinds:
 
 @pytest.mark.parametrize("in_async_chain", [False, True])
 class TestRequests:
-    """What each request gets."""
+    """The attributes of each request."""
 
     def test_plain(self, visit: Serve, in_async_chain: bool) -> None:
         """False and None, for every view."""

@@ -1,4 +1,4 @@
-"""What goes wrong in and around a view is told to the client and to the log, whatever it is."""
+"""Every error in and around a view reaches the client as a close code, and the log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ADVICE = "Put the decorator that refuses above accept_websocket"
 
 
 def echo(request: Any) -> None:
-    """Echo until the end, and hand the None at the end to nobody."""
+    """Echo until the end, and do nothing with the None at the end."""
     for message in request.websocket:
         if message is not None:
             request.websocket.send(message)
@@ -71,7 +71,7 @@ def sign_nobody_in(get_response: Any) -> Any:
 
 
 class TestResponsesThatNobodySees:
-    """The handshake is answered; what a view returns then goes nowhere."""
+    """The handshake is answered, so the response of the view goes nowhere."""
 
     @pytest.mark.parametrize("as_async", [False, True], ids=["sync", "async"])
     @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ class TestResponsesThatNobodySees:
     def test_view_that_has_closed_has_told_its_client(
         self, open_websocket: Open, request_log: Log
     ) -> None:
-        """Its code stays, and there is nothing to warn of."""
+        """Its code stays, and no warning is logged."""
         live = open_websocket()
 
         def view(request: Any) -> HttpResponse:
@@ -173,7 +173,7 @@ class TestResponsesThatNobodySees:
     def test_method_that_a_decorator_below_ours_forbids(
         self, visit: Serve, request_log: Log
     ) -> None:
-        """Django logs its refusal, and we what became of it."""
+        """Django logs its refusal, and we log the close."""
         view = accept_websocket(require_http_methods(["POST"])(echo))
         assert end_of(visit(view)) == (1008, "")
         assert [ADVICE in r.getMessage() for r in request_log("django.request")] == [False, True]
@@ -198,7 +198,7 @@ class TestResponsesThatNobodySees:
 
 
 def ends_with_none(view: Any) -> Any:
-    """Decorate in a way that wants a response, and use what Django has for it."""
+    """Decorate in a way that wants a response, with Django's own functions for it."""
 
     @functools.wraps(view)
     def wrapper(request: Any) -> Any:
@@ -342,7 +342,7 @@ def runner_thread_ends() -> None:
 
 
 class Stubborn:
-    """A session that cannot be told that it is unchanged."""
+    """A session whose `modified` cannot be set."""
 
     session_key = None
 
@@ -363,12 +363,12 @@ def stubborn_session(get_response: Any) -> Any:
 
 
 def failing(*args: Any, **kwargs: Any) -> Any:
-    """Fail as the system does that is at its end."""
+    """Fail as a system without resources does."""
     raise RuntimeError("can't start new thread")
 
 
 class TestBetweenTheTakeoverAndTheView:
-    """Whatever happens there, no client is left on a socket that nobody serves."""
+    """Whatever fails there, no client is left on a socket that is not served."""
 
     @pytest.fixture(params=["keep", "attach", "session", "context", "databases", "witness"])
     def broken(
@@ -440,7 +440,7 @@ class TestBetweenTheTakeoverAndTheView:
     def test_process_that_is_told_to_end(
         self, visit: Serve, monkeypatch: pytest.MonkeyPatch, error: BaseException
     ) -> None:
-        """The client is closed, and the exception goes on its way."""
+        """The client is closed, and the exception is passed on."""
 
         def interrupted(*args: Any) -> None:
             raise error
@@ -453,7 +453,7 @@ class TestBetweenTheTakeoverAndTheView:
         assert made.client.closing()[0] == 1001
 
     def test_exceptions_that_views_raise_keep_their_codes(self, visit: Serve) -> None:
-        """Beside all that."""
+        """The codes for exceptions of views are unchanged."""
 
         def view(request: Any) -> None:
             raise Http404

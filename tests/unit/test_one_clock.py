@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(dwebsocket.__file__).parent
 
-# Whoever reads the system's clock, and what for: times that no setting and no caller names.
+# The code that reads the system's clock, and the reason: times that no setting and no call sets.
 ON_THE_SYSTEMS_CLOCK = {
     "api/helpers.py": "how long a view's end waits for its helpers",
     "api/receiving.py": "whether a view polls without a pause",
@@ -107,7 +107,7 @@ async def test_close_timeout_under_asgi() -> None:
 
 @in_loop
 async def test_drain_under_asgi() -> None:
-    """`WEBSOCKET_DRAIN`: the last one is told when the window is over."""
+    """`WEBSOCKET_DRAIN`: the last client is closed when the window is over."""
     wires = [Wire() for _ in range(3)]
     assert asgi.drain(1012, "restarting", 1000) == 1000
     await asyncio.sleep(0)
@@ -120,7 +120,7 @@ async def test_drain_under_asgi() -> None:
 
 @in_loop
 async def test_time_since_the_end_under_asgi() -> None:
-    """By which a sender is told again."""
+    """The time after which a sender gets the report of the end again."""
     wire = Wire()
     wire.disconnect()
     await until(lambda: wire.connection.end())

@@ -1,4 +1,4 @@
-"""Which pages may connect."""
+"""The pages that may connect."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_foreign_and_malformed(secure: bool, page: str) -> None:
 
 
 def test_hint_for_foreign_pages() -> None:
-    """Says where to allow them."""
+    """The reason names the setting that allows them."""
     reason = origin.objection(request("testserver", "https://friend.example"), ())
     assert reason is not None
     assert reason.endswith(": add it to WEBSOCKET_ALLOWED_ORIGINS if it may connect")
@@ -134,19 +134,19 @@ def test_forwarded_host_counts_only_if_set(override: Override) -> None:
 
 
 def remembered() -> dict[str, str]:
-    """Give the hosts that nobody has to look at again, by their headers."""
+    """Give the hosts that need not be looked at again, by their headers."""
     _, hosts = conf.present()[1][origin._host_of]
     return dict(hosts)
 
 
 class TestHost:
-    """Django's own look at the Host costs a lot, so what it found is remembered."""
+    """Django's own look at the Host costs a lot, so its result is remembered."""
 
     @pytest.mark.parametrize("kind", [list, tuple])
     def test_is_looked_at_once(
         self, override: Override, monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Any]
     ) -> None:
-        """For each of the site's hosts, whoever asks."""
+        """For each of the site's hosts, whichever client asks."""
         override(ALLOWED_HOSTS=kind([".example.com"]))
         asked: list[str] = []
         look = HttpRequest.get_host
@@ -180,7 +180,7 @@ class TestHost:
                 origin.objection(request("elsewhere.example", None), ())
 
     def test_no_more_than_so_many_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With a pattern in `ALLOWED_HOSTS`, clients choose what there is to remember."""
+        """With a pattern in `ALLOWED_HOSTS`, clients choose the names that are remembered."""
         assert origin.objection(request("first.example.com", None), ()) is None
         monkeypatch.setattr(origin, "_MOST_KNOWN", len(remembered()) + 2)
         for number in range(5):
@@ -188,7 +188,7 @@ class TestHost:
         assert len(remembered()) == origin._MOST_KNOWN
 
     def test_long_names_are_not_remembered(self) -> None:
-        """Nor what a client says beside the Host."""
+        """Nor other headers of a client beside the Host."""
         assert origin.objection(request("short.example.com", None), ()) is None
         before = remembered()
         for number in range(3):
@@ -257,7 +257,7 @@ def test_allowed_origins(entry: str, page: str, may: bool) -> None:
     ],
 )
 def test_csrf_trusted_origins(override: Override, page: str, may: bool) -> None:
-    """Who may post forms may open WebSockets."""
+    """Pages that may post forms may open WebSockets."""
     override(CSRF_TRUSTED_ORIGINS=["https://Trusted.example", "https://*.wild.example"])
     assert (origin.objection(request("testserver", page), ()) is None) is may
 
@@ -271,7 +271,7 @@ def test_foreign_host(page: str | None) -> None:
 
 @pytest.mark.parametrize("page", [None, "http://testserver"])
 def test_origin_may_be_required(page: str | None) -> None:
-    """Then a client that names no page is refused, and nobody else."""
+    """Then a client without an Origin is refused, and no other."""
     asked = request("testserver", page)
     words = "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on"
     assert origin.objection(asked, (), required=True) == (words if page is None else None)

@@ -1,4 +1,4 @@
-"""An Origin is what RFC 6454 section 6.2 lets a browser write, or it is foreign."""
+"""An Origin keeps to the grammar of RFC 6454 section 6.2, or it is foreign."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_no_browser_sends_it(page: str) -> None:
     ],
 )
 def test_site_that_is_an_ipv6_address(page: str) -> None:
-    """What stands behind the bracket is no port, what stands in it an address."""
+    """Brackets hold an IPv6 address, and only a port may follow them."""
     request = RequestFactory().get("/", HTTP_HOST="[::1]:8000", HTTP_ORIGIN=page)
     assert origin.objection(request, ()) is not None
 
@@ -81,11 +81,11 @@ def test_site_that_is_an_ipv6_address(page: str) -> None:
     ],
 )
 def test_browsers_send_it(page: str) -> None:
-    """Also with the port of the scheme, and with what HTTP allows around a value."""
+    """Also with the port of the scheme, and with white space as HTTP allows it around a value."""
     assert may_connect(page)
 
 
-# Texts that are nearly an allowed origin: pieces of it, and what confuses parsers, in any order.
+# Texts close to an allowed origin: pieces of it, and texts that confuse parsers, in any order.
 PIECES = [
     *("http", "https", "://", ":", "/", "//", "\\", "@", "#", "?", "%", " ", "\t", "\n", "\0"),
     *("friend.example", "wide.example", "testserver", "evil.example", ".", "[", "]", "*", ","),

@@ -124,7 +124,7 @@ LOGGERS = ["dwebsocket.factory", "dwebsocket.middleware", "dwebsocket.backends.d
 
 
 def thing(name: str) -> Any:
-    """Give what has a name, such as `module:Class.method`."""
+    """Give the object of a name, such as `module:Class.method`."""
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(module)
     for part in path.split("."):
@@ -319,7 +319,7 @@ class TestMiddleware:
     """Called on the class, and as a part of a project's own."""
 
     def test_handshake(self) -> None:
-        """There is a WebSocket, not open yet, and the view is not called by anybody."""
+        """There is a WebSocket, not open yet, and the view is not called."""
         request: Any = wsgi_request(HTTP_SEC_WEBSOCKET_VERSION="8")
         assert WebSocketMiddleware.process_request(request) is None
         assert request.is_websocket() is True
@@ -375,7 +375,7 @@ class Own:
         return super().process_request(request)  # type: ignore[misc]
 
     def process_response(self, request: Any, response: Any) -> Any:
-        """Tell what was called."""
+        """Answer with the names of the methods that were called."""
         response["X-Own"] = " ".join([*request.noted, "response"])
         return super().process_response(request, response)  # type: ignore[misc]
 

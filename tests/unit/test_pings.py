@@ -194,7 +194,7 @@ class TestPingElsewhere:
         asyncio.run(main())
 
     def test_before_the_connection_is_open(self) -> None:
-        """There is nobody to answer."""
+        """There is no client to answer."""
         assert WebSocket().latency is None
         with pytest.raises(UsageError, match="not open yet"):
             WebSocket().ping()
@@ -238,7 +238,7 @@ class TestPingElsewhere:
     def test_answer_waits_for_no_message_that_was_held_back(
         self, open_websocket: Open, own: Callable[[WebSocket], None]
     ) -> None:
-        """What the view has sent before goes out before it sleeps."""
+        """Messages that the view has sent before go out before it sleeps."""
         live = open_websocket()
         own(live.websocket)
         live.client.send("one")
@@ -282,7 +282,7 @@ class TestPingElsewhere:
 
 
 class TestLatency:
-    """Of the pings that keep the connection alive, too."""
+    """It also has the latency of the pings for keepalive."""
 
     def test_of_the_keepalive(self, open_websocket: Open) -> None:
         """The engine's own pings are empty."""
@@ -295,7 +295,7 @@ class TestLatency:
         assert 0 < live.websocket.latency < 20  # type: ignore[operator]
 
     def test_pong_that_nobody_asked_for(self, open_websocket: Open) -> None:
-        """Is a heartbeat of the client's, and answers nothing."""
+        """It is a heartbeat of the client's, and answers no ping."""
         live = open_websocket(ping_interval=None)
         pong(live, b"")
         live.client.send("behind it")
@@ -342,7 +342,7 @@ class TestWaitClosed:
         assert closed.result(10) is True
 
     def test_from_another_thread_of_a_view(self, visit: Serve, as_async: bool) -> None:
-        """A thread that keeps a websocket hears of its end."""
+        """The call returns in a thread that keeps a websocket."""
         kept: list[WebSocket] = []
 
         def view(request: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the engine has to know about the process: that it forks, and that it ends."""
+"""The events of the process that the engine has to know: forks and the end."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ EXIT
 )
 
 
-# A process that ends while another thread still finds out how to say goodbye.
+# A process that ends while another thread still finds out how to close the connections.
 BUSY = """
 import os, signal, threading
 from django.conf import settings
@@ -159,7 +159,7 @@ if number:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, list[Any]]]:
-    """A shutdown of a process that has just begun, and what it asks of the engine."""
+    """A shutdown of a process that has just begun, and its calls to the engine."""
     calls: list[Any] = []
     monkeypatch.setattr(shutdown, "_register_at_exit", lambda call: calls.append("at exit"))
     monkeypatch.setattr(_core, "on_terminate", lambda start: calls.append("on SIGTERM"))
@@ -201,7 +201,7 @@ def test_watches_once(fresh: Any) -> None:
         (True, lambda *_: None, ["at exit"]),
     ],
 )
-def test_signal_is_ours_only_if_nobody_wants_it(
+def test_signal_is_ours_only_without_another_handler(
     fresh: Any, dies: bool, handler: Any, expected: list[str]
 ) -> None:
     """A server that handles SIGTERM goes on doing so."""
@@ -243,7 +243,7 @@ def test_forked_child_begins_anew(fresh: Any) -> None:
     assert calls == ["at exit", "forked", "at exit"]
 
 
-def test_farewell_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Views that do not end are given up; both kinds share one deadline."""
     life, _ = fresh
     waited: list[float] = []
@@ -267,7 +267,7 @@ def test_farewell_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch
     ],
     ids=["exit", "SIGTERM"],
 )
-def test_process_says_goodbye(ending: str, status: int) -> None:
+def test_process_closes_its_connections(ending: str, status: int) -> None:
     """Client and views learn of the end, it is quick, and there is no traceback."""
     theirs, ours = socket.socketpair()
     process = subprocess.Popen(
@@ -275,7 +275,7 @@ def test_process_says_goodbye(ending: str, status: int) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=[ours.fileno()],
-        # What `readline` reads ahead would be hidden from `communicate`.
+        # Bytes that `readline` reads ahead would be hidden from `communicate`.
         bufsize=0,
     )
     ours.close()
@@ -294,7 +294,7 @@ def test_process_says_goodbye(ending: str, status: int) -> None:
 
 
 def test_engine_has_as_many_threads_as_the_setting_says() -> None:
-    """Told before the first connection."""
+    """The number is set before the first connection."""
     theirs, ours = socket.socketpair()
     command = [sys.executable, "-c", THREADS, str(ours.fileno())]
     done = subprocess.run(command, capture_output=True, timeout=60, pass_fds=[ours.fileno()])
@@ -303,8 +303,8 @@ def test_engine_has_as_many_threads_as_the_setting_says() -> None:
     assert (done.stdout, done.stderr) == (b"3\n", b"")
 
 
-def test_interpreter_that_ends_during_the_goodbye() -> None:
-    """It cuts its threads off, as ever, and ends as if nothing were."""
+def test_interpreter_that_ends_during_the_closing() -> None:
+    """It cuts its threads off, as ever, and ends with status 0 and no output."""
     done = subprocess.run([sys.executable, "-c", BUSY], stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -315,7 +315,7 @@ def test_interpreter_that_ends_during_the_goodbye() -> None:
 )
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETSIG"), reason="only Linux chooses the signal")
 def test_exit_within_a_signal_handler(number: int, status: int, code: int) -> None:
-    """What the main thread was about to do is no obstacle: it is done before."""
+    """The write that the signal interrupts does not block the exit: it ends before."""
     theirs, ours = socket.socketpair()
     both = [ours.fileno(), theirs.fileno()]
     process = subprocess.Popen(

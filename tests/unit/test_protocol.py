@@ -80,7 +80,7 @@ class TestReading:
     def test_frame_of_the_end(
         self, open_websocket: Open, code: int | None, reason: str, payload: bytes
     ) -> None:
-        """Has what stood in the close frame."""
+        """It has the payload of the close frame."""
         live = open_websocket()
         live.client.close(code, reason)
         assert live.websocket.protocol.read_frame() == (1, 8, payload)
@@ -176,7 +176,7 @@ class TestWriting:
 
 
 class TestSock:
-    """What `select` takes."""
+    """The object that `select` takes."""
 
     def test_descriptor(self, open_websocket: Open) -> None:
         """Is the WebSocket's."""
@@ -260,7 +260,7 @@ class TestBelonging:
             protocol.read()
 
     def test_without_a_websocket(self) -> None:
-        """It has nothing to speak on, and says so."""
+        """Without a connection its calls raise an error that says so."""
         protocol = WebSocketProtocol13(None, {})
         calls: list[Callable[[], object]] = [
             protocol.read, protocol.can_read, protocol.close, protocol.is_closed,

@@ -1,5 +1,5 @@
 """
-What is synchronised by hand, with threads that change at every turn.
+Code that is synchronised by hand, with threads that switch as often as possible.
 
 Each test names the race that would lose something, or count it twice. The engine's own are in
 `tests/rust`, the pool's of view threads in `test_runners_thread.py`.
@@ -37,7 +37,7 @@ __all__ = ["carrier"]
 
 # How long each test tries to meet its race.
 TIME_S = 1.0
-# Nothing here takes this long unless somebody has been forgotten.
+# Nothing here takes this long unless a thread or task was not woken.
 LIMIT_S = 20.0
 THREADS = 4
 ROUNDS = 300
@@ -88,11 +88,11 @@ class Quiet:
     """A connection on which nothing happens."""
 
     def unwatch(self, hub: Any, token: int) -> None:
-        """Nothing to take back."""
+        """Do nothing: there is no watch."""
 
 
-def test_a_ring_from_another_thread_is_heard() -> None:
-    """`LoopHub.ring`: a token is put down while the loop, having looked, lowers the flag."""
+def test_a_token_from_another_thread_is_found() -> None:
+    """`LoopHub.ring`: a token is added while the loop, having looked, clears the flag."""
     asked: deque[int] = deque()
     stop = threading.Event()
 
@@ -104,7 +104,7 @@ def test_a_ring_from_another_thread_is_heard() -> None:
             nonlocal woken
             deadline = time.monotonic() + TIME_S
             while time.monotonic() < deadline:
-                # Who is forgotten sleeps on: then `wait_for` ends the test.
+                # A waiter that is not woken sleeps on: then `wait_for` ends the test.
                 await its_hub.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
                 woken += 1
 
@@ -164,7 +164,7 @@ def test_an_event_is_noticed_whenever_it_happens() -> None:
 
 
 def test_a_view_decides_once() -> None:
-    """`Decision`: threads of a view decide at once; one of them has, and its word counts."""
+    """`Decision`: threads of a view decide at once; exactly one decision counts."""
     outcomes = [Rejection(400 + number) for number in range(THREADS)]
     decisions: list[Decision[threading.Event]] = []
     first: list[Rejection] = []
@@ -183,13 +183,13 @@ def test_a_view_decides_once() -> None:
 
 
 def knock(who: Who) -> Visitor | str | None:
-    """Let `who` in, unless they are too many."""
+    """Enter a visitor, unless there are too many."""
     websocket: Any = None
     return registry.enter(who, websocket, conf.Admission.current())
 
 
 def enter() -> Visitor:
-    """Let somebody in."""
+    """Enter a visitor that must be let in."""
     visitor = knock(Who("192.0.2.1", "7"))
     assert isinstance(visitor, Visitor)
     return visitor
@@ -200,15 +200,15 @@ def enter() -> Visitor:
     [lambda _: registry.present("user", "7"), lambda _: enter().leave(), Visitor.leave],
     ids=["look", "enter", "leave"],
 )
-def test_who_leaves_is_forgotten_although_the_register_is_busy(
+def test_visitor_that_leaves_is_forgotten_although_the_register_is_busy(
     monkeypatch: pytest.MonkeyPatch, hold: Callable[[Visitor], object]
 ) -> None:
-    """`presence`: somebody leaves while another has the lock, who has to forget them then."""
+    """`presence`: a visitor leaves while another thread has the lock; that one removes it."""
     first, late = enter(), [enter()]
     lock = registry._register.lock
 
     class Lock:
-        """The register's, but somebody leaves just before it is released."""
+        """The register's, but a visitor leaves just before it is released."""
 
         def acquire(self, *, blocking: bool = True) -> bool:
             return lock.acquire(blocking)
@@ -290,7 +290,7 @@ async def test_an_asgi_connection_loses_nothing_between_threads_and_tasks() -> N
                 return
 
     async def take_in_a_task() -> None:
-        # As in its view: anybody else's message finds a full outbox, and closes the connection.
+        # As in its view: other senders would find a full outbox, and close the connection.
         own_websocket.set(wire.websocket)
         async for message in wire.websocket:
             taken.append(str(message))
@@ -331,7 +331,7 @@ def test_a_loop_starts_every_task_and_knows_when_it_is_quiet() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, THREADS])
-def test_a_pump_serves_whoever_is_brought(carrier: tls_pump.Pump, threads: int) -> None:
+def test_a_pump_serves_each_pipe_that_is_brought(carrier: tls_pump.Pump, threads: int) -> None:
     """`Pump`: a pipe arrives while the pump's thread, having looked, begins to wait."""
     deadline = time.monotonic() + TIME_S
 

@@ -1,4 +1,4 @@
-"""Looks at users again and again: what no signal tells this process is found in time."""
+"""Repeated looks at users: changes without a signal in this process are found in time."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class AnybodyBackend(ModelBackend):
     """Lets users in that are not active."""
 
     def user_can_authenticate(self, user: Any) -> bool:
-        """Let everybody in."""
+        """Let every user in."""
         return True
 
 
@@ -145,7 +145,7 @@ def _take_over(key: str) -> None:
 
 
 class TestFinds:
-    """Django sends no signal, or another process hears it."""
+    """Changes for which Django sends no signal, or sends it in another process."""
 
     @pytest.mark.parametrize("silent", SILENT)
     @pytest.mark.parametrize("view", [waits, awaits])
@@ -199,7 +199,7 @@ class TestFinds:
 
 
 class TestStays:
-    """Who is signed in is left alone."""
+    """Users that are still signed in stay connected."""
 
     @pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "file", "signed_cookies"])
     @pytest.mark.parametrize("view", [waits, awaits])
@@ -222,7 +222,7 @@ class TestStays:
     def test_inactive_user_of_a_backend_that_lets_him_in(
         self, visit: Serve, override: Override, anna: User, looks: list[int]
     ) -> None:
-        """What the backend says counts."""
+        """The backend's answer counts."""
         path = "test_recheck.AnybodyBackend"
         override(AUTHENTICATION_BACKENDS=[path], WEBSOCKET_AUTH_RECHECK=OFTEN_S)
         _update(anna, is_active=False)
@@ -231,7 +231,7 @@ class TestStays:
         goes_on(made)
 
     def test_user_of_a_projects_own_kind(self) -> None:
-        """Nobody knows where he is kept."""
+        """The place where such a user is stored is unknown."""
         visitor = registry.enter(Who(user="7"), WebSocket(), conf.Admission.current())
         assert isinstance(visitor, Visitor)
         assert authentication.signed_out([visitor]) == {}
@@ -292,7 +292,7 @@ class TestCost:
         User.objects.filter(username__startswith="u").delete()
 
     def test_turns_are_equally_long(self) -> None:
-        """A crowd that comes at once is not looked up at once."""
+        """Many that come at once are not looked up at once."""
         visitors = [
             registry.enter(Who(user=str(number)), WebSocket(), conf.Admission.current())
             for number in range(3 * TURNS)
@@ -331,7 +331,7 @@ def test_database_that_is_away_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
     request_log: Callable[..., Any],
 ) -> None:
-    """Is logged, costs nobody the connection, and is asked again."""
+    """It is logged, closes no connection, and the look is repeated."""
     override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
     made = enter(visit, sign_in(anna))
     failed = threading.Event()

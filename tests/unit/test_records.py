@@ -1,4 +1,4 @@
-"""What is logged of refusals and of ends that nobody wanted."""
+"""The log records of refusals and of ends by a fault."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "logging.md"
 
 
 def fields(record: Any) -> tuple[Any, ...]:
-    """Give what a record says, without the connection's number."""
+    """Give the fields of a record, without the connection's number."""
     assert isinstance(record.connection, (int, type(None)))
     return record.event, record.peer, record.path, record.code, record.reason
 
@@ -98,7 +98,7 @@ class TestEnds:
     def test_violation(
         self, visit: Serve, request_log: Log, view: Any, sent: bytes, code: int, reason: str
     ) -> None:
-        """With the code and the reason that the client was told."""
+        """With the code and the reason that the client got."""
         made = visit(view, environ=handshake("/?secret=1", REMOTE_ADDR="192.0.2.1")).serve()
         made.client.send_raw(sent)
         told = made.client.closing()
@@ -134,9 +134,7 @@ class TestEnds:
         ended(made)
         assert fields(self.one(request_log))[::3] == ("websocket.too_fast", 1008)
 
-    def test_wanted_ends_are_nobodys_business(
-        self, visit: Serve, request_log: Log, view: Any
-    ) -> None:
+    def test_wanted_ends_leave_no_record(self, visit: Serve, request_log: Log, view: Any) -> None:
         """The client's close frame, whatever its code."""
         for code in (None, 1000, 1001, 4000):
             made = visit(view).serve()
@@ -179,7 +177,7 @@ def test_view_that_fails(visit: Serve, request_log: Log) -> None:
 
 
 def test_refusal_before_django_sees_it(request_log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ASGI servers that can say 403 only are told so at once when the process ends."""
+    """An ASGI server that can send 403 only is refused at once when the process ends."""
     monkeypatch.setattr(asgi, "_listen_for_the_end", lambda: None)
     monkeypatch.setattr(_core, "is_leaving", lambda: True)
     sent: list[Any] = []
@@ -217,7 +215,7 @@ def test_refusal_that_the_server_does_not_take(
 
 
 def test_silent_logger(visit: Serve, request_log: Log) -> None:
-    """What nobody wants to read is counted all the same."""
+    """Records of a silent logger are counted all the same."""
     logger = logging.getLogger("django.request")
     before = event_counts()["websocket.refused"].get(403, 0)
     logger.disabled = True
@@ -233,14 +231,14 @@ def test_silent_logger(visit: Serve, request_log: Log) -> None:
 
 
 def test_counts_are_a_copy() -> None:
-    """Nobody changes ours; every event is there."""
+    """Changing the copy does not change ours; every event is there."""
     event_counts()["websocket.lost"][1006] = -1
     assert event_counts()["websocket.lost"].get(1006) != -1
     assert list(event_counts()) == list(EVENTS)
 
 
 def test_forked_child_counts_anew() -> None:
-    """What its parent has seen is the parent's."""
+    """Events of its parent are not counted."""
     refused = Record("websocket.refused", None, "", "/", 403, "")
     refused.log(logging.getLogger("dwebsocket"), logging.DEBUG, "refused")
     pid = os.fork()
@@ -262,5 +260,5 @@ def test_nothing_forges_a_line() -> None:
     ("text", "shown"), [("grüße /ü", "grüße /ü"), ("a\nb", "a\\nb"), ("\u2028", "\\u2028")]
 )
 def test_printable(text: str, shown: str) -> None:
-    """Only what no line of a log may hold is written out."""
+    """Only characters that no line of a log may hold are escaped."""
     assert printable(text) == shown

@@ -1,4 +1,4 @@
-"""Who is connected: limits for one client, and the ends of those who are signed out."""
+"""The register of connections: limits for one client, and the ends of signed-out users."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def cookie(request: Any) -> dict[str, str]:
 
 
 class TestWho:
-    """Whose request it is."""
+    """The client that a request belongs to."""
 
     @pytest.mark.parametrize(
         ("address", "counted"),
@@ -76,7 +76,7 @@ class TestWho:
         assert Who.of(request) == Who(counted)
 
     def test_headers_are_not_believed(self) -> None:
-        """Whatever a client says of its address."""
+        """Headers about the client's address are ignored."""
         headers = dict.fromkeys(
             ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_FORWARDED"), "192.0.2.99"
         )
@@ -96,7 +96,7 @@ class TestWho:
         assert Who.of(request) == Who("", session="k")
 
     def test_user_of_another_kind(self) -> None:
-        """What a project signs in by itself need not be a model."""
+        """The user of a project's own authentication need not be a model."""
         user = SimpleNamespace(is_authenticated=True, pk=7)
         request: Any = SimpleNamespace(META={}, user=user)
         assert Who.of(request) == Who("", "7")
@@ -122,7 +122,7 @@ class TestWho:
     def test_page_without_a_session_costs_no_query(
         self, visit: Serve, django_assert_no_queries: None
     ) -> None:
-        """Nobody can be signed in there."""
+        """No user can be signed in there."""
         made = visit(waits, middleware=MIDDLEWARE).serve()
         made.client.close()
         made.client.closing()
@@ -252,7 +252,7 @@ class TestSignedOut:
         assert made.client.closing()[0] == 4000
 
     def test_close_user(self, visit: Serve, anna: User, view: Any) -> None:
-        """All of the user's, and nobody else's."""
+        """All of the user's connections, and no other's."""
         bert = User.objects.create_user("bert", password="secret")
         mine = [self.open(visit, view, sign_in(anna)) for _ in range(2)]
         his = self.open(visit, view, sign_in(bert))
@@ -310,7 +310,7 @@ class TestSignedOut:
         assert any("cannot be looked up" in message for message in said)
 
     def test_password(self, visit: Serve, anna: User, view: Any) -> None:
-        """All of the user's, whoever changed it."""
+        """All of the user's connections, whichever code changed it."""
         made = [self.open(visit, view, sign_in(anna)) for _ in range(2)]
         anna.set_password("better")
         anna.save()
@@ -343,7 +343,7 @@ class TestSignedOut:
         assert made.client.closing() == (4401, "deleted")
 
     def test_what_sends_no_signal(self, visit: Serve, anna: User, view: Any) -> None:
-        """Django tells nobody of these: the project has to call `close_user`."""
+        """Django sends no signal for these: the project has to call `close_user`."""
         request = sign_in(anna)
         made = self.open(visit, view, request)
         request.session.flush()
@@ -351,7 +351,7 @@ class TestSignedOut:
         self.goes_on(made)
 
     def test_deleted(self, visit: Serve, anna: User, view: Any) -> None:
-        """Whoever is no more."""
+        """All connections of a deleted user."""
         made = self.open(visit, view, sign_in(anna))
         User.objects.get(pk=anna.pk).delete()
         assert made.client.closing() == (4401, "deleted")
@@ -395,7 +395,7 @@ def test_closed_while_the_view_decides(visit: Serve, anna: User) -> None:
 
 
 @pytest.mark.parametrize("end", ["leaves", "vanishes", "vanishes open"])
-def test_who_was_here_is_released_at_once(end: str) -> None:
+def test_visitor_is_released_at_once(end: str) -> None:
     """Without a garbage collection, however it ended."""
 
     class Response:
@@ -424,7 +424,7 @@ def test_who_was_here_is_released_at_once(end: str) -> None:
 
 
 def test_many_threads_come_and_go() -> None:
-    """Nobody is forgotten, nobody stays."""
+    """No visitor is lost, and none is left over."""
     start = threading.Barrier(4)
 
     def live(number: int) -> None:

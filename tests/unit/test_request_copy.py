@@ -1,4 +1,4 @@
-"""What an open WebSocket keeps of its request: the same, in less room."""
+"""The request that an open WebSocket keeps: the same values, in less memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BROWSER = {
 
 
 def request_for(url: str, **headers: str) -> WSGIRequest:
-    """Make a request as it is when its view is about to run, of strings that nobody else has."""
+    """Make a request as it is when its view is about to run, of strings of its own."""
     environ = {
         name: "".join(list(value)) if isinstance(value, str) else value
         for name, value in handshake(url, **BROWSER, **headers).items()
@@ -60,7 +60,7 @@ def request_for(url: str, **headers: str) -> WSGIRequest:
 
 
 def facts(request: HttpRequest) -> list[Any]:
-    """Give what a view may ask a request for."""
+    """Give the attributes of a request that views use."""
     match = request.resolver_match
     assert match is not None
     streams = ("wsgi.input", "wsgi.errors")
@@ -144,7 +144,7 @@ def test_each_request_keeps_its_own_headers() -> None:
 
 @pytest.mark.parametrize("name", ["HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_SEC_WEBSOCKET_KEY"])
 def test_what_is_secret_is_forgotten_with_its_request(name: str) -> None:
-    """No other one gets it, and nobody holds it."""
+    """No other request gets it, and no object keeps it."""
     request = request_for("/one/")
     secret = request.META[name] = "".join(["very ", "secret"])
     holders = sys.getrefcount(secret)
@@ -156,7 +156,7 @@ def test_what_is_secret_is_forgotten_with_its_request(name: str) -> None:
 
 
 def test_strings_of_a_class_of_their_own_stay_what_they_are() -> None:
-    """Django marks what is safe in HTML in that way."""
+    """Django marks strings that are safe in HTML in that way."""
     plain, safe = request_for("/one/", HTTP_A="text"), request_for("/one/", HTTP_A="text")
     safe.META["HTTP_A"] = mark_safe("text")
     request_copy.keep(plain)
@@ -166,7 +166,7 @@ def test_strings_of_a_class_of_their_own_stay_what_they_are() -> None:
 
 
 def test_arguments_are_each_requests_own() -> None:
-    """Of a match with arguments only what the route says is shared."""
+    """Of a match with arguments only the parts of the route are shared."""
     one, two = request_for("/7/"), request_for("/8/")
     request_copy.keep(one)
     request_copy.keep(two)
@@ -197,7 +197,7 @@ def test_matches_live_as_long_as_their_connections() -> None:
     [lambda body: body.read(), lambda body: body.read(7), lambda body: body.readline(), list],
 )
 def test_body_is_at_its_end_for_everybody(read: Callable[[Any], Any]) -> None:
-    """Whatever somebody else has done to it."""
+    """Whatever other code has done to it."""
     one, two = request_for("/one/"), request_for("/one/")
     request_copy.keep(one)
     request_copy.keep(two)

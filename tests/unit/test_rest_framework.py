@@ -183,7 +183,7 @@ def test_function(visit: Serve) -> None:
 
 
 def test_header_of_the_framework_is_in_the_101(visit: Serve) -> None:
-    """It dresses the response that upgrades."""
+    """The framework adds it to the response that upgrades."""
     made = visit(VIEWS["get"])
     assert isinstance(made.response, UpgradeResponse)
     made.serve()

@@ -61,7 +61,7 @@ def test_loop_can_be_dismissed() -> None:
     assert [thread.is_alive() for thread in threads] == [False, False]
 
 
-def test_views_are_in_nobodys_way() -> None:
+def test_views_are_hidden_from_all_tasks() -> None:
     """
     Django asks for all tasks of all loops at each request to an async view.
 
@@ -111,7 +111,7 @@ def test_runs_views_side_by_side(background: BackgroundLoop, open_websocket: Ope
 
 
 def test_task_bears_the_views_name(background: BackgroundLoop, open_websocket: Open) -> None:
-    """For whoever looks at the tasks of the process."""
+    """For debuggers that list the tasks of the process."""
     live = open_websocket()
 
     async def view(request: Any) -> None:
@@ -147,11 +147,11 @@ def test_context_is_that_of_the_call(background: BackgroundLoop, open_websocket:
 def test_context_of_the_handshake_is_not_kept(
     background: BackgroundLoop, open_websocket: Open
 ) -> None:
-    """What a view removes from its own copy is gone: the server's thread, above all."""
+    """A value that a view removes from its own copy is gone: the server's thread, above all."""
     live = open_websocket()
 
     class Left(str):
-        """What can be referred to weakly."""
+        """An object that can be referred to weakly."""
 
     async def view(request: Any) -> None:
         variable.set("")
@@ -226,7 +226,7 @@ def test_without_async_views_there_is_no_loop() -> None:
 
 
 def test_system_that_gives_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller is told, no loop is left open, and the next try may succeed."""
+    """The caller gets the error, no loop is left open, and the next try may succeed."""
     background = BackgroundLoop()
 
     def refuse(self: threading.Thread) -> None:

@@ -191,7 +191,7 @@ def test_view_that_forks(pool: ViewThreads) -> None:
 
 
 def test_nothing_is_held_of_a_job(pool: ViewThreads) -> None:
-    """When whoever waits for all jobs goes on, a view and its connection are gone."""
+    """When a wait for all jobs returns, a view and its connection are gone."""
     import weakref
 
     class Thing:
@@ -232,7 +232,7 @@ def test_stack_has_the_size_of_the_setting(pool: ViewThreads, override: Any) -> 
 
 
 def test_system_that_gives_no_thread(pool: ViewThreads, override: Any) -> None:
-    """The caller is told, and nothing counts as running."""
+    """The caller gets the error, and no job counts as running."""
     override(WEBSOCKET_THREAD_STACK_SIZE=2**50)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         pool.run("a view", lambda: None)
@@ -242,7 +242,7 @@ def test_system_that_gives_no_thread(pool: ViewThreads, override: Any) -> None:
 
 
 def test_job_that_raises(pool: ViewThreads, request_log: Any) -> None:
-    """Is logged, and nobody waits for the job for ever."""
+    """It is logged, and a wait for the job ends."""
 
     def job() -> None:
         raise ValueError("not even the runner saw this")

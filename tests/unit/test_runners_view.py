@@ -160,7 +160,7 @@ class TestEnds:
     def test_is_suspicious(
         self, open_websocket: Open, request_log: Log, signalled: Any, as_async: bool
     ) -> None:
-        """1008 and an error for whoever watches security."""
+        """1008 and an error in Django's security logger."""
         live = open_websocket()
         run(live, raising(SuspiciousOperation("a trick")), as_async=as_async)
         assert live.client.closing() == (1008, "")
@@ -210,7 +210,7 @@ class TestEnds:
     def test_ends_quietly_before_anybody_knows_how(
         self, open_websocket: Open, request_log: Log, as_async: bool
     ) -> None:
-        """A write that failed says enough."""
+        """A failed write is enough, though the end is not known yet."""
         live = open_websocket()
 
         def push(request: Any) -> None:
@@ -243,7 +243,7 @@ class TestEnds:
 
 @both
 class TestSurroundings:
-    """What a view finds, and what is put back."""
+    """The surroundings of a view, and their reset after it."""
 
     def test_knows_its_own_websocket(self, open_websocket: Open, as_async: bool) -> None:
         """While it runs, not after."""
@@ -276,13 +276,13 @@ class TestSurroundings:
     def test_session_without_a_cookie_is_not_saved(
         self, open_websocket: Open, as_async: bool
     ) -> None:
-        """Nobody could ever find it."""
+        """Without the cookie it could never be found."""
         session = SessionStore()
         self.session_after(open_websocket(), session, as_async)
         assert session.session_key is None
 
     def test_unchanged_session_is_not_saved(self, open_websocket: Open, as_async: bool) -> None:
-        """What somebody else has written meanwhile stays."""
+        """Values that another request has written meanwhile stay."""
         session = SessionStore()
         session["said"] = "before"
         session.create()
@@ -303,7 +303,7 @@ class TestSurroundings:
     def test_session_that_has_ended_is_not_brought_back(
         self, open_websocket: Open, request_log: Log, as_async: bool
     ) -> None:
-        """Who has logged out stays logged out; the log mentions it."""
+        """A user that has logged out stays logged out; the log mentions it."""
         session = SessionStore()
         session.create()
         key = session.session_key
@@ -334,7 +334,7 @@ class TestSurroundings:
     def session_after(
         self, live: LiveWebSocket, session: SessionStore, as_async: bool
     ) -> dict[str, Any]:
-        """Give what is stored after a view that changed the session."""
+        """Give the stored values after a view that changed the session."""
         request = make_request()
         request.session = session
 
@@ -360,7 +360,7 @@ class TestWrongKind:
     """An async view that does not look like one."""
 
     def test_is_reported(self, open_websocket: Open, request_log: Log) -> None:
-        """It would never run, and nobody would know why."""
+        """Otherwise it would never run, without any error."""
 
         class Hidden:
             async def __call__(self, request: Any) -> None:
@@ -409,7 +409,7 @@ class Decorated(Plain):
 
 
 def view_behind(cls: type[View]) -> Any:
-    """Give what the decorator on `dispatch` gets to see."""
+    """Give the function that the decorator on `dispatch` gets."""
     seen: list[Any] = []
 
     def spy(view: Any) -> Any:
@@ -465,7 +465,7 @@ def test_is_async(view: Any, is_async: bool) -> None:
 def test_green_thread_that_is_told_to_end_the_process(
     open_websocket: Open, request_log: Log, error: BaseException
 ) -> None:
-    """It is the hub's business then: 1001, and let through without a word."""
+    """The exception is for the hub: 1001, and it is passed on without a record."""
     live = open_websocket()
     view = raising(error)
     with pytest.raises(type(error)) as caught:

@@ -1,4 +1,4 @@
-"""How each server's connection is found, and what is said where it cannot be had."""
+"""Finding each server's connection, and the error where there is none to take over."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestGunicorn:
     """Its socket is in the environ."""
 
     def test_found(self, server: socket.socket) -> None:
-        """With all that is needed to take it over."""
+        """With everything that is needed to take it over."""
         given = environ(**{"gunicorn.socket": server, "wsgi.input": body(b"ear", b"ly")})
         client = find_client(given)
         assert (client.server, client.descriptor) == ("gunicorn", server.fileno())
@@ -65,7 +65,7 @@ class TestGunicorn:
         assert "gunicorn.socket" not in given
 
     def test_what_errors_are_written_to(self, server: socket.socket) -> None:
-        """All connections share what writes to the same streams; anything else is left alone."""
+        """All connections share one object for the same streams; other objects are left alone."""
 
         def kept(errors: object) -> Any:
             given = environ(

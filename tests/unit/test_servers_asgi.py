@@ -21,7 +21,7 @@ Event = dict[str, Any]
 
 
 class Wire:
-    """What a server gives: events in, events out; writing can be held up."""
+    """A server's side: events in, events out; writing can be held up."""
 
     def __init__(self, **options: Any) -> None:
         self.incoming: asyncio.Queue[Event] = asyncio.Queue()
@@ -122,8 +122,8 @@ async def test_messages_before_the_end_are_given_first() -> None:
 
 
 @in_loop
-async def test_who_listens_is_told_later_or_learns_that_there_is_no_need() -> None:
-    """As on the engine's connections."""
+async def test_listen_notifies_later_or_reports_that_something_is_there() -> None:
+    """`listen` behaves as on the engine's connections."""
     wire = Wire()
     connection = wire.connection
     waiting = asyncio.create_task(loop_hub.current().wait(connection, connection.listen))
@@ -188,7 +188,7 @@ async def test_message_over_the_limit_closes_with_1009() -> None:
 
 @in_loop
 async def test_own_view_waits_for_room_and_others_never() -> None:
-    """The own view's patience ends with SendTimeout; anybody else closes the client: 1013."""
+    """The own view's patience ends with SendTimeout; a sender elsewhere closes the client: 1013."""
     wire = Wire(send_buffer=1000, send_timeout=0.05)
     wire.flowing.clear()
     token = own_websocket.set(wire.websocket)
@@ -256,7 +256,7 @@ async def test_threads_wait_and_send() -> None:
 
 @in_loop
 async def test_server_that_cancels_is_the_end() -> None:
-    """The client is told 1001, views see it, and the permit is free."""
+    """The client gets 1001, views see it, and the permit is free."""
     wire = Wire()
     waiting = asyncio.create_task(wire.websocket.areceive())
     await until(lambda: wire.sent)
@@ -316,7 +316,7 @@ async def test_arguments_are_checked_as_by_the_engine() -> None:
 
 @in_loop
 async def test_client_that_sends_too_fast() -> None:
-    """Is made to wait, and closed with 1008 when it goes on."""
+    """It is made to wait, and closed with 1008 when it goes on."""
     wire = Wire(max_messages_per_second=1000, rate_timeout=0.2)
     for _ in range(5000):
         wire.put("x")
@@ -329,7 +329,7 @@ async def test_client_that_sends_too_fast() -> None:
     await wire.serving
 
 
-def test_whoever_comes_while_the_process_leaves_is_sent_on(
+def test_handshake_while_the_process_leaves_is_closed_with_1012(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A handshake that was judged before would otherwise hold the process."""

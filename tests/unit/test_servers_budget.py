@@ -1,4 +1,4 @@
-"""What ASGI connections may buffer together, and who has to go when it is too much."""
+"""The limit on what ASGI connections buffer together, and which of them are closed at it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _no_limit() -> Iterator[None]:
 
 
 class Transport:
-    """Of a server: takes everything, and gives the client what it is told to."""
+    """A server's transport: takes everything, and passes on as much as the test says."""
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -63,7 +63,7 @@ def limit(size: int) -> None:
 
 
 def counted(least: int) -> bool:
-    """Whether so much is counted, but for what is not passed on."""
+    """Whether so much is counted, but for changes that are not passed on."""
     return least <= budget.process.held < least + budget.STEP_BYTES
 
 
@@ -122,7 +122,7 @@ async def test_small_messages_are_not_counted_one_by_one() -> None:
 
 @in_loop
 async def test_the_largest_go_first_and_the_small_stay() -> None:
-    """Until there is room again; those who go are told why."""
+    """Until there is room again; the closed clients get the reason."""
     sizes = (300_000, 900_000, 600_000, 20_000)
     wires = [Wire() for _ in sizes]
     for wire, size in zip(wires, sizes, strict=True):
@@ -143,7 +143,7 @@ async def test_the_largest_go_first_and_the_small_stay() -> None:
 
 @in_loop
 async def test_a_growing_connection_finds_the_limit() -> None:
-    """Nobody has to call for relief."""
+    """No call for relief is needed."""
     budget.process.limit = MIB
     wires = [Wire() for _ in range(4)]
     for wire in wires:
@@ -197,7 +197,7 @@ async def test_what_the_server_has_yet_to_send_counts_and_is_cut_off() -> None:
 
 @in_loop
 async def test_a_large_holder_waits_for_room_and_goes_on() -> None:
-    """While the view of a larger one, which is closed, has its message in its hands."""
+    """While the view of a larger one, which is closed, still holds its message."""
     larger, other = Wire(), Wire()
     larger.put(bytes(500_000))
     await larger.websocket.areceive()
@@ -234,7 +234,7 @@ async def test_what_a_client_left_behind_counts_until_its_view_is_over() -> None
 
 @in_loop
 async def test_one_that_is_closing_is_cut_short() -> None:
-    """It says what it was about to say."""
+    """Its queued messages are dropped; the client still gets the view's own close code."""
     wire = Wire()
     await until(lambda: wire.sent)
     wire.flowing.clear()
@@ -252,7 +252,7 @@ async def test_one_that_is_closing_is_cut_short() -> None:
 
 @in_loop
 async def test_a_forgotten_connection_gives_back() -> None:
-    """Also when nobody said that its view is over."""
+    """Also without a call that says that its view is over."""
     wire = Wire()
     wire.put(bytes(100_000))
     wire.disconnect()

@@ -19,7 +19,7 @@ def test_a_seconds_worth_may_come_at_once() -> None:
         assert meter.pace(now) > 0
 
 
-def test_whoever_takes_more_waits_in_proportion() -> None:
+def test_client_that_sends_more_waits_in_proportion() -> None:
     """Bytes and messages each have their own rate; the slower one counts."""
     meter = Meter(100, 1000, None, 0.0)
     meter.count(3000)
@@ -28,7 +28,7 @@ def test_whoever_takes_more_waits_in_proportion() -> None:
     assert meter.pace(2.1) == 0
 
 
-def test_whoever_goes_on_has_to_go() -> None:
+def test_client_that_goes_on_is_closed() -> None:
     """When the time is up."""
     meter = Meter(10, None, 5.0, 0.0)
     for _ in range(10):

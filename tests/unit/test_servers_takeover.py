@@ -158,7 +158,7 @@ class TestExchange:
         os.close(descriptor)
 
     def test_lets_go_last(self, pair: Pair) -> None:
-        """The early bytes may hang on what is let go of."""
+        """The object that is let go of may hold the early bytes."""
         _, server = pair
         order: list[str] = []
 
@@ -199,7 +199,7 @@ class TestFinish:
         assert client.recv(100) == b"still here"
 
     def test_may_be_repeated(self, pair: Pair) -> None:
-        """And closes no descriptor that somebody else has opened since."""
+        """And closes no descriptor that other code has opened since."""
         _, server = pair
         takeover = Takeover.prepare(client_of(server))
         takeover.finish()
@@ -219,7 +219,7 @@ class TestFinish:
         assert descriptors() == before
 
     def test_server_that_closes_later_sees_no_reset(self, pair: Pair) -> None:
-        """What it has written was read: its end of the dead end closes in peace."""
+        """Its bytes were read, so its end of the dead end closes without a reset."""
         _, server = pair
         takeover = Takeover.prepare(client_of(server))
         descriptor, _ = takeover.exchange()

@@ -25,7 +25,7 @@ def encrypted_socket() -> ssl.SSLSocket:
 
 
 class TestUwsgi:
-    """What its options tell."""
+    """Which requests can be served, by uWSGI's options."""
 
     @pytest.fixture
     def client(self, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -81,7 +81,7 @@ class TestUwsgi:
     def test_refuses(
         self, client: Any, options: dict[str, Any], environ: dict[str, str], remedy: str
     ) -> None:
-        """Each with what to change."""
+        """Each with the option to change."""
         with pytest.raises(Unsupported, match=remedy):
             client(options, **environ)
 
@@ -140,10 +140,10 @@ class TestUwsgi:
 
 
 class TestGunicorn:
-    """HTTP/2, and what becomes of the dead end."""
+    """HTTP/2, and the response on the dead end."""
 
     def test_dead_end_is_not_written_to_nor_kept_alive(self) -> None:
-        """The response is told so, where anything leads to it."""
+        """The response is marked, where an object leads to it."""
         said: list[str] = []
         response = SimpleNamespace(headers_sent=False, force_close=lambda: said.append("close"))
         body = SimpleNamespace(buf=io.BytesIO(), reader=SimpleNamespace(parser=None))
@@ -183,11 +183,11 @@ class TestGunicorn:
 
 
 class TestWaitress:
-    """What its channel tells."""
+    """Which requests can be served, by the state of waitress's channel."""
 
     @staticmethod
     def environ(**changes: Any) -> dict[str, Any]:
-        """Make what waitress gives."""
+        """Make an environ of waitress."""
 
         class Channel:
             adj = SimpleNamespace(channel_request_lookahead=0)
@@ -225,7 +225,7 @@ class TestWaitress:
         ],
     )
     def test_refuses(self, changes: dict[str, Any], reason: str) -> None:
-        """What may have taken the client's first messages."""
+        """Options and channels that may have taken the client's first messages."""
         environ = self.environ(**changes)
         with pytest.raises(Unsupported, match=reason):
             waitress.find(environ)

@@ -67,7 +67,7 @@ def session(request: pytest.FixtureRequest, store: Any) -> Any:
 
 
 def now_stored(session: Any) -> dict[str, Any]:
-    """Give what is stored."""
+    """Give the stored values."""
     return dict(type(session)(session.session_key).items())
 
 
@@ -97,7 +97,7 @@ def run(visit: Serve, work: Callable[[Any], Any], *, as_async: bool) -> None:
 
 @both
 class TestMerge:
-    """What is saved is what the view has changed."""
+    """Only the keys that the view has changed are saved."""
 
     def test_what_pages_write_meanwhile_stays(
         self, visit: Serve, session: Any, as_async: bool
@@ -142,7 +142,7 @@ class TestMerge:
         assert now_stored(session)["changed"] == "by the view"
 
     def test_page_that_deletes(self, visit: Serve, session: Any, as_async: bool) -> None:
-        """What the view has not touched is not brought back."""
+        """Keys that the view has not touched are not brought back."""
 
         def work(own: Any) -> None:
             own["changed"] = "by the view"
@@ -194,7 +194,7 @@ class TestMerge:
         assert messages == ([] if as_async else told)
 
     def test_session_that_the_view_clears(self, visit: Serve, session: Any, as_async: bool) -> None:
-        """All that it knew is gone."""
+        """All keys that it knew are gone."""
 
         def work(own: Any) -> None:
             own.clear()
@@ -247,7 +247,7 @@ def test_class_looks_as_it_did(store: Any) -> None:
 
 
 def test_what_is_no_session_of_djangos() -> None:
-    """Stays as it is."""
+    """A session object that is not Django's keeps its class."""
 
     class Own:
         modified = True

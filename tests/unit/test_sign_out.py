@@ -67,7 +67,7 @@ class Browser:
         return request
 
     def request(self, user: User | None = None) -> Any:
-        """Make one, of the user whom it is about if it matters."""
+        """Make one, of the user, where that matters."""
         request = self._request(self.cookie)
         if user is not None:
             request.user = user
@@ -142,7 +142,7 @@ def opened(visit: Serve, browser: Browser, view: Any = waits) -> Any:
 
 
 class TestTransaction:
-    """What is not committed has not happened."""
+    """A change that is not committed does not count."""
 
     @changes
     @pytest.mark.parametrize("view", [waits, awaits])
@@ -299,7 +299,7 @@ class TestLogin:
     def test_as_another_user_in_a_signed_cookie(
         self, visit: Serve, override: Override, anna: User, bert: User
     ) -> None:
-        """The cookie tells whose they are."""
+        """The cookie identifies the user."""
         use(override, "signed_cookies")
         browser = Browser(anna)
         made = opened(visit, browser)
@@ -394,7 +394,7 @@ class TestBetween:
         assert made.client.closing() == (4401, "signed out")
 
 
-def test_without_room_nobody_is_asked(visit: Serve, override: Override, anna: User) -> None:
+def test_without_room_no_user_is_looked_up(visit: Serve, override: Override, anna: User) -> None:
     """A full process refuses without a query."""
     use(override, "db")
     override(WEBSOCKET_MAX_CONNECTIONS=0)
@@ -413,7 +413,7 @@ def test_without_room_nobody_is_asked(visit: Serve, override: Override, anna: Us
 def test_place_is_given_back(
     visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
-    """Whoever is refused after all holds no place."""
+    """A client that is refused after all holds no place."""
     override(WEBSOCKET_MAX_CONNECTIONS=1)
     environ = handshake()
     if fails == "limit":
@@ -433,7 +433,7 @@ def test_place_is_given_back(
     assert thread.join(10)
 
 
-def test_nobody_can_tell(
+def test_user_cannot_be_looked_up(
     visit: Serve, anna: User, monkeypatch: pytest.MonkeyPatch, request_log: Callable[..., Any]
 ) -> None:
     """The look at the user fails as the WebSocket opens: the client is to come back later."""

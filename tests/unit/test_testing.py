@@ -1,4 +1,4 @@
-"""`dwebsocket.testing` where the sample project does not look: what goes wrong."""
+"""`dwebsocket.testing` beyond the sample project: errors and wrong use."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TestWebSocket:
     """Calls at the wrong time."""
 
     def test_is_not_open_before_it_is_entered(self, site: WebSocketClient) -> None:
-        """And says so."""
+        """The error says so."""
         ws = site.websocket("/echo/")
         assert repr(ws) == "<ClientWebSocket not open yet>"
         with pytest.raises(UsageError, match="enter it by `with`"):
@@ -170,7 +170,7 @@ class TestScope:
         STAY.set()
 
     def test_names_a_connection_that_stays(self) -> None:
-        """Whoever holds it."""
+        """Whichever object holds it."""
         with pytest.raises(WebSocketLeak, match="1 of its connections"):
             with websockets_of_a_test(timeout=0.01):
                 permit = _core.Permit.claim(None)
@@ -212,7 +212,7 @@ class TestMixin:
         STAY.set()
 
     def test_wrong_refusals_fail(self, site: WebSocketClient) -> None:
-        """With what came instead."""
+        """The message has the response that came instead."""
 
         class Case(WebSocketTestMixin, SimpleTestCase):
             def test(self) -> None:
@@ -276,7 +276,7 @@ class TestDatabases:
         assert mine.execute_wrappers == []
 
     def test_threads_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who waits for too long is told for whom."""
+        """The error for a thread that waits for too long names the other one."""
         monkeypatch.setattr(databases, "_PATIENCE_S", 0.02)
 
         def count() -> object:
@@ -300,7 +300,7 @@ class TestDatabases:
         inner.__exit__(None, None, None)
 
     def test_what_becomes_the_tests_own_later_is_shared_too(self) -> None:
-        """By whoever asks for it then."""
+        """Every thread that asks for it then gets it."""
         from django.db import connections
 
         transaction.set_rollback(True)
@@ -359,7 +359,7 @@ class TestCompression:
 
 
 class TestWire:
-    """What servers must not send."""
+    """Bytes that servers must not send."""
 
     @pytest.mark.parametrize(
         "data",
@@ -396,7 +396,7 @@ class TestWire:
         assert bytes(wire.outgoing)[0] == 0x80 | CLOSE
 
     def test_silent_client(self) -> None:
-        """Hears pings and says nothing."""
+        """It reads pings and sends no pongs."""
         silent, polite = Wire(answer_pings=False), Wire()
         for wire in (silent, polite):
             wire.headers = {}
@@ -429,7 +429,7 @@ class TestClock:
             STAY.set()
 
     def test_hubs_of_closed_loops_are_dropped(self) -> None:
-        """Whoever still holds such a loop."""
+        """Even while an object still holds such a loop."""
         import asyncio
 
         async def main() -> object:
@@ -443,7 +443,7 @@ class TestClock:
 
 
 def test_async_client_needs_nothing_around_it(site: WebSocketClient) -> None:
-    """Neither a scope nor a loop that anybody has prepared."""
+    """Neither a scope nor a loop that was prepared before."""
     import asyncio
 
     async def main() -> list[object]:

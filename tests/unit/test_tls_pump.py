@@ -1,4 +1,4 @@
-"""What carries encrypted bytes: ends, pressure, and TLS that wants the other thing first."""
+"""The pump for encrypted bytes: ends, pressure, and TLS that writes to read or reads to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK = 64 * 1024
 
 
 class Cipher:
-    """TLS without encryption: it does to its socket what `ssl` does, and what a test asks for."""
+    """TLS without encryption: it uses its socket as `ssl` does, and as a test asks."""
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
@@ -108,7 +108,7 @@ def read_all(sock: _socket.socket) -> bytes:
 
 
 def fill(sock: _socket.socket) -> int:
-    """Write until nobody takes more, and return how much that was."""
+    """Write until no more is taken, and return how much that was."""
     sock.settimeout(0.3)
     sent = 0
     with contextlib.suppress(TimeoutError):
@@ -135,7 +135,7 @@ def test_bytes_go_both_ways(make: Callable[[], Line]) -> None:
 
 
 def test_engine_ends_first(make: Callable[[], Line]) -> None:
-    """The client hears the end, and what it still says is taken in and dropped."""
+    """The client sees the end, and bytes that it still sends are taken in and dropped."""
     line = make().open()
     line.engine.sendall(b"bye")
     line.engine.shutdown(_socket.SHUT_WR)

@@ -33,7 +33,7 @@ Open = Callable[..., LiveWebSocket]
 
 
 class Known:
-    """What a server keeps of a request."""
+    """The objects of a server that hold a request."""
 
     def method(self, *arguments: Any) -> bytes:
         """Be one of its methods."""
@@ -61,7 +61,7 @@ class TestRefusals:
     def refused(
         self, visit: Serve, status: int, *, view: Any = never, **changes: str | None
     ) -> HttpResponse:
-        """Be refused with `status`, and nothing else but the response must have happened."""
+        """Check that a handshake gets `status`, and has no effect but the response."""
         before, places = descriptors(), _core.open_connections()
         made = visit(require_websocket(view), environ=handshake(**changes))
         response: HttpResponse = made.response
@@ -142,7 +142,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("debug", [True, False])
     def test_origin(self, visit: Serve, override: Override, request_log: Log, debug: bool) -> None:
-        """403; what to set is for the log, and for the client only while debugging."""
+        """403; the setting is named in the log, and to the client only with DEBUG."""
         override(DEBUG=debug)
         response = self.refused(visit, 403, HTTP_ORIGIN="https://evil.example")
         assert (b"WEBSOCKET_ALLOWED_ORIGINS" in response.content) is debug
@@ -170,7 +170,7 @@ class TestRefusals:
         assert reason in request_log("django.request")[-1].getMessage()
 
     def test_limit_counts_promised_places(self, visit: Serve, override: Override) -> None:
-        """A response that nobody iterates yet holds one."""
+        """A response that is not iterated yet holds one."""
         override(WEBSOCKET_MAX_CONNECTIONS=_core.open_connections() + 1)
         first = visit(echo)
         assert first.response.status_code == 101
@@ -179,7 +179,7 @@ class TestRefusals:
         assert visit(echo).response.status_code == 101
 
     def test_no_descriptor_left(self, monkeypatch: pytest.MonkeyPatch, request_log: Log) -> None:
-        """503 instead of a connection that nobody serves; the place is given back."""
+        """503 instead of a connection that is not served; the place is given back."""
 
         def none_left(*args: Any) -> None:
             raise OSError(24, "Too many open files")
@@ -208,7 +208,7 @@ class TestRefusals:
         assert "Use gunicorn" in record.getMessage()
 
     def test_bad_setting(self, override: Override) -> None:
-        """An error of the project's, told before anything is taken over."""
+        """An error of the project's, raised before the connection is taken over."""
         override(WEBSOCKET_SEND_BUFFER=0)
         made = Visit(handshake())
         before = descriptors()
@@ -229,7 +229,7 @@ class TestRefusals:
     def test_reason_with_percent_signs_is_logged_as_it_is(
         self, visit: Serve, request_log: Log
     ) -> None:
-        """What a client sends is no format."""
+        """A client's text is not used as a format."""
         made = visit(require_websocket(never), environ=handshake(HTTP_ORIGIN="http://%s%d"))
         assert made.response.status_code == 403
         (record,) = request_log("django.request")
@@ -283,7 +283,7 @@ class TestAccepted:
         assert "HttpOnly" in cookies[1]
 
     def test_headers_of_another_kind_of_mapping(self, visit: Serve) -> None:
-        """Some middleware's, or a later Django's: what everybody may ask of them is enough."""
+        """Some middleware's, or a later Django's: the methods of any mapping are enough."""
         made = visit(echo, middleware=["test_upgrade.exchange_headers"]).serve()
         assert made.header("X-Mine") == ["yes"]
 
@@ -389,7 +389,7 @@ def say_subprotocol(request: Any) -> None:
 
 
 def say_arguments(request: Any, number: int) -> None:
-    """Send what the URL holds."""
+    """Send the URL's arguments."""
     request.websocket.send(str((number, request.GET["q"])))
 
 
@@ -466,7 +466,7 @@ class TestMiddlewareOfDjango:
         assert made.client.receive() == "hello"
 
     def test_session_begun_by_the_handshake(self, visit: Serve) -> None:
-        """Its cookie is in the 101, and what the view adds later is saved as well."""
+        """Its cookie is in the 101, and values that the view adds later are saved as well."""
         made = visit(
             accept_websocket(count_in_session),
             middleware=[
@@ -546,7 +546,7 @@ def fail(get_response: Any) -> Any:
 
 
 class TestLost:
-    """What can go wrong when it is too late for a response."""
+    """Errors when it is too late for a response."""
 
     def test_header_that_would_break_the_head(self, visit: Serve) -> None:
         """Found before the exchange: the server answers with its own error."""
@@ -589,7 +589,7 @@ class TestLost:
         view: Any,
         error: Exception,
     ) -> None:
-        """The client is told to come later, and the log says why."""
+        """The client gets 1013, and the log has the reason."""
 
         def refuse(*args: Any) -> None:
             raise error
@@ -636,7 +636,7 @@ def exchange_headers(get_response: Any) -> Any:
 
 
 class TestPrepare:
-    """What every request has under this package."""
+    """The attributes of every request under this package."""
 
     def test_plain(self) -> None:
         """Neither; there is nothing to upgrade."""

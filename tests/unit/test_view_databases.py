@@ -82,7 +82,7 @@ def test_each_call_gives_back_what_is_idle(
 def test_others_calls_leave_it(
     own: WebSocket, open_websocket: Open, later: Callable[[float], None]
 ) -> None:
-    """What a view does with other connections says nothing of its own, nor do other threads."""
+    """A view's calls for other connections do not count, nor do those of other threads."""
     other = open_websocket().websocket
     connection.ensure_connection()
     later(60)
@@ -105,7 +105,7 @@ def test_transaction_is_left_alone(own: WebSocket, later: Callable[[float], None
 
 
 def test_open_cursor_is_left_alone(own: WebSocket, later: Callable[[float], None]) -> None:
-    """Somebody may be reading its rows."""
+    """Its rows may still be read."""
     cursor = connection.cursor()
     cursor.execute("SELECT 1 UNION SELECT 2")
     later(60)
@@ -133,7 +133,7 @@ def test_projects_execute_wrappers_stay(own: WebSocket) -> None:
 
 
 def test_threads_that_ended_are_forgotten(own: WebSocket) -> None:
-    """A helper every second must not leave something behind each time."""
+    """A helper thread every second must not leave an entry behind each time."""
     held = Held()
 
     def ask() -> None:

@@ -350,7 +350,7 @@ class TestIteration:
         assert list(live.websocket) == ["one"]
 
     def test_an_empty_message_does_not_stop_it(self, open_websocket: Open) -> None:
-        """Only the end does."""
+        """Only the end stops it."""
         live = open_websocket()
         live.client.send("")
         live.client.send(b"")
@@ -569,7 +569,7 @@ class TestReceive:
     def test_raises_only_when_the_queue_is_empty_after_the_close(
         self, open_websocket: Open
     ) -> None:
-        """With code, reason and who began."""
+        """With the code, the reason and the side that began."""
         live = open_websocket()
         live.client.send("hello")
         live.client.close(4001, "enough")
@@ -670,7 +670,7 @@ class TestHandle:
 
 
 class TestClose:
-    """`close()` and what can be known afterwards."""
+    """`close()` and the attributes afterwards."""
 
     def test_is_normal_by_default(self, open_websocket: Open) -> None:
         """1000, without a reason."""
@@ -700,7 +700,7 @@ class TestClose:
         assert live.client.receive() is None
 
     def test_twice_is_harmless(self, open_websocket: Open) -> None:
-        """The first word counts."""
+        """The first code counts."""
         live = open_websocket()
         live.websocket.close(4000)
         live.websocket.close(4001, "again")
@@ -767,7 +767,7 @@ class TestClose:
         assert live.websocket.close_code == seen
 
     def test_code_of_a_client_that_vanished(self, open_websocket: Open) -> None:
-        """1006, and nobody began."""
+        """1006, and neither side began."""
         live = open_websocket()
         live.client.vanish()
         with pytest.raises(ConnectionClosed) as caught:
@@ -776,7 +776,7 @@ class TestClose:
 
 
 class TestSendingToTheGone:
-    """COMPAT section 6: loops that never look, and loops over everybody."""
+    """COMPAT section 6: loops that never look, and loops over all clients."""
 
     def test_tells_whether_it_was_handed_over(self, open_websocket: Open) -> None:
         """True while open, False when closed, for every call."""
@@ -848,7 +848,7 @@ class TestSendingToTheGone:
     def test_a_receiving_call_takes_the_warning_back(
         self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch, look: str
     ) -> None:
-        """Who looks for the end is about to find it."""
+        """A caller that receives is about to find the end."""
         live = closed_here
         assert live.websocket.send("x") is False
         RECEIVING[look](live.websocket)
@@ -899,7 +899,7 @@ class TestSendingToTheGone:
     def test_time_counts_from_the_report_not_from_the_end(
         self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An end that nobody was told of is no reason to raise."""
+        """An end that was not reported is no reason to raise."""
         lose_patience(monkeypatch)
         live = closed_here
         assert live.websocket.has_messages()
@@ -935,7 +935,7 @@ class TestSlowClients:
         assert live.client.receive() == "more"
 
     def test_own_view_learns_that_the_client_went(self, open_websocket: Open, own: Own) -> None:
-        """A sender in wait is told."""
+        """A sender that waits gets the error."""
         live = open_websocket(send_buffer=1000, send_timeout=None)
         own(live.websocket)
         assert live.websocket.send(HUGE)
@@ -1232,13 +1232,13 @@ class TestBeforeItIsOpen:
 
 
 def test_subprotocol(open_websocket: Open) -> None:
-    """What both sides agreed on, or None."""
+    """The subprotocol that both sides agreed on, or None."""
     assert open_websocket(subprotocol="chat").websocket.subprotocol == "chat"
     assert open_websocket().websocket.subprotocol is None
 
 
 def test_early_bytes_come_first(open_websocket: Open) -> None:
-    """What the client sent behind its handshake is a message like any other."""
+    """A message that the client sent right behind its handshake is like any other."""
     live = open_websocket(early=b"\x81\x85\x00\x00\x00\x00hello")
     live.client.send("second")
     assert (live.websocket.wait(), live.websocket.wait()) == (b"hello", b"second")

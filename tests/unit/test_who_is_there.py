@@ -1,4 +1,4 @@
-"""What `request.websocket` tells of its connection, and the types that say so."""
+"""The attributes of `request.websocket` about its connection, and their types."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Open = Callable[..., "LiveWebSocket"]
 
 
 def seen_by_view(visit: Serve, look: Callable[[WebSocket], Any], **environ: str | None) -> Any:
-    """Give what a view sees."""
+    """Give the values that a view sees."""
     seen: list[Any] = []
 
     @accept_websocket
@@ -95,7 +95,7 @@ class TestOpenedAt:
 
 
 class TestBeforeItIsOpen:
-    """What can be asked then."""
+    """The attributes before the connection is open."""
 
     def test_view_that_decides(self, visit: Serve) -> None:
         """It has not ended, until it was refused."""
@@ -222,7 +222,7 @@ class TestWebSocketRequest:
 
     @pytest.mark.timeout(400)
     def test_type_checker_knows_what_a_view_has(self, tmp_path: Path) -> None:
-        """It finds what is wrong, and nothing else."""
+        """It finds the wrong lines, and no others."""
         pytest.importorskip("mypy")
         views = tmp_path / "views.py"
         views.write_text(

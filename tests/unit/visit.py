@@ -23,7 +23,7 @@ Environ = dict[str, Any]
 
 KEY = base64.b64encode(b"sixteen bytes ok").decode()
 
-# What the server writes to what it takes for its client.
+# The bytes that the server writes to its end, which is the dead end by then.
 SERVERS_WORDS = b"HTTP/1.1 101 Switching Protocols\r\nServer: gunicorn\r\n\r\n"
 
 
@@ -48,7 +48,7 @@ def handshake(path: str = "/", **changes: str | None) -> Environ:
 
 
 def body(early: bytes = b"", read_ahead: bytes = b"") -> Any:
-    """Make what gunicorn gives as `wsgi.input`, with bytes that the client sent early."""
+    """Make gunicorn's `wsgi.input`, with bytes that the client sent early."""
     unreader = SimpleNamespace(buf=io.BytesIO(read_ahead))
     return SimpleNamespace(
         read=lambda *size: b"",

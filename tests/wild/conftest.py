@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from support.server import Kind
 
-# Kinds on which what a view of the project does is wrong with any package, and why.
+# Kinds on which a view of the project is wrong with any package, and why.
 UNFIT = [
     (
         r".*eventlet.*",
@@ -51,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """What the original does is noted, not judged: its failures count as expected ones."""
+    """Results of the original are noted, not judged: its failures count as expected ones."""
     report = yield
     params = getattr(item, "callspec", None)
     if report.failed and params is not None and params.params.get("subject") in ORIGINALS:

@@ -30,7 +30,7 @@ def test_pod_console(subject: Subject) -> None:
 
 
 def test_reader_thread_and_push_until_send_fails(subject: Subject) -> None:
-    """Neither the pushing view nor the reading thread tells the other; both end."""
+    """Neither the pushing view nor the reading thread notifies the other; both end."""
     with subject.scenario(), subject.client("/watch/") as page:
         for number in range(5):
             assert page.recv(20) == str(number)

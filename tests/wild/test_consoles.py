@@ -1,4 +1,4 @@
-"""Projects show the output of processes in the browser, and send what is typed there."""
+"""Projects show the output of processes in the browser, and send its user's input to them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_iteration_ends_with_none(subject: Subject) -> None:
-    """A chat removes a user and tells the others when iteration gives the final None."""
+    """A chat removes a user and sends that to the others when iteration gives the final None."""
     with subject.scenario(), subject.client("/chat/ada/") as ada:
         with subject.client("/chat/bob/") as bob:
             eventually(lambda: len(subject.get("/chat/x/").json()["names"]) == 2)

@@ -59,7 +59,7 @@ def test_tabs_of_a_user(subject: Subject) -> None:
 
 
 def test_thread_of_a_page_reports_progress(subject: Subject) -> None:
-    """A thread that a page has started sends to all tabs; a tab that goes disturbs nobody."""
+    """A thread that a page has started sends to all tabs; a tab that goes disturbs no other."""
     with subject.scenario(), subject.client("/tabs/ada/") as stays:
         with subject.client("/tabs/ada/") as goes:
             assert [tab.recv(20) for tab in (stays, goes)] == ["ready"] * 2
@@ -97,7 +97,7 @@ def test_broadcast_removes_those_that_are_closed(subject: Subject) -> None:
 
 
 def test_two_are_paired(subject: Subject) -> None:
-    """Messages of one reach the other; the one that stays is told that the other has left."""
+    """Messages of one reach the other; the one that stays gets a notice of the other's end."""
     with subject.scenario(), subject.client("/support-chat/") as customer:
         assert customer.recv(20) == "wait"
         with subject.client("/support-chat/") as agent:

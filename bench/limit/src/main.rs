@@ -1,6 +1,6 @@
 //! A server of tokio-tungstenite, one thread, on the listening socket whose descriptor is the first
-//! argument: it echoes, or under `/chat` tells all members. The second argument is the size of each
-//! connection's read buffer, if it is not to be the library's own choice.
+//! argument: it echoes, or under `/chat` sends to all members. The second argument is the size of
+//! each connection's read buffer, if it is not to be the library's own choice.
 #![expect(
     unsafe_code,
     reason = "a descriptor that was handed down can be had in no other way"
@@ -25,7 +25,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::WebSocketConfig},
 };
 
-/// How the benchmark asks whether the server is up.
+/// The request by which the benchmark asks whether the server is up.
 const QUESTION: &[u8] = b"GET /ready ";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const CHAT: &[u8] = b"GET /chat ";
@@ -52,7 +52,7 @@ fn main() -> Outcome {
             let (stream, _) = listener.accept().await?;
             let members = members.clone();
             spawn(async move {
-                // How a client goes is for the load generator to judge.
+                // The load generator judges how a connection ends.
                 let _ = serve(stream, config, members).await;
             });
         }

@@ -1,4 +1,5 @@
-//! The fan-out measurement: one talks, the server tells all members of the room.
+//! The fan-out measurement: one client sends, the server sends its message to all members of the
+//! room.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,10 +10,10 @@ use crate::histogram::Histogram;
 use crate::script::Script;
 use crate::usage::Usage;
 
-/// Who talks; a member like the others.
+/// The connection that talks; a member like the others.
 const TALKER: u32 = 0;
-/// Time for the last member's view to enter its name after the handshake. Nobody checks it: who is
-/// not in the list by then misses messages, and those count as lost.
+/// Time for the last member's view to enter its name after the handshake. It is not checked: a
+/// member that is not in the list by then misses messages, and those count as lost.
 const ENTERING: Duration = Duration::from_millis(500);
 
 /// Opens `options.connections` members, has the first of them talk, measures, closes. The latencies
@@ -50,7 +51,7 @@ struct Room {
     fleet: Fleet,
     /// Deliveries that may be under way.
     most_due: u64,
-    /// Deliveries that are.
+    /// Deliveries that are under way.
     due: u64,
 }
 
@@ -71,7 +72,7 @@ impl Room {
         Ok(())
     }
 
-    /// Has the talker say one thing more; false when nobody is left to hear it.
+    /// Has the talker send one more message; false when no open connection is left to receive it.
     fn say(&mut self) -> bool {
         let now = Instant::now();
         let mut hearers = 0;

@@ -17,7 +17,7 @@ const BURST: usize = 256 * 1024;
 /// Code of our close frame: normal closure (RFC 6455, 7.4.1).
 const NORMAL: [u8; 2] = 1000u16.to_be_bytes();
 
-/// What all connections of a thread use together.
+/// The state that all connections of a thread share.
 #[derive(Debug)]
 pub struct Shared {
     /// The messages to be sent.
@@ -64,7 +64,7 @@ pub enum Phase {
     Open,
     /// Our close frame is queued or sent.
     Closing,
-    /// Nothing more will happen.
+    /// The connection is over.
     Ended,
 }
 

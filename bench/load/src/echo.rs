@@ -12,7 +12,7 @@ use crate::usage::{Usage, Watch};
 /// Steps in which a window that holds too little is lengthened.
 const LENGTHENING: Duration = Duration::from_millis(100);
 
-/// What to measure.
+/// The options of a measurement.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Connections, all opened before the first message is sent.
@@ -27,7 +27,7 @@ pub struct Options {
     pub at_least: u64,
     /// Length that the window then has at most.
     pub longest: Duration,
-    /// Further connections whose answers nobody reads meanwhile (see [`crate::stopped`]).
+    /// Further connections whose answers are not read meanwhile (see [`crate::stopped`]).
     pub stopped: u32,
     /// Silence after which an outstanding answer counts as lost.
     pub drain: Duration,
@@ -37,7 +37,7 @@ pub struct Options {
     pub watch: Watch,
 }
 
-/// What was measured. Figures are those of the window; errors those of the whole run.
+/// The results. Figures are those of the window; errors those of the whole run.
 #[derive(Debug)]
 pub struct Outcome {
     /// Time that opening all connections took.
@@ -48,7 +48,7 @@ pub struct Outcome {
     pub before: Usage,
     /// Clocks at the end of the window.
     pub after: Usage,
-    /// What went wrong.
+    /// The errors by kind.
     pub tally: Tally,
     /// The first error, in words.
     pub first_error: Option<String>,

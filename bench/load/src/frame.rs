@@ -87,7 +87,7 @@ pub fn control(opcode: Opcode, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     frame
 }
 
-/// What the server sent.
+/// An event from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The next bytes of a data message.
@@ -101,7 +101,7 @@ pub enum Event<'a> {
     },
     /// A ping, to be answered with the same bytes.
     Ping(Vec<u8>),
-    /// A pong nobody asked for.
+    /// An unsolicited pong.
     Pong,
     /// A close frame with its code, if it had one.
     Close(Option<u16>),

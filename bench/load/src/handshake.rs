@@ -37,7 +37,7 @@ impl Handshake {
     /// Takes the response off the front of `input`; true once it is complete and right.
     ///
     /// # Errors
-    /// What is wrong with the response.
+    /// The rule that the response breaks.
     pub fn take(&mut self, input: &mut &[u8]) -> Result<bool, String> {
         while let Some((byte, rest)) = input.split_first() {
             self.head.push(*byte);

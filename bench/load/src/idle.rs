@@ -1,8 +1,8 @@
-//! Many connections that do nothing, held while somebody else looks at the server's memory.
+//! Many connections that do nothing, held while another process measures the server's memory.
 //!
 //! Commands come as lines on standard input: `echo SIZE` sends one message of that size on every
-//! connection and waits for the answers, `close` (or the end of the input) closes all. What has
-//! been done is said in one line of JSON on standard output.
+//! connection and waits for the answers, `close` (or the end of the input) closes all. One line of
+//! JSON on standard output reports what has been done.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -21,7 +21,7 @@ const A_WHILE: Duration = Duration::from_secs(3600);
 /// Connections that echo at once, so that large messages do not fill the server's memory together.
 const ECHO_AT_ONCE: usize = 50;
 
-/// What to open.
+/// The options of the connections.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Connections to hold.
@@ -32,7 +32,7 @@ pub struct Options {
     pub open_timeout: Duration,
 }
 
-/// Opens the connections and obeys the commands until told to close; gives what went wrong.
+/// Opens the connections and obeys the commands until `close`; gives the errors.
 ///
 /// # Errors
 /// When the connections cannot be opened, a command is unknown, or standard input is a plain file.

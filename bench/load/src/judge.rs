@@ -208,7 +208,7 @@ impl Judge {
 mod tests {
     use super::*;
 
-    /// What the judge says when five messages are sent and `answers` come back in pieces of `step`.
+    /// The verdict when five messages are sent and `answers` come back in pieces of `step`.
     fn verdict(answers: &[Vec<u8>], step: usize) -> (Tally, usize) {
         let script = script();
         let (mut judge, mut tally, mut good) = (Judge::new(3), Tally::default(), 0);

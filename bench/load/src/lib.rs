@@ -1,10 +1,10 @@
 //! Load generator for WebSocket servers: one thread, one epoll loop, its own client framing.
 //!
 //! Closed loop: every connection keeps a fixed number of messages in flight and sends the next one
-//! when an answer has arrived. What is sent is a pure function of (connection, number of the
-//! message, position) in [`script`], so nothing is kept in order to compare every byte of every
-//! answer in [`judge`]. [`fleet`] owns the sockets and the loop; [`echo`], [`chat`], [`opening`] and
-//! [`idle`] are the things it can be asked to do.
+//! when an answer has arrived. Every byte that is sent is a pure function of (connection, number of
+//! the message, position) in [`script`], so [`judge`] compares every byte of every answer without
+//! storing any. [`fleet`] owns the sockets and the loop; [`echo`], [`chat`], [`opening`] and
+//! [`idle`] are the measurements.
 
 pub mod chat;
 pub mod connection;

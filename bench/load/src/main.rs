@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(reason) => {
-            // Standard error may be gone; then nobody is left to be told.
+            // Standard error may be closed; then the reason cannot be reported.
             let _ = writeln!(io::stderr(), "load: {reason}");
             ExitCode::from(2)
         }

@@ -17,7 +17,7 @@ const SIZE: usize = 32;
 /// Time for the server to be done with the last round.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What to measure.
+/// The options of a measurement.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Connections of one round.
@@ -32,7 +32,7 @@ pub struct Options {
     pub watch: Watch,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Debug)]
 pub struct Outcome {
     /// Handshakes on the clock.
@@ -41,7 +41,7 @@ pub struct Outcome {
     pub before: Usage,
     /// The same and all that passed while connections were being opened.
     pub after: Usage,
-    /// What went wrong.
+    /// The errors by kind.
     pub tally: Tally,
     /// The first error, in words.
     pub first_error: Option<String>,

@@ -1,6 +1,6 @@
-//! What every message holds: a pure function of connection, number and position.
+//! The content of every message: a pure function of connection, number and position.
 //!
-//! A payload opens with its address (who sent it, which one it is) and goes on with a stretch of
+//! A payload opens with its address (its connection and its number) and goes on with a stretch of
 //! one long aperiodic pattern, starting at a place derived from the address. Two messages thus
 //! differ in their bodies too, and a byte that moved, changed or came twice does not fit.
 
@@ -11,7 +11,8 @@ const CONNECTION_DIGITS: usize = 4;
 const NUMBER_DIGITS: usize = 8;
 /// Bytes of the address and the mark behind it: the shortest payload there is.
 pub const HEAD: usize = CONNECTION_DIGITS + NUMBER_DIGITS + 1;
-/// Different places at which a body may start in the pattern; prime, so that neighbours spread.
+/// Different places at which a body may start in the pattern; prime, so that consecutive messages
+/// spread.
 const SHIFTS: u64 = 4093;
 
 /// Sender of a message and its number among that sender's messages, from 0.

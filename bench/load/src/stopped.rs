@@ -19,24 +19,24 @@ const SIZE: usize = 4096;
 /// that stores what is not read.
 const MESSAGES: u64 = 4096;
 const BUFFER: usize = 64 * 1024;
-/// Nothing more is taken for so long: then they are stuck.
+/// Connections are stuck when the server takes nothing more for so long.
 const NO_PROGRESS: Duration = Duration::from_millis(400);
 const STEP: Duration = Duration::from_millis(20);
 const FILL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connections that nobody reads from.
+/// Connections that are not read from.
 #[derive(Debug)]
 pub struct StoppedReaders {
     fleet: Fleet,
     stuck: usize,
 }
 
-/// What became of them.
+/// The outcome for these connections.
 #[derive(Debug)]
 pub struct Fate {
     /// Connections whose messages the server did not take all while they did not read.
     pub stuck: usize,
-    /// Connections that the server ended before we did: its good right.
+    /// Connections that the server ended before we did, which it may do.
     pub cut_off: usize,
     /// Whatever else went wrong, once they read again.
     pub tally: Tally,
@@ -75,7 +75,7 @@ impl StoppedReaders {
     pub fn read_on(self, quiet: Duration) -> Result<Fate, String> {
         let Self { mut fleet, stuck } = self;
         fleet.drain(quiet)?;
-        // What a server lets go of together with the client is not lost on the way.
+        // Messages that a server drops together with their connection do not count as lost.
         let (ended, alive): (Vec<&Connection>, Vec<&Connection>) = fleet
             .connections()
             .iter()

@@ -1,4 +1,4 @@
-//! Who used how much CPU, from procfs, read at the very ends of the measuring window.
+//! CPU time of each process, from procfs, read at the very ends of the measuring window.
 
 use std::fs;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 /// Clock ticks in a second in procfs; fixed in the Linux user interface.
 const TICKS_PER_S: f64 = 100.0;
 
-/// Whom to watch.
+/// The processes and the core to watch.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     /// Every process of the server.
@@ -26,7 +26,7 @@ pub struct Usage {
     pub own_wait_s: f64,
     /// CPU used by the server's processes, user and system.
     pub server_s: f64,
-    /// Time the server's core was busy, for whomever.
+    /// Time the server's core was busy, for any process.
     pub core_s: f64,
 }
 
@@ -51,7 +51,7 @@ impl Usage {
         })
     }
 
-    /// What all clocks showed at first, to be added to by [`Self::add_span`].
+    /// The first reading of all clocks, to be added to by [`Self::add_span`].
     pub fn zero(at: Instant) -> Self {
         Self {
             at,

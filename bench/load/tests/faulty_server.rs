@@ -1,4 +1,4 @@
-//! Is the judge to be trusted? Servers that break one rule on purpose, with framing by tungstenite.
+//! Tests of the judge: servers that break one rule on purpose, with framing by tungstenite.
 
 #![expect(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn serve(fault: Fault) -> SocketAddr {
             thread::spawn(move || {
                 let mut socket = accept(stream).unwrap();
                 let mut number = 0;
-                // An error here is the end of the connection, whoever made it.
+                // An error here is the end of the connection, whichever side caused it.
                 while let Ok(message) = socket.read() {
                     if message.is_text() || message.is_binary() {
                         if !fault(&mut socket, number, &message) {
@@ -57,8 +57,8 @@ fn serve(fault: Fault) -> SocketAddr {
     address
 }
 
-/// A server that tells all members what one says; `copies` tells how often member number so and so
-/// (in the order of joining) hears message number so and so.
+/// A server that sends each message to all members. `copies` gives how often a member, by its
+/// number in the order of joining, receives a message, by its number.
 fn serve_chat(copies: fn(usize, u64) -> usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -124,7 +124,7 @@ fn measure_chat(copies: fn(usize, u64) -> usize) -> Outcome {
     chat::run(&target(serve_chat(copies)), script, &options(2)).unwrap()
 }
 
-/// How three busy connections and two that stop reading are found.
+/// The outcome of three busy connections and two that stop reading.
 fn measure_stopped(server: SocketAddr) -> Outcome {
     let options = Options {
         stopped: 2,
@@ -134,7 +134,7 @@ fn measure_stopped(server: SocketAddr) -> Outcome {
     echo::run(&target(server), script, &options).unwrap()
 }
 
-/// What is found on three connections when `fault` strikes once on each.
+/// The tally of three connections when `fault` strikes once on each.
 fn verdict(fault: Fault) -> Tally {
     measure(serve(fault), Opcode::Text, 64, 4).tally
 }
@@ -403,7 +403,7 @@ fn each_delivery_of_a_chat_is_judged() {
 }
 
 #[test]
-fn a_member_who_is_forgotten_loses_what_was_said() {
+fn a_member_that_is_forgotten_loses_messages() {
     let tally = measure_chat(|member, _| usize::from(member != 2)).tally;
     assert!(tally.lost > 0);
     assert_eq!(
@@ -425,7 +425,7 @@ fn stopped_readers_make_an_honest_server_wait_and_get_everything_later() {
 }
 
 #[test]
-fn cutting_stopped_readers_off_is_told_and_no_error() {
+fn cutting_stopped_readers_off_is_reported_and_no_error() {
     let outcome = measure_stopped(serve(|socket, _, message| {
         let patience = Some(Duration::from_millis(500));
         socket.get_mut().set_write_timeout(patience).unwrap();

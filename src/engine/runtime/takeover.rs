@@ -38,7 +38,8 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Allocates what it takes to take over `server_side`, the server's descriptor of the connection.
+    /// Allocates what it takes to take over `server_side`, the server's descriptor of the
+    /// connection.
     ///
     /// # Errors
     /// The system's, when there is no descriptor left, or `server_side` is not open.

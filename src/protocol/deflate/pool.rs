@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 /// A handful of codecs, ready to use.
 ///
-/// No call waits for the pool: one that finds it locked makes a codec, or drops one. So a child that
-/// was forked while another thread held the lock does not hang, either.
+/// No call waits for the pool: one that finds it locked makes a codec, or drops one. So a child
+/// that was forked while another thread held the lock does not hang, either.
 #[derive(Debug)]
 pub(super) struct Pool<T> {
     idle: Mutex<Vec<T>>,

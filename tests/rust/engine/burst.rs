@@ -63,7 +63,7 @@ fn what_a_view_holds_for_others_leaves_when_it_asks_for_more_and_finds_nothing()
     take(&sender);
     assert!(member.cork_for(&sender, Kind::Text, b"one"));
     take(&sender);
-    // The last of the burst waits for nothing: it takes along what is held.
+    // The last message of the burst is not corked: sending it takes along what is held.
     assert!(!member.cork_for(&sender, Kind::Text, b"two"));
     assert!(member.is_corked());
     assert!(matches!(sender.take_coarse(Duration::ZERO), Taken::Nothing));
@@ -94,7 +94,7 @@ fn nothing_is_held_while_no_message_waits_or_the_peer_is_slow() {
 }
 
 #[test]
-fn a_taker_who_finds_nothing_lets_go_of_what_is_held() {
+fn a_taker_that_finds_nothing_sends_what_is_corked() {
     let (connection, mut peer) = burst(&SETTINGS, 2);
     take(&connection);
     assert!(connection.cork(Kind::Text, b"1"));
@@ -119,7 +119,7 @@ fn a_view_that_never_comes_back_delays_no_answer() {
 #[test]
 fn a_pong_takes_along_what_is_held() {
     let (connection, mut peer) = burst(&SETTINGS, 2);
-    // Whether it or the clock is first: both arrive, whole.
+    // Whether the pong or the flush timer is first: both frames arrive, whole.
     assert!(connection.cork(Kind::Text, b"1"));
     peer.send(PING, b"?");
     let mut came = [peer.read(), peer.read()];

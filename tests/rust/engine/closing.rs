@@ -1,4 +1,4 @@
-//! How connections end when somebody says goodbye.
+//! How connections end by a close frame, whichever side sends it first.
 
 use std::{
     thread,
@@ -130,7 +130,7 @@ fn a_slow_reader_gets_all_that_was_sent_before_the_close_frame() {
     let start = Instant::now();
     connection.close(&bye());
     for count in 0..40 {
-        thread::sleep(Duration::from_millis(20)); // This is what makes it slow.
+        thread::sleep(Duration::from_millis(20)); // Makes the reader slow.
         peer.expect(BINARY, &vec![count; 25_000]);
     }
     peer.expect_close(4123, "bye");

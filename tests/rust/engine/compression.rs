@@ -45,7 +45,7 @@ fn forgetful() -> (Settings, Agreement) {
     )
 }
 
-/// What `message` is as the payload of a compressed frame of an agreement without takeover.
+/// `message` as the payload of a compressed frame of an agreement without takeover.
 fn deflated(agreement: Agreement, message: &[u8]) -> Vec<u8> {
     let deflater = Deflater::new(&agreement, &OPTIONS, &Codecs::default());
     let deflated = deflater.deflate(message).unwrap();
@@ -67,7 +67,8 @@ fn messages_above_the_threshold_are_answered_compressed() {
         for first in [TEXT, BINARY] {
             peer.send(first | RSV1, &payload);
             peer.expect(first | RSV1, &payload);
-            // What the client does not compress is compressed all the same, on the way back.
+            // A message that the client does not compress is compressed all the same, on the way
+            // back.
             peer.send(first, &large);
             peer.expect(first | RSV1, &payload);
         }

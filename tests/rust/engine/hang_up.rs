@@ -1,4 +1,4 @@
-//! Peers that go away without a word, whether or not anybody is looking.
+//! Peers that go away without a close frame, whether or not a view takes messages.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn expect_all(connection: &Arc<Connection>) {
 }
 
 #[test]
-fn an_orderly_end_is_noticed_while_nobody_takes() {
+fn an_orderly_end_is_noticed_while_no_view_takes() {
     for kind in KINDS {
         let (connection, peer) = join(kind(), &SETTINGS);
         peer.hang_up();
@@ -48,7 +48,7 @@ fn an_orderly_end_is_noticed_while_nobody_takes() {
 }
 
 #[test]
-fn a_reset_is_noticed_while_nobody_takes() {
+fn a_reset_is_noticed_while_no_view_takes() {
     let (connection, peer) = connect(&SETTINGS);
     peer.reset();
     assert_lost(&await_end(&connection));

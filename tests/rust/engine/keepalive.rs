@@ -81,7 +81,7 @@ fn the_peer_is_not_blamed_while_the_view_makes_no_room() {
         ..SETTINGS
     };
     let (connection, mut peer) = connect(&settings);
-    // Its pongs are stuck behind messages that nobody takes.
+    // The pongs are stuck behind messages that the view does not take.
     peer.write(&frame(TEXT, b"!").repeat(1500));
     until("the inbox is full", || connection.waiting().0 >= 1024);
     for _ in 0..10 {
@@ -92,7 +92,7 @@ fn the_peer_is_not_blamed_while_the_view_makes_no_room() {
     for _ in 0..1500 {
         assert_eq!(take(&connection), (Kind::Text, "!".into()));
     }
-    // It is heard again, and silence counts again.
+    // The engine reads again, and silence counts again.
     let reason = "the client did not answer a ping in time";
     expect_end(&connection, 1006, reason, Initiator::Lost);
     assert!(connection.ended_for().unwrap() < LIMIT);

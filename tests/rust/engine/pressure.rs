@@ -1,4 +1,4 @@
-//! Slow views, slow peers, and those who flood.
+//! Slow views, slow peers, and peers that flood.
 
 use std::{
     io::Write,
@@ -64,7 +64,7 @@ fn a_patient_sender_sleeps_and_learns_when_its_time_is_up() {
         ),
         "{outcome:?}"
     );
-    // It may stay, and the message that was given up is not sent behind its back.
+    // The connection stays open, and the message that was given up is not sent later.
     assert_eq!(connection.end(), None);
     thread::scope(|scope| {
         scope.spawn(|| send(&connection, Kind::Text, &vec![b'y'; 100_000]));
@@ -131,7 +131,7 @@ fn senders_keep_their_order_and_never_cut_into_each_other() {
 
 #[test]
 fn a_flood_of_pings_takes_no_memory_and_the_last_is_answered() {
-    // With more it would be turned out.
+    // A peer that sends more control frames at once is closed.
     const PINGS: u32 = 9000;
     let (connection, mut peer) = connect_narrow(&SETTINGS);
     let mut pings = Vec::new();

@@ -42,7 +42,7 @@ const FRAGMENT: [u8; 6] = [0x00, 0x80, 0, 0, 0, 0];
 
 const REASON: &str = "too many messages or bytes a second";
 
-/// Writes for as long as anybody takes it, and then reads up to the close frame.
+/// Writes until the engine takes no more, and reads up to the close frame.
 fn flood(peer: &mut Peer, bytes: &[u8]) {
     let start = Instant::now();
     let mut socket = peer.socket.try_clone().unwrap();
@@ -80,7 +80,7 @@ fn a_flood_is_slowed_down_and_ended_with_1008() {
             thread::spawn(move || while let Taken::Message(_) = connection.take(None) {})
         };
         if bytes == FRAGMENT {
-            // Of a message without an end.
+            // The first fragment of a message without an end.
             peer.write(&frame(TEXT & 0x0F, b""));
         }
         flood(&mut peer, &bytes);
@@ -90,7 +90,7 @@ fn a_flood_is_slowed_down_and_ended_with_1008() {
 }
 
 #[test]
-fn whoever_pauses_is_only_slowed_down() {
+fn a_peer_that_pauses_is_only_slowed_down() {
     let (connection, mut peer) = connect(&PATIENT);
     let view = echo(connection.clone());
     let start = Instant::now();

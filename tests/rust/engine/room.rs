@@ -21,7 +21,7 @@ const SMALL: Settings = Settings {
     ..SETTINGS
 };
 
-/// Then no driver has anything on its calendar any more.
+/// Time after which no driver has anything more to do by itself.
 const FIRST_LOOK: Duration = Duration::from_millis(2200);
 
 /// A connection whose view has held a reply back that the socket will not take at once.
@@ -29,7 +29,7 @@ fn holding() -> (Arc<Connection>, Peer) {
     let (server, client) = unix();
     SockRef::from(&server).set_send_buffer_size(4096).unwrap();
     let (connection, mut peer) = join((server, client), &SMALL);
-    // A young connection's driver looks up once by itself, and would find what it is to write.
+    // The driver of a new connection wakes once by itself, and would write the reply then.
     thread::sleep(FIRST_LOOK);
     // Replies wait for each other only while more messages wait for the view.
     peer.send(TEXT, b"first");
@@ -65,12 +65,13 @@ fn a_task_that_waits_behind_what_was_corked_has_the_driver_write_it() {
     peer.expect(BINARY, &[2; HELD]);
 }
 
-/// The outbox of [`full`] holds so much.
+/// Bytes that the outbox of [`full`] holds.
 const CAPACITY: usize = 64 * 1024;
 const LARGE: usize = CAPACITY - 100;
 static LARGE_ONE: [u8; LARGE] = [2; LARGE];
 
-/// A connection whose outbox is full of small messages, and a peer that reads when it is told to.
+/// A connection whose outbox is full of small messages, and a peer that reads when the test says
+/// so.
 fn full() -> (Arc<Connection>, Peer) {
     let settings = Settings {
         send_buffer_bytes: CAPACITY,
@@ -110,7 +111,7 @@ fn a_large_message_is_not_overtaken_for_ever_by_small_ones() {
         });
         until("it waits", || connection.is_awaited());
         for _ in 0..4 {
-            // They would fit sooner, each time.
+            // The small messages would fit sooner, each time.
             scope.spawn(|| while connection.end().is_none() && send_small(&connection, LIMIT) {});
         }
         let before = small_ones_before_the_large(&mut peer);
@@ -125,7 +126,8 @@ fn a_task_s_large_message_is_not_overtaken_for_ever_by_those_of_other_tasks() {
     let hub = Hub::new().unwrap();
     let watch = |token| connection.watch_outbox(Watch::new(Arc::clone(&hub), token));
     thread::scope(|scope| {
-        // Of this closure: a failure drops it, which ends the connection, and so its tasks.
+        // Moved into this closure: a failure drops the peer, which ends the connection, and so its
+        // tasks.
         let mut peer = peer;
         let tasks = scope.spawn(|| {
             (1..=2).for_each(watch);
@@ -135,7 +137,7 @@ fn a_task_s_large_message_is_not_overtaken_for_ever_by_those_of_other_tasks() {
                     if token == 1 {
                         is_sent = connection.try_send(Kind::Binary, &LARGE_ONE).is_some();
                     } else {
-                        // One in each turn: a task that sends more leaves its loop to no other.
+                        // One message in each turn: a task that sends more lets no other task run.
                         connection.try_send(Kind::Binary, &[1; 1000]);
                     }
                     if token == 2 || !is_sent {

@@ -63,7 +63,7 @@ fn a_byte_at_a_time_is_as_good_as_all_at_once() {
     peer.expect(PONG, b"?");
 }
 
-/// One connection must not have the engine's thread for itself.
+/// One connection must not keep the engine's thread for itself.
 #[test]
 fn others_are_served_while_some_send_without_a_pause() {
     let (quiet, mut peer) = connect(&SETTINGS);

@@ -1,4 +1,4 @@
-//! Peers that break a rule are told which, whatever else they do.
+//! Peers that break a rule get a close frame with its code, whatever else they do.
 
 use std::{io::Write, sync::Arc, thread, time::Duration};
 

@@ -77,7 +77,7 @@ fn the_deadline_wakes_and_the_past_does_not_sleep() {
     assert!(matches!(connection.take(Some(deadline)), Taken::Nothing));
     peer.send(BINARY, b"late");
     until("it is here", || connection.waiting() == (1, false));
-    // What is here is taken however late it is.
+    // A message that is here is taken even after the deadline.
     assert!(matches!(connection.take(Some(deadline)), Taken::Message(_)));
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn is_readable(hub: &Hub) -> bool {
         .is_ok()
 }
 
-/// The tokens that the hub hands out, once it has rung.
+/// The tokens on the hub's list, once its descriptor is readable.
 #[track_caller]
 fn rung(hub: &Hub) -> Vec<u64> {
     until("the hub rings", || is_readable(hub));
@@ -98,7 +98,7 @@ fn rung(hub: &Hub) -> Vec<u64> {
 }
 
 #[test]
-fn an_inbox_watch_rings_once_for_a_message_and_for_the_end() {
+fn an_inbox_watch_is_notified_once_for_a_message_and_for_the_end() {
     let hub = Hub::new().unwrap();
     let (connection, mut peer) = connect(&SETTINGS);
     let watch = |token| connection.watch_inbox(Watch::new(Arc::clone(&hub), token));
@@ -109,7 +109,7 @@ fn an_inbox_watch_rings_once_for_a_message_and_for_the_end() {
     peer.send(TEXT, b"b");
     until("it is here", || connection.waiting() == (2, false));
     assert!(!is_readable(&hub) && hub.drain().is_empty());
-    // What is here rings at once.
+    // A message that is here notifies a new watch at once.
     watch(2);
     assert_eq!(rung(&hub), [2]);
     take(&connection);
@@ -124,7 +124,7 @@ fn an_inbox_watch_rings_once_for_a_message_and_for_the_end() {
 }
 
 #[test]
-fn an_outbox_watch_rings_once_for_room_and_for_the_end() {
+fn an_outbox_watch_is_notified_once_for_room_and_for_the_end() {
     let hub = Hub::new().unwrap();
     let (connection, mut peer) = connect_narrow(&SETTINGS);
     let watch = |token| connection.watch_outbox(Watch::new(Arc::clone(&hub), token));
@@ -147,7 +147,7 @@ fn an_outbox_watch_rings_once_for_room_and_for_the_end() {
 }
 
 #[test]
-fn one_hub_hears_of_many_connections_and_loses_none() {
+fn one_hub_is_notified_by_many_connections_and_loses_none() {
     let hub = Hub::new().unwrap();
     let (connections, mut peers): (Vec<_>, Vec<_>) = (0..50).map(|_| connect(&SETTINGS)).unzip();
     for (connection, token) in connections.iter().zip(0..) {

@@ -1,5 +1,5 @@
-//! Nobody sleeps through what concerns them, whatever the moment: each test names the race that it
-//! provokes, for a few seconds of random timing.
+//! No thread or task sleeps on when it has to be woken, whatever the moment. Each test names the
+//! race that it provokes, for a few seconds of random timing.
 
 use std::{
     sync::{
@@ -28,8 +28,9 @@ use crate::{
 
 const TIME: Duration = Duration::from_secs(3);
 
-/// The race: a watch is notified while the loop, which has emptied the descriptor, takes the list; or
-/// two are the first. A token on the list of a hub whose descriptor is not readable would stay there.
+/// The race: a watch is notified while the loop, which has emptied the descriptor, takes the list;
+/// or two watches are notified first at once. A token on the list of a hub whose descriptor is not
+/// readable would stay there.
 #[test]
 fn a_notification_is_found_whenever_it_comes() {
     const RINGERS: u64 = 4;
@@ -48,7 +49,7 @@ fn a_notification_is_found_whenever_it_comes() {
                     let _peer = peer;
                     let mut number = 0;
                     while Instant::now() < deadline {
-                        // What is here already is rung for by the watcher itself.
+                        // A message is here already, so `watch_inbox` itself notifies the watch.
                         let token = number * RINGERS + ringer;
                         connection.watch_inbox(Watch::new(Arc::clone(hub), token));
                         number += 1;
@@ -79,7 +80,7 @@ fn a_notification_is_found_whenever_it_comes() {
 }
 
 /// The race: a message comes between a view's look into the inbox and its watch, or while a watch
-/// that was given up is taken back.
+/// that was given up is removed.
 #[test]
 fn no_message_is_left_in_an_inbox_that_is_watched() {
     let deadline = Instant::now() + TIME;
@@ -90,7 +91,7 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
         let mut count = 0_u32;
         while Instant::now() < deadline {
             peer.send(BINARY, &count.to_be_bytes());
-            // A view that slept through this one would wait for the next for ever.
+            // A view that missed this message would wait for the next one for ever.
             peer.expect(BINARY, &count.to_be_bytes());
             count += 1;
             chance.dawdle();
@@ -119,7 +120,7 @@ fn no_message_is_left_in_an_inbox_that_is_watched() {
                     connection.unwatch(&hub, token);
                     continue;
                 }
-                // A ring for a watch that was given up may still be on its way.
+                // The notification of a watch that was removed may still be on its way.
                 while !hub.drain().contains(&token) {
                     until("the hub rings", || is_readable(&hub));
                 }
@@ -138,7 +139,8 @@ fn what_is_corked_leaves_though_the_flush_timer_has_stopped() {
         for _ in 0..2 {
             scope.spawn(|| {
                 let (connection, mut peer) = connect(&SETTINGS);
-                // One waits all the time, so that answers are corked; the view never asks for it.
+                // One message waits all the time, so that answers are corked; the view never takes
+                // it.
                 peer.send(TEXT, b"unanswered");
                 until("it is there", || connection.waiting().0 == 1);
                 let mut chance = Chance::new();
@@ -147,7 +149,7 @@ fn what_is_corked_leaves_though_the_flush_timer_has_stopped() {
                     assert!(connection.cork(Kind::Binary, &number.to_be_bytes()));
                     peer.expect(BINARY, &number.to_be_bytes());
                     number += 1;
-                    // It ends after five rounds of a millisecond or a little more.
+                    // The task ends after five rounds of a millisecond or a little more.
                     thread::sleep(Duration::from_micros(4000 + chance.below(6000)));
                 }
             });
@@ -174,7 +176,8 @@ fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
                         .send(message.kind, &message.payload, None)
                         .unwrap();
                 }
-                // Whatever the view closes with then, its client gets the close frame of the failure.
+                // Whatever the view closes with then, its client gets the close frame of the
+                // failure.
                 connection.close(&CloseFrame::default());
             })
         } else {
@@ -188,7 +191,7 @@ fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
         for number in 0..count {
             peer.expect(TEXT, &[b'0' + u8::try_from(number).unwrap()]);
         }
-        // Not after the close timeout, which is as long as the peer waits.
+        // The close frame must not come after the close timeout only: the peer waits no longer.
         let (_, payload) = peer.read();
         assert_eq!(payload[..2], close_payload(1002, ""));
         peer.expect_eof();
@@ -196,10 +199,10 @@ fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
     }
 }
 
-/// The race: takers give up at the moment when a message wakes one of them; it must not be lost on
-/// them while the last one sleeps on.
+/// The race: takers give up at the moment when a message wakes one of them. The wake-up must not be
+/// lost while the last taker sleeps on.
 #[test]
-fn a_message_finds_the_one_who_does_not_give_up() {
+fn a_message_wakes_the_taker_that_does_not_give_up() {
     let deadline = Instant::now() + TIME;
     let (connection, mut peer) = connect(&SETTINGS);
     let mut chance = Chance::new();
@@ -229,8 +232,8 @@ fn a_message_finds_the_one_who_does_not_give_up() {
     }
 }
 
-/// The race: a view begins a coarse sleep, which has no timer of its own, while the driver ends its watch over
-/// the last one.
+/// The race: a view begins a coarse sleep, which has no timer of its own, while the driver ends its
+/// watch over the last one.
 #[test]
 fn every_coarse_sleep_comes_to_its_end() {
     let deadline = Instant::now() + TIME;
@@ -250,7 +253,7 @@ fn every_coarse_sleep_comes_to_its_end() {
         let mut chance = Chance::new();
         let mut sent = 0;
         while Instant::now() < deadline {
-            // Nobody speaks, so only the time can end these.
+            // The peer sends nothing, so only their time can end these sleeps.
             let before = ended.load(Ordering::SeqCst);
             until("three coarse sleeps end", || {
                 ended.load(Ordering::SeqCst) > before + 2

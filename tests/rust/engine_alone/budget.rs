@@ -1,4 +1,5 @@
-//! What all connections of a process may buffer together, and who has to go when it is too much.
+//! The limit on what all connections of a process buffer together, and which of them are closed at
+//! it.
 
 use std::{sync::Arc, thread};
 
@@ -25,7 +26,7 @@ const RSV1: u8 = 0x40;
 /// The first fragment of a message that has more.
 const UNFINISHED: u8 = 0x02;
 const REASON: &str = "the server is short of memory";
-/// What the counter may keep back for each of a connection's three parts.
+/// Bytes that the counter may keep back for the three parts of a connection.
 const SLACK: usize = 3 * budget::STEP_BYTES;
 
 fn compressing() -> Settings {
@@ -64,7 +65,7 @@ fn all_that_waits_is_counted_and_given_back() {
         };
         let (taker, peer) = hoard(3, 100_000);
         counted(300_000);
-        // A view has what it took until it takes the next.
+        // A view holds the message that it took until it takes the next one.
         take(&taker);
         counted(300_000);
         take(&taker);
@@ -138,7 +139,7 @@ fn a_slow_reader_that_is_closed_gives_back_all_at_once() {
                 until("all is given back", || budget::held() <= 64 * 1024 + SLACK);
                 assert_eq!(await_end(&connection).code, 1013);
                 assert!(!connection.send(Kind::Text, b"?", None).unwrap());
-                // Frames come whole; one of which much was left is cut off, and nothing follows.
+                // Frames come whole; one that had a large rest is cut off, and nothing follows it.
                 let mut whole = 0;
                 let last = loop {
                     match peer.try_read() {
@@ -156,9 +157,9 @@ fn a_slow_reader_that_is_closed_gives_back_all_at_once() {
 }
 
 #[test]
-fn who_sleeps_for_room_is_woken_when_the_connection_is_closed() {
+fn a_sender_that_sleeps_for_room_is_woken_when_the_connection_is_closed() {
     alone(
-        "budget::who_sleeps_for_room_is_woken_when_the_connection_is_closed",
+        "budget::a_sender_that_sleeps_for_room_is_woken_when_the_connection_is_closed",
         || {
             let (connection, _peer) = connect_narrow(&SETTINGS);
             fill(&connection, &vec![5; 100_000]);
@@ -184,7 +185,7 @@ fn what_a_client_left_behind_is_counted_until_its_view_is_over() {
             assert_eq!(await_end(&connection).code, 1006);
             assert!(budget::held() >= 500_000);
             assert_eq!(connection.waiting(), (5, true));
-            // It ends, though somebody keeps its connection.
+            // The view ends, though another thread keeps its connection.
             connection.discard();
             assert_eq!(budget::held(), 0);
             assert!(matches!(connection.take_now(), Taken::End));
@@ -257,7 +258,7 @@ fn bombs_that_never_end_stay_within_the_limit_and_beside_the_others() {
                     .filter(|(connection, _)| connection.end().is_some_and(|end| end.code == 1013))
                     .count()
             };
-            // Each waits while there is no room, and grows until it is the largest.
+            // Each bomb waits while there is no room, and grows until it is the largest.
             until("no more are left than there is room for", || {
                 most = most.max(resident_bytes());
                 closed(&attackers) >= 17
@@ -277,12 +278,12 @@ fn bombs_that_never_end_stay_within_the_limit_and_beside_the_others() {
 #[test]
 fn a_large_holder_waits_for_room_and_goes_on() {
     alone("budget::a_large_holder_waits_for_room_and_goes_on", || {
-        // Made before: it takes a while.
+        // Made before the limit is set: it takes a while.
         let rest = frame(0x80, &vec![3; 2 * MIB]);
-        // The larger one is closed, and its view does not let go of what it has in its hands.
+        // The larger one is closed, and its view goes on holding the message that it took.
         let (larger, _its_peer) = hoard(1, 500_000);
         take(&larger);
-        // Where the kernel itself takes little.
+        // Over a Unix socket, of which the kernel itself buffers little.
         let (uploading, mut uploader) = join(unix(), &SETTINGS);
         uploader.send(UNFINISHED, &vec![3; 100_000]);
         until("it is counted", || budget::held() >= 600_000);

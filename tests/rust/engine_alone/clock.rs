@@ -33,9 +33,9 @@ fn step(time: Duration) {
 }
 
 #[test]
-fn a_step_sends_pings_and_gives_up_who_does_not_answer() {
+fn a_step_sends_pings_and_gives_up_a_peer_that_does_not_answer() {
     alone(
-        "clock::a_step_sends_pings_and_gives_up_who_does_not_answer",
+        "clock::a_step_sends_pings_and_gives_up_a_peer_that_does_not_answer",
         || {
             let (connection, mut peer) = connect(&PATIENT);
             for _ in 0..3 {
@@ -70,7 +70,7 @@ fn a_step_lets_a_peer_go_on_that_was_faster_than_it_may_be() {
             };
             let (connection, mut peer) = connect(&one_an_hour);
             peer.write(&frame(TEXT, b"x").repeat(4));
-            // One is always welcome, and what is above nothing is enough for the next.
+            // One message is always allowed, and the next one as soon as the bucket is above zero.
             take(&connection);
             take(&connection);
             for _ in 0..2 {
@@ -84,23 +84,26 @@ fn a_step_lets_a_peer_go_on_that_was_faster_than_it_may_be() {
 }
 
 #[test]
-fn a_step_wakes_who_waits_for_a_message() {
-    alone("clock::a_step_wakes_who_waits_for_a_message", || {
-        let (connection, _peer) = connect(&SETTINGS);
-        let deadline = Some(clock::now() + MINUTE);
-        let view = {
-            let connection = Arc::clone(&connection);
-            thread::spawn(move || connection.take(deadline))
-        };
-        until("the view waits", || connection.is_awaited());
-        let start = Instant::now();
-        step(MINUTE / 2);
-        assert!(connection.is_awaited());
-        step(MINUTE / 2);
-        assert!(matches!(view.join().unwrap(), Taken::Nothing));
-        assert!(start.elapsed() < MINUTE / 2);
-        assert!(!connection.is_awaited());
-    });
+fn a_step_wakes_a_view_that_waits_for_a_message() {
+    alone(
+        "clock::a_step_wakes_a_view_that_waits_for_a_message",
+        || {
+            let (connection, _peer) = connect(&SETTINGS);
+            let deadline = Some(clock::now() + MINUTE);
+            let view = {
+                let connection = Arc::clone(&connection);
+                thread::spawn(move || connection.take(deadline))
+            };
+            until("the view waits", || connection.is_awaited());
+            let start = Instant::now();
+            step(MINUTE / 2);
+            assert!(connection.is_awaited());
+            step(MINUTE / 2);
+            assert!(matches!(view.join().unwrap(), Taken::Nothing));
+            assert!(start.elapsed() < MINUTE / 2);
+            assert!(!connection.is_awaited());
+        },
+    );
 }
 
 #[test]
@@ -128,8 +131,8 @@ fn a_step_hurries_a_drain_and_the_engine_can_open_again() {
 
 /// The race: the clock is stepped while a view looks at it and falls asleep.
 #[test]
-fn nobody_sleeps_through_a_step() {
-    alone("clock::nobody_sleeps_through_a_step", || {
+fn no_view_sleeps_through_a_step() {
+    alone("clock::no_view_sleeps_through_a_step", || {
         const ROUNDS: u32 = 500;
         const VIEWS: usize = 4;
         let (connection, _peer) = connect(&SETTINGS);

@@ -55,13 +55,13 @@ fn many_connections_however_they_end_leave_nothing() {
                 }
             }
             until("all are gone", || permits::open() == 0);
-            // Also while their views still hold them.
+            // The descriptors are closed also while the views still hold their connections.
             assert_eq!(descriptors(), files);
             for connection in connections {
                 assert!(!connection.send(Kind::Text, b"?", None).unwrap());
                 while !matches!(connection.take(None), Taken::End) {}
             }
-            // Nobody is left to be waited for.
+            // No connection is left to wait for.
             let grace = std::time::Duration::MAX;
             Engine::current()
                 .unwrap()

@@ -1,5 +1,5 @@
-//! What can be seen only in a process where nothing else happens: the engine's end, which is
-//! final, its CPU time, its descriptors, and the count of connections.
+//! Tests that need a process in which nothing else happens: of the engine's end, which is final,
+//! its CPU time, its descriptors, and the count of connections.
 
 #![expect(
     clippy::panic,

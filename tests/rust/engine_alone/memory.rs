@@ -1,4 +1,4 @@
-//! What an idle connection costs in memory.
+//! The memory of an idle connection.
 
 use _core::{
     engine::Settings,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const RSV1: u8 = 0x40;
-/// All that one may cost, its peer in this process included.
+/// The most bytes that one may cost, its peer in this process included.
 const LIMIT_BYTES: usize = 6 * 1024;
 
 #[test]
@@ -34,7 +34,7 @@ fn an_idle_compressed_connection_stays_below_6_kilobytes() {
             let message: Vec<u8> = (0..=255).cycle().take(50_000).collect();
             let deflater = Deflater::new(&terms.agreement, &COMPRESSION, &Codecs::default());
             let payload = deflater.deflate(&message).unwrap().payload().to_vec();
-            // Each has been talked on, compressed in both directions, before it falls silent.
+            // Each has carried messages, compressed in both directions, before it becomes idle.
             let talk = |peer: &mut Peer, connection: &_| {
                 peer.send(BINARY | RSV1, &payload);
                 assert_eq!(take(connection).1, message);

@@ -139,9 +139,9 @@ fn a_client_is_not_blamed_for_what_is_not_read() {
 }
 
 #[test]
-fn who_takes_a_little_now_and_then_is_given_up_in_the_end() {
+fn a_peer_that_takes_a_little_now_and_then_is_given_up_in_the_end() {
     alone(
-        "patience::who_takes_a_little_now_and_then_is_given_up_in_the_end",
+        "patience::a_peer_that_takes_a_little_now_and_then_is_given_up_in_the_end",
         || {
             let settings = Settings {
                 send_timeout: Some(Duration::from_secs(10)),
@@ -152,13 +152,14 @@ fn who_takes_a_little_now_and_then_is_given_up_in_the_end() {
             connection.close(&CloseFrame::default());
             let (closed_at, start) = (clock::now(), Instant::now());
             let mut some = [0; 2000];
-            // Each time the engine sees that something was taken.
+            // At each step the engine sees that the peer has taken something.
             while peer.socket.read(&mut some).is_ok_and(|taken| taken > 0) {
                 step(2);
                 assert!(start.elapsed() < LIMIT, "it goes on for ever");
             }
             let took = clock::now() - closed_at;
-            // A hundred seconds, and 64 for the megabyte; not the ten without any progress.
+            // The limit is a hundred seconds, and 64 for the megabyte; not the ten seconds without
+            // any progress.
             assert!(took > TIMEOUT, "{took:?}");
             assert!(await_end(&connection).by == Initiator::Local);
         },

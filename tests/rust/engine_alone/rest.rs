@@ -40,8 +40,8 @@ fn assert_at_rest(what: &str) {
 }
 
 #[test]
-fn nobody_works_for_connections_that_rest() {
-    alone("rest::nobody_works_for_connections_that_rest", || {
+fn idle_connections_take_no_cpu_time() {
+    alone("rest::idle_connections_take_no_cpu_time", || {
         let many = || frame(TEXT, b"x").repeat(5000);
 
         let idle = connect(&Settings {

@@ -1,4 +1,4 @@
-//! An engine that cannot start says so, loses nothing, and starts when it can.
+//! An engine that cannot start reports an error, loses nothing, and starts when it can.
 
 use std::{
     fs::File,
@@ -85,7 +85,8 @@ fn without_descriptors_the_client_is_refused_and_nothing_is_lost() {
                 let outcome = runtime::prepare();
                 if let Err(error) = outcome {
                     assert!(matches!(error, Error::Io { .. }), "{error}");
-                    // Whoever is handed over all the same is answered, and its descriptor closed.
+                    // A client that is handed over all the same gets an answer, and its descriptor
+                    // is closed.
                     assert!(matches!(adopt(server), Err(Error::Io { .. })));
                     drop(taken);
                     Peer::new(client).expect_refusal();
@@ -165,7 +166,7 @@ fn the_engine_s_threads_take_no_signals() {
             libc::SIGUSR1,
         ];
         let asked = bits.iter().fold(0, |set, number| set | 1 << (number - 1));
-        // What a thread itself does wrong is told to it.
+        // A signal for a thread's own fault still has to reach that thread.
         let own_fault = 1 << (libc::SIGSEGV - 1);
         runtime::want_threads(2);
         serves();

@@ -32,9 +32,9 @@ fn shut_down(grace: Duration) -> Duration {
 }
 
 #[test]
-fn all_are_told_and_it_ends_as_soon_as_all_have_answered() {
+fn all_get_a_close_frame_and_it_ends_as_soon_as_all_have_answered() {
     alone(
-        "shutdown::all_are_told_and_it_ends_as_soon_as_all_have_answered",
+        "shutdown::all_get_a_close_frame_and_it_ends_as_soon_as_all_have_answered",
         || {
             let (connections, mut peers): (Vec<_>, Vec<_>) =
                 (0..100).map(|_| connect(&SETTINGS)).unzip();
@@ -61,9 +61,9 @@ fn all_are_told_and_it_ends_as_soon_as_all_have_answered() {
 }
 
 #[test]
-fn those_who_do_not_answer_are_cut_when_the_grace_is_over() {
+fn peers_that_do_not_answer_are_cut_when_the_grace_is_over() {
     alone(
-        "shutdown::those_who_do_not_answer_are_cut_when_the_grace_is_over",
+        "shutdown::peers_that_do_not_answer_are_cut_when_the_grace_is_over",
         || {
             let (connection, mut peer) = connect(&SETTINGS);
             let (blocked, mut slow) = connect_narrow(&SETTINGS);
@@ -101,8 +101,8 @@ fn a_slow_reader_gets_everything_within_the_grace() {
 }
 
 #[test]
-fn nobody_is_taken_in_afterwards() {
-    alone("shutdown::nobody_is_taken_in_afterwards", || {
+fn no_connection_is_taken_afterwards() {
+    alone("shutdown::no_connection_is_taken_afterwards", || {
         let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
         let before = threads();
         Engine::current().unwrap();
@@ -128,9 +128,9 @@ fn nobody_is_taken_in_afterwards() {
 }
 
 #[test]
-fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
+fn connections_that_come_while_it_shuts_down_are_refused_or_closed() {
     alone(
-        "shutdown::connections_that_come_while_it_shuts_down_are_refused_or_told",
+        "shutdown::connections_that_come_while_it_shuts_down_are_refused_or_closed",
         || {
             let engine = Engine::current().unwrap();
             let comers: Vec<_> = (0..4)
@@ -167,12 +167,12 @@ fn connections_that_come_while_it_shuts_down_are_refused_or_told() {
     );
 }
 
-/// The race: a connection is taken over at the very moment when the process says goodbye to those
+/// The race: a connection is taken over at the very moment when the process begins to close those
 /// that it has, again and again.
 #[test]
-fn whoever_comes_during_a_goodbye_is_refused_or_told() {
+fn a_connection_that_comes_as_the_closing_begins_is_refused_or_closed() {
     alone(
-        "shutdown::whoever_comes_during_a_goodbye_is_refused_or_told",
+        "shutdown::a_connection_that_comes_as_the_closing_begins_is_refused_or_closed",
         || {
             let engine = Engine::current().unwrap();
             let mut chance = Chance::new();
@@ -193,7 +193,7 @@ fn whoever_comes_during_a_goodbye_is_refused_or_told() {
                     .collect();
                 chance.dawdle();
                 runtime::leave();
-                // At once, and spread over a moment.
+                // Close them at once, or spread over a moment.
                 let window = Duration::from_micros(if round % 2 == 0 { 0 } else { 500 });
                 engine.drain(going_away(), window);
                 for comer in comers {

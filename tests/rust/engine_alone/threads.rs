@@ -38,7 +38,7 @@ fn all_threads_serve_and_all_of_them_end() {
             peer.send(TEXT, b"hello");
             peer.expect(TEXT, b"hello");
         }
-        // Each gives itself its name before it serves.
+        // Each thread sets its name before it serves.
         assert_eq!(engine_threads(), 3);
         // Time is stepped for all of them.
         Engine::running().unwrap().step(Duration::from_millis(1));

@@ -27,7 +27,7 @@ const RSV1: u8 = 0x40;
 /// The digits that a message begins with; a message of the view's has its sender before them.
 pub(crate) const DIGITS: usize = 10;
 
-/// What the client has seen when its stream is over.
+/// The frames that the client has seen when its stream is over.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Sender and number of each message, in order.
@@ -102,7 +102,7 @@ impl<'a> Client<'a> {
         begun
     }
 
-    /// Whoever sends a ping last gets its pong, or sees the end of the stream.
+    /// Sends a ping and waits until its pong has come, or the end of the stream.
     fn await_pong(&self, chance: &mut Chance) {
         let ping = self.ping();
         let number = self.pings_sent.load(Ordering::SeqCst);

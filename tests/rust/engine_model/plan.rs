@@ -1,4 +1,4 @@
-//! What happens to one connection, drawn by chance.
+//! The events of one connection, drawn by chance.
 
 use std::time::Duration;
 

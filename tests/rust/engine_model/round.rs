@@ -19,12 +19,12 @@ use crate::{
     view::{ANSWERS, CODE, View},
 };
 
-/// What both ends tell of a connection that is over.
+/// The records of both ends of a connection that is over.
 struct Outcome {
     /// Messages that the client began to send.
     begun: u32,
     seen: Seen,
-    /// What each taker took.
+    /// The numbers of the messages that each taker took.
     taken: Vec<Vec<u32>>,
     /// Sender, messages that were taken in, and messages that it had.
     sent: Vec<(usize, u32, u32)>,
@@ -162,7 +162,7 @@ fn run(plan: &Plan, client: Client<'_>, view: &View<'_>, chance: &mut Chance) ->
     })
 }
 
-/// What may be lost at the end of a connection.
+/// The messages that may be lost at the end of a connection.
 struct Allowed {
     incoming: bool,
     outgoing: bool,

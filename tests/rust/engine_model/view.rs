@@ -19,7 +19,7 @@ use crate::{
     support::{LIMIT, chance::Chance},
 };
 
-/// The sender's number of what a taker answers.
+/// The sender's number of a taker's answers.
 pub(crate) const ANSWERS: usize = 9;
 /// The close code of both ways in which the server's side closes.
 pub(crate) const CODE: u16 = 4000;

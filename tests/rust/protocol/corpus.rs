@@ -1,4 +1,4 @@
-//! What the fuzzers have found worth keeping (`fuzz/corpus/`), fed to the same judges.
+//! The inputs that the fuzzers have found worth keeping (`fuzz/corpus/`), fed to the same judges.
 
 use std::{fs, path::Path};
 

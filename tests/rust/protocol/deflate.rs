@@ -151,7 +151,7 @@ fn the_examples_of_section_7_2_3_are_read() {
             0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00,
         ];
         assert_eq!(messages(agreement, &[text(&two)]), hello(Kind::Text));
-        // 7.2.3.6: an empty message. Nothing at all can mean nothing else.
+        // 7.2.3.6: an empty message. An empty payload cannot mean anything else.
         let empty = [(Kind::Binary, Vec::new())];
         assert_eq!(messages(agreement, &[binary(&[0x00])]), empty);
         assert_eq!(messages(agreement, &[binary(&[])]), empty);
@@ -161,7 +161,7 @@ fn the_examples_of_section_7_2_3_are_read() {
     let both = [text(&plain), text(&again)];
     let hellos = [hello(Kind::Text), hello(Kind::Text)].concat();
     assert_eq!(messages(KEEPING, &both), hellos);
-    // Who said that it takes over nothing must not do so.
+    // A client that agreed to take over no context must not refer to the first message.
     assert_eq!(
         failure(LIMITS, &both),
         (1007, "compressed message is not DEFLATE".to_owned())
@@ -199,7 +199,7 @@ fn messages_come_back_from_every_window_with_and_without_takeover() {
     }
 }
 
-/// What an inflater of the same window makes of what our deflater sends.
+/// The messages that an inflater of the same window makes of the frames of our deflater.
 fn there_and_back(agreement: Agreement, sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let deflater = Deflater::new(&agreement, &OPTIONS, &CODECS);
     let frames: Vec<_> = sent
@@ -230,7 +230,7 @@ fn takeover_makes_the_second_message_smaller_unless_the_first_was_not_sent() {
     let message = b"{\"user\": \"alice\", \"text\": \"what is said once need not be said again\"}";
     let deflater = Deflater::new(&KEEPING, &OPTIONS, &CODECS);
     let first = deflater.deflate(message).unwrap();
-    // Nobody else may add to the context meanwhile.
+    // No other message may be added to the context meanwhile.
     assert!(deflater.deflate(message).is_none());
     let first_len = first.payload().len();
     drop(first);
@@ -240,7 +240,7 @@ fn takeover_makes_the_second_message_smaller_unless_the_first_was_not_sent() {
     let third = deflater.deflate(message).unwrap();
     assert!(third.payload().len() < first_len / 4);
     third.was_sent();
-    // What does not shrink is not sent, and not referred to.
+    // A message that does not shrink is not sent compressed, and not referred to.
     assert!(deflater.deflate(&noise(100)).is_none());
     assert_eq!(
         deflater.deflate(message).unwrap().payload().len(),
@@ -293,7 +293,7 @@ fn what_does_not_shrink_wears_no_compressor_out() {
     }
 }
 
-/// With `miniz_oxide`, which shares no code with what compresses.
+/// Inflates with `miniz_oxide`, which shares no code with our compressor.
 #[test]
 fn what_does_not_shrink_leaves_nothing_in_a_compressor() {
     let noise = noise(150_000);
@@ -301,7 +301,7 @@ fn what_does_not_shrink_leaves_nothing_in_a_compressor() {
         .into_iter()
         .flat_map(|agreement| [1, 3, 6, 9].map(|level| (agreement, level)))
     {
-        // Those of other tests would mix with its own.
+        // Codecs of its own: the compressors of other tests would mix with them.
         let codecs = Codecs::default();
         let deflater = Deflater::new(&agreement, &Options { level, ..OPTIONS }, &codecs);
         let mut inflater = InflateState::new_boxed(DataFormat::Raw);
@@ -322,11 +322,12 @@ fn what_does_not_shrink_leaves_nothing_in_a_compressor() {
     }
 }
 
-/// The race: threads take codecs from the pool, and give them back, all at once. A codec that two had,
-/// or that came with another's window or with something left inside, would mix their messages up.
+/// The race: threads take codecs from the pool, and give them back, all at once. A codec that two
+/// had, or that came with another's window or with something left inside, would mix their messages
+/// up.
 #[test]
 fn threads_that_share_the_pool_do_not_share_codecs() {
-    // What was said so long ago that only a large window reaches it.
+    // A repetition so far back that only a large window reaches it.
     let again = noise(20_000).repeat(2);
     thread::scope(|scope| {
         for thread in 0..8_u8 {
@@ -355,8 +356,8 @@ fn threads_that_share_the_pool_do_not_share_codecs() {
     });
 }
 
-/// The race: threads send over one connection, whose messages refer to each other. What one of them
-/// compresses must go out before another's refers to it.
+/// The race: threads send over one connection, whose messages refer to each other. A message must
+/// go out before another thread's message refers to it.
 #[test]
 fn threads_that_share_a_context_keep_its_order() {
     let deflater = Deflater::new(&KEEPING, &OPTIONS, &CODECS);
@@ -470,7 +471,7 @@ fn text_fails_as_soon_as_it_is_wrong() {
         failure(LIMITS, &[first.clone(), second]),
         (1007, "text message is not UTF-8 at byte 19".to_owned())
     );
-    // What is wrong behind it comes too late to be blamed.
+    // A second violation behind the first one is not the one that is reported.
     let also_no_deflate = [&wrong[..], &[0xff; 10]].concat();
     let second = Frame::new(0, &also_no_deflate);
     assert_eq!(failure(LIMITS, &[first, second]).0, 1007);
@@ -505,7 +506,7 @@ fn a_message_that_ends_too_early_is_refused() {
         let (code, _) = failure(LIMITS, &[binary(&whole[..end])]);
         assert_eq!(code, 1007, "{end}");
     }
-    // With takeover, too, and nobody reads on behind it.
+    // With takeover, too; and nothing behind the message is read.
     let mut client = Client::new(15);
     let sent = [
         &b"the first"[..],
@@ -520,7 +521,8 @@ fn a_message_that_ends_too_early_is_refused() {
         let (events, violation) = outcome(KEEPING, LIMITS, &frames);
         assert_eq!((events.len(), violation.unwrap().code), (2, 1007), "{end}");
     }
-    // A block of twenty bytes, of which two have come: what belongs behind it is not the third.
+    // A block of twenty bytes, of which two have come: the tail behind it must not be taken for the
+    // third.
     for agreement in [FORGETFUL, KEEPING] {
         let unfinished = [0x00, 0x14, 0x00, 0xeb, 0xff, 0x48, 0x65];
         let frames = [binary(&unfinished), binary(&deflated(b"next"))];

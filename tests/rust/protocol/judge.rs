@@ -1,7 +1,7 @@
 //! Judges of any bytes at all: what must hold whatever a peer sends, and other opinions on it.
 //!
-//! The property tests and the fuzz targets (`fuzz/`) feed these; the fuzzers' corpus is fed again by
-//! [`crate::corpus`], as an ordinary test.
+//! The property tests and the fuzz targets (`fuzz/`) feed these; the fuzzers' corpus is fed again
+//! by [`crate::corpus`], as an ordinary test.
 
 use std::{
     io::{self, Cursor, Read, Write},
@@ -38,10 +38,10 @@ pub(crate) const LIMITS: Limits = Limits {
     max_fragments: 6,
 };
 
-/// Everybody's, so that what one message leaves in a codec would be found by the next.
+/// The codecs of all judges, so that the next message would show what one leaves in a codec.
 pub(crate) static CODECS: LazyLock<Codecs> = LazyLock::new(Codecs::default);
 
-/// What a receiver made of some bytes.
+/// The events that a receiver made of some bytes, and the violation that it met.
 pub(crate) type Outcome = (Vec<Event>, Option<Violation>);
 
 /// Feeds `reads` one after the other to a new receiver.
@@ -120,7 +120,7 @@ fn their_message(message: &Message) -> tungstenite::Message {
     }
 }
 
-/// What tungstenite makes of `bytes` as a server.
+/// The messages and the end that tungstenite finds in `bytes` as a server.
 fn their_verdict(bytes: &[u8], limits: Limits) -> Verdict {
     let config = WebSocketConfig::default()
         .max_message_size(Some(limits.max_message_bytes))
@@ -145,7 +145,7 @@ fn their_verdict(bytes: &[u8], limits: Limits) -> Verdict {
     (messages, end)
 }
 
-/// A peer that has said all it has to say, and whom it costs nothing to answer.
+/// A peer that has sent all that it has to send, and drops what is written to it.
 pub(crate) struct Recorded(pub(crate) Cursor<Vec<u8>>);
 
 impl Read for Recorded {
@@ -231,7 +231,7 @@ pub(crate) fn judge_frames(bytes: &[u8]) {
 /// Frames that are masked and have the length that they say, so that their meaning is looked at.
 ///
 /// The script is a sequence of: the first byte of a frame, the length of its payload, the payload.
-/// What is above 250 stands for so many times 100 bytes.
+/// A length above 250 stands for so many times 100 bytes.
 pub(crate) fn judge_messages(mut script: &[u8]) {
     let mut bytes = Vec::new();
     while let [first, len, rest @ ..] = script {
@@ -342,7 +342,7 @@ pub(crate) fn judge_handshake(text: &[u8]) {
     }
 }
 
-/// What is agreed on is an offer that is answered with itself.
+/// An agreement, taken as an offer, must be answered with itself.
 fn judge_offers(header: &str) {
     let options = Options {
         threshold_bytes: 0,
@@ -391,7 +391,7 @@ fn answered_by_tungstenite(request: &Request<'_>) -> Option<String> {
     Some(key.to_owned())
 }
 
-/// What miniz makes of the stream of one message; `None` when it is not whole.
+/// The message that miniz inflates from one stream; `None` when it is not whole.
 fn inflated_by_miniz(stream: &[u8]) -> Option<Vec<u8>> {
     if stream.is_empty() {
         return Some(Vec::new());
@@ -419,8 +419,8 @@ fn inflated_by_miniz(stream: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The outcome must not depend on the reads, must fit a close frame, and must not take memory that
-/// nobody paid for.
+/// The outcome must not depend on the reads, must fit a close frame, and must not take memory out
+/// of proportion to the bytes that came.
 fn judge_cuts(receiver: impl Fn() -> Receiver, bytes: &[u8]) -> Outcome {
     let whole = receive_with(receiver(), [bytes]);
     for step in [1, 3, 100] {

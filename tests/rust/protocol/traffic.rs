@@ -1,4 +1,4 @@
-//! What clients might send: honest traffic, single frames of every kind, and damage to both.
+//! Bytes that clients might send: honest traffic, single frames of every kind, and damage to both.
 
 use _core::protocol::mask::unmask;
 use proptest::{collection::vec, prelude::*, sample::Index};

@@ -1,10 +1,10 @@
-"""What the sample project keeps."""
+"""The models of the sample project."""
 
 from django.db import models
 
 
 class Note(models.Model):
-    """Something that somebody has said."""
+    """A message of a user."""
 
     text = models.CharField(max_length=100, unique=True)
 

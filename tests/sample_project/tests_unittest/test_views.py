@@ -71,7 +71,7 @@ class Messages(WebSocketTestMixin, SimpleTestCase):
 
 class NoDatabase(WebSocketTestMixin, SimpleTestCase):
     def test_forbidden_to_the_view_as_to_the_test(self):
-        # Django says so by the one, pytest-django by the other.
+        # Django raises the one, pytest-django the other.
         with self.assertRaisesRegex((AssertionError, RuntimeError), "not allowed"):
             with self.client.websocket("/notes/") as ws:
                 ws.receive()

@@ -76,7 +76,7 @@ def watch(request):
 
 @accept_websocket
 def game(request, name):
-    """Tick for all players between the moves; whoever is closed is removed by the next tick."""
+    """Tick for all players between the moves; a closed player is removed by the next tick."""
     if not request.is_websocket():
         return JsonResponse({"players": sorted(players)})
     players[name] = request.websocket

@@ -1,4 +1,4 @@
-"""Chats, and what they do when a user leaves."""
+"""Chats, and their clean-up when a user leaves."""
 
 import json
 import threading

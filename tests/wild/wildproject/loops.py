@@ -24,7 +24,7 @@ def notes(request):
 
 @accept_websocket
 def iterating(request):
-    """Iterate, and stop at what is false."""
+    """Iterate, and stop at a false value."""
     for message in request.websocket:
         if not message:
             break

@@ -71,7 +71,7 @@ def asked_echo(request):
 
 @accept_websocket
 def types(request):
-    """Tell what `request.websocket` is an instance of."""
+    """Answer with the classes of which `request.websocket` is an instance."""
     from dwebsocket.backends.default.websocket import DefaultWebSocket
 
     websocket = request.websocket

@@ -126,7 +126,7 @@ def broadcast(request):
 
 @require_websocket
 def support_chat(request):
-    """Pair a customer with an agent: what one says, the other hears."""
+    """Pair a customer with an agent: messages of one go to the other."""
     if queue:
         pair = queue.pop()
         pair["agent"] = request.websocket

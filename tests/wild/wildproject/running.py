@@ -1,4 +1,4 @@
-"""For the tests: which functions of this project are running at the moment."""
+"""For the tests: the functions of this project that are running at the moment."""
 
 import gc
 import os

@@ -25,7 +25,7 @@ MIDDLEWARE = [
     "wildproject.own.AskingMiddleware",
 ]
 
-# Kept from Django 1.9; nobody reads it any more.
+# Kept from Django 1.9; it is not read any more.
 MIDDLEWARE_CLASSES = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

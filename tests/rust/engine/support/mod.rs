@@ -1,4 +1,4 @@
-//! Connections on the process's engine, with their other end in the test's hands.
+//! Connections on the process's engine, whose other end the test drives.
 #![allow(dead_code, reason = "two test binaries share this, each uses a part")]
 
 pub(crate) mod chance;
@@ -21,7 +21,7 @@ use socket2::SockRef;
 
 use self::peer::Peer;
 
-/// What the engine is told to answer to a handshake; the tests need no more of it.
+/// The response to a handshake that the engine is given to send; the tests need no more of it.
 pub(crate) const HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
 
 /// Nothing here takes this long unless it is broken.
@@ -59,7 +59,7 @@ pub(crate) const COMPRESSION: Options = Options {
     client_max_window_bits: 15,
 };
 
-/// What this process occupies.
+/// The memory that this process occupies.
 pub(crate) fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
@@ -92,7 +92,7 @@ pub(crate) fn adopt(server: OwnedFd, early: &[u8], settings: &Settings) -> Arc<C
         .unwrap()
 }
 
-/// A connection of the engine's and its peer, who has read the head.
+/// A connection of the engine's and its peer, which has read the head.
 pub(crate) fn join(
     (server, client): (OwnedFd, OwnedFd),
     settings: &Settings,

@@ -121,7 +121,7 @@ impl Peer {
         self.expect(CLOSE, &close_payload(code, reason));
     }
 
-    /// A client that could not be driven is told to come later, and nothing else.
+    /// Expects the 503 with `Retry-After` of a connection that could not be driven, and no more.
     #[track_caller]
     pub(crate) fn expect_refusal(&mut self) {
         let mut told = String::new();
@@ -131,7 +131,7 @@ impl Peer {
         assert!(told.ends_with("\r\n\r\n"), "{told}");
     }
 
-    /// Nothing more may come.
+    /// Expects the end of the stream, with no bytes before it.
     #[track_caller]
     pub(crate) fn expect_eof(&mut self) {
         let mut rest = Vec::new();
