@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n 6 --dist loadgroup
 OUTCOMES := .cache/outcomes.json
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all extended lint sanitize interleavings bench wheel clean
+.PHONY: demo test test-all parts extended lint sanitize interleavings bench wheel clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
@@ -22,10 +22,13 @@ test: $(VENV)/installed-tests
 # The others as well: each server and version, proxies, browsers. APT=1 installs what Debian's
 # packages bring. EVERY=1 runs the whole list of behaviours on each variant of a server, compares with
 # the original package, and opens the largest numbers of connections: most of an hour.
-test-all: test extended
+test-all: parts test extended
 
-extended: $(VENV)/installed-tests
+# Says which of Debian's packages are missing, and installs the rest that extended tests need.
+parts: $(VENV)/installed-tests
 	APT=$(APT) EVERY=$(EVERY) PYTHON=$(BIN)/python bash tests/setup
+
+extended: parts
 	$(BIN)/python -m pytest --tier extended --outcomes $(OUTCOMES) \
 		--compared tests/wild/compared.json $(if $(EVERY),--every-server) $(PYTEST_ARGS)
 	$(BIN)/python tests/table.py --check
