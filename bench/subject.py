@@ -51,7 +51,7 @@ class Subject:
     says: str
     distributions: tuple[str, ...]
     command: Callable[[int, int], list[str]]
-    #: What clients ask for, for each mode of the load generator, and for an echo of binary messages
+    #: The path that clients ask for, for each mode of the load generator, and for an echo of binary messages
     #: where that is another path. A row whose mode is missing is none of this subject's.
     paths: Mapping[str, str] = field(default_factory=lambda: ECHOES)
     runs_on: Literal["peers", "original", "rust"] = "peers"

@@ -24,7 +24,7 @@
 //!   process is recognised.
 //! - `resources/`: the limited resources of a process: sockets, descriptors, permits for
 //!   connections, buffers, and the budget of buffered bytes.
-//! - `wakeup/`: when views run. The hub wakes an event loop, the turns wake views after a pass over
+//! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass over
 //!   the sockets, the time slice ends a view's run, the flush timer sends what is corked.
 //! - `connection/`: what views use: the inbox, the outbox, pings, the end; and the registry of all
 //!   connections.
