@@ -79,7 +79,7 @@ impl Meter {
         })
     }
 
-    /// Takes what has come out of the buckets.
+    /// Deducts received messages and bytes from the buckets.
     pub(super) fn count(&mut self, messages: u32, bytes: usize) {
         if let Some(bucket) = &mut self.messages {
             bucket.left -= f64::from(messages);
