@@ -1,5 +1,5 @@
 """
-What very many idle WebSockets cost: processes, kernel, processor time, handshakes.
+The cost of very many idle WebSockets: processes, kernel, processor time, handshakes.
 
     python bench/large.py gthread async 50000 --workers 4
     python bench/large.py uvicorn async 19000

@@ -51,8 +51,8 @@ class Subject:
     says: str
     distributions: tuple[str, ...]
     command: Callable[[int, int], list[str]]
-    #: What clients ask for, for each mode of the load generator, and for an echo of binary messages
-    #: where that is another path. A row whose mode is missing is none of this subject's.
+    #: The path that clients ask for, for each mode of the load generator, and for an echo of
+    #: binary messages where that is another path. A row whose mode is missing does not apply.
     paths: Mapping[str, str] = field(default_factory=lambda: ECHOES)
     runs_on: Literal["peers", "original", "rust"] = "peers"
     #: Where its packages are looked for first.

@@ -65,7 +65,7 @@ class TestGoals:
         assert row.endswith("| no |")
 
     def test_not_measured(self) -> None:
-        """What the run has not measured is counted, not judged."""
+        """Figures that the run has not measured are counted, not judged."""
         import goals
 
         table = goals.markdown([])
@@ -75,7 +75,7 @@ class TestGoals:
 
 @pytest.mark.usefixtures("bench")
 def test_charts(tmp_path: Path) -> None:
-    """Every picture is well-formed and names whom it compares; what was not measured has none."""
+    """Every picture is well-formed and names its subjects; figures not measured have none."""
     import charts
 
     run = {

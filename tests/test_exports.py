@@ -102,7 +102,7 @@ def test_old_import(statement: str) -> None:
 
 
 def test_public_names() -> None:
-    """What `from dwebsocket import *` gives, sorted."""
+    """The names that `from dwebsocket import *` gives, sorted."""
     assert set(dwebsocket.__all__) == PUBLIC
     assert dwebsocket.__all__ == sorted(dwebsocket.__all__)
 

@@ -2,8 +2,8 @@
 Private parts of other libraries are touched in `dwebsocket.compat` and nowhere else.
 
 A private part shows in the code alone: a name with an underscore that no code of this package
-defines, wherever an attribute, a string or an import names it. What other libraries do not document
-although it has no underscore is listed here.
+defines, wherever an attribute, a string or an import names it. Parts of other libraries that
+are not documented although they have no underscore are listed here.
 """
 
 from __future__ import annotations

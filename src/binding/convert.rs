@@ -1,4 +1,4 @@
-//! Where values cross between Python and Rust.
+//! Conversion of values between Python and Rust.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How a payload becomes `bytes`. Copying a large one takes milliseconds, most of them for memory
+//! Copying a payload into `bytes`. For a large one that takes milliseconds, most of them for memory
 //! that the system has yet to provide. So the GIL is released meanwhile, and an event loop runs
 //! other tasks between the pieces.
 

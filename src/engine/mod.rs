@@ -24,10 +24,10 @@
 //!   process is recognised.
 //! - `resources/`: the limited resources of a process: sockets, descriptors, permits for
 //!   connections, buffers, and the budget of buffered bytes.
-//! - `wakeup/`: when views run. The hub wakes an event loop, the turns wake views after a pass over
-//!   the sockets, the time slice ends a view's run, the flush timer sends what is corked.
-//! - `connection/`: what views use: the inbox, the outbox, pings, the end; and the registry of all
-//!   connections.
+//! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass
+//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked.
+//! - `connection/`: the parts that views use: the inbox, the outbox, pings, the end; and the
+//!   registry of all connections.
 //! - `driver/`: the task of one connection: reading, keepalive, rates, timeouts, the close.
 //! - `runtime/`: the engine of a process with its threads, load shedding at the limit of the
 //!   budget, and the takeover of a server's descriptor.

@@ -260,7 +260,7 @@ class TestServers:
 
 
 class TestOriginsAndHosts:
-    """Who may connect."""
+    """The origins and hosts that may connect."""
 
     def test_foreign_origin(self, server: Server) -> None:
         """A page that should be allowed and is not."""

@@ -142,8 +142,8 @@ def test_storm(own_server: Callable[..., Server], size: Callable[[int], int]) ->
     """
     15,000 come at the same moment: all are answered, and none gets anything but its 101.
 
-    Those for whom the queue of the listening socket has no room may be turned away by the kernel,
-    and come again.
+    Clients for which the queue of the listening socket has no room may be refused by the kernel,
+    and connect again.
     """
     count = size(15_000)
     server = own_server(GUNICORN_GTHREAD, options=BACKLOG, settings=UNLIMITED)

@@ -136,7 +136,7 @@ class TestOdd:
 @by_the_engine
 @pytest.mark.requires("early bytes")
 def test_request_behind_it(server: Server) -> None:
-    """What follows in the same write is no request: 1002, or the handshake is refused."""
+    """A request in the same write is not served: 1002, or the handshake is refused."""
     second = f"GET /status/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode()
     with RawPeer(server.address) as peer:
         peer.send(request(server) + second)

@@ -57,7 +57,7 @@ def test_behind_channels_router(channels: Server) -> None:
 
 
 def test_behind_channels_router_refuses(channels: Server) -> None:
-    """What Django refuses is refused with Django's response."""
+    """A handshake that Django refuses gets Django's response."""
     with RawPeer(channels.address) as peer:
         headers = {"Origin": f"http://{channels.host}"}
         peer.send(handshake_request("/nowhere/", channels.host, headers=headers))

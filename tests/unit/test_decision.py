@@ -120,7 +120,7 @@ class TestAccept:
         assert seen == [("b", "a"), agreed[0]]
 
     def test_raises_after(self, visit: Serve, request_log: Log, as_async: bool) -> None:
-        """What breaks behind the open connection is reported as ever."""
+        """An error behind the open connection is reported as ever."""
 
         def fail(request: Any) -> None:
             raise RuntimeError("late")

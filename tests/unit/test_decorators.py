@@ -113,7 +113,7 @@ class TestPlainRequests:
 
 
 class TestViews:
-    """What can be decorated, with and without the middleware, in sync and async chains."""
+    """Kinds of views that can be decorated, with and without the middleware, in both chains."""
 
     VIEWS: ClassVar[dict[str, Any]] = {
         "function": accept_websocket(echo),
@@ -303,7 +303,7 @@ class TestWithOtherDecorators:
         assert record.exc_info[1] is error
 
     def test_view_that_fails_on_none_is_reported(self, visit: Serve, request_log: Any) -> None:
-        """What happens in the view itself is the view's."""
+        """An error in the view itself is reported as the view's."""
 
         @accept_websocket
         @never_cache

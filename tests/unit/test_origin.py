@@ -278,7 +278,7 @@ def test_origin_may_be_required(page: str | None) -> None:
 
 
 def test_forwarded_scheme_counts_only_if_set(override: Override) -> None:
-    """A header that no proxy of ours has set is the client's word."""
+    """A header that no known proxy has set may be made up by the client."""
     asked = request("testserver", "https://testserver")
     asked.META["HTTP_X_FORWARDED_PROTO"] = "https"
     assert origin.objection(asked, ()) is not None

@@ -331,7 +331,7 @@ class TestWaitClosed:
         assert wait_closed(live, 0, as_async=as_async).result(10) is True
 
     def test_answer_to_a_ping_is_no_end(self, open_websocket: Open, as_async: bool) -> None:
-        """It wakes those who wait for pings only."""
+        """It wakes only calls that wait for pings."""
         live = open_websocket()
         closed = wait_closed(live, None, as_async=as_async)
         took = ping(live, as_async=as_async)

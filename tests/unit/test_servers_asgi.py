@@ -92,7 +92,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @in_loop
 async def test_accept_goes_first_and_order_is_kept() -> None:
-    """What the view sends at once comes behind the accept."""
+    """Messages that the view sends at once come behind the accept."""
     wire = Wire()
     assert wire.websocket.send("one")
     assert await wire.websocket.asend(b"\xff")

@@ -361,7 +361,7 @@ class TestBetween:
 
     @has_auser
     def test_users_are_looked_up_once(self, visit: Serve, override: Override, anna: User) -> None:
-        """What the handshake has found is what `auser()` gives to the view."""
+        """`auser()` gives the view the user that the handshake has found."""
         use(override, "db")
         seen: list[Any] = []
 
@@ -379,7 +379,7 @@ class TestBetween:
     def test_in_a_transaction_of_the_handshake(
         self, visit: Serve, in_database: Browser, anna: User
     ) -> None:
-        """Rows as old as the transaction are not the last word."""
+        """Rows as old as the transaction do not decide."""
 
         @transaction.atomic
         def acts_first(request: Any) -> Any:

@@ -90,7 +90,7 @@ class TestWebSocket:
             pass
 
     def test_is_closed_behind_its_block(self, site: WebSocketClient) -> None:
-        """What it has learned can still be asked for."""
+        """Its attributes can still be read."""
         with site.websocket("/echo/") as ws:
             pass
         assert (ws.closed, ws.close_code, ws.close_reason) == (True, 1000, "")

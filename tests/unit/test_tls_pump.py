@@ -147,7 +147,7 @@ def test_engine_ends_first(make: Callable[[], Line]) -> None:
 
 
 def test_engine_that_does_not_listen_pushes_back(make: Callable[[], Line]) -> None:
-    """What is on the way is bounded, and all of it arrives in the end."""
+    """The bytes on the way are bounded, and all of them arrive in the end."""
     line = make().open()
     sent = fill(line.client)
     # The buffers of two socket pairs, and a chunk.
@@ -249,7 +249,7 @@ def test_settling(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
 
 
 def test_forked_child_lets_go(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
-    """The child's copies are closed without a word; the parent's connection goes on."""
+    """The child's copies are closed without a close_notify; the parent's connection goes on."""
     line = make().open()
     line.client.sendall(b"before")
     assert line.engine.recv(100) == b"before"

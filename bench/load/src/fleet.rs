@@ -20,7 +20,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Client addresses a connection number is spread over, per octet.
 const SPREAD: u32 = 250;
 
-/// Where to connect.
+/// The address to connect to.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Address of the server.

@@ -2,7 +2,7 @@
 //!
 //! The next answer is expected to be the oldest message that has not come back. While its bytes
 //! fit, nothing is stored. At the first byte that does not fit, the message is collected whole and
-//! then classified: another message of ours (gap, late, twice), somebody else's, or damaged.
+//! then classified: another message of ours (gap, late, twice), another connection's, or damaged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

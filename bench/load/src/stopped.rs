@@ -38,7 +38,7 @@ pub struct Fate {
     pub stuck: usize,
     /// Connections that the server ended before we did, which it may do.
     pub cut_off: usize,
-    /// Whatever else went wrong, once they read again.
+    /// All other errors, once they read again.
     pub tally: Tally,
     /// The first error, in words.
     pub first_error: Option<String>,

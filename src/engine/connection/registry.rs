@@ -89,7 +89,7 @@ impl Registry {
     pub(crate) fn close_all(&self, frame: &CloseFrame) {
         let connections = self.state.lock().leave();
         for connection in connections {
-            // When one fails, the others must still get their close frame.
+            // When closing one panics, the others must still get their close frame.
             contain(|| connection.close(frame));
         }
     }

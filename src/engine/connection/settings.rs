@@ -23,7 +23,7 @@ pub struct Settings {
     pub send_buffer_bytes: usize,
     /// How long bytes may wait without any progress once the connection is to close.
     pub send_timeout: Option<Duration>,
-    /// How long a message that has begun may stand still.
+    /// How long a message that has begun may make no progress.
     pub message_timeout: Option<Duration>,
     /// How long the peer has to answer a close frame, and then to hang up.
     pub close_timeout: Duration,

@@ -1,6 +1,6 @@
-//! How a connection closes, stage by stage.
+//! Closing a connection, stage by stage.
 //!
-//! Once it is ended, what was sent before is flushed, the peer is given time to answer the close
+//! Once it is ended, the bytes sent before are flushed, the peer gets time to answer the close
 //! frame, the sending side is shut, and the rest is read and dropped until the peer hangs up:
 //! closing on unread bytes would reset the connection, and the reset can overtake the close frame.
 
@@ -14,7 +14,7 @@ use crate::engine::{
     resources::socket::Socket,
 };
 
-/// How many times the send timeout a peer may take over the last bytes before the close frame.
+/// The time for the last bytes before the close frame, in send timeouts.
 const FLUSH_TIMEOUTS: u32 = 10;
 /// Bytes that add a second to that: 128 kbit/s.
 const FLUSH_BYTES_PER_S: usize = 16 * 1024;

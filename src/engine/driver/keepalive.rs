@@ -1,4 +1,4 @@
-//! When to ping, and when to believe that the peer is gone.
+//! Keepalive: when a ping is due, and when a peer that does not answer counts as gone.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) enum Due {
     Death,
 }
 
-/// The rhythm of one connection.
+/// The keepalive of one connection.
 ///
 /// Received bytes prove that a peer lives. Bytes of ours that it takes prove it, too, as long as
 /// they come before a ping that it could answer, or more bytes wait behind them.
@@ -33,7 +33,7 @@ pub(super) struct Keepalive {
 /// A ping after which nothing has been received.
 #[derive(Clone, Copy, Debug)]
 struct Unanswered {
-    /// When it was due, or the last sign of life since then.
+    /// The moment at which it was due, or of the last sign of life since then.
     since: Instant,
     /// Bytes that the peer's system had taken by then.
     taken: u64,
@@ -60,7 +60,7 @@ impl Unanswered {
 }
 
 impl Keepalive {
-    /// A rhythm that begins at `now`; `None` (or zero) for `interval` never pings, `None` for
+    /// A keepalive that begins at `now`; `None` (or zero) for `interval` never pings, `None` for
     /// `timeout` never gives up. Connections that began together spread out by their `id`.
     pub(super) fn new(
         interval: Option<Duration>,

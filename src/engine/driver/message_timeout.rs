@@ -1,4 +1,4 @@
-//! How long a message that has begun may stand still.
+//! The timeout of a message that has begun and makes no progress.
 
 use std::time::Duration;
 

@@ -77,7 +77,7 @@ pub(crate) struct Driver {
     /// Bytes that were read but have no place in the inbox or in the turn yet, or came with the
     /// handshake.
     leftover: Option<Box<Input>>,
-    /// Why nothing is read now, if so.
+    /// The reason for which nothing is read now, if so.
     pause: Option<Pause>,
     hung_up: bool,
     more: More,

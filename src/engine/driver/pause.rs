@@ -1,4 +1,4 @@
-//! Why a driver reads nothing from its peer for a while.
+//! The reasons for which a driver reads nothing from its peer for a while.
 
 use tokio::time::Instant;
 

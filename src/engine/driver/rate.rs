@@ -1,4 +1,4 @@
-//! How fast one peer may send: a bucket of messages and one of bytes.
+//! The rate limit of one peer: a bucket of messages and one of bytes.
 //!
 //! Each holds what its rate allows in a second, and refills all the time. A peer that sends more
 //! than is left has to wait: it is not read from, and TCP's flow control slows it down. A peer
@@ -79,7 +79,7 @@ impl Meter {
         })
     }
 
-    /// Takes what has come out of the buckets.
+    /// Deducts received messages and bytes from the buckets.
     pub(super) fn count(&mut self, messages: u32, bytes: usize) {
         if let Some(bucket) = &mut self.messages {
             bucket.left -= f64::from(messages);

@@ -15,7 +15,8 @@ use tokio::io::{Interest, Ready, unix::AsyncFd};
 /// urgent data, which means nothing here.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
-/// Elsewhere only a reset can be told from bytes to read; an orderly end waits behind them.
+/// On other systems only a reset is reported apart from bytes to read; an orderly end waits behind
+/// them.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
 

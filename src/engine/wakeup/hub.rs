@@ -1,4 +1,4 @@
-//! How a view on an event loop sleeps until its connection has something for it.
+//! Waking the views on an event loop when their connections have something for them.
 //!
 //! A thread sleeps on a condition variable. Event loops cannot: each watches one descriptor for all
 //! its connections ([`Hub`]). A [`Watch`] adds a connection to the hub's list of ready ones, so

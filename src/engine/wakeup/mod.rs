@@ -1,4 +1,4 @@
-//! When views run: what wakes them, in which order, and for how long.
+//! Running the views: waking them, their order, and the time for which they run.
 
 pub(crate) mod flush_timer;
 pub(crate) mod hub;

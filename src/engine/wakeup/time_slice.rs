@@ -1,4 +1,4 @@
-//! How long a view has been taking messages without a pause.
+//! The time for which a view has been taking messages without a pause.
 //!
 //! A view whose client sends faster than it answers never finds its inbox empty, so it never
 //! sleeps: a task would keep its event loop for itself, and a thread would keep the GIL for as long

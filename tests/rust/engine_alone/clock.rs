@@ -84,26 +84,23 @@ fn a_step_lets_a_peer_go_on_that_was_faster_than_it_may_be() {
 }
 
 #[test]
-fn a_step_wakes_a_view_that_waits_for_a_message() {
-    alone(
-        "clock::a_step_wakes_a_view_that_waits_for_a_message",
-        || {
-            let (connection, _peer) = connect(&SETTINGS);
-            let deadline = Some(clock::now() + MINUTE);
-            let view = {
-                let connection = Arc::clone(&connection);
-                thread::spawn(move || connection.take(deadline))
-            };
-            until("the view waits", || connection.is_awaited());
-            let start = Instant::now();
-            step(MINUTE / 2);
-            assert!(connection.is_awaited());
-            step(MINUTE / 2);
-            assert!(matches!(view.join().unwrap(), Taken::Nothing));
-            assert!(start.elapsed() < MINUTE / 2);
-            assert!(!connection.is_awaited());
-        },
-    );
+fn a_step_wakes_a_waiting_view() {
+    alone("clock::a_step_wakes_a_waiting_view", || {
+        let (connection, _peer) = connect(&SETTINGS);
+        let deadline = Some(clock::now() + MINUTE);
+        let view = {
+            let connection = Arc::clone(&connection);
+            thread::spawn(move || connection.take(deadline))
+        };
+        until("the view waits", || connection.is_awaited());
+        let start = Instant::now();
+        step(MINUTE / 2);
+        assert!(connection.is_awaited());
+        step(MINUTE / 2);
+        assert!(matches!(view.join().unwrap(), Taken::Nothing));
+        assert!(start.elapsed() < MINUTE / 2);
+        assert!(!connection.is_awaited());
+    });
 }
 
 #[test]
