@@ -1,5 +1,5 @@
 """
-Checks repeatedly whether the users of open WebSockets are signed in; closes those that are not.
+Checks repeatedly that users are signed in, and closes the WebSockets of those who are not.
 
 The first check is made in the handshake, when the WebSocket is in the register
 (:mod:`dwebsocket.registry`): a sign-out either finds it there or is seen by this check. Later
@@ -19,7 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import authentication, clock, conf, database, registry, sign_out, unpatched
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.registry import SIGNED_OUT, TURNS
+from dwebsocket.registry import BUCKETS, SIGNED_OUT
 from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ _BATCH = 200
 
 def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
     """
-    Checks a user whose WebSocket is about to open, and starts the turns of later checks.
+    Checks a user whose WebSocket is about to open, and starts the timer of later checks.
 
     To be called when the WebSocket opens, after the request's transactions. In an event loop or a
-    transaction the check is started right after that, on a thread of its own.
+    transaction the check starts right away on its own thread, and this does not wait for it.
 
     Args:
         visitor: The WebSocket's entry in the register.
-        waiter: The waiter of the views that are started here.
-        spawn: Starts a function like such a view.
+        waiter: How the WebSocket's view sleeps; also gives the timer.
+        spawn: Starts a function on the same kind of thread.
         databases: The result of :func:`dwebsocket.database.shareable`.
     """
     sign_out.listen()
@@ -81,7 +81,7 @@ def _period() -> float:
 
 
 class Schedule:
-    """The turns of one process. Any thread may use it."""
+    """The timer and the checks of one process. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = unpatched.lock()
@@ -92,8 +92,9 @@ class Schedule:
         # fires all the same, its number is not `_last_timer`.
         self._due = 0.0
         self._last_timer = 0
-        self._turn = 0
-        # Turns that are due. A turn that failed is repeated with the next one.
+        # The bucket that is due next.
+        self._bucket = 0
+        # Buckets that are due. One whose check failed is checked again with the next one.
         self._todo: set[int] = set()
         self._is_working = False
         self._waiter: Waiter
@@ -101,11 +102,11 @@ class Schedule:
         self._databases: Databases = {}
 
     def start(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
-        """Starts the turns, unless they run already, for as long as users are present."""
+        """Starts the timer unless it runs. It stops when no user is left."""
         if not (period := _period()):
             return
         with self._lock:
-            interval = period / TURNS
+            interval = period / BUCKETS
             if self._cancel is not None and clock.now() < self._due + max(period, 1.0):
                 return
             self._waiter, self._spawn, self._databases = waiter, spawn, databases
@@ -117,7 +118,7 @@ class Schedule:
     def stop_if_idle(self) -> None:
         """Cancels the timer when no user is left. Never waits."""
         if not self._may_cancel or registry.has_users() or not self._lock.acquire(blocking=False):
-            # A turn that finds no user sets no further timer either.
+            # A timer that finds no user sets no further one either.
             return
         try:
             cancel, self._cancel = self._cancel, None
@@ -137,7 +138,7 @@ class Schedule:
         self._cancel = self._waiter.call_later(max(0.0, due - clock.now()), call)
 
     def _on_time(self, timer: int) -> None:
-        """Called by the timer, on a thread that must not sleep."""
+        """Runs on the timer's thread: must not block."""
         period = _period()
         with self._lock:
             if timer != self._last_timer:
@@ -146,12 +147,12 @@ class Schedule:
             # Checked under the lock: the `start` of a new user comes later, and sets a timer.
             if not period or not registry.has_users():
                 return
-            interval, now = period / TURNS, clock.now()
-            # More than one turn is due when the clock was stepped, or this thread ran late.
-            passed = min(TURNS, 1 + int(max(0.0, now - self._due) / interval))
-            turns = [(self._turn + number) % TURNS for number in range(passed)]
-            self._todo.update(turn for turn in turns if registry.present("turn", turn))
-            self._turn = (self._turn + passed) % TURNS
+            interval, now = period / BUCKETS, clock.now()
+            # More than one bucket is due when the clock was stepped, or this thread ran late.
+            passed = min(BUCKETS, 1 + int(max(0.0, now - self._due) / interval))
+            buckets = [(self._bucket + number) % BUCKETS for number in range(passed)]
+            self._todo.update(bucket for bucket in buckets if registry.present("bucket", bucket))
+            self._bucket = (self._bucket + passed) % BUCKETS
             self._set_timer(max(self._due + passed * interval, now))
             starts = bool(self._todo) and not self._is_working
             self._is_working = self._is_working or starts
@@ -160,7 +161,7 @@ class Schedule:
             self._start_work()
 
     def _start_work(self) -> None:
-        """Starts :meth:`_work`, or leaves it to the next turn."""
+        """Starts :meth:`_work`, or leaves it to the next timer."""
         try:
             self._spawn("dwebsocket-recheck", self._work)
         except RuntimeError as error:
@@ -169,12 +170,12 @@ class Schedule:
             _log.error("No thread to look whether users are signed in: %s", error)
 
     def _work(self) -> None:
-        """Checks all users whose turn is due."""
+        """Checks all users of the buckets that are due."""
         failed: set[int] = set()
         try:
-            while (turn := self._next()) is not None:
-                if not _look(registry.present("turn", turn), self._databases):
-                    failed.add(turn)
+            while (bucket := self._next()) is not None:
+                if not _look(registry.present("bucket", bucket), self._databases):
+                    failed.add(bucket)
         finally:
             with self._lock:
                 self._todo |= failed

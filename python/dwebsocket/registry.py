@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     Key = tuple[str, str]
 
 SIGNED_OUT = 4401
-# Users are checked again in so many turns, so that the queries are spread over time.
-TURNS = 16
+# Users are checked again one bucket after another, so that the queries are spread over time.
+BUCKETS = 16
 _MAX_REASON_BYTES = 123
 
 
@@ -237,7 +237,7 @@ class _Register:
 
 _register = _Register()
 _on_leave: Callable[[], object] = bool
-_turns = itertools.count()
+_arrivals = itertools.count()
 
 
 def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor | str | None:
@@ -258,7 +258,7 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
     }
     keys = [key for key in who.keys() if key[0] != "address" or counts_address]
     if who.user:
-        keys.append(("turn", str(next(_turns) % TURNS)))
+        keys.append(("bucket", str(next(_arrivals) % BUCKETS)))
     visitor = Visitor(who, keys, websocket)
     full = None
     with _register.lock:
@@ -290,7 +290,7 @@ def present(kind: str, name: object) -> list[Visitor]:
 
 def has_users() -> bool:
     """Whether a user has a WebSocket in this process. Never waits."""
-    return any(("turn", str(turn)) in _register.visitors for turn in range(TURNS))
+    return any(("bucket", str(bucket)) in _register.visitors for bucket in range(BUCKETS))
 
 
 def tell_of_leaving(call: Callable[[], object]) -> None:

@@ -22,7 +22,7 @@ from visit import Serve, handshake
 from waiting_views import awaits, waits
 
 from dwebsocket import WebSocket, authentication, conf, recheck, registry
-from dwebsocket.registry import TURNS, Visitor, Who
+from dwebsocket.registry import BUCKETS, Visitor, Who
 from dwebsocket.testing import Clock
 from support.waiting import eventually
 
@@ -291,13 +291,14 @@ class TestCost:
             visitor.leave()
         User.objects.filter(username__startswith="u").delete()
 
-    def test_turns_are_equally_long(self) -> None:
+    def test_buckets_are_equally_large(self) -> None:
         """Many that come at once are not looked up at once."""
         visitors = [
             registry.enter(Who(user=str(number)), WebSocket(), conf.Admission.current())
-            for number in range(3 * TURNS)
+            for number in range(3 * BUCKETS)
         ]
-        assert [len(registry.present("turn", turn)) for turn in range(TURNS)] == [3] * TURNS
+        sizes = [len(registry.present("bucket", bucket)) for bucket in range(BUCKETS)]
+        assert sizes == [3] * BUCKETS
         for visitor in visitors:
             assert isinstance(visitor, Visitor)
             visitor.leave()
@@ -306,7 +307,7 @@ class TestCost:
     def test_connections_are_given_back(
         self, visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Between two turns it holds none."""
+        """Between two checks it holds none."""
         opened: list[Any] = []
         look = authentication.signed_out
 
@@ -354,7 +355,7 @@ def test_database_that_is_away_for_a_while(
 def test_no_thread(
     visit: Serve, override: Override, anna: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next turn finds one."""
+    """The next timer finds one."""
     override(WEBSOCKET_AUTH_RECHECK=OFTEN_S)
     made = enter(visit, sign_in(anna))
     refused = threading.Event()
