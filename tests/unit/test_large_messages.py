@@ -222,20 +222,20 @@ def test_sending_to_an_end(live: LiveWebSocket) -> None:
     assert asyncio.run(main()) is False
 
 
-class TestTurns:
-    """Of tasks, whichever loop they run in."""
+class TestFairLock:
+    """For tasks, whichever loop they run in."""
 
-    def test_cancelled_ones_pass_theirs_on(self) -> None:
-        """Those that wait, and one whose turn has just come."""
-        turns, order = long_calls.Turns(), []
+    def test_cancelled_ones_pass_it_on(self) -> None:
+        """Those that wait, and one that has just got it."""
+        lock, order = long_calls.FairLock(), []
 
         async def take(number: int) -> None:
-            async with turns:
+            async with lock:
                 order.append(number)
                 await asyncio.sleep(0)
 
         async def main() -> None:
-            async with turns:
+            async with lock:
                 tasks = [asyncio.create_task(take(number)) for number in range(4)]
                 await asyncio.sleep(0)
                 tasks[1].cancel()
@@ -245,16 +245,16 @@ class TestTurns:
 
         asyncio.run(main())
         assert order == [2, 3]
-        assert not turns.are_taken
+        assert not lock.is_held
 
     def test_tasks_of_several_loops(self) -> None:
         """One at a time; a loop that was closed in the meantime is left out."""
-        turns, inside, most = long_calls.Turns(), 0, 0
+        lock, inside, most = long_calls.FairLock(), 0, 0
 
         async def take() -> None:
             nonlocal inside, most
             for _ in range(50):
-                async with turns:
+                async with lock:
                     inside += 1
                     most = max(most, inside)
                     await asyncio.sleep(0)
@@ -264,20 +264,20 @@ class TestTurns:
             await asyncio.gather(*(take() for _ in range(3)))
 
         async def hold() -> None:
-            await turns.__aenter__()
+            await lock.__aenter__()
 
         asyncio.run(hold())
         closed = asyncio.new_event_loop()
         waits = closed.create_task(take())
         closed.run_until_complete(asyncio.sleep(0))
         closed.close()
-        turns._pass_on()
+        lock._pass_on()
         threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(60)
-        assert (most, inside, turns.are_taken) == (1, 0, False)
+        assert (most, inside, lock.is_held) == (1, 0, False)
         assert not waits.done()
 
 

@@ -107,7 +107,7 @@ class Beside(Base):
         if request is None:
             raise UsageError(f"{what} is for the view of an open WebSocket, while it runs")
         if self._view is None:
-            # Of two threads that do this at once, the first one's object is kept.
+            # If two threads race, the first one's object stays.
             self.__dict__.setdefault("_view", type(self)._new_view(self, request))
         assert self._view is not None
         return self._view

@@ -17,7 +17,7 @@ from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
 from dwebsocket.waiting import caller as callers
 from dwebsocket.waiting import loop_hub
-from dwebsocket.waiting.long_calls import Turns, call_elsewhere
+from dwebsocket.waiting.long_calls import FairLock, call_elsewhere
 from dwebsocket.waiting.waiter import THREAD, no_room
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Sending(Base):
     """The calls that send messages."""
 
     # Puts sending tasks in order; set once a task has sent a large message.
-    _long_sends: Turns | None = None
+    _long_sends: FairLock | None = None
 
     def send(self, message: Any, *, strict: bool = False) -> bool:
         """
@@ -276,9 +276,9 @@ class Sending(Base):
         is_slow = connection.is_slow_to_send(message)
         if not is_slow and not self._is_sending_long():
             return await self._asend_now(connection, message, binary, strict)
-        # Of two threads that do this at once, the first one's object is kept.
-        turns = self.__dict__.setdefault("_long_sends", Turns())
-        async with turns:
+        # If two threads race, the first one's object stays.
+        lock = self.__dict__.setdefault("_long_sends", FairLock())
+        async with lock:
             return await self._asend_now(connection, message, binary, strict, is_slow=is_slow)
 
     async def _asend_now(
@@ -309,7 +309,7 @@ class Sending(Base):
 
     def _is_sending_long(self) -> bool:
         """Whether a large message of a task is on its way, which later ones must not overtake."""
-        return self._long_sends is not None and self._long_sends.are_taken
+        return self._long_sends is not None and self._long_sends.is_held
 
     # -- the end, for sending calls -------------------------------------------------------------
 

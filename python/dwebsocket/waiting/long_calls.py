@@ -110,7 +110,7 @@ async def call_elsewhere(function: Callable[[], T]) -> T:
     return await asyncio.wrap_future(submit(function))
 
 
-class Turns:
+class FairLock:
     """
     A lock for tasks of several event loops, which get it in the order in which they asked for it.
 
@@ -120,20 +120,20 @@ class Turns:
     def __init__(self) -> None:
         self._lock = unpatched.lock()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        #: Whether a task has its turn.
-        self.are_taken = False
+        #: Whether a task holds the lock.
+        self.is_held = False
 
     async def __aenter__(self) -> None:
         with self._lock:
-            if not self.are_taken:
-                self.are_taken = True
+            if not self.is_held:
+                self.is_held = True
                 return
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
         try:
             await turn
         except BaseException:
-            # The task was cancelled, or its coroutine was closed: it must not keep the turn.
+            # The task was cancelled, or its coroutine was closed: it must not keep the lock.
             with self._lock:
                 has_come = turn not in self._waiting
                 if not has_come:
@@ -148,11 +148,11 @@ class Turns:
     def _pass_on(self) -> None:
         while True:
             with self._lock:
-                self.are_taken = bool(self._waiting)
-                if not self.are_taken:
+                self.is_held = bool(self._waiting)
+                if not self.is_held:
                     return
                 turn = self._waiting.popleft()
-            # A closed loop raises RuntimeError and runs no task any more: go on to the next turn.
+            # A closed loop raises RuntimeError and runs no task any more: go on to the next task.
             with suppress(RuntimeError):
                 turn.get_loop().call_soon_threadsafe(settle, turn)
                 return
