@@ -488,15 +488,15 @@ def judge_handshake(
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
 
-def on_exit(partings: list[tuple[int, bool, int, str, float]], grace: float) -> None:
+def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> None:
     """
     Closes all connections when the process exits without letting Python close them.
 
     Args:
-        partings: For each cause of the exit: the signal, 0 for none; whether the server's handler
+        plans: For each cause of the exit: the signal, 0 for none; whether the server's handler
             of it calls ``exit``; close code and reason; and the seconds over which the closes are
-            spread. The last signal that came selects the entry; the first entry applies where
-            there is none for it. A handler that exits gets its signal only after the closes.
+            spread. The last signal to arrive selects the entry; without one for it, the first
+            entry applies. A handler that exits gets its signal only after the closes.
         grace: Seconds that clients have to answer after that.
     """
 
@@ -542,7 +542,7 @@ def shut_down(code: int, reason: str, grace: float) -> None:
     """Closes all connections and takes no new ones; sleeps until they are gone, or `grace`."""
 
 def signal_seen() -> int:
-    """The last signal that came of those that :func:`on_exit` knows, or 0."""
+    """Of the signals that :func:`on_exit` knows, the last one to arrive, or 0."""
 
 def step_clock(seconds: float) -> None:
     """

@@ -93,7 +93,7 @@ class _Shutdown:
                 self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
             # Calls that may fail come first, so that the next handshake can try again.
             if at_exit is not None:
-                _core.on_exit(_partings(at_exit), _GRACE_S)
+                _core.on_exit(_plans(at_exit), _GRACE_S)
             elif self._terminating:
                 _core.on_terminate(unpatched.starter(self._terminate))
             elif self._departure(terminated=True).patience_s:
@@ -179,7 +179,7 @@ def _by_signal(at_exit: Exit) -> Depart:
     return depart
 
 
-def _partings(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
+def _plans(at_exit: Exit) -> list[tuple[int, bool, int, str, float]]:
     """Gives the exits in the form of the argument of :func:`_core.on_exit`."""
     # Number 0, the exit without a signal, comes first.
     return [

@@ -225,27 +225,27 @@ pub(crate) fn die_of_sigterm(py: Python<'_>) {
 #[pyfunction]
 pub(crate) fn on_exit(
     py: Python<'_>,
-    partings: Vec<(i32, bool, u16, String, f64)>,
+    plans: Vec<(i32, bool, u16, String, f64)>,
     grace: f64,
 ) -> PyResult<()> {
     let grace = bounded(grace)?;
-    let partings: PyResult<Vec<_>> = partings
+    let plans: PyResult<Vec<_>> = plans
         .into_iter()
-        .map(|(signal, exits, code, reason, window)| {
+        .map(|(signal, handler_calls_exit, code, reason, window)| {
             Ok(exit::ExitPlan {
                 signal,
-                exits,
+                handler_calls_exit,
                 frame: CloseFrame::new(Some(code), &reason)?,
                 window: bounded(window)?,
             })
         })
         .collect();
-    let partings = partings?;
-    py.detach(|| exit::on_exit(&Engine::current()?, &partings, grace))?;
+    let plans = plans?;
+    py.detach(|| exit::on_exit(&Engine::current()?, &plans, grace))?;
     Ok(())
 }
 
-/// The last signal that came of those of `on_exit`, or 0.
+/// Of the signals of `on_exit`, the last one to arrive, or 0.
 #[pyfunction]
 pub(crate) fn signal_seen() -> i32 {
     exit::signal_seen()

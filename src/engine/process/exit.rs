@@ -39,12 +39,12 @@ use crate::{
     protocol::close::CloseFrame,
 };
 
-/// How much longer than the grace of the connections `exit` waits for the thread that closes them.
+/// Added to the connections' grace: how long `exit` waits for the thread that closes them.
 const MARGIN: Duration = Duration::from_millis(500);
 
 static CHANNEL: Mutex<Option<Channel>> = Mutex::new(None);
 static REGISTERED: Once = Once::new();
-/// The last signal that came of those that end the process.
+/// Of the signals that end the process, the last one to arrive.
 static SEEN: AtomicI32 = AtomicI32::new(0);
 /// The process that holds signals back: 0 for none.
 static HOLDER: AtomicU32 = AtomicU32::new(0);
@@ -58,7 +58,7 @@ pub struct ExitPlan {
     /// The signal that is the reason: 0 when none came.
     pub signal: c_int,
     /// The server's handler of the signal calls `exit`.
-    pub exits: bool,
+    pub handler_calls_exit: bool,
     /// The close frame for the clients.
     pub frame: CloseFrame,
     /// The time over which they are closed.
@@ -72,7 +72,7 @@ struct Channel {
     stream: UnixStream,
 }
 
-/// The last signal that came of those of [`on_exit`]: 0 when none did.
+/// Of the signals of [`on_exit`], the last one to arrive; 0 when none did.
 pub fn signal_seen() -> c_int {
     SEEN.load(Ordering::SeqCst)
 }
@@ -84,8 +84,8 @@ pub(crate) fn after_fork_in_child() {
 
 /// Closes all connections when the process exits; it waits `grace` for them after the window.
 ///
-/// The last signal that came decides which of `plans` holds; the first one where there is none
-/// for it. To be called once a process. A forked child inherits the handlers, but its exit
+/// The last signal to arrive selects one of `plans`; without a plan for it, the first plan
+/// applies. To be called once a process. A forked child inherits the handlers, but its exit
 /// does not concern its parent's connections, and no signal of its own is held back.
 ///
 /// # Errors
@@ -117,7 +117,7 @@ fn answer_exit(
         loop {
             match other.ready(Interest::READABLE).await {
                 Ok(_) if matches!(other.try_read(&mut byte), Ok(1)) => break,
-                // A byte that was not there after all.
+                // A false readiness: no byte came.
                 Ok(ready) if !ready.is_read_closed() => {}
                 _ => return,
             }
@@ -141,7 +141,7 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
     let (held, seen): (Vec<_>, Vec<_>) = plans
         .iter()
         .filter(|plan| plan.signal != 0)
-        .partition(|plan| plan.exits);
+        .partition(|plan| plan.handler_calls_exit);
     if REGISTERED.is_completed() {
         // A forked child has inherited the handlers. `HOLDER` is not its id, so `hold` passes each
         // signal on.
@@ -174,7 +174,8 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
             leave(engine, plan, grace, move || {
                 // Signals that came during the shutdown were held back until now.
                 drop(held);
-                // An exit that has begun meanwhile goes on by itself: do not send the signal again.
+                // If `exit` has begun meanwhile, this only sped it up: do not send the signal
+                // again.
                 if !EXITING.swap(true, Ordering::SeqCst) {
                     pass_on(number);
                 }
@@ -184,15 +185,15 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
     Ok(())
 }
 
-/// Closes all connections on a thread of its own, as waiting here would keep the engine from that,
-/// and then calls `gone`.
+/// Closes all connections on its own thread, and then calls `gone`. To wait for that on the
+/// engine's thread would stop the closing itself.
 fn leave(
     engine: Arc<Engine>,
     plan: ExitPlan,
     grace: Duration,
     gone: impl FnOnce() + Send + 'static,
 ) {
-    let (said, last) = (Arc::clone(&engine), plan.frame.clone());
+    let (fallback_engine, last) = (Arc::clone(&engine), plan.frame.clone());
     // Shared, since a closure is dropped with the thread that could not be started for it.
     let gone = Arc::new(Mutex::new(Some(gone)));
     let after = Arc::clone(&gone);
@@ -206,7 +207,7 @@ fn leave(
     };
     if thread::Builder::new().spawn(work).is_err() {
         // No thread can wait for the connections: begin to close them, and go on at once.
-        contain(|| said.close_all(&last));
+        contain(|| fallback_engine.close_all(&last));
         let gone = gone.lock().take();
         if let Some(gone) = gone {
             gone();
@@ -236,7 +237,7 @@ fn register() {
 
 extern "C" fn close_at_exit() {
     EXITING.store(true, Ordering::SeqCst);
-    // Locked only while the first connection comes: then there are hardly any to close.
+    // Locked only while the first connection opens: at that moment there are hardly any to close.
     let Some(channel) = CHANNEL.try_lock() else {
         return;
     };
