@@ -141,9 +141,9 @@ mod tests {
     fn a_turn_that_panics_does_not_end_the_thread() {
         let worker = Worker::start().unwrap();
         for _ in 0..3 {
-            worker.turns.fail_next_park();
+            worker.turns.let_run_panic();
             let deadline = Instant::now() + LIMIT;
-            while worker.turns.will_fail() {
+            while worker.turns.run_will_panic() {
                 // It parks again and again.
                 worker.handle.spawn(async {});
                 assert!(Instant::now() < deadline);

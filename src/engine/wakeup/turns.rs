@@ -4,21 +4,21 @@
 //! middle of a pass over all sockets, each view would take the core away from the engine and then
 //! wait for the view before it. So the engine reads all sockets first. When it has nothing left to
 //! read, it wakes the event loops and the first of the parked threads; each thread wakes the next
-//! one when it is about to sleep. The engine stands back until all have had their turn, so that the
-//! next pass finds the messages that follow many answers, not only those that follow one.
+//! one when it is about to sleep. The engine stands back until all have had their turn, so that its
+//! next pass finds what clients send after many answers at once, not after a single one.
 //!
 //! The engine writes what several views send in their turn, all together, when it goes on. To go
 //! from Python into the kernel and back for each message would push both out of the processor's
 //! caches, and a client that sleeps in between would have to be woken each time.
 //!
-//! One client can keep the engine from ever having nothing left to read. So views do not wait for
-//! that: after a millisecond they have their turn anyhow.
+//! One busy client can keep the engine reading for ever. So views do not wait until it has nothing
+//! left to read: after a millisecond they have their turn anyhow.
 //!
-//! No view depends on another one's coming back: when there is no progress for about a
-//! millisecond, because a view computes or waits for something else, all are woken, what they have
-//! sent is written, and for a while each is woken as soon as its message is there. Progress is a
-//! thread that comes back, or one view on each loop that was woken. Views that take long, so that
-//! a reply would wait for others, write for themselves for a while.
+//! No view waits for ever for another: when there is no progress for about a millisecond, because
+//! a view computes or waits for something else, all are woken, what they have sent is written, and
+//! for a while each is woken as soon as its message comes. Progress is a thread that comes back,
+//! or one view on each loop that was woken. When views take long, a reply would wait for others:
+//! then all views write for themselves for a while.
 
 use std::{
     collections::VecDeque,
@@ -41,19 +41,21 @@ use super::{
 use crate::engine::base::panics::contain;
 
 /// How long the engine stands back at most before it looks at its sockets again.
-const PATIENCE: Duration = Duration::from_millis(1);
+const MAX_STAND_BACK: Duration = Duration::from_millis(1);
 /// How long a view may wait for an engine that always has something to read.
-const OLDEST: Duration = Duration::from_millis(1);
-/// How long views are woken at once after they made no progress.
-const APART: Duration = Duration::from_millis(100);
-/// Time that a view may take for a message while other views' replies wait.
-const QUICK: Duration = Duration::from_micros(50);
+const MAX_VIEW_WAIT: Duration = Duration::from_millis(1);
+/// After a standstill: how long each view is woken as soon as its message comes. After a slow turn:
+/// how long views write for themselves.
+const APART_TIME: Duration = Duration::from_millis(100);
+/// Average time a view in one turn; above it, views write for themselves.
+const QUICK_VIEW: Duration = Duration::from_micros(50);
 /// Views that may wait for an engine that never finds its sockets empty.
-const MOST: usize = 64;
-/// Views that have a turn together before the engine writes for them.
-const FEW: usize = 3;
+const MAX_VIEWS: usize = 64;
+/// From this many views in a turn on, the engine writes for them. For fewer on event loops it does
+/// not stand back either.
+const MIN_TO_COLLECT: usize = 3;
 /// Bytes that may wait for views, which are to find their messages in the processor's cache.
-const MOST_BYTES: usize = 64 * 1024;
+const MAX_BYTES: usize = 64 * 1024;
 
 /// The views of one engine that have a message and still sleep. Any thread may use it.
 #[derive(Debug)]
@@ -64,25 +66,25 @@ pub(crate) struct Turns<V> {
     has_waiting: AtomicBool,
     /// Collects what views cork in their turn; the engine sends it when it goes on.
     pub(crate) flush_timer: Arc<FlushTimer<V>>,
-    patience: Duration,
+    max_stand_back: Duration,
     /// The next turn panics.
     #[cfg(test)]
-    fails: AtomicBool,
+    turn_panics: AtomicBool,
     /// The next call of [`Turns::run`] panics.
     #[cfg(test)]
-    parks_badly: AtomicBool,
+    run_panics: AtomicBool,
 }
 
 #[cfg(test)]
 impl<V> Turns<V> {
     /// Lets the next call of [`Turns::run`] panic.
-    pub(crate) fn fail_next_park(&self) {
-        self.parks_badly.store(true, Ordering::SeqCst);
+    pub(crate) fn let_run_panic(&self) {
+        self.run_panics.store(true, Ordering::SeqCst);
     }
 
-    /// Whether that call is still to come.
-    pub(crate) fn will_fail(&self) -> bool {
-        self.parks_badly.load(Ordering::SeqCst)
+    /// Whether that call has yet to come.
+    pub(crate) fn run_will_panic(&self) -> bool {
+        self.run_panics.load(Ordering::SeqCst)
     }
 }
 
@@ -93,11 +95,11 @@ impl<V> Default for Turns<V> {
             done: Condvar::new(),
             has_waiting: AtomicBool::new(false),
             flush_timer: Arc::default(),
-            patience: PATIENCE,
+            max_stand_back: MAX_STAND_BACK,
             #[cfg(test)]
-            fails: AtomicBool::new(false),
+            turn_panics: AtomicBool::new(false),
             #[cfg(test)]
-            parks_badly: AtomicBool::new(false),
+            run_panics: AtomicBool::new(false),
         }
     }
 }
@@ -114,9 +116,9 @@ struct State<V> {
     serving: Vec<(Arc<Hub>, u64)>,
     /// Since when the first view waits.
     waiting_since: Option<Instant>,
-    /// Bytes that came since their number last reached [`MOST_BYTES`].
+    /// Bytes that came since their number last reached [`MAX_BYTES`].
     bytes: usize,
-    /// Grows with each step.
+    /// Counts the threads that passed on and the loops that have served their list.
     steps: u64,
     engine_stands_back: bool,
     /// The last thread has been woken, and the engine waits for what it sends.
@@ -153,10 +155,9 @@ impl<V> State<V> {
         apart
     }
 
-    /// The moment at which the engine begins to collect what `views` views send; `None` when it is
-    /// not to do so.
-    fn begins_to_collect(&mut self, views: usize) -> Option<Instant> {
-        let now = (views >= FEW).then(Instant::now)?;
+    /// The moment from which the engine collects what `views` views send; `None` when it does not.
+    fn collecting_since(&mut self, views: usize) -> Option<Instant> {
+        let now = (views >= MIN_TO_COLLECT).then(Instant::now)?;
         if self.alone_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -164,10 +165,10 @@ impl<V> State<V> {
         Some(now)
     }
 
-    /// Notes that `bytes` more wait. True when enough wait for the views to have their turn.
-    fn weigh(&mut self, bytes: usize) -> bool {
+    /// Notes that `bytes` more wait. True when a turn is due.
+    fn add_bytes(&mut self, bytes: usize) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
-        let is_enough = self.bytes >= MOST_BYTES;
+        let is_enough = self.bytes >= MAX_BYTES;
         if is_enough {
             self.bytes = 0;
         }
@@ -178,8 +179,9 @@ impl<V> State<V> {
         self.parked.is_empty() && !self.last_is_due && self.serving.is_empty()
     }
 
-    /// Whether some view keeps others waiting, unless a thread has come back meanwhile. Notes how
-    /// far the hubs are.
+    /// True if threads are still parked, the last one is due, or a loop has not moved since the
+    /// last look; notes how far the loops are. Does not see threads that came back: the caller
+    /// compares `steps` for that.
     fn has_standstill(&mut self) -> bool {
         let mut stands = !self.parked.is_empty() || self.last_is_due;
         for (hub, seen) in &mut self.serving {
@@ -190,6 +192,8 @@ impl<V> State<V> {
         stands
     }
 
+    /// Counts a thread that passed on, or a loop that has served its list. True when all are done
+    /// and the engine can be woken.
     fn step(&mut self) -> bool {
         self.steps += 1;
         self.engine_stands_back && self.is_done()
@@ -207,7 +211,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
         state.parked.push_back(Arc::clone(connection));
         self.note_waiting(&mut state);
-        if state.parked.len() >= MOST || state.weigh(bytes) {
+        if state.parked.len() >= MAX_VIEWS || state.add_bytes(bytes) {
             self.turn(state);
         }
     }
@@ -225,7 +229,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         }
         state.noted += 1;
         self.note_waiting(&mut state);
-        if state.noted >= MOST || state.weigh(bytes) {
+        if state.noted >= MAX_VIEWS || state.add_bytes(bytes) {
             self.turn(state);
         }
     }
@@ -242,7 +246,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         // Only the engine's thread changes it.
         if self.has_waiting.load(Ordering::Relaxed) {
             let state = self.state.lock();
-            if (state.waiting_since).is_some_and(|since| since.elapsed() >= OLDEST) {
+            if (state.waiting_since).is_some_and(|since| since.elapsed() >= MAX_VIEW_WAIT) {
                 self.turn(state);
             }
         }
@@ -274,7 +278,7 @@ impl<V: View + fmt::Debug> Turns<V> {
             if is_done {
                 self.done.notify_one();
             }
-            // The thread may have woken by itself; then the one behind it has its turn.
+            // False: that thread is awake already (a timeout). Take the next one.
             if next.is_none_or(|next| next.wake_thread()) {
                 return;
             }
@@ -285,8 +289,8 @@ impl<V: View + fmt::Debug> Turns<V> {
     pub(crate) fn run(self: &Arc<Self>, engine: &Handle) {
         #[cfg(test)]
         assert!(
-            !self.parks_badly.swap(false, Ordering::SeqCst),
-            "a park fails"
+            !self.run_panics.swap(false, Ordering::SeqCst),
+            "a run panics"
         );
         if !self.turn(self.state.lock()) {
             // With a task to run, the engine looks at its sockets and then calls this again.
@@ -322,9 +326,9 @@ impl<V: View + fmt::Debug> Turns<V> {
         let views = state.parked.len() + state.noted;
         state.waiting_since = None;
         self.has_waiting.store(false, Ordering::Relaxed);
-        let enough = QUICK.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
+        let enough = QUICK_VIEW.saturating_mul(u32::try_from(views).unwrap_or(u32::MAX));
         self.wake_loops(&mut state);
-        if state.parked.is_empty() && views < FEW {
+        if state.parked.is_empty() && views < MIN_TO_COLLECT {
             // Too few to stand back for, and no view waits for another one.
             state.serving.clear();
         }
@@ -332,18 +336,21 @@ impl<V: View + fmt::Debug> Turns<V> {
             return true;
         }
         state.engine_stands_back = true;
-        let began = state.begins_to_collect(views);
+        let began = state.collecting_since(views);
         if began.is_some() {
             self.flush_timer.begin_collecting();
         }
         drop(state);
         #[cfg(test)]
-        assert!(!self.fails.swap(false, Ordering::SeqCst), "a turn fails");
+        assert!(
+            !self.turn_panics.swap(false, Ordering::SeqCst),
+            "a turn panics"
+        );
         self.pass_on();
         let mut state = self.state.lock();
         let steps = state.steps;
         if !state.is_done() {
-            self.done.wait_for(&mut state, self.patience);
+            self.done.wait_for(&mut state, self.max_stand_back);
         }
         state.engine_stands_back = false;
         let corked = match began {
@@ -355,7 +362,7 @@ impl<V: View + fmt::Debug> Turns<V> {
         state.last_is_due = false;
         let mut stuck = VecDeque::new();
         if is_stuck {
-            state.apart_until = Instant::now().checked_add(APART);
+            state.apart_until = Instant::now().checked_add(APART_TIME);
             state.serving.clear();
             stuck = std::mem::take(&mut state.parked);
         }
@@ -363,7 +370,7 @@ impl<V: View + fmt::Debug> Turns<V> {
             self.note_waiting(&mut state);
         }
         if began.is_some_and(|began| began.elapsed() > enough) {
-            state.alone_until = Instant::now().checked_add(APART);
+            state.alone_until = Instant::now().checked_add(APART_TIME);
         }
         drop(state);
         for connection in stuck {
@@ -428,11 +435,11 @@ mod tests {
     /// corked, and asks for more after `work`; without, it is busy for ever.
     fn parked(count: usize, work: Option<Duration>) -> Bed {
         let turns = Arc::new(Turns {
-            // However busy the machine is, views that come back are waited for.
-            patience: if work.is_some() {
+            // Long enough for views that come back, on however busy a machine.
+            max_stand_back: if work.is_some() {
                 Duration::from_secs(60)
             } else {
-                PATIENCE
+                MAX_STAND_BACK
             },
             ..Turns::default()
         });
@@ -542,11 +549,11 @@ mod tests {
 
     #[test]
     fn an_engine_that_never_finds_its_sockets_empty_wakes_views_all_the_same() {
-        let bed = parked(MOST, AT_ONCE);
-        for number in 0..MOST {
+        let bed = parked(MAX_VIEWS, AT_ONCE);
+        for number in 0..MAX_VIEWS {
             bed.deliver(number);
         }
-        for _ in 0..MOST {
+        for _ in 0..MAX_VIEWS {
             bed.woken();
         }
     }
@@ -566,24 +573,24 @@ mod tests {
 
     #[test]
     fn a_turn_that_panics_leaves_no_view_asleep_and_the_next_one_is_as_ever() {
-        let bed = parked(FEW, AT_ONCE);
+        let bed = parked(MIN_TO_COLLECT, AT_ONCE);
         for _ in 0..3 {
-            bed.turns.fails.store(true, Ordering::SeqCst);
-            bed.turn(FEW);
-            assert!(!bed.turns.fails.load(Ordering::SeqCst));
+            bed.turns.turn_panics.store(true, Ordering::SeqCst);
+            bed.turn(MIN_TO_COLLECT);
+            assert!(!bed.turns.turn_panics.load(Ordering::SeqCst));
             assert!(!bed.turns.flush_timer.collects());
-            let mut woken: Vec<_> = (0..FEW).map(|_| bed.woken()).collect();
+            let mut woken: Vec<_> = (0..MIN_TO_COLLECT).map(|_| bed.woken()).collect();
             woken.sort_unstable();
-            assert_eq!(woken, (0..FEW).collect::<Vec<_>>());
-            for number in 0..FEW {
+            assert_eq!(woken, (0..MIN_TO_COLLECT).collect::<Vec<_>>());
+            for number in 0..MIN_TO_COLLECT {
                 assert!(bed.answered(number));
                 while !bed.connections[number].is_awaited() {
                     thread::yield_now();
                 }
             }
         }
-        bed.turn(FEW);
-        for number in 0..FEW {
+        bed.turn(MIN_TO_COLLECT);
+        for number in 0..MIN_TO_COLLECT {
             assert_eq!(bed.woken.recv().unwrap(), (number, true));
             assert!(bed.answered(number));
         }
@@ -594,7 +601,7 @@ mod tests {
         let bed = parked(1, AT_ONCE);
         let hub = Hub::new().unwrap();
         bed.turns.notify(Watch::new(Arc::clone(&hub), 7), 5);
-        bed.turns.fails.store(true, Ordering::SeqCst);
+        bed.turns.turn_panics.store(true, Ordering::SeqCst);
         bed.turn(1);
         assert_eq!(bed.woken(), 0);
         // The loop has been woken already: this call has nothing to do.
@@ -604,9 +611,9 @@ mod tests {
 
     #[test]
     fn what_several_views_answer_in_one_turn_is_written_by_the_engine() {
-        let bed = parked(FEW, AT_ONCE);
-        bed.turn(FEW);
-        for number in 0..FEW {
+        let bed = parked(MIN_TO_COLLECT, AT_ONCE);
+        bed.turn(MIN_TO_COLLECT);
+        for number in 0..MIN_TO_COLLECT {
             assert_eq!(bed.woken.recv().unwrap(), (number, true));
             assert!(bed.answered(number));
         }
@@ -622,9 +629,9 @@ mod tests {
 
     #[test]
     fn an_answer_does_not_wait_for_its_view_to_come_back() {
-        let bed = parked(FEW, None);
-        bed.turn(FEW);
-        for _ in 0..FEW {
+        let bed = parked(MIN_TO_COLLECT, None);
+        bed.turn(MIN_TO_COLLECT);
+        for _ in 0..MIN_TO_COLLECT {
             let number = bed.woken();
             assert!(bed.answered(number));
         }
@@ -633,15 +640,15 @@ mod tests {
     #[test]
     fn views_that_take_long_write_for_themselves_for_a_while() {
         let mut state = State::<Connection>::default();
-        assert!(state.begins_to_collect(FEW - 1).is_none());
-        assert!(state.begins_to_collect(FEW).is_some());
+        assert!(state.collecting_since(MIN_TO_COLLECT - 1).is_none());
+        assert!(state.collecting_since(MIN_TO_COLLECT).is_some());
         state.alone_until = Some(Instant::now() + Duration::from_secs(60));
-        assert!(state.begins_to_collect(FEW).is_none());
+        assert!(state.collecting_since(MIN_TO_COLLECT).is_none());
         state.alone_until = Some(Instant::now());
-        assert!(state.begins_to_collect(FEW).is_some());
+        assert!(state.collecting_since(MIN_TO_COLLECT).is_some());
 
-        let bed = parked(FEW, Some(QUICK * 2));
-        bed.turn(FEW);
+        let bed = parked(MIN_TO_COLLECT, Some(QUICK_VIEW * 2));
+        bed.turn(MIN_TO_COLLECT);
         assert!(bed.turns.state.lock().alone_until.is_some());
     }
 
@@ -692,7 +699,7 @@ mod tests {
         let bed = parked(1, AT_ONCE);
         bed.deliver(0);
         let since = bed.turns.state.lock().waiting_since.unwrap();
-        while since.elapsed() < OLDEST {
+        while since.elapsed() < MAX_VIEW_WAIT {
             assert!(bed.woken.try_recv().is_err());
             thread::yield_now();
         }
