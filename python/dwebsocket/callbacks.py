@@ -3,7 +3,7 @@ Calls at the end of a connection or after a time, without a thread for each.
 
 One thread of the system makes them for the whole process. It starts with the first call and ends
 when none is left. On green threads the hub does the same
-(:class:`dwebsocket.runners.green.HubWatcher`).
+(:class:`dwebsocket.waiting.green.HubWatcher`).
 """
 
 from __future__ import annotations

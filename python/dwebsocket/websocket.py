@@ -122,7 +122,7 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
         if self._protocol is None:
             protocol = WebSocketProtocol13(None, self._headers)
             protocol._belong_to(self)
-            # Of two threads that do this at once, the first one's object is kept.
+            # If two threads race, the first one's object stays.
             self.__dict__.setdefault("_protocol", protocol)
             assert self._protocol is not None
         return self._protocol

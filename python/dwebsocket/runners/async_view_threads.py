@@ -62,7 +62,7 @@ class OwnThread(ThreadSensitiveContext):
     def worker(self) -> Worker:
         """Gives the worker that calls functions on this view's thread."""
         if self._worker is None:
-            # Of two threads that do this at once, the first one's object is kept.
+            # If two threads race, the first one's object stays.
             self.__dict__.setdefault("_worker", Worker(_threads))
             assert self._worker is not None
         return self._worker

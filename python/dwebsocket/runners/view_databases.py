@@ -18,7 +18,7 @@ def _on_connection(connection: BaseDatabaseWrapper, **_: Any) -> None:
     if websocket is None:
         return
     if websocket._held is None:
-        # Of two threads that do this at once, the first one's object is kept.
+        # If two threads race, the first one's object stays.
         websocket.__dict__.setdefault("_held", Held())
         assert websocket._held is not None
     websocket._held.note(connection)

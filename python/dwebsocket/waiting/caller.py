@@ -2,7 +2,7 @@
 The callers of a connection (threads, green threads, tasks), and which have received its end.
 
 Each of them receives the end once as ``None``, and as an exception when it calls again later,
-independently of the others. Most connections end without any :class:`Caller`.
+independently of the others. Most connections never need a :class:`Caller`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ PATIENCE_S = 1.0
 # The first and the longest pause of a caller that goes on calling after the end.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0
-# How long a sender may go on without pauses (it may be passing on the rest of a source), and after
-# how much more time its pauses are the longest.
+# For the first time refused sends cause no pause: the sender may be passing on the rest of a source.
+# Over the second time, their pauses grow to the longest one.
 _SENDS_FREELY_S = 5.0
 _SENDS_RARELY_S = 60.0
 
@@ -29,8 +29,8 @@ class Caller:
         told_at: When it received the end, on the clock of :mod:`dwebsocket.clock`.
         is_refused: Its last send was refused, and it has not asked for messages since.
         has_closed: It has closed the connection itself.
-        asked_at: The time of its first ``is_closed()`` after the end and after its last receiving
-            call.
+        asked_at: The time of its first ``is_closed()`` after the end; None again when it has asked
+            for messages since.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Caller:
         Gives the seconds that a call after the end has to sleep before anything else.
 
         The pauses grow, up to a second, so that a loop that ignores the end uses little processor
-        time. A caller that is slow by itself is not delayed.
+        time. A caller that calls more rarely than that never sleeps.
 
         Args:
             now: Seconds, as by :func:`dwebsocket.clock.now`.
@@ -72,7 +72,7 @@ class Caller:
         return pause
 
     def pause_of_send(self, now: float) -> float:
-        """As :meth:`pause`, for a refused send: none in the first seconds, then growing ones."""
+        """As :meth:`pause`, for a refused send: no pause for 5 s, then growing ones."""
         if self._refused_at is None:
             self._refused_at = now
         late = (now - self._refused_at - _SENDS_FREELY_S) / _SENDS_RARELY_S

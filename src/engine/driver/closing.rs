@@ -14,9 +14,9 @@ use crate::engine::{
     resources::socket::Socket,
 };
 
-/// The time for the last bytes before the close frame, in send timeouts.
+/// How long the peer may take for the last bytes: this many send timeouts.
 const FLUSH_TIMEOUTS: u32 = 10;
-/// Bytes that add a second to that: 128 kbit/s.
+/// Every 16 KiB still queued adds a second to that: 128 kbit/s.
 const FLUSH_BYTES_PER_S: usize = 16 * 1024;
 
 /// How far a connection has been closed.
@@ -68,7 +68,7 @@ impl Closing {
         self.stage = Stage::Over;
     }
 
-    /// The deadline of the present stage for the peer to make progress; `None` is for ever.
+    /// The present stage's deadline; `None` is for ever.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Open | Stage::Over => None,
@@ -98,8 +98,8 @@ impl Closing {
     /// Goes on to the next stage when the present one is done.
     pub(super) fn advance(&mut self, connection: &Connection, socket: &Socket) {
         if let Stage::Flushing { queued, .. } = self.stage {
-            // The closing thread notes the end first and seals the outbox then. Until it has, there
-            // is more to flush than can be seen.
+            // The closing thread notes the end first and seals the outbox then. Until the outbox is
+            // sealed, the close frame is not in it: empty does not mean done.
             let sealed = connection.outbox.is_sealed();
             let left = connection.outbox.queued();
             if sealed && left == 0 {
@@ -128,13 +128,13 @@ impl Closing {
         }
     }
 
-    /// When a peer that does nothing from now on is given up; `None` is never.
+    /// When a peer that does nothing from now on is abandoned; `None` is never.
     pub(super) fn close_deadline(&self) -> Option<Instant> {
         clock::task_now().checked_add(self.close_timeout)
     }
 }
 
-/// When a peer that has not taken all of the last `bytes` is given up, even if it goes on taking
+/// When a peer that has not taken all of the last `bytes` is abandoned, even if it goes on taking
 /// them; `None` is never, as without a `send_timeout`.
 fn flush_limit(now: Instant, send_timeout: Option<Duration>, bytes: usize) -> Option<Instant> {
     let seconds = u64::try_from(bytes / FLUSH_BYTES_PER_S).unwrap_or(u64::MAX);

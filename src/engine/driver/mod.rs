@@ -202,7 +202,7 @@ impl Driver {
     ) -> impl Future<Output = io::Result<AsyncFdReadyGuard<'io, Arc<Socket>>>> + use<'io> {
         // A hang-up that was seen would be reported again and again. So wait for nothing here: only
         // the view can change anything, by taking a message.
-        let deaf = self.pause == Some(Pause::InboxFull) && self.hung_up;
+        let waits_for_view = self.pause == Some(Pause::InboxFull) && self.hung_up;
         let mut interest = if self.pause.is_some() {
             HANG_UP.0
         } else {
@@ -212,7 +212,7 @@ impl Driver {
             interest |= Interest::WRITABLE;
         }
         async move {
-            if deaf {
+            if waits_for_view {
                 std::future::pending::<()>().await;
             }
             if interest == Interest::READABLE {
