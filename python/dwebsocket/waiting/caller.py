@@ -14,8 +14,8 @@ PATIENCE_S = 1.0
 # The first and the longest pause of a caller that goes on calling after the end.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0
-# A sender may be passing on the rest of a source, so refused sends cause no pause at first. Over the
-# second time, their pauses grow to the longest one.
+# A sender may be passing on the rest of a source: for the first time, refused sends cause no pause.
+# Over the second time, their pauses grow to the longest one.
 _SENDS_FREELY_S = 5.0
 _SENDS_RARELY_S = 60.0
 
