@@ -2,8 +2,8 @@
 The rooms of this process, and the WebSockets in each of them.
 
 One lock guards the table. It is held to read or to change the table, never to send: a client with a
-slow line must not keep others from coming and going. So two views may send at once, and their events
-may arrive in either order; ``people`` events carry a revision that says which is newer.
+slow line must not keep others from coming and going. So two views may send at once, and their
+events may arrive in either order; ``people`` events carry a revision that says which is newer.
 
 WebSockets are not removed here. ``send()`` to a client that has gone returns False and changes
 nothing; the client's own view sees the end and calls ``leave()``.
