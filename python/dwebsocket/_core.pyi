@@ -84,9 +84,9 @@ class Connection:
 
     def owes_a_pause(self) -> bool:
         """
-        Whether others are to run before the message that is there is taken.
+        Whether the caller is to let others run before it takes the next message.
 
-        True once, after the taker has found messages without sleeping for a millisecond.
+        True once, after it has found messages for a millisecond without sleeping.
         """
 
     def take(self, timeout: float | None, text_as_bytes: bool) -> str | bytes | None:
@@ -98,25 +98,25 @@ class Connection:
 
     def take_coarse(self, time: float, text_as_bytes: bool, /) -> str | bytes | None:
         """
-        As `take`, but at the end of the time it may sleep a little longer.
+        As `take`, but it may sleep a little longer than `time`.
 
         Cheaper than `take` for callers that wait long and are woken often.
         """
 
     def post(self, message: object, text_as_bytes: bool, sender: object, /) -> bool:
         """
-        Hands over a `str` or `bytes` if nothing waits for the client.
+        Sends a `str` or `bytes` if nothing else waits for the client.
 
-        `sender` is the connection whose view sends it, if any: while more messages wait there, a
-        small one may be kept for the next write. Never sleeps. False means only that the message
-        was not handed over.
+        `sender` is the connection whose view sends it, if any: while more messages wait for that
+        view, a small message may be kept for the next write. Never sleeps. False means only that
+        the message was not taken.
         """
 
     def send(
         self, message: str | bytes, *, binary: bool | None = None, patience: float | None = None
     ) -> bool:
         """
-        Hands a message over; False when the connection is closed.
+        Queues or writes a message; False when the connection is closed.
 
         With `binary` None, `str` is text and `bytes` are text if they are valid UTF-8. While the
         buffer is full it sleeps up to `patience` seconds and then raises `SendTimeout`; with None
@@ -124,7 +124,7 @@ class Connection:
         """
 
     def try_send(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
-        """Like `send`, but gives None when there is no room now."""
+        """As `send`, but never sleeps: gives None when there is no room now."""
 
     def close(self, code: int, reason: str) -> bool:
         """Begins to close; False when it was closing already. `ValueError` for a wrong code."""
@@ -166,10 +166,18 @@ class Connection:
         """Sends a ping, behind the messages that wait. False when it cannot be queued."""
 
     def pong(self, payload: bytes) -> bool:
-        """Sends an unsolicited pong (RFC 6455 section 5.5.3). As `ping`."""
+        """
+        Sends an unsolicited pong (RFC 6455 section 5.5.3), behind the messages that wait.
+
+        False when it cannot be queued.
+        """
 
     def begin_ping(self) -> Ping | None:
-        """Sends a ping with a number of its own; as `ping`. None when it cannot be queued now."""
+        """
+        Sends a ping with a number as payload, behind the messages that wait.
+
+        None when it cannot be queued now.
+        """
 
     @property
     def latency(self) -> float | None:
@@ -219,18 +227,18 @@ class Connection:
         """
         As `watch_inbox`, unless there is something to take now: then it only gives False.
 
-        To be called before yielding to the hub: what the view has sent is not held back meanwhile.
+        To be called before yielding to the hub: messages of the view are not held back meanwhile.
         """
 
     def watch_outbox(self, hub: Hub, token: int) -> None:
-        """Puts `token` on the hub's list once, as soon as room was made or none is needed."""
+        """Puts `token` on the hub's list once, as soon as there is room or the outbox is closed."""
 
     def unwatch(self, hub: Hub, token: int) -> None:
         """Takes back a watch that is no longer needed."""
 
 @final
 class FrameReader:
-    """Cuts what a server sends into frames, for clients in tests."""
+    """Cuts the bytes from a server into frames, for clients in tests."""
 
     def __new__(cls) -> FrameReader: ...
     def feed(self, data: bytes) -> None:
@@ -240,7 +248,7 @@ class FrameReader:
         """
         The next frame, if it is here: opcode, payload, whether it is final, its bit RSV1.
 
-        `ValueError` for what no server may send.
+        `ValueError` for bytes that no server may send.
         """
 
 @final
@@ -258,10 +266,10 @@ class Hub:
         """Puts `token` on the list, as a connection does. Any thread may call it."""
 
     def wake(self) -> list[int]:
-        """Resumes all tasks whose future is done; gives the other tokens, as `drain`."""
+        """Resumes all tasks whose `MessageFuture` is done; takes the other tokens, as `drain`."""
 
     def served(self) -> None:
-        """Lets the engine go on; to be called when all tokens of `drain` have had a turn."""
+        """Lets the engine continue; to be called when all tokens of `drain` have had their turn."""
 
 @final
 class MessageFuture:
@@ -304,9 +312,9 @@ class NextMessage:
 @final
 class Permit:
     """
-    A place among the process's connections; given back when all that hold it have let it go.
+    A place among the process's connections; free again when all its holders have released it.
 
-    Those are the connection (:func:`adopt`) and this object, for the view.
+    The holders are the connection (:func:`adopt`) and this object, for the view.
     """
 
     @staticmethod
@@ -317,7 +325,7 @@ class Permit:
         """Gives another hold on the same place. Raises `ValueError` when it has been released."""
 
     def release(self) -> None:
-        """Lets the place go. Harmless when repeated."""
+        """Releases this hold on the place. Does nothing when repeated."""
 
 @final
 class Threads:
@@ -330,7 +338,7 @@ class Threads:
     def __new__(cls) -> Threads: ...
     def run(self, function: Callable[[], object], stack_size: int) -> None:
         """
-        Has `function()` called on a thread whose stack has `stack_size` bytes.
+        Calls `function()` on a thread whose stack has `stack_size` bytes.
 
         The thread may have run another function before. An exception of `function` goes to
         `sys.unraisablehook`. Raises `RuntimeError` when the system gives no more threads.
@@ -339,15 +347,16 @@ class Threads:
 @final
 class Takeover:
     """
-    A client's connection on its way from its server to us.
+    The takeover of a client's connection from its server.
 
     The server keeps its descriptor, which then refers to a dead end: it reads as the end of the
-    stream, and what is written there goes nowhere. Any thread may call the methods; none waits.
+    stream, and bytes written to it never reach the client. Any thread may call the methods; none
+    waits.
     """
 
     def __new__(cls, server_side: int) -> Takeover:
         """
-        Allocates what it takes to exchange the server's descriptor `server_side`.
+        Allocates the descriptors for exchanging the server's descriptor `server_side`.
 
         Raises:
             OSError: The process has no descriptors left, or the client has gone.
@@ -355,7 +364,7 @@ class Takeover:
 
     def put_dead_end(self, server_side: int) -> None:
         """
-        Makes the server's descriptor the dead end, in the socket's blocking mode. Once.
+        Makes the server's descriptor refer to the dead end, in the socket's blocking mode. Once.
 
         Raises:
             OSError: The descriptor has been closed meanwhile.
@@ -409,7 +418,7 @@ def adopt(
     /,
 ) -> Connection:
     """
-    Takes a client's connection over: sends `head`, then speaks WebSocket on it.
+    Takes a client's connection over: sends `head`, then uses the WebSocket protocol on it.
 
     `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
     (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the
@@ -420,7 +429,7 @@ def adopt(
     """
 
 def after_fork_in_child() -> None:
-    """Leaves the parent's engine alone; to be called first thing in a forked child."""
+    """Drops the parent's engine without using it; to be called first in a forked child."""
 
 def choose_subprotocol(supported: list[str], offered: list[str]) -> str | None:
     """The first of `supported` that is among `offered`."""
@@ -490,7 +499,7 @@ def may_send_close_code(code: int) -> bool:
 
 def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> None:
     """
-    Closes all connections when the process exits without letting Python close them.
+    Closes all connections when the process exits in a way that runs no Python.
 
     Args:
         plans: For each cause of the exit: the signal, 0 for none; whether the server's handler
@@ -502,27 +511,27 @@ def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> Non
 
 def on_terminate(start: Callable[[], object]) -> None:
     """
-    Calls `start` when SIGTERM comes, beside the handler that is there.
+    Calls `start` when SIGTERM comes, in addition to the existing handler.
 
-    Where there was none, SIGTERM no longer ends the process: `start` has to do that. A forked
+    Where there was no handler, SIGTERM no longer ends the process: `start` has to do that. A forked
     child inherits this and has to restore the default.
 
-    `start` is called on a thread that Python does not know. Should the interpreter end meanwhile,
-    it would cut off such a thread within Python code, and Rust would abort the process. So `start`
-    must be written in C and not release the GIL: it starts a thread of Python's.
+    `start` is called on a thread that Python has not started. If the interpreter ended meanwhile,
+    it would stop such a thread within Python code, and Rust would abort the process. So `start`
+    must be written in C and must not release the GIL: it starts a thread of Python's.
     """
 
 def buffered_bytes() -> int:
     """The bytes that the engine buffers for all connections. Below 4 KiB a part is not counted."""
 
 def open_connections() -> int:
-    """The number of connections that the process holds or has promised a place to."""
+    """The number of the process's connections, open ones and handshakes with a reserved place."""
 
 def prepare() -> None:
     """
     Starts the engine, unless it runs.
 
-    What it needs of the system is thus allocated before a client is taken over. Raises `OSError`
+    So its threads and descriptors are allocated before a client is taken over. Raises `OSError`
     when there is no thread or no descriptor for it, or its threads have failed.
     """
 
@@ -542,11 +551,11 @@ def shut_down(code: int, reason: str, grace: float) -> None:
     """Closes all connections and takes no new ones; sleeps until they are gone, or `grace`."""
 
 def signal_seen() -> int:
-    """Of the signals that :func:`on_exit` knows, the last one to arrive, or 0."""
+    """Of the signals given to :func:`on_exit`, the last one to arrive, or 0."""
 
 def step_clock(seconds: float) -> None:
     """
-    Steps the engine's clock ahead, and sleeps until the engine has done what was due by then.
+    Steps the engine's clock ahead, and sleeps until the engine has done all work due by then.
 
     For tests. Without an engine it does nothing.
     """

@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from dwebsocket.compat.django_auth import data_of, replace_data
 
 # A hash of each key's value when the session was loaded, to see whether it has changed.
-Digests = dict[str, int]
+Digests = dict[str, object]
 
 
 def keep(session: Any) -> None:
@@ -104,12 +104,12 @@ def _merge(session: Any, store: type[Any], load: Any) -> None:
 
 def _digests(session: Any, data: dict[str, Any]) -> Digests:
     serializer = session.serializer()
-    found = {}
+    found: Digests = {}
     for key, value in data.items():
         try:
             found[key] = hash(serializer.dumps({key: value}))
         except Exception:
             # Django raises when it saves a value that it cannot serialize. Until then the value
             # counts as changed.
-            found[key] = id(object())
+            found[key] = object()
     return found

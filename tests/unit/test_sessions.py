@@ -255,3 +255,11 @@ def test_what_is_no_session_of_djangos() -> None:
     own = Own()
     sessions.keep(own)
     assert (type(own), own.modified) == (Own, False)
+
+
+def test_value_that_cannot_be_stored_always_counts_as_changed() -> None:
+    """Django raises when it saves it: it must not be taken for one that is stored already."""
+    session, data = CACHE(), {"stored": 1, "open file": object()}
+    first, second = (sessions._digests(session, data) for _ in range(2))
+    assert first["stored"] == second["stored"]
+    assert first["open file"] != second["open file"]

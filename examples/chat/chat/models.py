@@ -1,4 +1,4 @@
-"""What outlives the process: the rooms and what was said in them."""
+"""The data that outlives the process: the rooms and their messages."""
 
 from django.db import models
 from django.urls import reverse
@@ -9,7 +9,7 @@ MAX_TEXT = 1000
 
 
 def slug_of(name):
-    """Return what stands for the room ``name`` in addresses; empty when no letter is in it."""
+    """Return the slug of the room ``name`` for addresses; empty when the name has no letter."""
     return slugify(name, allow_unicode=True)[:40]
 
 
@@ -37,7 +37,7 @@ class Room(models.Model):
 
 
 class Message(models.Model):
-    """Something that somebody said in a room. The author is a name, not an account."""
+    """A message in a room. The author is a name, not an account."""
 
     room = models.ForeignKey(Room, on_delete=models.CASCADE, related_name="messages")
     author = models.CharField(max_length=MAX_NAME)

@@ -1,12 +1,12 @@
 """
-Who is in which room of this process, and how to reach them.
+The rooms of this process, and the WebSockets in each of them.
 
-One lock guards the table. It is held to look or to change, never to send: somebody with a slow
-line must not keep others from coming and going. So two views may send at once, and what they
-announce may arrive in either order; ``people`` events carry a revision that says which is newer.
+One lock guards the table. It is held to read or to change the table, never to send: a client with a
+slow line must not keep others from coming and going. So two views may send at once, and their
+events may arrive in either order; ``people`` events carry a revision that says which is newer.
 
-Nobody is thrown out here. ``send()`` to somebody who has gone returns False and changes nothing;
-their own view sees the end and calls ``leave()``.
+WebSockets are not removed here. ``send()`` to a client that has gone returns False and changes
+nothing; the client's own view sees the end and calls ``leave()``.
 """
 
 import itertools
@@ -35,7 +35,7 @@ class Rooms:
             self._rooms[slug][websocket] = name
 
     def leave(self, slug, websocket):
-        """Take ``websocket`` out. A room that nobody is in is forgotten."""
+        """Take ``websocket`` out. An empty room is removed from the table."""
         with self._lock:
             members = self._rooms.get(slug, {})
             members.pop(websocket, None)
@@ -56,7 +56,7 @@ class Rooms:
             return {slug: len(set(names.values()) - {""}) for slug, names in self._rooms.items()}
 
     def send(self, slug, event, *, besides=None):
-        """Send ``event`` as JSON to everybody in the room, except ``besides``."""
+        """Send ``event`` as JSON to all WebSockets in the room, except ``besides``."""
         with self._lock:
             members = list(self._rooms.get(slug, ()))
         text = json.dumps(event)
@@ -66,8 +66,8 @@ class Rooms:
             try:
                 websocket.send(text)
             except SendTimeout:
-                # Only the caller's own connection waits for room. That its browser does not read
-                # is no reason for the others to miss the event.
+                # Only the caller's own connection waits for room in its buffer. When its browser
+                # does not read, close it and go on: the others must not miss the event.
                 websocket.close(1013, "too slow")
 
 

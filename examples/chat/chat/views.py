@@ -4,9 +4,9 @@ The lobby, a room, and the pulse.
 A room has one address for its page and for its socket, and one view for both. Over the socket go
 JSON objects. A browser sends::
 
-    {"type": "name", "name": "Ada"}         who I am; again to change it
+    {"type": "name", "name": "Ada"}         sets the name; again to change it
     {"type": "say", "text": "Hello"}        once there is a name
-    {"type": "typing", "active": true}      or false; told to the others only
+    {"type": "typing", "active": true}      or false; sent to the others only
 
 and gets ``welcome`` first (``people`` and ``history``), then ``message``, ``people`` and
 ``typing`` events as things happen.
@@ -31,7 +31,7 @@ class RoomForm(forms.Form):
     name = forms.CharField(max_length=40)
 
     def clean_name(self):
-        """Refuse a name that leaves nothing to make an address of."""
+        """Refuse a name of which no address can be made."""
         name = self.cleaned_data["name"]
         if not slug_of(name):
             raise forms.ValidationError("Please use some letters or digits.")
@@ -76,8 +76,8 @@ def room(request, slug):
         return render(request, "chat/room.html", context)
 
     websocket = request.websocket
-    # In the room first, then the history: what is said in between comes twice rather than never,
-    # and browsers know messages by their ids.
+    # Enter the room first, then send the history: a message in between comes twice rather than
+    # never, and browsers recognise messages by their ids.
     live.enter(slug, websocket)
     try:
         history = room.history(after=positive(request.GET.get("after")))
@@ -95,7 +95,7 @@ def room(request, slug):
 
 
 def converse(websocket, room):
-    """Do what the browser asks for until it has gone, or has sent something senseless (1008)."""
+    """Serve the browser's messages until it has gone, or has sent an invalid one (1008)."""
     name = ""
     for message in websocket:
         match read(message):
@@ -142,7 +142,7 @@ def read(message):
 
 
 def storable(text):
-    """Return ``text`` without what JSON can spell and a database cannot take."""
+    """Return ``text`` without characters that JSON allows and a database refuses."""
     return text.encode("utf-8", "ignore").decode("utf-8").replace("\0", "")
 
 

@@ -2,7 +2,7 @@
 Settings of the chat demo: runs on this machine with nothing to configure.
 
 Not for deployment as it stands: ``DEBUG`` is on (Django then also serves the static files), the
-key is public, nobody has to log in, and only loopback addresses are answered.
+key is public, no log-in is needed, and only loopback addresses are answered.
 """
 
 import os
@@ -41,7 +41,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("CHAT_DB", str(BASE_DIR / "chat.sqlite3")),
-        # Everybody who talks writes; SQLite lets one through at a time.
+        # Each message is written to the database, and SQLite allows one writer at a time.
         "OPTIONS": {"timeout": 20},
     },
 }

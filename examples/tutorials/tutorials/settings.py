@@ -50,7 +50,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("TUTORIALS_DB", str(BASE_DIR / "tutorials.sqlite3")),
-        # Several sockets write at once; SQLite lets one through at a time.
+        # Several sockets write at once, and SQLite allows one writer at a time.
         "OPTIONS": {"timeout": 20},
     },
 }

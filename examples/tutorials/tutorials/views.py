@@ -1,5 +1,5 @@
 """
-What the dwebsocket tutorials teach, in their style: the old API, where every message is bytes.
+The examples of dwebsocket tutorials, in their style: the old API, where every message is bytes.
 
 The docstring of each view says exactly what it sends, so that a client can rely on it.
 """
@@ -45,7 +45,7 @@ def echo(request):
 @accept_websocket
 def clock(request):
     """
-    3. The clock: pushes, and never looks whether anybody is still there.
+    3. The clock: pushes, and never checks whether the client is still there.
 
     Sends ``{"count": n, "time": "HH:MM:SS"}`` once a second; ``n`` is 1, 2, 3 …
     """
@@ -66,8 +66,8 @@ def chat(request):
     """
     4. Chat with a global list.
 
-    Sends each message, as it came, to everybody in the list, the sender too. Somebody who has
-    gone leaves the list when their own ``wait()`` gives None.
+    Sends each message, as it came, to all WebSockets in the list, the sender's too. A view whose
+    client has gone removes its WebSocket from the list when its own ``wait()`` gives None.
     """
     if not request.is_websocket():
         return render(request, "chat.html")

@@ -1,7 +1,7 @@
 """
-Parts of other libraries that they do not promise to keep, one module for each library.
+Private and undocumented parts of other libraries, one module for each library.
 
-The rest of the package touches none of them itself. Each function says what it reads, which
-versions have it, and what happens where it is missing: something slower in its place, or an error
-that names the version.
+The rest of the package uses none of them directly. Each docstring names the part, the versions that
+have it, and the fallback where it is missing: a slower replacement, or an error that names the
+version.
 """

@@ -47,12 +47,12 @@ def leave_request() -> None:
     Where one is missing nothing refers to it, and it needs no resetting.
     """
     executors: Any = getattr(AsyncToSync, "executors", None)
-    # Asked first: to delete what is not there takes longer.
+    # Check first: deleting a missing value takes longer.
     if not _is_unused(executors) and getattr(executors, "current", None) is not None:
         del executors.current
     for name, outside in (("thread_sensitive_context", None), ("deadlock_context", False)):
         variable = getattr(SyncToAsync, name, None)
-        # Most views have neither: a value more would stay in each one's context.
+        # Most views have neither: do not add a value to the context of each of them.
         if variable is not None and variable.get(outside) is not outside:
             variable.set(outside)
 

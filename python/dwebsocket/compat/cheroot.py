@@ -1,4 +1,4 @@
-"""What cheroot does not document, versions 10 and 11: the layers of a request's body."""
+"""Undocumented parts of cheroot, versions 10 and 11: the layers of a request's body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Django does not document of requests, settings and databases, versions 4.2 to 6.1."""
+"""Undocumented parts of Django's requests, settings and databases, versions 4.2 to 6.1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
 
 _AUTH_MIDDLEWARE = "django.contrib.auth.middleware"
 _TEST_CLIENT = "django.test.client"
-# What a match has of its route, whatever has matched. `_func_path`: since 1.9.
+# The attributes of a match that depend on its route alone. `_func_path`: since 1.9.
 _OF_ROUTE = (
     *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
     "_func_path",
@@ -37,16 +37,16 @@ def settings_source() -> object:
     Gives the object that ``django.conf.settings`` gets its values from, read if need be.
 
     ``LazySettings._wrapped``, in every version so far: ``override_settings`` and its kind put
-    another object there and back again. Where it is missing: an object that is another one each
-    time, so that nothing is remembered of the settings, which is slower.
+    another object there and restore the old one. Where it is missing: a new object each time, so
+    that no settings are cached, which is slower.
     """
     try:
-        # Not asked of `settings` itself, which takes ten times as long to say so.
+        # Not by `settings._wrapped`, which takes ten times as long.
         source = object.__getattribute__(settings, "_wrapped")
     except AttributeError:
         return _Settings()
     if source is empty:
-        # Not read yet: whatever is asked first has them read, or says why they cannot be.
+        # Settings are not loaded yet: reading any of them loads them, or raises the reason.
         _ = settings.DEBUG
         source = object.__getattribute__(settings, "_wrapped")
     return source
@@ -61,7 +61,7 @@ class _Settings:
 
 def on_file_changed(receiver: Callable[..., None]) -> None:
     """
-    Has ``receiver(file_path=…)`` called when runserver's reloader sees a changed file.
+    Calls ``receiver(file_path=…)`` when runserver's reloader sees a changed file.
 
     ``django.utils.autoreload.file_changed``, a signal, since 2.2. Where it is missing a reload is
     taken for the end of the server: the clients get 1001 instead of 1012.
@@ -99,7 +99,7 @@ def is_same_domain(host: str, pattern: str) -> bool:
     """
     Whether ``host``, in small letters, is ``pattern``, or below it where that begins with a dot.
 
-    ``django.utils.http.is_same_domain``, since 1.9. Where it is missing the same is said here.
+    ``django.utils.http.is_same_domain``, since 1.9. Where it is missing, the same is done here.
     """
     django_says: Callable[[str, str], bool] | None = getattr(http, "is_same_domain", None)
     if django_says is not None:
@@ -113,7 +113,7 @@ def host_of(netloc: str) -> str:
     """
     Gives the host of ``host:port``, in small letters, and empty when it is none.
 
-    ``django.http.request.split_domain_port``, since 1.4. Where it is missing what stands before the
+    ``django.http.request.split_domain_port``, since 1.4. Where it is missing, the text before the
     last colon is taken for the host.
     """
     split: Callable[[str], tuple[str, str]] | None
@@ -128,7 +128,7 @@ def is_host_allowed(host: str, allowed: Sequence[str]) -> bool:
     """
     Whether ``host``, as :func:`host_of` gives it, is one of ``ALLOWED_HOSTS``.
 
-    ``django.http.request.validate_host``, since 1.5. Where it is missing the same is said here.
+    ``django.http.request.validate_host``, since 1.5. Where it is missing, the same is done here.
     """
     validate: Callable[[str, Sequence[str]], bool] | None
     validate = getattr(http_request, "validate_host", None)
@@ -155,14 +155,14 @@ def is_looked_up_in_session(user: object) -> bool:
     """
     if type(user) is not SimpleLazyObject:
         return False
-    # Asked of the object itself it would take ten times as long.
+    # Not by ordinary attribute access, which takes ten times as long.
     look_up = object.__getattribute__(user, "__dict__").get("_setupfunc")
     return getattr(look_up, "__module__", None) == _AUTH_MIDDLEWARE
 
 
 def parts_of_route(match: object) -> tuple[str, ...]:
     """
-    Gives the names of what ``match`` has of its route, whatever has matched.
+    Gives the names of the attributes of ``match`` that depend on its route alone.
 
     ``ResolverMatch`` documents some of them; those that are missing are left out.
     """
@@ -171,7 +171,7 @@ def parts_of_route(match: object) -> tuple[str, ...]:
 
 def limited_readers(body: object) -> tuple[object, object]:
     """
-    Gives what may be the reader below the body of a request to runserver.
+    Gives two candidates for the reader below the body of a request to runserver.
 
     ``LimitedStream.stream``, up to 4.2, and ``LimitedStream._read``, its method, since 5.0. Where
     both are missing there is none, and the handshake is refused.
@@ -184,8 +184,8 @@ def is_from_test_client(environ: dict[str, Any]) -> bool:
     """
     Whether Django's own test client makes a request.
 
-    Its bodies are ``FakePayload`` of ``django.test.client``, in every version so far. Where that is
-    elsewhere a refusal names another server.
+    Its bodies are ``FakePayload`` of ``django.test.client``, in every version so far. If that
+    moves, the message of a refusal names another server.
     """
     return type(environ.get("wsgi.input")).__module__ == _TEST_CLIENT
 

@@ -1,5 +1,5 @@
 """
-What Django does not document of its ASGI handler, versions 4.2 to 6.1.
+Undocumented parts of Django's ASGI handler, versions 4.2 to 6.1.
 
 ``dwebsocket.asgi`` calls ``handle(scope, receive, send)``, since 3.1, and puts its own in the place
 of ``send_response(response, send)``, since 3.0. Importing this where one is missing raises an error

@@ -1,4 +1,4 @@
-"""What Django does not document of users, sessions and transactions, versions 4.2 to 6.0."""
+"""Undocumented parts of Django's users, sessions and transactions, versions 4.2 to 6.0."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 def same_user(request: HttpRequest, user: Any) -> Any:
     """
-    Gives the user whom decorators see, sync ones (``request.user``) and async ones (``auser()``).
+    Gives the user that decorators see, sync ones (``request.user``) and async ones (``auser()``).
 
-    Each of the two remembers its user in an attribute of its own, and a sign-out may come between
-    two looks: ``request._cached_user``, in every version so far, and ``_acached_user``, since 5.0.
-    Where they are missing the user is asked for once more.
+    Each of the two caches its user in an attribute of its own, and a sign-out may come between two
+    lookups: ``request._cached_user``, in every version so far, and ``_acached_user``, since 5.0.
+    Where they are missing the user is looked up once more.
 
     Args:
-        request: From which the user is.
-        user: ``request.user``, which may be any other than Django's.
+        request: The request of the user.
+        user: ``request.user``, which need not be Django's.
     """
     if not is_looked_up_in_session(user):
         return user
@@ -40,8 +40,8 @@ def loaded(session: object) -> Mapping[str, Any]:
     """
     Gives the data of a session that was read before; empty if it was not.
 
-    ``SessionBase._session_cache``, in every version so far. Where it is missing the session tells
-    nothing, and its user alone is looked at later.
+    ``SessionBase._session_cache``, in every version so far. Where it is missing the result is
+    empty, and later checks cover the user only, not the session.
     """
     found: Mapping[str, Any] = getattr(session, "_session_cache", None) or {}
     return found
@@ -49,7 +49,7 @@ def loaded(session: object) -> Mapping[str, Any]:
 
 def data_of(session: object) -> dict[str, Any] | None:
     """
-    Gives what a session holds now; None when nothing was loaded, or where it cannot be seen.
+    Gives a session's current data; None when nothing was loaded, or where it is not accessible.
 
     ``SessionBase._session_cache``, in every version so far. Where it is missing nothing of the
     session is merged: the last save counts.
@@ -58,16 +58,16 @@ def data_of(session: object) -> dict[str, Any] | None:
 
 
 def replace_data(session: Any, data: dict[str, Any]) -> None:
-    """Makes ``data`` what a session holds. As :func:`data_of`."""
+    """Replaces a session's data by ``data``, in the attribute that :func:`data_of` reads."""
     session._session_cache = data
 
 
 def are_rows_as_djangos(store: Any) -> bool:
     """
-    Whether a subclass of Django's ``SessionStore`` in the database reads sessions as that does.
+    Whether a subclass of Django's database ``SessionStore`` reads sessions as its base class does.
 
     ``_get_session_from_db`` of ``sessions.backends.db``, since 1.11 or so. Where it is missing: no,
-    and each session is read for itself.
+    and each session is read by a query of its own.
     """
     from django.contrib.sessions.backends import cached_db, db  # an app that may be absent
 

@@ -1,5 +1,5 @@
 """
-What Django does not document of its test clients and of connections, versions 4.2 to 6.1.
+Undocumented parts of Django's test clients and of its connections, versions 4.2 to 6.1.
 
 ``dwebsocket.testing`` puts its own in the place of ``ClientHandler.get_response`` and of
 ``AsyncClientHandler.get_response_async``, since 3.1. Importing this where one is missing raises an
@@ -30,18 +30,18 @@ __all__ = [
 need("Django", ClientHandler, "get_response")
 need("Django", AsyncClientHandler, "get_response_async")
 
-# Its threads' connections have no public name.
+# The storage of its connections for each thread has no public name.
 _handler: Any = connections
 
 
 def connection_store() -> Any:
     """
-    Gives what has each thread's connections as attributes, by their aliases.
+    Gives the object that has each thread's connections as attributes, by their aliases.
 
     ``django.db.connections._connections``, since 3.2.
 
     Raises:
-        MissingPart: It is missing; views could not see what a test has in its transaction.
+        MissingPart: It is missing; views could not see the data of a test's transaction.
     """
     if not hasattr(_handler, "_connections"):
         raise MissingPart("Django", "django.db.connections._connections")
@@ -49,7 +49,12 @@ def connection_store() -> Any:
 
 
 def set_connection_store(store: Any) -> None:
-    """Puts another one in its place, for all threads. As :func:`connection_store`."""
+    """
+    Replaces the object that :func:`connection_store` gives, for all threads.
+
+    Raises:
+        MissingPart: As :func:`connection_store`.
+    """
     connection_store()
     _handler._connections = store
 
@@ -58,9 +63,9 @@ def is_the_tests_own(connection: BaseDatabaseWrapper) -> bool:
     """
     Whether another connection would not see what this one sees.
 
-    ``in_atomic_block``, since 1.6, ``is_in_memory_db()`` of SQLite's, since 1.7, and what a test
-    case that may use no database puts in the place of ``connect``, since 4.2. Where
-    ``is_in_memory_db`` is missing a test's database is taken for one in memory, as it usually is.
+    ``in_atomic_block``, since 1.6, ``is_in_memory_db()`` of SQLite's, since 1.7, and the
+    replacement of ``connect`` by a test case that may use no database, since 4.2. Where
+    ``is_in_memory_db`` is missing a test's database is assumed to be in memory, as it usually is.
     """
     if connection.in_atomic_block:
         return True

@@ -1,4 +1,4 @@
-"""What eventlet does not document, versions 0.33 to 0.41: its hub of this thread, and more."""
+"""Undocumented parts of eventlet, versions 0.33 to 0.41: its hub of this thread, and more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BODY, _HANDLERS = "eventlet.input", "eventlet.set_idle"
 
 def hub_getter() -> Callable[[], Any]:
     """
-    Gives a function that gives this thread's hub, and None when it has none, without making one.
+    Gives a function that returns this thread's hub, or None; it never makes a hub.
 
     ``eventlet.hubs._threadlocal.hub``, in all these versions. Imports eventlet.
 
@@ -42,11 +42,11 @@ def is_in_green_thread() -> bool:
 
 def protocol(environ: dict[str, Any]) -> str | None:
     """
-    Gives the protocol that a client of ``eventlet.wsgi`` speaks; None for other servers.
+    Gives the HTTP version of a client of ``eventlet.wsgi``; None for other servers.
 
-    The environ always says HTTP/1.0. Only the server's handler knows better
-    (``HttpProtocol.request_version``), and all that leads to it is the closure of a function that
-    it gives to applications. Where that is missing: HTTP/1.1, which every browser speaks.
+    The environ always has HTTP/1.0. Only the server's handler has the actual version
+    (``HttpProtocol.request_version``), and the handler is reached only by the closure of a function
+    that it gives to applications. Where that is missing: HTTP/1.1, which every browser uses.
     """
     if BODY not in environ:
         return None
@@ -72,10 +72,10 @@ def reader_of(body: Any) -> Any:
 
 def system_selector() -> selectors.BaseSelector:
     """
-    Gives a selector that lets a thread of the system sleep, although ``selectors`` is patched.
+    Gives a selector that blocks a thread of the system, although ``selectors`` is patched.
 
-    ``eventlet.patcher.inject``, in all these versions: the patched module has lost all its good
-    selectors, and a fresh one would not find any without the ``select`` of before.
+    ``eventlet.patcher.inject``, in all these versions: it imports ``selectors`` anew, with the
+    original ``select``. The patched module has no such selectors any more.
 
     Raises:
         MissingPart: It is missing.

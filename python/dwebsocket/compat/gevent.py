@@ -1,4 +1,4 @@
-"""What gevent does not document, versions 22.10 to 26.9: its hubs, and the bodies of its server."""
+"""Undocumented parts of gevent, versions 22.10 to 26.9: its hubs, and its server's bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def hub_getter() -> Callable[[], Any]:
     """
-    Gives the function that gives this thread's hub, and None when it has none, without making one.
+    Gives the function that returns this thread's hub, or None; it never makes a hub.
 
     ``gevent._hub_local.get_hub_if_exists``, in all these versions; a function in C, because it is
     called for each message. Imports gevent.

@@ -1,4 +1,4 @@
-"""What granian does not document: whose ``send`` an ASGI application gets."""
+"""Undocumented parts of granian: the class whose ``send`` an ASGI application gets."""
 
 from __future__ import annotations
 

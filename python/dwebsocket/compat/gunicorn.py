@@ -1,5 +1,5 @@
 """
-What gunicorn does not document, versions 20 to 27: its request bodies, responses and workers.
+Undocumented parts of gunicorn, versions 20 to 27: its request bodies, responses and workers.
 
 ``environ["gunicorn.socket"]`` is meant for applications; nothing else here is.
 """
@@ -10,7 +10,7 @@ import signal
 from typing import Any
 
 _KEY, _HINTS = "gunicorn.socket", "wsgi.early_hints"
-# What the environ of an HTTP/2 stream has besides; no header that a client sends gets such a name.
+# Additional keys in the environ of an HTTP/2 stream; a client's header never gets such a name.
 _PRIORITY, _SEND_TRAILERS = "gunicorn.http2.priority_weight", "gunicorn.http2.send_trailers"
 
 
@@ -28,7 +28,7 @@ def has_buffers(body: object) -> bool:
 
 def buffered(body: Any) -> bytes:
     """
-    Gives what the client has sent behind the head of its request.
+    Gives the bytes that the client has sent after the head of its request.
 
     ``Body.buf`` and, below it, ``Body.reader.unreader.buf``, in 20 to 27, both ``io.BytesIO``. A
     body in chunks has a ``parser`` instead of the second; no handshake has such a body. To be
@@ -51,11 +51,11 @@ def is_stream(environ: dict[str, Any]) -> bool:
 
 def finish_response(environ: dict[str, Any]) -> None:
     """
-    Makes gunicorn take its response to the request as sent, and its connection as one to close.
+    Marks gunicorn's response to the request as sent, and its connection as one to close.
 
-    ``Response.headers_sent`` and ``force_close()``, in 20 to 27; all that leads to the response is
-    a closure behind ``wsgi.early_hints``, since 25. Where any of it is missing gunicorn writes its
-    response into the dead end, which costs time only.
+    ``Response.headers_sent`` and ``force_close()``, in 20 to 27; the response is reached only by a
+    closure behind ``wsgi.early_hints``, since 25. Where any of it is missing gunicorn writes its
+    response into the dead end, which only takes time.
     """
     for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
         response = cell.cell_contents
@@ -78,8 +78,8 @@ def worker(*needed: str) -> Any:
     """
     Gives the worker of this process if it has all the attributes ``needed``, or else None.
 
-    Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without one
-    dwebsocket does not know for how long the arbiter waits, and takes it for a usual time.
+    Its signal handlers are its methods (``Worker.init_signals``), in 20 to 27. Without a worker
+    dwebsocket does not know for how long the arbiter waits, and assumes a usual time.
     """
     found = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
     return found if all(hasattr(found, name) for name in needed) else None

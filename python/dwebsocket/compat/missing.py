@@ -1,4 +1,4 @@
-"""The error about a part that a library has no more, or not yet."""
+"""The error about a part that the installed version of a library does not have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class MissingPart(ImproperlyConfigured):
-    """A library has changed a part that dwebsocket cannot do without. The message names both."""
+    """A library has changed a part that dwebsocket needs. The message names both."""
 
     def __init__(self, library: str, part: str) -> None:
         super().__init__(
@@ -31,7 +31,7 @@ def version_of(library: str) -> str:
 
 def need(library: str, owner: type, *names: str) -> None:
     """
-    Sees whether ``owner``, a class of ``library``, has attributes.
+    Checks that ``owner``, a class of ``library``, has the attributes ``names``.
 
     Raises:
         MissingPart: One is missing.

@@ -1,4 +1,4 @@
-"""What Django REST framework does not document: the request inside of its own."""
+"""Undocumented parts of Django REST framework: Django's request inside of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def wrapped_request(request: object) -> Any:
     """
     Gives the request that ``request`` wraps, or None.
 
-    ``rest_framework.request.Request._request``, since 2.0; other frameworks have followed it.
+    ``rest_framework.request.Request._request``, since 2.0; other frameworks do the same.
     Where it is missing the request is taken as it is.
     """
     return getattr(request, "_request", None)

@@ -1,9 +1,9 @@
-"""Private parts of the standard library's ``socket`` and ``ssl``, and of their green twins."""
+"""Private parts of the standard library's ``socket`` and ``ssl``, also in patched processes."""
 
 from __future__ import annotations
 
-# The sockets of the system as they are below `socket.socket`, for which gevent and eventlet put
-# their own. Every CPython has this module; without it there is an ImportError.
+# The sockets below `socket.socket`, a class that gevent and eventlet replace by their own. Every
+# CPython has this module; without it there is an ImportError.
 import _socket as system
 import ssl
 from typing import Any
@@ -18,7 +18,7 @@ def below_reader(reader: object) -> Any:
     Gives the socket below the buffered reader that ``socket.makefile`` has made.
 
     ``reader.raw._sock`` (``socket.SocketIO``), in every version of Python so far. Where it is
-    missing: None, and the server's family says that the client's socket cannot be had.
+    missing: None, and the server's family refuses, as it cannot get the client's socket.
     """
     return getattr(getattr(reader, "raw", None), "_sock", None)
 
@@ -43,10 +43,10 @@ def has_tls(sock: object) -> bool:
 
 def take_tls(sock: Any) -> Any:
     """
-    Gives the state of TLS of ``sock``, for which :func:`has_tls` is true, and takes it out.
+    Removes the TLS state of ``sock``, for which :func:`has_tls` is true, and gives it.
 
     ``SSLSocket._sslobj``: its methods ``read``, ``write`` and ``shutdown`` use the descriptor of
-    the socket without asking the socket's own methods.
+    the socket directly, without the socket's own methods.
     """
     tls, sock._sslobj = sock._sslobj, None
     return tls
@@ -54,10 +54,10 @@ def take_tls(sock: Any) -> Any:
 
 def replace_inner(sock: Any, new: system.socket) -> Any:
     """
-    Puts ``new`` inside of ``sock``, and gives what was there, or None.
+    Replaces the socket inside of ``sock`` by ``new``, and gives the old one, or None.
 
-    The sockets of gevent have the system's one as ``_sock``, since 1.0, which some servers close
-    directly. Others have none: then nothing changes.
+    gevent's sockets have one of the system as ``_sock``, since 1.0, which some servers close
+    directly. Other sockets have none: then nothing changes.
     """
     inner = getattr(sock, "_sock", None)
     if inner is not None:

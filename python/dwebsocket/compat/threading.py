@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 try:
-    # As it was before gevent put its own into `queue`. CPython, since 3.7.
+    # The original class, which gevent replaces in `queue`. CPython, since 3.7.
     from _queue import SimpleQueue
 except ImportError:
     # Where it is missing, `queue` has one in Python.
@@ -33,10 +33,10 @@ __all__ = [
 
 def forget_current_thread() -> None:
     """
-    Takes a thread that Python has not started, and that leaves, off ``threading.enumerate()``.
+    Removes the current thread, which Python has not started, from ``threading.enumerate()``.
 
     ``threading._active``, in every version of Python so far; 3.13 does the same by itself. Where it
-    is missing in an earlier one, the list has the thread until another one has its number.
+    is missing in an earlier version, the thread is listed until another one gets its number.
     """
     active: dict[int, threading.Thread] = getattr(threading, "_active", {})
     active.pop(threading.get_ident(), None)
@@ -44,7 +44,7 @@ def forget_current_thread() -> None:
 
 def before_pools_end(call: Callable[[], object]) -> None:
     """
-    Has ``call`` called when the interpreter ends, before thread pools stop taking work.
+    Calls ``call`` when the interpreter ends, before thread pools stop taking work.
 
     ``threading._register_atexit``, since Python 3.9. Where it is missing: ``atexit``, which runs
     after that.

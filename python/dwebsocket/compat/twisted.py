@@ -1,4 +1,4 @@
-"""What Twisted, below daphne, does not document: its signal handlers."""
+"""Undocumented parts of Twisted, on which daphne runs: its signal handlers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ def is_handler(handler: object) -> bool:
     """
     Whether ``handler`` is a signal handler of Twisted's reactor, which stops it at once.
 
-    Told by the module that it is from. Where that has another name the handler is called at once,
-    and close frames may not reach the clients.
+    Recognised by its module. Where that has another name the handler is called at once, and close
+    frames may not reach the clients.
     """
     return (getattr(handler, "__module__", None) or "").startswith("twisted.")

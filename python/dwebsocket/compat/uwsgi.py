@@ -1,7 +1,7 @@
 """
-What uWSGI exports to its own plugins, and Python code finds by name: version 2.0.
+Functions that uWSGI 2.0 exports to its own plugins, and that Python code finds by name.
 
-It has no function for applications that gives what it has read behind a request.
+uWSGI has no function for applications that gives the bytes that it has read after a request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def request_of_greenlet() -> int | None:
 
 def request_of_thread() -> int | None:
     """
-    Gives the address of the request that this thread serves. To be asked with several threads only.
+    Gives the address of the request that this thread serves. For servers with several threads only.
 
     The C function ``threaded_current_wsgi_req``. None where it is missing, as
     :func:`request_of_greenlet`.

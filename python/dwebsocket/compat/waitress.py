@@ -1,4 +1,4 @@
-"""What waitress does not document, versions 2 and 3: its channels."""
+"""Undocumented parts of waitress, versions 2 and 3: its channels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def channel_of(environ: dict[str, Any]) -> Any:
     """
     Gives the channel, which has the client's connection, of a request that waitress serves.
 
-    It is what ``environ["waitress.client_disconnected"]`` (documented) is a method of, since 2.0.
-    None where that is no channel, or lacks something that is needed here: then the server is not
-    known, and the handshake is refused.
+    It is the object of the method ``environ["waitress.client_disconnected"]`` (documented), since
+    2.0. None where that is no channel, or lacks a part that is needed here: then the server is not
+    recognised, and the handshake is refused.
     """
     channel = getattr(environ.get(KEY), "__self__", None)
     if not isinstance(getattr(channel, "socket", None), socket.socket):
@@ -25,7 +25,7 @@ def channel_of(environ: dict[str, Any]) -> Any:
 
 def reads_ahead(channel: Any) -> bool:
     """
-    Whether it takes what comes behind a request for the next one while the first is served.
+    Whether it parses bytes after a request as the next request, while the first is served.
 
     ``adj.channel_request_lookahead``, since 2.0 (``adj`` is private, the setting is not). Where it
     is missing: no, which has always been the default.
@@ -41,10 +41,10 @@ def has_next(channel: Any) -> bool:
 
 def take_head_of_next(channel: Any) -> bytes:
     """
-    Takes away what has come of the next request's head, which is not one: early bytes.
+    Removes the begun head of the "next request", and gives it: these are the client's early bytes.
 
-    ``request.header_plus`` (``HTTPRequestParser``), since 0.8. None has come where there is no
-    request; where the attribute is missing the AttributeError names it.
+    ``request.header_plus`` (``HTTPRequestParser``), since 0.8. Empty where there is no request;
+    where the attribute is missing the AttributeError names it.
     """
     with channel.requests_lock:
         unfinished, channel.request = channel.request, None

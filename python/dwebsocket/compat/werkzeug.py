@@ -1,4 +1,4 @@
-"""What Werkzeug does not document, versions 2.3 to 3.1: the bodies of its development server."""
+"""Undocumented parts of Werkzeug, versions 2.3 to 3.1: the bodies of its development server."""
 
 from __future__ import annotations
 
