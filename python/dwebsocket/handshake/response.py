@@ -41,7 +41,7 @@ _CONTENT_TYPE = "text/html; charset=utf-8"
 _AS_IT_IS = Acceptance(None, [])
 
 
-def _give_up(decision: Decision[Any]) -> None:
+def _on_decision_timeout(decision: Decision[Any]) -> None:
     """Ends the wait for a view that has not decided in time."""
     # If the view decides first, `decide` gives False here, and the view sets `decided` itself.
     if decision.decide(GivenUp()):
@@ -121,7 +121,7 @@ class UpgradeResponse(HttpResponse):
                 # The view may run on after the handler has stopped waiting for it.
                 self._websocket._permit = self._permit.share()
             if self.patience is not None:
-                give_up = functools.partial(_give_up, decision)
+                give_up = functools.partial(_on_decision_timeout, decision)
                 stop_timer = self._start.call_later(self.patience, give_up)
             self._start(self._request, self._websocket)
         except Exception as error:
@@ -176,9 +176,9 @@ class UpgradeResponse(HttpResponse):
         if self._permit is not None:
             self._permit.release()
         if self._websocket._connection is None:
-            self._give_up()
+            self._abandon()
 
-    def _give_up(self) -> None:
+    def _abandon(self) -> None:
         """Does what remains to be done when the connection will not open."""
         self._websocket._leave()
         if self._decision is not None:
@@ -231,7 +231,7 @@ class UpgradeResponse(HttpResponse):
             connection = handshake.open(self._headers_to_send(), subprotocol, options, permit)
         except BaseException as error:
             permit.release()
-            self._give_up()
+            self._abandon()
             if not isinstance(error, (OSError, ShuttingDown)):
                 raise
             # The server no longer has the client's connection: the client sees only its end.
@@ -249,7 +249,8 @@ class UpgradeResponse(HttpResponse):
             request_copy.keep(request)
             websocket._forget_handshake(request.META)
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
-            # The connection holds its place itself, and a view that already runs holds a share.
+            # The connection has a hold of its own on the permit. A view that decides got another
+            # one in `asking_view`.
             if self._decision is None:
                 websocket._permit = permit
             else:
@@ -258,7 +259,7 @@ class UpgradeResponse(HttpResponse):
         except BaseException as error:
             connection.close(*_code_for(error))
             permit.release()
-            self._give_up()
+            self._abandon()
             self._report(error, connection.id)
             return False
         return True

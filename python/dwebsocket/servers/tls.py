@@ -3,7 +3,7 @@ Connections that the server itself encrypts.
 
 The descriptor cannot be exchanged here: the TLS object reads and writes it by its number. So the
 descriptor stays, and the server's socket *object* is exchanged instead. It gets a class whose
-methods use a dead end; its TLS object goes to the :mod:`pump`, and the engine gets one end of a
+methods use a dead end; its TLS object goes to the :mod:`tls_pump`, and the engine gets one end of a
 socket pair, which it uses like any other connection.
 """
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Within the timeout a message has to grow by 1 / `LEAST_PROGRESS` of what has come of it.
-const LEAST_PROGRESS: usize = 1024;
+/// Within the timeout a message has to grow by 1 / `PROGRESS_DIVISOR` of what has come of it.
+const PROGRESS_DIVISOR: usize = 1024;
 
 /// Sees to it that a message that has begun makes progress.
 ///
-/// Progress means that it grows, within the timeout, by the part that [`LEAST_PROGRESS`] says, and
+/// Progress means that it grows, within the timeout, by the part that [`PROGRESS_DIVISOR`] says, and
 /// by one byte at least. So a slow upload may take its time. But a client that has made us inflate
 /// much cannot make us hold that for ever by sending a byte now and then.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl MessageTimeout {
         };
         let least = self
             .come
-            .saturating_add((self.come / LEAST_PROGRESS).max(1));
+            .saturating_add((self.come / PROGRESS_DIVISOR).max(1));
         if self.until.is_none() || come >= least {
             self.come = come;
             self.until = self.timeout.and_then(|timeout| now().checked_add(timeout));

@@ -24,14 +24,14 @@ pub const STEP_BYTES: usize = 4 * 1024;
 const MESSAGE_BYTES: usize = 72;
 /// A connection that holds less is read from also while the process is at its limit.
 const SMALL_BYTES: usize = 64 * 1024;
-/// The part of the limit down to which holders are closed.
+/// Holders are closed until the bytes are below this part of the limit.
 const RELIEVED: (usize, usize) = (7, 8);
 
 /// The part of the limit after whose release the C library is asked for what it keeps.
 const RETURNED: (usize, usize) = (1, 4);
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
-/// Bytes that were released since the library was asked.
+/// Bytes that were released since the last trim.
 static RELEASED: AtomicUsize = AtomicUsize::new(0);
 /// `usize::MAX` is none.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
@@ -75,7 +75,7 @@ fn part_of(limit: usize, (part, whole): (usize, usize)) -> usize {
 pub(crate) struct Relief {
     /// Closes the connections that hold most, until the process is below its limit.
     pub(crate) shed: fn(),
-    /// Gives free memory back to the system if the process takes so many bytes.
+    /// Gives free memory back to the system if the process takes more than so many bytes.
     pub(crate) trim: fn(usize),
 }
 

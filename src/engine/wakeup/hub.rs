@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use crate::engine::base::{fork, sync::Mutex};
 
-/// Waits for event loops to serve their lists.
+/// Receives a call when an event loop has run all views on its list.
 pub(crate) trait Observer: fmt::Debug + Send + Sync {
     /// The loop of `hub` has served all that was on its list.
     fn on_served(&self, hub: &Hub);
@@ -37,7 +37,7 @@ pub struct Hub {
     read_end: UnixStream,
     write_end: UnixStream,
     generation: u64,
-    /// Grows with each new [`Watch`]: the task that makes it is about to yield to the loop.
+    /// Counts the watches that were made: a task that makes one is about to yield to the loop.
     steps: AtomicU64,
 }
 
@@ -120,7 +120,7 @@ impl Hub {
 
     /// As [`Hub::announce`], but without waking the loop. True when the caller has to see to that;
     /// false when the loop has been woken, or will be.
-    fn note(&self, token: u64) -> bool {
+    fn add_silently(&self, token: u64) -> bool {
         let mut ready = self.ready.lock();
         ready.tokens.push(token);
         ready.tokens.len() == 1 && !ready.is_woken
@@ -178,7 +178,7 @@ impl Watch {
     /// As [`Watch::notify`], but without waking the loop. Gives the hub if the caller has to wake
     /// it.
     pub(crate) fn note(self) -> Option<Arc<Hub>> {
-        self.hub.note(self.token).then_some(self.hub)
+        self.hub.add_silently(self.token).then_some(self.hub)
     }
 }
 
