@@ -95,6 +95,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         selection.expect_what_it_cannot(item)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail when xdist does not know the groups: then each worker would start every server."""
+    if session.config.getoption("loadgroup", default=False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+                raise pytest.UsageError("pytest-xdist ignores the groups of the tests")
+
+
 @pytest.fixture(autouse=True)
 def _no_server_is_imported() -> Iterator[None]:
     """Fail a test that loads a server's package into the tests' own process."""
