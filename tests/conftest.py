@@ -75,6 +75,8 @@ class OutcomeWriter:
         self._outcomes.write(self._path)
 
 
+# Before xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each kind of server on one xdist worker, started once; expect its known failures."""
     if loaded := FOREIGN & sys.modules.keys():
