@@ -57,7 +57,7 @@ class TestViews:
     def test_a_slow_reader_stops_only_its_own_view(self, server: Server) -> None:
         """While a view waits for room, pages are served and others are echoed; then it goes on."""
         with (
-            RawPeer.open(server, "/green/floods/", receive_buffer=4096) as slow,
+            RawPeer.open(server, "/green/floods/") as slow,
             RawPeer.open(server, "/echo/") as echo,
         ):
             slow.send_text("go")
