@@ -136,8 +136,8 @@ def test_three_reloads_under_load(case: Case, own_server: Own) -> None:
             told = clients.told_since(since)
             assert len(told) >= case.clients
             if case.window:
-                # Sent away one by one: the first are back before the last have to go.
-                assert clients.first_back(since) < max(told)
+                # Sent away one by one, however late a busy machine is.
+                assert max(told) - min(told) > case.window / 4
         assert clients.codes() <= case.codes
     assert_calm(server)
     # New clients are served afterwards.

@@ -30,7 +30,6 @@ class Client(threading.Thread):
         # Of each connection: how it was ended, and when.
         self.codes: list[int | None] = []
         self.told_at: list[float] = []
-        self.back_at: list[float] = []
         self.refused = 0
         self.said = 0
         self.error: BaseException | None = None
@@ -42,7 +41,6 @@ class Client(threading.Thread):
                 if (peer := self.come()) is None:
                     self.refused += 1
                 else:
-                    self.back_at.append(time.monotonic())
                     with peer:
                         self.codes.append(self.talk(peer))
                     self.told_at.append(time.monotonic())
@@ -121,15 +119,6 @@ class Crowd:
     def codes(self) -> set[int | None]:
         """Return how their connections were ended by the server."""
         return {code for client in self.clients for code in client.codes} - {None}
-
-    def first_back(self, moment: float) -> float:
-        """Return when the first was back of those sent away after `moment`, in seconds from it."""
-        return min(
-            at - moment
-            for client in self.clients
-            for at in client.back_at
-            if any(moment <= told < at for told in client.told_at)
-        )
 
 
 @contextlib.contextmanager

@@ -95,12 +95,6 @@ _TABLE: list[tuple[str, str, str, _Always]] = [
         True,
     ),
     (
-        "uvicorn-websockets",
-        "test_limits_on_handshakes",
-        "holds a connection for 10 s when the client does not close its socket",
-        True,
-    ),
-    (
         "daphne",
         r"test_exact_types|test_text_is_echoed\[empty",
         "drops empty messages",
