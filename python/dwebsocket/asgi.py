@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from django.http.response import HttpResponseBase
 
-    from dwebsocket.servers.asgi import Event, Receive, Send
+    from dwebsocket.servers.asgi.events import Event, Receive, Send
 
     Scope = dict[str, Any]
 

@@ -2,8 +2,8 @@
 The interface of a connection to its :class:`~dwebsocket.websocket.WebSocket`.
 
 Under WSGI the engine implements the protocol (:class:`dwebsocket._core.Connection`), under ASGI the
-server does (:class:`dwebsocket.servers.asgi.AsgiConnection`). Code above this interface does not
-distinguish them.
+server does (:class:`dwebsocket.servers.asgi.connection.AsgiConnection`). Code above this interface
+does not distinguish them.
 """
 
 from __future__ import annotations

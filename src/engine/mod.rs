@@ -65,7 +65,7 @@
 //! views use. `driver/`: `mod.rs`, `reading.rs` and `closing.rs`, then `keepalive.rs`,
 //! `message_timeout.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
 //! `engine.rs`, `worker.rs` and `takeover.rs`: how the engine and a connection begin. `wakeup/`:
-//! `hub.rs`, `turns.rs`, `time_slice.rs` and `flush_timer.rs`: in which order views and the engine
+//! `hub.rs`, `turns/`, `time_slice.rs` and `flush_timer.rs`: in which order views and the engine
 //! run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
 //! memory. `connection/registry.rs` and `process/`: the end.
 

@@ -27,11 +27,13 @@ from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Decision, Rejection
 from dwebsocket.registry import Visitor, Who
 from dwebsocket.runners.loop import BackgroundLoop
-from dwebsocket.servers import asgi, tls_pump
+from dwebsocket.servers.asgi import connection
 from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from dwebsocket.servers import tls_pump
 
 __all__ = ["carrier"]
 
@@ -55,7 +57,7 @@ def _restless() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _small_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ASGI connection's, so that it is full most of the time."""
-    monkeypatch.setattr(asgi, "_MAX_MESSAGES", 4)
+    monkeypatch.setattr(connection, "_MAX_MESSAGES", 4)
 
 
 def side_by_side(*bodies: Callable[[], Any]) -> list[Any]:

@@ -12,6 +12,8 @@ import pytest
 from dwebsocket import ConnectionClosed, ReceiveTimeout, SendTimeout, WebSocket, _core, conf
 from dwebsocket.api.base import own_websocket
 from dwebsocket.servers import asgi
+from dwebsocket.servers.asgi import closing
+from dwebsocket.servers.rate import Meter
 from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Wire:
             {"type": "websocket.accept"},
             permit,
             max_message_bytes=self.options.max_message_size,
-            meter=asgi.Meter.of(self.options),
+            meter=Meter.of(self.options),
             receive_buffer_bytes=self.options.receive_buffer,
             send_buffer_bytes=self.options.send_buffer,
             close_timeout=self.options.close_timeout,
@@ -77,7 +79,7 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
     def run() -> None:
         before = _core.open_connections()
         asyncio.run(asyncio.wait_for(test(), 20))
-        assert (_core.open_connections(), asgi._open) == (before, set())
+        assert (_core.open_connections(), closing.OPEN) == (before, set())
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run

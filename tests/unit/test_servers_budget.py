@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_servers_asgi import Wire, in_loop, until
 
-from dwebsocket.servers import asgi, budget, transport
+from dwebsocket.servers import budget, transport
+from dwebsocket.servers.asgi import connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,7 +209,7 @@ async def test_a_large_holder_waits_for_room_and_goes_on() -> None:
     other.put(bytes(100_000))
     other.put(bytes(100_000))
     await until(lambda: other.received == 2)
-    await asyncio.sleep(asgi._PAUSE_S * 2)
+    await asyncio.sleep(connection._PAUSE_S * 2)
     assert other.received == 2
     larger.connection.discard()
     await until(lambda: other.received == 3)

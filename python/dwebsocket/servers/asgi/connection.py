@@ -1,12 +1,10 @@
 """
-A handshake and a connection on an ASGI server, which implements the protocol itself.
+A connection on an ASGI server.
 
 One coroutine for each connection, :meth:`AsgiConnection.serve`, runs as long as the connection; a
 task reads the server's events into the inbox, and another one writes while there is something in
 the outbox. All of them run in the server's event loop. The other methods may be called from any
 thread: one lock guards the state, and only work for the loop is scheduled there.
-
-Pings, their answers and the limits on what is read are the server's own; ASGI cannot set them.
 """
 
 from __future__ import annotations
@@ -15,40 +13,32 @@ import asyncio
 import itertools
 import logging
 import math
-import os
-import random
 import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, clock
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget, transport
-from dwebsocket.servers.contract import unknown_departure
-from dwebsocket.servers.rate import Meter
+from dwebsocket.servers.asgi.closing import OPEN, call_at
+from dwebsocket.servers.asgi.events import size_of, to_event
 from dwebsocket.servers.readiness import Readiness
 from dwebsocket.waiting import loop_hub
 from dwebsocket.waiting.waiter import no_room
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
-    from dwebsocket.conf import Options
     from dwebsocket.connection import By, FindHub, Message
-    from dwebsocket.servers.handshake import Headers, Refusal
+    from dwebsocket.servers.asgi.events import Event, Receive, Send
+    from dwebsocket.servers.rate import Meter
 
-    Event = Mapping[str, Any]
-    Receive = Callable[[], Awaitable[Event]]
-    Send = Callable[[Event], Awaitable[None]]
     Watches = list[tuple[loop_hub.LoopHub, int]]
 
 _log = logging.getLogger("dwebsocket")
-
-#: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
-SCOPE_KEY = "dwebsocket.handshake"
 
 # The same limit as in the engine's inbox.
 _MAX_MESSAGES = 1024
@@ -59,8 +49,7 @@ _GOING_AWAY, _NO_STATUS, _ABNORMAL, _POLICY, _TOO_BIG, _RESTART, _TRY_AGAIN_LATE
 _MAX_REASON_BYTES = 123
 # Longer timeouts count as no timeout: locks have a maximum, which is lower on some systems.
 _FOREVER_S = 1e6
-# Seconds between two checks whether the connection of a slowed-down client has been closed, and
-# between two readings of the clock, which a test may step.
+# Seconds between two checks whether the connection of a slowed-down client has been closed.
 _LOOK_S = 1.0
 # Time for the close frame to a client when the server cancels its connection.
 _LAST_WORD_S = 0.5
@@ -70,115 +59,6 @@ _LOOK_AT_CLIENT_S = 0.5
 _NO_MEMORY = "the server is short of memory"
 
 _ids = itertools.count(1)
-_open: set[AsgiConnection] = set()
-
-
-class AsgiHandshake:
-    """See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop."""
-
-    concurrency: Literal["thread", "gevent", "eventlet"] = "thread"
-    dies_of_sigterm = False
-    departure = staticmethod(unknown_departure)
-    at_exit = None
-    body = ()
-    has_loop = True
-
-    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Begins with a websocket scope whose ``websocket.connect`` was received."""
-        self.offered: list[str] = list(scope.get("subprotocols") or ())
-        self._scope = scope
-        self.connection: AsgiConnection | None = None
-        self._receive = receive
-        self._send = send
-        self._loop = asyncio.get_running_loop()
-
-    @property
-    def size(self) -> int:
-        """Bytes of its path, query and headers."""
-        scope = self._scope
-        headers = [part for header in scope.get("headers") or () for part in header]
-        return sum(map(len, (scope["path"], scope.get("query_string") or b"", *headers)))
-
-    def judge(self) -> Refusal | None:
-        """Judges the headers again, as the server may be lenient; over HTTP/2 there are none."""
-        fields: dict[str, list[str]] = {}
-        for name, value in self._scope.get("headers") or ():
-            fields.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        headers = {name: ",".join(values) for name, values in fields.items()}
-        if "upgrade" not in headers:
-            return None
-        status, answer, _ = _core.judge_handshake(
-            method="GET",
-            http_version=(1, 0) if self._scope.get("http_version") == "1.0" else (1, 1),
-            host=headers.get("host"),
-            content_length=headers.get("content-length"),
-            transfer_encoding=headers.get("transfer-encoding"),
-            upgrade=headers["upgrade"],
-            connection=headers.get("connection"),
-            version=headers.get("sec-websocket-version"),
-            key=headers.get("sec-websocket-key"),
-            protocols=headers.get("sec-websocket-protocol"),
-            extensions=headers.get("sec-websocket-extensions"),
-        )
-        return None if status == 101 else (status, answer)
-
-    def find(self) -> None:
-        """Does nothing: the server keeps the connection."""
-
-    def prepare(self) -> None:
-        """Does nothing: no descriptors or threads are needed."""
-
-    def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
-    ) -> AsgiConnection:
-        """
-        Makes the server accept. To be called in its loop.
-
-        Raises:
-            ValueError: Headers that no response may have.
-        """
-        accept = {
-            "type": "websocket.accept",
-            "subprotocol": subprotocol,
-            "headers": _for_the_101(headers),
-        }
-        self.connection = AsgiConnection(
-            self._receive,
-            self._send,
-            accept,
-            permit,
-            max_message_bytes=options.max_message_size,
-            meter=Meter.of(options),
-            receive_buffer_bytes=options.receive_buffer,
-            send_buffer_bytes=options.send_buffer,
-            close_timeout=options.close_timeout,
-        )
-        return self.connection
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Calls ``function`` in the server's loop, and waits for it."""
-        if running_loop() is self._loop:
-            function()
-        else:
-            asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
-
-    def discard(self) -> None:
-        """Does nothing: the server writes no response besides the accepted connection."""
-
-    def finish(self) -> None:
-        """Does nothing: nothing was allocated."""
-
-
-async def _call(function: Callable[[], object]) -> None:
-    function()
-
-
-def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """Gives the headers for the accepting response, checked as the engine checks them."""
-    lines = _core.response_head("", None, headers).split(b"\r\n")
-    # The status, and the three headers that are the server's.
-    fields = [line.partition(b": ") for line in lines[4:] if line]
-    return [(name.lower(), value) for name, _, value in fields]
 
 
 class AsgiConnection:
@@ -245,11 +125,11 @@ class AsgiConnection:
 
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = self._loop.create_task(self._read())
-        _open.add(self)
+        OPEN.add(self)
         with self._room:
             self._put(accept, 0)
         if _core.is_leaving():
-            # The handshake can no longer be refused, and `leave` may have read `_open` before this
+            # The handshake can no longer be refused, and `leave` may have read `OPEN` before this
             # connection was added: close it here.
             self.close(_RESTART, "restarting")
 
@@ -296,7 +176,7 @@ class AsgiConnection:
         Raises:
             SendTimeout: There was no room within ``patience`` seconds.
         """
-        event, size = _event(message, binary)
+        event, size = to_event(message, binary=binary)
         with self._room:
             has_room = self._has_room(size)
             if not has_room and patience is not None:
@@ -310,7 +190,7 @@ class AsgiConnection:
 
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:
         """As :meth:`dwebsocket.connection.Connection.try_send`."""
-        event, size = _event(message, binary)
+        event, size = to_event(message, binary=binary)
         with self._room:
             if not self._has_room(size):
                 return None
@@ -643,7 +523,7 @@ class AsgiConnection:
             # Django's request is in a reference cycle and refers to this object, so both stay until
             # the garbage collector runs. Drop the server's objects now.
             del self._receive, self._send, self._reader
-            _open.discard(self)
+            OPEN.discard(self)
             self._permit.release()
 
     @property
@@ -677,7 +557,7 @@ class AsgiConnection:
     async def _slow_down(self, meter: Meter, event: Event) -> None:
         """Pauses reading from a client that sends too fast; closes it if that does not help."""
         text = event.get("text")
-        meter.count(_size(event["bytes"] if text is None else text))
+        meter.count(size_of(event["bytes"] if text is None else text))
         while self._end is None and (wait := meter.pace(clock.now())):
             if wait == math.inf:
                 self.close(_POLICY, "too many messages or bytes a second")
@@ -688,7 +568,7 @@ class AsgiConnection:
         """Queues a message; gives a future to await before the next one is read, if any."""
         text = event.get("text")
         message: Message = event["bytes"] if text is None else text
-        size = _size(message)
+        size = size_of(message)
         if size > self._max_message_bytes:
             reason = f"message of {size} bytes is over the limit of {self._max_message_bytes}"
             self.close(_TOO_BIG, reason)
@@ -750,7 +630,7 @@ class AsgiConnection:
 
     def _look_at_client(self) -> None:
         with self._room:
-            if self._transport_bytes and self in _open:
+            if self._transport_bytes and self in OPEN:
                 self._transport_bytes = 0
                 self._look_at_transport(budget.STEP_BYTES)
 
@@ -764,7 +644,7 @@ class AsgiConnection:
 
     def _give_up(self) -> None:
         """Ends a connection whose client takes nothing and is in the middle of a message."""
-        if self._gone.done() or self not in _open:
+        if self._gone.done() or self not in OPEN:
             return
         if self._writer is not None:
             self._writer.cancel()
@@ -785,7 +665,7 @@ class AsgiConnection:
 
     def _await_the_answer(self) -> None:
         # Most servers report the client's answer. Some do not, so there is a timeout.
-        _call_at(self._loop, clock.now() + self._close_timeout, loop_hub.settle, self._gone)
+        call_at(self._loop, clock.now() + self._close_timeout, loop_hub.settle, self._gone)
 
     async def _send_close(self, event: Event) -> None:
         code = event["code"]
@@ -796,83 +676,6 @@ class AsgiConnection:
                 raise
             # daphne takes no other codes from applications: its clients see 4011 for 1011.
             await self._send({**event, "code": code + 3000})
-
-
-def leave(code: int, reason: str) -> None:
-    """Begins to close all connections, as `close_all`, and takes no new ones any more."""
-    # Set the flag first: a handshake that is not refused reads it again once it is in `_open`.
-    _core.close_all(code, reason)
-    close_all(code, reason)
-
-
-def close_all(code: int, reason: str) -> None:
-    """Begins to close all connections of this process. Does not wait. Any thread may call it."""
-    for connection in list(_open):
-        connection.close(code, reason)
-
-
-def drain(code: int, reason: str, window: float) -> float:
-    """
-    Closes all connections of this process, spread over ``window`` seconds. Does not wait.
-
-    Gives the seconds until the last close begins. Any thread may call it, also again: each
-    connection is closed at the earliest of its times.
-    """
-    connections = list(_open)
-    if not window:
-        close_all(code, reason)
-        return 0.0
-    random.shuffle(connections)
-    part, now = window / max(1, len(connections)), clock.now()
-    for index, connection in enumerate(connections):
-        loop, due = connection.gone.get_loop(), now + part * (index + random.random())  # noqa: S311
-        with suppress(RuntimeError):
-            # A closed loop raises RuntimeError; it has no connections any more.
-            loop.call_soon_threadsafe(_call_at, loop, due, connection.close, code, reason)
-    return window if connections else 0.0
-
-
-def _call_at(
-    loop: asyncio.AbstractEventLoop, due: float, call: Callable[..., object], *args: Any
-) -> None:
-    """Calls ``call`` in its loop at a time of :mod:`dwebsocket.clock`, which a test may step."""
-    left = due - clock.now()
-    if left <= 0:
-        call(*args)
-    else:
-        loop.call_later(min(left, _LOOK_S), _call_at, loop, due, call, *args)
-
-
-async def all_gone(timeout: float) -> None:
-    """Waits until no connection of the running loop is left, ``timeout`` seconds at most."""
-    loop = asyncio.get_running_loop()
-    futures = [each.gone for each in list(_open) if each.gone.get_loop() is loop]
-    if futures:
-        await asyncio.wait(futures, timeout=timeout)
-
-
-def _event(message: Message, binary: bool | None) -> tuple[Event, int]:
-    """Gives the server's event for a message, and its size; text or binary as ``_core`` decides."""
-    if not isinstance(message, str) and not binary:
-        try:
-            message = message.decode()
-        except UnicodeDecodeError:
-            if binary is False:
-                raise ValueError("a text message must be valid UTF-8; use send_bytes()") from None
-    elif isinstance(message, str) and binary:
-        message = message.encode()
-    # Not a subclass of `str`, such as templates make: servers may check for the exact type.
-    if isinstance(message, str):
-        text = message if type(message) is str else "".join(message)
-        return {"type": "websocket.send", "text": text}, _size(text)
-    return {"type": "websocket.send", "bytes": bytes(message)}, len(message)
-
-
-def _size(message: Message) -> int:
-    """Gives the bytes of a message, text as UTF-8."""
-    if isinstance(message, str) and not message.isascii():
-        return len(message.encode())
-    return len(message)
 
 
 def _bounded(timeout: float | None) -> float | None:
@@ -891,7 +694,3 @@ def _ring(watches: Watches) -> None:
     for hub, token in watches:
         hub.ring(token)
     watches.clear()
-
-
-# The parent's loop does not run in a forked child.
-os.register_at_fork(after_in_child=_open.clear)
