@@ -37,9 +37,14 @@ SLACK_S = 20
 TOUCHED = "touched.py"
 
 (GUNICORN_ASGI,) = (kind for kind in ASGI if kind.name == "gunicorn-asgi")
-# The started process watches those that serve.
+# The started process watches those that serve. It keeps an old one when the new one is not ready
+# within 5 s, unless told otherwise: a busy machine may take longer.
 UVICORN_WATCHED = dataclasses.replace(
-    UVICORN, name="uvicorn-watched", alone=False, worker_title="spawn_main"
+    UVICORN,
+    name="uvicorn-watched",
+    options=(*UVICORN.options, "--timeout-worker-healthcheck", str(SLACK_S)),
+    alone=False,
+    worker_title="spawn_main",
 )
 GUNICORN_UVICORN = dataclasses.replace(
     GUNICORN_ASGI,

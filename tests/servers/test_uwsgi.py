@@ -174,7 +174,7 @@ class TestEnds:
 def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None:
     """Others serve meanwhile: its clients are closed one by one, over the window."""
     options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
-    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 8})
+    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 4})
     with contextlib.ExitStack() as stack:
         peers = connected_by_worker(server, stack, 10)
         for pid, moments in _wear_out(server, peers).items():

@@ -199,18 +199,38 @@ SECONDARY = frozenset(
     - {GUNICORN_GTHREAD_TLS}
 )
 
-# Ports below the kernel's ephemeral range, so that no client socket can take one between our
-# choosing it and the server's binding it, or while a server restarts. Each test run has a block of
-# a thousand of its own (twenty runs may be under way at once), each of its workers an eighth.
+
+def _blocks_of_ports() -> list[int]:
+    """
+    Return where blocks of a thousand ports begin that the kernel gives to no client.
+
+    A client's socket on such a port could take it between our choosing it and the server's binding
+    it, or while a server restarts.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    blocks = list(range(2000, lowest - 999, 1000))[-20:]
+    # Where clients may have every port, the risk is smaller than that of other services' ports.
+    return blocks or list(range(10_000, 30_000, 1000))
+
+
+# Each test run has a block of its own (some may be under way at once), each of its workers an
+# eighth.
 _run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_first_port = 10_000 + zlib.crc32(_run.encode()) % 20 * 1000 + _worker % 8 * 125
+_blocks = _blocks_of_ports()
+_first_port = _blocks[zlib.crc32(_run.encode()) % len(_blocks)] + _worker % 8 * 125
 _ports = itertools.cycle(range(_first_port, _first_port + 125))
+# Browsers refuse these, which belong to other protocols (https://fetch.spec.whatwg.org/#port-blocking).
+_REFUSED_BY_BROWSERS = frozenset(
+    {2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670), 6679, 6697, 10080}
+)
 
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that is not in use."""
     for port in itertools.islice(_ports, 125):
+        if port in _REFUSED_BY_BROWSERS:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
