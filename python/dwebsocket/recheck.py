@@ -62,7 +62,7 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
         try:
             _close(authentication.signed_out([visitor]))
         except Exception:
-            _log.exception("Nobody can tell whether a user is signed in: a WebSocket is closed")
+            _log.exception("Whether a user is signed in cannot be looked up: a WebSocket is closed")
             visitor.refuse(_TRY_AGAIN_LATER, "try again later")
     _schedule.start(waiter, spawn, databases)
 

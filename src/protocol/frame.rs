@@ -1,4 +1,5 @@
-//! Frames: the heads of those we send, the headers of those we get (RFC 6455 section 5.2).
+//! Frames (RFC 6455 section 5.2). Here the first bytes of an outgoing frame are its _head_, those of
+//! an incoming one its _header_.
 
 use std::{io::Cursor, ops::Deref};
 
@@ -22,7 +23,7 @@ pub enum Kind {
     Binary,
 }
 
-/// The opcode of a frame. Reserved ones are no variants: the parser refuses them.
+/// The opcode of a frame. It has no variants for reserved ones, which the parser refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
@@ -95,7 +96,7 @@ impl Deref for Head {
 
 /// The head of an unfragmented, unmasked frame, as a server sends it.
 ///
-/// Control frames must keep to [`MAX_CONTROL_PAYLOAD_BYTES`]; this is the caller's business.
+/// Control frames must keep to [`MAX_CONTROL_PAYLOAD_BYTES`]; the caller has to see to it.
 // Not `FrameHeader::format`: it writes through `io::Write` and returns errors that cannot occur
 // here, and that we could only ignore.
 pub fn head(first: impl Into<First>, payload_len: usize) -> Head {
@@ -223,7 +224,7 @@ fn judge_start(first: u8, second: u8, compression: bool) -> Result<Opcode, Viola
         if first & 0x80 == 0 {
             return Err(Violation::protocol("control frame is fragmented"));
         }
-        // Above, they announce a longer length behind them.
+        // 126 and 127 announce an extended length, which a control frame may not have.
         if usize::from(second & 0x7F) > MAX_CONTROL_PAYLOAD_BYTES {
             return Err(Violation::protocol(
                 "control frame announces more than 125 bytes",

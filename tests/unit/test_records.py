@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import logging.config
 import os
 import re
 from collections import Counter
@@ -32,6 +33,20 @@ def fields(record: Any) -> tuple[Any, ...]:
     """Give the fields of a record, without the connection's number."""
     assert isinstance(record.connection, (int, type(None)))
     return record.event, record.peer, record.path, record.code, record.reason
+
+
+def test_the_settings_of_the_page() -> None:
+    """They show records with our attributes, and others of the same logger."""
+    (block,) = re.findall(r"^```python\n(LOGGING = .*?)^```", DOCS.read_text(), re.DOTALL | re.M)
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    made = namespace["LOGGING"]["formatters"]["websocket"]
+    formatter = logging.config.DictConfigurator({}).configure_formatter(made)
+    own = logging.makeLogRecord({"msg": "gone", "event": "websocket.lost", "connection": 7})
+    other = logging.makeLogRecord({"msg": "no sessions"})
+    assert "websocket.lost connection=7" in formatter.format(own)
+    assert formatter.format(own).endswith("gone")
+    assert formatter.format(other).endswith("no sessions")
 
 
 @pytest.fixture(autouse=True)

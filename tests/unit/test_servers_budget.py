@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_servers_asgi import Wire, in_loop, until
 
-from dwebsocket.servers import budget, transport
+from dwebsocket.compat import uvicorn
+from dwebsocket.servers import budget
 from dwebsocket.servers.asgi import connection
 
 if TYPE_CHECKING:
@@ -263,5 +264,5 @@ async def test_a_forgotten_connection_gives_back() -> None:
 
 def test_no_transport_is_no_mistake() -> None:
     """Of most servers nothing is known."""
-    assert transport.queued(test_no_transport_is_no_mistake) == 0
-    transport.abort(print)
+    assert uvicorn.queued(test_no_transport_is_no_mistake) == 0
+    uvicorn.abort(print)

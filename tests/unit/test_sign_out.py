@@ -446,7 +446,7 @@ def test_user_cannot_be_looked_up(
     made.serve()
     assert made.client.closing() == (1013, "try again later")
     (record,) = [each for each in request_log("dwebsocket") if each.levelname == "ERROR"]
-    assert "Nobody can tell" in record.getMessage()
+    assert "cannot be looked up" in record.getMessage()
 
 
 def test_page_is_a_page(visit: Serve, anna: User) -> None:

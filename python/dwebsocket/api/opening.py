@@ -27,7 +27,7 @@ _LOOK_S = 0.5
 class Opening(Base):
     """The calls that open a connection, or refuse it."""
 
-    #: Opens it in the server's worker; set by :mod:`dwebsocket.handshake.inline`.
+    #: Opens it on the server's thread; set by :mod:`dwebsocket.handshake.inline`.
     _open_inline: ClassVar[Callable[[Any, HttpRequest], None]]
 
     # -- opening, in middleware of a project's own ----------------------------------------------

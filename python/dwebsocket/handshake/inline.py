@@ -1,5 +1,5 @@
 """
-WebSockets that middleware of a project's own opens: their views run in the server's worker.
+A project's own middleware may open WebSockets: their views run on the server's thread.
 
 Such middleware makes a WebSocket of each handshake and calls its ``accept_connection()`` before the
 view, as the original's does. The client is taken over at that moment. The server writes the
@@ -90,7 +90,7 @@ class _Close:
     def __init__(
         self, request: HttpRequest, websocket: WebSocket, opening: UpgradeResponse
     ) -> None:
-        self._held: tuple[HttpRequest, WebSocket, UpgradeResponse] | None = (
+        self._ends: tuple[HttpRequest, WebSocket, UpgradeResponse] | None = (
             request,
             websocket,
             opening,
@@ -98,10 +98,10 @@ class _Close:
 
     def __call__(self) -> None:
         # The response may keep this object: drop the references that it holds.
-        held, self._held = self._held, None
-        if held is None:
+        ends, self._ends = self._ends, None
+        if ends is None:
             return
-        request, websocket, opening = held
+        request, websocket, opening = ends
         request.__dict__.pop("close", None)
         try:
             websocket._finish(_NORMAL, "")
@@ -118,4 +118,5 @@ class _Close:
             request.close()
 
 
+# The API may not import this room.
 WebSocket._open_inline = open_now

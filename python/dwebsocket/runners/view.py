@@ -239,6 +239,7 @@ class RunningView:
         return not is_exit
 
 
+# The API may not import this room.
 WebSocket._new_view = RunningView
 
 

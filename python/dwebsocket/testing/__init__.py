@@ -7,8 +7,8 @@ Testing views with WebSockets: Django's test clients, with one more method.
         ws.send("hello")
         assert ws.receive() == "hello"
 
-The real engine runs behind it, over a socket pair. Works in Django's and unittest's test cases
-(:class:`WebSocketTestMixin`) and in pytest (fixtures of :mod:`dwebsocket.testing.plugin`).
+Behind both test clients the real engine runs, over a socket pair. Works in Django's and unittest's
+test cases (:class:`WebSocketTestMixin`) and in pytest (fixtures of :mod:`dwebsocket.testing.plugin`).
 """
 
 from __future__ import annotations

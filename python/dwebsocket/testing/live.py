@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from dwebsocket.testing.websocket import ClientWebSocket
 
 _END = b"\r\n\r\n"
-_MAX_REFUSAL_BYTES = 1024 * 1024
+# Of a refusal's body.
+_MAX_BODY_BYTES = 1024 * 1024
 
 
 class LiveWebSocketClient(WebSocketClient):
     """
-    Opens WebSockets at a server's port, with its own cookies; for the rest Django's test client.
+    Opens WebSockets at a server's port, with this client's cookies.
+
+    Everything else is done by Django's test client.
 
     ``force_login`` works where the server shares the test's database and settings, as
     ``LiveServerTestCase`` and pytest-django's ``live_server`` do. Views run in the server: their
@@ -101,7 +104,7 @@ def _response_of(head: bytes) -> HttpResponse:
 
 def _read_rest(sock: socket.socket, response: HttpResponse, body: bytes) -> bytes:
     length = response.get("Content-Length", "")
-    wanted = int(length) if length.isdigit() else _MAX_REFUSAL_BYTES
+    wanted = min(int(length), _MAX_BODY_BYTES) if length.isdigit() else _MAX_BODY_BYTES
     while len(body) < wanted and (more := sock.recv(64 * 1024)):
         body += more
     return body

@@ -14,7 +14,7 @@ use crate::{
     protocol::{
         close::{self, CloseFrame},
         deflate::Deflater,
-        frame::{First, Opcode},
+        frame::{self, First, Opcode},
         message::Kind,
     },
 };
@@ -30,7 +30,7 @@ impl Connection {
     pub const MAX_AT_ONCE: usize = 16 * 1024;
 
     /// Bytes of the largest payload of a control frame (RFC 6455 section 5.5).
-    pub const MAX_CONTROL: usize = 125;
+    pub const MAX_CONTROL: usize = frame::MAX_CONTROL_PAYLOAD_BYTES;
 
     /// Hands a message over; false when the connection is closed.
     ///

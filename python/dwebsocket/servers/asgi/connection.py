@@ -20,9 +20,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, clock
+from dwebsocket.compat import uvicorn
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UnsupportedServer
-from dwebsocket.servers import budget, transport
+from dwebsocket.servers import budget
 from dwebsocket.servers.asgi.closing import OPEN, call_at
 from dwebsocket.servers.asgi.events import size_of, to_event
 from dwebsocket.servers.readiness import Readiness
@@ -519,7 +520,7 @@ class AsgiConnection:
                 self._writer.cancel()
             if self._share.is_shed:
                 # The bytes in the server's transport are released, too.
-                transport.abort(self._send)
+                uvicorn.abort(self._send)
             # Django's request is in a reference cycle and refers to this object, so both stay until
             # the garbage collector runs. Drop the server's objects now.
             del self._receive, self._send, self._reader
@@ -623,7 +624,7 @@ class AsgiConnection:
         """Counts the bytes that the server has yet to send. Under the lock, after each message."""
         if size < budget.STEP_BYTES and not self._transport_bytes:
             return
-        before, self._transport_bytes = self._transport_bytes, transport.queued(self._send)
+        before, self._transport_bytes = self._transport_bytes, uvicorn.queued(self._send)
         self._count()
         if self._transport_bytes and not before:
             self._loop.call_later(_LOOK_AT_CLIENT_S, self._look_at_client)
@@ -648,7 +649,7 @@ class AsgiConnection:
             return
         if self._writer is not None:
             self._writer.cancel()
-        transport.abort(self._send)
+        uvicorn.abort(self._send)
         with self._room:
             self._cut(_ABNORMAL, "", "lost")
         loop_hub.settle(self._gone)

@@ -1,4 +1,7 @@
 //! Writing to the socket: as many bytes as it takes, in the order in which they may go.
+//!
+//! `write_through` writes a message that finds the outbox empty, `flush_queue` what is queued. `flush`
+//! is the driver's call, `write_out` that of senders; both also announce the room that they make.
 
 use std::{
     io::{self, IoSlice},
@@ -56,7 +59,7 @@ impl Outbox {
     }
 
     /// Writes what the socket takes, and always wakes the senders that wait for the room that this
-    /// makes: there may be nothing left for the next flush to announce.
+    /// makes: the next flush may find the queue empty, and would announce nothing.
     pub(super) fn write_out(&self, mut state: MutexGuard<'_, State>) -> Sent {
         state.queue_corked();
         let before = state.queued;
@@ -73,8 +76,8 @@ impl Outbox {
             let Some(socket) = state.socket.clone() else {
                 return Sent::Closed;
             };
-            // Control frames go between frames and before those that have not begun. They leave
-            // their places only when the socket takes them, so there is never more than one each.
+            // Control frames go between frames and before those that have not begun. Ping and pong
+            // have one place each, and stay in it until the socket has taken them.
             let control = if state.mid_frame {
                 None
             } else {
@@ -85,6 +88,7 @@ impl Outbox {
             } else if state.queue.is_empty() {
                 return Sent::Written;
             } else {
+                // Only to the end of a frame that is half out: a control frame may be next.
                 let most = if state.mid_frame { 1 } else { MAX_SLICES };
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let mut used = 0;
