@@ -174,7 +174,7 @@ def _server_pings(software: str, proxy_timeout: float) -> Iterator[Finding]:
     if software.startswith("granian"):
         yield warning(
             "ping.none",
-            "granian sends no pings, and under ASGI nobody else can: a proxy cuts a connection "
+            "granian sends no pings, and under ASGI only the server can: a proxy cuts a connection "
             f"that is silent for {proxy_timeout:g} s.",
             "Let the pages say something now and then, or run the site on uvicorn.",
         )

@@ -71,7 +71,7 @@ server {{
         proxy_set_header Connection $connection_upgrade;
         proxy_set_header Host $http_host;
         proxy_set_header X-Forwarded-Proto $scheme;
-        # Not what the client itself sent: whoever believes the header believes the client then.
+        # Not what the client itself sent: a site that believes the header would believe the client.
         proxy_set_header X-Forwarded-For $remote_addr;
         # Silence after which nginx cuts a connection; {site.pings}.
         proxy_read_timeout {site.timeout};

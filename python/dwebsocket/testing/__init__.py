@@ -8,7 +8,8 @@ Testing views with WebSockets: Django's test clients, with one more method.
         assert ws.receive() == "hello"
 
 Behind both test clients the real engine runs, over a socket pair. Works in Django's and unittest's
-test cases (:class:`WebSocketTestMixin`) and in pytest (fixtures of :mod:`dwebsocket.testing.plugin`).
+test cases (:class:`WebSocketTestMixin`) and in pytest (fixtures of
+:mod:`dwebsocket.testing.plugin`).
 """
 
 from __future__ import annotations

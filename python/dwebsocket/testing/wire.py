@@ -143,7 +143,7 @@ class Wire:
 
     def _take(self, opcode: int, payload: bytes, is_final: bool, is_compressed: bool) -> None:  # noqa: FBT001
         if is_compressed and (self._deflate is None or opcode not in (TEXT, BINARY)):
-            raise WireError("a reserved bit came that nobody has agreed on")
+            raise WireError("a reserved bit is set that no extension was negotiated for")
         if opcode == PING:
             self.pings += 1
             if self._answer_pings and not self.said_goodbye:
