@@ -39,9 +39,6 @@ class EventletWatcher(HubWatcher[Switch]):
             if timer is not None:
                 timer.cancel()
 
-    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        self.hub.schedule_call_global(time_s, call)
-
     def call_later(self, delay: float, call: Call) -> Call:
         """As :meth:`HubWatcher.call_later`, by a timer of the hub."""
         cancel: Call = self.hub.schedule_call_global(delay, call).cancel

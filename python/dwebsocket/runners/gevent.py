@@ -13,8 +13,6 @@ from dwebsocket.runners.green import GreenRunner
 from dwebsocket.waiting.green import HubWatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dwebsocket.runners.contract import Job
     from dwebsocket.waiting.waiter import Call
 
@@ -44,11 +42,6 @@ class GeventWatcher(HubWatcher[Any]):
             del self._sleepers[token]
             if not self._sleepers:
                 self._watcher.ref = False
-
-    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        # Keep a reference: without one the timer is deleted.
-        self._alarm = self.hub.loop.timer(time_s, ref=False)
-        self._alarm.start(call)
 
     def call_later(self, delay: float, call: Call) -> Call:
         """As :meth:`HubWatcher.call_later`, by a timer of the hub's loop."""

@@ -66,9 +66,6 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._ready = _core.Hub()
         self._sleepers: dict[int, Sleeper] = {}
         self._tokens = itertools.count()
-        # The ends of coarse sleeps, the earliest first: all have the same length, and one timer.
-        self._coarse_ends: dict[int, float] = {}
-        self._has_alarm = False
         # Calls to make in the hub, by their tokens; all other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
 
@@ -86,19 +83,15 @@ class HubWatcher(ABC, Generic[Sleeper]):
     def take_coarse(
         self, connection: Connection, time_s: float, text_as_bytes: bool
     ) -> Message | None:
-        """As :meth:`HubWaiter.take_coarse`, by the timer that all coarse sleeps share."""
+        """As :meth:`HubWaiter.take_coarse`."""
         token = next(self._tokens)
         if not connection.listen(self._ready, token):
             return connection.pop(text_as_bytes)
         message = None
-        self._coarse_ends[token] = time.monotonic() + time_s
-        if not self._has_alarm:
-            self._set_alarm(time_s)
         try:
-            self._sleep(token, None)
+            self._sleep(token, time_s)
             message = connection.pop(text_as_bytes)
         finally:
-            self._coarse_ends.pop(token, None)
             if message is None:
                 connection.unwatch(self._ready, token)
         return message
@@ -112,21 +105,6 @@ class HubWatcher(ABC, Generic[Sleeper]):
     @abstractmethod
     def call_later(self, delay: float, call: Call) -> Call:
         """As :meth:`Waiter.call_later`: the hub makes the call. To be called on its own thread."""
-
-    def _set_alarm(self, time_s: float) -> None:
-        self._has_alarm = True
-        self._call_later(time_s, self._end_coarse_sleeps)
-
-    def _end_coarse_sleeps(self) -> None:
-        self._has_alarm = False
-        if self.is_parents:
-            return
-        now = time.monotonic()
-        for token in [token for token, end in self._coarse_ends.items() if end <= now]:
-            self._coarse_ends.pop(token, None)
-            self._wake(token)
-        if self._coarse_ends and not self._has_alarm:
-            self._set_alarm(max(0.0, next(iter(self._coarse_ends.values())) - now))
 
     def on_ring(self, *_: object) -> None:
         """Called by the hub when the engine has woken it."""
@@ -146,10 +124,6 @@ class HubWatcher(ABC, Generic[Sleeper]):
     @abstractmethod
     def _sleep(self, token: int, timeout: float | None) -> None:
         """Yields to the hub as a sleeper, ``timeout`` seconds at most."""
-
-    @abstractmethod
-    def _call_later(self, time_s: float, call: Callable[[], None]) -> None:
-        """Makes the hub call ``call`` after a time; the timer alone does not keep the hub going."""
 
     @abstractmethod
     def _wake(self, token: int) -> None:
