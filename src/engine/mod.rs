@@ -43,8 +43,8 @@
 //!   which views are woken, the flush timer, load shedding, and gives memory back. It blocks all
 //!   signals and never takes Python's GIL.
 //! - A view's thread takes messages and sends: it writes to the socket itself while the outbox is
-//!   empty. An event loop or a hub of green threads does so for its views; it sleeps on the one
-//!   descriptor of its [`Hub`].
+//!   empty. The thread of an event loop, or of a hub of green threads, takes and sends for all of
+//!   its views; it sleeps on the one descriptor of its [`Hub`].
 //! - Two more threads start where a server needs them: one when SIGTERM comes, for which a task
 //!   waits ([`signal`]), and one to close the connections when the process exits without Python
 //!   ([`exit`]).

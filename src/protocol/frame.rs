@@ -159,8 +159,8 @@ pub(super) struct Header {
 /// Reads the header at the front of `bytes`; also gives its own size in bytes.
 ///
 /// `compression` says that permessage-deflate was agreed on, which gives RSV1 a meaning on the
-/// first frame of a message. `None` means that the header is incomplete, and that the first two
-/// bytes break no rule if they are there.
+/// first frame of a message. `None` means that the header is incomplete; the first two bytes,
+/// when they are there, have been judged.
 pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, usize)>, Violation> {
     let [first, second, ..] = *bytes else {
         return Ok(None);

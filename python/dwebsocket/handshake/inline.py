@@ -39,7 +39,7 @@ def open_now(websocket: WebSocket, request: HttpRequest) -> None:
 
     Args:
         websocket: What a factory has made of the request, not open yet.
-        request: A handshake, however bad.
+        request: A handshake, well-formed or not.
 
     Raises:
         PermissionDenied, BadRequest: It is refused, and logged as such.
@@ -80,8 +80,8 @@ def with_response(request: Any, response: Any) -> Any:
 
 def _as_error(refusal: HttpResponse) -> Exception:
     """Gives the exception that Django answers as it does any request that is refused."""
-    told = refusal.content.decode().strip()
-    return PermissionDenied(told) if refusal.status_code == _FORBIDDEN else BadRequest(told)
+    text = refusal.content.decode().strip()
+    return PermissionDenied(text) if refusal.status_code == _FORBIDDEN else BadRequest(text)
 
 
 class _Close:

@@ -9,7 +9,8 @@ Testing views with WebSockets: Django's test clients, with one more method.
 
 Behind both test clients the real engine runs, over a socket pair. Works in Django's and unittest's
 test cases (:class:`WebSocketTestMixin`) and in pytest (fixtures of
-:mod:`dwebsocket.testing.plugin`).
+:mod:`dwebsocket.testing.plugin`). A test that leaves connections behind fails:
+:class:`WebSocketLeak`.
 """
 
 from __future__ import annotations

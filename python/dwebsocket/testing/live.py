@@ -37,7 +37,7 @@ class LiveWebSocketClient(WebSocketClient):
         Begins without cookies.
 
         Args:
-            url: The server's, such as ``live_server.url``; ``http`` only.
+            url: The server's, such as ``live_server.url``; without TLS.
             *args: As for Django's client.
             **kwargs: As for Django's client.
         """
@@ -52,6 +52,7 @@ class LiveWebSocketClient(WebSocketClient):
         if request.extra:
             raise TypeError(f"a live server takes headers only, not {', '.join(request.extra)}")
 
+    # A coroutine for the base class, which runs it to its end at once: it never waits in a loop.
     async def _open(self, request: Request, websocket: ClientWebSocket) -> None:
         sock = socket.create_connection(self._address, websocket.timeout)
         try:
@@ -78,6 +79,7 @@ class LiveWebSocketClient(WebSocketClient):
             "cookie": "; ".join(f"{m.key}={m.coded_value}" for m in self.cookies.values()),
         }
         fields = request.fields(websocket._wire.key, websocket._wire.offer, defaults)
+        # An empty value leaves the header out.
         lines = [f"GET {path} HTTP/1.1", *(f"{name}: {v}" for name, v in fields.items() if v)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
