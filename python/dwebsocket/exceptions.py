@@ -51,7 +51,7 @@ class InvalidMessage(WebSocketError, ValueError):
 
 
 class SendTimeout(WebSocketError, TimeoutError):
-    """The client took nothing for too long. Nothing was queued; the connection stays usable."""
+    """The client read too slowly: there was no room in time. Nothing was queued; it stays open."""
 
 
 class PingTimeout(WebSocketError, TimeoutError):

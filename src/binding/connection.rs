@@ -30,7 +30,7 @@ impl PyConnection {
 
     #[pyo3(signature = (text_as_bytes, /))]
     fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
-        pause(py, &self.0);
+        yield_gil_if_due(py, &self.0);
         match self.0.take_now() {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
             Taken::Nothing | Taken::End => Ok(None),
@@ -49,8 +49,9 @@ impl PyConnection {
         text_as_bytes: bool,
     ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(timeout)?;
-        pause(py, &self.0);
-        // To take a message that is here already needs no detaching.
+        yield_gil_if_due(py, &self.0);
+        // To take a message that is here already needs no detaching. Without one, `take` sends what
+        // is corked: a system call, so without the GIL, even if there is no time to wait.
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_corked())
         {
@@ -71,7 +72,7 @@ impl PyConnection {
         text_as_bytes: bool,
     ) -> PyResult<Option<Py<PyAny>>> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
-        pause(py, &self.0);
+        yield_gil_if_due(py, &self.0);
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) {
             taken = py.detach(|| self.0.take_coarse(time));
@@ -286,9 +287,9 @@ impl PyPing {
     }
 }
 
-/// To be called by a thread that takes a message: gives the GIL to other threads if this one has
-/// kept it for long.
-fn pause(py: Python<'_>, connection: &Connection) {
+/// To be called by a thread before it takes a message: releases the GIL once if its time slice is
+/// over, that is, if it has found messages for a millisecond without sleeping.
+fn yield_gil_if_due(py: Python<'_>, connection: &Connection) {
     if connection.owes_a_pause() {
         py.detach(thread::yield_now);
     }

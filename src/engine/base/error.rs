@@ -37,7 +37,7 @@ impl fmt::Display for Error {
         match self {
             Self::SendTimeout { waited, capacity } => write!(
                 f,
-                "the client took nothing for {:.1} s while {capacity} bytes were waiting for it",
+                "no room for {:.1} s: the client reads too slowly, and at most {capacity} bytes wait for it",
                 waited.as_secs_f64()
             ),
             Self::ShuttingDown => f.write_str("the process is ending and takes no new connection"),

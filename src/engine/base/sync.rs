@@ -1,7 +1,7 @@
 //! The lock and the condition variable for the data that views and the engine share.
 //!
-//! They are the standard library's: one word each, inside the connection, and a panic of one holder
-//! does not poison the data for the others. Built with `--cfg shuttle` the tests of
+//! They wrap the standard library's, which are small and need no allocation. Poisoning is ignored:
+//! after a panic of one holder the others go on. Built with `--cfg shuttle` the tests of
 //! `interleavings.rs` use shuttle's instead, which tries out many orders of the threads. Built with
 //! `--cfg tsan` they are `parking_lot`'s: `ThreadSanitizer` sees no synchronisation in the standard
 //! library, which comes compiled without it.
@@ -39,8 +39,8 @@ impl<T> Mutex<T> {
         Self(base::Mutex::new(value))
     }
 
-    /// Sleeps until no other thread holds the lock. First it gives the processor away a few times,
-    /// which is cheaper: most holders need it for a system call at most.
+    /// Sleeps until no other thread holds the lock. First it yields the processor a few times,
+    /// which is cheaper than sleeping: most holders release the lock after one system call or sooner.
     #[cfg(not(tsan))]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         #[cfg(not(all(test, shuttle)))]
@@ -63,8 +63,9 @@ impl<T> Mutex<T> {
 /// Threads that sleep until another one changes what a [`Mutex`] guards.
 ///
 /// It counts them, under that lock. Most calls that notify find no thread asleep: these cost half a
-/// nanosecond and no system call, where the standard library's `notify_one` costs 250 ns. A caller
-/// that has held the lock since its change sees each thread that must be woken.
+/// nanosecond and no system call, where the standard library's `notify_one` costs 250 ns. The
+/// caller must have made its change under the lock, and may have released it: a thread that looked
+/// before the change was counted before it released the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
     base: base::Condvar,

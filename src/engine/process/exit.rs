@@ -7,8 +7,8 @@
 //! the connections; then the signal is sent once more, and the server's handler runs.
 //!
 //! A process may also exit by itself. The function that we register with `atexit` for that waits
-//! for no lock and allocates nothing: it writes one byte to a thread that may wait, and reads until
-//! that thread is done or the time is up.
+//! for no lock and allocates nothing: it writes one byte to a task of the engine, which
+//! has a thread close the connections, and sleeps in `read` until that is done or the time is up.
 
 use std::{
     ffi::c_int,
@@ -39,7 +39,7 @@ use crate::{
     protocol::close::CloseFrame,
 };
 
-/// Added to the connections' grace: how long `exit` waits for the thread that closes them.
+/// `exit` waits for the closing thread as long as the longest window, the grace, and this.
 const MARGIN: Duration = Duration::from_millis(500);
 
 static CHANNEL: Mutex<Option<Channel>> = Mutex::new(None);
@@ -77,7 +77,7 @@ pub fn signal_seen() -> c_int {
     SEEN.load(Ordering::SeqCst)
 }
 
-/// A signal to the parent does not concern its child.
+/// Forgets a signal that the parent has seen: it was not sent to this child.
 pub(crate) fn after_fork_in_child() {
     SEEN.store(0, Ordering::SeqCst);
 }
@@ -172,10 +172,10 @@ fn watch_signals(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> i
             };
             let number = plan.signal;
             leave(engine, plan, grace, move || {
-                // Signals that came during the shutdown were held back until now.
+                // From here on signals reach the server's handler at once. Those that came during the
+                // shutdown were only noted; `number` is sent once, below.
                 drop(held);
-                // If `exit` has begun meanwhile, this only sped it up: do not send the signal
-                // again.
+                // Not if `exit` runs already, or the task of another signal has sent its own.
                 if !EXITING.swap(true, Ordering::SeqCst) {
                     pass_on(number);
                 }
@@ -194,7 +194,8 @@ fn leave(
     gone: impl FnOnce() + Send + 'static,
 ) {
     let (fallback_engine, last) = (Arc::clone(&engine), plan.frame.clone());
-    // Shared, since a closure is dropped with the thread that could not be started for it.
+    // Shared with `work`: a thread that cannot be started drops that with all it holds, and `gone`
+    // must be called all the same.
     let gone = Arc::new(Mutex::new(Some(gone)));
     let after = Arc::clone(&gone);
     let work = move || {
@@ -225,13 +226,13 @@ fn channel(patience: Duration) -> io::Result<(UnixStream, UnixStream)> {
 fn register() {
     #[expect(
         unsafe_code,
-        reason = "only libc tells of an exit that passes Python by"
+        reason = "only libc's `atexit` is called at an exit that skips Python's handlers"
     )]
     // SAFETY: `close_at_exit` is a function of this library, which Python never unloads, takes no
     // arguments and does not unwind. Were the library gone at exit, the call would jump into
     // nothing.
     let status = unsafe { libc::atexit(close_at_exit) };
-    // Without memory for one more entry clients see the end without a close frame, as before.
+    // It fails only without memory: then clients get no close frame at such an exit.
     debug_assert_eq!(status, 0);
 }
 
@@ -256,7 +257,7 @@ extern "C" fn close_at_exit() {
 
 // --- signals -------------------------------------------------------------------------------------
 
-/// While it lives, a task waits for the signals that are held back. After it, none is held back.
+/// Guards a task that waits for a signal that is held back; when it is dropped, signals pass at once.
 struct Held;
 
 impl Drop for Held {

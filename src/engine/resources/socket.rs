@@ -10,9 +10,9 @@ use std::{
 use socket2::{Domain, SockRef};
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
-/// The interest that reports a hang-up while unread bytes keep the socket readable, and the
-/// readiness other than the hang-up that may then be reported. The system adds the hang-up to
-/// urgent data, which means nothing here.
+/// What to register so that the peer's hang-up is reported even while unread bytes keep the socket
+/// readable; and the other readiness that this may report, which the caller has to ignore. tokio's
+/// priority readiness brings the hang-up on Linux; it also reports urgent data, which is not used.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
 /// On other systems only a reset is reported apart from bytes to read; an orderly end waits behind
@@ -93,7 +93,7 @@ impl Socket {
         let length = length.min(most);
         #[expect(
             unsafe_code,
-            reason = "clearing what is overwritten at once takes tungstenite an eighth of its time"
+            reason = "`recv` overwrites the bytes: to zero them first, as tungstenite does, takes an eighth of its time"
         )]
         // SAFETY: the system has just written so many bytes behind those that were there, where
         // there was room for them; `recv` borrowed that room.
@@ -103,13 +103,17 @@ impl Socket {
         Ok(length)
     }
 
-    /// Bytes that were written and that the peer's system has not taken yet; 0 where ours does not
-    /// tell. For a Unix socket it is only known whether there are any, and whether they get less.
+    /// Bytes that were written and that the peer's system has not acknowledged yet; 0 where this
+    /// system cannot tell. Of a Unix socket it is only known whether the number is 0, and whether it
+    /// falls.
     pub(crate) fn unsent(&self) -> u64 {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             let mut bytes: libc::c_int = 0;
-            #[expect(unsafe_code, reason = "a question to the system that no crate asks")]
+            #[expect(
+                unsafe_code,
+                reason = "no crate that is used here has a safe function for TIOCOUTQ"
+            )]
             // SAFETY: the descriptor is open while `self` lives, and the system writes one integer
             // to where one is.
             let outcome = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
@@ -172,7 +176,7 @@ pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Gives a copy of a bare descriptor that belongs to us.
+/// Duplicates a bare descriptor of the server. The copy is ours.
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
 pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: any number may be duplicated; one that is not open is answered with an error.
@@ -194,8 +198,8 @@ pub(crate) fn is_blocking(descriptor: RawFd) -> io::Result<bool> {
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
 pub(crate) fn replace(descriptor: RawFd, new: &socket2::Socket) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    // SAFETY: this closes the server's copy of the client's descriptor, which is the purpose: the
-    // server has given us its number and goes on using that alone.
+    // SAFETY: this closes the server's descriptor of the client, which is the purpose. The server
+    // has given us the number; its later calls on that number reach `new`.
     answered(unsafe { libc::dup3(new.as_raw_fd(), descriptor, libc::O_CLOEXEC) })?;
     #[cfg(not(target_os = "linux"))]
     {

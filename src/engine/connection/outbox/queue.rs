@@ -12,7 +12,7 @@ use crate::{
     protocol::frame::{self, Opcode},
 };
 
-/// The largest rest of a frame that has begun which is kept when all else is given up.
+/// When all else is dropped, the unsent rest of a frame that has begun is kept up to this size.
 const MAX_REST_BYTES: usize = 64 * 1024;
 
 /// The outbox behind its lock.
@@ -21,12 +21,16 @@ pub(super) struct State {
     /// `None` once the connection is over.
     pub(super) socket: Option<Arc<Socket>>,
     pub(super) queue: VecDeque<Bytes>,
+    /// Bytes in `queue`, without `corked`, `pong` and `ping`.
     pub(super) queued: usize,
-    /// Whole frames that wait for more of their kind. Their place is behind `queue`.
+    /// Corked frames, all whole: kept so that later ones go out in the same write. They follow
+    /// `queue`.
     pub(super) corked: Vec<u8>,
-    /// The front of `queue` has been written in part; nothing may be put before it.
+    /// Nothing may be put before the front of `queue`: a frame that has been written in part, or the
+    /// head of the 101 response.
     pub(super) mid_frame: bool,
-    /// Pongs of one turn at most: only the latest ping needs an answer (RFC 6455 section 5.5.3).
+    /// The pongs of the driver's latest turn. They replace those of an earlier one that still wait
+    /// (RFC 6455 section 5.5.3).
     pub(super) pong: Option<Bytes>,
     /// A ping waits. One is enough, however long the peer takes nothing.
     pub(super) ping: bool,
@@ -41,8 +45,8 @@ pub(super) struct State {
     pub(super) account: Account,
 }
 
-/// The largest message whose sender waits for room. Smaller messages do not take the room before it
-/// if their senders can wait, too.
+/// The largest message whose sender waits for room. Until it is in, a smaller one is admitted only if
+/// its sender cannot wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reserved {
     /// 0 when no sender waits.
@@ -93,8 +97,9 @@ impl State {
         length < self.reserved.bytes && self.reserved.by_thread
     }
 
-    /// Whether a message of `length` bytes may go in now. If not, its sender is expected to wait:
-    /// asleep if it `sleeps`, else by a watch.
+    /// Whether a message of `length` bytes may go in now. If not, and it is
+    /// the largest so far, the room is reserved for it. `sleeps`: its sender is a thread that will
+    /// sleep, else a task with a watch.
     pub(super) fn admit(&mut self, length: usize, capacity: usize, sleeps: bool) -> bool {
         // An empty queue takes any message, unless a thread sleeps with a larger one.
         let has_priority =
@@ -114,7 +119,7 @@ impl State {
         enters
     }
 
-    /// The control frames that go out next: pongs before a ping.
+    /// The control frames to write next: the pongs if some wait, else the ping if one waits.
     pub(super) fn control(&self) -> Option<Bytes> {
         let ping = || self.ping.then(|| frame::encode(Opcode::Ping, &[]));
         self.pong.clone().or_else(ping)

@@ -179,7 +179,7 @@ fn a_sender_out_of_patience_learns_the_limit_and_leaves_nothing_behind() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the client took nothing for 0.0 s while 65536 bytes were waiting for it"
+        "no room for 0.0 s: the client reads too slowly, and at most 65536 bytes wait for it"
     );
     assert_eq!(drain(&outbox, &mut peer), sent);
 }
