@@ -94,11 +94,11 @@ class Opening(HttpResponse):
         ]
         sock = environ.pop("gunicorn.socket")
         exchange = _core.Takeover(sock.fileno())
-        exchange.put_dead_end(sock.fileno())
+        exchange.put_placeholder(sock.fileno())
         descriptor = exchange.take_client()
         exchange.finish()
         # Only this closure leads to gunicorn's own response. Marked as sent, it is not written to
-        # the dead end.
+        # the placeholder.
         for cell in environ.pop("wsgi.early_hints").__closure__:
             if hasattr(response := cell.cell_contents, "force_close"):
                 response.headers_sent = True

@@ -349,7 +349,7 @@ class Takeover:
     """
     The takeover of a client's connection from its server.
 
-    The server keeps its descriptor, which then refers to a dead end: it reads as the end of the
+    The server keeps its descriptor, which then refers to a placeholder: it reads as the end of the
     stream, and bytes written to it never reach the client. Any thread may call the methods; none
     waits.
     """
@@ -362,9 +362,9 @@ class Takeover:
             OSError: The process has no descriptors left, or the client has gone.
         """
 
-    def put_dead_end(self, server_side: int) -> None:
+    def put_placeholder(self, server_side: int) -> None:
         """
-        Makes the server's descriptor refer to the dead end, in the socket's blocking mode. Once.
+        Makes the server's descriptor refer to the placeholder, in the socket's blocking mode. Once.
 
         Raises:
             OSError: The descriptor has been closed meanwhile.
@@ -375,16 +375,16 @@ class Takeover:
 
     def discard(self) -> None:
         """
-        Drops all that the server writes to its dead end from now on.
+        Drops all that the server writes to its placeholder from now on.
 
-        Without it a server that writes more than the dead end's buffer holds would block.
+        Without it a server that writes more than the placeholder's buffer holds would block.
 
         Raises:
             OSError: There is no descriptor left.
         """
 
     def finish(self) -> None:
-        """Closes what is left, after the server has written to its dead end. May be repeated."""
+        """Closes what is left, after the server has written to its placeholder. May be repeated."""
 
 @final
 class Settings:

@@ -52,7 +52,7 @@ _GOING_AWAY = (1001, "going away")
 # Time for clients and async views to close when the server stops.
 _GRACE_S = 1.0
 # The same for clients alone, where the server does not wait.
-_LAST_WORD_S = 0.3
+_CLOSE_FRAME_S = 0.3
 # Seconds that handshakes which have begun may still take, and the time between two checks.
 _HANDSHAKES_S = 3.0
 _LOOK_S = 0.01
@@ -253,7 +253,7 @@ def _stop_when_quiet(
     Bytes not sent by then are lost, and a handshake's thread would wait for the loop for ever.
     """
     waited = loop.time() - since
-    if waited < _LAST_WORD_S or (_handshakes and waited < _HANDSHAKES_S):
+    if waited < _CLOSE_FRAME_S or (_handshakes and waited < _HANDSHAKES_S):
         loop.call_later(_LOOK_S, _stop_when_quiet, loop, stop, since)
     else:
         stop()

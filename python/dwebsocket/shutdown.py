@@ -49,7 +49,7 @@ _GRACE_S = 1.0
 # about to change anyway.
 _RELOAD_GRACE_S = 0.5
 # Time for the engine's last bytes that are still on their way through TLS.
-_LAST_WORDS_S = 0.2
+_MIN_SETTLE_S = 0.2
 # Time that a process then needs to exit, before its server kills it.
 _EXIT_S = 0.5
 # Time between two checks whether a drain is over.
@@ -98,10 +98,10 @@ class _Shutdown:
                 _core.on_terminate(unpatched.starter(self._terminate))
             elif self._departure(terminated=True).patience_s:
                 # Close from SIGTERM on. The server first answers its requests, and then exits,
-                # which calls `_farewell`.
+                # which calls `_close_at_exit`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
             # A forked child inherits these; without connections of its own they do nothing there.
-            (_register_at_exit if at_exit is None else at_exit.register)(self._farewell)
+            (_register_at_exit if at_exit is None else at_exit.register)(self._close_at_exit)
             on_file_changed(self._on_file_changed)
             _warn_of_a_long_window(
                 [self._departure(terminated=True)]
@@ -132,27 +132,27 @@ class _Shutdown:
         departure = self._departure(terminated=_core.is_terminated())
         goes_on = departure.goes_on or self._reloading
         window = min(_window(), _room(departure))
-        farewell = _RESTARTING if goes_on else _ENDING
+        close = _RESTARTING if goes_on else _ENDING
         # The loop of an ASGI server ends with the server: there is no time to spread the closes.
-        asgi.close_all(*farewell)
-        return _core.drain(*farewell, window)
+        asgi.close_all(*close)
+        return _core.drain(*close, window)
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files cause no restart.
         self._reloading = self._reloading or file_path.suffix == ".py"
 
-    def _farewell(self) -> None:
+    def _close_at_exit(self) -> None:
         grace = _RELOAD_GRACE_S if self._reloading else _GRACE_S
         deadline = time.monotonic() + self._depart_now() + grace
         # Views first: views on green threads can only end while their hub runs, on this thread.
         runners.join(deadline - time.monotonic())
         # Then the engine ends: connections that had no close frame yet get it here.
         _core.shut_down(*_ENDING, max(0.0, deadline - time.monotonic()))
-        tls_pump.settle(max(_LAST_WORDS_S, deadline - time.monotonic()))
+        tls_pump.settle(max(_MIN_SETTLE_S, deadline - time.monotonic()))
 
     def _terminate(self) -> None:
         try:
-            self._farewell()
+            self._close_at_exit()
         finally:
             _core.die_of_sigterm()
 
@@ -222,13 +222,13 @@ def _room(departure: Departure) -> float:
     return max(0.0, departure.patience_s - _GRACE_S - _EXIT_S)
 
 
-def _register_at_exit(farewell: Any) -> None:
+def _register_at_exit(function: Any) -> None:
     if unpatched.patched_by() == "eventlet":
         # eventlet replaces `threading`, and its version does not call hooks of the original.
-        atexit.register(farewell)
+        atexit.register(function)
     else:
         # Views may still need thread pools before they end.
-        before_pools_end(farewell)
+        before_pools_end(function)
 
 
 _shutdown = _Shutdown()

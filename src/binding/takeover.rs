@@ -1,4 +1,4 @@
-//! Exchanging a client's connection for a dead end, for Python.
+//! Exchanging a client's connection for a placeholder, for Python.
 
 use std::os::fd::{IntoRawFd, RawFd};
 
@@ -22,9 +22,9 @@ impl Takeover {
         Ok(Self(Mutex::new(takeover::Takeover::prepare(server_side)?)))
     }
 
-    /// Makes the server's descriptor refer to the dead end.
-    fn put_dead_end(&self, server_side: RawFd) -> PyResult<()> {
-        Ok(self.0.lock().put_dead_end(server_side)?)
+    /// Makes the server's descriptor refer to the placeholder.
+    fn put_placeholder(&self, server_side: RawFd) -> PyResult<()> {
+        Ok(self.0.lock().put_placeholder(server_side)?)
     }
 
     /// Gives the client's descriptor away; None when that was done before.

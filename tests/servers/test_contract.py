@@ -577,7 +577,7 @@ def test_limits_on_handshakes(kind: Kind, own_server: Callable[..., Server]) -> 
     assert ask(server, large).status == 431
 
 
-@pytest.mark.requires("farewell")
+@pytest.mark.requires("close at exit")
 @pytest.mark.parametrize("kind", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], ids=str)
 def test_process_stops(kind: Kind, own_server: Callable[..., Server]) -> None:
     """A process that ends closes the clients of every view; it ends by itself, no traceback."""

@@ -87,7 +87,7 @@ class Session:
             seen += data
         return seen
 
-    def say_goodbye(self) -> None:
+    def send_close_notify(self) -> None:
         """Send close_notify; the other direction stays open."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
@@ -192,7 +192,7 @@ class TestEnds:
             client.tls.write(handshake_request("/reports-the-end/notified/", server.host))
             client.flush()
             client.read_until(b"\r\n\r\n")
-            client.say_goodbye()
+            client.send_close_notify()
             ending = eventually(lambda: server.get("/ending/notified/").json()["ending"], 60)
             assert (ending[0], ending[2]) in [(1006, True), (None, True)]
 

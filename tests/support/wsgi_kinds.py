@@ -70,7 +70,10 @@ UWSGI_ROUTER = _uwsgi(
     "2",
     lacks=(
         ("early bytes", "uWSGI's HTTP router drops them"),
-        ("farewell", "uWSGI kills its HTTP router at once, and with it the clients' connections"),
+        (
+            "close at exit",
+            "uWSGI kills its HTTP router at once, and with it the clients' connections",
+        ),
     ),
     grumbles=r"uwsgi-http key: .*(Connection reset by peer|Broken pipe)",
 )

@@ -140,7 +140,7 @@ departures = {
     signal.SIGINT: Departure(patience_s=0),
     signal.SIGTERM: Departure(patience_s=0, goes_on=True),
 }
-how = Exit(lambda farewell: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
+how = Exit(lambda function: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
 shutdown.begin(dies_of_sigterm=False, at_exit=how)
 ours, theirs, number = map(int, sys.argv[1:])
 flags = fcntl.fcntl(theirs, fcntl.F_GETFL)
@@ -230,7 +230,7 @@ def test_clients_can_tell_a_reload_from_an_end(
     begin(life)
     if changed is not None:
         autoreload.file_changed.send(sender=None, file_path=Path(changed))
-    life._farewell()
+    life._close_at_exit()
     assert calls == ["at exit", expected]
 
 
@@ -254,7 +254,7 @@ def test_closing_takes_bounded_time(fresh: Any, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(thread, "join", never)
     monkeypatch.setattr(loop, "join", never)
-    life._farewell()
+    life._close_at_exit()
     assert len(waited) == 2
     assert all(timeout <= 1.0 for timeout in waited)
 

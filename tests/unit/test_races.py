@@ -94,7 +94,7 @@ class Quiet:
 
 
 def test_a_token_from_another_thread_is_found() -> None:
-    """`LoopHub.ring`: a token is added while the loop, having looked, clears the flag."""
+    """`LoopHub.notify`: a token is added while the loop, having looked, clears the flag."""
     asked: deque[int] = deque()
     stop = threading.Event()
 
@@ -110,15 +110,15 @@ def test_a_token_from_another_thread_is_found() -> None:
                 await its_hub.wait(Quiet(), lambda _, token: asked.append(token))  # type: ignore[arg-type]
                 woken += 1
 
-        def ring() -> None:
+        def notify() -> None:
             while not stop.is_set():
                 try:
-                    its_hub.ring(asked.popleft())
+                    its_hub.notify(asked.popleft())
                 except IndexError:
                     time.sleep(0)
 
-        ringers = [threading.Thread(target=ring) for _ in range(THREADS)]
-        for ringer in ringers:
+        notifiers = [threading.Thread(target=notify) for _ in range(THREADS)]
+        for ringer in notifiers:
             ringer.start()
         try:
             await asyncio.wait_for(
@@ -126,7 +126,7 @@ def test_a_token_from_another_thread_is_found() -> None:
             )
         finally:
             stop.set()
-            for ringer in ringers:
+            for ringer in notifiers:
                 ringer.join(LIMIT_S)
         assert its_hub._waiting == {}
         return woken

@@ -71,7 +71,7 @@ def client_of(
 
 
 class TestExchange:
-    """After it the server holds a dead end."""
+    """After it the server holds a placeholder."""
 
     def test_client_talks_to_the_new_descriptor(self, pair: Pair) -> None:
         """In both directions."""
@@ -123,7 +123,7 @@ class TestExchange:
         os.close(descriptor)
 
     @pytest.mark.parametrize("blocking", [True, False])
-    def test_dead_end_blocks_as_the_socket_did(self, pair: Pair, blocking: bool) -> None:
+    def test_placeholder_blocks_as_the_socket_did(self, pair: Pair, blocking: bool) -> None:
         """An asynchronous server must not be blocked."""
         _, server = pair
         os.set_blocking(server.fileno(), blocking)
@@ -143,7 +143,7 @@ class TestExchange:
         takeover.finish()
         os.close(descriptor)
 
-    def test_early_bytes_are_read_from_the_dead_end(self, pair: Pair) -> None:
+    def test_early_bytes_are_read_from_the_placeholder(self, pair: Pair) -> None:
         """A buffered reader that is read to its end gives what it holds and does not wait."""
         client, server = pair
         reader = server.makefile("rb")
@@ -219,7 +219,7 @@ class TestFinish:
         assert descriptors() <= before
 
     def test_server_that_closes_later_sees_no_reset(self, pair: Pair) -> None:
-        """Its bytes were read, so its end of the dead end closes without a reset."""
+        """Its bytes were read, so its end of the placeholder closes without a reset."""
         _, server = pair
         takeover = Takeover.prepare(client_of(server))
         descriptor, _ = takeover.exchange()

@@ -140,9 +140,9 @@ class TestUwsgi:
 
 
 class TestGunicorn:
-    """HTTP/2, and the response on the dead end."""
+    """HTTP/2, and the response on the placeholder."""
 
-    def test_dead_end_is_not_written_to_nor_kept_alive(self) -> None:
+    def test_placeholder_is_not_written_to_nor_kept_alive(self) -> None:
         """The response is marked, where an object leads to it."""
         said: list[str] = []
         response = SimpleNamespace(headers_sent=False, force_close=lambda: said.append("close"))

@@ -27,7 +27,7 @@ class Cipher:
         self.sock = sock
         self.before_read: list[Exception] = []
         self.before_write: list[Exception] = []
-        self.said_goodbye = False
+        self.close_notify_sent = False
 
     def read(self, length: int, buffer: memoryview) -> int:
         if self.before_read:
@@ -46,7 +46,7 @@ class Cipher:
             raise ssl.SSLWantWriteError from None
 
     def shutdown(self) -> None:
-        self.said_goodbye = True
+        self.close_notify_sent = True
         raise ssl.SSLWantReadError
 
 
@@ -131,7 +131,7 @@ def test_bytes_go_both_ways(make: Callable[[], Line]) -> None:
     line.engine.close()
     assert read_all(line.client) == b"last words"
     eventually(lambda: line.is_closed, 60)
-    assert line.cipher.said_goodbye
+    assert line.cipher.close_notify_sent
 
 
 def test_engine_ends_first(make: Callable[[], Line]) -> None:

@@ -343,7 +343,7 @@ class TestAccepted:
         assert made.client.receive() == "de"
 
     def test_body_of_the_request_is_empty(self, visit: Serve) -> None:
-        """The view cannot read the server's dead end."""
+        """The view cannot read the server's placeholder."""
         made = visit(accept_websocket(say_body)).serve()
         assert made.client.receive() == "b''"
 

@@ -23,7 +23,7 @@ Environ = dict[str, Any]
 
 KEY = base64.b64encode(b"sixteen bytes ok").decode()
 
-# The bytes that the server writes to its end, which is the dead end by then.
+# The bytes that the server writes to its end, which is the placeholder by then.
 SERVERS_WORDS = b"HTTP/1.1 101 Switching Protocols\r\nServer: gunicorn\r\n\r\n"
 
 

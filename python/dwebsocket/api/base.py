@@ -68,7 +68,7 @@ class Base:
         # The view's share of the permit, one of `WEBSOCKET_MAX_CONNECTIONS`.
         self._permit: _core.Permit | None = None
         self._is_deliberate = False
-        self._last_word: tuple[int, str] | None = None
+        self._early_close: tuple[int, str] | None = None
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
@@ -107,8 +107,8 @@ class Base:
         self._subprotocol = subprotocol
         self._opened_at = time.time()
         self._connection = connection
-        if self._last_word is not None:
-            connection.close(*self._last_word)
+        if self._early_close is not None:
+            connection.close(*self._early_close)
         if self._close_callbacks is not None:
             self._close_callbacks.attach(connection, waiter, spawn)
 
@@ -135,7 +135,7 @@ class Base:
         if self._connection is None:
             # Set before the connection is read: `_attach()` first sets the connection, then reads
             # this.
-            self._last_word = (code, reason)
+            self._early_close = (code, reason)
         return self._connection is not None and self._connection.close(code, reason)
 
     def _leave(self) -> None:
@@ -184,7 +184,7 @@ class Base:
         """How the connection has ended, also one that was closed before it was opened."""
         if self._connection is not None:
             return self._connection.end()
-        return None if self._last_word is None else (*self._last_word, "local")
+        return None if self._early_close is None else (*self._early_close, "local")
 
     # -- its callers: threads, green threads, tasks ---------------------------------------------
 

@@ -55,7 +55,7 @@ def finish_response(environ: dict[str, Any]) -> None:
 
     ``Response.headers_sent`` and ``force_close()``, in 20 to 27; the response is reached only by a
     closure behind ``wsgi.early_hints``, since 25. Where any of it is missing gunicorn writes its
-    response into the dead end, which only takes time.
+    response into the placeholder, which only takes time.
     """
     for cell in getattr(environ.get(_HINTS), "__closure__", None) or ():
         response = cell.cell_contents

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Descriptors that a process needs beside its WebSockets, a generous estimate.
 _OTHER_FILES = 100
 # The part of a server's patience that views and clients need after the last close frame.
-_GOODBYE_S = 1.5
+_CLOSE_S = 1.5
 
 
 def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Finding]:
@@ -120,7 +120,7 @@ def drain(window: float, patience: float | None, limit: str) -> Iterator[Finding
             "WEBSOCKET_DRAIN is 0: the clients of a process that ends are all told at once, and "
             "come back at once. Where reloads find others serving, 5 to 10 spreads them.",
         )
-    elif patience is not None and window > (room := max(0.0, patience - _GOODBYE_S)):
+    elif patience is not None and window > (room := max(0.0, patience - _CLOSE_S)):
         yield error(
             "drain.long",
             f"WEBSOCKET_DRAIN is {window:g} s, but {limit} ends a process after {patience:g} s.",

@@ -218,7 +218,7 @@ class UpgradeResponse(HttpResponse):
         if start is not None and permit is not None:
             self._handshake.call(functools.partial(self._connect, start, permit))
         if self._websocket._connection is not None:
-            # The view's response (an error page, for instance) may exceed the dead end's buffer.
+            # The view's response (an error page, for instance) may exceed the placeholder's buffer.
             self._handshake.discard()
 
     def _connect(self, start: Start, permit: _core.Permit) -> bool:

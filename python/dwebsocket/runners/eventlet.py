@@ -25,13 +25,13 @@ class EventletWatcher(HubWatcher[Switch]):
     def __init__(self, hub: Any) -> None:
         super().__init__(hub)
         nothing = lambda *_: None  # noqa: E731
-        self._listener = hub.add(hub.READ, self._ready.fileno(), self.on_ring, nothing, nothing)
+        self._listener = hub.add(hub.READ, self._ready.fileno(), self.on_wake, nothing, nothing)
 
     def _sleep(self, token: int, timeout: float | None) -> None:
         self._sleepers[token] = eventlet.getcurrent().switch
         timer = None
         if timeout is not None:
-            timer = self.hub.schedule_call_global(timeout, self._rouse, token)
+            timer = self.hub.schedule_call_global(timeout, self._switch_to, token)
         try:
             self.hub.switch()
         finally:
@@ -47,9 +47,9 @@ class EventletWatcher(HubWatcher[Switch]):
     def _wake(self, token: int) -> None:
         # Do not switch here: an exception that ends the woken green thread would be raised here,
         # and the hub would take it for an error of the listener.
-        self.hub.schedule_call_global(0, self._rouse, token)
+        self.hub.schedule_call_global(0, self._switch_to, token)
 
-    def _rouse(self, token: int) -> None:
+    def _switch_to(self, token: int) -> None:
         # Switch only once: after that, the green thread may already wait for something else.
         if (switch := self._sleepers.pop(token, None)) is not None:
             switch()

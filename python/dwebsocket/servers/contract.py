@@ -78,8 +78,8 @@ class Client:
         server: The server's name, for messages.
         descriptor: The descriptor of the connected socket.
         read_early: Gives the bytes that the client sent behind its request and the server has
-            read already. Called once, when ``descriptor`` refers to a dead end, which reads as the
-            end of the stream: so a buffered reader can be read to its end without waiting.
+            read already. Called once, when ``descriptor`` refers to a placeholder, which reads as
+            the end of the stream: so a buffered reader can be read to its end without waiting.
         forget: Called first: makes the server's event loop, if it has one, stop watching the
             descriptor. For gevent it is filled in.
         let_go: Called last: drops the request's remaining references to the socket.

@@ -1,9 +1,9 @@
 """
 The takeover of a client's connection by the engine, transparent to the server.
 
-The server keeps its descriptor, but ``dup2`` makes it refer to a dead end: it reads as the end of
-the stream, and the server's later writes and its close never reach the client. Every step that may
-fail happens in :meth:`Takeover.prepare`, before the response is decided; the exchange itself is
+The server keeps its descriptor, but ``dup2`` makes it refer to a placeholder: it reads as the end
+of the stream, and the server's later writes and its close never reach the client. Every step that
+may fail happens in :meth:`Takeover.prepare`, before the response is decided; the exchange itself is
 made when the server iterates over the response, after all middleware has run. The engine does both
 (:class:`dwebsocket._core.Takeover`), by system calls that keep the GIL and that gevent and eventlet
 do not patch. Where the server encrypts, :mod:`dwebsocket.servers.tls` does the same in another way.
@@ -44,7 +44,7 @@ class Takeover:
 
     def exchange(self) -> tuple[int, bytes]:
         """
-        Puts the dead end in the place of the server's connection.
+        Puts the placeholder in the place of the server's connection.
 
         Returns:
             A descriptor of the client's connection, which the caller owns, and the bytes that the
@@ -52,9 +52,9 @@ class Takeover:
         """
         client = self._client
         client.forget()
-        self._exchange.put_dead_end(client.descriptor)
-        # After the exchange: a reader that is read to its end then stops at the dead end, and does
-        # not read on from the client.
+        self._exchange.put_placeholder(client.descriptor)
+        # After the exchange: a reader that is read to its end then stops at the placeholder, and
+        # does not read on from the client.
         early = client.read_early()
         client.let_go()
         descriptor = self._exchange.take_client()
@@ -63,7 +63,7 @@ class Takeover:
 
     def discard(self) -> None:
         """
-        Drops all that the server writes to its dead end from now on, however much it is.
+        Drops all that the server writes to its placeholder from now on, however much it is.
 
         Raises:
             OSError: The process has no descriptor left.
@@ -72,7 +72,7 @@ class Takeover:
 
     def finish(self) -> None:
         """
-        Closes what is left, after the server has written to its dead end. May be repeated.
+        Closes what is left, after the server has written to its placeholder. May be repeated.
 
         Happens by itself when the last reference to this is gone.
         """

@@ -3,8 +3,8 @@ Connections that the server itself encrypts.
 
 The descriptor cannot be exchanged here: the TLS object reads and writes it by its number. So the
 descriptor stays, and the server's socket *object* is exchanged instead. It gets a class whose
-methods use a dead end; its TLS object goes to the :mod:`tls_pump`, and the engine gets one end of a
-socket pair, which it uses like any other connection.
+methods use a placeholder; its TLS object goes to the :mod:`tls_pump`, and the engine gets one end
+of a socket pair, which it uses like any other connection.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from dwebsocket.servers.contract import Client
 
-_DEAD_END = "_dwebsocket_dead_end"
+_PLACEHOLDER = "_dwebsocket_placeholder"
 # All methods that a server may call on a socket, except those that give its addresses.
-_OF_THE_DEAD_END = {
+_DELEGATED = {
     name: name
     for name in (
         "recv",
@@ -51,9 +51,9 @@ _OF_THE_DEAD_END = {
 } | {"_real_close": "close", "write": "send"}
 
 
-def _new_dead_end() -> tuple[_socket.socket, _socket.socket]:
+def _new_placeholder() -> tuple[_socket.socket, _socket.socket]:
     """
-    Gives the two ends of a dead end: one for the server, one that stays here.
+    Gives the two ends of a placeholder: one for the server, one that stays here.
 
     Raises:
         OSError: The process has no descriptors left.
@@ -81,12 +81,12 @@ class TlsTakeover:
     def __init__(
         self,
         client: Client,
-        dead_end: tuple[_socket.socket, _socket.socket],
+        placeholder: tuple[_socket.socket, _socket.socket],
         pair: tuple[_socket.socket, _socket.socket],
         carrier: tls_pump.Pump,
     ) -> None:
         self._client = client
-        self._dead_end, self._sink = dead_end
+        self._placeholder, self._sink = placeholder
         self._engines_end, self._near = pair
         self._pump = carrier
 
@@ -105,11 +105,11 @@ class TlsTakeover:
         # Not those of the `socket` module, which gevent and eventlet replace.
         engines_end, near = _socket.socketpair()
         near.settimeout(0)
-        return cls(client, _new_dead_end(), (engines_end, near), carrier)
+        return cls(client, _new_placeholder(), (engines_end, near), carrier)
 
     def exchange(self) -> tuple[int, bytes]:
         """
-        Puts the dead end in the place of the server's socket, and starts the pipe.
+        Puts the placeholder in the place of the server's socket, and starts the pipe.
 
         Returns:
             The engine's end of the pipe, which the caller owns, and the decrypted bytes that the
@@ -117,10 +117,10 @@ class TlsTakeover:
         """
         client = self._client
         sock: Any = client.tls
-        self._dead_end.settimeout(sock.gettimeout())
+        self._placeholder.settimeout(sock.gettimeout())
         client.forget()
         tls = take_tls(sock)
-        far = _to_dead_end(sock, self._dead_end)
+        far = _to_placeholder(sock, self._placeholder)
         _socket.socket.settimeout(far, 0)
         with contextlib.suppress(OSError):
             # A Unix socket has no such option, and needs none.
@@ -140,7 +140,7 @@ class TlsTakeover:
         _core.discard(self._sink.fileno())
 
     def finish(self) -> None:
-        """Closes this side of the dead end, and the engine's end if there was no exchange."""
+        """Closes this side of the placeholder, and the engine's end if there was no exchange."""
         # Read all bytes first: unread ones would reset the server's end, as if a client broke off.
         with contextlib.suppress(OSError):
             while self._sink.recv(4096):
@@ -153,30 +153,30 @@ class TlsTakeover:
         self.finish()
 
 
-def _to_dead_end(sock: Any, dead_end: _socket.socket) -> _socket.socket:
-    """Makes ``sock`` pass its calls to ``dead_end``; gives the socket that the TLS object uses."""
-    setattr(sock, _DEAD_END, dead_end)
+def _to_placeholder(sock: Any, placeholder: _socket.socket) -> _socket.socket:
+    """Makes ``sock`` pass its calls to ``placeholder``; gives the TLS object's socket."""
+    setattr(sock, _PLACEHOLDER, placeholder)
     sock.__class__ = _face(sock.__class__)
     # gevent's sockets contain a socket of the system, which some servers close directly.
-    real: _socket.socket = replace_inner(sock, dead_end) or sock
+    real: _socket.socket = replace_inner(sock, placeholder) or sock
     return real
 
 
 @functools.cache
 def _face(base: type) -> type:
-    """Gives the subclass of ``base`` whose methods use the dead end."""
-    methods: dict[str, Any] = {name: _delegate(method) for name, method in _OF_THE_DEAD_END.items()}
-    methods |= {"read": _read, "unwrap": lambda self: getattr(self, _DEAD_END)}
+    """Gives the subclass of ``base`` whose methods use the placeholder."""
+    methods: dict[str, Any] = {name: _delegate(method) for name, method in _DELEGATED.items()}
+    methods |= {"read": _read, "unwrap": lambda self: getattr(self, _PLACEHOLDER)}
     return type(f"{base.__name__}TakenOver", (base,), methods)
 
 
 def _delegate(name: str) -> Callable[..., Any]:
     def call(self: object, *args: Any, **kwargs: Any) -> Any:
-        return getattr(getattr(self, _DEAD_END), name)(*args, **kwargs)
+        return getattr(getattr(self, _PLACEHOLDER), name)(*args, **kwargs)
 
     return call
 
 
 def _read(self: object, length: int = 1024, buffer: Any = None) -> bytes | int:
-    dead_end: _socket.socket = getattr(self, _DEAD_END)
-    return dead_end.recv(length) if buffer is None else dead_end.recv_into(buffer, length)
+    placeholder: _socket.socket = getattr(self, _PLACEHOLDER)
+    return placeholder.recv(length) if buffer is None else placeholder.recv_into(buffer, length)

@@ -76,7 +76,7 @@ class Pipe:
         self._client_sends = True
         self._engine_sends = True
         self._engine_listens = True
-        self._said_goodbye = False
+        self._close_notify_sent = False
         self._lost = False
         # The events that TLS waits for: a write may need to read first, and a read to write.
         self._read_needs = _IN
@@ -86,7 +86,7 @@ class Pipe:
     def is_over(self) -> bool:
         """Whether nothing more can go either way."""
         told_all = not (self._client_sends and self._engine_listens)
-        return self._lost or (self._said_goodbye and told_all)
+        return self._lost or (self._close_notify_sent and told_all)
 
     @property
     def far_interest(self) -> int:
@@ -94,7 +94,7 @@ class Pipe:
         interest = 0
         if self._client_sends and self._engine_listens and not self._inbound:
             interest |= self._read_needs
-        if self._outbound or not (self._engine_sends or self._said_goodbye):
+        if self._outbound or not (self._engine_sends or self._close_notify_sent):
             # While the engine does not take the bytes that were read, nothing more is read: so do
             # not wait for a readable socket then.
             interest |= 0 if self._inbound and self._write_needs == _IN else self._write_needs
@@ -131,8 +131,8 @@ class Pipe:
             more |= self._send(scratch)
         everything_sent = not (self._engine_sends or self._outbound)
         # `Tls.shutdown` also reads, so the client's bytes have to be read before it.
-        if everything_sent and not (self._inbound or more or self._said_goodbye or self._lost):
-            self._say_goodbye()
+        if everything_sent and not (self._inbound or more or self._close_notify_sent or self._lost):
+            self._send_close_notify()
         return more and not self.is_over
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class Pipe:
                 return False
         return True
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         try:
             self._tls.shutdown()
         except ssl.SSLWantWriteError:
@@ -201,7 +201,7 @@ class Pipe:
             pass
         with suppress(OSError):
             _socket.socket.shutdown(self._far, _socket.SHUT_WR)
-        self._said_goodbye = True
+        self._close_notify_sent = True
         self._read_needs = _IN
 
     # --- from the client to the engine -------------------------------------------------------
@@ -218,7 +218,7 @@ class Pipe:
                 with suppress(OSError):
                     self._near.shutdown(_socket.SHUT_WR)
                 return False
-            if not self._said_goodbye:
+            if not self._close_notify_sent:
                 self._inbound = scratch[:count]
         if self._inbound:
             self._deliver()
@@ -226,7 +226,7 @@ class Pipe:
 
     def _decrypt(self, scratch: memoryview) -> int | None:
         try:
-            if self._said_goodbye:
+            if self._close_notify_sent:
                 # These bytes are dropped. Unread, they would cause a reset when the socket closes,
                 # which could overtake the last bytes that were sent.
                 return _socket.socket.recv_into(self._far, scratch)
@@ -260,10 +260,10 @@ class Pump:
     def __init__(self) -> None:
         self._poller = unpatched.original("select", "epoll")()
         # No `os.pipe`: eventlet makes even `os.read` and `os.write` yield to a hub.
-        self._bell, self._rope = _socket.socketpair()
-        for end in (self._bell, self._rope):
+        self._wake_receiver, self._wake_sender = _socket.socketpair()
+        for end in (self._wake_receiver, self._wake_sender):
             end.settimeout(0)
-        self._poller.register(self._bell.fileno(), _IN)
+        self._poller.register(self._wake_receiver.fileno(), _IN)
         self._arrivals: deque[Pipe] = deque()
         self._pipes: dict[int, Pipe] = {}
         self._interests: dict[int, int] = {}
@@ -284,13 +284,13 @@ class Pump:
     def add(self, pipe: Pipe) -> None:
         """Serves ``pipe`` until both of its sides have ended, and closes it then."""
         self._arrivals.append(pipe)
-        self._ring()
+        self._wake()
 
     def settle(self, timeout: float) -> None:
         """Sleeps until no pipe is left, ``timeout`` seconds at most."""
         ours, theirs = _socket.socketpair()
         self._awaiting_quiet.append(theirs)
-        self._ring()
+        self._wake()
         ours.settimeout(max(0.001, timeout))
         with suppress(OSError):
             ours.recv(1)
@@ -299,14 +299,14 @@ class Pump:
     def abandon(self) -> None:
         """In a forked child: closes its copies of the descriptors, and sends nothing."""
         self._poller.close()
-        self._bell.close()
-        self._rope.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
         for pipe in {*self._pipes.values(), *self._arrivals}:
             pipe.abandon()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         with suppress(BlockingIOError):
-            self._rope.send(b"!")
+            self._wake_sender.send(b"!")
 
     def _run(self) -> None:
         again: set[Pipe] = set()
@@ -326,9 +326,9 @@ class Pump:
     def _wait(self, timeout: float | None) -> set[Pipe]:
         ready = set()
         for descriptor, events in self._poller.poll(timeout):
-            if descriptor == self._bell.fileno():
+            if descriptor == self._wake_receiver.fileno():
                 with suppress(BlockingIOError):
-                    self._bell.recv(4096)
+                    self._wake_receiver.recv(4096)
                 continue
             pipe = self._pipes[descriptor]
             ready.add(pipe)

@@ -77,7 +77,7 @@ class WsgiHandshake:
     @property
     def body(self) -> tuple[bytes, ...]:
         """Empty; one empty chunk for servers that write the head only after the close."""
-        # The dead end is closed with the response, so the server must write its head before.
+        # The placeholder is closed with the response, so the server must write its head before.
         return (b"",) if self._client.head_follows_close else ()
 
     def judge(self) -> Refusal | None:
@@ -160,7 +160,7 @@ class WsgiHandshake:
 
     def discard(self) -> None:
         """
-        Drops all bytes that the server writes to the dead end.
+        Drops all bytes that the server writes to the placeholder.
 
         Raises:
             OSError: There are no more descriptors.
@@ -169,7 +169,7 @@ class WsgiHandshake:
         self._takeover.discard()
 
     def finish(self) -> None:
-        """Closes the dead end, if there is one. May be repeated."""
+        """Closes the placeholder, if there is one. May be repeated."""
         if self._takeover is not None:
             self._takeover.finish()
 

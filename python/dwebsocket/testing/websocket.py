@@ -192,11 +192,11 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         self._check_usable()
         self._look()
         self._raise_failure()
-        if self._sock is None or self._wire.is_over or self._wire.said_goodbye:
+        if self._sock is None or self._wire.is_over or self._wire.close_sent:
             raise self._ending()
 
     def _ending(self) -> ConnectionClosed:
-        by = "local" if self._wire.said_goodbye and self._wire.close is None else "peer"
+        by = "local" if self._wire.close_sent and self._wire.close is None else "peer"
         code, reason = self._wire.close or (_NORMAL, "")
         return ConnectionClosed(code, reason, "lost" if code == 1006 else by)
 

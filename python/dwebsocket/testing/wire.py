@@ -42,7 +42,7 @@ class Wire:
         close: Code and reason of the server's end, once it has ended: 1005 for a close frame
             without a code, 1006 for none at all.
         outgoing: Bytes that are to be sent.
-        said_goodbye: A close frame was queued.
+        close_sent: A close frame was queued.
     """
 
     def __init__(self, *, answer_pings: bool = True, offer: str = "") -> None:
@@ -54,7 +54,7 @@ class Wire:
         self.pongs: list[bytes] = []
         self.close: tuple[int, str] | None = None
         self.outgoing = bytearray()
-        self.said_goodbye = False
+        self.close_sent = False
         self._answer_pings = answer_pings
         self._head = b""
         self._reader = _core.FrameReader()
@@ -114,8 +114,8 @@ class Wire:
 
     def send_close(self, code: int | None, reason: str) -> None:
         """Queues a close frame; a second one is not sent."""
-        if not self.said_goodbye:
-            self.said_goodbye = True
+        if not self.close_sent:
+            self.close_sent = True
             self.send_frame(
                 CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode()
             )
@@ -146,7 +146,7 @@ class Wire:
             raise WireError("a reserved bit is set that no extension was negotiated for")
         if opcode == PING:
             self.pings += 1
-            if self._answer_pings and not self.said_goodbye:
+            if self._answer_pings and not self.close_sent:
                 self.send_frame(PONG, payload)
         elif opcode == PONG:
             self.pongs.append(payload)

@@ -106,7 +106,7 @@ class HubWatcher(ABC, Generic[Sleeper]):
     def call_later(self, delay: float, call: Call) -> Call:
         """As :meth:`Waiter.call_later`: the hub makes the call. To be called on its own thread."""
 
-    def on_ring(self, *_: object) -> None:
+    def on_wake(self, *_: object) -> None:
         """Called by the hub when the engine has woken it."""
         if self.is_parents:
             self.close()

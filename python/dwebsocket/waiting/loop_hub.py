@@ -36,8 +36,8 @@ class LoopHub:
         self._tokens = itertools.count()
         # A weak reference: a strong one would keep the loop in `_hubs` for ever.
         self._loop = ref(loop)
-        self._rung: deque[int] = deque()
-        self._ringing = False
+        self._notified: deque[int] = deque()
+        self._is_notifying = False
         # In an empty context: otherwise the loop would keep the context of the first view here.
         Context().run(loop.add_reader, self._hub.fileno(), self._wake)
 
@@ -68,7 +68,7 @@ class LoopHub:
             if timer is not None:
                 timer.cancel()
 
-    def ring(self, token: int) -> None:
+    def notify(self, token: int) -> None:
         """
         Wakes the task that waits under ``token``, as the engine does. Any thread may call it.
 
@@ -78,9 +78,9 @@ class LoopHub:
         if running_loop() is loop:
             self._wake_one(token)
             return
-        self._rung.append(token)
-        if not self._ringing and loop is not None:
-            self._ringing = True
+        self._notified.append(token)
+        if not self._is_notifying and loop is not None:
+            self._is_notifying = True
             # A closed loop has no waiting task left.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._answer)
@@ -98,9 +98,9 @@ class LoopHub:
 
     def _answer(self) -> None:
         # Reset first: a token that is added from here on has to wake the loop again.
-        self._ringing = False
-        while self._rung:
-            self._wake_one(self._rung.popleft())
+        self._is_notifying = False
+        while self._notified:
+            self._wake_one(self._notified.popleft())
 
     def _wake(self) -> None:
         for token in self._hub.wake():

@@ -1,6 +1,6 @@
 //! Taking a client's connection over from its server without the server noticing.
 //!
-//! The server keeps its descriptor, but what the descriptor means is exchanged for a *dead end*:
+//! The server keeps its descriptor, but what the descriptor means is exchanged for a *placeholder*:
 //! one end of a socket pair, which reads as the end of the stream and swallows what is written.
 //! All that needs a descriptor of its own is allocated first, while a failure still does no harm.
 
@@ -23,7 +23,7 @@ use crate::engine::{
     resources::socket::{duplicate, is_blocking, replace},
 };
 
-/// Bytes that are read and dropped at once: as many as a dead end holds.
+/// Bytes that are read and dropped at once: as many as a placeholder holds.
 const CHUNK: usize = 64 * 1024;
 
 /// One takeover, from its allocation to its end. Dropping it finishes it.
@@ -55,12 +55,12 @@ impl Takeover {
         })
     }
 
-    /// Puts the dead end in place of the server's descriptor, blocking if that was.
+    /// Puts the placeholder in place of the server's descriptor, blocking if that was.
     ///
     /// # Errors
-    /// The system's, when `server_side` is not open any more; the dead end is still ours then. Once
+    /// The system's, when `server_side` is not open any more; the placeholder is still ours then. Once
     /// it is in place, a further call does nothing.
-    pub fn put_dead_end(&mut self, server_side: RawFd) -> io::Result<()> {
+    pub fn put_placeholder(&mut self, server_side: RawFd) -> io::Result<()> {
         if let Some(theirs) = &self.theirs {
             if !is_blocking(server_side)? {
                 theirs.set_nonblocking(true)?;
@@ -76,8 +76,8 @@ impl Takeover {
         self.client.take()
     }
 
-    /// Drops all that the server writes to its dead end from now on. Without this call the server
-    /// blocks once the dead end is full. As a rule that does not happen: a dead end holds what the
+    /// Drops all that the server writes to its placeholder from now on. Without this call the server
+    /// blocks once the placeholder is full. As a rule that does not happen: a placeholder holds what the
     /// server writes before it closes the response.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Takeover {
         }
     }
 
-    /// Closes what is left, after the server has written to its dead end. May be repeated.
+    /// Closes what is left, after the server has written to its placeholder. May be repeated.
     pub fn finish(&mut self) {
         self.client = None;
         self.theirs = None;
@@ -147,10 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn server_holds_a_dead_end_and_we_the_client() {
+    fn server_holds_a_placeholder_and_we_the_client() {
         let (mut client, mut server) = UnixStream::pair().unwrap();
         let mut takeover = Takeover::prepare(server.as_raw_fd()).unwrap();
-        takeover.put_dead_end(server.as_raw_fd()).unwrap();
+        takeover.put_placeholder(server.as_raw_fd()).unwrap();
         server.write_all(b"to nobody").unwrap();
         assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
         let mut ours = UnixStream::from(takeover.take_client().unwrap());
@@ -164,10 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn a_server_never_sleeps_in_a_dead_end_that_is_discarded() {
+    fn a_server_never_sleeps_in_a_placeholder_that_is_discarded() {
         let (_client, mut server) = UnixStream::pair().unwrap();
         let mut takeover = Takeover::prepare(server.as_raw_fd()).unwrap();
-        takeover.put_dead_end(server.as_raw_fd()).unwrap();
+        takeover.put_placeholder(server.as_raw_fd()).unwrap();
         takeover.discard().unwrap();
         server.write_all(&vec![b'x'; 4 * 1024 * 1024]).unwrap();
         takeover.finish();
@@ -179,7 +179,7 @@ mod tests {
         let (mut client, mut server) = UnixStream::pair().unwrap();
         let mut takeover = Takeover::prepare(server.as_raw_fd()).unwrap();
         takeover.finish();
-        takeover.put_dead_end(server.as_raw_fd()).unwrap();
+        takeover.put_placeholder(server.as_raw_fd()).unwrap();
         assert!(takeover.take_client().is_none());
         server.write_all(b"x").unwrap();
         assert_eq!(client.read(&mut [0; 8]).unwrap(), 1);
@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
         let (_client, server) = UnixStream::pair().unwrap();
         let mut takeover = Takeover::prepare(server.into_raw_fd()).unwrap();
-        // However often it is tried: a dead end that is not in place must not pass for one.
+        // However often it is tried: a placeholder that is not in place must not pass for one.
         for _ in 0..3 {
-            assert!(takeover.put_dead_end(closed).is_err());
+            assert!(takeover.put_placeholder(closed).is_err());
         }
     }
 }

@@ -92,8 +92,8 @@ pub(crate) fn is_readable(hub: &Hub) -> bool {
 
 /// The tokens on the hub's list, once its descriptor is readable.
 #[track_caller]
-fn rung(hub: &Hub) -> Vec<u64> {
-    until("the hub rings", || is_readable(hub));
+fn announced(hub: &Hub) -> Vec<u64> {
+    until("the hub wakes", || is_readable(hub));
     hub.drain()
 }
 
@@ -105,22 +105,22 @@ fn an_inbox_watch_is_notified_once_for_a_message_and_for_the_end() {
     watch(1);
     assert!(!is_readable(&hub));
     peer.send(TEXT, b"a");
-    assert_eq!(rung(&hub), [1]);
+    assert_eq!(announced(&hub), [1]);
     peer.send(TEXT, b"b");
     until("it is here", || connection.waiting() == (2, false));
     assert!(!is_readable(&hub) && hub.drain().is_empty());
     // A message that is here notifies a new watch at once.
     watch(2);
-    assert_eq!(rung(&hub), [2]);
+    assert_eq!(announced(&hub), [2]);
     take(&connection);
     take(&connection);
     watch(3);
     watch(4);
     assert!(!is_readable(&hub));
     peer.hang_up();
-    assert_eq!(rung(&hub), [3, 4]);
+    assert_eq!(announced(&hub), [3, 4]);
     watch(5);
-    assert_eq!(rung(&hub), [5]);
+    assert_eq!(announced(&hub), [5]);
 }
 
 #[test]
@@ -129,13 +129,13 @@ fn an_outbox_watch_is_notified_once_for_room_and_for_the_end() {
     let (connection, mut peer) = connect_narrow(&SETTINGS);
     let watch = |token| connection.watch_outbox(Watch::new(Arc::clone(&hub), token));
     watch(1);
-    assert_eq!(rung(&hub), [1]);
+    assert_eq!(announced(&hub), [1]);
     let payload = vec![0; 100_000];
     let count = fill(&connection, &payload);
     watch(2);
     assert!(!is_readable(&hub));
     peer.expect(BINARY, &payload);
-    assert_eq!(rung(&hub), [2]);
+    assert_eq!(announced(&hub), [2]);
     for _ in 1..count {
         peer.expect(BINARY, &payload);
     }
@@ -143,7 +143,7 @@ fn an_outbox_watch_is_notified_once_for_room_and_for_the_end() {
     assert!(fill(&connection, &payload) > 0);
     watch(3);
     connection.close(&CloseFrame::default());
-    assert_eq!(rung(&hub), [3]);
+    assert_eq!(announced(&hub), [3]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn one_hub_is_notified_by_many_connections_and_loses_none() {
     let deadline = Instant::now() + LIMIT;
     while counts.iter().any(|count| *count < 20) {
         assert!(Instant::now() < deadline, "{counts:?}");
-        for token in rung(&hub) {
+        for token in announced(&hub) {
             let at = usize::try_from(token).unwrap();
             while let Taken::Message(message) =
                 connections[at].take(Some(deadline.min(Instant::now())))

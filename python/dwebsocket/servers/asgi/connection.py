@@ -53,7 +53,7 @@ _FOREVER_S = 1e6
 # Seconds between two checks whether the connection of a slowed-down client has been closed.
 _LOOK_S = 1.0
 # Time for the close frame to a client when the server cancels its connection.
-_LAST_WORD_S = 0.5
+_CLOSE_FRAME_S = 0.5
 # Seconds between two checks whether the process buffers less, and whether the client has read.
 _PAUSE_S = 0.05
 _LOOK_AT_CLIENT_S = 0.5
@@ -376,7 +376,7 @@ class AsgiConnection:
         """
         As :meth:`dwebsocket.connection.Connection.watch_inbox`, for the running loop's hub.
 
-        It wakes the loop by :meth:`LoopHub.ring <dwebsocket.waiting.loop_hub.LoopHub.ring>`,
+        It wakes the loop by :meth:`LoopHub.notify <dwebsocket.waiting.loop_hub.LoopHub.notify>`,
         without the descriptor of ``hub``.
         """
         with self._arrived:
@@ -453,11 +453,11 @@ class AsgiConnection:
         self._update_readiness()
         self._resume_reading()
         self._arrived.notify_all()
-        _ring(self._inbox_watches)
+        _notify(self._inbox_watches)
 
     def _announce_room(self) -> None:
         self._room.notify_all()
-        _ring(self._outbox_watches)
+        _notify(self._outbox_watches)
 
     def _cut(self, code: int, reason: str, by: By) -> None:
         """
@@ -510,7 +510,7 @@ class AsgiConnection:
             await asyncio.wait({self._gone})
         except asyncio.CancelledError:
             self.close(*_GOING_AWAY)
-            await asyncio.wait({self._gone}, timeout=_LAST_WORD_S)
+            await asyncio.wait({self._gone}, timeout=_CLOSE_FRAME_S)
             raise
         finally:
             with self._room:
@@ -585,7 +585,7 @@ class AsgiConnection:
             self._count()
             self._update_readiness()
             self._arrived.notify()
-            _ring(self._inbox_watches)
+            _notify(self._inbox_watches)
             if self._is_full():
                 self._paused = self._loop.create_future()
             return self._paused
@@ -603,7 +603,7 @@ class AsgiConnection:
                 event, size = self._outbox[0]
             try:
                 if event["type"] == "websocket.close":
-                    await self._say_goodbye(event)
+                    await self._send_close_and_read_on(event)
                 else:
                     await self._send(event)
             except Exception as error:
@@ -636,7 +636,7 @@ class AsgiConnection:
                 self._look_at_transport(budget.STEP_BYTES)
 
     def _give_up_soon(self) -> None:
-        self._loop.call_later(_LAST_WORD_S, self._give_up_if_stuck)
+        self._loop.call_later(_CLOSE_FRAME_S, self._give_up_if_stuck)
 
     def _give_up_if_stuck(self) -> None:
         # The close frame is still in the outbox: the server has not taken it.
@@ -654,7 +654,7 @@ class AsgiConnection:
             self._cut(_ABNORMAL, "", "lost")
         loop_hub.settle(self._gone)
 
-    async def _say_goodbye(self, event: Event) -> None:
+    async def _send_close_and_read_on(self, event: Event) -> None:
         # granian sends no close frame while a task waits in `receive`.
         self._reader.cancel()
         await asyncio.wait({self._reader})
@@ -686,12 +686,12 @@ def _bounded(timeout: float | None) -> float | None:
 def _watch(watches: Watches, token: int, *, ready: bool) -> None:
     hub = loop_hub.current()
     if ready:
-        hub.ring(token)
+        hub.notify(token)
     else:
         watches.append((hub, token))
 
 
-def _ring(watches: Watches) -> None:
+def _notify(watches: Watches) -> None:
     for hub, token in watches:
-        hub.ring(token)
+        hub.notify(token)
     watches.clear()

@@ -65,8 +65,8 @@ def find(environ: Environ) -> Client | None:
 
 def _forget(environ: Environ) -> None:
     environ.pop(_KEY, None)
-    # Otherwise the server would use the dead end like a client: write a head to it, keep it in its
-    # poller, and give it to one of its threads, which finds it closed.
+    # Otherwise the server would use the placeholder like a client: write a head to it, keep it in
+    # its poller, and give it to one of its threads, which finds it closed.
     finish_response(environ)
     if streams(errors := environ.get(_ERRORS)) is not None:
         environ[_ERRORS] = _one_for_all(errors)

@@ -173,17 +173,17 @@ def _has_master(uwsgi: Any) -> bool:
     return bool(getattr(uwsgi, "masterpid", int)())
 
 
-def _register(farewell: Callable[[], None]) -> None:
+def _register(function: Callable[[], None]) -> None:
     # With --skip-atexit-teardown, and under the gevent loop, Python's own hooks do not run.
     uwsgi: Any = sys.modules["uwsgi"]
     of_the_project = getattr(uwsgi, "atexit", None)
 
-    def say_goodbye() -> None:
-        farewell()
+    def at_exit() -> None:
+        function()
         if of_the_project is not None:
             of_the_project()
 
-    uwsgi.atexit = say_goodbye
+    uwsgi.atexit = at_exit
 
 
 # --- early bytes ---------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _read_early(environ: Environ, descriptor: int) -> bytes:
     read_body = body_reader()
     if read_body is None:
         return b""
-    # After its buffered bytes, uWSGI reads from the dead end, which is at the end of the stream.
+    # After its buffered bytes, uWSGI reads from the placeholder, which is at the end of the stream.
     os.set_blocking(descriptor, False)
     early = b""
     buffer = ctypes.create_string_buffer(_CHUNK)
