@@ -163,11 +163,15 @@ impl<'a> Client<'a> {
         (&self.socket).write_all(second)
     }
 
-    /// Writes the replies unless the other thread is writing; it does so then.
+    /// Writes the replies that the socket takes now, unless the other thread is writing; it does so
+    /// then. Never waits: the view may take nothing until this thread has read what it sends.
     fn reply(&self) {
         if let Some(_writing) = self.writing.try_lock() {
-            let replies = std::mem::take(&mut *self.replies.lock());
-            let _ = (&self.socket).write_all(&replies);
+            let mut replies = self.replies.lock();
+            if !replies.is_empty() {
+                let sent = self.socket.send_with_flags(&replies, libc::MSG_DONTWAIT);
+                replies.drain(..sent.unwrap_or(0));
+            }
         }
     }
 
