@@ -73,7 +73,7 @@ def _factory() -> Iterator[checks.CheckMessage]:
     if path in _NEEDLESS_FACTORIES:
         yield checks.Warning(
             f"WEBSOCKET_FACTORY_CLASS = {path!r} has no effect any more.",
-            hint="Remove it: the server is found out without it.",
+            hint="Remove it: the server is detected without it.",
             id="dwebsocket.W002",
         )
     elif isinstance(path, str) and "." in path:
@@ -97,11 +97,11 @@ def _middleware() -> Iterator[checks.CheckMessage]:
     if _MIDDLEWARE not in names:
         return
     below = names[names.index(_MIDDLEWARE) + 1 :]
-    unasked = [name for name in below if _has_process_view(name)]
-    if unasked:
+    skipped = [name for name in below if _has_process_view(name)]
+    if skipped:
         yield checks.Warning(
-            f"{', '.join(unasked)} stands below {_MIDDLEWARE} in MIDDLEWARE and is not asked "
-            "about WebSockets of views without a decorator.",
+            f"{', '.join(skipped)} stands below {_MIDDLEWARE} in MIDDLEWARE: its process_view() is "
+            "not called for WebSockets of views without a decorator.",
             hint=f'Move "{_MIDDLEWARE}" to the end of MIDDLEWARE.',
             id="dwebsocket.W004",
         )

@@ -44,7 +44,7 @@ class WebSocketMiddleware:
     and all views under ``WEBSOCKET_ACCEPT_ALL``. A WebSocket for any other view gets 400.
 
     It belongs at the end of ``MIDDLEWARE``: a view without a decorator is detached from the server
-    here, and middleware below would not be called for it.
+    in ``process_view`` here, and Django then skips ``process_view`` of the middleware below.
 
     Projects may subclass it, also together with Django's ``MiddlewareMixin``, and may call its
     methods on the class.
@@ -54,7 +54,7 @@ class WebSocketMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any] | None = None) -> None:
-        """``get_response`` is Django's; ``MiddlewareMixin`` keeps it to itself."""
+        """Django passes ``get_response``; ``MiddlewareMixin`` stores it and passes None on."""
         if get_response is not None:
             self.get_response = get_response
             self._is_async = iscoroutinefunction(get_response)
@@ -78,7 +78,7 @@ class WebSocketMiddleware:
         Gives a request its attributes; a handshake gets a WebSocket that is yet to be opened.
 
         Returns:
-            A refusal when the project's factory makes none.
+            A refusal when the project's factory makes no WebSocket; None otherwise.
         """
         factory = prepare(request)
         return None if factory is None else create_websocket(request, factory)
@@ -107,7 +107,7 @@ class WebSocketMiddleware:
 
     @classmethod
     def process_response(cls, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        """Gives ``response``: a WebSocket is closed when its view has ended, not before."""
+        """Gives ``response``, and does not close the WebSocket: that stays open for its view."""
         return response
 
     @classmethod
@@ -116,11 +116,11 @@ class WebSocketMiddleware:
 
 
 def _handles_websocket(view: Callable[..., Any]) -> bool:
-    """Whether a decorator handles the view's WebSockets: on it, or on its class's handler."""
+    """Whether a decorator handles WebSockets of the view function, or of its class's ``get``."""
     if getattr(view, "handles_websocket", False):
         return True
-    # Django's name for the class of a view, and that of Django REST framework.
+    # A class-based view is found by `view_class` in Django, by `cls` in Django REST framework.
     cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
-    # A handshake is a GET; the framework's view sets name their handlers themselves.
+    # A handshake is a GET. View sets of Django REST framework map methods to names in `actions`.
     name = (getattr(view, "actions", None) or {}).get("get", "get")
     return bool(getattr(getattr(cls, name, None), "handles_websocket", False))

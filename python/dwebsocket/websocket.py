@@ -20,7 +20,7 @@ from dwebsocket.waiting import pings
 
 __all__ = ["Messages", "WebSocket", "own_websocket"]
 
-# Seconds in which a client has to answer a ping, as for `WEBSOCKET_PING_TIMEOUT`.
+# The default timeout of `ping` and `aping`. It does not follow `WEBSOCKET_PING_TIMEOUT`.
 _PING_TIMEOUT_S = 20.0
 
 
@@ -28,10 +28,10 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
     """
     One WebSocket connection, as ``request.websocket``.
 
-    Every method may be called from any thread, at any time; messages of one sender keep their
-    order. ``wait``, ``read``, ``send`` and iteration behave as in the original dwebsocket: text
-    is ``bytes`` unless ``WEBSOCKET_TEXT_TYPE`` says ``"str"``, and a closed connection shows in
-    return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
+    Any thread may call the methods, also several at once; those that wait have async twins for
+    event loops. Messages of one sender keep their order. ``wait``, ``read``, ``send`` and iteration
+    behave as in the original dwebsocket: text is ``bytes`` unless ``WEBSOCKET_TEXT_TYPE`` says
+    ``"str"``, and a closed connection shows in return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
     """
 
     def __init__(self, protocol: WebSocketProtocol13 | None = None) -> None:
@@ -65,14 +65,14 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
         """
         The seconds between the last answered ping and its pong, None before the first.
 
-        Pings are those of :meth:`ping` and of ``WEBSOCKET_PING_INTERVAL``. Always None behind ASGI
-        servers that keep the connection: they pass no pongs on to applications.
+        Pings are those of :meth:`ping` and of ``WEBSOCKET_PING_INTERVAL``. Always None under
+        ASGI servers: they pass no pongs on to applications.
         """
         return None if self._connection is None else self._connection.latency
 
     def ping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """
-        Sends a ping and waits for the client's pong, behind the messages that wait to be sent.
+        Queues a ping behind the messages that wait to be sent, and waits for the client's pong.
 
         Any thread may call it, also several at once. Browsers answer by themselves. While messages
         that are not taken fill ``WEBSOCKET_RECEIVE_BUFFER``, no pong is read.
@@ -87,7 +87,7 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
             PingTimeout: No answer came in time. It is a ``TimeoutError``; the connection stays
                 usable.
             ConnectionClosed: The connection has ended.
-            UnsupportedServer: An ASGI server keeps the connection; it has no pings of applications.
+            UnsupportedServer: Under ASGI: applications cannot send pings there.
             UsageError: Called in an event loop (use ``await websocket.aping()``), or the connection
                 is not open yet.
         """
@@ -118,7 +118,7 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
 
     @property
     def protocol(self) -> WebSocketProtocol13:
-        """The original's lower layer, always the same object: binary messages, ``sock``, codes."""
+        """The original's lower layer, which sends and receives bytes. One object a WebSocket."""
         if self._protocol is None:
             protocol = WebSocketProtocol13(None, self._headers)
             protocol._belong_to(self)
@@ -150,6 +150,7 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
         connection = self._engine
         if self._is_finished or (descriptor := connection.descriptor()) is None:
             return -1
+        # The end keeps the descriptor readable until each of these threads has received it.
         if self._selecting is None:
             self._selecting = WeakSet()
         if not self._is_told_here:

@@ -34,20 +34,22 @@ impl Hub {
     }
 
     fn wake(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        let (here, others) = self.0.drain();
-        let mut here = here.into_iter();
+        let (futures, python_tokens) = self.0.drain();
+        let mut futures = futures.into_iter();
         let mut outcome = Ok(());
-        for future in here.by_ref() {
+        for future in futures.by_ref() {
             outcome = MessageFuture::arrive(future.bind(py));
             if outcome.is_err() {
                 break;
             }
         }
-        for future in here {
+        // An exception of a task ends the loop (KeyboardInterrupt, SystemExit). Tasks that have not
+        // been resumed yet are left to the loop's queue, in case it runs again.
+        for future in futures {
             MessageFuture::arrive_later(future.bind(py))?;
         }
         self.0.hub().served();
-        outcome.map(|()| others)
+        outcome.map(|()| python_tokens)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -136,7 +136,7 @@ def test_needless_factory(override: Override, path: str) -> None:
     message = only()
     assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W002")
     assert message.msg == f"WEBSOCKET_FACTORY_CLASS = {path!r} has no effect any more."
-    assert message.hint == "Remove it: the server is found out without it."
+    assert message.hint == "Remove it: the server is detected without it."
 
 
 @pytest.mark.parametrize("path", ["nowhere.Factory", "test_checks.Missing"])

@@ -35,14 +35,14 @@ def leave_request() -> None:
     """
     Makes ``sync_to_async`` in this task use a thread of its loop, and not that of the request.
 
-    Reads, each of :mod:`asgiref.sync`, in all these versions:
+    Uses these of :mod:`asgiref.sync`, which exist in all these versions:
 
-    - ``AsyncToSync.executors.current``: the server's thread that waits for an async
-      view under WSGI. It goes on, and the view with it would wait for ever.
+    - ``AsyncToSync.executors.current``: runs calls on the server's thread while that waits for an
+      async view under WSGI. After the 101 it does not wait: a call given to it would never run.
     - ``SyncToAsync.thread_sensitive_context``: the thread of a request under ASGI, which
       ends with the handshake.
-    - ``SyncToAsync.deadlock_context``: whether the one thread of all others was taken
-      when the handshake was served.
+    - ``SyncToAsync.deadlock_context``: whether asgiref's one thread for all loops was in use
+      in this context when the handshake was served.
 
     Where one is missing nothing refers to it, and it needs no resetting.
     """
@@ -84,7 +84,7 @@ def use_executor(loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
 
 def use_context(context: ThreadSensitiveContext, executor: Executor) -> None:
     """
-    Makes ``sync_to_async`` in this task run its calls in ``executor``, and this its ``context``.
+    Makes ``context`` this task's thread-sensitive context, whose calls run in ``executor``.
 
     ``SyncToAsync.thread_sensitive_context`` and ``SyncToAsync.context_to_thread_executor``, since
     3.3. Where they are missing calls run in the one thread that asgiref has for all loops.

@@ -1,8 +1,8 @@
 """
 The limits of this machine and its kernel: threads, ports, queues, tracked connections.
 
-Each limit is compared with the needs of the expected WebSockets. Without ``/proc`` the limits are
-not known, and nothing is compared.
+Each limit is compared with the needs of the expected WebSockets. A limit that this
+system does not show (most need ``/proc``) counts as sufficient.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _OTHER_THREADS = 1000
 # Memory areas of a view's thread (measured: 2.7): its stack, the page that guards it, its frames.
 _AREAS_OF_A_THREAD = 3
 _OTHER_AREAS = 2000
-# When a process was replaced, one in so many clients reconnects at the same moment. No queue needs
-# to be longer than the second number.
+# After a restart one in so many clients is assumed to connect at the same moment.
 _SHARE_AT_ONCE = 8
+# The longest listen queue that is ever recommended.
 _LONGEST_QUEUE = 4096
 
 
@@ -40,7 +40,7 @@ class Load:
 
     Attributes:
         connections: WebSockets, over all processes.
-        of_a_process: As many as one process may have of them.
+        of_a_process: The most of these WebSockets that one process may have.
         stack_bytes: The stack of a view's thread.
     """
 

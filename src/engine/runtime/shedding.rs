@@ -26,12 +26,14 @@ use crate::engine::{
     },
 };
 
-/// Time for a connection to let go of what it holds: its driver takes a turn, its view ends.
-/// Until then its bytes count as released.
+/// How long a closed connection may take to release its bytes: its driver drops them at its next
+/// turn, its view at the latest when it ends. For so long they count as released; after that, further
+/// connections are closed.
 const GRACE: Duration = Duration::from_secs(2);
 /// Time between two looks while closed connections release what they hold.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Time between two looks while no connection is left to close: only views can release memory now.
+/// Time between two looks while no connection is left to close: what is left is held by views of
+/// connections that were closed before.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
 
 /// The task runs, or is about to.
