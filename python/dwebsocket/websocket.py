@@ -31,7 +31,8 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside):
     Any thread may call the methods, also several at once; those that wait have async twins for
     event loops. Messages of one sender keep their order. ``wait``, ``read``, ``send`` and iteration
     behave as in the original dwebsocket: text is ``bytes`` unless ``WEBSOCKET_TEXT_TYPE`` says
-    ``"str"``, and a closed connection shows in return values. ``receive…`` and ``send_text/bytes/json`` are exact, and raise.
+    ``"str"``, and a closed connection shows in return values. ``receive…`` and
+    ``send_text/bytes/json`` are exact, and raise.
     """
 
     def __init__(self, protocol: WebSocketProtocol13 | None = None) -> None:
