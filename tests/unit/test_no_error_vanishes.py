@@ -368,7 +368,7 @@ def failing(*args: Any, **kwargs: Any) -> Any:
 
 
 class TestBetweenTheTakeoverAndTheView:
-    """Whatever fails there, no client is left on a socket that is not served."""
+    """A failure there leaves no client on a socket that is not served."""
 
     @pytest.fixture(params=["keep", "attach", "session", "context", "databases", "witness"])
     def broken(

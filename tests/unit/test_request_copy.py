@@ -197,7 +197,7 @@ def test_matches_live_as_long_as_their_connections() -> None:
     [lambda body: body.read(), lambda body: body.read(7), lambda body: body.readline(), list],
 )
 def test_body_is_at_its_end_for_everybody(read: Callable[[Any], Any]) -> None:
-    """Whatever other code has done to it."""
+    """Also when other code has closed it."""
     one, two = request_for("/one/"), request_for("/one/")
     request_copy.keep(one)
     request_copy.keep(two)

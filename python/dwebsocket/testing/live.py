@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from dwebsocket.testing.websocket import ClientWebSocket
 
 _END = b"\r\n\r\n"
-# Of a refusal's body.
-_MAX_BODY_BYTES = 1024 * 1024
+# The most that is read of a refusal's body that does not announce its length.
+_MAX_UNANNOUNCED_BYTES = 1024 * 1024
 
 
 class LiveWebSocketClient(WebSocketClient):
@@ -106,7 +106,7 @@ def _response_of(head: bytes) -> HttpResponse:
 
 def _read_rest(sock: socket.socket, response: HttpResponse, body: bytes) -> bytes:
     length = response.get("Content-Length", "")
-    wanted = min(int(length), _MAX_BODY_BYTES) if length.isdigit() else _MAX_BODY_BYTES
+    wanted = int(length) if length.isdigit() else _MAX_UNANNOUNCED_BYTES
     while len(body) < wanted and (more := sock.recv(64 * 1024)):
         body += more
     return body

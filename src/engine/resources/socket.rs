@@ -10,8 +10,8 @@ use std::{
 use socket2::{Domain, SockRef};
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
-/// What to register so that the peer's hang-up is reported even while unread bytes keep the socket
-/// readable; and the other readiness that this may report, which the caller has to ignore. tokio's
+/// The interest to register, so that the peer's hang-up is reported even while unread bytes keep the
+/// socket readable; and the other readiness that this may report, which the caller has to ignore. tokio's
 /// priority readiness brings the hang-up on Linux; it also reports urgent data, which is not used.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);

@@ -176,8 +176,7 @@ fn the_close_frame_of_a_failure_comes_behind_the_answers_and_without_delay() {
                         .send(message.kind, &message.payload, None)
                         .unwrap();
                 }
-                // Whatever the view closes with then, its client gets the close frame of the
-                // failure.
+                // The client gets the close frame of the failure, not that of the view.
                 connection.close(&CloseFrame::default());
             })
         } else {

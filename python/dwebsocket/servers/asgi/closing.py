@@ -18,7 +18,7 @@ _LOOK_S = 1.0
 
 
 class Closable(Protocol):
-    """What is asked of a connection here."""
+    """The part of a connection that this module uses."""
 
     @property
     def gone(self) -> asyncio.Future[None]:
