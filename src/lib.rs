@@ -16,6 +16,7 @@ mod _core {
     #[pymodule_export]
     use crate::binding::{
         connection::{PyConnection, PyPing},
+        groups::{Groups, Mailbox},
         handshake::{
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,

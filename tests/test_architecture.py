@@ -19,11 +19,12 @@ CRATE = ROOT / "src"
 # never a room on the same line, never one below.
 LINE: list[set[str]] = [
     {"compat"},
-    {"_core", "context", "exceptions", "memory"},
+    {"_core", "context", "exceptions", "group_settings", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
     {"callbacks", "checks", "database", "records", "request_copy"},
     {"protocol", "waiting"},
     {"api"},
+    {"groups"},
     {"websocket"},
     {"factory", "registry", "typing"},
     {"authentication"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dwebsocket.decorators import accept_websocket, require_websocket, websocket
 from dwebsocket.exceptions import (
     ConnectionClosed,
+    GroupUnavailable,
     InternalError,
     InvalidMessage,
     PingTimeout,
@@ -15,6 +16,7 @@ from dwebsocket.exceptions import (
     UsageError,
     WebSocketError,
 )
+from dwebsocket.groups import Group, group, user
 from dwebsocket.records import event_counts
 from dwebsocket.registry import close_user
 from dwebsocket.shutdown import drain
@@ -26,6 +28,8 @@ websocket.__dict__["WebSocket"] = WebSocket
 
 __all__ = [
     "ConnectionClosed",
+    "Group",
+    "GroupUnavailable",
     "InternalError",
     "InvalidMessage",
     "PingTimeout",
@@ -41,6 +45,8 @@ __all__ = [
     "close_user",
     "drain",
     "event_counts",
+    "group",
     "require_websocket",
+    "user",
     "websocket",
 ]

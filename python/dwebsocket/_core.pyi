@@ -9,7 +9,9 @@ __all__ = [
     "Compression",
     "Connection",
     "FrameReader",
+    "Groups",
     "Hub",
+    "Mailbox",
     "MessageFuture",
     "NextMessage",
     "Permit",
@@ -78,6 +80,9 @@ class Connection:
     @property
     def id(self) -> int:
         """A number that no other connection of this process has."""
+
+    def as_member(self) -> Connection:
+        """Gives itself: the member that it is in groups."""
 
     def pop(self, text_as_bytes: bool, /) -> str | bytes | None:
         """Takes the oldest message if there is one; never sleeps."""
@@ -252,6 +257,74 @@ class FrameReader:
         """
 
 @final
+class Groups:
+    """
+    The groups of one backend in this process. Any thread may use it; no call waits.
+
+    Keys of members have 16 bytes. Messages are `str` (text) or `bytes` (binary).
+    """
+
+    def __new__(cls, when_full: str, key: bytes | None = None) -> Groups:
+        """
+        Makes a registry without groups, and starts the engine if it does not run.
+
+        Args:
+            when_full: The policy for members that do not keep up: `close`, `drop_newest`,
+                `drop_oldest` or `latest`.
+            key: Seals envelopes, and refuses those without a right seal. None where others cannot
+                reach the way that they take.
+
+        Raises:
+            ValueError: Another policy.
+            OSError: The system gives no thread or no descriptor.
+        """
+
+    def join(self, name: str, object: Connection | Mailbox, id: bytes) -> bool | None:
+        """Makes a member; true for the group's first one here, None when the member is over."""
+
+    def leave(self, name: str, object: Connection | Mailbox) -> bool | None:
+        """Ends a membership; true when it was the group's last one here, None without one."""
+
+    def names_of(self, object: Connection | Mailbox) -> list[str]:
+        """Gives the names of a member's groups."""
+
+    def count(self, name: str) -> int:
+        """Gives the number of members of a group in this process."""
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Gives all groups with members in this process, and their numbers."""
+
+    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> bool:
+        """
+        Sends a message to the members in this process, but for those with the keys in `exclude`.
+
+        False, and nothing is sent, while the engine is behind by too many messages.
+        """
+
+    def close(self, name: str, code: int, reason: str) -> None:
+        """
+        Closes the members in this process, behind what was published before.
+
+        Raises:
+            ValueError: A code that must not be sent, or a reason that does not fit.
+        """
+
+    def encode(self, name: str, message: str | bytes, exclude: list[bytes]) -> bytes:
+        """Gives the envelope in which a message goes to other processes."""
+
+    def encode_close(self, name: str, code: int, reason: str) -> bytes:
+        """Gives the envelope that closes the members; raises as :meth:`close`."""
+
+    def deliver(self, name: str, envelope: bytes) -> bool:
+        """Hands an envelope to the members here; false when it is none, or its seal is wrong."""
+
+    def statistics(self) -> dict[str, int]:
+        """Gives the counters of messages: published, delivered, dropped."""
+
+    def take_notice(self, timeout: float | None) -> tuple[str, list[str]] | None:
+        """Sleeps until there is an event for the log, and gives its kind and its texts."""
+
+@final
 class Hub:
     """One event loop's list of ready connections."""
 
@@ -270,6 +343,26 @@ class Hub:
 
     def served(self) -> None:
         """Lets the engine continue; to be called when all tokens of `drain` have had their turn."""
+
+@final
+class Mailbox:
+    """
+    The messages of groups for a connection that an ASGI server drives.
+
+    Any thread may use it; no call waits.
+    """
+
+    def __new__(cls, capacity: int, hub: Hub, token: int) -> Mailbox:
+        """Makes one for `capacity` bytes; it announces `token` when something comes into it."""
+
+    def pop(self) -> str | bytes | None:
+        """Takes the oldest message."""
+
+    def close_frame(self) -> tuple[int, str] | None:
+        """Gives the code and the reason to close with, once all messages were taken."""
+
+    def end(self) -> None:
+        """Leaves all groups, for good."""
 
 @final
 class MessageFuture:

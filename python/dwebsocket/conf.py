@@ -18,7 +18,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import _core, memory
+from dwebsocket import _core, group_settings, memory
 from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
@@ -308,6 +308,8 @@ SETTINGS: dict[str, Setting] = {
     # other process serves meanwhile (a restart, the only worker), and not all such cases can be
     # detected.
     "DRAIN": Setting(0, _seconds_or_zero),
+    # The backends of groups, by their aliases.
+    "GROUPS": Setting({}, group_settings.read),
     # Threads of the engine in each process. One reads faster than views under one GIL can answer.
     "ENGINE_THREADS": Setting(1, _few),
     # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less

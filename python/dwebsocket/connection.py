@@ -28,6 +28,9 @@ class Connection(Protocol):
     def id(self) -> int:
         """As :attr:`dwebsocket._core.Connection.id`."""
 
+    def as_member(self) -> _core.Connection | _core.Mailbox | None:
+        """Gives the member that this is in groups; None for one that was never opened."""
+
     def pop(self, text_as_bytes: bool, /) -> Message | None:
         """As :meth:`dwebsocket._core.Connection.pop`."""
 

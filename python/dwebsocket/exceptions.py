@@ -58,6 +58,14 @@ class PingTimeout(WebSocketError, TimeoutError):
     """The client answered no ping in time. The connection stays usable."""
 
 
+class GroupUnavailable(WebSocketError, ConnectionError):
+    """
+    The backend of a group cannot take a message now. The text names the backend, where, and why.
+
+    No member in this process got the message. One that timed out may have reached other processes.
+    """
+
+
 class ShuttingDown(WebSocketError):
     """The process is ending and takes no new connection."""
 

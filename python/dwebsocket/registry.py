@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from dwebsocket import _core, conf, unpatched
+from dwebsocket import conf, unpatched
+from dwebsocket.api.arguments import check_close
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 SIGNED_OUT = 4401
 # Users are checked again one bucket after another, so that the queries are spread over time.
 BUCKETS = 16
-_MAX_REASON_BYTES = 123
 
 
 @dataclass(slots=True)
@@ -320,10 +320,7 @@ def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out")
     Raises:
         ValueError: A code that must not be sent, or a reason that does not fit.
     """
-    if not _core.may_send_close_code(code):
-        raise ValueError(f"close code {code} must not be sent: use 1000 or 3000-4999")
-    if len(reason.encode()) > _MAX_REASON_BYTES:
-        raise ValueError(f"close reason {reason!r} has more than {_MAX_REASON_BYTES} bytes")
+    check_close(code, reason)
     visitors = present("user", getattr(user, "pk", user))
     for visitor in visitors:
         visitor.close(code, reason)

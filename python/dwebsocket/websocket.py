@@ -15,6 +15,7 @@ from dwebsocket.api.receiving import Messages, Receiving
 from dwebsocket.api.sending import Sending
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
+from dwebsocket.groups.joining import Joining
 from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.waiting import pings
 
@@ -24,7 +25,7 @@ __all__ = ["Messages", "WebSocket", "own_websocket"]
 _PING_TIMEOUT_S = 20.0
 
 
-class WebSocket(Receiving, Sending, Ending, Opening, Beside):
+class WebSocket(Receiving, Sending, Ending, Opening, Beside, Joining):
     """
     One WebSocket connection, as ``request.websocket``.
 

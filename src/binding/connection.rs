@@ -28,6 +28,10 @@ impl PyConnection {
         self.0.id()
     }
 
+    fn as_member(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
     #[pyo3(signature = (text_as_bytes, /))]
     fn pop(&self, py: Python<'_>, text_as_bytes: bool) -> PyResult<Option<Py<PyAny>>> {
         yield_gil_if_due(py, &self.0);

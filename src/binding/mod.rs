@@ -9,6 +9,7 @@ pub(crate) mod connection;
 mod convert;
 mod copy;
 mod exceptions;
+pub(crate) mod groups;
 pub(crate) mod handshake;
 pub(crate) mod hub;
 mod loop_hub;

@@ -72,6 +72,7 @@
 mod base;
 mod connection;
 mod driver;
+pub mod groups;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod process;

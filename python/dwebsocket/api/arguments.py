@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
+from dwebsocket import _core
 from dwebsocket.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
     Message = str | bytes
     # A message to send, and whether as binary; None decides by its type and contents.
     Frame = tuple[Message, bool | None]
+
+_MAX_REASON_BYTES = 123
 
 
 def as_bytes(message: Any) -> bytes:
@@ -60,6 +63,24 @@ def check_callable(what: str, function: object) -> None:
     """Raises TypeError if ``function`` cannot be called."""
     if not callable(function):
         raise TypeError(f"{what} takes a function, not {type(function).__name__}")
+
+
+def check_close(code: Any, reason: Any) -> None:
+    """
+    Checks a close code and its reason.
+
+    Raises:
+        TypeError: A code that is no ``int``, or a reason that is no ``str``.
+        ValueError: A code that RFC 6455 forbids to send, or a reason that does not fit.
+    """
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"a close code must be an int, not {type(code).__name__}")
+    if not isinstance(reason, str):
+        raise TypeError(f"a close reason must be a str, not {type(reason).__name__}")
+    if not 0 <= code <= 0xFFFF or not _core.may_send_close_code(code):
+        raise ValueError(f"close code {code} must not be sent: use 1000 or 3000-4999")
+    if len(reason.encode()) > _MAX_REASON_BYTES:
+        raise ValueError(f"close reason {reason!r} has more than {_MAX_REASON_BYTES} bytes")
 
 
 def check_timeout(timeout: float | None) -> None:

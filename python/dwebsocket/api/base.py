@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import secrets
 import time
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -46,6 +47,7 @@ class Base:
 
     # Attributes that few connections need. They are set on first use, so the others hold nothing.
     _name: str | None = None
+    _id: str | None = None
     _callers: Callers | None = None
     _selecting: WeakSet[object] | None = None
     _close_callbacks: CloseCallbacks | None = None
@@ -87,6 +89,20 @@ class Base:
             number = 0 if connection is None else connection.id
             self._name = str(number) if number else f"early-{next(_early_names)}"
         return f"<{type(self).__name__} {self._name}>"
+
+    @property
+    def id(self) -> str:
+        """
+        A name of this connection for other processes: unguessable, and stable while it lives.
+
+        A page may send it with a POST, so that the view can ``exclude`` its connection from a
+        group's message. Any thread may read it.
+        """
+        if self._id is None:
+            # If two threads race, the first one's name stays.
+            self.__dict__.setdefault("_id", secrets.token_urlsafe(16))
+            assert self._id is not None
+        return self._id
 
     # -- the interface to the engine ----------------------------------------------------------
 

@@ -19,6 +19,9 @@ class NeverOpened:
 
     id = 0
 
+    def as_member(self) -> None:
+        """Gives None: this belongs to no group."""
+
     def pop(self, text_as_bytes: bool, /) -> Message | None:
         """Gives None: no message can come."""
         return None

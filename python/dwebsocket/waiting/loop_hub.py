@@ -33,6 +33,7 @@ class LoopHub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._hub = _core.Hub()
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._callbacks: dict[int, Callable[[], None]] = {}
         self._tokens = itertools.count()
         # A weak reference: a strong one would keep the loop in `_hubs` for ever.
         self._loop = ref(loop)
@@ -67,6 +68,25 @@ class LoopHub:
             del self._waiting[token]
             if timer is not None:
                 timer.cancel()
+
+    @property
+    def core(self) -> _core.Hub:
+        """The engine's part of it."""
+        return self._hub
+
+    def call_on(self, callback: Callable[[], None]) -> int:
+        """
+        Gives a token: the loop calls ``callback`` each time the engine announces it.
+
+        Any thread may call this, and :meth:`forget`.
+        """
+        token = next(self._tokens)
+        self._callbacks[token] = callback
+        return token
+
+    def forget(self, token: int) -> None:
+        """Ends the calls for a token of :meth:`call_on`."""
+        self._callbacks.pop(token, None)
 
     def notify(self, token: int) -> None:
         """
@@ -109,6 +129,8 @@ class LoopHub:
     def _wake_one(self, token: int) -> None:
         if (future := self._waiting.get(token)) is not None:
             settle(future)
+        elif (callback := self._callbacks.get(token)) is not None:
+            callback()
 
 
 def settle(future: asyncio.Future[None]) -> None:

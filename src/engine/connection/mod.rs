@@ -2,6 +2,7 @@
 //! send by `sending.rs`.
 
 pub(crate) mod inbox;
+mod member;
 pub(crate) mod outbox;
 pub(crate) mod ping;
 pub(crate) mod ping_register;
@@ -25,6 +26,7 @@ use self::{inbox::Inbox, outbox::Outbox, ping_register::Pings, settings::Setting
 use crate::{
     engine::{
         base::{clock, fork},
+        groups::memberships::Memberships,
         resources::{
             budget::{Account, Share},
             holders::Entry,
@@ -82,6 +84,7 @@ pub struct Connection {
     turns: Arc<Turns<Self>>,
     share: Arc<Share>,
     entry: OnceLock<Entry<Self>>,
+    memberships: Memberships,
     time_slice: TimeSlice,
 }
 
@@ -126,6 +129,7 @@ impl Connection {
             turns,
             share,
             entry: OnceLock::new(),
+            memberships: Memberships::default(),
             time_slice: TimeSlice::default(),
         }
     }
@@ -293,6 +297,7 @@ impl Connection {
         drop(life);
         watches.into_iter().for_each(Watch::notify);
         self.pings.on_end();
+        self.memberships.end();
         first
     }
 

@@ -20,6 +20,7 @@ use crate::{
         base::{clock, error::Error},
         connection::{Connection, registry::Registry, settings::Settings},
         driver::Driver,
+        groups::FanOutThread,
         resources::{
             budget::{self, Relief},
             holders::Holders,
@@ -126,6 +127,18 @@ impl Engine {
 
     fn workers(&self) -> impl Iterator<Item = &Worker> + Clone {
         std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The threads on which groups are fanned out: all of them.
+    pub fn fan_out_threads(&self) -> Vec<FanOutThread> {
+        let threads = self.workers().map(|worker| {
+            let turns = Arc::clone(&worker.turns);
+            FanOutThread {
+                runtime: worker.handle.clone(),
+                hurry_views: Arc::new(move || turns.hurry()),
+            }
+        });
+        threads.collect()
     }
 
     /// The thread that is to drive connection `id`: each thread gets as many connections as the

@@ -50,6 +50,36 @@ impl Deflater {
         length > 0 && length >= self.threshold_bytes
     }
 
+    /// A deflater with the same terms whose messages refer to none before them, so that they can
+    /// go to several clients.
+    pub fn without_context(&self) -> Self {
+        Self {
+            pool: Arc::clone(&self.pool),
+            style: self.style,
+            threshold_bytes: self.threshold_bytes,
+            context: None,
+        }
+    }
+
+    /// Whether the messages of `other` without context are the same as this one's.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.style == other.style && self.threshold_bytes == other.threshold_bytes
+    }
+
+    /// To be called before a compressed message of another deflater goes to this one's client, and
+    /// held until it is sent: later messages must not refer to those before it. `None` while a
+    /// message is being compressed that does.
+    pub fn interrupt(&self) -> Option<Deflated<'_>> {
+        let context = match &self.context {
+            Some(context) => Some(context.try_lock().ok()?),
+            None => None,
+        };
+        Some(Deflated {
+            payload: Vec::new(),
+            context,
+        })
+    }
+
     /// Whether it has a compressor of its own now.
     #[cfg(test)]
     pub(super) fn has_context(&self) -> bool {

@@ -26,6 +26,7 @@ from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers import budget
 from dwebsocket.servers.asgi.closing import OPEN, call_at
 from dwebsocket.servers.asgi.events import size_of, to_event
+from dwebsocket.servers.asgi.mailbox import GroupMailbox
 from dwebsocket.servers.readiness import Readiness
 from dwebsocket.waiting import loop_hub
 from dwebsocket.waiting.waiter import no_room
@@ -123,6 +124,10 @@ class AsgiConnection:
 
         self._readiness: Readiness | None = None
         self._is_end_read = False
+
+        self._hub = loop_hub.current()
+        # Made when the connection joins its first group.
+        self._mailbox: GroupMailbox | None = None
 
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reader = self._loop.create_task(self._read())
@@ -404,6 +409,15 @@ class AsgiConnection:
                 with suppress(ValueError):
                     watches.remove(watch)
 
+    def as_member(self) -> _core.Mailbox:
+        """As :meth:`dwebsocket.connection.Connection.as_member`."""
+        with self._room:
+            if self._mailbox is None:
+                self._mailbox = GroupMailbox(self._hub, self._capacity, self._on_group_messages)
+                if self._end is not None:
+                    self._mailbox.end()
+            return self._mailbox.member
+
     # -- under the lock -------------------------------------------------------------------------
 
     def _has_news(self) -> bool:
@@ -479,6 +493,8 @@ class AsgiConnection:
         self._announce_end()
 
     def _announce_end(self) -> None:
+        if self._mailbox is not None:
+            self._mailbox.end()
         for hub, token in self._end_watches:
             hub.announce(token)
         self._end_watches.clear()
@@ -590,6 +606,26 @@ class AsgiConnection:
                 self._paused = self._loop.create_future()
             return self._paused
 
+    def _on_group_messages(self) -> None:
+        """Moves messages of groups into the outbox, unless it still has some."""
+        with self._room:
+            if self._outbox or self._sealed:
+                # The writer calls this again.
+                return
+        self._move_group_messages()
+
+    def _move_group_messages(self) -> None:
+        mailbox = self._mailbox
+        if mailbox is None:
+            return
+        for message in mailbox.take():
+            event, size = to_event(message, binary=None if isinstance(message, str) else True)
+            with self._room:
+                self._put(event, size)
+        close = mailbox.member.close_frame()
+        if close is not None:
+            self.close(*close)
+
     def _start_writing(self) -> None:
         self._writer = self._loop.create_task(self._write())
 
@@ -619,6 +655,9 @@ class AsgiConnection:
                 del event
                 self._look_at_transport(size)
                 self._announce_room()
+                is_empty = not self._outbox
+            if is_empty and self._mailbox is not None:
+                self._move_group_messages()
 
     def _look_at_transport(self, size: int) -> None:
         """Counts the bytes that the server has yet to send. Under the lock, after each message."""

@@ -5,6 +5,7 @@
 //! replies may be corked, to go out in one write; every other write sends them first.
 
 mod cork;
+mod group_frames;
 pub(crate) mod outcome;
 mod queue;
 #[cfg(test)]

@@ -15,12 +15,29 @@ use crate::{
 /// When all else is dropped, the unsent rest of a frame that has begun is kept up to this size.
 const MAX_REST_BYTES: usize = 64 * 1024;
 
+/// Bytes in the queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) bytes: Bytes,
+    /// A whole frame that may be dropped before it has begun to be written.
+    pub(super) may_drop: bool,
+}
+
+impl From<Bytes> for Queued {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            may_drop: false,
+        }
+    }
+}
+
 /// The outbox behind its lock.
 #[derive(Debug)]
 pub(super) struct State {
     /// `None` once the connection is over.
     pub(super) socket: Option<Arc<Socket>>,
-    pub(super) queue: VecDeque<Bytes>,
+    pub(super) queue: VecDeque<Queued>,
     /// Bytes in `queue`, without `corked`, `pong` and `ping`.
     pub(super) queued: usize,
     /// Corked frames, all whole: kept so that later ones go out in the same write. They follow
@@ -62,7 +79,11 @@ impl State {
             socket: Some(socket),
             queued: head.len(),
             mid_frame: !head.is_empty(),
-            queue: [head].into_iter().filter(|head| !head.is_empty()).collect(),
+            queue: [head]
+                .into_iter()
+                .filter(|head| !head.is_empty())
+                .map(Queued::from)
+                .collect(),
             corked: Vec::new(),
             pong: None,
             ping: false,
@@ -81,10 +102,30 @@ impl State {
     }
 
     /// Queues bytes behind all others.
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        self.queued += bytes.len();
-        self.queue.push_back(bytes);
+    pub(super) fn push(&mut self, bytes: impl Into<Queued>) {
+        let queued = bytes.into();
+        self.queued += queued.bytes.len();
+        self.queue.push_back(queued);
         self.account.set(self.queued);
+    }
+
+    /// Drops frames that may be dropped, the oldest first, until there is room for `length` bytes;
+    /// or all of them. Gives how many.
+    pub(super) fn make_room(&mut self, length: usize, capacity: usize, drops_all: bool) -> u64 {
+        let mut dropped = 0;
+        // A frame that has begun has to be finished.
+        let mut at = usize::from(self.mid_frame);
+        while at < self.queue.len() && (drops_all || !self.fits(length, capacity)) {
+            if self.queue[at].may_drop {
+                if let Some(old) = self.queue.remove(at) {
+                    self.queued -= old.bytes.len();
+                    dropped += 1;
+                }
+            } else {
+                at += 1;
+            }
+        }
+        dropped
     }
 
     /// Whether there is room for `length` bytes.
@@ -135,7 +176,7 @@ impl State {
         control.advance(written);
         if !control.is_empty() {
             self.queued += control.len();
-            self.queue.push_front(control);
+            self.queue.push_front(control.into());
             self.mid_frame = true;
         }
     }
@@ -145,7 +186,7 @@ impl State {
         self.queued -= written;
         self.written += written as u64;
         self.account.set(self.queued);
-        while let Some(front) = self.queue.front_mut() {
+        while let Some(Queued { bytes: front, .. }) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
                 self.mid_frame = self.mid_frame || written > 0;
@@ -186,7 +227,7 @@ impl State {
         self.sealed = true;
         let is_small = rest
             .as_ref()
-            .is_none_or(|rest| rest.len() <= MAX_REST_BYTES);
+            .is_none_or(|rest| rest.bytes.len() <= MAX_REST_BYTES);
         if is_small {
             if let Some(rest) = rest {
                 self.push(rest);

@@ -53,6 +53,26 @@ impl Outbox {
         Sent::Queued
     }
 
+    /// Writes `bytes` as far as the socket takes them, and gives how many it took; `None` when the
+    /// connection is lost. To be called only while nothing else waits.
+    pub(super) fn write_all(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        bytes: &[u8],
+    ) -> Option<usize> {
+        let socket = state.socket.as_ref()?;
+        let written = match socket.send(&[IoSlice::new(bytes)]) {
+            Ok(written) => written,
+            Err(error) if is_transient(&error) => 0,
+            Err(_) => {
+                self.break_off(state);
+                return None;
+            }
+        };
+        state.written += written as u64;
+        Some(written)
+    }
+
     /// Writes what the socket takes.
     pub(crate) fn flush(&self) -> Flushed {
         self.write_out(self.state.lock()).into()
@@ -92,8 +112,8 @@ impl Outbox {
                 let most = if state.mid_frame { 1 } else { MAX_SLICES };
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 let mut used = 0;
-                for (slice, bytes) in slices.iter_mut().zip(state.queue.iter().take(most)) {
-                    *slice = IoSlice::new(bytes);
+                for (slice, queued) in slices.iter_mut().zip(state.queue.iter().take(most)) {
+                    *slice = IoSlice::new(&queued.bytes);
                     used += 1;
                 }
                 socket.send(&slices[..used])

@@ -1,0 +1,8 @@
+"""Groups: one call sends a message to all their members, in every process."""
+
+from __future__ import annotations
+
+from dwebsocket.groups.api import Group, group, user
+from dwebsocket.groups.backend import Backend
+
+__all__ = ["Backend", "Group", "group", "user"]

@@ -1,0 +1,323 @@
+"""``group(…)`` and ``user(…)``: a group as projects use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from dwebsocket.api.arguments import as_bytes, as_json, check_close
+from dwebsocket.api.base import Base
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import UsageError
+from dwebsocket.group_settings import DEFAULT
+from dwebsocket.groups import backends, names, publications
+from dwebsocket.groups.members import excluded, key_of, member_of
+
+if TYPE_CHECKING:
+    from dwebsocket.groups.backend import Backend, Message
+    from dwebsocket.websocket import WebSocket
+
+
+class Group:
+    """
+    A group: WebSockets of any process that get what is sent to its name.
+
+    Made anew each time by :func:`group` or :func:`user`; equal by name and backend. Any thread,
+    task and process may use it.
+    """
+
+    __slots__ = ("name", "using")
+
+    def __init__(self, name: str, using: str) -> None:
+        """As :func:`group`, without its checks."""
+        self.name = name
+        self.using = using
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Group):
+            return NotImplemented
+        return (self.name, self.using) == (other.name, other.using)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.using))
+
+    def __repr__(self) -> str:
+        using = "" if self.using == DEFAULT else f", using={self.using!r}"
+        return f"group({self.name!r}{using})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Group, (self.name, self.using))
+
+    # -- members ---------------------------------------------------------------------------------
+
+    def add(self, websocket: WebSocket) -> bool:
+        """
+        Makes a connection of this process a member. Idempotent.
+
+        What is published after this has returned, by any process, reaches it.
+
+        Returns:
+            False when the connection is over.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached; it is no member then.
+            UsageError: The connection is not open yet; or in an event loop, with a backend that
+                waits for a server: use :meth:`aadd`.
+        """
+        member = member_of(_websocket(websocket))
+        backend = self._backend("aadd")
+        return member is not None and backend.add(self.name, member, key_of(websocket.id))
+
+    async def aadd(self, websocket: WebSocket) -> bool:
+        """
+        As :meth:`add`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable, UsageError: As :meth:`add`.
+        """
+        member = member_of(_websocket(websocket))
+        backend = backends.backend(self.using)
+        return member is not None and await backend.aadd(self.name, member, key_of(websocket.id))
+
+    def discard(self, websocket: WebSocket) -> None:
+        """
+        Ends a membership. Idempotent, and never waits.
+
+        What is published after this has returned does not reach the connection.
+
+        Raises:
+            UsageError: The connection is not open yet.
+        """
+        member = member_of(_websocket(websocket))
+        if member is not None:
+            backends.backend(self.using).discard(self.name, member)
+
+    async def adiscard(self, websocket: WebSocket) -> None:
+        """
+        As :meth:`discard`.
+
+        Raises:
+            UsageError: As :meth:`discard`.
+        """
+        self.discard(websocket)
+
+    def joined(self, websocket: WebSocket) -> _Joined:
+        """
+        Gives a context manager, sync and async, in which the connection is a member.
+
+        Entering it raises as :meth:`add`; it gives what that returns.
+        """
+        return _Joined(self, websocket)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def send(self, message: Any, *, exclude: Any = None, on_commit: bool | str = False) -> None:
+        """
+        Sends a message to every member, in every process.
+
+        Args:
+            message: ``str`` goes out as text, ``bytes``, ``bytearray`` and ``memoryview`` as
+                binary.
+            exclude: A WebSocket, or the ``id`` of one, that does not get it; or several of them.
+            on_commit: Send it when the present transaction of the default database commits, or of
+                the one that this names; at once outside one, never after a rollback. The message is
+                copied now. The commit's hook raises what this call raises.
+
+        Raises:
+            GroupUnavailable: The backend cannot take it now; no member of this process got it. When
+                it timed out it may have arrived all the same.
+            TypeError: No message, or nothing to exclude.
+            UsageError: In an event loop, with a backend that waits for a server: use
+                :meth:`asend`.
+        """
+        self._send(_message(message), exclude, on_commit=on_commit)
+
+    async def asend(
+        self, message: Any, *, exclude: Any = None, on_commit: bool | str = False
+    ) -> None:
+        """
+        As :meth:`send`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable, TypeError: As :meth:`send`.
+        """
+        await self._asend(_message(message), exclude, on_commit=on_commit)
+
+    def send_json(
+        self, data: Any, *, exclude: Any = None, on_commit: bool | str = False, **kwargs: Any
+    ) -> None:
+        """
+        Sends ``data`` as text of JSON, written once.
+
+        Args:
+            data: What :func:`json.dumps` takes; dates, decimals and UUIDs as Django writes them.
+            exclude: As for :meth:`send`.
+            on_commit: As for :meth:`send`.
+            **kwargs: Passed on to :func:`json.dumps`.
+
+        Raises:
+            TypeError: A value that JSON cannot represent.
+            GroupUnavailable, UsageError: As :meth:`send`.
+        """
+        self._send(as_json(data, kwargs)[0], exclude, on_commit=on_commit)
+
+    async def asend_json(
+        self, data: Any, *, exclude: Any = None, on_commit: bool | str = False, **kwargs: Any
+    ) -> None:
+        """
+        As :meth:`send_json`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable, TypeError: As :meth:`send_json`.
+        """
+        await self._asend(as_json(data, kwargs)[0], exclude, on_commit=on_commit)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """
+        Closes every member, in every process, behind what was sent to it before.
+
+        Args:
+            code: The close code.
+            reason: Up to 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: A code that must not be sent, or a reason that does not fit.
+            GroupUnavailable, UsageError: As :meth:`send`.
+        """
+        check_close(code, reason)
+        self._backend("aclose").close(self.name, code, reason)
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """
+        As :meth:`close`, without blocking the event loop.
+
+        Raises:
+            ValueError, GroupUnavailable: As :meth:`close`.
+        """
+        check_close(code, reason)
+        await backends.backend(self.using).aclose(self.name, code, reason)
+
+    def count(self) -> int:
+        """
+        Gives the number of members in all processes, at most a second old.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+            UsageError: In an event loop, with a backend that waits for a server: use
+                :meth:`acount`.
+        """
+        return self._backend("acount").count(self.name)
+
+    async def acount(self) -> int:
+        """
+        As :meth:`count`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`count`.
+        """
+        return await backends.backend(self.using).acount(self.name)
+
+    # -- what the calls above share --------------------------------------------------------------
+
+    def _backend(self, twin: str) -> Backend:
+        """Gives the backend, for a sync call that has ``twin``."""
+        backend = backends.backend(self.using)
+        if backend.waits and running_loop() is not None:
+            raise UsageError(
+                f"this would block the event loop and all its views: use `await {self!r}.{twin}()`"
+            )
+        return backend
+
+    def _send(self, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
+        keys = excluded(exclude)
+        publications.note(self, message, exclude, on_commit=on_commit)
+
+        def publish() -> None:
+            self._backend("asend").send(self.name, message, keys)
+
+        if on_commit is False:
+            publish()
+        else:
+            self._backend("asend")
+            transaction.on_commit(publish, using=_alias(on_commit))
+
+    async def _asend(self, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
+        keys = excluded(exclude)
+        publications.note(self, message, exclude, on_commit=on_commit)
+        backend = backends.backend(self.using)
+        using = None if on_commit is False else _alias(on_commit)
+        if using is not None and transaction.get_connection(using).in_atomic_block:
+            transaction.on_commit(lambda: backend.send(self.name, message, keys), using=using)
+        else:
+            await backend.asend(self.name, message, keys)
+
+
+def _alias(on_commit: object) -> str:
+    """Gives the database that ``on_commit`` names."""
+    if on_commit is True:
+        return "default"
+    if not isinstance(on_commit, str):
+        raise TypeError(
+            f"on_commit must be True, False or a database's alias, not {type(on_commit).__name__}"
+        )
+    return on_commit
+
+
+def _message(message: Any) -> Message:
+    return message if isinstance(message, str) else as_bytes(message)
+
+
+def _websocket(websocket: object) -> Base:
+    if not isinstance(websocket, Base):
+        raise TypeError(f"members are WebSockets, not {type(websocket).__name__}")
+    return websocket
+
+
+class _Joined:
+    """What :meth:`Group.joined` gives."""
+
+    def __init__(self, group: Group, websocket: WebSocket) -> None:
+        self._group = group
+        self._websocket = websocket
+
+    def __enter__(self) -> bool:
+        return self._group.add(self._websocket)
+
+    def __exit__(self, *exception: object) -> None:
+        self._group.discard(self._websocket)
+
+    async def __aenter__(self) -> bool:
+        return await self._group.aadd(self._websocket)
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._group.adiscard(self._websocket)
+
+
+def group(name: str, using: str = DEFAULT) -> Group:
+    """
+    Gives the group of a name. Cheap: nothing is opened or looked up.
+
+    Args:
+        name: 1 to 200 characters, no control characters; not ``dwebsocket.…``.
+        using: The alias of a backend in ``WEBSOCKET_GROUPS``.
+
+    Raises:
+        TypeError: The name is no ``str``.
+        ValueError: A name that a group cannot have.
+    """
+    return Group(names.checked(name), using)
+
+
+def user(user: Any, using: str = DEFAULT) -> Group:
+    """
+    Gives the group of all open WebSockets of a user, in every process.
+
+    Args:
+        user: A user, or the primary key of one.
+        using: The alias of a backend in ``WEBSOCKET_GROUPS``.
+
+    Raises:
+        ValueError: The user is anonymous.
+    """
+    return Group(names.of_user(user), using)

@@ -1,0 +1,193 @@
+"""
+The contract of a backend, which carries messages of groups between processes.
+
+A backend moves *envelopes*, opaque bytes, from the process that publishes to every process that has
+members of the group, the publishing one among them. The members are not its business: it passes
+envelopes on to :meth:`Backend.deliver`, and the engine does the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.utils.encoding import force_bytes
+
+from dwebsocket import _core
+from dwebsocket.exceptions import GroupUnavailable
+
+if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings
+
+    Message = str | bytes
+    Exclude = list[bytes]
+    Member = _core.Connection | _core.Mailbox
+
+
+class Backend:
+    """
+    The base class of backends.
+
+    One object serves one alias of ``WEBSOCKET_GROUPS`` in one process; it is made on the first use
+    of a group, and anew in a forked child. Any thread may call any method at any time.
+
+    A subclass implements :meth:`publish`, :meth:`apublish` and :meth:`count`, and where processes
+    have to ask for the groups whose messages they want, :meth:`subscribe` and :meth:`unsubscribe`.
+
+    Attributes:
+        waits: Whether the sync calls wait for a server. Then they may not be called in an event
+            loop.
+        alias: The name in ``WEBSOCKET_GROUPS``.
+        settings: The entry there.
+    """
+
+    waits = True
+    #: Whether other users of the machine or the network may reach the way that envelopes take.
+    #: Then they are sealed with a key that is made from ``SECRET_KEY``.
+    is_sealed = True
+
+    def __init__(self, alias: str, own: BackendSettings) -> None:
+        """Makes the backend. Opens no connection: that is for the first call that needs one."""
+        self.alias = alias
+        self.settings = own
+
+    # -- what a backend implements ---------------------------------------------------------------
+
+    def publish(self, name: str, envelope: bytes) -> None:
+        """
+        Passes an envelope on to all processes that have subscribed to ``name``, this one too.
+
+        Envelopes of one thread or task reach each process in order, none twice.
+
+        Raises:
+            GroupUnavailable: It cannot be passed on within ``settings.timeout``. No process has
+                got it, or it timed out: then it may have arrived.
+        """
+        raise NotImplementedError
+
+    async def apublish(self, name: str, envelope: bytes) -> None:
+        """
+        As :meth:`publish`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        raise NotImplementedError
+
+    def subscribe(self, name: str) -> None:
+        """
+        Asks for the envelopes of ``name``: each that is published from now on is delivered.
+
+        Called before a process has its first member of a group.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
+        """
+
+    async def asubscribe(self, name: str) -> None:
+        """
+        As :meth:`subscribe`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+
+    def unsubscribe(self, name: str) -> None:
+        """Takes a subscription back: the last member has left. Never waits."""
+
+    def count(self, name: str) -> int:
+        """
+        Gives the number of members in all processes, as known now.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
+        """
+        raise NotImplementedError
+
+    async def acount(self, name: str) -> int:
+        """
+        As :meth:`count`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`count`.
+        """
+        raise NotImplementedError
+
+    # -- what a backend calls --------------------------------------------------------------------
+
+    def deliver(self, name: str, envelope: bytes) -> bool:
+        """
+        Hands an envelope to the members in this process. Never waits.
+
+        Returns:
+            False for bytes that are no envelope; they are ignored.
+        """
+        return self.groups.deliver(name, envelope)
+
+    def project_key(self, purpose: str) -> bytes:
+        """
+        Gives 32 secret bytes that the processes of this project have in common.
+
+        They differ with ``SECRET_KEY``, with ``PREFIX`` and with ``purpose``.
+        """
+        key = force_bytes(settings.SECRET_KEY)
+        text = f"dwebsocket groups {purpose} {self.settings.prefix}".encode()
+        return hmac.digest(key, text, "sha256")
+
+    def unavailable(self, reason: str) -> GroupUnavailable:
+        """Gives the exception for a backend that cannot be reached."""
+        where = f" at {self.address}" if self.address else ""
+        return GroupUnavailable(f"groups of {self.alias!r}{where}: {reason}")
+
+    @property
+    def address(self) -> str:
+        """The address for messages, without passwords."""
+        return ""
+
+    # -- for the rest of the package -------------------------------------------------------------
+
+    @functools.cached_property
+    def groups(self) -> _core.Groups:
+        """The groups with members in this process."""
+        return _core.Groups(
+            self.settings.slow, self.project_key("seal") if self.is_sealed else None
+        )
+
+    def send(self, name: str, message: Message, exclude: Exclude) -> None:
+        """Publishes a message."""
+        self.publish(name, self.groups.encode(name, message, exclude))
+
+    async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
+        """Publishes a message, without blocking the event loop."""
+        await self.apublish(name, self.groups.encode(name, message, exclude))
+
+    def close(self, name: str, code: int, reason: str) -> None:
+        """Closes the members."""
+        self.publish(name, self.groups.encode_close(name, code, reason))
+
+    async def aclose(self, name: str, code: int, reason: str) -> None:
+        """Closes the members, without blocking the event loop."""
+        await self.apublish(name, self.groups.encode_close(name, code, reason))
+
+    def add(self, name: str, member: Member, key: bytes) -> bool:
+        """Makes a connection a member; false when it is over."""
+        self.subscribe(name)
+        return self._join(name, member, key)
+
+    async def aadd(self, name: str, member: Member, key: bytes) -> bool:
+        """Makes a connection a member, without blocking the event loop."""
+        await self.asubscribe(name)
+        return self._join(name, member, key)
+
+    def discard(self, name: str, member: Member) -> None:
+        """Ends a membership."""
+        if self.groups.leave(name, member):
+            self.unsubscribe(name)
+
+    def _join(self, name: str, member: Member, key: bytes) -> bool:
+        joined = self.groups.join(name, member, key) is not None
+        if not joined and not self.groups.count(name):
+            self.unsubscribe(name)
+        return joined

@@ -1,0 +1,120 @@
+"""The backends of this process: one for each alias of ``WEBSOCKET_GROUPS``."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from dwebsocket import conf, unpatched
+from dwebsocket.groups.backend import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dwebsocket.group_settings import BackendSettings
+
+    Make = Callable[[str, BackendSettings], Backend]
+
+
+class _Backends:
+    """The backends that this process has made."""
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._made: dict[tuple[str, BackendSettings], Backend] = {}
+        self.make: Make = _make
+
+    def get(self, alias: str) -> Backend:
+        settings = conf.get("GROUPS").get(alias)
+        if settings is None:
+            known = ", ".join(sorted(conf.get("GROUPS")))
+            raise ImproperlyConfigured(
+                f"WEBSOCKET_GROUPS has no backend {alias!r}; it has {known}."
+            )
+        key = (alias, settings)
+        backend = self._made.get(key)
+        if backend is None:
+            # Not under the lock: making one may import a library.
+            made = self.make(alias, settings)
+            with self._lock:
+                backend = self._made.setdefault(key, made)
+        return backend
+
+    def all(self) -> list[Backend]:
+        with self._lock:
+            return list(self._made.values())
+
+
+def class_of(path: str) -> type[Backend]:
+    """
+    Gives the class of a backend.
+
+    Args:
+        path: The dotted path of a module with a class ``Backend``, or that of a class.
+
+    Raises:
+        ImportError: It cannot be imported.
+        TypeError: It is no backend.
+    """
+    try:
+        found: Any = import_module(path).Backend
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and error.name not in (None, path):
+            raise
+        found = import_string(path)
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise TypeError(f"{path} is no subclass of dwebsocket.groups.Backend")
+    return found
+
+
+def _make(alias: str, settings: BackendSettings) -> Backend:
+    try:
+        return class_of(settings.backend)(alias, settings)
+    except (ImportError, TypeError) as error:
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_GROUPS[{alias!r}]['BACKEND'] = {settings.backend!r}: {error}"
+        ) from error
+
+
+_backends = _Backends()
+
+
+def backend(alias: str) -> Backend:
+    """
+    Gives the backend of an alias, made on first use.
+
+    Raises:
+        ImproperlyConfigured: There is no such alias, or its settings are invalid.
+    """
+    return _backends.get(alias)
+
+
+def made() -> list[Backend]:
+    """Gives the backends that this process has used."""
+    return _backends.all()
+
+
+@contextmanager
+def replaced(make: Make) -> Iterator[None]:
+    """Lets ``make`` make all backends that are used meanwhile, by any thread. For tests."""
+    global _backends
+    before, _backends = _backends, _Backends()
+    _backends.make = make
+    try:
+        yield
+    finally:
+        _backends = before
+
+
+def _forget_parents_backends() -> None:
+    global _backends
+    make, _backends = _backends.make, _Backends()
+    _backends.make = make
+
+
+os.register_at_fork(after_in_child=_forget_parents_backends)

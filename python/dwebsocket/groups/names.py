@@ -1,0 +1,51 @@
+"""The names of groups."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+#: Names that begin so are those of this package.
+OWN = "dwebsocket."
+_OF_USERS = f"{OWN}user:"
+_LONGEST = 200
+
+
+def checked(name: object) -> str:
+    """
+    Gives a name that a project may use.
+
+    Raises:
+        TypeError: It is no ``str``.
+        ValueError: It is empty, too long, has control characters, or begins with ``dwebsocket.``.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a group's name must be a str, not {type(name).__name__}")
+    if not 1 <= len(name) <= _LONGEST:
+        raise ValueError(f"a group's name must have 1 to {_LONGEST} characters, not {len(name)}")
+    if name.startswith(OWN):
+        raise ValueError(f"the group name {name!r} begins with {OWN!r}, which is reserved")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise ValueError(f"the group name {name!r} has control characters")
+    return str(name)
+
+
+def of_user(user: Any) -> str:
+    """
+    Gives the name of the group of a user's WebSockets.
+
+    Args:
+        user: A user, or the primary key of one.
+
+    Raises:
+        ValueError: The user is anonymous, or not saved.
+    """
+    key = user.pk if hasattr(user, "pk") else user
+    if key is None or getattr(user, "is_authenticated", True) is False or key == "":
+        raise ValueError("an anonymous user has no group: user() takes one that is signed in")
+    return f"{_OF_USERS}{key}"
+
+
+def is_of_user(name: str) -> bool:
+    """Whether a name is that of a user's group."""
+    return name.startswith(_OF_USERS)

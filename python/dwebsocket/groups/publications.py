@@ -1,0 +1,39 @@
+"""Recording what is published, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dwebsocket.groups.api import Group
+
+    Message = str | bytes
+
+
+@dataclass(frozen=True)
+class Publication:
+    """
+    One call of ``group(…).send`` or its twins.
+
+    Attributes:
+        group: The group.
+        message: What was sent, JSON as its text.
+        exclude: The argument.
+        on_commit: The argument.
+    """
+
+    group: Group
+    message: Message
+    exclude: Any
+    on_commit: bool | str
+
+
+#: The list to which publications are added, None where they are not recorded.
+recorded: list[Publication] | None = None
+
+
+def note(group: Group, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
+    """Records a publication, if that is wanted."""
+    if recorded is not None:
+        recorded.append(Publication(group, message, exclude, on_commit))

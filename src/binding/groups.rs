@@ -1,0 +1,227 @@
+//! `_core.Groups` and `_core.Mailbox`: groups for Python.
+
+use std::{sync::Arc, time::Duration};
+
+use pyo3::{
+    exceptions::{PyTypeError, PyValueError},
+    prelude::*,
+    types::{PyBytes, PyDict, PyString},
+};
+
+use super::{connection::PyConnection, convert::duration, hub::Hub};
+use crate::{
+    engine::{
+        Engine, clock,
+        groups::{self, Joined, MemberId, Message, Notice, WhenFull},
+    },
+    protocol::{close::CloseFrame, message::Kind},
+};
+
+/// A larger message is copied without the GIL.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// All groups of one backend in this process. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Groups(pub(super) Arc<groups::Groups>);
+
+/// A member, as Python has it.
+enum Member<'a, 'py> {
+    Connection(&'a Bound<'py, PyConnection>),
+    Mailbox(&'a Bound<'py, Mailbox>),
+}
+
+fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<'a, 'py>> {
+    if let Ok(connection) = object.cast::<PyConnection>() {
+        return Ok(Member::Connection(connection));
+    }
+    match object.cast::<Mailbox>() {
+        Ok(mailbox) => Ok(Member::Mailbox(mailbox)),
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "a member is a Connection or a Mailbox, not {}",
+            object.get_type().name()?
+        ))),
+    }
+}
+
+/// The kind and the payload of a message: `str` is text, `bytes` are binary.
+pub(super) fn content<'a>(message: &'a Bound<'_, PyAny>) -> PyResult<(Kind, &'a [u8])> {
+    if let Ok(text) = message.cast::<PyString>() {
+        return Ok((Kind::Text, text.to_str()?.as_bytes()));
+    }
+    match message.cast::<PyBytes>() {
+        Ok(bytes) => Ok((Kind::Binary, bytes.as_bytes())),
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "a message must be str or bytes, not {}",
+            message.get_type().name()?
+        ))),
+    }
+}
+
+/// The message to publish, its bytes copied.
+pub(super) fn to_message(message: &Bound<'_, PyAny>, exclude: &[MemberId]) -> PyResult<Message> {
+    let (kind, payload) = content(message)?;
+    let encode = || Message::new(kind, payload, exclude);
+    if payload.len() > LARGE_BYTES {
+        Ok(message.py().detach(encode))
+    } else {
+        Ok(encode())
+    }
+}
+
+#[pymethods]
+impl Groups {
+    #[new]
+    #[pyo3(signature = (when_full, key=None))]
+    fn new(py: Python<'_>, when_full: &str, key: Option<&[u8]>) -> PyResult<Self> {
+        let when_full = match when_full {
+            "close" => WhenFull::Close,
+            "drop_newest" => WhenFull::DropNewest,
+            "drop_oldest" => WhenFull::DropOldest,
+            "latest" => WhenFull::KeepLatest,
+            other => {
+                return Err(PyValueError::new_err(format!("no policy {other:?}")));
+            }
+        };
+        let engine = py.detach(Engine::current)?;
+        Ok(Self(groups::Groups::new(
+            engine.fan_out_threads(),
+            when_full,
+            key,
+        )))
+    }
+
+    fn join(&self, name: &str, object: &Bound<'_, PyAny>, id: MemberId) -> PyResult<Option<bool>> {
+        let joined = match member(object)? {
+            Member::Connection(connection) => self.0.join(name, &connection.get().0, id),
+            Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
+        };
+        Ok(match joined {
+            Joined::Over => None,
+            Joined::First => Some(true),
+            Joined::More | Joined::Already => Some(false),
+        })
+    }
+
+    fn leave(&self, name: &str, object: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+        Ok(match member(object)? {
+            Member::Connection(connection) => self.0.leave(name, connection.get().0.as_ref()),
+            Member::Mailbox(mailbox) => self.0.leave(name, mailbox.get().0.as_ref()),
+        })
+    }
+
+    fn names_of(&self, object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+        Ok(match member(object)? {
+            Member::Connection(connection) => self.0.names_of(connection.get().0.as_ref()),
+            Member::Mailbox(mailbox) => self.0.names_of(mailbox.get().0.as_ref()),
+        })
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.0.count(name)
+    }
+
+    fn counts(&self, py: Python<'_>) -> Vec<(String, usize)> {
+        py.detach(|| self.0.counts())
+    }
+
+    #[pyo3(signature = (name, message, exclude, /))]
+    fn publish(
+        &self,
+        name: &str,
+        message: &Bound<'_, PyAny>,
+        exclude: Vec<MemberId>,
+    ) -> PyResult<bool> {
+        let message = to_message(message, &exclude)?;
+        Ok(self.0.publish(name, message))
+    }
+
+    fn close(&self, name: &str, code: u16, reason: &str) -> PyResult<()> {
+        self.0.close(name, CloseFrame::new(Some(code), reason)?);
+        Ok(())
+    }
+
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        message: &Bound<'_, PyAny>,
+        exclude: Vec<MemberId>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let message = to_message(message, &exclude)?;
+        Ok(PyBytes::new(py, &self.0.envelope_of(name, &message)))
+    }
+
+    fn encode_close<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        code: u16,
+        reason: &str,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let frame = CloseFrame::new(Some(code), reason)?;
+        Ok(PyBytes::new(py, &self.0.envelope_of_close(name, &frame)))
+    }
+
+    fn deliver(&self, py: Python<'_>, name: &str, envelope: &[u8]) -> bool {
+        py.detach(|| self.0.deliver(name, envelope))
+    }
+
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = PyDict::new(py);
+        for (name, value) in self.0.statistics().read() {
+            counters.set_item(name, value)?;
+        }
+        Ok(counters)
+    }
+
+    #[pyo3(signature = (timeout))]
+    fn take_notice(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+    ) -> PyResult<Option<(&'static str, Vec<String>)>> {
+        let time = duration(timeout)?;
+        let deadline = time.and_then(|time: Duration| clock::now().checked_add(time));
+        let notice = py.detach(|| self.0.notices().take(deadline));
+        Ok(notice.map(|notice| match notice {
+            Notice::Slow { group } => ("slow", vec![group]),
+            Notice::Lost { reason } => ("lost", vec![reason]),
+            Notice::Regained { what } => ("regained", vec![what]),
+            Notice::Interrupted { groups } => ("interrupted", groups),
+        }))
+    }
+}
+
+/// The messages of groups for a connection that an ASGI server drives. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Mailbox(pub(super) Arc<groups::Mailbox>);
+
+#[pymethods]
+impl Mailbox {
+    #[new]
+    fn new(capacity: usize, hub: &Hub, token: u64) -> Self {
+        let hub = Arc::clone(hub.0.hub());
+        Self(groups::Mailbox::new(capacity, hub, token))
+    }
+
+    fn pop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(match self.0.pop() {
+            None => None,
+            Some((Kind::Binary, payload)) => Some(PyBytes::new(py, &payload).into_any().unbind()),
+            Some((Kind::Text, payload)) => {
+                let text = std::str::from_utf8(&payload)
+                    .map_err(|error| PyValueError::new_err(error.to_string()))?;
+                Some(PyString::new(py, text).into_any().unbind())
+            }
+        })
+    }
+
+    fn close_frame(&self) -> Option<(u16, String)> {
+        let frame = self.0.close_frame()?;
+        Some((frame.code?, frame.reason))
+    }
+
+    fn end(&self) {
+        self.0.end();
+    }
+}

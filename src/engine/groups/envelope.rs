@@ -1,0 +1,72 @@
+//! What is published, as bytes that go to other processes.
+//!
+//! One byte for the version of this format, one for the kind, two for the number of excluded
+//! members (big endian), 16 for each of them; the rest is the payload of a message, or that of a
+//! close frame (RFC 6455 section 5.5.1).
+
+use super::{group::Entry, memberships::MemberId, parcel::Message};
+use crate::protocol::{close::CloseFrame, message::Kind};
+
+const VERSION: u8 = 1;
+const TEXT: u8 = 0;
+const BINARY: u8 = 1;
+const CLOSE: u8 = 2;
+const ID_BYTES: usize = size_of::<MemberId>();
+
+/// The bytes of the part before the payload, for so many excluded members.
+const fn head_len(excluded: usize) -> usize {
+    4 + excluded * ID_BYTES
+}
+
+fn envelope(kind: u8, exclude: &[MemberId], payload: &[u8]) -> Vec<u8> {
+    // A caller that excludes more members gets an error before.
+    let exclude = &exclude[..exclude.len().min(MAX_EXCLUDED)];
+    let mut bytes = Vec::with_capacity(head_len(exclude.len()) + payload.len());
+    bytes.extend_from_slice(&[VERSION, kind]);
+    let count = u16::try_from(exclude.len()).unwrap_or(u16::MAX);
+    bytes.extend_from_slice(&count.to_be_bytes());
+    exclude.iter().for_each(|id| bytes.extend_from_slice(id));
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The most members that one message can exclude.
+pub const MAX_EXCLUDED: usize = u16::MAX as usize;
+
+/// The envelope of a message.
+pub fn of_message(message: &Message) -> Vec<u8> {
+    let kind = match message.kind() {
+        Kind::Text => TEXT,
+        Kind::Binary => BINARY,
+    };
+    envelope(kind, message.exclude(), &message.payload())
+}
+
+/// The envelope that closes a group's members.
+pub fn of_close(frame: &CloseFrame) -> Vec<u8> {
+    // Behind the two bytes of a control frame's head.
+    envelope(CLOSE, &[], frame.encode().get(2..).unwrap_or_default())
+}
+
+/// Reads an envelope; `None` when it is none, or one of another version.
+pub(super) fn read(bytes: &[u8]) -> Option<Entry> {
+    let (&[version, kind, high, low], rest) = bytes.split_first_chunk()?;
+    if version != VERSION {
+        return None;
+    }
+    let count = usize::from(u16::from_be_bytes([high, low]));
+    let (ids, payload) = rest.split_at_checked(count * ID_BYTES)?;
+    let ids: Vec<MemberId> = ids
+        .chunks_exact(ID_BYTES)
+        .filter_map(|id| id.try_into().ok())
+        .collect();
+    match kind {
+        TEXT => {
+            simdutf8::basic::from_utf8(payload).ok()?;
+            Some(Entry::Message(Message::new(Kind::Text, payload, &ids)))
+        }
+        BINARY => Some(Entry::Message(Message::new(Kind::Binary, payload, &ids))),
+        CLOSE => CloseFrame::parse(payload).ok().map(Entry::Close),
+        _ => None,
+    }
+}

@@ -1,0 +1,165 @@
+//! The messages of groups for a connection that the engine does not drive: under an ASGI server the
+//! server does. Its task takes them when it has room for them.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    member::{Handed, Member, WhenFull},
+    memberships::Memberships,
+    parcel::Parcel,
+};
+use crate::{
+    engine::{
+        base::fork,
+        wakeup::hub::{Hub, Watch},
+    },
+    protocol::{close::CloseFrame, deflate::Deflater, message::Kind},
+};
+
+/// A bounded queue of messages, which wakes the event loop that takes them.
+#[derive(Debug)]
+pub struct Mailbox {
+    memberships: Memberships,
+    state: Mutex<State>,
+    capacity: usize,
+    hub: Arc<Hub>,
+    token: u64,
+    generation: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: VecDeque<(Kind, Bytes)>,
+    bytes: usize,
+    close: Option<CloseFrame>,
+}
+
+/// The reason in the close frame of a member that does not keep up.
+const TOO_SLOW: &str = "too slow";
+const TRY_AGAIN_LATER: u16 = 1013;
+
+impl Mailbox {
+    /// A mailbox for up to `capacity` bytes that announces `token` on `hub` when something comes
+    /// into it while it is empty.
+    pub fn new(capacity: usize, hub: Arc<Hub>, token: u64) -> Arc<Self> {
+        Arc::new(Self {
+            memberships: Memberships::default(),
+            state: Mutex::default(),
+            capacity,
+            hub,
+            token,
+            generation: fork::generation(),
+        })
+    }
+
+    /// Takes the oldest message.
+    pub fn pop(&self) -> Option<(Kind, Bytes)> {
+        let mut state = self.state.lock();
+        let message = state.messages.pop_front();
+        if let Some((_, payload)) = &message {
+            state.bytes -= payload.len();
+        }
+        message
+    }
+
+    /// The close frame that is to follow the messages, once these were taken.
+    pub fn close_frame(&self) -> Option<CloseFrame> {
+        let state = self.state.lock();
+        state.close.clone().filter(|_| state.messages.is_empty())
+    }
+
+    /// Takes the connection out of all its groups, for good.
+    pub fn end(&self) {
+        self.memberships.end();
+        *self.state.lock() = State::default();
+    }
+
+    fn announce(&self, was_empty: bool) {
+        if was_empty {
+            Watch::new(Arc::clone(&self.hub), self.token).notify();
+        }
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.close.is_none()
+    }
+
+    /// Makes room for `length` bytes by dropping messages; gives how many. `None`: there is none.
+    fn make_room(&mut self, length: usize, capacity: usize, when_full: WhenFull) -> Option<u64> {
+        let mut dropped = 0;
+        let fits = |state: &Self| state.messages.is_empty() || state.bytes + length <= capacity;
+        while !fits(self) {
+            match when_full {
+                WhenFull::Close | WhenFull::DropNewest => return None,
+                WhenFull::DropOldest => {
+                    if let Some((_, payload)) = self.messages.pop_front() {
+                        self.bytes -= payload.len();
+                        dropped += 1;
+                    }
+                }
+                WhenFull::KeepLatest => {
+                    dropped += self.messages.len() as u64;
+                    self.messages.clear();
+                    self.bytes = 0;
+                }
+            }
+        }
+        Some(dropped)
+    }
+}
+
+impl Member for Mailbox {
+    fn is_foreign(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    fn memberships(&self) -> &Memberships {
+        &self.memberships
+    }
+
+    fn deflater(&self) -> Option<&Deflater> {
+        None
+    }
+
+    fn take(&self, parcel: &Parcel, when_full: WhenFull) -> Handed {
+        let mut handed = Handed::default();
+        let mut state = self.state.lock();
+        let was_empty = state.is_empty();
+        for message in parcel.messages() {
+            if state.close.is_some() {
+                break;
+            }
+            let payload = message.payload();
+            match state.make_room(payload.len(), self.capacity, when_full) {
+                Some(dropped) => {
+                    state.bytes += payload.len();
+                    state.messages.push_back((message.kind(), payload));
+                    handed.delivered += 1;
+                    handed.dropped += dropped;
+                }
+                None if when_full == WhenFull::Close => {
+                    state.close = CloseFrame::new(Some(TRY_AGAIN_LATER), TOO_SLOW).ok();
+                    state.messages.clear();
+                    handed.is_closed = true;
+                }
+                None => handed.dropped += 1,
+            }
+        }
+        drop(state);
+        self.announce(was_empty);
+        handed
+    }
+
+    fn close(&self, frame: &CloseFrame) {
+        let mut state = self.state.lock();
+        let was_empty = state.is_empty();
+        state.close.get_or_insert_with(|| frame.clone());
+        drop(state);
+        self.announce(was_empty);
+    }
+}

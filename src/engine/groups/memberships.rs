@@ -1,0 +1,210 @@
+//! The groups of one member.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+/// The name of a member that other processes know, so that they can exclude it.
+pub type MemberId = [u8; 16];
+
+/// A member of so many groups finds them in a map.
+const FEW: usize = 16;
+
+/// A group, as its members know it.
+pub(crate) trait Membership: fmt::Debug + Send + Sync {
+    /// The group's name.
+    fn name(&self) -> &str;
+
+    /// Whether it is a group of the registry at this address.
+    fn is_of(&self, registry: usize) -> bool;
+
+    /// Ends the membership of the member at `place`.
+    fn end(&self, place: u32);
+}
+
+/// Two groups are the same when they are the same object: a registry has one for each name.
+fn key_of<M: ?Sized>(group: &Arc<M>) -> usize {
+    Arc::as_ptr(group).cast::<()>().addr()
+}
+
+/// The groups that a member belongs to, until it is over. Any thread may use it.
+#[derive(Debug, Default)]
+pub(crate) struct Memberships(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// It has never been in a group.
+    #[default]
+    Unused,
+    Open(Box<Open>),
+    /// It can join no more groups.
+    Over,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: MemberId,
+    held: All,
+    /// A warning about messages that it missed was given.
+    is_warned: bool,
+}
+
+/// A group, and the place of the member in it.
+type Held = (Arc<dyn Membership>, u32);
+
+#[derive(Debug)]
+enum All {
+    Few(SmallVec<[Held; 1]>),
+    Many(HashMap<usize, Held>),
+}
+
+impl All {
+    fn has(&self, key: usize) -> bool {
+        match self {
+            Self::Few(few) => few.iter().any(|(group, _)| key_of(group) == key),
+            Self::Many(many) => many.contains_key(&key),
+        }
+    }
+
+    fn insert(&mut self, held: Held) {
+        if let Self::Few(few) = self {
+            if few.len() < FEW {
+                few.push(held);
+                return;
+            }
+            let many = few.drain(..).map(|held| (key_of(&held.0), held));
+            *self = Self::Many(many.collect());
+        }
+        if let Self::Many(many) = self {
+            many.insert(key_of(&held.0), held);
+        }
+    }
+
+    fn remove(&mut self, key: usize) -> Option<Held> {
+        match self {
+            Self::Few(few) => {
+                let at = few.iter().position(|(group, _)| key_of(group) == key);
+                at.map(|at| few.swap_remove(at))
+            }
+            Self::Many(many) => many.remove(&key),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
+    }
+
+    fn for_each(&self, mut call: impl FnMut(&Held)) {
+        match self {
+            Self::Few(few) => few.iter().for_each(call),
+            Self::Many(many) => many.values().for_each(&mut call),
+        }
+    }
+}
+
+/// What has become of a wish to join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// The member is the first one of the group in this process.
+    First,
+    /// The group had members in this process already.
+    More,
+    /// It was a member before.
+    Already,
+    /// The member is over.
+    Over,
+}
+
+impl Memberships {
+    /// Notes the group that `enter` gives, with the member's place there and whether the member is
+    /// the group's first one here. Not called when the member is over, or is in the group that
+    /// `find` gives.
+    pub(super) fn join<G: Membership + 'static>(
+        &self,
+        id: MemberId,
+        find: impl FnOnce() -> Option<Arc<G>>,
+        enter: impl FnOnce() -> (Arc<G>, u32, bool),
+    ) -> Joined {
+        let mut state = self.0.lock();
+        if matches!(*state, State::Unused) {
+            *state = State::Open(Box::new(Open {
+                id,
+                held: All::Few(SmallVec::new()),
+                is_warned: false,
+            }));
+        }
+        let State::Open(open) = &mut *state else {
+            return Joined::Over;
+        };
+        if find().is_some_and(|group| open.held.has(key_of(&group))) {
+            return Joined::Already;
+        }
+        let (group, place, is_first) = enter();
+        open.held.insert((group, place));
+        if is_first {
+            Joined::First
+        } else {
+            Joined::More
+        }
+    }
+
+    /// Calls `withdraw` with the member's place in `group`, and gives what that gives; `None` when
+    /// it is not in it.
+    pub(super) fn leave<G: Membership, T>(
+        &self,
+        group: &Arc<G>,
+        withdraw: impl FnOnce(u32) -> T,
+    ) -> Option<T> {
+        let mut state = self.0.lock();
+        let State::Open(open) = &mut *state else {
+            return None;
+        };
+        let (_, place) = open.held.remove(key_of(group))?;
+        if open.held.is_empty() && !open.is_warned {
+            *state = State::Unused;
+        }
+        // Under the lock: a member that joins again meanwhile would have two places.
+        Some(withdraw(place))
+    }
+
+    /// Takes the member out of all its groups. It can join none from now on.
+    pub(crate) fn end(&self) {
+        let before = std::mem::replace(&mut *self.0.lock(), State::Over);
+        if let State::Open(open) = before {
+            open.held.for_each(|(group, place)| group.end(*place));
+        }
+    }
+
+    /// The names of its groups in the registry at the address `registry`.
+    pub(super) fn names(&self, registry: usize) -> Vec<String> {
+        let mut names = Vec::new();
+        if let State::Open(open) = &*self.0.lock() {
+            open.held.for_each(|(group, _)| {
+                if group.is_of(registry) {
+                    names.push(group.name().to_owned());
+                }
+            });
+        }
+        names
+    }
+
+    /// Its name, while it belongs to a group.
+    pub(super) fn id(&self) -> Option<MemberId> {
+        match &*self.0.lock() {
+            State::Open(open) => Some(open.id),
+            State::Unused | State::Over => None,
+        }
+    }
+
+    /// Whether this is the first warning about the member; notes that it was given.
+    pub(super) fn warn_once(&self) -> bool {
+        match &mut *self.0.lock() {
+            State::Open(open) => !std::mem::replace(&mut open.is_warned, true),
+            State::Unused | State::Over => false,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Groups: one message to all members of a name, encoded once.
+//!
+//! [`Groups`] is the registry: it knows the groups by their names, a [`Group`] its members, and each
+//! member its [`Memberships`]. A message that is published waits in its group's queue. A task of the
+//! engine, the fan-out, takes what waits there, encodes it once for all members with the same
+//! compression ([`parcel`]), and hands it to one member after the other, in turns, so that other
+//! connections do not wait for it.
+//!
+//! A member is known by the trait [`Member`]: a connection of the engine, or the mailbox of a
+//! connection that an ASGI server drives.
+//!
+//! Locks, in the order in which they are taken: a member's memberships, the registry's names, a
+//! group. None of them is held while a message is handed to a member.
+
+pub mod envelope;
+mod fan_out;
+mod group;
+pub(crate) mod mailbox;
+pub(crate) mod member;
+pub(crate) mod memberships;
+pub(crate) mod notices;
+pub(crate) mod parcel;
+mod registry;
+mod seal;
+mod statistics;
+
+pub use self::{
+    fan_out::FanOutThread,
+    mailbox::Mailbox,
+    member::WhenFull,
+    memberships::{Joined, MemberId},
+    notices::{Notice, Notices},
+    parcel::Message,
+    registry::Groups,
+    statistics::Statistics,
+};

@@ -1,0 +1,143 @@
+//! Messages on their way to members: encoded once, compressed once for all with the same agreement.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::memberships::MemberId;
+use crate::protocol::{
+    deflate::Deflater,
+    frame::{self, First, Opcode},
+    message::Kind,
+};
+
+/// One published message. Copies share its bytes.
+#[derive(Clone, Debug)]
+pub struct Message {
+    kind: Kind,
+    /// The frame as it is sent without compression.
+    frame: Bytes,
+    payload_len: usize,
+    /// Members that do not get it.
+    exclude: Option<Arc<[MemberId]>>,
+}
+
+impl Message {
+    /// A message to all members but `exclude`. Copies `payload` once, into its frame.
+    pub fn new(kind: Kind, payload: &[u8], exclude: &[MemberId]) -> Self {
+        Self {
+            kind,
+            frame: frame::encode(Opcode::from(kind), payload),
+            payload_len: payload.len(),
+            exclude: (!exclude.is_empty()).then(|| Arc::from(exclude)),
+        }
+    }
+
+    /// Text or binary.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> Bytes {
+        self.frame.slice(self.frame.len() - self.payload_len..)
+    }
+
+    /// Bytes of the frame.
+    pub(crate) fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Whether `member` is to get it.
+    pub(super) fn is_for(&self, member: Option<MemberId>) -> bool {
+        match (&self.exclude, member) {
+            (Some(exclude), Some(member)) => !exclude.contains(&member),
+            _ => true,
+        }
+    }
+
+    /// The members that do not get it.
+    pub(super) fn exclude(&self) -> &[MemberId] {
+        self.exclude.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn has_exclusions(&self) -> bool {
+        self.exclude.is_some()
+    }
+
+    /// The frame, with the payload compressed if that makes it smaller.
+    fn compressed(&self, deflater: &Deflater) -> Bytes {
+        match deflater.deflate(&self.payload()) {
+            Some(deflated) => frame::encode(First::compressed(self.kind), deflated.payload()),
+            None => self.frame.clone(),
+        }
+    }
+}
+
+/// Messages for members with the same compression: the frames, and all of them in one piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
+    frames: Vec<Bytes>,
+    joined: Bytes,
+    messages: Vec<Message>,
+    is_compressed: bool,
+}
+
+impl Parcel {
+    /// The messages, compressed by `deflater` if there is one.
+    pub(super) fn new(messages: Vec<Message>, deflater: Option<&Deflater>) -> Self {
+        let frames: Vec<_> = messages
+            .iter()
+            .map(|message| match deflater {
+                Some(deflater) => message.compressed(deflater),
+                None => message.frame.clone(),
+            })
+            .collect();
+        let is_compressed = frames.iter().zip(&messages).any(|(frame, message)| {
+            // Another frame than that without compression is a compressed one.
+            frame.as_ptr() != message.frame.as_ptr()
+        });
+        let joined = match &frames[..] {
+            [frame] => frame.clone(),
+            _ => {
+                let length = frames.iter().map(Bytes::len).sum();
+                let mut joined = BytesMut::with_capacity(length);
+                frames
+                    .iter()
+                    .for_each(|frame| joined.extend_from_slice(frame));
+                joined.freeze()
+            }
+        };
+        Self {
+            frames,
+            joined,
+            messages,
+            is_compressed,
+        }
+    }
+
+    /// The same messages without compression.
+    pub(crate) fn plain(&self) -> Self {
+        Self::new(self.messages.clone(), None)
+    }
+
+    /// The messages without their frames, for members that make frames of their own.
+    pub(crate) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// One frame for each message.
+    pub(crate) fn frames(&self) -> &[Bytes] {
+        &self.frames
+    }
+
+    /// All frames, one after the other.
+    pub(crate) fn joined(&self) -> &Bytes {
+        &self.joined
+    }
+
+    /// Whether one of the frames has a compressed payload.
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.is_compressed
+    }
+}

@@ -1,0 +1,222 @@
+//! All groups of one backend in this process.
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    envelope,
+    fan_out::{FanOut, FanOutThread},
+    group::{ByName, Entry, Group, Registry},
+    member::{Member, WhenFull},
+    memberships::{Joined, MemberId, Membership},
+    notices::Notices,
+    parcel::Message,
+    seal::Key,
+    statistics::Statistics,
+};
+use crate::{engine::base::fork, protocol::close::CloseFrame};
+
+/// All groups of one backend in this process. Any thread may use it.
+#[derive(Debug)]
+pub struct Groups {
+    generation: u64,
+    names: Mutex<HashSet<ByName>>,
+    random: RandomState,
+    fan_out: Arc<FanOut>,
+    key: Option<Key>,
+}
+
+impl Groups {
+    /// A registry without groups, whose fan-outs run on `threads`, at least one.
+    ///
+    /// With a `key`, envelopes are sealed with it, and those without the right seal are refused.
+    pub fn new(threads: Vec<FanOutThread>, when_full: WhenFull, key: Option<&[u8]>) -> Arc<Self> {
+        Arc::new(Self {
+            generation: fork::generation(),
+            names: Mutex::default(),
+            random: RandomState::new(),
+            fan_out: FanOut::new(threads, when_full),
+            key: key.and_then(Key::new),
+        })
+    }
+
+    /// Counters of what was published and delivered.
+    pub fn statistics(&self) -> &Statistics {
+        &self.fan_out.statistics
+    }
+
+    /// Events for the log.
+    pub fn notices(&self) -> &Notices {
+        &self.fan_out.notices
+    }
+
+    /// Whether it belongs to a parent process, whose locks may be held for ever.
+    fn is_foreign(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    /// Makes `member` a member of the group `name`. What is published afterwards reaches it.
+    pub(crate) fn join<M: Member + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        member: &Arc<M>,
+        id: MemberId,
+    ) -> Joined {
+        if self.is_foreign() || member.is_foreign() {
+            return Joined::Over;
+        }
+        let weak = Arc::downgrade(member);
+        let enter = || self.enter(name, weak);
+        member.memberships().join(id, || self.find(name), enter)
+    }
+
+    /// Ends the membership; `None` when there was none, else whether the group has no member in
+    /// this process any more. Nothing that is published afterwards reaches the member.
+    pub(crate) fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
+        if self.is_foreign() || member.is_foreign() {
+            return None;
+        }
+        let group = self.find(name)?;
+        (member.memberships()).leave(&group, |place| self.withdraw(&group, place))
+    }
+
+    /// The names of the groups of `member` here.
+    pub(crate) fn names_of(self: &Arc<Self>, member: &dyn Member) -> Vec<String> {
+        if self.is_foreign() || member.is_foreign() {
+            return Vec::new();
+        }
+        member.memberships().names(Arc::as_ptr(self).addr())
+    }
+
+    /// The number of members of the group `name` in this process.
+    pub fn count(&self, name: &str) -> usize {
+        if self.is_foreign() {
+            return 0;
+        }
+        self.find(name).map_or(0, |group| group.members() as usize)
+    }
+
+    /// The names of all groups with members here, and the numbers of these.
+    pub fn counts(&self) -> Vec<(String, usize)> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        let names = self.names.lock();
+        names
+            .iter()
+            .map(|ByName(group)| (group.name().to_owned(), group.members() as usize))
+            .collect()
+    }
+
+    /// Whether `more` bytes may be published. False while the engine is behind by many messages.
+    pub fn has_room(&self, more: usize) -> bool {
+        self.fan_out.has_room(more)
+    }
+
+    /// Sends `message` to all members of the group `name` in this process. Never sleeps. False, and
+    /// nothing is sent, while the engine is behind by too many messages.
+    pub fn publish(self: &Arc<Self>, name: &str, message: Message) -> bool {
+        let has_room = self.has_room(message.len());
+        if has_room {
+            self.fan_out.statistics.add_published();
+            self.put(name, Entry::Message(message));
+        }
+        has_room
+    }
+
+    /// Closes all members of the group `name` in this process, behind what was published before.
+    pub fn close(self: &Arc<Self>, name: &str, frame: CloseFrame) {
+        self.put(name, Entry::Close(frame));
+    }
+
+    /// The envelope in which a message to the group `name` goes to other processes.
+    pub fn envelope_of(&self, name: &str, message: &Message) -> Vec<u8> {
+        self.sealed(name, envelope::of_message(message))
+    }
+
+    /// The envelope that closes the members of the group `name` in other processes.
+    pub fn envelope_of_close(&self, name: &str, frame: &CloseFrame) -> Vec<u8> {
+        self.sealed(name, envelope::of_close(frame))
+    }
+
+    fn sealed(&self, name: &str, envelope: Vec<u8>) -> Vec<u8> {
+        match &self.key {
+            Some(key) => key.seal(name, &envelope),
+            None => envelope,
+        }
+    }
+
+    /// Hands what another process has published to the members here. False for bytes that are no
+    /// [envelope](super::envelope), or one with a wrong seal.
+    pub fn deliver(self: &Arc<Self>, name: &str, envelope: &[u8]) -> bool {
+        let envelope = match &self.key {
+            Some(key) => key.open(name, envelope),
+            None => Some(envelope),
+        };
+        match envelope.and_then(envelope::read) {
+            Some(entry) => {
+                self.put(name, entry);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn put(self: &Arc<Self>, name: &str, entry: Entry) {
+        if self.is_foreign() {
+            return;
+        }
+        let Some(group) = self.find(name) else {
+            return;
+        };
+        self.fan_out.put(&group, entry);
+    }
+
+    /// The group `name`, if it has members.
+    fn find(&self, name: &str) -> Option<Arc<Group>> {
+        let names = self.names.lock();
+        names
+            .get(name.as_bytes())
+            .map(|ByName(group)| Arc::clone(group))
+    }
+
+    /// Gives `member` a place in the group `name`, which is made if need be.
+    fn enter(self: &Arc<Self>, name: &str, member: Weak<dyn Member>) -> (Arc<Group>, u32, bool) {
+        let mut names = self.names.lock();
+        let group = if let Some(ByName(group)) = names.get(name.as_bytes()) {
+            Arc::clone(group)
+        } else {
+            let thread = self.fan_out.thread_for(self.random.hash_one(name));
+            let registry: Weak<Self> = Arc::downgrade(self);
+            let group = Arc::new(Group::new(name, registry, thread));
+            names.insert(ByName(Arc::clone(&group)));
+            group
+        };
+        let (place, is_first) = group.state.lock().enter(member);
+        drop(names);
+        (group, place, is_first)
+    }
+
+    /// Vacates a place, and removes a group without members; true when it was the last member.
+    fn withdraw(&self, group: &Group, place: u32) -> bool {
+        let mut names = self.names.lock();
+        let is_empty = group.state.lock().withdraw(place);
+        if is_empty {
+            names.remove(group.name().as_bytes());
+        }
+        is_empty
+    }
+}
+
+impl Registry for Groups {
+    fn end(&self, group: &Group, place: u32) {
+        if !self.is_foreign() {
+            self.withdraw(group, place);
+        }
+    }
+}
