@@ -149,6 +149,12 @@ impl Groups {
         self.fan_out.has_room(more)
     }
 
+    /// Bytes that wait in the queues of all groups.
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.fan_out.waiting_bytes()
+    }
+
     /// Sends `message` to all members of the group `name` in this process. Never sleeps. To be
     /// called only while there is [room](Groups::has_room): what waits takes memory.
     pub fn publish(self: &Arc<Self>, name: &str, message: Message) {
@@ -178,14 +184,23 @@ impl Groups {
         }
     }
 
+    /// `bytes` of a backend's own, sealed for `name` if there is a key. No group may have that name.
+    pub(crate) fn seal(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
+        self.sealed(name, bytes.to_vec())
+    }
+
+    /// What was sealed for `name`; `None` with a wrong seal.
+    pub(crate) fn open<'a>(&self, name: &str, sealed: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.key {
+            Some(key) => key.open(name, sealed),
+            None => Some(sealed),
+        }
+    }
+
     /// Hands what another process has published to the members here. False for bytes that are no
     /// [envelope](super::envelope), or one with a wrong seal.
     pub fn deliver(self: &Arc<Self>, name: &str, envelope: &[u8]) -> bool {
-        let envelope = match &self.key {
-            Some(key) => key.open(name, envelope),
-            None => Some(envelope),
-        };
-        match envelope.and_then(envelope::read) {
+        match self.open(name, envelope).and_then(envelope::read) {
             Some(entry) => {
                 self.put(name, entry);
                 true
