@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import functools
 import hmac
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
-from dwebsocket import _core
+from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dwebsocket.group_settings import BackendSettings
 
     Message = str | bytes
@@ -52,6 +55,9 @@ class Backend:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
         self.alias = alias
         self.settings = own
+        self._lock = unpatched.lock()
+        # How many calls are about to add a member, by the names of the groups.
+        self._joining: dict[str, int] = {}
 
     # -- what a backend implements ---------------------------------------------------------------
 
@@ -95,7 +101,12 @@ class Backend:
         """
 
     def unsubscribe(self, name: str) -> None:
-        """Takes a subscription back: the last member has left. Never waits."""
+        """
+        Takes a subscription back: this process has no member any more. Never waits.
+
+        Called when the last member has left, and by :meth:`deliver` when an envelope comes for a
+        group whose last member's connection has ended. A subscription that is not there is ignored.
+        """
 
     def count(self, name: str) -> int:
         """
@@ -124,6 +135,8 @@ class Backend:
         Returns:
             False for bytes that are no envelope; they are ignored.
         """
+        if not self.groups.count(name):
+            self._unsubscribe_if_unused(name)
         return self.groups.deliver(name, envelope)
 
     def project_key(self, purpose: str) -> bytes:
@@ -173,21 +186,38 @@ class Backend:
 
     def add(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member; false when it is over."""
-        self.subscribe(name)
-        return self._join(name, member, key)
+        with self._joining_now(name):
+            self.subscribe(name)
+            return self.groups.join(name, member, key) is not None
 
     async def aadd(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member, without blocking the event loop."""
-        await self.asubscribe(name)
-        return self._join(name, member, key)
+        with self._joining_now(name):
+            await self.asubscribe(name)
+            return self.groups.join(name, member, key) is not None
 
     def discard(self, name: str, member: Member) -> None:
         """Ends a membership."""
         if self.groups.leave(name, member):
-            self.unsubscribe(name)
+            self._unsubscribe_if_unused(name)
 
-    def _join(self, name: str, member: Member, key: bytes) -> bool:
-        joined = self.groups.join(name, member, key) is not None
-        if not joined and not self.groups.count(name):
-            self.unsubscribe(name)
-        return joined
+    @contextmanager
+    def _joining_now(self, name: str) -> Iterator[None]:
+        """Keeps the subscription of ``name`` while a member is about to be added."""
+        with self._lock:
+            self._joining[name] = self._joining.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._joining[name] -= 1
+                if not self._joining[name]:
+                    del self._joining[name]
+            if not self.groups.count(name):
+                self._unsubscribe_if_unused(name)
+
+    def _unsubscribe_if_unused(self, name: str) -> None:
+        # Under the lock: else one that joins meanwhile might subscribe first.
+        with self._lock:
+            if name not in self._joining and not self.groups.count(name):
+                self.unsubscribe(name)

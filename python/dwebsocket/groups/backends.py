@@ -11,6 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from dwebsocket import conf, unpatched
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import UsageError
 from dwebsocket.groups.backend import Backend
 
 if TYPE_CHECKING:
@@ -92,6 +94,22 @@ def backend(alias: str) -> Backend:
         ImproperlyConfigured: There is no such alias, or its settings are invalid.
     """
     return _backends.get(alias)
+
+
+def backend_for_sync(alias: str, twin: str) -> Backend:
+    """
+    Gives the backend of an alias for a sync call, whose async twin is ``twin``.
+
+    Raises:
+        ImproperlyConfigured: As :func:`backend`.
+        UsageError: The call would block the event loop that runs in this thread.
+    """
+    found = backend(alias)
+    if found.waits and running_loop() is not None:
+        raise UsageError(
+            f"this would block the event loop and all its views: use `await {twin}(…)`"
+        )
+    return found
 
 
 def made() -> list[Backend]:
