@@ -33,6 +33,7 @@ class WebSocketTestMixin(_Case):
     client_class = WebSocketClient
     async_client_class = AsyncWebSocketClient
     websocket_timeout = TIMEOUT_S
+    websocket_own_groups = True
     websocket_clock = Clock()
 
     def run(self, result: Any = None) -> Any:
