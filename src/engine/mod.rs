@@ -69,6 +69,7 @@
 //! run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
 //! memory. `connection/registry.rs` and `process/`: the end.
 
+pub mod backends;
 mod base;
 mod connection;
 mod driver;

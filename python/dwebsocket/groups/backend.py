@@ -8,8 +8,10 @@ envelopes on to :meth:`Backend.deliver`, and the engine does the rest.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hmac
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,13 +22,24 @@ from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dwebsocket.group_settings import BackendSettings
 
     Message = str | bytes
     Exclude = list[bytes]
     Member = _core.Connection | _core.Mailbox
+
+
+def at_exit(stop: Callable[[], None]) -> None:
+    """Calls ``stop`` when the process ends by itself, not in its children."""
+    parent = os.getpid()
+
+    def stop_here() -> None:
+        if os.getpid() == parent:
+            stop()
+
+    atexit.register(stop_here)
 
 
 class Backend:
