@@ -31,18 +31,14 @@ anna = _unit.anna
 from memory_backend import Switchboard  # noqa: E402
 
 from dwebsocket.groups import backends, process  # noqa: E402
-from dwebsocket.testing.contract import BackendContract  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
-def _own_groups(request: pytest.FixtureRequest, override: Callable[..., None]) -> Iterator[None]:
-    """Each test has groups of its own, but where a backend is the subject."""
-    if request.cls is not None and issubclass(request.cls, BackendContract):
-        yield
-        return
+def _own_groups(override: Callable[..., None]) -> Iterator[None]:
+    """Each test has groups of its own."""
     override(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}})
     with backends.replaced(process.Backend):
         yield

@@ -27,3 +27,11 @@ class TestMemory(BackendContract, unittest.TestCase):
     backend: ClassVar = {"BACKEND": "memory_backend.MemoryBackend"}
     crosses_processes = False
     has_database = True
+
+
+class TestLocal(BackendContract, unittest.TestCase):
+    """All processes of one machine."""
+
+    backend: ClassVar = {"BACKEND": "dwebsocket.groups.local"}
+    has_database = True
+    memberships = 100_000

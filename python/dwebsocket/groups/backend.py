@@ -68,7 +68,7 @@ class Backend:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
         self.alias = alias
         self.settings = own
-        self._lock = unpatched.lock()
+        self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
 
@@ -217,12 +217,12 @@ class Backend:
     @contextmanager
     def _joining_now(self, name: str) -> Iterator[None]:
         """Keeps the subscription of ``name`` while a member is about to be added."""
-        with self._lock:
+        with self._joining_lock:
             self._joining[name] = self._joining.get(name, 0) + 1
         try:
             yield
         finally:
-            with self._lock:
+            with self._joining_lock:
                 self._joining[name] -= 1
                 if not self._joining[name]:
                     del self._joining[name]
@@ -231,6 +231,6 @@ class Backend:
 
     def _unsubscribe_if_unused(self, name: str) -> None:
         # Under the lock: else one that joins meanwhile might subscribe first.
-        with self._lock:
+        with self._joining_lock:
             if name not in self._joining and not self.groups.count(name):
                 self.unsubscribe(name)

@@ -56,6 +56,15 @@ _SETTINGS: Mapping[str, Any] = {
     # Members read only what a test asks for. None of them is slow.
     "WEBSOCKET_SEND_BUFFER": 64 * _MIB,
 }
+# What other processes run. Libraries of green threads patch before anything else is imported.
+_PATCHES = {
+    "plain": "",
+    "gevent": "from gevent import monkey; monkey.patch_all()",
+    "eventlet": "import eventlet; eventlet.monkey_patch()",
+}
+_RUN = f"from {contract_process.__name__} import main; main()"
+# The real ones, in place of those that each test has. All tests use the same.
+_backends = backends.Backends(backends.make)
 # For broken backends alone.
 _PATIENCE_S = 60.0
 _STEP_S = 0.02
@@ -68,7 +77,7 @@ class OtherProcess:
         """Starts it. ``kind``: ``plain``, ``gevent`` or ``eventlet``."""
         path = os.pathsep.join(filter(None, sys.path))
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", contract_process.__name__, kind],
+            [sys.executable, "-c", f"{_PATCHES[kind]}\n{_RUN}"],
             env={
                 **os.environ,
                 "PYTHONPATH": path,
@@ -127,8 +136,6 @@ class BackendContract(WebSocketTestMixin, _Case):
     has_database: ClassVar[bool] = False
     memberships: ClassVar[int] = 10_000
     process_settings: ClassVar[Mapping[str, Any]] = {}
-    # It is the subject, so it is not replaced.
-    websocket_own_groups = False
     websocket_timeout = _PATIENCE_S
 
     def setUp(self) -> None:
@@ -139,6 +146,9 @@ class BackendContract(WebSocketTestMixin, _Case):
         )
         undo.enable()
         self.addCleanup(undo.disable)
+        swap = backends.swapped(_backends)
+        swap.__enter__()
+        self.addCleanup(swap.__exit__, None, None, None)
         # A plain test case of unittest has none.
         self.client = WebSocketClient()
         self.name = f"contract-{uuid.uuid4()}"
@@ -397,11 +407,16 @@ class BackendContract(WebSocketTestMixin, _Case):
         """From each kind of place there: messages arrive in order, none is lost."""
         member, _ = self.member()
         process = self.process()
-        for how in ("main thread", "thread", "task", "forked child", "spawned pool"):
+        for how in ("main thread", "thread", "task", "forked child"):
             with self.subTest(how=how):
                 messages = [f"{how} {number}" for number in range(20)]
                 process("publish", how, self.name, messages)
                 self.assertReceives(member, *messages)
+        with self.subTest(how="spawned pool"):
+            messages = [f"{number}" for number in range(20)]
+            process("publish", "spawned pool", self.name, messages)
+            # Its processes are several publishers.
+            self.assertCountEqual([member.receive() for _ in messages], messages)
 
     def test_from_green_threads(self) -> None:
         """Of gevent and eventlet, where these are installed."""

@@ -191,20 +191,13 @@ def _commands() -> Iterator[tuple[str, list[Any]]]:
         yield name, arguments
 
 
-def main(kind: str) -> None:
-    """Obeys until the input ends. ``kind`` names the library of green threads, if any."""
-    if kind == "gevent":
-        from gevent import monkey  # type: ignore[import-not-found, unused-ignore]
-
-        monkey.patch_all()
-    elif kind == "eventlet":
-        import eventlet  # type: ignore[import-not-found, unused-ignore]
-
-        eventlet.monkey_patch()
+def main() -> None:
+    """Obeys until the input ends."""
     configure()
+    from dwebsocket.groups import backends
     from dwebsocket.testing import websockets_of_a_test
 
-    with websockets_of_a_test():
+    with websockets_of_a_test(), backends.swapped(backends.Backends(backends.make)):
         process = _Process()
         for name, arguments in _commands():
             try:
@@ -213,7 +206,3 @@ def main(kind: str) -> None:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
