@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     Member = _core.Connection | _core.Mailbox
 
 
+# The name of a group that is never used.
+_NO_GROUP = "dwebsocket.check"
+
+
 def at_exit(stop: Callable[[], None]) -> None:
     """Calls ``stop`` when the process ends by itself, not in its children."""
     parent = os.getpid()
@@ -138,6 +142,21 @@ class Backend:
             GroupUnavailable: As :meth:`count`.
         """
         raise NotImplementedError
+
+    def problems(self, *, deploy: bool) -> list[str]:
+        """
+        Gives what is wrong with the settings, for Django's system checks: each as a sentence.
+
+        Args:
+            deploy: Whether the server is to be asked, too, as by ``check --deploy``. By default it
+                is asked for a count.
+        """
+        if deploy:
+            try:
+                self.count(_NO_GROUP)
+            except GroupUnavailable as error:
+                return [f"{error}."]
+        return []
 
     # -- what a backend calls --------------------------------------------------------------------
 

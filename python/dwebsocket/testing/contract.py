@@ -426,8 +426,10 @@ class BackendContract(WebSocketTestMixin, _Case):
                 continue
             with self.subTest(how=how):
                 messages = [f"{how} {number}" for number in range(20)]
-                self.process(how)("publish", how, self.name, messages)
-                self.assertReceives(member, *messages)
+                process = self.process(how)
+                process("publish", "thread", self.name, messages)
+                process("publish", "main thread", self.name, messages)
+                self.assertReceives(member, *messages, *messages)
 
     def test_members_of_another_process(self) -> None:
         """Get what this process publishes, and this one's get what that process does."""

@@ -102,27 +102,14 @@ def _in_pool(name: str, messages: list[str]) -> None:
         pool.join()
 
 
-def _in_greenlet(name: str, messages: list[str]) -> None:
-    import gevent  # type: ignore[import-not-found, unused-ignore]
-
-    gevent.spawn(_send_all, name, messages).get()
-
-
-def _in_green_thread(name: str, messages: list[str]) -> None:
-    import eventlet  # type: ignore[import-not-found, unused-ignore]
-
-    eventlet.spawn(_send_all, name, messages).wait()
-
-
-#: Where messages can be published from.
+#: Where messages can be published from. Where gevent or eventlet has patched the standard library,
+#: threads are green threads.
 PUBLISHERS: dict[str, Callable[[str, list[str]], None]] = {
     "main thread": _send_all,
     "thread": _in_thread,
     "task": _in_task,
     "forked child": _in_child,
     "spawned pool": _in_pool,
-    "gevent": _in_greenlet,
-    "eventlet": _in_green_thread,
 }
 
 
