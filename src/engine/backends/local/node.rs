@@ -68,6 +68,7 @@ pub struct Node {
     id: NodeId,
     generation: u64,
     path: PathBuf,
+    user: u32,
     groups: Arc<Groups>,
     runtime: Handle,
     state: Mutex<State>,
@@ -89,19 +90,20 @@ struct State {
 }
 
 impl Node {
-    /// Makes this process a node with the sockets in the folder `path`, on the engine.
+    /// Makes this process, which acts as `user`, a node with the sockets in the folder `path`.
     ///
     /// Sleeps until it is connected with all other nodes, half a second at most.
     ///
     /// # Errors
     /// The folder cannot be used, the system has no descriptors left, or there is no engine.
-    pub fn start(path: &Path, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
+    pub fn start(path: &Path, user: u32, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
         let engine = Engine::current().map_err(io::Error::other)?;
         let node = Arc::new(Self {
             // Random: its keys are the system's, and differ with each call.
             id: RandomState::new().hash_one(std::process::id()),
             generation: fork::generation(),
             path: path.to_owned(),
+            user,
             groups,
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
@@ -217,7 +219,7 @@ impl Node {
 
     /// Opens the folder and listens in it.
     fn open(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let folder = RuntimeDir::open(&self.path)?;
+        let folder = RuntimeDir::open(&self.path, self.user)?;
         let listener = folder.listen(self.id)?;
         let listener = {
             let _context = self.runtime.enter();
@@ -295,7 +297,7 @@ impl Node {
         let _not_inherited = NotInherited::enter(listener.as_raw_fd());
         loop {
             match listener.accept().await {
-                Ok((stream, _)) if is_same_user(&stream) => {
+                Ok((stream, _)) if is_same_user(&stream, self.user) => {
                     self.runtime.spawn(Arc::clone(&self).read(stream));
                 }
                 Ok(_) => {}
