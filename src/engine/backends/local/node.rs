@@ -147,7 +147,7 @@ impl Node {
     /// [`Refused`]; then it was sent to no process.
     pub fn publish(&self, name: &str, message: Message) -> Result<(), Refused> {
         let frame = frames::message(name, &self.groups.envelope_of(name, &message));
-        self.send(frame, message.len())?;
+        self.send(frame, message.frame_len())?;
         self.groups.publish(name, message);
         Ok(())
     }
