@@ -389,6 +389,9 @@ class LocalNode:
     def peers(self) -> int:
         """Gives the number of other processes."""
 
+    def processes(self) -> list[int]:
+        """Gives the numbers of the other processes, as far as the system tells them."""
+
     def stop(self, timeout: float) -> None:
         """
         Sends what waits for other processes, and removes the socket. Needs no engine.

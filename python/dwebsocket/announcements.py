@@ -129,7 +129,7 @@ class Listener:
             self._mailbox, self._wake = None, bool
             if mailbox is not None:
                 mailbox.end()
-                backends.backend(DEFAULT).release(_GROUP)
+                backends.backend(DEFAULT).unsubscribe_if_unused(_GROUP)
             return
         if mailbox is not None:
             self._take(mailbox)

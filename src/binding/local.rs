@@ -60,6 +60,10 @@ impl LocalNode {
         py.detach(|| self.0.peers())
     }
 
+    fn processes(&self, py: Python<'_>) -> Vec<i32> {
+        py.detach(|| self.0.processes())
+    }
+
     fn stop(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
         let time = duration(Some(timeout))?.unwrap_or_default();
         py.detach(|| {

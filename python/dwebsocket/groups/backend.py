@@ -13,6 +13,7 @@ import functools
 import hmac
 import logging
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -22,7 +23,7 @@ from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dwebsocket.group_settings import BackendSettings
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger("dwebsocket")
+
+# The name of a group that is never used.
+_NO_GROUP = "dwebsocket.check"
 
 
 def at_exit(stop: Callable[[], None]) -> None:
@@ -72,6 +76,9 @@ class Backend:
         self.alias = alias
         self.settings = own
         self._has_warned = False
+        self._joining_lock = unpatched.lock()
+        # How many calls are about to add a member, by the names of the groups.
+        self._joining: dict[str, int] = {}
 
     # -- what a backend implements ---------------------------------------------------------------
 
@@ -115,7 +122,12 @@ class Backend:
         """
 
     def unsubscribe(self, name: str) -> None:
-        """Takes a subscription back: the last member has left. Never waits."""
+        """
+        Takes a subscription back: this process has no member any more. Never waits.
+
+        Called when the last member has left, and by :meth:`deliver` when an envelope comes for a
+        group whose last member's connection has ended. A subscription that is not there is ignored.
+        """
 
     def count(self, name: str) -> int:
         """
@@ -135,6 +147,21 @@ class Backend:
         """
         raise NotImplementedError
 
+    def problems(self, *, deploy: bool) -> list[str]:
+        """
+        Gives what is wrong with the settings, for Django's system checks: each as a sentence.
+
+        Args:
+            deploy: Whether the server is to be asked, too, as by ``check --deploy``. By default it
+                is asked for a count.
+        """
+        if deploy:
+            try:
+                self.count(_NO_GROUP)
+            except GroupUnavailable as error:
+                return [f"{error}."]
+        return []
+
     # -- what a backend calls --------------------------------------------------------------------
 
     def deliver(self, name: str, envelope: bytes) -> bool:
@@ -144,6 +171,8 @@ class Backend:
         Returns:
             False for bytes that are no envelope; they are ignored.
         """
+        if not self.groups.count(name):
+            self.unsubscribe_if_unused(name)
         return self.groups.deliver(name, envelope)
 
     def project_key(self, purpose: str) -> bytes:
@@ -193,30 +222,51 @@ class Backend:
 
     def add(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member; false when it is over."""
-        self.subscribe(name)
-        return self.join(name, member, key)
+        with self._joining_now(name):
+            self.subscribe(name)
+            return self.groups.join(name, member, key) is not None
 
     async def aadd(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member, without blocking the event loop."""
-        await self.asubscribe(name)
-        return self.join(name, member, key)
+        with self._joining_now(name):
+            await self.asubscribe(name)
+            return self.groups.join(name, member, key) is not None
 
     def discard(self, name: str, member: Member) -> None:
         """Ends a membership."""
         if self.groups.leave(name, member):
-            self.unsubscribe(name)
+            self.unsubscribe_if_unused(name)
+
+    def hold(self, name: str) -> None:
+        """
+        Subscribes for a member that joins later, until :meth:`release`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`; then nothing has to be released.
+        """
+        self._enter(name)
+        try:
+            self.subscribe(name)
+        except BaseException:
+            self.release(name)
+            raise
+
+    def hold_soon(self, name: str) -> None:
+        """As :meth:`hold`, but never waits and never raises: a failure is logged."""
+        self._enter(name)
+        self.subscribe_soon(name)
 
     def join(self, name: str, member: Member, key: bytes) -> bool:
-        """Makes a connection a member of a group that is subscribed to; false when it is over."""
-        joined = self.groups.join(name, member, key) is not None
-        if not joined:
-            self.release(name)
-        return joined
+        """Makes a connection a member of a group that is held; false when it is over."""
+        return self.groups.join(name, member, key) is not None
 
     def release(self, name: str) -> None:
-        """Ends a subscription that was made for a member that has not joined. Never waits."""
-        if not self.groups.count(name):
-            self.unsubscribe(name)
+        """Ends a :meth:`hold`, after the member has joined, or when none will. Never waits."""
+        with self._joining_lock:
+            self._joining[name] -= 1
+            if not self._joining[name]:
+                del self._joining[name]
+        self.unsubscribe_if_unused(name)
 
     def subscribe_soon(self, name: str) -> None:
         """As :meth:`subscribe`, but never waits and never raises: a failure is logged."""
@@ -225,6 +275,15 @@ class Backend:
         else:
             self._try(name)
 
+    def unsubscribe_if_unused(self, name: str) -> None:
+        """Takes a subscription back that no member of this process needs. Never waits."""
+        if self.groups.count(name):
+            return
+        # Under the lock: else one that joins meanwhile might subscribe first.
+        with self._joining_lock:
+            if name not in self._joining and not self.groups.count(name):
+                self.unsubscribe(name)
+
     def _try(self, name: str) -> None:
         try:
             self.subscribe(name)
@@ -232,3 +291,16 @@ class Backend:
             if not self._has_warned:
                 self._has_warned = True
                 _log.warning("Messages to users may not reach this process: %s", error)
+
+    def _enter(self, name: str) -> None:
+        with self._joining_lock:
+            self._joining[name] = self._joining.get(name, 0) + 1
+
+    @contextmanager
+    def _joining_now(self, name: str) -> Iterator[None]:
+        """Keeps the subscription of ``name`` while a member is about to be added."""
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self.release(name)

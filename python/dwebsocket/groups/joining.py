@@ -39,6 +39,8 @@ class Joining(Base):
             TypeError, ValueError: As :func:`dwebsocket.group`.
         """
         wanted = _groups(groups)
+        for alias in {each.using for each in wanted}:
+            backends.backend_for_sync(alias, "websocket.ajoin")
         before = self._memberships(wanted)
         is_open = True
         try:

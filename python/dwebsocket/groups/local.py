@@ -74,6 +74,15 @@ class Backend(process.Backend):
         backend.at_exit(self.stop)
         return node
 
+    def processes(self) -> list[int]:
+        """
+        Gives the numbers of the other processes that share these groups now.
+
+        Raises:
+            GroupUnavailable: The folder cannot be used.
+        """
+        return sorted(self.node.processes())
+
     def stop(self) -> None:
         """Sends what still waits for other processes, and leaves them. At the process's end."""
         if self._node is not None:

@@ -140,7 +140,7 @@ def _group(each: Any) -> Group:
 class Joins:
     """The groups that one connection is to join as it opens."""
 
-    __slots__ = ("_groups", "_of_user")
+    __slots__ = ("_groups", "_held", "_of_user")
 
     def __init__(self, groups: list[Group], user: str) -> None:
         """
@@ -152,6 +152,8 @@ class Joins:
         """
         self._groups = groups
         self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
+        # Those whose messages come to this process.
+        self._held: list[Group] = []
 
     def prepare(self) -> None:
         """
@@ -162,23 +164,27 @@ class Joins:
                 the group of the user it is tried again later.
         """
         for each in self._of_user:
-            backends.backend(each.using).subscribe_soon(each.name)
+            backends.backend(each.using).hold_soon(each.name)
+            self._held.append(each)
         for each in self._groups:
-            backends.backend(each.using).subscribe(each.name)
+            backends.backend(each.using).hold(each.name)
+            self._held.append(each)
 
     def join(self, websocket: Base) -> None:
         """Makes the connection, which is open now, a member. Never waits."""
-        if not self._groups and not self._of_user:
+        if not self._held:
             return
         member = member_of(websocket)
         if member is not None:
             key = key_of(websocket.id)
-            for each in (*self._of_user, *self._groups):
+            for each in self._held:
                 backends.backend(each.using).join(each.name, member, key)
+        self.release()
 
     def release(self) -> None:
-        """Takes :meth:`prepare` back, for a connection that has not opened. Never waits."""
-        for each in (*self._of_user, *self._groups):
+        """Ends what :meth:`prepare` has begun. Never waits; may be repeated."""
+        held, self._held = self._held, []
+        for each in held:
             backends.backend(each.using).release(each.name)
 
 

@@ -86,6 +86,8 @@ struct State {
     peers: HashMap<NodeId, Arc<Peer>>,
     /// Nodes that have connected to this one, and sent the numbers of their members.
     ready: HashSet<NodeId>,
+    /// The numbers of their processes, where the system tells them.
+    processes: HashMap<NodeId, i32>,
     counts: Counts,
 }
 
@@ -110,6 +112,7 @@ impl Node {
                 folder: None,
                 peers: HashMap::new(),
                 ready: HashSet::new(),
+                processes: HashMap::new(),
                 counts: Counts::default(),
             }),
             changed: Condvar::new(),
@@ -198,6 +201,14 @@ impl Node {
             return 0;
         }
         self.state.lock().peers.len()
+    }
+
+    /// The numbers of the other processes, as far as the system tells them.
+    pub fn processes(&self) -> Vec<i32> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        self.state.lock().processes.values().copied().collect()
     }
 
     /// Writes what waits for other nodes, and removes the node's socket. Needs no engine; sleeps
@@ -310,6 +321,7 @@ impl Node {
     /// Reads what another node sends, until it ends.
     async fn read(self: Arc<Self>, mut stream: UnixStream) {
         let _not_inherited = NotInherited::enter(stream.as_raw_fd());
+        let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let mut reader = Reader::default();
         let mut sender = None;
         'connection: loop {
@@ -321,8 +333,12 @@ impl Node {
             loop {
                 match reader.next_frame() {
                     Ok(Some(frame)) => {
+                        let is_first = sender.is_none();
                         if !self.take(&mut sender, frame).await {
                             break 'connection;
+                        }
+                        if let (true, Some(id), Some(process)) = (is_first, sender, process) {
+                            self.state.lock().processes.insert(id, process);
                         }
                     }
                     Ok(None) => break,
@@ -386,6 +402,7 @@ impl Node {
         let mut state = self.state.lock();
         state.counts.forget(id);
         state.ready.remove(&id);
+        state.processes.remove(&id);
         if let Some(peer) = state.peers.remove(&id) {
             peer.end();
         }
