@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dwebsocket.doctor.finding import Finding
+    from dwebsocket.groups.backend import Backend
 
 PROC = Path("/proc")
 # Files and variables by which container engines mark a container.
@@ -78,7 +79,7 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
         )
 
 
-def _server(backend: backends.Backend) -> Iterator[Finding]:
+def _server(backend: Backend) -> Iterator[Finding]:
     problems = backend.problems(deploy=True)
     for problem in problems:
         yield error("groups.server", problem, "Start the server, or correct WEBSOCKET_GROUPS.")
