@@ -354,10 +354,11 @@ class LocalNode:
     Any thread may use it. But for the start and the stop no call waits.
     """
 
-    def __new__(cls, path: PathLike[str], groups: Groups) -> LocalNode:
+    def __new__(cls, path: PathLike[str], user: int, groups: Groups) -> LocalNode:
         """
-        Listens on a socket in the folder `path`, which is made if it is missing, and connects to
-        the other processes there. Sleeps until they have connected back, half a second at most.
+        Listens on a socket in the folder `path` of the system's user `user`, which is made if it
+        is missing, and connects to the other processes there. Sleeps until they have connected
+        back, half a second at most.
 
         Raises:
             OSError: The folder is a link or a file, belongs to another user, or others may enter
@@ -387,6 +388,9 @@ class LocalNode:
 
     def peers(self) -> int:
         """Gives the number of other processes."""
+
+    def processes(self) -> list[int]:
+        """Gives the numbers of the other processes, as far as the system tells them."""
 
     def stop(self, timeout: float) -> None:
         """

@@ -132,7 +132,7 @@ impl Groups {
         exclude: Vec<MemberId>,
     ) -> PyResult<bool> {
         let message = to_message(message, &exclude)?;
-        let has_room = self.0.has_room(message.len());
+        let has_room = self.0.has_room(message.frame_len());
         if has_room {
             self.0.publish(name, message);
         }

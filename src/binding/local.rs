@@ -30,9 +30,9 @@ fn answered(published: Result<(), Refused>) -> PyResult<bool> {
 #[pymethods]
 impl LocalNode {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf, groups: &Groups) -> PyResult<Self> {
+    fn new(py: Python<'_>, path: PathBuf, user: u32, groups: &Groups) -> PyResult<Self> {
         let groups = Arc::clone(&groups.0);
-        Ok(Self(py.detach(|| local::Node::start(&path, groups))?))
+        Ok(Self(py.detach(|| local::Node::start(&path, user, groups))?))
     }
 
     #[pyo3(signature = (name, message, exclude, /))]
@@ -58,6 +58,10 @@ impl LocalNode {
 
     fn peers(&self, py: Python<'_>) -> usize {
         py.detach(|| self.0.peers())
+    }
+
+    fn processes(&self, py: Python<'_>) -> Vec<i32> {
+        py.detach(|| self.0.processes())
     }
 
     fn stop(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {

@@ -14,7 +14,6 @@ from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend, Exclude, Message
-    from dwebsocket.websocket import WebSocket
 
 
 class Group:
@@ -49,7 +48,7 @@ class Group:
 
     # -- members ---------------------------------------------------------------------------------
 
-    def add(self, websocket: WebSocket) -> bool:
+    def add(self, websocket: Base) -> bool:
         """
         Makes a connection of this process a member. Idempotent.
 
@@ -67,7 +66,7 @@ class Group:
         backend = self._backend("aadd")
         return member is not None and backend.add(self.name, member, key_of(websocket.id))
 
-    async def aadd(self, websocket: WebSocket) -> bool:
+    async def aadd(self, websocket: Base) -> bool:
         """
         As :meth:`add`, without blocking the event loop.
 
@@ -78,7 +77,7 @@ class Group:
         backend = backends.backend(self.using)
         return member is not None and await backend.aadd(self.name, member, key_of(websocket.id))
 
-    def discard(self, websocket: WebSocket) -> None:
+    def discard(self, websocket: Base) -> None:
         """
         Ends a membership. Idempotent, and never waits.
 
@@ -91,7 +90,7 @@ class Group:
         if member is not None:
             backends.backend(self.using).discard(self.name, member)
 
-    async def adiscard(self, websocket: WebSocket) -> None:
+    async def adiscard(self, websocket: Base) -> None:
         """
         As :meth:`discard`.
 
@@ -100,7 +99,7 @@ class Group:
         """
         self.discard(websocket)
 
-    def joined(self, websocket: WebSocket) -> _Joined:
+    def joined(self, websocket: Base) -> _Joined:
         """
         Gives a context manager, sync and async, in which the connection is a member.
 
@@ -287,7 +286,7 @@ def _websocket(websocket: object) -> Base:
 class _Joined:
     """What :meth:`Group.joined` gives."""
 
-    def __init__(self, group: Group, websocket: WebSocket) -> None:
+    def __init__(self, group: Group, websocket: Base) -> None:
         self._group = group
         self._websocket = websocket
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import hmac
+import logging
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     Exclude = list[bytes]
     Member = _core.Connection | _core.Mailbox
 
+
+_log = logging.getLogger("dwebsocket")
 
 # The name of a group that is never used.
 _NO_GROUP = "dwebsocket.check"
@@ -72,6 +75,7 @@ class Backend:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
         self.alias = alias
         self.settings = own
+        self._has_warned = False
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
@@ -168,7 +172,7 @@ class Backend:
             False for bytes that are no envelope; they are ignored.
         """
         if not self.groups.count(name):
-            self._unsubscribe_if_unused(name)
+            self.unsubscribe_if_unused(name)
         return self.groups.deliver(name, envelope)
 
     def project_key(self, purpose: str) -> bytes:
@@ -231,25 +235,72 @@ class Backend:
     def discard(self, name: str, member: Member) -> None:
         """Ends a membership."""
         if self.groups.leave(name, member):
-            self._unsubscribe_if_unused(name)
+            self.unsubscribe_if_unused(name)
 
-    @contextmanager
-    def _joining_now(self, name: str) -> Iterator[None]:
-        """Keeps the subscription of ``name`` while a member is about to be added."""
-        with self._joining_lock:
-            self._joining[name] = self._joining.get(name, 0) + 1
+    def hold(self, name: str) -> None:
+        """
+        Subscribes for a member that joins later, until :meth:`release`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`; then nothing has to be released.
+        """
+        self._enter(name)
         try:
-            yield
-        finally:
-            with self._joining_lock:
-                self._joining[name] -= 1
-                if not self._joining[name]:
-                    del self._joining[name]
-            if not self.groups.count(name):
-                self._unsubscribe_if_unused(name)
+            self.subscribe(name)
+        except BaseException:
+            self.release(name)
+            raise
 
-    def _unsubscribe_if_unused(self, name: str) -> None:
+    def hold_soon(self, name: str) -> None:
+        """As :meth:`hold`, but never waits and never raises: a failure is logged."""
+        self._enter(name)
+        self.subscribe_soon(name)
+
+    def join(self, name: str, member: Member, key: bytes) -> bool:
+        """Makes a connection a member of a group that is held; false when it is over."""
+        return self.groups.join(name, member, key) is not None
+
+    def release(self, name: str) -> None:
+        """Ends a :meth:`hold`, after the member has joined, or when none will. Never waits."""
+        with self._joining_lock:
+            self._joining[name] -= 1
+            if not self._joining[name]:
+                del self._joining[name]
+        self.unsubscribe_if_unused(name)
+
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`subscribe`, but never waits and never raises: a failure is logged."""
+        if self.waits:
+            unpatched.start_thread("dwebsocket-subscribe", functools.partial(self._try, name))
+        else:
+            self._try(name)
+
+    def unsubscribe_if_unused(self, name: str) -> None:
+        """Takes a subscription back that no member of this process needs. Never waits."""
+        if self.groups.count(name):
+            return
         # Under the lock: else one that joins meanwhile might subscribe first.
         with self._joining_lock:
             if name not in self._joining and not self.groups.count(name):
                 self.unsubscribe(name)
+
+    def _try(self, name: str) -> None:
+        try:
+            self.subscribe(name)
+        except GroupUnavailable as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("Messages to users may not reach this process: %s", error)
+
+    def _enter(self, name: str) -> None:
+        with self._joining_lock:
+            self._joining[name] = self._joining.get(name, 0) + 1
+
+    @contextmanager
+    def _joining_now(self, name: str) -> Iterator[None]:
+        """Keeps the subscription of ``name`` while a member is about to be added."""
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self.release(name)

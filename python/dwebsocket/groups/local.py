@@ -17,7 +17,7 @@ from dwebsocket.groups import backend, process
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Exclude, Member, Message
+    from dwebsocket.groups.backend import Exclude, Message
 
 # Raised with the format of frames between processes: other versions have folders of their own.
 _VERSION = 1
@@ -68,11 +68,20 @@ class Backend(process.Backend):
 
     def _start(self) -> _core.LocalNode:
         try:
-            node = _core.LocalNode(self.folder, self.groups)
+            node = _core.LocalNode(self.folder, os.geteuid(), self.groups)
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
         backend.at_exit(self.stop)
         return node
+
+    def processes(self) -> list[int]:
+        """
+        Gives the numbers of the other processes that share these groups now.
+
+        Raises:
+            GroupUnavailable: The folder cannot be used.
+        """
+        return sorted(self.node.processes())
 
     def stop(self) -> None:
         """Sends what still waits for other processes, and leaves them. At the process's end."""
@@ -85,15 +94,23 @@ class Backend(process.Backend):
     def _close(self, name: str, code: int, reason: str) -> bool:
         return self.node.close(name, code, reason)
 
-    def add(self, name: str, member: Member, key: bytes) -> bool:
-        """As :meth:`dwebsocket.groups.backend.Backend.add`."""
-        # First this process has to be a node, so that the others send to it.
-        self.node  # noqa: B018
-        return super().add(name, member, key)
+    def subscribe(self, name: str) -> None:
+        """
+        Makes this process a node: then it gets the messages of all groups.
 
-    async def aadd(self, name: str, member: Member, key: bytes) -> bool:
-        """As :meth:`add`."""
-        return self.add(name, member, key)
+        Raises:
+            GroupUnavailable: The folder cannot be used.
+        """
+        self.node  # noqa: B018
+
+    async def asubscribe(self, name: str) -> None:
+        """
+        As :meth:`subscribe`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        self.subscribe(name)
 
     def count(self, name: str) -> int:
         """As :meth:`dwebsocket.groups.backend.Backend.count`, of others half a second old."""

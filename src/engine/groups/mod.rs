@@ -23,6 +23,8 @@ pub(crate) mod parcel;
 mod registry;
 mod seal;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     fan_out::FanOutThread,

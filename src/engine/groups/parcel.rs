@@ -44,7 +44,7 @@ impl Message {
     }
 
     /// Bytes of the frame.
-    pub fn len(&self) -> usize {
+    pub fn frame_len(&self) -> usize {
         self.frame.len()
     }
 

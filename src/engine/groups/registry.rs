@@ -149,6 +149,12 @@ impl Groups {
         self.fan_out.has_room(more)
     }
 
+    /// Bytes that wait in the queues of all groups.
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.fan_out.waiting_bytes()
+    }
+
     /// Sends `message` to all members of the group `name` in this process. Never sleeps. To be
     /// called only while there is [room](Groups::has_room): what waits takes memory.
     pub fn publish(self: &Arc<Self>, name: &str, message: Message) {

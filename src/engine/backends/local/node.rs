@@ -68,6 +68,7 @@ pub struct Node {
     id: NodeId,
     generation: u64,
     path: PathBuf,
+    user: u32,
     groups: Arc<Groups>,
     runtime: Handle,
     state: Mutex<State>,
@@ -85,29 +86,33 @@ struct State {
     peers: HashMap<NodeId, Arc<Peer>>,
     /// Nodes that have connected to this one, and sent the numbers of their members.
     ready: HashSet<NodeId>,
+    /// The numbers of their processes, where the system tells them.
+    processes: HashMap<NodeId, i32>,
     counts: Counts,
 }
 
 impl Node {
-    /// Makes this process a node with the sockets in the folder `path`, on the engine.
+    /// Makes this process, which acts as `user`, a node with the sockets in the folder `path`.
     ///
     /// Sleeps until it is connected with all other nodes, half a second at most.
     ///
     /// # Errors
     /// The folder cannot be used, the system has no descriptors left, or there is no engine.
-    pub fn start(path: &Path, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
+    pub fn start(path: &Path, user: u32, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
         let engine = Engine::current().map_err(io::Error::other)?;
         let node = Arc::new(Self {
             // Random: its keys are the system's, and differ with each call.
             id: RandomState::new().hash_one(std::process::id()),
             generation: fork::generation(),
             path: path.to_owned(),
+            user,
             groups,
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
                 folder: None,
                 peers: HashMap::new(),
                 ready: HashSet::new(),
+                processes: HashMap::new(),
                 counts: Counts::default(),
             }),
             changed: Condvar::new(),
@@ -145,7 +150,7 @@ impl Node {
     /// [`Refused`]; then it was sent to no process.
     pub fn publish(&self, name: &str, message: Message) -> Result<(), Refused> {
         let frame = frames::message(name, &self.groups.envelope_of(name, &message));
-        self.send(frame, message.len())?;
+        self.send(frame, message.frame_len())?;
         self.groups.publish(name, message);
         Ok(())
     }
@@ -198,6 +203,14 @@ impl Node {
         self.state.lock().peers.len()
     }
 
+    /// The numbers of the other processes, as far as the system tells them.
+    pub fn processes(&self) -> Vec<i32> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        self.state.lock().processes.values().copied().collect()
+    }
+
     /// Writes what waits for other nodes, and removes the node's socket. Needs no engine; sleeps
     /// until `deadline` at most.
     pub fn stop(&self, deadline: Instant) {
@@ -217,7 +230,7 @@ impl Node {
 
     /// Opens the folder and listens in it.
     fn open(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let folder = RuntimeDir::open(&self.path)?;
+        let folder = RuntimeDir::open(&self.path, self.user)?;
         let listener = folder.listen(self.id)?;
         let listener = {
             let _context = self.runtime.enter();
@@ -295,7 +308,7 @@ impl Node {
         let _not_inherited = NotInherited::enter(listener.as_raw_fd());
         loop {
             match listener.accept().await {
-                Ok((stream, _)) if is_same_user(&stream) => {
+                Ok((stream, _)) if is_same_user(&stream, self.user) => {
                     self.runtime.spawn(Arc::clone(&self).read(stream));
                 }
                 Ok(_) => {}
@@ -308,6 +321,7 @@ impl Node {
     /// Reads what another node sends, until it ends.
     async fn read(self: Arc<Self>, mut stream: UnixStream) {
         let _not_inherited = NotInherited::enter(stream.as_raw_fd());
+        let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let mut reader = Reader::default();
         let mut sender = None;
         'connection: loop {
@@ -319,8 +333,12 @@ impl Node {
             loop {
                 match reader.next_frame() {
                     Ok(Some(frame)) => {
+                        let is_first = sender.is_none();
                         if !self.take(&mut sender, frame).await {
                             break 'connection;
+                        }
+                        if let (true, Some(id), Some(process)) = (is_first, sender, process) {
+                            self.state.lock().processes.insert(id, process);
                         }
                     }
                     Ok(None) => break,
@@ -384,6 +402,7 @@ impl Node {
         let mut state = self.state.lock();
         state.counts.forget(id);
         state.ready.remove(&id);
+        state.processes.remove(&id);
         if let Some(peer) = state.peers.remove(&id) {
             peer.end();
         }

@@ -49,12 +49,12 @@ fn with_path(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 impl RuntimeDir {
-    /// Opens the folder at `path`, made if it is missing.
+    /// Opens the folder of `user` at `path`, made if it is missing.
     ///
     /// # Errors
     /// It is a link or no folder, belongs to another user, others may enter it, or the system
     /// refuses. The text names the path.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, user: u32) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(with_path(path)(error));
@@ -73,7 +73,7 @@ impl RuntimeDir {
                 _ => with_path(path)(error),
             })?;
         let found = folder.metadata().map_err(with_path(path))?;
-        if found.uid() != own_user() {
+        if found.uid() != user {
             return Err(refused(path, "belongs to another user: set RUNTIME_DIR"));
         }
         if found.mode() & OTHERS != 0 {
@@ -169,21 +169,9 @@ impl RuntimeDir {
     }
 }
 
-/// The user that this process acts as.
-#[expect(
-    unsafe_code,
-    reason = "the standard library has no safe function for it"
-)]
-fn own_user() -> u32 {
-    // SAFETY: the call only gives a number, and cannot fail.
-    unsafe { libc::geteuid() }
-}
-
-/// Whether the process at the other end acts as the same user. Where the system cannot tell, the
-/// folder's rights keep others out.
-pub(super) fn is_same_user(stream: &tokio::net::UnixStream) -> bool {
-    stream.peer_cred().map_or(true, |peer| {
-        let own = own_user();
-        peer.uid() == own || peer.uid() == 0
-    })
+/// Whether the process at the other end acts as `user`, or as root. Where the system cannot tell,
+/// the folder's rights keep others out.
+pub(super) fn is_same_user(stream: &tokio::net::UnixStream, user: u32) -> bool {
+    let is_same = |uid| uid == user || uid == 0;
+    stream.peer_cred().map_or(true, |peer| is_same(peer.uid()))
 }
