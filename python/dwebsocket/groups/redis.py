@@ -41,7 +41,7 @@ class Backend(backend.Backend):
         except ValueError as error:
             raise ImproperlyConfigured(f"WEBSOCKET_GROUPS[{alias!r}]{error}") from None
         self._start_lock = unpatched.lock()
-        self._started: _core.Redis | None = None
+        self._redis: _core.Redis | None = None
 
     @property
     def address(self) -> str:
@@ -51,14 +51,14 @@ class Backend(backend.Backend):
     @property
     def core(self) -> _core.Redis:
         """The engine's part of it."""
-        if self._started is None:
+        if self._redis is None:
             with self._start_lock:
-                if self._started is None:
+                if self._redis is None:
                     servers = [self._described(server) for server in self.servers]
                     started = _core.Redis(self.groups, servers, self.settings.timeout)
                     reports.start(self)
-                    self._started = started
-        return self._started
+                    self._redis = started
+        return self._redis
 
     def _described(self, server: Server) -> _core.RedisServer:
         # The server does not keep the channels of its databases apart.
@@ -156,6 +156,34 @@ class Backend(backend.Backend):
             return self.groups.join(name, member, key) is not None
         finally:
             self.core.release(name, if_empty=True)
+
+    def hold(self, name: str) -> None:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.hold`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        call = self.core.subscribe(name)
+        try:
+            if call is not None:
+                self._wait(call)
+        except BaseException:
+            self.release(name)
+            raise
+
+    def hold_soon(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.hold_soon`; done when the server is there."""
+        self.core.subscribe(name)
+
+    def release(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.release`."""
+        self.core.release(name, if_empty=True)
+
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`."""
+        self.hold_soon(name)
+        self.core.release(name, if_empty=False)
 
     def discard(self, name: str, member: Member) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.discard`."""

@@ -4,6 +4,7 @@
 //! connection is never overtaken by one of its successor.
 
 use std::{
+    fmt,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Backend, stream::Gate};
+use super::stream::Gate;
 use crate::engine::base::panics::contain;
 
 /// Messages of more bytes are authenticated on a thread of their own.
@@ -35,9 +36,18 @@ pub(super) struct Incoming {
 /// A message from the server.
 #[derive(Debug)]
 pub(super) struct Pushed {
-    shard: usize,
-    channel: Vec<u8>,
-    payload: Vec<u8>,
+    pub(super) shard: usize,
+    pub(super) channel: Vec<u8>,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Receives what has arrived.
+pub(super) trait Receiver: fmt::Debug + Send + Sync {
+    /// Whether it has room for a message of so many bytes.
+    fn has_room(&self, bytes: usize) -> bool;
+
+    /// Handles a message, whatever it is.
+    fn on_message(&self, pushed: &Pushed);
 }
 
 impl Pushed {
@@ -87,43 +97,27 @@ impl Incoming {
 }
 
 /// Hands what arrives to the groups, until the way is closed.
-pub(super) async fn run(backend: Weak<Backend>, mut arrivals: Arrivals, gate: Arc<Gate>) {
+pub(super) async fn run(receiver: Weak<dyn Receiver>, mut arrivals: Arrivals, gate: Arc<Gate>) {
     let mut began = Instant::now();
     while let Some(Some(pushed)) = arrivals.recv().await {
-        let Some(backend) = backend.upgrade() else {
+        let Some(receiver) = receiver.upgrade() else {
             return;
         };
         let length = pushed.len();
         // What comes later waits in the server, or is lost there when it becomes too much.
-        while !backend.groups.has_room(length) {
+        while !receiver.has_room(length) {
             sleep(PAUSE).await;
         }
         if length > LARGE {
-            let handled = spawn_blocking(move || backend.on_message(&pushed)).await;
+            let handled = spawn_blocking(move || receiver.on_message(&pushed)).await;
             drop(handled);
         } else {
-            contain(|| backend.on_message(&pushed));
+            contain(|| receiver.on_message(&pushed));
         }
         gate.subtract(length);
         if began.elapsed() >= TURN {
             yield_now().await;
             began = Instant::now();
-        }
-    }
-}
-
-impl Backend {
-    /// Handles a message, whatever it is.
-    fn on_message(&self, pushed: &Pushed) {
-        let Some(shard) = self.shards.get(pushed.shard) else {
-            return;
-        };
-        let Some(name) = shard.name_of(&pushed.channel) else {
-            return;
-        };
-        if !self.groups.deliver(name, &pushed.payload) {
-            self.census
-                .on_message(&self.groups, shard, name, &pushed.payload);
         }
     }
 }

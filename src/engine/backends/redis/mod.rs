@@ -50,7 +50,11 @@ pub use self::{
     call::{Call, Outcome, Reason},
     config::{Address, Config, Kind, Login, Server},
 };
-use self::{census::Census, incoming::Incoming, shard::Shard};
+use self::{
+    census::Census,
+    incoming::{Incoming, Pushed, Receiver},
+    shard::Shard,
+};
 use crate::engine::{
     base::{error::Error, fork},
     groups::{Groups, Observer},
@@ -106,9 +110,9 @@ impl Redis {
             census: Arc::new(Census::new(runtime.clone())),
             incoming,
         });
-        let weak = Arc::downgrade(&backend);
+        let weak: Weak<Backend> = Arc::downgrade(&backend);
         let gate = Arc::clone(&backend.incoming.gate);
-        runtime.spawn(incoming::run(Weak::clone(&weak), arrivals, gate));
+        runtime.spawn(incoming::run(weak.clone(), arrivals, gate));
         for (number, shard) in backend.shards.iter().enumerate() {
             let incoming = backend.incoming.of_shard(number);
             runtime.spawn(routes::run(Arc::clone(shard), incoming));
@@ -191,6 +195,24 @@ const FOREIGN: &str = "it belongs to the parent process";
 impl Backend {
     fn shard_of(&self, name: &str) -> Option<&Arc<Shard>> {
         self.shards.get(slots::shard_of(name, self.shards.len()))
+    }
+}
+
+impl Receiver for Backend {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.groups.has_room(bytes)
+    }
+
+    fn on_message(&self, pushed: &Pushed) {
+        let Some(shard) = self.shards.get(pushed.shard) else {
+            return;
+        };
+        let Some(name) = shard.name_of(&pushed.channel) else {
+            return;
+        };
+        if !self.groups.deliver(name, &pushed.payload) {
+            (self.census).on_message(&self.groups, shard, name, &pushed.payload);
+        }
     }
 }
 
