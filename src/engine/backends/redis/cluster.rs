@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     call::Reason,
     config::{Address, Login},
-    connection::Connection,
+    connection::{Connection, within},
 };
 
 /// The masters of a cluster, and the first and last slots of each.
@@ -25,7 +25,7 @@ pub(super) async fn find_map(
     for node in nodes {
         let answer = async {
             let mut connection = Connection::open(node, login, limit).await?;
-            match connection.send(&command, limit).await? {
+            match within(limit, connection.send(&command)).await? {
                 Value::ServerError(error) => {
                     Err(error.details().unwrap_or_else(|| error.code()).into())
                 }

@@ -97,12 +97,9 @@ impl Connection {
     }
 
     /// Sends a command, and gives its reply, which may be an error of the server.
-    pub(super) async fn send(&mut self, command: &Cmd, limit: Duration) -> Result<Value, Reason> {
-        within(limit, async {
-            let reply = self.commands.send_packed_command(command).await;
-            reply.map_err(|error| reason_of(&error))
-        })
-        .await
+    pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, Reason> {
+        let reply = self.commands.send_packed_command(command).await;
+        reply.map_err(|error| reason_of(&error))
     }
 
     /// Sends commands, and gives the reply to each, which may be an error of the server.

@@ -287,7 +287,13 @@ async fn subscribe(
 async fn check(mut connection: Connection, is_excused: impl Fn() -> bool) -> Reason {
     loop {
         clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
-        if let Err(reason) = connection.send(&redis::cmd("PING"), CHECK_LIMIT).await {
+        let deadline = clock::task_now() + CHECK_LIMIT;
+        let ping = redis::cmd("PING");
+        let outcome = select! {
+            reply = connection.send(&ping) => reply.map(|_| ()),
+            () = clock::sleep_until(deadline) => Err(late(CHECK_LIMIT)),
+        };
+        if let Err(reason) = outcome {
             if !is_excused() {
                 return reason;
             }

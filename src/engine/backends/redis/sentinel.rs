@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     call::Reason,
     config::{Address, Kind, Server},
-    connection::Connection,
+    connection::{Connection, within},
 };
 
 /// Asks one sentinel after the other where the master is.
@@ -21,7 +21,7 @@ pub(super) async fn find_master(server: &Server, limit: Duration) -> Result<Addr
     for sentinel in &server.nodes {
         let answer = async {
             let mut connection = Connection::open(sentinel, login, limit).await?;
-            let reply = connection.send(&command, limit).await?;
+            let reply = within(limit, connection.send(&command)).await?;
             address_in(&reply)
                 .ok_or_else(|| Reason::from(format!("no sentinel knows the service {service:?}")))
         };
@@ -51,7 +51,7 @@ pub(super) async fn require_master(
     connection: &mut Connection,
     limit: Duration,
 ) -> Result<(), Reason> {
-    let reply = connection.send(&redis::cmd("ROLE"), limit).await?;
+    let reply = within(limit, connection.send(&redis::cmd("ROLE"))).await?;
     let role = match &reply {
         Value::Array(parts) => parts.first(),
         _ => None,
