@@ -548,13 +548,28 @@ class RedisServer(TypedDict):
     service: str | None
     sentinel_username: str | None
     sentinel_password: str | None
+    tls: bool
     prefix: str
+
+@type_check_only
+class RedisCertificates(TypedDict):
+    """Certificates for TLS, as PEM; the client's own one has its key beside it."""
+
+    authorities: bytes | None
+    own: tuple[bytes, bytes] | None
+    is_unverified: bool
 
 @final
 class Redis:
     """The backend in Redis of groups. Any thread may use it; no call waits."""
 
-    def __new__(cls, groups: Groups, servers: list[RedisServer], timeout: float) -> Redis:
+    def __new__(
+        cls,
+        groups: Groups,
+        servers: list[RedisServer],
+        timeout: float,
+        certificates: RedisCertificates | None = None,
+    ) -> Redis:
         """
         Makes a backend that connects on its first call.
 
@@ -562,9 +577,10 @@ class Redis:
             groups: The groups of this process.
             servers: Groups are spread over them by their names.
             timeout: The seconds that a call may take.
+            certificates: For servers with TLS.
 
         Raises:
-            ValueError: An unknown kind of server.
+            ValueError: An unknown kind of server, or certificates that cannot be used.
             OSError: The system gives no thread or no descriptor.
         """
 

@@ -6,7 +6,7 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 
 use super::{convert::duration, groups::Groups, hub::Hub};
 use crate::engine::{
-    backends::redis::{Address, Call, Config, Kind, Login, Redis, Server},
+    backends::redis::{Address, Call, Certificates, Config, Kind, Login, Redis, Server, Tls},
     clock,
 };
 
@@ -26,11 +26,32 @@ pub(crate) struct Description {
     service: Option<String>,
     sentinel_username: Option<String>,
     sentinel_password: Option<String>,
+    tls: bool,
     prefix: String,
 }
 
+/// Certificates as Python gives them: `_core.RedisCertificates`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Files {
+    authorities: Option<Vec<u8>>,
+    own: Option<(Vec<u8>, Vec<u8>)>,
+    is_unverified: bool,
+}
+
+impl Files {
+    fn read(self) -> PyResult<Tls> {
+        let certificates = Certificates {
+            authorities: self.authorities,
+            own: self.own,
+            is_unverified: self.is_unverified,
+        };
+        Tls::new(&certificates).map_err(|reason| PyValueError::new_err(reason.to_string()))
+    }
+}
+
 impl Description {
-    fn read(self) -> PyResult<Server> {
+    fn read(self, tls: Option<&Tls>) -> PyResult<Server> {
         let kind = match (self.kind.as_str(), self.service) {
             ("single", None) => Kind::Single,
             ("cluster", None) => Kind::Cluster,
@@ -56,6 +77,7 @@ impl Description {
                 password: self.password,
                 database: self.database,
             },
+            tls: tls.filter(|_| self.tls).cloned(),
             prefix: self.prefix,
         })
     }
@@ -64,13 +86,22 @@ impl Description {
 #[pymethods]
 impl PyRedis {
     #[new]
+    #[pyo3(signature = (groups, servers, timeout, certificates=None))]
     fn new(
         py: Python<'_>,
         groups: &Groups,
         servers: Vec<Description>,
         timeout: f64,
+        certificates: Option<Files>,
     ) -> PyResult<Self> {
-        let servers: PyResult<Vec<_>> = servers.into_iter().map(Description::read).collect();
+        let tls = certificates.map(Files::read).transpose()?;
+        if tls.is_none() && servers.iter().any(|server| server.tls) {
+            return Err(PyValueError::new_err(
+                "a server with TLS needs certificates",
+            ));
+        }
+        let servers = servers.into_iter().map(|server| server.read(tls.as_ref()));
+        let servers: PyResult<Vec<_>> = servers.collect();
         let config = Config {
             servers: servers?,
             timeout: duration(Some(timeout))?.unwrap_or(Duration::MAX),

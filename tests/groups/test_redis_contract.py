@@ -9,7 +9,9 @@ from typing import ClassVar
 import pytest
 
 from dwebsocket.testing.contract import BackendContract
-from support.redis import Redis, settings
+from support.certificates import authority_file
+from support.redis import Cluster, Redis, Service, settings, tls_options
+from support.server import free_port
 
 pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.needs("redis")]
 
@@ -45,3 +47,38 @@ class TestShards(RedisContract, unittest.TestCase):
     def start(cls, servers: contextlib.ExitStack) -> list[str]:
         """Start them."""
         return [servers.enter_context(Redis()).url for _ in range(3)]
+
+
+class TestService(RedisContract, unittest.TestCase):
+    """A master that sentinels name."""
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        return servers.enter_context(Service()).url
+
+
+class TestCluster(RedisContract, unittest.TestCase):
+    """Three masters, with sharded channels."""
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        return servers.enter_context(Cluster()).url
+
+
+class TestEncrypted(RedisContract, unittest.TestCase):
+    """A server that takes TLS alone."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Name the authority."""
+        super().setUpClass()
+        cls.backend = {**cls.backend, "OPTIONS": {"ssl_ca_certs": str(authority_file())}}
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        port = free_port()
+        servers.enter_context(Redis(*tls_options(port)))
+        return f"rediss://127.0.0.1:{port}/0"

@@ -60,6 +60,16 @@ def server(address: str) -> redis_address.Server:
             "redis+sentinel://a:26379,b:1/main/2",
         ),
         (
+            "rediss://h:1",
+            {"nodes": (("h", 1),), "is_encrypted": True},
+            "rediss://h:1/0",
+        ),
+        (
+            "rediss+cluster://h:1",
+            {"kind": "cluster", "nodes": (("h", 1),), "is_encrypted": True},
+            "rediss+cluster://h:1/0",
+        ),
+        (
             "redis+sentinel://a/main",
             {"kind": "sentinel", "nodes": (("a", 26379),), "service": "main"},
             "redis+sentinel://a:26379/main/0",
@@ -119,7 +129,12 @@ def test_errors_show_no_password(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "why"),
-    [({"sentinel_pasword": "x"}, "unknown key"), ({"sentinel_password": 1}, "must be a str")],
+    [
+        ({"sentinel_pasword": "x"}, "unknown key"),
+        ({"sentinel_password": 1}, "must be a str"),
+        ({"ssl_cert_reqs": "optional"}, "must be 'required' or None"),
+        ({"ssl_keyfile": "x"}, "without ssl_certfile"),
+    ],
 )
 def test_options(options: dict[str, Any], why: str) -> None:
     """Those that are not known are refused."""

@@ -50,19 +50,53 @@ class Backend(backend.Backend):
 
     @property
     def core(self) -> _core.Redis:
-        """The engine's part of it."""
+        """
+        The engine's part of it.
+
+        Raises:
+            ImproperlyConfigured: The certificates of ``OPTIONS`` cannot be used.
+        """
         if self._redis is None:
             with self._start_lock:
                 if self._redis is None:
-                    servers = [self._described(server) for server in self.servers]
-                    started = _core.Redis(self.groups, servers, self.settings.timeout)
-                    reports.start(self)
-                    self._redis = started
+                    self._redis = self._start()
         return self._redis
 
-    def _described(self, server: Server) -> _core.RedisServer:
+    def _start(self) -> _core.Redis:
+        servers = [self._described(server) for server in self.servers]
+        certificates: _core.RedisCertificates | None = None
+        if any(server.is_encrypted for server in self.servers):
+            try:
+                found = redis_address.read_certificates(self.settings.options)
+            except ValueError as error:
+                raise ImproperlyConfigured(f"WEBSOCKET_GROUPS[{self.alias!r}]{error}") from None
+            certificates = {
+                "authorities": found.authorities,
+                "own": found.own,
+                "is_unverified": found.is_unverified,
+            }
+        try:
+            started = _core.Redis(self.groups, servers, self.settings.timeout, certificates)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
+            ) from None
+        reports.start(self)
+        return started
+
+    def problems(self, *, deploy: bool) -> list[str]:
+        """As :meth:`dwebsocket.groups.backend.Backend.problems`."""
+        try:
+            return super().problems(deploy=deploy)
+        except ImproperlyConfigured as error:
+            return [f"{error}."]
+
+    def _prefix(self, server: Server) -> str:
         # The server does not keep the channels of its databases apart.
         key = self.project_key(f"channels {server.database}").hex()[:_KEY_LENGTH]
+        return f"dwebsocket:{key}:"
+
+    def _described(self, server: Server) -> _core.RedisServer:
         options = self.settings.options
         return {
             "kind": server.kind,
@@ -73,7 +107,8 @@ class Backend(backend.Backend):
             "service": server.service,
             "sentinel_username": options.get("sentinel_username"),
             "sentinel_password": options.get("sentinel_password"),
-            "prefix": f"dwebsocket:{key}:",
+            "tls": server.is_encrypted,
+            "prefix": self._prefix(server),
         }
 
     # -- publishing ------------------------------------------------------------------------------

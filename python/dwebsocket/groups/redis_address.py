@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -14,11 +16,15 @@ _SCHEMES = {
     "redis": "single",
     "redis+cluster": "cluster",
     "redis+sentinel": "sentinel",
+    "rediss": "single",
+    "rediss+cluster": "cluster",
+    "rediss+sentinel": "sentinel",
     "redis+unix": "single",
     "unix": "single",
 }
 _EXAMPLE = "such as redis://127.0.0.1:6379/0"
-_OPTIONS = ("sentinel_username", "sentinel_password")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OPTIONS = ("sentinel_username", "sentinel_password", "ssl_cert_reqs", *_FILES)
 
 
 class Server(NamedTuple):
@@ -32,6 +38,7 @@ class Server(NamedTuple):
         username: The user, None for the default one.
         password: Its password, if it has one.
         service: The name of the service that sentinels look after.
+        is_encrypted: Whether connections use TLS.
     """
 
     kind: str
@@ -40,13 +47,16 @@ class Server(NamedTuple):
     username: str | None = None
     password: str | None = None
     service: str | None = None
+    is_encrypted: bool = False
 
     def __str__(self) -> str:
         """Gives the address without the password."""
         nodes = ",".join(_shown(*node) for node in self.nodes)
         if self.nodes[0][1] is None:
             return f"unix://{nodes}" + (f"?db={self.database}" if self.database else "")
-        scheme = "redis" if self.kind == "single" else f"redis+{self.kind}"
+        scheme = "rediss" if self.is_encrypted else "redis"
+        if self.kind != "single":
+            scheme += f"+{self.kind}"
         path = f"/{self.service}" if self.service else ""
         return f"{scheme}://{nodes}{path}/{self.database}"
 
@@ -69,10 +79,53 @@ def read(location: Iterable[str], options: Mapping[str, Any]) -> list[Server]:
         raise ValueError(f"['LOCATION'] needs the address of a server, {_EXAMPLE}")
     for name, value in options.items():
         if name not in _OPTIONS:
-            raise ValueError(f"['OPTIONS'] has the unknown key {name!r}: known are {_OPTIONS}")
-        if not isinstance(value, str):
+            known = ", ".join(_OPTIONS)
+            raise ValueError(f"['OPTIONS'] has the unknown key {name!r}: known are {known}")
+        if name == "ssl_cert_reqs":
+            if value not in (None, "none", "required"):
+                raise ValueError(f"['OPTIONS'][{name!r}] must be 'required' or None")
+        elif not isinstance(value, (str, os.PathLike)):
             raise ValueError(f"['OPTIONS'][{name!r}] must be a str")
+    if ("ssl_keyfile" in options) > ("ssl_certfile" in options):
+        raise ValueError("['OPTIONS'] has ssl_keyfile without ssl_certfile")
     return servers
+
+
+class Certificates(NamedTuple):
+    """
+    The contents of the files of ``OPTIONS``.
+
+    Attributes:
+        authorities: The authorities that are trusted; None for those of the system.
+        own: The client's certificate and its key.
+        is_unverified: Whether the server's certificate is not verified.
+    """
+
+    authorities: bytes | None
+    own: tuple[bytes, bytes] | None
+    is_unverified: bool
+
+
+def read_certificates(options: Mapping[str, Any]) -> Certificates:
+    """
+    Gives the certificates for TLS.
+
+    Raises:
+        ValueError: A file cannot be read.
+    """
+    files = {}
+    for name in _FILES:
+        if name in options:
+            try:
+                files[name] = Path(options[name]).read_bytes()
+            except OSError as error:
+                raise ValueError(f"['OPTIONS'][{name!r}] cannot be read: {error}") from None
+    own = None
+    if (chain := files.get("ssl_certfile")) is not None:
+        # Without a file for the key it is in that of the certificate.
+        own = (chain, files.get("ssl_keyfile", chain))
+    is_unverified = options.get("ssl_cert_reqs", "required") in (None, "none")
+    return Certificates(files.get("ssl_ca_certs"), own, is_unverified)
 
 
 def _read(address: str) -> Server:
@@ -82,13 +135,13 @@ def _read(address: str) -> Server:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise ValueError(f"['LOCATION'] must begin with one of {known}, {_EXAMPLE}")
     try:
-        return _read_parts(kind, address, is_unix=scheme.endswith("unix"))
+        return _read_parts(kind, address, scheme)
     except ValueError as error:
         # Without the address, which may have a password in it.
         raise ValueError(f"['LOCATION'] has a {scheme}:// address that {error}") from None
 
 
-def _read_parts(kind: str, address: str, *, is_unix: bool) -> Server:
+def _read_parts(kind: str, address: str, scheme: str) -> Server:
     try:
         parts = urlsplit(address)
         arguments = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
@@ -103,7 +156,7 @@ def _read_parts(kind: str, address: str, *, is_unix: bool) -> Server:
     database, service = arguments.pop("db", None), None
     if arguments:
         raise ValueError(f"has the unknown parameter {next(iter(arguments))!r}: known is db")
-    if is_unix:
+    if scheme.endswith("unix"):
         if hosts or not parts.path.strip("/"):
             raise ValueError("needs the path of a socket, as in unix:///run/redis.sock?db=0")
         nodes: tuple[tuple[str, int | None], ...] = ((unquote(parts.path), None),)
@@ -125,7 +178,13 @@ def _read_parts(kind: str, address: str, *, is_unix: bool) -> Server:
     if kind == "cluster" and number:
         raise ValueError("names a database: a cluster has only 0")
     return Server(
-        kind, nodes, number, unquote(username) or None, unquote(password) or None, service
+        kind,
+        nodes,
+        number,
+        unquote(username) or None,
+        unquote(password) or None,
+        service,
+        scheme.startswith("rediss"),
     )
 
 

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::{
     call::Reason,
-    config::{Address, Login},
+    config::{Address, Server},
     connection::{Connection, within},
 };
 
@@ -16,7 +16,7 @@ pub(super) type Map = Vec<(Address, Vec<(u16, u16)>)>;
 /// Asks one node after the other for the map.
 pub(super) async fn find_map(
     nodes: &[Address],
-    login: &Login,
+    server: &Server,
     limit: Duration,
 ) -> Result<Map, Reason> {
     let mut command = redis::cmd("CLUSTER");
@@ -24,7 +24,8 @@ pub(super) async fn find_map(
     let mut last: Reason = "there is no node".into();
     for node in nodes {
         let answer = async {
-            let mut connection = Connection::open(node, login, limit).await?;
+            let mut connection =
+                Connection::open(node, &server.login, server.tls.as_ref(), limit).await?;
             match within(limit, connection.send(&command)).await? {
                 Value::ServerError(error) => {
                     Err(error.details().unwrap_or_else(|| error.code()).into())

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use super::tls::Tls;
+
 /// What a backend is made from.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -20,6 +22,8 @@ pub struct Server {
     pub nodes: Vec<Address>,
     /// How to log in.
     pub login: Login,
+    /// `None` for connections that are not encrypted.
+    pub tls: Option<Tls>,
     /// The channels of this project begin so.
     pub prefix: String,
 }

@@ -6,12 +6,13 @@ use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
     RedisError, Value, aio::MultiplexedConnection,
 };
-use tokio::{runtime::Handle, task::AbortHandle, time::timeout};
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::timeout};
 
 use super::{
     call::Reason,
     config::{Address, Login},
     stream::{self, Gate, Gated, Stream},
+    tls::Tls,
 };
 
 /// What is called with each message that the server pushes.
@@ -21,15 +22,18 @@ pub(super) type OnPush = Box<dyn Fn(PushInfo) + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Connection {
     commands: MultiplexedConnection,
-    _task: Arc<Task>,
+    task: Arc<Task>,
 }
 
 /// The task that writes and reads. It ends with this.
-struct Task(AbortHandle);
+struct Task {
+    handle: AbortHandle,
+    has_ended: Arc<Notify>,
+}
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        self.handle.abort();
     }
 }
 
@@ -38,10 +42,11 @@ impl Connection {
     pub(super) async fn open(
         address: &Address,
         login: &Login,
+        tls: Option<&Tls>,
         limit: Duration,
     ) -> Result<Self, Reason> {
         within(limit, async {
-            let stream = stream::connect(address).await.map_err(of_system)?;
+            let stream = stream::connect(address, tls).await.map_err(of_system)?;
             Self::over(stream, login, None).await
         })
         .await
@@ -51,12 +56,13 @@ impl Connection {
     pub(super) async fn open_for_pushes(
         address: &Address,
         login: &Login,
+        tls: Option<&Tls>,
         limit: Duration,
         gate: Arc<Gate>,
         on_push: OnPush,
     ) -> Result<Self, Reason> {
         within(limit, async {
-            let stream = stream::connect(address).await.map_err(of_system)?;
+            let stream = stream::connect(address, tls).await.map_err(of_system)?;
             let gated: Pin<Box<dyn Stream>> = Box::pin(Gated::new(stream, gate));
             Self::over(gated, login, Some(on_push)).await
         })
@@ -89,11 +95,20 @@ impl Connection {
         let (commands, task) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
             .map_err(|error| reason_of(&error))?;
-        let task = Arc::new(Task(Handle::current().spawn(task).abort_handle()));
-        Ok(Self {
-            commands,
-            _task: task,
-        })
+        let has_ended = Arc::<Notify>::default();
+        let tell = Arc::clone(&has_ended);
+        let running = Handle::current().spawn(async move {
+            task.await;
+            tell.notify_one();
+        });
+        let handle = running.abort_handle();
+        let task = Arc::new(Task { handle, has_ended });
+        Ok(Self { commands, task })
+    }
+
+    /// Sleeps until the connection is over. For one caller.
+    pub(super) async fn end(&self) {
+        self.task.has_ended.notified().await;
     }
 
     /// Sends a command, and gives its reply, which may be an error of the server.

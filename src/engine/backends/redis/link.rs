@@ -44,6 +44,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+const CLOSED: &str = "the server has closed the connection";
 /// The longest pause before connecting again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -63,9 +64,9 @@ pub(super) async fn run(shard: &Shard, place: usize, incoming: &Incoming) -> Rea
 async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeups) -> Reason {
     let (_, failures) = shard.target(place);
     sleep(pause_after(failures)).await;
-    let closed = Arc::new(Notify::new());
+    let misled = Arc::new(Notify::new());
     let unsubscribing = Arc::new(AtomicUsize::new(0));
-    let on_push = on_push(incoming, &closed, &unsubscribing);
+    let on_push = on_push(incoming, &misled, &unsubscribing);
     let (publisher, subscriber) = match connect(shard, place, incoming, on_push).await {
         Ok(connections) => connections,
         Err(reason) => return reason,
@@ -77,7 +78,9 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         reason = check(publisher.clone(), || false) => reason,
         reason = check(subscriber.clone(), || incoming.gate.was_shut()) => reason,
         reason = check_master(shard, place) => reason,
-        () = closed.notified() => "the server has closed the connection".into(),
+        () = publisher.end() => CLOSED.into(),
+        () = subscriber.end() => CLOSED.into(),
+        () = misled.notified() => "it has given a part of the cluster away".into(),
     }
 }
 
@@ -108,11 +111,11 @@ async fn connect(
         let (address, _) = shard.target(place);
         address.ok_or_else(|| Reason::from("its address is not known"))?
     };
-    let login = &shard.server.login;
+    let (login, tls) = (&shard.server.login, shard.server.tls.as_ref());
     let gate = Arc::clone(&incoming.gate);
     let (mut publisher, subscriber) = futures_util::future::try_join(
-        Connection::open(&address, login, limit),
-        Connection::open_for_pushes(&address, login, limit, gate, on_push),
+        Connection::open(&address, login, tls, limit),
+        Connection::open_for_pushes(&address, login, tls, limit, gate, on_push),
     )
     .await?;
     if let Kind::Sentinel { .. } = shard.server.kind {
@@ -121,9 +124,9 @@ async fn connect(
     Ok((publisher, subscriber))
 }
 
-/// Hands messages on, and notices the end.
-fn on_push(incoming: &Incoming, closed: &Arc<Notify>, unsubscribing: &Arc<AtomicUsize>) -> OnPush {
-    let (incoming, closed) = (incoming.clone(), Arc::clone(closed));
+/// Hands messages on.
+fn on_push(incoming: &Incoming, misled: &Arc<Notify>, unsubscribing: &Arc<AtomicUsize>) -> OnPush {
+    let (incoming, misled) = (incoming.clone(), Arc::clone(misled));
     let unsubscribing = Arc::clone(unsubscribing);
     Box::new(move |push: PushInfo| match push.kind {
         PushKind::Message | PushKind::SMessage => {
@@ -137,9 +140,8 @@ fn on_push(incoming: &Incoming, closed: &Arc<Notify>, unsubscribing: &Arc<Atomic
         // The node has given the slot away; this comes without a command for it, and would be
         // taken for the reply to another one. So begin anew.
         PushKind::SUnsubscribe if unsubscribing.load(Ordering::Relaxed) == 0 => {
-            closed.notify_one();
+            misled.notify_one();
         }
-        PushKind::Disconnection => closed.notify_one(),
         _ => {}
     })
 }

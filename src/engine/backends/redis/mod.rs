@@ -44,11 +44,14 @@ mod shard;
 mod slots;
 mod state;
 mod stream;
+mod tls;
+mod unverified;
 mod upkeep;
 
 pub use self::{
     call::{Call, Outcome, Reason},
     config::{Address, Config, Kind, Login, Server},
+    tls::{Certificates, Tls},
 };
 use self::{
     census::Census,

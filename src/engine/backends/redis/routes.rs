@@ -40,7 +40,7 @@ pub(super) async fn run(shard: Arc<Shard>, incoming: Incoming) {
             map = async move {
                 sleep(link::pause_after(failures)).await;
                 let limit = shard.timeout.min(LIMIT);
-                cluster::find_map(&shard.known_nodes(), &shard.server.login, limit).await
+                cluster::find_map(&shard.known_nodes(), &shard.server, limit).await
             }
             .boxed();
         }

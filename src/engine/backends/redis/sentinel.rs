@@ -20,7 +20,8 @@ pub(super) async fn find_master(server: &Server, limit: Duration) -> Result<Addr
     let mut last: Reason = "there is no sentinel".into();
     for sentinel in &server.nodes {
         let answer = async {
-            let mut connection = Connection::open(sentinel, login, limit).await?;
+            let mut connection =
+                Connection::open(sentinel, login, server.tls.as_ref(), limit).await?;
             let reply = within(limit, connection.send(&command)).await?;
             address_in(&reply)
                 .ok_or_else(|| Reason::from(format!("no sentinel knows the service {service:?}")))

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::config::Address;
+use super::{config::Address, tls::Tls};
 use crate::engine::resources::inherited::NotInherited;
 
 /// How long a peer may be silent before the system asks it.
@@ -47,7 +47,10 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
 /// Connects to a node.
-pub(super) async fn connect(address: &Address) -> io::Result<Pin<Box<dyn Stream>>> {
+pub(super) async fn connect(
+    address: &Address,
+    tls: Option<&Tls>,
+) -> io::Result<Pin<Box<dyn Stream>>> {
     match address {
         Address::Unix(path) => Ok(Box::pin(Own::new(UnixStream::connect(path).await?))),
         Address::Tcp(host, port) => {
@@ -55,7 +58,11 @@ pub(super) async fn connect(address: &Address) -> io::Result<Pin<Box<dyn Stream>
             stream.set_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
             SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            Ok(Box::pin(Own::new(stream)))
+            let stream = Own::new(stream);
+            match tls {
+                None => Ok(Box::pin(stream)),
+                Some(tls) => Ok(Box::pin(tls.connect(host, stream).await?)),
+            }
         }
     }
 }
