@@ -35,7 +35,7 @@ def chat(request):
         members.remove(request.websocket)
 
 
-@accept_websocket(groups=["members"])
+@accept_websocket(groups=["members"], text_type=str)
 def grouped(request):
     """Send every message to all members of a group."""
     for message in request.websocket:
