@@ -47,6 +47,8 @@ def is_here(part: str) -> bool:
             return has_program("node") and (TESTS / "clients/node_modules/ws").is_dir()
         case "postgresql":
             return postgresql() is not None
+        case "redis":
+            return has_program("redis-server")
     raise ValueError(f"no part is called {part}")
 
 
