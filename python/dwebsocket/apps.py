@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 
 from dwebsocket import checks
+from dwebsocket.groups import postgres_checks
 
 
 class DwebsocketConfig(AppConfig):
@@ -16,3 +17,4 @@ class DwebsocketConfig(AppConfig):
     def ready(self) -> None:
         """Registers the system checks, also when no view was imported yet."""
         checks.register()
+        postgres_checks.register()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from django.conf import settings
 
 from dwebsocket import checks, conf
+from dwebsocket.groups import postgres_checks
 from dwebsocket.handshake import inline
 from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
@@ -36,6 +37,7 @@ _FROM_SETTINGS = _FromSettings()
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
 checks.register()
+postgres_checks.register()
 
 
 def __getattr__(name: str) -> Any:
