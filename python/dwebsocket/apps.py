@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from dwebsocket import checks
+from dwebsocket import checks, sign_out
 from dwebsocket.groups import postgres_checks
 
 
@@ -15,6 +15,7 @@ class DwebsocketConfig(AppConfig):
     verbose_name = "WebSockets"
 
     def ready(self) -> None:
-        """Registers the system checks, also when no view was imported yet."""
+        """Registers the system checks and sign-outs, also when no view was imported yet."""
         checks.register()
         postgres_checks.register()
+        sign_out.listen_in_all()

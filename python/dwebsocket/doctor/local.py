@@ -10,7 +10,7 @@ from django.core import checks as django_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import checks, conf
-from dwebsocket.doctor import machine, process
+from dwebsocket.doctor import groups, machine, process
 from dwebsocket.doctor.finding import error, fine, warning
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Fi
     of_a_process = connections if most is None else min(most, connections)
     stack_bytes = _value("THREAD_STACK_SIZE")
     yield from machine.examine(machine.Load(connections, of_a_process, stack_bytes))
+    yield from groups.examine()
     window = _value("DRAIN")
     if not window:
         yield from drain(window, None, "")

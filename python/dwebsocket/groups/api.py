@@ -8,15 +8,12 @@ from django.db import transaction
 
 from dwebsocket.api.arguments import as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
-from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.exceptions import UsageError
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, names, publications
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Backend, Message
-    from dwebsocket.websocket import WebSocket
+    from dwebsocket.groups.backend import Backend, Exclude, Message
 
 
 class Group:
@@ -51,7 +48,7 @@ class Group:
 
     # -- members ---------------------------------------------------------------------------------
 
-    def add(self, websocket: WebSocket) -> bool:
+    def add(self, websocket: Base) -> bool:
         """
         Makes a connection of this process a member. Idempotent.
 
@@ -69,7 +66,7 @@ class Group:
         backend = self._backend("aadd")
         return member is not None and backend.add(self.name, member, key_of(websocket.id))
 
-    async def aadd(self, websocket: WebSocket) -> bool:
+    async def aadd(self, websocket: Base) -> bool:
         """
         As :meth:`add`, without blocking the event loop.
 
@@ -80,7 +77,7 @@ class Group:
         backend = backends.backend(self.using)
         return member is not None and await backend.aadd(self.name, member, key_of(websocket.id))
 
-    def discard(self, websocket: WebSocket) -> None:
+    def discard(self, websocket: Base) -> None:
         """
         Ends a membership. Idempotent, and never waits.
 
@@ -93,7 +90,7 @@ class Group:
         if member is not None:
             backends.backend(self.using).discard(self.name, member)
 
-    async def adiscard(self, websocket: WebSocket) -> None:
+    async def adiscard(self, websocket: Base) -> None:
         """
         As :meth:`discard`.
 
@@ -102,7 +99,7 @@ class Group:
         """
         self.discard(websocket)
 
-    def joined(self, websocket: WebSocket) -> _Joined:
+    def joined(self, websocket: Base) -> _Joined:
         """
         Gives a context manager, sync and async, in which the connection is a member.
 
@@ -131,7 +128,7 @@ class Group:
             UsageError: In an event loop, with a backend that waits for a server: use
                 :meth:`asend`.
         """
-        self._send(_message(message), exclude, on_commit=on_commit)
+        self._send(_message(message), exclude, "asend", on_commit=on_commit)
 
     async def asend(
         self, message: Any, *, exclude: Any = None, on_commit: bool | str = False
@@ -160,7 +157,7 @@ class Group:
             TypeError: A value that JSON cannot represent.
             GroupUnavailable, UsageError: As :meth:`send`.
         """
-        self._send(as_json(data, kwargs)[0], exclude, on_commit=on_commit)
+        self._send(as_json(data, kwargs)[0], exclude, "asend_json", on_commit=on_commit)
 
     async def asend_json(
         self, data: Any, *, exclude: Any = None, on_commit: bool | str = False, **kwargs: Any
@@ -222,35 +219,47 @@ class Group:
 
     def _backend(self, twin: str) -> Backend:
         """Gives the backend, for a sync call that has ``twin``."""
-        backend = backends.backend(self.using)
-        if backend.waits and running_loop() is not None:
-            raise UsageError(
-                f"this would block the event loop and all its views: use `await {self!r}.{twin}()`"
-            )
-        return backend
+        return backends.backend_for_sync(self.using, f"{self!r}.{twin}")
 
-    def _send(self, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
-        keys = excluded(exclude)
+    def _send(self, message: Message, exclude: Any, twin: str, *, on_commit: bool | str) -> None:
+        exclude, keys = excluded(exclude)
+        using = _transaction_of(on_commit)
+        backend = self._backend(twin)
         publications.note(self, message, exclude, on_commit=on_commit)
-
-        def publish() -> None:
-            self._backend("asend").send(self.name, message, keys)
-
-        if on_commit is False:
-            publish()
+        if using is None:
+            backend.send(self.name, message, keys)
         else:
-            self._backend("asend")
-            transaction.on_commit(publish, using=_alias(on_commit))
+            self._send_on_commit(using, message, keys)
 
     async def _asend(self, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
-        keys = excluded(exclude)
-        publications.note(self, message, exclude, on_commit=on_commit)
+        exclude, keys = excluded(exclude)
+        using = _transaction_of(on_commit)
         backend = backends.backend(self.using)
-        using = None if on_commit is False else _alias(on_commit)
-        if using is not None and transaction.get_connection(using).in_atomic_block:
-            transaction.on_commit(lambda: backend.send(self.name, message, keys), using=using)
-        else:
+        publications.note(self, message, exclude, on_commit=on_commit)
+        if using is None:
             await backend.asend(self.name, message, keys)
+        else:
+            self._send_on_commit(using, message, keys)
+
+    def _send_on_commit(self, using: str, message: Message, keys: Exclude) -> None:
+        # The backend of then: a transaction may be committed in a child of this process.
+        transaction.on_commit(
+            lambda: self._backend("asend").send(self.name, message, keys), using=using
+        )
+
+
+def _transaction_of(on_commit: object) -> str | None:
+    """
+    Gives the alias of the database whose transaction a message has to wait for.
+
+    None outside of a transaction. Nothing is connected to find that out: in a database that was not
+    used yet there is none.
+    """
+    if on_commit is False:
+        return None
+    connection = transaction.get_connection(_alias(on_commit))
+    is_manual = connection.connection is not None and not connection.autocommit
+    return connection.alias if connection.in_atomic_block or is_manual else None
 
 
 def _alias(on_commit: object) -> str:
@@ -277,7 +286,7 @@ def _websocket(websocket: object) -> Base:
 class _Joined:
     """What :meth:`Group.joined` gives."""
 
-    def __init__(self, group: Group, websocket: WebSocket) -> None:
+    def __init__(self, group: Group, websocket: Base) -> None:
         self._group = group
         self._websocket = websocket
 

@@ -8,22 +8,45 @@ envelopes on to :meth:`Backend.deliver`, and the engine does the rest.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hmac
+import logging
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
-from dwebsocket import _core
+from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from dwebsocket.group_settings import BackendSettings
 
     Message = str | bytes
     Exclude = list[bytes]
     Member = _core.Connection | _core.Mailbox
+
+
+_log = logging.getLogger("dwebsocket")
+
+# The name of a group that is never used.
+_NO_GROUP = "dwebsocket.check"
+
+
+def at_exit(stop: Callable[[], None]) -> None:
+    """Calls ``stop`` when the process ends by itself, not in its children."""
+    parent = os.getpid()
+
+    def stop_here() -> None:
+        if os.getpid() == parent:
+            stop()
+
+    atexit.register(stop_here)
 
 
 class Backend:
@@ -52,6 +75,10 @@ class Backend:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
         self.alias = alias
         self.settings = own
+        self._has_warned = False
+        self._joining_lock = unpatched.lock()
+        # How many calls are about to add a member, by the names of the groups.
+        self._joining: dict[str, int] = {}
 
     # -- what a backend implements ---------------------------------------------------------------
 
@@ -95,7 +122,12 @@ class Backend:
         """
 
     def unsubscribe(self, name: str) -> None:
-        """Takes a subscription back: the last member has left. Never waits."""
+        """
+        Takes a subscription back: this process has no member any more. Never waits.
+
+        Called when the last member has left, and by :meth:`deliver` when an envelope comes for a
+        group whose last member's connection has ended. A subscription that is not there is ignored.
+        """
 
     def count(self, name: str) -> int:
         """
@@ -115,6 +147,21 @@ class Backend:
         """
         raise NotImplementedError
 
+    def problems(self, *, deploy: bool) -> list[str]:
+        """
+        Gives what is wrong with the settings, for Django's system checks: each as a sentence.
+
+        Args:
+            deploy: Whether the server is to be asked, too, as by ``check --deploy``. By default it
+                is asked for a count.
+        """
+        if deploy:
+            try:
+                self.count(_NO_GROUP)
+            except GroupUnavailable as error:
+                return [f"{error}."]
+        return []
+
     # -- what a backend calls --------------------------------------------------------------------
 
     def deliver(self, name: str, envelope: bytes) -> bool:
@@ -124,6 +171,8 @@ class Backend:
         Returns:
             False for bytes that are no envelope; they are ignored.
         """
+        if not self.groups.count(name):
+            self.unsubscribe_if_unused(name)
         return self.groups.deliver(name, envelope)
 
     def project_key(self, purpose: str) -> bytes:
@@ -173,21 +222,85 @@ class Backend:
 
     def add(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member; false when it is over."""
-        self.subscribe(name)
-        return self._join(name, member, key)
+        with self._joining_now(name):
+            self.subscribe(name)
+            return self.groups.join(name, member, key) is not None
 
     async def aadd(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member, without blocking the event loop."""
-        await self.asubscribe(name)
-        return self._join(name, member, key)
+        with self._joining_now(name):
+            await self.asubscribe(name)
+            return self.groups.join(name, member, key) is not None
 
     def discard(self, name: str, member: Member) -> None:
         """Ends a membership."""
         if self.groups.leave(name, member):
-            self.unsubscribe(name)
+            self.unsubscribe_if_unused(name)
 
-    def _join(self, name: str, member: Member, key: bytes) -> bool:
-        joined = self.groups.join(name, member, key) is not None
-        if not joined and not self.groups.count(name):
-            self.unsubscribe(name)
-        return joined
+    def hold(self, name: str) -> None:
+        """
+        Subscribes for a member that joins later, until :meth:`release`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`; then nothing has to be released.
+        """
+        self._enter(name)
+        try:
+            self.subscribe(name)
+        except BaseException:
+            self.release(name)
+            raise
+
+    def hold_soon(self, name: str) -> None:
+        """As :meth:`hold`, but never waits and never raises: a failure is logged."""
+        self._enter(name)
+        self.subscribe_soon(name)
+
+    def join(self, name: str, member: Member, key: bytes) -> bool:
+        """Makes a connection a member of a group that is held; false when it is over."""
+        return self.groups.join(name, member, key) is not None
+
+    def release(self, name: str) -> None:
+        """Ends a :meth:`hold`, after the member has joined, or when none will. Never waits."""
+        with self._joining_lock:
+            self._joining[name] -= 1
+            if not self._joining[name]:
+                del self._joining[name]
+        self.unsubscribe_if_unused(name)
+
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`subscribe`, but never waits and never raises: a failure is logged."""
+        if self.waits:
+            unpatched.start_thread("dwebsocket-subscribe", functools.partial(self._try, name))
+        else:
+            self._try(name)
+
+    def unsubscribe_if_unused(self, name: str) -> None:
+        """Takes a subscription back that no member of this process needs. Never waits."""
+        if self.groups.count(name):
+            return
+        # Under the lock: else one that joins meanwhile might subscribe first.
+        with self._joining_lock:
+            if name not in self._joining and not self.groups.count(name):
+                self.unsubscribe(name)
+
+    def _try(self, name: str) -> None:
+        try:
+            self.subscribe(name)
+        except GroupUnavailable as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("Messages to users may not reach this process: %s", error)
+
+    def _enter(self, name: str) -> None:
+        with self._joining_lock:
+            self._joining[name] = self._joining.get(name, 0) + 1
+
+    @contextmanager
+    def _joining_now(self, name: str) -> Iterator[None]:
+        """Keeps the subscription of ``name`` while a member is about to be added."""
+        self._enter(name)
+        try:
+            yield
+        finally:
+            self.release(name)

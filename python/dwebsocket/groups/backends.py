@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from dwebsocket import conf, unpatched
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import UsageError
 from dwebsocket.groups.backend import Backend
 
 if TYPE_CHECKING:
@@ -21,15 +23,17 @@ if TYPE_CHECKING:
     Make = Callable[[str, BackendSettings], Backend]
 
 
-class _Backends:
-    """The backends that this process has made."""
+class Backends:
+    """Backends of this process, each made on first use."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Make) -> None:
+        """``make`` makes them."""
         self._lock = unpatched.lock()
         self._made: dict[tuple[str, BackendSettings], Backend] = {}
-        self.make: Make = _make
+        self.make = make
 
     def get(self, alias: str) -> Backend:
+        """As :func:`backend`."""
         settings = conf.get("GROUPS").get(alias)
         if settings is None:
             known = ", ".join(sorted(conf.get("GROUPS")))
@@ -46,6 +50,7 @@ class _Backends:
         return backend
 
     def all(self) -> list[Backend]:
+        """Gives those that were made."""
         with self._lock:
             return list(self._made.values())
 
@@ -72,7 +77,13 @@ def class_of(path: str) -> type[Backend]:
     return found
 
 
-def _make(alias: str, settings: BackendSettings) -> Backend:
+def make(alias: str, settings: BackendSettings) -> Backend:
+    """
+    Makes the backend that the settings of an alias name.
+
+    Raises:
+        ImproperlyConfigured: It cannot be imported, or is no backend.
+    """
     try:
         return class_of(settings.backend)(alias, settings)
     except (ImportError, TypeError) as error:
@@ -81,7 +92,7 @@ def _make(alias: str, settings: BackendSettings) -> Backend:
         ) from error
 
 
-_backends = _Backends()
+_backends = Backends(make)
 
 
 def backend(alias: str) -> Backend:
@@ -94,27 +105,46 @@ def backend(alias: str) -> Backend:
     return _backends.get(alias)
 
 
+def backend_for_sync(alias: str, twin: str) -> Backend:
+    """
+    Gives the backend of an alias for a sync call, whose async twin is ``twin``.
+
+    Raises:
+        ImproperlyConfigured: As :func:`backend`.
+        UsageError: The call would block the event loop that runs in this thread.
+    """
+    found = backend(alias)
+    if found.waits and running_loop() is not None:
+        raise UsageError(
+            f"this would block the event loop and all its views: use `await {twin}(…)`"
+        )
+    return found
+
+
 def made() -> list[Backend]:
     """Gives the backends that this process has used."""
     return _backends.all()
 
 
 @contextmanager
-def replaced(make: Make) -> Iterator[None]:
-    """Lets ``make`` make all backends that are used meanwhile, by any thread. For tests."""
+def swapped(others: Backends) -> Iterator[None]:
+    """Lets all threads use ``others`` meanwhile."""
     global _backends
-    before, _backends = _backends, _Backends()
-    _backends.make = make
+    before, _backends = _backends, others
     try:
         yield
     finally:
         _backends = before
 
 
+def replaced(make: Make) -> AbstractContextManager[None]:
+    """Lets ``make`` make all backends that are used meanwhile, by any thread. For tests."""
+    return swapped(Backends(make))
+
+
 def _forget_parents_backends() -> None:
     global _backends
-    make, _backends = _backends.make, _Backends()
-    _backends.make = make
+    _backends = Backends(_backends.make)
 
 
 os.register_at_fork(after_in_child=_forget_parents_backends)

@@ -33,9 +33,9 @@ def member_of(websocket: Base) -> Member | None:
     return websocket._engine.as_member()
 
 
-def excluded(exclude: Any) -> Exclude:
+def excluded(exclude: Any) -> tuple[Any, Exclude]:
     """
-    Gives the keys of the members that a message is not for.
+    Gives ``exclude``, an iterable as a list, and the keys of the members that a message is not for.
 
     Args:
         exclude: A WebSocket, the ``id`` of one, several of either, or None.
@@ -45,13 +45,16 @@ def excluded(exclude: Any) -> Exclude:
         ValueError: Too many.
     """
     if exclude is None:
-        return []
+        return None, []
     if isinstance(exclude, (str, Base)):
-        exclude = (exclude,)
+        each_one = [exclude]
     elif not isinstance(exclude, Iterable) or isinstance(exclude, (bytes, bytearray)):
         raise TypeError(_expected(exclude))
+    else:
+        # An iterator can be read once.
+        exclude = each_one = list(exclude)
     keys = []
-    for each in exclude:
+    for each in each_one:
         if isinstance(each, Base):
             keys.append(key_of(each.id))
         elif isinstance(each, str):
@@ -60,7 +63,7 @@ def excluded(exclude: Any) -> Exclude:
             raise TypeError(_expected(each))
     if len(keys) > MAX_EXCLUDED:
         raise ValueError(f"exclude has {len(keys)} members; at most {MAX_EXCLUDED} are possible")
-    return keys
+    return exclude, keys
 
 
 def _expected(exclude: object) -> str:

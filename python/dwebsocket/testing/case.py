@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket.testing.client import TIMEOUT_S, AsyncWebSocketClient, WebSocketClient
 from dwebsocket.testing.clock import Clock
+from dwebsocket.testing.groups import groups_of_a_test
 from dwebsocket.testing.live import LiveWebSocketClient
 from dwebsocket.testing.scope import websockets_of_a_test
 
 if TYPE_CHECKING:
     import unittest
+
+    from dwebsocket.groups.publications import Publication
 
     _Case = unittest.TestCase
 else:
@@ -28,16 +31,20 @@ class WebSocketTestMixin(_Case):
     Attributes:
         websocket_timeout: Seconds that a view has to end.
         websocket_clock: A clock that the test can step ahead.
+        groups_sent: What the test has published to groups: objects with ``group``, ``message``,
+            ``exclude`` and ``on_commit``. Groups are the test's own.
     """
 
     client_class = WebSocketClient
     async_client_class = AsyncWebSocketClient
     websocket_timeout = TIMEOUT_S
     websocket_clock = Clock()
+    groups_sent: list[Publication]
 
     def run(self, result: Any = None) -> Any:
         """Unittest's call to run the test."""
         scope = contextlib.ExitStack()
+        self.groups_sent = scope.enter_context(groups_of_a_test())
         scope.enter_context(websockets_of_a_test(self.websocket_timeout))
         # The first one added is called last.
         self.addCleanup(scope.close)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket import _core, callbacks
 from dwebsocket.runners import loop, thread, view
 from dwebsocket.testing.databases import shared_databases
+from dwebsocket.testing.groups import groups_of_a_test
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.waiting import loop_hub
 
@@ -45,13 +46,14 @@ class WebSocketLeak(AssertionError):
     """A test has ended, but connections of its WebSockets are still held."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
     """
     Manages the WebSockets of one test: those that open within the block.
 
-    All threads use the test's database connections meanwhile. At the end every WebSocket is closed
-    and its view has ended; a process that the test has drained takes connections again.
+    All threads use the test's database connections meanwhile, and groups are the test's own. At the
+    end every WebSocket is closed and its view has ended; a process that the test has drained takes
+    connections again.
 
     Args:
         timeout: Seconds for each view to end, if its WebSocket has no shorter one.
@@ -69,7 +71,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
         unknown.append(watch := ViewWatch())
         return watch
 
-    with shared_databases():
+    with groups_of_a_test(), shared_databases():
         undo = view.watch_others(find)
         try:
             yield

@@ -91,6 +91,11 @@ impl FanOut {
         waiting == 0 || waiting.saturating_add(more) <= MAX_WAITING_BYTES
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes.load(Ordering::Relaxed)
+    }
+
     /// Puts an entry into the queue of `group`, and starts a task if none serves it.
     pub(super) fn put(self: &Arc<Self>, group: &Arc<Group>, entry: Entry) {
         self.waiting_bytes.fetch_add(entry.len(), Ordering::Relaxed);
@@ -248,7 +253,7 @@ impl Parcels {
 }
 
 async fn make(messages: Vec<Message>, deflater: Option<&Deflater>) -> Arc<Parcel> {
-    let bytes: usize = messages.iter().map(Message::len).sum();
+    let bytes: usize = messages.iter().map(Message::frame_len).sum();
     let slow = deflater.filter(|_| bytes > SLOW_TO_COMPRESS);
     if let Some(deflater) = slow {
         let deflater = deflater.without_context();

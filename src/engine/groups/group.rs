@@ -76,7 +76,7 @@ impl Entry {
     /// Bytes that it holds.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Message(message) => message.len(),
+            Self::Message(message) => message.frame_len(),
             Self::Close(_) => 0,
         }
     }

@@ -23,6 +23,8 @@ pub(crate) mod parcel;
 mod registry;
 mod seal;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     fan_out::FanOutThread,
@@ -31,6 +33,6 @@ pub use self::{
     memberships::{Joined, MemberId},
     notices::{Notice, Notices},
     parcel::Message,
-    registry::Groups,
+    registry::{Groups, Observer},
     statistics::Statistics,
 };

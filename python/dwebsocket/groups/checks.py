@@ -1,0 +1,65 @@
+"""System checks of ``WEBSOCKET_GROUPS``."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import conf
+from dwebsocket.groups import backends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.group_settings import BackendSettings
+
+_OURS = [f"dwebsocket.groups.{name}" for name in ("local", "process", "redis", "postgres")]
+
+
+def register() -> None:
+    """Registers the checks with Django. May be repeated; needs no settings."""
+    checks.register(check)
+    checks.register(check_deployment, deploy=True)
+
+
+def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Finds backends that cannot be used with these settings. Connects to no server."""
+    return [message for alias, own in _entries() for message in _check(alias, own, deploy=False)]
+
+
+def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Finds backends that cannot be reached now: for ``check --deploy``."""
+    return [message for alias, own in _entries() for message in _check(alias, own, deploy=True)]
+
+
+def _entries() -> list[tuple[str, BackendSettings]]:
+    try:
+        return list(conf.get("GROUPS").items())
+    except ImproperlyConfigured:
+        # The check of all settings reports it.
+        return []
+
+
+def _check(alias: str, own: BackendSettings, *, deploy: bool) -> Iterator[checks.CheckMessage]:
+    try:
+        backend = backends.backend(alias)
+    except ImproperlyConfigured as error:
+        if not deploy:
+            yield checks.Error(str(error), hint=_hint(own), id="dwebsocket.E005")
+        return
+    known = set(backend.problems(deploy=False))
+    for problem in backend.problems(deploy=deploy):
+        # What `check` finds without `--deploy` is not repeated.
+        if not (deploy and problem in known):
+            yield checks.Error(f"WEBSOCKET_GROUPS[{alias!r}]: {problem}", id="dwebsocket.E006")
+
+
+def _hint(own: BackendSettings) -> str:
+    meant = difflib.get_close_matches(own.backend, _OURS, n=1, cutoff=0.8)
+    meant = meant or [path for path in _OURS if path.endswith(f".{own.backend.lower()}")]
+    if meant and meant[0] != own.backend:
+        return f"Did you mean {meant[0]}?"
+    return f"Known are {', '.join(_OURS)}; others are dotted paths of subclasses of Backend."

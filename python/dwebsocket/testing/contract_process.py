@@ -1,0 +1,195 @@
+"""
+Another process of the project, which :mod:`dwebsocket.testing.contract` drives.
+
+It reads commands from its standard input and answers each on its standard output, both as lines of
+JSON. The environment variable ``DWEBSOCKET_CONTRACT`` has its settings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: The environment variable with the settings, as JSON.
+SETTINGS = "DWEBSOCKET_CONTRACT"
+_LONG = 1000
+_TIMEOUT_S = 60.0
+
+
+def described(message: str | bytes | None) -> Any:
+    """Gives a message as JSON can carry it: a long one by its hash."""
+    if message is None:
+        return None
+    kind = "text" if isinstance(message, str) else "binary"
+    data = message.encode() if isinstance(message, str) else message
+    if len(data) > _LONG:
+        return [kind, len(data), hashlib.sha256(data).hexdigest()]
+    return [kind, data.hex()]
+
+
+def configure() -> None:
+    """Sets Django up with the settings of the environment."""
+    import django
+    from django.conf import settings
+
+    if not settings.configured:
+        settings.configure(**json.loads(os.environ[SETTINGS]))
+        django.setup()
+
+
+# -- publishers: each sends all messages, in order -------------------------------------------------
+
+
+def _send_all(name: str, messages: list[str]) -> None:
+    from dwebsocket.groups import Group
+
+    for message in messages:
+        Group(name, "default").send(message)
+
+
+def _in_thread(name: str, messages: list[str]) -> None:
+    import threading
+
+    thread = threading.Thread(target=_send_all, args=(name, messages))
+    thread.start()
+    thread.join()
+
+
+def _in_task(name: str, messages: list[str]) -> None:
+    import asyncio
+
+    from dwebsocket.groups import Group
+
+    async def main() -> None:
+        for message in messages:
+            await Group(name, "default").asend(message)
+
+    asyncio.run(main())
+
+
+def _in_child(name: str, messages: list[str]) -> None:
+    """In a forked child of a process that has used its groups."""
+    import warnings
+
+    # The parent has published, so it has whatever its backend needs for that.
+    _send_all(f"{name} of the parent", ["x"])
+    warnings.simplefilter("ignore", DeprecationWarning)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _send_all(name, messages)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child failed"
+
+
+def _in_pool(name: str, messages: list[str]) -> None:
+    """In the processes of a spawned pool, one after the other."""
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool(2, initializer=configure) as pool:
+        for message in messages:
+            pool.apply(_send_all, (name, [message]))
+        pool.close()
+        pool.join()
+
+
+#: Where messages can be published from. Where gevent or eventlet has patched the standard library,
+#: threads are green threads.
+PUBLISHERS: dict[str, Callable[[str, list[str]], None]] = {
+    "main thread": _send_all,
+    "thread": _in_thread,
+    "task": _in_task,
+    "forked child": _in_child,
+    "spawned pool": _in_pool,
+}
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+class _Process:
+    """The commands."""
+
+    def __init__(self) -> None:
+        from dwebsocket.testing import WebSocketClient
+
+        self._client = WebSocketClient()
+        self._members: list[Any] = []
+
+    def publish(self, how: str, name: str, messages: list[str]) -> None:
+        """Publishes."""
+        PUBLISHERS[how](name, messages)
+
+    def send_large(self, name: str, text: str, times: int) -> None:
+        """Publishes a long message."""
+        _send_all(name, [text * times])
+
+    def send_excluding(self, name: str, message: str, ids: list[str]) -> None:
+        """Publishes to all but some."""
+        from dwebsocket.groups import Group
+
+        Group(name, "default").send(message, exclude=ids)
+
+    def close(self, name: str, code: int, reason: str) -> None:
+        """Closes all members."""
+        from dwebsocket.groups import Group
+
+        Group(name, "default").close(code, reason)
+
+    def count(self, name: str) -> int:
+        """Counts members."""
+        from dwebsocket.groups import Group
+
+        return Group(name, "default").count()
+
+    def open(self, path: str) -> tuple[int, str]:
+        """Opens a member; gives its number and its id."""
+        member = self._client.websocket(path, timeout=_TIMEOUT_S)
+        member.__enter__()
+        self._members.append(member)
+        return len(self._members) - 1, str(member.receive())
+
+    def receive(self, number: int, count: int) -> list[Any]:
+        """Gives the next messages of a member."""
+        return [described(self._members[number].receive()) for _ in range(count)]
+
+    def wait_closed(self, number: int) -> tuple[int, str]:
+        """Gives the end of a member."""
+        member = self._members[number]
+        return member.wait_closed(), member.close_reason
+
+    def vanish(self, number: int) -> None:
+        """Lets the client of a member vanish."""
+        self._members[number].vanish()
+
+
+def _commands() -> Iterator[tuple[str, list[Any]]]:
+    while line := sys.stdin.readline():
+        name, *arguments = json.loads(line)
+        yield name, arguments
+
+
+def main() -> None:
+    """Obeys until the input ends."""
+    configure()
+    from dwebsocket.groups import backends
+    from dwebsocket.testing import websockets_of_a_test
+
+    with websockets_of_a_test(), backends.swapped(backends.Backends(backends.make)):
+        process = _Process()
+        for name, arguments in _commands():
+            try:
+                answer = {"result": getattr(process, name)(*arguments)}
+            except Exception as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()

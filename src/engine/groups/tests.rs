@@ -1,0 +1,287 @@
+//! Groups with connections that have no driver, and mailboxes.
+
+use std::{io::Read, os::unix::net::UnixStream, sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, task::yield_now};
+
+use super::*;
+use crate::{
+    engine::{
+        connection::{Connection, settings::Settings},
+        wakeup::hub::Hub,
+    },
+    protocol::{close::CloseFrame, message::Kind},
+};
+
+const ID: MemberId = [1; 16];
+const OTHER_ID: MemberId = [2; 16];
+
+fn groups(when_full: WhenFull) -> Arc<Groups> {
+    let thread = FanOutThread {
+        runtime: Handle::current(),
+        hurry_views: Arc::new(|| {}),
+    };
+    Groups::new(vec![thread], when_full, None)
+}
+
+fn text(payload: &str) -> Message {
+    Message::new(Kind::Text, payload.as_bytes(), &[])
+}
+
+/// Lets the fan-outs run until nothing waits.
+async fn settle(groups: &Groups) {
+    while groups.waiting_bytes() > 0 {
+        yield_now().await;
+    }
+    yield_now().await;
+}
+
+fn member(number: u64) -> (Arc<Connection>, UnixStream) {
+    Connection::for_test(number, &Settings::FOR_TESTS, "")
+}
+
+/// What a peer has got so far.
+fn got(peer: &mut UnixStream) -> Vec<u8> {
+    peer.set_nonblocking(true).unwrap();
+    let mut bytes = Vec::new();
+    let _ = peer.read_to_end(&mut bytes);
+    bytes
+}
+
+fn frames(payloads: &[&str]) -> Vec<u8> {
+    let frame = |payload: &&str| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0x81, length], payload.as_bytes()].concat()
+    };
+    payloads.iter().flat_map(frame).collect()
+}
+
+#[tokio::test]
+async fn every_member_gets_every_message_once_and_in_order() {
+    let groups = groups(WhenFull::Close);
+    let mut members: Vec<_> = (0..200).map(member).collect();
+    for (connection, _) in &members {
+        groups.join("room", connection, ID);
+    }
+    for number in 0..10 {
+        groups.publish("room", text(&number.to_string()));
+    }
+    settle(&groups).await;
+    let expected = frames(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    for (_, peer) in &mut members {
+        assert_eq!(got(peer), expected);
+    }
+    assert_eq!(
+        groups.statistics().read()[..2],
+        [("published", 10), ("delivered", 2000)]
+    );
+}
+
+#[tokio::test]
+async fn a_member_gets_what_is_published_between_its_join_and_its_leave() {
+    let groups = groups(WhenFull::Close);
+    let (first, mut first_peer) = member(1);
+    let (second, mut second_peer) = member(2);
+    assert_eq!(groups.join("room", &first, ID), Joined::First);
+    groups.publish("room", text("before"));
+    assert_eq!(groups.join("room", &second, OTHER_ID), Joined::More);
+    assert_eq!(groups.join("room", &second, OTHER_ID), Joined::Already);
+    groups.publish("room", text("both"));
+    settle(&groups).await;
+    assert_eq!(groups.leave("room", second.as_ref()), Some(false));
+    assert_eq!(groups.leave("room", second.as_ref()), None);
+    groups.publish("room", text("after"));
+    settle(&groups).await;
+    assert_eq!(got(&mut first_peer), frames(&["before", "both", "after"]));
+    assert_eq!(got(&mut second_peer), frames(&["both"]));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_leaves_all_groups_and_joins_none() {
+    let groups = groups(WhenFull::Close);
+    let (connection, _peer) = member(1);
+    for number in 0..100 {
+        groups.join(&format!("room-{number}"), &connection, ID);
+    }
+    assert_eq!(groups.names_of(connection.as_ref()).len(), 100);
+    assert_eq!(groups.counts().len(), 100);
+    connection.close(&CloseFrame::default());
+    assert!(groups.counts().is_empty());
+    assert_eq!(groups.join("room-1", &connection, ID), Joined::Over);
+    assert_eq!(groups.count("room-1"), 0);
+}
+
+#[tokio::test]
+async fn places_are_used_again_and_no_member_is_met_twice() {
+    let groups = groups(WhenFull::Close);
+    let members: Vec<_> = (0..10).map(member).collect();
+    for (connection, _) in &members {
+        groups.join("room", connection, ID);
+    }
+    for (connection, _) in &members[2..8] {
+        groups.leave("room", connection.as_ref());
+    }
+    let mut late: Vec<_> = (10..20).map(member).collect();
+    for (connection, _) in &late {
+        groups.join("room", connection, ID);
+    }
+    assert_eq!(groups.count("room"), 14);
+    groups.publish("room", text("hi"));
+    settle(&groups).await;
+    for (_, peer) in &mut late {
+        assert_eq!(got(peer), frames(&["hi"]));
+    }
+    assert_eq!(groups.statistics().read()[1], ("delivered", 14));
+}
+
+#[tokio::test]
+async fn excluded_members_get_the_other_messages() {
+    let groups = groups(WhenFull::Close);
+    let (first, mut first_peer) = member(1);
+    let (second, mut second_peer) = member(2);
+    groups.join("room", &first, ID);
+    groups.join("room", &second, OTHER_ID);
+    groups.publish("room", text("all"));
+    groups.publish("room", Message::new(Kind::Text, b"not one", &[ID]));
+    groups.publish("room", Message::new(Kind::Text, b"none", &[ID, OTHER_ID]));
+    groups.publish("room", text("again"));
+    settle(&groups).await;
+    assert_eq!(got(&mut first_peer), frames(&["all", "again"]));
+    assert_eq!(got(&mut second_peer), frames(&["all", "not one", "again"]));
+}
+
+#[tokio::test]
+async fn a_close_goes_out_behind_what_was_published_before() {
+    let groups = groups(WhenFull::Close);
+    let (connection, mut peer) = member(1);
+    groups.join("room", &connection, ID);
+    groups.publish("room", text("last"));
+    groups.close("room", CloseFrame::new(Some(4000), "").unwrap());
+    groups.publish("room", text("too late"));
+    settle(&groups).await;
+    let mut expected = frames(&["last"]);
+    expected.extend_from_slice(b"\x88\x02\x0f\xa0");
+    assert_eq!(got(&mut peer), expected);
+    assert_eq!(connection.end().unwrap().code, 4000);
+    assert_eq!(groups.count("room"), 0);
+}
+
+#[tokio::test]
+async fn an_envelope_arrives_as_what_was_put_into_it() {
+    let groups = groups(WhenFull::Close);
+    let (connection, mut peer) = member(1);
+    let (excluded, mut excluded_peer) = member(2);
+    groups.join("room", &connection, ID);
+    groups.join("room", &excluded, OTHER_ID);
+    let message = Message::new(Kind::Text, b"hi", &[OTHER_ID]);
+    assert!(groups.deliver("room", &groups.envelope_of("room", &message)));
+    let close = CloseFrame::new(Some(4001), "bye").unwrap();
+    assert!(groups.deliver("room", &groups.envelope_of_close("room", &close)));
+    for broken in [
+        &b""[..],
+        b"\x01",
+        b"\x02\0\0\0",
+        b"\x01\0\0\x01short",
+        b"\x01\0\0\0\xff",
+    ] {
+        assert!(!groups.deliver("room", broken), "{broken:?}");
+    }
+    settle(&groups).await;
+    let close = b"\x88\x05\x0f\xa1bye";
+    assert_eq!(got(&mut peer), [frames(&["hi"]), close.to_vec()].concat());
+    assert_eq!(got(&mut excluded_peer), close);
+}
+
+/// Publishes numbered messages of 100 bytes to one member that does not read, whose outbox holds
+/// ten of them; gives the numbers that it has got in the end, and the number that was dropped.
+async fn slow(when_full: WhenFull) -> (Vec<usize>, u64, Arc<Connection>) {
+    let groups = groups(when_full);
+    let (connection, mut peer) = member(1);
+    // Fill the socket, so that the outbox begins to fill.
+    let filler = vec![b' '; 60];
+    while !connection.outbox.is_blocked() {
+        let _ = connection.send(Kind::Text, &filler, Some(Duration::ZERO));
+    }
+    groups.join("room", &connection, ID);
+    let before = connection.outbox.queued();
+    assert!(before < 200, "{before}");
+    for number in 0..50 {
+        groups.publish("room", text(&format!("{number:0100}")));
+        settle(&groups).await;
+    }
+    let dropped = groups.statistics().read()[2..]
+        .iter()
+        .map(|(_, value)| value)
+        .sum();
+    let mut bytes = Vec::new();
+    while connection.outbox.queued() > 0 && !connection.outbox.is_cut() {
+        bytes.extend(got(&mut peer));
+        connection.outbox.flush();
+    }
+    bytes.extend(got(&mut peer));
+    let all = String::from_utf8_lossy(&bytes);
+    let numbers = all
+        .split(|character: char| !character.is_ascii_digit())
+        .filter(|digits| digits.len() == 100)
+        .map(|digits| digits.parse().unwrap())
+        .collect();
+    (numbers, dropped, connection)
+}
+
+#[tokio::test]
+async fn a_slow_member_is_closed() {
+    let (numbers, closed, connection) = slow(WhenFull::Close).await;
+    assert_eq!(connection.end().unwrap().code, 1013);
+    assert_eq!(closed, 1);
+    assert!(numbers.len() < 11);
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_slow_member_misses_the_newest_messages() {
+    let (numbers, dropped, connection) = slow(WhenFull::DropNewest).await;
+    assert!(connection.end().is_none());
+    assert!((8..11).contains(&numbers.len()), "{numbers:?}");
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
+    assert_eq!(dropped as usize + numbers.len(), 50);
+}
+
+#[tokio::test]
+async fn a_slow_member_misses_the_oldest_messages() {
+    let (numbers, dropped, connection) = slow(WhenFull::DropOldest).await;
+    assert!(connection.end().is_none());
+    assert!((8..11).contains(&numbers.len()), "{numbers:?}");
+    let first = 50 - numbers.len();
+    assert_eq!(numbers, (first..50).collect::<Vec<_>>());
+    assert_eq!(dropped as usize, first);
+}
+
+#[tokio::test]
+async fn a_slow_member_gets_the_latest_message() {
+    let (numbers, dropped, connection) = slow(WhenFull::KeepLatest).await;
+    assert!(connection.end().is_none());
+    assert_eq!(numbers.last(), Some(&49));
+    assert!(numbers.len() < 11, "{numbers:?}");
+    assert_eq!(dropped as usize + numbers.len(), 50);
+}
+
+#[tokio::test]
+async fn a_mailbox_announces_what_comes_into_it_and_follows_the_policy() {
+    let groups = groups(WhenFull::DropOldest);
+    let hub = Hub::new().unwrap();
+    let mailbox = Mailbox::new(4, Arc::clone(&hub), 7);
+    groups.join("room", &mailbox, ID);
+    for payload in ["aa", "bb", "cc"] {
+        groups.publish("room", text(payload));
+    }
+    groups.close("room", CloseFrame::new(Some(4000), "").unwrap());
+    settle(&groups).await;
+    assert_eq!(hub.drain(), [7]);
+    assert!(mailbox.close_frame().is_none());
+    let taken: Vec<_> = std::iter::from_fn(|| mailbox.pop()).collect();
+    let payloads: Vec<_> = taken.iter().map(|(_, payload)| &payload[..]).collect();
+    assert_eq!(payloads, [b"bb", b"cc"]);
+    assert_eq!(mailbox.close_frame().unwrap().code, Some(4000));
+    mailbox.end();
+    assert_eq!(groups.count("room"), 0);
+}
