@@ -80,19 +80,3 @@ class Library(Protocol):
         Raises:
             Lost: It cannot be made.
         """
-
-
-def library(module: str) -> Library:
-    """
-    Gives the library of a name, ``psycopg`` or ``psycopg2``.
-
-    Raises:
-        ImportError: It is not installed.
-    """
-    if module == "psycopg":
-        from dwebsocket.compat import psycopg
-
-        return psycopg.LIBRARY
-    from dwebsocket.compat import psycopg2
-
-    return psycopg2.LIBRARY

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
-from dwebsocket.compat import postgresql
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,7 +23,13 @@ def library(database: str) -> Library:
         ImportError: The library is not installed.
     """
     connection: Any = connections[database]
-    return postgresql.library(connection.Database.__name__)
+    if connection.Database.__name__ == "psycopg":
+        from dwebsocket.compat import psycopg
+
+        return psycopg.LIBRARY
+    from dwebsocket.compat import psycopg2
+
+    return psycopg2.LIBRARY
 
 
 def of_database(database: str) -> dict[str, Any]:
