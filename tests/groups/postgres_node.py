@@ -248,6 +248,10 @@ class Node(logging.Handler):
         lines, self.lines = self.lines, []
         return lines
 
+    def log_so_far(self) -> list[str]:
+        """Give what was logged."""
+        return self.lines
+
     def is_listening(self) -> bool:
         """Whether the connection that listens is there."""
         return bool(self.backend._listener.is_listening)
