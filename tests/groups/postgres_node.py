@@ -2,8 +2,9 @@
 A process with groups over PostgreSQL, as a test drives it: one command a line on its input, one
 answer a line.
 
-Its argument is JSON: `databases` and `groups` (WEBSOCKET_GROUPS), `secret`, and `patched`: gevent,
-eventlet or nothing. It has one member, which is no WebSocket but the mailbox of one.
+Its argument is JSON: `databases` and `groups` (WEBSOCKET_GROUPS), `secret`, `patched`: gevent,
+eventlet or nothing, and `psycopg2`: the folder of that library, to use it. It has one member, which
+is no WebSocket but the mailbox of one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ def main() -> None:
     """Answer commands until the input ends."""
     options = json.loads(sys.argv[1])
     patch(options.get("patched"))
+    if options.get("psycopg2"):
+        sys.path.append(options["psycopg2"])
+        # Django prefers the newer one.
+        sys.modules["psycopg"] = None  # type: ignore[assignment]
 
     from django.conf import settings
 

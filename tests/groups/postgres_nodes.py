@@ -35,9 +35,8 @@ class Node:
     """A process of :mod:`postgres_node`."""
 
     def __init__(self, **options: Any) -> None:
-        python = options.pop("python", sys.executable)
         self.process = subprocess.Popen(
-            [python, str(NODE), json.dumps(options)],
+            [sys.executable, str(NODE), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -76,7 +75,7 @@ class Nodes:
     def __call__(self, *, on: dict[str, Any] | None = None, **options: Any) -> Node:
         """Start one; `on` changes the entry of DATABASES, other options are the backend's."""
         process = {
-            name: options.pop(name) for name in ("patched", "secret", "python") if name in options
+            name: options.pop(name) for name in ("patched", "secret", "psycopg2") if name in options
         }
         groups = {"default": {"BACKEND": "dwebsocket.groups.postgres", **options}}
         node = Node(

@@ -51,15 +51,15 @@ def _backends() -> list[tuple[str, BackendSettings]]:
 
 def _settings(alias: str, own: BackendSettings) -> Iterator[checks.CheckMessage]:
     setting = f"WEBSOCKET_GROUPS[{alias!r}]"
-    try:
-        connection = connections[own.database]
-    except ImproperlyConfigured as error:
+    known = list(connections)
+    if own.database not in known:
         yield checks.Error(
-            f"{setting}['DATABASE'] = {own.database!r}: {error}",
-            hint="Name an alias of DATABASES.",
+            f"{setting}['DATABASE'] = {own.database!r} is no alias of DATABASES.",
+            hint=f"Known are {', '.join(known)}.",
             id="dwebsocket.E010",
         )
         return
+    connection = connections[own.database]
     if connection.vendor != "postgresql":
         yield checks.Error(
             f"{setting}['DATABASE'] = {own.database!r} is no PostgreSQL: its engine is "

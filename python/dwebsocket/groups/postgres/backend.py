@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 
 from dwebsocket.compat.postgresql import Lost
 from dwebsocket.exceptions import GroupUnavailable
@@ -122,7 +121,7 @@ class Backend(backend.Backend):
     @property
     def address(self) -> str:
         """Host, port and database of the connections that publish."""
-        database = connections[self.settings.database].settings_dict
+        database = parameters.connection_of(self.settings.database).settings_dict
         return parameters.address(parameters.of_settings(database))
 
     def find_problems(self) -> list[str]:
@@ -186,7 +185,7 @@ class _Host(Host):
             raise Lost(f"WEBSOCKET_GROUPS[{self._backend.alias!r}]['LOCATION']: {error}") from None
         except (ImportError, ImproperlyConfigured) as error:
             raise Lost(str(error)) from error
-        options = connections[own.database].settings_dict.get("OPTIONS") or {}
+        options = parameters.connection_of(own.database).settings_dict.get("OPTIONS") or {}
         return library, {**found, "client_encoding": "UTF8"}, options.get("assume_role")
 
     @functools.cached_property

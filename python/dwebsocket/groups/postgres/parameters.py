@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 if TYPE_CHECKING:
@@ -14,6 +15,20 @@ if TYPE_CHECKING:
 _DEFAULT_PORT = "5432"
 
 
+def connection_of(database: str) -> Any:
+    """
+    Gives this thread's connection, which need not be open.
+
+    Raises:
+        ImproperlyConfigured: There is no such database.
+    """
+    if database not in list(connections):
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_GROUPS names the database {database!r}, which DATABASES does not have"
+        )
+    return connections[database]
+
+
 def library(database: str) -> Library:
     """
     Gives the library that Django uses for a database.
@@ -22,8 +37,7 @@ def library(database: str) -> Library:
         ImproperlyConfigured: There is no such database.
         ImportError: The library is not installed.
     """
-    connection: Any = connections[database]
-    if connection.Database.__name__ == "psycopg":
+    if connection_of(database).Database.__name__ == "psycopg":
         from dwebsocket.compat import psycopg
 
         return psycopg.LIBRARY
@@ -39,7 +53,7 @@ def of_database(database: str) -> dict[str, Any]:
     Raises:
         ImproperlyConfigured: There is no such database, or its settings are invalid.
     """
-    return dict(connections[database].get_connection_params())
+    return dict(connection_of(database).get_connection_params())
 
 
 def address(found: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django import db
 from django.db import connections, transaction
 
-from dwebsocket.groups.postgres import payload, table
+from dwebsocket.groups.postgres import parameters, payload, table
 from dwebsocket.groups.postgres.limit import Limit
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Publisher:
         self._attempt(call, Limit(self._timeout + len(envelope) // _BYTES_PER_S))
 
     def _attempt(self, call: Callable[..., None], limit: Limit) -> None:
-        connection = connections[self._database]
+        connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
         _leave_parents(connection)
         was_open = connection.connection is not None
         try:
