@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dwebsocket.groups.publications import Publication
     from dwebsocket.testing import AsyncWebSocketClient, Clock, LiveWebSocketClient, WebSocketClient
 
 # pytest-django's fixtures that give a test a database.
@@ -18,6 +20,42 @@ _DATABASES = (
     "django_db_serialized_rollback",
     "db",
 )
+
+
+def _uses_django() -> bool:
+    # The plugin is loaded in every project where dwebsocket2 is installed.
+    module = sys.modules.get("django.conf")
+    return module is not None and module.settings.configured
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _groups_of_this_run() -> Iterator[None]:
+    """Keep in this process what is published beside the tests, by fixtures of a wider scope."""
+    if not _uses_django():
+        yield
+        return
+    from dwebsocket.groups import backends, process
+
+    with backends.replaced(process.Backend):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _groups_of_a_test(_groups_of_this_run: None) -> Iterator[list[Publication]]:
+    """Give each test groups of its own, also one that names no fixture of this plugin."""
+    if not _uses_django():
+        yield []
+        return
+    from dwebsocket.testing.groups import groups_of_a_test
+
+    with groups_of_a_test() as sent:
+        yield sent
+
+
+@pytest.fixture
+def groups_sent(_groups_of_a_test: list[Publication]) -> list[Publication]:
+    """Give what the test publishes to groups: a list that grows."""
+    return _groups_of_a_test
 
 
 @pytest.fixture

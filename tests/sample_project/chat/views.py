@@ -6,11 +6,11 @@ import threading
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseRedirect
 from django.utils import translation
 
 from chat.models import Note
-from dwebsocket import ReceiveTimeout, accept_websocket, require_websocket
+from dwebsocket import ReceiveTimeout, accept_websocket, group, require_websocket
 
 PAGE = """<!doctype html>
 <title>chat</title>
@@ -72,6 +72,29 @@ async def aroom(request, room):
                 await member.asend(message)
     finally:
         members.discard(request.websocket)
+
+
+@require_websocket(text_type=str)
+def team(request, team):
+    request.websocket.join(f"team-{team}")
+    request.websocket.send(f"welcome to {team}")
+    for message in request.websocket:
+        group(f"team-{team}").send_json({"said": message}, exclude=request.websocket)
+
+
+@require_websocket(text_type=str)
+async def ateam(request, team):
+    async with group(f"team-{team}").joined(request.websocket):
+        await request.websocket.asend(f"welcome to {team}")
+        async for message in request.websocket:
+            await group(f"team-{team}").asend_json({"said": message}, exclude=request.websocket)
+
+
+def add_note(request):
+    with transaction.atomic():
+        note = Note.objects.create(text=request.POST["text"])
+        group("team-notes").send_json({"note": note.pk}, on_commit=True)
+    return HttpResponseRedirect("/")
 
 
 @require_websocket

@@ -44,6 +44,11 @@ else:
             # Tests use one in memory.
         }
     }
+# Production's server, which no test may need.
+WEBSOCKET_GROUPS = {
+    "default": {"BACKEND": "sample.production.Backend"},
+    "other": {"BACKEND": "sample.production.Backend", "PREFIX": "other"},
+}
 # The failures that the tests cause need not be on the screen.
 LOGGING = {
     "version": 1,
