@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.apps import AppConfig
 
 from dwebsocket import checks, sign_out
-from dwebsocket.groups import postgres_checks
 
 
 class DwebsocketConfig(AppConfig):
@@ -17,5 +16,4 @@ class DwebsocketConfig(AppConfig):
     def ready(self) -> None:
         """Registers the system checks and sign-outs, also when no view was imported yet."""
         checks.register()
-        postgres_checks.register()
         sign_out.listen_in_all()

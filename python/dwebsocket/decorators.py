@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from django.conf import settings
 
 from dwebsocket import checks, conf, sign_out
-from dwebsocket.groups import postgres_checks
 from dwebsocket.groups.of_view import ViewGroups
 from dwebsocket.handshake import inline
 from dwebsocket.handshake.attributes import has_websocket, prepare
@@ -40,7 +39,6 @@ _FROM_SETTINGS = _FromSettings()
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
 checks.register()
-postgres_checks.register()
 sign_out.listen_soon()
 
 

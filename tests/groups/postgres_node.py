@@ -263,9 +263,7 @@ class Node(logging.Handler):
 
     def problems(self) -> list[str]:
         """Give what the doctor finds."""
-        from dwebsocket.groups.postgres import find_problems
-
-        return find_problems()
+        return list(self.backend.problems(deploy=True))
 
     def set(self, timeout: float) -> None:
         """Change a limit of the session, to see that it stays."""

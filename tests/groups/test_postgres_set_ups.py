@@ -75,7 +75,7 @@ class TestPsycopg2:
 
 
 class TestDoctor:
-    """What `find_problems()` says."""
+    """What `problems(deploy=True)` says."""
 
     def test_nothing_where_all_is_well(self, nodes: Nodes) -> None:
         """Whoever is asked."""
@@ -166,7 +166,7 @@ class TestManagement:
         """An error, before anything is connected; the migration does nothing there."""
         sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
         node = nodes(on=sqlite)
-        assert "dwebsocket.E011" in node("manage", "check")
+        assert "dwebsocket.E006" in node("manage", "check")
         said = node("manage", "migrate", "--skip-checks")
         assert "OK" in said
         assert node("ask", "SELECT count(*) FROM sqlite_master WHERE name LIKE '%message%'") == [
@@ -177,26 +177,29 @@ class TestManagement:
         """The alias is named."""
         node = nodes(DATABASE="other")
         said = node("manage", "check")
-        assert "dwebsocket.E010" in said
+        assert "dwebsocket.E006" in said
         assert "'other'" in said
         assert node("send", "room", "hi")["error"] == "ImproperlyConfigured"
 
     def test_location_that_is_none(self, nodes: Nodes) -> None:
         """And its value, which may have a password, is not shown."""
         said = nodes(LOCATION="s3cret")("manage", "check")
-        assert "dwebsocket.E012" in said
+        assert "dwebsocket.E006" in said
         assert "s3cret" not in said
 
     def test_deployed_without_the_table(self, nodes: Nodes) -> None:
-        """A warning that names the command."""
+        """An error that names the command."""
         node = nodes(on={"OPTIONS": {"options": "-c search_path=pg_catalog"}})
-        assert "dwebsocket.W010" not in node("manage", "check")
-        assert "dwebsocket.W010" in node("manage", "check", "--deploy")
+        assert "exit" not in node("manage", "check")
+        said = node("manage", "check", "--deploy")
+        assert "dwebsocket.E006" in said
+        assert "manage.py migrate" in said
 
     def test_deployed_without_the_server(self, nodes: Nodes) -> None:
         """An error."""
         said = nodes(on={"HOST": "/nowhere"})("manage", "check", "--deploy")
-        assert "dwebsocket.E013" in said
+        assert "dwebsocket.E006" in said
+        assert "/nowhere" in said
 
     def test_migration_can_be_reverted(self, nodes: Nodes) -> None:
         """And applied again."""

@@ -9,14 +9,6 @@ members holds one connection that listens (:mod:`listener`), to one channel, who
 
 from __future__ import annotations
 
-from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends
 from dwebsocket.groups.postgres.backend import Backend
 
-__all__ = ["Backend", "find_problems"]
-
-
-def find_problems(alias: str = DEFAULT) -> list[str]:
-    """Gives what is wrong with the set-up of one backend: :meth:`Backend.find_problems`."""
-    backend = backends.backend(alias)
-    return backend.find_problems() if isinstance(backend, Backend) else []
+__all__ = ["Backend"]

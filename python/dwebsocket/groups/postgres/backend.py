@@ -124,14 +124,15 @@ class Backend(backend.Backend):
         database = parameters.connection_of(self.settings.database).settings_dict
         return parameters.address(parameters.of_settings(database))
 
-    def find_problems(self) -> list[str]:
+    def problems(self, *, deploy: bool) -> list[str]:
         """
-        Gives what is wrong with the set-up, as sentences for people.
+        As :meth:`dwebsocket.groups.backend.Backend.problems`.
 
-        It listens on one connection and notifies on another, and so finds a pooler that swallows
-        ``LISTEN``. Takes a few times ``TIMEOUT`` at most.
+        With ``deploy`` it listens on one connection and notifies on another, and so finds a pooler
+        that swallows ``LISTEN``; it looks for the table, too. That takes a few times ``TIMEOUT``.
         """
-        return problems.find(self._host, self.settings.database)
+        found = problems.of_settings(self.settings)
+        return found or (problems.of_servers(self._host, self.settings) if deploy else [])
 
     def stop(self) -> None:
         """Closes the connection that listens, soon. The next use opens another."""
@@ -197,7 +198,8 @@ class _Host(Host):
             found = parameters.of_database(own.database)
             located = [library.parse(each) for each in own.location] or [{}]
         except (ValueError, ImportError, ImproperlyConfigured):
-            return self._backend.address
+            # The error that is told anyway.
+            return f"the database {own.database!r}"
         return ", ".join(parameters.address({**found, **each}) for each in located)
 
     def deliver(self, name: str, envelope: bytes) -> object:

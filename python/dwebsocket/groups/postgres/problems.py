@@ -1,4 +1,4 @@
-"""Whether what is published reaches a connection that listens: for ``websocket_doctor``."""
+"""What can be wrong with the settings and the servers: for system checks and the doctor."""
 
 from __future__ import annotations
 
@@ -7,57 +7,77 @@ import time
 from typing import TYPE_CHECKING
 
 from django import db
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from dwebsocket.compat.postgresql import Lost, QueryFailed
-from dwebsocket.groups.postgres import table
+from dwebsocket.groups.postgres import parameters, table
 from dwebsocket.groups.postgres.limit import Limit
 from dwebsocket.groups.postgres.link import Link
 
 if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.postgres.listener import Host
 
+_NO_POSTGRESQL = (
+    "DATABASE names {database!r}, which is no PostgreSQL: its ENGINE is {engine}. Name an alias of "
+    "DATABASES with PostgreSQL, or use another BACKEND."
+)
+_NO_LOCATION = "LOCATION: {reason}. Write postgresql://user@host:port/database, or host=… port=…."
 _POOLER = (
     "what is published on Django's connection does not reach a connection that listens at "
     "{address}: a pooler in between swallows LISTEN (pgbouncer with pool_mode = transaction does), "
     "or these are two databases. Set LOCATION to a connection string that leads to the same "
-    "database past the pooler"
+    "database past the pooler."
 )
 _NO_TABLE = (
-    'the database has no table for messages of more than about 5,900 bytes: put "dwebsocket" '
-    "into INSTALLED_APPS and run manage.py migrate"
+    "the database {database!r} has no table for messages of more than about 5,900 bytes. Put "
+    '"dwebsocket" into INSTALLED_APPS and run `manage.py migrate{option}`.'
 )
 
 
-def find(host: Host, database: str) -> list[str]:
-    """
-    Listens on one connection and notifies on another.
+def of_settings(own: BackendSettings) -> list[str]:
+    """Gives what is wrong with the settings, as sentences. Connects with nothing."""
+    try:
+        connection = parameters.connection_of(own.database)
+        if connection.vendor != "postgresql":
+            engine = connection.settings_dict["ENGINE"]
+            return [_NO_POSTGRESQL.format(database=own.database, engine=engine)]
+        library = parameters.library(own.database)
+        parameters.of_database(own.database)
+    except (ImproperlyConfigured, ImportError) as error:
+        return [f"{_text(error).rstrip('.')}."]
+    for location in own.location:
+        try:
+            library.parse(location)
+        except ValueError as error:
+            return [_NO_LOCATION.format(reason=error)]
+    return []
 
-    Args:
-        host: Where to listen.
-        database: The alias of the database that notifies.
 
-    Returns:
-        The problems, as sentences without a full stop. Takes a few times the timeout at most.
-    """
+def of_servers(host: Host, own: BackendSettings) -> list[str]:
+    """Gives what is wrong with the servers, as sentences: listens on one, notifies on another."""
     channel = f"dwebsocket_test_{secrets.token_hex(8)}"
     try:
-        library, parameters, _ = host.connect_to(0)
-        link = Link(library, parameters, host.timeout)
+        library, found, _ = host.connect_to(0)
+        link = Link(library, found, host.timeout)
     except Lost as error:
-        return [f"no connection that listens can be made at {host.address}: {_text(error)}"]
+        return [f"no connection that listens can be made at {host.address}: {_text(error)}."]
     try:
         link.query(f"LISTEN {channel}")
-        has_table = _notify(database, channel, host.timeout)
+        has_table = _notify(own.database, channel, host.timeout)
         has_come = _wait(link, channel, host.timeout)
     except (Lost, QueryFailed) as error:
-        return [f"the connection that listens at {host.address} failed: {_text(error)}"]
+        return [f"the connection that listens at {host.address} failed: {_text(error)}."]
     except db.Error as error:
-        return [f"the database {database!r} cannot be reached: {_text(error)}"]
+        return [f"the database {own.database!r} cannot be reached: {_text(error)}."]
     finally:
         link.close()
     problems = [] if has_come else [_POOLER.format(address=host.address)]
-    return problems if has_table else [*problems, _NO_TABLE]
+    if not has_table:
+        option = "" if own.database == "default" else f" --database {own.database}"
+        problems.append(_NO_TABLE.format(database=own.database, option=option))
+    return problems
 
 
 def _notify(database: str, channel: str, timeout: float) -> bool:

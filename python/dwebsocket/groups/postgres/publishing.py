@@ -49,7 +49,8 @@ class Publisher:
         self._key = key
         self._timeout = timeout
         # `NOTIFY` drops a text that equals an earlier one of the same transaction.
-        self._names = (f"{secrets.token_hex(6)}-{each:x}" for each in itertools.count())
+        self._start = secrets.token_hex(6)
+        self._numbers = itertools.count()
         self._has_table = False
         self._purge_at = 0.0
 
@@ -63,7 +64,8 @@ class Publisher:
             CannotPublish: The database does not take it within the timeout. A transaction that is
                 open cannot go on then.
         """
-        publication, content = next(self._names), payload.pack(name, envelope)
+        publication = f"{self._start}-{next(self._numbers):x}"
+        content = payload.pack(name, envelope)
         number = secrets.randbits(56)
 
         def call(connection: BaseDatabaseWrapper, *, is_repeated: bool) -> None:
