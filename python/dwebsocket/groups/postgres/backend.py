@@ -202,7 +202,7 @@ class _Host(Host):
             return f"the database {own.database!r}"
         return ", ".join(parameters.address({**found, **each}) for each in located)
 
-    def deliver(self, name: str, envelope: bytes) -> object:
+    def deliver(self, name: str, envelope: bytes) -> bool:
         """As :meth:`Host.deliver`."""
         return self._backend.deliver(name, envelope)
 

@@ -53,7 +53,12 @@ class Watchdog:
             if is_first:
                 self._looks_at = ends_at
         if is_first:
-            callbacks.call_later(ends_at - time.monotonic(), self._look)
+            try:
+                callbacks.call_later(ends_at - time.monotonic(), self._look)
+            except RuntimeError:
+                with self._lock:
+                    self._looks_at = None
+                raise
 
     def end(self, key: object) -> None:
         """Forgets it."""

@@ -24,14 +24,12 @@ from dwebsocket.groups.postgres.counting import Counts
 from dwebsocket.groups.postgres.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from concurrent.futures import Future
 
     from dwebsocket.compat.postgresql import Library
     from dwebsocket.groups.postgres.report import Kind
 
-    Deliver = Callable[[str, bytes], object]
-    Members = Callable[[str], int]
 
 #: A silently broken connection is found by a query after so many seconds without one.
 PROBE_S = 5.0
@@ -70,8 +68,8 @@ class Host:
         """Gives what to connect with, and the role to take on."""
         raise NotImplementedError
 
-    def deliver(self, name: str, envelope: bytes) -> object:
-        """Hands an envelope to the members."""
+    def deliver(self, name: str, envelope: bytes) -> bool:
+        """Hands an envelope to the members. False when it is none, or its seal is wrong."""
         raise NotImplementedError
 
     def members(self, name: str) -> int:
@@ -294,10 +292,12 @@ class Listener:
         self._recent.append(found.publication)
         return False
 
-    def _deliver(self, unpacked: tuple[str, bytes] | None) -> None:
+    def _deliver(self, unpacked: tuple[str, bytes] | None) -> bool:
+        """Hands a message to the members here, if there are any. False when it is none."""
+        if unpacked is None:
+            return False
         # Most processes have no member of most groups: do not check the seal for nothing.
-        if unpacked is not None and self._host.members(unpacked[0]):
-            self._host.deliver(*unpacked)
+        return not self._host.members(unpacked[0]) or self._host.deliver(*unpacked)
 
     def _fetch(self, link: Link, row: payload.Row) -> None:
         now = time.monotonic()
@@ -306,14 +306,13 @@ class Listener:
         self._purge_until = now + table.PURGE_FOR_S
         if not self._host.members(row.name):
             return
-        reason = "it is not there"
         try:
             rows = link.query(table.select(row.number))
+            content = rows[0][0] if rows else None
+            reason = "it is not there" if content is None else "it was changed"
         except QueryFailed as error:
-            reason, rows = _reason(error), []
-        if rows and rows[0][0] is not None:
-            self._deliver(payload.unpack(rows[0][0]))
-        else:
+            content, reason = None, _reason(error)
+        if content is None or not self._deliver(payload.unpack(content)):
             self._host.report("unreadable", [reason])
             self._host.report("interrupted", [row.name])
 
