@@ -2,12 +2,7 @@
 
 use super::{Connection, outbox::outcome::Sent};
 use crate::{
-    engine::groups::{
-        WhenFull,
-        member::{Handed, Member},
-        memberships::Memberships,
-        parcel::Parcel,
-    },
+    engine::groups::{Handed, Member, Memberships, Parcel, WhenFull},
     protocol::{
         close::{self, CloseFrame},
         deflate::Deflater,

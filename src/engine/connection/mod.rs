@@ -26,7 +26,7 @@ use self::{inbox::Inbox, outbox::Outbox, ping_register::Pings, settings::Setting
 use crate::{
     engine::{
         base::{clock, fork},
-        groups::memberships::Memberships,
+        groups::Memberships,
         resources::{
             budget::{Account, Share},
             holders::Entry,
