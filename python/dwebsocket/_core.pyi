@@ -143,6 +143,9 @@ class Connection:
     def ended_for(self) -> float | None:
         """Seconds since either side began to close."""
 
+    def messages(self) -> tuple[int, int]:
+        """The messages that have come from the client so far, and those taken for it."""
+
     def await_news(self, time: float) -> None:
         """
         Sleeps until there is a message or the end to take, for `time` seconds at most.

@@ -11,7 +11,7 @@ from dwebsocket.api.base import Base
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
 from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends, names, publications
+from dwebsocket.groups import backends, membership_signals, names, publications
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,13 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         backend = self._backend("aadd")
-        return member is not None and backend.add(self.name, member, key_of(websocket.id))
+        if member is None:
+            return False
+        is_new = membership_signals.is_new(self, member)
+        is_member = backend.add(self.name, member, key_of(websocket.id))
+        if is_new and is_member:
+            membership_signals.note_joined(self, websocket)
+        return is_member
 
     async def aadd(self, websocket: WebSocket) -> bool:
         """
@@ -78,7 +84,13 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         backend = backends.backend(self.using)
-        return member is not None and await backend.aadd(self.name, member, key_of(websocket.id))
+        if member is None:
+            return False
+        is_new = membership_signals.is_new(self, member)
+        is_member = await backend.aadd(self.name, member, key_of(websocket.id))
+        if is_new and is_member:
+            await membership_signals.anote_joined(self, websocket)
+        return is_member
 
     def discard(self, websocket: WebSocket) -> None:
         """
@@ -92,6 +104,7 @@ class Group:
         member = member_of(_websocket(websocket))
         if member is not None:
             backends.backend(self.using).discard(self.name, member)
+            membership_signals.note_left(self, websocket)
 
     async def adiscard(self, websocket: WebSocket) -> None:
         """
@@ -100,7 +113,10 @@ class Group:
         Raises:
             UsageError: As :meth:`discard`.
         """
-        self.discard(websocket)
+        member = member_of(_websocket(websocket))
+        if member is not None:
+            backends.backend(self.using).discard(self.name, member)
+            await membership_signals.anote_left(self, websocket)
 
     def joined(self, websocket: WebSocket) -> _Joined:
         """
