@@ -22,6 +22,7 @@ mod _core {
             response_head,
         },
         hub::Hub,
+        local::LocalNode,
         message_future::MessageFuture,
         next_message::NextMessage,
         process::{

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +54,18 @@ def pytest_configure(config: pytest.Config) -> None:
         "slow: takes seconds because time itself is the subject",
     ):
         config.addinivalue_line("markers", line)
+    # Groups are shared by all processes with the same folder and secret: keep the workers apart.
+    config.add_cleanup(_own_runtime_dir())
     if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
         config.pluginmanager.register(OutcomeWriter(config.getoption("--outcomes")))
     comparison.register(config)
+
+
+def _own_runtime_dir() -> Callable[[], None]:
+    """Give this process a runtime directory of its own; return the function that removes it."""
+    folder = tempfile.mkdtemp(prefix="dws-run-")
+    os.environ["XDG_RUNTIME_DIR"] = folder
+    return functools.partial(shutil.rmtree, folder, ignore_errors=True)
 
 
 class OutcomeWriter:

@@ -28,6 +28,7 @@ LINE: list[set[str]] = [
     {"websocket"},
     {"factory", "registry", "typing"},
     {"authentication"},
+    {"announcements"},
     {"sign_out"},
     {"recheck"},
     {"servers"},
@@ -198,13 +199,15 @@ def test_unsafe_code_is_in_one_place() -> None:
         if pattern.search(re.sub(r"//.*", "", path.read_text()))
     }
     # `exit.rs` asks the C library to be called at its exit, `signal.rs` to call it within a signal,
-    # `signal_mask.rs` to keep signals from the engine's threads, `trim.rs` to give memory back;
+    # `signal_mask.rs` to keep signals from the engine's threads, `trim.rs` to give memory back,
+    # `inherited.rs` closes descriptors in a forked child;
     # `copy.rs` fills `bytes` piece by piece, and `threads.rs` calls functions on threads that
     # Python may end.
     named = {
         "base/signal_mask.rs",
         "process/exit.rs",
         "process/signal.rs",
+        "resources/inherited.rs",
         "resources/socket.rs",
         "resources/trim.rs",
     }

@@ -14,7 +14,17 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 ENGINE = SOURCE / "engine"
 
 # From the bottom to the top: the folders of the engine.
-LAYERS = ["base", "resources", "wakeup", "groups", "connection", "driver", "runtime", "process"]
+LAYERS = [
+    "base",
+    "resources",
+    "wakeup",
+    "groups",
+    "connection",
+    "driver",
+    "runtime",
+    "backends",
+    "process",
+]
 
 # Tests may use whatever they need.
 TESTS = ("tests.rs", "interleavings.rs")

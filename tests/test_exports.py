@@ -37,6 +37,8 @@ OLD_IMPORTS = [
 
 PUBLIC = {
     "ConnectionClosed",
+    "Group",
+    "GroupUnavailable",
     "InternalError",
     "InvalidMessage",
     "PingTimeout",
@@ -52,7 +54,9 @@ PUBLIC = {
     "close_user",
     "drain",
     "event_counts",
+    "group",
     "require_websocket",
+    "user",
     "websocket",
 }
 

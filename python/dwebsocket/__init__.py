@@ -18,8 +18,8 @@ from dwebsocket.exceptions import (
 )
 from dwebsocket.groups import Group, group, user
 from dwebsocket.records import event_counts
-from dwebsocket.registry import close_user
 from dwebsocket.shutdown import drain
+from dwebsocket.sign_out import close_user
 from dwebsocket.typing import WebSocketRequest
 from dwebsocket.websocket import WebSocket
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
+from os import PathLike
 from typing import Any, Literal, final
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "FrameReader",
     "Groups",
     "Hub",
+    "LocalNode",
     "Mailbox",
     "MessageFuture",
     "NextMessage",
@@ -359,6 +361,56 @@ class Hub:
 
     def served(self) -> None:
         """Lets the engine continue; to be called when all tokens of `drain` have had their turn."""
+
+@final
+class LocalNode:
+    """
+    This process as one of the processes of this machine that share groups.
+
+    Any thread may use it. But for the start and the stop no call waits.
+    """
+
+    def __new__(cls, path: PathLike[str], user: int, groups: Groups) -> LocalNode:
+        """
+        Listens on a socket in the folder `path` of the system's user `user`, which is made if it
+        is missing, and connects to the other processes there. Sleeps until they have connected
+        back, half a second at most.
+
+        Raises:
+            OSError: The folder is a link or a file, belongs to another user, or others may enter
+                it; or the system has no more descriptors.
+        """
+
+    def publish(self, name: str, message: str | bytes, exclude: list[bytes], /) -> bool:
+        """
+        Sends a message to the members in all processes, but for those with the keys in `exclude`.
+
+        False, and nothing is sent, while a process is behind by too many messages.
+
+        Raises:
+            ValueError: A message of more than 512 MiB.
+        """
+
+    def close(self, name: str, code: int, reason: str) -> bool:
+        """
+        Closes the members in all processes; false as :meth:`publish`.
+
+        Raises:
+            ValueError: A code that must not be sent, or a reason that does not fit.
+        """
+
+    def count(self, name: str) -> int:
+        """Gives the number of members in all processes; of others as half a second ago."""
+
+    def peers(self) -> int:
+        """Gives the number of other processes."""
+
+    def stop(self, timeout: float) -> None:
+        """
+        Sends what waits for other processes, and removes the socket. Needs no engine.
+
+        Sleeps `timeout` seconds at most.
+        """
 
 @final
 class Mailbox:

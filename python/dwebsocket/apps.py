@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
-from dwebsocket import checks
+from dwebsocket import checks, sign_out
 
 
 class DwebsocketConfig(AppConfig):
@@ -14,5 +14,6 @@ class DwebsocketConfig(AppConfig):
     verbose_name = "WebSockets"
 
     def ready(self) -> None:
-        """Registers the system checks, also when no view was imported yet."""
+        """Registers the system checks and sign-outs, also when no view was imported yet."""
         checks.register()
+        sign_out.listen_in_all()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from django.conf import settings
 
-from dwebsocket import checks, conf
+from dwebsocket import checks, conf, sign_out
+from dwebsocket.groups.of_view import ViewGroups
 from dwebsocket.handshake import inline
 from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
@@ -18,6 +19,8 @@ from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
+
+    from dwebsocket.groups.of_view import Wanted
 
     WEBSOCKET_MIDDLEWARE_INSTALLED: bool
 
@@ -36,6 +39,7 @@ _FROM_SETTINGS = _FromSettings()
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
 checks.register()
+sign_out.listen_soon()
 
 
 def __getattr__(name: str) -> Any:
@@ -51,6 +55,7 @@ def accept_websocket(view: ViewT, /) -> ViewT: ...
 def accept_websocket(
     *,
     accept: bool = ...,
+    groups: Wanted | None = ...,
     text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
@@ -76,6 +81,7 @@ def accept_websocket(
     /,
     *,
     accept: bool = True,
+    groups: Wanted | None = None,
     text_type: Any = _FROM_SETTINGS,
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
@@ -108,6 +114,12 @@ def accept_websocket(
         accept: With False the view runs before the handshake is answered, and decides itself: by
             ``request.websocket.accept()`` or ``reject()``, or with a response or an exception, as
             for a page.
+        groups: The groups that each connection joins before the view's first line (with
+            ``accept=False`` at ``accept()``): templates of names that are filled in from the URL's
+            arguments, such as ``"room-{room}"`` or ``"inbox-{user.pk}"``, or a function that is
+            called with the view's arguments and gives names. A name that no group can have is
+            answered with 404, a backend that cannot be reached with 503; a template with ``user``
+            is left out for an anonymous one.
         text_type: This and all arguments below override, for this view, the setting of the same
             name (``WEBSOCKET_TEXT_TYPE``).
 
@@ -115,7 +127,7 @@ def accept_websocket(
         TypeError: An option that does not exist.
         ValueError: A value that an option cannot have.
     """
-    return _decorate("accept_websocket", view, accept, locals())
+    return _decorate("accept_websocket", view, accept, groups, locals())
 
 
 @overload
@@ -124,6 +136,7 @@ def require_websocket(view: ViewT, /) -> ViewT: ...
 def require_websocket(
     *,
     accept: bool = ...,
+    groups: Wanted | None = ...,
     text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
@@ -149,6 +162,7 @@ def require_websocket(
     /,
     *,
     accept: bool = True,
+    groups: Wanted | None = None,
     text_type: Any = _FROM_SETTINGS,
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
@@ -174,7 +188,7 @@ def require_websocket(
 
     Otherwise as :func:`accept_websocket`.
     """
-    return _decorate("require_websocket", view, accept, locals())
+    return _decorate("require_websocket", view, accept, groups, locals())
 
 
 websocket = accept_websocket
@@ -184,6 +198,7 @@ def _decorate(
     mode: str,
     view: Callable[..., Any] | None,
     accept: bool,  # noqa: FBT001
+    groups: Any,
     keywords: dict[str, Any],
 ) -> Any:
     if not isinstance(accept, bool):
@@ -191,16 +206,18 @@ def _decorate(
     options = {name: keywords.get(name, _FROM_SETTINGS) for name in conf.OPTION_NAMES}
     told = {name: value for name, value in options.items() if value is not _FROM_SETTINGS}
     overrides = conf.overrides(mode, told)
+    view_groups = None if groups is None else ViewGroups(mode, groups)
     if view is None:
-        return functools.partial(_wrap, mode, accept, overrides)
+        return functools.partial(_wrap, mode, accept, view_groups, overrides)
     if not callable(view):
         raise TypeError(f"{mode}() decorates views, not {type(view).__name__}")
-    return _wrap(mode, accept, overrides, view)
+    return _wrap(mode, accept, view_groups, overrides, view)
 
 
 def _wrap(
     mode: str,
     accept: bool,  # noqa: FBT001
+    groups: ViewGroups | None,
     overrides: dict[str, Any],
     view: Callable[..., Any],
 ) -> Callable[..., Any]:
@@ -212,7 +229,7 @@ def _wrap(
         factory = prepare(request)
         if factory is None:
             return None
-        return Asked(request, factory, detached, args, kwargs, overrides)
+        return Asked(request, factory, detached, args, kwargs, overrides, groups)
 
     def refusal(request: HttpRequest) -> HttpResponse | None:
         if mode == "require_websocket" and getattr(request, "websocket", None) is None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import authentication, clock, conf, database, registry, sign_out, unpatched
+from dwebsocket.announcements import Listener
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.registry import BUCKETS, SIGNED_OUT
 from dwebsocket.waiting.waiter import THREAD
@@ -65,6 +66,7 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
             _log.exception("Whether a user is signed in cannot be looked up: a WebSocket is closed")
             visitor.refuse(_TRY_AGAIN_LATER, "try again later")
     _schedule.start(waiter, spawn, databases)
+    _schedule.listen(waiter, spawn, databases)
 
 
 def _close(found: dict[Visitor, str]) -> None:
@@ -100,6 +102,24 @@ class Schedule:
         self._waiter: Waiter
         self._spawn: Spawn
         self._databases: Databases = {}
+        self._listener = Listener(self._on_announced)
+
+    def listen(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
+        """Listens to the sign-outs that other processes announce, until no user is left."""
+        self._spawn, self._databases = spawn, databases
+        self._listener.start(waiter)
+
+    def _on_announced(self, change: dict[str, Any]) -> None:
+        if visitors := sign_out.on_announced(change):
+            databases = self._databases
+
+            def look() -> None:
+                _look(visitors, databases)
+
+            try:
+                self._spawn("dwebsocket-recheck", look)
+            except RuntimeError as error:
+                _log.error("No thread to look whether users are signed in: %s", error)
 
     def start(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
         """Starts the timer unless it runs. It stops when no user is left."""
@@ -117,6 +137,8 @@ class Schedule:
 
     def stop_if_idle(self) -> None:
         """Cancels the timer when no user is left. Never waits."""
+        if not registry.has_users():
+            self._listener.stop()
         if not self._may_cancel or registry.has_users() or not self._lock.acquire(blocking=False):
             # A timer that finds no user sets no further one either.
             return

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 
 from dwebsocket import conf, unpatched
-from dwebsocket.api.arguments import check_close
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
 
@@ -299,29 +298,19 @@ def tell_of_leaving(call: Callable[[], object]) -> None:
     _on_leave = call
 
 
-def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out") -> int:
+def close_here(user: Any, code: int, reason: str) -> int:
     """
-    Closes all WebSockets of a user in this process.
-
-    Never waits; any thread and any task may call it. dwebsocket closes them by itself when the user
-    changes the password, is deactivated or deleted through the model, and those of a session when
-    the user logs out; ``WEBSOCKET_AUTH_RECHECK`` finds other sign-outs in time, in every process.
-    Call it in all other cases, such as a withdrawn right. In a transaction, call it after the
-    commit (``transaction.on_commit``): before the commit, a client that reconnects is let in.
+    Closes all WebSockets of a user in this process. Never waits.
 
     Args:
-        user: A user, or the primary key of one.
+        user: The primary key.
         code: The close code.
-        reason: Up to 123 bytes of UTF-8.
+        reason: The close reason.
 
     Returns:
         The number of WebSockets that were closed.
-
-    Raises:
-        ValueError: A code that must not be sent, or a reason that does not fit.
     """
-    check_close(code, reason)
-    visitors = present("user", getattr(user, "pk", user))
+    visitors = present("user", user)
     for visitor in visitors:
         visitor.close(code, reason)
     return len(visitors)

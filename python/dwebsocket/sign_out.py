@@ -1,5 +1,5 @@
 """
-Receivers of Django's signals that close a user's WebSockets in this process.
+Receivers of Django's signals that close a user's WebSockets, in this process and in all others.
 
 The signals are sent when a user logs out, logs in, is saved or deleted, and when a session is
 deleted. A receiver acts when the change is committed, and on a logout when the session is flushed,
@@ -13,23 +13,30 @@ transaction's lock.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
+from django.core.signals import request_started
 from django.db import connections, transaction
 
-from dwebsocket import authentication
+from dwebsocket import announcements, authentication
+from dwebsocket.announcements import announce
+from dwebsocket.api.arguments import check_close
 from dwebsocket.compat.django_auth import is_in_test_case
-from dwebsocket.registry import SIGNED_OUT, auth_hash, close_user, present
+from dwebsocket.registry import SIGNED_OUT, auth_hash, close_here, present
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from django.http import HttpRequest
+
+    from dwebsocket.registry import Visitor
 
     Act = Callable[[], object]
 
@@ -38,9 +45,31 @@ _log = logging.getLogger("dwebsocket")
 _REASON = "signed out"
 
 
+def listen_soon() -> None:
+    """Connects all receivers with the first request: by then models are loaded."""
+    request_started.connect(_on_first_request, dispatch_uid="dwebsocket.sign_out")
+
+
+def _on_first_request(**_: Any) -> None:
+    request_started.disconnect(_on_first_request, dispatch_uid="dwebsocket.sign_out")
+    listen_in_all()
+
+
+def listen_in_all() -> None:
+    """Connects the receivers in a process that may have no WebSocket: others have to know."""
+    listen()
+    if apps.is_installed("django.contrib.sessions"):
+        try:
+            store = import_module(settings.SESSION_ENGINE).SessionStore
+        except (ImportError, AttributeError):
+            # The session's middleware reports it.
+            return
+        listen_to(store)
+
+
 @functools.cache
 def listen() -> None:
-    """Connects the receivers for users. Called for the first user: by then models are loaded."""
+    """Connects the receivers for users. Called when models are loaded."""
     if not apps.is_installed("django.contrib.auth"):
         return
     from django.contrib.auth import get_user_model
@@ -78,6 +107,36 @@ def _after_commit(act: Act, using: str | None) -> None:
         act()
     else:
         transaction.on_commit(act, using=using, robust=True)
+
+
+def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out") -> int:
+    """
+    Closes all WebSockets of a user, in every process.
+
+    Never waits; any thread and any task may call it. dwebsocket closes them by itself when the user
+    changes the password, is deactivated or deleted through the model, and those of a session when
+    the user logs out; ``WEBSOCKET_AUTH_RECHECK`` finds other sign-outs in time.
+    Call it in all other cases, such as a withdrawn right. In a transaction, call it after the
+    commit (``transaction.on_commit``): before the commit, a client that reconnects is let in.
+
+    Args:
+        user: A user, or the primary key of one.
+        code: The close code.
+        reason: Up to 123 bytes of UTF-8.
+
+    Returns:
+        The number of WebSockets that were closed in this process. Other processes close theirs
+        at the same time; where the groups' backend cannot be reached the log has a warning.
+
+    Raises:
+        ValueError: A code that must not be sent, or a reason that does not fit.
+    """
+    check_close(code, reason)
+    key = getattr(user, "pk", user)
+    closed = close_here(key, code, reason)
+    if key is not None:
+        announcements.close_user(key, code, reason)
+    return closed
 
 
 # -- sessions -----------------------------------------------------------------------------------
@@ -135,6 +194,7 @@ def _end_session(key: str, user: Any) -> None:
         ended.update(dict.fromkeys(visitor for visitor in others if visitor.who.session))
     for visitor in ended:
         visitor.close(SIGNED_OUT, _REASON)
+    announce({"session": key, "user": "" if user is None else str(user)})
 
 
 def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
@@ -147,6 +207,8 @@ def _on_logged_in(request: HttpRequest | None, user: Any, **_: Any) -> None:
         for visitor in [visitor for key in keys for visitor in present("session", key)]:
             if visitor.who.user and visitor.who.user != str(user.pk):
                 visitor.close(SIGNED_OUT, _REASON)
+        for key in keys:
+            announce({"session": key, "not_user": str(user.pk)})
 
     if keys:
         _after_commit(close_others, authentication.database_of_sessions(type(session)))
@@ -161,6 +223,7 @@ def _on_session_deleted(instance: Any, using: str, **_: Any) -> None:
             # that were not signed in (no store) stay connected.
             if visitor.who.store is not None:
                 visitor.close(SIGNED_OUT, _REASON)
+        announce({"session": key})
 
     _after_commit(close, using)
 
@@ -168,8 +231,11 @@ def _on_session_deleted(instance: Any, using: str, **_: Any) -> None:
 # -- users --------------------------------------------------------------------------------------
 
 
-def _on_saved(instance: Any, using: str, **_: Any) -> None:
+def _on_saved(instance: Any, using: str, update_fields: Any = None, **_: Any) -> None:
     user = instance.pk
+    if update_fields is not None and not {"password", "is_active"} & set(update_fields):
+        # As at each login, which notes its time.
+        return
     if not getattr(instance, "is_active", True):
         _after_commit(functools.partial(close_user, user, reason="deactivated"), using)
     elif "password" not in instance.get_deferred_fields():
@@ -179,9 +245,42 @@ def _on_saved(instance: Any, using: str, **_: Any) -> None:
 
 def _end_others(user: Any, its_hash: str) -> None:
     """Closes the WebSockets that a user opened with another password."""
+    _close_others(str(user), digest(its_hash))
+    announce({"user": str(user), "hash": digest(its_hash)})
+
+
+def _close_others(user: str, its_digest: str) -> None:
     for visitor in present("user", user):
-        if visitor.who.auth_hash != its_hash:
+        if digest(visitor.who.auth_hash) != its_digest:
             visitor.close(SIGNED_OUT, "password changed")
+
+
+def digest(auth_hash: str) -> str:
+    """Gives a digest of a user's hash, which other processes may see."""
+    return hashlib.sha256(auth_hash.encode()).hexdigest()
+
+
+# -- what other processes announce ----------------------------------------------------------------
+
+
+def on_announced(change: dict[str, Any]) -> list[Visitor]:
+    """
+    Closes the WebSockets of this process that an announcement of another one is about.
+
+    Never waits. Gives the visitors whose sessions have to be looked up.
+    """
+    user, session = str(change.get("user") or ""), str(change.get("session") or "")
+    if "hash" in change:
+        _close_others(user, str(change["hash"]))
+        return []
+    for visitor in present("session", session) if session else []:
+        if "not_user" in change:
+            is_meant = visitor.who.user not in ("", str(change["not_user"]))
+        else:
+            is_meant = visitor.who.store is not None
+        if is_meant:
+            visitor.close(SIGNED_OUT, _REASON)
+    return present("user", user) if user else []
 
 
 def _on_deleted(instance: Any, using: str, **_: Any) -> None:

@@ -132,7 +132,11 @@ impl Groups {
         exclude: Vec<MemberId>,
     ) -> PyResult<bool> {
         let message = to_message(message, &exclude)?;
-        Ok(self.0.publish(name, message))
+        let has_room = self.0.has_room(message.len());
+        if has_room {
+            self.0.publish(name, message);
+        }
+        Ok(has_room)
     }
 
     fn close(&self, name: &str, code: u16, reason: &str) -> PyResult<()> {

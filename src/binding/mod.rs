@@ -12,6 +12,7 @@ mod exceptions;
 pub(crate) mod groups;
 pub(crate) mod handshake;
 pub(crate) mod hub;
+pub(crate) mod local;
 mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;

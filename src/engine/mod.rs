@@ -26,11 +26,13 @@
 //!   connections, buffers, and the budget of buffered bytes.
 //! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass
 //!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked.
+//! - `groups/`: messages to all members of a name. A member is a trait here.
 //! - `connection/`: the parts that views use: the inbox, the outbox, pings, the end; and the
 //!   registry of all connections.
 //! - `driver/`: the task of one connection: reading, keepalive, rates, timeouts, the close.
 //! - `runtime/`: the engine of a process with its threads, load shedding at the limit of the
 //!   budget, and the takeover of a server's descriptor.
+//! - `backends/`: how messages of groups reach other processes.
 //! - `process/`: SIGTERM, the exit of the process, and forks.
 //!
 //! Where a lower layer has to call an upper one it names what it needs: [`budget`] has two
@@ -56,7 +58,8 @@
 //! under another. With the lock of an inbox or an outbox only atomics of the budget are changed,
 //! and at its limit a task is started. The turns take the lock of a hub, or of the flush timer,
 //! under their own; a hub notifies the turns without its lock, and no reply is sent under any of
-//! the three. A connection's life ends first, then the inbox (nothing more will come) and the
+//! the three. A member's memberships, the names of groups and one group are locked in this order,
+//! and nothing is sent meanwhile. A connection's life ends first, then the inbox (nothing more will come) and the
 //! outbox (nothing more will go), the descriptor last.
 //!
 //! # In which order to read
@@ -67,8 +70,10 @@
 //! `engine.rs`, `worker.rs` and `takeover.rs`: how the engine and a connection begin. `wakeup/`:
 //! `hub.rs`, `turns/`, `time_slice.rs` and `flush_timer.rs`: in which order views and the engine
 //! run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
-//! memory. `connection/registry.rs` and `process/`: the end.
+//! memory. `groups/`: `mod.rs`, `registry.rs` and `fan_out.rs`, then `backends/local/`: groups.
+//! `connection/registry.rs` and `process/`: the end.
 
+pub mod backends;
 mod base;
 mod connection;
 mod driver;

@@ -347,6 +347,8 @@ class Server:
             "DJANGO_SETTINGS_MODULE": f"{module}.settings",
             "PROJECT_SETTINGS": json.dumps(dict(settings or {})),
             "PROJECT_DB": str(self.database),
+            # Its processes share groups with each other, and with none of another server.
+            "XDG_RUNTIME_DIR": str(self.folder),
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             **(env or {}),

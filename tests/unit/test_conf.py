@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from dwebsocket import conf, memory
+from dwebsocket.group_settings import BackendSettings
 
 Override = Callable[..., None]
 
@@ -47,6 +48,7 @@ DEFAULTS = {
     "MAX_HANDSHAKE_SIZE": 48 * 1024,
     "HANDSHAKE_TIMEOUT": 30.0,
     "DRAIN": 0.0,
+    "GROUPS": {"default": BackendSettings()},
     "ENGINE_THREADS": 1,
     "THREAD_STACK_SIZE": 4 * MIB,
 }
@@ -107,6 +109,24 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "MAX_HANDSHAKE_SIZE": [*SIZES, (None, None)],
     "HANDSHAKE_TIMEOUT": [*SECONDS, (None, None)],
     "DRAIN": [*SECONDS, (0, 0.0)],
+    "GROUPS": [
+        ({}, {"default": BackendSettings()}),
+        (
+            {"default": {"BACKEND": "dwebsocket.groups.process", "TIMEOUT": 3, "SLOW": "latest"}},
+            {"default": BackendSettings("dwebsocket.groups.process", timeout=3.0, slow="latest")},
+        ),
+        (
+            {"other": {"LOCATION": ["a", "b"], "PREFIX": "p", "OPTIONS": {"x": 1}}},
+            {
+                "other": BackendSettings(location=("a", "b"), prefix="p", options={"x": 1}),
+                "default": BackendSettings(),
+            },
+        ),
+        (
+            {"default": {"LOCATION": "a", "DATABASE": "d", "RUNTIME_DIR": "/run"}},
+            {"default": BackendSettings(location=("a",), database="d", runtime_dir="/run")},
+        ),
+    ],
     "ENGINE_THREADS": [(1, 1), (64, 64)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
 }
@@ -205,6 +225,21 @@ BAD: dict[str, list[tuple[Any, str]]] = {
     "DRAIN": [
         (value, "must be a number of seconds, 0 or more, not") for value in [*BAD_SECONDS[1:], None]
     ],
+    "GROUPS": [
+        ([], "must be a dict of backends, shaped like CACHES, not"),
+        ({1: {}}, "has the alias 1: it must be a str"),
+        ({"default": "local"}, "['default'] must be a dict, not"),
+        ({"default": {"BACKENDS": "x"}}, "unknown key 'BACKENDS': did you mean BACKEND?"),
+        ({"default": {"X": "x"}}, "unknown key 'X': known are BACKEND, LOCATION"),
+        ({"default": {"BACKEND": "no path"}}, "['BACKEND'] must be a dotted path, not"),
+        ({"default": {"BACKEND": None}}, "['BACKEND'] must be a str, not"),
+        ({"default": {"LOCATION": 7}}, "['LOCATION'] must be a str or a list of them, not"),
+        ({"default": {"LOCATION": [7]}}, "['LOCATION'] must be a str or a list of them, not"),
+        ({"default": {"TIMEOUT": 0}}, "['TIMEOUT'] must be a number of seconds, not"),
+        ({"default": {"TIMEOUT": True}}, "['TIMEOUT'] must be a number of seconds, not"),
+        ({"default": {"SLOW": "wait"}}, "['SLOW'] must be one of close, drop_newest"),
+        ({"default": {"OPTIONS": []}}, "['OPTIONS'] must be a dict, not"),
+    ],
     "ENGINE_THREADS": [
         (value, "must be a whole number from 1 to 64, not")
         for value in [0, 65, True, 1.0, "2", None]
@@ -296,6 +331,7 @@ class TestOptions:
             "AUTH_RECHECK",
             "MAX_HANDSHAKE_SIZE",
             "DRAIN",
+            "GROUPS",
             "ENGINE_THREADS",
             "THREAD_STACK_SIZE",
         }

@@ -16,7 +16,6 @@ from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend, Message
-    from dwebsocket.websocket import WebSocket
 
 
 class Group:
@@ -51,7 +50,7 @@ class Group:
 
     # -- members ---------------------------------------------------------------------------------
 
-    def add(self, websocket: WebSocket) -> bool:
+    def add(self, websocket: Base) -> bool:
         """
         Makes a connection of this process a member. Idempotent.
 
@@ -75,7 +74,7 @@ class Group:
             membership_signals.note_joined(self, websocket)
         return is_member
 
-    async def aadd(self, websocket: WebSocket) -> bool:
+    async def aadd(self, websocket: Base) -> bool:
         """
         As :meth:`add`, without blocking the event loop.
 
@@ -92,7 +91,7 @@ class Group:
             await membership_signals.anote_joined(self, websocket)
         return is_member
 
-    def discard(self, websocket: WebSocket) -> None:
+    def discard(self, websocket: Base) -> None:
         """
         Ends a membership. Idempotent, and never waits.
 
@@ -106,7 +105,7 @@ class Group:
             backends.backend(self.using).discard(self.name, member)
             membership_signals.note_left(self, websocket)
 
-    async def adiscard(self, websocket: WebSocket) -> None:
+    async def adiscard(self, websocket: Base) -> None:
         """
         As :meth:`discard`.
 
@@ -118,7 +117,7 @@ class Group:
             backends.backend(self.using).discard(self.name, member)
             await membership_signals.anote_left(self, websocket)
 
-    def joined(self, websocket: WebSocket) -> _Joined:
+    def joined(self, websocket: Base) -> _Joined:
         """
         Gives a context manager, sync and async, in which the connection is a member.
 
@@ -293,7 +292,7 @@ def _websocket(websocket: object) -> Base:
 class _Joined:
     """What :meth:`Group.joined` gives."""
 
-    def __init__(self, group: Group, websocket: WebSocket) -> None:
+    def __init__(self, group: Group, websocket: Base) -> None:
         self._group = group
         self._websocket = websocket
 

@@ -8,22 +8,41 @@ envelopes on to :meth:`Backend.deliver`, and the engine does the rest.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hmac
+import logging
+import os
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.utils.encoding import force_bytes
 
-from dwebsocket import _core
+from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dwebsocket.group_settings import BackendSettings
 
     Message = str | bytes
     Exclude = list[bytes]
     Member = _core.Connection | _core.Mailbox
+
+
+_log = logging.getLogger("dwebsocket")
+
+
+def at_exit(stop: Callable[[], None]) -> None:
+    """Calls ``stop`` when the process ends by itself, not in its children."""
+    parent = os.getpid()
+
+    def stop_here() -> None:
+        if os.getpid() == parent:
+            stop()
+
+    atexit.register(stop_here)
 
 
 class Backend:
@@ -52,6 +71,7 @@ class Backend:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
         self.alias = alias
         self.settings = own
+        self._has_warned = False
 
     # -- what a backend implements ---------------------------------------------------------------
 
@@ -174,20 +194,41 @@ class Backend:
     def add(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member; false when it is over."""
         self.subscribe(name)
-        return self._join(name, member, key)
+        return self.join(name, member, key)
 
     async def aadd(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member, without blocking the event loop."""
         await self.asubscribe(name)
-        return self._join(name, member, key)
+        return self.join(name, member, key)
 
     def discard(self, name: str, member: Member) -> None:
         """Ends a membership."""
         if self.groups.leave(name, member):
             self.unsubscribe(name)
 
-    def _join(self, name: str, member: Member, key: bytes) -> bool:
+    def join(self, name: str, member: Member, key: bytes) -> bool:
+        """Makes a connection a member of a group that is subscribed to; false when it is over."""
         joined = self.groups.join(name, member, key) is not None
-        if not joined and not self.groups.count(name):
-            self.unsubscribe(name)
+        if not joined:
+            self.release(name)
         return joined
+
+    def release(self, name: str) -> None:
+        """Ends a subscription that was made for a member that has not joined. Never waits."""
+        if not self.groups.count(name):
+            self.unsubscribe(name)
+
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`subscribe`, but never waits and never raises: a failure is logged."""
+        if self.waits:
+            unpatched.start_thread("dwebsocket-subscribe", functools.partial(self._try, name))
+        else:
+            self._try(name)
+
+    def _try(self, name: str) -> None:
+        try:
+            self.subscribe(name)
+        except GroupUnavailable as error:
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("Messages to users may not reach this process: %s", error)

@@ -43,7 +43,7 @@ class Joining(Base):
         is_open = True
         try:
             for each in wanted:
-                is_open = each.add(self) and is_open  # type: ignore[arg-type]
+                is_open = each.add(self) and is_open
         except BaseException:
             self._leave_all(wanted, before)
             raise
@@ -61,7 +61,7 @@ class Joining(Base):
         is_open = True
         try:
             for each in wanted:
-                is_open = await each.aadd(self) and is_open  # type: ignore[arg-type]
+                is_open = await each.aadd(self) and is_open
         except BaseException:
             self._leave_all(wanted, before)
             raise
@@ -76,7 +76,7 @@ class Joining(Base):
             TypeError, ValueError: As :func:`dwebsocket.group`.
         """
         for each in _groups(groups):
-            each.discard(self)  # type: ignore[arg-type]
+            each.discard(self)
 
     async def aleave(self, *groups: str | Group) -> None:
         """
@@ -98,7 +98,7 @@ class Joining(Base):
     def _leave_all(self, groups: Iterable[Group], without: set[Group]) -> None:
         for each in groups:
             if each not in without:
-                each.discard(self)  # type: ignore[arg-type]
+                each.discard(self)
 
 
 def _groups(groups: tuple[Any, ...]) -> list[Group]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.api import Group
-
     Message = str | bytes
 
 
@@ -17,13 +15,13 @@ class Publication:
     One call of ``group(…).send`` or its twins.
 
     Attributes:
-        group: The group.
+        group: The :class:`dwebsocket.Group`.
         message: What was sent, JSON as its text.
         exclude: The argument.
         on_commit: The argument.
     """
 
-    group: Group
+    group: Any
     message: Message
     exclude: Any
     on_commit: bool | str
@@ -33,7 +31,7 @@ class Publication:
 recorded: list[Publication] | None = None
 
 
-def note(group: Group, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
+def note(group: Any, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
     """Records a publication, if that is wanted."""
     if recorded is not None:
         recorded.append(Publication(group, message, exclude, on_commit))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, conf, registry, shutdown
-from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
+from dwebsocket.groups.of_view import ImpossibleName, Joins
 from dwebsocket.handshake import origin, site_report
 from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
     from dwebsocket.factory import WebSocketFactory
+    from dwebsocket.groups.of_view import ViewGroups
     from dwebsocket.runners.view import Detached
     from dwebsocket.servers.handshake import Handshake
 
@@ -43,6 +45,7 @@ class Asked:
         factory: The result of :func:`~dwebsocket.handshake.attributes.prepare` for it.
         view: The view behind the WebSocket, run as ``view.call(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
+        groups: The groups of this view's decorator.
     """
 
     request: HttpRequest
@@ -51,6 +54,7 @@ class Asked:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     overrides: Mapping[str, Any]
+    groups: ViewGroups | None = None
 
 
 def judge(asked: Asked) -> HttpResponse:
@@ -114,9 +118,14 @@ def judge(asked: Asked) -> HttpResponse:
                 at_exit=handshake.at_exit,
             )
         handshake.prepare()
+        joins = _joins(asked, visitor)
     except BaseException as error:
         websocket._leave()
         permit.release()
+        if isinstance(error, ImpossibleName):
+            return refuse(request, 404, f"This address has no group: {error}.")
+        if isinstance(error, GroupUnavailable):
+            return refuse(request, 503, str(error), "error")
         if not isinstance(error, OSError):
             raise
         reason = f"The system has nothing left for another connection: {error}"
@@ -129,11 +138,25 @@ def judge(asked: Asked) -> HttpResponse:
         websocket=websocket,
         start=Start(handshake, asked.view, wrapping, asked.args, asked.kwargs),
         visitor=visitor,
+        joins=joins,
     )
     websocket._leave_to_response()
     if visitor is not None:
         visitor.leave_with(response)
     return response
+
+
+def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
+    """Gives the groups that the connection is to join, all of which are subscribed to."""
+    wanted = asked.groups
+    groups = [] if wanted is None else wanted.of(asked.request, asked.args, asked.kwargs)
+    joins = Joins(groups, "" if visitor is None else visitor.who.user)
+    try:
+        joins.prepare()
+    except BaseException:
+        joins.release()
+        raise
+    return joins
 
 
 def _handshake_of(request: HttpRequest) -> Handshake:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from django.http.response import HttpResponseBase
 
     from dwebsocket import registry
+    from dwebsocket.groups.of_view import Joins
     from dwebsocket.handshake.start import Start
     from dwebsocket.servers.handshake import Handshake
     from dwebsocket.websocket import WebSocket
@@ -91,6 +92,7 @@ class UpgradeResponse(HttpResponse):
         websocket: WebSocket,
         start: Start,
         visitor: registry.Visitor | None,
+        joins: Joins,
     ) -> None:
         super().__init__(content_type=_CONTENT_TYPE)
         self._request = request
@@ -101,6 +103,7 @@ class UpgradeResponse(HttpResponse):
         self._start: Start | None = start
         # The visitor, if it has a user, who is checked again when the connection opens.
         self._user = visitor if visitor is not None and visitor.who.user else None
+        self._joins = joins
         self._decision: Decision[Any] | None = None
         self._acceptance = _AS_IT_IS
 
@@ -196,6 +199,7 @@ class UpgradeResponse(HttpResponse):
     def _abandon(self) -> None:
         """Does what remains to be done when the connection will not open."""
         self._websocket._leave()
+        self._joins.release()
         if self._decision is not None:
             self._lose(self._decision)
 
@@ -264,6 +268,7 @@ class UpgradeResponse(HttpResponse):
             request_copy.keep(request)
             websocket._forget_handshake(request.META)
             websocket._attach(connection, options, subprotocol, start.runner.waiter, start.spawn)
+            self._joins.join(websocket)
             # The connection has a hold of its own on the permit. A view that decides got another
             # one in `asking_view`.
             if self._decision is None:

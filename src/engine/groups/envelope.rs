@@ -25,7 +25,9 @@ fn envelope(kind: u8, exclude: &[MemberId], payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&[VERSION, kind]);
     let count = u16::try_from(exclude.len()).unwrap_or(u16::MAX);
     bytes.extend_from_slice(&count.to_be_bytes());
-    exclude.iter().for_each(|id| bytes.extend_from_slice(id));
+    for id in exclude {
+        bytes.extend_from_slice(id);
+    }
     bytes.extend_from_slice(payload);
     bytes
 }

@@ -31,6 +31,6 @@ pub use self::{
     memberships::{Joined, MemberId},
     notices::{Notice, Notices},
     parcel::Message,
-    registry::Groups,
+    registry::{Groups, Observer},
     statistics::Statistics,
 };

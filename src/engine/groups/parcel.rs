@@ -44,7 +44,7 @@ impl Message {
     }
 
     /// Bytes of the frame.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.frame.len()
     }
 
@@ -102,9 +102,9 @@ impl Parcel {
             _ => {
                 let length = frames.iter().map(Bytes::len).sum();
                 let mut joined = BytesMut::with_capacity(length);
-                frames
-                    .iter()
-                    .for_each(|frame| joined.extend_from_slice(frame));
+                for frame in &frames {
+                    joined.extend_from_slice(frame);
+                }
                 joined.freeze()
             }
         };

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use parking_lot::Mutex;
@@ -19,7 +20,10 @@ use super::{
     seal::Key,
     statistics::Statistics,
 };
-use crate::{engine::base::fork, protocol::close::CloseFrame};
+use crate::{
+    engine::base::{fork, panics::contain},
+    protocol::close::CloseFrame,
+};
 
 /// All groups of one backend in this process. Any thread may use it.
 #[derive(Debug)]
@@ -29,6 +33,14 @@ pub struct Groups {
     random: RandomState,
     fan_out: Arc<FanOut>,
     key: Option<Key>,
+    observer: OnceLock<Weak<dyn Observer>>,
+}
+
+/// Receives a call when the members of a group have changed, on any thread, with no lock held. It
+/// must not sleep.
+pub trait Observer: fmt::Debug + Send + Sync {
+    /// The group `name` has a member more or less than before.
+    fn on_members(&self, name: &str);
 }
 
 impl Groups {
@@ -42,7 +54,19 @@ impl Groups {
             random: RandomState::new(),
             fan_out: FanOut::new(threads, when_full),
             key: key.and_then(Key::new),
+            observer: OnceLock::new(),
         })
+    }
+
+    /// Has `observer` called from now on. Only the first one counts.
+    pub(crate) fn observe(&self, observer: Weak<dyn Observer>) {
+        let _ = self.observer.set(observer);
+    }
+
+    fn notify(&self, name: &str) {
+        if let Some(observer) = self.observer.get().and_then(Weak::upgrade) {
+            contain(|| observer.on_members(name));
+        }
     }
 
     /// Counters of what was published and delivered.
@@ -72,7 +96,11 @@ impl Groups {
         }
         let weak = Arc::downgrade(member);
         let enter = || self.enter(name, weak);
-        member.memberships().join(id, || self.find(name), enter)
+        let joined = member.memberships().join(id, || self.find(name), enter);
+        if matches!(joined, Joined::First | Joined::More) {
+            self.notify(name);
+        }
+        joined
     }
 
     /// Ends the membership; `None` when there was none, else whether the group has no member in
@@ -82,7 +110,10 @@ impl Groups {
             return None;
         }
         let group = self.find(name)?;
-        (member.memberships()).leave(&group, |place| self.withdraw(&group, place))
+        let was_last =
+            (member.memberships()).leave(&group, |place| self.withdraw(&group, place))?;
+        self.notify(name);
+        Some(was_last)
     }
 
     /// The names of the groups of `member` here.
@@ -118,15 +149,11 @@ impl Groups {
         self.fan_out.has_room(more)
     }
 
-    /// Sends `message` to all members of the group `name` in this process. Never sleeps. False, and
-    /// nothing is sent, while the engine is behind by too many messages.
-    pub fn publish(self: &Arc<Self>, name: &str, message: Message) -> bool {
-        let has_room = self.has_room(message.len());
-        if has_room {
-            self.fan_out.statistics.add_published();
-            self.put(name, Entry::Message(message));
-        }
-        has_room
+    /// Sends `message` to all members of the group `name` in this process. Never sleeps. To be
+    /// called only while there is [room](Groups::has_room): what waits takes memory.
+    pub fn publish(self: &Arc<Self>, name: &str, message: Message) {
+        self.fan_out.statistics.add_published();
+        self.put(name, Entry::Message(message));
     }
 
     /// Closes all members of the group `name` in this process, behind what was published before.
@@ -217,6 +244,7 @@ impl Registry for Groups {
     fn end(&self, group: &Group, place: u32) {
         if !self.is_foreign() {
             self.withdraw(group, place);
+            self.notify(group.name());
         }
     }
 }

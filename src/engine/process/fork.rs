@@ -3,7 +3,7 @@
 use super::{exit, signal};
 use crate::engine::{
     base::fork,
-    resources::{budget, permits},
+    resources::{budget, inherited, permits},
     runtime,
 };
 
@@ -11,6 +11,7 @@ use crate::engine::{
 /// before anything else of the engine.
 pub fn after_fork_in_child() {
     fork::begin_generation();
+    inherited::close_in_child();
     permits::reset();
     budget::reset();
     signal::after_fork_in_child();

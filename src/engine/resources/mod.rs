@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub(crate) mod holders;
+pub(crate) mod inherited;
 pub mod permits;
 pub(crate) mod read_buffer;
 pub(crate) mod readiness;

@@ -176,6 +176,23 @@ pub fn own(descriptor: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Sleeps until a socket takes more bytes, `time` at most, or a signal comes.
+#[expect(
+    unsafe_code,
+    reason = "the standard library has no safe function for poll"
+)]
+pub(crate) fn await_writable(descriptor: RawFd, time: Duration) {
+    let mut polled = libc::pollfd {
+        fd: descriptor,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    let millis = libc::c_int::try_from(time.as_millis().max(1)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the system reads and writes one `pollfd` where one is. The outcome does not matter:
+    // the caller tries to write.
+    unsafe { libc::poll(&raw mut polled, 1, millis) };
+}
+
 /// Duplicates a bare descriptor of the server. The copy is ours.
 #[expect(unsafe_code, reason = "the server's descriptor is a bare number")]
 pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {

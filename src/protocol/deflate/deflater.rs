@@ -52,6 +52,7 @@ impl Deflater {
 
     /// A deflater with the same terms whose messages refer to none before them, so that they can
     /// go to several clients.
+    #[must_use]
     pub fn without_context(&self) -> Self {
         Self {
             pool: Arc::clone(&self.pool),

@@ -1,0 +1,108 @@
+"""
+Groups of all processes of this machine that run this project as this user. Needs no server.
+
+The processes meet by Unix sockets in a folder that only their user can enter: the file system's
+rights authenticate messages. See ``src/engine/backends/local``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core, unpatched
+from dwebsocket.groups import backend, process
+
+if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.backend import Exclude, Message
+
+# Raised with the format of frames between processes: other versions have folders of their own.
+_VERSION = 1
+# Characters of the key in the folder's name.
+_KEY_LENGTH = 20
+
+
+def folder_of(settings: BackendSettings, key: bytes) -> Path:
+    """Gives the folder of the sockets, which need not exist."""
+    name = f"dwebsocket-{os.geteuid()}-{_VERSION}-{key.hex()[:_KEY_LENGTH]}"
+    parent = settings.runtime_dir or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(parent) / name
+
+
+class Backend(process.Backend):
+    """Publishes to the other processes, too. Nothing here waits for another process."""
+
+    def __init__(self, alias: str, settings: BackendSettings) -> None:
+        """As :class:`dwebsocket.groups.backend.Backend`."""
+        super().__init__(alias, settings)
+        self._lock = unpatched.lock()
+        self._node: _core.LocalNode | None = None
+
+    @property
+    def address(self) -> str:
+        """The folder of the sockets."""
+        return str(self.folder)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sockets."""
+        return folder_of(self.settings, self.project_key("folder"))
+
+    @property
+    def node(self) -> _core.LocalNode:
+        """
+        This process as a node, which starts on first use.
+
+        Raises:
+            GroupUnavailable: The folder cannot be used.
+        """
+        if self._node is None:
+            # Held for a moment only: the start waits at most half a second for other processes.
+            with self._lock:
+                if self._node is None:
+                    self._node = self._start()
+        return self._node
+
+    def _start(self) -> _core.LocalNode:
+        try:
+            node = _core.LocalNode(self.folder, os.geteuid(), self.groups)
+        except OSError as error:
+            raise self.unavailable(error.strerror or str(error)) from error
+        backend.at_exit(self.stop)
+        return node
+
+    def stop(self) -> None:
+        """Sends what still waits for other processes, and leaves them. At the process's end."""
+        if self._node is not None:
+            self._node.stop(self.settings.timeout)
+
+    def _publish(self, name: str, message: Message, exclude: Exclude) -> bool:
+        return self.node.publish(name, message, exclude)
+
+    def _close(self, name: str, code: int, reason: str) -> bool:
+        return self.node.close(name, code, reason)
+
+    def subscribe(self, name: str) -> None:
+        """
+        Makes this process a node: then it gets the messages of all groups.
+
+        Raises:
+            GroupUnavailable: The folder cannot be used.
+        """
+        self.node  # noqa: B018
+
+    async def asubscribe(self, name: str) -> None:
+        """
+        As :meth:`subscribe`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        self.subscribe(name)
+
+    def count(self, name: str) -> int:
+        """As :meth:`dwebsocket.groups.backend.Backend.count`, of others half a second old."""
+        return self.node.count(name)

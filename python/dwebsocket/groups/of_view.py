@@ -1,0 +1,186 @@
+"""The groups that a connection joins as it opens: those of its view's decorator, and its user's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from string import Formatter
+from typing import TYPE_CHECKING, Any, final
+
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import conf
+from dwebsocket.exceptions import UsageError
+from dwebsocket.groups import backends, names
+from dwebsocket.groups.api import Group, group
+from dwebsocket.groups.members import key_of, member_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dwebsocket.api.base import Base
+
+    #: The decorator's argument: templates of names, or a function that gives names.
+    Wanted = Iterable[str | Group] | str | Callable[..., Any]
+
+
+class ImpossibleName(ValueError):
+    """The arguments of a URL make a name that no group can have."""
+
+
+class _Anonymous(Exception):
+    """A template names the user, and there is none."""
+
+
+class _Names(Formatter):
+    """Fills in a template: ``{room}`` is an argument of the URL, ``{user.pk}`` the user's key."""
+
+    def __init__(self, user: Any) -> None:
+        self._user = user
+
+    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
+        if key == "user" and "user" not in kwargs:
+            if self._user is None or not getattr(self._user, "is_authenticated", False):
+                raise _Anonymous
+            return self._user
+        return super().get_value(key, args, kwargs)
+
+
+@final
+class ViewGroups:
+    """The ``groups`` argument of a decorator."""
+
+    __slots__ = ("_decorator", "_wanted")
+
+    def __init__(self, decorator: str, wanted: Any) -> None:
+        """
+        Checks the argument.
+
+        Args:
+            decorator: The decorator's name, for messages.
+            wanted: Templates of names, such as ``"room-{room}"``, or groups; or a function that is
+                called with the view's arguments and gives names or groups.
+
+        Raises:
+            TypeError: Anything else.
+            ValueError: A template whose braces do not fit.
+        """
+        self._decorator = decorator
+        if isinstance(wanted, (str, Group)):
+            wanted = (wanted,)
+        if not callable(wanted):
+            if not isinstance(wanted, Iterable) or isinstance(wanted, (bytes, dict)):
+                raise TypeError(self._expected(wanted))
+            wanted = tuple(wanted)
+            for each in wanted:
+                if not isinstance(each, (str, Group)):
+                    raise TypeError(self._expected(each))
+                if isinstance(each, str):
+                    # A template that cannot be read is an error here, not in each handshake.
+                    list(Formatter().parse(each))
+        self._wanted = wanted
+
+    def _expected(self, value: object) -> str:
+        return (
+            f"{self._decorator}(groups=…) takes names of groups or a function that gives them, "
+            f"not {type(value).__name__}"
+        )
+
+    def of(self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Group]:
+        """
+        Gives the groups for one connection.
+
+        Args:
+            request: The request that the view gets.
+            args: The view's positional arguments.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            ImpossibleName: The arguments make a name that no group can have.
+            ImproperlyConfigured: A template has a field that the URL has no argument for.
+            UsageError: The function gives a coroutine.
+        """
+        wanted = self._wanted
+        if callable(wanted):
+            wanted = wanted(request, *args, **kwargs)
+            if inspect.iscoroutine(wanted):
+                wanted.close()
+                raise UsageError(f"{self._decorator}(groups=…) takes a sync function")
+            found = (wanted,) if isinstance(wanted, (str, Group)) else tuple(wanted or ())
+            return [_group(each) for each in found]
+        formatter = _Names(getattr(request, "user", None))
+        groups = []
+        for each in wanted:
+            if isinstance(each, Group):
+                groups.append(each)
+                continue
+            try:
+                name = formatter.vformat(each, args, kwargs)
+            except _Anonymous:
+                continue
+            except (LookupError, AttributeError, ValueError) as error:
+                raise ImproperlyConfigured(
+                    f"{self._decorator}(groups=[{each!r}]): the view has no argument for it: "
+                    f"{error!r}"
+                ) from error
+            groups.append(_group(name))
+        return groups
+
+
+def _group(each: Any) -> Group:
+    if isinstance(each, Group):
+        return each
+    try:
+        return group(each)
+    except ValueError as error:
+        raise ImpossibleName(str(error)) from error
+
+
+@final
+class Joins:
+    """The groups that one connection is to join as it opens."""
+
+    __slots__ = ("_groups", "_of_user")
+
+    def __init__(self, groups: list[Group], user: str) -> None:
+        """
+        Notes the groups.
+
+        Args:
+            groups: Those of the view's decorator.
+            user: The primary key of its user, empty for an anonymous one.
+        """
+        self._groups = groups
+        self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
+
+    def prepare(self) -> None:
+        """
+        Sees to it that messages for the groups come to this process. Not for event loops.
+
+        Raises:
+            GroupUnavailable: The backend of one of the decorator's groups cannot be reached. For
+                the group of the user it is tried again later.
+        """
+        for each in self._of_user:
+            backends.backend(each.using).subscribe_soon(each.name)
+        for each in self._groups:
+            backends.backend(each.using).subscribe(each.name)
+
+    def join(self, websocket: Base) -> None:
+        """Makes the connection, which is open now, a member. Never waits."""
+        if not self._groups and not self._of_user:
+            return
+        member = member_of(websocket)
+        if member is not None:
+            key = key_of(websocket.id)
+            for each in (*self._of_user, *self._groups):
+                backends.backend(each.using).join(each.name, member, key)
+
+    def release(self) -> None:
+        """Takes :meth:`prepare` back, for a connection that has not opened. Never waits."""
+        for each in (*self._of_user, *self._groups):
+            backends.backend(each.using).release(each.name)
+
+
+def _aliases() -> list[str]:
+    return list(conf.get("GROUPS"))

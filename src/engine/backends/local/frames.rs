@@ -1,0 +1,202 @@
+//! The frames on the connection between two nodes.
+//!
+//! Four bytes for the length of what follows (big endian), one for the kind, the rest is its
+//! content. Nodes of another version of this format have another folder (`groups/local.py`).
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// A longer frame is an error.
+const MAX_BYTES: usize = 1 << 30;
+const LENGTH_BYTES: usize = 4;
+
+/// The name of a node, and of its socket.
+pub(super) type NodeId = u64;
+
+/// One frame.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// The first frame: the node that sends here.
+    Hello(u64),
+    /// A message, or a close, for the members of a group.
+    Message {
+        /// The group's name.
+        name: Bytes,
+        /// What was published.
+        envelope: Bytes,
+    },
+    /// The numbers of members of groups, by the hashes of their names.
+    Counts(Vec<(u64, u32)>),
+    /// All numbers were sent once.
+    Ready,
+}
+
+const HELLO: u8 = 1;
+const MESSAGE: u8 = 2;
+const COUNTS: u8 = 3;
+const READY: u8 = 4;
+const COUNT_BYTES: usize = 12;
+
+fn head(kind: u8, length: usize) -> [u8; LENGTH_BYTES + 1] {
+    let length = u32::try_from(length + 1).unwrap_or(u32::MAX);
+    let [a, b, c, d] = length.to_be_bytes();
+    [a, b, c, d, kind]
+}
+
+/// Whether a message of so many bytes fits a frame.
+pub(super) fn fits(envelope: usize) -> bool {
+    envelope < MAX_BYTES / 2
+}
+
+/// The bytes of a frame with a message.
+pub(super) fn message(name: &str, envelope: &[u8]) -> Bytes {
+    let name_len = u16::try_from(name.len()).unwrap_or(u16::MAX);
+    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 3 + name.len() + envelope.len());
+    bytes.extend_from_slice(&head(MESSAGE, 2 + name.len() + envelope.len()));
+    bytes.extend_from_slice(&name_len.to_be_bytes());
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.extend_from_slice(envelope);
+    bytes.into()
+}
+
+/// The bytes of the first frame of a node.
+pub(super) fn hello(id: NodeId) -> Bytes {
+    let mut bytes = head(HELLO, 8).to_vec();
+    bytes.extend_from_slice(&id.to_be_bytes());
+    bytes.into()
+}
+
+/// The bytes of a frame with numbers of members.
+pub(super) fn counts(counts: &[(u64, u32)]) -> Bytes {
+    let mut bytes = head(COUNTS, counts.len() * COUNT_BYTES).to_vec();
+    for (hash, count) in counts {
+        bytes.extend_from_slice(&hash.to_be_bytes());
+        bytes.extend_from_slice(&count.to_be_bytes());
+    }
+    bytes.into()
+}
+
+/// The bytes of the frame that follows the first numbers.
+pub(super) fn ready() -> Bytes {
+    Bytes::copy_from_slice(&head(READY, 0))
+}
+
+/// The bytes are no frame: the node that sends them is broken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// Cuts what another node sends into frames, however the reads cut it.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Where to put the bytes that are read.
+    pub buffer: BytesMut,
+}
+
+impl Reader {
+    /// The next whole frame, if it is here.
+    ///
+    /// # Errors
+    /// [`Malformed`] for bytes that no node sends.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
+        let Some(&length) = self.buffer.first_chunk() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(length) as usize;
+        if length == 0 || length > MAX_BYTES {
+            return Err(Malformed);
+        }
+        if self.buffer.len() - LENGTH_BYTES < length {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_BYTES);
+        let mut frame = self.buffer.split_to(length).freeze();
+        let kind = frame.get_u8();
+        parse(kind, frame).map(Some)
+    }
+}
+
+fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
+    match kind {
+        HELLO => content
+            .try_get_u64()
+            .map(Frame::Hello)
+            .map_err(|_| Malformed),
+        MESSAGE => {
+            let name_len = content.try_get_u16().map_err(|_| Malformed)?.into();
+            if content.len() < name_len {
+                return Err(Malformed);
+            }
+            let name = content.split_to(name_len);
+            Ok(Frame::Message {
+                name,
+                envelope: content,
+            })
+        }
+        COUNTS => {
+            let mut counts = Vec::with_capacity(content.len() / COUNT_BYTES);
+            while content.has_remaining() {
+                let hash = content.try_get_u64().map_err(|_| Malformed)?;
+                let count = content.try_get_u32().map_err(|_| Malformed)?;
+                counts.push((hash, count));
+            }
+            Ok(Frame::Counts(counts))
+        }
+        READY => Ok(Frame::Ready),
+        _ => Err(Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_the_same_however_they_are_cut() {
+        let large = vec![7; 70_000];
+        let bytes: Vec<u8> = [
+            hello(3),
+            counts(&[(1, 2), (u64::MAX, 0)]),
+            ready(),
+            message("räum", b"envelope"),
+            message("", &large),
+        ]
+        .concat();
+        for size in [1, 3, 1000, bytes.len()] {
+            let mut reader = Reader::default();
+            let mut found = Vec::new();
+            for piece in bytes.chunks(size) {
+                reader.buffer.extend_from_slice(piece);
+                while let Some(frame) = reader.next_frame().unwrap() {
+                    found.push(frame);
+                }
+            }
+            let message = |name: &'static str, envelope: &[u8]| Frame::Message {
+                name: name.as_bytes().into(),
+                envelope: Bytes::copy_from_slice(envelope),
+            };
+            let expected = [
+                Frame::Hello(3),
+                Frame::Counts(vec![(1, 2), (u64::MAX, 0)]),
+                Frame::Ready,
+                message("räum", b"envelope"),
+                message("", &large),
+            ];
+            assert_eq!(found, expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn what_no_node_sends_is_malformed() {
+        for bytes in [
+            &b"\0\0\0\0"[..],
+            b"\xff\0\0\0",
+            b"\0\0\0\x01\x09",
+            b"\0\0\0\x02\x01\x00",
+            b"\0\0\0\x04\x02\0\x09a",
+            b"\0\0\0\x03\x03ab",
+        ] {
+            let mut reader = Reader::default();
+            reader.buffer.extend_from_slice(bytes);
+            assert_eq!(reader.next_frame(), Err(Malformed), "{bytes:?}");
+        }
+    }
+}

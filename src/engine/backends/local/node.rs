@@ -1,0 +1,448 @@
+//! This process as a node of the mesh.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::RandomState},
+    hash::BuildHasher,
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::{
+    io::AsyncReadExt,
+    net::{UnixListener, UnixStream},
+    runtime::Handle,
+    sync::Notify,
+    time::sleep,
+};
+
+use super::{
+    counts::{self, Counts},
+    frames::{self, Frame, NodeId, Reader},
+    peer::Peer,
+    runtime_dir::{RuntimeDir, is_same_user},
+};
+use crate::{
+    engine::{
+        base::fork,
+        groups::{Groups, Message, Observer},
+        resources::inherited::NotInherited,
+        runtime::Engine,
+    },
+    protocol::close::CloseFrame,
+};
+
+/// How long a start waits for nodes that do not answer: one may be stopped by a debugger.
+const MAX_START: Duration = Duration::from_millis(500);
+/// How often changed numbers of members are sent.
+const COUNTS_PERIOD: Duration = Duration::from_millis(250);
+/// How often the folder is looked at: it may have been deleted, or a new node may have been missed.
+const FOLDER_PERIOD: Duration = Duration::from_secs(2);
+/// The pause of a reader whose messages the engine cannot take yet.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Numbers of members in one frame.
+const COUNTS_A_FRAME: usize = 4096;
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a message was not published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Another process, or this one, is behind by too many messages. Later there may be room.
+    Full,
+    /// It is larger than any message can be.
+    TooLarge,
+    /// The node belongs to a parent process.
+    Foreign,
+}
+
+/// A node. Any thread may use it.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    generation: u64,
+    path: PathBuf,
+    user: u32,
+    groups: Arc<Groups>,
+    runtime: Handle,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Groups whose number of members has changed since it was sent.
+    dirty: Mutex<HashSet<String>>,
+    has_dirty: Notify,
+    /// Whether there was ever another node. Without one no numbers are sent.
+    has_met: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    folder: Option<RuntimeDir>,
+    peers: HashMap<NodeId, Arc<Peer>>,
+    /// Nodes that have connected to this one, and sent the numbers of their members.
+    ready: HashSet<NodeId>,
+    counts: Counts,
+}
+
+impl Node {
+    /// Makes this process, which acts as `user`, a node with the sockets in the folder `path`.
+    ///
+    /// Sleeps until it is connected with all other nodes, half a second at most.
+    ///
+    /// # Errors
+    /// The folder cannot be used, the system has no descriptors left, or there is no engine.
+    pub fn start(path: &Path, user: u32, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
+        let engine = Engine::current().map_err(io::Error::other)?;
+        let node = Arc::new(Self {
+            // Random: its keys are the system's, and differ with each call.
+            id: RandomState::new().hash_one(std::process::id()),
+            generation: fork::generation(),
+            path: path.to_owned(),
+            user,
+            groups,
+            runtime: engine.handle().clone(),
+            state: Mutex::new(State {
+                folder: None,
+                peers: HashMap::new(),
+                ready: HashSet::new(),
+                counts: Counts::default(),
+            }),
+            changed: Condvar::new(),
+            dirty: Mutex::default(),
+            has_dirty: Notify::new(),
+            has_met: AtomicBool::new(false),
+        });
+        node.groups
+            .observe(Arc::downgrade(&node) as Weak<dyn Observer>);
+        let mut state = node.state.lock();
+        node.open(&mut state)?;
+        let others = node.meet_all(&mut state);
+        let deadline = Instant::now() + MAX_START;
+        while !others
+            .iter()
+            .all(|id| state.ready.contains(id) || !state.peers.contains_key(id))
+        {
+            if node.changed.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        drop(state);
+        node.runtime.spawn(Arc::clone(&node).send_counts());
+        node.runtime.spawn(Arc::clone(&node).watch_folder());
+        Ok(node)
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    /// Sends `message` to the members of the group `name` in all processes. Never sleeps.
+    ///
+    /// # Errors
+    /// [`Refused`]; then it was sent to no process.
+    pub fn publish(&self, name: &str, message: Message) -> Result<(), Refused> {
+        let frame = frames::message(name, &self.groups.envelope_of(name, &message));
+        self.send(frame, message.len())?;
+        self.groups.publish(name, message);
+        Ok(())
+    }
+
+    /// Closes the members of the group `name` in all processes. Never sleeps.
+    ///
+    /// # Errors
+    /// As [`Node::publish`].
+    pub fn close(&self, name: &str, frame: CloseFrame) -> Result<(), Refused> {
+        let envelope = self.groups.envelope_of_close(name, &frame);
+        self.send(frames::message(name, &envelope), 0)?;
+        self.groups.close(name, frame);
+        Ok(())
+    }
+
+    fn send(&self, frame: Bytes, own_bytes: usize) -> Result<(), Refused> {
+        if self.is_foreign() {
+            return Err(Refused::Foreign);
+        }
+        if !frames::fits(frame.len()) {
+            return Err(Refused::TooLarge);
+        }
+        // Under the lock, so that messages of one publisher keep their order to a node that is met
+        // meanwhile, and a message that is refused reaches no node.
+        let state = self.state.lock();
+        let has_room = |peer: &Arc<Peer>| peer.has_room(frame.len());
+        if !self.groups.has_room(own_bytes) || !state.peers.values().all(has_room) {
+            return Err(Refused::Full);
+        }
+        for peer in state.peers.values() {
+            peer.send(&frame);
+        }
+        Ok(())
+    }
+
+    /// The members of the group `name` in all processes. That of others is as old as
+    /// [`COUNTS_PERIOD`].
+    pub fn count(&self, name: &str) -> usize {
+        if self.is_foreign() {
+            return 0;
+        }
+        self.groups.count(name) + self.state.lock().counts.of(name)
+    }
+
+    /// The number of other nodes.
+    pub fn peers(&self) -> usize {
+        if self.is_foreign() {
+            return 0;
+        }
+        self.state.lock().peers.len()
+    }
+
+    /// Writes what waits for other nodes, and removes the node's socket. Needs no engine; sleeps
+    /// until `deadline` at most.
+    pub fn stop(&self, deadline: Instant) {
+        if self.is_foreign() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if let Some(folder) = state.folder.take() {
+            folder.remove(self.id);
+        }
+        let peers: Vec<_> = state.peers.values().cloned().collect();
+        drop(state);
+        for peer in peers {
+            peer.flush(deadline);
+        }
+    }
+
+    /// Opens the folder and listens in it.
+    fn open(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let folder = RuntimeDir::open(&self.path, self.user)?;
+        let listener = folder.listen(self.id)?;
+        let listener = {
+            let _context = self.runtime.enter();
+            UnixListener::from_std(listener)?
+        };
+        self.runtime.spawn(Arc::clone(self).accept(listener));
+        state.folder = Some(folder);
+        Ok(())
+    }
+
+    /// Connects to all nodes in the folder. Gives those that it is connected with now.
+    fn meet_all(self: &Arc<Self>, state: &mut State) -> Vec<NodeId> {
+        let nodes = state
+            .folder
+            .as_ref()
+            .map_or_else(Vec::new, RuntimeDir::nodes);
+        nodes
+            .into_iter()
+            .filter(|id| self.meet(state, *id))
+            .collect()
+    }
+
+    /// Connects to a node, if it is not connected yet; false when it has ended.
+    fn meet(self: &Arc<Self>, state: &mut State, id: NodeId) -> bool {
+        if id == self.id {
+            return false;
+        }
+        if state.peers.contains_key(&id) {
+            return true;
+        }
+        let Some(folder) = &state.folder else {
+            return false;
+        };
+        let connection = match folder.connect(id) {
+            Ok(connection) => connection,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                folder.remove(id);
+                return false;
+            }
+            // Too many connections wait there, or it has ended meanwhile: the next look at the
+            // folder tries again.
+            Err(_) => return false,
+        };
+        let Ok(peer) = Peer::new(id, connection) else {
+            return false;
+        };
+        peer.send(&frames::hello(self.id));
+        // First this: a change of which these numbers know nothing is then sent later.
+        self.has_met.store(true, Ordering::SeqCst);
+        let counts: Vec<_> = self
+            .groups
+            .counts()
+            .into_iter()
+            .map(|(name, count)| {
+                (
+                    counts::hash(&name),
+                    u32::try_from(count).unwrap_or(u32::MAX),
+                )
+            })
+            .collect();
+        for part in counts.chunks(COUNTS_A_FRAME) {
+            peer.send(&frames::counts(part));
+        }
+        peer.send(&frames::ready());
+        state.peers.insert(id, Arc::clone(&peer));
+        let node = Arc::clone(self);
+        self.runtime.spawn(async move {
+            peer.write_on().await;
+            node.drop_peer(&peer);
+        });
+        true
+    }
+
+    async fn accept(self: Arc<Self>, listener: UnixListener) {
+        let _not_inherited = NotInherited::enter(listener.as_raw_fd());
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) if is_same_user(&stream, self.user) => {
+                    self.runtime.spawn(Arc::clone(&self).read(stream));
+                }
+                Ok(_) => {}
+                // No descriptor is left for now.
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Reads what another node sends, until it ends.
+    async fn read(self: Arc<Self>, mut stream: UnixStream) {
+        let _not_inherited = NotInherited::enter(stream.as_raw_fd());
+        let mut reader = Reader::default();
+        let mut sender = None;
+        'connection: loop {
+            reader.buffer.reserve(READ_BYTES);
+            match stream.read_buf(&mut reader.buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+            loop {
+                match reader.next_frame() {
+                    Ok(Some(frame)) => {
+                        if !self.take(&mut sender, frame).await {
+                            break 'connection;
+                        }
+                    }
+                    Ok(None) => break,
+                    // A broken node: what it sends is ignored from here on.
+                    Err(frames::Malformed) => break 'connection,
+                }
+            }
+            if reader.buffer.is_empty() {
+                // An idle connection holds no buffer.
+                reader = Reader::default();
+            }
+        }
+        if let Some(id) = sender {
+            self.lose(id);
+        }
+    }
+
+    /// Acts on a frame; false when the connection is to end.
+    async fn take(self: &Arc<Self>, sender: &mut Option<NodeId>, frame: Frame) -> bool {
+        match (frame, *sender) {
+            (Frame::Hello(id), None) => {
+                *sender = Some(id);
+                let mut state = self.state.lock();
+                // Where that fails, the next look at the folder tries again.
+                self.meet(&mut state, id);
+                true
+            }
+            (Frame::Message { name, envelope }, Some(_)) => {
+                let Ok(name) = std::str::from_utf8(&name) else {
+                    return false;
+                };
+                while !self.groups.has_room(envelope.len()) {
+                    sleep(PAUSE).await;
+                }
+                self.groups.deliver(name, &envelope)
+            }
+            (Frame::Counts(counts), Some(id)) => {
+                self.state.lock().counts.note(id, counts);
+                true
+            }
+            (Frame::Ready, Some(id)) => {
+                self.state.lock().ready.insert(id);
+                self.changed.notify_all();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Forgets a connection that takes nothing more; the next look at the folder makes a new one if
+    /// the node still lives.
+    fn drop_peer(&self, peer: &Arc<Peer>) {
+        let mut state = self.state.lock();
+        if (state.peers.get(&peer.id)).is_some_and(|known| Arc::ptr_eq(known, peer)) {
+            state.peers.remove(&peer.id);
+        }
+    }
+
+    /// Forgets a node that has ended.
+    fn lose(&self, id: NodeId) {
+        let mut state = self.state.lock();
+        state.counts.forget(id);
+        state.ready.remove(&id);
+        if let Some(peer) = state.peers.remove(&id) {
+            peer.end();
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    async fn send_counts(self: Arc<Self>) {
+        loop {
+            self.has_dirty.notified().await;
+            sleep(COUNTS_PERIOD).await;
+            let dirty = std::mem::take(&mut *self.dirty.lock());
+            let counts: Vec<_> = dirty
+                .iter()
+                .map(|name| {
+                    let count = u32::try_from(self.groups.count(name)).unwrap_or(u32::MAX);
+                    (counts::hash(name), count)
+                })
+                .collect();
+            let state = self.state.lock();
+            for part in counts.chunks(COUNTS_A_FRAME) {
+                let frame = frames::counts(part);
+                state.peers.values().for_each(|peer| peer.send(&frame));
+            }
+        }
+    }
+
+    /// Makes the folder and the socket anew when they were deleted, and meets nodes that have been
+    /// missed.
+    async fn watch_folder(self: Arc<Self>) {
+        loop {
+            sleep(FOLDER_PERIOD).await;
+            let mut state = self.state.lock();
+            let Some(folder) = &state.folder else {
+                // The node was stopped.
+                return;
+            };
+            if !(folder.is_current() && folder.has(self.id)) {
+                // Where it cannot be made anew now, the next look tries again. The nodes that are
+                // connected stay so.
+                let _ = self.open(&mut state);
+            }
+            self.meet_all(&mut state);
+        }
+    }
+}
+
+impl Observer for Node {
+    fn on_members(&self, name: &str) {
+        if self.is_foreign() || !self.has_met.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut dirty = self.dirty.lock();
+        if !dirty.contains(name) {
+            dirty.insert(name.to_owned());
+            drop(dirty);
+            self.has_dirty.notify_one();
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The connection on which this node sends to another one.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use tokio::{io::unix::AsyncFd, sync::Notify};
+
+use super::frames::NodeId;
+use crate::engine::resources::{
+    inherited::NotInherited,
+    socket::{self, Socket},
+};
+
+/// Bytes that may wait for one node. An empty queue takes any message.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Buffers handed to one system call.
+const MAX_SLICES: usize = 32;
+
+/// Another node. Any thread may send to it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    /// Before the socket: fields are dropped in this order.
+    _not_inherited: NotInherited,
+    socket: Arc<Socket>,
+    waiting: Mutex<Waiting>,
+    /// Notified when something waits.
+    has_more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: VecDeque<Bytes>,
+    bytes: usize,
+    is_over: bool,
+}
+
+impl Peer {
+    /// The other end of a connection that was just made.
+    pub(super) fn new(id: NodeId, connection: socket2::Socket) -> io::Result<Arc<Self>> {
+        let socket = Arc::new(Socket::new(OwnedFd::from(connection))?);
+        Ok(Arc::new(Self {
+            id,
+            _not_inherited: NotInherited::enter(socket.as_raw_fd()),
+            socket,
+            waiting: Mutex::default(),
+            has_more: Notify::new(),
+        }))
+    }
+
+    /// Whether so many more bytes may be sent.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.queue.is_empty() || waiting.bytes + more <= MAX_WAITING_BYTES
+    }
+
+    /// Sends a frame: writes it if nothing waits, else queues it. Never sleeps.
+    pub(super) fn send(&self, frame: &Bytes) {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_over {
+            return;
+        }
+        let mut written = 0;
+        if waiting.queue.is_empty() {
+            match self.socket.send(&[IoSlice::new(frame)]) {
+                Ok(length) if length == frame.len() => return,
+                Ok(length) => written = length,
+                Err(error) if is_transient(&error) => {}
+                Err(_) => {
+                    // The reader of its other connection sees that the node has ended.
+                    waiting.is_over = true;
+                    return;
+                }
+            }
+        }
+        let rest = frame.slice(written..);
+        waiting.bytes += rest.len();
+        waiting.queue.push_back(rest);
+        drop(waiting);
+        self.has_more.notify_one();
+    }
+
+    /// Writes what waits, as far as the socket takes it. True when nothing waits any more.
+    fn write(&self) -> io::Result<bool> {
+        let mut waiting = self.waiting.lock();
+        while !waiting.queue.is_empty() && !waiting.is_over {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut used = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&waiting.queue) {
+                *slice = IoSlice::new(bytes);
+                used += 1;
+            }
+            let mut written = match self.socket.send(&slices[..used]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => {
+                    *waiting = Waiting {
+                        is_over: true,
+                        ..Waiting::default()
+                    };
+                    return Err(error);
+                }
+            };
+            waiting.bytes -= written;
+            while let Some(front) = waiting.queue.front_mut() {
+                if written < front.len() {
+                    front.advance(written);
+                    break;
+                }
+                written -= front.len();
+                waiting.queue.pop_front();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what waits whenever the socket takes it, until the connection ends. To be called in
+    /// the engine's runtime.
+    pub(super) async fn write_on(self: &Arc<Self>) {
+        let Ok(watched) = self.socket.watch() else {
+            self.end();
+            return;
+        };
+        while self.write_once(&watched).await.is_ok() {}
+    }
+
+    async fn write_once(&self, watched: &AsyncFd<Arc<Socket>>) -> io::Result<()> {
+        if self.write()? {
+            if self.waiting.lock().is_over {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            self.has_more.notified().await;
+            return Ok(());
+        }
+        let mut guard = watched.writable().await?;
+        if !self.write()? {
+            guard.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// Ends the connection.
+    pub(super) fn end(&self) {
+        *self.waiting.lock() = Waiting {
+            is_over: true,
+            ..Waiting::default()
+        };
+        self.socket.finish_sending();
+        self.has_more.notify_one();
+    }
+
+    /// Writes all that waits, without the engine. Sleeps until `deadline` at most; false when
+    /// something is left.
+    pub(super) fn flush(&self, deadline: Instant) -> bool {
+        loop {
+            match self.write() {
+                Ok(true) | Err(_) => return true,
+                Ok(false) => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            socket::await_writable(self.socket.as_raw_fd(), left.min(Duration::from_secs(1)));
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

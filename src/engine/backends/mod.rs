@@ -1,0 +1,3 @@
+//! Backends in Rust: how messages of groups reach other processes.
+
+pub mod local;

@@ -1,0 +1,122 @@
+"""
+A process with groups, as a test drives it: one command a line on its input, one answer a line.
+
+Arguments: WEBSOCKET_GROUPS and SECRET_KEY, as JSON. It has one member, which is no WebSocket but
+the mailbox of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Answer commands until the input ends."""
+    groups, secret_key = json.loads(sys.argv[1])
+
+    from django.conf import settings
+
+    settings.configure(SECRET_KEY=secret_key, WEBSOCKET_GROUPS=groups, USE_TZ=True)
+    import django
+
+    django.setup()
+    print("ready", flush=True)
+    member = _Member()
+    for line in sys.stdin:
+        command, *arguments = json.loads(line)
+        try:
+            answer: Any = getattr(member, command)(*arguments)
+        except Exception as error:
+            answer = {"error": type(error).__name__, "text": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+class _Member:
+    """The commands."""
+
+    def __init__(self) -> None:
+        from dwebsocket import _core
+
+        self.hub = _core.Hub()
+        self.mailbox = _core.Mailbox(64 * 1024 * 1024, self.hub, 1)
+
+    def join(self, name: str) -> bool:
+        """Make the mailbox a member."""
+        from dwebsocket.groups import backends
+
+        return backends.backend("default").add(name, self.mailbox, b"k" * 16)
+
+    def leave(self, name: str) -> None:
+        """End its membership."""
+        from dwebsocket.groups import backends
+
+        backends.backend("default").discard(name, self.mailbox)
+
+    def send(self, name: str, *messages: str) -> str:
+        """Publish messages."""
+        from dwebsocket import group
+
+        for message in messages:
+            group(name).send(message)
+        return "sent"
+
+    def send_large(self, name: str, size: int) -> str:
+        """Publish one message of that size."""
+        from dwebsocket import group
+
+        group(name).send("x" * size)
+        return "sent"
+
+    def send_and_exit(self, name: str, size: int, count: int) -> None:
+        """Publish large messages, and end at once."""
+        from dwebsocket import group
+
+        for _ in range(count):
+            group(name).send("x" * size)
+        sys.exit(0)
+
+    def count(self, name: str) -> int:
+        """Count members."""
+        from dwebsocket import group
+
+        return group(name).count()
+
+    def take(self, number: int, seconds: float = 60.0) -> list[str]:
+        """Give the next messages as texts, large ones as their length."""
+        found: list[str] = []
+        while len(found) < number:
+            message = self.mailbox.pop()
+            if message is None:
+                if not select.select([self.hub.fileno()], [], [], seconds)[0]:
+                    break
+                self.hub.drain()
+                continue
+            found.append(str(message) if len(message) < 1000 else str(len(message)))
+        return found
+
+    def fork_and_send(self, name: str, message: str) -> int:
+        """Publish from a forked child, which stays. Give its process number."""
+        import signal
+
+        from dwebsocket import group
+
+        child = os.fork()
+        if child == 0:
+            group(name).send(message)
+            while True:
+                signal.pause()
+        return child
+
+    def peers(self) -> int:
+        """Count the other processes that this one is connected with."""
+        from dwebsocket.groups import backends
+
+        return backends.backend("default").node.peers()  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""The local backend: processes of one machine that share groups without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.waiting import eventually, pause
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NODE = Path(__file__).with_name("local_node.py")
+
+
+class Node:
+    """A process of :mod:`local_node`."""
+
+    def __init__(self, folder: Path, secret_key: str = "secret", **settings: Any) -> None:
+        groups = {"default": {"RUNTIME_DIR": str(folder), **settings}}
+        self.process = subprocess.Popen(
+            [sys.executable, str(NODE), json.dumps([groups, secret_key])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def begin(self, command: str, *arguments: Any) -> None:
+        """Send a command."""
+        assert self.process.stdin is not None
+        print(json.dumps([command, *arguments]), file=self.process.stdin, flush=True)
+
+    def answer(self) -> Any:
+        """Give the answer to a command."""
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def __call__(self, command: str, *arguments: Any) -> Any:
+        """Send a command and give its answer."""
+        self.begin(command, *arguments)
+        return self.answer()
+
+    def end(self) -> None:
+        """End the process as one that is done."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def kill(self) -> None:
+        """End it without any warning."""
+        self.process.kill()
+        self.process.wait(60)
+
+
+class Nodes:
+    """All processes of a test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all: list[Node] = []
+
+    def __call__(self, secret_key: str = "secret", **settings: Any) -> Node:
+        """Start one."""
+        node = Node(self.folder, secret_key, **settings)
+        self.all.append(node)
+        return node
+
+    def sockets(self) -> list[str]:
+        """Give the names in the folders of sockets."""
+        return sorted(path.name for path in self.folder.glob("dwebsocket-*/*"))
+
+    def sockets_folder(self) -> Path:
+        """Give the one folder of sockets."""
+        [folder] = self.folder.glob("dwebsocket-*")
+        return folder
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """Start processes that share a folder, and end them."""
+    found = Nodes(tmp_path)
+    yield found
+    for node in found.all:
+        with suppress(ProcessLookupError):
+            node.process.send_signal(signal.SIGCONT)
+        node.kill()
+        for stream in (node.process.stdin, node.process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+def test_every_process_gets_what_any_of_them_publishes(nodes: Nodes) -> None:
+    """Also one that has no members, and one that has just started."""
+    one, two = nodes(), nodes()
+    assert one("join", "room") is two("join", "room") is True
+    publisher = nodes()
+    texts = [str(number) for number in range(1000)]
+    assert publisher("send", "room", *texts) == "sent"
+    assert one("take", 1000) == two("take", 1000) == texts
+    one("send", "room", "from one")
+    assert one("take", 1) == two("take", 1) == ["from one"]
+
+
+def test_members_are_counted_in_all_processes(nodes: Nodes) -> None:
+    """Also by a process that starts later; a killed process has none any more."""
+    one, two = nodes(), nodes()
+    one("join", "room")
+    two("join", "room")
+    eventually(lambda: one("count", "room") == 2)
+    late = nodes()
+    assert late("count", "room") == 2
+    two("leave", "room")
+    eventually(lambda: late("count", "room") == 1)
+    two("join", "room")
+    eventually(lambda: late("count", "room") == 2)
+    two.kill()
+    eventually(lambda: late("count", "room") == one("count", "room") == 1, within=5)
+
+
+def test_after_leaving_nothing_comes(nodes: Nodes) -> None:
+    """And after joining again, what is published then."""
+    one, two = nodes(), nodes()
+    one("join", "room")
+    one("leave", "room")
+    two("send", "room", "missed")
+    one("join", "room")
+    two("send", "room", "seen")
+    assert one("take", 1) == ["seen"]
+
+
+def test_a_large_message_of_a_process_that_ends_at_once(nodes: Nodes) -> None:
+    """It ends when the others have its messages, though they are more than sockets hold."""
+    member = nodes()
+    member("join", "room")
+    nodes().begin("send_and_exit", "room", 4 * 1024 * 1024, 3)
+    assert member("take", 3) == [str(4 * 1024 * 1024)] * 3
+
+
+@pytest.mark.parametrize("size", [16 * 1024 * 1024])
+def test_a_message_of_16_mib(nodes: Nodes, size: int) -> None:
+    """Arrives whole."""
+    one, two = nodes(), nodes()
+    one("join", "room")
+    two("send_large", "room", size)
+    assert one("take", 1) == [str(size)]
+
+
+@pytest.mark.parametrize("other", [{"secret_key": "another"}, {"PREFIX": "staging"}])
+def test_other_installations_never_meet(nodes: Nodes, other: dict[str, str]) -> None:
+    """With another SECRET_KEY, or another PREFIX."""
+    one, two = nodes(), nodes(**other)
+    one("join", "room")
+    two("join", "room")
+    two("send", "room", "for two")
+    one("send", "room", "for one")
+    assert one("take", 1) == ["for one"]
+    assert two("take", 1) == ["for two"]
+    assert one("count", "room") == 1
+
+
+def test_a_killed_process_leaves_nothing_that_the_next_start_does_not_clean(nodes: Nodes) -> None:
+    """The socket of a process that ends by itself is gone at once."""
+    one = nodes()
+    one("join", "room")
+    for _ in range(10):
+        killed = nodes()
+        killed("join", "room")
+        killed.kill()
+    assert len(nodes.sockets()) >= 2
+    last = nodes()
+    last("join", "room")
+    assert len(nodes.sockets()) == 2
+    last.end()
+    assert len(nodes.sockets()) == 1
+    one("send", "room", "still here")
+    assert one("take", 1) == ["still here"]
+
+
+def test_a_stopped_process_holds_up_no_other(nodes: Nodes) -> None:
+    """Neither one that publishes nor one that starts; it gets all when it goes on."""
+    one, stopped = nodes(), nodes()
+    one("join", "room")
+    stopped("join", "room")
+    stopped.process.send_signal(signal.SIGSTOP)
+    texts = ["x" * 900 + str(number) for number in range(2000)]
+    assert one("send", "room", *texts) == "sent"
+    assert one("take", 2000) == texts
+    late = nodes()
+    assert late("join", "room") is True
+    stopped.process.send_signal(signal.SIGCONT)
+    assert stopped("take", 2000) == texts
+    stopped("send", "room", "awake")
+    assert late("take", 1) == ["awake"]
+
+
+def test_the_folder_is_made_anew_when_it_is_deleted(nodes: Nodes) -> None:
+    """Processes that are connected stay so, and new ones find them."""
+    one, two = nodes(), nodes()
+    one("join", "room")
+    two("join", "room")
+    shutil.rmtree(nodes.sockets_folder())
+    one("send", "room", "meanwhile")
+    assert one("take", 1) == two("take", 1) == ["meanwhile"]
+    eventually(lambda: len(nodes.sockets()) == 2)
+    late = nodes()
+    late("join", "room")
+    late("send", "room", "late")
+    assert one("take", 1) == two("take", 1) == late("take", 1) == ["late"]
+
+
+def test_a_forked_child_publishes_and_holds_nothing_of_its_parent(nodes: Nodes) -> None:
+    """When the parent is killed the others see that, though its child lives."""
+    parent, other = nodes(), nodes()
+    parent("join", "room")
+    other("join", "room")
+    child = parent("fork_and_send", "room", "from the child")
+    try:
+        assert other("take", 1) == parent("take", 1) == ["from the child"]
+        assert other("peers") == 2
+        parent.kill()
+        eventually(lambda: other("count", "room") == 1, within=5)
+        eventually(lambda: other("peers") == 1)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@contextmanager
+def replaced_by(folder: Path, what: str) -> Iterator[None]:
+    """Put something else in the place of the folder of sockets."""
+    shutil.rmtree(folder)
+    if what == "a link":
+        elsewhere = folder.parent / "elsewhere"
+        elsewhere.mkdir(mode=0o700)
+        folder.symlink_to(elsewhere)
+    elif what == "a file":
+        folder.write_text("foreign")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    yield
+
+
+@pytest.mark.parametrize("what", ["a link", "a file", "a folder that others may enter"])
+def test_foreign_things_in_the_place_of_the_folder_are_refused(nodes: Nodes, what: str) -> None:
+    """With the path in the error; nothing is followed, and nothing is sent."""
+    first = nodes()
+    first("join", "room")
+    first.end()
+    folder = nodes.sockets_folder()
+    with replaced_by(folder, what):
+        refused = nodes()
+        for answer in (refused("send", "room", "hi"), refused("join", "room")):
+            assert answer["error"] == "GroupUnavailable"
+            assert str(folder) in answer["text"]
+        assert list((folder.parent / "elsewhere").glob("*")) == []
+
+
+def test_bytes_that_no_node_sends_end_that_connection_only(nodes: Nodes) -> None:
+    """A broken process of the same user cannot disturb the others."""
+    one, two = nodes(), nodes()
+    one("join", "room")
+    two("join", "room")
+    noises = (b"", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 5000, b"\0\0\0\2\2\0")
+    folder = os.open(nodes.sockets_folder(), os.O_RDONLY)
+    for name in nodes.sockets():
+        for noise in noises:
+            with socket.socket(socket.AF_UNIX) as broken:
+                # The whole path is longer than a socket's address may be.
+                broken.connect(f"/proc/self/fd/{folder}/{name}")
+                with suppress(BrokenPipeError):
+                    broken.sendall(noise)
+    os.close(folder)
+    one("send", "room", "fine")
+    assert one("take", 1) == two("take", 1) == ["fine"]
+    assert one("peers") == two("peers") == 1
+
+
+def test_nothing_is_opened_before_the_first_use(nodes: Nodes) -> None:
+    """A process that uses no group has no socket."""
+    nodes()
+    pause(0.2)
+    assert nodes.sockets() == []
