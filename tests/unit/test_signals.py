@@ -404,6 +404,27 @@ class TestGroups:
             ("group_left", group("b")),
         ]
 
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_groups_of_the_decorator(self, is_async: bool, visit: Serve, told: Told) -> None:
+        """They follow the opening."""
+
+        @require_websocket(groups=["a"])
+        def view(request: Any) -> None:
+            request.websocket.wait()
+
+        @require_websocket(groups=["a"])
+        async def async_view(request: Any) -> None:
+            await request.websocket.areceive()
+
+        made = visit(async_view if is_async else view)
+        made.serve()
+        made.client.send("go")
+        made.client.closing()
+        eventually(lambda: "group_left" in names(told))
+        about = [name for name, _ in told if name not in ("websocket_message", "websocket_closed")]
+        assert about == ["websocket_opened", "group_joined", "group_left"]
+        assert dict(told)["group_left"]["group"] == group("a")
+
     @pytest.mark.parametrize("how", ["close", "vanish", "raise", "kick"])
     def test_the_end_of_the_connection_leaves(self, how: str, visit: Serve, told: Told) -> None:
         """However it ends, and once a group."""

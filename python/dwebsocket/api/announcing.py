@@ -7,7 +7,7 @@ receivers when it opens. So messages of all others pass no code of signals.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ref
 
 from dwebsocket import signals
@@ -16,12 +16,19 @@ from dwebsocket.waiting.loop_hub import Again
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from dwebsocket.api.base import Base
+    from django.http import HttpRequest
+
     from dwebsocket.connection import Connection, FindHub, Message
 
 
 # The argument `text_as_bytes`: receivers get text as `str`.
 _EXACT = False
+
+
+class HasRequest(Protocol):
+    """The part of a WebSocket that is needed here."""
+
+    _view_request: HttpRequest | None
 
 
 class AnnouncingConnection:
@@ -32,7 +39,7 @@ class AnnouncingConnection:
         announced: The connection itself.
     """
 
-    def __init__(self, connection: Connection, websocket: Base) -> None:
+    def __init__(self, connection: Connection, websocket: HasRequest) -> None:
         self.announced = connection
         # The WebSocket refers to this object: a strong reference back would be a cycle.
         self._websocket = ref(websocket)
@@ -84,7 +91,7 @@ class AnnouncingConnection:
         await signals.asend(signals.websocket_message, websocket, request, message=message)
 
 
-def announced(connection: Connection, websocket: Base) -> Connection:
+def announced(connection: Connection, websocket: HasRequest) -> Connection:
     """Gives ``connection``, or one that announces its messages if the signal has receivers."""
     if not signals.websocket_message.receivers:
         return connection

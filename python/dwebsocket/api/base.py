@@ -54,6 +54,8 @@ class Base:
     _close_callbacks: CloseCallbacks | None = None
     # Its groups, while the signals about groups have receivers.
     _groups_noted: dict[Any, None] | None = None
+    # Sends the signals about the groups that it has joined as it opened.
+    _announce_groups: Callable[[], None] | None = None
     # The database connections of its view, once it has any.
     _held: database.Held | None = None
     # The request of the view that runs now.

@@ -177,6 +177,9 @@ class Ending(Base):
         self._announce_end_later(request)
 
     def _announce_end_later(self, request: HttpRequest) -> None:
+        if (announce := self._announce_groups) is not None:
+            self._announce_groups = None
+            announce()
         if signals.websocket_closed.receivers:
             self.on_close(self._announce_end, request)
 

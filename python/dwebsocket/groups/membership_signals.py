@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakSet
 
 from dwebsocket import signals
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from dwebsocket.api.base import Base
     from dwebsocket.api.ending import Ending
     from dwebsocket.groups.backend import Member
 
@@ -25,40 +26,54 @@ class Named(Protocol):
 
 
 # The connections that have joined groups while a signal had receivers.
-_joined: WeakSet[Ending] = WeakSet()
+_joined: WeakSet[Base] = WeakSet()
 
 
 def is_new(group: Named, member: Member) -> bool:
     """Whether joining ``group`` is to be announced: it is no group of ours, and no repetition."""
-    has_receivers = (
-        signals.group_joined.receivers
-        or signals.group_left.receivers
-        or signals.group_interrupted.receivers
-    )
-    if not has_receivers or group.name.startswith(names.OWN):
+    if not _has_receivers() or group.name.startswith(names.OWN):
         return False
     return group.name not in backends.backend(group.using).groups.names_of(member)
 
 
-def note_joined(group: Named, websocket: Ending) -> None:
+def note_joined(group: Named, websocket: Base) -> None:
     """Sends ``group_joined``, and ``group_left`` when the membership or the connection ends."""
     _note(group, websocket)
     signals.send(signals.group_joined, websocket, websocket._view_request, group=group)
 
 
-async def anote_joined(group: Named, websocket: Ending) -> None:
+async def anote_joined(group: Named, websocket: Base) -> None:
     """As :func:`note_joined`, without blocking the event loop."""
     _note(group, websocket)
     await signals.asend(signals.group_joined, websocket, websocket._view_request, group=group)
 
 
-def note_left(group: Named, websocket: Ending) -> None:
+def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
+    """Notes groups that a connection has joined as it opened; the signals follow its opening."""
+    if not _has_receivers():
+        return
+    noted: dict[Named, None] = dict.fromkeys(groups)
+    if not noted:
+        return
+    websocket._groups_noted = noted
+
+    def announce() -> None:
+        request = websocket._view_request
+        _joined.add(websocket)
+        _leave_at_end(websocket)
+        for group in list(noted):
+            signals.send(signals.group_joined, websocket, request, group=group)
+
+    websocket._announce_groups = announce
+
+
+def note_left(group: Named, websocket: Base) -> None:
     """Sends ``group_left``, unless the membership was not noted, or its end was sent already."""
     if _take(group, websocket):
         signals.send(signals.group_left, websocket, websocket._view_request, group=group)
 
 
-async def anote_left(group: Named, websocket: Ending) -> None:
+async def anote_left(group: Named, websocket: Base) -> None:
     """As :func:`note_left`, without blocking the event loop."""
     if _take(group, websocket):
         await signals.asend(signals.group_left, websocket, websocket._view_request, group=group)
@@ -82,22 +97,35 @@ def note_interrupted(using: str, interrupted: Iterable[str]) -> None:
                 signals.send(signals.group_interrupted, websocket, request, group=group)
 
 
-def _note(group: Named, websocket: Ending) -> None:
+def _has_receivers() -> bool:
+    return bool(
+        signals.group_joined.receivers
+        or signals.group_left.receivers
+        or signals.group_interrupted.receivers
+    )
+
+
+def _note(group: Named, websocket: Base) -> None:
     is_first = websocket._groups_noted is None
     # If two threads race, the first one's object stays.
     websocket.__dict__.setdefault("_groups_noted", {})[group] = None
     if is_first:
         _joined.add(websocket)
-        websocket.on_close(_leave_all, websocket, websocket._view_request)
+        _leave_at_end(websocket)
 
 
-def _take(group: Named, websocket: Ending) -> bool:
+def _leave_at_end(websocket: Base) -> None:
+    # Every WebSocket has this call; it stands above the part that is known here.
+    cast("Ending", websocket).on_close(_leave_all, websocket, websocket._view_request)
+
+
+def _take(group: Named, websocket: Base) -> bool:
     noted = websocket._groups_noted
     # Of several calls one gets it.
     return noted is not None and noted.pop(group, group) is None
 
 
-def _leave_all(websocket: Ending, request: HttpRequest | None) -> None:
+def _leave_all(websocket: Base, request: HttpRequest | None) -> None:
     for group in list(websocket._groups_noted or ()):
         if _take(group, websocket):
             signals.send(signals.group_left, websocket, request, group=group)
