@@ -8,10 +8,13 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-all parts extended lint sanitize interleavings bench wheel clean
 
-demo: $(VENV)/installed
+# WORKERS=4 serves it by as many processes of gunicorn, which share groups.
+demo: $(VENV)/installed $(if $(WORKERS),$(VENV)/installed-gunicorn)
 	$(BIN)/python examples/chat/manage.py migrate --verbosity 0
 	@echo "The demo is on http://127.0.0.1:8000/"
-	$(BIN)/python examples/chat/manage.py runserver 127.0.0.1:8000
+	$(if $(WORKERS),$(BIN)/gunicorn --chdir examples/chat --bind 127.0.0.1:8000 \
+		--workers $(WORKERS) --threads 4 demo.wsgi,$(BIN)/python examples/chat/manage.py \
+		runserver 127.0.0.1:8000)
 
 # The tests that need only pip and cargo, on the servers that most projects run.
 test: $(VENV)/installed-tests
@@ -73,6 +76,10 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet .
+	@touch $@
+
+$(VENV)/installed-gunicorn: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet gunicorn
 	@touch $@
 
 $(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt

@@ -139,6 +139,13 @@ SUBJECTS = (
         paths={**dict.fromkeys(ECHOES, "/aecho"), "chat": "/achat"},
     ),
     Subject(
+        f"{DWEBSOCKET2}-groups",
+        "this checkout: a sync view whose members are a group, of the local backend",
+        OURS,
+        _two_threads("dwebsocket2_site"),
+        paths={"chat": "/grouped"},
+    ),
+    Subject(
         f"{DWEBSOCKET2}-gevent",
         "this checkout: sync view under gunicorn gevent, 1 worker",
         (*OURS, "gevent"),

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core, exceptions
 from dwebsocket.exceptions import (
     ConnectionClosed,
+    GroupUnavailable,
     InternalError,
     InvalidMessage,
     PingTimeout,
@@ -40,6 +41,7 @@ TREE: dict[type[Exception], tuple[type, ...]] = {
     SendTimeout: (WebSocketError, TimeoutError),
     UnsupportedServer: (WebSocketError, ImproperlyConfigured),
     PingTimeout: (WebSocketError, TimeoutError),
+    GroupUnavailable: (WebSocketError, ConnectionError),
     ShuttingDown: (WebSocketError,),
     InternalError: (WebSocketError,),
 }

@@ -1,4 +1,4 @@
-"""Subjects dwebsocket2…: the views as the README shows them, and the tutorials' chat."""
+"""Subjects dwebsocket2…: views as the README shows them, the tutorials' chat, and groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ django_site.configure(__name__)
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from dwebsocket import accept_websocket  # noqa: E402
+from dwebsocket import accept_websocket, group  # noqa: E402
 
 members = []
 
@@ -35,6 +35,13 @@ def chat(request):
         members.remove(request.websocket)
 
 
+@accept_websocket(groups=["members"], text_type=str)
+def grouped(request):
+    """Send every message to all members of a group."""
+    for message in request.websocket:
+        group("members").send(message)
+
+
 @accept_websocket
 async def aecho(request):
     """Send every message back."""
@@ -58,6 +65,7 @@ urlpatterns = [
     path("ready", django_site.ready),
     path("echo", echo),
     path("chat", chat),
+    path("grouped", grouped),
     path("aecho", aecho),
     path("achat", achat),
 ]

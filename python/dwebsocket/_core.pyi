@@ -147,6 +147,9 @@ class Connection:
     def ended_for(self) -> float | None:
         """Seconds since either side began to close."""
 
+    def messages(self) -> tuple[int, int]:
+        """The messages that have come from the client so far, and those taken for it."""
+
     def await_news(self, time: float) -> None:
         """
         Sleeps until there is a message or the end to take, for `time` seconds at most.
@@ -330,9 +333,22 @@ class Groups:
 
 @final
 class Hub:
-    """One event loop's list of ready connections."""
+    """The list of ready connections of one event loop, or of threads that share the work."""
 
-    def __new__(cls) -> Hub: ...
+    def __new__(cls, *, for_threads: bool = False) -> Hub:
+        """Makes one for an event loop, or one whose threads call `next`."""
+
+    def next(self, round: int | None, /) -> tuple[int, int, bool] | None:
+        """
+        Sleeps without the GIL until there is a token for this thread.
+
+        `round` is the second value of this thread's last call, None at the first: it tells that the
+        thread is done with that token. Gives the token, a number for the next call, and whether no
+        other thread is left that would take over if this one took long. None after `close`.
+        """
+
+    def close(self) -> None:
+        """Ends the threads that call `next`."""
     def fileno(self) -> int:
         """The descriptor that becomes readable when `drain` has something to give."""
 

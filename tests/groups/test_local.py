@@ -133,9 +133,12 @@ def test_members_are_counted_in_all_processes(nodes: Nodes) -> None:
 def test_after_leaving_nothing_comes(nodes: Nodes) -> None:
     """And after joining again, what is published then."""
     one, two = nodes(), nodes()
+    one("join", "other room")
     one("join", "room")
     one("leave", "room")
     two("send", "room", "missed")
+    two("send", "other room", "what was sent before has arrived")
+    one("take", 1)
     one("join", "room")
     two("send", "room", "seen")
     assert one("take", 1) == ["seen"]

@@ -54,6 +54,7 @@ urlpatterns = [
     path("reports-the-end/<str:name>/", views.reports_the_end),
     path("ending/<str:name>/", views.ending),
     path("request-facts/<int:number>/", views.request_facts),
+    path("groups/", include("project.group_views")),
     path("green/", include("project.green_views")),
     path("database/", include("project.database_views")),
     path("places/", include("project.place_views")),

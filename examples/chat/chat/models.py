@@ -1,4 +1,4 @@
-"""The data that outlives the process: the rooms and their messages."""
+"""The data that all processes share: the rooms, their messages, and who is there."""
 
 from django.db import models
 from django.urls import reverse
@@ -59,3 +59,15 @@ class Message(models.Model):
             "text": self.text,
             "at": int(self.created.timestamp() * 1000),
         }
+
+
+class Seat(models.Model):
+    """A WebSocket in a room, and the name of who uses it; empty for one who only listens."""
+
+    room = models.ForeignKey(Room, on_delete=models.CASCADE, related_name="seats")
+    socket = models.CharField(max_length=40, unique=True)
+    name = models.CharField(max_length=MAX_NAME, blank=True)
+    seen = models.DateTimeField()
+
+    def __str__(self):
+        return self.name or self.socket

@@ -1,4 +1,4 @@
-"""The lobby, the rooms, and the pulse that every page listens to."""
+"""The lobby, the rooms, the page for the shell, and the pulse that every page listens to."""
 
 from django.urls import path
 
@@ -7,5 +7,6 @@ from . import views
 urlpatterns = [
     path("", views.lobby, name="lobby"),
     path("pulse/", views.pulse, name="pulse"),
+    path("shell/", views.shell, name="shell"),
     path("room/<str:slug>/", views.room, name="room"),
 ]

@@ -1,5 +1,5 @@
 """
-The lobby, a room, and the pulse.
+The lobby, a room, the pulse, and a page for the shell.
 
 A room has one address for its page and for its socket, and one view for both. Over the socket go
 JSON objects. A browser sends::
@@ -8,8 +8,9 @@ JSON objects. A browser sends::
     {"type": "say", "text": "Hello"}        once there is a name
     {"type": "typing", "active": true}      or false; sent to the others only
 
-and gets ``welcome`` first (``people`` and ``history``), then ``message``, ``people`` and
-``typing`` events as things happen.
+and gets ``message``, ``people`` and ``typing`` events as things happen, in whatever process they
+happen, and once ``welcome`` (``people`` and ``history``). It is mostly the first one: the socket is
+in its group before the history is read, so that no message is missed.
 """
 
 import json
@@ -21,8 +22,8 @@ from django.shortcuts import get_object_or_404, redirect, render
 
 from dwebsocket import accept_websocket, require_websocket
 
+from . import rooms
 from .models import MAX_NAME, MAX_TEXT, Message, Room, slug_of
-from .rooms import live
 
 
 class RoomForm(forms.Form):
@@ -50,14 +51,14 @@ def lobby(request):
     if request.method == "POST" and form.is_valid():
         return redirect(form.open())
     last = Message.objects.filter(room=OuterRef("pk")).order_by("-id")
-    rooms = Room.objects.annotate(
+    found = Room.objects.annotate(
         last_author=Subquery(last.values("author")[:1]),
         last_text=Subquery(last.values("text")[:1]),
     )
-    return render(request, "chat/lobby.html", {"rooms": rooms, "form": form})
+    return render(request, "chat/lobby.html", {"rooms": found, "form": form})
 
 
-@accept_websocket(text_type=str)
+@accept_websocket(groups=["room-{slug}"], text_type=str)
 def room(request, slug):
     """
     Show the room by GET; talk in it over a WebSocket.
@@ -75,61 +76,72 @@ def room(request, slug):
         }
         return render(request, "chat/room.html", context)
 
+    # A message that is sent while the history is read comes twice rather than never: browsers
+    # recognise messages by their ids.
     websocket = request.websocket
-    # Enter the room first, then send the history: a message in between comes twice rather than
-    # never, and browsers recognise messages by their ids.
-    live.enter(slug, websocket)
+    seat = rooms.sit_down(room, websocket)
     try:
+        websocket.every(rooms.KEEP_EVERY_S, rooms.keep, seat)
         history = room.history(after=positive(request.GET.get("after")))
         websocket.send_json(
             {
-                **live.people(slug),
+                **rooms.people(room),
                 "type": "welcome",
                 "history": [message.as_event() for message in history],
+                "worker": rooms.worker(),
             }
         )
-        converse(websocket, room)
+        converse(websocket, room, seat)
     finally:
-        live.leave(slug, websocket)
-        live.send(slug, live.people(slug))
+        rooms.stand_up(seat)
 
 
-def converse(websocket, room):
+def converse(websocket, room, seat):
     """Serve the browser's messages until it has gone, or has sent an invalid one (1008)."""
     name = ""
     for message in websocket:
         match read(message):
             case {"type": "name", "name": str(wanted)}:
                 name = tidy(wanted)[:MAX_NAME].strip()
-                live.rename(room.slug, websocket, name)
-                live.send(room.slug, live.people(room.slug))
+                rooms.rename(seat, name)
             case {"type": "say", "text": str(text)}:
                 text = storable(text).strip()[:MAX_TEXT]
                 if name and text:
-                    said = Message.objects.create(room=room, author=name, text=text)
-                    live.send(room.slug, said.as_event())
+                    rooms.say(room, name, text)
             case {"type": "typing", "active": bool(active)}:
                 if name:
                     event = {"type": "typing", "name": name, "active": active}
-                    live.send(room.slug, event, besides=websocket)
+                    rooms.group_of(room).send_json(event, exclude=websocket)
             case _:
                 websocket.close(1008, "not understood")
                 return
 
 
-@require_websocket(text_type=str)
+@require_websocket(groups=["lobby"], text_type=str)
 def pulse(request):
     """
-    Push the time and how many are in each room, at every full second.
+    Push the time and how many are in each room, at every full second; first the unread messages.
 
-    The end shows in ``send_json()``, which returns False then; ``wait()`` only passes the time,
-    and wakes up early when the browser goes.
+    ``?read=<slug>:<id>``, once a room, says what the browser has seen. That there is a new message
+    comes by the group "lobby". The end shows in ``send_json()``, which returns False then;
+    ``wait()`` only passes the time, and wakes up early when the browser goes.
     """
     websocket = request.websocket
+    read = (pair.rpartition(":") for pair in request.GET.getlist("read"))
+    websocket.send_json(rooms.unread({slug: positive(last) for slug, _, last in read}))
     while websocket.send_json(
-        {"type": "pulse", "now": int(time.time() * 1000), "rooms": live.counts()}
+        {"type": "pulse", "now": int(time.time() * 1000), "rooms": rooms.counts()}
     ):
         websocket.wait(timeout=1 - time.time() % 1)
+
+
+@accept_websocket(groups=["shell"])
+async def shell(request):
+    """Show what ``manage.py shell`` sends. The view has nothing to do, and occupies no thread."""
+    if not request.is_websocket():
+        return render(request, "chat/shell.html")
+    async for _ in request.websocket:
+        pass
 
 
 def read(message):

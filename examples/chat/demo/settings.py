@@ -41,7 +41,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("CHAT_DB", str(BASE_DIR / "chat.sqlite3")),
-        # Each message is written to the database, and SQLite allows one writer at a time.
+        # Messages and names are written to the database, and SQLite allows one writer at a time.
         "OPTIONS": {"timeout": 20},
     },
 }
@@ -53,3 +53,7 @@ USE_TZ = True
 
 # The longest message here is a thousand characters; more than this is no chat.
 WEBSOCKET_MAX_MESSAGE_SIZE = 16 * 1024
+
+# The processes of this machine: workers, and `manage.py shell`. Two demos with databases of their
+# own do not hear each other.
+WEBSOCKET_GROUPS = {"default": {"PREFIX": str(DATABASES["default"]["NAME"])}}

@@ -13,7 +13,7 @@ import functools
 import hmac
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -282,7 +282,9 @@ class Backend:
         # Under the lock: else one that joins meanwhile might subscribe first.
         with self._joining_lock:
             if name not in self._joining and not self.groups.count(name):
-                self.unsubscribe(name)
+                # A server that is away knows of no subscription.
+                with suppress(GroupUnavailable):
+                    self.unsubscribe(name)
 
     def _try(self, name: str) -> None:
         try:

@@ -94,7 +94,7 @@ class Joining(Base):
         if (member := member_of(self)) is None:
             return set()
         aliases = {each.using for each in wanted}
-        found = {alias: backends.backend(alias).groups.names_of(member) for alias in aliases}
+        found = {alias: set(backends.backend(alias).groups.names_of(member)) for alias in aliases}
         return {each for each in wanted if each.name in found[each.using]}
 
     def _leave_all(self, groups: Iterable[Group], without: set[Group]) -> None:

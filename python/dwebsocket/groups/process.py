@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from dwebsocket import clock
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.groups import backend
 
@@ -76,16 +77,16 @@ class Backend(backend.Backend):
         return True
 
     def _insist(self, attempt: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + (0 if running_loop() is not None else self.settings.timeout)
+        deadline = clock.now() + (0 if running_loop() is not None else self.settings.timeout)
         while not attempt():
-            if time.monotonic() >= deadline:
+            if clock.now() >= deadline:
                 raise self.unavailable("more is published than can be delivered")
             # Green threads let others run meanwhile.
             time.sleep(_PAUSE_S)
 
     async def _ainsist(self, attempt: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self.settings.timeout
+        deadline = clock.now() + self.settings.timeout
         while not attempt():
-            if time.monotonic() >= deadline:
+            if clock.now() >= deadline:
                 raise self.unavailable("more is published than can be delivered")
             await asyncio.sleep(_PAUSE_S)

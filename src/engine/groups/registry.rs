@@ -85,7 +85,7 @@ impl Groups {
     }
 
     /// Makes `member` a member of the group `name`. What is published afterwards reaches it.
-    pub(crate) fn join<M: Member + 'static>(
+    pub fn join<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
         member: &Arc<M>,
@@ -105,7 +105,7 @@ impl Groups {
 
     /// Ends the membership; `None` when there was none, else whether the group has no member in
     /// this process any more. Nothing that is published afterwards reaches the member.
-    pub(crate) fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
+    pub fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
         if self.is_foreign() || member.is_foreign() {
             return None;
         }
@@ -117,7 +117,7 @@ impl Groups {
     }
 
     /// The names of the groups of `member` here.
-    pub(crate) fn names_of(self: &Arc<Self>, member: &dyn Member) -> Vec<String> {
+    pub fn names_of(self: &Arc<Self>, member: &dyn Member) -> Vec<String> {
         if self.is_foreign() || member.is_foreign() {
             return Vec::new();
         }

@@ -2,7 +2,7 @@
  * The chat demo in the browser.
  *
  * keepOpen() holds one WebSocket open across server restarts; the lobby uses one (the pulse), a
- * room two (the pulse and the conversation). Everything that came from somebody else goes into the
+ * room two (the pulse and the conversation), the shell's page two as well. Everything that came from somebody else goes into the
  * page as text, never as markup.
  */
 
@@ -19,7 +19,7 @@ const STEADY_AFTER_S = 5;
 /**
  * Keep a WebSocket to `address()` open.
  *
- * Calls `onEvent(object)` for each message, `onOpen()` after each connect, and
+ * Calls `onEvent(event)` for each message, as `read` makes it of the text, `onOpen()` after each connect, and
  * `onState(state, detail)` with "connecting", "live", "waiting" (detail: whole seconds left) or
  * "closed" (detail: the close code). Returns `send(object)`, which says whether the socket took
  * it, and `retry()`, which cuts a wait short.
@@ -27,7 +27,7 @@ const STEADY_AFTER_S = 5;
  * The wait doubles with each failure up to 15 s and is jittered, so that the browsers of a
  * restarted server do not all come back in the same instant.
  */
-function keepOpen(address, { onEvent, onOpen = () => {}, onState = () => {} }) {
+function keepOpen(address, { onEvent, onOpen = () => {}, onState = () => {}, read = JSON.parse }) {
   let socket = null;
   let failures = 0;
   let timer = null;
@@ -45,7 +45,7 @@ function keepOpen(address, { onEvent, onOpen = () => {}, onState = () => {} }) {
       onState("live");
       onOpen();
     };
-    current.onmessage = (event) => onEvent(JSON.parse(event.data));
+    current.onmessage = (event) => onEvent(read(event.data));
     current.onclose = (event) => {
       socket = null;
       if (FINAL.has(event.code)) {
@@ -132,19 +132,61 @@ function dayName(date) {
   return days === 0 ? "Today" : days === 1 ? "Yesterday" : dayFormat.format(date);
 }
 
-/** Listen to the pulse: the clock, and how many are in each room. */
+/**
+ * Listen to the pulse: the clock, how many are in each room, and what is unread there.
+ *
+ * What was read is kept in the browser, for all of its windows; the server counts from there.
+ */
 function followPulse(onState, describe) {
-  return keepOpen(() => document.body.dataset.pulse, {
+  const here = document.body.dataset.room;
+  const counted = new Map(); // room -> the last message that is in its count
+  const unread = new Map();
+
+  function showUnread(slug, count) {
+    unread.set(slug, count);
+    for (const place of document.querySelectorAll("a[data-room] [data-unread]")) {
+      if (place.closest("[data-room]").dataset.room !== slug) continue;
+      place.textContent = count ? `${count} new` : "";
+      place.hidden = !count;
+    }
+  }
+
+  function onUnread(rooms) {
+    for (const [slug, { unread: count, last }] of Object.entries(rooms)) {
+      counted.set(slug, last);
+      if (!(slug in readUp())) markRead(slug, last);
+      showUnread(slug, slug === here ? 0 : count);
+    }
+  }
+
+  function onSaid({ room, id }) {
+    if (room === here || id <= (counted.get(room) ?? 0)) return;
+    counted.set(room, id);
+    showUnread(room, (unread.get(room) ?? 0) + 1);
+  }
+
+  function onPulse({ now, rooms }) {
+    const date = new Date(now);
+    $("clock").textContent = clockFormat.format(date);
+    $("clock").dateTime = date.toISOString();
+    for (const place of document.querySelectorAll("a[data-room] [data-count]")) {
+      const count = rooms[place.closest("[data-room]").dataset.room] ?? 0;
+      place.textContent = describe(count);
+      place.classList.toggle("busy", count > 0);
+    }
+  }
+
+  function address() {
+    const read = Object.entries(readUp()).map(([slug, id]) => ["read", `${slug}:${id}`]);
+    return `${document.body.dataset.pulse}?${new URLSearchParams(read)}`;
+  }
+
+  return keepOpen(address, {
     onState,
-    onEvent({ now, rooms }) {
-      const date = new Date(now);
-      $("clock").textContent = clockFormat.format(date);
-      $("clock").dateTime = date.toISOString();
-      for (const place of document.querySelectorAll("a[data-room] [data-count]")) {
-        const count = rooms[place.closest("[data-room]").dataset.room] ?? 0;
-        place.textContent = describe(count);
-        place.classList.toggle("busy", count > 0);
-      }
+    onEvent(event) {
+      if (event.type === "pulse") onPulse(event);
+      else if (event.type === "unread") onUnread(event.rooms);
+      else if (event.type === "said") onSaid(event);
     },
   });
 }
@@ -192,7 +234,8 @@ function startRoom() {
     },
   });
 
-  function welcome({ history, people, revision }) {
+  function welcome({ history, people, revision, worker }) {
+    $("worker").textContent = `Served by process ${worker}`;
     showMessages(history, { quiet: lastId === 0 });
     showPeople({ people, revision });
     // What was on its way when the line broke and never arrived goes back into the box.
@@ -222,6 +265,7 @@ function startRoom() {
       }
     }
     $("empty").hidden = lastId > 0;
+    if (!document.hidden) markRead(document.body.dataset.room, lastId);
     if (!fresh) return;
     if (follow || own || quiet) toEnd();
     else $("to-end").hidden = false;
@@ -282,6 +326,7 @@ function startRoom() {
   document.addEventListener("visibilitychange", () => {
     unseen = 0;
     document.title = title;
+    if (!document.hidden) markRead(document.body.dataset.room, lastId);
   });
 
   // ---- people
@@ -434,6 +479,35 @@ function recall() {
   try { return localStorage.getItem("chat-name") ?? ""; } catch { return ""; }
 }
 
+/** The last message that was read, by room. */
+function readUp() {
+  try { return JSON.parse(localStorage.getItem("chat-read")) ?? {}; } catch { return {}; }
+}
+
+function markRead(slug, id) {
+  const read = readUp();
+  if (id <= (read[slug] ?? -1)) return;
+  try {
+    localStorage.setItem("chat-read", JSON.stringify({ ...read, [slug]: id }));
+  } catch { /* counted anew each time, then */ }
+}
+
+// ---------------------------------------------------------------- the shell's page
+
+function startShell() {
+  const socket = keepOpen(() => location.pathname, {
+    onState: showState,
+    read: (data) => data,
+    onEvent(data) {
+      const line = document.createElement("li");
+      line.textContent = typeof data === "string" ? data : `${data.size} bytes`;
+      $("lines").append(line);
+      $("no-lines").hidden = true;
+    },
+  });
+  $("retry").onclick = socket.retry;
+}
+
 // ---------------------------------------------------------------- start
 
 for (const element of document.querySelectorAll(".avatar[data-name]")) {
@@ -442,6 +516,9 @@ for (const element of document.querySelectorAll(".avatar[data-name]")) {
 if (document.body.dataset.page === "room") {
   startRoom();
   followPulse(() => {}, (count) => (count ? String(count) : ""));
+} else if (document.body.dataset.page === "shell") {
+  startShell();
+  followPulse(() => {}, String);
 } else {
   const pulse = followPulse(showState, (count) => (count ? `${count} here` : "quiet"));
   $("retry").onclick = pulse.retry;
