@@ -202,6 +202,26 @@ def test_a_master_of_a_cluster_is_killed(
     eventually(lambda: events() == expected, what="it is logged")
 
 
+def test_a_user_with_few_rights(cluster: Cluster, service: Service) -> None:
+    """Needs those that the documentation names, and no more."""
+    rights = "+publish +subscribe +unsubscribe +ping +select"
+    more = {
+        cluster.url: ("+cluster|slots +spublish +ssubscribe +sunsubscribe", cluster.nodes),
+        service.url: ("+role", service.nodes),
+    }
+    for url, (further, nodes) in more.items():
+        for node in nodes:
+            node.ask(
+                *("ACL", "SETUSER", "web", "on", ">pw", "resetchannels", "&dwebsocket:*"),
+                *("-@all", *rights.split(), *further.split()),
+            )
+        made = backend(url.replace("://", "://web:pw@"))
+        member = Member(made, "room")
+        send(made, "room", "x")
+        assert member.receive() == "x"
+        assert made.count("room") == 1
+
+
 def test_a_slot_that_moves(cluster: Cluster) -> None:
     """Its groups follow it to the other node, and so do those who publish to them."""
     made, other = backend(cluster.url), backend(cluster.url)
