@@ -244,6 +244,20 @@ proptest! {
     }
 
     #[test]
+    fn what_a_stranger_publishes_is_no_message(
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..100),
+            prop::collection::vec(0..3_u8, 0..100),
+        ],
+    ) {
+        let groups = |key| Groups::new(Vec::new(), WhenFull::Close, key);
+        groups(None).deliver("room", &bytes);
+        let sealed = groups(Some(&b"key"[..]));
+        prop_assert!(!sealed.deliver("room", &bytes));
+        prop_assert_eq!(sealed.open("room", &bytes), None);
+    }
+
+    #[test]
     fn the_nodes_of_a_cluster_get_what_is_wanted(events in events()) {
         lives_up_to_it(Kind::Cluster, events);
     }
