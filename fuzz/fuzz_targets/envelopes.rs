@@ -11,7 +11,10 @@ use _core::engine::groups::{Groups, WhenFull};
 type Both = (Arc<Groups>, Arc<Groups>);
 static GROUPS: LazyLock<Both> = LazyLock::new(|| {
     let groups = |key| Groups::new(Vec::new(), WhenFull::Close, key);
-    (groups(None), groups(Some(&b"a key that the input does not have"[..])))
+    (
+        groups(None),
+        groups(Some(&b"a key that the input does not have"[..])),
+    )
 });
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
