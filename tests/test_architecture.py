@@ -21,7 +21,7 @@ LINE: list[set[str]] = [
     {"compat"},
     {"_core", "context", "exceptions", "group_settings", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
-    {"callbacks", "checks", "database", "records", "request_copy"},
+    {"callbacks", "checks", "database", "records", "request_copy", "signals"},
     {"protocol", "waiting"},
     {"api"},
     {"groups"},
@@ -36,7 +36,7 @@ LINE: list[set[str]] = [
     {"shutdown"},
     {"handshake"},
     {"doctor"},
-    {"apps", "asgi", "backends", "decorators", "management", "middleware"},
+    {"apps", "asgi", "backends", "decorators", "management", "middleware", "migrations"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},

@@ -63,12 +63,15 @@ PUBLIC = {
 
 # They bring a library with them that changes how the whole process works.
 GREEN = {"dwebsocket.runners.eventlet", "dwebsocket.runners.gevent"}
+# They need a library that need not be installed.
+DATABASES = {"dwebsocket.compat.psycopg", "dwebsocket.compat.psycopg2"}
 
 
 def modules() -> list[ModuleType]:
     """Import every module of the package that any process may import."""
     found = {info.name for info in pkgutil.walk_packages(dwebsocket.__path__, "dwebsocket.")}
-    return [dwebsocket, *(importlib.import_module(name) for name in sorted(found - GREEN))]
+    names = sorted(found - GREEN - DATABASES)
+    return [dwebsocket, *(importlib.import_module(name) for name in names)]
 
 
 def own(thing: Any) -> bool:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.raw_peer import RawPeer
-from support.server import GUNICORN_GTHREAD, GUNICORN_SYNC, RUNSERVER, UVICORN, Server
+from support.server import (
+    GUNICORN_EVENTLET,
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    RUNSERVER,
+    UVICORN,
+    Server,
+)
 from support.users import sign_in
 from support.waiting import eventually
 
@@ -25,7 +33,9 @@ WORKERS = {"gunicorn": ("--workers", "2"), "asgi": ("--workers", "2"), "runserve
 SIGNED_OUT, BANNED = 4401, 4403
 
 each_server = pytest.mark.parametrize(
-    "kind", [GUNICORN_GTHREAD, GUNICORN_SYNC, UVICORN, RUNSERVER], ids=str
+    "kind",
+    [GUNICORN_GTHREAD, GUNICORN_SYNC, UVICORN, RUNSERVER, GUNICORN_GEVENT, GUNICORN_EVENTLET],
+    ids=str,
 )
 with_workers = pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=str)
 

@@ -32,6 +32,11 @@ def postgresql() -> Path | None:
     return found[-1].parent if found else None
 
 
+def psycopg2() -> Path:
+    """Give the folder to import psycopg2 from."""
+    return CACHE / "psycopg2" / str(sys.implementation.cache_tag)
+
+
 def is_here(part: str) -> bool:
     """Whether a part is installed that a test marked `needs(part)` names."""
     match part:
@@ -45,8 +50,14 @@ def is_here(part: str) -> bool:
             return has_program("chromium", "chromedriver")
         case "node":
             return has_program("node") and (TESTS / "clients/node_modules/ws").is_dir()
+        case "pgbouncer":
+            return has_program(part)
         case "postgresql":
             return postgresql() is not None
+        case "redis":
+            return has_program("redis-server")
+        case "psycopg2":
+            return psycopg2().is_dir()
     raise ValueError(f"no part is called {part}")
 
 

@@ -21,17 +21,17 @@ pub enum WhenFull {
 
 /// How many messages of a parcel a member has got, and how many were dropped because it is slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Handed {
+pub struct Handed {
     /// Written, or queued for the member.
-    pub(crate) delivered: u64,
+    pub delivered: u64,
     /// Dropped: these, or older ones in their place.
-    pub(crate) dropped: u64,
+    pub dropped: u64,
     /// The member was closed because it is slow.
-    pub(crate) is_closed: bool,
+    pub is_closed: bool,
 }
 
 /// What belongs to groups.
-pub(crate) trait Member: fmt::Debug + Send + Sync {
+pub trait Member: fmt::Debug + Send + Sync {
     /// Whether it belongs to a parent process, whose locks may be held for ever.
     fn is_foreign(&self) -> bool;
 

@@ -30,7 +30,7 @@ fn key_of<M: ?Sized>(group: &Arc<M>) -> usize {
 
 /// The groups that a member belongs to, until it is over. Any thread may use it.
 #[derive(Debug, Default)]
-pub(crate) struct Memberships(Mutex<State>);
+pub struct Memberships(Mutex<State>);
 
 #[derive(Debug, Default)]
 enum State {

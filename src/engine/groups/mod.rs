@@ -15,11 +15,11 @@
 pub mod envelope;
 mod fan_out;
 mod group;
-pub(crate) mod mailbox;
-pub(crate) mod member;
-pub(crate) mod memberships;
-pub(crate) mod notices;
-pub(crate) mod parcel;
+mod mailbox;
+mod member;
+mod memberships;
+mod notices;
+mod parcel;
 mod registry;
 mod seal;
 mod statistics;
@@ -29,10 +29,10 @@ mod tests;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
-    member::WhenFull,
-    memberships::{Joined, MemberId},
+    member::{Handed, Member, WhenFull},
+    memberships::{Joined, MemberId, Memberships},
     notices::{Notice, Notices},
-    parcel::Message,
+    parcel::{Message, Parcel},
     registry::{Groups, Observer},
     statistics::Statistics,
 };

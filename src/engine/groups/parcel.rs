@@ -76,7 +76,7 @@ impl Message {
 
 /// Messages for members with the same compression: the frames, and all of them in one piece.
 #[derive(Clone, Debug)]
-pub(crate) struct Parcel {
+pub struct Parcel {
     frames: Vec<Bytes>,
     joined: Bytes,
     messages: Vec<Message>,
@@ -117,27 +117,28 @@ impl Parcel {
     }
 
     /// The same messages without compression.
-    pub(crate) fn plain(&self) -> Self {
+    #[must_use]
+    pub fn plain(&self) -> Self {
         Self::new(self.messages.clone(), None)
     }
 
     /// The messages without their frames, for members that make frames of their own.
-    pub(crate) fn messages(&self) -> &[Message] {
+    pub fn messages(&self) -> &[Message] {
         &self.messages
     }
 
     /// One frame for each message.
-    pub(crate) fn frames(&self) -> &[Bytes] {
+    pub fn frames(&self) -> &[Bytes] {
         &self.frames
     }
 
     /// All frames, one after the other.
-    pub(crate) fn joined(&self) -> &Bytes {
+    pub fn joined(&self) -> &Bytes {
         &self.joined
     }
 
     /// Whether one of the frames has a compressed payload.
-    pub(crate) fn is_compressed(&self) -> bool {
+    pub fn is_compressed(&self) -> bool {
         self.is_compressed
     }
 }

@@ -85,7 +85,7 @@ impl Groups {
     }
 
     /// Makes `member` a member of the group `name`. What is published afterwards reaches it.
-    pub(crate) fn join<M: Member + 'static>(
+    pub fn join<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
         member: &Arc<M>,
@@ -105,7 +105,7 @@ impl Groups {
 
     /// Ends the membership; `None` when there was none, else whether the group has no member in
     /// this process any more. Nothing that is published afterwards reaches the member.
-    pub(crate) fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
+    pub fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
         if self.is_foreign() || member.is_foreign() {
             return None;
         }
@@ -117,7 +117,7 @@ impl Groups {
     }
 
     /// The names of the groups of `member` here.
-    pub(crate) fn names_of(self: &Arc<Self>, member: &dyn Member) -> Vec<String> {
+    pub fn names_of(self: &Arc<Self>, member: &dyn Member) -> Vec<String> {
         if self.is_foreign() || member.is_foreign() {
             return Vec::new();
         }
@@ -184,14 +184,23 @@ impl Groups {
         }
     }
 
+    /// `bytes` of a backend's own, sealed for `name` if there is a key. No group may have that name.
+    pub(crate) fn seal(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
+        self.sealed(name, bytes.to_vec())
+    }
+
+    /// What was sealed for `name`; `None` with a wrong seal.
+    pub(crate) fn open<'a>(&self, name: &str, sealed: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.key {
+            Some(key) => key.open(name, sealed),
+            None => Some(sealed),
+        }
+    }
+
     /// Hands what another process has published to the members here. False for bytes that are no
     /// [envelope](super::envelope), or one with a wrong seal.
     pub fn deliver(self: &Arc<Self>, name: &str, envelope: &[u8]) -> bool {
-        let envelope = match &self.key {
-            Some(key) => key.open(name, envelope),
-            None => Some(envelope),
-        };
-        match envelope.and_then(envelope::read) {
+        match self.open(name, envelope).and_then(envelope::read) {
             Some(entry) => {
                 self.put(name, entry);
                 true

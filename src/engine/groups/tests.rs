@@ -243,7 +243,7 @@ async fn a_slow_member_misses_the_newest_messages() {
     assert!(connection.end().is_none());
     assert!((8..11).contains(&numbers.len()), "{numbers:?}");
     assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
-    assert_eq!(dropped as usize + numbers.len(), 50);
+    assert_eq!(dropped + numbers.len() as u64, 50);
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn a_slow_member_misses_the_oldest_messages() {
     assert!((8..11).contains(&numbers.len()), "{numbers:?}");
     let first = 50 - numbers.len();
     assert_eq!(numbers, (first..50).collect::<Vec<_>>());
-    assert_eq!(dropped as usize, first);
+    assert_eq!(dropped, first as u64);
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn a_slow_member_gets_the_latest_message() {
     assert!(connection.end().is_none());
     assert_eq!(numbers.last(), Some(&49));
     assert!(numbers.len() < 11, "{numbers:?}");
-    assert_eq!(dropped as usize + numbers.len(), 50);
+    assert_eq!(dropped + numbers.len() as u64, 50);
 }
 
 #[tokio::test]

@@ -184,6 +184,37 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_cutting_them_changes_nothing(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64),
+            cut in 0..64_usize,
+        ) {
+            let read = |pieces: &[&[u8]]| {
+                let mut reader = Reader::default();
+                let mut found = Vec::new();
+                for piece in pieces {
+                    reader.buffer.extend_from_slice(piece);
+                    loop {
+                        match reader.next_frame() {
+                            Ok(Some(frame)) => found.push(Ok(frame)),
+                            Ok(None) => break,
+                            Err(malformed) => {
+                                found.push(Err(malformed));
+                                return found;
+                            }
+                        }
+                    }
+                }
+                found
+            };
+            // A small length makes more of them frames.
+            let bytes = [&[0, 0, 0], &bytes[..]].concat();
+            let (first, second) = bytes.split_at(cut.min(bytes.len()));
+            assert_eq!(read(&[&bytes]), read(&[first, second]));
+        }
+    }
+
     #[test]
     fn what_no_node_sends_is_malformed() {
         for bytes in [

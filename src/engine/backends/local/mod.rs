@@ -19,6 +19,6 @@ mod peer;
 mod runtime_dir;
 
 pub use self::{
-    frames::Reader,
+    frames::{Frame, Malformed, Reader},
     node::{Node, Refused},
 };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Outbox, outcome::Sent, queue::Queued};
-use crate::engine::groups::{WhenFull, member::Handed, parcel::Parcel};
+use crate::engine::groups::{Handed, Parcel, WhenFull};
 
 impl Outbox {
     /// Takes the frames of `parcel`, in one write if nothing waits. Frames for which there is no

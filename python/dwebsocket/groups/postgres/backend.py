@@ -1,0 +1,219 @@
+"""The backend: what the other modules do, in the calls that every backend has."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket.compat.postgresql import Lost
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import backend
+from dwebsocket.groups.postgres import future, parameters, problems
+from dwebsocket.groups.postgres.listener import CannotListen, Host, Listener
+from dwebsocket.groups.postgres.publishing import CannotPublish, Publisher
+from dwebsocket.groups.postgres.report import report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from dwebsocket.compat.postgresql import Library
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.postgres.report import Kind
+
+
+class Backend(backend.Backend):
+    """
+    Publishes on Django's connection to ``DATABASE``, and listens on one of its own.
+
+    ``LOCATION`` has connection strings for the latter, tried in turn; what they leave out is taken
+    from ``DATABASES``. Without one, all is taken from there.
+    """
+
+    waits = True
+    is_sealed = True
+
+    def __init__(self, alias: str, own: BackendSettings) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.__init__`."""
+        super().__init__(alias, own)
+        self._host = _Host(self)
+        self._listener = Listener(self._host)
+        self._publisher = Publisher(own.database, self._host.channel, self._host.key, own.timeout)
+
+    def publish(self, name: str, envelope: bytes) -> None:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.publish`, when the present transaction commits.
+
+        A connection that is dead is made anew, once, outside of a transaction.
+
+        Raises:
+            GroupUnavailable: The database does not take it. A transaction cannot go on then.
+        """
+        try:
+            self._publisher.publish(name, envelope)
+        except CannotPublish as error:
+            raise self.unavailable(str(error)) from error.__cause__
+
+    async def apublish(self, name: str, envelope: bytes) -> None:
+        """
+        As :meth:`publish`, on the thread and the connection that the task's ORM uses.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        await sync_to_async(self.publish)(name, envelope)
+
+    def subscribe(self, name: str) -> None:
+        """
+        Listens, to all groups of the project at once.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.subscribe`.
+        """
+        if (up := self._listener.listening()) is not None:
+            future.wait(up, self.settings.timeout)
+            self._result(up)
+
+    async def asubscribe(self, name: str) -> None:
+        """
+        As :meth:`subscribe`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        if (up := self._listener.listening()) is not None:
+            await future.wait_in_loop(up, self.settings.timeout)
+            self._result(up)
+
+    def count(self, name: str) -> int:
+        """
+        Asks all processes that listen. One that does not answer in time is left out.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.count`.
+        """
+        found = self._listener.counts.known(name)
+        if found is None:
+            self.subscribe(name)
+            wanted = self._want(name)
+            future.wait(wanted, self.settings.timeout)
+            found = self._result(wanted)
+        return int(found)
+
+    async def acount(self, name: str) -> int:
+        """
+        As :meth:`count`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`count`.
+        """
+        found = self._listener.counts.known(name)
+        if found is None:
+            await self.asubscribe(name)
+            wanted = self._want(name)
+            await future.wait_in_loop(wanted, self.settings.timeout)
+            found = self._result(wanted)
+        return int(found)
+
+    @property
+    def address(self) -> str:
+        """Host, port and database of the connections that publish."""
+        database = parameters.connection_of(self.settings.database).settings_dict
+        return parameters.address(parameters.of_settings(database))
+
+    def problems(self, *, deploy: bool) -> list[str]:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.problems`.
+
+        With ``deploy`` it listens on one connection and notifies on another, and so finds a pooler
+        that swallows ``LISTEN``; it looks for the table, too. That takes a few times ``TIMEOUT``.
+        """
+        found = problems.of_settings(self.settings)
+        return found or (problems.of_servers(self._host, self.settings) if deploy else [])
+
+    def stop(self) -> None:
+        """Closes the connection that listens, soon. The next use opens another."""
+        self._listener.stop()
+
+    def _want(self, name: str) -> Future[int]:
+        wanted = self._listener.counts.want(name)
+        self._listener.look()
+        return wanted
+
+    def _result(self, found: Future[Any]) -> Any:
+        """
+        Gives the result of a future that was waited for.
+
+        Raises:
+            GroupUnavailable: It has none, or an error.
+        """
+        if not found.done():
+            raise self._cannot_listen(f"no answer within {self.settings.timeout:g} s")
+        try:
+            return found.result()
+        except CannotListen as error:
+            raise self._cannot_listen(str(error)) from None
+
+    def _cannot_listen(self, reason: str) -> GroupUnavailable:
+        return GroupUnavailable(f"groups of {self.alias!r} at {self._host.address}: {reason}")
+
+
+class _Host(Host):
+    """What the listener needs of its backend."""
+
+    def __init__(self, owner: Backend) -> None:
+        self._backend = owner
+        self.timeout = owner.settings.timeout
+        self.key = owner.project_key("postgres")
+        # Secret: only those who know it can listen, and the server shows it to no other user.
+        self.channel = f"dwebsocket_{owner.project_key('postgres channel').hex()[:32]}"
+        # Every user of the server can see this one.
+        self.marker = f"dwebsocket {owner.project_key('postgres marker').hex()[:16]}"
+
+    def connect_to(self, attempt: int) -> tuple[Library, Mapping[str, object], str | None]:
+        """As :meth:`Host.connect_to`."""
+        own = self._backend.settings
+        try:
+            library = parameters.library(own.database)
+            found = parameters.of_database(own.database)
+            if own.location:
+                dsn = own.location[attempt % len(own.location)]
+                found = {**found, **library.parse(dsn)}
+        except ValueError as error:
+            raise Lost(f"WEBSOCKET_GROUPS[{self._backend.alias!r}]['LOCATION']: {error}") from None
+        except (ImportError, ImproperlyConfigured) as error:
+            raise Lost(str(error)) from error
+        options = parameters.connection_of(own.database).settings_dict.get("OPTIONS") or {}
+        return library, {**found, "client_encoding": "UTF8"}, options.get("assume_role")
+
+    @functools.cached_property
+    def address(self) -> str:  # type: ignore[override]
+        """Host, port and database of the connection that listens."""
+        own = self._backend.settings
+        try:
+            library = parameters.library(own.database)
+            found = parameters.of_database(own.database)
+            located = [library.parse(each) for each in own.location] or [{}]
+        except (ValueError, ImportError, ImproperlyConfigured):
+            # The error that is told anyway.
+            return f"the database {own.database!r}"
+        return ", ".join(parameters.address({**found, **each}) for each in located)
+
+    def deliver(self, name: str, envelope: bytes) -> bool:
+        """As :meth:`Host.deliver`."""
+        return self._backend.deliver(name, envelope)
+
+    def members(self, name: str) -> int:
+        """As :meth:`Host.members`."""
+        return self._backend.groups.count(name)
+
+    def names(self) -> list[str]:
+        """As :meth:`Host.names`."""
+        return [name for name, _ in self._backend.groups.counts()]
+
+    def report(self, kind: Kind, texts: list[str]) -> None:
+        """As :meth:`Host.report`."""
+        report(kind, self._backend.alias, self.address, texts)

@@ -1,0 +1,55 @@
+"""Waiting for what the listening thread finds, as a thread, a green thread or a task."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from dwebsocket import unpatched
+from dwebsocket.compat.socket import system
+from dwebsocket.compat.threading import use_lock
+from dwebsocket.waiting.loop_hub import LoopEvent
+
+
+def new() -> Future[Any]:
+    """Makes a future for threads of the system, also in a patched process."""
+    future: Future[Any] = Future()
+    use_lock(future, unpatched.lock())
+    return future
+
+
+def wait(future: Future[Any], timeout: float) -> bool:
+    """Sleeps until ``future`` is done, ``timeout`` seconds at most. Whether it is."""
+    if future.done():
+        return True
+    if unpatched.patched_by() is None:
+        done = unpatched.lock()
+        done.acquire()
+        future.add_done_callback(lambda _: done.release())
+        return done.acquire(timeout=max(0.0, timeout))
+    # Sockets are the one thing for which green threads of all libraries wait and that any thread
+    # may make ready. The sending end is the system's: no hub must be asked by the other thread.
+    receiving, sending = system.socketpair()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, receiving.detach()) as receiver:
+
+        def wake(_: Future[Any]) -> None:
+            with suppress(OSError):
+                sending.send(b"!")
+
+        future.add_done_callback(wake)
+        receiver.settimeout(max(0.001, timeout))
+        # The patched libraries raise exceptions of their own, all of them OSErrors.
+        with suppress(OSError):
+            receiver.recv(1)
+    return future.done()
+
+
+async def wait_in_loop(future: Future[Any], timeout: float) -> bool:
+    """As :func:`wait`, for a task."""
+    if not future.done():
+        done = LoopEvent()
+        future.add_done_callback(lambda _: done.set())
+        await done.wait(max(0.0, timeout))
+    return future.done()

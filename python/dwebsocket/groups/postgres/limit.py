@@ -1,0 +1,150 @@
+"""
+A time limit for what Django's connection does, without changing anything in its session.
+
+When the time is up the socket is shut down. The library then ends the call with an error, whatever
+it waits for: a lock, a server that has stopped, a network that has lost it. The server itself rolls
+back an open transaction.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import callbacks, unpatched
+from dwebsocket.compat.socket import system
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+# The C library takes whole seconds, and makes two of one.
+_SHORTEST_CONNECT_S = 2
+
+
+class Watchdog:
+    """
+    Makes calls when the time of something is up that has not ended before.
+
+    Beginning and ending cost no system call: there is one timer, for the earliest of all times.
+    """
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._calls: dict[object, tuple[float, Callable[[], None]]] = {}
+        # The time of the next look; None without one.
+        self._looks_at: float | None = None
+
+    def begin(self, key: object, ends_at: float, call: Callable[[], None]) -> None:
+        """
+        Calls ``call`` at ``ends_at``, on a thread that must not sleep, unless :meth:`end` comes.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        with self._lock:
+            self._calls[key] = (ends_at, call)
+            is_first = self._looks_at is None or ends_at < self._looks_at
+            if is_first:
+                self._looks_at = ends_at
+        if is_first:
+            try:
+                callbacks.call_later(ends_at - time.monotonic(), self._look)
+            except RuntimeError:
+                with self._lock:
+                    self._looks_at = None
+                raise
+
+    def end(self, key: object) -> None:
+        """Forgets it."""
+        with self._lock:
+            self._calls.pop(key, None)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            over = [key for key, (ends_at, _) in self._calls.items() if ends_at <= now]
+            calls = [self._calls.pop(key)[1] for key in over]
+            next_at = min((ends_at for ends_at, _ in self._calls.values()), default=None)
+            self._looks_at = next_at
+        for call in calls:
+            call()
+        if next_at is not None:
+            callbacks.call_later(next_at - now, self._look)
+
+
+_watchdog = Watchdog()
+
+
+class Limit:
+    """The time that one publish may take, with all that it has to do."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        #: Whether the time was up.
+        self.is_over = False
+        self._ends_at = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return max(0.0, self._ends_at - time.monotonic())
+
+    @contextmanager
+    def on(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """Shuts the open connection down when the time is up in the block."""
+        raw: Any = connection.connection
+        try:
+            copy = os.dup(raw.fileno())
+        except Exception:
+            # Closed, or of a class that has no descriptor: then the server's own limits hold.
+            yield
+            return
+        shared = system.socket(socket.AF_INET, socket.SOCK_STREAM, 0, copy)
+        lock = unpatched.lock()
+
+        def shut_down() -> None:
+            with lock, suppress(OSError):
+                if shared.fileno() >= 0:
+                    self.is_over = True
+                    shared.shutdown(socket.SHUT_RDWR)
+
+        watchdog = _watchdog
+        try:
+            with suppress(RuntimeError):
+                watchdog.begin(shared, self._ends_at, shut_down)
+            yield
+        finally:
+            watchdog.end(shared)
+            with lock:
+                shared.close()
+
+    @contextmanager
+    def on_connecting(self, connection: BaseDatabaseWrapper) -> Iterator[None]:
+        """Lets a new connection take no longer than what is left. A pool has its own limit."""
+        settings = connection.settings_dict
+        options = settings.get("OPTIONS") or {}
+        if options.get("pool") or "connect_timeout" in options:
+            yield
+            return
+        seconds = max(_SHORTEST_CONNECT_S, math.ceil(self.left))
+        # The dictionary is shared with other threads: this connection gets another one meanwhile.
+        limited = {**settings, "OPTIONS": {**options, "connect_timeout": seconds}}
+        connection.settings_dict = limited
+        try:
+            yield
+        finally:
+            connection.settings_dict = settings
+
+
+def _forget_parents_calls() -> None:
+    global _watchdog
+    _watchdog = Watchdog()
+
+
+os.register_at_fork(after_in_child=_forget_parents_calls)

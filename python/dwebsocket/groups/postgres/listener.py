@@ -1,0 +1,333 @@
+"""
+The connection that listens: one a process, on a thread of the system, from the first use on.
+
+The thread connects, listens, hands messages to the engine, and connects again when the connection
+is lost. While it is, :attr:`Listener.is_listening` is false, and those who need it wait for the
+next attempt.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from dwebsocket import _core, unpatched
+from dwebsocket.compat.postgresql import Lost, QueryFailed
+from dwebsocket.groups.postgres import future, payload, table
+from dwebsocket.groups.postgres.counting import Counts
+from dwebsocket.groups.postgres.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from concurrent.futures import Future
+
+    from dwebsocket.compat.postgresql import Library
+    from dwebsocket.groups.postgres.report import Kind
+
+
+#: A silently broken connection is found by a query after so many seconds without one.
+PROBE_S = 5.0
+# Pauses between attempts to connect; the first attempt comes at once.
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 0.8
+# Publications that are remembered, to recognise those that are published again.
+_REMEMBERED = 16384
+# The token that wakes the thread.
+_LOOK = 0
+
+
+class CannotListen(Exception):
+    """There is no connection that listens. The text says why."""
+
+
+class Host:
+    """
+    What a listener needs of its backend.
+
+    Attributes:
+        channel: The project's.
+        marker: The name by which listening connections are known to the server.
+        key: For :mod:`~dwebsocket.groups.postgres.payload`.
+        timeout: The seconds for which the server may be silent.
+        address: Where the server is, without a password.
+    """
+
+    channel: str
+    marker: str
+    key: bytes
+    timeout: float
+    address: str
+
+    def connect_to(self, attempt: int) -> tuple[Library, Mapping[str, object], str | None]:
+        """Gives what to connect with, and the role to take on."""
+        raise NotImplementedError
+
+    def deliver(self, name: str, envelope: bytes) -> bool:
+        """Hands an envelope to the members. False when it is none, or its seal is wrong."""
+        raise NotImplementedError
+
+    def members(self, name: str) -> int:
+        """Gives the number of members in this process."""
+        raise NotImplementedError
+
+    def names(self) -> list[str]:
+        """Gives the groups that have members in this process."""
+        raise NotImplementedError
+
+    def report(self, kind: Kind, texts: list[str]) -> None:
+        """Tells of an event."""
+        raise NotImplementedError
+
+
+class Listener:
+    """Listens for one backend. Any thread may call its methods."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lock = unpatched.lock()
+        #: Whether everything that is published from now on will come.
+        self.is_listening = False
+        self.counts = Counts()
+        self._hub: Any = None
+        self._up: Future[None] | None = None
+        self._link: Link | None = None
+        self._is_lost = False
+        self._may_run = True
+        self._attempts = 0
+        self._pid = 0
+        self._recent: deque[str] = deque(maxlen=_REMEMBERED)
+        self._answer_channel = f"{host.channel}_{secrets.token_hex(6)}"
+        self._purge_until = 0.0
+        self._purge_at = 0.0
+        _listeners.add(self)
+
+    def listening(self) -> Future[None] | None:
+        """
+        Begins to listen, if need be.
+
+        Returns:
+            None while it listens. A future of the next attempt, which raises
+            :class:`CannotListen`, else.
+        """
+        if self.is_listening:
+            return None
+        with self._lock:
+            if self.is_listening:
+                return None
+            if self._up is None:
+                self._up = future.new()
+            self._start()
+            return self._up
+
+    def look(self) -> None:
+        """Makes the thread look for what there is to do."""
+        if (hub := self._hub) is not None:
+            hub.announce(_LOOK)
+
+    def stop(self) -> None:
+        """Ends the thread, and with it the connection, soon."""
+        self._may_run = False
+        self.look()
+
+    def leave(self) -> None:
+        """Leaves the parent's connection to the parent, in a forked child."""
+        if (link := self._link) is not None:
+            link.leave()
+
+    def _start(self) -> None:
+        """Starts the thread. To be called under the lock."""
+        if self._hub is None:
+            hub = _core.Hub()
+            unpatched.start_thread("dwebsocket-groups", lambda: self._run(hub))
+            self._hub, self._may_run = hub, True
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self, hub: _core.Hub) -> None:
+        pause = 0.0
+        while self._may_run:
+            link = None
+            connected_at = time.monotonic()
+            try:
+                link = self._link = self._open(hub)
+                self._begin()
+                self._serve(link, hub)
+                reason = "the process does not listen any more"
+            except Exception as error:
+                # Whatever it is: without this thread no member would get anything any more.
+                reason = _reason(error)
+            if link is not None:
+                self._link = None
+                with suppress(Exception):
+                    link.close()
+            if self._end(reason):
+                return
+            if link is not None and time.monotonic() - connected_at > PROBE_S:
+                pause = 0.0
+            if pause:
+                unpatched.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(max(_FIRST_PAUSE_S, 2 * pause), _LONGEST_PAUSE_S)
+
+    def _open(self, hub: _core.Hub) -> Link:
+        host = self._host
+        self._attempts += 1
+        library, parameters, role = host.connect_to(self._attempts - 1)
+        link = Link(library, parameters, host.timeout, hub.fileno())
+        try:
+            if role is not None:
+                link.query("SET ROLE " + '"' + role.replace('"', '""') + '"')
+            link.query(f"LISTEN {host.channel}")
+            link.query(f"LISTEN {self._answer_channel}")
+            # Afterwards: those who ask wait for an answer of each connection with this name.
+            ((_, pid),) = link.query(
+                f"SELECT set_config('application_name', '{host.marker}', false), pg_backend_pid()"
+            )
+            self._pid = int(pid or 0)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _begin(self) -> None:
+        was_lost, self._is_lost = self._is_lost, False
+        with self._lock:
+            self.is_listening = True
+            up, self._up = self._up, None
+        if up is not None:
+            up.set_result(None)
+        if was_lost:
+            self._host.report("regained", [])
+            if names := self._host.names():
+                self._host.report("interrupted", names)
+
+    def _end(self, reason: str) -> bool:
+        """Notes that there is no connection any more, or yet. True when none is needed."""
+        was_listening, self.is_listening = self.is_listening, False
+        if was_listening and self._may_run:
+            self._is_lost = True
+            self._host.report("lost", [reason])
+        error = CannotListen(reason)
+        self.counts.fail(error)
+        has_members = bool(self._host.names())
+        with self._lock:
+            # Those who wait since it was lost get an attempt first.
+            up = None if was_listening and self._may_run else self._up
+            if up is not None:
+                self._up = None
+            is_needed = self._may_run and (has_members or self._up is not None)
+            if not is_needed:
+                self._hub = None
+        if up is not None:
+            up.set_exception(error)
+        return not is_needed
+
+    def _serve(self, link: Link, hub: _core.Hub) -> None:
+        probe_at = time.monotonic() + PROBE_S
+        while self._may_run:
+            self._ask(link)
+            if time.monotonic() >= probe_at:
+                self._probe(link)
+                probe_at = time.monotonic() + PROBE_S
+            # The last of all that asks the server: notifications come with any answer.
+            while link.has_more:
+                self._handle(link)
+            # Within the time for which those who asked wait.
+            left = self.counts.give_up(0.75 * self._host.timeout)
+            timeout = probe_at - time.monotonic()
+            link.wait(timeout if left is None else min(left, timeout))
+            hub.drain()
+
+    def _probe(self, link: Link) -> None:
+        # A pooler may have put another connection to the server in the place of this one.
+        rows = link.query("SELECT pg_listening_channels()")
+        if (self._host.channel,) not in rows:
+            raise Lost("the connection has stopped to listen: is there a pooler in between?")
+        now = time.monotonic()
+        if self._purge_at <= now < self._purge_until:
+            self._purge_at = now + table.PURGE_EVERY_S
+            with suppress(QueryFailed):
+                link.query(table.PURGE)
+
+    def _ask(self, link: Link) -> None:
+        host = self._host
+        for count in self.counts.take_new():
+            question = payload.Question(count.number, self._answer_channel, count.name)
+            text = payload.of_question(question, host.key)
+            ((pids, _),) = link.query(
+                "SELECT (SELECT string_agg(pid::text, ' ') FROM pg_stat_activity "  # noqa: S608
+                "WHERE datname = current_database() "
+                f"AND left(application_name, {len(host.marker)}) = '{host.marker}'), "
+                f"pg_notify('{host.channel}', '{text}')"
+            )
+            self.counts.expect(count, {int(pid) for pid in (pids or "").split()})
+
+    def _handle(self, link: Link) -> None:
+        answers: list[str] = []
+        while (notification := link.take()) is not None:
+            found = payload.read(notification[1], self._host.key)
+            if isinstance(found, payload.Message):
+                if not self._is_double(found):
+                    self._deliver(payload.unpack(found.content))
+            elif isinstance(found, payload.Row):
+                if not self._is_double(found):
+                    self._fetch(link, found)
+            elif isinstance(found, payload.Question):
+                answer = payload.Answer(found.number, self._pid, self._host.members(found.name))
+                text = payload.of_answer(answer, self._host.key)
+                answers.append(f"pg_notify('{found.channel}', '{text}')")
+            elif isinstance(found, payload.Answer):
+                self.counts.add(found)
+        if answers:
+            link.query(f"SELECT {', '.join(answers)}")
+
+    def _is_double(self, found: payload.Message | payload.Row) -> bool:
+        if found.is_repeated and found.publication in self._recent:
+            return True
+        self._recent.append(found.publication)
+        return False
+
+    def _deliver(self, unpacked: tuple[str, bytes] | None) -> bool:
+        """Hands a message to the members here, if there are any. False when it is none."""
+        if unpacked is None:
+            return False
+        # Most processes have no member of most groups: do not check the seal for nothing.
+        return not self._host.members(unpacked[0]) or self._host.deliver(*unpacked)
+
+    def _fetch(self, link: Link, row: payload.Row) -> None:
+        now = time.monotonic()
+        if now >= self._purge_until:
+            self._purge_at = now
+        self._purge_until = now + table.PURGE_FOR_S
+        if not self._host.members(row.name):
+            return
+        try:
+            rows = link.query(table.select(row.number))
+            content = rows[0][0] if rows else None
+            reason = "it is not there" if content is None else "it was changed"
+        except QueryFailed as error:
+            content, reason = None, _reason(error)
+        if content is None or not self._deliver(payload.unpack(content)):
+            self._host.report("unreadable", [reason])
+            self._host.report("interrupted", [row.name])
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_listeners: WeakSet[Listener] = WeakSet()
+
+
+def _leave_parents_connections() -> None:
+    for listener in list(_listeners):
+        listener.leave()
+    _listeners.clear()
+
+
+os.register_at_fork(after_in_child=_leave_parents_connections)

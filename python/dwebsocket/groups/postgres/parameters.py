@@ -1,0 +1,77 @@
+"""Where the database is: what connections are made with, and the address for messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dwebsocket.compat.postgresql import Library
+
+_DEFAULT_PORT = "5432"
+
+
+def connection_of(database: str) -> Any:
+    """
+    Gives this thread's connection, which need not be open.
+
+    Raises:
+        ImproperlyConfigured: There is no such database.
+    """
+    if database not in list(connections):
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_GROUPS names the database {database!r}, which DATABASES does not have"
+        )
+    return connections[database]
+
+
+def library(database: str) -> Library:
+    """
+    Gives the library that Django uses for a database.
+
+    Raises:
+        ImproperlyConfigured: There is no such database.
+        ImportError: The library is not installed.
+    """
+    if connection_of(database).Database.__name__ == "psycopg":
+        from dwebsocket.compat import psycopg
+
+        return psycopg.LIBRARY
+    from dwebsocket.compat import psycopg2
+
+    return psycopg2.LIBRARY
+
+
+def of_database(database: str) -> dict[str, Any]:
+    """
+    Gives the parameters with which Django connects, made anew each time: passwords may expire.
+
+    Raises:
+        ImproperlyConfigured: There is no such database, or its settings are invalid.
+    """
+    return dict(connection_of(database).get_connection_params())
+
+
+def address(found: Mapping[str, Any]) -> str:
+    """Gives host, port and database, without a password."""
+    if service := found.get("service"):
+        return f"the service {service!r}"
+    host = found.get("host") or found.get("hostaddr") or "the default socket"
+    name = found.get("dbname") or found.get("user") or ""
+    return f"{host}:{found.get('port') or _DEFAULT_PORT}/{name}"
+
+
+def of_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives what :func:`address` needs, from an entry of ``DATABASES``."""
+    return {
+        **(settings.get("OPTIONS") or {}),
+        **{
+            key: settings[name]
+            for key, name in (("host", "HOST"), ("port", "PORT"), ("dbname", "NAME"))
+            if settings.get(name)
+        },
+    }

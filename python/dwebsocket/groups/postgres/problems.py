@@ -1,0 +1,111 @@
+"""What can be wrong with the settings and the servers: for system checks and the doctor."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from django import db
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from dwebsocket.compat.postgresql import Lost, QueryFailed
+from dwebsocket.groups.postgres import parameters, table
+from dwebsocket.groups.postgres.limit import Limit
+from dwebsocket.groups.postgres.link import Link
+
+if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.postgres.listener import Host
+
+_NO_POSTGRESQL = (
+    "DATABASE names {database!r}, which is no PostgreSQL: its ENGINE is {engine}. Name an alias of "
+    "DATABASES with PostgreSQL, or use another BACKEND."
+)
+_NO_LOCATION = "LOCATION: {reason}. Write postgresql://user@host:port/database, or host=… port=…."
+_POOLER = (
+    "what is published on Django's connection does not reach a connection that listens at "
+    "{address}: a pooler in between swallows LISTEN (pgbouncer with pool_mode = transaction does), "
+    "or these are two databases. Set LOCATION to a connection string that leads to the same "
+    "database past the pooler."
+)
+_NO_TABLE = (
+    "the database {database!r} has no table for messages of more than about 5,900 bytes. Put "
+    '"dwebsocket" into INSTALLED_APPS and run `manage.py migrate{option}`.'
+)
+
+
+def of_settings(own: BackendSettings) -> list[str]:
+    """Gives what is wrong with the settings, as sentences. Connects with nothing."""
+    try:
+        connection = parameters.connection_of(own.database)
+        if connection.vendor != "postgresql":
+            engine = connection.settings_dict["ENGINE"]
+            return [_NO_POSTGRESQL.format(database=own.database, engine=engine)]
+        library = parameters.library(own.database)
+        parameters.of_database(own.database)
+    except (ImproperlyConfigured, ImportError) as error:
+        return [f"{_text(error).rstrip('.')}."]
+    for location in own.location:
+        try:
+            library.parse(location)
+        except ValueError as error:
+            return [_NO_LOCATION.format(reason=error)]
+    return []
+
+
+def of_servers(host: Host, own: BackendSettings) -> list[str]:
+    """Gives what is wrong with the servers, as sentences: listens on one, notifies on another."""
+    channel = f"dwebsocket_test_{secrets.token_hex(8)}"
+    try:
+        library, found, _ = host.connect_to(0)
+        link = Link(library, found, host.timeout)
+    except Lost as error:
+        return [f"no connection that listens can be made at {host.address}: {_text(error)}."]
+    try:
+        link.query(f"LISTEN {channel}")
+        has_table = _notify(own.database, channel, host.timeout)
+        has_come = _wait(link, channel, host.timeout)
+    except (Lost, QueryFailed) as error:
+        return [f"the connection that listens at {host.address} failed: {_text(error)}."]
+    except db.Error as error:
+        return [f"the database {own.database!r} cannot be reached: {_text(error)}."]
+    finally:
+        link.close()
+    problems = [] if has_come else [_POOLER.format(address=host.address)]
+    if not has_table:
+        option = "" if own.database == "default" else f" --database {own.database}"
+        problems.append(_NO_TABLE.format(database=own.database, option=option))
+    return problems
+
+
+def _notify(database: str, channel: str, timeout: float) -> bool:
+    """Notifies on a connection of its own. Whether there is the table."""
+    # Not on this thread's: it may be in a transaction.
+    connection = connections.create_connection(database)
+    limit = Limit(timeout)
+    try:
+        with limit.on_connecting(connection):
+            connection.ensure_connection()
+        with limit.on(connection), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [channel])
+            cursor.execute(table.EXISTS)
+            row = cursor.fetchone()
+            return bool(row and row[0])
+    finally:
+        connection.close()
+
+
+def _wait(link: Link, channel: str, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while (left := deadline - time.monotonic()) > 0:
+        link.wait(left)
+        while (notification := link.take()) is not None:
+            if notification[0] == channel:
+                return True
+    return False
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

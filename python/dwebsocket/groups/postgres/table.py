@@ -1,0 +1,44 @@
+"""
+The table of messages that are too long for ``NOTIFY``: rows of text that live for a minute.
+
+``dwebsocket.migrations`` makes it.
+"""
+
+from __future__ import annotations
+
+#: Whether there is the table.
+EXISTS = "SELECT to_regclass('dwebsocket_message') IS NOT NULL"
+
+#: Deletes what is too old, and begins the minute of what is new. Never waits for another purge.
+PURGE = """
+WITH deleted AS (
+    DELETE FROM dwebsocket_message WHERE number IN (
+        SELECT number FROM dwebsocket_message WHERE expires_at < clock_timestamp()
+        LIMIT 1000 FOR UPDATE SKIP LOCKED
+    )
+)
+UPDATE dwebsocket_message SET expires_at = clock_timestamp() + interval '1 minute'
+WHERE number IN (
+    SELECT number FROM dwebsocket_message WHERE expires_at IS NULL
+    LIMIT 1000 FOR UPDATE SKIP LOCKED
+)
+"""
+
+#: The seconds between two purges of one process.
+PURGE_EVERY_S = 20.0
+#: For so long after the last row that it has seen a process purges.
+PURGE_FOR_S = 150.0
+
+
+def select(number: int) -> str:
+    """Gives the query for a row's content."""
+    return f"SELECT content FROM dwebsocket_message WHERE number = {number:d}"  # noqa: S608
+
+
+def publish(number: int, content: str, channel: str, text: str) -> str:
+    """Gives the statement that writes a row and notifies. The texts have no quotes."""
+    # Not as parameters: escaping takes as long as all the rest.
+    return (
+        "WITH written AS (INSERT INTO dwebsocket_message (number, content) "  # noqa: S608
+        f"VALUES ({number:d}, '{content}')) SELECT pg_notify('{channel}', '{text}')"
+    )

@@ -1,0 +1,1 @@
+"""The database's part of the package: one table, on PostgreSQL only."""

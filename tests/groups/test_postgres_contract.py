@@ -1,0 +1,69 @@
+"""The contract of backends, on PostgreSQL."""
+
+from __future__ import annotations
+
+import gc
+import unittest
+from typing import ClassVar
+
+import pytest
+from django.db import connections
+from postgres_nodes import database
+
+from dwebsocket.groups.postgres import Backend
+from dwebsocket.testing import contract
+from support import postgres as database_server
+from support.waiting import eventually
+
+pytestmark = [
+    pytest.mark.needs("postgresql"),
+    pytest.mark.xdist_group("groups postgres"),
+    pytest.mark.usefixtures("tables"),
+    # Threads of the contract publish, and end: as with any use of Django's connections there.
+    pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning"),
+]
+
+ALIAS = "groups"
+
+
+class TestPostgres(contract.BackendContract, unittest.TestCase):
+    """The project's database."""
+
+    backend: ClassVar = {"BACKEND": "dwebsocket.groups.postgres", "DATABASE": ALIAS}
+    has_database = True
+    memberships = 100_000
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start a server."""
+        super().setUpClass()
+        server = database_server.postgres()
+        folder = server.__enter__()
+        cls.addClassCleanup(server.__exit__, None, None, None)
+        entries = {"default": connections.settings["default"], ALIAS: database(folder)}
+        cls.process_settings = {"DATABASES": {**entries, "default": {}}}
+        connections.settings[ALIAS] = connections.configure_settings(entries)[ALIAS]
+        cls.addClassCleanup(connections.settings.pop, ALIAS)
+        cls.addClassCleanup(cls.stop_listening)
+        with connections[ALIAS].schema_editor() as editor:
+            from importlib import import_module
+
+            migration = import_module("dwebsocket.migrations.0001_messages").Migration
+            for operation in migration.operations:
+                operation.database_forwards("dwebsocket", editor, None, None)
+
+    @staticmethod
+    def stop_listening() -> None:
+        """End the threads of the backends, before their server goes."""
+        for backend in contract._backends.all():
+            if isinstance(backend, Backend):
+                backend.stop()
+                listener = backend._listener
+                eventually(lambda listener=listener: not listener.is_listening)
+
+    def tearDown(self) -> None:
+        """Close what the test has opened on this thread."""
+        super().tearDown()
+        connections[ALIAS].close()
+        # While their warnings are ignored.
+        gc.collect()

@@ -1,0 +1,224 @@
+"""The postgres backend with poolers, the older library, other databases, and what checks say."""
+
+# Fixtures are imported.
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from postgres_nodes import NODE, database, folder, nodes  # noqa: F401
+
+from support.installed import psycopg2
+from support.pgbouncer import pgbouncer
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from postgres_nodes import Nodes
+
+pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres")]
+
+
+@pytest.mark.needs("psycopg2")
+class TestPsycopg2:
+    """The older library, which Django uses where the newer one is not installed."""
+
+    @pytest.mark.parametrize("patched", [None, "gevent", "eventlet"])
+    def test_does_the_same(self, nodes: Nodes, patched: str | None) -> None:
+        """Also in patched processes."""
+        node, other = nodes(psycopg2=str(psycopg2()), patched=patched), nodes()
+        assert node("join", "room") == other("join", "room") == [True]
+        node("send", "room", "hi", "ä€")
+        node("send_large", "room", 100_000)
+        assert node("take", 3) == other("take", 3) == ["hi", "ä€", "bytes 100000"]
+        assert node("count", "room") == other("count", "room") == 2
+        assert node("send_in_transaction", "room", "rollback", "never") == []
+        assert node("send_in_transaction", "room", "commit", "same", "same") == []
+        assert node("take", 3, 0.5) == ["same", "same"]
+
+    def test_listens_again(self, nodes: Nodes) -> None:
+        """When the server has ended the connection."""
+        node, admin = nodes(psycopg2=str(psycopg2())), nodes()
+        node("join", "room")
+        node("send", "room", "before")
+        admin(
+            "ask",
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
+            "backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+        eventually(lambda: len(node("log_so_far")) == 3)
+        node("send", "room", "after")
+        assert node("take", 2) == ["before", "after"]
+
+    def test_forks(self, nodes: Nodes) -> None:
+        """The parent's connections stay as they are."""
+        node = nodes(psycopg2=str(psycopg2()))
+        node("join", "room")
+        node("send", "room", "parent")
+        assert node("fork_and_join", "room", "hi") == '[[true], ["hi"]]'
+        node("send", "room", "again")
+        assert node("take", 3) == ["parent", "hi", "again"]
+        assert node("log") == []
+
+    def test_refuses(self, nodes: Nodes) -> None:
+        """As the newer one, and shows no password."""
+        node = nodes(psycopg2=str(psycopg2()), LOCATION="s3cret", on={"PASSWORD": "s3cret"})
+        answer = node("join", "room")
+        assert answer["error"] == "GroupUnavailable"
+        assert "s3cret" not in answer["text"]
+
+
+class TestDoctor:
+    """What `problems(deploy=True)` says."""
+
+    def test_nothing_where_all_is_well(self, nodes: Nodes) -> None:
+        """Whoever is asked."""
+        assert nodes()("problems") == []
+
+    @pytest.mark.needs("pgbouncer")
+    def test_a_pooler_that_swallows_listen(self, nodes: Nodes, folder: Path) -> None:
+        """Is found, and a LOCATION past it helps."""
+        with pgbouncer(folder, "transaction") as pooler:
+            on = {"HOST": str(pooler)}
+            (problem,) = nodes(on=on)("problems")
+            assert "pooler" in problem
+            assert "LOCATION" in problem
+            node = nodes(on=on, LOCATION=f"host={folder}")
+            assert node("problems") == []
+            node("join", "room")
+            node("send", "room", "hi")
+            node("send_large", "room", 10_000)
+            assert node("take", 2) == ["hi", "bytes 10000"]
+            assert node("count", "room") == 1
+
+    @pytest.mark.needs("pgbouncer")
+    def test_a_pooler_that_does_not(self, nodes: Nodes, folder: Path) -> None:
+        """One connection of the client is one of the server: that works."""
+        with pgbouncer(folder, "session") as pooler:
+            node = nodes(on={"HOST": str(pooler)})
+            assert node("problems") == []
+            node("join", "room")
+            node("send", "room", "hi")
+            assert node("take", 1) == ["hi"]
+            assert node("count", "room") == 1
+
+    def test_no_table(self, nodes: Nodes) -> None:
+        """Long messages need it."""
+        (problem,) = nodes(on={"OPTIONS": {"options": "-c search_path=pg_catalog"}})("problems")
+        assert "migrate" in problem
+
+    def test_no_server(self, nodes: Nodes) -> None:
+        """It says where it looked."""
+        (problem,) = nodes(on={"HOST": "/nowhere", "PASSWORD": "s3cret"})("problems")
+        assert "/nowhere:5432/postgres" in problem
+        assert "s3cret" not in problem
+
+
+def test_pool_of_django(nodes: Nodes) -> None:
+    """Connections that come from a pool go back to it."""
+    node = nodes(on={"OPTIONS": {"pool": {"min_size": 0, "max_size": 2}}})
+    node("join", "room")
+    node("send", "room", "hi")
+    node("terminate_own")
+    node("send", "room", "again")
+    assert node("take", 2) == ["hi", "again"]
+    assert node("send_in_transaction", "room", "commit", "committed") == []
+    assert node("take", 1) == ["committed"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"server_side_binding": True, "prepare_threshold": 1},
+        {"isolation_level": 4},
+        {"assume_role": "postgres"},
+    ],
+    ids=str,
+)
+def test_options_of_django(nodes: Nodes, options: dict[str, Any]) -> None:
+    """Whatever a project's connections are like."""
+    node = nodes(on={"OPTIONS": options})
+    node("join", "room")
+    for _ in range(3):
+        node("send", "room", "same", "same")
+    node("send_large", "room", 10_000, 10_000)
+    assert node("take", 8) == ["same"] * 6 + ["bytes 10000", "str 10000"]
+
+
+class TestManagement:
+    """Checks and migrations."""
+
+    def test_nothing_to_say(self, nodes: Nodes) -> None:
+        """Where all is well; and the models and the migration agree."""
+        node = nodes()
+        for command in (["check"], ["makemigrations", "--check", "--dry-run"]):
+            assert "exit" not in node("manage", *command)
+        said = node("manage", "check", "--deploy")
+        assert "dwebsocket." not in said
+
+    def test_database_that_is_not_postgresql(self, nodes: Nodes) -> None:
+        """An error, before anything is connected; the migration does nothing there."""
+        sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+        node = nodes(on=sqlite)
+        assert "dwebsocket.E006" in node("manage", "check")
+        said = node("manage", "migrate", "--skip-checks")
+        assert "OK" in said
+        assert node("ask", "SELECT count(*) FROM sqlite_master WHERE name LIKE '%message%'") == [
+            [0]
+        ]
+
+    def test_database_that_does_not_exist(self, nodes: Nodes) -> None:
+        """The alias is named."""
+        node = nodes(DATABASE="other")
+        said = node("manage", "check")
+        assert "dwebsocket.E006" in said
+        assert "'other'" in said
+        assert node("send", "room", "hi")["error"] == "ImproperlyConfigured"
+
+    def test_location_that_is_none(self, nodes: Nodes) -> None:
+        """And its value, which may have a password, is not shown."""
+        said = nodes(LOCATION="s3cret")("manage", "check")
+        assert "dwebsocket.E006" in said
+        assert "s3cret" not in said
+
+    def test_deployed_without_the_table(self, nodes: Nodes) -> None:
+        """An error that names the command."""
+        node = nodes(on={"OPTIONS": {"options": "-c search_path=pg_catalog"}})
+        assert "exit" not in node("manage", "check")
+        said = node("manage", "check", "--deploy")
+        assert "dwebsocket.E006" in said
+        assert "manage.py migrate" in said
+
+    def test_deployed_without_the_server(self, nodes: Nodes) -> None:
+        """An error."""
+        said = nodes(on={"HOST": "/nowhere"})("manage", "check", "--deploy")
+        assert "dwebsocket.E006" in said
+        assert "/nowhere" in said
+
+    def test_migration_can_be_reverted(self, nodes: Nodes) -> None:
+        """And applied again."""
+        node = nodes()
+        node("manage", "migrate", "dwebsocket", "zero")
+        assert "manage.py migrate" in node("send_large", "room", 10_000)["text"]
+        node("manage", "migrate", "dwebsocket")
+        assert node("send_large", "room", 10_000) == "sent"
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_pools_of_processes(nodes: Nodes, folder: Path, method: str) -> None:
+    """Each process of a pool of `multiprocessing` publishes on a connection of its own."""
+    member = nodes()
+    member("join", "room")
+    options = {
+        "databases": {"default": database(folder)},
+        "groups": {"default": {"BACKEND": "dwebsocket.groups.postgres"}},
+    }
+    script = NODE.with_name("postgres_pool.py")
+    subprocess.run([sys.executable, script, json.dumps(options), method], check=True, timeout=100)
+    assert sorted(member("take", 9)) == sorted(["parent", *map(str, range(8))])

@@ -1,0 +1,139 @@
+"""Workers of servers that share nothing but a PostgreSQL server, as on several machines."""
+
+# Fixtures are imported.
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from postgres_nodes import database, folder, nodes  # noqa: F401
+
+from support.raw_peer import RawPeer
+from support.server import (
+    EVENTLET_PATCHED,
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    UVICORN,
+    Kind,
+    Server,
+)
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from postgres_nodes import Nodes
+
+Own = Callable[..., Server]
+
+pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.xdist_group("groups postgres")]
+
+SECRET = "for tests only"
+PUBLISHERS, EACH = 3, 500
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """Give the settings of a site."""
+    return {
+        "DATABASES": {"default": database(folder)},
+        "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
+        "ROOT_URLCONF": "project.room_urls",
+        "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres"}},
+    }
+
+
+def in_room(server: Server, stack: contextlib.ExitStack, each: int) -> dict[int, list[RawPeer]]:
+    """Open members until each worker has so many; give them by the worker's process."""
+    peers: dict[int, list[RawPeer]] = {pid: [] for pid in server.workers()}
+    while any(len(found) < each for found in peers.values()):
+        peer = stack.enter_context(RawPeer.open(server, "/rooms/room/"))
+        peers[int(peer.read_message())].append(peer)
+    return peers
+
+
+def test_many_members_of_many_workers(own_server: Own, folder: Path, nodes: Nodes) -> None:
+    """
+    Everybody gets everything, once, in each publisher's order.
+
+    Meanwhile one worker is killed and one is replaced: their members end, and count no more.
+    """
+    servers = [
+        own_server(GUNICORN_GTHREAD, options=("--workers", "2"), settings=settings(folder))
+        for _ in range(2)
+    ]
+    with contextlib.ExitStack() as stack:
+        peers: dict[int, list[RawPeer]] = {}
+        for server in servers:
+            peers |= in_room(server, stack, 10)
+        publishers = [nodes(secret=SECRET) for _ in range(PUBLISHERS)]
+        members = sum(map(len, peers.values()))
+        assert publishers[0]("count", "room") == members
+        for number, publisher in enumerate(publishers):
+            publisher.begin("send_numbers", "room", number * 100_000, number * 100_000 + EACH)
+        killed, replaced = servers[0].workers()[0], servers[1].workers()[0]
+        os.kill(killed, signal.SIGKILL)
+        killed_at = time.monotonic()
+        os.kill(replaced, signal.SIGTERM)
+        assert [publisher.answer() for publisher in publishers] == [0] * PUBLISHERS
+        staying = [peer for pid in peers if pid not in (killed, replaced) for peer in peers[pid]]
+        for peer in staying:
+            found = [int(peer.read_message()) for _ in range(PUBLISHERS * EACH)]
+            for number in range(PUBLISHERS):
+                start = number * 100_000
+                of_one = [each for each in found if start <= each < start + EACH]
+                assert of_one == list(range(start, start + EACH))
+        eventually(lambda: publishers[0]("count", "room") == len(staying))
+        assert time.monotonic() - killed_at < 60
+        # The replacements of both take part.
+        for server in servers:
+            eventually(lambda server=server: len(server.workers()) == 2)
+            peer = stack.enter_context(RawPeer.open(server, "/rooms/room/"))
+            peer.read_message()
+            peer.send_text("hi")
+            assert peer.read_message() == b"hi"
+            assert [each.read_message() for each in staying] == [b"hi"] * len(staying)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, EVENTLET_PATCHED, UVICORN],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/rooms/room/", "/rooms/room/async/"], ids=["sync", "async"])
+def test_on_each_server(own_server: Own, folder: Path, nodes: Nodes, kind: Kind, path: str) -> None:
+    """Members get what others publish, and publish themselves."""
+    server = own_server(kind, settings=settings(folder))
+    node = nodes(secret=SECRET)
+    node("join", "room")
+    with RawPeer.open(server, path) as one, RawPeer.open(server, path) as two:
+        one.read_message()
+        two.read_message()
+        node("send", "room", "from outside")
+        node("send_large", "room", 20_000)
+        one.send_text("from one")
+        for peer in (one, two):
+            assert peer.read_message() == b"from outside"
+            assert peer.read_message() == b"x" * 20_000
+            assert peer.read_message() == b"from one"
+        assert node("take", 3) == ["from outside", "bytes 20000", "from one"]
+        assert server.get("/rooms/room/count/").body == b"3"
+
+
+def test_handshake_while_the_database_is_away(own_server: Own, folder: Path) -> None:
+    """The decorator's groups cannot be joined: 503, and in bounded time."""
+    away = settings(folder)
+    away["DATABASES"] = {"default": database(folder, HOST="/nowhere")}
+    server = own_server(GUNICORN_GTHREAD, settings=away)
+    with RawPeer(server.address) as peer:
+        from support.raw_peer import handshake_request
+
+        peer.send(handshake_request("/rooms/room/", server.host))
+        assert peer.read_response().status == 503
