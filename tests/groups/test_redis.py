@@ -173,7 +173,7 @@ def test_a_server_that_is_away(server: Redis, log: pytest.LogCaptureFixture) -> 
     send(made, "room", "again")
     assert member.receive() == "again"
     eventually(lambda: len(logged(log)) >= 2, what="it is logged")
-    where = f"groups of 'default' at redis://127.0.0.1:{server.port}/0: "
+    where = f"Groups of 'default' at redis://127.0.0.1:{server.port}/0: "
     (lost, regained) = logged(log)
     assert lost[0] == "WARNING"
     assert lost[1].startswith(f"{where}the server is lost: ")
@@ -192,22 +192,28 @@ def test_a_server_that_was_never_there() -> None:
             made.count("room")
 
 
-def test_reports_of_an_outage(server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_of_an_outage(
+    server: Redis, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each comes once; the groups are named whose members may have missed something."""
-    found: list[tuple[str, list[str]]] = []
-    monkeypatch.setattr(reports, "report", lambda _, kind, texts: found.append((kind, texts)))
+    interrupted: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(reports, "note_interrupted", lambda *what: interrupted.append(what))
     made = backend(server.url)
     kept, left = Member(made, "kept"), Member(made, "left")
     for _ in range(2):
-        found.clear()
+        interrupted.clear()
+        log.clear()
         with server.away():
             eventually(lambda: made.core.status()[0][0], what="it is noticed")
             left.mailbox.end()
         until_it_works(lambda: send(made, "kept", "x"))
         assert kept.receive() == "x"
-        eventually(lambda: len(found) == 3, what="all is reported")
-        assert [kind for kind, _ in found] == ["lost", "regained", "interrupted"]
-        assert found[2][1] == ["kept"]
+        eventually(lambda: interrupted, what="all is reported")
+        assert interrupted == [("default", ["kept"])]
+        assert [record.__dict__["event"] for record in log.records] == [
+            "groups.lost",
+            "groups.regained",
+        ]
 
 
 def test_a_connection_that_the_server_closes(server: Redis, log: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def test_a_failover_by_sentinels(service: Service) -> None:
         old.kill()
         eventually(lambda: service.master is not old, what="another master")
         publisher.wait_for_more()
-        eventually(lambda: joined.core.status()[0][0] is None, what="the member's process is back")
+        eventually(lambda: "room" in service.master.channels(), what="the subscription is back")
     finally:
         publisher.stop()
     until_it_works(lambda: send(joined, "room", "end"))
@@ -161,8 +162,11 @@ def _clients(clients: list[dict[str, str]]) -> list[dict[str, str]]:
     return [client for client in clients if client["resp"] == "3" and "S" not in client["flags"]]
 
 
-def test_a_master_of_a_cluster_is_killed(cluster: Cluster) -> None:
+def test_a_master_of_a_cluster_is_killed(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     """Groups of other nodes go on; those of this one come back with its replica."""
+    caplog.set_level(logging.INFO, "dwebsocket")
     publishing, joined = backend(cluster.url), backend(cluster.url)
     names = [f"room-{number}" for number in range(30)]
     member = Member(joined, *names)
@@ -176,7 +180,7 @@ def test_a_master_of_a_cluster_is_killed(cluster: Cluster) -> None:
         eventually(lambda: affected.failures, what="it is noticed")
         untouched.wait_for_more()
         affected.wait_for_more()
-        eventually(lambda: joined.core.status()[0][0] is None, what="the member's process is back")
+        eventually(lambda: cluster.channels() == set(names), what="the subscriptions are back")
     finally:
         affected.stop()
         untouched.stop()
@@ -189,6 +193,33 @@ def test_a_master_of_a_cluster_is_killed(cluster: Cluster) -> None:
         got.append(str(member.receive()))
         ends.discard(got[-1])
     assert joined.count(names[0]) == 1
+
+    def events() -> list[str]:
+        return sorted(record.__dict__["event"] for record in caplog.records)
+
+    # Once in each of the two.
+    expected = ["groups.lost"] * 2 + ["groups.regained"] * 2
+    eventually(lambda: events() == expected, what="it is logged")
+
+
+def test_a_user_with_few_rights(cluster: Cluster, service: Service) -> None:
+    """Needs those that the documentation names, and no more."""
+    rights = "+publish +subscribe +unsubscribe +ping +select"
+    more = {
+        cluster.url: ("+cluster|slots +spublish +ssubscribe +sunsubscribe", cluster.nodes),
+        service.url: ("+role", service.nodes),
+    }
+    for url, (further, nodes) in more.items():
+        for node in nodes:
+            node.ask(
+                *("ACL", "SETUSER", "web", "on", ">pw", "resetchannels", "&dwebsocket:*"),
+                *("-@all", *rights.split(), *further.split()),
+            )
+        made = backend(url.replace("://", "://web:pw@"))
+        member = Member(made, "room")
+        send(made, "room", "x")
+        assert member.receive() == "x"
+        assert made.count("room") == 1
 
 
 def test_a_slot_that_moves(cluster: Cluster) -> None:

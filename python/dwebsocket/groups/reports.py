@@ -1,4 +1,4 @@
-"""What backends report: their server is away, it is back, a member is slow."""
+"""What backends report, in the log and by a signal: their server is away, a member is slow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from django.db import connections
+
 from dwebsocket import unpatched
+from dwebsocket.groups.membership_signals import note_interrupted
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend
@@ -47,14 +50,18 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         kind: As of :meth:`dwebsocket._core.Groups.take_notice`.
         texts: The texts of the event.
     """
-    where = f"groups of {backend.alias!r}" + (f" at {backend.address}" if backend.address else "")
+    where = f"Groups of {backend.alias!r}" + (f" at {backend.address}" if backend.address else "")
+    extra = {"event": f"groups.{kind}"}
     if kind == "lost":
-        _log.warning("%s: the server is lost: %s", where, texts[0])
+        _log.warning("%s: the server is lost: %s", where, texts[0], extra=extra)
     elif kind == "regained":
-        _log.info("%s: the server is regained", where)
+        _log.info("%s: the server is regained", where, extra=extra)
     elif kind == "slow":
-        _log.warning("%s: a member of %r is slow and misses messages", where, texts[0])
+        text = "%s: a member of %r is slow and misses messages"
+        _log.warning(text, where, texts[0], extra=extra)
     elif kind == "interrupted":
-        # Members of the groups `texts` may have missed messages: the place for the signal
-        # `group_interrupted`.
-        pass
+        try:
+            note_interrupted(backend.alias, texts)
+        finally:
+            # Those that receivers of the signal have used on this thread.
+            connections.close_all()
