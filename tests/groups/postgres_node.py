@@ -196,6 +196,27 @@ class Node(logging.Handler):
             ).fetchone():
                 time.sleep(0.01)
 
+    def send_without_an_answer(self, name: str, message: str, how: str) -> str:
+        """Publish so that the server takes it, and its answer is lost: once, or each time."""
+        from django.db import OperationalError, connection
+
+        publisher = self.backend._publisher
+        execute = publisher._execute
+
+        def lose(used: Any, sql: str) -> None:
+            execute(used, sql)
+            used.connection.close()
+            if how == "once":
+                publisher._execute = execute
+            raise OperationalError("the answer is lost")
+
+        connection.ensure_connection()
+        publisher._execute = lose
+        try:
+            return self.send(name, message)
+        finally:
+            publisher._execute = execute
+
     def fork_and_send(self, name: str, message: str) -> int:
         """Publish from a forked child, which stays. Give its process number."""
         import signal
