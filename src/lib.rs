@@ -30,6 +30,7 @@ mod _core {
             die_of_sigterm, drain, is_leaving, is_terminated, limit_buffered, on_exit,
             on_terminate, open_connections, prepare, shut_down, signal_seen, want_threads,
         },
+        redis::{PyRedis, RedisCall},
         takeover::{Takeover, discard},
         testkit::{FrameReader, client_frame, clock_ahead, reopen, step_clock},
         threads::Threads,

@@ -21,7 +21,7 @@ LINE: list[set[str]] = [
     {"compat"},
     {"_core", "context", "exceptions", "group_settings", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
-    {"callbacks", "checks", "database", "records", "request_copy"},
+    {"callbacks", "checks", "database", "records", "request_copy", "signals"},
     {"protocol", "waiting"},
     {"api"},
     {"groups"},

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
 from os import PathLike
-from typing import Any, Literal, final
+from typing import Any, Literal, TypedDict, final, type_check_only
 
 __all__ = [
     "Compression",
@@ -18,6 +18,8 @@ __all__ = [
     "NextMessage",
     "Permit",
     "Ping",
+    "Redis",
+    "RedisCall",
     "Settings",
     "Takeover",
     "Threads",
@@ -144,6 +146,9 @@ class Connection:
 
     def ended_for(self) -> float | None:
         """Seconds since either side began to close."""
+
+    def messages(self) -> tuple[int, int]:
+        """The messages that have come from the client so far, and those taken for it."""
 
     def await_news(self, time: float) -> None:
         """
@@ -328,9 +333,22 @@ class Groups:
 
 @final
 class Hub:
-    """One event loop's list of ready connections."""
+    """The list of ready connections of one event loop, or of threads that share the work."""
 
-    def __new__(cls) -> Hub: ...
+    def __new__(cls, *, for_threads: bool = False) -> Hub:
+        """Makes one for an event loop, or one whose threads call `next`."""
+
+    def next(self, round: int | None, /) -> tuple[int, int, bool] | None:
+        """
+        Sleeps without the GIL until there is a token for this thread.
+
+        `round` is the second value of this thread's last call, None at the first: it tells that the
+        thread is done with that token. Gives the token, a number for the next call, and whether no
+        other thread is left that would take over if this one took long. None after `close`.
+        """
+
+    def close(self) -> None:
+        """Ends the threads that call `next`."""
     def fileno(self) -> int:
         """The descriptor that becomes readable when `drain` has something to give."""
 
@@ -533,6 +551,92 @@ class Takeover:
 
     def finish(self) -> None:
         """Closes what is left, after the server has written to its placeholder. May be repeated."""
+
+@type_check_only
+class RedisServer(TypedDict):
+    """A server of `Redis`. A node without a port is a Unix socket."""
+
+    kind: str
+    nodes: list[tuple[str, int | None]]
+    database: int
+    username: str | None
+    password: str | None
+    service: str | None
+    sentinel_username: str | None
+    sentinel_password: str | None
+    tls: bool
+    prefix: str
+
+@type_check_only
+class RedisCertificates(TypedDict):
+    """Certificates for TLS, as PEM; the client's own one has its key beside it."""
+
+    authorities: bytes | None
+    own: tuple[bytes, bytes] | None
+    is_unverified: bool
+
+@final
+class Redis:
+    """The backend in Redis of groups. Any thread may use it; no call waits."""
+
+    def __new__(
+        cls,
+        groups: Groups,
+        servers: list[RedisServer],
+        timeout: float,
+        certificates: RedisCertificates | None = None,
+    ) -> Redis:
+        """
+        Makes a backend that connects on its first call.
+
+        Args:
+            groups: The groups of this process.
+            servers: Groups are spread over them by their names.
+            timeout: The seconds that a call may take.
+            certificates: For servers with TLS.
+
+        Raises:
+            ValueError: An unknown kind of server, or certificates that cannot be used.
+            OSError: The system gives no thread or no descriptor.
+        """
+
+    def publish(self, name: str, envelope: bytes) -> RedisCall:
+        """Publishes an envelope. The outcome is the number of connections that got it."""
+
+    def subscribe(self, name: str) -> RedisCall | None:
+        """
+        Subscribes to the envelopes of a group; None when that was done before.
+
+        In any case, `release` has to follow, behind the joining of the member.
+        """
+
+    def release(self, name: str, *, if_empty: bool) -> None:
+        """Follows `subscribe`. With `if_empty` the subscription ends unless there are members."""
+
+    def unsubscribe(self, name: str) -> None:
+        """Ends a subscription, unless there are members."""
+
+    def count(self, name: str) -> RedisCall:
+        """Counts the members of a group in all processes."""
+
+    def status(self) -> list[tuple[str | None, int]]:
+        """Gives for each server why it is away, if it is, and how often it was lost."""
+
+@final
+class RedisCall:
+    """A call of `Redis` that is under way. Any thread may use it."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Sleeps until there is an outcome; false when the time was up."""
+
+    def watch(self, hub: Hub, token: int) -> None:
+        """Puts `token` on the hub's list as soon as there is an outcome."""
+
+    def unwatch(self, hub: Hub, token: int) -> None:
+        """Takes `watch` back."""
+
+    def outcome(self) -> int | str | None:
+        """Gives the number, or the reason for the failure; None when there is no outcome yet."""
 
 @final
 class Settings:

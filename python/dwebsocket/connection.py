@@ -76,6 +76,9 @@ class Connection(Protocol):
     def ended_for(self) -> float | None:
         """As :meth:`dwebsocket._core.Connection.ended_for`."""
 
+    def messages(self) -> tuple[int, int]:
+        """As :meth:`dwebsocket._core.Connection.messages`."""
+
     def watch_end(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_end`."""
 

@@ -6,6 +6,7 @@ import weakref
 from datetime import datetime, timezone
 from weakref import WeakSet
 
+from dwebsocket import signals
 from dwebsocket.api.arguments import check_timeout
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.beside import Beside
@@ -25,7 +26,7 @@ __all__ = ["Messages", "WebSocket", "own_websocket"]
 _PING_TIMEOUT_S = 20.0
 
 
-class WebSocket(Receiving, Sending, Ending, Opening, Beside, Joining):
+class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
     """
     One WebSocket connection, as ``request.websocket``.
 
@@ -166,3 +167,6 @@ class WebSocket(Receiving, Sending, Ending, Opening, Beside, Joining):
     def _pong(self, payload: bytes) -> bool:
         """Sends an unsolicited pong. As :meth:`_ping`."""
         return self._engine.pong(payload)
+
+
+signals.set_sender(WebSocket)

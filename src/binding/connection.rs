@@ -169,6 +169,10 @@ impl PyConnection {
         })
     }
 
+    fn messages(&self) -> (u64, u64) {
+        self.0.messages()
+    }
+
     fn ended_for(&self) -> Option<f64> {
         self.0.ended_for().map(|time| time.as_secs_f64())
     }

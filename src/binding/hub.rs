@@ -5,6 +5,7 @@ use std::{os::fd::RawFd, sync::Arc};
 use pyo3::{PyTraverseError, PyVisit, prelude::*};
 
 use super::{loop_hub::LoopHub, message_future::MessageFuture};
+use crate::engine;
 
 /// One event loop's list of ready connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
@@ -13,8 +14,25 @@ pub(crate) struct Hub(pub(super) Arc<LoopHub<MessageFuture>>);
 #[pymethods]
 impl Hub {
     #[new]
-    fn new() -> PyResult<Self> {
-        Ok(Self(Arc::new(LoopHub::new()?)))
+    #[pyo3(signature = (*, for_threads=false))]
+    fn new(for_threads: bool) -> PyResult<Self> {
+        let hub = if for_threads {
+            engine::Hub::for_threads()?
+        } else {
+            engine::Hub::new()?
+        };
+        Ok(Self(Arc::new(LoopHub::new(hub))))
+    }
+
+    #[pyo3(signature = (round, /))]
+    fn next(&self, py: Python<'_>, round: Option<u64>) -> Option<(u64, u64, bool)> {
+        let hub = self.0.hub();
+        let work = hub.take(round).or_else(|| py.detach(|| hub.next()))?;
+        Some((work.token, work.round, work.lacks_helper))
+    }
+
+    fn close(&self) {
+        self.0.hub().close();
     }
 
     fn fileno(&self) -> RawFd {

@@ -24,12 +24,12 @@ pub(super) struct LoopHub<F> {
 }
 
 impl<F> LoopHub<F> {
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hub: engine::Hub::new()?,
+    pub(super) fn new(hub: Arc<engine::Hub>) -> Self {
+        Self {
+            hub,
             expected: Mutex::default(),
             next_token: AtomicU64::new(FIRST_TOKEN),
-        })
+        }
     }
 
     pub(super) fn hub(&self) -> &Arc<engine::Hub> {

@@ -17,6 +17,7 @@ mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;
 pub(crate) mod process;
+pub(crate) mod redis;
 pub(crate) mod takeover;
 pub(crate) mod testkit;
 pub(crate) mod threads;

@@ -54,6 +54,8 @@ def is_here(part: str) -> bool:
             return has_program(part)
         case "postgresql":
             return postgresql() is not None
+        case "redis":
+            return has_program("redis-server")
         case "psycopg2":
             return psycopg2().is_dir()
     raise ValueError(f"no part is called {part}")

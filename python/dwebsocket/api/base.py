@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import clock, unpatched
+from dwebsocket.api.announcing import announced
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.waiting.caller import Caller, Callers
@@ -51,6 +52,10 @@ class Base:
     _callers: Callers | None = None
     _selecting: WeakSet[object] | None = None
     _close_callbacks: CloseCallbacks | None = None
+    # Its groups, while the signals about groups have receivers.
+    _groups_noted: dict[Any, None] | None = None
+    # Sends the signals about the groups that it has joined as it opened.
+    _announce_groups: Callable[[], None] | None = None
     # The database connections of its view, once it has any.
     _held: database.Held | None = None
     # The request of the view that runs now.
@@ -122,7 +127,7 @@ class Base:
         self._send_patience = math.inf if patience is None else patience
         self._subprotocol = subprotocol
         self._opened_at = time.time()
-        self._connection = connection
+        self._connection = announced(connection, self)
         if self._early_close is not None:
             connection.close(*self._early_close)
         if self._close_callbacks is not None:

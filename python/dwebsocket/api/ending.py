@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import clock, database
+from dwebsocket import clock, database, signals
 from dwebsocket.api.arguments import as_bytes, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
@@ -15,6 +16,8 @@ from dwebsocket.waiting import pings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from django.http import HttpRequest
 
 
 class Ending(Base):
@@ -162,6 +165,40 @@ class Ending(Base):
         """
         check_timeout(timeout)
         return await pings.await_closed(self._connection or self._engine, timeout)
+
+    def _announce_opening(self, request: HttpRequest) -> None:
+        """Sends the signals about its life; to be called once, when it is open."""
+        signals.send(signals.websocket_opened, self, request)
+        self._announce_end_later(request)
+
+    async def _aannounce_opening(self, request: HttpRequest) -> None:
+        """As :meth:`_announce_opening`, without blocking the event loop."""
+        await signals.asend(signals.websocket_opened, self, request)
+        self._announce_end_later(request)
+
+    def _announce_end_later(self, request: HttpRequest) -> None:
+        if (announce := self._announce_groups) is not None:
+            self._announce_groups = None
+            announce()
+        if signals.websocket_closed.receivers:
+            self.on_close(self._announce_end, request)
+
+    def _announce_end(self, request: HttpRequest) -> None:
+        connection = self._engine
+        code, reason, by = connection.end() or (1006, "", "lost")
+        since = time.time() if self._opened_at is None else self._opened_at
+        received, sent = connection.messages()
+        signals.send(
+            signals.websocket_closed,
+            self,
+            request,
+            code=code,
+            reason=reason,
+            by=by,
+            seconds=max(0.0, time.time() - since - (connection.ended_for() or 0.0)),
+            messages_in=received,
+            messages_out=sent,
+        )
 
     def on_close(self, callback: Callable[..., Any], *args: Any) -> Callable[..., Any]:
         """

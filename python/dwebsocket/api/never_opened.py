@@ -72,6 +72,10 @@ class NeverOpened:
         """Gives 1006, as for a client that vanished: there was no close frame."""
         return 1006, "the WebSocket was never opened", "lost"
 
+    def messages(self) -> tuple[int, int]:
+        """Gives no messages, in either direction."""
+        return 0, 0
+
     def ended_for(self) -> float | None:
         """Gives infinity: it was never open."""
         return math.inf

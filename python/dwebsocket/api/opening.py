@@ -6,8 +6,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dwebsocket import _core
-from dwebsocket.api.base import Base
 from dwebsocket.api.decision import Acceptance, Rejection
+from dwebsocket.api.ending import Ending
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import UsageError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LOOK_S = 0.5
 
 
-class Opening(Base):
+class Opening(Ending):
     """The calls that open a connection, or refuse it."""
 
     #: Opens it on the server's thread; set by :mod:`dwebsocket.handshake.inline`.
@@ -113,6 +113,8 @@ class Opening(Base):
         while not (decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
             pass
         self._raise_if_never_opened()
+        if (request := self._view_request) is not None:
+            self._announce_opening(request)
 
     async def aaccept(self, subprotocol: str | None = None, headers: Headers = ()) -> None:
         """
@@ -129,6 +131,8 @@ class Opening(Base):
         while not (await decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
             pass
         self._raise_if_never_opened()
+        if (request := self._view_request) is not None:
+            await self._aannounce_opening(request)
 
     def reject(self, status: int = 403) -> None:
         """

@@ -40,6 +40,19 @@ def is_in_green_thread() -> bool:
     return eventlet is not None and getattr(eventlet.getcurrent(), "parent", None) is not None
 
 
+def green_select() -> Callable[[int, float], object] | None:
+    """
+    Gives a function by which a green thread waits for a readable descriptor, some seconds at most.
+
+    None outside green threads of eventlet. Imports nothing that is not there.
+    """
+    if "eventlet.hubs" not in sys.modules or not is_in_green_thread():
+        return None
+    from eventlet.green.select import select
+
+    return lambda descriptor, time: select([descriptor], [], [], time)
+
+
 def protocol(environ: dict[str, Any]) -> str | None:
     """
     Gives the HTTP version of a client of ``eventlet.wsgi``; None for other servers.

@@ -35,6 +35,27 @@ def is_in_greenlet() -> bool:
     return gevent is not None and isinstance(gevent.getcurrent(), gevent.Greenlet)
 
 
+def green_select() -> Callable[[int, float], object] | None:
+    """
+    Gives a function by which a greenlet waits for a readable descriptor, some seconds at most.
+
+    None where this thread has no hub, or is in its hub itself, so that nothing can be waited for in
+    a greenlet's way. Imports nothing that is not there.
+    """
+    if "gevent.hub" not in sys.modules:
+        return None
+    import gevent
+    from gevent.select import select
+
+    try:
+        hub = hub_getter()()
+    except MissingPart:
+        return None
+    if hub is None or gevent.getcurrent() is hub:
+        return None
+    return lambda descriptor, time: select([descriptor], [], [], time)
+
+
 def reader_of(body: object) -> Any:
     """
     Gives the buffered reader below a request's body in ``gevent.pywsgi``.

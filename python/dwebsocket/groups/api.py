@@ -9,7 +9,7 @@ from django.db import transaction
 from dwebsocket.api.arguments import as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends, names, publications
+from dwebsocket.groups import backends, membership_signals, names, publications
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,13 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         backend = self._backend("aadd")
-        return member is not None and backend.add(self.name, member, key_of(websocket.id))
+        if member is None:
+            return False
+        is_new = membership_signals.is_new(self, member)
+        is_member = backend.add(self.name, member, key_of(websocket.id))
+        if is_new and is_member:
+            membership_signals.note_joined(self, websocket)
+        return is_member
 
     async def aadd(self, websocket: Base) -> bool:
         """
@@ -75,7 +81,13 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         backend = backends.backend(self.using)
-        return member is not None and await backend.aadd(self.name, member, key_of(websocket.id))
+        if member is None:
+            return False
+        is_new = membership_signals.is_new(self, member)
+        is_member = await backend.aadd(self.name, member, key_of(websocket.id))
+        if is_new and is_member:
+            await membership_signals.anote_joined(self, websocket)
+        return is_member
 
     def discard(self, websocket: Base) -> None:
         """
@@ -89,6 +101,7 @@ class Group:
         member = member_of(_websocket(websocket))
         if member is not None:
             backends.backend(self.using).discard(self.name, member)
+            membership_signals.note_left(self, websocket)
 
     async def adiscard(self, websocket: Base) -> None:
         """
@@ -97,7 +110,10 @@ class Group:
         Raises:
             UsageError: As :meth:`discard`.
         """
-        self.discard(websocket)
+        member = member_of(_websocket(websocket))
+        if member is not None:
+            backends.backend(self.using).discard(self.name, member)
+            await membership_signals.anote_left(self, websocket)
 
     def joined(self, websocket: Base) -> _Joined:
         """

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.exceptions import UsageError
-from dwebsocket.groups import backends, names
+from dwebsocket.groups import backends, membership_signals, names
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
 
@@ -44,6 +44,21 @@ class _Names(Formatter):
                 raise _Anonymous
             return self._user
         return super().get_value(key, args, kwargs)
+
+
+def filled(template: str, args: Any, kwargs: Any, user: Any) -> str:
+    """
+    Fills in a template of a group's name, as ``groups`` of a decorator.
+
+    Raises:
+        UsageError: The URL has no such argument, or the template names an anonymous user.
+    """
+    try:
+        return _Names(user).vformat(template, args, kwargs)
+    except _Anonymous:
+        raise UsageError(f"{template!r} names the user, and this one is anonymous") from None
+    except (LookupError, AttributeError, ValueError) as error:
+        raise UsageError(f"the URL has no argument for {template!r}: {error!r}") from error
 
 
 @final
@@ -179,6 +194,7 @@ class Joins:
             key = key_of(websocket.id)
             for each in self._held:
                 backends.backend(each.using).join(each.name, member, key)
+            membership_signals.note_at_opening(self._groups, websocket)
         self.release()
 
     def release(self) -> None:

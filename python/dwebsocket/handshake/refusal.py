@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http import HttpResponse
 
+from dwebsocket import signals
 from dwebsocket.compat.django import mark_as_logged
 from dwebsocket.records import Record
 from dwebsocket.request import http_request
@@ -52,4 +53,11 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     )
     # Django's own `log_response` takes no further attributes, so it must not log this again.
     mark_as_logged(response)
+    announce_refusal(request, status, reason)
     return response
+
+
+def announce_refusal(request: HttpRequest, status: int, why: str) -> None:
+    """Sends the signal about a refused handshake."""
+    websocket = request.__dict__.get("websocket")
+    signals.send(signals.websocket_refused, websocket, request, status=status, why=why)

@@ -13,13 +13,14 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse
 
 from dwebsocket import _core, conf, recheck, request_copy, sessions
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
-from dwebsocket.handshake.refusal import refuse
+from dwebsocket.handshake.refusal import announce_refusal, refuse
 from dwebsocket.records import Record
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ _log = logging.getLogger("dwebsocket")
 _ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
 # Django's default content type. Without it Django would read the settings for a charset.
 _CONTENT_TYPE = "text/html; charset=utf-8"
+# The statuses with which Django answers a view's exceptions.
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (Http404, 404),
+    (PermissionDenied, 403),
+    (BadRequest, 400),
+    (SuspiciousOperation, 400),
+)
 # The acceptance by a view that adds nothing.
 _AS_IT_IS = Acceptance(None, [])
 
@@ -54,6 +62,10 @@ def _code_for(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Exception):
         return _INTERNAL_ERROR, ""
     return 1001, "going away"
+
+
+def _status_of(error: Exception) -> int:
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
 class _NoThread(Exception):
@@ -161,12 +173,15 @@ class UpgradeResponse(HttpResponse):
             if outcome.response is None:
                 raise UsageError(f"{view} returned None without accept() or reject()")
             response: HttpResponseBase = outcome.response
+            announce_refusal(request, response.status_code, f"{view} answered with a response.")
             return response
         if isinstance(outcome, GivenUp):
             limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.patience} s)"
             return refuse(request, 503, f"{view} did not decide within {limit}.")
         if isinstance(outcome.error, _NoThread):
             return refuse(request, 503, f"No thread for another view: {outcome.error}", "error")
+        if isinstance(outcome.error, Exception):
+            announce_refusal(request, _status_of(outcome.error), repr(outcome.error))
         try:
             raise outcome.error
         finally:

@@ -300,6 +300,8 @@ def run(
             database.close_old_connections()
             database.borrow(shared_databases)
             own_websocket.set(websocket)
+            if websocket._decision is None:
+                websocket._announce_opening(request)
             result = None
             try:
                 result = view(request, *args, **kwargs)
@@ -353,6 +355,8 @@ async def arun(
             told = _begin(view, request, websocket)
             own_thread = OwnThread.enter()
             own_websocket.set(websocket)
+            if websocket._decision is None:
+                await websocket._aannounce_opening(request)
             result = None
             try:
                 result = await view(request, *args, **kwargs)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, TimeoutError  # its own before Python 3.1
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core
+from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.runners import view as life
 
@@ -63,7 +64,9 @@ class ViewWatch:
         websocket = self._websocket
         if websocket is None:
             return self.over.done()
-        connection = websocket._engine
+        connection: object = websocket._engine
+        if isinstance(connection, AnnouncingConnection):
+            connection = connection.announced
         return isinstance(connection, _core.Connection) and connection.is_awaited()
 
     def join(self, timeout: float) -> None:

@@ -37,6 +37,7 @@ impl Member for Connection {
             self.outbox.take_frames(parcel, when_full)
         };
         drop(interrupted);
+        self.count_sent(handed.delivered);
         if handed.is_closed {
             if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {
                 Self::close(self, &frame);

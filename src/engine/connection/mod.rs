@@ -14,7 +14,10 @@ pub(crate) mod settings;
 #[cfg(test)]
 use std::os::{fd::IntoRawFd, unix::net::UnixStream};
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -86,6 +89,8 @@ pub struct Connection {
     entry: OnceLock<Entry<Self>>,
     memberships: Memberships,
     time_slice: TimeSlice,
+    /// Messages that were written, queued or corked so far.
+    sent: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -131,12 +136,27 @@ impl Connection {
             entry: OnceLock::new(),
             memberships: Memberships::default(),
             time_slice: TimeSlice::default(),
+            sent: AtomicU64::new(0),
         }
     }
 
     /// A number that no other connection of this process has.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The number of messages that have come from the peer so far, and of those that were taken for
+    /// it.
+    pub fn messages(&self) -> (u64, u64) {
+        if self.is_foreign() {
+            return (0, 0);
+        }
+        (self.inbox.received(), self.sent.load(Ordering::Relaxed))
+    }
+
+    /// Counts messages that were taken for the peer.
+    fn count_sent(&self, messages: u64) {
+        self.sent.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// Whether the connection belongs to a parent process. A forked child holds copies of its

@@ -59,8 +59,11 @@ impl Connection {
                 (self.outbox).send(first, deflated.payload(), patience, wake)
             }
         }?;
-        if let (Sent::Written | Sent::Queued, Some(deflated)) = (sent, deflated) {
-            deflated.was_sent();
+        if let Sent::Written | Sent::Queued = sent {
+            self.count_sent(1);
+            if let Some(deflated) = deflated {
+                deflated.was_sent();
+            }
         }
         match sent {
             Sent::Written => Ok(true),
@@ -115,7 +118,11 @@ impl Connection {
             let is_own = std::ptr::eq(self.as_ref(), sender);
             (self.turns.flush_timer).expect(Arc::clone(self), is_own);
         }
-        corked != Corked::No
+        let is_corked = corked != Corked::No;
+        if is_corked {
+            self.count_sent(1);
+        }
+        is_corked
     }
 
     /// Writes a message that needs no compression if nothing waits for the socket. False when it
@@ -135,17 +142,19 @@ impl Connection {
                 self.uncork();
             }
             if corked != Corked::No {
+                self.count_sent(1);
                 return true;
             }
         }
-        match self.outbox.write(kind.into(), payload) {
-            Sent::Written => true,
-            Sent::Queued => {
-                self.wake.notify_one();
-                true
-            }
-            Sent::Full | Sent::Closed => false,
+        let sent = self.outbox.write(kind.into(), payload);
+        if sent == Sent::Queued {
+            self.wake.notify_one();
         }
+        let is_taken = matches!(sent, Sent::Written | Sent::Queued);
+        if is_taken {
+            self.count_sent(1);
+        }
+        is_taken
     }
 
     /// Whether sending so many bytes takes more than about a millisecond: too long to block an

@@ -184,14 +184,23 @@ impl Groups {
         }
     }
 
+    /// `bytes` of a backend's own, sealed for `name` if there is a key. No group may have that name.
+    pub(crate) fn seal(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
+        self.sealed(name, bytes.to_vec())
+    }
+
+    /// What was sealed for `name`; `None` with a wrong seal.
+    pub(crate) fn open<'a>(&self, name: &str, sealed: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.key {
+            Some(key) => key.open(name, sealed),
+            None => Some(sealed),
+        }
+    }
+
     /// Hands what another process has published to the members here. False for bytes that are no
     /// [envelope](super::envelope), or one with a wrong seal.
     pub fn deliver(self: &Arc<Self>, name: &str, envelope: &[u8]) -> bool {
-        let envelope = match &self.key {
-            Some(key) => key.open(name, envelope),
-            None => Some(envelope),
-        };
-        match envelope.and_then(envelope::read) {
+        match self.open(name, envelope).and_then(envelope::read) {
             Some(entry) => {
                 self.put(name, entry);
                 true

@@ -20,6 +20,7 @@ use std::{
 
 use smallvec::SmallVec;
 
+use super::crew::{Crew, Work};
 use crate::engine::base::{fork, sync::Mutex};
 
 /// Receives a call when an event loop has run all views on its list.
@@ -39,6 +40,8 @@ pub struct Hub {
     generation: u64,
     /// Counts the watches that were made: a task that makes one is about to yield to the loop.
     steps: AtomicU64,
+    /// The threads that wait for it in place of an event loop.
+    crew: Option<Box<Crew>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +59,18 @@ impl Hub {
     /// # Errors
     /// The system's error when it has no descriptor left.
     pub fn new() -> io::Result<Arc<Self>> {
+        Self::open(None)
+    }
+
+    /// A hub for threads, which take its tokens by [`Hub::next`].
+    ///
+    /// # Errors
+    /// As [`Hub::new`].
+    pub fn for_threads() -> io::Result<Arc<Self>> {
+        Self::open(Some(Box::default()))
+    }
+
+    fn open(crew: Option<Box<Crew>>) -> io::Result<Arc<Self>> {
         let (read_end, write_end) = UnixStream::pair()?;
         read_end.set_nonblocking(true)?;
         write_end.set_nonblocking(true)?;
@@ -65,6 +80,7 @@ impl Hub {
             write_end,
             generation: fork::generation(),
             steps: AtomicU64::new(0),
+            crew,
         }))
     }
 
@@ -77,7 +93,9 @@ impl Hub {
     pub fn drain(&self) -> Vec<u64> {
         let mut bytes = [0; 64];
         // Empty the descriptor before taking the list: a later token makes it readable again.
-        while matches!((&self.read_end).read(&mut bytes), Ok(n) if n == bytes.len()) {}
+        while self.crew.is_none()
+            && matches!((&self.read_end).read(&mut bytes), Ok(n) if n == bytes.len())
+        {}
         let mut ready = self.ready.lock();
         ready.is_woken = false;
         std::mem::take(&mut ready.tokens)
@@ -113,7 +131,35 @@ impl Hub {
         }
     }
 
+    /// Notes that a thread is done with the token that it got in `round`; `None` if it is new.
+    /// Takes the next token without sleeping, if there is one.
+    pub fn take(&self, round: Option<u64>) -> Option<Work> {
+        let crew = self.crew.as_deref()?;
+        crew.done(round);
+        let work = crew.take(|| self.drain());
+        if work.is_none() {
+            self.served();
+        }
+        work
+    }
+
+    /// Sleeps until there is a token for this thread; `None` once [`Hub::close`] was called.
+    pub fn next(&self) -> Option<Work> {
+        self.crew.as_deref()?.next(|| self.drain())
+    }
+
+    /// Ends the threads that wait by [`Hub::next`].
+    pub fn close(&self) {
+        if let Some(crew) = &self.crew {
+            crew.close();
+        }
+    }
+
     fn wake(&self) {
+        if let Some(crew) = &self.crew {
+            crew.wake();
+            return;
+        }
         // A full socket is readable already; a closed one belongs to a loop that is gone.
         let _ = (&self.write_end).write(&[1]);
     }
@@ -184,7 +230,35 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    #[test]
+    fn one_thread_takes_the_tokens_in_order_and_another_one_when_it_is_held_up() {
+        let hub = Hub::for_threads().unwrap();
+        hub.announce(1);
+        hub.announce(2);
+        let first = hub.take(None).unwrap();
+        assert_eq!((first.token, first.lacks_helper), (1, true));
+        // This thread is held up by the first one: the second thread helps.
+        let other = {
+            let hub = Arc::clone(&hub);
+            thread::spawn(move || (hub.next().unwrap().token, hub.next().map(|work| work.token)))
+        };
+        while hub.crew.as_ref().unwrap().waits() {
+            thread::yield_now();
+        }
+        // A token wakes a thread at once, as this one is known to be held up.
+        hub.announce(3);
+        while hub.crew.as_ref().unwrap().waits() {
+            thread::yield_now();
+        }
+        assert!(hub.take(Some(first.round)).is_none());
+        assert_eq!(other.join().unwrap(), (2, Some(3)));
+        hub.close();
+        assert!(hub.next().is_none());
+    }
 
     #[test]
     fn a_hub_wakes_its_loop_once_for_many_and_again_after_it_was_drained() {

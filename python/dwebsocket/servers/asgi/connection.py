@@ -100,6 +100,9 @@ class AsgiConnection:
         self._inbox: deque[tuple[Message, int, int]] = deque()
         self._inbox_bytes = 0
         self._inbox_cost = 0
+        # Messages that have come, and that were taken for the client.
+        self._received = 0
+        self._sent = 0
         # The memory of the message that the view took last, and usually still holds.
         self._taken_cost = 0
         self._inbox_ended = False
@@ -282,6 +285,10 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.ended_for`."""
         return None if self._end is None else clock.now() - self._ended_at
 
+    def messages(self) -> tuple[int, int]:
+        """As :meth:`dwebsocket.connection.Connection.messages`."""
+        return self._received, self._sent
+
     def watch_end(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket.connection.Connection.watch_end`."""
         with self._arrived:
@@ -435,6 +442,7 @@ class AsgiConnection:
             return False
         self._outbox.append((event, size))
         self._outbox_bytes += size
+        self._sent += event["type"] == "websocket.send"
         self._count()
         if not self._writing:
             self._writing = True
@@ -596,6 +604,7 @@ class AsgiConnection:
             # In memory, text takes up to four bytes for each character.
             memory = sys.getsizeof(message)
             self._inbox.append((message, size, memory))
+            self._received += 1
             self._inbox_bytes += size
             self._inbox_cost += memory
             self._count()

@@ -70,6 +70,7 @@ impl Inbox {
             messages.clear();
             return Waiting::default();
         }
+        state.received += messages.len() as u64;
         for message in messages.drain(..) {
             state.bytes += message.payload.len();
             state.queue.push(message);
@@ -312,6 +313,11 @@ impl Inbox {
     pub(crate) fn is_awaited(&self) -> bool {
         let state = self.state.lock();
         self.arrived.sleepers() > 0 || !state.watches.is_empty()
+    }
+
+    /// How many messages have come so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.state.lock().received
     }
 
     /// How many messages wait, and whether the end has come behind them.

@@ -110,6 +110,8 @@ pub(super) enum Answer {
 pub(super) struct State {
     pub(super) queue: Queue,
     pub(super) bytes: usize,
+    /// Messages that have come so far.
+    pub(super) received: u64,
     /// Bytes that may wait. One message is always welcome, however large its limit lets it be.
     pub(super) max_bytes: usize,
     pub(super) ended: bool,

@@ -1,0 +1,98 @@
+"""
+A connection whose messages are announced by the signal ``websocket_message``.
+
+A :class:`~dwebsocket.websocket.WebSocket` uses it in place of its connection if the signal has
+receivers when it opens. So messages of all others pass no code of signals.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from weakref import ref
+
+from dwebsocket import signals
+from dwebsocket.waiting.loop_hub import Again
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from django.http import HttpRequest
+
+    from dwebsocket.connection import Connection, FindHub, Message
+
+
+# The argument `text_as_bytes`: receivers get text as `str`.
+_EXACT = False
+
+
+class HasRequest(Protocol):
+    """The part of a WebSocket that is needed here."""
+
+    _view_request: HttpRequest | None
+
+
+class AnnouncingConnection:
+    """
+    A connection that sends the signal for each message that is taken. Calls of others are its own.
+
+    Attributes:
+        announced: The connection itself.
+    """
+
+    def __init__(self, connection: Connection, websocket: HasRequest) -> None:
+        self.announced = connection
+        # The WebSocket refers to this object: a strong reference back would be a cycle.
+        self._websocket = ref(websocket)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.announced, name)
+
+    def pop(self, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.pop`."""
+        return self._announce(self.announced.pop(_EXACT), text_as_bytes)
+
+    def take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.take`."""
+        return self._announce(self.announced.take(timeout, _EXACT), text_as_bytes)
+
+    def take_coarse(self, time: float, text_as_bytes: bool, /) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.take_coarse`."""
+        return self._announce(self.announced.take_coarse(time, _EXACT), text_as_bytes)
+
+    def next(self, find_hub: FindHub, /) -> Awaitable[Message]:
+        """As :meth:`dwebsocket.connection.Connection.next`."""
+        following = self.announced.next(find_hub)
+
+        async def take() -> Message:
+            message = await following
+            await self._aannounce(message)
+            return message
+
+        return Again(take)
+
+    async def next_now(self) -> Message | None:
+        """As :meth:`dwebsocket.connection.Connection.next_now`."""
+        message = await self.announced.next_now()
+        if message is not None:
+            await self._aannounce(message)
+        return message
+
+    def _announce(self, message: Message | None, text_as_bytes: bool) -> Message | None:
+        if message is None:
+            return None
+        websocket = self._websocket()
+        request = None if websocket is None else websocket._view_request
+        signals.send(signals.websocket_message, websocket, request, message=message)
+        return message.encode() if text_as_bytes and isinstance(message, str) else message
+
+    async def _aannounce(self, message: Message) -> None:
+        websocket = self._websocket()
+        request = None if websocket is None else websocket._view_request
+        await signals.asend(signals.websocket_message, websocket, request, message=message)
+
+
+def announced(connection: Connection, websocket: HasRequest) -> Connection:
+    """Gives ``connection``, or one that announces its messages if the signal has receivers."""
+    if not signals.websocket_message.receivers:
+        return connection
+    return cast("Connection", AnnouncingConnection(connection, websocket))

@@ -1,0 +1,131 @@
+"""The signals about memberships: ``group_joined``, ``group_left``, ``group_interrupted``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+from weakref import WeakSet
+
+from dwebsocket import signals
+from dwebsocket.groups import backends, names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from django.http import HttpRequest
+
+    from dwebsocket.api.base import Base
+    from dwebsocket.api.ending import Ending
+    from dwebsocket.groups.backend import Member
+
+
+class Named(Protocol):
+    """The parts of a :class:`~dwebsocket.groups.api.Group` that are needed here."""
+
+    name: str
+    using: str
+
+
+# The connections that have joined groups while a signal had receivers.
+_joined: WeakSet[Base] = WeakSet()
+
+
+def is_new(group: Named, member: Member) -> bool:
+    """Whether joining ``group`` is to be announced: it is no group of ours, and no repetition."""
+    if not _has_receivers() or group.name.startswith(names.OWN):
+        return False
+    return group.name not in backends.backend(group.using).groups.names_of(member)
+
+
+def note_joined(group: Named, websocket: Base) -> None:
+    """Sends ``group_joined``, and ``group_left`` when the membership or the connection ends."""
+    _note(group, websocket)
+    signals.send(signals.group_joined, websocket, websocket._view_request, group=group)
+
+
+async def anote_joined(group: Named, websocket: Base) -> None:
+    """As :func:`note_joined`, without blocking the event loop."""
+    _note(group, websocket)
+    await signals.asend(signals.group_joined, websocket, websocket._view_request, group=group)
+
+
+def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
+    """Notes groups that a connection has joined as it opened; the signals follow its opening."""
+    if not _has_receivers():
+        return
+    noted: dict[Named, None] = dict.fromkeys(groups)
+    if not noted:
+        return
+    websocket._groups_noted = noted
+
+    def announce() -> None:
+        request = websocket._view_request
+        _joined.add(websocket)
+        _leave_at_end(websocket)
+        for group in list(noted):
+            signals.send(signals.group_joined, websocket, request, group=group)
+
+    websocket._announce_groups = announce
+
+
+def note_left(group: Named, websocket: Base) -> None:
+    """Sends ``group_left``, unless the membership was not noted, or its end was sent already."""
+    if _take(group, websocket):
+        signals.send(signals.group_left, websocket, websocket._view_request, group=group)
+
+
+async def anote_left(group: Named, websocket: Base) -> None:
+    """As :func:`note_left`, without blocking the event loop."""
+    if _take(group, websocket):
+        await signals.asend(signals.group_left, websocket, websocket._view_request, group=group)
+
+
+def note_interrupted(using: str, interrupted: Iterable[str]) -> None:
+    """
+    Sends ``group_interrupted`` for each member in this process.
+
+    Args:
+        using: The backend's alias.
+        interrupted: The names of the groups that may have missed messages.
+    """
+    if not signals.group_interrupted.receivers:
+        return
+    wanted = set(interrupted)
+    for websocket in list(_joined):
+        for group in list(websocket._groups_noted or ()):
+            if group.using == using and group.name in wanted:
+                request = websocket._view_request
+                signals.send(signals.group_interrupted, websocket, request, group=group)
+
+
+def _has_receivers() -> bool:
+    return bool(
+        signals.group_joined.receivers
+        or signals.group_left.receivers
+        or signals.group_interrupted.receivers
+    )
+
+
+def _note(group: Named, websocket: Base) -> None:
+    is_first = websocket._groups_noted is None
+    # If two threads race, the first one's object stays.
+    websocket.__dict__.setdefault("_groups_noted", {})[group] = None
+    if is_first:
+        _joined.add(websocket)
+        _leave_at_end(websocket)
+
+
+def _leave_at_end(websocket: Base) -> None:
+    # Every WebSocket has this call; it stands above the part that is known here.
+    cast("Ending", websocket).on_close(_leave_all, websocket, websocket._view_request)
+
+
+def _take(group: Named, websocket: Base) -> bool:
+    noted = websocket._groups_noted
+    # Of several calls one gets it.
+    return noted is not None and noted.pop(group, group) is None
+
+
+def _leave_all(websocket: Base, request: HttpRequest | None) -> None:
+    for group in list(websocket._groups_noted or ()):
+        if _take(group, websocket):
+            signals.send(signals.group_left, websocket, request, group=group)

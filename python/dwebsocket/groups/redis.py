@@ -1,0 +1,261 @@
+"""
+Groups of all processes that use the same Redis or Valkey.
+
+Processes publish to the server's channels, and subscribe to those of the groups that have members
+in them. All of that is done by the engine: see ``src/engine/backends/redis``. Envelopes are sealed
+with a key from ``SECRET_KEY``, so that others who reach the server cannot send messages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import _core, unpatched
+from dwebsocket.groups import backend, redis_address, reports
+from dwebsocket.groups.server_calls import await_call, wait
+
+if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.redis_address import Server
+
+# Characters of the key in the names of channels.
+_KEY_LENGTH = 16
+
+
+class Backend(backend.Backend):
+    """Publishes and subscribes with two connections to each server, opened on first use."""
+
+    def __init__(self, alias: str, own: BackendSettings) -> None:
+        """
+        As :class:`dwebsocket.groups.backend.Backend`.
+
+        Raises:
+            ImproperlyConfigured: An invalid ``LOCATION`` or ``OPTIONS``.
+        """
+        super().__init__(alias, own)
+        try:
+            self.servers = redis_address.read(own.location, own.options)
+        except ValueError as error:
+            raise ImproperlyConfigured(f"WEBSOCKET_GROUPS[{alias!r}]{error}") from None
+        self._start_lock = unpatched.lock()
+        self._redis: _core.Redis | None = None
+
+    @property
+    def address(self) -> str:
+        """The addresses, without passwords."""
+        return ", ".join(map(str, self.servers))
+
+    @property
+    def core(self) -> _core.Redis:
+        """
+        The engine's part of it.
+
+        Raises:
+            ImproperlyConfigured: The certificates of ``OPTIONS`` cannot be used.
+        """
+        if self._redis is None:
+            with self._start_lock:
+                if self._redis is None:
+                    self._redis = self._start()
+        return self._redis
+
+    def _start(self) -> _core.Redis:
+        servers = [self._described(server) for server in self.servers]
+        certificates: _core.RedisCertificates | None = None
+        if any(server.is_encrypted for server in self.servers):
+            try:
+                found = redis_address.read_certificates(self.settings.options)
+            except ValueError as error:
+                raise ImproperlyConfigured(f"WEBSOCKET_GROUPS[{self.alias!r}]{error}") from None
+            certificates = {
+                "authorities": found.authorities,
+                "own": found.own,
+                "is_unverified": found.is_unverified,
+            }
+        try:
+            started = _core.Redis(self.groups, servers, self.settings.timeout, certificates)
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
+            ) from None
+        reports.start(self)
+        return started
+
+    def problems(self, *, deploy: bool) -> list[str]:
+        """As :meth:`dwebsocket.groups.backend.Backend.problems`."""
+        try:
+            return super().problems(deploy=deploy)
+        except ImproperlyConfigured as error:
+            return [f"{error}."]
+
+    def _prefix(self, server: Server) -> str:
+        # The server does not keep the channels of its databases apart.
+        key = self.project_key(f"channels {server.database}").hex()[:_KEY_LENGTH]
+        return f"dwebsocket:{key}:"
+
+    def _described(self, server: Server) -> _core.RedisServer:
+        options = self.settings.options
+        return {
+            "kind": server.kind,
+            "nodes": list(server.nodes),
+            "database": server.database,
+            "username": server.username,
+            "password": server.password,
+            "service": server.service,
+            "sentinel_username": options.get("sentinel_username"),
+            "sentinel_password": options.get("sentinel_password"),
+            "tls": server.is_encrypted,
+            "prefix": self._prefix(server),
+        }
+
+    # -- publishing ------------------------------------------------------------------------------
+
+    def publish(self, name: str, envelope: bytes) -> None:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.publish`.
+
+        Returns when the server has it. A green thread lets others run meanwhile.
+
+        Raises:
+            GroupUnavailable: The server cannot be reached, or has not replied in time.
+        """
+        self._wait(self.core.publish(name, envelope))
+
+    async def apublish(self, name: str, envelope: bytes) -> None:
+        """
+        As :meth:`publish`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        await self._await(self.core.publish(name, envelope))
+
+    # -- subscriptions ---------------------------------------------------------------------------
+
+    def subscribe(self, name: str) -> None:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.subscribe`: the server has confirmed it then.
+
+        Raises:
+            GroupUnavailable: The server cannot be reached, or has not replied in time.
+        """
+        call = self.core.subscribe(name)
+        is_subscribed = False
+        try:
+            if call is not None:
+                self._wait(call)
+            is_subscribed = True
+        finally:
+            self.core.release(name, if_empty=not is_subscribed)
+
+    async def asubscribe(self, name: str) -> None:
+        """
+        As :meth:`subscribe`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        call = self.core.subscribe(name)
+        is_subscribed = False
+        try:
+            if call is not None:
+                await self._await(call)
+            is_subscribed = True
+        finally:
+            self.core.release(name, if_empty=not is_subscribed)
+
+    def unsubscribe(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.unsubscribe`; not while there are members."""
+        self.core.unsubscribe(name)
+
+    def add(self, name: str, member: Member, key: bytes) -> bool:
+        """As :meth:`dwebsocket.groups.backend.Backend.add`."""
+        call = self.core.subscribe(name)
+        # Until it is released a last member that leaves does not end the subscription.
+        try:
+            if call is not None:
+                self._wait(call)
+            return self.groups.join(name, member, key) is not None
+        finally:
+            self.core.release(name, if_empty=True)
+
+    async def aadd(self, name: str, member: Member, key: bytes) -> bool:
+        """As :meth:`add`, without blocking the event loop."""
+        call = self.core.subscribe(name)
+        try:
+            if call is not None:
+                await self._await(call)
+            return self.groups.join(name, member, key) is not None
+        finally:
+            self.core.release(name, if_empty=True)
+
+    def hold(self, name: str) -> None:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.hold`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        call = self.core.subscribe(name)
+        try:
+            if call is not None:
+                self._wait(call)
+        except BaseException:
+            self.release(name)
+            raise
+
+    def hold_soon(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.hold_soon`; done when the server is there."""
+        self.core.subscribe(name)
+
+    def release(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.release`."""
+        self.core.release(name, if_empty=True)
+
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`."""
+        self.hold_soon(name)
+        self.core.release(name, if_empty=False)
+
+    def discard(self, name: str, member: Member) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.discard`."""
+        # The engine ends the subscription behind the last member, however that left.
+        self.groups.leave(name, member)
+
+    # -- counting --------------------------------------------------------------------------------
+
+    def count(self, name: str) -> int:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.count`: each process is asked now.
+
+        Raises:
+            GroupUnavailable: The server cannot be reached, or has not replied in time.
+        """
+        return self._wait(self.core.count(name))
+
+    async def acount(self, name: str) -> int:
+        """
+        As :meth:`count`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`count`.
+        """
+        return await self._await(self.core.count(name))
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _wait(self, call: _core.RedisCall) -> int:
+        return self._number(wait(call, self.settings.timeout))
+
+    async def _await(self, call: _core.RedisCall) -> int:
+        return self._number(await await_call(call, self.settings.timeout))
+
+    def _number(self, outcome: int | str | None) -> int:
+        if outcome is None:
+            raise self.unavailable(f"no reply within {self.settings.timeout:g} s")
+        if isinstance(outcome, str):
+            raise self.unavailable(outcome)
+        return outcome

@@ -1,0 +1,145 @@
+"""
+Django signals about WebSockets and groups.
+
+The class :class:`dwebsocket.WebSocket` sends each signal, with ``websocket`` and ``request``.
+Connect receivers before connections open, as in ``AppConfig.ready()``: a connection looks once,
+when it opens, whether there are any, so that one without receivers has nothing more to do.
+
+An exception of a receiver is logged by Django. It harms neither the connection nor other receivers.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.dispatch import Signal
+
+from dwebsocket import unpatched
+from dwebsocket.compat.asyncio import running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = [
+    "group_interrupted",
+    "group_joined",
+    "group_left",
+    "websocket_closed",
+    "websocket_message",
+    "websocket_opened",
+    "websocket_refused",
+]
+
+#: A connection is open; its view is about to begin, or goes on behind ``accept()``.
+websocket_opened = Signal()
+#: A message has come (``message``: text as ``str``, binary as ``bytes``); its view has not got it
+#: yet.
+websocket_message = Signal()
+#: A connection has ended: ``code``, ``reason``, ``by`` (``"local"``, ``"peer"`` or ``"lost"``),
+#: ``seconds`` that it was open, ``messages_in`` and ``messages_out``.
+websocket_closed = Signal()
+#: A handshake was refused: ``status`` (of HTTP) and ``why``. ``websocket`` may be None.
+websocket_refused = Signal()
+#: A connection of this process is now a member of ``group``.
+group_joined = Signal()
+#: A connection of this process is no member of ``group`` any more; also because it has ended.
+group_left = Signal()
+#: A member of ``group`` in this process may have missed messages: the backend was away.
+group_interrupted = Signal()
+
+_log = logging.getLogger("dwebsocket")
+
+# The class `dwebsocket.WebSocket`; set by its module.
+_sender: type[Any] | None = None
+# Calls that wait for the thread that makes them, and whether it runs.
+_waiting: deque[Callable[[], object]] = deque()
+_is_at_work = False
+_lock = unpatched.lock()
+
+
+def set_sender(cls: type[Any]) -> None:
+    """Makes ``cls`` the sender of every signal."""
+    global _sender
+    _sender = cls
+
+
+def send(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
+    """
+    Sends ``signal`` and returns when all receivers have.
+
+    In an event loop it returns at once, and a thread calls them, because they may block.
+    """
+    if not signal.receivers:
+        return
+    call = functools.partial(
+        signal.send_robust, _sender, websocket=websocket, request=request, **facts
+    )
+    if running_loop() is None:
+        call()
+    else:
+        _call_on_thread(functools.partial(contextvars.copy_context().run, call))
+
+
+async def asend(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
+    """As :func:`send`; waits for the receivers without blocking the event loop."""
+    if signal.receivers:
+        await _send_in_loop(signal, websocket, request, facts)
+
+
+def _send_in_loop(
+    signal: Signal, websocket: object, request: object, facts: dict[str, Any]
+) -> Coroutine[Any, Any, object]:
+    arguments = {"websocket": websocket, "request": request, **facts}
+    # Django 4.2 has no `asend_robust`, and no async receivers.
+    if (asend_robust := getattr(signal, "asend_robust", None)) is not None:
+        found: Coroutine[Any, Any, object] = asend_robust(_sender, **arguments)
+        return found
+    return sync_to_async(signal.send_robust)(_sender, **arguments)
+
+
+def _call_on_thread(call: Callable[[], object]) -> None:
+    """Makes ``call`` on a thread, after those that were handed over before. Never waits."""
+    global _is_at_work
+    with _lock:
+        _waiting.append(call)
+        if _is_at_work:
+            return
+        _is_at_work = True
+    try:
+        unpatched.start_thread("dwebsocket-signals", _work)
+    except RuntimeError:
+        # The system gives no thread: make the calls on this one.
+        _work()
+
+
+def _work() -> None:
+    global _is_at_work
+    while True:
+        with _lock:
+            if not _waiting:
+                _is_at_work = False
+                return
+            call = _waiting.popleft()
+        try:
+            call()
+        except Exception:
+            _log.exception("A signal about a WebSocket could not be sent.")
+        finally:
+            # The thread ends soon, and with it what receivers have left open.
+            connections.close_all()
+
+
+def _forget_parents_calls() -> None:
+    global _is_at_work, _lock
+    _lock, _is_at_work = unpatched.lock(), False
+    _waiting.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parents_calls)

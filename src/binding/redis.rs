@@ -1,0 +1,175 @@
+//! `_core.Redis` and `_core.RedisCall`: the backend of groups in Redis.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use pyo3::{exceptions::PyValueError, prelude::*};
+
+use super::{convert::duration, groups::Groups, hub::Hub};
+use crate::engine::{
+    backends::redis::{Address, Call, Certificates, Config, Kind, Login, Redis, Server, Tls},
+    clock,
+};
+
+/// The backend of groups in Redis. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core", name = "Redis")]
+pub(crate) struct PyRedis(Redis);
+
+/// A server as Python describes it: `_core.RedisServer`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Description {
+    kind: String,
+    nodes: Vec<(String, Option<u16>)>,
+    database: i64,
+    username: Option<String>,
+    password: Option<String>,
+    service: Option<String>,
+    sentinel_username: Option<String>,
+    sentinel_password: Option<String>,
+    tls: bool,
+    prefix: String,
+}
+
+/// Certificates as Python gives them: `_core.RedisCertificates`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Files {
+    authorities: Option<Vec<u8>>,
+    own: Option<(Vec<u8>, Vec<u8>)>,
+    is_unverified: bool,
+}
+
+impl Files {
+    fn read(self) -> PyResult<Tls> {
+        let certificates = Certificates {
+            authorities: self.authorities,
+            own: self.own,
+            is_unverified: self.is_unverified,
+        };
+        Tls::new(&certificates).map_err(|reason| PyValueError::new_err(reason.to_string()))
+    }
+}
+
+impl Description {
+    fn read(self, tls: Option<&Tls>) -> PyResult<Server> {
+        let kind = match (self.kind.as_str(), self.service) {
+            ("single", None) => Kind::Single,
+            ("cluster", None) => Kind::Cluster,
+            ("sentinel", Some(service)) => Kind::Sentinel {
+                service,
+                login: Login {
+                    username: self.sentinel_username,
+                    password: self.sentinel_password,
+                    database: 0,
+                },
+            },
+            (kind, _) => return Err(PyValueError::new_err(format!("no kind {kind:?}"))),
+        };
+        let node = |(place, port)| match port {
+            Some(port) => Address::Tcp(place, port),
+            None => Address::Unix(PathBuf::from(place)),
+        };
+        Ok(Server {
+            kind,
+            nodes: self.nodes.into_iter().map(node).collect(),
+            login: Login {
+                username: self.username,
+                password: self.password,
+                database: self.database,
+            },
+            tls: tls.filter(|_| self.tls).cloned(),
+            prefix: self.prefix,
+        })
+    }
+}
+
+#[pymethods]
+impl PyRedis {
+    #[new]
+    #[pyo3(signature = (groups, servers, timeout, certificates=None))]
+    fn new(
+        py: Python<'_>,
+        groups: &Groups,
+        servers: Vec<Description>,
+        timeout: f64,
+        certificates: Option<Files>,
+    ) -> PyResult<Self> {
+        let tls = certificates.map(Files::read).transpose()?;
+        if tls.is_none() && servers.iter().any(|server| server.tls) {
+            return Err(PyValueError::new_err(
+                "a server with TLS needs certificates",
+            ));
+        }
+        let servers = servers.into_iter().map(|server| server.read(tls.as_ref()));
+        let servers: PyResult<Vec<_>> = servers.collect();
+        let config = Config {
+            servers: servers?,
+            timeout: duration(Some(timeout))?.unwrap_or(Duration::MAX),
+        };
+        Ok(Self(py.detach(|| Redis::new(&groups.0, &config))?))
+    }
+
+    fn publish(&self, name: &str, envelope: &[u8]) -> RedisCall {
+        RedisCall(self.0.publish(name, envelope))
+    }
+
+    fn subscribe(&self, name: &str) -> Option<RedisCall> {
+        self.0.subscribe(name).map(RedisCall)
+    }
+
+    #[pyo3(signature = (name, *, if_empty))]
+    fn release(&self, name: &str, if_empty: bool) {
+        self.0.release(name, if_empty);
+    }
+
+    fn unsubscribe(&self, name: &str) {
+        self.0.unsubscribe(name);
+    }
+
+    fn count(&self, name: &str) -> RedisCall {
+        RedisCall(self.0.count(name))
+    }
+
+    fn status(&self) -> Vec<(Option<String>, u64)> {
+        let status = self.0.status().into_iter();
+        status
+            .map(|it| (it.reason.map(|reason| reason.to_string()), it.losses))
+            .collect()
+    }
+}
+
+/// A call to Redis that is under way. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct RedisCall(Arc<Call>);
+
+/// An outcome for Python: a number, or the reason for a failure.
+#[derive(IntoPyObject)]
+pub(crate) enum Outcome {
+    Number(u64),
+    Reason(String),
+}
+
+#[pymethods]
+impl RedisCall {
+    #[pyo3(signature = (timeout))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let time = duration(timeout)?;
+        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        Ok(py.detach(|| self.0.wait(deadline)).is_some())
+    }
+
+    fn watch(&self, hub: &Hub, token: u64) {
+        self.0.watch(Arc::clone(hub.0.hub()), token);
+    }
+
+    fn unwatch(&self, hub: &Hub, token: u64) {
+        self.0.unwatch(hub.0.hub(), token);
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.0.outcome().map(|outcome| match outcome {
+            Ok(number) => Outcome::Number(number),
+            Err(reason) => Outcome::Reason(reason.to_string()),
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! Counting the members of a group in all processes.
+//!
+//! Nothing is kept in the server, so nothing there can be wrong after a process was killed. A
+//! process asks on the group's channel, and the others answer on the channel of the one that asks.
+//! The server says how many connections got the question; so many answers are waited for, but
+//! not for long.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, time::sleep};
+
+use super::{
+    call::{Call, Ticket},
+    shard::Shard,
+};
+use crate::engine::groups::Groups;
+
+/// How long answers are waited for. The process of one that is missing then was killed, and the
+/// server has not noticed yet, or its machine is gone.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// A question: the number of the count, and the process that asks.
+const QUESTION: &str = "\u{1}count";
+/// What the channels of answers begin with; no group's name does.
+const ANSWERS: &str = "\u{1}answers";
+
+/// The counts of this process that are under way.
+#[derive(Debug)]
+pub(super) struct Census {
+    runtime: Handle,
+    /// Tells this process from all others.
+    process: u64,
+    next: AtomicU64,
+    asked: Mutex<HashMap<u64, Asked>>,
+}
+
+/// A count that is under way.
+#[derive(Debug)]
+struct Asked {
+    ticket: Ticket,
+    /// How many answers there will be, once that is known.
+    expected: Option<u64>,
+    /// The processes that have answered.
+    answered: HashSet<u64>,
+    members: u64,
+}
+
+impl Asked {
+    fn is_complete(&self) -> bool {
+        self.expected
+            .is_some_and(|expected| self.answered.len() as u64 >= expected)
+    }
+}
+
+impl Census {
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self {
+            runtime,
+            process: RandomState::new().hash_one("process"),
+            next: AtomicU64::new(RandomState::new().hash_one("count")),
+            asked: Mutex::default(),
+        }
+    }
+
+    /// The name under which this process gets answers.
+    fn own_name(&self) -> String {
+        format!("{ANSWERS}{:016x}", self.process)
+    }
+
+    /// Counts the members of the group `name`.
+    pub(super) fn count(
+        self: &Arc<Self>,
+        groups: &Arc<Groups>,
+        shard: &Arc<Shard>,
+        name: &str,
+    ) -> Arc<Call> {
+        let (call, ticket) = Call::new();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let asked = Asked {
+            ticket,
+            expected: None,
+            answered: HashSet::new(),
+            members: 0,
+        };
+        self.asked.lock().insert(number, asked);
+        let (census, groups) = (Arc::clone(self), Arc::clone(groups));
+        let (shard, name) = (Arc::clone(shard), name.to_owned());
+        self.runtime.spawn(async move {
+            census.ask(&groups, &shard, &name, number).await;
+        });
+        call
+    }
+
+    async fn ask(&self, groups: &Groups, shard: &Shard, name: &str, number: u64) {
+        // Kept for the next count: it is never released.
+        if let Some(subscribed) = shard.subscribe(&self.own_name()) {
+            if let Err(reason) = subscribed.done().await {
+                shard.release(&self.own_name(), true);
+                self.end(number, Some(reason));
+                return;
+            }
+        }
+        let question = [number.to_be_bytes(), self.process.to_be_bytes()].concat();
+        let sealed = groups.seal(&domain(QUESTION, name), &question);
+        match shard.publish(name, &sealed).done().await {
+            Ok(receivers) => self.note(number, |asked| asked.expected = Some(receivers)),
+            Err(reason) => {
+                self.end(number, Some(reason));
+                return;
+            }
+        }
+        sleep(LIMIT.min(shard.timeout / 2)).await;
+        self.end(number, None);
+    }
+
+    /// Changes a count, and ends it when it is complete.
+    fn note(&self, number: u64, change: impl FnOnce(&mut Asked)) {
+        let mut all = self.asked.lock();
+        let Some(asked) = all.get_mut(&number) else {
+            return;
+        };
+        change(asked);
+        if asked.is_complete() {
+            let complete = all.remove(&number);
+            drop(all);
+            if let Some(asked) = complete {
+                asked.ticket.finish(Ok(asked.members));
+            }
+        }
+    }
+
+    /// Ends a count, if it has not ended, with what is known.
+    fn end(&self, number: u64, failure: Option<super::call::Reason>) {
+        let asked = self.asked.lock().remove(&number);
+        if let Some(asked) = asked {
+            asked.ticket.finish(failure.map_or(Ok(asked.members), Err));
+        }
+    }
+
+    /// Handles what came on the channel of `name` and is no message to a group: a question, an
+    /// answer, or what a stranger has sent.
+    pub(super) fn on_message(&self, groups: &Groups, shard: &Shard, name: &str, bytes: &[u8]) {
+        if name == self.own_name() {
+            if let Some((number, (process, members))) =
+                groups.open(name, bytes).and_then(three_numbers)
+            {
+                self.note(number, |asked| {
+                    if asked.answered.insert(process) {
+                        asked.members = asked.members.saturating_add(members);
+                    }
+                });
+            }
+            return;
+        }
+        let question = groups.open(&domain(QUESTION, name), bytes);
+        let Some((number, asker)) = question.and_then(two_numbers) else {
+            return;
+        };
+        let members = groups.count(name) as u64;
+        let answer = [number, self.process, members].map(u64::to_be_bytes);
+        let to = format!("{ANSWERS}{asker:016x}");
+        shard.send(&to, &groups.seal(&to, &answer.concat()));
+    }
+}
+
+/// The name for the seal of something other than a message to the group `name`.
+fn domain(purpose: &str, name: &str) -> String {
+    format!("{purpose} {name}")
+}
+
+fn two_numbers(bytes: &[u8]) -> Option<(u64, u64)> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    let second = rest.try_into().ok()?;
+    Some((u64::from_be_bytes(*first), u64::from_be_bytes(second)))
+}
+
+fn three_numbers(bytes: &[u8]) -> Option<(u64, (u64, u64))> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    Some((u64::from_be_bytes(*first), two_numbers(rest)?))
+}

@@ -1,0 +1,158 @@
+//! One connection to a node, logged in.
+
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo,
+    RedisError, Value, aio::MultiplexedConnection,
+};
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::timeout};
+
+use super::{
+    call::Reason,
+    config::{Address, Login},
+    stream::{self, Gate, Gated, Stream},
+    tls::Tls,
+};
+
+/// What is called with each message that the server pushes.
+pub(super) type OnPush = Box<dyn Fn(PushInfo) + Send + Sync>;
+
+/// A connection. Its copies share it; it is closed with the last of them.
+#[derive(Clone)]
+pub(super) struct Connection {
+    commands: MultiplexedConnection,
+    task: Arc<Task>,
+}
+
+/// The task that writes and reads. It ends with this.
+struct Task {
+    handle: AbortHandle,
+    has_ended: Arc<Notify>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+impl Connection {
+    /// Connects for commands.
+    pub(super) async fn open(
+        address: &Address,
+        login: &Login,
+        tls: Option<&Tls>,
+        limit: Duration,
+    ) -> Result<Self, Reason> {
+        within(limit, async {
+            let stream = stream::connect(address, tls).await.map_err(of_system)?;
+            Self::over(stream, login, None).await
+        })
+        .await
+    }
+
+    /// Connects for subscriptions, whose messages go to `on_push`.
+    pub(super) async fn open_for_pushes(
+        address: &Address,
+        login: &Login,
+        tls: Option<&Tls>,
+        limit: Duration,
+        gate: Arc<Gate>,
+        on_push: OnPush,
+    ) -> Result<Self, Reason> {
+        within(limit, async {
+            let stream = stream::connect(address, tls).await.map_err(of_system)?;
+            let gated: Pin<Box<dyn Stream>> = Box::pin(Gated::new(stream, gate));
+            Self::over(gated, login, Some(on_push)).await
+        })
+        .await
+    }
+
+    async fn over(
+        stream: Pin<Box<dyn Stream>>,
+        login: &Login,
+        on_push: Option<OnPush>,
+    ) -> Result<Self, Reason> {
+        let mut info = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_lib_name("dwebsocket", env!("CARGO_PKG_VERSION"))
+            .set_db(login.database);
+        if let Some(username) = &login.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &login.password {
+            info = info.set_password(password);
+        }
+        // Each call has its own limit.
+        let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
+        if let Some(on_push) = on_push {
+            config = config.set_push_sender(move |info: PushInfo| {
+                on_push(info);
+                Ok::<(), ()>(())
+            });
+        }
+        let (commands, task) = MultiplexedConnection::new_with_config(&info, stream, config)
+            .await
+            .map_err(|error| reason_of(&error))?;
+        let has_ended = Arc::<Notify>::default();
+        let tell = Arc::clone(&has_ended);
+        let running = Handle::current().spawn(async move {
+            task.await;
+            tell.notify_one();
+        });
+        let handle = running.abort_handle();
+        let task = Arc::new(Task { handle, has_ended });
+        Ok(Self { commands, task })
+    }
+
+    /// Sleeps until the connection is over. For one caller.
+    pub(super) async fn end(&self) {
+        self.task.has_ended.notified().await;
+    }
+
+    /// Sends a command, and gives its reply, which may be an error of the server.
+    pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, Reason> {
+        let reply = self.commands.send_packed_command(command).await;
+        reply.map_err(|error| reason_of(&error))
+    }
+
+    /// Sends commands, and gives the reply to each, which may be an error of the server.
+    ///
+    /// They are queued when this is polled for the first time.
+    pub(super) async fn send_all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, Reason> {
+        let replies = self
+            .commands
+            .send_packed_commands(commands, 0, commands.len());
+        replies.await.map_err(|error| reason_of(&error))
+    }
+}
+
+/// What `future` gives, unless it takes longer than `limit`.
+pub(super) async fn within<T>(
+    limit: Duration,
+    future: impl Future<Output = Result<T, Reason>>,
+) -> Result<T, Reason> {
+    match timeout(limit, future).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(late(limit)),
+    }
+}
+
+/// The reason when nothing came within `limit`.
+pub(super) fn late(limit: Duration) -> Reason {
+    format!("no reply within {} s", limit.as_secs_f64()).into()
+}
+
+/// The reason that the system gives.
+fn of_system(error: io::Error) -> Reason {
+    error.to_string().into()
+}
+
+/// The text of an error. None of them has a password in it.
+pub(super) fn reason_of(error: &RedisError) -> Reason {
+    if error.is_connection_dropped() || error.is_unrecoverable_error() {
+        return format!("the connection was closed ({error})").into();
+    }
+    error.to_string().into()
+}

@@ -1,0 +1,321 @@
+//! The task of one route: it connects to the node, publishes, and subscribes, until a connection
+//! fails.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesOrdered};
+use redis::{Pipeline, PushInfo, PushKind, ServerError, Value};
+use tokio::{
+    select,
+    sync::Notify,
+    time::{sleep, timeout_at},
+};
+
+use super::{
+    call::Reason,
+    config::Kind,
+    connection::{Connection, OnPush, late, within},
+    incoming::Incoming,
+    sentinel,
+    shard::Shard,
+    state::{Change, Publish, Wakeups},
+};
+use crate::engine::base::clock;
+
+/// Messages that are sent in one piece, at most.
+const BATCH: usize = 1024;
+/// Bytes of these.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Pieces whose replies have not come yet, at most. Fewer than the commands' own queue holds (50).
+const IN_FLIGHT: usize = 16;
+/// Subscriptions that are changed in one piece.
+const CHANGES: usize = 1000;
+/// The time between two looks whether the connections are alive.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long a live server may take to answer that.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+/// How long connecting may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+const CLOSED: &str = "the server has closed the connection";
+/// The longest pause before connecting again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Keeps the route at `place` connected until it fails, and gives the reason.
+pub(super) async fn run(shard: &Shard, place: usize, incoming: &Incoming) -> Reason {
+    let Some(wakeups) = shard.wakeups(place) else {
+        return "there is no such node".into();
+    };
+    select! {
+        biased;
+        () = wakeups.end.notified() => "its part belongs to another node".into(),
+        reason = live(shard, place, incoming, &wakeups) => reason,
+    }
+}
+
+async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeups) -> Reason {
+    let (_, failures) = shard.target(place);
+    sleep(pause_after(failures)).await;
+    let misled = Arc::new(Notify::new());
+    let unsubscribing = Arc::new(AtomicUsize::new(0));
+    let on_push = on_push(incoming, &misled, &unsubscribing);
+    let (publisher, subscriber) = match connect(shard, place, incoming, on_push).await {
+        Ok(connections) => connections,
+        Err(reason) => return reason,
+    };
+    shard.on_connected(place);
+    select! {
+        reason = publish(shard, place, wakeups, publisher.clone()) => reason,
+        reason = subscribe(shard, place, wakeups, subscriber.clone(), &unsubscribing) => reason,
+        reason = check(publisher.clone(), || false) => reason,
+        reason = check(subscriber.clone(), || incoming.gate.was_shut()) => reason,
+        reason = check_master(shard, place) => reason,
+        () = publisher.end() => CLOSED.into(),
+        () = subscriber.end() => CLOSED.into(),
+        () = misled.notified() => "it has given a part of the cluster away".into(),
+    }
+}
+
+/// The pause before the next attempt: none at first, then longer ones, each partly by chance.
+pub(super) fn pause_after(failures: u32) -> Duration {
+    let Some(doublings) = failures.checked_sub(1) else {
+        return Duration::ZERO;
+    };
+    let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.pow(doublings.min(10)));
+    // Processes that were cut off together do not come back together.
+    let chance = RandomState::new().hash_one(()) % 1000;
+    longest / 2 + longest * u32::try_from(chance).unwrap_or_default() / 2000
+}
+
+/// Connects to the node of a route: for publishing, and for subscriptions.
+async fn connect(
+    shard: &Shard,
+    place: usize,
+    incoming: &Incoming,
+    on_push: OnPush,
+) -> Result<(Connection, Connection), Reason> {
+    let limit = shard.timeout.min(CONNECT_LIMIT);
+    let address = if let Kind::Sentinel { .. } = shard.server.kind {
+        let found = sentinel::find_master(&shard.server, limit).await?;
+        shard.on_found(place, &found);
+        found
+    } else {
+        let (address, _) = shard.target(place);
+        address.ok_or_else(|| Reason::from("its address is not known"))?
+    };
+    let (login, tls) = (&shard.server.login, shard.server.tls.as_ref());
+    let gate = Arc::clone(&incoming.gate);
+    let (mut publisher, subscriber) = futures_util::future::try_join(
+        Connection::open(&address, login, tls, limit),
+        Connection::open_for_pushes(&address, login, tls, limit, gate, on_push),
+    )
+    .await?;
+    if let Kind::Sentinel { .. } = shard.server.kind {
+        sentinel::require_master(&mut publisher, limit).await?;
+    }
+    Ok((publisher, subscriber))
+}
+
+/// Hands messages on.
+fn on_push(incoming: &Incoming, misled: &Arc<Notify>, unsubscribing: &Arc<AtomicUsize>) -> OnPush {
+    let (incoming, misled) = (incoming.clone(), Arc::clone(misled));
+    let unsubscribing = Arc::clone(unsubscribing);
+    Box::new(move |push: PushInfo| match push.kind {
+        PushKind::Message | PushKind::SMessage => {
+            if let Ok([channel, payload]) = <[Value; 2]>::try_from(push.data) {
+                if let (Value::BulkString(channel), Value::BulkString(payload)) = (channel, payload)
+                {
+                    incoming.add(channel, payload);
+                }
+            }
+        }
+        // The node has given the slot away; this comes without a command for it, and would be
+        // taken for the reply to another one. So begin anew.
+        PushKind::SUnsubscribe if unsubscribing.load(Ordering::Relaxed) == 0 => {
+            misled.notify_one();
+        }
+        _ => {}
+    })
+}
+
+/// Publishes what waits, many messages in one piece.
+async fn publish(shard: &Shard, place: usize, wakeups: &Wakeups, connection: Connection) -> Reason {
+    let mut in_flight = FuturesOrdered::new();
+    loop {
+        select! {
+            biased;
+            // Polls the newest piece for the first time, too: in this order they are queued.
+            Some(outcome) = in_flight.next() => {
+                if let Err(reason) = outcome {
+                    return reason;
+                }
+            }
+            () = wakeups.publish.notified(), if in_flight.len() < IN_FLIGHT => {
+                let batch = shard.take_publishes(place, BATCH, BATCH_BYTES);
+                if !batch.is_empty() {
+                    in_flight.push_back(send(shard, connection.clone(), batch));
+                }
+            }
+        }
+    }
+}
+
+/// Sends a batch, and gives each message its outcome.
+async fn send(
+    shard: &Shard,
+    mut connection: Connection,
+    mut batch: Vec<Publish>,
+) -> Result<(), Reason> {
+    let mut commands = Pipeline::with_capacity(batch.len());
+    for publish in &mut batch {
+        // Only a node of a cluster may refuse it, so that it has to be sent again.
+        commands.add_command(if shard.is_cluster() {
+            publish.command.clone()
+        } else {
+            std::mem::take(&mut publish.command)
+        });
+    }
+    let first = batch.iter().map(|publish| publish.deadline).min();
+    let deadline = clock::real(first.unwrap_or_else(clock::now));
+    match timeout_at(deadline.into(), connection.send_all(&commands)).await {
+        Ok(Ok(replies)) => {
+            for (publish, reply) in batch.into_iter().zip(replies) {
+                match reply {
+                    Value::Int(receivers) => {
+                        publish.finish(Ok(u64::try_from(receivers).unwrap_or_default()));
+                    }
+                    Value::ServerError(error) if shard.is_cluster() && has_moved(&error) => {
+                        shard.on_moved(publish);
+                    }
+                    Value::ServerError(error) => publish.finish(Err(text_of(&error))),
+                    _ => publish.finish(Err("the reply to PUBLISH makes no sense".into())),
+                }
+            }
+            Ok(())
+        }
+        Ok(Err(reason)) => {
+            for publish in batch {
+                publish.finish(Err(Arc::clone(&reason)));
+            }
+            Err(reason)
+        }
+        // The server may be slow: the connection is closed by `check` if it does not answer at all.
+        Err(_) => {
+            for publish in batch {
+                publish.finish(Err(late(shard.timeout)));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Whether a node has refused a command because of the state of its cluster.
+fn has_moved(error: &ServerError) -> bool {
+    matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN")
+}
+
+fn text_of(error: &ServerError) -> Reason {
+    match error.details() {
+        Some(details) => format!("{} {details}", error.code()).into(),
+        None => error.code().into(),
+    }
+}
+
+/// Subscribes and unsubscribes.
+async fn subscribe(
+    shard: &Shard,
+    place: usize,
+    wakeups: &Wakeups,
+    mut connection: Connection,
+    unsubscribing: &AtomicUsize,
+) -> Reason {
+    let (subscribe, unsubscribe) = if shard.is_cluster() {
+        ("SSUBSCRIBE", "SUNSUBSCRIBE")
+    } else {
+        ("SUBSCRIBE", "UNSUBSCRIBE")
+    };
+    loop {
+        let changes = shard.take_changes(place, CHANGES);
+        if changes.is_empty() {
+            wakeups.subscribe.notified().await;
+            continue;
+        }
+        // One command for each channel: so each has one reply.
+        let mut commands = Pipeline::with_capacity(changes.len());
+        let mut ending = 0;
+        for change in &changes {
+            match change {
+                Change::Subscribe(name, _) => {
+                    commands.cmd(subscribe).arg(shard.channel_of(name));
+                }
+                Change::Unsubscribe(name) => {
+                    commands.cmd(unsubscribe).arg(shard.channel_of(name));
+                    ending += 1;
+                }
+            }
+        }
+        unsubscribing.store(ending, Ordering::Relaxed);
+        let replies = within(CHECK_LIMIT, connection.send_all(&commands)).await;
+        unsubscribing.store(0, Ordering::Relaxed);
+        let replies = match replies {
+            Ok(replies) => replies,
+            Err(reason) => return reason,
+        };
+        for (change, reply) in changes.into_iter().zip(replies) {
+            let Change::Subscribe(name, serial) = change else {
+                continue;
+            };
+            if let Value::ServerError(error) = reply {
+                let why = text_of(&error);
+                if shard.on_refused(&name, serial, has_moved(&error), &why) {
+                    return why;
+                }
+            } else {
+                shard.on_subscribed(&name, serial);
+            }
+        }
+    }
+}
+
+/// Asks now and then whether the server is there, and gives the reason when it is not.
+async fn check(mut connection: Connection, is_excused: impl Fn() -> bool) -> Reason {
+    loop {
+        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
+        let deadline = clock::task_now() + CHECK_LIMIT;
+        let ping = redis::cmd("PING");
+        let outcome = select! {
+            reply = connection.send(&ping) => reply.map(|_| ()),
+            () = clock::sleep_until(deadline) => Err(late(CHECK_LIMIT)),
+        };
+        if let Err(reason) = outcome {
+            if !is_excused() {
+                return reason;
+            }
+        }
+    }
+}
+
+/// Asks now and then whether the service has another master, and gives the reason when it has.
+async fn check_master(shard: &Shard, place: usize) -> Reason {
+    if !matches!(shard.server.kind, Kind::Sentinel { .. }) {
+        return std::future::pending().await;
+    }
+    loop {
+        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
+        let (now, _) = shard.target(place);
+        // Without sentinels the master that is there goes on.
+        if let Ok(found) = sentinel::find_master(&shard.server, CONNECT_LIMIT).await {
+            if now.is_some_and(|now| now != found) {
+                return format!("the service has another master, {found}").into();
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Redis, or Valkey: processes publish to its channels, and subscribe to those of the groups that
+//! have members in them.
+//!
+//! A [`Redis`] is one backend of this process. It has a [`shard`] for each server of its settings; a
+//! group belongs to one of them by its name. A shard has [routes](shard) to nodes: one to a single
+//! server or to the master that sentinels name, one to each master of a cluster.
+//!
+//! # Tasks, all on the first thread of the engine
+//!
+//! - [`routes`]: one for each shard. It runs the routes that are needed, begins a route anew when it
+//!   has failed, and asks for the map of a cluster. Nothing is connected before the first call.
+//! - [`link`]: one for each route, with two connections: one publishes, many messages in one piece;
+//!   the other one has the subscriptions. It ends when either of them fails.
+//! - [`incoming`]: one. It hands what the server pushes to the groups. While these have no room
+//!   nothing more is read: so memory is bounded here, and the server closes the connection when its
+//!   own limit is reached (`client-output-buffer-limit pubsub`).
+//!
+//! # What callers see
+//!
+//! A caller gets a [`Call`], for which it may sleep as it likes. Its outcome is there when the server
+//! has replied. While a node is away calls fail at once with the reason; those that come while the
+//! first attempt to connect is under way wait for its outcome.
+//!
+//! # Names
+//!
+//! The name of a channel begins with a prefix that is made from the project's key, so that projects
+//! never meet: the server does not keep the channels of its databases apart.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+mod call;
+mod census;
+mod cluster;
+mod config;
+mod connection;
+mod incoming;
+mod link;
+mod routes;
+mod sentinel;
+mod shard;
+mod slots;
+mod state;
+mod stream;
+mod tls;
+mod unverified;
+mod upkeep;
+
+pub use self::{
+    call::{Call, Outcome, Reason},
+    config::{Address, Config, Kind, Login, Server},
+    tls::{Certificates, Tls},
+};
+use self::{
+    census::Census,
+    incoming::{Incoming, Pushed, Receiver},
+    shard::Shard,
+};
+use crate::engine::{
+    base::{error::Error, fork},
+    groups::{Groups, Observer},
+    runtime::Engine,
+};
+
+/// The parts of a [`Redis`].
+#[derive(Debug)]
+struct Backend {
+    groups: Arc<Groups>,
+    shards: Vec<Arc<Shard>>,
+    census: Arc<Census>,
+    incoming: Incoming,
+}
+
+/// The backend in Redis of the groups of this process. Any thread may use it.
+pub struct Redis {
+    generation: u64,
+    backend: Arc<Backend>,
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
+}
+
+/// Where one server is, and how it is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// `None` when it can be reached, or was not needed yet; else the reason why not.
+    pub reason: Option<Reason>,
+    /// How often it was lost.
+    pub losses: u64,
+}
+
+impl Redis {
+    /// A backend for `groups`. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives the engine no thread or no descriptor.
+    pub fn new(groups: &Arc<Groups>, config: &Config) -> Result<Self, Error> {
+        let engine = Engine::current()?;
+        let runtime = engine.handle();
+        let (incoming, arrivals) = Incoming::new();
+        let shards = config.servers.iter().map(|server| {
+            let groups = Arc::clone(groups);
+            Arc::new(Shard::new(server.clone(), config.timeout, groups))
+        });
+        let backend = Arc::new(Backend {
+            groups: Arc::clone(groups),
+            shards: shards.collect(),
+            census: Arc::new(Census::new(runtime.clone())),
+            incoming,
+        });
+        let weak: Weak<Backend> = Arc::downgrade(&backend);
+        let gate = Arc::clone(&backend.incoming.gate);
+        runtime.spawn(incoming::run(weak.clone(), arrivals, gate));
+        for (number, shard) in backend.shards.iter().enumerate() {
+            let incoming = backend.incoming.of_shard(number);
+            runtime.spawn(routes::run(Arc::clone(shard), incoming));
+        }
+        groups.observe(weak);
+        Ok(Self {
+            generation: fork::generation(),
+            backend,
+        })
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    /// Publishes an envelope of the group `name`. The outcome is the number of processes that got
+    /// it, as far as the server knows.
+    pub fn publish(&self, name: &str, envelope: &[u8]) -> Arc<Call> {
+        self.in_shard(name, |shard| shard.publish(name, envelope))
+    }
+
+    /// Subscribes to the messages of the group `name`. `None` when that was done before. In any
+    /// case, a failure too, [`Redis::release`] has to follow once the group has its member.
+    pub fn subscribe(&self, name: &str) -> Option<Arc<Call>> {
+        if self.is_foreign() {
+            return Some(Call::finished(Err(FOREIGN.into())));
+        }
+        self.backend.shard_of(name)?.subscribe(name)
+    }
+
+    /// Follows [`Redis::subscribe`]. With `if_empty` the subscription ends unless there are members.
+    pub fn release(&self, name: &str, if_empty: bool) {
+        if !self.is_foreign() {
+            if let Some(shard) = self.backend.shard_of(name) {
+                shard.release(name, if_empty);
+            }
+        }
+    }
+
+    /// Ends the subscription to the group `name`, unless it has members.
+    pub fn unsubscribe(&self, name: &str) {
+        if !self.is_foreign() {
+            self.backend.on_members(name);
+        }
+    }
+
+    /// Counts the members of the group `name` in all processes.
+    pub fn count(&self, name: &str) -> Arc<Call> {
+        let backend = &self.backend;
+        self.in_shard(name, |shard| {
+            backend.census.count(&backend.groups, shard, name)
+        })
+    }
+
+    /// How each of the servers is.
+    pub fn status(&self) -> Vec<Status> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        let status = |shard: &Arc<Shard>| Status {
+            reason: shard.status().err(),
+            losses: shard.losses(),
+        };
+        self.backend.shards.iter().map(status).collect()
+    }
+
+    fn in_shard(&self, name: &str, call: impl FnOnce(&Arc<Shard>) -> Arc<Call>) -> Arc<Call> {
+        if self.is_foreign() {
+            return Call::finished(Err(FOREIGN.into()));
+        }
+        match self.backend.shard_of(name) {
+            Some(shard) => call(shard),
+            None => Call::finished(Err("no server is configured".into())),
+        }
+    }
+}
+
+const FOREIGN: &str = "it belongs to the parent process";
+
+impl Backend {
+    fn shard_of(&self, name: &str) -> Option<&Arc<Shard>> {
+        self.shards.get(slots::shard_of(name, self.shards.len()))
+    }
+}
+
+impl Receiver for Backend {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.groups.has_room(bytes)
+    }
+
+    fn on_message(&self, pushed: &Pushed) {
+        let Some(shard) = self.shards.get(pushed.shard) else {
+            return;
+        };
+        let Some(name) = shard.name_of(&pushed.channel) else {
+            return;
+        };
+        if !self.groups.deliver(name, &pushed.payload) {
+            (self.census).on_message(&self.groups, shard, name, &pushed.payload);
+        }
+    }
+}
+
+impl Observer for Backend {
+    fn on_members(&self, name: &str) {
+        if self.groups.count(name) == 0 {
+            if let Some(shard) = self.shard_of(name) {
+                shard.unsubscribe(name);
+            }
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if self.is_foreign() {
+            #[expect(
+                clippy::mem_forget,
+                reason = "its locks may be held for ever, by threads of the parent"
+            )]
+            std::mem::forget(Arc::clone(&self.backend));
+            return;
+        }
+        for shard in &self.backend.shards {
+            shard.stop();
+        }
+        self.backend.incoming.close();
+    }
+}

@@ -1,0 +1,68 @@
+//! The task of one shard: it runs the tasks of its routes, and asks for the map of a cluster.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{select, time::sleep};
+
+use super::{
+    call::Reason,
+    cluster::{self, Map},
+    incoming::Incoming,
+    link,
+    shard::Shard,
+};
+use crate::engine::base::clock;
+
+/// The time between two looks at the map of a cluster in which nothing seems to have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a node may take to give the map.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs until the shard is stopped.
+pub(super) async fn run(shard: Arc<Shard>, incoming: Incoming) {
+    let mut running = HashSet::new();
+    let mut links = FuturesUnordered::new();
+    let mut map: BoxFuture<'_, Result<Map, Reason>> = std::future::pending().boxed();
+    let (mut is_asking, mut failures) = (false, 0);
+    let mut next_look = clock::task_now();
+    while !shard.is_stopped() {
+        for place in shard.needed_routes() {
+            if running.insert(place) {
+                let (shard, incoming) = (&*shard, &incoming);
+                links.push(async move { (place, link::run(shard, place, incoming).await) });
+            }
+        }
+        let is_due = shard.is_map_doubtful() || clock::task_now() >= next_look;
+        if shard.is_cluster() && shard.is_used() && is_due && !is_asking {
+            is_asking = true;
+            let shard = &*shard;
+            map = async move {
+                sleep(link::pause_after(failures)).await;
+                let limit = shard.timeout.min(LIMIT);
+                cluster::find_map(&shard.known_nodes(), &shard.server, limit).await
+            }
+            .boxed();
+        }
+        select! {
+            () = shard.look.notified() => {}
+            Some((place, reason)) = links.next() => {
+                running.remove(&place);
+                shard.on_lost(place, &reason);
+            }
+            found = &mut map, if is_asking => {
+                is_asking = false;
+                next_look = clock::task_now() + LOOK_EVERY;
+                match found {
+                    Ok(found) => shard.on_map(&found),
+                    Err(reason) => shard.on_no_map(&reason),
+                }
+                // While something is away the map is asked for again and again, but not at once.
+                failures = if shard.is_map_doubtful() { failures + 1 } else { 0 };
+            }
+            () = clock::sleep_until(next_look), if shard.is_cluster() && !is_asking => {
+                next_look = clock::task_now();
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Asking sentinels for the master of a service.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::{
+    call::Reason,
+    config::{Address, Kind, Server},
+    connection::{Connection, within},
+};
+
+/// Asks one sentinel after the other where the master is.
+pub(super) async fn find_master(server: &Server, limit: Duration) -> Result<Address, Reason> {
+    let Kind::Sentinel { service, login } = &server.kind else {
+        return Err("it is no service of sentinels".into());
+    };
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+    let mut last: Reason = "there is no sentinel".into();
+    for sentinel in &server.nodes {
+        let answer = async {
+            let mut connection =
+                Connection::open(sentinel, login, server.tls.as_ref(), limit).await?;
+            let reply = within(limit, connection.send(&command)).await?;
+            address_in(&reply)
+                .ok_or_else(|| Reason::from(format!("no sentinel knows the service {service:?}")))
+        };
+        match answer.await {
+            Ok(address) => return Ok(address),
+            Err(reason) => last = format!("sentinel {sentinel}: {reason}").into(),
+        }
+    }
+    Err(last)
+}
+
+/// The host and the port in a reply.
+fn address_in(reply: &Value) -> Option<Address> {
+    let Value::Array(parts) = reply else {
+        return None;
+    };
+    let [Value::BulkString(host), Value::BulkString(port)] = &parts[..] else {
+        return None;
+    };
+    let host = std::str::from_utf8(host).ok()?;
+    let port = std::str::from_utf8(port).ok()?.parse().ok()?;
+    Some(Address::Tcp(host.to_owned(), port))
+}
+
+/// Fails unless the node is a master: sentinels may name one that is none any more.
+pub(super) async fn require_master(
+    connection: &mut Connection,
+    limit: Duration,
+) -> Result<(), Reason> {
+    let reply = within(limit, connection.send(&redis::cmd("ROLE"))).await?;
+    let role = match &reply {
+        Value::Array(parts) => parts.first(),
+        _ => None,
+    };
+    match role {
+        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
+        _ => Err("the node is no master yet".into()),
+    }
+}

@@ -1,0 +1,187 @@
+//! One shard: what its callers do. [`super::upkeep`] has what its tasks do.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+
+use super::{
+    call::{Call, Reason, Ticket},
+    config::{Kind, Server},
+    state::{Publish, State, Status, Wanted},
+};
+use crate::engine::{
+    base::{clock, sync::Mutex},
+    groups::Groups,
+};
+
+/// One shard, as its callers and its tasks know it. Any thread may use it.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) server: Server,
+    pub(super) timeout: Duration,
+    pub(super) groups: Arc<Groups>,
+    pub(super) state: Mutex<State>,
+    /// Wakes the task that looks after the routes.
+    pub(super) look: Notify,
+}
+
+impl Shard {
+    pub(super) fn new(server: Server, timeout: Duration, groups: Arc<Groups>) -> Self {
+        let is_cluster = matches!(server.kind, Kind::Cluster);
+        let address = match server.kind {
+            Kind::Single => server.nodes.first().cloned(),
+            Kind::Cluster | Kind::Sentinel { .. } => None,
+        };
+        let state = State::new(address, is_cluster);
+        Self {
+            server,
+            timeout,
+            groups,
+            state: Mutex::new(state),
+            look: Notify::new(),
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.server.kind, Kind::Cluster)
+    }
+
+    /// The channel of a group.
+    pub(super) fn channel_of(&self, name: &str) -> Vec<u8> {
+        [self.server.prefix.as_bytes(), name.as_bytes()].concat()
+    }
+
+    /// The group of a channel.
+    pub(super) fn name_of<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
+        let name = channel.strip_prefix(self.server.prefix.as_bytes())?;
+        std::str::from_utf8(name).ok()
+    }
+
+    // -- for callers -----------------------------------------------------------------------------
+
+    /// Publishes `payload` on the channel of `name`. The outcome is the number of connections that
+    /// got it.
+    pub(super) fn publish(&self, name: &str, payload: &[u8]) -> Arc<Call> {
+        let (call, ticket) = Call::new();
+        self.put(name, payload, Some(ticket));
+        call
+    }
+
+    /// Publishes, without a caller that waits for the outcome.
+    pub(super) fn send(&self, name: &str, payload: &[u8]) {
+        self.put(name, payload, None);
+    }
+
+    fn put(&self, name: &str, payload: &[u8], ticket: Option<Ticket>) {
+        let channel = self.channel_of(name);
+        let mut command = redis::cmd(if self.is_cluster() {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        });
+        command.arg(&channel[..]).arg(payload);
+        let bytes = channel.len() + payload.len();
+        let deadline = clock::now() + self.timeout;
+        let publish = Publish::new(command, channel, bytes, ticket, deadline);
+        let mut state = self.state.lock();
+        let refused = state.dispatch(publish);
+        let needs_look = state.needs_look();
+        drop(state);
+        if needs_look {
+            self.look.notify_one();
+        }
+        if let Some((publish, reason)) = refused {
+            publish.finish(Err(reason));
+        }
+    }
+
+    /// Makes sure that there is a subscription to `name`. `None` when there is one already. In any
+    /// case, a failure too, [`Shard::release`] has to follow.
+    pub(super) fn subscribe(&self, name: &str) -> Option<Arc<Call>> {
+        let mut state = self.state.lock();
+        if let Some(wanted) = state.wanted.get_mut(name) {
+            if wanted.is_confirmed {
+                wanted.holds += 1;
+                return None;
+            }
+        }
+        let route = state.route_of(&self.channel_of(name));
+        let mut is_new = false;
+        let wanted = state.wanted.entry(name.into()).or_insert_with(|| {
+            is_new = true;
+            Wanted::new(route)
+        });
+        wanted.holds += 1;
+        if is_new {
+            state.unconfirmed += 1;
+        }
+        if let Some(reason) = state.reason_against(route) {
+            return Some(Call::finished(Err(reason)));
+        }
+        let (call, ticket) = Call::new();
+        if let Some(wanted) = state.wanted.get_mut(name) {
+            wanted.waiters.push(ticket);
+        }
+        state.need(route);
+        state.ask(name);
+        let needs_look = state.needs_look();
+        drop(state);
+        if needs_look {
+            self.look.notify_one();
+        }
+        Some(call)
+    }
+
+    /// Follows each [`Shard::subscribe`]. With `if_empty` the subscription ends unless there are
+    /// members, or other joins under way.
+    pub(super) fn release(&self, name: &str, if_empty: bool) {
+        let mut state = self.state.lock();
+        if let Some(wanted) = state.wanted.get_mut(name) {
+            wanted.holds = wanted.holds.saturating_sub(1);
+        }
+        if if_empty {
+            self.drop_if_unused(&mut state, name);
+        }
+    }
+
+    /// Ends the subscription to `name`, unless there are members.
+    pub(super) fn unsubscribe(&self, name: &str) {
+        self.drop_if_unused(&mut self.state.lock(), name);
+    }
+
+    fn drop_if_unused(&self, state: &mut State, name: &str) {
+        // A member that joins now holds the subscription, or is counted already.
+        let is_unused = |wanted: &Wanted| wanted.holds == 0 && self.groups.count(name) == 0;
+        if state.wanted.get(name).is_some_and(is_unused) {
+            state.forget(name);
+            self.end_outage_if_over(state);
+        }
+    }
+
+    /// Whether the server is there, or was not needed yet.
+    pub(super) fn status(&self) -> Result<(), Reason> {
+        let state = self.state.lock();
+        let mut reasons = (state.routes.iter()).filter_map(|route| match &route.status {
+            Status::Away(reason) if route.is_current => Some(Arc::clone(reason)),
+            _ => None,
+        });
+        reasons.next().map_or(Ok(()), Err)
+    }
+
+    /// How often a node was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.state.lock().losses
+    }
+
+    /// Ends the tasks. Calls that are under way fail.
+    pub(super) fn stop(&self) {
+        let mut state = self.state.lock();
+        state.is_stopped = true;
+        state.moved.clear();
+        for route in &mut state.routes {
+            route.publishes.clear();
+        }
+        drop(state);
+        self.look.notify_one();
+    }
+}

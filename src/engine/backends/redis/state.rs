@@ -1,0 +1,311 @@
+//! The state of a shard: its routes, the wanted subscriptions, and what waits to be published.
+//!
+//! A *route* leads to one node. A single server has one, and so has the service of sentinels; a
+//! cluster has one for each master. The route at place 0 is the one for channels of which it is not
+//! known yet where they belong.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use redis::Cmd;
+use tokio::sync::Notify;
+
+use super::{
+    call::{Outcome, Reason, Ticket},
+    config::Address,
+    slots::{SLOTS, slot_of},
+};
+
+/// Bytes that wait for a node at most.
+const MOST_QUEUED: usize = 64 * 1024 * 1024;
+/// The place of the route for channels that belong to no node yet.
+pub(super) const UNKNOWN: usize = 0;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) is_stopped: bool,
+    pub(super) routes: Vec<Route>,
+    /// The route of each hash slot; empty where there are none.
+    pub(super) slots: Vec<u16>,
+    pub(super) wanted: HashMap<Arc<str>, Wanted>,
+    /// How many of them are not confirmed.
+    pub(super) unconfirmed: usize,
+    pub(super) serial: u64,
+    /// What a node has refused because it belongs to another one.
+    pub(super) moved: Vec<Publish>,
+    pub(super) is_map_doubtful: bool,
+    pub(super) outage: Option<Outage>,
+    pub(super) losses: u64,
+}
+
+/// The time in which a node is away.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    /// The groups whose messages may have been missed.
+    pub(super) interrupted: HashSet<Arc<str>>,
+}
+
+/// The way to one node.
+#[derive(Debug)]
+pub(super) struct Route {
+    /// `None` while it is not known.
+    pub(super) address: Option<Address>,
+    pub(super) status: Status,
+    /// Whether anything leads to it.
+    pub(super) is_current: bool,
+    pub(super) failures: u32,
+    pub(super) publishes: VecDeque<Publish>,
+    pub(super) publish_bytes: usize,
+    pub(super) changes: VecDeque<Change>,
+    pub(super) wakeups: Arc<Wakeups>,
+}
+
+/// The wake-ups of a route's task.
+#[derive(Debug, Default)]
+pub(super) struct Wakeups {
+    pub(super) publish: Notify,
+    pub(super) subscribe: Notify,
+    pub(super) end: Notify,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Not needed yet.
+    Idle,
+    /// The first attempt is under way: calls wait for it.
+    Connecting,
+    Up,
+    /// It is tried again and again; calls fail at once.
+    Away(Reason),
+}
+
+/// A subscription that groups need.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) route: usize,
+    pub(super) is_confirmed: bool,
+    /// Tells the latest attempt to subscribe from earlier ones.
+    pub(super) serial: u64,
+    /// An attempt is queued or under way.
+    pub(super) is_asked: bool,
+    /// Joins that are under way, and other reasons to keep it without members.
+    pub(super) holds: usize,
+    pub(super) waiters: Vec<Ticket>,
+}
+
+impl Wanted {
+    pub(super) fn new(route: usize) -> Self {
+        Self {
+            route,
+            is_confirmed: false,
+            serial: 0,
+            is_asked: false,
+            holds: 0,
+            waiters: Vec::new(),
+        }
+    }
+}
+
+/// A message that is to be published.
+#[derive(Debug)]
+pub(super) struct Publish {
+    pub(super) command: Cmd,
+    pub(super) channel: Vec<u8>,
+    pub(super) bytes: usize,
+    /// `None` when no caller waits for the outcome.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) deadline: Instant,
+}
+
+impl Publish {
+    pub(super) fn new(
+        command: Cmd,
+        channel: Vec<u8>,
+        bytes: usize,
+        ticket: Option<Ticket>,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            command,
+            channel,
+            bytes,
+            ticket,
+            deadline,
+        }
+    }
+
+    /// Whether it is of use still.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.deadline > now && self.ticket.as_ref().is_none_or(Ticket::is_awaited)
+    }
+
+    pub(super) fn finish(self, outcome: Outcome) {
+        if let Some(ticket) = self.ticket {
+            ticket.finish(outcome);
+        }
+    }
+}
+
+/// A change of the subscriptions of a node.
+#[derive(Debug)]
+pub(super) enum Change {
+    Subscribe(Arc<str>, u64),
+    Unsubscribe(Arc<str>),
+}
+
+impl Route {
+    pub(super) fn new(address: Option<Address>) -> Self {
+        Self {
+            address,
+            status: Status::Idle,
+            is_current: true,
+            failures: 0,
+            publishes: VecDeque::new(),
+            publish_bytes: 0,
+            changes: VecDeque::new(),
+            wakeups: Arc::default(),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(address: Option<Address>, is_cluster: bool) -> Self {
+        Self {
+            is_stopped: false,
+            routes: vec![Route::new(address)],
+            slots: vec![0; if is_cluster { SLOTS } else { 0 }],
+            wanted: HashMap::new(),
+            unconfirmed: 0,
+            serial: 0,
+            moved: Vec::new(),
+            is_map_doubtful: is_cluster,
+            outage: None,
+            losses: 0,
+        }
+    }
+
+    pub(super) fn route_of(&self, channel: &[u8]) -> usize {
+        match self.slots.get(slot_of(channel)) {
+            Some(&route) => usize::from(route),
+            None => 0,
+        }
+    }
+
+    /// The place of the route to a node, which is made if need be.
+    pub(super) fn place_of(&mut self, address: &Address) -> usize {
+        let is_it = |route: &Route| route.address.as_ref() == Some(address);
+        if let Some(place) = self.routes.iter().position(is_it) {
+            return place;
+        }
+        // An old one whose node has gone is used again.
+        let is_free = |(place, route): &(usize, &Route)| {
+            *place != UNKNOWN && !route.is_current && route.status == Status::Idle
+        };
+        let free = self.routes.iter().enumerate().find(is_free);
+        let free = free.map(|(place, _)| place);
+        let route = Route::new(Some(address.clone()));
+        match free {
+            Some(place) => {
+                self.routes[place] = route;
+                place
+            }
+            None => {
+                self.routes.push(route);
+                self.routes.len() - 1
+            }
+        }
+    }
+
+    /// Why a call that needs a route has to fail, if it has.
+    pub(super) fn reason_against(&self, route: usize) -> Option<Reason> {
+        if self.is_stopped {
+            return Some("it was closed".into());
+        }
+        match &self.routes[route].status {
+            Status::Away(reason) => Some(Arc::clone(reason)),
+            Status::Idle | Status::Connecting | Status::Up => None,
+        }
+    }
+
+    /// Notes that a route is needed.
+    pub(super) fn need(&mut self, route: usize) {
+        let status = &mut self.routes[route].status;
+        if *status == Status::Idle {
+            *status = Status::Connecting;
+            self.is_map_doubtful |= route == UNKNOWN && !self.slots.is_empty();
+        }
+    }
+
+    /// Whether the task that looks after the routes has something to do.
+    pub(super) fn needs_look(&self) -> bool {
+        self.is_map_doubtful || (self.routes.iter()).any(|it| it.status == Status::Connecting)
+    }
+
+    pub(super) fn has_failed_routes(&self) -> bool {
+        (self.routes.iter()).any(|it| it.is_current && matches!(it.status, Status::Away(_)))
+    }
+
+    /// Puts a message into the queue of its route; gives it back with the reason if that is not
+    /// possible.
+    pub(super) fn dispatch(&mut self, publish: Publish) -> Option<(Publish, Reason)> {
+        let place = self.route_of(&publish.channel);
+        if let Some(reason) = self.reason_against(place) {
+            return Some((publish, reason));
+        }
+        self.need(place);
+        let route = &mut self.routes[place];
+        let has_room = route.publish_bytes + publish.bytes <= MOST_QUEUED;
+        if !has_room && !route.publishes.is_empty() {
+            return Some((publish, "more is published than the server takes".into()));
+        }
+        route.publish_bytes += publish.bytes;
+        route.publishes.push_back(publish);
+        if route.publishes.len() == 1 && route.status == Status::Up {
+            route.wakeups.publish.notify_one();
+        }
+        None
+    }
+
+    /// Asks the node of a wanted subscription for it, unless that was done, or is not possible now.
+    pub(super) fn ask(&mut self, name: &str) {
+        let Some((name, wanted)) = self.wanted.get_key_value(name) else {
+            return;
+        };
+        let (name, place) = (Arc::clone(name), wanted.route);
+        let is_up = self.routes[place].status == Status::Up;
+        if wanted.is_confirmed || wanted.is_asked || !is_up {
+            return;
+        }
+        self.serial += 1;
+        let serial = self.serial;
+        if let Some(wanted) = self.wanted.get_mut(&name) {
+            wanted.is_asked = true;
+            wanted.serial = serial;
+        }
+        self.change(place, Change::Subscribe(name, serial));
+    }
+
+    pub(super) fn change(&mut self, place: usize, change: Change) {
+        let route = &mut self.routes[place];
+        route.changes.push_back(change);
+        if route.changes.len() == 1 {
+            route.wakeups.subscribe.notify_one();
+        }
+    }
+
+    /// Ends a subscription.
+    pub(super) fn forget(&mut self, name: &str) {
+        let Some((name, wanted)) = self.wanted.remove_entry(name) else {
+            return;
+        };
+        if !wanted.is_confirmed {
+            self.unconfirmed -= 1;
+        }
+        if self.routes[wanted.route].status == Status::Up {
+            self.change(wanted.route, Change::Unsubscribe(name));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The stream to a node.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+use super::{config::Address, tls::Tls};
+use crate::engine::resources::inherited::NotInherited;
+
+/// How long a peer may be silent before the system asks it.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Bytes that were read and wait to be handed to groups. No more are read until they are.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+
+/// A socket that forked children do not keep.
+struct Own<S> {
+    _not_inherited: NotInherited,
+    socket: S,
+}
+
+impl<S: AsRawFd> Own<S> {
+    fn new(socket: S) -> Self {
+        Self {
+            _not_inherited: NotInherited::enter(socket.as_raw_fd()),
+            socket,
+        }
+    }
+}
+
+/// A stream of any kind.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
+
+/// Connects to a node.
+pub(super) async fn connect(
+    address: &Address,
+    tls: Option<&Tls>,
+) -> io::Result<Pin<Box<dyn Stream>>> {
+    match address {
+        Address::Unix(path) => Ok(Box::pin(Own::new(UnixStream::connect(path).await?))),
+        Address::Tcp(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+            let stream = Own::new(stream);
+            match tls {
+                None => Ok(Box::pin(stream)),
+                Some(tls) => Ok(Box::pin(tls.connect(host, stream).await?)),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Own<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Own<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+/// Counts the bytes that wait to be handed to groups, and stops reading while they are many.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    waiting: AtomicUsize,
+    /// A reader was stopped since [`Gate::was_shut`] was asked last.
+    was_shut: AtomicBool,
+    readers: Mutex<Vec<Waker>>,
+}
+
+impl Gate {
+    /// Notes that `bytes` wait.
+    pub(super) fn add(&self, bytes: usize) {
+        self.waiting.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Notes that `bytes` wait no more.
+    pub(super) fn subtract(&self, bytes: usize) {
+        let before = self.waiting.fetch_sub(bytes, Ordering::SeqCst);
+        if before > MOST_WAITING && !self.is_shut() {
+            let readers = std::mem::take(&mut *self.readers.lock());
+            readers.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn is_shut(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > MOST_WAITING
+    }
+
+    /// Whether a reader was stopped since the last call: then silence is no sign of a failure.
+    pub(super) fn was_shut(&self) -> bool {
+        self.was_shut.swap(self.is_shut(), Ordering::SeqCst)
+    }
+
+    /// Whether `reader` has to wait; it is woken then.
+    fn holds_back(&self, reader: &Waker) -> bool {
+        if !self.is_shut() {
+            return false;
+        }
+        self.was_shut.store(true, Ordering::SeqCst);
+        let mut readers = self.readers.lock();
+        if !readers.iter().any(|other| other.will_wake(reader)) {
+            readers.push(reader.clone());
+        }
+        drop(readers);
+        // It may have been opened before the reader was on the list.
+        self.is_shut()
+    }
+}
+
+/// A stream that is read only while a gate is open.
+pub(super) struct Gated {
+    stream: Pin<Box<dyn Stream>>,
+    gate: Arc<Gate>,
+}
+
+impl Gated {
+    pub(super) fn new(stream: Pin<Box<dyn Stream>>, gate: Arc<Gate>) -> Self {
+        Self { stream, gate }
+    }
+}
+
+impl AsyncRead for Gated {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.gate.holds_back(context.waker()) {
+            return Poll::Pending;
+        }
+        self.stream.as_mut().poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Gated {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(context)
+    }
+}

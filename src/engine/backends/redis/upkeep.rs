@@ -1,0 +1,401 @@
+//! What the tasks of a shard do with its state: they note what has become of its nodes, and take
+//! what is to be sent to them.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    call::Reason,
+    cluster::Map,
+    config::Address,
+    shard::Shard,
+    state::{Change, Outage, Publish, Route, State, Status, UNKNOWN, Wakeups},
+};
+use crate::engine::{base::clock, groups::Notice};
+
+impl Shard {
+    // -- for the task that looks after the routes ------------------------------------------------
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state.lock().is_stopped
+    }
+
+    /// Whether the map of the cluster has to be asked for, because it is needed and doubtful.
+    pub(super) fn is_map_doubtful(&self) -> bool {
+        let state = self.state.lock();
+        let is_used = state.routes.iter().any(|it| it.status != Status::Idle);
+        self.is_cluster() && is_used && (state.is_map_doubtful || state.has_failed_routes())
+    }
+
+    /// Whether anything leads to a node already.
+    pub(super) fn is_used(&self) -> bool {
+        let state = self.state.lock();
+        state.routes.iter().any(|it| it.status != Status::Idle)
+    }
+
+    /// The routes that are needed, which are those whose tasks have to run.
+    pub(super) fn needed_routes(&self) -> Vec<usize> {
+        let state = self.state.lock();
+        let is_needed = |(place, route): &(usize, &Route)| {
+            let leads_somewhere = !(self.is_cluster() && *place == UNKNOWN);
+            leads_somewhere && route.is_current && route.status != Status::Idle
+        };
+        let routes = state.routes.iter().enumerate().filter(is_needed);
+        routes.map(|(place, _)| place).collect()
+    }
+
+    /// The nodes that are known of a cluster: those that served it last, then those of the settings.
+    pub(super) fn known_nodes(&self) -> Vec<Address> {
+        let state = self.state.lock();
+        let up = |route: &&Route| route.status == Status::Up;
+        let mut nodes: Vec<_> = (state.routes.iter().filter(up))
+            .chain(&state.routes)
+            .filter_map(|route| route.address.clone())
+            .chain(self.server.nodes.iter().cloned())
+            .collect();
+        let mut seen = HashSet::new();
+        nodes.retain(|node| seen.insert(node.clone()));
+        nodes
+    }
+
+    /// Notes that the cluster's map could not be got.
+    pub(super) fn on_no_map(&self, reason: &Reason) {
+        let mut state = self.state.lock();
+        if state.routes.iter().all(|route| route.status != Status::Up) {
+            self.note_loss(&mut state, UNKNOWN, reason, true);
+        }
+    }
+
+    /// Takes the map of a cluster: the masters, and the first and last slots of each.
+    pub(super) fn on_map(&self, map: &Map) {
+        let mut state = self.state.lock();
+        state.is_map_doubtful = false;
+        state.routes.iter_mut().for_each(|it| it.is_current = false);
+        state.slots.fill(0);
+        for (address, ranges) in map {
+            let place = state.place_of(address);
+            let Ok(number) = u16::try_from(place) else {
+                continue;
+            };
+            state.routes[place].is_current = true;
+            for &(first, last) in ranges {
+                let range = usize::from(first)..=usize::from(last);
+                if let Some(slots) = state.slots.get_mut(range) {
+                    slots.fill(number);
+                }
+            }
+        }
+        // Slots that no node serves.
+        let has_gaps = state.slots.contains(&0);
+        state.routes[UNKNOWN].is_current = has_gaps;
+        state.routes[UNKNOWN].status = if has_gaps {
+            Status::Away("no node of the cluster serves this part of it".into())
+        } else {
+            Status::Idle
+        };
+        self.reroute(&mut state);
+        for route in &state.routes {
+            if !route.is_current {
+                route.wakeups.end.notify_one();
+            }
+        }
+        self.end_outage_if_over(&mut state);
+        drop(state);
+        self.look.notify_one();
+    }
+
+    /// Moves subscriptions and messages to the routes that lead to their nodes now.
+    fn reroute(&self, state: &mut State) {
+        let names: Vec<_> = state.wanted.keys().cloned().collect();
+        let mut moved = Vec::new();
+        for name in names {
+            let route = state.route_of(&self.channel_of(&name));
+            let Some(wanted) = state.wanted.get_mut(&name) else {
+                continue;
+            };
+            let before = std::mem::replace(&mut wanted.route, route);
+            if before != route {
+                wanted.is_asked = false;
+                let was_confirmed = std::mem::replace(&mut wanted.is_confirmed, false);
+                if let Status::Away(reason) = &state.routes[route].status {
+                    for ticket in wanted.waiters.drain(..) {
+                        ticket.finish(Err(Arc::clone(reason)));
+                    }
+                }
+                if was_confirmed {
+                    state.unconfirmed += 1;
+                    moved.push(Arc::clone(&name));
+                }
+                if state.routes[before].status == Status::Up {
+                    state.change(before, Change::Unsubscribe(Arc::clone(&name)));
+                }
+                state.need(route);
+            }
+            state.ask(&name);
+        }
+        if let Some(outage) = &mut state.outage {
+            outage.interrupted.extend(moved);
+        } else {
+            self.report_interrupted(&moved.into_iter().collect());
+        }
+        let mut publishes = std::mem::take(&mut state.moved);
+        for route in &mut state.routes {
+            if route.status != Status::Up {
+                publishes.extend(route.publishes.drain(..));
+                route.publish_bytes = 0;
+            }
+        }
+        for publish in publishes {
+            if let Some((publish, reason)) = state.dispatch(publish) {
+                publish.finish(Err(reason));
+            }
+        }
+    }
+
+    // -- for the task of a route -----------------------------------------------------------------
+
+    pub(super) fn wakeups(&self, route: usize) -> Option<Arc<Wakeups>> {
+        let state = self.state.lock();
+        Some(Arc::clone(&state.routes.get(route)?.wakeups))
+    }
+
+    /// The address of a route, and how often in a row it could not be reached.
+    pub(super) fn target(&self, route: usize) -> (Option<Address>, u32) {
+        let state = self.state.lock();
+        match state.routes.get(route) {
+            Some(route) => (route.address.clone(), route.failures),
+            None => (None, 0),
+        }
+    }
+
+    /// Notes where a route has led to. Sentinels find a new address each time.
+    pub(super) fn on_found(&self, route: usize, address: &Address) {
+        if let Some(route) = self.state.lock().routes.get_mut(route) {
+            route.address = Some(address.clone());
+        }
+    }
+
+    /// Notes that a node is connected, and asks it for all subscriptions that belong to it.
+    pub(super) fn on_connected(&self, place: usize) {
+        let mut state = self.state.lock();
+        let route = &mut state.routes[place];
+        route.status = Status::Up;
+        route.failures = 0;
+        route.changes.clear();
+        let mut names = Vec::new();
+        for (name, wanted) in &mut state.wanted {
+            if wanted.route == place {
+                wanted.is_asked = false;
+                names.push(Arc::clone(name));
+            }
+        }
+        for name in names {
+            state.ask(&name);
+        }
+        state.routes[place].wakeups.publish.notify_one();
+        self.end_outage_if_over(&mut state);
+    }
+
+    /// Notes that the task of a route has ended.
+    pub(super) fn on_lost(&self, place: usize, reason: &Reason) {
+        let mut state = self.state.lock();
+        let route = &mut state.routes[place];
+        if !route.is_current {
+            // The cluster has given its part to other nodes.
+            route.status = Status::Idle;
+            route.failures = 0;
+            return;
+        }
+        let was_up = route.status == Status::Up;
+        route.failures = if was_up { 0 } else { route.failures + 1 };
+        self.note_loss(&mut state, place, reason, !was_up);
+        state.is_map_doubtful = self.is_cluster();
+    }
+
+    /// Notes that a node cannot be reached; `is_away` when it will not be back at once.
+    fn note_loss(&self, state: &mut State, place: usize, reason: &Reason, is_away: bool) {
+        let route = &mut state.routes[place];
+        let full: Reason = match &route.address {
+            Some(address) => format!("{address}: {reason}").into(),
+            None => Arc::clone(reason),
+        };
+        route.changes.clear();
+        route.status = if is_away {
+            Status::Away(Arc::clone(reason))
+        } else {
+            Status::Connecting
+        };
+        let publishes = if is_away {
+            route.publish_bytes = 0;
+            std::mem::take(&mut route.publishes)
+        } else {
+            VecDeque::new()
+        };
+        if state.outage.is_none() {
+            state.losses += 1;
+            state.outage = Some(Outage::default());
+            (self.groups.notices()).add(Notice::Lost {
+                reason: full.to_string(),
+            });
+        }
+        let (mut failed, mut missed) = (Vec::new(), Vec::new());
+        for (name, wanted) in &mut state.wanted {
+            if wanted.route != place {
+                continue;
+            }
+            wanted.is_asked = false;
+            if std::mem::replace(&mut wanted.is_confirmed, false) {
+                state.unconfirmed += 1;
+                missed.push(Arc::clone(name));
+            }
+            if is_away && !wanted.waiters.is_empty() {
+                failed.append(&mut wanted.waiters);
+            }
+        }
+        if let Some(outage) = &mut state.outage {
+            outage.interrupted.extend(missed);
+        }
+        for publish in publishes {
+            publish.finish(Err(Arc::clone(reason)));
+        }
+        for ticket in failed {
+            ticket.finish(Err(Arc::clone(reason)));
+        }
+    }
+
+    /// Takes messages to publish, of `most` bytes together or one. Those that are of no use any more
+    /// are dropped.
+    pub(super) fn take_publishes(&self, place: usize, count: usize, most: usize) -> Vec<Publish> {
+        let mut state = self.state.lock();
+        let Some(route) = state.routes.get_mut(place) else {
+            return Vec::new();
+        };
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let mut dropped = Vec::new();
+        let now = clock::now();
+        while taken.len() < count {
+            match route.publishes.front() {
+                Some(next) if taken.is_empty() || bytes + next.bytes <= most => {}
+                _ => break,
+            }
+            let Some(publish) = route.publishes.pop_front() else {
+                break;
+            };
+            route.publish_bytes -= publish.bytes;
+            if publish.is_due(now) {
+                bytes += publish.bytes;
+                taken.push(publish);
+            } else {
+                dropped.push(publish);
+            }
+        }
+        if !route.publishes.is_empty() {
+            route.wakeups.publish.notify_one();
+        }
+        drop(state);
+        drop(dropped);
+        taken
+    }
+
+    /// Keeps a message that a node has refused, until the cluster's map is known anew.
+    pub(super) fn on_moved(&self, publish: Publish) {
+        let mut state = self.state.lock();
+        state.moved.push(publish);
+        state.is_map_doubtful = true;
+        drop(state);
+        self.look.notify_one();
+    }
+
+    /// Takes changes of the subscriptions, at most `count`.
+    pub(super) fn take_changes(&self, place: usize, count: usize) -> Vec<Change> {
+        let mut state = self.state.lock();
+        let Some(route) = state.routes.get_mut(place) else {
+            return Vec::new();
+        };
+        let count = count.min(route.changes.len());
+        let taken = route.changes.drain(..count).collect();
+        if !route.changes.is_empty() {
+            route.wakeups.subscribe.notify_one();
+        }
+        taken
+    }
+
+    /// Notes that the server has confirmed a subscription.
+    pub(super) fn on_subscribed(&self, name: &str, serial: u64) {
+        let mut state = self.state.lock();
+        let Some(wanted) = state.wanted.get_mut(name) else {
+            return;
+        };
+        if wanted.serial != serial || wanted.is_confirmed {
+            return;
+        }
+        wanted.is_confirmed = true;
+        wanted.is_asked = false;
+        let waiters = std::mem::take(&mut wanted.waiters);
+        state.unconfirmed -= 1;
+        self.end_outage_if_over(&mut state);
+        drop(state);
+        for ticket in waiters {
+            ticket.finish(Ok(0));
+        }
+    }
+
+    /// Notes that the server has refused a subscription. True when members go without it.
+    pub(super) fn on_refused(
+        &self,
+        name: &str,
+        serial: u64,
+        has_moved: bool,
+        why: &Reason,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let Some(wanted) = state.wanted.get_mut(name) else {
+            return false;
+        };
+        if wanted.serial != serial {
+            return false;
+        }
+        wanted.is_asked = false;
+        if has_moved {
+            state.is_map_doubtful = true;
+            drop(state);
+            self.look.notify_one();
+            return false;
+        }
+        let waiters = std::mem::take(&mut wanted.waiters);
+        let is_needed = wanted.holds > waiters.len() || self.groups.count(name) > 0;
+        drop(state);
+        for ticket in waiters {
+            ticket.finish(Err(Arc::clone(why)));
+        }
+        is_needed
+    }
+
+    pub(super) fn end_outage_if_over(&self, state: &mut State) {
+        let is_up = |route: &Route| matches!(route.status, Status::Up | Status::Idle);
+        let all_are_up = (state.routes.iter()).all(|route| !route.is_current || is_up(route));
+        if state.unconfirmed > 0 || !all_are_up {
+            return;
+        }
+        let Some(outage) = state.outage.take() else {
+            return;
+        };
+        let what = state.routes.iter().find_map(|it| it.address.as_ref());
+        let what = what.map(Address::to_string).unwrap_or_default();
+        self.groups.notices().add(Notice::Regained { what });
+        self.report_interrupted(&outage.interrupted);
+    }
+
+    fn report_interrupted(&self, names: &HashSet<Arc<str>>) {
+        let mut groups: Vec<String> = (names.iter())
+            .filter(|name| self.groups.count(name) > 0)
+            .map(ToString::to_string)
+            .collect();
+        groups.sort();
+        if !groups.is_empty() {
+            (self.groups.notices()).add(Notice::Interrupted { groups });
+        }
+    }
+}

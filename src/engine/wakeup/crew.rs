@@ -1,0 +1,182 @@
+//! Threads that share the work of one hub: each takes one connection's token at a time.
+//!
+//! Few threads are awake: quick calls are made fastest by one thread, as there is one GIL. While a
+//! thread is awake no other one is woken for new tokens, because the first will soon ask for more.
+//! One more thread, the *helper*, watches over that: when no token was taken for a while although
+//! some wait, the threads that are awake count as held up by long calls, and the helper goes to work
+//! itself. From then on the next token wakes a thread at once.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::engine::base::{
+    clock,
+    sync::{Condvar, Mutex, MutexGuard},
+};
+
+/// How long tokens may wait without one being taken.
+const MAX_WAIT: Duration = Duration::from_millis(2);
+
+/// What a thread of the crew gets to do.
+#[derive(Debug)]
+pub struct Work {
+    /// The token of a connection.
+    pub token: u64,
+    /// To be passed back with the thread's next call.
+    pub round: u64,
+    /// No thread watches over this one: another one may be started.
+    pub lacks_helper: bool,
+}
+
+/// The threads of one hub. Any thread may use it.
+#[derive(Debug, Default)]
+pub(super) struct Crew {
+    state: Mutex<State>,
+    workers: Condvar,
+    helper: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<u64>,
+    /// The hub has tokens that are not in `queue` yet.
+    is_woken: bool,
+    is_closed: bool,
+    /// Threads at work that are not held up, as far as known.
+    awake: usize,
+    /// Threads asleep, without the helper.
+    asleep: usize,
+    has_helper: bool,
+    /// The helper sleeps for a limited time, so it need not be woken.
+    helper_looks: bool,
+    /// Grows whenever the threads that are awake turn out to be held up.
+    round: u64,
+    taken: u64,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.is_woken || !self.queue.is_empty()
+    }
+}
+
+impl Crew {
+    /// Wakes a thread for new tokens of the hub, or has the helper see to it that one comes.
+    pub(super) fn wake(&self) {
+        let mut state = self.state.lock();
+        state.is_woken = true;
+        let wakes_worker = state.awake == 0 && state.asleep > 0;
+        let wakes_helper = !wakes_worker && state.has_helper && !state.helper_looks;
+        drop(state);
+        if wakes_worker {
+            self.workers.notify_one();
+        } else if wakes_helper {
+            self.helper.notify_one();
+        }
+    }
+
+    /// Ends the threads: [`Crew::next`] gives them nothing any more.
+    pub(super) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.workers.notify_all();
+        self.helper.notify_all();
+    }
+
+    /// Notes that a thread is done with what it was given in `round`; `None` if it is new.
+    pub(super) fn done(&self, round: Option<u64>) {
+        let mut state = self.state.lock();
+        if round == Some(state.round) {
+            state.awake -= 1;
+        }
+    }
+
+    /// Takes the next token without sleeping. `drain` gives the tokens of the hub.
+    pub(super) fn take(&self, drain: impl FnOnce() -> Vec<u64>) -> Option<Work> {
+        Self::take_from(&mut self.state.lock(), drain).map(|work| self.see_to_helper(work))
+    }
+
+    /// As [`Crew::take`], but sleeps until there is one; `None` once the crew is closed.
+    pub(super) fn next(&self, drain: impl Fn() -> Vec<u64>) -> Option<Work> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_closed {
+                return None;
+            }
+            if let Some(work) = Self::take_from(&mut state, &drain) {
+                drop(state);
+                return Some(self.see_to_helper(work));
+            }
+            state = if state.has_helper {
+                state.asleep += 1;
+                let (mut state, _) = self.workers.wait(state, None);
+                state.asleep -= 1;
+                state
+            } else {
+                self.help(state)
+            };
+        }
+    }
+
+    fn take_from(state: &mut State, drain: impl FnOnce() -> Vec<u64>) -> Option<Work> {
+        if state.queue.is_empty() && std::mem::take(&mut state.is_woken) {
+            state.queue.extend(drain());
+        }
+        let token = state.queue.pop_front()?;
+        state.taken += 1;
+        state.awake += 1;
+        Some(Work {
+            token,
+            round: state.round,
+            lacks_helper: !state.has_helper,
+        })
+    }
+
+    /// A thread that goes to work leaves one behind that watches over it, if there is one.
+    fn see_to_helper(&self, work: Work) -> Work {
+        if work.lacks_helper && self.workers.notify_one() {
+            return Work {
+                lacks_helper: false,
+                ..work
+            };
+        }
+        if !work.lacks_helper {
+            let state = self.state.lock();
+            let wakes_helper = state.has_work() && state.has_helper && !state.helper_looks;
+            drop(state);
+            if wakes_helper {
+                self.helper.notify_one();
+            }
+        }
+        work
+    }
+
+    /// Sleeps as the helper until there is work that no other thread takes in time.
+    fn help<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.has_helper = true;
+        while !state.is_closed {
+            if !state.has_work() {
+                (state, _) = self.helper.wait(state, None);
+            } else if state.awake == 0 {
+                break;
+            } else {
+                let taken = state.taken;
+                state.helper_looks = true;
+                (state, _) = self.helper.wait(state, clock::now().checked_add(MAX_WAIT));
+                state.helper_looks = false;
+                if state.has_work() && state.taken == taken {
+                    state.round += 1;
+                    state.awake = 0;
+                }
+            }
+        }
+        state.has_helper = false;
+        state
+    }
+}
+
+#[cfg(test)]
+impl Crew {
+    /// Whether a token waits for a thread.
+    pub(super) fn waits(&self) -> bool {
+        self.state.lock().has_work()
+    }
+}

@@ -1,0 +1,409 @@
+"""The redis backend: what it asks of the server, and what happens when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dwebsocket import _core
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import reports
+from support.redis import Redis
+from support.redis_backend import Member, backend, send, until_it_works
+from support.waiting import eventually, pause
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.needs("redis")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Redis]:
+    """A server that no test stops."""
+    with Redis() as redis:
+        yield redis
+
+
+@pytest.fixture
+def server() -> Iterator[Redis]:
+    """A server of the test alone."""
+    with Redis() as redis:
+        yield redis
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log, from level INFO on."""
+    caplog.set_level(logging.INFO, "dwebsocket")
+    return caplog
+
+
+def logged(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """Give the levels and the texts of the log."""
+    return [
+        (record.levelname, record.getMessage())
+        for record in log.records
+        if record.name == "dwebsocket"
+    ]
+
+
+# -- connections and subscriptions -----------------------------------------------------------------
+
+
+def test_nothing_is_opened_before_the_first_use(server: Redis) -> None:
+    """Then there are two connections, whatever is published and joined."""
+    made = backend(server.url)
+    assert server.clients() == []
+    send(made, "room", "x")
+    member = Member(made, "a", "b", "c")
+    for name in "abc":
+        send(made, name, name)
+        assert member.receive() == name
+    assert [client["resp"] for client in server.clients()] == ["3", "3"]
+
+
+def test_subscribes_to_groups_with_members_only(server: Redis) -> None:
+    """The last member takes the subscription with it, however it ends."""
+    made = backend(server.url)
+    first, second = Member(made, "a", "b"), Member(made, "b")
+    assert server.channels() == {"a", "b"}
+    first.leave("b")
+    first.leave("a")
+    eventually(lambda: server.channels() == {"b"}, what="a is left")
+    second.mailbox.end()
+    eventually(lambda: server.channels() == set(), what="b is left")
+
+
+def test_a_join_while_the_last_member_leaves(running: Redis) -> None:
+    """Keeps the subscription: what is published after the join arrives."""
+    made = backend(running.url)
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            Member(made, "room").leave("room")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for number in range(200):
+            member = Member(made, "room")
+            send(made, "room", f"{number}")
+            assert member.receive() == f"{number}"
+            member.leave("room")
+    finally:
+        stop.set()
+        thread.join()
+    eventually(lambda: "room" not in running.channels(), what="the room is left")
+
+
+def test_many_memberships_at_once(running: Redis) -> None:
+    """The subscriptions of many tasks go to the server together."""
+    made = backend(running.url)
+    member = Member(made)
+    names = [f"many-{number}" for number in range(20_000)]
+
+    async def join() -> None:
+        joins = (made.aadd(name, member.mailbox, member.key) for name in names)
+        assert all(await asyncio.gather(*joins))
+
+    asyncio.run(join())
+    for name in (names[0], names[-1]):
+        send(made, name, name)
+        assert member.receive() == name
+    member.mailbox.end()
+    eventually(lambda: not running.channels() & set(names), what="all are left")
+
+
+@pytest.mark.parametrize(
+    ("location", "secret_key", "prefix"),
+    [("redis://127.0.0.1:{port}/1", "secret", ""), ("", "another", ""), ("", "secret", "another")],
+    ids=["database", "secret", "prefix"],
+)
+def test_strangers(running: Redis, location: str, secret_key: str, prefix: str) -> None:
+    """A project with another database, secret or prefix is not heard."""
+    own = backend(running.url)
+    location = location.format(port=running.port) or running.url
+    stranger = backend(location, secret_key, PREFIX=prefix)
+    ours, theirs = Member(own, "room"), Member(stranger, "room")
+    send(own, "room", "ours")
+    send(stranger, "room", "theirs")
+    assert (ours.receive(), theirs.receive()) == ("ours", "theirs")
+    send(own, "room", "end")
+    assert ours.receive() == "end"
+    assert theirs.nothing()
+    assert (own.count("room"), stranger.count("room")) == (1, 1)
+
+
+# -- the server is away ----------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away(server: Redis, log: pytest.LogCaptureFixture) -> None:
+    """Every call says so; members get nothing, and all of it again when the server is back."""
+    made = backend(server.url.replace("//", "//:hunter2@"))
+    server.ask("CONFIG", "SET", "requirepass", "hunter2")
+    member = Member(made, "room")
+    with server.away():
+        eventually(lambda: made.core.status()[0][0], what="it is noticed")
+        for call in (
+            lambda: send(made, "room", "never"),
+            lambda: made.count("room"),
+            lambda: Member(made, "other"),
+        ):
+            began = time.monotonic()
+            with pytest.raises(GroupUnavailable) as caught:
+                call()
+            # At once: no attempt to connect is waited for.
+            assert time.monotonic() - began < made.settings.timeout
+            text = str(caught.value)
+            assert f"groups of 'default' at redis://127.0.0.1:{server.port}/0: " in text
+            assert "Connection refused" in text
+            assert "hunter2" not in text
+    until_it_works(lambda: send(made, "elsewhere", "x"))
+    eventually(lambda: server.channels() == {"room"}, what="the subscription is back")
+    send(made, "room", "again")
+    assert member.receive() == "again"
+    eventually(lambda: len(logged(log)) >= 2, what="it is logged")
+    where = f"groups of 'default' at redis://127.0.0.1:{server.port}/0: "
+    (lost, regained) = logged(log)
+    assert lost[0] == "WARNING"
+    assert lost[1].startswith(f"{where}the server is lost: ")
+    assert regained == ("INFO", f"{where}the server is regained")
+
+
+def test_a_server_that_was_never_there() -> None:
+    """Is awaited for one attempt, and then no more."""
+    with Redis() as server:
+        address = server.url
+    made = backend(address)
+    for _ in range(3):
+        with pytest.raises(GroupUnavailable, match="Connection refused"):
+            send(made, "room", "x")
+        with pytest.raises(GroupUnavailable, match="Connection refused"):
+            made.count("room")
+
+
+def test_reports_of_an_outage(server: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes once; the groups are named whose members may have missed something."""
+    found: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(reports, "report", lambda _, kind, texts: found.append((kind, texts)))
+    made = backend(server.url)
+    kept, left = Member(made, "kept"), Member(made, "left")
+    for _ in range(2):
+        found.clear()
+        with server.away():
+            eventually(lambda: made.core.status()[0][0], what="it is noticed")
+            left.mailbox.end()
+        until_it_works(lambda: send(made, "kept", "x"))
+        assert kept.receive() == "x"
+        eventually(lambda: len(found) == 3, what="all is reported")
+        assert [kind for kind, _ in found] == ["lost", "regained", "interrupted"]
+        assert found[2][1] == ["kept"]
+
+
+def test_a_connection_that_the_server_closes(server: Redis, log: pytest.LogCaptureFixture) -> None:
+    """Is opened again at once; publishers wait for it, members stay."""
+    made = backend(server.url)
+    member = Member(made, "room")
+    for kind in ("pubsub", "normal"):
+        before = made.core.status()[0][1]
+        server.ask("CLIENT", "KILL", "TYPE", kind)
+        eventually(lambda: made.core.status()[0][1] > before, what="it is noticed")  # noqa: B023
+        eventually(lambda: server.channels() == {"room"}, what="the subscription is back")
+        until_it_works(lambda: send(made, "room", kind))  # noqa: B023
+        assert member.receive() == kind
+    eventually(lambda: len(logged(log)) == 4, what="each was lost and regained")
+
+
+def test_a_frozen_server(server: Redis) -> None:
+    """Publishers get the exception in time; a short pause loses no message of others."""
+    made = backend(server.url, TIMEOUT=0.5)
+    member = Member(made, "room")
+    server.freeze()
+    began = time.monotonic()
+    with pytest.raises(GroupUnavailable, match=r"no reply within 0\.5 s"):
+        send(made, "room", "late")
+    with pytest.raises(GroupUnavailable, match=r"no reply within 0\.5 s"):
+        asyncio.run(made.asend("room", "late, too", []))
+    with pytest.raises(GroupUnavailable, match=r"no reply within 0\.5 s"):
+        made.count("room")
+    assert time.monotonic() - began >= 1.5
+    server.thaw()
+    until_it_works(lambda: send(made, "room", "in time"))
+    got = [member.receive()]
+    while got[-1] != "in time":
+        got.append(member.receive())
+    # What was published while it was frozen may arrive, in order.
+    assert got in (["late", "late, too", "in time"], ["late", "in time"], ["in time"])
+
+
+def test_a_silent_server_is_found(server: Redis, log: pytest.LogCaptureFixture) -> None:
+    """By a PING every five seconds, also when nothing is published."""
+    made = backend(server.url)
+    member = Member(made, "room")
+    server.freeze()
+    try:
+        for _ in range(3):
+            _core.step_clock(5)
+        eventually(lambda: made.core.status()[0][1] == 1, what="it is noticed")
+    finally:
+        server.thaw()
+    eventually(lambda: len(logged(log)) == 2, what="it is regained")
+    until_it_works(lambda: send(made, "room", "x"))
+    assert member.receive() == "x"
+
+
+# -- strangers on the server -----------------------------------------------------------------------
+
+
+def test_what_others_publish_on_a_channel_is_ignored(server: Redis) -> None:
+    """Whatever it is: messages carry a seal that needs the project's key."""
+    made, other = backend(server.url), backend(server.url, "another secret")
+    member = Member(made, "room", "other room")
+    channels = server.ask("PUBSUB", "CHANNELS").splitlines()
+    (room,) = [channel for channel in channels if channel.endswith(":room")]
+    (other_room,) = [channel for channel in channels if channel.endswith(":other room")]
+    genuine = made.groups.encode("room", "genuine", [])
+    forged = [
+        b"",
+        b"x",
+        b"\0" * 16,
+        b"\xff" * 1000,
+        other.groups.encode("room", "forged", []),
+        genuine[:-1],
+        genuine + b"x",
+        made.groups.encode("other room", "of another group", []),
+    ]
+    for payload in forged:
+        publish(server, room, payload)
+    publish(server, other_room, genuine)
+    for name in ("room", "other room"):
+        send(made, name, f"to {name}")
+        assert member.receive() == f"to {name}"
+    assert member.nothing()
+    assert made.count("room") == 1
+
+
+def publish(server: Redis, channel: str, payload: bytes) -> None:
+    """Publish bytes, as any client can."""
+    parts = [b"PUBLISH", channel.encode(), payload]
+    command = b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(server.socket))
+        client.sendall(command)
+        assert client.recv(100).startswith(b":")
+
+
+# -- logging in ------------------------------------------------------------------------------------
+
+
+def test_a_unix_socket(running: Redis) -> None:
+    """In place of a port."""
+    made = backend(f"unix://{running.socket}?db=3")
+    member = Member(made, "room")
+    send(made, "room", "x")
+    assert member.receive() == "x"
+    assert made.address == f"unix://{running.socket}?db=3"
+
+
+def test_a_user_with_few_rights(server: Redis) -> None:
+    """Needs those that the documentation names, and no more."""
+    rights = "+publish +subscribe +unsubscribe +ping +select"
+    server.ask(
+        *("ACL", "SETUSER", "web", "on", ">s cret#1", "resetchannels", "&dwebsocket:*"),
+        *("-@all", *rights.split()),
+    )
+    made = backend(f"redis://web:s%20cret%231@127.0.0.1:{server.port}/2")
+    member = Member(made, "room")
+    send(made, "room", "x")
+    assert member.receive() == "x"
+    assert made.count("room") == 1
+
+
+@pytest.mark.parametrize(
+    ("rights", "what"),
+    [("+subscribe &*", "publish"), ("+publish &*", "subscribe"), ("+@pubsub &other:*", "channel")],
+)
+def test_a_user_without_a_right(server: Redis, rights: str, what: str) -> None:
+    """The exception has the server's words; nothing hangs, and other groups go on."""
+    server.ask("ACL", "SETUSER", "web", "on", ">pw", "-@all", "resetchannels", *rights.split())
+    made = backend(f"redis://web:pw@127.0.0.1:{server.port}/0")
+
+    def join_and_send() -> str | bytes:
+        member = Member(made, "room")
+        send(made, "room", "x")
+        return member.receive()
+
+    with pytest.raises(GroupUnavailable, match=f"NOPERM.*{what}"):
+        join_and_send()
+    server.ask("ACL", "SETUSER", "web", "+@all", "allchannels")
+    assert until_it_works(join_and_send) == "x"
+
+
+@pytest.mark.parametrize("login", [":wrong@", "nobody:hunter2@", ""])
+def test_a_wrong_password(login: str) -> None:
+    """Is said, but not shown."""
+    with Redis("--requirepass", "hunter2", password="hunter2") as server:
+        made = backend(f"redis://{login}127.0.0.1:{server.port}/0")
+        with pytest.raises(GroupUnavailable, match=r"WRONGPASS|NOAUTH|[Aa]uthenticat") as caught:
+            send(made, "room", "x")
+        assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+        assert "hunter2" not in str(caught.value)
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_a_child_keeps_no_connection_of_its_parent(server: Redis) -> None:
+    """The server sees that the parent has ended, although the child lives on."""
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        member = Member(backend(server.url), "room")
+        child = os.fork()
+        if child == 0:
+            os.write(write, b"%d\n" % os.getpid())
+        pause(60)
+        os._exit(member.nothing())
+    child = int(os.read(read, 20))
+    try:
+        assert server.channels() == {"room"}
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        eventually(lambda: server.channels() == set(), what="the parent is gone")
+        made = backend(server.url)
+        assert made.count("room") == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(read)
+        os.close(write)
+
+
+def test_a_frozen_process_is_not_waited_for(server: Redis) -> None:
+    """One that answers no question is not counted."""
+    pid = os.fork()
+    if pid == 0:
+        member = Member(backend(server.url), "room")
+        pause(60)
+        os._exit(member.nothing())
+    made = backend(server.url)
+    member = Member(made, "room")
+    try:
+        eventually(lambda: made.count("room") == 2, what="both are counted")
+        os.kill(pid, signal.SIGSTOP)
+        assert made.count("room") == 1
+        send(made, "room", "x")
+        assert member.receive() == "x"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -1,0 +1,84 @@
+"""The contract of backends, in Redis."""
+
+from __future__ import annotations
+
+import contextlib
+import unittest
+from typing import ClassVar
+
+import pytest
+
+from dwebsocket.testing.contract import BackendContract
+from support.certificates import authority_file
+from support.redis import Cluster, Redis, Service, settings, tls_options
+from support.server import free_port
+
+pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.needs("redis")]
+
+
+class RedisContract(BackendContract):
+    """Starts a server for the class."""
+
+    has_database = True
+    servers: ClassVar[contextlib.ExitStack]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start it."""
+        super().setUpClass()
+        cls.servers = contextlib.ExitStack()
+        cls.addClassCleanup(cls.servers.close)
+        cls.backend = settings(cls.start(cls.servers))
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str | list[str]:
+        """Start what is needed and give its LOCATION."""
+        return servers.enter_context(Redis()).url
+
+
+class TestRedis(RedisContract, unittest.TestCase):
+    """One server."""
+
+
+class TestShards(RedisContract, unittest.TestCase):
+    """Three servers, over which groups are spread."""
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> list[str]:
+        """Start them."""
+        return [servers.enter_context(Redis()).url for _ in range(3)]
+
+
+class TestService(RedisContract, unittest.TestCase):
+    """A master that sentinels name."""
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        return servers.enter_context(Service()).url
+
+
+class TestCluster(RedisContract, unittest.TestCase):
+    """Three masters, with sharded channels."""
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        return servers.enter_context(Cluster()).url
+
+
+class TestEncrypted(RedisContract, unittest.TestCase):
+    """A server that takes TLS alone."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Name the authority."""
+        super().setUpClass()
+        cls.backend = {**cls.backend, "OPTIONS": {"ssl_ca_certs": str(authority_file())}}
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        port = free_port()
+        servers.enter_context(Redis(*tls_options(port)))
+        return f"rediss://127.0.0.1:{port}/0"

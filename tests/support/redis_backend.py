@@ -1,0 +1,76 @@
+"""The redis backend in the tests' own process, and members that are no WebSockets."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from django.test import override_settings
+
+from dwebsocket import _core, group_settings
+from dwebsocket.groups import redis
+from support.redis import settings
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def backend(location: str | list[str], secret_key: str = "secret", **more: Any) -> redis.Backend:
+    """Make a backend, as another process of the project has it."""
+    own = group_settings.read({"default": settings(location, **more)})["default"]
+    made = redis.Backend("default", own)
+    with override_settings(SECRET_KEY=secret_key):
+        # Made from the key, and kept.
+        made.groups  # noqa: B018
+        made.core  # noqa: B018
+    return made
+
+
+class Member:
+    """A member of groups: a mailbox."""
+
+    def __init__(self, of: redis.Backend, *names: str) -> None:
+        self.backend = of
+        self.key = os.urandom(16)
+        self.mailbox = _core.Mailbox(64 * 1024 * 1024, _core.Hub(), 1)
+        for name in names:
+            assert of.add(name, self.mailbox, self.key)
+
+    def receive(self) -> str | bytes:
+        """Give the next message."""
+        found: list[str | bytes] = []
+
+        def look() -> bool:
+            if (message := self.mailbox.pop()) is not None:
+                found.append(message)
+            return bool(found)
+
+        eventually(look, what="a message")
+        return found[0]
+
+    def nothing(self) -> bool:
+        """Whether no message waits."""
+        return self.mailbox.pop() is None
+
+    def leave(self, name: str) -> None:
+        """End a membership."""
+        self.backend.discard(name, self.mailbox)
+
+
+def send(of: redis.Backend, name: str, message: str) -> None:
+    """Publish a message."""
+    of.send(name, message, [])
+
+
+def until_it_works(call: Callable[[], Any]) -> Any:
+    """Repeat a call while the backend is away, and give its result."""
+    from dwebsocket.exceptions import GroupUnavailable
+
+    def attempt() -> Any:
+        try:
+            return (call(),)
+        except GroupUnavailable:
+            return None
+
+    return eventually(attempt, what="the backend is back")[0]

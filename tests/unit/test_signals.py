@@ -1,0 +1,473 @@
+"""`dwebsocket.signals`: which are sent, when, and with what."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import django
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
+from django.test import override_settings
+from visit import handshake
+
+from dwebsocket import WebSocket, accept_websocket, group, require_websocket, signals
+from dwebsocket.api.announcing import AnnouncingConnection
+from dwebsocket.groups import membership_signals
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from visit import Serve
+
+Told = list[tuple[str, dict[str, Any]]]
+NAMES = signals.__all__
+has_async_receivers = pytest.mark.skipif(
+    django.VERSION < (5, 0), reason="receivers may be async since Django 5.0"
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_groups() -> Iterator[None]:
+    """Groups of this process alone."""
+    with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}}):
+        yield
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """Everything that the signals say, in order: the name, and the keyword arguments."""
+    found: Told = []
+    with ExitStack() as undo:
+        for name in NAMES:
+
+            def receive(sender: object, name: str = name, **facts: Any) -> None:
+                assert sender is WebSocket
+                del facts["signal"]
+                found.append((name, facts))
+
+            signal = getattr(signals, name)
+            signal.connect(receive, weak=False)
+            undo.callback(signal.disconnect, receive)
+        yield found
+
+
+@pytest.fixture
+def connected() -> Iterator[Callable[..., None]]:
+    """Connect a receiver for the rest of the test: `connected("websocket_opened", receiver)`."""
+    with ExitStack() as undo:
+
+        def connect(name: str, receiver: Callable[..., Any]) -> None:
+            signal = getattr(signals, name)
+            signal.connect(receiver, weak=False)
+            undo.callback(signal.disconnect, receiver)
+
+        yield connect
+
+
+@require_websocket(text_type=str)
+def echo(request: Any) -> None:
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@require_websocket
+def echo_as_ever(request: Any) -> None:
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@require_websocket
+async def async_echo(request: Any) -> None:
+    async for message in request.websocket:
+        await request.websocket.asend(message)
+
+
+@require_websocket
+async def patient_echo(request: Any) -> None:
+    while True:
+        await request.websocket.asend(await request.websocket.areceive(timeout=60))
+
+
+@accept_websocket(accept=False)
+def decides(request: Any) -> None:
+    request.websocket.accept()
+    for message in request.websocket.messages():
+        request.websocket.send(message)
+
+
+@accept_websocket(accept=False)
+async def async_decides(request: Any) -> None:
+    await request.websocket.aaccept()
+    async for message in request.websocket:
+        await request.websocket.asend(message)
+
+
+def names(told: Told) -> list[str]:
+    """The names alone."""
+    return [name for name, _ in told]
+
+
+@pytest.mark.parametrize(
+    "view", [echo, echo_as_ever, async_echo, patient_echo, decides, async_decides]
+)
+class TestLife:
+    """Of a connection."""
+
+    def test_opened_message_closed(
+        self, view: Callable[..., Any], visit: Serve, told: Told
+    ) -> None:
+        """In this order, each with the connection and its request."""
+        made = visit(view)
+        made.serve()
+        made.client.send("né")
+        assert made.client.receive() == "né"
+        made.client.close(4001, "bye")
+        eventually(lambda: "websocket_closed" in names(told))
+        assert names(told) == ["websocket_opened", "websocket_message", "websocket_closed"]
+        websocket = told[0][1]["websocket"]
+        assert isinstance(websocket, WebSocket)
+        for _, facts in told:
+            assert facts["websocket"] is websocket
+            assert facts["request"].path == "/"
+        assert told[0][1].keys() == {"websocket", "request"}
+        assert told[1][1]["message"] == "né"
+        closed = told[2][1]
+        assert 0 <= closed.pop("seconds") < 600
+        del closed["websocket"], closed["request"]
+        assert (closed.pop("code"), closed.pop("reason"), closed.pop("by")) == (4001, "bye", "peer")
+        assert closed == {"messages_in": 1, "messages_out": 1}
+
+    def test_receivers_that_raise_harm_nothing(
+        self,
+        view: Callable[..., Any],
+        visit: Serve,
+        told: Told,
+        connected: Callable[..., None],
+        request_log: Callable[..., Any],
+    ) -> None:
+        """They are logged, and the other receivers are called."""
+
+        def fail(**_: Any) -> None:
+            raise RuntimeError("a broken receiver")
+
+        for name in NAMES:
+            connected(name, fail)
+        made = visit(view)
+        made.serve()
+        made.client.send(b"\xff")
+        assert made.client.receive() == b"\xff"
+        made.client.close()
+        eventually(lambda: "websocket_closed" in names(told))
+        assert names(told) == ["websocket_opened", "websocket_message", "websocket_closed"]
+        assert told[1][1]["message"] == b"\xff"
+        eventually(lambda: len(request_log("django.dispatch")) == 3)
+        assert made.client.closing()[0] in (1000, None)
+
+    def test_without_receivers_nothing_is_done(
+        self, view: Callable[..., Any], visit: Serve
+    ) -> None:
+        """The connection is the engine's own, and no callback waits for the end."""
+        seen: list[Any] = []
+
+        @accept_websocket
+        def looks(request: Any) -> None:
+            ws = request.websocket
+            seen.extend([type(ws._connection).__module__, ws._close_callbacks, ws._groups_noted])
+
+        made = visit(looks)
+        made.serve()
+        made.client.closing()
+        assert seen == ["dwebsocket._core", None, None]
+
+
+class TestMessage:
+    """`websocket_message`."""
+
+    @pytest.mark.parametrize("view", [echo, async_echo])
+    def test_comes_before_the_view_gets_it(
+        self, view: Callable[..., Any], visit: Serve, connected: Callable[..., None]
+    ) -> None:
+        """The answer follows."""
+        order: list[str] = []
+
+        def receive(websocket: WebSocket, message: str, **_: Any) -> None:
+            order.append(message)
+            websocket.send_text("seen")
+
+        connected("websocket_message", receive)
+        made = visit(view)
+        made.serve()
+        made.client.send("hello")
+        assert [made.client.receive(), made.client.receive()] == ["seen", "hello"]
+        assert order == ["hello"]
+        made.client.close()
+
+    def test_has_exact_types_in_the_compatible_mode(self, visit: Serve, told: Told) -> None:
+        """The view gets bytes for text all the same."""
+        seen: list[Any] = []
+
+        @require_websocket
+        def view(request: Any) -> None:
+            ws = request.websocket
+            seen.append(ws.wait())
+            seen.append(ws.wait(5))
+            while not ws.has_messages():
+                pass
+            seen.append(ws.read())
+            seen.append(ws.receive())
+            seen.append(ws.receive(5))
+
+        made = visit(view)
+        made.serve()
+        for message in ("a", b"b", "c", "d", b"\xff"):
+            made.client.send(message)
+        made.client.closing()
+        assert seen == [b"a", b"b", b"c", "d", b"\xff"]
+        messages = [facts["message"] for name, facts in told if name == "websocket_message"]
+        assert messages == ["a", b"b", "c", "d", b"\xff"]
+
+    def test_counts_both_directions(self, visit: Serve, told: Told) -> None:
+        """Messages of helpers, of bursts and of groups."""
+
+        @require_websocket
+        def view(request: Any) -> None:
+            request.websocket.join("counted")
+            for message in request.websocket:
+                if message:
+                    request.websocket.send(message)
+
+        made = visit(view)
+        made.serve()
+        for number in range(20):
+            made.client.send(str(number))
+        for number in range(20):
+            assert made.client.receive() == str(number)
+        group("counted").send("x")
+        assert made.client.receive() == "x"
+        made.client.close()
+        eventually(lambda: "websocket_closed" in names(told))
+        closed = dict(told)["websocket_closed"]
+        assert (closed["messages_in"], closed["messages_out"]) == (20, 21)
+
+
+class TestAsyncReceivers:
+    """Coroutine functions as receivers."""
+
+    @has_async_receivers
+    @pytest.mark.parametrize("view", [echo, async_echo, decides])
+    def test_are_awaited(
+        self, view: Callable[..., Any], visit: Serve, connected: Callable[..., None]
+    ) -> None:
+        """Behind sync and async views."""
+        seen: list[str] = []
+
+        def note(name: str) -> None:
+            async def receive(**_: Any) -> None:
+                await asyncio.sleep(0)
+                seen.append(name)
+
+            connected(name, receive)
+
+        for name in ("websocket_opened", "websocket_message", "websocket_closed"):
+            note(name)
+        made = visit(view)
+        made.serve()
+        made.client.send("hello")
+        assert made.client.receive() == "hello"
+        made.client.close()
+        eventually(lambda: len(seen) == 3)
+        assert seen == ["websocket_opened", "websocket_message", "websocket_closed"]
+
+    def test_sync_ones_do_not_block_the_loop(
+        self, visit: Serve, connected: Callable[..., None]
+    ) -> None:
+        """They run on another thread than the views' loop."""
+        threads: list[str] = []
+        for name in ("websocket_opened", "websocket_message"):
+            connected(name, lambda **_: threads.append(threading.current_thread().name))
+        made = visit(async_echo)
+        made.serve()
+        made.client.send("hello")
+        assert made.client.receive() == "hello"
+        assert len(threads) == 2
+        assert "dwebsocket-loop" not in threads
+        made.client.close()
+
+    def test_a_sync_call_in_a_loop_does_not_wait_for_them(
+        self, told: Told, connected: Callable[..., None]
+    ) -> None:
+        """The receivers are called soon after, in order."""
+
+        may_go_on = threading.Event()
+        connected("websocket_refused", lambda **_: may_go_on.wait(60))
+
+        async def main() -> None:
+            for number in range(3):
+                signals.send(signals.websocket_refused, None, None, status=403 + number, why="no")
+            may_go_on.set()
+
+        asyncio.run(main())
+        eventually(lambda: len(told) == 3)
+        assert [facts["status"] for _, facts in told] == [403, 404, 405]
+
+
+@accept_websocket(accept=False)
+def rejects(request: Any) -> None:
+    request.websocket.reject(404)
+
+
+@accept_websocket(accept=False)
+def answers(request: Any) -> HttpResponse:
+    return HttpResponse("pay", status=402)
+
+
+@accept_websocket(accept=False)
+def forbids(request: Any) -> None:
+    raise PermissionDenied
+
+
+@accept_websocket(accept=False)
+async def misses(request: Any) -> None:
+    raise Http404("nothing here")
+
+
+class TestRefused:
+    """`websocket_refused`."""
+
+    @pytest.mark.parametrize(
+        ("view", "changes", "status", "why"),
+        [
+            (echo, {"HTTP_ORIGIN": "https://evil.example"}, 403, "evil.example"),
+            (echo, {"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426, "must be 13"),
+            (echo, {"HTTP_UPGRADE": None, "HTTP_SEC_WEBSOCKET_KEY": None}, 400, ""),
+            (rejects, {}, 404, "rejected"),
+            (answers, {}, 402, "response"),
+            (forbids, {}, 403, "PermissionDenied"),
+            (misses, {}, 404, "nothing here"),
+        ],
+    )
+    def test_has_status_and_reason(
+        self,
+        view: Callable[..., Any],
+        changes: dict[str, str | None],
+        status: int,
+        why: str,
+        visit: Serve,
+        told: Told,
+    ) -> None:
+        """Whichever step refuses, and once."""
+        made = visit(view, environ=handshake(**changes))
+        assert made.response.status_code == status
+        eventually(lambda: told)
+        assert names(told) == ["websocket_refused"]
+        facts = told[0][1]
+        assert facts.keys() == {"websocket", "request", "status", "why"}
+        assert facts["status"] == status
+        assert why in facts["why"]
+        assert facts["request"].path == "/"
+
+
+class TestGroups:
+    """`group_joined`, `group_left` and `group_interrupted`."""
+
+    def test_each_join_and_leave_once(self, visit: Serve, told: Told) -> None:
+        """Repetitions are not told."""
+
+        @require_websocket
+        def view(request: Any) -> None:
+            ws = request.websocket
+            ws.join("a", "b")
+            ws.join("a")
+            ws.leave("a", "c")
+            ws.leave("a")
+            ws.wait()
+
+        made = visit(view)
+        made.serve()
+        made.client.send("go")
+        made.client.closing()
+        eventually(lambda: names(told).count("group_left") == 2)
+        about = [
+            (name, facts["group"])
+            for name, facts in told
+            if name.startswith("group") and facts["request"].path == "/"
+        ]
+        assert about == [
+            ("group_joined", group("a")),
+            ("group_joined", group("b")),
+            ("group_left", group("a")),
+            ("group_left", group("b")),
+        ]
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_groups_of_the_decorator(self, is_async: bool, visit: Serve, told: Told) -> None:
+        """They follow the opening."""
+
+        @require_websocket(groups=["a"])
+        def view(request: Any) -> None:
+            request.websocket.wait()
+
+        @require_websocket(groups=["a"])
+        async def async_view(request: Any) -> None:
+            await request.websocket.areceive()
+
+        made = visit(async_view if is_async else view)
+        made.serve()
+        made.client.send("go")
+        made.client.closing()
+        eventually(lambda: "group_left" in names(told))
+        about = [name for name, _ in told if name not in ("websocket_message", "websocket_closed")]
+        assert about == ["websocket_opened", "group_joined", "group_left"]
+        assert dict(told)["group_left"]["group"] == group("a")
+
+    @pytest.mark.parametrize("how", ["close", "vanish", "raise", "kick"])
+    def test_the_end_of_the_connection_leaves(self, how: str, visit: Serve, told: Told) -> None:
+        """However it ends, and once a group."""
+
+        @require_websocket
+        async def view(request: Any) -> None:
+            ws = request.websocket
+            await ws.ajoin("a", "b")
+            await ws.areceive()
+            if how == "raise":
+                raise Http404
+            await ws.await_closed()
+            ws.leave("a")
+
+        made = visit(view)
+        made.serve()
+        eventually(lambda: names(told).count("group_joined") == 2)
+        made.client.send("go")
+        if how == "close":
+            made.client.close()
+        elif how == "vanish":
+            made.client.vanish()
+        elif how == "kick":
+            group("a").close(4000, "out")
+        eventually(lambda: names(told).count("group_left") == 2)
+        left = [facts["group"] for name, facts in told if name == "group_left"]
+        assert set(left) == {group("a"), group("b")}
+
+    def test_interrupted(self, open_websocket: Callable[..., Any], told: Told) -> None:
+        """For each member in this process."""
+        here, other = open_websocket().websocket, open_websocket().websocket
+        here.join("a", "b")
+        other.join("b")
+        told.clear()
+        membership_signals.note_interrupted("default", ["a", "c"])
+        assert [(name, facts["websocket"], facts["group"]) for name, facts in told] == [
+            ("group_interrupted", here, group("a"))
+        ]
+
+
+def test_announcing_connection_passes_all_else_on(open_websocket: Callable[..., Any]) -> None:
+    """Such as what a group needs of it."""
+    live = open_websocket()
+    announcing = AnnouncingConnection(live.connection, live.websocket)
+    assert announcing.id == live.connection.id
+    assert announcing.as_member() is live.connection
