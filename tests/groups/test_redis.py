@@ -356,6 +356,22 @@ def test_a_user_without_a_right(server: Redis, rights: str, what: str) -> None:
     assert until_it_works(join_and_send) == "x"
 
 
+def test_a_subscription_that_was_refused(server: Redis, log: pytest.LogCaptureFixture) -> None:
+    """Is logged when no call waits for it, and asked for again; others go on meanwhile."""
+    server.ask("ACL", "SETUSER", "web", "on", ">pw", "-@all", "resetchannels", "+subscribe")
+    server.ask("ACL", "SETUSER", "web", "+unsubscribe", "+ping", "&*:granted", "+publish")
+    made = backend(f"redis://web:pw@127.0.0.1:{server.port}/0")
+    member = Member(made, "granted")
+    made.hold_soon("room")
+    eventually(lambda: "NOPERM" in log.text, what="it is logged")
+    send(made, "granted", "x")
+    assert member.receive() == "x"
+    server.ask("ACL", "SETUSER", "web", "allchannels")
+    _core.step_clock(5)
+    eventually(lambda: server.channels() == {"granted", "room"}, what="it is there")
+    eventually(lambda: len(logged(log)) == 2, what="the end is logged, too")
+
+
 @pytest.mark.parametrize("login", [":wrong@", "nobody:hunter2@", ""])
 def test_a_wrong_password(login: str) -> None:
     """Is said, but not shown."""

@@ -78,6 +78,7 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         reason = check(publisher.clone(), || false) => reason,
         reason = check(subscriber.clone(), || incoming.gate.was_shut()) => reason,
         reason = check_master(shard, place) => reason,
+        () = ask_again(shard, place) => CLOSED.into(),
         () = publisher.end() => CLOSED.into(),
         () = subscriber.end() => CLOSED.into(),
         () = misled.notified() => "it has given a part of the cluster away".into(),
@@ -274,10 +275,7 @@ async fn subscribe(
                 continue;
             };
             if let Value::ServerError(error) = reply {
-                let why = text_of(&error);
-                if shard.on_refused(&name, serial, has_moved(&error), &why) {
-                    return why;
-                }
+                shard.on_refused(&name, serial, has_moved(&error), &text_of(&error));
             } else {
                 shard.on_subscribed(&name, serial);
             }
@@ -303,6 +301,14 @@ async fn check(mut connection: Connection, is_excused: impl Fn() -> bool) -> Rea
     }
 }
 
+/// Asks now and then for what the server has refused: a user may have got a right meanwhile.
+async fn ask_again(shard: &Shard, place: usize) {
+    loop {
+        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
+        shard.ask_again(place);
+    }
+}
+
 /// Asks now and then whether the service has another master, and gives the reason when it has.
 async fn check_master(shard: &Shard, place: usize) -> Reason {
     if !matches!(shard.server.kind, Kind::Sentinel { .. }) {
@@ -317,5 +323,24 @@ async fn check_master(shard: &Shard, place: usize) -> Reason {
                 return format!("the service has another master, {found}").into();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempt_is_at_once_and_none_waits_for_a_second() {
+        assert_eq!(pause_after(0), Duration::ZERO);
+        for failures in [1, 2, 5, 20, 1000, u32::MAX] {
+            let pause = pause_after(failures);
+            assert!(
+                pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE,
+                "{pause:?}"
+            );
+        }
+        let some: Vec<_> = (0..100).map(|_| pause_after(100)).collect();
+        assert!(some.iter().any(|pause| *pause != some[0]), "by chance");
     }
 }

@@ -44,6 +44,8 @@ mod shard;
 mod slots;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod unverified;
 mod upkeep;

@@ -11,7 +11,7 @@ use super::{
     cluster::Map,
     config::Address,
     shard::Shard,
-    state::{Change, Outage, Publish, Route, State, Status, UNKNOWN, Wakeups},
+    state::{Change, Outage, Publish, Route, State, Status, UNKNOWN, Wakeups, Wanted},
 };
 use crate::engine::{base::clock, groups::Notice};
 
@@ -72,7 +72,14 @@ impl Shard {
     pub(super) fn on_map(&self, map: &Map) {
         let mut state = self.state.lock();
         state.is_map_doubtful = false;
-        state.routes.iter_mut().for_each(|it| it.is_current = false);
+        let is_in_map = |route: &Route| {
+            map.iter()
+                .any(|(address, _)| route.address.as_ref() == Some(address))
+        };
+        // First, so that no route is used for another node that the map has further down.
+        for route in &mut state.routes {
+            route.is_current = is_in_map(route);
+        }
         state.slots.fill(0);
         for (address, ranges) in map {
             let place = state.place_of(address);
@@ -118,6 +125,8 @@ impl Shard {
             let before = std::mem::replace(&mut wanted.route, route);
             if before != route {
                 wanted.is_asked = false;
+                // The former node may still confirm it.
+                wanted.serial = 0;
                 let was_confirmed = std::mem::replace(&mut wanted.is_confirmed, false);
                 if let Status::Away(reason) = &state.routes[route].status {
                     for ticket in wanted.waiters.drain(..) {
@@ -131,8 +140,8 @@ impl Shard {
                 if state.routes[before].status == Status::Up {
                     state.change(before, Change::Unsubscribe(Arc::clone(&name)));
                 }
-                state.need(route);
             }
+            state.need(route);
             state.ask(&name);
         }
         if let Some(outage) = &mut state.outage {
@@ -217,10 +226,6 @@ impl Shard {
     /// Notes that a node cannot be reached; `is_away` when it will not be back at once.
     fn note_loss(&self, state: &mut State, place: usize, reason: &Reason, is_away: bool) {
         let route = &mut state.routes[place];
-        let full: Reason = match &route.address {
-            Some(address) => format!("{address}: {reason}").into(),
-            None => Arc::clone(reason),
-        };
         route.changes.clear();
         route.status = if is_away {
             Status::Away(Arc::clone(reason))
@@ -233,13 +238,7 @@ impl Shard {
         } else {
             VecDeque::new()
         };
-        if state.outage.is_none() {
-            state.losses += 1;
-            state.outage = Some(Outage::default());
-            (self.groups.notices()).add(Notice::Lost {
-                reason: full.to_string(),
-            });
-        }
+        self.begin_outage(state, place, reason);
         let (mut failed, mut missed) = (Vec::new(), Vec::new());
         for (name, wanted) in &mut state.wanted {
             if wanted.route != place {
@@ -342,35 +341,59 @@ impl Shard {
         }
     }
 
-    /// Notes that the server has refused a subscription. True when members go without it.
-    pub(super) fn on_refused(
-        &self,
-        name: &str,
-        serial: u64,
-        has_moved: bool,
-        why: &Reason,
-    ) -> bool {
+    /// Notes that the server has refused a subscription. Those who wait for it get the reason; if
+    /// others need it, too, it is asked for again later.
+    pub(super) fn on_refused(&self, name: &str, serial: u64, has_moved: bool, why: &Reason) {
         let mut state = self.state.lock();
         let Some(wanted) = state.wanted.get_mut(name) else {
-            return false;
+            return;
         };
         if wanted.serial != serial {
-            return false;
+            return;
         }
         wanted.is_asked = false;
         if has_moved {
             state.is_map_doubtful = true;
             drop(state);
             self.look.notify_one();
-            return false;
+            return;
         }
         let waiters = std::mem::take(&mut wanted.waiters);
-        let is_needed = wanted.holds > waiters.len() || self.groups.count(name) > 0;
+        let waiting = waiters.iter().filter(|it| it.is_awaited()).count();
+        let (place, holds) = (wanted.route, wanted.holds);
+        if holds > waiting || self.groups.count(name) > 0 {
+            self.begin_outage(&mut state, place, why);
+        }
         drop(state);
         for ticket in waiters {
             ticket.finish(Err(Arc::clone(why)));
         }
-        is_needed
+    }
+
+    /// Asks the node of a route once more for what it has refused.
+    pub(super) fn ask_again(&self, place: usize) {
+        let mut state = self.state.lock();
+        let is_refused =
+            |wanted: &Wanted| wanted.route == place && !wanted.is_confirmed && !wanted.is_asked;
+        let refused = state.wanted.iter().filter(|(_, wanted)| is_refused(wanted));
+        let names: Vec<_> = refused.map(|(name, _)| Arc::clone(name)).collect();
+        for name in names {
+            state.ask(&name);
+        }
+    }
+
+    /// Reports that something is lost, unless that was reported.
+    fn begin_outage(&self, state: &mut State, place: usize, reason: &Reason) {
+        if state.outage.is_some() {
+            return;
+        }
+        state.losses += 1;
+        state.outage = Some(Outage::default());
+        let reason = match &state.routes[place].address {
+            Some(address) => format!("{address}: {reason}"),
+            None => reason.to_string(),
+        };
+        self.groups.notices().add(Notice::Lost { reason });
     }
 
     pub(super) fn end_outage_if_over(&self, state: &mut State) {
