@@ -34,6 +34,8 @@ ON_THE_SYSTEMS_CLOCK = {
     "groups/postgres/link.py": "how long the database may take",
     "groups/postgres/listener.py": "when the database is asked whether it still listens",
     "groups/postgres/problems.py": "how long the database may take",
+    "groups/postgres/publishing.py": "how long the database may take",
+    "groups/server_calls.py": "how long a server may take",
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
     "runners/green.py": "what a process that ends has left",
