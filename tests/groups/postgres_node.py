@@ -42,7 +42,9 @@ def main() -> None:
 
     django.setup()
     node = Node()
-    logging.getLogger("dwebsocket").addHandler(node)
+    logger = logging.getLogger("dwebsocket")
+    logger.addHandler(node)
+    logger.setLevel(logging.INFO)
     print("ready", flush=True)
     # Not by iteration, which reads ahead; and not by a patched file.
     while line := os.read(0, 1 << 16):
@@ -81,6 +83,20 @@ class Node(logging.Handler):
         self.hub = _core.Hub()
         self.mailbox = _core.Mailbox(256 * 1024 * 1024, self.hub, 1)
         self.lines: list[str] = []
+        self.told: list[tuple[str, list[str]]] = []
+        self._watch_reports()
+
+    def _watch_reports(self) -> None:
+        """Note what the backend reports, beside what is done with it."""
+        from dwebsocket.groups import reports
+
+        report = reports.report
+
+        def watched(backend: Any, kind: str, texts: list[str]) -> None:
+            report(backend, kind, texts)
+            self.told.append((kind, texts))
+
+        reports.report = watched
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep what is logged."""
@@ -196,6 +212,27 @@ class Node(logging.Handler):
             ).fetchone():
                 time.sleep(0.01)
 
+    def send_without_an_answer(self, name: str, message: str, how: str) -> str:
+        """Publish so that the server takes it, and its answer is lost: once, or each time."""
+        from django.db import OperationalError, connection
+
+        publisher = self.backend._publisher
+        execute = publisher._execute
+
+        def lose(used: Any, sql: str) -> None:
+            execute(used, sql)
+            used.connection.close()
+            if how == "once":
+                publisher._execute = execute
+            raise OperationalError("the answer is lost")
+
+        connection.ensure_connection()
+        publisher._execute = lose
+        try:
+            return self.send(name, message)
+        finally:
+            publisher._execute = execute
+
     def fork_and_send(self, name: str, message: str) -> int:
         """Publish from a forked child, which stays. Give its process number."""
         import signal
@@ -263,9 +300,9 @@ class Node(logging.Handler):
 
         return base64.b64encode(self.backend.groups.encode(name, message, [])).decode()
 
-    def log_so_far(self) -> list[str]:
-        """Give what was logged."""
-        return self.lines
+    def reports(self) -> list[tuple[str, list[str]]]:
+        """Give what was reported."""
+        return self.told
 
     def is_listening(self) -> bool:
         """Whether the connection that listens is there."""

@@ -894,6 +894,22 @@ class TestSubscriptions:
         group("room").send("hello")
         assert open_again.client.receive() == "hello"
 
+    def test_of_many_connections_that_end(
+        self, switchboard: Switchboard, open_websocket: Open
+    ) -> None:
+        """Without any message, subscriptions without members do not add up."""
+        for number in range(20):
+            live = open_websocket()
+            live.websocket.join(*(f"{number}-{each}" for each in range(500)))
+            live.websocket.close()
+        kept = [name for name, found in switchboard.subscribers.items() if found]
+        assert len(kept) < 3000
+        last = open_websocket()
+        last.websocket.join("0-0", "19-499")
+        for name in ("0-0", "19-499"):
+            group(name).send(name)
+            assert last.client.receive() == name
+
     def test_many_threads_join_and_leave(
         self, switchboard: Switchboard, open_websocket: Open
     ) -> None:

@@ -108,6 +108,21 @@ class TestTransactions:
         assert node("take", 2, 0.5) == ["hi"]
 
 
+@pytest.mark.parametrize("message", ["short", "long " * 3000], ids=["short", "long"])
+def test_an_answer_that_is_lost(nodes: Nodes, message: str) -> None:
+    """The message is published again, on another connection, and comes once all the same."""
+    node = nodes()
+    node("join", "room")
+    expected = [message if len(message) < 1000 else f"str {len(message)}"]
+    assert node("send_without_an_answer", "room", message, "once") == "sent"
+    assert node("take", 2, 0.5) == expected
+    answer = node("send_without_an_answer", "room", message, "always")
+    assert answer["error"] == "GroupUnavailable"
+    assert node("take", 2, 0.5) == expected
+    node("send", "room", "after")
+    assert node("take", 1) == ["after"]
+
+
 class TestLongMessages:
     """What does not fit into NOTIFY."""
 

@@ -52,7 +52,7 @@ class TestPsycopg2:
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE "
             "backend_type = 'client backend' AND pid <> pg_backend_pid()",
         )
-        eventually(lambda: len(node("log_so_far")) == 3)
+        eventually(lambda: len(node("reports")) == 3)
         node("send", "room", "after")
         assert node("take", 2) == ["before", "after"]
 

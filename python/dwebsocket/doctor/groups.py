@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
-from dwebsocket.doctor.finding import error, fine, warning
+from dwebsocket.doctor.finding import error, fine
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, local
 
@@ -70,12 +70,11 @@ def _local(backend: local.Backend) -> Iterator[Finding]:
             "XDG_RUNTIME_DIR uses another one, unless RUNTIME_DIR is set.",
         )
     if _is_container():
-        yield warning(
+        yield fine(
             "groups.container",
             f"{backend.alias!r}: this is a container, and processes of another container or of its "
-            "host do not share groups with it.",
-            "Where they have to, use a backend with a server, or a RUNTIME_DIR that all containers "
-            "mount, with one user.",
+            "host do not share groups with it. Where they have to, use a backend with a server, or "
+            "a RUNTIME_DIR that all containers mount, with one user.",
         )
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dwebsocket")
 
+# So many subscriptions are kept without looking whether they are used.
+_FEW_SUBSCRIPTIONS = 1000
 # The name of a group that is never used.
 _NO_GROUP = "dwebsocket.check"
 
@@ -79,6 +81,11 @@ class Backend:
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
+        # Names that were subscribed to, if that matters. Connections that end do not say so: when
+        # there are too many names, those without members are found.
+        self._unsubscribes = type(self).unsubscribe is not Backend.unsubscribe
+        self._subscribed: set[str] = set()
+        self._most_subscribed = _FEW_SUBSCRIPTIONS
 
     # -- what a backend implements ---------------------------------------------------------------
 
@@ -125,8 +132,9 @@ class Backend:
         """
         Takes a subscription back: this process has no member any more. Never waits.
 
-        Called when the last member has left, and by :meth:`deliver` when an envelope comes for a
-        group whose last member's connection has ended. A subscription that is not there is ignored.
+        Called when the last member has left. When its connection has ended instead, this is called
+        when the next envelope for the group comes, or when such groups have become many. A
+        subscription that is not there is ignored.
         """
 
     def count(self, name: str) -> int:
@@ -282,6 +290,7 @@ class Backend:
         # Under the lock: else one that joins meanwhile might subscribe first.
         with self._joining_lock:
             if name not in self._joining and not self.groups.count(name):
+                self._subscribed.discard(name)
                 # A server that is away knows of no subscription.
                 with suppress(GroupUnavailable):
                     self.unsubscribe(name)
@@ -297,6 +306,17 @@ class Backend:
     def _enter(self, name: str) -> None:
         with self._joining_lock:
             self._joining[name] = self._joining.get(name, 0) + 1
+            if not self._unsubscribes:
+                return
+            self._subscribed.add(name)
+            if len(self._subscribed) <= self._most_subscribed:
+                return
+            unused = self._subscribed.difference(name for name, _ in self.groups.counts())
+            # Looks again when there are twice as many: the work for each name stays the same.
+            used = len(self._subscribed) - len(unused)
+            self._most_subscribed = 2 * used + _FEW_SUBSCRIPTIONS
+        for each in unused:
+            self.unsubscribe_if_unused(each)
 
     @contextmanager
     def _joining_now(self, name: str) -> Iterator[None]:

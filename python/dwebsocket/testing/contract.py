@@ -151,6 +151,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         self.addCleanup(swap.__exit__, None, None, None)
         # A plain test case of unittest has none.
         self.client = WebSocketClient()
+        self.client.websocket_timeout = self.websocket_timeout
         self.name = f"contract-{uuid.uuid4()}"
         self.group = group(self.name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -10,11 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket.compat.postgresql import Lost
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend
+from dwebsocket.groups import backend, reports
 from dwebsocket.groups.postgres import future, parameters, problems
 from dwebsocket.groups.postgres.listener import CannotListen, Host, Listener
 from dwebsocket.groups.postgres.publishing import CannotPublish, Publisher
-from dwebsocket.groups.postgres.report import report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from dwebsocket.compat.postgresql import Library
     from dwebsocket.group_settings import BackendSettings
-    from dwebsocket.groups.postgres.report import Kind
+
+_log = logging.getLogger("dwebsocket")
 
 
 class Backend(backend.Backend):
@@ -214,6 +215,18 @@ class _Host(Host):
         """As :meth:`Host.names`."""
         return [name for name, _ in self._backend.groups.counts()]
 
-    def report(self, kind: Kind, texts: list[str]) -> None:
+    def report(self, kind: str, texts: list[str]) -> None:
         """As :meth:`Host.report`."""
-        report(kind, self._backend.alias, self.address, texts)
+        reports.report(self._backend, kind, texts)
+
+    def report_unreadable(self, name: str, reason: str) -> None:
+        """As :meth:`Host.report_unreadable`."""
+        _log.error(
+            "groups of %r at %s: a message to %r could not be read from the table: %s",
+            *(self._backend.alias, self._backend.address, name, reason),
+        )
+
+    def report_members(self) -> None:
+        """As :meth:`Host.report_members`."""
+        while (notice := self._backend.groups.take_notice(0)) is not None:
+            self.report(*notice)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dwebsocket.compat.postgresql import Library
-    from dwebsocket.groups.postgres.report import Kind
 
 
 #: A silently broken connection is found by a query after so many seconds without one.
@@ -80,8 +79,23 @@ class Host:
         """Gives the groups that have members in this process."""
         raise NotImplementedError
 
-    def report(self, kind: Kind, texts: list[str]) -> None:
-        """Tells of an event."""
+    def report(self, kind: str, texts: list[str]) -> None:
+        """
+        Reports an event.
+
+        Args:
+            kind: ``lost`` and ``regained``: the server; ``interrupted``: groups whose members may
+                have missed messages.
+            texts: The reason, or the groups' names.
+        """
+        raise NotImplementedError
+
+    def report_unreadable(self, name: str, reason: str) -> None:
+        """Reports that a long message to the group ``name`` could not be read."""
+        raise NotImplementedError
+
+    def report_members(self) -> None:
+        """Reports what has happened to members, such as that one is slow."""
         raise NotImplementedError
 
 
@@ -237,6 +251,7 @@ class Listener:
             # The last of all that asks the server: notifications come with any answer.
             while link.has_more:
                 self._handle(link)
+            self._host.report_members()
             # Within the time for which those who asked wait.
             left = self.counts.give_up(0.75 * self._host.timeout)
             timeout = probe_at - time.monotonic()
@@ -313,7 +328,7 @@ class Listener:
         except QueryFailed as error:
             content, reason = None, _reason(error)
         if content is None or not self._deliver(payload.unpack(content)):
-            self._host.report("unreadable", [reason])
+            self._host.report_unreadable(row.name, reason)
             self._host.report("interrupted", [row.name])
 
 

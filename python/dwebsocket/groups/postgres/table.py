@@ -36,9 +36,14 @@ def select(number: int) -> str:
 
 
 def publish(number: int, content: str, channel: str, text: str) -> str:
-    """Gives the statement that writes a row and notifies. The texts have no quotes."""
+    """
+    Gives the statement that writes a row and notifies. The texts have no quotes.
+
+    A row of that number has been written when a statement is repeated whose answer was lost.
+    """
     # Not as parameters: escaping takes as long as all the rest.
     return (
         "WITH written AS (INSERT INTO dwebsocket_message (number, content) "  # noqa: S608
-        f"VALUES ({number:d}, '{content}')) SELECT pg_notify('{channel}', '{text}')"
+        f"VALUES ({number:d}, '{content}') ON CONFLICT DO NOTHING) "
+        f"SELECT pg_notify('{channel}', '{text}')"
     )
