@@ -239,11 +239,16 @@ class Cluster:
         self.nodes: list[Redis] = []
 
     def __enter__(self) -> Self:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500")
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-port")
         with contextlib.ExitStack() as undo:
             undo.callback(self._all.close)
-            self.nodes = [self._all.enter_context(Redis(*options)) for _ in range(6)]
-            addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+            addresses = []
+            for _ in range(6):
+                # By default it would be one that nobody has looked at.
+                bus = free_port()
+                node = self._all.enter_context(Redis(*options, str(bus)))
+                self.nodes.append(node)
+                addresses.append(f"127.0.0.1:{node.port}@{bus}")
             subprocess.run(
                 [
                     *("redis-cli", "--cluster", "create", *addresses),
