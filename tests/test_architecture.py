@@ -36,7 +36,7 @@ LINE: list[set[str]] = [
     {"shutdown"},
     {"handshake"},
     {"doctor"},
-    {"apps", "asgi", "backends", "decorators", "management", "middleware"},
+    {"apps", "asgi", "backends", "decorators", "handler", "management", "middleware"},
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},
