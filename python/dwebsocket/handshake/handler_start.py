@@ -82,6 +82,9 @@ class HandlerStart(Start):
         if self._has_loop and plan.is_async:
             # The server's: a class with coroutine functions is an async view.
             handler._loop = asyncio.get_running_loop()
+        if not plan.in_loop:
+            # Here, as the hub of green threads is this thread's.
+            handler._home = self._home()
         if websocket._decision is None:
             if not plan.in_loop:
                 self._context.run(handler._prepare)
@@ -99,7 +102,7 @@ class HandlerStart(Start):
         if handler._plan.in_loop:
             handler._live_in_loop()
         else:
-            handler._live_on_threads(self._home())
+            handler._live_on_threads()
 
     def _home(self) -> Home:
         waiter = self.runner.waiter

@@ -171,14 +171,14 @@ class Handled:
         self._home: Any = None
         self._token = 0
 
-    def _live_on_threads(self, home: Home) -> None:
+    def _live_on_threads(self) -> None:
         """
         Begins its life behind an open connection, at home on threads or green ones.
 
         Raises:
             RuntimeError: The system gives no thread.
         """
-        self._home = home
+        home: Home = self._home
         self._token = home.enter(self)
         _count(1)
         home.announce(self._token)

@@ -88,7 +88,7 @@ class HandlerThreads:
         self._hub: _core.Hub | None = None
         self._jobs: dict[int, Job] = {}
         self._tokens = itertools.count(1)
-        self._started = 0
+        self._begun = 0
 
     def enter(self, job: Job) -> int:
         """As :meth:`Home.enter`."""
@@ -129,7 +129,7 @@ class HandlerThreads:
             if self._jobs or hub is None:
                 return
             self._hub = None
-            self._started = 0
+            self._begun = 0
         hub.close()
 
     def call(self, function: Callable[[], T]) -> Future[T]:
@@ -147,13 +147,13 @@ class HandlerThreads:
 
     def _start(self, hub: _core.Hub) -> None:
         """Starts a thread. Under the lock."""
-        number = self._started + 1
+        number = self._begun + 1
         unpatched.start_thread(f"{_NAME}-{number}", functools.partial(self._work, hub, number))
-        self._started = number
+        self._begun = number
 
     def _start_another(self, hub: _core.Hub) -> None:
         with self._lock:
-            if hub is not self._hub or self._started >= conf.get("HANDLER_THREADS"):
+            if hub is not self._hub or self._begun >= conf.get("HANDLER_THREADS"):
                 return
             try:
                 self._start(hub)
