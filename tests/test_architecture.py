@@ -36,7 +36,16 @@ LINE: list[set[str]] = [
     {"shutdown"},
     {"handshake"},
     {"doctor"},
-    {"apps", "asgi", "backends", "decorators", "management", "middleware", "migrations"},
+    {
+        "apps",
+        "asgi",
+        "backends",
+        "decorators",
+        "handler",
+        "management",
+        "middleware",
+        "migrations",
+    },
     # `dwebsocket/__init__.py`: the names for users.
     {""},
     {"testing"},

@@ -49,6 +49,7 @@ PUBLIC = {
     "UsageError",
     "WebSocket",
     "WebSocketError",
+    "WebSocketHandler",
     "WebSocketRequest",
     "accept_websocket",
     "close_user",

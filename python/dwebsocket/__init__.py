@@ -17,6 +17,7 @@ from dwebsocket.exceptions import (
     WebSocketError,
 )
 from dwebsocket.groups import Group, group, user
+from dwebsocket.handler import WebSocketHandler
 from dwebsocket.records import event_counts
 from dwebsocket.shutdown import drain
 from dwebsocket.sign_out import close_user
@@ -40,6 +41,7 @@ __all__ = [
     "UsageError",
     "WebSocket",
     "WebSocketError",
+    "WebSocketHandler",
     "WebSocketRequest",
     "accept_websocket",
     "close_user",

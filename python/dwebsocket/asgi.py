@@ -32,6 +32,7 @@ from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.records import Record
+from dwebsocket.runners import handler
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
 
@@ -264,7 +265,9 @@ async def _follow_lifespan(receive: Receive, send: Send) -> None:
         event = await receive()
         if event["type"] == "lifespan.shutdown":
             asgi.close_all(*_GOING_AWAY)
-            await asyncio.gather(asgi.all_gone(_GRACE_S), SERVER_TASKS.join(_GRACE_S))
+            await asyncio.gather(
+                asgi.all_gone(_GRACE_S), SERVER_TASKS.join(_GRACE_S), handler.ajoin(_GRACE_S)
+            )
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return

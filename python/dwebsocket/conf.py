@@ -79,6 +79,12 @@ def _few(value: object) -> int:
     return value
 
 
+def _threads(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1024:
+        raise _expected("a whole number from 1 to 1024", value)
+    return value
+
+
 def _buffered(value: object) -> int | None:
     if value is None:
         return None
@@ -312,6 +318,8 @@ SETTINGS: dict[str, Setting] = {
     "GROUPS": Setting({}, group_settings.read),
     # Threads of the engine in each process. One reads faster than views under one GIL can answer.
     "ENGINE_THREADS": Setting(1, _few),
+    # Threads on which the sync methods of handlers run, in each process.
+    "HANDLER_THREADS": Setting(16, _threads),
     # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less
     # is dangerous: on CPython 3.13, deeply nested JSON from a client overflows 1 MiB and with it
     # the process, before Python's own limit stops it.

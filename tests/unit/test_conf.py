@@ -50,6 +50,7 @@ DEFAULTS = {
     "DRAIN": 0.0,
     "GROUPS": {"default": BackendSettings()},
     "ENGINE_THREADS": 1,
+    "HANDLER_THREADS": 16,
     "THREAD_STACK_SIZE": 4 * MIB,
 }
 
@@ -128,6 +129,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         ),
     ],
     "ENGINE_THREADS": [(1, 1), (64, 64)],
+    "HANDLER_THREADS": [(1, 1), (1024, 1024)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
 }
 
@@ -244,6 +246,11 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (value, "must be a whole number from 1 to 64, not")
         for value in [0, 65, True, 1.0, "2", None]
     ],
+    "HANDLER_THREADS": [
+        (0, "a whole number from 1 to 1024"),
+        (True, "a whole number from 1 to 1024"),
+        (1025, "a whole number from 1 to 1024"),
+    ],
     "THREAD_STACK_SIZE": [
         *((value, A_SIZE) for value in BAD_SIZES),
         (65535, "must be 65536 bytes or more, not 65535"),
@@ -333,6 +340,7 @@ class TestOptions:
             "DRAIN",
             "GROUPS",
             "ENGINE_THREADS",
+            "HANDLER_THREADS",
             "THREAD_STACK_SIZE",
         }
 

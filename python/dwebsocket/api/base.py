@@ -56,6 +56,8 @@ class Base:
     _groups_noted: dict[Any, None] | None = None
     # Sends the signals about the groups that it has joined as it opened.
     _announce_groups: Callable[[], None] | None = None
+    # The thread of its async handler, as long as there is one.
+    _worker: Any = None
     # The database connections of its view, once it has any.
     _held: database.Held | None = None
     # The request of the view that runs now.

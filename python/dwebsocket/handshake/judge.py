@@ -22,7 +22,7 @@ from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
 from dwebsocket.servers.wsgi import WsgiHandshake
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from django.http import HttpRequest, HttpResponse
 
@@ -46,6 +46,7 @@ class Asked:
         view: The view behind the WebSocket, run as ``view.call(request, *args, **kwargs)``.
         overrides: Options of this view that differ from the project's settings.
         groups: The groups of this view's decorator.
+        new_start: Makes what starts the view.
     """
 
     request: HttpRequest
@@ -55,6 +56,7 @@ class Asked:
     kwargs: Mapping[str, Any]
     overrides: Mapping[str, Any]
     groups: ViewGroups | None = None
+    new_start: Callable[..., Start] = Start
 
 
 def judge(asked: Asked) -> HttpResponse:
@@ -136,7 +138,7 @@ def judge(asked: Asked) -> HttpResponse:
         permit=permit,
         options=options,
         websocket=websocket,
-        start=Start(handshake, asked.view, wrapping, asked.args, asked.kwargs),
+        start=asked.new_start(handshake, asked.view, wrapping, asked.args, asked.kwargs),
         visitor=visitor,
         joins=joins,
     )

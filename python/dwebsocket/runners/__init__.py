@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dwebsocket.api import close_callbacks
-from dwebsocket.runners import green_loops, loop, view_databases
+from dwebsocket.runners import green_loops, handler, loop, view_databases
 from dwebsocket.runners.thread import RUNNER
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def join(timeout: float) -> bool:
     """
     Waits until no view of this process runs, ``timeout`` seconds at most.
 
-    It also waits for the ``on_close`` callbacks of connections that have ended.
+    It also waits for handlers, and for the ``on_close`` callbacks of connections that have ended.
 
     Returns:
         Whether none runs. False when the time was up.
@@ -52,7 +52,11 @@ def join(timeout: float) -> bool:
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
     # Join every kind, also after one that took all the time: it gives green threads a turn.
     ended = [join(deadline - time.monotonic()) for join in kinds]
-    while close_callbacks.is_pending() and time.monotonic() < deadline:
+    while _is_busy() and time.monotonic() < deadline:
         for runner in list(_in_use.values()):
             runner.waiter.sleep(_LOOK_S)
-    return all(ended) and not close_callbacks.is_pending()
+    return all(ended) and not _is_busy()
+
+
+def _is_busy() -> bool:
+    return close_callbacks.is_pending() or handler.is_busy()

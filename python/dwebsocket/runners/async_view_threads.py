@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from dwebsocket.api.base import Base
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -71,6 +73,42 @@ class OwnThread(ThreadSensitiveContext):
         """Closes the view's database connections and releases its thread, after its last call."""
         if self._worker is not None and (closed := self._worker.end()) is not None:
             await asyncio.wrap_future(closed)
+
+
+class SharedContext(OwnThread):
+    """
+    The thread-sensitive context of all handlers: one object, however many there are.
+
+    Each handler has a thread of its own all the same, as long as it needs one.
+    """
+
+    @classmethod
+    def enter(cls) -> OwnThread:
+        """Makes it the context of the running task, or of the context that runs."""
+        use_context(_shared, _router)
+        return _shared
+
+    def worker(self) -> Worker:
+        """Gives the worker of the handler whose task this is."""
+        websocket = own_websocket.get()
+        if websocket is None:
+            return super().worker()
+        if websocket._worker is None:
+            # If two threads race, the first one's object stays.
+            websocket.__dict__.setdefault("_worker", Worker(_threads))
+        worker: Worker = websocket._worker
+        return worker
+
+    @staticmethod
+    async def leave_worker(websocket: Base) -> None:
+        """Closes the database connections of a handler, and releases its thread."""
+        if websocket._worker is not None:
+            worker: Worker = websocket.__dict__.pop("_worker")
+            if (closed := worker.end()) is not None:
+                await asyncio.wrap_future(closed)
+
+
+_shared = SharedContext()
 
 
 class _Router(Executor):

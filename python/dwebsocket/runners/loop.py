@@ -64,6 +64,17 @@ class BackgroundLoop:
             self._busy += 1
         self._loop.call_soon_threadsafe(self._begin, name, start, context=context)
 
+    def hold(self) -> None:
+        """Keeps the loop for something that has tasks in it now and then."""
+        with self._lock:
+            self._busy += 1
+
+    def release(self) -> None:
+        """Takes :meth:`hold` back. To be called in the loop."""
+        with self._lock:
+            self._busy -= 1
+        self._tell_if_quiet()
+
     def _launch(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop() if unpatched.patched_by() is None else _unpatched_loop()
         try:
@@ -180,6 +191,11 @@ _loop = BackgroundLoop()
 def run(name: str, start: Start, context: Context) -> None:
     """Runs a task on this process's background loop. As :meth:`BackgroundLoop.run`."""
     _loop.run(name, start, context)
+
+
+def background() -> BackgroundLoop:
+    """Gives this process's background loop."""
+    return _loop
 
 
 # Async callbacks that belong to no other loop run in this one.

@@ -232,7 +232,7 @@ class RunningView:
         code, reason = (_GOING_AWAY, "going away") if is_exit else (_INTERNAL_ERROR, "")
         try:
             if not is_exit:
-                code, reason = _verdict(error, self._request, websocket)
+                code, reason = verdict(error, self._request, websocket)
         finally:
             if websocket._close_soon(code, reason):
                 websocket._is_deliberate = True
@@ -310,7 +310,7 @@ def run(
                 if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
                     raise
             if _is_over_with(websocket, result):
-                _save_session(request)
+                save_session(request)
                 refuse_if_unseen(result, request, websocket)
         except BaseException as error:
             if not _end(websocket, request, error, exits):
@@ -364,8 +364,8 @@ async def arun(
                 if websocket._is_undecided or not is_quiet_end(error, view, request, websocket):
                     raise
             if _is_over_with(websocket, result):
-                if _is_session_changed(request):
-                    await sync_to_async(_save_session)(request)
+                if is_session_changed(request):
+                    await sync_to_async(save_session)(request)
                 refuse_if_unseen(result, request, websocket)
         except GeneratorExit:
             # The loop was closed while the view ran: nothing can be awaited any more.
@@ -402,6 +402,11 @@ def _begin(view: View, request: HttpRequest, websocket: WebSocket) -> Witness | 
     return told
 
 
+def find_witness() -> Witness | None:
+    """Gives a witness for a view whose handshake has set none, if there is one."""
+    return _find_witness()
+
+
 def _called_to_witness(view: View, websocket: WebSocket) -> Witness | None:
     """Gives the witness that is to receive the view's end; calls its ``began``."""
     # Not a context manager, because each view would hold one as long as it runs.
@@ -431,7 +436,7 @@ def _end(
             elif isinstance(error, exits):
                 code, reason, is_kept = _GOING_AWAY, "going away", False
             else:
-                code, reason = _verdict(error, request, websocket)
+                code, reason = verdict(error, request, websocket)
     except Exception:
         # A signal receiver or a log filter failed: the connection must be closed all the same.
         path = printable(request.path)
@@ -452,7 +457,7 @@ def _is_over_with(websocket: WebSocket, result: object) -> bool:
     return not isinstance(websocket._connection, NeverOpened | None)
 
 
-def _verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
+def verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) -> tuple[int, str]:
     """Reports the exception that a view let through, and gives the close code for it."""
     connection = websocket._connection
     number = None if connection is None else connection.id
@@ -534,14 +539,16 @@ def _cut(reason: str) -> str:
     return reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
-def _is_session_changed(request: HttpRequest) -> bool:
+def is_session_changed(request: HttpRequest) -> bool:
+    """Whether the session of a request has changes to save."""
     session = getattr(request, "session", None)
     # A session that began in the view is not saved: the browser has no cookie for it.
     return session is not None and session.modified and session.session_key is not None
 
 
-def _save_session(request: HttpRequest) -> None:
-    if not _is_session_changed(request):
+def save_session(request: HttpRequest) -> None:
+    """Saves the session of a request if it has changes."""
+    if not is_session_changed(request):
         return
     from django.contrib.sessions.backends.base import UpdateError  # an app that may be absent
 

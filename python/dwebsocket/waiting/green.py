@@ -68,6 +68,8 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._tokens = itertools.count()
         # Calls to make in the hub, by their tokens; all other tokens wake a green thread.
         self._calls: dict[int, Call] = {}
+        # The same for tokens that come repeatedly.
+        self._lasting: dict[int, Call] = {}
 
     def wait(self, connection: Watched, watch: Watch, timeout: float | None) -> None:
         """As :meth:`HubWaiter.wait`; may return early."""
@@ -102,6 +104,21 @@ class HubWatcher(ABC, Generic[Sleeper]):
         self._calls[token] = call
         connection.watch_end(self._ready, token)
 
+    @property
+    def core(self) -> _core.Hub:
+        """The engine's part of it."""
+        return self._ready
+
+    def call_on(self, call: Call) -> int:
+        """Gives a token: the hub makes ``call`` each time the engine announces it."""
+        token = next(self._tokens)
+        self._lasting[token] = call
+        return token
+
+    def forget(self, token: int) -> None:
+        """Ends the calls for a token of :meth:`call_on`."""
+        self._lasting.pop(token, None)
+
     @abstractmethod
     def call_later(self, delay: float, call: Call) -> Call:
         """As :meth:`Waiter.call_later`: the hub makes the call. To be called on its own thread."""
@@ -112,7 +129,8 @@ class HubWatcher(ABC, Generic[Sleeper]):
             self.close()
             return
         for token in self._ready.drain():
-            if (call := self._calls.pop(token, None)) is not None:
+            call = self._calls.pop(token, None) or self._lasting.get(token)
+            if call is not None:
                 call()
             else:
                 self._wake(token)
@@ -306,6 +324,10 @@ class HubWaiter(Waiter):
     def new_event(self) -> Event:
         """Makes an event between two green threads of one hub."""
         return self._new_event()
+
+    def watcher(self) -> HubWatcher[Any]:
+        """Gives the watcher of this thread's hub. Not for threads without one."""
+        return self._watcher(self._hub())
 
     def _watcher(self, hub: GreenHub) -> HubWatcher[Any]:
         watcher: HubWatcher[Any] | None = getattr(self._own, "watcher", None)

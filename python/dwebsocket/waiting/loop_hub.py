@@ -39,6 +39,8 @@ class LoopHub:
         self._loop = ref(loop)
         self._notified: deque[int] = deque()
         self._is_notifying = False
+        #: The handlers of this loop: see :class:`dwebsocket.runners.handler.LoopHome`.
+        self.handlers: Any = None
         # In an empty context: otherwise the loop would keep the context of the first view here.
         Context().run(loop.add_reader, self._hub.fileno(), self._wake)
 

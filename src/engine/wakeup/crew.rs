@@ -91,7 +91,9 @@ impl Crew {
 
     /// Takes the next token without sleeping. `drain` gives the tokens of the hub.
     pub(super) fn take(&self, drain: impl FnOnce() -> Vec<u64>) -> Option<Work> {
-        Self::take_from(&mut self.state.lock(), drain).map(|work| self.see_to_helper(work))
+        // In a statement of its own, which releases the lock.
+        let work = Self::take_from(&mut self.state.lock(), drain);
+        work.map(|work| self.see_to_helper(work))
     }
 
     /// As [`Crew::take`], but sleeps until there is one; `None` once the crew is closed.

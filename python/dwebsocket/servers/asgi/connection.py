@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dwebsocket.servers.asgi.events import Event, Receive, Send
     from dwebsocket.servers.rate import Meter
 
-    Watches = list[tuple[loop_hub.LoopHub, int]]
+    Watches = list[tuple[loop_hub.LoopHub | _core.Hub, int]]
 
 _log = logging.getLogger("dwebsocket")
 
@@ -386,32 +386,32 @@ class AsgiConnection:
 
     def watch_inbox(self, hub: _core.Hub, token: int) -> None:
         """
-        As :meth:`dwebsocket.connection.Connection.watch_inbox`, for the running loop's hub.
+        As :meth:`dwebsocket.connection.Connection.watch_inbox`.
 
-        It wakes the loop by :meth:`LoopHub.notify <dwebsocket.waiting.loop_hub.LoopHub.notify>`,
-        without the descriptor of ``hub``.
+        If ``hub`` is the running loop's it wakes the loop by :meth:`LoopHub.notify
+        <dwebsocket.waiting.loop_hub.LoopHub.notify>`, without the descriptor.
         """
         with self._arrived:
-            _watch(self._inbox_watches, token, ready=self._has_news())
+            _watch(self._inbox_watches, hub, token, ready=self._has_news())
 
     def listen(self, hub: _core.Hub, token: int, /) -> bool:
         """As :meth:`watch_inbox`, unless there is something to take: then it only gives False."""
         with self._arrived:
             has_news = self._has_news()
             if not has_news:
-                _watch(self._inbox_watches, token, ready=False)
+                _watch(self._inbox_watches, hub, token, ready=False)
         return not has_news
 
     def watch_outbox(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`watch_inbox`, for room in the outbox, or an outbox that is closed."""
         with self._room:
-            _watch(self._outbox_watches, token, ready=self._sealed or not self._outbox)
+            _watch(self._outbox_watches, hub, token, ready=self._sealed or not self._outbox)
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket.connection.Connection.unwatch`, for the running loop's hub."""
         # No loop runs when the garbage collector closes a coroutine that was never finished.
         with suppress(RuntimeError), self._room:
-            watch = (loop_hub.current(), token)
+            watch = (_target(hub), token)
             for watches in (self._inbox_watches, self._outbox_watches):
                 with suppress(ValueError):
                     watches.remove(watch)
@@ -731,15 +731,27 @@ def _bounded(timeout: float | None) -> float | None:
     return None if timeout is None or timeout > _FOREVER_S else timeout
 
 
-def _watch(watches: Watches, token: int, *, ready: bool) -> None:
-    hub = loop_hub.current()
+def _target(hub: _core.Hub) -> loop_hub.LoopHub | _core.Hub:
+    """Gives the hub of the running loop if ``hub`` is its engine's part, else ``hub``."""
+    if running_loop() is not None and (current := loop_hub.current()).core is hub:
+        return current
+    return hub
+
+
+def _watch(watches: Watches, hub: _core.Hub, token: int, *, ready: bool) -> None:
+    target = _target(hub)
     if ready:
-        hub.notify(token)
+        _announce(target, token)
     else:
-        watches.append((hub, token))
+        watches.append((target, token))
+
+
+def _announce(target: loop_hub.LoopHub | _core.Hub, token: int) -> None:
+    tell = target.notify if isinstance(target, loop_hub.LoopHub) else target.announce
+    tell(token)
 
 
 def _notify(watches: Watches) -> None:
-    for hub, token in watches:
-        hub.notify(token)
+    for target, token in watches:
+        _announce(target, token)
     watches.clear()

@@ -1,0 +1,219 @@
+"""The start of a handler's life: ``connect`` before the handshake is answered, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from django.http.response import HttpResponseBase
+
+from dwebsocket import callbacks, context, database
+from dwebsocket.api.base import own_websocket
+from dwebsocket.api.decision import Answer, Decision, Failure
+from dwebsocket.api.never_opened import NeverOpened
+from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.handshake.start import Start
+from dwebsocket.runners import handler_threads, loop
+from dwebsocket.runners import thread as threads
+from dwebsocket.runners import view as life
+from dwebsocket.runners.async_view_threads import OwnThread
+from dwebsocket.waiting.green import HubWaiter
+from dwebsocket.waiting.loop_hub import LoopEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from django.http import HttpRequest
+
+    from dwebsocket.api.close_callbacks import Spawn
+    from dwebsocket.runners.handler import Handled
+    from dwebsocket.runners.handler_threads import Home
+    from dwebsocket.servers.handshake import Handshake
+    from dwebsocket.waiting.waiter import Call
+    from dwebsocket.websocket import WebSocket
+
+_NORMAL = 1000
+_TRY_AGAIN_LATER = (1013, "no thread for another handler")
+
+
+class HandlerStart(Start):
+    """Starts a handler in place of a view."""
+
+    __slots__ = ("_cls", "_has_loop")
+
+    def __init__(
+        self,
+        cls: type[Handled],
+        handshake: Handshake,
+        view: life.Detached,
+        wrapping: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        super().__init__(handshake, view, wrapping, args, kwargs)
+        self._cls = cls
+        self._has_loop = handshake.has_loop
+
+    @property
+    def spawn(self) -> Spawn:
+        """As :attr:`Start.spawn`."""
+        return threads.spawn if self._cls._plan.in_loop else self.runner.spawn
+
+    @property
+    def call_later(self) -> Callable[[float, Call], Call]:
+        """As :attr:`Start.call_later`."""
+        has_async_view = self._cls._plan.has_async_view
+        return callbacks.call_later if has_async_view else self.runner.waiter.call_later
+
+    def new_decision(self, offered: list[str]) -> Decision[Any]:
+        """As :meth:`Start.new_decision`. A coroutine may wait for a ``connect`` on a thread."""
+        decision = super().new_decision(offered)
+        if self._cls._plan.has_async_view:
+            decision.decided = LoopEvent()
+        return decision
+
+    def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
+        args, kwargs = self._arguments
+        plan = self._cls._plan
+        handler = self._cls()
+        handler._set_up(request, websocket, args, kwargs, self._context, self.databases)
+        if self._has_loop and plan.is_async:
+            # The server's: a class with coroutine functions is an async view.
+            handler._loop = asyncio.get_running_loop()
+        if not plan.in_loop:
+            # Here, as the hub of green threads is this thread's.
+            handler._home = self._home()
+        if websocket._decision is None:
+            if not plan.in_loop:
+                self._context.run(handler._prepare)
+            self._go_on(handler)
+        elif "connect" in plan.is_async:
+            start = functools.partial(self._aconnect, handler)
+            run = loop.SERVER_TASKS.run if self._has_loop else loop.run
+            run(plan.name, start, self._context)
+        else:
+            connect = functools.partial(self._context.run, self._connect, handler)
+            self.runner.run(plan.name, connect)
+
+    def _go_on(self, handler: Handled) -> None:
+        """Has the handler live behind its open connection."""
+        if handler._plan.in_loop:
+            handler._live_in_loop()
+        else:
+            handler._live_on_threads()
+
+    def _home(self) -> Home:
+        waiter = self.runner.waiter
+        if isinstance(waiter, HubWaiter):
+            from dwebsocket.runners import handler_green
+
+            return handler_green.home(self.runner, waiter)
+        return handler_threads.home()
+
+    # -- before the handshake is answered --------------------------------------------------------
+
+    def _connect(self, handler: Handled) -> None:
+        """Calls ``connect`` on a thread for that call, as that of a view with ``accept=False``."""
+        context.settle_in()
+        handler._prepare()
+        is_open = False
+        try:
+            with database.in_use(self.databases):
+                result = handler.connect()
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise UsageError(
+                        f"{handler._plan.name}.connect gave a coroutine but is no coroutine "
+                        "function: mark it with asgiref.sync.markcoroutinefunction"
+                    )
+            if _accepts(handler.websocket, result):
+                handler.websocket.accept()
+            is_open = _is_open(handler.websocket)
+        except BaseException as error:
+            is_open = _note_failure(handler, error)
+            if isinstance(error, self.runner.exits):
+                raise
+        finally:
+            if handler.websocket._held is not None:
+                handler.websocket._held.end()
+            if not is_open:
+                _end(handler)
+                life.end_beside(handler.websocket)
+                _tell(handler)
+        if is_open:
+            self._go_on_or_close(handler)
+
+    async def _aconnect(self, handler: Handled) -> None:
+        """As :meth:`_connect`, for a coroutine function."""
+        context.settle_in()
+        handler._prepare()
+        own_thread = OwnThread.enter()
+        is_open = False
+        try:
+            result = await handler.connect()
+            if _accepts(handler.websocket, result):
+                await handler.websocket.aaccept()
+            is_open = _is_open(handler.websocket)
+        except BaseException as error:
+            is_open = _note_failure(handler, error)
+        finally:
+            if not is_open:
+                _end(handler)
+                await life.aend_beside(handler.websocket)
+            await own_thread.leave()
+            if not is_open:
+                _tell(handler)
+        if is_open:
+            # The task has copied its context.
+            self._go_on_or_close(handler)
+
+    def _go_on_or_close(self, handler: Handled) -> None:
+        try:
+            self._go_on(handler)
+        except RuntimeError:
+            # The system gives no thread.
+            handler.websocket._finish(*_TRY_AGAIN_LATER)
+            raise
+
+
+def _accepts(websocket: WebSocket, result: object) -> bool:
+    """Whether ``connect`` has left it at that, and refuses by no response."""
+    if not websocket._is_undecided:
+        return False
+    if isinstance(result, HttpResponseBase):
+        decision = websocket._decision
+        if decision is not None and decision.decide(Answer(result)):
+            decision.decided.set()
+        return False
+    return True
+
+
+def _is_open(websocket: WebSocket) -> bool:
+    return not isinstance(websocket._connection, NeverOpened | None)
+
+
+def _note_failure(handler: Handled, error: BaseException) -> bool:
+    """Passes an exception of ``connect`` on. Whether the connection is open all the same."""
+    decision = handler.websocket._decision
+    if decision is not None and decision.decide(Failure(error)):
+        # Django answers the handshake, as it does for a view's exception.
+        decision.decided.set()
+        return False
+    if not _is_open(handler.websocket):
+        if not isinstance(error, ConnectionClosed):
+            handler._failed(error)
+        return False
+    handler._failed(error)
+    return True
+
+
+def _end(handler: Handled) -> None:
+    handler.websocket._finish(_NORMAL, "")
+    own_websocket.set(None)
+
+
+def _tell(handler: Handled) -> None:
+    if (told := life.witness.get()) is not None:
+        told.ended()

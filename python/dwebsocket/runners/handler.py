@@ -1,0 +1,616 @@
+"""
+The life of a handler: calls of its methods, one at a time, and nothing between them.
+
+A handler is *at home* where its messages are waited for: in an event loop if its ``receive`` is a
+coroutine function, else on the threads of :mod:`~dwebsocket.runners.handler_threads` or on green
+ones. The engine announces its token there when there is news, and the handler has a *turn*: one
+call, after which it waits for the next announcement. Methods of the other kind than its home are
+called from there and waited for, without a thread that sleeps meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+
+from dwebsocket import callbacks, clock, context, database, unpatched
+from dwebsocket.api.base import own_websocket
+from dwebsocket.compat.asgiref import leave_request
+from dwebsocket.exceptions import ConnectionClosed, UsageError
+from dwebsocket.records import printable, report_end
+from dwebsocket.runners import handler_threads, loop
+from dwebsocket.runners import view as life
+from dwebsocket.runners.async_view_threads import SharedContext
+from dwebsocket.waiting import loop_hub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.http import HttpRequest
+
+    from dwebsocket.runners.handler_threads import Home
+    from dwebsocket.websocket import WebSocket
+
+_log = logging.getLogger("dwebsocket")
+
+_NORMAL, _INTERNAL_ERROR = 1000, 1011
+_GOING_AWAY = (1001, "going away")
+# Messages that a handler gets in an event loop before other tasks have a turn.
+_MESSAGES_A_TURN = 32
+# Seconds between two checks whether handlers have ended.
+_LOOK_S = 0.01
+_HAS_TASK_CONTEXT = sys.version_info >= (3, 11)
+
+_lock = unpatched.lock()
+_open = 0
+
+
+@final
+class Plan:
+    """
+    The facts about a class of handlers that each of its connections needs.
+
+    Attributes:
+        name: Module and qualified name.
+        every: Seconds between two calls of ``tick``; None without.
+        has_async_view: Its view is async, because one of the methods is, or ``get``.
+        is_async: The names of the methods that are coroutine functions.
+        in_loop: Its connections are at home in an event loop.
+    """
+
+    __slots__ = ("every", "has_async_view", "has_connect", "in_loop", "is_async", "name")
+
+    def __init__(self, cls: type[Handled], every: float | None) -> None:
+        self.name = f"{cls.__module__}.{cls.__qualname__}"
+        self.every = every
+        methods = [name for name in _METHODS if getattr(cls, name) is not getattr(Handled, name)]
+        self.has_connect = "connect" in methods
+        self.is_async = frozenset(
+            name for name in methods if iscoroutinefunction(getattr(cls, name))
+        )
+        get = getattr(cls, "get", None)
+        self.has_async_view = bool(self.is_async) or iscoroutinefunction(get)
+        first = [name for name in _METHODS if name in methods and name != "connect"]
+        self.in_loop = bool(first) and first[0] in self.is_async
+
+
+class Handled:
+    """One connection and the state of its handler: see :class:`dwebsocket.WebSocketHandler`."""
+
+    __slots__ = (
+        "_again",
+        "_cancel_tick",
+        "_context",
+        "_databases",
+        "_due",
+        "_home",
+        "_is_at_work",
+        "_is_new",
+        "_is_over",
+        "_loop",
+        "_settled",
+        "_tick_is_due",
+        "_token",
+        "args",
+        "kwargs",
+        "request",
+        "websocket",
+    )
+
+    _plan: ClassVar[Plan]
+
+    request: HttpRequest
+    websocket: WebSocket
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    # -- to be overridden ------------------------------------------------------------------------
+
+    def connect(self) -> Any:
+        """
+        Is called before the handshake is answered, as a view with ``accept=False``.
+
+        May refuse: by an exception, such as ``PermissionDenied``, or by a response. Does nothing
+        here, which accepts.
+        """
+
+    def receive(self, message: str | bytes) -> Any:
+        """
+        Is called for each message, one at a time and in order. Does nothing here.
+
+        Args:
+            message: Text as ``str``, binary as ``bytes``.
+        """
+
+    def disconnect(self, code: int, reason: str) -> Any:
+        """
+        Is called when the connection has ended, however it did, unless ``connect`` refused it.
+
+        Does nothing here.
+
+        Args:
+            code: The close code; 1006 for an end without a close frame, 1005 for one without code.
+            reason: The reason beside it, often empty.
+        """
+
+    def tick(self) -> Any:
+        """Is called every :attr:`every` seconds while the connection is open. Does nothing here."""
+
+    # -- the beginning ---------------------------------------------------------------------------
+
+    def _set_up(
+        self,
+        request: HttpRequest,
+        websocket: WebSocket,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        own_context: contextvars.Context,
+        databases: dict[str, BaseDatabaseWrapper],
+    ) -> None:
+        """Fills it in, before its first method is called."""
+        self.request = request
+        self.websocket = websocket
+        self.args = args
+        self.kwargs = kwargs
+        self._context = own_context
+        self._databases = databases or None
+        self._settled = 0
+        self._is_new = True
+        self._is_over = self._is_at_work = self._again = self._tick_is_due = False
+        self._cancel_tick: Callable[[], None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._home: Any = None
+        self._token = 0
+
+    def _live_on_threads(self) -> None:
+        """
+        Begins its life behind an open connection, at home on threads or green ones.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        home: Home = self._home
+        self._token = home.enter(self)
+        _count(1)
+        home.announce(self._token)
+
+    def _live_in_loop(self) -> None:
+        """Begins its life behind an open connection, at home in an event loop."""
+        _count(1)
+        try:
+            self._in_loop(self._enter_loop, contextvars.Context())
+        except BaseException:
+            _count(-1)
+            raise
+
+    def _in_loop(
+        self,
+        start: Callable[[], Coroutine[Any, Any, None]],
+        its_context: contextvars.Context | None = None,
+    ) -> None:
+        """Runs a coroutine in the server's loop, or in that of the process. Any thread may."""
+        if its_context is None:
+            its_context, start = self._context.copy(), _with_own_thread(start)
+        server = self._loop
+        if server is None:
+            loop.run(self._plan.name, start, its_context)
+        else:
+            run = loop.SERVER_TASKS.run
+            server.call_soon_threadsafe(run, self._plan.name, start, its_context)
+
+    def _prepare(self) -> None:
+        """Prepares the context in which its methods run. To be called in that context."""
+        leave_request()
+        own_websocket.set(self.websocket)
+        self.websocket._view_request = self.request
+        if (told := life.witness.get() or life.find_witness()) is not None:
+            life.witness.set(told)
+            told.began(self._plan.name, self.websocket)
+
+    def _set_tick(self) -> None:
+        """Sets the timer of the next tick."""
+        every = self._plan.every
+        if every is None or self._is_over:
+            return
+        now = clock.now()
+        if self._cancel_tick is None:
+            self._due = now + every
+        else:
+            # All times are whole multiples apart; those that passed during a long call are skipped.
+            self._due += every * (max(0.0, (now - self._due) // every) + 1)
+        self._cancel_tick = callbacks.call_later(max(0.0, self._due - now), self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick_is_due = True
+        self._home.announce(self._token)
+
+    # -- turns on threads ------------------------------------------------------------------------
+
+    def _run_turn(self, number: int) -> None:
+        """Has a turn, on the (green) thread of this number. Raises the exits of its home only."""
+        if self._plan.every is None:
+            self._context.run(self._turn, number)
+        elif self._claim():
+            self._home.unlisten(self.websocket._connection, self._token)
+            self._context.run(self._turn, number)
+
+    def _claim(self) -> bool:
+        """Whether no other turn is under way. If one is, another one follows it."""
+        with _lock:
+            self._again = self._is_at_work
+            self._is_at_work = True
+        return not self._again
+
+    def _turn(self, number: int) -> None:
+        if self._settled != number:
+            context.settle_in()
+            self._settled = number
+        if self._is_new:
+            self._is_new = False
+            self._call(self._begin)
+        websocket = self.websocket
+        connection = websocket._connection
+        assert connection is not None
+        message = None if self._is_over else connection.pop(False)
+        if message is not None:
+            goes_on = self._call_here("receive", self.receive, message)
+        elif self._is_over or connection.waiting() == (0, True):
+            self._end_here()
+            return
+        elif self._tick_is_due:
+            self._tick_is_due = False
+            goes_on = self._call_here("tick", self.tick)
+            self._set_tick()
+        else:
+            goes_on = True
+        # Drop the message now, not only when the next one comes.
+        del message
+        if goes_on:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Has the next turn come when there is news, which may be now."""
+        if self._is_over:
+            self._home.announce(self._token)
+        else:
+            assert self.websocket._connection is not None
+            self._home.listen(self.websocket._connection, self._token)
+        if self._plan.every is not None:
+            with _lock:
+                self._is_at_work = False
+                again, self._again = self._again, False
+            if again:
+                self._home.announce(self._token)
+
+    def _begin(self) -> None:
+        if self.websocket._decision is None:
+            self.websocket._announce_opening(self.request)
+        self._set_tick()
+
+    def _call_here(self, name: str, method: Callable[..., Any], *args: Any) -> bool:
+        """Calls a method; false if it is a coroutine function, whose task does what follows."""
+        if name in self._plan.is_async:
+            self._in_loop(lambda: self._acall_and_wait(method, *args))
+            return False
+        self._call(method, *args)
+        return True
+
+    def _call(self, method: Callable[..., Any], *args: Any) -> None:
+        """Calls a sync method, with Django's steps around a request. Raises exits only."""
+        shared, websocket = self._databases, self.websocket
+        database.close_old_connections()
+        try:
+            if shared is not None:
+                database.borrow(shared)
+            result = method(*args)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise UsageError(
+                    f"{method!r} gave a coroutine but is no coroutine function: mark it, or the "
+                    "decorator around it, with asgiref.sync.markcoroutinefunction"
+                )
+            life.save_session(self.request)
+        except BaseException as error:
+            self._failed(error)
+            if isinstance(error, self._exits):
+                raise
+        finally:
+            if shared is not None:
+                database.forget(shared)
+            database.close_old_connections()
+            if database.in_transaction():
+                # The next call on this thread is for another connection.
+                database.leave()
+            if (held := websocket._held) is not None:
+                held.end()
+                websocket.__dict__.pop("_held", None)
+        if websocket._is_deliberate:
+            self._is_over = True
+
+    @property
+    def _exits(self) -> tuple[type[BaseException], ...]:
+        return () if self._home is None else self._home.exits
+
+    def _failed(self, error: BaseException) -> None:
+        """Closes the connection because a method let ``error`` through, which it reports."""
+        self._is_over = True
+        websocket = self.websocket
+        if isinstance(error, ConnectionClosed) and websocket._is_over:
+            return
+        code, reason = _INTERNAL_ERROR, ""
+        try:
+            if isinstance(error, self._exits):
+                code, reason = _GOING_AWAY
+            else:
+                code, reason = life.verdict(error, self.request, websocket)
+        except Exception:
+            # A signal receiver or a log filter failed: the connection must be closed all the same.
+            path = printable(self.request.path)
+            _log.exception("An error of a WebSocket handler could not be reported: %s", path)
+        finally:
+            if websocket._close_soon(code, reason):
+                websocket._is_deliberate = True
+
+    # -- the end, on threads ---------------------------------------------------------------------
+
+    def _end_here(self) -> None:
+        if "disconnect" in self._plan.is_async:
+            self._in_loop(self._aend)
+            return
+        try:
+            self._call(self.disconnect, *self._close())
+        finally:
+            self._finish()
+            life.end_beside(self.websocket)
+            self._leave()
+
+    def _close(self) -> tuple[int, str]:
+        """Closes the connection if it is open, and gives its close code and reason."""
+        self._is_over = True
+        if self.websocket._close_soon(_NORMAL, ""):
+            self.websocket._is_deliberate = True
+        end = self.websocket._end()
+        return (_NORMAL, "") if end is None else (end[0], end[1])
+
+    def _finish(self) -> None:
+        """Releases the connection, and reports its end."""
+        if self._cancel_tick is not None:
+            self._cancel_tick()
+        websocket = self.websocket
+        websocket._finish(_NORMAL, "")
+        if (unwanted := websocket._unwanted_end()) is not None:
+            report_end(self.request, *unwanted)
+        own_websocket.set(None)
+
+    def _leave(self) -> None:
+        """The last step: it has no turns any more."""
+        told = life.witness.get()
+        self._home.leave(self._token)
+        _count(-1)
+        if told is not None:
+            told.ended()
+
+    # -- in an event loop ------------------------------------------------------------------------
+
+    async def _enter_loop(self) -> None:
+        """Begins its life in the running loop, at home there."""
+        home = LoopHome.current(is_background=self._loop is None)
+        self._home = home
+        self._token = home.enter(self)
+        self._context.run(self._prepare_in_loop)
+        self._start_turn()
+
+    def _prepare_in_loop(self) -> None:
+        context.settle_in()
+        self._prepare_once()
+        SharedContext.enter()
+
+    def _prepare_once(self) -> None:
+        if self._is_new and own_websocket.get() is not self.websocket:
+            self._prepare()
+
+    def _wake(self) -> None:
+        """Called in the loop when there is news."""
+        if self._is_at_work:
+            self._again = True
+        else:
+            self._start_turn()
+
+    def _start_turn(self) -> None:
+        self._is_at_work = True
+        turn, name = self._aturn(), self._plan.name
+        loop = asyncio.get_running_loop()
+        # Not by `create_task`: a loop's factory may start tasks at once, but connections call this
+        # while they hold their lock.
+        if _HAS_TASK_CONTEXT:
+            task = asyncio.Task(turn, loop=loop, name=name, context=self._context)  # type: ignore[call-arg, unused-ignore]
+        else:
+            task = self._context.run(lambda: asyncio.Task(turn, loop=loop, name=name))
+        self._home.keep(task)
+
+    async def _aturn(self) -> None:
+        """Calls its methods as long as there is something to call."""
+        websocket = self.websocket
+        connection = websocket._connection
+        assert connection is not None
+        try:
+            if self._is_new:
+                self._is_new = False
+                await self._acall(self._abegin)
+            calls = 0
+            while True:
+                self._again = False
+                message = None if self._is_over else await connection.next_now()
+                if message is not None:
+                    await self._acall_one("receive", self.receive, message)
+                    del message
+                elif self._is_over or connection.waiting() == (0, True):
+                    await self._aend()
+                    return
+                elif self._tick_is_due:
+                    self._tick_is_due = False
+                    await self._acall_one("tick", self.tick)
+                    self._set_tick()
+                elif not self._again:
+                    if self._plan.every is not None:
+                        connection.unwatch(self._home.core, self._token)
+                    if connection.listen(self._home.core, self._token):
+                        break
+                calls += 1
+                if calls % _MESSAGES_A_TURN == 0:
+                    await asyncio.sleep(0)
+            if websocket._worker is not None:
+                await SharedContext.leave_worker(websocket)
+            self._is_at_work = False
+            if self._again:
+                self._start_turn()
+        except GeneratorExit:
+            # The loop was closed: nothing can be awaited any more.
+            websocket._finish(*_GOING_AWAY)
+            self._leave()
+            raise
+
+    async def _abegin(self) -> None:
+        if self.websocket._decision is None:
+            await self.websocket._aannounce_opening(self.request)
+        self._set_tick()
+
+    async def _acall_one(self, name: str, method: Callable[..., Any], *args: Any) -> None:
+        """Calls a method of either kind."""
+        if name in self._plan.is_async:
+            await self._acall(method, *args)
+            return
+        own = contextvars.copy_context()
+
+        def call() -> None:
+            own.run(self._call_elsewhere, method, *args)
+
+        await asyncio.wrap_future(handler_threads.home().call(call))
+
+    def _call_elsewhere(self, method: Callable[..., Any], *args: Any) -> None:
+        context.settle_in()
+        self._call(method, *args)
+
+    async def _acall(self, method: Callable[..., Any], *args: Any) -> None:
+        """Awaits a coroutine method."""
+        try:
+            await method(*args)
+            if life.is_session_changed(self.request):
+                await sync_to_async(life.save_session)(self.request)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._failed(error)
+        if self.websocket._is_deliberate:
+            self._is_over = True
+
+    async def _acall_and_wait(self, method: Callable[..., Any], *args: Any) -> None:
+        """Awaits a coroutine method of a handler that is at home on threads."""
+        try:
+            await self._acall(method, *args)
+            await SharedContext.leave_worker(self.websocket)
+        finally:
+            self._wait()
+
+    async def _aend(self) -> None:
+        """The end of its life, as a task."""
+        websocket = self.websocket
+        try:
+            await self._acall_one("disconnect", self.disconnect, *self._close())
+        finally:
+            self._finish()
+            await life.aend_beside(websocket)
+            await SharedContext.leave_worker(websocket)
+            self._leave()
+
+
+def _with_own_thread(
+    start: Callable[[], Coroutine[Any, Any, None]],
+) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def run() -> None:
+        context.settle_in()
+        SharedContext.enter()
+        await start()
+
+    return run
+
+
+_METHODS = ("receive", "disconnect", "tick", "connect")
+
+
+class LoopHome:
+    """Where handlers with an async ``receive`` are at home. For its loop's thread."""
+
+    exits: tuple[type[BaseException], ...] = ()
+
+    def __init__(self, hub: loop_hub.LoopHub, background: loop.BackgroundLoop | None) -> None:
+        self._hub = hub
+        self._background = background
+        self.core = hub.core
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def current(cls, *, is_background: bool) -> LoopHome:
+        """Gives that of the running loop."""
+        hub = loop_hub.current()
+        # The hub lives as long as its loop.
+        home: LoopHome | None = hub.handlers
+        if home is None:
+            home = hub.handlers = cls(hub, loop.background() if is_background else None)
+        return home
+
+    def enter(self, handler: Handled) -> int:
+        """Gives a handler its token."""
+        if self._background is not None:
+            self._background.hold()
+        return self._hub.call_on(handler._wake)
+
+    def announce(self, token: int) -> None:
+        """Has a handler look for news. Any thread may call it."""
+        self.core.announce(token)
+
+    def leave(self, token: int) -> None:
+        """Ends a handler's turns."""
+        self._hub.forget(token)
+        if self._background is not None:
+            self._background.release()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Keeps a task alive until it is done: event loops refer to tasks weakly."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _count(change: int) -> None:
+    global _open
+    with _lock:
+        _open += change
+
+
+def is_busy() -> bool:
+    """Whether a handler's connection is open, or its end is under way."""
+    return _open > 0
+
+
+async def ajoin(timeout: float) -> None:
+    """Waits in an event loop until no handler is left, ``timeout`` seconds at most."""
+    deadline = time.monotonic() + timeout
+    while _open and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_S)
+
+
+def _forget_parents_handlers() -> None:
+    global _lock, _open
+    _lock, _open = unpatched.lock(), 0
+
+
+os.register_at_fork(after_in_child=_forget_parents_handlers)

@@ -1,0 +1,86 @@
+"""Handlers' sync methods on green threads of gevent and eventlet: a few at a time for each hub."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import conf, unpatched
+
+if TYPE_CHECKING:
+    from dwebsocket.connection import Connection
+    from dwebsocket.runners.contract import Runner
+    from dwebsocket.runners.handler_threads import Job
+    from dwebsocket.waiting.green import HubWaiter, HubWatcher
+
+_NAME = "dwebsocket-handler"
+
+
+class GreenHandlers:
+    """The handlers of one hub. See :class:`dwebsocket.runners.handler_threads.Home`."""
+
+    def __init__(self, runner: Runner, watcher: HubWatcher[Any]) -> None:
+        self.exits = runner.exits
+        self.watcher = watcher
+        self._runner = runner
+        self._ready: deque[Job] = deque()
+        self._at_work = 0
+        # Each green thread has a number of its own: context variables are tagged with it.
+        self._numbers = itertools.count(1)
+
+    def enter(self, job: Job) -> int:
+        """As :meth:`Home.enter <dwebsocket.runners.handler_threads.Home.enter>`."""
+        return self.watcher.call_on(lambda: self._run_soon(job))
+
+    def announce(self, token: int) -> None:
+        """As :meth:`Home.announce <dwebsocket.runners.handler_threads.Home.announce>`."""
+        self.watcher.core.announce(token)
+
+    def listen(self, connection: Connection, token: int) -> None:
+        """As :meth:`Home.listen <dwebsocket.runners.handler_threads.Home.listen>`."""
+        if not connection.listen(self.watcher.core, token):
+            self.announce(token)
+
+    def unlisten(self, connection: Connection, token: int) -> None:
+        """As :meth:`Home.unlisten <dwebsocket.runners.handler_threads.Home.unlisten>`."""
+        connection.unwatch(self.watcher.core, token)
+
+    def leave(self, token: int) -> None:
+        """As :meth:`Home.leave <dwebsocket.runners.handler_threads.Home.leave>`."""
+        self.watcher.forget(token)
+
+    def _run_soon(self, job: Job) -> None:
+        self._ready.append(job)
+        if self._at_work < conf.get("HANDLER_THREADS"):
+            self._at_work += 1
+            self._runner.run(_NAME, self._work)
+
+    def _work(self) -> None:
+        number = next(self._numbers)
+        try:
+            while self._ready:
+                self._ready.popleft()._run_turn(number)
+        finally:
+            self._at_work -= 1
+
+
+# A local of the system's threads: each of them has one hub at a time.
+_own: Any = unpatched.original("_thread", "_local")()
+
+
+def home(runner: Runner, waiter: HubWaiter) -> GreenHandlers:
+    """Gives the handlers of the hub of this thread."""
+    watcher = waiter.watcher()
+    found: GreenHandlers | None = getattr(_own, "handlers", None)
+    if found is None or found.watcher is not watcher:
+        found = _own.handlers = GreenHandlers(runner, watcher)
+    return found
+
+
+def _forget_parents_handlers() -> None:
+    _own.handlers = None
+
+
+os.register_at_fork(after_in_child=_forget_parents_handlers)

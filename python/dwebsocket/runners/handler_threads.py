@@ -1,0 +1,197 @@
+"""
+The threads on which handlers' sync methods run: a few for all connections.
+
+They wait for the engine together, by one :class:`dwebsocket._core.Hub`. It keeps few of them awake,
+and wakes another one when a call takes long. They start when the first handler needs them, and end
+with the last one.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dwebsocket import _core, conf, database, unpatched
+from dwebsocket.waiting.long_calls import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from dwebsocket.connection import Connection
+
+T = TypeVar("T")
+
+_log = logging.getLogger("dwebsocket")
+
+_NAME = "dwebsocket-handler"
+
+
+class Job(Protocol):
+    """Something that has turns on the threads."""
+
+    def _run_turn(self, number: int) -> None:
+        """Has a turn, on the thread of this number. Raises nothing."""
+
+
+class Home(Protocol):
+    """Where the sync methods of handlers run: on threads, or on the green threads of a hub."""
+
+    exits: tuple[type[BaseException], ...]
+
+    def enter(self, job: Job) -> int:
+        """
+        Gives a job its token. Each token that :meth:`leave` has not ended is one user.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+
+    def announce(self, token: int) -> None:
+        """Has the job of ``token`` have a turn. Any thread may call it."""
+
+    def listen(self, connection: Connection, token: int) -> None:
+        """Has the job have a turn when its connection has a message or the end, perhaps now."""
+
+    def unlisten(self, connection: Connection, token: int) -> None:
+        """Takes :meth:`listen` back, if the turn has not come."""
+
+    def leave(self, token: int) -> None:
+        """Ends a job's turns."""
+
+
+class _CallJob:
+    """One call that another thread waits for."""
+
+    __slots__ = ("_call", "_threads", "token")
+
+    def __init__(self, call: Call[Any], threads: HandlerThreads) -> None:
+        self._call = call
+        self._threads = threads
+        self.token = 0
+
+    def _run_turn(self, number: int) -> None:
+        self._threads.leave(self.token)
+        self._call()
+
+
+class HandlerThreads:
+    """The threads of the process. See :class:`Home`. Any thread may use it."""
+
+    exits: tuple[type[BaseException], ...] = ()
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._hub: _core.Hub | None = None
+        self._jobs: dict[int, Job] = {}
+        self._tokens = itertools.count(1)
+        self._begun = 0
+
+    def enter(self, job: Job) -> int:
+        """As :meth:`Home.enter`."""
+        with self._lock:
+            token = next(self._tokens)
+            self._jobs[token] = job
+            if self._hub is None:
+                hub = _core.Hub(for_threads=True)
+                try:
+                    self._start(hub)
+                except BaseException:
+                    del self._jobs[token]
+                    raise
+                self._hub = hub
+        return token
+
+    def announce(self, token: int) -> None:
+        """As :meth:`Home.announce`."""
+        if (hub := self._hub) is not None:
+            hub.announce(token)
+
+    def listen(self, connection: Connection, token: int) -> None:
+        """As :meth:`Home.listen`."""
+        hub = self._hub
+        if hub is not None and not connection.listen(hub, token):
+            hub.announce(token)
+
+    def unlisten(self, connection: Connection, token: int) -> None:
+        """As :meth:`Home.unlisten`."""
+        if (hub := self._hub) is not None:
+            connection.unwatch(hub, token)
+
+    def leave(self, token: int) -> None:
+        """As :meth:`Home.leave`. Without users the threads end."""
+        with self._lock:
+            del self._jobs[token]
+            hub = self._hub
+            if self._jobs or hub is None:
+                return
+            self._hub = None
+            self._begun = 0
+        hub.close()
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """
+        Calls ``function`` on one of the threads. Never waits.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        call = Call(function)
+        job = _CallJob(call, self)
+        job.token = self.enter(job)
+        self.announce(job.token)
+        return call.future
+
+    def _start(self, hub: _core.Hub) -> None:
+        """Starts a thread. Under the lock."""
+        number = self._begun + 1
+        unpatched.start_thread(f"{_NAME}-{number}", functools.partial(self._work, hub, number))
+        self._begun = number
+
+    def _start_another(self, hub: _core.Hub) -> None:
+        with self._lock:
+            if hub is not self._hub or self._begun >= conf.get("HANDLER_THREADS"):
+                return
+            try:
+                self._start(hub)
+            except RuntimeError:
+                # The system gives no thread: the others go on.
+                _log.exception("No thread for another WebSocket handler")
+
+    def _work(self, hub: _core.Hub, number: int) -> None:
+        jobs = self._jobs
+        found = hub.next(None)
+        try:
+            while found is not None:
+                token, turn, lacks_helper = found
+                if lacks_helper:
+                    self._start_another(hub)
+                if (job := jobs.get(token)) is not None:
+                    try:
+                        job._run_turn(number)
+                    except BaseException:
+                        _log.exception("Something failed behind a WebSocket handler")
+                    # Do not hold the connection while waiting for the next one.
+                    del job
+                found = hub.next(turn)
+        finally:
+            database.leave()
+
+
+_threads = HandlerThreads()
+
+
+def home() -> HandlerThreads:
+    """Gives the threads of this process."""
+    return _threads
+
+
+def _forget_parents_threads() -> None:
+    global _threads
+    _threads = HandlerThreads()
+
+
+os.register_at_fork(after_in_child=_forget_parents_threads)

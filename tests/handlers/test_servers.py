@@ -1,0 +1,53 @@
+"""Handlers behave alike on every kind of server."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.raw_peer import BINARY, CLOSE, TEXT, Frame, RawPeer
+from support.server import (
+    ASGI,
+    GUNICORN_GEVENT,
+    GUNICORN_GTHREAD,
+    GUNICORN_SYNC,
+    RUNSERVER,
+    Server,
+)
+from support.waiting import eventually
+
+everywhere = pytest.mark.parametrize(
+    "server",
+    [RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, *ASGI],
+    indirect=True,
+    ids=str,
+)
+
+
+@everywhere
+@pytest.mark.parametrize("which", ["echo", "async-echo", "mixed-echo"])
+class TestHandlers:
+    """Sync, async and mixed ones."""
+
+    def test_echo_and_end(self, server: Server, which: str) -> None:
+        """Exact types, in order; and `disconnect` learns of the close."""
+        name = f"{which}-{server.kind}"
+        with RawPeer.open(server, f"/handlers/{which}/{name}/") as peer:
+            for frame in (Frame(TEXT, "né".encode()), Frame(BINARY, b"plain")):
+                peer.send_frame(frame.opcode, frame.payload)
+                assert peer.read_frame() == frame
+            for number in range(100):
+                peer.send_text(str(number))
+            assert [peer.read_message() for _ in range(100)] == [b"%d" % n for n in range(100)]
+            peer.send_close(4001)
+            assert peer.read_frame().opcode == CLOSE
+        seen = eventually(lambda: server.get(f"/handlers/seen/{name}/").json()["seen"], 60)
+        assert seen == [4001, True]
+
+    def test_many(self, server: Server, which: str) -> None:
+        """Connections at the same time."""
+        path = f"/handlers/{which}/many-{which}/"
+        with RawPeer.open_many(server, path, 30) as peers:
+            for number, peer in enumerate(peers):
+                peer.send_text(str(number))
+            for number, peer in enumerate(peers):
+                assert peer.read_message() == b"%d" % number

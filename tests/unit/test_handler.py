@@ -1,0 +1,720 @@
+"""`WebSocketHandler`: its methods, their order, their threads, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.http import Http404, HttpResponse
+from django.test import override_settings
+from django.utils import translation
+from visit import handshake
+
+import dwebsocket
+from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, group, runners
+from dwebsocket.runners import handler as life
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from visit import Serve
+
+KINDS = ["sync", "async", "async receive", "async rest"]
+
+
+@pytest.fixture(autouse=True)
+def _all_ended() -> Iterator[None]:
+    """Groups of this process alone; and no handler is left at the end."""
+    with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}}):
+        yield
+    assert runners.join(10)
+    eventually(lambda: not handler_threads(), what="no thread of handlers is left")
+
+
+def handler_threads() -> list[str]:
+    """The names of the threads that run handlers now."""
+    return [each.name for each in threading.enumerate() if each.name.startswith("dwebsocket-handl")]
+
+
+def of_kind(cls: type[WebSocketHandler], kind: str) -> type[WebSocketHandler]:
+    """Make (some) methods of a class coroutine functions that call the sync ones."""
+
+    def coroutine(method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(self: Any, *args: Any) -> Any:
+            await asyncio.sleep(0)
+            return method(self, *args)
+
+        return call
+
+    names = ["connect", "receive", "disconnect", "tick"]
+    chosen = {
+        "sync": [],
+        "async": names,
+        "async receive": ["receive"],
+        "async rest": ["connect", "disconnect", "tick"],
+    }[kind]
+    changed = {name: coroutine(vars(cls)[name]) for name in chosen if name in vars(cls)}
+    return type(cls.__name__, (cls,), changed)
+
+
+class Echo(WebSocketHandler):
+    """Echo, and note what is called."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def connect(self) -> None:
+        self.count = 0
+        self.seen.append("connect")
+
+    def receive(self, message: Any) -> None:
+        self.count += 1
+        self.seen.append(message)
+        self.websocket.send_text(message) if isinstance(
+            message, str
+        ) else self.websocket.send_bytes(message)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        self.seen.append((self.count, code, reason))
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which methods are coroutine functions."""
+    return str(request.param)
+
+
+class TestMethods:
+    """connect, receive, disconnect."""
+
+    def test_are_called_in_order_with_exact_types(self, kind: str, visit: Serve) -> None:
+        """One object has the whole connection."""
+        seen: list[Any] = []
+        made = visit(of_kind(Echo, kind).as_view(seen=seen))
+        made.serve()
+        for message in ("né", b"\xff", ""):
+            made.client.send(message)
+            assert made.client.receive() == message
+        made.client.close(4001, "bye")
+        assert made.client.closing()[0] == 4001
+        eventually(lambda: len(seen) == 5)
+        assert seen == ["connect", "né", b"\xff", "", (3, 4001, "bye")]
+
+    def test_a_burst_keeps_its_order(self, kind: str, visit: Serve) -> None:
+        """And what comes before the close is received."""
+        seen: list[Any] = []
+        made = visit(of_kind(Echo, kind).as_view(seen=seen))
+        made.serve()
+        numbers = [str(number) for number in range(200)]
+        for number in numbers:
+            made.client.send(number)
+        assert [made.client.receive() for _ in numbers] == numbers
+        made.client.send("last")
+        made.client.close()
+        eventually(lambda: len(seen) == 203)
+        assert seen == ["connect", *numbers, "last", (201, 1000, "")]
+
+    def test_disconnect_when_the_client_vanishes(self, kind: str, visit: Serve) -> None:
+        """With 1006."""
+        seen: list[Any] = []
+        made = visit(of_kind(Echo, kind).as_view(seen=seen))
+        made.serve()
+        made.client.vanish()
+        eventually(lambda: len(seen) == 2)
+        assert seen == ["connect", (0, 1006, "the client hung up")]
+
+    def test_close_ends_it(self, kind: str, visit: Serve) -> None:
+        """What waits behind it is not received."""
+        seen: list[Any] = []
+
+        class Closes(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                seen.append(message)
+                self.websocket.close(4005, "enough")
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append((code, reason))
+
+        made = visit(of_kind(Closes, kind).as_view())
+        made.serve()
+        made.client.send_raw(b"\x81\x81\0\0\0\0a\x81\x81\0\0\0\0b")
+        assert made.client.closing() == (4005, "enough")
+        eventually(lambda: len(seen) == 2)
+        assert seen == ["a", (4005, "enough")]
+
+    def test_nothing_is_needed(self, visit: Serve) -> None:
+        """A class without methods takes connections."""
+        made = visit(WebSocketHandler.as_view())
+        made.serve()
+        made.client.send("ignored")
+        made.client.close()
+        assert made.client.closing() == (1000, "")
+
+    def test_many_at_once(self, kind: str, visit: Serve) -> None:
+        """Each has its own object."""
+        seen: list[Any] = []
+        view = of_kind(Echo, kind).as_view(seen=seen)
+        all_made = [visit(view).serve() for _ in range(20)]
+        for number, made in enumerate(all_made):
+            made.client.send(str(number))
+        for number, made in enumerate(all_made):
+            assert made.client.receive() == str(number)
+            made.client.close()
+        eventually(lambda: seen.count((1, 1000, "")) == 20)
+
+    def test_attributes(self, kind: str, visit: Serve) -> None:
+        """The URL's arguments, the request, its user."""
+        seen: list[Any] = []
+
+        class Looks(WebSocketHandler):
+            def connect(self) -> None:
+                self.request.user = "somebody"  # type: ignore[assignment]
+
+            def receive(self, message: Any) -> None:
+                seen.append((self.kwargs, self.args, self.request.path, self.user))
+                self.websocket.close()
+
+        made = visit(of_kind(Looks, kind).as_view(), environ=handshake("/7/"))
+        made.serve()
+        made.client.send("go")
+        made.client.closing()
+        assert seen == [({"number": 7}, (), "/7/", "somebody")]
+
+
+class TestConnect:
+    """Before the 101."""
+
+    @pytest.mark.parametrize(
+        ("outcome", "status"),
+        [
+            (PermissionDenied("no"), 403),
+            (Http404("nothing"), 404),
+            (HttpResponse("pay", status=402), 402),
+            ("reject", 418),
+        ],
+    )
+    def test_refuses(self, kind: str, outcome: Any, status: int, visit: Serve) -> None:
+        """By an exception, by a response, by `reject`; disconnect is not called."""
+        seen: list[Any] = []
+
+        class Refuses(WebSocketHandler):
+            def connect(self) -> Any:
+                if outcome == "reject":
+                    self.websocket.reject(418)
+                    return None
+                if isinstance(outcome, Exception):
+                    raise outcome
+                return outcome
+
+            def receive(self, message: Any) -> None:
+                seen.append(message)
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+
+        made = visit(of_kind(Refuses, kind).as_view())
+        assert made.response.status_code == status
+        assert runners.join(10)
+        assert seen == []
+
+    def test_may_accept_itself(self, visit: Serve) -> None:
+        """With a subprotocol and headers, and go on."""
+
+        class Accepts(WebSocketHandler):
+            def connect(self) -> None:
+                self.websocket.accept("b", {"X-Own": "yes"})
+                self.websocket.send_text("welcome")
+
+        environ = handshake(HTTP_SEC_WEBSOCKET_PROTOCOL="a, b")
+        made = visit(Accepts.as_view(), environ=environ)
+        made.serve()
+        assert made.header("sec-websocket-protocol") == ["b"]
+        assert made.header("x-own") == ["yes"]
+        assert made.client.receive() == "welcome"
+        made.client.close()
+
+    def test_an_exception_behind_accept_closes(self, visit: Serve) -> None:
+        """And disconnect is called, as the connection was open."""
+        seen: list[Any] = []
+
+        class Fails(WebSocketHandler):
+            def connect(self) -> None:
+                self.websocket.accept()
+                raise RuntimeError("too late")
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+
+        made = visit(Fails.as_view())
+        made.serve()
+        assert made.client.closing() == (1011, "")
+        eventually(lambda: seen == [1011])
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_takes_too_long(self, is_async: bool, visit: Serve) -> None:
+        """The client is refused with 503."""
+        may_end = threading.Event()
+
+        class Sleeps(WebSocketHandler):
+            handshake_timeout = 0.05
+
+            def connect(self) -> None:
+                may_end.wait(60)
+
+        class AsyncSleeps(WebSocketHandler):
+            handshake_timeout = 0.05
+
+            async def connect(self) -> None:
+                await asyncio.to_thread(may_end.wait, 60)
+
+        made = visit((AsyncSleeps if is_async else Sleeps).as_view())
+        assert made.response.status_code == 503
+        may_end.set()
+
+
+class TestErrors:
+    """As in views: the same codes and records."""
+
+    @pytest.mark.parametrize(
+        ("error", "code", "logger"),
+        [
+            (PermissionDenied("no"), 1008, "django.request"),
+            (Http404("nothing"), 4404, "django.request"),
+            (RuntimeError("broken"), 1011, "django.request"),
+            (dwebsocket.InvalidMessage("no JSON"), 1007, "dwebsocket"),
+        ],
+    )
+    def test_receive_fails(
+        self,
+        kind: str,
+        error: Exception,
+        code: int,
+        logger: str,
+        visit: Serve,
+        request_log: Callable[..., Any],
+    ) -> None:
+        """The connection closes, disconnect learns of it, nothing more is received."""
+        seen: list[Any] = []
+
+        class Fails(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                seen.append(message)
+                raise error
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+
+        made = visit(of_kind(Fails, kind).as_view())
+        made.serve()
+        made.client.send_raw(b"\x81\x81\0\0\0\0a\x81\x81\0\0\0\0b")
+        assert made.client.closing()[0] == code
+        eventually(lambda: len(seen) == 2)
+        assert seen == ["a", code]
+        records = [each for each in request_log(logger) if hasattr(each, "event")]
+        assert [each.code for each in records] == [code]
+
+    def test_disconnect_fails(
+        self, kind: str, visit: Serve, request_log: Callable[..., Any]
+    ) -> None:
+        """It is logged; the client has its code already."""
+
+        class Fails(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                pass
+
+            def disconnect(self, code: int, reason: str) -> None:
+                raise RuntimeError("broken end")
+
+        made = visit(of_kind(Fails, kind).as_view())
+        made.serve()
+        made.client.close(4002)
+        assert made.client.closing() == (4002, "")
+        eventually(lambda: [each for each in request_log("django.request") if each.exc_info])
+
+    def test_sending_to_a_client_that_has_gone_is_no_error(
+        self, visit: Serve, request_log: Callable[..., Any]
+    ) -> None:
+        """As in a view."""
+        seen: list[Any] = []
+
+        class Pushes(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                self.websocket.wait_closed()
+                try:
+                    while True:
+                        self.websocket.send_text("too late")
+                except ConnectionClosed:
+                    seen.append("closed")
+                    raise
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(code)
+
+        made = visit(Pushes.as_view())
+        made.serve()
+        made.client.send("go")
+        made.client.close()
+        eventually(lambda: 1000 in seen)
+        assert seen == ["closed", 1000]
+        assert request_log("django.request") == []
+
+    def test_unmarked_coroutine(self, visit: Serve, request_log: Callable[..., Any]) -> None:
+        """The error says what to do."""
+
+        async def later() -> None:
+            """Would never run."""
+
+        class Gives(WebSocketHandler):
+            def receive(self, message: Any) -> Any:
+                return later()
+
+        made = visit(Gives.as_view())
+        made.serve()
+        made.client.send("go")
+        assert made.client.closing()[0] == 1011
+        eventually(lambda: "markcoroutinefunction" in str(request_log()[-1].exc_info[1]))
+
+
+class TestThreads:
+    """The bounded pool."""
+
+    def test_none_between_messages(self, visit: Serve) -> None:
+        """Fifty quiet connections share one or two threads."""
+        view = Echo.as_view(seen=[])
+        all_made = [visit(view).serve() for _ in range(50)]
+        for made in all_made:
+            made.client.send("hello")
+            assert made.client.receive() == "hello"
+        assert 1 <= len(handler_threads()) <= 4
+        for made in all_made:
+            made.client.close()
+
+    def test_slow_ones_do_not_hold_up_a_quick_one(
+        self, visit: Serve, override: Callable[..., None]
+    ) -> None:
+        """As long as there is a thread."""
+        override(WEBSOCKET_HANDLER_THREADS=4)
+        may_go_on = threading.Event()
+        at_work: list[int] = []
+
+        class Slow(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                at_work.append(1)
+                may_go_on.wait(60)
+                self.websocket.send_text(message)
+
+        slow = [visit(Slow.as_view()).serve() for _ in range(3)]
+        for made in slow:
+            made.client.send("a")
+            made.client.send("b")
+        eventually(lambda: len(at_work) == 3)
+        quick = visit(Echo.as_view(seen=[])).serve()
+        for _ in range(10):
+            quick.client.send("quick")
+            assert quick.client.receive() == "quick"
+        # No slow connection has a second thread.
+        assert len(at_work) == 3
+        assert len(handler_threads()) <= 4
+        may_go_on.set()
+        for made in slow:
+            assert [made.client.receive(), made.client.receive()] == ["a", "b"]
+            made.client.close()
+        quick.client.close()
+
+    def test_limit(self, visit: Serve, override: Callable[..., None]) -> None:
+        """More calls wait for their turn, and all are made."""
+        override(WEBSOCKET_HANDLER_THREADS=2)
+        may_go_on = threading.Event()
+        at_work: list[str] = []
+
+        class Slow(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                at_work.append(threading.current_thread().name)
+                may_go_on.wait(60)
+                self.websocket.send_text(message)
+
+        all_made = [visit(Slow.as_view()).serve() for _ in range(5)]
+        for made in all_made:
+            made.client.send("x")
+        eventually(lambda: len(at_work) == 2)
+        assert len(set(at_work)) == 2
+        assert len(handler_threads()) == 2
+        may_go_on.set()
+        for made in all_made:
+            assert made.client.receive() == "x"
+            made.client.close()
+
+    def test_drain(self, kind: str, visit: Serve) -> None:
+        """It waits for disconnect."""
+        seen: list[Any] = []
+        made = visit(of_kind(Echo, kind).as_view(seen=seen))
+        made.serve()
+        assert not dwebsocket.drain(0, timeout=0)
+        try:
+            assert made.client.closing()[0] == 1012
+            made.client.vanish()
+            assert dwebsocket.drain(timeout=30)
+            assert seen == ["connect", (0, 1012, "restarting")]
+        finally:
+            dwebsocket._core.reopen()
+
+
+class TestSurroundings:
+    """What Django does around a request."""
+
+    def test_language_and_context(self, kind: str, visit: Serve) -> None:
+        """Those of the request, in each call."""
+        seen: list[Any] = []
+
+        class Looks(WebSocketHandler):
+            def connect(self) -> None:
+                seen.append(translation.get_language())
+
+            def receive(self, message: Any) -> None:
+                seen.append(translation.get_language())
+
+            def disconnect(self, code: int, reason: str) -> None:
+                seen.append(translation.get_language())
+
+        middleware = ["test_handler.in_danish"]
+        made = visit(of_kind(Looks, kind).as_view(), middleware=middleware)
+        made.serve()
+        made.client.send("go")
+        made.client.close()
+        eventually(lambda: len(seen) == 3)
+        assert seen == ["da", "da", "da"]
+
+    def test_database_connections_are_returned(self, kind: str, visit: Serve, tables: None) -> None:
+        """After each call, also when a transaction was left open."""
+        seen: list[Any] = []
+
+        class Asks(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                seen.append(connection.connection)
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                if message == "leave open":
+                    connection.set_autocommit(False)
+                self.websocket.send_text("asked")
+
+        if kind in ("async", "async receive"):
+            pytest.skip("async code may not ask the database directly")
+        made = visit(of_kind(Asks, kind).as_view())
+        made.serve()
+        for message in ("a", "leave open", "b"):
+            made.client.send(message)
+            assert made.client.receive() == "asked"
+        made.client.close()
+        eventually(lambda: len(seen) == 3)
+        assert seen == [None, None, None]
+
+    def test_session_is_saved_behind_each_call(self, visit: Serve) -> None:
+        """Not only at the end."""
+        saved: list[Any] = []
+
+        class Session:
+            modified = False
+            session_key = "key"
+
+            def save(self) -> None:
+                saved.append(1)
+                self.modified = False
+
+        class Changes(WebSocketHandler):
+            def receive(self, message: Any) -> None:
+                self.request.session.modified = True
+
+        class Echoes(Changes):
+            def connect(self) -> None:
+                self.request.session = Session()  # type: ignore[assignment]
+
+        made = visit(Echoes.as_view())
+        made.serve()
+        made.client.send("a")
+        eventually(lambda: saved == [1])
+        made.client.send("b")
+        eventually(lambda: saved == [1, 1])
+        made.client.close()
+
+
+def in_danish(get_response: Callable[..., Any]) -> Callable[..., Any]:
+    """Middleware that sets a language, as the one for locales."""
+
+    def middleware(request: Any) -> Any:
+        translation.activate("da")
+        return get_response(request)
+
+    return middleware
+
+
+class TestTick:
+    """`every` and `tick`."""
+
+    def test_is_called_again_and_again(self, kind: str, visit: Serve) -> None:
+        """Beside messages; not after the end."""
+
+        class Ticks(WebSocketHandler):
+            every = 0.02
+            count = 0
+
+            def receive(self, message: Any) -> None:
+                self.websocket.send_text(message)
+
+            def tick(self) -> None:
+                self.count += 1
+                self.websocket.send_text(f"tick {self.count}")
+
+        made = visit(of_kind(Ticks, kind).as_view())
+        made.serve()
+        assert [made.client.receive() for _ in range(3)] == ["tick 1", "tick 2", "tick 3"]
+        made.client.send("hello")
+        seen: list[Any] = []
+        while "hello" not in seen:
+            seen.append(made.client.receive())
+        made.client.close()
+        made.client.closing()
+
+    def test_one_call_at_a_time(self, kind: str, visit: Serve) -> None:
+        """A tick waits for the message, and the message for the tick."""
+        at_work: list[int] = []
+        together: list[int] = []
+
+        class Ticks(WebSocketHandler):
+            every = 0.002
+
+            def receive(self, message: Any) -> None:
+                self.work()
+                self.websocket.send_text(message)
+
+            def tick(self) -> None:
+                self.work()
+
+            def work(self) -> None:
+                at_work.append(1)
+                together.append(len(at_work))
+                threading.Event().wait(0.001)
+                at_work.pop()
+
+        made = visit(of_kind(Ticks, kind).as_view())
+        made.serve()
+        for number in range(100):
+            made.client.send(str(number))
+            assert made.client.receive() == str(number)
+        assert set(together) == {1}
+        assert len(together) > 100
+        made.client.close()
+
+    @pytest.mark.parametrize("every", [0, -1, "often", True])
+    def test_wrong_value(self, every: Any) -> None:
+        """Is found when the view is made."""
+        with pytest.raises(ValueError, match=r"every must be"):
+            WebSocketHandler.as_view(every=every)
+
+
+class TestGroups:
+    """`groups` and `self.group`."""
+
+    def test_are_joined_and_filled_in(self, kind: str, visit: Serve) -> None:
+        """From the URL's arguments."""
+
+        class Chat(WebSocketHandler):
+            groups = ("room-{number}",)
+
+            def receive(self, message: Any) -> None:
+                self.group("room-{number}").send(message)
+
+        made = visit(of_kind(Chat, kind).as_view(), environ=handshake("/7/"))
+        made.serve()
+        made.client.send("to all")
+        assert made.client.receive() == "to all"
+        group("room-7").send("from outside")
+        assert made.client.receive() == "from outside"
+        made.client.close()
+        eventually(lambda: group("room-7").count() == 0)
+
+    def test_group_without_an_argument(self) -> None:
+        """Is the caller's mistake; a plain name is taken as it is."""
+        made = WebSocketHandler()
+        made.args, made.kwargs, made.request = (), {"room": "a"}, handshake  # type: ignore[assignment]
+        assert made.group("plain") == group("plain")
+        assert made.group("room-{room}") == group("room-a")
+        with pytest.raises(UsageError, match="no argument"):
+            made.group("room-{other}")
+
+
+class TestView:
+    """`as_view`."""
+
+    def test_plain_request_gets_400(self, visit: Serve) -> None:
+        """As with `require_websocket`."""
+        plain = handshake(HTTP_UPGRADE=None, HTTP_SEC_WEBSOCKET_KEY=None)
+        plain.pop("HTTP_SEC_WEBSOCKET_VERSION")
+        assert visit(Echo.as_view(seen=[]), environ=plain).response.status_code == 400
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_plain_request_with_get(self, is_async: bool, visit: Serve) -> None:
+        """The method answers it."""
+
+        class Page(Echo):
+            def get(self, request: Any) -> HttpResponse:
+                assert self.websocket is None
+                return HttpResponse(f"page of {self.request.path}")
+
+        class AsyncPage(Echo):
+            async def get(self, request: Any) -> HttpResponse:
+                return HttpResponse(f"page of {self.request.path}")
+
+        plain = handshake(HTTP_UPGRADE=None, HTTP_SEC_WEBSOCKET_KEY=None)
+        plain.pop("HTTP_SEC_WEBSOCKET_VERSION")
+        view = (AsyncPage if is_async else Page).as_view(seen=[])
+        assert visit(view, environ=dict(plain)).response.content == b"page of /"
+        assert visit(view, environ={**plain, "REQUEST_METHOD": "POST"}).response.status_code == 405
+        made = visit(view).serve()
+        made.client.send("hello")
+        assert made.client.receive() == "hello"
+        made.client.close()
+
+    def test_options(self, visit: Serve) -> None:
+        """Are attributes of the class, or arguments."""
+
+        class Small(Echo):
+            max_message_size = 10
+
+        made = visit(Small.as_view(seen=[])).serve()
+        made.client.send("x" * 11)
+        assert made.client.closing()[0] == 1009
+        made = visit(Echo.as_view(seen=[], max_message_size=5)).serve()
+        made.client.send("x" * 6)
+        assert made.client.closing()[0] == 1009
+
+    def test_wrong_arguments(self) -> None:
+        """Are found when the view is made."""
+        with pytest.raises(TypeError, match="'unknown'"):
+            Echo.as_view(unknown=1)
+        with pytest.raises(ValueError, match="max_message_size"):
+            Echo.as_view(seen=[], max_message_size=-1)
+
+    def test_name(self) -> None:
+        """Is that of the class, for logs and for Django."""
+        view: Any = Echo.as_view(seen=[])
+        assert view.__qualname__ == "Echo"
+        assert issubclass(view.view_class, Echo)
+
+    def test_websockets_of_the_middleware(self, visit: Serve) -> None:
+        """It leaves the handshake to the handler."""
+        made = visit(
+            Echo.as_view(seen=[]), middleware=["dwebsocket.middleware.WebSocketMiddleware"]
+        )
+        made.serve()
+        made.client.send("hello")
+        assert made.client.receive() == "hello"
+        made.client.close()
+
+
+def test_no_handler_is_counted_twice() -> None:
+    """All have ended by now."""
+    eventually(lambda: not life.is_busy())
