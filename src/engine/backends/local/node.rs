@@ -101,7 +101,7 @@ impl Node {
     pub fn start(path: &Path, user: u32, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
         let engine = Engine::current().map_err(io::Error::other)?;
         let node = Arc::new(Self {
-            // Random: its keys are the system's, and differ with each call.
+            // Random, with the process's number: a forked child inherits the keys of the hash.
             id: RandomState::new().hash_one(std::process::id()),
             generation: fork::generation(),
             path: path.to_owned(),

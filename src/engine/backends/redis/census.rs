@@ -65,8 +65,9 @@ impl Census {
     pub(super) fn new(runtime: Handle) -> Self {
         Self {
             runtime,
-            process: RandomState::new().hash_one("process"),
-            next: AtomicU64::new(RandomState::new().hash_one("count")),
+            // With the process's number: a forked child inherits the keys of the hash.
+            process: RandomState::new().hash_one(("process", std::process::id())),
+            next: AtomicU64::new(RandomState::new().hash_one(("count", std::process::id()))),
             asked: Mutex::default(),
         }
     }
