@@ -605,7 +605,7 @@ class TestTick:
             made.client.send(str(number))
             assert made.client.receive() == str(number)
         assert set(together) == {1}
-        assert len(together) > 100
+        assert len(together) >= 100
         made.client.close()
 
     @pytest.mark.parametrize("every", [0, -1, "often", True])

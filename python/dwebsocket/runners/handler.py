@@ -97,7 +97,6 @@ class Handled:
         "_is_new",
         "_is_over",
         "_loop",
-        "_settled",
         "_tick_is_due",
         "_token",
         "args",
@@ -163,7 +162,6 @@ class Handled:
         self.kwargs = kwargs
         self._context = own_context
         self._databases = databases or None
-        self._settled = 0
         self._is_new = True
         self._is_over = self._is_at_work = self._again = self._tick_is_due = False
         self._cancel_tick: Callable[[], None] | None = None
@@ -238,10 +236,12 @@ class Handled:
     def _run_turn(self, number: int) -> None:
         """Has a turn, on the (green) thread of this number. Raises the exits of its home only."""
         if self._plan.every is None:
-            self._context.run(self._turn, number)
+            # A copy: the turn before, or `connect`, may still be about to leave the context.
+            self._context.copy().run(self._turn, number)
         elif self._claim():
             self._home.unlisten(self.websocket._connection, self._token)
-            self._context.run(self._turn, number)
+            # A copy: the turn before, or `connect`, may still be about to leave the context.
+            self._context.copy().run(self._turn, number)
 
     def _claim(self) -> bool:
         """Whether no other turn is under way. If one is, another one follows it."""
@@ -251,9 +251,7 @@ class Handled:
         return not self._again
 
     def _turn(self, number: int) -> None:
-        if self._settled != number:
-            context.settle_in()
-            self._settled = number
+        context.settle_in()
         if self._is_new:
             self._is_new = False
             self._call(self._begin)
@@ -406,6 +404,8 @@ class Handled:
         home = LoopHome.current(is_background=self._loop is None)
         self._home = home
         self._token = home.enter(self)
+        # A copy: the thread of `connect` may still be about to leave the context.
+        self._context = self._context.copy()
         self._context.run(self._prepare_in_loop)
         self._start_turn()
 
@@ -432,7 +432,7 @@ class Handled:
         # Not by `create_task`: a loop's factory may start tasks at once, but connections call this
         # while they hold their lock.
         if _HAS_TASK_CONTEXT:
-            task = asyncio.Task(turn, loop=loop, name=name, context=self._context)  # type: ignore[call-arg, unused-ignore]
+            task = asyncio.Task(turn, loop=loop, name=name, context=self._context.copy())  # type: ignore[call-arg, unused-ignore]
         else:
             task = self._context.run(lambda: asyncio.Task(turn, loop=loop, name=name))
         self._home.keep(task)
