@@ -39,6 +39,8 @@ ON_THE_SYSTEMS_CLOCK = {
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",
     "runners/green.py": "what a process that ends has left",
+    "runners/handler.py": "how long a connection's end waits for callbacks",
+    "runners/handler_threads.py": "how long a thread stays without work, and a process's end",
     "runners/view.py": "how long a view's end waits for callbacks",
     "servers/tls_pump.py": "how long the last bytes of TLS may take",
     "waiting/green.py": "turns of green threads, and coarse sleeps until databases are given back",

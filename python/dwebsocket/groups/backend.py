@@ -77,6 +77,8 @@ class Backend:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
         self.alias = alias
         self.settings = own
+        self._groups: _core.Groups | None = None
+        self._groups_lock = unpatched.lock()
         self._has_warned = False
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
@@ -205,12 +207,16 @@ class Backend:
 
     # -- for the rest of the package -------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def groups(self) -> _core.Groups:
         """The groups with members in this process."""
-        return _core.Groups(
-            self.settings.slow, self.project_key("seal") if self.is_sealed else None
-        )
+        if self._groups is None:
+            # Two threads must not make two: members of one would not get what comes to the other.
+            with self._groups_lock:
+                if self._groups is None:
+                    key = self.project_key("seal") if self.is_sealed else None
+                    self._groups = _core.Groups(self.settings.slow, key)
+        return self._groups
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """Publishes a message."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, unpatched
-from dwebsocket.groups import backend, process
+from dwebsocket.groups import backend, process, reports
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
@@ -72,6 +72,7 @@ class Backend(process.Backend):
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
         backend.at_exit(self.stop)
+        reports.start(self)
         return node
 
     def processes(self) -> list[int]:

@@ -36,6 +36,7 @@ pub(super) struct Crew {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they change independently")]
 struct State {
     queue: VecDeque<u64>,
     /// The hub has tokens that are not in `queue` yet.
