@@ -253,6 +253,23 @@ class TestDatabases:
         thread.join(30)
         return found[0]
 
+    def test_a_client_that_vanishes_without_a_block_shares_until_the_end_of_its_test(
+        self, override: Callable[..., None]
+    ) -> None:
+        """It is given up there, as one that is still open."""
+
+        @accept_websocket
+        def view(request: Any) -> None:
+            request.websocket.wait()
+
+        override(ROOT_URLCONF=(path("", view),), MIDDLEWARE=[])
+        with websockets_of_a_test():
+            live = WebSocketClient().websocket("/")
+            live.__enter__()
+            live.vanish()
+            assert databases.is_sharing()
+        assert not databases.is_sharing()
+
     def test_threads_use_one_connection(self) -> None:
         """While it lasts; closing and forgetting does nothing elsewhere."""
         from django.db import connections

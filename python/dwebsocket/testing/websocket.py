@@ -358,13 +358,14 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
-        open_websockets.discard(self)
 
     def _begin_sharing(self) -> None:
         begin_sharing()
         self._shares = True
 
     def _unshare(self) -> None:
+        # Not before: a client that has vanished still has a view.
+        open_websockets.discard(self)
         if self._shares:
             self._shares = False
             end_sharing()
