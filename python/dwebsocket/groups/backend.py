@@ -13,7 +13,7 @@ import functools
 import hmac
 import logging
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -23,7 +23,7 @@ from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from dwebsocket.group_settings import BackendSettings
 
@@ -236,15 +236,19 @@ class Backend:
 
     def add(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member; false when it is over."""
-        with self._joining_now(name):
-            self.subscribe(name)
-            return self.groups.join(name, member, key) is not None
+        self.hold(name)
+        try:
+            return self.join(name, member, key)
+        finally:
+            self.release(name)
 
     async def aadd(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member, without blocking the event loop."""
-        with self._joining_now(name):
-            await self.asubscribe(name)
-            return self.groups.join(name, member, key) is not None
+        await self.ahold(name)
+        try:
+            return self.join(name, member, key)
+        finally:
+            self.release(name)
 
     def discard(self, name: str, member: Member) -> None:
         """Ends a membership."""
@@ -261,6 +265,20 @@ class Backend:
         self._enter(name)
         try:
             self.subscribe(name)
+        except BaseException:
+            self.release(name)
+            raise
+
+    async def ahold(self, name: str) -> None:
+        """
+        As :meth:`hold`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`hold`.
+        """
+        self._enter(name)
+        try:
+            await self.asubscribe(name)
         except BaseException:
             self.release(name)
             raise
@@ -323,12 +341,3 @@ class Backend:
             self._most_subscribed = 2 * used + _FEW_SUBSCRIPTIONS
         for each in unused:
             self.unsubscribe_if_unused(each)
-
-    @contextmanager
-    def _joining_now(self, name: str) -> Iterator[None]:
-        """Keeps the subscription of ``name`` while a member is about to be added."""
-        self._enter(name)
-        try:
-            yield
-        finally:
-            self.release(name)

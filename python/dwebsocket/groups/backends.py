@@ -49,11 +49,6 @@ class Backends:
                 backend = self._made.setdefault(key, made)
         return backend
 
-    def all(self) -> list[Backend]:
-        """Gives those that were made."""
-        with self._lock:
-            return list(self._made.values())
-
 
 def class_of(path: str) -> type[Backend]:
     """
@@ -119,11 +114,6 @@ def backend_for_sync(alias: str, twin: str) -> Backend:
             f"this would block the event loop and all its views: use `await {twin}(…)`"
         )
     return found
-
-
-def made() -> list[Backend]:
-    """Gives the backends that this process has used."""
-    return _backends.all()
 
 
 @contextmanager

@@ -142,14 +142,8 @@ class Backend(backend.Backend):
         Raises:
             GroupUnavailable: The server cannot be reached, or has not replied in time.
         """
-        call = self.core.subscribe(name)
-        is_subscribed = False
-        try:
-            if call is not None:
-                self._wait(call)
-            is_subscribed = True
-        finally:
-            self.core.release(name, if_empty=not is_subscribed)
+        self.hold(name)
+        self.core.release(name, if_empty=False)
 
     async def asubscribe(self, name: str) -> None:
         """
@@ -158,39 +152,12 @@ class Backend(backend.Backend):
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
         """
-        call = self.core.subscribe(name)
-        is_subscribed = False
-        try:
-            if call is not None:
-                await self._await(call)
-            is_subscribed = True
-        finally:
-            self.core.release(name, if_empty=not is_subscribed)
+        await self.ahold(name)
+        self.core.release(name, if_empty=False)
 
     def unsubscribe(self, name: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.unsubscribe`; not while there are members."""
         self.core.unsubscribe(name)
-
-    def add(self, name: str, member: Member, key: bytes) -> bool:
-        """As :meth:`dwebsocket.groups.backend.Backend.add`."""
-        call = self.core.subscribe(name)
-        # Until it is released a last member that leaves does not end the subscription.
-        try:
-            if call is not None:
-                self._wait(call)
-            return self.groups.join(name, member, key) is not None
-        finally:
-            self.core.release(name, if_empty=True)
-
-    async def aadd(self, name: str, member: Member, key: bytes) -> bool:
-        """As :meth:`add`, without blocking the event loop."""
-        call = self.core.subscribe(name)
-        try:
-            if call is not None:
-                await self._await(call)
-            return self.groups.join(name, member, key) is not None
-        finally:
-            self.core.release(name, if_empty=True)
 
     def hold(self, name: str) -> None:
         """
@@ -207,12 +174,28 @@ class Backend(backend.Backend):
             self.release(name)
             raise
 
+    async def ahold(self, name: str) -> None:
+        """
+        As :meth:`hold`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        call = self.core.subscribe(name)
+        try:
+            if call is not None:
+                await self._await(call)
+        except BaseException:
+            self.release(name)
+            raise
+
     def hold_soon(self, name: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.hold_soon`; done when the server is there."""
         self.core.subscribe(name)
 
     def release(self, name: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.release`."""
+        # Until then a last member that leaves does not end the subscription.
         self.core.release(name, if_empty=True)
 
     def subscribe_soon(self, name: str) -> None:
