@@ -16,7 +16,10 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def main() -> None:
@@ -46,8 +49,7 @@ def main() -> None:
     logger.addHandler(node)
     logger.setLevel(logging.INFO)
     print("ready", flush=True)
-    # Not by iteration, which reads ahead; and not by a patched file.
-    while line := os.read(0, 1 << 16):
+    for line in commands():
         command, *arguments = json.loads(line)
         try:
             answer: Any = getattr(node, command)(*arguments)
@@ -59,6 +61,15 @@ def main() -> None:
                 "cause": cause and type(cause).__name__,
             }
         print(json.dumps(answer), flush=True)
+
+
+def commands() -> Iterator[bytes]:
+    """Yield each line of the input, however the reads cut it."""
+    # Not by iteration over the file, which reads ahead; and not by a patched file.
+    rest = b""
+    while read := os.read(0, 1 << 16):
+        *lines, rest = (rest + read).split(b"\n")
+        yield from lines
 
 
 def patch(library: str | None) -> None:

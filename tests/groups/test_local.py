@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from node_process import Node
 
 from support.waiting import eventually, pause
 
@@ -21,47 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NODE = Path(__file__).with_name("local_node.py")
-
-
-class Node:
-    """A process of :mod:`local_node`."""
-
-    def __init__(self, folder: Path, secret_key: str = "secret", **settings: Any) -> None:
-        groups = {"default": {"RUNTIME_DIR": str(folder), **settings}}
-        self.process = subprocess.Popen(
-            [sys.executable, str(NODE), json.dumps([groups, secret_key])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def begin(self, command: str, *arguments: Any) -> None:
-        """Send a command."""
-        assert self.process.stdin is not None
-        print(json.dumps([command, *arguments]), file=self.process.stdin, flush=True)
-
-    def answer(self) -> Any:
-        """Give the answer to a command."""
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
-
-    def __call__(self, command: str, *arguments: Any) -> Any:
-        """Send a command and give its answer."""
-        self.begin(command, *arguments)
-        return self.answer()
-
-    def end(self) -> None:
-        """End the process as one that is done."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-
-    def kill(self) -> None:
-        """End it without any warning."""
-        self.process.kill()
-        self.process.wait(60)
 
 
 class Nodes:
@@ -73,7 +30,8 @@ class Nodes:
 
     def __call__(self, secret_key: str = "secret", **settings: Any) -> Node:
         """Start one."""
-        node = Node(self.folder, secret_key, **settings)
+        groups = {"default": {"RUNTIME_DIR": str(self.folder), **settings}}
+        node = Node(NODE, [groups, secret_key])
         self.all.append(node)
         return node
 
@@ -93,13 +51,7 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     found = Nodes(tmp_path)
     yield found
     for node in found.all:
-        with suppress(ProcessLookupError):
-            node.process.send_signal(signal.SIGCONT)
-        node.kill()
-        for stream in (node.process.stdin, node.process.stdout):
-            if stream is not None:
-                with suppress(OSError):
-                    stream.close()
+        node.clean_up()
 
 
 def test_every_process_gets_what_any_of_them_publishes(nodes: Nodes) -> None:
