@@ -83,6 +83,11 @@ CHARTS = {
         Panel("Echo of 1 MiB, 50 connections", goals.ECHO_MIB, goals.RATE, "messages/s"),
     ),
     "fan-out": (CHAT,),
+    "groups": (
+        Panel("A group of 1,000, 64 under way", goals.GROUP, goals.RATE, "deliveries/s"),
+        Panel("A delivery of that", goals.GROUP, goals.CPU, "µs of CPU"),
+        Panel("A delivery, 4 under way", goals.GROUP_SLOWLY, goals.CPU, "µs of CPU"),
+    ),
     "many": (
         Panel("Echo of 32 bytes, 500 connections", goals.MANY, goals.RATE, "messages/s"),
         Panel("200 busy connections, 99 %", goals.BUSY, goals.P99, "µs"),

@@ -11,7 +11,6 @@ sources. Linux only.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -23,11 +22,12 @@ import threading
 import time
 import zlib
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import machine
+
+import table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -253,7 +253,7 @@ def percentile(latencies: list[float], share: float = 0.99) -> float:
 # --- the report ----------------------------------------------------------------------------------
 
 
-def table(rows: list[Row]) -> Iterator[str]:
+def lines(rows: list[Row]) -> Iterator[str]:
     """Make the lines of the table."""
     yield "| flood | views | p99 without, ms | with, ms | allowed, ms | goal | cut off |"
     yield "|---|---|---|---|---|---|---|"
@@ -274,35 +274,23 @@ def main() -> int:
     add("--floods", default=",".join(FLOODS), metavar="A,B")
     add("--duration", type=float, default=3.0, metavar="S", help="of each window")
     add("--pause", type=float, default=0.05, metavar="S", help="of a client after each answer")
-    add("--server-core", type=int, default=0)
-    add("--load-core", type=int, default=1)
-    add("--record", type=Path, metavar="PATH", help="also write PATH.json and PATH.md")
+    table.add_options(parser)
     asked = parser.parse_args()
     rows = []
     for name in asked.floods.split(","):
         for view in asked.views.split(","):
             rows.append(measure(KINDS[asked.server], name, view, asked))
-            print(list(table(rows))[-1], file=sys.stderr, flush=True)
-    head = [
-        "# The cost of one flooding client for fifty others",
-        "",
-        f"{date.today().isoformat()}, {machine.processor()}, commit "
-        f"{machine.commit(ROOT, ('src', 'python', 'bench', ':!bench/record'))}: gunicorn "
-        f"{asked.server} with one worker on one core, {CLIENTS} clients that echo "
+            print(list(lines(rows))[-1], file=sys.stderr, flush=True)
+    how = (
+        f"gunicorn {asked.server} with one worker on one core, {CLIENTS} clients that echo "
         f"{len(PAYLOAD)} B and pause for {asked.pause * 1000:.0f} ms, windows of "
         f"{asked.duration:.0f} s. The goal: {TIMES:.0f} times what it is without the flood, or "
-        f"{MORE_MS:.0f} ms more.",
-        "",
-    ]
-    text = "\n".join([*head, *table(rows)]) + "\n"
-    print(text)
-    if asked.record is not None:
-        figures = [row.__dict__ | {"holds": row.holds} for row in rows]
-        found = {"date": date.today().isoformat(), "machine": machine.describe()}
-        found |= {"server": asked.server, "duration_s": asked.duration, "pause_s": asked.pause}
-        found |= {"figures": figures}
-        asked.record.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        asked.record.with_suffix(".md").write_text(text)
+        f"{MORE_MS:.0f} ms more."
+    )
+    found = {"server": asked.server, "duration_s": asked.duration, "pause_s": asked.pause}
+    found |= {"figures": [row.__dict__ | {"holds": row.holds} for row in rows]}
+    title = "The cost of one flooding client for fifty others"
+    table.publish(title, how, lines(rows), found, asked.record)
     return int(not all(row.holds for row in rows))
 
 

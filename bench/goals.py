@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from work import Work
+from work import CHAT_IN_FLIGHT, Work
 
 MIB = 2**20
 IDLE_CONNECTIONS = 5000
@@ -33,7 +33,10 @@ ECHO_MIB = Work(50, MIB, kind="binary")
 MANY = Work(500)
 BUSY = Work(200)
 BUSY_AND_STOPPED = Work(200, stopped=50)
-CHAT = Work(1000, in_flight=4, mode="chat")
+CHAT = Work(1000, in_flight=CHAT_IN_FLIGHT, mode="chat")
+# As fast as it goes; the layers of Channels drop messages when more than a hundred wait.
+GROUP = Work(1000, 128, 64, mode="chat")
+GROUP_SLOWLY = Work(1000, 128, CHAT_IN_FLIGHT, mode="chat")
 OPENING = Work(1000, mode="opening", middleware=True)
 IDLE = Work(IDLE_CONNECTIONS, mode="idle")
 
@@ -70,6 +73,8 @@ MORE_IS_BETTER = {RATE, "handshakes_per_s"}
 COST = {RATE: "server_cpu_us", "handshakes_per_s": "server_cpu_us"}
 TUNGSTENITES = ("tokio-tungstenite", "tokio-tungstenite-4k")
 SYNC, ASYNC, GEVENT = "dwebsocket2", "dwebsocket2-async", "dwebsocket2-gevent"
+GROUPS = "dwebsocket2-groups"
+CPU = "server_cpu_us"
 
 GOALS = (
     Goal(ECHO, SYNC, RATE, 2.5, "original"),
@@ -88,6 +93,16 @@ GOALS = (
     *(Goal(work, SYNC, RATE, 0.9, peer) for work in (KIB_64, ECHO_MIB) for peer in TUNGSTENITES),
     Goal(ECHO_MIB, SYNC, RATE, 200, "original"),
     Goal(CHAT, SYNC, RATE, 2, "original"),
+    Goal(GROUP, GROUPS, RATE, 3, SYNC),
+    Goal(GROUP, GROUPS, RATE, 1.3, "socketify"),
+    *(
+        Goal(GROUP, GROUPS, CPU, factor, layer, theirs_work=GROUP_SLOWLY)
+        for layer, factor in (
+            ("channels-uvicorn", 40),
+            ("channels-redis", 60),
+            ("channels-redis-pubsub", 60),
+        )
+    ),
     Goal(IDLE, ASYNC, "idle_kib", 8),
     Goal(IDLE, SYNC, "idle_kib", 30),
     Goal(IDLE, "dwebsocket2-engine", "idle_kib", 2.5),
@@ -109,6 +124,7 @@ WORDS = {
     RATE: "messages/s",
     P50: "p50, µs",
     P99: "p99, µs",
+    CPU: "CPU, µs a message",
     "handshakes_per_s": "handshakes/s",
     "idle_kib": "KiB a connection",
     "rested_kib": "KiB a connection after 64 KiB",
@@ -142,7 +158,8 @@ def markdown(figures: list[dict[str, Any]]) -> str:
 def _row(goal: Goal, figures: list[dict[str, Any]]) -> str:
     beside = goal.theirs or ""
     if goal.theirs_work is not None:
-        beside = goal.theirs_work.name
+        other = f"{goal.theirs}, " if goal.theirs != goal.ours else ""
+        beside = other + goal.theirs_work.name
     elif goal.theirs_key is not None:
         beside = f"{WORDS[goal.theirs_key]} before"
     if goal.theirs is None:

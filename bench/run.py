@@ -16,6 +16,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,6 +25,7 @@ import build
 import charts
 import goals
 import machine
+import redis_server
 import report
 from machine import BenchError
 from measure import Bench
@@ -44,7 +46,8 @@ def works(idle_connections: int) -> list[Work]:
     small = [Work(count, 32, in_flight) for in_flight in (1, 16) for count in (1, 50, 1000)]
     large = [Work(50, KIB), goals.KIB_64, Work(1, MIB, kind="binary"), goals.ECHO_MIB]
     many = [goals.MANY, goals.BUSY, goals.BUSY_AND_STOPPED]
-    rest = [goals.CHAT, goals.OPENING, replace(goals.IDLE, connections=idle_connections)]
+    chats = [goals.CHAT, goals.GROUP, goals.GROUP_SLOWLY]
+    rest = [*chats, goals.OPENING, replace(goals.IDLE, connections=idle_connections)]
     return [*small, *large, *many, *rest]
 
 
@@ -187,8 +190,9 @@ def run(options: argparse.Namespace) -> int:
             for one in subjects
         },
         "left_out": left_out,
-        "figures": measure_all(bench, pairs, programs, options.repetitions, options.turns),
     }
+    with redis_server.running(options.load_core) if needs_redis(subjects) else nullcontext():
+        result["figures"] = measure_all(bench, pairs, programs, options.repetitions, options.turns)
     text = report.markdown(result, rows)
     print(f"\n{text}")
     write(result, text, LATEST)
@@ -232,8 +236,15 @@ def versions(subject: Subject, program: Path) -> dict[str, str]:
     return machine.versions(program, subject.distributions)
 
 
+def needs_redis(subjects: list[Subject]) -> bool:
+    """Return whether one of them has its messages carried by Redis."""
+    return any("BENCH_LAYER" in subject.environment for subject in subjects)
+
+
 def lacks(subject: Subject, program: Path) -> str | None:
     """Return what has to be done before the subject can run, or None."""
+    if needs_redis([subject]) and not redis_server.is_here():
+        return "it needs redis-server (Debian: apt-get install redis-server)"
     if subject.needs is None:
         return None
     module, remedy = subject.needs

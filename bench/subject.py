@@ -61,6 +61,8 @@ class Subject:
     needs: tuple[str, str] | None = None
     #: The status by which it says that it is up.
     ready: int = 200
+    #: Additions to its environment.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, work: Work) -> str | None:
         """Return what clients ask for in this row, or None if it is not for this subject."""
@@ -210,6 +212,21 @@ SUBJECTS = (
         _uvicorn("channels_site"),
         paths=dict.fromkeys(ECHOES, "/sync-echo"),
     ),
+    *(
+        Subject(
+            f"channels-{layer}",
+            f"Django Channels on uvicorn, {says} of channels_redis; Redis on the load's core",
+            ("channels", "channels-redis", "uvicorn", "Django", "uvloop", "redis"),
+            _uvicorn("channels_site"),
+            paths={"chat": "/chat"},
+            needs=("channels_redis", "pip install channels-redis"),
+            environment={"BENCH_LAYER": layer},
+        )
+        for layer, says in (
+            ("redis", "RedisChannelLayer"),
+            ("redis-pubsub", "RedisPubSubChannelLayer"),
+        )
+    ),
     Subject(
         "flask-sock",
         "flask-sock under gunicorn gthread with a thread for each connection",
@@ -247,10 +264,18 @@ SUBJECTS = (
     ),
     Subject(
         "socketify",
-        "Python callbacks on µWebSockets (C++)",
+        "Python callbacks on µWebSockets (C++); its own publish for the chat",
         ("socketify",),
         _module("socketify_site"),
         paths=ALL,
+        needs=("socketify", "it needs the system's libuv.so.1 (Debian: apt-get install libuv1)"),
+    ),
+    Subject(
+        "socketify-loop",
+        "the same, whose chat is a loop over its members in Python",
+        ("socketify",),
+        _module("socketify_site"),
+        paths={"chat": "/loop"},
         needs=("socketify", "it needs the system's libuv.so.1 (Debian: apt-get install libuv1)"),
     ),
     Subject(
@@ -308,6 +333,7 @@ class Server:
             module = [] if subject.runs_on == "rust" else ["-m"]
             environment = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
             environment["BENCH_MODE"] = work.mode
+            environment |= subject.environment
             if work.middleware:
                 environment["BENCH_MIDDLEWARE"] = "1"
             if subject.python_path is not None:

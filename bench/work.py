@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# In flight in a chat unless it says otherwise.
+CHAT_IN_FLIGHT = 4
+
 
 @dataclass(frozen=True)
 class Work:
@@ -35,7 +38,8 @@ class Work:
         unit, word = next(pair for pair in units if self.size % pair[0] == 0)
         size = f"{self.size // unit} {word}"
         if self.mode == "chat":
-            return f"chat {size}, {self.connections:,} members"
+            burst = f", {self.in_flight} in flight" if self.in_flight != CHAT_IN_FLIGHT else ""
+            return f"chat {size}, {self.connections:,} members{burst}"
         burst = f", {self.in_flight} in flight" if self.in_flight > 1 else ""
         stopped = f", {self.stopped} stopped readers" if self.stopped else ""
         return f"echo {size} {self.kind} x{self.connections}{burst}{stopped}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -144,18 +145,27 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def _running(database: Path) -> Iterator[Callable[[servers.Kind], servers.Server]]:
-    started: dict[servers.Kind, servers.Server] = {}
+@pytest.fixture
+def site_settings() -> dict[str, object]:
+    """The settings of all servers of a test; where a conftest replaces this, they are others."""
+    return {}
 
-    def get(kind: servers.Kind) -> servers.Server:
+
+@pytest.fixture(scope="session")
+def _running(
+    database: Path,
+) -> Iterator[Callable[[servers.Kind, dict[str, object]], servers.Server]]:
+    started: dict[tuple[servers.Kind, str], servers.Server] = {}
+
+    def get(kind: servers.Kind, settings: dict[str, object]) -> servers.Server:
         require_server(kind)
+        key = (kind, json.dumps(settings, sort_keys=True))
         # A server that an earlier test brought down must not fail those that follow.
-        if kind in started and not started[kind].is_running():
-            started.pop(kind).stop()
-        if kind not in started:
-            started[kind] = servers.Server(kind, database=database).start()
-        return started[kind]
+        if key in started and not started[key].is_running():
+            started.pop(key).stop()
+        if key not in started:
+            started[key] = servers.Server(kind, database=database, settings=settings).start()
+        return started[key]
 
     yield get
     for server in started.values():
@@ -164,7 +174,9 @@ def _running(database: Path) -> Iterator[Callable[[servers.Kind], servers.Server
 
 @pytest.fixture
 def server(
-    request: pytest.FixtureRequest, _running: Callable[[servers.Kind], servers.Server]
+    request: pytest.FixtureRequest,
+    _running: Callable[[servers.Kind, dict[str, object]], servers.Server],
+    site_settings: dict[str, object],
 ) -> Iterator[servers.Server]:
     """
     A server of the test project that is shared by all tests of its kind.
@@ -172,7 +184,7 @@ def server(
     Parametrise indirectly with a `Kind`; without that it is gunicorn's sync worker. A test during
     which a worker died is an error, whatever it asserted.
     """
-    server = _running(getattr(request, "param", servers.GUNICORN_SYNC))
+    server = _running(getattr(request, "param", servers.GUNICORN_SYNC), site_settings)
     before = server.workers()
     yield server
     assert server.is_running(), f"{server.kind} died: {server.stderr()[-4000:]}"
@@ -181,7 +193,7 @@ def server(
 
 @pytest.fixture
 def own_server(
-    request: pytest.FixtureRequest, database: Path
+    request: pytest.FixtureRequest, database: Path, site_settings: dict[str, object]
 ) -> Iterator[Callable[..., servers.Server]]:
     """Start servers for one test alone: `own_server(kind, options=…, settings=…)`."""
     started: list[servers.Server] = []
@@ -189,6 +201,7 @@ def own_server(
     def start(kind: servers.Kind, **options: object) -> servers.Server:
         require_server(kind)
         options.setdefault("database", database)
+        options["settings"] = {**site_settings, **(options.get("settings") or {})}  # type: ignore[dict-item]
         server = servers.Server(kind, **options)  # type: ignore[arg-type]
         started.append(server)
         return server.start()

@@ -56,6 +56,7 @@ PUBLIC = {
     "drain",
     "event_counts",
     "group",
+    "group_statistics",
     "require_websocket",
     "user",
     "websocket",

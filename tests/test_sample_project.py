@@ -64,7 +64,7 @@ def postgres() -> Iterator[Path]:
 @pytest.mark.needs("chromium")
 def test_everything_with_a_browser() -> None:
     """On SQLite in memory, in random order; no thread and no descriptor is left."""
-    assert re.search(r"\b7\d passed", run_pytest())
+    assert re.search(r"\b13\d passed", run_pytest())
 
 
 def test_on_two_workers() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from typing import Any
 
 import django
 from django.conf import settings
@@ -25,22 +27,38 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
-IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+LAYERS = {
+    "memory": "channels.layers.InMemoryChannelLayer",
+    "redis": "channels_redis.core.RedisChannelLayer",
+    "redis-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+NO_DATABASE = '{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}'
 #: Whether the row asks for the middleware of a new project.
 HAS_MIDDLEWARE = os.environ.get("BENCH_MIDDLEWARE") == "1"
 
 
+def channel_layers() -> dict[str, Any]:
+    """Return the setting of that name. A layer costs every consumer something."""
+    if os.environ.get("BENCH_MODE") != "chat":
+        return {}
+    layer = {"BACKEND": LAYERS[os.environ.get("BENCH_LAYER", "memory")]}
+    if "BENCH_LAYER" in os.environ:
+        layer["CONFIG"] = {"hosts": [os.environ["BENCH_REDIS"]]}
+    return {"default": layer}
+
+
 def configure(root_urlconf: str) -> None:
     """
-    Set Django up with ``root_urlconf``: no debug, and a database that is never asked.
+    Set Django up with ``root_urlconf``: no debug, and a database that is never asked, unless the
+    row's groups go through one (``BENCH_GROUPS``, ``BENCH_DATABASE``).
 
     Neither apps nor middleware, unless the row asks for those of a new project.
     """
+    groups = os.environ.get("BENCH_GROUPS")
     settings.configure(
         ALLOWED_HOSTS=["127.0.0.1"],
-        # Costs every consumer something, so only where it is used.
-        CHANNEL_LAYERS=IN_MEMORY if os.environ.get("BENCH_MODE") == "chat" else {},
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        CHANNEL_LAYERS=channel_layers(),
+        DATABASES={"default": json.loads(os.environ.get("BENCH_DATABASE", NO_DATABASE))},
         DEBUG=False,
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         INSTALLED_APPS=APPS if HAS_MIDDLEWARE else [],
@@ -49,6 +67,7 @@ def configure(root_urlconf: str) -> None:
         SECRET_KEY="only for measuring",
         # The ceiling is not what is measured.
         WEBSOCKET_MAX_CONNECTIONS=IDLE_CONNECTIONS_MAX,
+        **({"WEBSOCKET_GROUPS": {"default": json.loads(groups)}} if groups else {}),
     )
     django.setup()
 

@@ -9,7 +9,7 @@ django_site.configure(__name__)
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from dwebsocket import accept_websocket, group  # noqa: E402
+from dwebsocket import WebSocketHandler, accept_websocket, group  # noqa: E402
 
 members = []
 
@@ -61,6 +61,22 @@ async def achat(request):
         members.remove(request.websocket)
 
 
+class Handler(WebSocketHandler):
+    """Send every message back."""
+
+    def receive(self, message):
+        """Send it back."""
+        self.websocket.send(message)
+
+
+class AsyncHandler(WebSocketHandler):
+    """Send every message back."""
+
+    async def receive(self, message):
+        """Send it back."""
+        await self.websocket.asend(message)
+
+
 urlpatterns = [
     path("ready", django_site.ready),
     path("echo", echo),
@@ -68,5 +84,7 @@ urlpatterns = [
     path("grouped", grouped),
     path("aecho", aecho),
     path("achat", achat),
+    path("handler", Handler.as_view()),
+    path("async-handler", AsyncHandler.as_view()),
 ]
 application = get_wsgi_application()

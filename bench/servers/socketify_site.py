@@ -26,6 +26,16 @@ def leave(ws, code, message):
     members[:] = [member for member in members if member.ws != ws.ws]
 
 
+def subscribe(ws):
+    """Become a member of a topic."""
+    ws.subscribe("room")
+
+
+def publish(ws, message, opcode):
+    """Send every message to all members of the topic."""
+    app.publish("room", message, opcode)
+
+
 def chat(ws, message, opcode):
     """Send every message to all members."""
     for member in members:
@@ -49,6 +59,7 @@ with socket.socket(fileno=int(sys.argv[1])) as listener:
 app = App()
 app.get("/ready", lambda res, req: res.end("ready"))
 app.ws("/echo", behaviour(message=echo))
-app.ws("/chat", behaviour(open=enter, message=chat, close=leave))
+app.ws("/chat", behaviour(open=subscribe, message=publish))
+app.ws("/loop", behaviour(open=enter, message=chat, close=leave))
 app.listen(AppListenOptions(port=port, host=host), lambda config: None)
 app.run()

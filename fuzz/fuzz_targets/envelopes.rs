@@ -1,4 +1,4 @@
-//! What other processes, a server, or strangers on it hand to a group: any bytes.
+//! Bytes that other processes, a server, or strangers on it hand to a group.
 //!
 //! Without a key they are an envelope or none; with one none of them is, since the fuzzer has not
 //! the key.

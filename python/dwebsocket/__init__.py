@@ -16,7 +16,7 @@ from dwebsocket.exceptions import (
     UsageError,
     WebSocketError,
 )
-from dwebsocket.groups import Group, group, user
+from dwebsocket.groups import Group, group, group_statistics, user
 from dwebsocket.handler import WebSocketHandler
 from dwebsocket.records import event_counts
 from dwebsocket.shutdown import drain
@@ -48,6 +48,7 @@ __all__ = [
     "drain",
     "event_counts",
     "group",
+    "group_statistics",
     "require_websocket",
     "user",
     "websocket",

@@ -317,7 +317,7 @@ class Groups:
         """
 
     def encode(self, name: str, message: str | bytes, exclude: list[bytes]) -> bytes:
-        """Gives the envelope in which a message goes to other processes."""
+        """Gives the envelope in which a message goes to other processes, and counts it."""
 
     def encode_close(self, name: str, code: int, reason: str) -> bytes:
         """Gives the envelope that closes the members; raises as :meth:`close`."""
@@ -327,6 +327,14 @@ class Groups:
 
     def statistics(self) -> dict[str, int]:
         """Gives the counters of messages: published, delivered, dropped."""
+
+    def note(self, event: str) -> None:
+        """
+        Counts an event: `published`, `failed`, `unreadable`, `lost` or `regained`.
+
+        Raises:
+            ValueError: Another event.
+        """
 
     def take_notice(self, timeout: float | None) -> tuple[str, list[str]] | None:
         """Sleeps until there is an event for the log, and gives its kind and its texts."""
@@ -603,11 +611,12 @@ class Redis:
     def publish(self, name: str, envelope: bytes) -> RedisCall:
         """Publishes an envelope. The outcome is the number of connections that got it."""
 
-    def subscribe(self, name: str) -> RedisCall | None:
+    def subscribe(self, names: list[str]) -> list[RedisCall]:
         """
-        Subscribes to the envelopes of a group; None when that was done before.
+        Subscribes to the envelopes of groups, with one round trip for all of them.
 
-        In any case, `release` has to follow, behind the joining of the member.
+        Gives the calls to wait for: none for groups that have a subscription. In any case,
+        `release` has to follow for each name, behind the joining of the member.
         """
 
     def release(self, name: str, *, if_empty: bool) -> None:
@@ -621,6 +630,13 @@ class Redis:
 
     def status(self) -> list[tuple[str | None, int]]:
         """Gives for each server why it is away, if it is, and how often it was lost."""
+
+    def lag(self) -> float | None:
+        """
+        Gives the seconds that the last PING took, behind what waited for this process.
+
+        Of several nodes the longest; None before it was measured, and while no node is there.
+        """
 
 @final
 class RedisCall:
@@ -667,10 +683,13 @@ def adopt(
     permit: Permit,
     settings: Settings,
     compression: Compression | None = None,
+    memberships: list[tuple[Groups, str, bytes]] = ...,
     /,
 ) -> Connection:
     """
     Takes a client's connection over: sends `head`, then uses the WebSocket protocol on it.
+
+    It becomes a member of the groups in `memberships`, with an id for each, before `head` is sent.
 
     `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
     (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the

@@ -80,6 +80,8 @@ def keep(request: HttpRequest) -> None:
             request.path_info = path
         if request.path == path:
             request.path = path
+        if request.method == environ.get("REQUEST_METHOD"):
+            request.method = environ["REQUEST_METHOD"]
         # It belongs to the response, which has been sent, and refers to the server's objects.
         environ.pop("wsgi.early_hints", None)
         # The server's reader is at its end; the view's request has no body.

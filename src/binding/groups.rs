@@ -12,7 +12,7 @@ use super::{connection::PyConnection, convert::duration, hub::Hub};
 use crate::{
     engine::{
         Engine, clock,
-        groups::{self, Joined, MemberId, Message, Notice, WhenFull},
+        groups::{self, Event, Joined, MemberId, Message, Notice, WhenFull},
     },
     protocol::{close::CloseFrame, message::Kind},
 };
@@ -152,6 +152,7 @@ impl Groups {
         exclude: Vec<MemberId>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let message = to_message(message, &exclude)?;
+        self.0.statistics().count(Event::Published);
         Ok(PyBytes::new(py, &self.0.envelope_of(name, &message)))
     }
 
@@ -176,6 +177,19 @@ impl Groups {
             counters.set_item(name, value)?;
         }
         Ok(counters)
+    }
+
+    fn note(&self, event: &str) -> PyResult<()> {
+        let event = match event {
+            "published" => Event::Published,
+            "failed" => Event::Failed,
+            "unreadable" => Event::Unreadable,
+            "lost" => Event::Lost,
+            "regained" => Event::Regained,
+            other => return Err(PyValueError::new_err(format!("no event {other:?}"))),
+        };
+        self.0.statistics().count(event);
+        Ok(())
     }
 
     #[pyo3(signature = (timeout))]

@@ -5,9 +5,12 @@ use std::{os::fd::RawFd, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use super::{connection::PyConnection, convert::duration, handshake::Compression};
+use super::{connection::PyConnection, convert::duration, groups::Groups, handshake::Compression};
 use crate::{
-    engine::{self, Engine, Rates, Settings, budget, exit, permits, runtime, signal, socket},
+    engine::{
+        self, Engine, Rates, Settings, budget, exit, groups::MemberId, permits, runtime, signal,
+        socket,
+    },
     protocol::{close::CloseFrame, limits::Limits},
 };
 
@@ -95,7 +98,8 @@ impl PySettings {
 
 /// Takes a client's connection over. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (descriptor, early, head, permit, settings, compression=None, /))]
+#[pyo3(signature = (descriptor, early, head, permit, settings, compression=None, memberships=Vec::new(), /))]
+#[expect(clippy::too_many_arguments, reason = "Python's arguments")]
 pub(crate) fn adopt(
     py: Python<'_>,
     descriptor: RawFd,
@@ -104,6 +108,7 @@ pub(crate) fn adopt(
     permit: &Permit,
     settings: &PySettings,
     compression: Option<&Compression>,
+    memberships: Vec<(PyRef<'_, Groups>, String, MemberId)>,
 ) -> PyResult<PyConnection> {
     // First own the descriptor: any error from here on closes it.
     let client = socket::own(descriptor)?;
@@ -113,7 +118,18 @@ pub(crate) fn adopt(
     };
     let permit = permit.held()?;
     let (early, head) = (early.to_vec(), head.to_vec());
-    let connection = py.detach(|| runtime::adopt(client, early, head, &settings, permit))?;
+    let memberships: Vec<_> = memberships
+        .into_iter()
+        .map(|(groups, name, id)| (Arc::clone(&groups.0), name, id))
+        .collect();
+    let connection = py.detach(|| {
+        // A client may have something published as soon as it has the 101.
+        runtime::adopt(client, early, head, &settings, permit, |connection| {
+            for (groups, name, id) in &memberships {
+                groups.join(name, connection, *id);
+            }
+        })
+    })?;
     Ok(PyConnection(connection))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedStr};
 
 use super::{convert::duration, groups::Groups, hub::Hub};
 use crate::engine::{
@@ -113,8 +113,10 @@ impl PyRedis {
         RedisCall(self.0.publish(name, envelope))
     }
 
-    fn subscribe(&self, name: &str) -> Option<RedisCall> {
-        self.0.subscribe(name).map(RedisCall)
+    fn subscribe(&self, py: Python<'_>, names: Vec<PyBackedStr>) -> Vec<RedisCall> {
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let calls = py.detach(|| self.0.subscribe(&names));
+        calls.into_iter().map(RedisCall).collect()
     }
 
     #[pyo3(signature = (name, *, if_empty))]
@@ -135,6 +137,11 @@ impl PyRedis {
         status
             .map(|it| (it.reason.map(|reason| reason.to_string()), it.losses))
             .collect()
+    }
+
+    fn lag(&self) -> Option<f64> {
+        let lags = self.0.status().into_iter().filter_map(|it| it.lag);
+        lags.max().map(|lag| lag.as_secs_f64())
     }
 }
 

@@ -111,6 +111,26 @@ class _Member:
                 signal.pause()
         return child
 
+    def start_and_kill(self, name: str, times: int) -> int:
+        """Fork processes in turn; each joins and is killed. Count those that joined."""
+        import signal
+
+        joined = 0
+        for _ in range(times):
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                # As a new process: this one itself has used no group.
+                os.write(writer, b"1" if _Member().join(name) is True else b"0")
+                while True:
+                    signal.pause()
+            os.close(writer)
+            joined += int(os.read(reader, 1))
+            os.close(reader)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        return joined
+
     def peers(self) -> int:
         """Count the other processes that this one is connected with."""
         from dwebsocket.groups import backends

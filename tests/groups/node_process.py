@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -20,14 +21,19 @@ class Node:
     Args:
         script: The script.
         argument: Its only argument, passed on as JSON.
+        prefix: Arguments in front of its command.
+        process: Further arguments for `Popen`.
     """
 
-    def __init__(self, script: Path, argument: Any) -> None:
+    def __init__(
+        self, script: Path, argument: Any, *, prefix: Sequence[str] = (), **process: Any
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(script), json.dumps(argument)],
+            [*prefix, sys.executable, str(script), json.dumps(argument)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            **process,
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"

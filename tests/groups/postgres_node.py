@@ -296,6 +296,35 @@ class Node(logging.Handler):
                 found.append(f"{type(message).__name__} {size}")
         return found
 
+    def hold_soon(self, *names: str) -> list[str]:
+        """Hold groups as a handshake of a user does. Give the threads that were started for it."""
+        from dwebsocket import unpatched
+
+        started: list[str] = []
+        start = unpatched.start_thread
+
+        def noted(name: str, target: Any) -> None:
+            started.append(name)
+            start(name, target)
+
+        unpatched.start_thread = noted
+        try:
+            for name in names:
+                self.backend.hold_soon(name)
+        finally:
+            unpatched.start_thread = start
+        return started
+
+    def statistics(self) -> dict[str, Any]:
+        """Give the counters of this process."""
+        from dwebsocket import group_statistics
+
+        return {**group_statistics()["default"]}
+
+    def take_all(self, number: int) -> list[str]:
+        """Give the next messages, and what comes soon after them."""
+        return self.take(number) + self.take(1, 0.3)
+
     def log(self) -> list[str]:
         """Take what was logged."""
         lines, self.lines = self.lines, []

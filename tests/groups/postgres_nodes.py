@@ -35,11 +35,15 @@ class Nodes:
         self.all: list[Node] = []
 
     def __call__(self, *, on: dict[str, Any] | None = None, **options: Any) -> Node:
-        """Start one; `on` changes the entry of DATABASES, other options are the backend's."""
+        """
+        Start one; `on` changes the entry of DATABASES, other options are the backend's.
+
+        TIMEOUT is one that a busy machine does not reach.
+        """
         process = {
             name: options.pop(name) for name in ("patched", "secret", "psycopg2") if name in options
         }
-        groups = {"default": {"BACKEND": "dwebsocket.groups.postgres", **options}}
+        groups = {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20.0, **options}}
         databases = {"default": database(self.folder, **(on or {}))}
         node = Node(NODE, {"databases": databases, "groups": groups, **process})
         self.all.append(node)

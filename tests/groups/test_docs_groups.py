@@ -121,11 +121,12 @@ def test_the_pages_backend_fulfils_the_contract(tmp_path: Path) -> None:
 
 
 def test_a_backend_that_breaks_the_contract_is_found(tmp_path: Path) -> None:
-    """The suite fails for one that loses messages."""
+    """The suite fails for one that delivers each message twice."""
     folder = project(tmp_path)
     path = folder / "my_backend.py"
-    broken = path.read_text().replace("self.deliver(name, envelope)", "self.deliver(name, b'')")
-    path.write_text(broken)
-    test = "test_my_backend.MyBackendTests.test_close"
+    once = "self.deliver(name, envelope)"
+    path.write_text(path.read_text().replace(once, f"{once} and {once}"))
+    test = "test_my_backend.MyBackendTests.test_every_member_gets_every_message"
     done = run(folder, "-m", "django", "test", test)
     assert done.returncode != 0
+    assert "FAILED (failures=1)" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 from django.db import connections
 from postgres_nodes import database
 
+from dwebsocket import callbacks
 from dwebsocket.groups.postgres import Backend
 from dwebsocket.testing import contract
 from support import postgres as database_server
@@ -26,10 +27,20 @@ pytestmark = [
 ALIAS = "groups"
 
 
+@pytest.fixture(autouse=True)
+def _no_callback_thread_is_left() -> None:
+    """Let the thread for callbacks stay: it watches for TIMEOUT after each publication."""
+
+
 class TestPostgres(contract.BackendContract, unittest.TestCase):
     """The project's database."""
 
-    backend: ClassVar = {"BACKEND": "dwebsocket.groups.postgres", "DATABASE": ALIAS}
+    backend: ClassVar = {
+        "BACKEND": "dwebsocket.groups.postgres",
+        "DATABASE": ALIAS,
+        # One that a busy machine does not reach.
+        "TIMEOUT": 20.0,
+    }
     has_database = True
     memberships = 100_000
 
@@ -44,6 +55,7 @@ class TestPostgres(contract.BackendContract, unittest.TestCase):
         cls.process_settings = {"DATABASES": {**entries, "default": {}}}
         connections.settings[ALIAS] = connections.configure_settings(entries)[ALIAS]
         cls.addClassCleanup(connections.settings.pop, ALIAS)
+        cls.addClassCleanup(callbacks.dismiss, 60)
         cls.addClassCleanup(cls.stop_listening)
         with connections[ALIAS].schema_editor() as editor:
             from importlib import import_module
@@ -55,7 +67,7 @@ class TestPostgres(contract.BackendContract, unittest.TestCase):
     @staticmethod
     def stop_listening() -> None:
         """End the threads of the backends, before their server goes."""
-        for backend in contract._backends.all():
+        for backend in contract._backends._made.values():
             if isinstance(backend, Backend):
                 backend.stop()
                 listener = backend._listener

@@ -63,7 +63,7 @@ def test_restart(nodes: Nodes, folder: Path) -> None:
     assert time.monotonic() - returned_at < 30
     publisher("send", "room", "after")
     for member in members:
-        assert member("take", 2, 0.5) == ["after"]
+        assert member("take_all", 1) == ["after"]
         assert [kind for kind, _ in member("reports")] == ["lost", "regained", "interrupted"]
         assert member("reports")[2][1] == ["room"]
         lost, regained = member("log")
@@ -151,12 +151,12 @@ class TestSilence:
 
     def test_listener_finds_out_by_itself(self, nodes: Nodes) -> None:
         """By a query every 5 seconds."""
-        member, admin = nodes(TIMEOUT=0.5), nodes()
+        member, admin = nodes(TIMEOUT=2.0), nodes()
         member("join", "room")
         ((pid,),) = admin("ask", f"SELECT pid {OTHERS}")
         with stopped([pid]):
-            eventually(lambda: len(member("reports")) == 3)
-            assert "no answer within 0.5 s" in member("log")[0]
+            eventually(lambda: len(member("reports")) >= 3)
+            assert "no answer within 2 s" in member("log")[0]
             admin("send", "room", "hi")
             assert member("take", 1) == ["hi"]
 

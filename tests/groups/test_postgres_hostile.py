@@ -69,7 +69,7 @@ def test_other_texts_are_ignored(
     node("join", "room")
     notify(node, text)
     node("send", "room", "hi")
-    assert node("take", 2, 0.3) == ["hi"]
+    assert node("take_all", 1) == ["hi"]
     assert node("count", "room") == 1
     assert node("log") == []
 
@@ -81,7 +81,7 @@ def test_message_of_another_group(nodes: Nodes, notify: Callable[[Node, str], No
     sealed = base64.b64decode(node("seal", "room", "for the room"))
     notify(node, "mx." + packed(b"admins", sealed))
     notify(node, "my." + packed(b"room", sealed))
-    assert node("take", 2, 0.3) == ["for the room"]
+    assert node("take_all", 1) == ["for the room"]
 
 
 def test_row_that_others_have_changed(nodes: Nodes) -> None:
@@ -98,7 +98,7 @@ def test_row_that_others_have_changed(nodes: Nodes) -> None:
         admin("ask", "COMMIT")
         eventually(lambda number=number: len(node("reports")) == number)
     admin("send", "room", "hi")
-    assert node("take", 2, 0.3) == ["hi"]
+    assert node("take_all", 1) == ["hi"]
     assert node("reports") == [["interrupted", ["room"]]] * 2
     changed, deleted = node("log")
     assert "it was changed" in changed

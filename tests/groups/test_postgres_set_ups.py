@@ -40,7 +40,7 @@ class TestPsycopg2:
         assert node("count", "room") == other("count", "room") == 2
         assert node("send_in_transaction", "room", "rollback", "never") == []
         assert node("send_in_transaction", "room", "commit", "same", "same") == []
-        assert node("take", 3, 0.5) == ["same", "same"]
+        assert node("take_all", 2) == ["same", "same"]
 
     def test_listens_again(self, nodes: Nodes) -> None:
         """When the server has ended the connection."""
@@ -86,7 +86,7 @@ class TestDoctor:
         """Is found, and a LOCATION past it helps."""
         with pgbouncer(folder, "transaction") as pooler:
             on = {"HOST": str(pooler)}
-            (problem,) = nodes(on=on)("problems")
+            (problem,) = nodes(on=on, TIMEOUT=2.0)("problems")
             assert "pooler" in problem
             assert "LOCATION" in problem
             node = nodes(on=on, LOCATION=f"host={folder}")

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from dwebsocket import _core
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import reports
 from support.redis import Redis
-from support.redis_backend import Member, backend, send, until_it_works
+from support.redis_backend import Member, backend, publish_as_stranger, send, until_it_works
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
@@ -206,6 +205,7 @@ def test_reports_of_an_outage(
         with server.away():
             eventually(lambda: made.core.status()[0][0], what="it is noticed")
             left.mailbox.end()
+        eventually(lambda: server.channels() == {"kept"}, what="the subscription is back")
         until_it_works(lambda: send(made, "kept", "x"))
         assert kept.receive() == "x"
         eventually(lambda: interrupted, what="all is reported")
@@ -290,24 +290,13 @@ def test_what_others_publish_on_a_channel_is_ignored(server: Redis) -> None:
         made.groups.encode("other room", "of another group", []),
     ]
     for payload in forged:
-        publish(server, room, payload)
-    publish(server, other_room, genuine)
+        publish_as_stranger(server, room, payload)
+    publish_as_stranger(server, other_room, genuine)
     for name in ("room", "other room"):
         send(made, name, f"to {name}")
         assert member.receive() == f"to {name}"
     assert member.nothing()
     assert made.count("room") == 1
-
-
-def publish(server: Redis, channel: str, payload: bytes) -> None:
-    """Publish bytes, as any client can."""
-    parts = [b"PUBLISH", channel.encode(), payload]
-    command = b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(60)
-        client.connect(str(server.socket))
-        client.sendall(command)
-        assert client.recv(100).startswith(b":")
 
 
 # -- logging in ------------------------------------------------------------------------------------
@@ -423,6 +412,8 @@ def test_a_frozen_process_is_not_waited_for(server: Redis) -> None:
     try:
         eventually(lambda: made.count("room") == 2, what="both are counted")
         os.kill(pid, signal.SIGSTOP)
+        # Until then it answers.
+        os.waitpid(pid, os.WUNTRACED)
         assert made.count("room") == 1
         send(made, "room", "x")
         assert member.receive() == "x"

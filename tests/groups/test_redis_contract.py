@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import unittest
 from typing import ClassVar
 
 import pytest
 
+from dwebsocket.groups import redis
 from dwebsocket.testing.contract import BackendContract
 from support.certificates import authority_file
 from support.redis import Cluster, Redis, Service, settings, tls_options
 from support.server import free_port
+from support.waiting import eventually
 
 pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.needs("redis")]
 
@@ -28,7 +31,19 @@ class RedisContract(BackendContract):
         super().setUpClass()
         cls.servers = contextlib.ExitStack()
         cls.addClassCleanup(cls.servers.close)
-        cls.backend = settings(cls.start(cls.servers))
+        cls.addClassCleanup(cls.assert_nothing_is_kept)
+        # A time that a busy machine does not reach.
+        cls.backend = settings(cls.start(cls.servers), TIMEOUT=20.0)
+
+    @staticmethod
+    def assert_nothing_is_kept() -> None:
+        """A backend that stayed would connect to whatever has the server's port next."""
+
+        def kept() -> list[object]:
+            gc.collect()
+            return [each for each in gc.get_objects() if type(each) is redis.Backend]
+
+        eventually(lambda: not kept(), what="the backends are gone")
 
     @classmethod
     def start(cls, servers: contextlib.ExitStack) -> str | list[str]:
@@ -38,6 +53,16 @@ class RedisContract(BackendContract):
 
 class TestRedis(RedisContract, unittest.TestCase):
     """One server."""
+
+
+@pytest.mark.needs("valkey")
+class TestValkey(RedisContract, unittest.TestCase):
+    """The server that began as a copy of Redis 7.2."""
+
+    @classmethod
+    def start(cls, servers: contextlib.ExitStack) -> str:
+        """Start it."""
+        return servers.enter_context(Redis(name="valkey")).url
 
 
 class TestShards(RedisContract, unittest.TestCase):

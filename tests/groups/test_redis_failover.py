@@ -11,7 +11,8 @@ import pytest
 
 from dwebsocket.exceptions import GroupUnavailable
 from support.redis import Cluster, Service
-from support.redis_backend import Member, backend, send, until_it_works
+from support.redis_backend import Member, send, until_it_works
+from support.redis_backend import backend as made_backend
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def cluster() -> Iterator[Cluster]:
     """Three masters with replicas."""
     with Cluster() as started:
         yield started
+
+
+def backend(location: str) -> Backend:
+    """Make a backend whose calls are not cut short by a busy machine."""
+    return made_backend(location, TIMEOUT=20.0)
 
 
 class Publisher:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
+from visit import handshake
 
-from dwebsocket import UsageError, accept_websocket, group, require_websocket, user
+from dwebsocket import (
+    UsageError,
+    accept_websocket,
+    group,
+    request_copy,
+    require_websocket,
+    user,
+)
 from dwebsocket.testing import WebSocketClient
 from support.waiting import eventually
 
@@ -70,6 +80,23 @@ def test_are_joined_before_the_first_line(
             assert group(name).count() == 1
     for name in joined:
         eventually(lambda name=name: group(name).count() == 0)
+
+
+def test_are_joined_before_the_client_gets_the_101(
+    override: Override, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a client has published then reaches itself, too."""
+    keep = request_copy.keep
+
+    def publish_first(request: Any) -> None:
+        # The first call behind the opening: the 101 may be with the client.
+        group("room-7").send("published at once")
+        keep(request)
+
+    monkeypatch.setattr(request_copy, "keep", publish_first)
+    view = accept_websocket(groups=["room-{room}"])(says_its_groups)
+    with serve(override, view).websocket("/7/") as ws:
+        assert sorted([ws.receive(), ws.receive()]) == ['["room-7"]', "published at once"]
 
 
 def test_of_a_user(override: Override, anna: User) -> None:
@@ -163,3 +190,33 @@ def test_an_async_function_is_refused(override: Override) -> None:
     client = serve(override, accept_websocket(groups=names)(says_its_groups))
     with pytest.raises(UsageError, match="takes a sync function"):
         client.websocket("/7/").__enter__()
+
+
+def sign_in(get_response: Any) -> Any:
+    """Give a request its user, as middleware of a project can."""
+
+    def middleware(request: Any) -> Any:
+        request.user = request.META["test.user"]
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.mark.parametrize("is_signed_in", [False, True])
+def test_a_response_that_middleware_drops(
+    visit: Callable[..., Any], switchboard: Switchboard, anna: User, is_signed_in: bool
+) -> None:
+    """It answers something else: the next handshake gives the subscriptions back."""
+    view = accept_websocket(groups=["dropped"])(says_its_groups)
+    chain = [f"{__name__}.sign_in", "test_upgrade.replace"]
+    someone = {"test.user": anna if is_signed_in else AnonymousUser()}
+    for _ in range(3):
+        made = visit(view, middleware=chain, environ={**handshake(), **someone})
+        assert made.response.status_code == 418
+    # On Python 3.10, exceptions within Django hold the response in a cycle now and then.
+    gc.collect()
+    names = ["dropped", *([f"dwebsocket.user:{anna.pk}"] if is_signed_in else [])]
+    eventually(lambda: all(switchboard.subscribers.get(name) for name in names))
+    other = visit(accept_websocket(says_its_groups))
+    eventually(lambda: not any(switchboard.subscribers[name] for name in names))
+    other.response.close()

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from support.raw_peer import BINARY, CLOSE, TEXT, Frame, RawPeer
-from support.server import (
-    ASGI,
-    GUNICORN_GEVENT,
-    GUNICORN_GTHREAD,
-    GUNICORN_SYNC,
-    RUNSERVER,
-    Server,
-)
+from support.raw_peer import BINARY, CLOSE, TEXT, Frame, RawPeer, handshake_request
+from support.server import ASGI, OLDER_GREEN, OLDER_GUNICORNS, SERVERS, Server
 from support.waiting import eventually
+from support.wsgi_kinds import WSGI_SERVERS
 
 everywhere = pytest.mark.parametrize(
     "server",
-    [RUNSERVER, GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, *ASGI],
+    [*SERVERS, *WSGI_SERVERS, *ASGI, *OLDER_GUNICORNS, *OLDER_GREEN],
     indirect=True,
     ids=str,
 )
@@ -53,3 +47,19 @@ class TestHandlers:
                 peer.send_text(str(number))
             for number, peer in enumerate(peers):
                 assert peer.read_message() == b"%d" % number
+
+
+@everywhere
+@pytest.mark.parametrize("which", ["door", "async-door"])
+def test_connect_decides(server: Server, which: str) -> None:
+    """It refuses by an exception or a response, and accepts otherwise."""
+    for name, status in [("denied", 403), ("pay", 402)]:
+        with RawPeer(server.address) as peer:
+            peer.send(handshake_request(f"/handlers/{which}/{name}/", server.host))
+            # Without the extension `websocket.http.response` each refusal is a bare 403.
+            bare = str(server.kind) in ("daphne", "gunicorn-asgi")
+            assert peer.read_response().status == (403 if bare else status)
+        assert server.get(f"/handlers/seen/{name}/").json()["seen"] is None
+    with RawPeer.open(server, f"/handlers/{which}/{which}/") as peer:
+        peer.send_text("hello")
+        assert peer.read_message() == b"hello"

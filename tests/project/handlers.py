@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from django.http import HttpRequest, JsonResponse
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from dwebsocket import WebSocketHandler
 
@@ -29,6 +30,28 @@ class Echo(WebSocketHandler):
     def disconnect(self, code: int, reason: str) -> None:
         """Note the end."""
         seen[self.kwargs["name"]] = [code, threading.active_count() > 0]
+
+
+class Door(Echo):
+    """Decide before the handshake is answered."""
+
+    def connect(self) -> HttpResponse | None:
+        """Refuse by a response or an exception, or accept."""
+        return _decide(self.kwargs["name"])
+
+
+class AsyncDoor(Door):
+    """The same in an event loop."""
+
+    async def connect(self) -> HttpResponse | None:
+        """Refuse by a response or an exception, or accept."""
+        return _decide(self.kwargs["name"])
+
+
+def _decide(name: str) -> HttpResponse | None:
+    if name == "denied":
+        raise PermissionDenied
+    return HttpResponse("pay", status=402) if name == "pay" else None
 
 
 class AsyncEcho(WebSocketHandler):

@@ -1,8 +1,8 @@
 """
 A process that serves the test project from a thread of its own; run by test_fork.py.
 
-Modes: `fork` and `fork-idle` report each step on stdout; `exit-…` prints the port, waits for a
-line on stdin and lets the main thread end in the way named.
+Modes: `fork` and `fork-idle`, each with the path of an echo, report each step on stdout; `exit-…`
+prints the port, waits for a line on stdin and lets the main thread end in the way named.
 """
 
 import os
@@ -48,15 +48,15 @@ def echo(peer: RawPeer, who: str) -> None:
     print(f"{who}:echo", flush=True)
 
 
-def fork(*, child_echoes: bool) -> None:
+def fork(path: str, *, child_echoes: bool) -> None:
     """Use the engine, fork, see both sides work."""
     server = Embedded()
-    peer = RawPeer.open(server, "/echo/")
+    peer = RawPeer.open(server, path)
     echo(peer, "parent")
     pid = os.fork()
     if pid == 0:
         if child_echoes:
-            with RawPeer.open(Embedded(), "/echo/") as own:
+            with RawPeer.open(Embedded(), path) as own:
                 echo(own, "child")
         sys.exit(0)
     _, status = os.waitpid(pid, 0)
@@ -67,10 +67,10 @@ def fork(*, child_echoes: bool) -> None:
     peer.close()
 
 
-def main(mode: str) -> None:
+def main(mode: str, path: str = "/echo/") -> None:
     """Run one mode."""
     if mode.startswith("fork"):
-        fork(child_echoes=mode == "fork")
+        fork(path, child_echoes=mode == "fork")
         return
     print(Embedded().address[1], flush=True)
     sys.stdin.readline()
@@ -80,4 +80,4 @@ def main(mode: str) -> None:
         raise RuntimeError("the end")
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

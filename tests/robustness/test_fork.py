@@ -33,10 +33,10 @@ def test_preload_with_two_workers(kind: Kind, own_server: Callable[..., Server])
     assert server.stderr() == ""
 
 
-def run_script(database: Path, mode: str) -> subprocess.CompletedProcess[str]:
+def run_script(database: Path, mode: str, path: str = "/echo/") -> subprocess.CompletedProcess[str]:
     """Run the script to its end."""
     return subprocess.run(
-        [sys.executable, str(SCRIPT), mode],
+        [sys.executable, str(SCRIPT), mode, path],
         env=script_env(database),
         capture_output=True,
         text=True,
@@ -55,9 +55,13 @@ def script_env(database: Path) -> dict[str, str]:
     }
 
 
-def test_parent_that_used_the_engine_forks(database: Path) -> None:
+HANDLERS = [f"/handlers/{kind}/fork/" for kind in ("echo", "async-echo", "mixed-echo")]
+
+
+@pytest.mark.parametrize("path", ["/echo/", *HANDLERS])
+def test_parent_that_used_the_engine_forks(database: Path, path: str) -> None:
     """The child starts its own engine; the parent's connections live through the child's life."""
-    done = run_script(database, "fork")
+    done = run_script(database, "fork", path)
     assert (done.returncode, done.stdout.split(), done.stderr) == (
         0,
         ["parent:echo", "child:echo", "child:exit:0", "parent:echo"],
@@ -75,7 +79,7 @@ def test_child_that_only_exits(database: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/echo/", "/waits/", "/push/", "/never-read/"])
+@pytest.mark.parametrize("path", ["/echo/", "/waits/", "/push/", "/never-read/", *HANDLERS])
 @pytest.mark.parametrize("how", ["return", "sys-exit", "exception"])
 def test_interpreter_exit_with_open_sockets(database: Path, path: str, how: str) -> None:
     """However the main thread ends, clients get 1001 and the interpreter ends in bounded time."""

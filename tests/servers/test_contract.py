@@ -344,10 +344,13 @@ class TestEnds:
                 seen.append(frame.payload)
                 frame = peer.read_frame()
             assert (seen, frame.code) == (messages, code)
-            peer.send_frame(CLOSE, frame.payload)
-            ending = peer.read_to_eof()
-            assert ending.frames == []
-            assert not ending.reset or server.kind.name in HANGS_UP_UNREAD
+            hangs_up = server.kind.name in HANGS_UP_UNREAD
+            # Such a server may have hung up before this frame reaches it.
+            with contextlib.suppress(ConnectionError if hangs_up else ()):
+                peer.send_frame(CLOSE, frame.payload)
+                ending = peer.read_to_eof()
+                assert ending.frames == []
+                assert not ending.reset or hangs_up
 
     def test_by_a_view_that_breaks_is_logged(self, server: Server) -> None:
         """The log has the traceback, the peer only the code."""

@@ -56,6 +56,8 @@ def is_here(part: str) -> bool:
             return postgresql() is not None
         case "redis":
             return has_program("redis-server")
+        case "valkey":
+            return has_program("valkey-server", "valkey-cli")
         case "psycopg2":
             return psycopg2().is_dir()
     raise ValueError(f"no part is called {part}")

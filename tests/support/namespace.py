@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: The addresses of all of them: a network that is for tests of networks.
+NETWORK = "198.18.0.0/15"
+_numbers = itertools.count()
+
 
 class Namespace:
     """
@@ -20,11 +25,13 @@ class Namespace:
 
     Attributes:
         here: Our address on the wire, to listen on.
+        there: Its address.
         command: The arguments to put in front of a command that shall run there.
     """
 
-    def __init__(self, name: str, here: str) -> None:
+    def __init__(self, name: str, here: str, there: str) -> None:
         self.here = here
+        self.there = there
         self.command = ["ip", "netns", "exec", name]
         self._name = name
 
@@ -35,11 +42,13 @@ class Namespace:
 
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:
-    """Make one; skips the test where that is not allowed."""
-    number = os.getpid()
+    """Make one; skips the test where that is not allowed. A process may have two at a time."""
+    if os.getuid() != 0:
+        pytest.skip("only root may make a network namespace")
+    number = os.getpid() * 2 + next(_numbers) % 2
     name = f"dws{number}"
-    # Four addresses of 198.18.0.0/15, which is for tests of networks.
-    wire = ipaddress.ip_address("198.18.0.0") + number % 2**15 * 4
+    # Four addresses.
+    wire = ipaddress.ip_network(NETWORK)[number % 2**15 * 4]
     here, there = str(wire + 1), str(wire + 2)
     with contextlib.ExitStack() as undo:
         try:
@@ -57,7 +66,7 @@ def namespace() -> Iterator[Namespace]:
             _run("ip", "-n", name, "link", "set", f"{name}t", "up")
         except (OSError, subprocess.CalledProcessError) as error:
             pytest.skip(f"no network namespace here: {error}")
-        yield Namespace(name, here)
+        yield Namespace(name, here, there)
 
 
 def _run(*command: str) -> None:

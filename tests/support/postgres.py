@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the tests: Debian's, in a folder of its own, on a Unix socket only."""
+"""A PostgreSQL server for the tests: Debian's, in a folder of its own, on a Unix socket."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.installed import postgresql
+from support.namespace import NETWORK
 from support.server import TESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Switches off what makes a server slow and is of no use in a test.
-OPTIONS = "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 
 
 @contextlib.contextmanager
-def postgres(max_connections: int = 100) -> Iterator[Path]:
+def postgres(max_connections: int = 100, addresses: Sequence[str] = ()) -> Iterator[Path]:
     """
     Run a server and give the folder of its socket; the user `postgres` needs no password.
 
+    It listens on `addresses`, too, where every host of :mod:`support.namespace` needs none either.
     It never runs as root: then its package's own user does. Tests that ask for one are marked
     `needs("postgresql")`.
     """
@@ -43,6 +45,9 @@ def postgres(max_connections: int = 100) -> Iterator[Path]:
         )
         with (folder / "data" / "postgresql.conf").open("a") as settings:
             settings.write(f"max_connections = {max_connections}\n")
+            settings.write(f"listen_addresses = '{','.join(addresses)}'\n")
+        with (folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {NETWORK} trust\n")
         _start(folder)
         try:
             yield folder

@@ -196,6 +196,8 @@ class RawPeer:
 
     # The reserved bits that mean something, as in `Frame`.
     allowed_rsv = 0
+    # Messages of this content are dropped, as if they had not come.
+    ignored: bytes | None = None
 
     def __init__(
         self,
@@ -361,6 +363,12 @@ class RawPeer:
 
     def _parse(self) -> Frame | None:
         """Take one whole frame from the buffer; None when more bytes are needed."""
+        while (frame := self._parse_any()) is not None:
+            if frame.opcode != TEXT or frame.payload != self.ignored:
+                return frame
+        return None
+
+    def _parse_any(self) -> Frame | None:
         data = self.buffer
         if len(data) < 2:
             return None

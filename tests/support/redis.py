@@ -33,9 +33,13 @@ class Redis:
         options: Further arguments of redis-server.
         port: That of the server; a free one by default.
         password: The password for :meth:`ask`.
+        name: What its programs' names begin with: `redis` or `valkey`.
     """
 
-    def __init__(self, *options: str, port: int | None = None, password: str = "") -> None:
+    def __init__(
+        self, *options: str, port: int | None = None, password: str = "", name: str = "redis"
+    ) -> None:
+        self._name = name
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self.password = password
@@ -75,7 +79,7 @@ class Redis:
         """Start it and wait until it answers."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["redis-server", *self._arguments()],
+                [f"{self._name}-server", *self._arguments()],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -135,7 +139,7 @@ class Redis:
         """Send a command and give the answer's text."""
         login = ("-a", self.password, "--no-auth-warning") if self.password else ()
         asked = subprocess.run(
-            ["redis-cli", "-s", str(self.socket), *login, *command],
+            [f"{self._name}-cli", "-s", str(self.socket), *login, *command],
             capture_output=True,
             text=True,
             timeout=60,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from django.test import override_settings
@@ -14,6 +15,8 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from support.redis import Redis
 
 
 def backend(location: str | list[str], secret_key: str = "secret", **more: Any) -> redis.Backend:
@@ -61,6 +64,24 @@ class Member:
 def send(of: redis.Backend, name: str, message: str) -> None:
     """Publish a message."""
     of.send(name, message, [])
+
+
+def publish_forged(server: Redis, name: str, payload: bytes) -> None:
+    """Publish bytes on the channel of a group, as any client can."""
+    channels = server.ask("PUBSUB", "CHANNELS").splitlines()
+    (channel,) = [each for each in channels if each.endswith(f":{name}")]
+    publish_as_stranger(server, channel, payload)
+
+
+def publish_as_stranger(server: Redis, channel: str, payload: bytes) -> None:
+    """Publish bytes on a channel, as any client can."""
+    parts = [b"PUBLISH", channel.encode(), payload]
+    command = b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(server.socket))
+        client.sendall(command)
+        assert client.recv(100).startswith(b":")
 
 
 def until_it_works(call: Callable[[], Any]) -> Any:

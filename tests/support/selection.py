@@ -44,6 +44,8 @@ CORE = {
     "test_resources.py": {"test_views_end"},
     "test_clients.py": {"test_conversation"},
     "test_tutorials.py": set(),
+    "test_handler_servers.py": {"test_echo_and_end", "test_connect_decides"},
+    "test_handler_ends.py": {"test_the_process_ends"},
 }
 # Tests that take seconds and give the same on all variants: not run on these, unless asked.
 HEAVY = {
@@ -142,14 +144,7 @@ def _is_core_on(names: set[str], item: pytest.Item, folder: Path) -> bool:
     return _is_core(item) and any(str(kind) in names for kind in kinds_of(item))
 
 
-# Servers with timeouts of seconds, which a machine that runs six tests at once does not always
-# meet: `make test-all EVERY=1` runs them.
-ALONE = ("test_postgres", "test_redis_failover")
-
-
 def _is_left_out(item: pytest.Item) -> bool:
-    if item.path.parent.name == "groups" and item.path.name.startswith(ALONE):
-        return True
     if SECONDARY.isdisjoint(kinds_of(item)):
         return False
     if item.path.name in CORE:

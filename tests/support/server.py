@@ -30,7 +30,7 @@ from support.raw_peer import Address, RawPeer, Response
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -89,6 +89,7 @@ RUNSERVER_NOTHREADING = Kind("runserver-nothreading", "runserver", ("--noreload"
 GUNICORN_SYNC = _gunicorn("sync")
 GUNICORN_SYNC_UNIX = _gunicorn("sync", unix=True)
 GUNICORN_GTHREAD = _gunicorn("gthread")
+GUNICORN_GTHREAD_UNIX = _gunicorn("gthread", unix=True)
 
 
 def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
@@ -139,7 +140,7 @@ _ON_THREADS = (
     *MAIN,
     RUNSERVER_NOTHREADING,
     GUNICORN_SYNC_UNIX,
-    _gunicorn("gthread", unix=True),
+    GUNICORN_GTHREAD_UNIX,
     *TLS,
 )
 OLDER_GUNICORNS = tuple(
@@ -317,6 +318,7 @@ class Server:
         cwd: Folder of the Django project; the test project when None.
         module: The project's package (`<module>.settings`, `<module>.wsgi`).
         probe: Path that answers a plain GET once the server is up.
+        prefix: Arguments in front of its command.
     """
 
     def __init__(
@@ -330,9 +332,11 @@ class Server:
         cwd: Path | None = None,
         module: str = "project",
         probe: str = "/status/",
+        prefix: Sequence[str] = (),
     ) -> None:
         self.kind = kind
         self.options = options
+        self.prefix = prefix
         self.cwd = cwd or TESTS
         self.module = module
         self.probe = probe
@@ -405,7 +409,7 @@ class Server:
                     self.address = TlsAddress(self.address)
             with self.out.open("ab") as out, self.err.open("ab") as err:
                 self.process = subprocess.Popen(
-                    self.command(),
+                    [*self.prefix, *self.command()],
                     cwd=self.cwd,
                     env=self.env,
                     stdin=subprocess.DEVNULL,

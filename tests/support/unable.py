@@ -116,7 +116,7 @@ _TABLE: list[tuple[str, str, str, _Always]] = [
     # About every second run of each: docs/servers/asgi.md, "clients see a close frame on SIGTERM".
     (
         "granian",
-        "test_process_stops|test_many_see_the_end|test_end_under_load",
+        "test_process_stops|test_the_process_ends|test_many_see_the_end|test_end_under_load",
         "cuts some connections as soon as it is told to end, before the close frame",
         None,
     ),

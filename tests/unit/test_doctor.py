@@ -16,7 +16,7 @@ import pytest
 from django.core import signing
 from visit import handshake
 
-from dwebsocket import conf
+from dwebsocket import conf, group_statistics
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
 from dwebsocket.doctor.stream import Stream
@@ -463,6 +463,7 @@ class TestDiagnosis:
         assert report["server"]["refusal"]
         assert report["process"]["leaving"] is False
         assert list(report["process"]["events"]) == list(EVENTS)
+        assert report["process"]["groups"] == group_statistics()
 
     @pytest.mark.parametrize("value", [None, "", "chat", "/chat/:abc:def"])
     def test_unsigned(self, ask: Callable, value: str | None) -> None:
@@ -537,7 +538,12 @@ class TestDiagnosis:
         assert "ping.server" in findings
         report["server"]["software"] = "granian (ASGI)"
         report["process"]["events"]["websocket.refused"] = {"403": 2}
+        counts = report["process"]["groups"]["default"]
+        counts["dropped"]["latest"] = 7
+        counts.update(published=3, lag=0.0025)
         visit = live.Visit(Target(True, "testserver", 443, "/chat/"))
         findings = by_id(live._judge_report(visit, report))
         assert findings["ping.none"].level is Level.WARNING
         assert "websocket.refused 403: 2" in findings["server.events"].what
+        found = "'default': published 3, dropped (latest) 7, lag 2.5 ms."
+        assert findings["server.groups"].what.endswith(found)

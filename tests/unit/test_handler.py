@@ -488,6 +488,36 @@ class TestSurroundings:
         eventually(lambda: len(seen) == 3)
         assert seen == ["da", "da", "da"]
 
+    def test_its_own_websocket_is_known(self, kind: str, visit: Serve) -> None:
+        """In each method: `drain` there would wait for itself."""
+        seen: list[Any] = []
+
+        class Drains(WebSocketHandler):
+            def connect(self) -> None:
+                self.drain()
+
+            def receive(self, message: Any) -> None:
+                self.drain()
+
+            def disconnect(self, code: int, reason: str) -> None:
+                self.drain()
+
+            def drain(self) -> None:
+                try:
+                    dwebsocket.drain(timeout=1)
+                except UsageError:
+                    seen.append("refused")
+
+        made = visit(of_kind(Drains, kind).as_view())
+        try:
+            made.serve()
+            made.client.send("go")
+            eventually(lambda: len(seen) == 2)
+            made.client.close()
+            eventually(lambda: len(seen) == 3)
+        finally:
+            dwebsocket._core.reopen()
+
     def test_database_connections_are_returned(self, kind: str, visit: Serve, tables: None) -> None:
         """After each call, also when a transaction was left open."""
         seen: list[Any] = []

@@ -35,6 +35,7 @@ ON_THE_SYSTEMS_CLOCK = {
     "groups/postgres/listener.py": "when the database is asked whether it still listens",
     "groups/postgres/problems.py": "how long the database may take",
     "groups/postgres/publishing.py": "how long the database may take",
+    "groups/redis.py": "how long a server may take",
     "groups/server_calls.py": "how long a server may take",
     "shutdown.py": "what a process that ends has left",
     "runners/__init__.py": "what a process that ends has left",

@@ -101,6 +101,7 @@ def test_two_requests_hold_the_same_strings_and_match() -> None:
         assert one.META[name] is two.META[name]
     assert one.META["HTTP_COOKIE"] is not two.META["HTTP_COOKIE"]
     assert one.path is two.path is one.path_info
+    assert one.method is two.method is one.META["REQUEST_METHOD"]
     assert one.resolver_match is two.resolver_match
 
 

@@ -19,6 +19,8 @@ pub struct Options {
     pub connections: u32,
     /// Messages each connection keeps under way.
     pub in_flight: u64,
+    /// Messages a second, at fixed times, whatever is under way (see [`crate::chat`]).
+    pub rate: Option<f64>,
     /// Time before measuring begins.
     pub warm_up: Duration,
     /// Length of the measuring window.
@@ -44,6 +46,8 @@ pub struct Outcome {
     pub open_s: f64,
     /// Latencies of the right answers that came within the window.
     pub latency: Histogram,
+    /// Latencies of the last delivery of each message of a chat.
+    pub last: Option<Histogram>,
     /// Clocks at the beginning of the window.
     pub before: Usage,
     /// Clocks at the end of the window.
@@ -76,6 +80,7 @@ impl Outcome {
         Ok(Self {
             open_s,
             latency,
+            last: None,
             before,
             after,
             tally: shared.tally,

@@ -36,6 +36,8 @@ usage: load echo --server IP:PORT [options]   keep messages going, count what co
 echo, chat:
   --in-flight N          messages under way per connection                 [1]
   --warm-up S                                                              [1]
+chat only:
+  --rate N               messages a second, at fixed times, instead of --in-flight
 echo only:
   --at-least N           answers below which the duration is lengthened    [0]
   --longest S            to so much                                        [30]
@@ -82,6 +84,7 @@ fn run() -> Result<bool, String> {
             let wanted = echo::Options {
                 connections,
                 in_flight: options.take("in-flight", "1")?,
+                rate: options.take_rate(!is_echo)?,
                 warm_up: options.take_seconds("warm-up", "1")?,
                 duration: options.take_seconds("duration", "4")?,
                 at_least: options.take_if(is_echo, "at-least", "0")?,
@@ -141,6 +144,16 @@ fn describe(outcome: &Outcome) -> String {
         latency.quantile_us(0.99),
         latency.max_us()
     );
+    if let Some(last) = &outcome.last {
+        let _ = write!(
+            text,
+            r#""last_us": {{"messages": {}, "p50": {:.1}, "p99": {:.1}, "max": {:.1}}}, "#,
+            last.total(),
+            last.quantile_us(0.5),
+            last.quantile_us(0.99),
+            last.max_us()
+        );
+    }
     if let Some(fate) = &outcome.stopped {
         let _ = write!(
             text,
@@ -253,6 +266,18 @@ impl Arguments {
         let seconds = self.take(name, default)?;
         Duration::try_from_secs_f64(seconds)
             .map_err(|_| format!("--{name} {seconds} is no length of time"))
+    }
+
+    fn take_rate(&mut self, has: bool) -> Result<Option<f64>, String> {
+        // Left alone where the mode has none: then it is complained about.
+        if !has || !self.0.contains_key("rate") {
+            return Ok(None);
+        }
+        let rate: f64 = self.take("rate", "")?;
+        if rate.is_finite() && rate > 0.0 {
+            return Ok(Some(rate));
+        }
+        Err(format!("--rate {rate} is no number of messages a second"))
     }
 
     fn take_list(&mut self, name: &str) -> Result<Vec<u32>, String> {

@@ -96,6 +96,7 @@ fn options(in_flight: u64) -> Options {
     Options {
         connections: 3,
         in_flight,
+        rate: None,
         warm_up: Duration::from_millis(20),
         duration: Duration::from_millis(500),
         at_least: 0,
@@ -403,6 +404,22 @@ fn each_delivery_of_a_chat_is_judged() {
 }
 
 #[test]
+fn a_chat_may_have_its_own_pace() {
+    let script = Script::new(Opcode::Text, 64).unwrap();
+    let options = Options {
+        rate: Some(100.0),
+        warm_up: Duration::ZERO,
+        ..options(1)
+    };
+    let outcome = chat::run(&target(serve_chat(|_, _| 1)), script, &options).unwrap();
+    assert_eq!(outcome.tally, Tally::default());
+    // Half a second; the last ones may arrive behind it.
+    let messages = outcome.last.unwrap().total();
+    assert!((30..=51).contains(&messages), "{messages}");
+    assert!(outcome.latency.total() >= 3 * messages);
+}
+
+#[test]
 fn a_member_that_is_forgotten_loses_messages() {
     let tally = measure_chat(|member, _| usize::from(member != 2)).tally;
     assert!(tally.lost > 0);
@@ -588,6 +605,8 @@ fn mistyped_commands_are_explained() {
         ("echo", ["--kind", "json"], "text or binary"),
         ("echo", ["--connections", "1"], "refused"),
         ("chat", ["--stopped", "1"], "unknown option --stopped"),
+        ("chat", ["--rate", "0"], "--rate 0"),
+        ("echo", ["--rate", "9"], "unknown option --rate"),
         ("opening", ["--warm-up", "1"], "unknown option --warm-up"),
     ] {
         let (status, _, errors) = command(nowhere, mode, &extra, "");

@@ -1,8 +1,8 @@
 """
-Who is in which room, for all processes of the site.
+The people in each room, for all processes of the site.
 
-Events go to the group of a room, so it does not matter which process serves which browser. Who is
-there stands in the database: a row for each WebSocket, its seat, with the time at which its process
+Events go to the group of a room, so it does not matter which process serves which browser. Their
+names stand in the database: a row for each WebSocket, its seat, with the time at which its process
 has last looked after it. The seats of a process that was killed are soon too old.
 """
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    #: What the socket has to be ready for before the next step.
+    #: The readiness of the socket that the next step needs.
     Need = Literal["read", "write"]
 
 
@@ -63,7 +63,7 @@ class Driver(Protocol):
 
 
 class Library(Protocol):
-    """What differs between psycopg 3 and psycopg2."""
+    """The calls that differ between psycopg 3 and psycopg2."""
 
     def parse(self, dsn: str) -> dict[str, str]:
         """

@@ -206,6 +206,11 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
     ]
     if events:
         yield fine("server.events", f"That process has counted {', '.join(events)}.")
+    for alias, counts in report["process"]["groups"].items():
+        if found := _counted(counts):
+            yield fine(
+                "server.groups", f"That process has counted for groups of {alias!r}: {found}."
+            )
     if server["green"] and not server["patched"]:
         yield error(
             "server.unpatched",
@@ -223,6 +228,19 @@ def _server(report: Mapping[str, Any]) -> Iterator[Finding]:
             "The process that answered is ending and takes no new WebSocket.",
             "Ask again when the deploy is over.",
         )
+
+
+def _counted(counts: Mapping[str, Any]) -> str:
+    """Gives the counters of a backend of groups that are not zero."""
+    dropped = {f"dropped ({reason})": count for reason, count in counts["dropped"].items()}
+    numbers = {
+        **{name: counts[name] for name in counts if name not in ("dropped", "lag")},
+        **dropped,
+    }
+    found = [f"{name} {count}" for name, count in numbers.items() if count]
+    if counts["lag"] is not None:
+        found.append(f"lag {1000 * counts['lag']:.1f} ms")
+    return ", ".join(found)
 
 
 def _lost_host(visit: Visit) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
 from django.db import transaction
 
 from dwebsocket.api.arguments import as_bytes, as_json, check_close
@@ -13,7 +14,7 @@ from dwebsocket.groups import backends, membership_signals, names, publications
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Backend, Exclude, Message
+    from dwebsocket.groups.backend import Backend, Exclude, Member, Message
 
 
 class Group:
@@ -89,6 +90,24 @@ class Group:
             await membership_signals.anote_joined(self, websocket)
         return is_member
 
+    def _add_held(self, websocket: Base, member: Member) -> bool:
+        """As :meth:`add`, for a group that is held."""
+        is_new = membership_signals.is_new(self, member)
+        backend = backends.backend(self.using)
+        is_member = backend.join(self.name, member, key_of(websocket.id))
+        if is_new and is_member:
+            membership_signals.note_joined(self, websocket)
+        return is_member
+
+    async def _aadd_held(self, websocket: Base, member: Member) -> bool:
+        """As :meth:`_add_held`, without blocking the event loop."""
+        is_new = membership_signals.is_new(self, member)
+        backend = backends.backend(self.using)
+        is_member = backend.join(self.name, member, key_of(websocket.id))
+        if is_new and is_member:
+            await membership_signals.anote_joined(self, websocket)
+        return is_member
+
     def discard(self, websocket: Base) -> None:
         """
         Ends a membership. Idempotent, and never waits.
@@ -151,6 +170,9 @@ class Group:
     ) -> None:
         """
         As :meth:`send`, without blocking the event loop.
+
+        With ``on_commit`` it asks for the transaction where ``sync_to_async`` runs code: on the
+        thread of this task's ORM, which is the caller's within ``async_to_sync``.
 
         Raises:
             GroupUnavailable, TypeError: As :meth:`send`.
@@ -249,13 +271,21 @@ class Group:
 
     async def _asend(self, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
         exclude, keys = excluded(exclude)
-        using = _transaction_of(on_commit)
         backend = backends.backend(self.using)
+        waits = False
+        if on_commit is not False:
+            # The loop's own thread has no transaction: Django does not let it use a database.
+            waits = await sync_to_async(self._send_at_a_commit)(message, keys, on_commit=on_commit)
         publications.note(self, message, exclude, on_commit=on_commit)
-        if using is None:
+        if not waits:
             await backend.asend(self.name, message, keys)
-        else:
+
+    def _send_at_a_commit(self, message: Message, keys: Exclude, *, on_commit: bool | str) -> bool:
+        """Sends it when the transaction of this thread commits; false when there is none."""
+        using = _transaction_of(on_commit)
+        if using is not None:
             self._send_on_commit(using, message, keys)
+        return using is not None
 
     def _send_on_commit(self, using: str, message: Message, keys: Exclude) -> None:
         # The backend of then: a transaction may be committed in a child of this process.

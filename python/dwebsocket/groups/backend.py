@@ -9,7 +9,6 @@ envelopes on to :meth:`Backend.deliver`, and the engine does the rest.
 from __future__ import annotations
 
 import atexit
-import functools
 import hmac
 import logging
 import os
@@ -83,6 +82,9 @@ class Backend:
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
+        # Names to subscribe to, in order, and whether a thread does so.
+        self._wanted_soon: dict[str, None] = {}
+        self._is_subscribing = False
         # Names that were subscribed to, if that matters. Connections that end do not say so: when
         # there are too many names, those without members are found.
         self._unsubscribes = type(self).unsubscribe is not Backend.unsubscribe
@@ -183,7 +185,10 @@ class Backend:
         """
         if not self.groups.count(name):
             self.unsubscribe_if_unused(name)
-        return self.groups.deliver(name, envelope)
+        is_envelope = self.groups.deliver(name, envelope)
+        if not is_envelope:
+            self.groups.note("unreadable")
+        return is_envelope
 
     def project_key(self, purpose: str) -> bytes:
         """
@@ -205,6 +210,15 @@ class Backend:
         """The address for messages, without passwords."""
         return ""
 
+    @property
+    def lag(self) -> float | None:
+        """
+        The seconds from publishing until it is here, as last measured; None where it is not.
+
+        For :func:`dwebsocket.group_statistics`. Never waits.
+        """
+        return None
+
     # -- for the rest of the package -------------------------------------------------------------
 
     @property
@@ -220,11 +234,21 @@ class Backend:
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """Publishes a message."""
-        self.publish(name, self.groups.encode(name, message, exclude))
+        envelope = self.groups.encode(name, message, exclude)
+        try:
+            self.publish(name, envelope)
+        except GroupUnavailable:
+            self.groups.note("failed")
+            raise
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
         """Publishes a message, without blocking the event loop."""
-        await self.apublish(name, self.groups.encode(name, message, exclude))
+        envelope = self.groups.encode(name, message, exclude)
+        try:
+            await self.apublish(name, envelope)
+        except GroupUnavailable:
+            self.groups.note("failed")
+            raise
 
     def close(self, name: str, code: int, reason: str) -> None:
         """Closes the members."""
@@ -283,10 +307,50 @@ class Backend:
             self.release(name)
             raise
 
+    def hold_all(self, names: list[str]) -> None:
+        """
+        As :meth:`hold` for many groups; one that knows how does it in one round trip.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`; none of them has to be released then.
+        """
+        held = []
+        try:
+            for name in names:
+                self.hold(name)
+                held.append(name)
+        except BaseException:
+            self._release_all(held)
+            raise
+
+    async def ahold_all(self, names: list[str]) -> None:
+        """
+        As :meth:`hold_all`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`hold_all`.
+        """
+        held = []
+        try:
+            for name in names:
+                await self.ahold(name)
+                held.append(name)
+        except BaseException:
+            self._release_all(held)
+            raise
+
+    def _release_all(self, names: list[str]) -> None:
+        for name in names:
+            self.release(name)
+
     def hold_soon(self, name: str) -> None:
         """As :meth:`hold`, but never waits and never raises: a failure is logged."""
         self._enter(name)
-        self.subscribe_soon(name)
+        try:
+            self.subscribe_soon(name)
+        except BaseException:
+            self.release(name)
+            raise
 
     def join(self, name: str, member: Member, key: bytes) -> bool:
         """Makes a connection a member of a group that is held; false when it is over."""
@@ -302,10 +366,19 @@ class Backend:
 
     def subscribe_soon(self, name: str) -> None:
         """As :meth:`subscribe`, but never waits and never raises: a failure is logged."""
-        if self.waits:
-            unpatched.start_thread("dwebsocket-subscribe", functools.partial(self._try, name))
-        else:
+        if not self.waits:
             self._try(name)
+            return
+        with self._joining_lock:
+            self._wanted_soon[name] = None
+            if self._is_subscribing:
+                return
+            self._is_subscribing = True
+        try:
+            unpatched.start_thread("dwebsocket-subscribe", self._subscribe_all)
+        except BaseException:
+            self._is_subscribing = False
+            raise
 
     def unsubscribe_if_unused(self, name: str) -> None:
         """Takes a subscription back that no member of this process needs. Never waits."""
@@ -319,13 +392,31 @@ class Backend:
                 with suppress(GroupUnavailable):
                     self.unsubscribe(name)
 
+    def _subscribe_all(self) -> None:
+        """Subscribes to what is wanted soon, on a thread of its own: one group after the other."""
+        while True:
+            with self._joining_lock:
+                if not self._wanted_soon:
+                    self._is_subscribing = False
+                    return
+                name = next(iter(self._wanted_soon))
+                del self._wanted_soon[name]
+            try:
+                self._try(name)
+            except Exception:
+                # The others need the thread.
+                _log.exception("Messages to %r may not reach this process", name)
+
     def _try(self, name: str) -> None:
         try:
             self.subscribe(name)
         except GroupUnavailable as error:
-            if not self._has_warned:
-                self._has_warned = True
-                _log.warning("Messages to users may not reach this process: %s", error)
+            self._warn(error)
+
+    def _warn(self, error: GroupUnavailable) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning("Messages to users may not reach this process: %s", error)
 
     def _enter(self, name: str) -> None:
         with self._joining_lock:
@@ -336,6 +427,7 @@ class Backend:
             if len(self._subscribed) <= self._most_subscribed:
                 return
             unused = self._subscribed.difference(name for name, _ in self.groups.counts())
+            unused.difference_update(self._joining)
             # Looks again when there are twice as many: the work for each name stays the same.
             used = len(self._subscribed) - len(unused)
             self._most_subscribed = 2 * used + _FEW_SUBSCRIPTIONS

@@ -49,6 +49,16 @@ class Backends:
                 backend = self._made.setdefault(key, made)
         return backend
 
+    def clear(self) -> None:
+        """Drops all of them. Each ends when nothing uses it any more."""
+        with self._lock:
+            self._made.clear()
+
+    def made(self, alias: str) -> Backend | None:
+        """As :func:`made`."""
+        settings = conf.get("GROUPS").get(alias)
+        return None if settings is None else self._made.get((alias, settings))
+
 
 def class_of(path: str) -> type[Backend]:
     """
@@ -98,6 +108,11 @@ def backend(alias: str) -> Backend:
         ImproperlyConfigured: There is no such alias, or its settings are invalid.
     """
     return _backends.get(alias)
+
+
+def made(alias: str) -> Backend | None:
+    """Gives the backend of an alias if it was made; makes none."""
+    return _backends.made(alias)
 
 
 def backend_for_sync(alias: str, twin: str) -> Backend:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.api.base import Base
 from dwebsocket.exceptions import UsageError
 from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends, names
+from dwebsocket.groups import backends, holding, names
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import member_of
 
@@ -41,14 +41,17 @@ class Joining(Base):
         wanted = _groups(groups)
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
+        if (member := member_of(self)) is None:
+            return False
         before = self._memberships(wanted)
-        is_open = True
+        held = holding.hold(wanted)
         try:
-            for each in wanted:
-                is_open = each.add(self) and is_open
+            is_open = all(each._add_held(self, member) for each in wanted)
         except BaseException:
             self._leave_all(wanted, before)
             raise
+        finally:
+            holding.release(held)
         return None if is_open else False
 
     async def ajoin(self, *groups: str | Group) -> bool | None:
@@ -59,14 +62,17 @@ class Joining(Base):
             GroupUnavailable, UsageError, TypeError, ValueError: As :meth:`join`.
         """
         wanted = _groups(groups)
+        if (member := member_of(self)) is None:
+            return False
         before = self._memberships(wanted)
-        is_open = True
+        held = await holding.ahold(wanted)
         try:
-            for each in wanted:
-                is_open = await each.aadd(self) and is_open
+            is_open = all([await each._aadd_held(self, member) for each in wanted])
         except BaseException:
             self._leave_all(wanted, before)
             raise
+        finally:
+            holding.release(held)
         return None if is_open else False
 
     def leave(self, *groups: str | Group) -> None:

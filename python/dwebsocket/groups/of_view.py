@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
 from string import Formatter
 from typing import TYPE_CHECKING, Any, final
@@ -11,13 +14,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.exceptions import UsageError
-from dwebsocket.groups import backends, membership_signals, names
+from dwebsocket.groups import backends, holding, membership_signals, names
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dwebsocket import _core
     from dwebsocket.api.base import Base
 
     #: The decorator's argument: templates of names, or a function that gives names.
@@ -168,7 +172,7 @@ class Joins:
         self._groups = groups
         self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
         # Those whose messages come to this process.
-        self._held: list[Group] = []
+        self._held: holding.Held = []
 
     def prepare(self) -> None:
         """
@@ -178,30 +182,82 @@ class Joins:
             GroupUnavailable: The backend of one of the decorator's groups cannot be reached. For
                 the group of the user it is tried again later.
         """
+        _release_dropped()
         for each in self._of_user:
-            backends.backend(each.using).hold_soon(each.name)
-            self._held.append(each)
-        for each in self._groups:
-            backends.backend(each.using).hold(each.name)
-            self._held.append(each)
+            backend = backends.backend(each.using)
+            backend.hold_soon(each.name)
+            self._held.append((backend, [each.name]))
+        self._held += holding.hold(self._groups)
+
+    def release_with(self, response: object) -> None:
+        """Releases when ``response`` is freed and has neither opened a connection nor given up."""
+        if self._held:
+            reference = _Response(response, _dropped.append)
+            reference.joins = self
+            # Else it could be freed together with the response, and never be called.
+            _responses.add(reference)
+
+    def memberships(self, websocket: Base) -> list[tuple[_core.Groups, str, bytes]]:
+        """Gives them for the engine, which may begin them as it opens the connection."""
+        if not self._held:
+            return []
+        key = key_of(websocket.id)
+        return [(backend.groups, name, key) for backend, held in self._held for name in held]
 
     def join(self, websocket: Base) -> None:
-        """Makes the connection, which is open now, a member. Never waits."""
+        """Makes the connection, which is open now, a member if it is none. Never waits."""
         if not self._held:
             return
         member = member_of(websocket)
         if member is not None:
             key = key_of(websocket.id)
-            for each in self._held:
-                backends.backend(each.using).join(each.name, member, key)
+            for backend, held in self._held:
+                for name in held:
+                    backend.join(name, member, key)
             membership_signals.note_at_opening(self._groups, websocket)
         self.release()
 
     def release(self) -> None:
         """Ends what :meth:`prepare` has begun. Never waits; may be repeated."""
         held, self._held = self._held, []
-        for each in held:
-            backends.backend(each.using).release(each.name)
+        holding.release(held)
+
+
+class _Response(weakref.ref[object]):
+    """
+    A weak reference to a response: some middleware may answer something else and drop it.
+
+    The callback is a function in C. The garbage collector may call it while this thread holds the
+    lock of a backend.
+    """
+
+    __slots__ = ("joins",)
+
+    joins: Joins
+
+
+_responses: set[_Response] = set()
+# Those that are freed. The next handshake looks here.
+_dropped: deque[_Response] = deque()
+
+
+def _release_dropped() -> None:
+    while _dropped:
+        try:
+            response = _dropped.popleft()
+        except IndexError:
+            # Another thread was faster.
+            return
+        _responses.discard(response)
+        response.joins.release()
+
+
+def _forget_parents_responses() -> None:
+    _responses.clear()
+    _dropped.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parents_responses)
 
 
 def _aliases() -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import clock
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend
 
 if TYPE_CHECKING:
@@ -37,8 +38,12 @@ class Backend(backend.Backend):
         Raises:
             GroupUnavailable: More is published than can be delivered.
         """
-        if not self._publish(name, message, exclude):
-            self._insist(lambda: self._publish(name, message, exclude))
+        try:
+            if not self._publish(name, message, exclude):
+                self._insist(lambda: self._publish(name, message, exclude))
+        except GroupUnavailable:
+            self._note_failure()
+            raise
 
     async def asend(self, name: str, message: Message, exclude: Exclude) -> None:
         """
@@ -47,8 +52,12 @@ class Backend(backend.Backend):
         Raises:
             GroupUnavailable: As :meth:`send`.
         """
-        if not self._publish(name, message, exclude):
-            await self._ainsist(lambda: self._publish(name, message, exclude))
+        try:
+            if not self._publish(name, message, exclude):
+                await self._ainsist(lambda: self._publish(name, message, exclude))
+        except GroupUnavailable:
+            self._note_failure()
+            raise
 
     def close(self, name: str, code: int, reason: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.close`."""
@@ -75,6 +84,11 @@ class Backend(backend.Backend):
     def _close(self, name: str, code: int, reason: str) -> bool:
         self.groups.close(name, code, reason)
         return True
+
+    def _note_failure(self) -> None:
+        # The engine has counted only those that it took.
+        self.groups.note("published")
+        self.groups.note("failed")
 
     def _insist(self, attempt: Callable[[], bool]) -> None:
         deadline = clock.now() + (0 if running_loop() is not None else self.settings.timeout)

@@ -8,6 +8,7 @@ with a key from ``SECRET_KEY``, so that others who reach the server cannot send 
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
@@ -47,6 +48,11 @@ class Backend(backend.Backend):
     def address(self) -> str:
         """The addresses, without passwords."""
         return ", ".join(map(str, self.servers))
+
+    @property
+    def lag(self) -> float | None:
+        """That of the last PING where the subscriptions are; of several servers the longest."""
+        return None if self._redis is None else self._redis.lag()
 
     @property
     def core(self) -> _core.Redis:
@@ -166,13 +172,7 @@ class Backend(backend.Backend):
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
         """
-        call = self.core.subscribe(name)
-        try:
-            if call is not None:
-                self._wait(call)
-        except BaseException:
-            self.release(name)
-            raise
+        self.hold_all([name])
 
     async def ahold(self, name: str) -> None:
         """
@@ -181,17 +181,49 @@ class Backend(backend.Backend):
         Raises:
             GroupUnavailable: As :meth:`subscribe`.
         """
-        call = self.core.subscribe(name)
+        await self.ahold_all([name])
+
+    def hold_all(self, names: list[str]) -> None:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.hold_all`, in one round trip to each server.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        calls = self.core.subscribe(names)
+        deadline = time.monotonic() + self.settings.timeout
         try:
-            if call is not None:
-                await self._await(call)
+            for call in calls:
+                outcome = call.outcome()
+                if outcome is None:
+                    outcome = wait(call, max(0.0, deadline - time.monotonic()))
+                self._number(outcome)
         except BaseException:
-            self.release(name)
+            self._release_all(names)
+            raise
+
+    async def ahold_all(self, names: list[str]) -> None:
+        """
+        As :meth:`hold_all`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        calls = self.core.subscribe(names)
+        deadline = time.monotonic() + self.settings.timeout
+        try:
+            for call in calls:
+                outcome = call.outcome()
+                if outcome is None:
+                    outcome = await await_call(call, max(0.0, deadline - time.monotonic()))
+                self._number(outcome)
+        except BaseException:
+            self._release_all(names)
             raise
 
     def hold_soon(self, name: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.hold_soon`; done when the server is there."""
-        self.core.subscribe(name)
+        self.core.subscribe([name])
 
     def release(self, name: str) -> None:
         """As :meth:`dwebsocket.groups.backend.Backend.release`."""

@@ -1,4 +1,4 @@
-"""What backends report, in the log and by a signal: their server is away, a member is slow."""
+"""Reports of backends, in the log and by a signal: their server is away, a member is slow."""
 
 from __future__ import annotations
 

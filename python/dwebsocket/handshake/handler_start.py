@@ -41,7 +41,7 @@ _TRY_AGAIN_LATER = (1013, "no thread for another handler")
 class HandlerStart(Start):
     """Starts a handler in place of a view."""
 
-    __slots__ = ("_cls", "_has_loop")
+    __slots__ = ("_cls", "_has_loop", "_home")
 
     def __init__(
         self,
@@ -55,6 +55,9 @@ class HandlerStart(Start):
         super().__init__(handshake, view, wrapping, args, kwargs)
         self._cls = cls
         self._has_loop = handshake.has_loop
+        # Now, on a thread of the server: the hub of green threads is that thread's. A coroutine
+        # that asks `connect` may be on another one.
+        self._home = None if cls._plan.in_loop else self._find_home()
 
     @property
     def spawn(self) -> Spawn:
@@ -82,9 +85,7 @@ class HandlerStart(Start):
         if self._has_loop and plan.is_async:
             # The server's: a class with coroutine functions is an async view.
             handler._loop = asyncio.get_running_loop()
-        if not plan.in_loop:
-            # Here, as the hub of green threads is this thread's.
-            handler._home = self._home()
+        handler._home = self._home
         if websocket._decision is None:
             if not plan.in_loop:
                 self._context.run(handler._prepare)
@@ -104,7 +105,7 @@ class HandlerStart(Start):
         else:
             handler._live_on_threads()
 
-    def _home(self) -> Home:
+    def _find_home(self) -> Home:
         waiter = self.runner.waiter
         if isinstance(waiter, HubWaiter):
             from dwebsocket.runners import handler_green
@@ -117,6 +118,7 @@ class HandlerStart(Start):
     def _connect(self, handler: Handled) -> None:
         """Calls ``connect`` on a thread for that call, as that of a view with ``accept=False``."""
         context.settle_in()
+        own_websocket.set(handler.websocket)
         handler._prepare()
         is_open = False
         try:
@@ -143,11 +145,13 @@ class HandlerStart(Start):
                 life.end_beside(handler.websocket)
                 _tell(handler)
         if is_open:
+            own_websocket.set(None)
             self._go_on_or_close(handler)
 
     async def _aconnect(self, handler: Handled) -> None:
         """As :meth:`_connect`, for a coroutine function."""
         context.settle_in()
+        own_websocket.set(handler.websocket)
         handler._prepare()
         own_thread = OwnThread.enter()
         is_open = False
@@ -166,7 +170,7 @@ class HandlerStart(Start):
             if not is_open:
                 _tell(handler)
         if is_open:
-            # The task has copied its context.
+            handler._leave_task()
             self._go_on_or_close(handler)
 
     def _go_on_or_close(self, handler: Handled) -> None:

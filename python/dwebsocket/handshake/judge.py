@@ -143,6 +143,7 @@ def judge(asked: Asked) -> HttpResponse:
         joins=joins,
     )
     websocket._leave_to_response()
+    joins.release_with(response)
     if visitor is not None:
         visitor.leave_with(response)
     return response

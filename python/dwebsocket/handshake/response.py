@@ -247,7 +247,10 @@ class UpgradeResponse(HttpResponse):
         handshake = self._handshake
         try:
             subprotocol = self._choose_subprotocol()
-            connection = handshake.open(self._headers_to_send(), subprotocol, options, permit)
+            connection = handshake.open(
+                *(self._headers_to_send(), subprotocol, options, permit),
+                self._joins.memberships(websocket),
+            )
         except BaseException as error:
             permit.release()
             self._abandon()

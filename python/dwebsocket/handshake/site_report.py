@@ -25,6 +25,7 @@ from django.http import JsonResponse
 from dwebsocket import _core, conf
 from dwebsocket.compat import eventlet, gevent, gunicorn
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.groups import group_statistics
 from dwebsocket.handshake import origin
 from dwebsocket.records import event_counts
 from dwebsocket.servers import find_client
@@ -136,6 +137,7 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             "connections": _core.open_connections(),
             "leaving": _core.is_leaving(),
             "events": event_counts(),
+            "groups": _groups(),
         },
         "settings": {
             # Under ASGI only the server sends pings, if at all.
@@ -152,6 +154,13 @@ def _version() -> str | None:
         return metadata.version("dwebsocket2")
     except metadata.PackageNotFoundError:
         return None
+
+
+def _groups() -> dict[str, Any]:
+    try:
+        return {**group_statistics()}
+    except ImproperlyConfigured:
+        return {}
 
 
 def _setting(name: str) -> Any:

@@ -15,7 +15,6 @@ import contextvars
 import inspect
 import logging
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -26,7 +25,7 @@ from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.records import printable, report_end
-from dwebsocket.runners import handler_threads, loop
+from dwebsocket.runners import handler_context, handler_threads, loop
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
 from dwebsocket.waiting import loop_hub
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
 
+    from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import Home
     from dwebsocket.websocket import WebSocket
 
@@ -48,7 +48,6 @@ _GOING_AWAY = (1001, "going away")
 _MESSAGES_A_TURN = 32
 # Seconds between two checks whether handlers have ended.
 _LOOK_S = 0.01
-_HAS_TASK_CONTEXT = sys.version_info >= (3, 11)
 
 _lock = unpatched.lock()
 _open = 0
@@ -160,7 +159,8 @@ class Handled:
         self.websocket = websocket
         self.args = args
         self.kwargs = kwargs
-        self._context = own_context
+        # Until its first turn that of the handshake, then one that only copies run in.
+        self._context: contextvars.Context | HandlerContext = own_context
         self._databases = databases or None
         self._is_new = True
         self._is_over = self._is_at_work = self._again = self._tick_is_due = False
@@ -177,6 +177,7 @@ class Handled:
             RuntimeError: The system gives no thread.
         """
         home: Home = self._home
+        self._share_context()
         self._token = home.enter(self)
         _count(1)
         home.announce(self._token)
@@ -197,7 +198,7 @@ class Handled:
     ) -> None:
         """Runs a coroutine in the server's loop, or in that of the process. Any thread may."""
         if its_context is None:
-            its_context, start = self._context.copy(), _with_own_thread(start)
+            its_context, start = self._context.copy(), self._with_own_thread(start)
         server = self._loop
         if server is None:
             loop.run(self._plan.name, start, its_context)
@@ -206,13 +207,31 @@ class Handled:
             server.call_soon_threadsafe(run, self._plan.name, start, its_context)
 
     def _prepare(self) -> None:
-        """Prepares the context in which its methods run. To be called in that context."""
+        """Begins its life in the context in which its methods run. To be called in that context."""
+        told = life.witness.get() or life.find_witness()
+        self._prepare_context(told)
+        if told is not None:
+            told.began(self._plan.name, self.websocket, self)
+
+    def _prepare_context(self, told: life.Witness | None) -> None:
         leave_request()
-        own_websocket.set(self.websocket)
         self.websocket._view_request = self.request
-        if (told := life.witness.get() or life.find_witness()) is not None:
+        if told is not None:
             life.witness.set(told)
-            told.began(self._plan.name, self.websocket)
+
+    def _share_context(self) -> None:
+        assert isinstance(self._context, contextvars.Context)
+        self._context = handler_context.shared(self._context)
+
+    def _leave_task(self) -> None:
+        """Has its methods run in the context it began with, after a ``connect`` in a task."""
+        # A copy: a loop's task factory may still be about to leave the context.
+        own = self._context = self._context.copy()
+        own.run(self._settle_in, life.witness.get())
+
+    def _settle_in(self, told: life.Witness | None) -> None:
+        context.settle_in()
+        self._prepare_context(told)
 
     def _set_tick(self) -> None:
         """Sets the timer of the next tick."""
@@ -227,6 +246,18 @@ class Handled:
             self._due += every * (max(0.0, (now - self._due) // every) + 1)
         self._cancel_tick = callbacks.call_later(max(0.0, self._due - now), self._on_tick)
 
+    @property
+    def has_due_tick(self) -> bool:
+        """As :attr:`dwebsocket.runners.view.TickingHandler.has_due_tick`."""
+        has_timer = self._cancel_tick is not None and not self._is_over
+        return has_timer and self._due <= clock.now()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """As :attr:`dwebsocket.runners.view.TickingHandler.tasks`."""
+        home: object = self._home
+        return loop.tasks() | home.tasks if isinstance(home, LoopHome) else loop.tasks()
+
     def _on_tick(self) -> None:
         self._tick_is_due = True
         self._home.announce(self._token)
@@ -236,12 +267,10 @@ class Handled:
     def _run_turn(self, number: int) -> None:
         """Has a turn, on the (green) thread of this number. Raises the exits of its home only."""
         if self._plan.every is None:
-            # A copy: the turn before, or `connect`, may still be about to leave the context.
-            self._context.copy().run(self._turn, number)
+            self._context.run(self._turn, number)
         elif self._claim():
             self._home.unlisten(self.websocket._connection, self._token)
-            # A copy: the turn before, or `connect`, may still be about to leave the context.
-            self._context.copy().run(self._turn, number)
+            self._context.run(self._turn, number)
 
     def _claim(self) -> bool:
         """Whether no other turn is under way. If one is, another one follows it."""
@@ -251,7 +280,7 @@ class Handled:
         return not self._again
 
     def _turn(self, number: int) -> None:
-        context.settle_in()
+        own_websocket.set(self.websocket)
         if self._is_new:
             self._is_new = False
             self._call(self._begin)
@@ -405,18 +434,17 @@ class Handled:
         self._home = home
         self._token = home.enter(self)
         # A copy: the thread of `connect` may still be about to leave the context.
-        self._context = self._context.copy()
-        self._context.run(self._prepare_in_loop)
+        own = self._context = self._context.copy()
+        own.run(self._prepare_in_loop)
+        self._share_context()
         self._start_turn()
 
     def _prepare_in_loop(self) -> None:
         context.settle_in()
-        self._prepare_once()
-        SharedContext.enter()
-
-    def _prepare_once(self) -> None:
-        if self._is_new and own_websocket.get() is not self.websocket:
+        if self.websocket._view_request is None:
+            # Without `connect` nothing has run for it so far.
             self._prepare()
+        SharedContext.enter()
 
     def _wake(self) -> None:
         """Called in the loop when there is news."""
@@ -427,15 +455,16 @@ class Handled:
 
     def _start_turn(self) -> None:
         self._is_at_work = True
+        # In a context that the loop's thread owns, and that knows the connection.
+        self._context.run(self._create_task)
+
+    def _create_task(self) -> None:
+        own_websocket.set(self.websocket)
         turn, name = self._aturn(), self._plan.name
         loop = asyncio.get_running_loop()
         # Not by `create_task`: a loop's factory may start tasks at once, but connections call this
         # while they hold their lock.
-        if _HAS_TASK_CONTEXT:
-            task = asyncio.Task(turn, loop=loop, name=name, context=self._context.copy())  # type: ignore[call-arg, unused-ignore]
-        else:
-            task = self._context.run(lambda: asyncio.Task(turn, loop=loop, name=name))
-        self._home.keep(task)
+        self._home.keep(asyncio.Task(turn, loop=loop, name=name))
 
     async def _aturn(self) -> None:
         """Calls its methods as long as there is something to call."""
@@ -453,6 +482,10 @@ class Handled:
                 if message is not None:
                     await self._acall_one("receive", self.receive, message)
                     del message
+                    # Most often nothing else has come: no need to look first.
+                    is_quiet = self._plan.every is None and not self._is_over
+                    if is_quiet and connection.listen(self._home.core, self._token):
+                        break
                 elif self._is_over or connection.waiting() == (0, True):
                     await self._aend()
                     return
@@ -521,6 +554,17 @@ class Handled:
         finally:
             self._wait()
 
+    def _with_own_thread(
+        self, start: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def run() -> None:
+            context.settle_in()
+            own_websocket.set(self.websocket)
+            SharedContext.enter()
+            await start()
+
+        return run
+
     async def _aend(self) -> None:
         """The end of its life, as a task."""
         websocket = self.websocket
@@ -531,17 +575,6 @@ class Handled:
             await life.aend_beside(websocket)
             await SharedContext.leave_worker(websocket)
             self._leave()
-
-
-def _with_own_thread(
-    start: Callable[[], Coroutine[Any, Any, None]],
-) -> Callable[[], Coroutine[Any, Any, None]]:
-    async def run() -> None:
-        context.settle_in()
-        SharedContext.enter()
-        await start()
-
-    return run
 
 
 _METHODS = ("receive", "disconnect", "tick", "connect")
@@ -556,7 +589,8 @@ class LoopHome:
         self._hub = hub
         self._background = background
         self.core = hub.core
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: Those of the turns.
+        self.tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     def current(cls, *, is_background: bool) -> LoopHome:
@@ -586,8 +620,8 @@ class LoopHome:
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Keeps a task alive until it is done: event loops refer to tasks weakly."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 def _count(change: int) -> None:

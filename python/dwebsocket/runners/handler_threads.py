@@ -89,6 +89,12 @@ class HandlerThreads:
         self._jobs: dict[int, Job] = {}
         self._tokens = itertools.count(1)
         self._begun = 0
+        self._alive = 0
+
+    @property
+    def are_alive(self) -> bool:
+        """Whether one of the threads has not ended."""
+        return self._alive > 0
 
     def enter(self, job: Job) -> int:
         """As :meth:`Home.enter`."""
@@ -150,6 +156,7 @@ class HandlerThreads:
         number = self._begun + 1
         unpatched.start_thread(f"{_NAME}-{number}", functools.partial(self._work, hub, number))
         self._begun = number
+        self._alive += 1
 
     def _start_another(self, hub: _core.Hub) -> None:
         with self._lock:
@@ -179,6 +186,8 @@ class HandlerThreads:
                 found = hub.next(turn)
         finally:
             database.leave()
+            with self._lock:
+                self._alive -= 1
 
 
 _threads = HandlerThreads()

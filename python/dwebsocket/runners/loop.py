@@ -198,6 +198,11 @@ def background() -> BackgroundLoop:
     return _loop
 
 
+def tasks() -> set[asyncio.Task[None]]:
+    """Gives the tasks of this process's background loop, and those in the loops of servers."""
+    return _loop._tasks | SERVER_TASKS._tasks
+
+
 # Async callbacks that belong to no other loop run in this one.
 CloseCallbacks.run_async = staticmethod(run)
 

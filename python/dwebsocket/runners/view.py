@@ -63,11 +63,23 @@ _EXITS = (KeyboardInterrupt, SystemExit)
 _NAMES = 256
 
 
+class TickingHandler(Protocol):
+    """A :class:`dwebsocket.WebSocketHandler`, as far as the test kit looks at it."""
+
+    @property
+    def has_due_tick(self) -> bool:
+        """Whether its next ``tick`` is due or under way."""
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks, of other views too, one of which may run a method of it."""
+
+
 class Witness(Protocol):
     """Receives the events of one view, on the view's own thread or loop. For the test kit."""
 
-    def began(self, name: str, websocket: WebSocket) -> None:
-        """The view ``name`` is about to begin behind ``websocket``."""
+    def began(self, name: str, websocket: WebSocket, handler: TickingHandler | None = None) -> None:
+        """The view ``name``, or ``handler``, is about to begin behind ``websocket``."""
 
     def failed(self, error: BaseException) -> None:
         """The view let ``error`` through. The client does not know yet."""

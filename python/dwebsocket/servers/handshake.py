@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dwebsocket.servers.contract import Depart, Exit
 
     Headers = list[tuple[str, str]]
+    # Groups, a name, and the member's key.
+    Memberships = list[tuple[_core.Groups, str, bytes]]
     # The status, the reason, and the level of the log if it is not a warning.
     Refusal = tuple[int, str] | tuple[int, str, str]
 
@@ -76,10 +78,18 @@ class Handshake(Protocol):
         """
 
     def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
     ) -> Connection:
         """
         Accepts, with the response's ``headers``, and gives the open connection.
+
+        Where the client may know that before this returns, the connection becomes a member of the
+        groups in ``memberships`` first.
 
         Raises:
             OSError: The connection was lost meanwhile.

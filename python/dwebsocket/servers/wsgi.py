@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.conf import Options
     from dwebsocket.servers.contract import Client, Depart, Environ, Exit
-    from dwebsocket.servers.handshake import Headers, Refusal
+    from dwebsocket.servers.handshake import Headers, Memberships, Refusal
     from dwebsocket.servers.takeover import Takeover
     from dwebsocket.servers.tls import TlsTakeover
 
@@ -137,7 +137,12 @@ class WsgiHandshake:
         self._takeover = prepare_takeover(self._client)
 
     def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
     ) -> _core.Connection:
         """
         Takes the client's connection from the server and gives it to the engine.
@@ -152,7 +157,9 @@ class WsgiHandshake:
             compression = options.compression.negotiate(offers)
         head = _core.response_head(self._accept_key, subprotocol, headers, compression=compression)
         descriptor, early = self._takeover.exchange()
-        return _core.adopt(descriptor, early, head, permit, options.for_engine, compression)
+        return _core.adopt(
+            descriptor, early, head, permit, options.for_engine, compression, memberships
+        )
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` here: any thread may call :meth:`open`."""

@@ -34,7 +34,8 @@ class Clock:
 
         Everything that is due by then has happened when this returns: pings were sent, and the
         test's clients have answered them; silent clients were given up; due closes have begun.
-        Views whose timeout was reached have been woken.
+        Views whose timeout was reached have been woken, and handlers have had their ticks: one for
+        each second at most.
 
         Args:
             seconds: 0 or more.
@@ -45,7 +46,8 @@ class Clock:
         _check(seconds)
         for _ in _until_views_wait():
             time.sleep(_LOOK_S)
-        _step(seconds)
+        for _ in _steps(seconds):
+            time.sleep(_LOOK_S)
 
     async def aadvance(self, seconds: float) -> None:
         """
@@ -57,7 +59,8 @@ class Clock:
         _check(seconds)
         for _ in _until_views_wait():
             await asyncio.sleep(_LOOK_S)
-        _step(seconds)
+        for _ in _steps(seconds):
+            await asyncio.sleep(_LOOK_S)
 
 
 def _check(seconds: float) -> None:
@@ -71,11 +74,26 @@ def _until_views_wait() -> Iterator[None]:
         yield
 
 
-def _step(seconds: float) -> None:
+def _steps(seconds: float) -> Iterator[None]:
+    waits = True
     while seconds > 0:
         _core.step_clock(min(seconds, _STEP_S))
         loop_hub.look_again()
         callbacks.look_again()
         for websocket in list(open_websockets):
             websocket._look()
+        if waits:
+            yield from _until_no_tick_is_due()
+            # A tick that has not ended in time is not waited for in each further step.
+            waits = not _ticks_are_due()
         seconds -= _STEP_S
+
+
+def _until_no_tick_is_due() -> Iterator[None]:
+    deadline = time.monotonic() + _SETTLE_S
+    while time.monotonic() < deadline and _ticks_are_due():
+        yield
+
+
+def _ticks_are_due() -> bool:
+    return any(websocket.is_ticking for websocket in list(open_websockets))

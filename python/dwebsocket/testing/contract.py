@@ -56,7 +56,7 @@ _SETTINGS: Mapping[str, Any] = {
     # Members read only what a test asks for. None of them is slow.
     "WEBSOCKET_SEND_BUFFER": 64 * _MIB,
 }
-# What other processes run. Libraries of green threads patch before anything else is imported.
+# The start of other processes. Libraries of green threads patch before anything else is imported.
 _PATCHES = {
     "plain": "",
     "gevent": "from gevent import monkey; monkey.patch_all()",
@@ -154,6 +154,12 @@ class BackendContract(WebSocketTestMixin, _Case):
         self.client.websocket_timeout = self.websocket_timeout
         self.name = f"contract-{uuid.uuid4()}"
         self.group = group(self.name)
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """Drops the backends: their servers may end now."""
+        _backends.clear()
+        super().tearDownClass()
 
     # -- what the tests share --------------------------------------------------------------------
 

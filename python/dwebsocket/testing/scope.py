@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from dwebsocket import _core, callbacks
-from dwebsocket.runners import loop, thread, view
+from dwebsocket.runners import handler_threads, loop, thread, view
 from dwebsocket.testing.databases import shared_databases
 from dwebsocket.testing.groups import groups_of_a_test
 from dwebsocket.testing.watch import ViewWatch
@@ -25,6 +25,10 @@ class OpenWebSocket(Protocol):
     @property
     def is_settled(self) -> bool:
         """Whether its view waits for its client."""
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether a tick of its handler is due or under way."""
 
     def _look(self) -> None:
         """Sends and receives what is possible without waiting."""
@@ -87,6 +91,7 @@ def websockets_of_a_test(timeout: float = 10.0) -> Iterator[None]:
                 watch.join(timeout)
             for end in (callbacks.dismiss, thread.join, loop.dismiss):
                 end(_DISMISS_S)
+            _wait_for_handler_threads(_DISMISS_S)
             loop_hub.forget_closed()
 
 
@@ -100,6 +105,13 @@ def close_all(timeout: float, *, but: set[OpenWebSocket]) -> None:
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+def _wait_for_handler_threads(timeout: float) -> None:
+    # They end by themselves with the last handler.
+    deadline = time.monotonic() + timeout
+    while handler_threads.home().are_alive and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
 
 
 def _wait_until_given_back(before: int, timeout: float) -> None:

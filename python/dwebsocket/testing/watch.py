@@ -12,11 +12,13 @@ from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.runners import view as life
+from dwebsocket.testing.handler_stack import stack_of
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from dwebsocket import WebSocket
+    from dwebsocket.runners.view import TickingHandler
 
 
 class ViewStillRuns(AssertionError):
@@ -34,11 +36,15 @@ class ViewWatch:
         self._thread: int | None = None
         self._task: asyncio.Task[object] | None = None
         self._websocket: WebSocket | None = None
+        self._handler: TickingHandler | None = None
 
-    def began(self, name: str, websocket: WebSocket) -> None:
-        """The view is about to begin, on this thread or in this task."""
+    def began(self, name: str, websocket: WebSocket, handler: TickingHandler | None = None) -> None:
+        """The view is about to begin, on this thread or in this task; or a handler anywhere."""
         self._name = name
         self._websocket = websocket
+        self._handler = handler
+        if handler is not None:
+            return
         try:
             self._task = asyncio.current_task()
         except RuntimeError:
@@ -50,7 +56,7 @@ class ViewWatch:
 
     def ended(self) -> None:
         """The view has ended, and its resources are released."""
-        self._thread = self._task = self._websocket = None
+        self._thread = self._task = self._websocket = self._handler = None
         self.over.set_result(None)
 
     def take_error(self) -> BaseException | None:
@@ -67,7 +73,14 @@ class ViewWatch:
         connection: object = websocket._engine
         if isinstance(connection, AnnouncingConnection):
             connection = connection.announced
-        return isinstance(connection, _core.Connection) and connection.is_awaited()
+        is_awaited = isinstance(connection, _core.Connection) and connection.is_awaited()
+        return is_awaited and not self.is_ticking
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether a tick of the handler is due or under way."""
+        handler = self._handler
+        return handler is not None and handler.has_due_tick
 
     def join(self, timeout: float) -> None:
         """
@@ -99,6 +112,8 @@ class ViewWatch:
 
     def _frames(self) -> list[traceback.FrameSummary]:
         frame: FrameType | None = None
+        if (handler := self._handler) is not None:
+            return stack_of(handler)
         if (task := self._task) is not None:
             frames = [
                 traceback.FrameSummary(

@@ -156,6 +156,11 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         """Whether the view waits for its client, or has ended."""
         return self._watch is None or self._watch.is_waiting
 
+    @property
+    def is_ticking(self) -> bool:
+        """Whether a tick of its handler is due or under way."""
+        return self._watch is not None and self._watch.is_ticking
+
     # -- what never waits -----------------------------------------------------------------------
 
     def _look(self) -> None:

@@ -113,6 +113,7 @@ async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
     let mut members = Members::with_capacity(MEMBERS);
     loop {
         let Some(batch) = group.state.lock().next(BATCH_BYTES) else {
+            group.on_idle();
             return;
         };
         let bytes: usize = batch.entries.iter().map(Entry::len).sum();
@@ -168,7 +169,7 @@ impl FanOut {
         let mut place = Some(0);
         while let Some(from) = place {
             members.clear();
-            place = group.state.lock().members_from(from, members);
+            place = group.state.lock().members_from(from, batch.first, members);
             for (member, since) in members.drain(..) {
                 // A member that was freed has left.
                 let Some(member) = member.upgrade() else {

@@ -11,7 +11,11 @@ use std::{
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{member::Member, memberships::Membership, parcel::Message};
+use super::{
+    member::Member,
+    memberships::{Departure, Membership},
+    parcel::Message,
+};
 use crate::protocol::close::CloseFrame;
 
 /// A group's name. Short ones need no allocation.
@@ -21,9 +25,12 @@ type Name = SmallVec<[u8; 16]>;
 pub(super) trait Registry: fmt::Debug + Send + Sync {
     /// Ends the membership of the member at `place` of `group`.
     fn end(&self, group: &Group, place: u32);
+
+    /// Removes `group` if it has no members and nothing waits in its queue.
+    fn remove_if_unused(&self, group: &Group);
 }
 
-/// One group. It exists while it has members.
+/// One group. It exists while it has members, or messages wait for those that have left.
 #[derive(Debug)]
 pub(crate) struct Group {
     name: Name,
@@ -49,10 +56,12 @@ pub(super) struct State {
 
 #[derive(Debug)]
 enum Place {
-    Held {
+    Taken {
         member: Weak<dyn Member>,
         /// The entry that was the next one when the member joined.
         since: u64,
+        /// The entry that was the next one when the member left.
+        until: u64,
     },
     Vacant(u32),
 }
@@ -61,6 +70,9 @@ enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     entries: VecDeque<Entry>,
+    /// The members that have left since the fan-out began, by the number of the entry that was the
+    /// next one then, and by their places.
+    left: VecDeque<(u64, u32)>,
 }
 
 /// What is published to a group.
@@ -104,6 +116,13 @@ impl Group {
     pub(super) fn members(&self) -> u32 {
         self.state.lock().members
     }
+
+    /// The fan-out is over.
+    pub(super) fn on_idle(&self) {
+        if let Some(registry) = self.registry.upgrade().filter(|_| self.members() == 0) {
+            registry.remove_if_unused(self);
+        }
+    }
 }
 
 impl Membership for Group {
@@ -126,9 +145,10 @@ impl Membership for Group {
 impl State {
     /// Gives a member a place; also whether it is the first.
     pub(super) fn enter(&mut self, member: Weak<dyn Member>) -> (u32, bool) {
-        let held = Place::Held {
+        let taken = Place::Taken {
             member,
             since: self.sequence,
+            until: u64::MAX,
         };
         let is_first = self.members == 0;
         self.members += 1;
@@ -138,24 +158,56 @@ impl State {
                 if let Place::Vacant(next) = *free {
                     self.vacant = next;
                 }
-                *free = held;
+                *free = taken;
             }
             None => {
-                self.places.push(held);
+                self.places.push(taken);
                 self.vacant = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
             }
         }
         (place, is_first)
     }
 
-    /// Vacates a place; true when no member is left.
-    pub(super) fn withdraw(&mut self, place: u32) -> bool {
-        if let Some(held) = self.places.get_mut(place as usize) {
-            *held = Place::Vacant(self.vacant);
-            self.vacant = place;
-            self.members -= 1;
+    /// Ends a membership. What waits in the queue reaches the member all the same.
+    pub(super) fn leave(&mut self, place: u32) -> Departure {
+        self.members -= 1;
+        let is_awaited = self.pending.is_some();
+        match (&mut self.pending, self.places.get_mut(place as usize)) {
+            (Some(pending), Some(Place::Taken { until, .. })) => {
+                *until = self.sequence;
+                pending.left.push_back((self.sequence, place));
+            }
+            _ => self.vacate(place),
         }
-        self.members == 0
+        Departure {
+            was_last: self.members == 0,
+            is_awaited,
+        }
+    }
+
+    /// Ends the membership of a member that can get nothing any more; true when the group is
+    /// unused then.
+    pub(super) fn withdraw(&mut self, place: u32) -> bool {
+        self.members -= 1;
+        self.vacate(place);
+        self.is_unused()
+    }
+
+    fn vacate(&mut self, place: u32) {
+        if let Some(taken) = self.places.get_mut(place as usize) {
+            *taken = Place::Vacant(self.vacant);
+            self.vacant = place;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether it has no members, and nothing waits for those that have left.
+    pub(super) fn is_unused(&self) -> bool {
+        self.members == 0 && self.pending.is_none()
     }
 
     /// Puts an entry into the queue. True when a fan-out has to be started for it.
@@ -168,18 +220,22 @@ impl State {
     }
 
     /// Takes the entries that are to be handed out next: a close alone, or messages of about
-    /// `most` bytes. `None` when nothing waits: then the fan-out is over.
+    /// `most` bytes, all from before or all from after a member has left. `None` when nothing
+    /// waits: then the fan-out is over.
     pub(super) fn next(&mut self, most: usize) -> Option<Batch> {
-        let Some(pending) = self.pending.as_mut().filter(|p| !p.entries.is_empty()) else {
+        let waiting = self.pending.as_ref().map_or(0, |p| p.entries.len());
+        let first = self.sequence - waiting as u64;
+        self.vacate_left(first);
+        let Some(pending) = self.pending.as_mut().filter(|_| waiting > 0) else {
             self.pending = None;
             return None;
         };
-        let first = self.sequence - pending.entries.len() as u64;
+        let end = pending.left.front().map_or(u64::MAX, |(until, _)| *until);
         let mut bytes = 0;
         let mut count = 0;
-        for entry in &pending.entries {
+        for (number, entry) in (first..end).zip(&pending.entries) {
             let is_close = matches!(entry, Entry::Close(_));
-            if count > 0 && (is_close || bytes + entry.len() > most) {
+            if number > first && (is_close || bytes + entry.len() > most) {
                 break;
             }
             count += 1;
@@ -192,19 +248,43 @@ impl State {
         Some(Batch { first, entries })
     }
 
-    /// Gives the members from place `from` on, each with the number of the first entry for it, as
-    /// many as `into` has room for. Gives the place to go on from, `None` at the end.
+    /// Vacates the places of members that have got all entries before number `first`, which were
+    /// all for them.
+    fn vacate_left(&mut self, first: u64) {
+        while let Some(pending) = &mut self.pending {
+            match pending.left.pop_front() {
+                Some((until, place)) if until <= first => self.vacate(place),
+                Some(later) => {
+                    pending.left.push_front(later);
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Gives the members that get entry number `first`, or join behind it, from place `from` on:
+    /// each with the number of the first entry for it, as many as `into` has room for. Gives the
+    /// place to go on from, `None` at the end.
     pub(super) fn members_from(
         &self,
         from: usize,
+        first: u64,
         into: &mut Vec<(Weak<dyn Member>, u64)>,
     ) -> Option<usize> {
         for (at, place) in self.places.iter().enumerate().skip(from) {
             if into.len() == into.capacity() {
                 return Some(at);
             }
-            if let Place::Held { member, since } = place {
-                into.push((Weak::clone(member), *since));
+            match place {
+                Place::Taken {
+                    member,
+                    since,
+                    until,
+                } if *until > first => {
+                    into.push((Weak::clone(member), *since));
+                }
+                _ => {}
             }
         }
         None

@@ -119,6 +119,15 @@ pub enum Joined {
     Over,
 }
 
+/// A member has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Departure {
+    /// The group has no member any more.
+    pub(super) was_last: bool,
+    /// Messages from before wait for the member.
+    pub(super) is_awaited: bool,
+}
+
 impl Memberships {
     /// Notes the group that `enter` gives, with the member's place there and whether the member is
     /// the group's first one here. Not called when the member is over, or is in the group that
@@ -152,23 +161,25 @@ impl Memberships {
         }
     }
 
-    /// Calls `withdraw` with the member's place in `group`, and gives what that gives; `None` when
-    /// it is not in it.
-    pub(super) fn leave<G: Membership, T>(
+    /// Calls `leave` with the member's place in `group`, and gives what that gives; `None` when it
+    /// is not in it.
+    pub(super) fn leave<G: Membership>(
         &self,
         group: &Arc<G>,
-        withdraw: impl FnOnce(u32) -> T,
-    ) -> Option<T> {
+        leave: impl FnOnce(u32) -> Departure,
+    ) -> Option<Departure> {
         let mut state = self.0.lock();
         let State::Open(open) = &mut *state else {
             return None;
         };
         let (_, place) = open.held.remove(key_of(group))?;
-        if open.held.is_empty() && !open.is_warned {
+        // Under the lock: a member that joins again meanwhile would have two places.
+        let departure = leave(place);
+        // What waits for it looks at its id.
+        if open.held.is_empty() && !open.is_warned && !departure.is_awaited {
             *state = State::Unused;
         }
-        // Under the lock: a member that joins again meanwhile would have two places.
-        Some(withdraw(place))
+        Some(departure)
     }
 
     /// Takes the member out of all its groups. It can join none from now on.

@@ -34,5 +34,5 @@ pub use self::{
     notices::{Notice, Notices},
     parcel::{Message, Parcel},
     registry::{Groups, Observer},
-    statistics::Statistics,
+    statistics::{Event, Statistics},
 };

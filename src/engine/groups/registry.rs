@@ -18,7 +18,7 @@ use super::{
     notices::Notices,
     parcel::Message,
     seal::Key,
-    statistics::Statistics,
+    statistics::{Event, Statistics},
 };
 use crate::{
     engine::base::{fork, panics::contain},
@@ -104,16 +104,20 @@ impl Groups {
     }
 
     /// Ends the membership; `None` when there was none, else whether the group has no member in
-    /// this process any more. Nothing that is published afterwards reaches the member.
+    /// this process any more. What was published here before still reaches the member, nothing
+    /// that is published afterwards does.
     pub fn leave(&self, name: &str, member: &dyn Member) -> Option<bool> {
         if self.is_foreign() || member.is_foreign() {
             return None;
         }
         let group = self.find(name)?;
-        let was_last =
-            (member.memberships()).leave(&group, |place| self.withdraw(&group, place))?;
+        let memberships = member.memberships();
+        let departure = memberships.leave(&group, |place| group.state.lock().leave(place))?;
+        if departure.was_last {
+            self.remove_if_unused(&group);
+        }
         self.notify(name);
-        Some(was_last)
+        Some(departure.was_last)
     }
 
     /// The names of the groups of `member` here.
@@ -141,6 +145,7 @@ impl Groups {
         names
             .iter()
             .map(|ByName(group)| (group.name().to_owned(), group.members() as usize))
+            .filter(|(_, members)| *members > 0)
             .collect()
     }
 
@@ -155,10 +160,16 @@ impl Groups {
         self.fan_out.waiting_bytes()
     }
 
+    /// Places of the group `name`, taken or not.
+    #[cfg(test)]
+    pub(super) fn places(&self, name: &str) -> usize {
+        (self.find(name)).map_or(0, |group| group.state.lock().places())
+    }
+
     /// Sends `message` to all members of the group `name` in this process. Never sleeps. To be
     /// called only while there is [room](Groups::has_room): what waits takes memory.
     pub fn publish(self: &Arc<Self>, name: &str, message: Message) {
-        self.fan_out.statistics.add_published();
+        self.fan_out.statistics.count(Event::Published);
         self.put(name, Entry::Message(message));
     }
 
@@ -243,23 +254,30 @@ impl Groups {
         drop(names);
         (group, place, is_first)
     }
-
-    /// Vacates a place, and removes a group without members; true when it was the last member.
-    fn withdraw(&self, group: &Group, place: u32) -> bool {
-        let mut names = self.names.lock();
-        let is_empty = group.state.lock().withdraw(place);
-        if is_empty {
-            names.remove(group.name().as_bytes());
-        }
-        is_empty
-    }
 }
 
 impl Registry for Groups {
     fn end(&self, group: &Group, place: u32) {
         if !self.is_foreign() {
-            self.withdraw(group, place);
+            let is_unused = group.state.lock().withdraw(place);
+            if is_unused {
+                self.remove_if_unused(group);
+            }
             self.notify(group.name());
+        }
+    }
+
+    fn remove_if_unused(&self, group: &Group) {
+        let mut names = self.names.lock();
+        let is_same = |ByName(found): &ByName| std::ptr::eq(Arc::as_ptr(found), group);
+        let name = group.name().as_bytes();
+        if names.get(name).is_some_and(is_same) && group.state.lock().is_unused() {
+            names.remove(name);
+            // Many groups that were there for a while leave no table behind.
+            if names.len() < names.capacity() / 8 {
+                let few = names.len() * 2;
+                names.shrink_to(few);
+            }
         }
     }
 }

@@ -8,16 +8,43 @@ use super::member::{Handed, WhenFull};
 #[derive(Debug, Default)]
 pub struct Statistics {
     published: AtomicU64,
+    failed: AtomicU64,
     delivered: AtomicU64,
     closed: AtomicU64,
     dropped_newest: AtomicU64,
     dropped_oldest: AtomicU64,
     dropped_for_latest: AtomicU64,
+    unreadable: AtomicU64,
+    lost: AtomicU64,
+    regained: AtomicU64,
+}
+
+/// An event that is counted one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A message was published, or was tried to be.
+    Published,
+    /// It could not be published.
+    Failed,
+    /// What came from another process is no message, or has a wrong seal.
+    Unreadable,
+    /// The backend's server cannot be reached any more.
+    Lost,
+    /// It can be reached again.
+    Regained,
 }
 
 impl Statistics {
-    pub(super) fn add_published(&self) {
-        self.published.fetch_add(1, Ordering::Relaxed);
+    /// Counts an event. Never sleeps.
+    pub fn count(&self, event: Event) {
+        let counter = match event {
+            Event::Published => &self.published,
+            Event::Failed => &self.failed,
+            Event::Unreadable => &self.unreadable,
+            Event::Lost => &self.lost,
+            Event::Regained => &self.regained,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn add(&self, handed: Handed, when_full: WhenFull) {
@@ -40,7 +67,7 @@ impl Statistics {
     }
 
     /// The counters with their names.
-    pub fn read(&self) -> [(&'static str, u64); 6] {
+    pub fn read(&self) -> [(&'static str, u64); 10] {
         [
             ("published", &self.published),
             ("delivered", &self.delivered),
@@ -48,6 +75,10 @@ impl Statistics {
             ("dropped_newest", &self.dropped_newest),
             ("dropped_oldest", &self.dropped_oldest),
             ("dropped_for_latest", &self.dropped_for_latest),
+            ("failed", &self.failed),
+            ("unreadable", &self.unreadable),
+            ("lost", &self.lost),
+            ("regained", &self.regained),
         ]
         .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
     }

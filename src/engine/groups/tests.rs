@@ -97,6 +97,45 @@ async fn a_member_gets_what_is_published_between_its_join_and_its_leave() {
 }
 
 #[tokio::test]
+async fn what_was_published_before_a_leave_reaches_the_member_and_nothing_after() {
+    let groups = groups(WhenFull::Close);
+    let (connection, mut peer) = member(1);
+    for stay in 0..3 {
+        groups.join("room", &connection, ID);
+        groups.publish("room", text(&format!("in {stay}")));
+        let excluding = Message::new(Kind::Text, b"not for it", &[ID]);
+        groups.publish("room", excluding);
+        assert_eq!(groups.leave("room", connection.as_ref()), Some(true));
+        assert_eq!(groups.count("room"), 0);
+        assert!(groups.counts().is_empty());
+        groups.publish("room", text("after"));
+    }
+    settle(&groups).await;
+    assert_eq!(got(&mut peer), frames(&["in 0", "in 1", "in 2"]));
+    groups.publish("room", text("after"));
+    settle(&groups).await;
+    assert!(got(&mut peer).is_empty());
+}
+
+#[tokio::test]
+async fn the_place_of_a_member_that_left_is_used_again() {
+    let groups = groups(WhenFull::Close);
+    let (stays, mut peer) = member(0);
+    groups.join("room", &stays, ID);
+    for number in 1..100 {
+        let (connection, mut other) = member(number);
+        groups.join("room", &connection, OTHER_ID);
+        groups.publish("room", text("x"));
+        groups.leave("room", connection.as_ref());
+        settle(&groups).await;
+        assert_eq!(got(&mut other), frames(&["x"]));
+    }
+    assert_eq!(groups.count("room"), 1);
+    assert_eq!(groups.places("room"), 2);
+    assert_eq!(got(&mut peer).len(), 99 * frames(&["x"]).len());
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_leaves_all_groups_and_joins_none() {
     let groups = groups(WhenFull::Close);
     let (connection, _peer) = member(1);

@@ -173,6 +173,23 @@ impl Engine {
         settings: &Settings,
         permit: impl Into<Arc<Permit>>,
     ) -> Result<Arc<Connection>, Error> {
+        self.adopt_with(client, early, head, settings, permit, |_| {})
+    }
+
+    /// As [`Engine::adopt`], and calls `before_head` with the connection before the client can know
+    /// that it is open.
+    ///
+    /// # Errors
+    /// As [`Engine::adopt`].
+    pub fn adopt_with(
+        &self,
+        client: OwnedFd,
+        early: Vec<u8>,
+        head: Vec<u8>,
+        settings: &Settings,
+        permit: impl Into<Arc<Permit>>,
+        before_head: impl FnOnce(&Arc<Connection>),
+    ) -> Result<Arc<Connection>, Error> {
         let socket = Arc::new(socket_of(client)?);
         let unused = Arc::clone(&socket);
         let refuse = |error| {
@@ -215,6 +232,7 @@ impl Engine {
             Err(error) if connection.refuse() => return Err(refuse(error)),
             Err(error) => return Err(error),
         };
+        before_head(&connection);
         connection.outbox.flush();
         let driver = Driver::new(
             Arc::clone(&connection),
@@ -305,9 +323,10 @@ pub fn adopt(
     head: Vec<u8>,
     settings: &Settings,
     permit: impl Into<Arc<Permit>>,
+    before_head: impl FnOnce(&Arc<Connection>),
 ) -> Result<Arc<Connection>, Error> {
     match Engine::current() {
-        Ok(engine) => engine.adopt(client, early, head, settings, permit),
+        Ok(engine) => engine.adopt_with(client, early, head, settings, permit, before_head),
         Err(error) => {
             socket_of(client)?.refuse();
             Err(error)

@@ -11,6 +11,8 @@ mod closing;
 mod compression;
 mod hang_up;
 mod keepalive;
+mod local_frames;
+mod local_judge;
 mod opening;
 mod pressure;
 mod rate;

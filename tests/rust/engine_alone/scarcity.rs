@@ -57,7 +57,7 @@ fn fill(spare: usize) -> Vec<File> {
 
 fn adopt(server: OwnedFd) -> Result<(), Error> {
     let permit = permits::Permit::claim(None).unwrap();
-    runtime::adopt(server, vec![], HEAD.into(), &SETTINGS, permit).map(drop)
+    runtime::adopt(server, vec![], HEAD.into(), &SETTINGS, permit, |_| {}).map(drop)
 }
 
 fn serves() {

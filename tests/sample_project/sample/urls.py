@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from chat import views
+from chat import handlers, views
 
 urlpatterns = [
     path("", views.page),
@@ -29,4 +29,13 @@ urlpatterns = [
     path("stuck/", views.stuck),
     path("astuck/", views.astuck),
     path("leaves/", views.leaves),
+    path("clubs/<slug:club>/", handlers.Club.as_view()),
+    path("aclubs/<slug:club>/", handlers.AsyncClub.as_view()),
+    path("mixed-clubs/<slug:club>/", handlers.MixedClub.as_view()),
+    path("handled-notes/", handlers.Notes.as_view()),
+    path("handled-anotes/", handlers.AsyncNotes.as_view()),
+    path("handled-fail-late/", handlers.FailsLate.as_view()),
+    path("handled-stuck/", handlers.Stuck.as_view()),
+    path("handled-astuck/", handlers.AsyncStuck.as_view()),
+    path("handled-page/", handlers.Page.as_view()),
 ]

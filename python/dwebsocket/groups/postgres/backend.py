@@ -89,6 +89,17 @@ class Backend(backend.Backend):
             await future.wait_in_loop(up, self.settings.timeout)
             self._result(up)
 
+    def subscribe_soon(self, name: str) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.subscribe_soon`. The listener does it."""
+        if (up := self._listener.listening()) is not None:
+            up.add_done_callback(self._on_attempt)
+
+    def _on_attempt(self, up: Future[None]) -> None:
+        try:
+            self._result(up)
+        except GroupUnavailable as error:
+            self._warn(error)
+
     def count(self, name: str) -> int:
         """
         Asks all processes that listen. One that does not answer in time is left out.
@@ -124,6 +135,11 @@ class Backend(backend.Backend):
         """Host, port and database of the connections that publish."""
         database = parameters.connection_of(self.settings.database).settings_dict
         return parameters.address(parameters.of_settings(database))
+
+    @property
+    def lag(self) -> float | None:
+        """That of the last query on the connection that listens, behind which messages come."""
+        return self._listener.lag
 
     def problems(self, *, deploy: bool) -> list[str]:
         """
@@ -163,7 +179,7 @@ class Backend(backend.Backend):
 
 
 class _Host(Host):
-    """What the listener needs of its backend."""
+    """The part of its backend that the listener uses."""
 
     def __init__(self, owner: Backend) -> None:
         self._backend = owner
@@ -217,7 +233,13 @@ class _Host(Host):
 
     def report(self, kind: str, texts: list[str]) -> None:
         """As :meth:`Host.report`."""
+        if kind in ("lost", "regained"):
+            self._backend.groups.note(kind)
         reports.report(self._backend, kind, texts)
+
+    def count_unreadable(self) -> None:
+        """As :meth:`Host.count_unreadable`."""
+        self._backend.groups.note("unreadable")
 
     def report_unreadable(self, name: str, reason: str) -> None:
         """As :meth:`Host.report_unreadable`."""

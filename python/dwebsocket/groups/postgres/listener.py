@@ -90,6 +90,10 @@ class Host:
         """
         raise NotImplementedError
 
+    def count_unreadable(self) -> None:
+        """Counts a message that is none, or was not found."""
+        raise NotImplementedError
+
     def report_unreadable(self, name: str, reason: str) -> None:
         """Reports that a long message to the group ``name`` could not be read."""
         raise NotImplementedError
@@ -107,6 +111,8 @@ class Listener:
         self._lock = unpatched.lock()
         #: Whether everything that is published from now on will come.
         self.is_listening = False
+        #: The seconds that the last look at that took; None while there is no connection.
+        self.lag: float | None = None
         self.counts = Counts()
         self._hub: Any = None
         self._up: Future[None] | None = None
@@ -174,7 +180,7 @@ class Listener:
                 self._serve(link, hub)
                 reason = "the process does not listen any more"
             except Exception as error:
-                # Whatever it is: without this thread no member would get anything any more.
+                # Any error: without this thread no member would get anything any more.
                 reason = _reason(error)
             if link is not None:
                 self._link = None
@@ -199,9 +205,11 @@ class Listener:
             link.query(f"LISTEN {host.channel}")
             link.query(f"LISTEN {self._answer_channel}")
             # Afterwards: those who ask wait for an answer of each connection with this name.
+            asked_at = time.monotonic()
             ((_, pid),) = link.query(
                 f"SELECT set_config('application_name', '{host.marker}', false), pg_backend_pid()"
             )
+            self.lag = time.monotonic() - asked_at
             self._pid = int(pid or 0)
         except BaseException:
             link.close()
@@ -223,6 +231,7 @@ class Listener:
     def _end(self, reason: str) -> bool:
         """Notes that there is no connection any more, or yet. True when none is needed."""
         was_listening, self.is_listening = self.is_listening, False
+        self.lag = None
         if was_listening and self._may_run:
             self._is_lost = True
             self._host.report("lost", [reason])
@@ -230,7 +239,7 @@ class Listener:
         self.counts.fail(error)
         has_members = bool(self._host.names())
         with self._lock:
-            # Those who wait since it was lost get an attempt first.
+            # Callers that wait since it was lost get an attempt first.
             up = None if was_listening and self._may_run else self._up
             if up is not None:
                 self._up = None
@@ -260,7 +269,9 @@ class Listener:
 
     def _probe(self, link: Link) -> None:
         # A pooler may have put another connection to the server in the place of this one.
+        asked_at = time.monotonic()
         rows = link.query("SELECT pg_listening_channels()")
+        self.lag = time.monotonic() - asked_at
         if (self._host.channel,) not in rows:
             raise Lost("the connection has stopped to listen: is there a pooler in between?")
         now = time.monotonic()
@@ -310,6 +321,7 @@ class Listener:
     def _deliver(self, unpacked: tuple[str, bytes] | None) -> bool:
         """Hands a message to the members here, if there are any. False when it is none."""
         if unpacked is None:
+            self._host.count_unreadable()
             return False
         # Most processes have no member of most groups: do not check the seal for nothing.
         return not self._host.members(unpacked[0]) or self._host.deliver(*unpacked)
@@ -327,6 +339,8 @@ class Listener:
             reason = "it is not there" if content is None else "it was changed"
         except QueryFailed as error:
             content, reason = None, _reason(error)
+        if content is None:
+            self._host.count_unreadable()
         if content is None or not self._deliver(payload.unpack(content)):
             self._host.report_unreadable(row.name, reason)
             self._host.report("interrupted", [row.name])

@@ -1,4 +1,4 @@
-"""What can be wrong with the settings and the servers: for system checks and the doctor."""
+"""Problems of the settings and the servers: for system checks and the doctor."""
 
 from __future__ import annotations
 

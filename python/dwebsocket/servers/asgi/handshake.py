@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.conf import Options
     from dwebsocket.servers.asgi.events import Receive, Send
-    from dwebsocket.servers.handshake import Headers, Refusal
+    from dwebsocket.servers.handshake import Headers, Memberships, Refusal
 
 #: Where a request's scope holds its :class:`AsgiHandshake`, from the server to the decorator.
 SCOPE_KEY = "dwebsocket.handshake"
@@ -78,10 +78,16 @@ class AsgiHandshake:
         """Does nothing: no descriptors or threads are needed."""
 
     def open(
-        self, headers: Headers, subprotocol: str | None, options: Options, permit: _core.Permit
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
     ) -> AsgiConnection:
         """
-        Makes the server accept. To be called in its loop.
+        Makes the server accept. To be called in its loop, whose next turn does it: the caller joins
+        the groups before.
 
         Raises:
             ValueError: Headers that no response may have.

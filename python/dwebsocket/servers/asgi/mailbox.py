@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     Message = str | bytes
 
-# Bytes that are moved to the outbox at a time. What waits in the mailbox is subject to the policy
-# for slow members.
+# Bytes that are moved to the outbox at a time. Messages that wait in the mailbox are subject to the
+# policy for slow members.
 _AT_ONCE_BYTES = 64 * 1024
 
 

@@ -21,7 +21,7 @@ pub enum Frame {
     Message {
         /// The group's name.
         name: Bytes,
-        /// What was published.
+        /// The published message, or a close.
         envelope: Bytes,
     },
     /// The numbers of members of groups, by the hashes of their names.
@@ -181,37 +181,6 @@ mod tests {
                 message("", &large),
             ];
             assert_eq!(found, expected, "{size}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_it_panic_and_cutting_them_changes_nothing(
-            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64),
-            cut in 0..64_usize,
-        ) {
-            let read = |pieces: &[&[u8]]| {
-                let mut reader = Reader::default();
-                let mut found = Vec::new();
-                for piece in pieces {
-                    reader.buffer.extend_from_slice(piece);
-                    loop {
-                        match reader.next_frame() {
-                            Ok(Some(frame)) => found.push(Ok(frame)),
-                            Ok(None) => break,
-                            Err(malformed) => {
-                                found.push(Err(malformed));
-                                return found;
-                            }
-                        }
-                    }
-                }
-                found
-            };
-            // A small length makes more of them frames.
-            let bytes = [&[0, 0, 0], &bytes[..]].concat();
-            let (first, second) = bytes.split_at(cut.min(bytes.len()));
-            assert_eq!(read(&[&bytes]), read(&[first, second]));
         }
     }
 

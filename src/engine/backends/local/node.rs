@@ -32,7 +32,7 @@ use super::{
 use crate::{
     engine::{
         base::fork,
-        groups::{Groups, Message, Observer},
+        groups::{Event, Groups, Message, Observer},
         resources::inherited::NotInherited,
         runtime::Engine,
     },
@@ -373,7 +373,11 @@ impl Node {
                 while !self.groups.has_room(envelope.len()) {
                     sleep(PAUSE).await;
                 }
-                self.groups.deliver(name, &envelope)
+                let is_message = self.groups.deliver(name, &envelope);
+                if !is_message {
+                    self.groups.statistics().count(Event::Unreadable);
+                }
+                is_message
             }
             (Frame::Counts(counts), Some(id)) => {
                 self.state.lock().counts.note(id, counts);

@@ -15,7 +15,7 @@ use crate::engine::{
 /// Why a call has failed, for the text of an exception.
 pub type Reason = Arc<str>;
 
-/// What a call gives: a number, or the reason why there is none.
+/// The outcome of a call: a number, or the reason why there is none.
 pub type Outcome = Result<u64, Reason>;
 
 /// A call that is under way. Any thread may wait for it, or an event loop.

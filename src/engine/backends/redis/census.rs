@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// A question: the number of the count, and the process that asks.
 const QUESTION: &str = "\u{1}count";
-/// What the channels of answers begin with; no group's name does.
+/// The beginning of the names of channels for answers; no group's name begins so.
 const ANSWERS: &str = "\u{1}answers";
 
 /// The counts of this process that are under way.
@@ -148,28 +148,35 @@ impl Census {
     }
 
     /// Handles what came on the channel of `name` and is no message to a group: a question, an
-    /// answer, or what a stranger has sent.
-    pub(super) fn on_message(&self, groups: &Groups, shard: &Shard, name: &str, bytes: &[u8]) {
+    /// answer, or what a stranger has sent. False for the last one.
+    pub(super) fn on_message(
+        &self,
+        groups: &Groups,
+        shard: &Shard,
+        name: &str,
+        bytes: &[u8],
+    ) -> bool {
         if name == self.own_name() {
-            if let Some((number, (process, members))) =
-                groups.open(name, bytes).and_then(three_numbers)
-            {
-                self.note(number, |asked| {
-                    if asked.answered.insert(process) {
-                        asked.members = asked.members.saturating_add(members);
-                    }
-                });
-            }
-            return;
+            let answer = groups.open(name, bytes).and_then(three_numbers);
+            let Some((number, (process, members))) = answer else {
+                return false;
+            };
+            self.note(number, |asked| {
+                if asked.answered.insert(process) {
+                    asked.members = asked.members.saturating_add(members);
+                }
+            });
+            return true;
         }
         let question = groups.open(&domain(QUESTION, name), bytes);
         let Some((number, asker)) = question.and_then(two_numbers) else {
-            return;
+            return false;
         };
         let members = groups.count(name) as u64;
         let answer = [number, self.process, members].map(u64::to_be_bytes);
         let to = format!("{ANSWERS}{asker:016x}");
         shard.send(&to, &groups.seal(&to, &answer.concat()));
+        true
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use super::tls::Tls;
 
-/// What a backend is made from.
+/// The settings of a backend.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Groups are spread over these by their names.

@@ -15,7 +15,7 @@ use super::{
     tls::Tls,
 };
 
-/// What is called with each message that the server pushes.
+/// Called with each message that the server pushes.
 pub(super) type OnPush = Box<dyn Fn(PushInfo) + Send + Sync>;
 
 /// A connection. Its copies share it; it is closed with the last of them.

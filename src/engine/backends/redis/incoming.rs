@@ -1,4 +1,4 @@
-//! What the server has pushed, on its way to the groups.
+//! Messages that the server has pushed, on their way to the groups.
 //!
 //! One task takes it in the order in which it came, for all connections: so a message of an old
 //! connection is never overtaken by one of its successor.
@@ -104,7 +104,7 @@ pub(super) async fn run(receiver: Weak<dyn Receiver>, mut arrivals: Arrivals, ga
             return;
         };
         let length = pushed.len();
-        // What comes later waits in the server, or is lost there when it becomes too much.
+        // Later messages wait in the server, or are lost there when they become too many.
         while !receiver.has_room(length) {
             sleep(PAUSE).await;
         }

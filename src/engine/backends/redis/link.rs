@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
@@ -24,9 +24,10 @@ use super::{
     config::Kind,
     connection::{Connection, OnPush, late, within},
     incoming::Incoming,
+    lag::Lag,
     sentinel,
     shard::Shard,
-    state::{Change, Publish, Wakeups},
+    state::{CHANGES, Change, Publish, Wakeups},
 };
 use crate::engine::base::clock;
 
@@ -36,8 +37,6 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 256 * 1024;
 /// Pieces whose replies have not come yet, at most. Fewer than the commands' own queue holds (50).
 const IN_FLIGHT: usize = 16;
-/// Subscriptions that are changed in one piece.
-const CHANGES: usize = 1000;
 /// The time between two looks whether the connections are alive.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long a live server may take to answer that.
@@ -75,8 +74,12 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
     select! {
         reason = publish(shard, place, wakeups, publisher.clone()) => reason,
         reason = subscribe(shard, place, wakeups, subscriber.clone(), &unsubscribing) => reason,
-        reason = check(publisher.clone(), || false) => reason,
-        reason = check(subscriber.clone(), || incoming.gate.was_shut()) => reason,
+        reason = check(publisher.clone(), || false, |_| {}) => reason,
+        reason = check(
+            subscriber.clone(),
+            || incoming.gate.was_shut(),
+            |note| shard.note_lag(place, note),
+        ) => reason,
         reason = check_master(shard, place) => reason,
         () = ask_again(shard, place) => CLOSED.into(),
         () = publisher.end() => CLOSED.into(),
@@ -284,11 +287,16 @@ async fn subscribe(
 }
 
 /// Asks now and then whether the server is there, and gives the reason when it is not.
-async fn check(mut connection: Connection, is_excused: impl Fn() -> bool) -> Reason {
+async fn check(
+    mut connection: Connection,
+    is_excused: impl Fn() -> bool,
+    note: impl Fn(&dyn Fn(&mut Lag)),
+) -> Reason {
     loop {
-        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
         let deadline = clock::task_now() + CHECK_LIMIT;
         let ping = redis::cmd("PING");
+        let asked_at = Instant::now();
+        note(&|lag| lag.ask(asked_at));
         let outcome = select! {
             reply = connection.send(&ping) => reply.map(|_| ()),
             () = clock::sleep_until(deadline) => Err(late(CHECK_LIMIT)),
@@ -297,7 +305,11 @@ async fn check(mut connection: Connection, is_excused: impl Fn() -> bool) -> Rea
             if !is_excused() {
                 return reason;
             }
+        } else {
+            let answered_at = Instant::now();
+            note(&|lag| lag.answer(answered_at));
         }
+        clock::sleep_until(clock::task_now() + CHECK_EVERY).await;
     }
 }
 

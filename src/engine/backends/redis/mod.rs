@@ -15,7 +15,7 @@
 //!   nothing more is read: so memory is bounded here, and the server closes the connection when its
 //!   own limit is reached (`client-output-buffer-limit pubsub`).
 //!
-//! # What callers see
+//! # Outcomes for callers
 //!
 //! A caller gets a [`Call`], for which it may sleep as it likes. Its outcome is there when the server
 //! has replied. While a node is away calls fail at once with the reason; those that come while the
@@ -29,6 +29,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 mod call;
@@ -37,6 +38,7 @@ mod cluster;
 mod config;
 mod connection;
 mod incoming;
+mod lag;
 mod link;
 mod routes;
 mod sentinel;
@@ -62,7 +64,7 @@ use self::{
 };
 use crate::engine::{
     base::{error::Error, fork},
-    groups::{Groups, Observer},
+    groups::{Event, Groups, Observer},
     runtime::Engine,
 };
 
@@ -94,6 +96,8 @@ pub struct Status {
     pub reason: Option<Reason>,
     /// How often it was lost.
     pub losses: u64,
+    /// How long an answer takes behind what waits for this process; `None` while none has come.
+    pub lag: Option<Duration>,
 }
 
 impl Redis {
@@ -139,13 +143,27 @@ impl Redis {
         self.in_shard(name, |shard| shard.publish(name, envelope))
     }
 
-    /// Subscribes to the messages of the group `name`. `None` when that was done before. In any
-    /// case, a failure too, [`Redis::release`] has to follow once the group has its member.
-    pub fn subscribe(&self, name: &str) -> Option<Arc<Call>> {
+    /// Subscribes to the messages of groups, with one round trip to each server. Gives the calls of
+    /// those to which that was not done before. In any case, a failure too, [`Redis::release`] has
+    /// to follow for each name once the group has its member.
+    pub fn subscribe(&self, names: &[&str]) -> Vec<Arc<Call>> {
         if self.is_foreign() {
-            return Some(Call::finished(Err(FOREIGN.into())));
+            return vec![Call::finished(Err(FOREIGN.into()))];
         }
-        self.backend.shard_of(name)?.subscribe(name)
+        let shards = &self.backend.shards;
+        if let [shard] = &shards[..] {
+            return shard.subscribe_all(names);
+        }
+        let mut parts = vec![Vec::new(); shards.len()];
+        for name in names {
+            if let Some(part) = parts.get_mut(slots::shard_of(name, shards.len())) {
+                part.push(*name);
+            }
+        }
+        let parts = shards.iter().zip(&parts);
+        parts
+            .flat_map(|(shard, names)| shard.subscribe_all(names))
+            .collect()
     }
 
     /// Follows [`Redis::subscribe`]. With `if_empty` the subscription ends unless there are members.
@@ -180,6 +198,7 @@ impl Redis {
         let status = |shard: &Arc<Shard>| Status {
             reason: shard.status().err(),
             losses: shard.losses(),
+            lag: shard.lag(),
         };
         self.backend.shards.iter().map(status).collect()
     }
@@ -215,8 +234,10 @@ impl Receiver for Backend {
         let Some(name) = shard.name_of(&pushed.channel) else {
             return;
         };
-        if !self.groups.deliver(name, &pushed.payload) {
-            (self.census).on_message(&self.groups, shard, name, &pushed.payload);
+        let is_known = self.groups.deliver(name, &pushed.payload)
+            || (self.census).on_message(&self.groups, shard, name, &pushed.payload);
+        if !is_known {
+            self.groups.statistics().count(Event::Unreadable);
         }
     }
 }

@@ -1,13 +1,16 @@
 //! One shard: what its callers do. [`super::upkeep`] has what its tasks do.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 
 use super::{
     call::{Call, Reason, Ticket},
     config::{Kind, Server},
-    state::{Publish, State, Status, Wanted},
+    state::{CHANGES, Publish, State, Status, Wanted},
 };
 use crate::engine::{
     base::{clock, sync::Mutex},
@@ -98,7 +101,27 @@ impl Shard {
     /// Makes sure that there is a subscription to `name`. `None` when there is one already. In any
     /// case, a failure too, [`Shard::release`] has to follow.
     pub(super) fn subscribe(&self, name: &str) -> Option<Arc<Call>> {
-        let mut state = self.state.lock();
+        self.subscribe_all(&[name]).pop()
+    }
+
+    /// As [`Shard::subscribe`] for many names: the calls that wait for a reply. They go to the server
+    /// together.
+    pub(super) fn subscribe_all(&self, names: &[&str]) -> Vec<Arc<Call>> {
+        let mut calls = Vec::new();
+        for part in names.chunks(CHANGES) {
+            let mut state = self.state.lock();
+            // Under one lock: else the first one leaves alone, and the others wait for its reply.
+            calls.extend((part.iter()).filter_map(|name| self.want(&mut state, name)));
+            let needs_look = state.needs_look();
+            drop(state);
+            if needs_look {
+                self.look.notify_one();
+            }
+        }
+        calls
+    }
+
+    fn want(&self, state: &mut State, name: &str) -> Option<Arc<Call>> {
         if let Some(wanted) = state.wanted.get_mut(name) {
             if wanted.is_confirmed {
                 wanted.holds += 1;
@@ -124,11 +147,6 @@ impl Shard {
         }
         state.need(route);
         state.ask(name);
-        let needs_look = state.needs_look();
-        drop(state);
-        if needs_look {
-            self.look.notify_one();
-        }
         Some(call)
     }
 
@@ -171,6 +189,15 @@ impl Shard {
     /// How often a node was lost.
     pub(super) fn losses(&self) -> u64 {
         self.state.lock().losses
+    }
+
+    /// The longest lag of its nodes that are connected; `None` before it was measured.
+    pub(super) fn lag(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let routes = state.routes.iter();
+        let connected = routes.filter(|it| it.is_current && it.status == Status::Up);
+        connected.filter_map(|route| route.lag.read(now)).max()
     }
 
     /// Ends the tasks. Calls that are under way fail.

@@ -16,11 +16,14 @@ use tokio::sync::Notify;
 use super::{
     call::{Outcome, Reason, Ticket},
     config::Address,
+    lag::Lag,
     slots::{SLOTS, slot_of},
 };
 
 /// Bytes that wait for a node at most.
 const MOST_QUEUED: usize = 64 * 1024 * 1024;
+/// Subscriptions that are changed in one piece.
+pub(super) const CHANGES: usize = 1000;
 /// The place of the route for channels that belong to no node yet.
 pub(super) const UNKNOWN: usize = 0;
 
@@ -57,6 +60,8 @@ pub(super) struct Route {
     /// Whether anything leads to it.
     pub(super) is_current: bool,
     pub(super) failures: u32,
+    /// That of the connection that has the subscriptions.
+    pub(super) lag: Lag,
     pub(super) publishes: VecDeque<Publish>,
     pub(super) publish_bytes: usize,
     pub(super) changes: VecDeque<Change>,
@@ -163,6 +168,7 @@ impl Route {
             status: Status::Idle,
             is_current: true,
             failures: 0,
+            lag: Lag::default(),
             publishes: VecDeque::new(),
             publish_bytes: 0,
             changes: VecDeque::new(),

@@ -10,10 +10,14 @@ use super::{
     call::Reason,
     cluster::Map,
     config::Address,
+    lag::Lag,
     shard::Shard,
     state::{Change, Outage, Publish, Route, State, Status, UNKNOWN, Wakeups, Wanted},
 };
-use crate::engine::{base::clock, groups::Notice};
+use crate::engine::{
+    base::clock,
+    groups::{Event, Notice},
+};
 
 impl Shard {
     // -- for the task that looks after the routes ------------------------------------------------
@@ -192,6 +196,7 @@ impl Shard {
         let route = &mut state.routes[place];
         route.status = Status::Up;
         route.failures = 0;
+        route.lag = Lag::default();
         route.changes.clear();
         let mut names = Vec::new();
         for (name, wanted) in &mut state.wanted {
@@ -261,6 +266,13 @@ impl Shard {
         }
         for ticket in failed {
             ticket.finish(Err(Arc::clone(reason)));
+        }
+    }
+
+    /// Notes what is known of the lag of a route.
+    pub(super) fn note_lag(&self, place: usize, note: impl FnOnce(&mut Lag)) {
+        if let Some(route) = self.state.lock().routes.get_mut(place) {
+            note(&mut route.lag);
         }
     }
 
@@ -393,6 +405,7 @@ impl Shard {
             Some(address) => format!("{address}: {reason}"),
             None => reason.to_string(),
         };
+        self.groups.statistics().count(Event::Lost);
         self.groups.notices().add(Notice::Lost { reason });
     }
 
@@ -407,6 +420,7 @@ impl Shard {
         };
         let what = state.routes.iter().find_map(|it| it.address.as_ref());
         let what = what.map(Address::to_string).unwrap_or_default();
+        self.groups.statistics().count(Event::Regained);
         self.groups.notices().add(Notice::Regained { what });
         self.report_interrupted(&outage.interrupted);
     }

@@ -1,0 +1,69 @@
+"""Holding several groups at once: their messages come to this process, also without members."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dwebsocket.groups import backends
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dwebsocket.groups.api import Group
+    from dwebsocket.groups.backend import Backend
+
+    #: Backends, and the names of the groups that are held there.
+    Held = list[tuple[Backend, list[str]]]
+
+
+def hold(groups: Iterable[Group]) -> Held:
+    """
+    Subscribes to all of these groups. Not for event loops.
+
+    Returns:
+        What has to be released.
+
+    Raises:
+        GroupUnavailable: The backend of one of them cannot be reached; none is held then.
+    """
+    held: Held = []
+    try:
+        for backend, names in _by_backend(groups):
+            backend.hold_all(names)
+            held.append((backend, names))
+    except BaseException:
+        release(held)
+        raise
+    return held
+
+
+async def ahold(groups: Iterable[Group]) -> Held:
+    """
+    As :func:`hold`, without blocking the event loop.
+
+    Raises:
+        GroupUnavailable: As :func:`hold`.
+    """
+    held: Held = []
+    try:
+        for backend, names in _by_backend(groups):
+            await backend.ahold_all(names)
+            held.append((backend, names))
+    except BaseException:
+        release(held)
+        raise
+    return held
+
+
+def release(held: Held) -> None:
+    """Ends :func:`hold`, once the members have joined. Never waits."""
+    for backend, names in held:
+        for name in names:
+            backend.release(name)
+
+
+def _by_backend(groups: Iterable[Group]) -> Held:
+    names: dict[str, list[str]] = {}
+    for group in groups:
+        names.setdefault(group.using, []).append(group.name)
+    return [(backends.backend(alias), found) for alias, found in names.items()]

@@ -1,0 +1,76 @@
+"""What this process has published and delivered by groups, for metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from dwebsocket import conf
+from dwebsocket.groups import backends
+
+if TYPE_CHECKING:
+    from dwebsocket.groups.backend import Backend
+
+
+class Dropped(TypedDict):
+    """Messages that members have missed, by the reason: the policy ``SLOW``, or their bytes."""
+
+    drop_newest: int
+    drop_oldest: int
+    latest: int
+    unreadable: int
+
+
+class GroupStatistics(TypedDict):
+    """The counters of one backend in this process. All but ``lag`` only grow."""
+
+    published: int
+    failed: int
+    delivered: int
+    dropped: Dropped
+    closed: int
+    lost: int
+    regained: int
+    lag: float | None
+
+
+def group_statistics() -> dict[str, GroupStatistics]:
+    """
+    Gives what each backend of groups has done in this process, by its alias.
+
+    Never waits, and opens nothing: a backend that was not used yet is there with zeros. Any thread,
+    task and green thread may call it; in a forked child all begin anew.
+
+    Returns:
+        For each alias of ``WEBSOCKET_GROUPS``: the messages ``published``, of which ``failed`` with
+        ``GroupUnavailable``; those ``delivered`` to members of this process, and ``dropped`` by the
+        reason; the members ``closed`` because they were slow; how often the server was ``lost`` and
+        ``regained``; and the ``lag`` in seconds, None where there is none.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: The settings are invalid.
+    """
+    return {alias: _of(backends.made(alias)) for alias in conf.get("GROUPS")}
+
+
+def _of(backend: Backend | None) -> GroupStatistics:
+    groups = None if backend is None else backend._groups
+    counts = {} if groups is None else groups.statistics()
+
+    def count(name: str) -> int:
+        return counts.get(name, 0)
+
+    return {
+        "published": count("published"),
+        "failed": count("failed"),
+        "delivered": count("delivered"),
+        "dropped": {
+            "drop_newest": count("dropped_newest"),
+            "drop_oldest": count("dropped_oldest"),
+            "latest": count("dropped_for_latest"),
+            "unreadable": count("unreadable"),
+        },
+        "closed": count("closed"),
+        "lost": count("lost"),
+        "regained": count("regained"),
+        "lag": None if backend is None else backend.lag,
+    }
