@@ -60,7 +60,7 @@ impl PyConnection {
         if matches!(taken, Taken::Nothing) && (time != Some(Duration::ZERO) || self.0.has_corked())
         {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
-            taken = py.detach(|| self.0.take(deadline));
+            taken = without_gil(py, &self.0, || self.0.take(deadline));
         }
         match taken {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
@@ -79,7 +79,7 @@ impl PyConnection {
         yield_gil_if_due(py, &self.0);
         let mut taken = self.0.take_now();
         if matches!(taken, Taken::Nothing) {
-            taken = py.detach(|| self.0.take_coarse(time));
+            taken = without_gil(py, &self.0, || self.0.take_coarse(time));
         }
         match taken {
             Taken::Message(message) => convert::to_python(py, &message, text_as_bytes).map(Some),
@@ -132,7 +132,9 @@ impl PyConnection {
         if patience.is_some() && self.0.cork(kind, payload) {
             return Ok(true);
         }
-        Ok(py.detach(|| self.0.send(kind, payload, patience))?)
+        Ok(without_gil(py, &self.0, || {
+            self.0.send(kind, payload, patience)
+        })?)
     }
 
     #[pyo3(signature = (message, *, binary=None))]
@@ -179,7 +181,9 @@ impl PyConnection {
 
     fn await_news(&self, py: Python<'_>, time: f64) -> PyResult<()> {
         let time = duration(Some(time))?.unwrap_or(Duration::MAX);
-        py.detach(|| self.0.await_news(clock::now().checked_add(time)));
+        without_gil(py, &self.0, || {
+            self.0.await_news(clock::now().checked_add(time));
+        });
         Ok(())
     }
 
@@ -229,7 +233,7 @@ impl PyConnection {
     fn await_end(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let time = duration(timeout)?;
         let deadline = time.and_then(|time| clock::now().checked_add(time));
-        py.detach(|| self.0.await_end(deadline));
+        without_gil(py, &self.0, || self.0.await_end(deadline));
         Ok(self.0.end().is_some())
     }
 
@@ -289,7 +293,7 @@ impl PyPing {
         let mut took = self.0.took();
         if took.is_none() && time != Some(Duration::ZERO) {
             let deadline = time.and_then(|time| clock::now().checked_add(time));
-            took = py.detach(|| self.0.wait(deadline));
+            took = without_gil(py, self.0.connection(), || self.0.wait(deadline));
         }
         Ok(took.map(|time| time.as_secs_f64()))
     }
@@ -299,6 +303,21 @@ impl PyPing {
 /// over, that is, if it has found messages for a millisecond without sleeping.
 fn yield_gil_if_due(py: Python<'_>, connection: &Connection) {
     if connection.owes_a_pause() {
-        py.detach(thread::yield_now);
+        without_gil(py, connection, thread::yield_now);
     }
+}
+
+/// Calls `work`, which may sleep, without the GIL. When it wakes many threads at once, few of them
+/// wait for the GIL at a time.
+fn without_gil<T: Send>(
+    py: Python<'_>,
+    connection: &Connection,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    let (result, pass) = py.detach(|| {
+        let result = work();
+        (result, connection.reenter())
+    });
+    drop(pass);
+    result
 }

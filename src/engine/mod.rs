@@ -25,7 +25,8 @@
 //! - `resources/`: the limited resources of a process: sockets, descriptors, permits for
 //!   connections, buffers, and the budget of buffered bytes.
 //! - `wakeup/`: running the views. The hub wakes an event loop, the turns wake views after a pass
-//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked.
+//!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked, and the reentry lets
+//!   few threads at a time ask for the GIL.
 //! - `groups/`: messages to all members of a name. A member is a trait here.
 //! - `connection/`: the parts that views use: the inbox, the outbox, pings, the end; and the
 //!   registry of all connections.
@@ -68,8 +69,8 @@
 //! views use. `driver/`: `mod.rs`, `reading.rs` and `closing.rs`, then `keepalive.rs`,
 //! `message_timeout.rs` and `rate.rs`: what the engine does for a connection. `runtime/`:
 //! `engine.rs`, `worker.rs` and `takeover.rs`: how the engine and a connection begin. `wakeup/`:
-//! `hub.rs`, `turns/`, `time_slice.rs` and `flush_timer.rs`: in which order views and the engine
-//! run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
+//! `hub.rs`, `turns/`, `time_slice.rs`, `flush_timer.rs` and `reentry.rs`: in which order views and
+//! the engine run. `resources/`: `budget.rs`, `read_buffer.rs` and `trim.rs`, and `runtime/shedding.rs`:
 //! memory. `groups/`: `mod.rs`, `registry.rs` and `fan_out.rs`, then `backends/local/`: groups.
 //! `connection/registry.rs` and `process/`: the end.
 

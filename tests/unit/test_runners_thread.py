@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,18 +112,10 @@ def test_python_knows_a_thread_while_its_job_runs(pool: ViewThreads) -> None:
     assert "a view" not in [each.name for each in threading.enumerate()]
 
 
-def _threads_of_views() -> int:
-    count = 0
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # it has just ended
-            count += (task / "comm").read_text() == "dwebsocket-view\n"
-    return count
-
-
 def test_thread_without_a_job_ends(pool: ViewThreads) -> None:
     """After two seconds."""
-    call(pool, lambda: None)
-    eventually(lambda: _threads_of_views() == 0)
+    number = call(pool, threading.get_native_id)
+    eventually(lambda: not Path(f"/proc/self/task/{number}").exists())
 
 
 def test_debuggers_see_views(pool: ViewThreads) -> None:

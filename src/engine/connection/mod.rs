@@ -37,6 +37,7 @@ use crate::{
         },
         wakeup::{
             hub::{Hub, Watch},
+            reentry::Pass,
             time_slice::TimeSlice,
             turns::Turns,
         },
@@ -223,6 +224,12 @@ impl Connection {
             self.make_way();
             self.pings.await_end(deadline);
         }
+    }
+
+    /// To be called by a thread that is about to take the GIL again: sleeps while many others wait
+    /// for it. `None` in a child process, whose connections are its own only.
+    pub fn reenter(&self) -> Option<Pass<'_>> {
+        (!self.is_foreign()).then(|| self.turns.reentry.enter())
     }
 
     /// Begins to close: `frame` goes out behind everything that was sent before, and nothing more

@@ -37,6 +37,11 @@ impl Ping {
             .then_some(ping)
     }
 
+    /// The WebSocket that it was sent on.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// How long the answer took, if it has come.
     pub fn took(&self) -> Option<Duration> {
         self.wait(Some(clock::now()))

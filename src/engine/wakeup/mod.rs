@@ -3,6 +3,7 @@
 pub(crate) mod crew;
 pub(crate) mod flush_timer;
 pub(crate) mod hub;
+pub(crate) mod reentry;
 pub(crate) mod time_slice;
 pub(crate) mod turns;
 

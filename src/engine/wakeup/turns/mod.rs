@@ -37,6 +37,7 @@ use super::{
     View,
     flush_timer::FlushTimer,
     hub::{Hub, Observer, Watch},
+    reentry::Reentry,
 };
 use crate::engine::base::panics::contain;
 
@@ -66,6 +67,8 @@ pub(crate) struct Turns<V> {
     has_waiting: AtomicBool,
     /// Collects what views cork in their turn; the engine sends it when it goes on.
     pub(crate) flush_timer: Arc<FlushTimer<V>>,
+    /// Where threads wait that have been woken, before they ask for the GIL.
+    pub(crate) reentry: Reentry,
     max_stand_back: Duration,
     /// The next turn panics.
     #[cfg(test)]
@@ -95,6 +98,7 @@ impl<V> Default for Turns<V> {
             done: Condvar::new(),
             has_waiting: AtomicBool::new(false),
             flush_timer: Arc::default(),
+            reentry: Reentry::default(),
             max_stand_back: MAX_STAND_BACK,
             #[cfg(test)]
             turn_panics: AtomicBool::new(false),
