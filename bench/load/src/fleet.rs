@@ -17,6 +17,8 @@ use crate::script::Script;
 const OPENING_AT_ONCE: usize = 32;
 /// Time for a server to confirm our close and hang up.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Events of one look: few, so that what is due meanwhile leaves in time.
+const EVENTS: usize = 64;
 /// Client addresses a connection number is spread over, per octet.
 const SPREAD: u32 = 250;
 
@@ -50,7 +52,7 @@ impl Fleet {
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
         Ok(Self {
             poll,
-            events: Events::with_capacity(1024),
+            events: Events::with_capacity(EVENTS),
             connections: Vec::new(),
             buffers: None,
             shared: Shared::new(script),
