@@ -21,6 +21,13 @@ def echo(request):
         request.websocket.send(message)
 
 
+@accept_websocket(ping_interval=None)
+def quiet_echo(request):
+    """Send every message back, to clients that do not answer pings."""
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
 @accept_websocket
 def chat(request):
     """Send every message to all members."""
@@ -80,6 +87,7 @@ class AsyncHandler(WebSocketHandler):
 urlpatterns = [
     path("ready", django_site.ready),
     path("echo", echo),
+    path("quiet-echo", quiet_echo),
     path("chat", chat),
     path("grouped", grouped),
     path("aecho", aecho),
