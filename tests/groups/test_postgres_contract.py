@@ -56,7 +56,6 @@ class TestPostgres(contract.BackendContract, unittest.TestCase):
         connections.settings[ALIAS] = connections.configure_settings(entries)[ALIAS]
         cls.addClassCleanup(connections.settings.pop, ALIAS)
         cls.addClassCleanup(callbacks.dismiss, 60)
-        cls.addClassCleanup(cls.stop_listening)
         with connections[ALIAS].schema_editor() as editor:
             from importlib import import_module
 
@@ -64,14 +63,15 @@ class TestPostgres(contract.BackendContract, unittest.TestCase):
             for operation in migration.operations:
                 operation.database_forwards("dwebsocket", editor, None, None)
 
-    @staticmethod
-    def stop_listening() -> None:
-        """End the threads of the backends, before their server goes."""
+    @classmethod
+    def tearDownClass(cls) -> None:
+        """End the threads of the backends, before they are dropped and their server goes."""
         for backend in contract._backends._made.values():
             if isinstance(backend, Backend):
                 backend.stop()
                 listener = backend._listener
                 eventually(lambda listener=listener: not listener.is_listening)
+        super().tearDownClass()
 
     def tearDown(self) -> None:
         """Close what the test has opened on this thread."""
