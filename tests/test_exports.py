@@ -52,6 +52,7 @@ PUBLIC = {
     "WebSocketHandler",
     "WebSocketRequest",
     "accept_websocket",
+    "asgi_websocket",
     "close_user",
     "drain",
     "event_counts",

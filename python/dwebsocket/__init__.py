@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dwebsocket.asgi_views import asgi_websocket
 from dwebsocket.decorators import accept_websocket, require_websocket, websocket
 from dwebsocket.exceptions import (
     ConnectionClosed,
@@ -44,6 +45,7 @@ __all__ = [
     "WebSocketHandler",
     "WebSocketRequest",
     "accept_websocket",
+    "asgi_websocket",
     "close_user",
     "drain",
     "event_counts",

@@ -428,13 +428,18 @@ class LocalNode:
 @final
 class Mailbox:
     """
-    The messages of groups for a connection that an ASGI server drives.
+    The messages of groups for a connection that an ASGI server drives, or for no connection.
 
     Any thread may use it; no call waits.
     """
 
-    def __new__(cls, capacity: int, hub: Hub, token: int) -> Mailbox:
-        """Makes one for `capacity` bytes; it announces `token` when something comes into it."""
+    def __new__(cls, capacity: int, hub: Hub, token: int, *, is_closable: bool = True) -> Mailbox:
+        """
+        Makes one for `capacity` bytes; it announces `token` when something comes into it.
+
+        One that is not closable stays when the group's members are closed, and drops what has no
+        room.
+        """
 
     def pop(self) -> str | bytes | None:
         """Takes the oldest message."""

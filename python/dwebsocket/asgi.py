@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any
 import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
-from dwebsocket import _core
-from dwebsocket.compat import granian, twisted
+from dwebsocket import _core, shutdown
+from dwebsocket.compat import granian
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.records import Record
-from dwebsocket.runners import handler
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
 
@@ -49,7 +48,6 @@ __all__ = ["get_asgi_application", "websocket_application"]
 
 _logger = logging.getLogger("dwebsocket")
 
-_GOING_AWAY = (1001, "going away")
 # Time for clients and async views to close when the server stops.
 _GRACE_S = 1.0
 # The same for clients alone, where the server does not wait.
@@ -58,8 +56,13 @@ _CLOSE_FRAME_S = 0.3
 _HANDSHAKES_S = 3.0
 _LOOK_S = 0.01
 # The handshakes that Django is handling now.
-_handshakes: set[asgi.AsgiHandshake] = set()
+_handshakes: set[asgi.AsgiHandshake | asgi.NativeHandshake] = set()
+# Whether the server tells its application when it ends, and waits for it.
+_has_lifespan = False
 _SCHEMES = {"ws": "http", "wss": "https"}
+
+# The server has loaded its own modules before its application, as a rule.
+asgi.keep_early_bytes()
 
 
 def get_asgi_application() -> ASGIHandler:
@@ -107,11 +110,12 @@ class _Application(ASGIHandler):
             await super().__call__(scope, receive, send)
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # First, before the server reads on: it may drop what it reads.
+        handshake = asgi.begin(scope, receive, send)
         if (await receive())["type"] != "websocket.connect":
             return
         _listen_for_the_end()
-        handshake = asgi.AsgiHandshake(scope, receive, send)
-        reply = _Reply(scope, send, handshake)
+        reply = _reply_to(scope, send, handshake)
         if _core.is_leaving() and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
             _report_refusal(scope)
@@ -132,8 +136,7 @@ class _Application(ASGIHandler):
             _handshakes.discard(handshake)
             # The view may keep its request for long; the handshake must not stay with it.
             del request_scope[asgi.SCOPE_KEY]
-            if handshake.connection is not None:
-                await handshake.connection.serve()
+            await handshake.serve()
 
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
         """Django's call with the response that has passed all middleware."""
@@ -181,7 +184,9 @@ def _no_body() -> Receive:
 class _Reply:
     """The ``send`` of a refusal: an HTTP response where the server can, else a bare 403."""
 
-    def __init__(self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake | asgi.NativeHandshake
+    ) -> None:
         self._handshake = handshake
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
@@ -205,6 +210,7 @@ class _Reply:
         await self._tell({"type": "websocket.close"})
 
     async def _tell(self, event: Event) -> None:
+        self._handshake.refuse()
         try:
             await self._send(event)
         except (OSError, RuntimeError) as error:
@@ -214,13 +220,43 @@ class _Reply:
             _logger.debug("The server answered a handshake itself while it ends: %s", error)
 
 
+class _OwnReply(_Reply):
+    """The refusal on a server without responses to handshakes, whose connection is held."""
+
+    def __init__(self, scope: Scope, send: Send, handshake: asgi.NativeHandshake) -> None:
+        super().__init__(scope, send, handshake)
+        self.is_http = True
+        self._native = handshake
+        self._start: Event = {}
+        self._body = b""
+
+    async def __call__(self, event: Event) -> None:
+        if event["type"] == "http.response.start":
+            self._start = event
+            return
+        self._body += event.get("body", b"")
+        if not event.get("more_body"):
+            self._native.respond(self._start["status"], self._start["headers"], self._body)
+
+
+def _reply_to(
+    scope: Scope, send: Send, handshake: asgi.AsgiHandshake | asgi.NativeHandshake
+) -> _Reply:
+    reply = _Reply(scope, send, handshake)
+    if reply.is_http or not isinstance(handshake, asgi.NativeHandshake):
+        return reply
+    return _OwnReply(scope, send, handshake)
+
+
 @functools.cache
 def _listen_for_the_end() -> None:
     """
     Closes all connections as soon as a signal tells the process to end.
 
     Some servers first wait for their connections, and only then notify the application. To be
-    called when the server has set its own handlers; handlers of event loops still run.
+    called when the server has set its own handlers; handlers of event loops still run. A server
+    without lifespan does not wait for connections that the engine has: its handler is called when
+    they are closed, or at once when the signal comes again.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -231,13 +267,14 @@ def _listen_for_the_end() -> None:
             continue
 
         def on_signal(number: int, frame: Any, previous: Any = previous) -> None:
+            if _has_lifespan or _core.is_leaving() or loop.is_closed():
+                stop: Callable[[], object] = bool
+            else:
+                stop = functools.partial(previous, number, None)
             # Not here: the code that was interrupted may hold any lock.
             if not loop.is_closed():
-                loop.call_soon_threadsafe(asgi.leave, *_GOING_AWAY)
-            if twisted.is_handler(previous):
-                stop = functools.partial(previous, number, None)
-                loop.call_soon_threadsafe(_stop_when_quiet, loop, stop, loop.time())
-            else:
+                loop.call_soon_threadsafe(_depart, loop, stop)
+            if stop is bool:
                 previous(number, frame)
 
         signal.signal(number, on_signal)
@@ -245,29 +282,53 @@ def _listen_for_the_end() -> None:
         signal.siginterrupt(number, False)  # noqa: FBT003
 
 
+def _depart(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:
+    """Begins to close all connections, and stops the server when they are closed."""
+    now = loop.time()
+    _stop_when_quiet(loop, stop, now, now + shutdown.depart() + _GRACE_S)
+
+
 def _stop_when_quiet(
-    loop: asyncio.AbstractEventLoop, stop: Callable[[], object], since: float
+    loop: asyncio.AbstractEventLoop, stop: Callable[[], object], since: float, end: float
 ) -> None:
     """
-    Stops daphne after the last close frames and handshakes; daphne itself does not wait for them.
+    Stops a server after the last connections and handshakes, but for those after ``end``.
 
     Bytes not sent by then are lost, and a handshake's thread would wait for the loop for ever.
     """
-    waited = loop.time() - since
-    if waited < _CLOSE_FRAME_S or (_handshakes and waited < _HANDSHAKES_S):
-        loop.call_later(_LOOK_S, _stop_when_quiet, loop, stop, since)
+    now = loop.time()
+    if (
+        now < since + _CLOSE_FRAME_S
+        or (_handshakes and now < since + _HANDSHAKES_S)
+        or (_core.open_connections() and now < end)
+    ):
+        loop.call_later(_LOOK_S, _stop_when_quiet, loop, stop, since, end)
     else:
         stop()
 
 
+async def _all_over(timeout: float) -> None:
+    """
+    Waits until all connections, views and callbacks have ended, ``timeout`` seconds at most.
+
+    Those on threads, too: after the lifespan uvicorn ends the process by a signal.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    while _core.open_connections() and loop.time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_S)
+
+
 async def _follow_lifespan(receive: Receive, send: Send) -> None:
+    global _has_lifespan
+    _has_lifespan = True
     while True:
         event = await receive()
+        if event["type"] == "lifespan.startup":
+            asgi.keep_early_bytes()
         if event["type"] == "lifespan.shutdown":
-            asgi.close_all(*_GOING_AWAY)
-            await asyncio.gather(
-                asgi.all_gone(_GRACE_S), SERVER_TASKS.join(_GRACE_S), handler.ajoin(_GRACE_S)
-            )
+            patience = shutdown.depart() + _GRACE_S
+            await asyncio.gather(_all_over(patience), SERVER_TASKS.join(patience))
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return

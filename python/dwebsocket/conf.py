@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, fields
 from operator import is_, itemgetter
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -423,6 +423,10 @@ def _layers(source: Any) -> Iterator[Any]:
 _known = _Known(None)
 
 
+# The settings of a process without a Django project.
+_without_django: SimpleNamespace | None = None
+
+
 #: The settings at one moment, as :func:`present` gives them.
 Present = tuple[Any, dict[Any, Any]]
 
@@ -435,11 +439,17 @@ def present() -> Present:
     settings calls this once: checking that nothing has changed costs more than reading one.
     """
     global _known
-    source = settings_source()
+    source = settings_source() if _without_django is None else _without_django
     known = _known
     if not known.is_true_of(source):
         known = _known = _Known(source)
     return source, known.found
+
+
+def use_without_django(values: Mapping[str, Any]) -> None:
+    """Sets the settings of a process without a Django project, by names without prefix."""
+    global _without_django
+    _without_django = SimpleNamespace(**{PREFIX + name: value for name, value in values.items()})
 
 
 def get(name: str) -> Any:

@@ -1,9 +1,9 @@
 """
 The interface of a connection to its :class:`~dwebsocket.websocket.WebSocket`.
 
-Under WSGI the engine implements the protocol (:class:`dwebsocket._core.Connection`), under ASGI the
-server does (:class:`dwebsocket.servers.asgi.connection.AsgiConnection`). Code above this interface
-does not distinguish them.
+The engine implements the protocol (:class:`dwebsocket._core.Connection`), or an ASGI server that
+keeps the connection does (:class:`dwebsocket.servers.asgi.connection.AsgiConnection`). Code above
+this interface does not distinguish them.
 """
 
 from __future__ import annotations

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Held",
     "borrow",
+    "close_after_call",
     "close_old_connections",
     "forget",
+    "has_own",
     "in_transaction",
     "in_use",
     "is_needed",
@@ -40,6 +42,18 @@ def close_old_connections() -> None:
     """As ``django.db.close_old_connections``; does nothing where this thread has none."""
     if _has_any():
         db.close_old_connections()
+
+
+def close_after_call() -> None:
+    """As :func:`close_old_connections`; also closes those in a transaction.
+
+    The next call on this thread is for another connection.
+    """
+    if not _has_any():
+        return
+    db.close_old_connections()
+    if in_transaction():
+        leave()
 
 
 def release_idle() -> None:
@@ -73,6 +87,11 @@ def is_needed() -> bool:
     return any(
         _is_in_transaction(connection) or _is_being_read(connection) for connection in _own()
     )
+
+
+def has_own() -> bool:
+    """Whether this thread has an open connection of its own."""
+    return bool(_own())
 
 
 def leave() -> None:

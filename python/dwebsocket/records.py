@@ -35,6 +35,8 @@ EVENTS = {
     "websocket.none_used": "the view took the None at the end for a message",
     "websocket.no_thread": "there was no thread for the view",
     "websocket.broke": "a mistake of dwebsocket's",
+    "channel.full": "a message was dropped, because its channel was full",
+    "channel.expired": "a message was dropped, because it was not received in time",
 }
 
 _log = logging.getLogger("dwebsocket")
@@ -112,12 +114,17 @@ class Record:
             exc_info: The exception that caused it.
             **more: Further attributes of the record.
         """
-        with _lock:
-            counts = _counts[self.event]
-            counts[self.code] = counts.get(self.code, 0) + 1
+        count(self.event, code=self.code)
         # The record names the caller's line, not this one (`stacklevel`).
         extra = {**vars(self), **more}
         logger.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+def count(event: str, number: int = 1, *, code: int = 0) -> None:
+    """Counts an event of :data:`EVENTS`, under 0 where it has no code."""
+    with _lock:
+        counts = _counts[event]
+        counts[code] = counts.get(code, 0) + number
 
 
 def event_counts() -> dict[str, dict[int, int]]:
@@ -128,8 +135,9 @@ def event_counts() -> dict[str, dict[int, int]]:
     thread may call it.
 
     Returns:
-        For each event its number by code, which is the HTTP status of a refusal and the close code
-        of an end: ``{"websocket.refused": {403: 2, 503: 1}, "websocket.lost": {1006: 7}, …}``.
+        For each event its number by code, which is the HTTP status of a refusal, the close code
+        of an end, and 0 for a channel:
+        ``{"websocket.refused": {403: 2, 503: 1}, "websocket.lost": {1006: 7}, …}``.
         Events that have not happened are there, and empty.
     """
     with _lock:

@@ -234,6 +234,16 @@ def _register_at_exit(function: Any) -> None:
 _shutdown = _Shutdown()
 
 
+def depart() -> float:
+    """
+    Begins to close all connections, as at the end of this process. Does not wait.
+
+    Returns:
+        The seconds until the last close begins. A later call can only make them fewer.
+    """
+    return _shutdown._depart_now()
+
+
 def begin(
     *,
     dies_of_sigterm: bool,

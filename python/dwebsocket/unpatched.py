@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from dwebsocket.compat import gevent
 from dwebsocket.compat.eventlet import system_selector
 
 if TYPE_CHECKING:
@@ -65,7 +66,16 @@ def start_thread(name: str, target: Callable[[], None]) -> None:
     if patched_by() is None:
         original("threading", "Thread")(name=name, target=target, daemon=True).start()
     else:
-        original("_thread", "start_new_thread")(target, ())
+        original("_thread", "start_new_thread")(_run, ([target],))
+
+
+def _run(targets: list[Callable[[], None]]) -> None:
+    """Runs one target in a patched process."""
+    try:
+        # Off the list: gevent keeps the frames below the call of `destroy_hub`.
+        targets.pop()()
+    finally:
+        gevent.destroy_hub()
 
 
 def starter(target: Callable[[], object]) -> Callable[[], object]:

@@ -68,8 +68,8 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
         """
         The seconds between the last answered ping and its pong, None before the first.
 
-        Pings are those of :meth:`ping` and of ``WEBSOCKET_PING_INTERVAL``. Always None under
-        ASGI servers: they pass no pongs on to applications.
+        Pings are those of :meth:`ping` and of ``WEBSOCKET_PING_INTERVAL``. Always None where
+        an ASGI server keeps the connection: it passes no pongs on to applications.
         """
         return None if self._connection is None else self._connection.latency
 
@@ -90,7 +90,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             PingTimeout: No answer came in time. It is a ``TimeoutError``; the connection stays
                 usable.
             ConnectionClosed: The connection has ended.
-            UnsupportedServer: Under ASGI: applications cannot send pings there.
+            UnsupportedServer: An ASGI server keeps the connection: it sends the pings.
             UsageError: Called in an event loop (use ``await websocket.aping()``), or the connection
                 is not open yet.
         """

@@ -217,9 +217,10 @@ pub(crate) struct Mailbox(pub(super) Arc<groups::Mailbox>);
 #[pymethods]
 impl Mailbox {
     #[new]
-    fn new(capacity: usize, hub: &Hub, token: u64) -> Self {
+    #[pyo3(signature = (capacity, hub, token, *, is_closable=true))]
+    fn new(capacity: usize, hub: &Hub, token: u64, is_closable: bool) -> Self {
         let hub = Arc::clone(hub.0.hub());
-        Self(groups::Mailbox::new(capacity, hub, token))
+        Self(groups::Mailbox::new(capacity, hub, token, is_closable))
     }
 
     fn pop(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {

@@ -219,8 +219,10 @@ class TestRedis:
                 eventually_counted(lost=1, regained=0, lag=None)
                 with pytest.raises(GroupUnavailable):
                     group("room").send("x")
+            # The connection that publishes may be back before the one that subscribes.
+            eventually_counted(lost=1, regained=1)
             until_it_works(lambda: group("room").send("again"))
-            eventually_counted(lost=1, regained=1, delivered=2)
+            eventually_counted(delivered=2)
             found = statistics()
             assert found["failed"] >= 1
             assert found["published"] == 2 + found["failed"]

@@ -36,8 +36,6 @@ HANDLERS = (
 )
 EACH = 3
 ENDS = {1001, 1012}
-# Neither server can be made to behave otherwise: see docs/servers/asgi.md.
-ODD_ENDS = {"daphne": {4001}, "hypercorn": {1001, 1006, 1011, 1012}}
 # A limit for a hang, not a measurement.
 HANG_S = 60
 
@@ -77,9 +75,8 @@ def _code(server: Server, peer: RawPeer) -> int | None:
 
 def assert_same_ends(server: Server, peers: dict[str, list[RawPeer]]) -> None:
     """Clients of handlers get what those of views get, and `disconnect` is called with that."""
-    allowed = ODD_ENDS.get(str(server.kind), ENDS)
     codes = {kind: {_code(server, peer) for peer in ours} for kind, ours in peers.items()}
-    assert set().union(*codes.values()) <= allowed, codes
+    assert set().union(*codes.values()) <= ENDS, codes
     found = eventually(
         lambda: (
             (ends := noted(server))
@@ -92,8 +89,7 @@ def assert_same_ends(server: Server, peers: dict[str, list[RawPeer]]) -> None:
     of_views = {code for kind in VIEWS for code in found[kind]}
     of_handlers = {code for kind in HANDLERS for code in found[kind]}
     assert of_handlers == of_views, found
-    if str(server.kind) not in ODD_ENDS:
-        assert of_handlers <= allowed, found
+    assert of_handlers <= ENDS, found
 
 
 @pytest.mark.requires("close at exit")

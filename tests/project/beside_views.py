@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from pathlib import Path
@@ -34,10 +35,14 @@ def closes(request: HttpRequest) -> None:
     """Note the end of the connection in a file, and the view's own behind it."""
     websocket, path = request.websocket, request.GET["file"]
 
+    def first() -> None:
+        time.sleep(float(request.GET.get("pause", 0)))
+        note(path, f"first {websocket.close_code}")
+
     async def later() -> None:
         note(path, "async")
 
-    websocket.on_close(lambda: note(path, f"first {websocket.close_code}"))
+    websocket.on_close(first)
     websocket.on_close(later)
     websocket.on_close(count_users, path)
     websocket.on_close(note, path, "last")
@@ -57,6 +62,7 @@ async def aclosing(request: HttpRequest) -> None:
     websocket, path = request.websocket, request.GET["file"]
 
     async def first() -> None:
+        await asyncio.sleep(float(request.GET.get("pause", 0)))
         note(path, f"first {websocket.close_code}")
 
     async def later() -> None:

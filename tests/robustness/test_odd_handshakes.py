@@ -91,7 +91,7 @@ HIDDEN = {
     "two origins, the other way": (_LAST,),
     "key with a blank before the colon": (_LAST,),
     # The server passes 1.1 to the application.
-    "http 1.0": ("uvicorn", "granian", "daphne"),
+    "http 1.0": ("granian",),
 }
 
 

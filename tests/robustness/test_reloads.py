@@ -149,10 +149,6 @@ def test_three_reloads_under_load(case: Case, own_server: Own) -> None:
     assert server.get("/status/").json()["pid"] in server.workers()
 
 
-# Neither server can be made to behave otherwise: see docs/servers/asgi.md.
-ODD_ENDS = {"daphne": {4001}, "hypercorn": {1001, 1011, 1012}}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [*ASGI, GUNICORN_UVICORN, GUNICORN_GTHREAD, UWSGI_HTTP_SOCKET], ids=str
@@ -163,7 +159,7 @@ def test_end_under_load(kind: Kind, own_server: Own) -> None:
     with crowd(server, 40, *(BOTH if kind.family == "asgi" else ("/echo/",))) as clients:
         server.send_signal(signal.SIGTERM)
         server.wait(SLACK_S)
-    assert clients.codes() <= ODD_ENDS.get(kind.name, ENDS)
+    assert clients.codes() <= ENDS
     assert_calm(server)
 
 

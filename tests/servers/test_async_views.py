@@ -89,6 +89,5 @@ class TestAsyncViews:
         before = len(server.stderr())
         with RawPeer.open(server, "/async-raises/") as peer:
             peer.send_text("go")
-            # daphne lets applications send 1000 and from 3000 on only.
-            assert peer.read_frame().code == (4011 if server.kind.name == "daphne" else 1011)
+            assert peer.read_frame().code == 1011
         eventually(lambda: "this async view is broken" in server.stderr()[before:], 60)

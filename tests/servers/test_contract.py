@@ -273,6 +273,14 @@ MALFORMED = {
 }
 
 
+def has_judged_itself(response: Response) -> bool:
+    """Whether an ASGI server refused a handshake by itself, or took an upgrade to HTTP/2."""
+    by_middleware = response.header("X-Stamp")
+    return by_middleware is None and (
+        response.status in (400, 405) or response.header("Upgrade") == "h2c"
+    )
+
+
 @everywhere
 class TestRefusals:
     """A handshake that is not right is answered by plain HTTP."""
@@ -283,10 +291,11 @@ class TestRefusals:
         changes, status = MALFORMED[name]
         changes = {"path": "/echo-exact/", "host": server.host, **changes}
         response = ask(server, handshake_request(**changes))
-        assert response.status == status, response
         assert response.header("Sec-WebSocket-Accept") is None
-        if status == 426:
-            assert response.header("Sec-WebSocket-Version") == "13"
+        if not (server.kind in ASGI and has_judged_itself(response)):
+            assert response.status == status, response
+            if status == 426:
+                assert response.header("Sec-WebSocket-Version") == "13"
         assert server.get("/status/").status == 200
 
     @pytest.mark.parametrize("origin", ["same", "https://friend.example"])

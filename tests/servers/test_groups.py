@@ -51,13 +51,22 @@ def server(kind: Kind, database: Path) -> Iterator[Server]:
 def opened(
     server: Server, path: str, headers: dict[str, str] | None = None
 ) -> Iterator[list[RawPeer]]:
-    """Open connections to a view until each worker has at least two."""
+    """
+    Open connections to a view until each worker has two.
+
+    Others are closed at once: one worker may get dozens before the other one gets its second.
+    """
     workers = 1 if server.kind.family == "runserver" else 2
     with contextlib.ExitStack() as stack:
         peers: dict[str, list[RawPeer]] = {}
         while len(peers) < workers or any(len(ours) < 2 for ours in peers.values()):
             peer = stack.enter_context(RawPeer.open(server, path, headers=headers or {}))
-            peers.setdefault(peer.read_message().decode(), []).append(peer)
+            ours = peers.setdefault(peer.read_message().decode(), [])
+            if len(ours) < 2:
+                ours.append(peer)
+            else:
+                peer.send_close(1000)
+                assert peer.read_frame().code == 1000
         yield [peer for ours in peers.values() for peer in ours]
 
 

@@ -115,9 +115,9 @@ def test_helper_ticker_and_process_end_with_the_client(server: Server) -> None:
 def test_on_close_runs_when_the_process_ends(
     own_server: Callable[..., Server], tmp_path: Path, kind: Kind, path: str
 ) -> None:
-    """In the ordinary way of each server."""
+    """In the ordinary way of each server; it waits for callbacks that take a part of a second."""
     server = own_server(kind)
-    with RawPeer.open(server, f"/{path}/?file={tmp_path / 'log'}") as peer:
+    with RawPeer.open(server, f"/{path}/?pause=0.3&file={tmp_path / 'log'}") as peer:
         assert peer.read_message() == b"ready"
         server.send_signal(signal.SIGTERM)
         noted(tmp_path / "log", None)

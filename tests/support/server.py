@@ -104,6 +104,7 @@ ASGI = (
     _asgi("uvicorn-uvloop", f"{_UVICORN} websockets-sansio --loop uvloop", alone=True),
     _asgi("uvicorn-websockets", f"{_UVICORN} websockets", alone=True),
     _asgi("uvicorn-wsproto", f"{_UVICORN} wsproto", alone=True),
+    _asgi("uvicorn-dwebsocket", f"{_UVICORN} dwebsocket.uvicorn:WebSocketProtocol", alone=True),
     _asgi("daphne", "daphne -v 0 -p {port}", alone=True),
     _asgi("hypercorn", "hypercorn --log-level warning -w 0 -b 127.0.0.1:{port}", alone=True),
     _asgi("granian", "granian --interface asgi --port {port} --log-level warning"),
@@ -190,11 +191,13 @@ OLDER_GREEN = tuple(
 
 SERVERS = (*_ON_THREADS, *GREEN)
 
+SECONDARY_ASGI = ("uvicorn-uvloop", "uvicorn-wsproto", "uvicorn-dwebsocket")
+
 # Variants of servers that run the whole list: of the list they run the core only, unless asked.
 SECONDARY = frozenset(
     {
         *(RUNSERVER_NOTHREADING, GUNICORN_SYNC_UNIX, GUNICORN_GEVENT_PYWSGI),
-        *(kind for kind in ASGI if kind.name in ("uvicorn-uvloop", "uvicorn-wsproto")),
+        *(kind for kind in ASGI if kind.name in SECONDARY_ASGI),
         *(*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS),
     }
     - {GUNICORN_GTHREAD_TLS}

@@ -46,13 +46,12 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 from django.urls import path
-from peer import LiveWebSocket
+from peer import LiveWebSocket, all_given_back
 from visit import Visit, handshake
 
-from dwebsocket import WebSocket, _core, callbacks, conf, registry
+from dwebsocket import WebSocket, callbacks, conf, registry
 from dwebsocket.api.base import own_websocket
 from dwebsocket.runners import loop, thread
-from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +107,6 @@ def open_websocket() -> Iterator[Callable[..., LiveWebSocket]]:
     Further keywords are options as of the decorators. At the end every connection must be given
     back.
     """
-    before = _core.open_connections()
     opened: list[LiveWebSocket] = []
 
     def open_(
@@ -123,11 +121,11 @@ def open_websocket() -> Iterator[Callable[..., LiveWebSocket]]:
         opened.append(live)
         return live
 
-    yield open_
-    for live in opened:
-        live.websocket.close()
-        live.client.vanish()
-    eventually(lambda: _core.open_connections() == before, what="all connections given back")
+    with all_given_back():
+        yield open_
+        for live in opened:
+            live.websocket.close()
+            live.client.vanish()
 
 
 @pytest.fixture
@@ -138,7 +136,6 @@ def visit(override: Callable[..., None]) -> Iterator[Callable[..., Visit]]:
     Gives the visit with its response (a WebSocket handshake by default). At the end every view
     must have ended and every connection must be given back.
     """
-    before = _core.open_connections()
     visits: list[Visit] = []
 
     def visit_(
@@ -159,14 +156,14 @@ def visit(override: Callable[..., None]) -> Iterator[Callable[..., Visit]]:
         contextvars.copy_context().run(answer)
         return made
 
-    yield visit_
-    for made in visits:
-        made.close()
-        # Like the server, which is done with it.
-        made.response = None
-    assert thread.join(10)
-    assert loop.join(10)
-    eventually(lambda: _core.open_connections() == before, what="all connections given back")
+    with all_given_back():
+        yield visit_
+        for made in visits:
+            made.close()
+            # Like the server, which is done with it.
+            made.response = None
+        assert thread.join(10)
+        assert loop.join(10)
 
 
 @pytest.fixture

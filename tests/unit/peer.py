@@ -12,8 +12,11 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from dwebsocket import _core
+from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dwebsocket import WebSocket
     from dwebsocket.conf import Options
 
@@ -112,3 +115,15 @@ class LiveWebSocket:
         self.client = Client(theirs)
         head = theirs.recv(len(HEAD), socket.MSG_WAITALL)
         assert head == HEAD
+
+
+@contextlib.contextmanager
+def all_given_back() -> Iterator[None]:
+    """
+    No connection is open before the test, and each is given back at its end.
+
+    The test before may have ended ahead of its connections' tasks.
+    """
+    eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
+    yield
+    eventually(lambda: _core.open_connections() == 0, what="all connections given back")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import signal
 import socket
@@ -18,7 +19,7 @@ from dwebsocket.compat import (
     gevent,
     granian,
     gunicorn,
-    twisted,
+    hypercorn,
     uwsgi,
     waitress,
     werkzeug,
@@ -206,6 +207,84 @@ def _stand_in_for_eventlet(monkeypatch: pytest.MonkeyPatch) -> Any:
     return hubs
 
 
+class Data:
+    """An event of hypercorn with bytes of the client."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class WSStream:
+    """A stream of hypercorn that notes the bytes which it gets."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.handshake = SimpleNamespace(accepted=False, http_version="1.1")
+        self.handled = b""
+        self.connection = SimpleNamespace(receive_data=self._note)
+
+    async def handle(self, event: Data) -> None:
+        """Refuse, in hypercorn, before the handshake is accepted."""
+        self._note(event.data)
+
+    async def _accept(self, message: object) -> None:
+        self.handshake.accepted = True
+
+    async def _handle_events(self) -> None:
+        pass
+
+    def _note(self, data: bytes) -> None:
+        self.handled += data
+
+
+class TestHypercorn:
+    """Bytes behind a handshake where hypercorn reads on, as with TLS."""
+
+    @pytest.fixture
+    def stream(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A stream that keeps them."""
+        module = ModuleType("hypercorn.protocol.ws_stream")
+        kind = type("WSStream", (WSStream,), {})
+        module.WSStream = kind  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        hypercorn.keep_early_bytes()
+        hypercorn.keep_early_bytes()
+        return kind()
+
+    def test_are_kept_until_it_accepts(self, stream: Any) -> None:
+        """And then come first."""
+
+        async def visit() -> None:
+            await stream.handle(Data(b"one "))
+            await stream.handle(Data(b"two "))
+            assert stream.handled == b""
+            await stream._accept({})
+            await stream.handle(Data(b"three"))
+
+        asyncio.run(visit())
+        assert stream.handled == b"one two three"
+
+    def test_are_limited(self, stream: Any) -> None:
+        """A client that sends more is refused as ever."""
+
+        async def visit() -> None:
+            await stream.handle(Data(bytes(2**16)))
+            await stream.handle(Data(b"more"))
+
+        asyncio.run(visit())
+        assert stream.handled == b"more"
+
+    def test_other_versions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without these methods nothing is changed."""
+        module = ModuleType("hypercorn.protocol.ws_stream")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        hypercorn.keep_early_bytes()
+        module.WSStream = type("WSStream", (), {})  # type: ignore[attr-defined]
+        hypercorn.keep_early_bytes()
+        assert not hasattr(module.WSStream, "handle")
+
+
 class TestOthers:
     """Werkzeug, cheroot, granian, Twisted and uWSGI."""
 
@@ -226,17 +305,6 @@ class TestOthers:
         assert granian.is_sender(ASGIWebsocketProtocol().send)
         assert not granian.is_sender(print)
         assert not granian.is_sender(self.test_readers)
-
-    def test_handler_of_twisted(self) -> None:
-        """By its module, which some callables do not have."""
-
-        def handler() -> None:
-            """Stands for the reactor's."""
-
-        assert not twisted.is_handler(handler)
-        handler.__module__ = "twisted.internet.base"
-        assert twisted.is_handler(handler)
-        assert not twisted.is_handler(signal.SIG_DFL)
 
     def test_uwsgi_without_its_functions(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Early bytes are lost; a request is still served."""

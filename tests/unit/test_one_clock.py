@@ -28,6 +28,7 @@ PACKAGE = Path(dwebsocket.__file__).parent
 ON_THE_SYSTEMS_CLOCK = {
     "api/helpers.py": "how long a view's end waits for its helpers",
     "api/receiving.py": "whether a view polls without a pause",
+    "channels/node.py": "what a process that ends has left",
     "clock.py": "it is the clock",
     "groups/postgres/counting.py": "how old a number may be that the database gave",
     "groups/postgres/limit.py": "how long the database may take",

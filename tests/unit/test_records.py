@@ -21,6 +21,7 @@ from waiting_views import awaits, waits
 from dwebsocket import _core, accept_websocket, asgi, event_counts, records
 from dwebsocket.records import EVENTS, Record, printable
 from dwebsocket.runners import loop, thread
+from dwebsocket.servers.asgi import AsgiHandshake
 from support.waiting import eventually
 
 Log = Callable[..., list[logging.LogRecord]]
@@ -80,7 +81,8 @@ def ended(made: Any) -> None:
 
 def test_page_lists_every_event() -> None:
     """And no other."""
-    assert re.findall(r"^\| `(websocket\.\w+)` \|", DOCS.read_text(), re.MULTILINE) == list(EVENTS)
+    named = re.findall(r"^\| `((?:websocket|channel)\.\w+)` \|", DOCS.read_text(), re.MULTILINE)
+    assert named == list(EVENTS)
 
 
 def test_refusal(visit: Serve, request_log: Log) -> None:
@@ -220,13 +222,18 @@ def test_refusal_that_the_server_does_not_take(
 ) -> None:
     """A server that ends may have answered by itself, as uvicorn does: that is no error."""
     monkeypatch.setattr(_core, "is_leaving", lambda: is_leaving)
-    handshake: Any = None
+
+    async def receive() -> Any:
+        """Never called here."""
 
     async def send(event: Any) -> None:
         raise RuntimeError("it has been answered")
 
+    async def refuse() -> None:
+        await asgi._Reply({}, send, AsgiHandshake({}, receive, send)).reject()
+
     with outcome:
-        asyncio.run(asgi._Reply({}, send, handshake).reject())
+        asyncio.run(refuse())
 
 
 def test_silent_logger(visit: Serve, request_log: Log) -> None:

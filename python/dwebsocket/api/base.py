@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
 own_websocket: ContextVar[Base | None] = ContextVar("own_websocket", default=None)
+#: Gives it, or None; and sets it. Each message needs them, and since Python 3.11 a call of an
+#: imported object's method makes a method object first.
+current_websocket: Callable[[], Base | None] = own_websocket.get
+set_own_websocket: Callable[[Base | None], object] = own_websocket.set
 
 # A view that sleeps longer gives its database connections back.
 IDLE_AFTER_S = 3.0
@@ -136,14 +140,22 @@ class Base:
             self._close_callbacks.attach(connection, waiter, spawn)
 
     def _finish(self, code: int, reason: str) -> None:
-        """Does what remains to be done when the view has ended."""
+        """
+        Does what remains to be done when the view has ended.
+
+        Its permit stays until the functions beside it have ended, too: the process waits for it.
+        """
         if self._close_soon(code, reason):
             self._is_deliberate = True
         self._leave()
-        self._release_permit()
         self._is_finished = True
         if self._selecting is not None:
             self._engine.close_descriptor()
+
+    def _abandon(self, code: int, reason: str) -> None:
+        """As :meth:`_finish`, where nothing can be waited for."""
+        self._finish(code, reason)
+        self._release_permit()
 
     def _unwanted_end(self) -> tuple[int, tuple[int, str, By]] | None:
         """The connection's number, and how it ended if its view has not closed it."""

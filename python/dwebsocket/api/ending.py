@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import clock, database, signals
 from dwebsocket.api.arguments import as_bytes, check_timeout
-from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
+from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import UsageError
@@ -97,7 +97,7 @@ class Ending(Base):
         if not caller.receives:
             # This caller may be about to begin receiving. Some time after the end, messages that
             # are left are for other callers, unless this is the view.
-            is_view = own_websocket.get() is self
+            is_view = current_websocket() is self
             if not has_messages or (ended_for > callers.PATIENCE_S and not is_view):
                 return True
         if caller.asked_at is None:
@@ -149,7 +149,7 @@ class Ending(Base):
                 "this would block the event loop and all its views: "
                 "use `await websocket.await_closed()`"
             )
-        if own_websocket.get() is self and (timeout is None or timeout > IDLE_AFTER_S):
+        if current_websocket() is self and (timeout is None or timeout > IDLE_AFTER_S):
             if pings.wait_closed(connection, self._waiter, IDLE_AFTER_S):
                 return True
             database.release_idle()

@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dwebsocket import _core
-from dwebsocket.api.decision import Acceptance, Rejection
+from dwebsocket.api.decision import Acceptance, Answer, Rejection
 from dwebsocket.api.ending import Ending
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import UsageError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
 
     from dwebsocket.api.decision import Decision
 
@@ -128,8 +129,7 @@ class Opening(Ending):
         if not decision.is_async:
             raise UsageError("aaccept() is for async views: use accept()")
         self._accept(decision, subprotocol, headers)
-        while not (await decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
-            pass
+        await self._await_opening()
         self._raise_if_never_opened()
         if (request := self._view_request) is not None:
             await self._aannounce_opening(request)
@@ -154,9 +154,7 @@ class Opening(Ending):
                 f"a WebSocket is rejected with a status from 400 to 599, not {status!r}: "
                 "return an HttpResponse to answer anything else"
             )
-        decision.insist(Rejection(status))
-        self._never_open()
-        decision.decided.set()
+        self._refuse(decision, Rejection(status))
 
     async def areject(self, status: int = 403) -> None:
         """
@@ -166,6 +164,23 @@ class Opening(Ending):
             UsageError, ValueError: As :meth:`reject`.
         """
         self.reject(status)
+
+    def _answer(self, response: HttpResponseBase) -> None:
+        """As :meth:`reject`, with a whole response."""
+        self._refuse(self._question("a response"), Answer(response))
+
+    def _refuse(self, decision: Decision[Any], outcome: Rejection | Answer) -> None:
+        decision.insist(outcome)
+        self._never_open()
+        decision.decided.set()
+        # A task of the view may wait for messages.
+        decision.settled.set()
+
+    async def _await_opening(self) -> None:
+        """Waits until the connection of a view that decides is open, or will not open."""
+        decision = self._question("waiting for it")
+        while not (await decision.settled.wait(_LOOK_S) or self._is_dropped(decision)):
+            pass
 
     def _question(self, what: str) -> Decision[Any]:
         if self._decision is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import clock, database
 from dwebsocket.api.arguments import check_timeout, parsed
-from dwebsocket.api.base import IDLE_AFTER_S, Base, own_websocket
+from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.helpers import told_by_exception
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError
@@ -277,7 +277,7 @@ class Receiving(Base):
         message = connection.pop(text_as_bytes)
         if message is not None:
             return message
-        own = own_websocket.get() is self
+        own = current_websocket() is self
         if not own:
             self._caller().receives = True
         if timeout == 0:
@@ -298,7 +298,7 @@ class Receiving(Base):
 
         All of its messages come through here.
         """
-        if own_websocket.get() is not self or running_loop() is not None:
+        if current_websocket() is not self or running_loop() is not None:
             return self._take(None, self._text_as_bytes)
         if self._held is not None:
             self._held.give_back_idle()

@@ -11,7 +11,7 @@ from weakref import ref
 
 from dwebsocket import clock
 from dwebsocket.api.arguments import as_binary, as_bytes, as_json, as_text
-from dwebsocket.api.base import TRY_AGAIN_LATER, Base, own_websocket
+from dwebsocket.api.base import TRY_AGAIN_LATER, Base, current_websocket
 from dwebsocket.api.source import Source, whole_characters
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UsageError
@@ -222,7 +222,7 @@ class Sending(Base):
         """Sends a message if that needs no waiting and no further checks."""
         if self._held is not None:
             self._held.give_back_idle()
-        sender = own_websocket.get()
+        sender = current_websocket()
         connection = self._connection or self._engine
         if sender is None:
             posted = connection.post(message, self._text_as_bytes, None)
@@ -247,13 +247,13 @@ class Sending(Base):
 
     def _is_sole_target(self) -> bool:
         """Whether this plain thread has sent to this connection before, and to no other."""
-        return own_websocket.get() is None and _sends_to.get() is ref(self)
+        return current_websocket() is None and _sends_to.get() is ref(self)
 
     def _send(self, message: Message, binary: bool | None, strict: bool) -> bool:
         if self._held is not None:
             self._held.give_back_idle()
         connection = self._connection or self._engine
-        own = own_websocket.get() is self
+        own = current_websocket() is self
         # An event loop must not block here. Nor may a thread that sends to several clients: a slow
         # one would delay the others.
         waits = running_loop() is None and (own or self._is_sole_target())
@@ -267,7 +267,7 @@ class Sending(Base):
             sent = False
         if not sent:
             return self._refuse_to_send(strict)
-        if own_websocket.get() is None:
+        if current_websocket() is None:
             self._note_plain_sending()
         return True
 
@@ -290,7 +290,7 @@ class Sending(Base):
         *,
         is_slow: bool = False,
     ) -> bool:
-        if own_websocket.get() is not self:
+        if current_websocket() is not self:
             if not is_slow:
                 return self._send(message, binary, strict)
             send = functools.partial(connection.send, message, binary=binary)
@@ -333,7 +333,7 @@ class Sending(Base):
         Gives the seconds that it has to sleep, if at all, and whether to raise an exception.
         """
         caller = self._caller()
-        own = own_websocket.get() is self
+        own = current_websocket() is self
         # A view may send each of its messages in a task of its own, as `asyncio.wait_for` does.
         in_task = own and running_loop() is not None
         refused_before = self._was_refused if in_task else caller.is_refused

@@ -8,6 +8,7 @@ reaches others.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +102,27 @@ def current_context() -> ThreadSensitiveContext | None:
     variable: Any = getattr(SyncToAsync, "thread_sensitive_context", None)
     found: ThreadSensitiveContext | None = None if variable is None else variable.get(None)
     return found
+
+
+def called_in(function: object) -> object:
+    """
+    Gives the function that ``sync_to_async`` wants to have called, of what it gives an executor.
+
+    That is a ``partial`` of ``SyncToAsync.thread_handler`` whose last argument is a ``partial`` of
+    the function, in all these versions. Where it is anything else: None, and the call is made.
+    """
+    if isinstance(function, partial) and function.args:
+        child = function.args[-1]
+        if isinstance(child, partial):
+            return child.func
+    return None
+
+
+def coroutine_function_of(function: object) -> object:
+    """
+    Gives the coroutine function behind ``async_to_sync(…)``, None for anything else.
+
+    ``AsyncToSync.awaitable``, in all these versions. Where it is missing: None, and the function is
+    called as it is.
+    """
+    return getattr(function, "awaitable", None) if isinstance(function, AsyncToSync) else None

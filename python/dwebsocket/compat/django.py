@@ -202,6 +202,6 @@ def has_connections() -> bool:
     finds out by four exceptions for each database.
     """
     try:
-        return bool(vars(connections._connections._storage))  # type: ignore[attr-defined]
+        return bool(connections._connections._storage.__dict__)  # type: ignore[attr-defined]
     except (AttributeError, TypeError):
         return True

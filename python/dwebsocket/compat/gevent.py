@@ -64,3 +64,21 @@ def reader_of(body: object) -> Any:
     itself, which is what is given where the attribute is missing.
     """
     return getattr(body, "rfile", body)
+
+
+def destroy_hub() -> None:
+    """
+    Destroys this thread's hub, if there is one; to be called as the thread ends.
+
+    A thread of the system that sleeps on a patched primitive gets a hub, which no collector closes.
+    ``Hub.destroy`` is documented; :func:`hub_getter` finds the hub. Where that is missing, or
+    without gevent: does nothing.
+    """
+    if "gevent.hub" not in sys.modules:
+        return
+    try:
+        hub = hub_getter()()
+    except MissingPart:
+        return
+    if hub is not None:
+        hub.destroy(destroy_loop=True)

@@ -1,21 +1,36 @@
 """
-The bytes that an ASGI server has yet to send.
+Undocumented parts of uvicorn: its WebSocket protocols, and the bytes behind a handshake.
 
-ASGI has no call for that. But the ``send`` of uvicorn is a bound method of its protocol object, and
-that has ``transport``, of asyncio or uvloop. Elsewhere the bytes are not known: they count as none,
-and are not dropped.
+``send`` is a method of a protocol object, in each of its three implementations, which has
+``transport``, of asyncio or uvloop, and ``connections``, the set of the open ones. Version 0.20 or
+later.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import sys
+from inspect import signature
 from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat.transports import ServedConnection, keeping
 
 if TYPE_CHECKING:
     from asyncio import WriteTransport
 
+# Of its own protocols, and of the one of this package.
+_MODULES = ("uvicorn.protocols.websockets.", "dwebsocket.uvicorn")
+
+_EARLY, _HTTP_VERSION = "_dwebsocket_early", "_dwebsocket_http_version"
+
 
 def queued(send: Any) -> int:
-    """Gives the bytes that wait for the client in the transport behind ``send``."""
+    """
+    Gives the bytes that wait for the client in the transport behind ``send``.
+
+    ASGI has no call for that. On other servers they are not known: they count as none.
+    """
     transport = _transport_of(send)
     return 0 if transport is None else transport.get_write_buffer_size()
 
@@ -31,3 +46,143 @@ def _transport_of(send: Any) -> WriteTransport | None:
     # Check for the methods: transports of uvloop are not derived from asyncio's class.
     calls = ("get_write_buffer_size", "abort")
     return transport if all(callable(getattr(transport, call, None)) for call in calls) else None
+
+
+class Parts:
+    """
+    What a WebSocket protocol of uvicorn uses of it: the exception, the log lines, the addresses.
+
+    Of ``uvicorn.protocols.utils`` and ``uvicorn.config``, which are imported on first use.
+    """
+
+    def __init__(self) -> None:
+        from uvicorn.config import Config
+        from uvicorn.protocols import utils
+
+        #: An OSError, which `send` raises for a client that has gone.
+        self.disconnected: type[OSError] = utils.ClientDisconnected
+        self.client_of = utils.get_remote_addr
+        self.server_of = utils.get_local_addr
+        self.name_of_client = utils.get_client_addr
+        self.target_of = utils.get_path_with_query_string
+        #: The default values of the options.
+        self.defaults = {
+            name: parameter.default for name, parameter in signature(Config).parameters.items()
+        }
+
+
+@functools.cache
+def parts() -> Parts:
+    """Gives them. Raises ImportError without uvicorn."""
+    return Parts()
+
+
+def protocol_for_tls(config: Any, *args: Any, **kwargs: Any) -> Any:
+    """Makes uvicorn's own WebSocket protocol, for connections that it encrypts."""
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
+    if AutoWebSocketsProtocol is None:
+        raise RuntimeError(
+            "uvicorn encrypts these connections, so its own WebSocket protocol has to serve them: "
+            "install websockets or wsproto, or let a proxy end TLS"
+        )
+    return AutoWebSocketsProtocol(config, *args, **kwargs)
+
+
+class UvicornConnection(ServedConnection):
+    """See :class:`~dwebsocket.compat.transports.ServedConnection`."""
+
+    server = "uvicorn"
+    limit = "uvicorn's --timeout-graceful-shutdown"
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol.transport)
+        self._protocol = protocol
+
+    @classmethod
+    def find(cls, send: Any) -> UvicornConnection | None:
+        """Gives the connection behind an application's ``send``; None on other servers."""
+        protocol = getattr(send, "__self__", None)
+        is_found = type(protocol).__module__.startswith(_MODULES)
+        return cls(protocol) if is_found and hasattr(protocol, "connections") else None
+
+    @property
+    def http_version(self) -> str | None:
+        """The scope always has 1.1."""
+        found: str | None = self._protocol.__dict__.get(_HTTP_VERSION)
+        return found
+
+    @property
+    def patience_s(self) -> float | None:
+        """As the option says."""
+        return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
+
+    def take_early(self) -> bytes:
+        """Those behind the request, and those that the reader of ``websockets`` has."""
+        early: bytes = self._protocol.__dict__.pop(_EARLY, b"")
+        reader = getattr(self._protocol, "reader", None)
+        if (buffer := getattr(reader, "_buffer", None)) is not None:
+            early += bytes(buffer)
+            buffer.clear()
+        return early
+
+    def abort(self) -> None:
+        """Also ends the handshake of ``websockets``, which is a task."""
+        if (task := getattr(self._protocol, "handler_task", None)) is not None:
+            task.cancel()
+            self._protocol.handshake_started_event.set()
+        super().abort()
+
+    def _is_left(self) -> bool:
+        return self._protocol not in self._protocol.connections
+
+
+def keep_early_bytes() -> None:
+    """Makes uvicorn keep bytes that follow a handshake at once; it drops them."""
+    if "uvicorn" not in sys.modules:
+        return
+    for name, class_name, rest in (
+        ("h11_impl", "H11Protocol", _rest_of_h11),
+        ("httptools_impl", "HttpToolsProtocol", _rest_of_httptools),
+    ):
+        try:
+            module = importlib.import_module(f"uvicorn.protocols.http.{name}")
+        except ImportError:
+            # Its parser is not installed.
+            continue
+        _keep(getattr(module, class_name, None), rest)
+
+
+def _keep(protocol: Any, rest: Any) -> None:
+    upgrade = getattr(protocol, "handle_websocket_upgrade", None)
+    if upgrade is None or protocol in keeping:
+        return
+    keeping.add(protocol)
+
+    def keep_and_upgrade(self: Any, *args: Any) -> None:
+        early = rest(self)
+        upgrade(self, *args)
+        kept = vars(self.transport.get_protocol())
+        kept[_HTTP_VERSION] = getattr(self, "scope", {}).get("http_version")
+        if early:
+            kept[_EARLY] = early
+
+    protocol.handle_websocket_upgrade = keep_and_upgrade
+
+
+def _rest_of_h11(protocol: Any) -> bytes:
+    data, _ = protocol.conn.trailing_data
+    return bytes(data)
+
+
+def _rest_of_httptools(protocol: Any) -> bytes:
+    """
+    Gives the bytes behind the request, which ``data_received`` has in a variable only.
+
+    It handles ``HttpParserUpgrade`` now, whose argument is the number of bytes before them.
+    """
+    error = sys.exc_info()[1]
+    if error is None or error.__traceback__ is None or not error.args:
+        return b""
+    data = error.__traceback__.tb_frame.f_locals.get("data", b"")
+    return bytes(data[error.args[0] :])

@@ -158,6 +158,7 @@ def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _arrived(visit, report["request"])
     yield _addresses(report["request"])
     process, options = report["process"], report["settings"]
+    yield from _way(report["server"])
     if options["pings"] == "engine":
         yield from local.ping(options["ping_interval"], visit.proxy_timeout)
     else:
@@ -167,6 +168,25 @@ def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
         server = report["server"]
         limit = server["limit"] or "the server"
         yield from local.drain(options["drain"] or 0.0, server["patience_s"], limit)
+
+
+def _way(server: Mapping[str, Any]) -> Iterator[Finding]:
+    """Explains which of the two ways an ASGI server's connections go."""
+    # Only reports of ASGI servers have it.
+    if "kept" not in server:
+        return
+    name = server["software"]
+    if server["kept"] is None:
+        yield fine(
+            "asgi.native",
+            f"The engine takes the connections over from {name}: all settings are in effect.",
+        )
+    else:
+        yield fine(
+            "asgi.kept",
+            f"{name} keeps the connections, because {server['kept']}: pings, compression and the "
+            "limits on frames are its own. docs/servers/asgi.md says what differs.",
+        )
 
 
 def _server_pings(software: str, proxy_timeout: float) -> Iterator[Finding]:

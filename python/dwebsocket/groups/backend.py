@@ -159,6 +159,14 @@ class Backend:
         """
         raise NotImplementedError
 
+    async def awaits_commit(self) -> bool:
+        """
+        Whether what this task publishes now leaves later: when a transaction commits.
+
+        False where publishing has nothing to do with transactions.
+        """
+        return False
+
     def problems(self, *, deploy: bool) -> list[str]:
         """
         Gives what is wrong with the settings, for Django's system checks: each as a sentence.

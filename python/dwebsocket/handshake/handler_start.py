@@ -178,7 +178,7 @@ class HandlerStart(Start):
             self._go_on(handler)
         except RuntimeError:
             # The system gives no thread.
-            handler.websocket._finish(*_TRY_AGAIN_LATER)
+            handler.websocket._abandon(*_TRY_AGAIN_LATER)
             raise
 
 

@@ -65,14 +65,19 @@ def objection(
     origin = origin.lower() if origin.isascii() else origin
     own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
     # Browsers write the origin in exactly this form, so compare strings first: that is faster.
-    if origin == own or _same(origin, own):
-        return None
-    if any(_matches(origin, entry.lower()) for entry in (*allowed, *settings.CSRF_TRUSTED_ORIGINS)):
+    if may_connect(origin, own, (*allowed, *settings.CSRF_TRUSTED_ORIGINS)):
         return None
     hint = "add it to WEBSOCKET_ALLOWED_ORIGINS if it may connect"
     if _same(origin.replace("https://", "http://", 1), own):
         hint = "if a proxy ends TLS in front of Django, set SECURE_PROXY_SSL_HEADER"
     return f"Origin {origin!r} is not this site ({own}): {hint}"
+
+
+def may_connect(origin: str, own: str, allowed: Iterable[str]) -> bool:
+    """Whether pages of ``origin`` may connect to the site ``own``, both in lower case."""
+    if origin == own or _same(origin, own):
+        return True
+    return any(_matches(origin, entry.lower()) for entry in allowed)
 
 
 def _host_of(request: HttpRequest, now: conf.Present) -> str:

@@ -300,17 +300,17 @@ class UpgradeResponse(HttpResponse):
                 self._decision.settled.set()
                 return
         except BaseException as error:
-            websocket._finish(*_code_for(error))
+            websocket._abandon(*_code_for(error))
             self._report(error, number)
             return
         try:
             start(request, websocket)
         except BaseException as error:
             if not isinstance(error, Exception):
-                websocket._finish(*_code_for(error))
+                websocket._abandon(*_code_for(error))
                 raise
             # No more threads, or no stack of the size that the settings ask for.
-            websocket._finish(_TRY_AGAIN_LATER, "no thread for another view")
+            websocket._abandon(_TRY_AGAIN_LATER, "no thread for another view")
             record = Record.of("websocket.no_thread", request, _TRY_AGAIN_LATER, str(error), number)
             record.log(
                 _log,

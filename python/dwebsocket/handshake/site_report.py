@@ -29,6 +29,7 @@ from dwebsocket.groups import group_statistics
 from dwebsocket.handshake import origin
 from dwebsocket.records import event_counts
 from dwebsocket.servers import find_client
+from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,9 +141,9 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
             "groups": _groups(),
         },
         "settings": {
-            # Under ASGI only the server sends pings, if at all.
-            "ping_interval": None if _asgi_scope(request) else options.ping_interval,
-            "pings": "server" if _asgi_scope(request) else "engine",
+            # Where an ASGI server keeps the connection only it sends pings, if at all.
+            "ping_interval": None if _kept(request) else options.ping_interval,
+            "pings": "server" if _kept(request) else "engine",
             "max_connections": _setting("MAX_CONNECTIONS"),
             "drain": _setting("DRAIN"),
         },
@@ -171,16 +172,39 @@ def _setting(name: str) -> Any:
 
 
 def _asgi_scope(request: HttpRequest) -> Mapping[str, Any] | None:
-    """Gives the ASGI scope of a WebSocket, whose protocol the server itself implements."""
+    """Gives the ASGI scope of a WebSocket."""
     scope = getattr(request, "scope", None)
     return scope if scope is not None and scope.get("type") == "websocket" else None
+
+
+def _handshake(request: HttpRequest) -> Any:
+    return (_asgi_scope(request) or {}).get(SCOPE_KEY)
+
+
+def _kept(request: HttpRequest) -> str | None:
+    """Gives the reason why an ASGI server keeps the connection; None where the engine takes it."""
+    if _asgi_scope(request) is None:
+        return None
+    handshake = _handshake(request)
+    if isinstance(handshake, NativeHandshake):
+        return None
+    return getattr(handshake, "reason", "") or "it does not give its clients' connections away"
 
 
 def _server(request: HttpRequest) -> dict[str, Any]:
     if _asgi_scope(request) is not None:
         known = [name for name in _ASGI_SERVERS if name in sys.modules]
         name = f"{known[0] if known else 'a server'} (ASGI)"
-        return {"software": name, "name": name, "refusal": None}
+        server: dict[str, Any] = {
+            "software": name,
+            "name": name,
+            "refusal": None,
+            "kept": _kept(request),
+        }
+        if isinstance(handshake := _handshake(request), NativeHandshake):
+            departure = handshake.departure()(terminated=True)
+            server |= {"patience_s": departure.patience_s, "limit": departure.limit}
+        return server
     software = request.META.get("SERVER_SOFTWARE", "")
     try:
         client = find_client(request.META)

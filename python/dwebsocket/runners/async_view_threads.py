@@ -14,8 +14,9 @@ import asyncio
 import os
 from collections import deque
 from concurrent.futures import Executor
+from functools import partial
 from queue import Empty
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 from weakref import ref
 
 from asgiref.sync import ThreadSensitiveContext
@@ -40,6 +41,16 @@ MOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
 _NAME = "dwebsocket-async-view"
 
 
+class Calls(Protocol):
+    """What makes the calls of one view, one after the other."""
+
+    def submit(self, function: Callable[[], Any], /) -> Future[Any]:
+        """As :meth:`Worker.submit`."""
+
+    def end(self) -> Future[Any] | None:
+        """As :meth:`Worker.end`."""
+
+
 class OwnThread(ThreadSensitiveContext):
     """
     The thread-sensitive context of one async view.
@@ -49,7 +60,7 @@ class OwnThread(ThreadSensitiveContext):
 
     # asgiref reads this attribute since 3.12.
     _exited = False
-    _worker: Worker | None = None
+    _worker: Calls | None = None
 
     def __init__(self) -> None:
         """Begins without a thread. Does not call the base class, which would hold more per view."""
@@ -61,13 +72,16 @@ class OwnThread(ThreadSensitiveContext):
         use_context(own, _router)
         return own
 
-    def worker(self) -> Worker:
+    def worker(self) -> Calls:
         """Gives the worker that calls functions on this view's thread."""
         if self._worker is None:
             # If two threads race, the first one's object stays.
-            self.__dict__.setdefault("_worker", Worker(_threads))
+            self.__dict__.setdefault("_worker", self._new_worker())
             assert self._worker is not None
         return self._worker
+
+    def _new_worker(self) -> Calls:
+        return Worker(_threads)
 
     async def leave(self) -> None:
         """Closes the view's database connections and releases its thread, after its last call."""
@@ -88,7 +102,7 @@ class SharedContext(OwnThread):
         use_context(_shared, _router)
         return _shared
 
-    def worker(self) -> Worker:
+    def worker(self) -> Calls:
         """Gives the worker of the handler whose task this is."""
         websocket = own_websocket.get()
         if websocket is None:
@@ -118,7 +132,8 @@ class _Router(Executor):
         """Calls ``fn`` on the thread of the view in whose context this is called."""
         own = current_context()
         assert isinstance(own, OwnThread)
-        return own.worker().submit(lambda: fn(*args, **kwargs))
+        # asgiref passes no arguments: what it passes need not be wrapped once more.
+        return own.worker().submit(partial(fn, *args, **kwargs) if args or kwargs else fn)
 
 
 _router: Any = _Router()

@@ -15,13 +15,12 @@ import contextvars
 import inspect
 import logging
 import os
-import time
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
 from dwebsocket import callbacks, clock, context, database, unpatched
-from dwebsocket.api.base import own_websocket
+from dwebsocket.api.base import own_websocket, set_own_websocket
 from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.records import printable, report_end
@@ -264,13 +263,13 @@ class Handled:
 
     # -- turns on threads ------------------------------------------------------------------------
 
-    def _run_turn(self, number: int) -> None:
-        """Has a turn, on the (green) thread of this number. Raises the exits of its home only."""
+    def _run_turn(self) -> None:
+        """Has a turn on this (green) thread. Raises the exits of its home only."""
         if self._plan.every is None:
-            self._context.run(self._turn, number)
+            self._context.run(self._turn)
         elif self._claim():
             self._home.unlisten(self.websocket._connection, self._token)
-            self._context.run(self._turn, number)
+            self._context.run(self._turn)
 
     def _claim(self) -> bool:
         """Whether no other turn is under way. If one is, another one follows it."""
@@ -279,8 +278,8 @@ class Handled:
             self._is_at_work = True
         return not self._again
 
-    def _turn(self, number: int) -> None:
-        own_websocket.set(self.websocket)
+    def _turn(self) -> None:
+        set_own_websocket(self.websocket)
         if self._is_new:
             self._is_new = False
             self._call(self._begin)
@@ -339,7 +338,7 @@ class Handled:
             if shared is not None:
                 database.borrow(shared)
             result = method(*args)
-            if inspect.iscoroutine(result):
+            if result is not None and inspect.iscoroutine(result):
                 result.close()
                 raise UsageError(
                     f"{method!r} gave a coroutine but is no coroutine function: mark it, or the "
@@ -353,10 +352,7 @@ class Handled:
         finally:
             if shared is not None:
                 database.forget(shared)
-            database.close_old_connections()
-            if database.in_transaction():
-                # The next call on this thread is for another connection.
-                database.leave()
+            database.close_after_call()
             if (held := websocket._held) is not None:
                 held.end()
                 websocket.__dict__.pop("_held", None)
@@ -508,7 +504,7 @@ class Handled:
                 self._start_turn()
         except GeneratorExit:
             # The loop was closed: nothing can be awaited any more.
-            websocket._finish(*_GOING_AWAY)
+            websocket._abandon(*_GOING_AWAY)
             self._leave()
             raise
 
@@ -633,13 +629,6 @@ def _count(change: int) -> None:
 def is_busy() -> bool:
     """Whether a handler's connection is open, or its end is under way."""
     return _open > 0
-
-
-async def ajoin(timeout: float) -> None:
-    """Waits in an event loop until no handler is left, ``timeout`` seconds at most."""
-    deadline = time.monotonic() + timeout
-    while _open and time.monotonic() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_S)
 
 
 def _forget_parents_handlers() -> None:

@@ -7,7 +7,7 @@ owns (:func:`dwebsocket.context.settle_in`). For a shared one each thread makes 
 
 from __future__ import annotations
 
-import threading
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -44,7 +44,7 @@ class HandlerContext:
             own = self._context.copy()
             own.run(context.settle_in)
         else:
-            thread = threading.get_ident()
+            thread = get_ident()
             if (known := settled.get(thread)) is None:
                 known = self._context.copy()
                 known.run(context.settle_in)

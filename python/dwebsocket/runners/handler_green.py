@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,6 @@ class GreenHandlers:
         self._runner = runner
         self._ready: deque[Job] = deque()
         self._at_work = 0
-        # Each green thread has a number of its own: context variables are tagged with it.
-        self._numbers = itertools.count(1)
 
     def enter(self, job: Job) -> int:
         """As :meth:`Home.enter <dwebsocket.runners.handler_threads.Home.enter>`."""
@@ -58,10 +55,9 @@ class GreenHandlers:
             self._runner.run(_NAME, self._work)
 
     def _work(self) -> None:
-        number = next(self._numbers)
         try:
             while self._ready:
-                self._ready.popleft()._run_turn(number)
+                self._ready.popleft()._run_turn()
         finally:
             self._at_work -= 1
 

@@ -33,8 +33,8 @@ _NAME = "dwebsocket-handler"
 class Job(Protocol):
     """Something that has turns on the threads."""
 
-    def _run_turn(self, number: int) -> None:
-        """Has a turn, on the thread of this number. Raises nothing."""
+    def _run_turn(self) -> None:
+        """Has a turn on this thread. Raises nothing."""
 
 
 class Home(Protocol):
@@ -73,7 +73,7 @@ class _CallJob:
         self._threads = threads
         self.token = 0
 
-    def _run_turn(self, number: int) -> None:
+    def _run_turn(self) -> None:
         self._threads.leave(self.token)
         self._call()
 
@@ -82,6 +82,7 @@ class HandlerThreads:
     """The threads of the process. See :class:`Home`. Any thread may use it."""
 
     exits: tuple[type[BaseException], ...] = ()
+    _name = _NAME
 
     def __init__(self) -> None:
         self._lock = unpatched.lock()
@@ -90,6 +91,8 @@ class HandlerThreads:
         self._tokens = itertools.count(1)
         self._begun = 0
         self._alive = 0
+        # Whether a thread was started that has not come to wait for work: it is help enough.
+        self._is_starting = False
 
     @property
     def are_alive(self) -> bool:
@@ -154,13 +157,19 @@ class HandlerThreads:
     def _start(self, hub: _core.Hub) -> None:
         """Starts a thread. Under the lock."""
         number = self._begun + 1
-        unpatched.start_thread(f"{_NAME}-{number}", functools.partial(self._work, hub, number))
+        # First: the thread may be there before this one goes on.
+        self._is_starting = True
+        try:
+            unpatched.start_thread(f"{self._name}-{number}", functools.partial(self._work, [hub]))
+        except BaseException:
+            self._is_starting = False
+            raise
         self._begun = number
         self._alive += 1
 
     def _start_another(self, hub: _core.Hub) -> None:
         with self._lock:
-            if hub is not self._hub or self._begun >= conf.get("HANDLER_THREADS"):
+            if hub is not self._hub or self._is_starting or self._begun >= self._most():
                 return
             try:
                 self._start(hub)
@@ -168,23 +177,31 @@ class HandlerThreads:
                 # The system gives no thread: the others go on.
                 _log.exception("No thread for another WebSocket handler")
 
-    def _work(self, hub: _core.Hub, number: int) -> None:
+    def _most(self) -> float:
+        most: int = conf.get("HANDLER_THREADS")
+        return most
+
+    def _work(self, hubs: list[_core.Hub]) -> None:
+        # A list, which is emptied: exceptions of calls keep this frame until they are collected,
+        # and a hub has descriptors.
         jobs = self._jobs
-        found = hub.next(None)
+        self._is_starting = False
+        found = hubs[0].next(None)
         try:
             while found is not None:
                 token, turn, lacks_helper = found
                 if lacks_helper:
-                    self._start_another(hub)
+                    self._start_another(hubs[0])
                 if (job := jobs.get(token)) is not None:
                     try:
-                        job._run_turn(number)
+                        job._run_turn()
                     except BaseException:
                         _log.exception("Something failed behind a WebSocket handler")
                     # Do not hold the connection while waiting for the next one.
                     del job
-                found = hub.next(turn)
+                found = hubs[0].next(turn)
         finally:
+            hubs.clear()
             database.leave()
             with self._lock:
                 self._alive -= 1

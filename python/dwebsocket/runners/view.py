@@ -263,7 +263,7 @@ def end_beside(websocket: WebSocket) -> None:
         view.helpers.join()
     for _ in _callbacks_of(websocket):
         websocket._waiter.sleep(_LOOK_S)
-    _discard_rest(websocket)
+    _release(websocket)
 
 
 async def aend_beside(websocket: WebSocket) -> None:
@@ -274,11 +274,12 @@ async def aend_beside(websocket: WebSocket) -> None:
         await view.helpers.ajoin()
     for _ in _callbacks_of(websocket):
         await asyncio.sleep(_LOOK_S)
-    _discard_rest(websocket)
+    _release(websocket)
 
 
-def _discard_rest(websocket: WebSocket) -> None:
-    """Drops unread messages: other code may keep the request, and with it the connection."""
+def _release(websocket: WebSocket) -> None:
+    websocket._release_permit()
+    # Drop unread messages: other code may keep the request, and with it the connection.
     if websocket._connection is not None:
         websocket._connection.discard()
 
@@ -382,7 +383,7 @@ async def arun(
         except GeneratorExit:
             # The loop was closed while the view ran: nothing can be awaited any more.
             is_thrown_away = True
-            websocket._finish(_GOING_AWAY, "going away")
+            websocket._abandon(_GOING_AWAY, "going away")
             own_websocket.set(None)
             raise
         except BaseException as error:

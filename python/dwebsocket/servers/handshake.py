@@ -1,8 +1,9 @@
 """
 How a handshake becomes a connection: the interface that hides WSGI and ASGI.
 
-Under WSGI the client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`); under ASGI
-the server keeps it and implements the protocol (:mod:`dwebsocket.servers.asgi`).
+The client's socket is taken from the server (:mod:`dwebsocket.servers.wsgi`, and under ASGI
+:mod:`dwebsocket.servers.asgi.native`), or an ASGI server keeps it and implements the protocol
+(:mod:`dwebsocket.servers.asgi`).
 """
 
 from __future__ import annotations

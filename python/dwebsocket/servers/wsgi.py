@@ -1,4 +1,4 @@
-"""A handshake on a WSGI server: the engine takes the client's socket over."""
+"""A handshake whose client the engine takes over from its server, as under WSGI."""
 
 from __future__ import annotations
 

@@ -135,6 +135,18 @@ class LoopHub:
             callback()
 
 
+def call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    """Calls ``function`` in a loop, and waits for it. Any thread may call it, also the loop's."""
+
+    async def call() -> None:
+        function()
+
+    if running_loop() is loop:
+        function()
+    else:
+        asyncio.run_coroutine_threadsafe(call(), loop).result()
+
+
 def settle(future: asyncio.Future[None]) -> None:
     """Gives ``future`` its result, unless it is done. On its loop's thread."""
     if not future.done():
@@ -154,32 +166,35 @@ class Again(Generic[T]):
 
 
 class LoopEvent:
-    """One event that happens once. One task waits for it, any thread may set it."""
+    """One event that happens once. Tasks of one loop wait for it, any thread may set it."""
 
     def __init__(self) -> None:
         # No lock is needed: each side first sets its own attribute, then reads the other's.
         self._is_set = False
-        self._sleeper: asyncio.Future[None] | None = None
+        self._sleepers: tuple[asyncio.Future[None], ...] = ()
 
     def set(self) -> None:
-        """Wakes the task, if its loop is not closed."""
+        """Wakes the tasks, if their loop is not closed."""
         self._is_set = True
-        sleeper = self._sleeper
-        if sleeper is not None:
+        for sleeper in self._sleepers:
             with suppress(RuntimeError):
                 sleeper.get_loop().call_soon_threadsafe(settle, sleeper)
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Sleeps until it is set, ``timeout`` seconds at most. False when the time was up."""
         loop = asyncio.get_running_loop()
-        sleeper = self._sleeper = loop.create_future()
-        if not self._is_set:
-            timer = None if timeout is None else loop.call_later(timeout, settle, sleeper)
-            try:
-                await sleeper
-            finally:
-                if timer is not None:
-                    timer.cancel()
+        sleeper = loop.create_future()
+        self._sleepers = (*self._sleepers, sleeper)
+        try:
+            if not self._is_set:
+                timer = None if timeout is None else loop.call_later(timeout, settle, sleeper)
+                try:
+                    await sleeper
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+        finally:
+            self._sleepers = tuple(each for each in self._sleepers if each is not sleeper)
         return self._is_set
 
 

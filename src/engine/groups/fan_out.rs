@@ -1,25 +1,29 @@
 //! The task that hands what was published to the members of one group.
 //!
-//! It runs while something waits in the group's queue. All that waits, up to a limit, is handed to a
-//! member at once, in one write. After a turn of about a tenth of a millisecond the task lets the
-//! engine look at its sockets, so that other connections do not wait for a large group.
+//! It runs while something waits in the group's queue, in passes over the members. A pass hands each
+//! member what waits for it at that moment, up to a limit, in one write: also what was published
+//! since the pass began, so that no message waits for the pass before it to end. After a turn of
+//! about a tenth of a millisecond the task lets the engine look at its sockets, so that other
+//! connections do not wait for a large group.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{
     runtime::Handle,
     task::{spawn_blocking, yield_now},
 };
 
 use super::{
-    group::{Batch, Entry, Group},
+    group::{Batch, Entry, Group, Next, STRETCH},
     member::{Handed, Member, WhenFull},
     memberships::Membership,
     notices::{Notice, Notices},
@@ -30,15 +34,10 @@ use crate::{engine::base::panics::contain, protocol::deflate::Deflater};
 
 /// Bytes of the messages that are handed to a member at once.
 const BATCH_BYTES: usize = 64 * 1024;
-/// Members that are looked up under the group's lock at once.
-const MEMBERS: usize = 64;
 /// How long the task runs before the engine has to look at its sockets.
 const TURN: Duration = Duration::from_micros(100);
 /// More bytes than these are compressed on a thread of their own.
 const SLOW_TO_COMPRESS: usize = 64 * 1024;
-
-/// The members of one look at the group, with the number of the first entry for each.
-type Members = Vec<(Weak<dyn Member>, u64)>;
 
 /// Bytes that may wait in the queues of all groups.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
@@ -110,17 +109,16 @@ impl FanOut {
 
 /// Hands out what waits in the queue of `group`, until it is empty.
 async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
-    let mut members = Members::with_capacity(MEMBERS);
+    let mut parcels = Parcels::default();
     loop {
-        let Some(batch) = group.state.lock().next(BATCH_BYTES) else {
+        fan_out.pass(&group, &mut parcels, &mut turn).await;
+        let passed = group.state.lock().end_pass();
+        (fan_out.waiting_bytes).fetch_sub(passed.bytes, Ordering::Relaxed);
+        if passed.is_over {
             group.on_idle();
             return;
-        };
-        let bytes: usize = batch.entries.iter().map(Entry::len).sum();
-        fan_out
-            .hand_out(&group, batch, &mut members, &mut turn)
-            .await;
-        fan_out.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        parcels.forget_before(passed.first);
     }
 }
 
@@ -158,33 +156,45 @@ impl Batch {
 }
 
 impl FanOut {
-    async fn hand_out(
-        &self,
-        group: &Arc<Group>,
-        batch: Batch,
-        members: &mut Members,
-        turn: &mut Turn,
-    ) {
-        let mut parcels = Parcels::new(&batch);
-        let mut place = Some(0);
-        while let Some(from) = place {
-            members.clear();
-            place = group.state.lock().members_from(from, batch.first, members);
-            for (member, since) in members.drain(..) {
-                // A member that was freed has left.
-                let Some(member) = member.upgrade() else {
-                    continue;
-                };
-                if let [Entry::Close(frame)] = &batch.entries[..] {
-                    if since <= batch.first {
-                        contain(|| member.close(frame));
-                    }
-                } else if let Some(parcel) = parcels.find(&batch, member.as_ref(), since).await {
-                    let handed = contain(|| member.take(&parcel, self.when_full));
-                    self.note(group, member.as_ref(), handed.unwrap_or_default());
-                }
-                turn.end_if_due().await;
+    /// Hands each member what waits for it.
+    async fn pass(&self, group: &Group, parcels: &mut Parcels, turn: &mut Turn) {
+        let mut recipients = Vec::with_capacity(STRETCH);
+        for stretch in 0.. {
+            let next = {
+                let mut state = group.state.lock();
+                state.next(stretch, BATCH_BYTES, &mut parcels.batch, &mut recipients)
+            };
+            match next {
+                None => return,
+                Some(Next::Nothing) => continue,
+                Some(Next::SameBatch) => {}
+                Some(Next::NewBatch) => parcels.on_new_batch(),
             }
+            for (member, since) in recipients.drain(..) {
+                // A member that was freed has left.
+                if let Some(member) = member.upgrade() {
+                    self.hand_over(group, member.as_ref(), since, parcels).await;
+                    turn.end_if_due().await;
+                }
+            }
+        }
+    }
+
+    /// Hands a member the entries of the batch from number `since` on.
+    async fn hand_over(
+        &self,
+        group: &Group,
+        member: &dyn Member,
+        since: u64,
+        parcels: &mut Parcels,
+    ) {
+        if let [Entry::Close(frame)] = &parcels.batch.entries[..] {
+            if since <= parcels.batch.first {
+                contain(|| member.close(frame));
+            }
+        } else if let Some(parcel) = parcels.find(member, since).await {
+            let handed = contain(|| member.take(&parcel, self.when_full));
+            self.note(group, member, handed.unwrap_or_default());
         }
     }
 
@@ -200,71 +210,118 @@ impl FanOut {
     }
 }
 
-/// The parcels of one batch: one for each kind of compression.
+/// The batch that is being handed out, and what is made of it.
+#[derive(Default)]
 struct Parcels {
-    made: Vec<(Option<Deflater>, Arc<Parcel>)>,
+    batch: Batch,
     has_exclusions: bool,
+    /// One for each kind of compression.
+    packers: Vec<Packer>,
 }
 
 impl Parcels {
-    fn new(batch: &Batch) -> Self {
-        Self {
-            made: Vec::new(),
-            has_exclusions: batch.messages().any(Message::has_exclusions),
+    /// To be called when the batch is another one, or has grown.
+    fn on_new_batch(&mut self) {
+        self.has_exclusions = self.batch.messages().any(Message::has_exclusions);
+        for packer in &mut self.packers {
+            packer.whole = None;
+        }
+    }
+
+    /// To be called when all members have got the entries before number `first`.
+    fn forget_before(&mut self, first: u64) {
+        for packer in &mut self.packers {
+            packer.compressed = packer.compressed.split_off(&first);
         }
     }
 
     /// The messages of the batch that `member` is to get, which are those from number `since` on.
-    async fn find(
-        &mut self,
-        batch: &Batch,
-        member: &dyn Member,
-        since: u64,
-    ) -> Option<Arc<Parcel>> {
-        let deflater = member.deflater();
-        let gets_all = since <= batch.first && !self.has_exclusions;
-        if !gets_all {
-            let id = member.memberships().id();
-            let messages: Vec<_> = (batch.first..)
-                .zip(batch.messages())
-                .filter(|(number, message)| *number >= since && message.is_for(id))
-                .map(|(_, message)| message.clone())
-                .collect();
-            if messages.is_empty() {
-                return None;
+    async fn find(&mut self, member: &dyn Member, since: u64) -> Option<Arc<Parcel>> {
+        let first = self.batch.first;
+        let numbered = (first..).zip(self.batch.messages());
+        let gets_all = since <= first && !self.has_exclusions;
+        let packer = Packer::find(&mut self.packers, member.deflater());
+        if gets_all {
+            if packer.whole.is_none() {
+                let parcel = packer.pack(numbered.collect()).await;
+                packer.whole = Some(Arc::new(parcel));
             }
-            if messages.len() < batch.entries.len() {
-                let deflater = deflater.map(Deflater::without_context);
-                return Some(make(messages, deflater.as_ref()).await);
-            }
+            return packer.whole.clone();
         }
-        let is_same = |made: &Option<Deflater>| match (made, deflater) {
-            (None, None) => true,
-            (Some(made), Some(deflater)) => made.is_alike(deflater),
-            _ => false,
-        };
-        if let Some((_, parcel)) = self.made.iter().find(|(made, _)| is_same(made)) {
-            return Some(Arc::clone(parcel));
+        let id = member.memberships().id();
+        let its: Vec<_> = numbered
+            .filter(|(number, message)| *number >= since && message.is_for(id))
+            .collect();
+        if its.is_empty() {
+            return None;
         }
-        let deflater = deflater.map(Deflater::without_context);
-        let parcel = make(batch.messages().cloned().collect(), deflater.as_ref()).await;
-        self.made.push((deflater, Arc::clone(&parcel)));
-        Some(parcel)
+        Some(Arc::new(packer.pack(its).await))
     }
 }
 
-async fn make(messages: Vec<Message>, deflater: Option<&Deflater>) -> Arc<Parcel> {
-    let bytes: usize = messages.iter().map(Message::frame_len).sum();
-    let slow = deflater.filter(|_| bytes > SLOW_TO_COMPRESS);
-    if let Some(deflater) = slow {
-        let deflater = deflater.without_context();
-        let copy = messages.clone();
-        let made = spawn_blocking(move || Parcel::new(copy, Some(&deflater))).await;
-        if let Ok(parcel) = made {
-            return Arc::new(parcel);
-        }
-        // The runtime has no thread for it: the messages go out as they are.
-        return Arc::new(Parcel::new(messages, None));
+/// Makes parcels with one kind of compression. It compresses each message once.
+struct Packer {
+    deflater: Option<Deflater>,
+    /// Frames by the numbers of their messages.
+    compressed: BTreeMap<u64, Bytes>,
+    /// The parcel of the whole batch.
+    whole: Option<Arc<Parcel>>,
+}
+
+impl Packer {
+    /// The one of `packers` for `deflater`, a new one if there is none.
+    fn find<'a>(packers: &'a mut Vec<Self>, deflater: Option<&Deflater>) -> &'a mut Self {
+        let is_same = |packer: &Self| match (&packer.deflater, deflater) {
+            (None, None) => true,
+            (Some(its), Some(deflater)) => its.is_alike(deflater),
+            _ => false,
+        };
+        let found = packers.iter().position(is_same).unwrap_or_else(|| {
+            packers.push(Self {
+                deflater: deflater.map(Deflater::without_context),
+                compressed: BTreeMap::new(),
+                whole: None,
+            });
+            packers.len() - 1
+        });
+        &mut packers[found]
     }
-    Arc::new(Parcel::new(messages, deflater))
+
+    async fn pack(&mut self, numbered: Vec<(u64, &Message)>) -> Parcel {
+        self.compress(&numbered).await;
+        let frames = numbered.iter().map(|(number, message)| {
+            let compressed = self.compressed.get(number).cloned();
+            compressed.unwrap_or_else(|| message.frame())
+        });
+        let frames = frames.collect();
+        let messages = numbered.iter().map(|&(_, message)| message.clone());
+        Parcel::new(messages.collect(), frames)
+    }
+
+    async fn compress(&mut self, numbered: &[(u64, &Message)]) {
+        let Some(deflater) = &self.deflater else {
+            return;
+        };
+        let missing = numbered
+            .iter()
+            .filter(|(number, _)| !self.compressed.contains_key(number));
+        let missing: Vec<_> = missing
+            .map(|&(number, message)| (number, message.clone()))
+            .collect();
+        let bytes: usize = missing.iter().map(|(_, message)| message.frame_len()).sum();
+        let deflater = deflater.without_context();
+        let compress = move || -> Vec<_> {
+            let compressed = missing.iter();
+            compressed
+                .map(|(number, message)| (*number, message.compressed(&deflater)))
+                .collect()
+        };
+        let made = if bytes > SLOW_TO_COMPRESS {
+            // Without a thread for it, the messages go out as they are.
+            spawn_blocking(compress).await.unwrap_or_default()
+        } else {
+            compress()
+        };
+        self.compressed.extend(made);
+    }
 }

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     fmt,
     hash::{Hash, Hasher},
+    ops::Range,
     sync::{Arc, Weak},
 };
 
@@ -17,6 +18,9 @@ use super::{
     parcel::Message,
 };
 use crate::protocol::close::CloseFrame;
+
+/// Members that the fan-out serves at once: so many places, one after the other.
+pub(super) const STRETCH: usize = 64;
 
 /// A group's name. Short ones need no allocation.
 type Name = SmallVec<[u8; 16]>;
@@ -67,9 +71,11 @@ enum Place {
 }
 
 /// The queue of a group, while its fan-out runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pending {
     entries: VecDeque<Entry>,
+    /// The number of the next entry for each stretch of members.
+    next: SmallVec<[u64; 1]>,
     /// The members that have left since the fan-out began, by the number of the entry that was the
     /// next one then, and by their places.
     left: VecDeque<(u64, u32)>,
@@ -94,13 +100,38 @@ impl Entry {
     }
 }
 
-/// Entries that are handed out together.
-#[derive(Debug)]
+/// Entries that are handed out together: a close alone, or messages.
+#[derive(Debug, Default)]
 pub(super) struct Batch {
     /// The number of the first entry.
     pub(super) first: u64,
     pub(super) entries: Vec<Entry>,
 }
+
+/// The outcome of [`State::next`]: whether a batch is due to a stretch of members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// They have got all that they can get now.
+    Nothing,
+    /// The batch as it was.
+    SameBatch,
+    /// The batch, which has changed.
+    NewBatch,
+}
+
+/// The outcome of a pass over all members.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    /// Bytes of the entries that were removed, because all members have got them.
+    pub(super) bytes: usize,
+    /// The number of the first entry that waits.
+    pub(super) first: u64,
+    /// Nothing waits: the fan-out is over.
+    pub(super) is_over: bool,
+}
+
+/// A member with the number of the first entry for it.
+pub(super) type Recipient = (Weak<dyn Member>, u64);
 
 impl Group {
     pub(super) fn new(name: &str, registry: Weak<dyn Registry>, thread: u32) -> Self {
@@ -163,6 +194,10 @@ impl State {
             None => {
                 self.places.push(taken);
                 self.vacant = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+                if let Some(pending) = &mut self.pending {
+                    let stretches = self.places.len().div_ceil(STRETCH);
+                    pending.next.resize(stretches, self.sequence);
+                }
             }
         }
         (place, is_first)
@@ -212,83 +247,115 @@ impl State {
 
     /// Puts an entry into the queue. True when a fan-out has to be started for it.
     pub(super) fn push(&mut self, entry: Entry) -> bool {
-        self.sequence += 1;
-        let is_first = self.pending.is_none();
-        let pending = self.pending.get_or_insert_default();
+        let starts = self.pending.is_none();
+        let pending = self.pending.get_or_insert_with(|| {
+            let stretches = self.places.len().div_ceil(STRETCH);
+            Box::new(Pending {
+                entries: VecDeque::new(),
+                next: SmallVec::from_elem(self.sequence, stretches),
+                left: VecDeque::new(),
+            })
+        });
         pending.entries.push_back(entry);
-        is_first
+        self.sequence += 1;
+        starts
     }
 
-    /// Takes the entries that are to be handed out next: a close alone, or messages of about
-    /// `most` bytes, all from before or all from after a member has left. `None` when nothing
-    /// waits: then the fan-out is over.
-    pub(super) fn next(&mut self, most: usize) -> Option<Batch> {
-        let waiting = self.pending.as_ref().map_or(0, |p| p.entries.len());
-        let first = self.sequence - waiting as u64;
-        self.vacate_left(first);
-        let Some(pending) = self.pending.as_mut().filter(|_| waiting > 0) else {
-            self.pending = None;
-            return None;
+    /// Takes the entries that the members of `stretch` are to get next, about `most` bytes, into
+    /// `batch`, and those members into `recipients`. `None` behind the last stretch.
+    pub(super) fn next(
+        &mut self,
+        stretch: usize,
+        most: usize,
+        batch: &mut Batch,
+        recipients: &mut Vec<Recipient>,
+    ) -> Option<Next> {
+        let numbers = self.numbers();
+        let pending = self.pending.as_mut()?;
+        let next = pending.next.get_mut(stretch)?;
+        // A member may have left and joined again at another place: what was published in between
+        // is for neither, and what comes after waits until all have got what came before.
+        let end = (pending.left.front()).map_or(numbers.end, |(until, _)| *until);
+        let at = |number: u64| usize::try_from(number - numbers.start).unwrap_or(usize::MAX);
+        let waiting = pending.entries.range(at(*next)..at(end.max(*next)));
+        let count = count_of_batch(waiting.clone(), most);
+        if count == 0 {
+            return Some(Next::Nothing);
+        }
+        let is_new = batch.first != *next || batch.entries.len() != count;
+        if is_new {
+            batch.first = *next;
+            batch.entries.clear();
+            batch.entries.extend(waiting.take(count).cloned());
+        }
+        let places = self.places.iter().skip(stretch * STRETCH).take(STRETCH);
+        recipients.extend(places.filter_map(|place| match place {
+            Place::Taken {
+                member,
+                since,
+                until,
+            } if *until > *next => Some((Weak::clone(member), *since)),
+            _ => None,
+        }));
+        *next += count as u64;
+        Some(if is_new {
+            Next::NewBatch
+        } else {
+            Next::SameBatch
+        })
+    }
+
+    /// Ends a pass over all stretches: removes the entries that all members have got.
+    pub(super) fn end_pass(&mut self) -> Passed {
+        let numbers = self.numbers();
+        let mut passed = Passed {
+            bytes: 0,
+            first: numbers.start,
+            is_over: true,
         };
-        let end = pending.left.front().map_or(u64::MAX, |(until, _)| *until);
-        let mut bytes = 0;
-        let mut count = 0;
-        for (number, entry) in (first..end).zip(&pending.entries) {
-            let is_close = matches!(entry, Entry::Close(_));
-            if number > first && (is_close || bytes + entry.len() > most) {
-                break;
-            }
-            count += 1;
-            bytes += entry.len();
-            if is_close {
-                break;
-            }
+        let Some(pending) = &mut self.pending else {
+            return passed;
+        };
+        passed.first = pending.next.iter().min().copied().unwrap_or(numbers.end);
+        let count = usize::try_from(passed.first - numbers.start).unwrap_or(usize::MAX);
+        passed.bytes = pending.entries.drain(..count).map(|e| e.len()).sum();
+        passed.is_over = pending.entries.is_empty();
+        let gone = pending
+            .left
+            .partition_point(|(until, _)| *until <= passed.first);
+        let gone: SmallVec<[_; 8]> = pending.left.drain(..gone).collect();
+        for (_, place) in gone {
+            self.vacate(place);
         }
-        let entries = pending.entries.drain(..count).collect();
-        Some(Batch { first, entries })
+        if passed.is_over {
+            self.pending = None;
+        }
+        passed
     }
 
-    /// Vacates the places of members that have got all entries before number `first`, which were
-    /// all for them.
-    fn vacate_left(&mut self, first: u64) {
-        while let Some(pending) = &mut self.pending {
-            match pending.left.pop_front() {
-                Some((until, place)) if until <= first => self.vacate(place),
-                Some(later) => {
-                    pending.left.push_front(later);
-                    return;
-                }
-                None => return,
-            }
-        }
+    /// The numbers of the entries that wait.
+    fn numbers(&self) -> Range<u64> {
+        let waiting = self.pending.as_ref().map_or(0, |p| p.entries.len());
+        self.sequence - waiting as u64..self.sequence
     }
+}
 
-    /// Gives the members that get entry number `first`, or join behind it, from place `from` on:
-    /// each with the number of the first entry for it, as many as `into` has room for. Gives the
-    /// place to go on from, `None` at the end.
-    pub(super) fn members_from(
-        &self,
-        from: usize,
-        first: u64,
-        into: &mut Vec<(Weak<dyn Member>, u64)>,
-    ) -> Option<usize> {
-        for (at, place) in self.places.iter().enumerate().skip(from) {
-            if into.len() == into.capacity() {
-                return Some(at);
-            }
-            match place {
-                Place::Taken {
-                    member,
-                    since,
-                    until,
-                } if *until > first => {
-                    into.push((Weak::clone(member), *since));
-                }
-                _ => {}
-            }
+/// How many of the `waiting` entries are handed out together.
+fn count_of_batch<'a>(waiting: impl Iterator<Item = &'a Entry>, most: usize) -> usize {
+    let mut bytes = 0;
+    let mut count = 0;
+    for entry in waiting {
+        let is_close = matches!(entry, Entry::Close(_));
+        if count > 0 && (is_close || bytes + entry.len() > most) {
+            break;
         }
-        None
+        count += 1;
+        bytes += entry.len();
+        if is_close {
+            break;
+        }
     }
+    count
 }
 
 /// A group in the registry, found by its name.

@@ -1,5 +1,6 @@
 //! The messages of groups for a connection that the engine does not drive: under an ASGI server the
-//! server does. Its task takes them when it has room for them.
+//! server does. Its task takes them when it has room for them. And those for channels, which are no
+//! connections at all.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -25,6 +26,7 @@ pub struct Mailbox {
     memberships: Memberships,
     state: Mutex<State>,
     capacity: usize,
+    is_closable: bool,
     hub: Arc<Hub>,
     token: u64,
     generation: u64,
@@ -44,11 +46,15 @@ const TRY_AGAIN_LATER: u16 = 1013;
 impl Mailbox {
     /// A mailbox for up to `capacity` bytes that announces `token` on `hub` when something comes
     /// into it while it is empty.
-    pub fn new(capacity: usize, hub: Arc<Hub>, token: u64) -> Arc<Self> {
+    ///
+    /// One that is not closable stands for no connection: what has no room is dropped, and the end
+    /// of the group's members does not concern it.
+    pub fn new(capacity: usize, hub: Arc<Hub>, token: u64, is_closable: bool) -> Arc<Self> {
         Arc::new(Self {
             memberships: Memberships::default(),
             state: Mutex::default(),
             capacity,
+            is_closable,
             hub,
             token,
             generation: fork::generation(),
@@ -142,7 +148,7 @@ impl Member for Mailbox {
                     handed.delivered += 1;
                     handed.dropped += dropped;
                 }
-                None if when_full == WhenFull::Close => {
+                None if when_full == WhenFull::Close && self.is_closable => {
                     state.close = CloseFrame::new(Some(TRY_AGAIN_LATER), TOO_SLOW).ok();
                     state.messages.clear();
                     handed.is_closed = true;
@@ -156,6 +162,9 @@ impl Member for Mailbox {
     }
 
     fn close(&self, frame: &CloseFrame) {
+        if !self.is_closable {
+            return;
+        }
         let mut state = self.state.lock();
         let was_empty = state.is_empty();
         state.close.get_or_insert_with(|| frame.clone());

@@ -43,6 +43,11 @@ impl Message {
         self.frame.slice(self.frame.len() - self.payload_len..)
     }
 
+    /// The frame as it is sent without compression.
+    pub(super) fn frame(&self) -> Bytes {
+        self.frame.clone()
+    }
+
     /// Bytes of the frame.
     pub fn frame_len(&self) -> usize {
         self.frame.len()
@@ -66,7 +71,7 @@ impl Message {
     }
 
     /// The frame, with the payload compressed if that makes it smaller.
-    fn compressed(&self, deflater: &Deflater) -> Bytes {
+    pub(super) fn compressed(&self, deflater: &Deflater) -> Bytes {
         match deflater.deflate(&self.payload()) {
             Some(deflated) => frame::encode(First::compressed(self.kind), deflated.payload()),
             None => self.frame.clone(),
@@ -84,15 +89,8 @@ pub struct Parcel {
 }
 
 impl Parcel {
-    /// The messages, compressed by `deflater` if there is one.
-    pub(super) fn new(messages: Vec<Message>, deflater: Option<&Deflater>) -> Self {
-        let frames: Vec<_> = messages
-            .iter()
-            .map(|message| match deflater {
-                Some(deflater) => message.compressed(deflater),
-                None => message.frame.clone(),
-            })
-            .collect();
+    /// The messages, and the frame of each of them.
+    pub(super) fn new(messages: Vec<Message>, frames: Vec<Bytes>) -> Self {
         let is_compressed = frames.iter().zip(&messages).any(|(frame, message)| {
             // Another frame than that without compression is a compressed one.
             frame.as_ptr() != message.frame.as_ptr()
@@ -119,7 +117,8 @@ impl Parcel {
     /// The same messages without compression.
     #[must_use]
     pub fn plain(&self) -> Self {
-        Self::new(self.messages.clone(), None)
+        let frames = self.messages.iter().map(Message::frame);
+        Self::new(self.messages.clone(), frames.collect())
     }
 
     /// The messages without their frames, for members that make frames of their own.

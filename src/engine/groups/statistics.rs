@@ -56,8 +56,8 @@ impl Statistics {
             self.closed.fetch_add(1, Ordering::Relaxed);
         }
         let dropped = match when_full {
-            WhenFull::Close => return,
-            WhenFull::DropNewest => &self.dropped_newest,
+            // A connection is closed then; what is no connection drops.
+            WhenFull::Close | WhenFull::DropNewest => &self.dropped_newest,
             WhenFull::DropOldest => &self.dropped_oldest,
             WhenFull::KeepLatest => &self.dropped_for_latest,
         };

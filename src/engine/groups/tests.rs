@@ -4,6 +4,8 @@ use std::{io::Read, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, task::yield_now};
 
+mod passes;
+
 use super::*;
 use crate::{
     engine::{
@@ -308,7 +310,7 @@ async fn a_slow_member_gets_the_latest_message() {
 async fn a_mailbox_announces_what_comes_into_it_and_follows_the_policy() {
     let groups = groups(WhenFull::DropOldest);
     let hub = Hub::new().unwrap();
-    let mailbox = Mailbox::new(4, Arc::clone(&hub), 7);
+    let mailbox = Mailbox::new(4, Arc::clone(&hub), 7, true);
     groups.join("room", &mailbox, ID);
     for payload in ["aa", "bb", "cc"] {
         groups.publish("room", text(payload));
@@ -323,4 +325,27 @@ async fn a_mailbox_announces_what_comes_into_it_and_follows_the_policy() {
     assert_eq!(mailbox.close_frame().unwrap().code, Some(4000));
     mailbox.end();
     assert_eq!(groups.count("room"), 0);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_is_not_closable_drops_what_has_no_room_and_stays() {
+    let groups = groups(WhenFull::Close);
+    let mailbox = Mailbox::new(4, Hub::new().unwrap(), 7, false);
+    groups.join("room", &mailbox, ID);
+    for payload in ["aa", "bb", "cc"] {
+        groups.publish("room", text(payload));
+    }
+    groups.close("room", CloseFrame::new(Some(4000), "").unwrap());
+    settle(&groups).await;
+    let payloads = || -> Vec<_> {
+        let taken = std::iter::from_fn(|| mailbox.pop());
+        taken.map(|(_, payload)| payload.to_vec()).collect()
+    };
+    assert_eq!(payloads(), [b"aa", b"bb"]);
+    let counters = groups.statistics().read();
+    assert!(counters.contains(&("dropped_newest", 1)), "{counters:?}");
+    groups.publish("room", text("dd"));
+    settle(&groups).await;
+    assert_eq!(payloads(), [b"dd"]);
+    assert!(mailbox.close_frame().is_none());
 }

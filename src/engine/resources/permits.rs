@@ -1,6 +1,10 @@
 //! The number of connections, and the permits by which it is limited.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::engine::base::fork;
 
@@ -9,6 +13,16 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// The number of connections that this process holds or has a permit out for.
 pub fn open() -> usize {
     OPEN.load(Ordering::Relaxed)
+}
+
+/// Waits until no permit is out, `timeout` at most. Blocks its thread.
+pub(crate) fn wait_until_none(timeout: Duration) {
+    /// Asked for at the end of a process only: a look is cheaper than a notice at each drop.
+    const LOOK: Duration = Duration::from_millis(5);
+    let end = Instant::now() + timeout;
+    while open() != 0 && Instant::now() < end {
+        thread::sleep(LOOK);
+    }
 }
 
 /// Forgets the connections of the parent process; called in a forked child.

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
@@ -24,7 +24,7 @@ use crate::{
         resources::{
             budget::{self, Relief},
             holders::Holders,
-            permits::Permit,
+            permits::{self, Permit},
             socket::Socket,
             trim,
         },
@@ -288,11 +288,16 @@ impl Engine {
 
     /// As [`Engine::shut_down`], but the connections are closed one after the other over `window`.
     /// The process takes no new ones, for good.
+    ///
+    /// Within `grace` it also waits for views: those whose clients went before may yet run.
     pub fn shut_down_over(&self, frame: &CloseFrame, window: Duration, grace: Duration) {
         leave();
         let window = self.drain(frame.clone(), window);
         self.registry.wait_until_empty(window);
-        self.shut_down(frame, grace);
+        let end = Instant::now() + grace;
+        self.registry.shut_down(frame, grace);
+        permits::wait_until_none(end.saturating_duration_since(Instant::now()));
+        self.stop();
     }
 }
 

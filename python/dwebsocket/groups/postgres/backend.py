@@ -67,6 +67,10 @@ class Backend(backend.Backend):
         """
         await sync_to_async(self.publish)(name, envelope)
 
+    async def awaits_commit(self) -> bool:
+        """As :meth:`dwebsocket.groups.backend.Backend.awaits_commit`, of the task's ORM."""
+        return bool(await sync_to_async(self._publisher.is_in_transaction)())
+
     def subscribe(self, name: str) -> None:
         """
         Listens, to all groups of the project at once.

@@ -54,6 +54,11 @@ class Publisher:
         self._has_table = False
         self._purge_at = 0.0
 
+    def is_in_transaction(self) -> bool:
+        """Whether this thread's connection is in a transaction. Opens none."""
+        connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
+        return connection.connection is not None and _in_transaction(connection)
+
     def publish(self, name: str, envelope: bytes) -> None:
         """
         Publishes an envelope, when the present transaction commits, or at once outside one.

@@ -1,21 +1,41 @@
 """
-The ASGI servers, which implement the protocol themselves: handshake, connection, and how all end.
+The ASGI servers: handshake, connection, and how all end.
 
-Pings, their answers and the limits on what is read are the server's own; ASGI cannot set them.
+Where the server is known, the engine takes the connection over (:mod:`.native`). Others implement
+the protocol themselves: pings, their answers and the limits on what is read are the server's own
+then; ASGI cannot set them.
 """
 
 from __future__ import annotations
 
-from dwebsocket.servers.asgi.closing import all_gone, close_all, drain, leave
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.servers.asgi import native
+from dwebsocket.servers.asgi.closing import close_all, drain
 from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dwebsocket.servers.asgi.events import Receive, Send
 
 __all__ = [
     "SCOPE_KEY",
     "AsgiConnection",
     "AsgiHandshake",
-    "all_gone",
+    "NativeHandshake",
+    "begin",
     "close_all",
     "drain",
-    "leave",
+    "keep_early_bytes",
 ]
+
+
+def begin(
+    scope: Mapping[str, Any], receive: Receive, send: Send
+) -> AsgiHandshake | NativeHandshake:
+    """Begins a handshake with a websocket scope whose ``websocket.connect`` was received."""
+    found = native.find(scope, send)
+    return AsgiHandshake(scope, receive, send, found) if isinstance(found, str) else found

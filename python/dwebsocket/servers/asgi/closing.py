@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dwebsocket import _core, clock
+from dwebsocket import clock
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 # Seconds between two readings of the clock, which a test may step.
@@ -30,13 +30,6 @@ class Closable(Protocol):
 
 #: Those that accept or are accepted. A set's ``add`` and ``discard`` are atomic under the GIL.
 OPEN: set[Closable] = set()
-
-
-def leave(code: int, reason: str) -> None:
-    """Begins to close all connections, as `close_all`, and takes no new ones any more."""
-    # Set the flag first: a handshake that is not refused reads it again once it is in `OPEN`.
-    _core.close_all(code, reason)
-    close_all(code, reason)
 
 
 def close_all(code: int, reason: str) -> None:
@@ -75,14 +68,6 @@ def call_at(
         call(*args)
     else:
         loop.call_later(min(left, _LOOK_S), call_at, loop, due, call, *args)
-
-
-async def all_gone(timeout: float) -> None:
-    """Waits until no connection of the running loop is left, ``timeout`` seconds at most."""
-    loop = asyncio.get_running_loop()
-    futures = [each.gone for each in list(OPEN) if each.gone.get_loop() is loop]
-    if futures:
-        await asyncio.wait(futures, timeout=timeout)
 
 
 # The parent's loop does not run in a forked child.

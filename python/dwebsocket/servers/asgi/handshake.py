@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket import _core
-from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.servers.contract import unknown_departure
 from dwebsocket.servers.rate import Meter
+from dwebsocket.waiting.loop_hub import call_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,8 +32,15 @@ class AsgiHandshake:
     body = ()
     has_loop = True
 
-    def __init__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Begins with a websocket scope whose ``websocket.connect`` was received."""
+    def __init__(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, reason: str = ""
+    ) -> None:
+        """
+        Begins with a websocket scope whose ``websocket.connect`` was received.
+
+        ``reason`` is why the engine does not take the connection over.
+        """
+        self.reason = reason
         self.offered: list[str] = list(scope.get("subprotocols") or ())
         self._scope = scope
         self.connection: AsgiConnection | None = None
@@ -112,10 +119,7 @@ class AsgiHandshake:
 
     def call(self, function: Callable[[], object]) -> None:
         """Calls ``function`` in the server's loop, and waits for it."""
-        if running_loop() is self._loop:
-            function()
-        else:
-            asyncio.run_coroutine_threadsafe(_call(function), self._loop).result()
+        call_in(self._loop, function)
 
     def discard(self) -> None:
         """Does nothing: the server writes no response besides the accepted connection."""
@@ -123,9 +127,13 @@ class AsgiHandshake:
     def finish(self) -> None:
         """Does nothing: nothing was allocated."""
 
+    def refuse(self) -> None:
+        """Does nothing: the server reads on."""
 
-async def _call(function: Callable[[], object]) -> None:
-    function()
+    async def serve(self) -> None:
+        """Waits until the connection, if there is one, is over. Then the application ends."""
+        if self.connection is not None:
+            await self.connection.serve()
 
 
 def _for_the_101(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,178 @@
+"""`asgi_websocket`: an ASGI application behind the WebSocket of a view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+from django.http import HttpResponse
+
+from dwebsocket import conf, unpatched
+from dwebsocket.asgi_views import routing, sync_consumers
+from dwebsocket.asgi_views.scope import scope_of
+from dwebsocket.compat import consumers
+from dwebsocket.decorators import require_websocket
+from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UnsupportedServer, UsageError
+from dwebsocket.runners.application_threads import ApplicationContext
+from dwebsocket.runners.view import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.asgi_views.events import Headers
+    from dwebsocket.connection import Message
+    from dwebsocket.typing import WebSocketRequest
+    from dwebsocket.websocket import WebSocket
+
+# What the application decides itself: it is sent text as `str`, and chooses the subprotocol.
+_OF_APPLICATION = {"text_type", "subprotocols"}
+_OPTIONS = ("groups", *(name for name in conf.OPTION_NAMES if name not in _OF_APPLICATION))
+# The close code and reason for a client that takes nothing.
+_TRY_AGAIN_LATER = (1013, "too slow")
+# Headers about one connection to a client; the server of the response sets its own.
+_OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
+
+
+def asgi_websocket(application: routing.Application, /, **options: Any) -> Callable[..., Any]:
+    """
+    Gives the view for an ASGI application that serves WebSockets, under any server.
+
+    The handshake passes Django's middleware and is judged as for any view; then the application
+    runs as a task, and decides. The scope has the request's ``session`` and ``user``. A router of
+    Channels, also behind its middleware or in a ``ProtocolTypeRouter``, acts as an ``include()``:
+    ``path("", asgi_websocket(router))``. Plain requests get 400.
+
+    Args:
+        application: A coroutine function, or an object with such a ``__call__``, that takes
+            ``scope``, ``receive`` and ``send``: what a consumer's ``as_asgi()`` gives, for example.
+        **options: Those of :func:`dwebsocket.accept_websocket`, but not ``accept``, ``text_type``
+            and ``subprotocols``, which are up to the application.
+
+    Raises:
+        TypeError: An application that cannot be called, or an option that does not exist.
+        ValueError: A value that an option cannot have, or a router without WebSockets.
+    """
+    if not callable(application):
+        raise TypeError(
+            f"asgi_websocket() takes an ASGI application, not {type(application).__name__}"
+        )
+    for name in options:
+        if name not in _OPTIONS:
+            known = ", ".join(_OPTIONS)
+            raise TypeError(f"asgi_websocket() has no option {name!r}; it takes {known}")
+    decorate = require_websocket(accept=False, text_type=str, subprotocols=(), **options)
+
+    def view_of(named: Any) -> Callable[..., Any]:
+        """Gives the view that runs the application, under the name of a part of it."""
+        return _without_transaction(decorate(_view_of(application, name_of(named), named)))
+
+    routes = routing.routes_of(application)
+    return view_of(application) if routes is None else routing.Include.of(routes, view_of)
+
+
+def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Allows the async view under ``ATOMIC_REQUESTS``: no WebSocket is in a transaction."""
+    for alias in settings.DATABASES:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
+
+
+def _view_of(application: routing.Application, name: str, named: Any) -> Callable[..., Any]:
+    is_sync = consumers.sync_consumer_of(named) is not None
+    on_threads = sync_consumers.sending_here(application)
+
+    async def view(
+        request: WebSocketRequest, *args: Any, path_remaining: str = "", **kwargs: Any
+    ) -> None:
+        patched_by = unpatched.patched_by()
+        if patched_by == "eventlet" and is_sync:
+            raise UnsupportedServer(
+                f"{name} is a sync consumer, and asgiref's `async_to_sync` stands still in a "
+                "process that eventlet has patched: make it async, or use gevent or threads"
+            )
+        scope = scope_of(request, args, kwargs, path_remaining)
+        own = _OwnWebSocket(request.websocket)
+        events = sync_consumers.ThreadEvents(own, own.send_here)
+        thread = ApplicationContext.enter()
+        # Where threads are green those of consumers are not, and wait in another way.
+        run = on_threads if patched_by is None else application
+        try:
+            await run(scope, events.receive, events.send)
+        finally:
+            await thread.leave()
+        if not events.is_decided:
+            raise UsageError(
+                f"{name} returned {events.stage.value}: an ASGI application accepts or refuses"
+            )
+
+    view.__module__, _, view.__qualname__ = name.rpartition(".")
+    view.__name__ = view.__qualname__
+    view.__doc__ = getattr(named, "__doc__", None)
+    return view
+
+
+class _OwnWebSocket:
+    """The WebSocket of a view as the :class:`~.events.Peer` of its application."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def accept(self, subprotocol: str | None, headers: Headers) -> None:
+        try:
+            await self._websocket.aaccept(subprotocol, headers)
+        except ConnectionClosed:
+            # The application sees it by its next `receive`.
+            return
+
+    async def reject(self) -> None:
+        await self._websocket.areject()
+
+    async def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        self._websocket._answer(_response(status, headers, body))
+
+    async def receive(self) -> Message:
+        websocket = self._websocket
+        if websocket._connection is None:
+            await websocket._await_opening()
+        return await websocket.areceive()
+
+    async def send(self, message: Message) -> None:
+        websocket = self._websocket
+        if websocket._connection is None:
+            # Another task is about to accept.
+            await websocket._await_opening()
+        try:
+            await websocket.asend(message)
+        except ConnectionClosed:
+            # The client has gone, which the application sees by `receive`.
+            return
+        except SendTimeout:
+            websocket.close(*_TRY_AGAIN_LATER)
+
+    def send_here(self, message: Message) -> None:
+        """As :meth:`send`, on a thread."""
+        try:
+            self._websocket.send(message)
+        except ConnectionClosed:
+            return
+        except SendTimeout:
+            self._websocket.close(*_TRY_AGAIN_LATER)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._websocket.aclose(code, reason)
+
+
+def _response(status: int, headers: Headers, body: bytes) -> HttpResponse:
+    response = HttpResponse(body, status=status)
+    del response.headers["Content-Type"]
+    for name, value in headers:
+        if name.lower() == "set-cookie":
+            # `headers` has one value a name.
+            response.cookies.load(value)
+        elif name.lower() not in _OF_CONNECTION:
+            other = response.headers.get(name)
+            response.headers[name] = value if other is None else f"{other}, {value}"
+    return response

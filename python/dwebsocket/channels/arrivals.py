@@ -1,0 +1,154 @@
+"""
+Messages from other processes: one thread takes them, whatever event loops the process has.
+
+A thread, because channels belong to no loop: they are made in one, read in another, and filled
+while none runs (``async_to_sync``). It sleeps in the engine, without the GIL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from typing import TYPE_CHECKING
+from weakref import finalize, ref
+
+from dwebsocket import _core, unpatched
+from dwebsocket.exceptions import GroupUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.groups.backend import Backend
+
+_log = logging.getLogger("dwebsocket")
+_NAME = "dwebsocket-channels"
+# Bytes that one group's messages may take until the thread has them. What has no room is dropped:
+# counted and logged by the engine, as for a WebSocket that is slow.
+_CAPACITY = 64 * 1024 * 1024
+
+
+class Arrivals:
+    """The thread, which starts with the first mailbox. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._hub: _core.Hub | None = None
+        self._tokens = itertools.count(1)
+        self._takers: dict[int, Callable[[], None]] = {}
+
+    def enter(self, take: Callable[[], None]) -> tuple[_core.Hub, int]:
+        """Has the thread call ``take`` whenever the token that this gives is announced."""
+        with self._lock:
+            if self._hub is None:
+                self._hub = _core.Hub(for_threads=True)
+                self._start(self._hub)
+            token = next(self._tokens)
+            self._takers[token] = take
+            return self._hub, token
+
+    def leave(self, token: int) -> None:
+        """Ends the calls for a token."""
+        self._takers.pop(token, None)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        if self._hub is not None:
+            self._hub.close()
+
+    def take(self, token: int) -> None:
+        """Calls what belongs to a token. On the thread."""
+        if (taker := self._takers.get(token)) is not None:
+            taker()
+
+    def _start(self, hub: _core.Hub) -> None:
+        # The thread does not keep this object alive; it ends with it.
+        unpatched.start_thread(_NAME, _worker(hub, ref(self)))
+        finalize(self, _close, hub, os.getpid()).atexit = False
+
+
+def _worker(hub: _core.Hub, weak: ref[Arrivals]) -> Callable[[], None]:
+    def work() -> None:
+        turn = None
+        while (found := hub.next(turn)) is not None:
+            token, turn, _ = found
+            if (arrivals := weak()) is None:
+                return
+            arrivals.take(token)
+            del arrivals
+
+    return work
+
+
+def _close(hub: _core.Hub, process: int) -> None:
+    # In a forked child the engine's locks may be held by a thread that is not there.
+    if os.getpid() == process:
+        hub.close()
+
+
+class Subscription:
+    """
+    This process as a member of one group of the backend.
+
+    Args:
+        name: The group.
+        key: By what others can exclude it.
+        take: Called on the thread with each message. What it raises is logged.
+    """
+
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        backend: Backend,
+        name: str,
+        key: bytes,
+        take: Callable[[str | bytes], None],
+    ) -> None:
+        self._arrivals = arrivals
+        self._backend = backend
+        self._name = name
+        self._key = key
+        self._take = take
+        self._is_up = False
+        hub, self._token = arrivals.enter(self._take_all)
+        # `group(…).close()` closes WebSockets, and no channels.
+        self._mailbox = _core.Mailbox(_CAPACITY, hub, self._token, is_closable=False)
+
+    def start(self) -> None:
+        """
+        Subscribes, unless that was done: what is published afterwards comes here.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        if not self._is_up:
+            self._backend.add(self._name, self._mailbox, self._key)
+            self._is_up = True
+
+    async def astart(self) -> None:
+        """
+        As :meth:`start`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`start`.
+        """
+        if not self._is_up:
+            # Several tasks may do so at once: it is the same member.
+            await self._backend.aadd(self._name, self._mailbox, self._key)
+            self._is_up = True
+
+    def end(self) -> None:
+        """Unsubscribes. Never waits."""
+        self._backend.discard(self._name, self._mailbox)
+        self._mailbox.end()
+        self._arrivals.leave(self._token)
+
+    def _take_all(self) -> None:
+        while (message := self._mailbox.pop()) is not None:
+            try:
+                self._take(message)
+            except GroupUnavailable as error:
+                _log.warning("Other processes cannot be told of channels: %s", error)
+            except Exception:
+                # Other messages wait behind it.
+                _log.exception("A message for channels could not be taken")

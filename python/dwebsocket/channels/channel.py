@@ -1,0 +1,102 @@
+"""One channel in one process: the messages that wait there, and the tasks that wait for one."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from dwebsocket.waiting.loop_hub import settle
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    Sleeper = asyncio.Future[None]
+    #: The time at which it expires, and the message.
+    Entry = tuple[float, bytes]
+
+
+class Channel:
+    """
+    A bounded queue. For the holder of its store's lock.
+
+    Attributes:
+        name: Its name.
+        capacity: How many messages may wait.
+        is_normal: Whether any process may receive from it.
+        is_read: Whether this process receives from it.
+        groups: In how many groups it is.
+        used: When it was last used.
+        reported: The events that were logged: each is logged once.
+    """
+
+    __slots__ = (
+        "capacity",
+        "entries",
+        "groups",
+        "is_normal",
+        "is_read",
+        "name",
+        "reported",
+        "sleepers",
+        "used",
+    )
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.entries: deque[Entry] = deque()
+        self.sleepers: deque[Sleeper] = deque()
+        self.is_normal = "!" not in name
+        self.is_read = False
+        self.groups = 0
+        self.used = 0.0
+        self.reported: set[str] = set()
+
+    def is_full(self) -> bool:
+        """Whether no more messages may wait."""
+        return len(self.entries) >= self.capacity
+
+    def drop_expired(self, now: float) -> int:
+        """Drops what has expired; gives how many messages that were."""
+        before = len(self.entries)
+        while self.entries and self.entries[0][0] <= now:
+            self.entries.popleft()
+        return before - len(self.entries)
+
+    def next_sleeper(self, here: asyncio.AbstractEventLoop | None) -> Sleeper | None:
+        """Gives the task that has waited longest, and forgets it. ``here``: the running loop."""
+        while self.sleepers:
+            sleeper = self.sleepers.popleft()
+            if sleeper.done():
+                continue
+            loop = sleeper.get_loop()
+            # A task that was left behind by its loop wakes no more.
+            if loop is here or not loop.is_closed():
+                return sleeper
+        return None
+
+    def is_idle(self, since: float) -> bool:
+        """Whether nothing would be missed without it."""
+        return not (self.entries or self.sleepers or self.groups) and self.used <= since
+
+
+def wake(sleepers: Iterable[Sleeper], here: asyncio.AbstractEventLoop | None) -> None:
+    """Wakes tasks, each on its loop. Any thread may call it. ``here``: the running loop."""
+    elsewhere: dict[asyncio.AbstractEventLoop, list[Sleeper]] = {}
+    for sleeper in sleepers:
+        loop = sleeper.get_loop()
+        if loop is here:
+            settle(sleeper)
+        else:
+            elsewhere.setdefault(loop, []).append(sleeper)
+    for loop, those in elsewhere.items():
+        # A loop that was closed meanwhile has no task left.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle_all, those)
+
+
+def _settle_all(sleepers: list[Sleeper]) -> None:
+    for sleeper in sleepers:
+        settle(sleeper)

@@ -1,0 +1,270 @@
+"""``dwebsocket.channels.ChannelLayer``: what Channels calls."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.serializers.json import DjangoJSONEncoder
+
+from dwebsocket import unpatched
+from dwebsocket.channels import names, node
+from dwebsocket.channels.node import Node
+from dwebsocket.channels.store import Store
+from dwebsocket.compat.channels import BaseChannelLayer
+from dwebsocket.compat.msgpack import pack, unpack
+from dwebsocket.exceptions import UsageError
+from dwebsocket.group_settings import DEFAULT
+from dwebsocket.groups import backends
+from dwebsocket.groups.names import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Message = dict[str, Any]
+
+_KEYS = ("using", "bridge", "expiry", "group_expiry", "capacity", "channel_capacity")
+
+
+class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
+    """
+    A channel layer on a backend of groups, with the extensions ``groups`` and ``flush``.
+
+    Any thread and any event loop may use it, several at once, and a forked child.
+
+    Attributes:
+        using: The alias in ``WEBSOCKET_GROUPS``.
+        bridge: Whether groups are also those of ``dwebsocket.group()``.
+        expiry: The seconds that a message may wait in a channel.
+        group_expiry: The seconds after which a channel leaves a group, if it is not added again.
+        capacity: How many messages may wait in a channel.
+    """
+
+    extensions = ("groups", "flush")
+
+    def __init__(
+        self,
+        using: str = DEFAULT,
+        *,
+        bridge: bool = False,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[Any, int] | None = None,
+        **unknown: object,
+    ) -> None:
+        """
+        Takes ``CONFIG``. Opens nothing: that is for the first call.
+
+        Args:
+            channel_capacity: Other capacities by the names of channels, as patterns of
+                :mod:`fnmatch` or compiled regular expressions; the first that fits is used.
+
+        Raises:
+            ImproperlyConfigured: A key or a value that it cannot use.
+        """
+        _check(unknown, expiry, group_expiry, capacity, channel_capacity)
+        super().__init__(expiry, capacity, self.compile_capacities(channel_capacity or {}))
+        self.using = using
+        self.bridge = bridge
+        self.group_expiry = group_expiry
+        self._lock = unpatched.lock()
+        self._current: Node | None = None
+        self._numbers = itertools.count(1)
+        _layers.add(self)
+
+    async def send(self, channel: str, message: Message) -> None:
+        """
+        Sends a message to a channel. Never waits for a receiver.
+
+        Raises:
+            ChannelFull: The channel is one of this process, or a normal one, and has no room. One
+                of another process drops the message then, and counts it.
+            GroupUnavailable: The backend cannot take it.
+            TypeError: No name of a channel, or a message that is no dict or cannot be encoded.
+        """
+        self.require_valid_channel_name(channel)
+        await self._node().send(channel, _packed(message))
+
+    async def receive(self, channel: str) -> Message:
+        """
+        Gives the next message of a channel, waiting for it.
+
+        Several tasks may wait for one channel: each message goes to one of them. A task that is
+        cancelled takes none.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached when the layer is first used.
+            TypeError: No name of a channel.
+            UsageError: A channel of another process.
+        """
+        node = self._current
+        # This runs for each delivery: a channel that is in use was checked before.
+        if node is None or not node.is_own(channel):
+            self.require_valid_channel_name(channel)
+            node = self._node()
+            owner = names.node_of(channel)
+            if owner not in (None, node.id):
+                raise UsageError(f"the channel {channel!r} belongs to another process")
+            await node.start()
+        if "!" in channel:
+            message: Message = unpack(await node.store.receive(channel))
+        else:
+            message = unpack(await node.receive_normal(channel))
+        return message
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """
+        Gives the name of a new channel of this process.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached when the layer is first used.
+            TypeError: A prefix that a name cannot have.
+        """
+        node = self._node()
+        name = f"{prefix}.{node.id}!{next(self._numbers):x}"
+        self.require_valid_channel_name(name)
+        await node.start()
+        return name
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Adds a channel to a group, or renews its place there for ``group_expiry``.
+
+        What is sent to the group after this has returned, by any process, reaches the channel.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+            TypeError: No name of a group or of a channel.
+            ValueError: With ``bridge``, a name that is reserved.
+        """
+        self.require_valid_group_name(group)
+        self.require_valid_channel_name(channel)
+        await self._node().group_add(self._bridged(group), channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """
+        Takes a channel out of a group, if it is there.
+
+        Raises:
+            GroupUnavailable, TypeError, ValueError: As :meth:`group_add`.
+        """
+        self.require_valid_group_name(group)
+        self.require_valid_channel_name(channel)
+        await self._node().group_discard(self._bridged(group), channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """
+        Sends a message to all channels of a group, in all processes. Never waits for a receiver.
+
+        Channels that are full drop it, and count it.
+
+        Raises:
+            GroupUnavailable: The backend cannot take it.
+            TypeError: As :meth:`send`.
+            ValueError: As :meth:`group_add`.
+        """
+        self.require_valid_group_name(group)
+        packed = _packed(message)
+        text = json.dumps(message, cls=_Encoder) if self.bridge else None
+        await self._node().group_send(self._bridged(group), packed, text)
+
+    async def flush(self) -> None:
+        """
+        Empties all channels and groups of all processes.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached, or a process does not answer.
+        """
+        await self._node().flush()
+
+    async def close(self) -> None:
+        """Leaves the backend, and drops what waits here. The next call begins anew."""
+        with self._lock:
+            node, self._current = self._current, None
+        if node is not None:
+            node.stop()
+
+    def _node(self) -> Node:
+        backend = backends.backend(self.using)
+        node = self._current
+        if node is None or node.backend is not backend:
+            with self._lock:
+                before = node = self._current
+                if node is None or node.backend is not backend:
+                    node = self._current = Node(backend, self._store(), is_bridge=self.bridge)
+            # A test has other groups than the one before it.
+            if before is not None and before is not node:
+                before.stop()
+        return node
+
+    def _store(self) -> Store:
+        return Store(self.expiry, self.group_expiry, self.get_capacity)
+
+    def _bridged(self, group: str) -> str:
+        return checked(group) if self.bridge else group
+
+    def _forget_parents_node(self) -> None:
+        self._lock = unpatched.lock()
+        if self._current is not None:
+            # Not freed: threads that are not there may hold locks of the engine's parts.
+            _parents.append(self._current)
+        self._current = None
+
+
+class _Encoder(DjangoJSONEncoder):
+    """Bytes as base64: JSON has none."""
+
+    def default(self, value: Any) -> Any:
+        """Gives what JSON can represent."""
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode()
+        return super().default(value)
+
+
+def _packed(message: Any) -> bytes:
+    if not isinstance(message, dict):
+        raise TypeError(f"a message must be a dict, not {type(message).__name__}")
+    return pack(message)
+
+
+def _check(
+    unknown: Mapping[str, object],
+    expiry: object,
+    group_expiry: object,
+    capacity: object,
+    channel_capacity: Mapping[Any, int] | None,
+) -> None:
+    for key in unknown:
+        raise ImproperlyConfigured(
+            f"CHANNEL_LAYERS has {key!r} in CONFIG, which takes {', '.join(_KEYS)}: the server is "
+            "that of WEBSOCKET_GROUPS"
+        )
+    for key, value in (("expiry", expiry), ("group_expiry", group_expiry)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise ImproperlyConfigured(
+                f"CHANNEL_LAYERS has {key!r}: {value!r} in CONFIG: it must be a number of seconds"
+            )
+    for value in (capacity, *(channel_capacity or {}).values()):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ImproperlyConfigured(
+                f"CHANNEL_LAYERS has the capacity {value!r} in CONFIG: it must be 1 or more"
+            )
+
+
+_layers: WeakSet[ChannelLayer] = WeakSet()
+_parents: list[Node] = []
+
+
+def _forget_parents_nodes() -> None:
+    node.forget_parents()
+    for layer in _layers:
+        layer._forget_parents_node()
+
+
+os.register_at_fork(after_in_child=_forget_parents_nodes)

@@ -1,0 +1,499 @@
+"""
+This process as one of those that share channels: its store, and what it and the others tell.
+
+A channel whose name has an ``!`` belongs to the process that made it: what is sent to it goes to
+that process's *inbox*, a group of the backend with one member.
+
+A group is a group of the backend, in which each process with channels of it is once. A message goes
+to the other processes by the backend, and straight into the channels of this one.
+
+A normal channel belongs to no process. A message waits in the process that has sent it, until a
+process that receives fetches it: in a group of the backend, the channel's *meeting*, a sender says
+``have`` when there is something, and a receiver ``want`` when it waits. To each ``want`` a process
+answers with one message, which it ``give``\\ s away: so each one reaches one receiver at most, and
+the order is that of the sender. A process that ``ends`` gives all that it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from django.db import close_old_connections
+
+from dwebsocket import clock
+from dwebsocket.channels import frames, names
+from dwebsocket.channels.arrivals import Arrivals, Subscription
+from dwebsocket.channels.membership import Memberships
+from dwebsocket.channels.store import Put, Store
+from dwebsocket.compat.channels import ChannelFull
+from dwebsocket.compat.msgpack import pack
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import backend as contract
+from dwebsocket.groups.members import key_of
+from dwebsocket.waiting.loop_hub import LoopEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.groups.backend import Backend
+
+_log = logging.getLogger("dwebsocket")
+
+# By what messages for WebSockets exclude all processes with channels, which have got them already.
+_ALL_KEY = key_of(names.EVERYONE)
+# So often a task that waits for a normal channel asks again: a word to others may be lost.
+_ASK_AGAIN_S = 5.0
+# As many messages as there are.
+_ALL = 2**31
+# A sender to a group yields so often to its loop, if a channel there fills up. A consumer needs
+# several turns for a message.
+_TURNS = 8
+# So often a task looks whether all processes have answered.
+_LOOK_S = 0.05
+# A process that ends waits so long for others to take over what it still has.
+_FAREWELL_S = 1.0
+
+
+class Node:
+    """
+    One layer in one process. Any thread and any event loop may use it.
+
+    Args:
+        backend: Carries messages to other processes.
+        store: What is here.
+        is_bridge: Whether groups are also those of ``dwebsocket.group()``.
+    """
+
+    def __init__(self, backend: Backend, store: Store, *, is_bridge: bool) -> None:
+        self.id = secrets.token_hex(8)
+        self.backend = backend
+        self.store = store
+        self._is_bridge = is_bridge
+        self._key = key_of(self.id)
+        self._arrivals = Arrivals()
+        self._is_up = False
+        # Whether messages are on their way from the store to another process.
+        self._is_giving = False
+        # Its inbox, and the group of all.
+        self._own = Memberships(self._own_subscriptions, lambda _: True)
+        self._groups = Memberships(self._group_subscriptions, store.has_members)
+        self._meetings = Memberships(self._meeting_subscriptions, store.knows)
+        self._numbers = itertools.count(1)
+        # The answers that others have given, by the numbers of the questions.
+        self._answers: dict[int, _Answers] = {}
+        self._words: dict[str, Callable[..., None]] = {
+            "send": self._on_send,
+            "have": self._on_have,
+            "ends": self._on_ends,
+            "want": self._on_want,
+            "give": self._on_give,
+            "add": self._on_add,
+            "discard": self._on_discard,
+            "elsewhere": self._on_elsewhere,
+            "flush": self._on_flush,
+            "done": self._on_done,
+        }
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Lets other processes reach this one.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        if self._is_up:
+            return
+        for name in (names.inbox(self.id), names.EVERYONE):
+            await self._own.ahold(name)
+            self._own.release(name)
+        self._is_up = True
+        _hand_over_at_exit(self)
+
+    def stop(self) -> None:
+        """Leaves the backend for good. Never waits."""
+        for memberships in (self._groups, self._meetings, self._own):
+            memberships.end_all()
+        self._arrivals.close()
+        _nodes.discard(self)
+
+    def _subscription(self, name: str, take: Callable[[str | bytes], None]) -> Subscription:
+        return Subscription(self._arrivals, self.backend, name, self._key, take)
+
+    def _own_subscriptions(self, name: str) -> list[Subscription]:
+        return [self._subscription(name, self._take)]
+
+    def _meeting_subscriptions(self, channel: str) -> list[Subscription]:
+        return [self._subscription(names.meeting(channel), self._take)]
+
+    def _group_subscriptions(self, group: str) -> list[Subscription]:
+        found = [self._subscription(names.group(group), lambda it: self._on_group(group, it))]
+        if self._is_bridge:
+            take = lambda it: self._on_group(group, _event_of(it))  # noqa: E731
+            found.append(Subscription(self._arrivals, self.backend, group, _ALL_KEY, take))
+        return found
+
+    # -- channels --------------------------------------------------------------------------------
+
+    async def send(self, channel: str, message: bytes) -> None:
+        """
+        Sends a message to a channel.
+
+        Raises:
+            ChannelFull: There is no room in it, if it is one of this process, or a normal one.
+            GroupUnavailable: The backend cannot take it.
+        """
+        owner = names.node_of(channel)
+        if owner is None:
+            await self._send_normal(channel, message)
+        elif owner != self.id:
+            await self._post(names.inbox(owner), "send", channel, message)
+        elif await self.backend.awaits_commit():
+            await self._send_to_itself(channel, message)
+        elif self.store.put(channel, message) is Put.FULL:
+            raise ChannelFull(channel)
+        else:
+            await asyncio.sleep(0)
+        self._tidy()
+
+    async def _send_normal(self, channel: str, message: bytes) -> None:
+        await self.start()
+        if await self.backend.awaits_commit():
+            await self._send_to_itself(channel, message)
+            return
+        await self._meetings.ahold(channel)
+        try:
+            outcome = self.store.put(channel, message)
+            if outcome is Put.FULL:
+                raise ChannelFull(channel)
+            if outcome is Put.WAITS:
+                await self._aoffer(channel)
+        finally:
+            self._meetings.release(channel)
+
+    async def _send_to_itself(self, channel: str, message: bytes) -> None:
+        """Sends it as another process would, so that it comes with the transaction's commit."""
+        if self.store.is_full(channel):
+            raise ChannelFull(channel)
+        await self.start()
+        await self.backend.asend(names.inbox(self.id), frames.packed("send", channel, message), [])
+
+    def is_own(self, channel: str) -> bool:
+        """Whether this is a channel of this process that is in use."""
+        return self._is_up and self.store.knows(channel) and "!" in channel
+
+    async def receive_normal(self, channel: str) -> bytes:
+        """
+        Takes the next message of a normal channel, from whichever process has one.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        await self._meetings.ahold(channel)
+        try:
+            return await self.store.receive(channel, lambda: self._ask_for(channel), _ASK_AGAIN_S)
+        finally:
+            self._meetings.release(channel)
+
+    async def _ask_for(self, channel: str) -> None:
+        await self._post(names.meeting(channel), "want", channel, self.id, 1)
+
+    def _on_send(self, channel: str, message: bytes) -> None:
+        outcome = self.store.put(channel, message)
+        if outcome is Put.FULL:
+            self.store.drop(channel)
+        elif outcome is Put.WAITS and names.node_of(channel) is None:
+            self._offer(channel)
+
+    def _on_have(self, channel: str, owner: str) -> None:
+        if self.store.wants(channel):
+            self._reply(names.inbox(owner), "want", channel, self.id, 1)
+
+    def _on_ends(self, channel: str, owner: str) -> None:
+        # Its messages can wait here, where they are received soon.
+        if self.store.is_read(channel):
+            self._reply(names.inbox(owner), "want", channel, self.id, _ALL)
+
+    def _on_want(self, channel: str, node: str, most: int) -> None:
+        now = clock.now()
+        self._is_giving = True
+        try:
+            for expires, message in self.store.take(channel, most):
+                # The clocks of machines differ, the time that is left does not.
+                self._reply(names.inbox(node), "give", channel, expires - now, message)
+        finally:
+            self._is_giving = False
+
+    def _on_give(self, channel: str, seconds: float, message: bytes) -> None:
+        if self.store.put(channel, message, seconds, is_moved=True) is Put.WAITS:
+            self._offer(channel)
+
+    def _offer(self, channel: str) -> None:
+        """Lets other processes know of a message for which no task waits here."""
+        self._meetings.hold(channel)
+        try:
+            self._reply(names.meeting(channel), "have", channel, self.id)
+        finally:
+            self._meetings.release(channel)
+
+    async def _aoffer(self, channel: str) -> None:
+        """As :meth:`_offer`, on an event loop."""
+        try:
+            await self._meetings.ahold(channel)
+            try:
+                await self._post(names.meeting(channel), "have", channel, self.id)
+            finally:
+                self._meetings.release(channel)
+        except GroupUnavailable as error:
+            # The message is kept: others get it when they ask again.
+            _log.warning("Other processes learn later of a message in %r: %s", channel, error)
+
+    # -- groups ----------------------------------------------------------------------------------
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """
+        Adds a channel to a group. What is sent to the group afterwards reaches it.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        await self.start()
+        owner = names.node_of(channel)
+        if owner not in (None, self.id):
+            await self._ask(str(owner), "add", group, channel)
+            return
+        await self._groups.ahold(group)
+        try:
+            self.store.join(group, channel)
+        finally:
+            self._groups.release(group)
+        if owner is None:
+            await self._now_elsewhere(group, channel)
+        self._tidy()
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """
+        Takes a channel out of a group, if it is there.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        owner = names.node_of(channel)
+        if owner not in (None, self.id):
+            await self.start()
+            await self._ask(str(owner), "discard", group, channel)
+            return
+        self._leave(group, channel)
+        if owner is None:
+            await self._now_elsewhere(group, channel)
+
+    async def _now_elsewhere(self, group: str, channel: str) -> None:
+        """Has a normal channel leave a group in all other processes: it is there once at most."""
+        await self._post(names.EVERYONE, "elsewhere", group, channel)
+
+    async def group_send(self, group: str, message: bytes, text: str | None) -> None:
+        """
+        Sends a message to all channels of a group.
+
+        Args:
+            text: The message for WebSockets of the group, None for none.
+
+        Raises:
+            GroupUnavailable: The backend cannot take it.
+        """
+        waits = await self.backend.awaits_commit()
+        # Straight into the channels here, unless it has to come with a commit.
+        exclude = [] if waits else [self._key]
+        await self.backend.asend(names.group(group), message, exclude)
+        if text is not None:
+            await self.backend.asend(group, text, [_ALL_KEY])
+        if not waits and (delivery := self.store.deliver(group, message)) is not None:
+            for channel in delivery.untaken:
+                await self._aoffer(channel)
+            # Else one that sends much would never let the consumers of its loop take it.
+            for _ in range(_TURNS if delivery.is_behind else 1):
+                await asyncio.sleep(0)
+        self._tidy()
+
+    def _on_group(self, group: str, message: str | bytes) -> None:
+        delivery = self.store.deliver(group, message) if isinstance(message, bytes) else None
+        for channel in delivery.untaken if delivery is not None else ():
+            self._offer(channel)
+        self._tidy()
+
+    def _on_add(self, group: str, channel: str, node: str, number: int) -> None:
+        self._groups.hold(group)
+        try:
+            self.store.join(group, channel)
+        finally:
+            self._groups.release(group)
+        self._reply(names.inbox(node), "done", number)
+
+    def _on_discard(self, group: str, channel: str, node: str, number: int) -> None:
+        self._leave(group, channel)
+        self._reply(names.inbox(node), "done", number)
+
+    def _on_elsewhere(self, group: str, channel: str) -> None:
+        self._leave(group, channel)
+
+    def _leave(self, group: str, channel: str) -> None:
+        self.store.leave(group, channel)
+        self._groups.end_unless_needed(group)
+
+    # -- all of it -------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """
+        Empties all channels and groups, in all processes.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached, or another process has not answered
+                within its timeout.
+        """
+        await self.start()
+        self._clear()
+        answers, number = self._question()
+        try:
+            await self._post(names.EVERYONE, "flush", self.id, number)
+            deadline = clock.now() + self.backend.settings.timeout
+            # Of others the number is a little old: one that has ended meanwhile does not answer.
+            while answers.count < await self.backend.acount(names.EVERYONE) - 1:
+                if clock.now() >= deadline:
+                    raise self.backend.unavailable("not all processes have emptied their channels")
+                await answers.wait(_LOOK_S)
+        finally:
+            del self._answers[number]
+
+    def _on_flush(self, node: str, number: int) -> None:
+        self._clear()
+        self._reply(names.inbox(node), "done", number)
+
+    def _clear(self) -> None:
+        self.store.clear()
+        for memberships in (self._groups, self._meetings):
+            for name in memberships.names():
+                memberships.end_unless_needed(name)
+
+    def _tidy(self) -> None:
+        forgotten = self.store.tidy()
+        if forgotten is not None:
+            groups, channels = forgotten
+            for group in groups:
+                self._groups.end_unless_needed(group)
+            for channel in channels:
+                self._meetings.end_unless_needed(channel)
+
+    def hand_over(self) -> None:
+        """Gives messages of normal channels to processes that receive them, as this one ends."""
+        try:
+            for channel in self.store.held():
+                frame = frames.packed("ends", channel, self.id)
+                self.backend.send(names.meeting(channel), frame, [self._key])
+            deadline = time.monotonic() + _FAREWELL_S
+            while self.store.held() and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
+            # What is not held any more is being given, or was given.
+            deadline += self.backend.settings.timeout
+            while self._is_giving and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
+        except GroupUnavailable as error:
+            _log.warning("Messages of channels stay in a process that ends: %s", error)
+        for channel, count in self.store.held().items():
+            _log.warning("The process ends with %d messages of channel %r", count, channel)
+        self._arrivals.close()
+
+    # -- between processes -----------------------------------------------------------------------
+
+    async def _post(self, name: str, word: str, *arguments: Any) -> None:
+        await self.backend.asend(name, frames.packed(word, *arguments), [self._key])
+
+    def _reply(self, name: str, word: str, *arguments: Any) -> None:
+        """As :meth:`_post`, on the thread of arrivals. What cannot be sent is logged."""
+        try:
+            self.backend.send(name, frames.packed(word, *arguments), [self._key])
+        except GroupUnavailable as error:
+            _log.warning("Another process misses %r of a channel: %s", word, error)
+        finally:
+            close_old_connections()
+
+    def _take(self, frame: str | bytes) -> None:
+        found = frames.read(frame)
+        word, arguments = found or ("", [])
+        if (act := self._words.get(word)) is None:
+            _log.warning("A process of another version says %r about channels", word)
+        else:
+            act(*arguments)
+
+    def _question(self) -> tuple[_Answers, int]:
+        number = next(self._numbers)
+        answers = self._answers[number] = _Answers()
+        return answers, number
+
+    async def _ask(self, node: str, word: str, *arguments: Any) -> None:
+        """Asks a process, and waits until it has done it, or for ``TIMEOUT`` if it is gone."""
+        answers, number = self._question()
+        try:
+            await self._post(names.inbox(node), word, *arguments, self.id, number)
+            await answers.wait(self.backend.settings.timeout)
+        finally:
+            del self._answers[number]
+
+    def _on_done(self, number: int) -> None:
+        if (answers := self._answers.get(number)) is not None:
+            answers.add()
+
+
+class _Answers:
+    """The answers to one question. One task waits for them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._event = LoopEvent()
+
+    def add(self) -> None:
+        """Adds one. Any thread may call it."""
+        self.count += 1
+        self._event.set()
+
+    async def wait(self, timeout: float) -> None:
+        """Sleeps until there is one more, ``timeout`` seconds at most."""
+        await self._event.wait(timeout)
+        self._event = LoopEvent()
+
+
+def _event_of(message: str | bytes) -> bytes:
+    """Gives what consumers get for a message to ``dwebsocket.group()``."""
+    kind = "text" if isinstance(message, str) else "bytes"
+    return pack({"type": "group.message", kind: message})
+
+
+# The nodes of this process that are to hand over, and the number of the process.
+_nodes: WeakSet[Node] = WeakSet()
+_is_registered = False
+
+
+def _hand_over_at_exit(node: Node) -> None:
+    global _is_registered
+    _nodes.add(node)
+    if not _is_registered:
+        _is_registered = True
+        contract.at_exit(_hand_over_all)
+
+
+def _hand_over_all() -> None:
+    for node in list(_nodes):
+        node.hand_over()
+
+
+def forget_parents() -> None:
+    """To be called in a forked child: none of the nodes is its own."""
+    global _is_registered
+    _nodes.clear()
+    _is_registered = False

@@ -1,0 +1,115 @@
+"""
+Undocumented parts of daphne, of Twisted and of autobahn below it: a connection, and early bytes.
+
+``send`` is a partial call of ``Server.handle_reply`` with the ``WebSocketProtocol``, which has
+Twisted's ``transport``. Version 4.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from dwebsocket.compat.transports import (
+    ANSWERS,
+    CLOSED,
+    ENCRYPTS,
+    ServedConnection,
+    keeping,
+    unwatch,
+)
+
+_CHANNEL, _HTTP_VERSION = "_dwebsocket_channel", "_dwebsocket_http_version"
+
+
+class DaphneConnection(ServedConnection):
+    """See :class:`~dwebsocket.compat.transports.ServedConnection`."""
+
+    server = "daphne"
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol.transport)
+        self._protocol = protocol
+
+    @classmethod
+    def find(cls, send: Any) -> DaphneConnection | None:
+        """Gives the connection behind an application's ``send``; None on other servers."""
+        protocol = next(iter(getattr(send, "args", None) or ()), None)
+        is_found = type(protocol).__module__ == "daphne.ws_protocol"
+        # A transport with TLS has no methods of a descriptor's own.
+        is_plain = hasattr(getattr(protocol, "transport", None), "stopReading")
+        return cls(protocol) if is_found and is_plain else None
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's."""
+        return self.transport.fileno()  # type: ignore[no-any-return]
+
+    @property
+    def http_version(self) -> str | None:
+        """The scope has none, and the server's own handshake is always by 1.1."""
+        found: str | None = self._protocol.__dict__.get(_HTTP_VERSION)
+        return found
+
+    def hold(self) -> str | None:
+        """As for asyncio's transports; one that encrypts has ``TLS``."""
+        transport = self.transport
+        if getattr(transport, "TLS", False):
+            return ENCRYPTS
+        if not transport.connected or transport.disconnecting:
+            return CLOSED
+        if transport.dataBuffer or transport._tempDataBuffer:
+            return ANSWERS
+        transport.stopReading()
+        return None
+
+    def release(self) -> None:
+        """Lets Twisted read again."""
+        self.transport.startReading()
+
+    def take_early(self) -> bytes:
+        """Those that autobahn has behind the request, and those that the HTTP channel has."""
+        protocol = self._protocol
+        early: bytes = protocol.data
+        protocol.data = b""
+        channel = protocol.__dict__.pop(_CHANNEL, None)
+        if channel is not None:
+            early = b"".join(channel._dataBuffer) + channel._buffer + early
+        return early
+
+    def forget(self) -> None:
+        """Stops reading, perhaps again: daphne resumes it with the handshake."""
+        self.transport.stopReading()
+        unwatch(self.descriptor)
+
+    def abort(self) -> None:
+        """Closes the placeholder."""
+        self.transport.abortConnection()
+
+    def respond(self, response: bytes) -> None:
+        """Sends it, and closes the connection."""
+        self.transport.write(response)
+        self.transport.loseConnection()
+
+    def _is_left(self) -> bool:
+        return not self.transport.connected
+
+
+def keep_early_bytes() -> None:
+    """Makes daphne keep bytes that follow a handshake at once; it drops them."""
+    request: Any = getattr(sys.modules.get("daphne.http_protocol"), "WebRequest", None)
+    process = getattr(request, "process", None)
+    if process is None or request in keeping:
+        return
+    keeping.add(request)
+
+    def process_and_keep(self: Any) -> Any:
+        channel = self.channel
+        result = process(self)
+        protocol = getattr(getattr(channel, "transport", None), "protocol", None)
+        if type(protocol).__module__ == "daphne.ws_protocol":
+            vars(protocol)[_CHANNEL] = channel
+            vars(protocol)[_HTTP_VERSION] = self.clientproto.decode("latin-1").partition("/")[2]
+        return result
+
+    request.process = process_and_keep

@@ -1,0 +1,30 @@
+"""msgpack, versions 1.0 to 1.2: the encoding of channel layers' messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+
+def pack(data: Any) -> bytes:
+    """
+    Gives data as bytes.
+
+    Raises:
+        TypeError: A value that has no encoding, such as a date.
+        ValueError: A value that is too large.
+    """
+    packed: bytes = msgpack.packb(data)
+    return packed
+
+
+def unpack(packed: bytes) -> Any:
+    """
+    Gives the data of :func:`pack`; a tuple comes back as a list.
+
+    Raises:
+        ValueError: Other bytes.
+    """
+    # By default only text is taken for the keys of a dict: for data of those who are not trusted.
+    return msgpack.unpackb(packed, strict_map_key=False)

@@ -1,0 +1,121 @@
+"""
+A connection of an ASGI server, which the engine takes over: what asyncio's servers have in common.
+
+Each server's own module says where its transport is, and what else it keeps for a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from typing import Any
+
+#: Reasons why a server keeps a connection.
+ENCRYPTS = "it encrypts by itself, which a proxy in front of it could do"
+CLOSED = "the client has gone"
+ANSWERS = "it is still sending the response before"
+
+#: The classes of servers whose methods keep early bytes.
+keeping: set[type] = set()
+
+# Seconds for the server to see that its connection is over.
+_PATIENCE_S = 1.0
+
+
+class ServedConnection:
+    """
+    A connection from its request for a WebSocket on. Belongs to the server's loop.
+
+    Uses undocumented parts of the server. Where these are missing, its ``find`` gives None, and the
+    server keeps the connection.
+    """
+
+    #: The server's name, for messages.
+    server: str
+    #: The option that sets :attr:`patience_s`.
+    limit = ""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's."""
+        return self.transport.get_extra_info("socket").fileno()  # type: ignore[no-any-return]
+
+    @property
+    def http_version(self) -> str | None:
+        """The request's, where the server's scope may have another one."""
+        return None
+
+    @property
+    def patience_s(self) -> float | None:
+        """Seconds that the server waits for its applications when it ends; None for any time."""
+        return None
+
+    def hold(self) -> str | None:
+        """Makes the server read no more. Gives the reason, and does nothing, where it cannot."""
+        transport = self.transport
+        if transport.get_extra_info("sslcontext") is not None:
+            return ENCRYPTS
+        if transport.is_closing() or transport.get_extra_info("socket") is None:
+            return CLOSED
+        if transport.get_write_buffer_size():
+            return ANSWERS
+        transport.pause_reading()
+        return None
+
+    def release(self) -> None:
+        """Lets the server read again: it keeps the connection."""
+        self.transport.resume_reading()
+
+    def take_early(self) -> bytes:
+        """Gives the bytes behind the request that the server has read."""
+        return b""
+
+    def forget(self) -> None:
+        """Makes the loop stop watching the descriptor, which will refer to another socket."""
+        unwatch(self.descriptor)
+
+    def abort(self) -> None:
+        """Closes the server's side, which is a placeholder by now."""
+        self.transport.abort()
+
+    def respond(self, response: bytes) -> None:
+        """Sends a whole HTTP response in place of the server, and closes the connection."""
+        self.transport.write(response)
+        self.transport.close()
+
+    async def left(self) -> None:
+        """Waits until the server has seen that its connection is over, so that it sends nothing."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _PATIENCE_S
+        while not self._is_left() and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    def _is_left(self) -> bool:
+        raise NotImplementedError
+
+
+def unwatch(descriptor: int) -> None:
+    """
+    Takes a descriptor out of the running loop's epoll, if the loop is uvloop's.
+
+    libuv removes a descriptor that it reads from no more only with its next event, and by its
+    number. As the number then refers to another socket, that would fail for ever, at full speed.
+    ``_get_backend_id`` is uvloop's, since 0.12. Loops of asyncio have removed it in
+    ``pause_reading``.
+    """
+    backend = getattr(asyncio.get_running_loop(), "_get_backend_id", None)
+    if backend is None:
+        return
+    # A duplicate: when the `epoll` object is dropped, it closes the descriptor that it has.
+    epoll = select.epoll.fromfd(os.dup(backend()))
+    try:
+        epoll.unregister(descriptor)
+    except FileNotFoundError:
+        # libuv has removed it, or not yet added it.
+        pass
+    finally:
+        epoll.close()

@@ -1,0 +1,170 @@
+"""
+The threads on which sync code of ASGI applications runs: Channels' sync consumers, and the ORM.
+
+All applications share them. The calls of one are made one at a time, in their order, on whichever
+thread is free; a thread with an open database connection stays with its application until that has
+called nothing for some seconds. Few threads are awake, as of handlers
+(:mod:`~dwebsocket.runners.handler_threads`), but there is no limit to their number: a call may take
+as long as a sync view does. There are never more than applications that have called something, and
+they end with the last of those.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from django.db import close_old_connections
+
+from dwebsocket import database, unpatched
+from dwebsocket.api.base import own_websocket
+from dwebsocket.compat.asgiref import called_in
+from dwebsocket.compat.threading import SimpleQueue
+from dwebsocket.runners.async_view_threads import OwnThread
+from dwebsocket.runners.handler_threads import HandlerThreads
+from dwebsocket.waiting.long_calls import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+
+class ApplicationThreads(HandlerThreads):
+    """The threads of the process."""
+
+    _name = "dwebsocket-application"
+
+    def _most(self) -> float:
+        return math.inf
+
+
+class Line:
+    """
+    The calls of one application, each of which waits for those before it.
+
+    As a :class:`~dwebsocket.runners.async_view_threads.Worker` for asgiref, as a
+    :class:`~dwebsocket.runners.handler_threads.Job` for the threads: it has a turn as long as there
+    are calls, or connections of the application on the turn's thread.
+    """
+
+    def __init__(self, threads: ApplicationThreads) -> None:
+        """Begins without a turn, in the context of its view."""
+        self._threads = threads
+        self._websocket = None if (own := own_websocket.get()) is None else ref(own)
+        # Guards all that follows. Never held while anything else is called.
+        self._lock = unpatched.lock()
+        self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
+        self._has_turn = False
+        self._is_over = False
+        # Its token, from the first turn to the end: the threads end without users.
+        self._token: int | None = None
+
+    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+        """
+        Calls ``function`` behind those that were submitted before. Never waits.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        with self._lock:
+            if not self._has_turn and called_in(function) is close_old_connections:
+                # Without a turn no thread has connections of this application.
+                call = Call(_nothing)
+                call()
+                return call.future
+            call = Call(function)
+            self._calls.put(call)
+            begins, self._has_turn = not self._has_turn, True
+        if begins:
+            self._begin_turn()
+        return call.future
+
+    def end(self) -> Future[Any] | None:
+        """
+        Closes the database connections of the application, if there are any.
+
+        From then on no thread stays with it.
+        """
+        with self._lock:
+            self._is_over = True
+            has_turn, token = self._has_turn, self._token_to_leave()
+        if token is not None:
+            self._threads.leave(token)
+        return self.submit(database.leave) if has_turn else None
+
+    def _token_to_leave(self) -> int | None:
+        """Takes the token away when it is not needed any more. Under the lock."""
+        if self._has_turn or not self._is_over:
+            return None
+        token, self._token = self._token, None
+        return token
+
+    def _begin_turn(self) -> None:
+        try:
+            if self._token is None:
+                self._token = self._threads.enter(self)
+            self._threads.announce(self._token)
+        except BaseException as error:
+            with self._lock:
+                self._has_turn = False
+                while not self._calls.empty():
+                    self._calls.get().fail(error)
+            raise
+
+    def _run_turn(self) -> None:
+        while self._goes_on():
+            pass
+
+    def _goes_on(self) -> bool:
+        """Makes the next call; false when the turn is over."""
+        waits = not self._is_over and database.has_own()
+        try:
+            call = self._calls.get(timeout=database.IDLE_AFTER_S if waits else 0)
+        except Empty:
+            return self._stays()
+        call()
+        return True
+
+    def _stays(self) -> bool:
+        """Whether the turn goes on although there was nothing to call."""
+        if not self._is_over and database.is_needed():
+            return True
+        if database.has_own():
+            self._give_connections_back()
+        with self._lock:
+            self._has_turn = goes_on = not self._calls.empty()
+            token = self._token_to_leave()
+        if token is not None:
+            self._threads.leave(token)
+        return goes_on
+
+    def _give_connections_back(self) -> None:
+        database.leave()
+        websocket = None if self._websocket is None else self._websocket()
+        if websocket is not None and websocket._held is not None:
+            websocket._held.end()
+
+
+class ApplicationContext(OwnThread):
+    """The thread-sensitive context of one application."""
+
+    def _new_worker(self) -> Line:
+        return Line(_threads)
+
+
+def _nothing() -> None:
+    """Does nothing."""
+
+
+_threads = ApplicationThreads()
+
+
+def _forget_parents_threads() -> None:
+    global _threads
+    _threads = ApplicationThreads()
+
+
+os.register_at_fork(after_in_child=_forget_parents_threads)

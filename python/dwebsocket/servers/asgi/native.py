@@ -1,0 +1,140 @@
+"""
+A handshake on an ASGI server whose connection the engine takes over, as under WSGI.
+
+The server is recognised by its ``send``. It stops reading when its application is called, and its
+socket is exchanged when the site accepts, so it sees its connection end. With TLS in the server,
+HTTP/2, or a server that is not known, there is no such handshake: see
+:class:`dwebsocket.servers.asgi.handshake.AsgiHandshake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http.client import responses as _PHRASES
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
+from dwebsocket.servers.contract import Client, Departure
+from dwebsocket.servers.families import gunicorn
+from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.waiting.loop_hub import call_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from dwebsocket import _core
+    from dwebsocket.compat.transports import ServedConnection
+    from dwebsocket.conf import Options
+    from dwebsocket.servers.asgi.events import Send
+    from dwebsocket.servers.contract import Depart
+    from dwebsocket.servers.handshake import Headers, Memberships
+
+_SERVERS = (uvicorn, hypercorn, gunicorn_asgi, daphne)
+_FINDERS = (
+    uvicorn.UvicornConnection.find,
+    hypercorn.HypercornConnection.find,
+    gunicorn_asgi.GunicornConnection.find,
+    daphne.DaphneConnection.find,
+)
+
+
+def keep_early_bytes() -> None:
+    """Makes the servers that this process has loaded keep the bytes that follow a handshake."""
+    for server in _SERVERS:
+        server.keep_early_bytes()
+
+
+def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
+    """Gives the handshake of a websocket scope, or the reason why the server keeps it."""
+    version = scope.get("http_version")
+    if version not in ("1.0", "1.1", None):
+        return f"over HTTP/{version} the connection has streams of other requests"
+    for find_in in _FINDERS:
+        served = find_in(send)
+        if served is not None:
+            reason = served.hold()
+            return NativeHandshake(scope, served) if reason is None else reason
+    return "it does not give its clients' connections to applications"
+
+
+class NativeHandshake(WsgiHandshake):
+    """See :class:`dwebsocket.servers.handshake.Handshake`. Belongs to the server's loop."""
+
+    has_loop = True
+
+    def __init__(
+        self, scope: Mapping[str, Any], served: ServedConnection, method: str = "GET"
+    ) -> None:
+        """Begins with a websocket scope, and a connection that the server reads no more."""
+        super().__init__(method, _environ_of(scope, served.http_version, method), None)
+        self._served = served
+        self._loop = asyncio.get_running_loop()
+        self.connection: _core.Connection | None = None
+        # Of the server's.
+        self._is_over = False
+        self._client = Client(
+            server=served.server,
+            descriptor=served.descriptor,
+            read_early=served.take_early,
+            let_go=served.abort,
+            forget=served.forget,
+            departure=gunicorn.departure if served.server == "gunicorn" else self._departure,
+        )
+
+    def find(self) -> None:
+        """Does nothing: it is found."""
+
+    def open(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        """As :meth:`WsgiHandshake.open`. To be called in the server's loop."""
+        self.connection = super().open(headers, subprotocol, options, permit, memberships)
+        self._is_over = True
+        return self.connection
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls ``function`` in the server's loop, and waits for it."""
+        call_in(self._loop, function)
+
+    def refuse(self) -> None:
+        """Gives the connection back, for the server to write a refusal."""
+        self._served.release()
+
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Refuses by an HTTP response, where the server has no event for one."""
+        lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode()]
+        lines += [name + b": " + value for name, value in headers]
+        self._served.respond(b"\r\n".join([*lines, b"Connection: close", b"", body]))
+        self._is_over = True
+
+    async def serve(self) -> None:
+        """Waits until the server has seen the end of its connection. Then the application ends."""
+        if self._is_over:
+            await self._served.left()
+
+    def _departure(self) -> Depart:
+        served = self._served
+        known = Departure(served.patience_s or None, served.limit)
+        return lambda *, terminated: known
+
+
+def _environ_of(scope: Mapping[str, Any], http_version: str | None, method: str) -> dict[str, Any]:
+    """Gives what a handshake is judged by, as a WSGI server has it."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SERVER_PROTOCOL": f"HTTP/{http_version or scope.get('http_version', '1.1')}",
+        "PATH_INFO": scope["path"],
+        "QUERY_STRING": (scope.get("query_string") or b"").decode("latin-1"),
+    }
+    for name, value in scope.get("headers") or ():
+        key = name.decode("latin-1").upper().replace("-", "_")
+        if key != "CONTENT_LENGTH":
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    return environ

@@ -1,0 +1,99 @@
+"""Channel layers on each backend of groups."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sys
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+UNIT = Path(__file__).resolve().parent.parent / "unit"
+if str(UNIT) not in sys.path:
+    sys.path.append(str(UNIT))
+# By another name: this file is a `conftest`, too.
+_spec = util.spec_from_file_location("unit_fixtures", UNIT / "conftest.py")
+assert _spec is not None
+assert _spec.loader is not None
+_unit = sys.modules.setdefault("unit_fixtures", util.module_from_spec(_spec))
+if not hasattr(_unit, "override"):
+    _spec.loader.exec_module(_unit)
+
+override = _unit.override
+open_websocket = _unit.open_websocket
+
+from asgiref.sync import sync_to_async  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.db import connections  # noqa: E402
+from layer_others import Other  # noqa: E402
+from layer_sites import Site, running  # noqa: E402
+
+from dwebsocket.channels import ChannelLayer  # noqa: E402
+from dwebsocket.groups import backends  # noqa: E402
+from support.waiting import eventually  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Start what a backend needs; the parameter names it."""
+    with running(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def _backend(site: Site, override: Callable[..., None]) -> Iterator[None]:
+    """Each test has a backend of its own."""
+    override(WEBSOCKET_GROUPS={"default": site.groups})
+    own = backends.Backends(backends.make)
+    with backends.swapped(own):
+        yield
+        made = own.made("default")
+        if made is not None and hasattr(made, "_listener"):
+            made.stop()
+            eventually(lambda: not made._listener.is_listening, what="the thread has ended")
+        asyncio.run(sync_to_async(connections.close_all)())
+        gc.collect()
+
+
+@pytest.fixture
+def layer(_backend: None) -> Iterator[Callable[..., ChannelLayer]]:
+    """Make layers: `layer(capacity=3)`. They leave at the end of the test."""
+    made: list[ChannelLayer] = []
+
+    def make(**config: Any) -> ChannelLayer:
+        made.append(ChannelLayer(**config))
+        return made[-1]
+
+    yield make
+    for each in made:
+        asyncio.run(each.close())
+
+
+@pytest.fixture
+def other(site: Site) -> Iterator[Callable[..., Other]]:
+    """Start other processes: `other(capacity=3)`."""
+    started: list[Other] = []
+
+    def start(**config: Any) -> Other:
+        layers = {"BACKEND": "dwebsocket.channels.ChannelLayer", "CONFIG": config}
+        process = Other(
+            {
+                "SECRET_KEY": settings.SECRET_KEY,
+                "WEBSOCKET_GROUPS": {"default": site.groups},
+                "DATABASES": site.databases,
+                "CHANNEL_LAYERS": {"default": layers},
+            }
+        )
+        started.append(process)
+        return process
+
+    with contextlib.ExitStack() as undo:
+        undo.callback(lambda: [each.end() for each in started])
+        yield start

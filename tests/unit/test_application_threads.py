@@ -1,0 +1,173 @@
+"""The threads of ASGI applications' sync code: shared, in order, and with their databases."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.db import close_old_connections, connection, transaction
+
+from dwebsocket import unpatched
+from dwebsocket.runners.application_threads import (
+    ApplicationContext,
+    ApplicationThreads,
+    Line,
+)
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WITHIN_S = 10
+# More than any limit on threads.
+MANY = 50
+
+
+@pytest.fixture
+def threads() -> Iterator[ApplicationThreads]:
+    """Threads of the test alone, all of which end with it."""
+    made = ApplicationThreads()
+    yield made
+    eventually(lambda: not made.are_alive)
+
+
+def result(future: Any) -> Any:
+    """Wait for a call."""
+    return future.result(WITHIN_S)
+
+
+def test_order(threads: ApplicationThreads) -> None:
+    """The calls of one application are made one at a time, in their order."""
+    line, seen, busy = Line(threads), [], threading.Lock()
+
+    def note(number: int) -> None:
+        assert busy.acquire(blocking=False)
+        seen.append(number)
+        busy.release()
+
+    calls = [line.submit(functools.partial(note, number)) for number in range(200)]
+    for call in calls:
+        result(call)
+    assert seen == list(range(200))
+    assert line.end() is None
+
+
+def test_side_by_side(threads: ApplicationThreads) -> None:
+    """Those of different ones at the same time, however many wait."""
+    together = threading.Barrier(MANY, timeout=WITHIN_S)
+    lines = [Line(threads) for _ in range(MANY)]
+    for call in [line.submit(together.wait) for line in lines]:
+        result(call)
+    for line in lines:
+        line.end()
+
+
+def test_error(threads: ApplicationThreads) -> None:
+    """Is that of the call; the next one is made all the same."""
+    line = Line(threads)
+
+    def fail() -> None:
+        raise LookupError("no")
+
+    failed = line.submit(fail)
+    with pytest.raises(LookupError, match="no"):
+        result(failed)
+    assert result(line.submit(lambda: 7)) == 7
+    line.end()
+
+
+def test_without_a_thread(threads: ApplicationThreads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets the error; when there are threads again the line goes on."""
+    line = Line(threads)
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unpatched, "start_thread", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            line.submit(lambda: None)
+    assert result(line.submit(lambda: 7)) == 7
+    line.end()
+
+
+def test_calls_after_the_end(threads: ApplicationThreads) -> None:
+    """Such as to save the session: they are made, and nothing stays."""
+    line = Line(threads)
+    result(line.submit(lambda: None))
+    line.end()
+    assert result(line.submit(lambda: 7)) == 7
+
+
+def in_application(main: Callable[[], Any]) -> None:
+    """Run `main()` as the task of an application, whose thread-sensitive calls are its own."""
+
+    async def run() -> None:
+        own = ApplicationContext.enter()
+        try:
+            await main()
+        finally:
+            await own.leave()
+
+    asyncio.run(run())
+
+
+class TestDatabase:
+    """Connections belong to threads, and are one application's as long as they are open."""
+
+    def test_stays_with_a_connection(self, tables: None) -> None:
+        """Calls that follow find it: a transaction may last for several of them."""
+
+        async def main() -> None:
+            begin = transaction.atomic()
+            await sync_to_async(begin.__enter__)()
+            await sync_to_async(User.objects.create_user)("bea")
+            assert await User.objects.filter(username="bea").acount() == 1
+            await sync_to_async(transaction.set_rollback)(True)
+            await sync_to_async(begin.__exit__)(None, None, None)
+            assert await User.objects.filter(username="bea").acount() == 0
+
+        in_application(main)
+
+    def test_queryset(self, anna: User) -> None:
+        """Its cursor is read by several calls."""
+
+        async def main() -> None:
+            assert [user.username async for user in User.objects.all()] == ["anna"]
+
+        in_application(main)
+
+    def test_closed_at_the_end(self, tables: None) -> None:
+        """When the application has left, its connection is closed."""
+        used: list[Any] = []
+
+        def use() -> None:
+            User.objects.count()
+            used.append(connection.connection)
+
+        in_application(sync_to_async(use))
+        with pytest.raises(sqlite3.ProgrammingError):
+            used[0].execute("select 1")
+
+    def test_nothing_to_close(self) -> None:
+        """Channels closes old connections before each event: without any, no thread is needed."""
+        threads = ApplicationThreads()
+        line = Line(threads)
+
+        async def main() -> None:
+            own = ApplicationContext.enter()
+            own.__dict__["_worker"] = line
+            await sync_to_async(close_old_connections)()
+            assert not threads.are_alive
+            await sync_to_async(lambda: None)()
+            assert threads.are_alive
+            await own.leave()
+
+        asyncio.run(main())
+        eventually(lambda: not threads.are_alive)
