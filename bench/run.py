@@ -219,14 +219,19 @@ def programs_of(subjects: list[Subject], given: Path | None) -> dict[str, Path]:
             programs[subject.name] = build.limit()
         elif subject.runs_on == "original":
             programs[subject.name] = build.original_environment()
-        elif subject.distributions == OURS and given is not None:
+        elif is_ours(subject) and given is not None:
             # Not resolved: the link is what makes it the interpreter of its environment.
             programs[subject.name] = given.absolute()
         else:
             programs[subject.name] = build.environment()
-            if subject.distributions == OURS:
+            if is_ours(subject):
                 build.install_checkout(programs[subject.name])
     return programs
+
+
+def is_ours(subject: Subject) -> bool:
+    """Return whether it is of this checkout."""
+    return subject.distributions[: len(OURS)] == OURS
 
 
 def versions(subject: Subject, program: Path) -> dict[str, str]:

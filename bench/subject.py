@@ -105,10 +105,10 @@ def _daphne(descriptor: int, connections: int) -> list[str]:
     return ["daphne", "--verbosity", "0", "--fd", str(descriptor), "channels_site:application"]
 
 
-def _uvicorn(site: str) -> Callable[[int, int], list[str]]:
+def _uvicorn(site: str, ws: str = "auto") -> Callable[[int, int], list[str]]:
     def command(descriptor: int, connections: int) -> list[str]:
         options = ["--fd", str(descriptor), "--log-level", "warning", "--lifespan", "off"]
-        return ["uvicorn", *options, f"{site}:application"]
+        return ["uvicorn", *options, "--ws", ws, f"{site}:application"]
 
     return command
 
@@ -122,6 +122,7 @@ def _limit(*read_buffer: str) -> Callable[[int, int], list[str]]:
 
 
 DWEBSOCKET2 = "dwebsocket2"
+PROTOCOL = "dwebsocket.uvicorn:WebSocketProtocol"
 BASELINE = "channels-daphne"
 OURS = ("dwebsocket2", "Django", "gunicorn")
 
@@ -160,6 +161,36 @@ SUBJECTS = (
         OURS,
         _module("dwebsocket2_engine_site"),
         paths={"idle": "/"},
+    ),
+    Subject(
+        f"{DWEBSOCKET2}-uvicorn",
+        "this checkout: async view on uvicorn with uvloop, whose connections the engine takes over",
+        (*OURS, "uvicorn", "uvloop"),
+        _uvicorn("dwebsocket2_asgi_site"),
+        paths={**dict.fromkeys(ECHOES, "/aecho"), "chat": "/achat"},
+    ),
+    Subject(
+        f"{DWEBSOCKET2}-protocol",
+        "this checkout: bare ASGI application on uvicorn with our protocol",
+        (*OURS, "uvicorn", "uvloop"),
+        _uvicorn("asgi_site", PROTOCOL),
+    ),
+    *(
+        Subject(
+            f"{DWEBSOCKET2}{kind}-consumer{where}",
+            f"this checkout: {consumer} of Django Channels {says}",
+            (*OURS, "channels", "uvicorn", "uvloop"),
+            command,
+            paths=paths,
+        )
+        for kind, consumer, paths in (
+            ("", "AsyncWebsocketConsumer", ALL),
+            ("-sync", "WebsocketConsumer", dict.fromkeys(ECHOES, "/sync-echo")),
+        )
+        for where, says, command in (
+            ("", "as a view, under gunicorn gthread", _two_threads("consumers_site")),
+            ("-protocol", "on uvicorn with our protocol", _uvicorn("channels_site", PROTOCOL)),
+        )
     ),
     Subject(
         "floor",
@@ -212,6 +243,13 @@ SUBJECTS = (
         _uvicorn("channels_site"),
         paths=dict.fromkeys(ECHOES, "/sync-echo"),
     ),
+    Subject(
+        "channels-sync-daphne",
+        "the same consumer on daphne",
+        ("channels", "daphne", "Django", "Twisted", "autobahn"),
+        _daphne,
+        paths=dict.fromkeys(ECHOES, "/sync-echo"),
+    ),
     *(
         Subject(
             f"channels-{layer}",
@@ -238,7 +276,16 @@ SUBJECTS = (
         "asgi-uvicorn",
         "bare ASGI application on uvicorn",
         ("uvicorn", "uvloop", "websockets"),
-        _uvicorn("asgi_site"),
+        _uvicorn("asgi_site", "websockets"),
+    ),
+    *(
+        Subject(
+            f"asgi-uvicorn-{protocol}",
+            f"the same, whose WebSockets are those of its {protocol} protocol",
+            ("uvicorn", "uvloop", "websockets", "wsproto"),
+            _uvicorn("asgi_site", protocol),
+        )
+        for protocol in ("wsproto", "websockets-sansio")
     ),
     Subject(
         "websockets",

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 
 from dwebsocket import checks, conf, sign_out
@@ -237,26 +238,29 @@ def _wrap(
         return None
 
     detached = Detached(view)
+    # Django awaits async views in an event loop, which `blocking` does without.
+    plain = async_to_sync(view) if detached.is_async else view
+
+    @functools.wraps(view)
+    def blocking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if (asked := asked_of(request, args, kwargs)) is not None:
+            return upgrade(asked, accept=accept)
+        if (response := refusal(request)) is None:
+            response = plain(request, *args, **kwargs)
+        return inline.with_response(request, response)
+
+    @functools.wraps(view)
+    async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if (asked := asked_of(request, args, kwargs)) is not None:
+            return await aupgrade(asked, accept=accept)
+        if (response := refusal(request)) is None:
+            response = await view(request, *args, **kwargs)
+        return inline.with_response(request, response)
+
+    wrapper: Callable[..., Any] = blocking
     if detached.is_async:
-
-        @functools.wraps(view)
-        async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            if (asked := asked_of(request, args, kwargs)) is not None:
-                return await aupgrade(asked, accept=accept)
-            if (response := refusal(request)) is None:
-                response = await view(request, *args, **kwargs)
-            return inline.with_response(request, response)
-
-    else:
-
-        @functools.wraps(view)
-        def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            if (asked := asked_of(request, args, kwargs)) is not None:
-                return upgrade(asked, accept=accept)
-            if (response := refusal(request)) is None:
-                response = view(request, *args, **kwargs)
-            return inline.with_response(request, response)
-
+        wrapper = awaited
+        awaited.__dict__["blocking"] = blocking
     # The middleware reads both: the first says which requests the view takes, the second that this
     # decorator handles them.
     setattr(wrapper, mode, True)

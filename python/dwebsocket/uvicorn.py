@@ -20,6 +20,7 @@ from urllib.parse import unquote
 
 from dwebsocket import _core, conf, environment, shutdown
 from dwebsocket.api.base import current_websocket, set_own_websocket
+from dwebsocket.asgi_views import consumers
 from dwebsocket.asgi_views.events import Events, Stage
 from dwebsocket.compat import uvicorn
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dwebsocket.connection import Message
-    from dwebsocket.servers.asgi.events import Event
 
 __all__ = ["WebSocketProtocol", "configured"]
 
@@ -144,16 +144,6 @@ class WebSocketProtocol(asyncio.Protocol):
         elif not _core.is_leaving():
             shutdown.depart()
 
-    # -- what the application calls ------------------------------------------------------------
-
-    async def asgi_receive(self) -> Event:
-        """Gives the application's next event."""
-        return await self._events.receive()
-
-    async def asgi_send(self, event: Event) -> None:
-        """Does what the application's event says. `ClientDisconnected` when the client has gone."""
-        await self._events.send(event)
-
     # -- Peer ----------------------------------------------------------------------------------
 
     async def accept(self, subprotocol: str | None, headers: list[tuple[str, str]]) -> None:
@@ -216,6 +206,17 @@ class WebSocketProtocol(asyncio.Protocol):
         except ConnectionClosed:
             raise uvicorn.parts().disconnected from None
 
+    def send_here(self, message: Message) -> None:
+        """As :meth:`send`, on a thread."""
+        assert self._websocket is not None
+        try:
+            self._websocket.send(message, strict=True)
+        except SendTimeout:
+            self._websocket.close(_TRY_AGAIN_LATER)
+            raise uvicorn.parts().disconnected from None
+        except ConnectionClosed:
+            raise uvicorn.parts().disconnected from None
+
     async def close(self, code: int, reason: str) -> None:
         """Closes the connection."""
         assert self._websocket is not None
@@ -232,7 +233,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._events = Events(self)
         code = _NORMAL
         try:
-            await self.config.loaded_app(self._scope, self.asgi_receive, self.asgi_send)
+            await self._run_application()
         except uvicorn.parts().disconnected:
             pass
         except BaseException:
@@ -240,6 +241,13 @@ class WebSocketProtocol(asyncio.Protocol):
             code = _INTERNAL_ERROR
         finally:
             self._end(code)
+
+    async def _run_application(self) -> None:
+        application, events = self.config.loaded_app, self._events
+        if environment.has_django():
+            await consumers.run(application, self._scope, events)
+        else:
+            await application(self._scope, events.receive, events.send)
 
     def _end(self, code: int) -> None:
         """Does what remains to be done when the application has ended."""

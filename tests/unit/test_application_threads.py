@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import close_old_connections, connection, transaction
+from django.db import connection, transaction
 
 from dwebsocket import unpatched
 from dwebsocket.runners.application_threads import (
@@ -154,20 +154,3 @@ class TestDatabase:
         in_application(sync_to_async(use))
         with pytest.raises(sqlite3.ProgrammingError):
             used[0].execute("select 1")
-
-    def test_nothing_to_close(self) -> None:
-        """Channels closes old connections before each event: without any, no thread is needed."""
-        threads = ApplicationThreads()
-        line = Line(threads)
-
-        async def main() -> None:
-            own = ApplicationContext.enter()
-            own.__dict__["_worker"] = line
-            await sync_to_async(close_old_connections)()
-            assert not threads.are_alive
-            await sync_to_async(lambda: None)()
-            assert threads.are_alive
-            await own.leave()
-
-        asyncio.run(main())
-        eventually(lambda: not threads.are_alive)

@@ -179,7 +179,7 @@ def test_a_view_decides_once() -> None:
         if decisions:
             assert first == [decisions[-1].take_outcome()]
         first.clear()
-        decisions.append(Decision(threading.Event, is_async=False, offered=()))
+        decisions.append(Decision(threading.Event(), threading.Event(), is_async=False, offered=()))
 
     in_rounds(decide, one_has_decided)
 

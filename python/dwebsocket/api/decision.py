@@ -79,7 +79,7 @@ class Decision(Generic[EventT]):
     A view's decision on a handshake, and its outcome. Any thread may use it.
 
     Attributes:
-        is_async: The view is async; the events are those of event loops.
+        is_async: The view is async, and waits for its event in an event loop.
         offered: The subprotocols that the client offers.
         decided: Set when there is an outcome, for the handler.
         settled: Set when the connection is open or lost, for a view that has accepted.
@@ -88,12 +88,12 @@ class Decision(Generic[EventT]):
     """
 
     def __init__(
-        self, new_event: Callable[[], EventT], *, is_async: bool, offered: tuple[str, ...]
+        self, decided: Any, settled: EventT, *, is_async: bool, offered: tuple[str, ...]
     ) -> None:
         self.is_async = is_async
         self.offered = offered
-        self.decided = new_event()
-        self.settled = new_event()
+        self.decided = decided
+        self.settled = settled
         self.is_dropped: Callable[[], bool] = bool
         # The first entry is the decision: `setdefault` is atomic without a lock.
         self._claims: dict[str, object] = {}

@@ -56,6 +56,9 @@ class Peer(Protocol):
     async def send(self, message: Message) -> None:
         """Sends a message; decides itself what happens when the client has gone."""
 
+    def send_here(self, message: Message) -> None:
+        """As :meth:`send`, on a thread."""
+
     async def close(self, code: int, reason: str) -> None:
         """
         Closes it, if it is open.
@@ -89,12 +92,13 @@ class Events:
 
     Attributes:
         stage: How far the application is.
+        peer: The connection.
     """
 
     def __init__(self, peer: Peer) -> None:
         """Begins before ``websocket.connect``."""
         self.stage = Stage.UNDECIDED
-        self._peer = peer
+        self.peer = peer
         self._is_connected = False
         self._response: tuple[int, Headers] = (0, [])
         self._body: list[bytes] = []
@@ -114,7 +118,7 @@ class Events:
             self._is_connected = True
             return {"type": "websocket.connect"}
         try:
-            message = await self._peer.receive()
+            message = await self.peer.receive()
         except ConnectionClosed as end:
             return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
         if isinstance(message, str):
@@ -138,7 +142,7 @@ class Events:
         if kind == "websocket.send":
             message = message_of(event)
             if self.stage is Stage.OPEN:
-                await self._peer.send(message)
+                await self.peer.send(message)
         elif kind == "websocket.accept":
             await self._accept(event)
         elif kind == "websocket.close":
@@ -156,7 +160,7 @@ class Events:
         headers = _headers_of(event)
         self.stage = Stage.OPEN
         try:
-            await self._peer.accept(subprotocol, headers)
+            await self.peer.accept(subprotocol, headers)
         except ValueError:
             # Nothing was decided: the application may still refuse.
             self.stage = Stage.UNDECIDED
@@ -165,17 +169,17 @@ class Events:
     async def _close(self, event: Event) -> None:
         if self.stage is Stage.UNDECIDED:
             self.stage = Stage.OVER
-            await self._peer.reject()
+            await self.peer.reject()
         elif self.stage is Stage.OPEN:
             code, reason = event.get("code"), event.get("reason")
-            await self._peer.close(1000 if code is None else code, reason or "")
+            await self.peer.close(1000 if code is None else code, reason or "")
             self.stage = Stage.OVER
 
     async def _respond(self, event: Event) -> None:
         self._body.append(_bytes_of(event.get("body", b""), "the body of a response"))
         if not event.get("more_body", False):
             self.stage = Stage.OVER
-            await self._peer.respond(*self._response, b"".join(self._body))
+            await self.peer.respond(*self._response, b"".join(self._body))
 
 
 def message_of(event: Event) -> Message:

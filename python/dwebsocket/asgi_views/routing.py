@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import markcoroutinefunction
 from django.urls import URLPattern, URLResolver, re_path
 
+from dwebsocket.asgi_views import either_way
 from dwebsocket.compat import consumers
 
 if TYPE_CHECKING:
@@ -79,9 +79,13 @@ class Include(tuple):  # type: ignore[type-arg]
         resolver = _Outermost(_everything(), _patterns(routes, view_of))
         include = cls(([resolver], None, None))
         include.resolver = resolver
-        return markcoroutinefunction(include)
+        return include
 
-    async def __call__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def __getattr__(self, name: str) -> Any:
+        # Async as its views are.
+        return either_way.mark(name)
+
+    def __call__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """
         Answers as the view of the route that the request's path leads to.
 
@@ -89,7 +93,7 @@ class Include(tuple):  # type: ignore[type-arg]
             Resolver404: There is none.
         """
         view, _, found = self.resolver.resolve(request.path_info.lstrip("/"))
-        return await view(request, *args, **{**kwargs, **found})
+        return view(request, *args, **{**kwargs, **found})
 
 
 def _everything() -> Any:

@@ -9,12 +9,13 @@ from django.db import transaction
 from django.http import HttpResponse
 
 from dwebsocket import conf, unpatched
-from dwebsocket.asgi_views import routing, sync_consumers
+from dwebsocket.asgi_views import consumers, routing
+from dwebsocket.asgi_views.either_way import EitherWay
+from dwebsocket.asgi_views.events import Events
 from dwebsocket.asgi_views.scope import scope_of
-from dwebsocket.compat import consumers
+from dwebsocket.compat.consumers import sync_consumer_of
 from dwebsocket.decorators import require_websocket
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, UnsupportedServer, UsageError
-from dwebsocket.runners.application_threads import ApplicationContext
 from dwebsocket.runners.view import name_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def asgi_websocket(application: routing.Application, /, **options: Any) -> Calla
 
     def view_of(named: Any) -> Callable[..., Any]:
         """Gives the view that runs the application, under the name of a part of it."""
-        return _without_transaction(decorate(_view_of(application, name_of(named), named)))
+        view = decorate(_view_of(application, name_of(named), named))
+        return _without_transaction(EitherWay(view, vars(view)["blocking"]))
 
     routes = routing.routes_of(application)
     return view_of(application) if routes is None else routing.Include.of(routes, view_of)
@@ -79,28 +81,19 @@ def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _view_of(application: routing.Application, name: str, named: Any) -> Callable[..., Any]:
-    is_sync = consumers.sync_consumer_of(named) is not None
-    on_threads = sync_consumers.sending_here(application)
+    is_sync = sync_consumer_of(named) is not None
 
     async def view(
         request: WebSocketRequest, *args: Any, path_remaining: str = "", **kwargs: Any
     ) -> None:
-        patched_by = unpatched.patched_by()
-        if patched_by == "eventlet" and is_sync:
+        if is_sync and unpatched.patched_by() == "eventlet":
             raise UnsupportedServer(
                 f"{name} is a sync consumer, and asgiref's `async_to_sync` stands still in a "
                 "process that eventlet has patched: make it async, or use gevent or threads"
             )
         scope = scope_of(request, args, kwargs, path_remaining)
-        own = _OwnWebSocket(request.websocket)
-        events = sync_consumers.ThreadEvents(own, own.send_here)
-        thread = ApplicationContext.enter()
-        # Where threads are green those of consumers are not, and wait in another way.
-        run = on_threads if patched_by is None else application
-        try:
-            await run(scope, events.receive, events.send)
-        finally:
-            await thread.leave()
+        events = Events(_OwnWebSocket(request.websocket))
+        await consumers.run(application, scope, events)
         if not events.is_decided:
             raise UsageError(
                 f"{name} returned {events.stage.value}: an ASGI application accepts or refuses"

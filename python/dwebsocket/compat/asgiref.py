@@ -7,16 +7,17 @@ reaches others.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import asyncio
+from contextvars import Context, ContextVar
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from asgiref import local
+from asgiref import local, sync
 from asgiref.sync import AsyncToSync, SyncToAsync
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from asgiref.sync import ThreadSensitiveContext
@@ -104,18 +105,36 @@ def current_context() -> ThreadSensitiveContext | None:
     return found
 
 
-def called_in(function: object) -> object:
+def sync_call(
+    call: SyncToAsync[Any, Any], context: Context, tasks: list[asyncio.Task[Any]], *args: Any
+) -> Callable[[], Any]:
     """
-    Gives the function that ``sync_to_async`` wants to have called, of what it gives an executor.
+    Gives a function for another thread: it does what awaiting ``call(*args)`` in this loop does.
 
-    That is a ``partial`` of ``SyncToAsync.thread_handler`` whose last argument is a ``partial`` of
-    the function, in all these versions. Where it is anything else: None, and the call is made.
+    In ``context``, which this thread should :func:`take_over` afterwards. ``tasks`` gets the tasks
+    of ``async_to_sync`` within the function.
+
+    ``SyncToAsync.thread_handler``, which libraries override, in all these versions.
     """
-    if isinstance(function, partial) and function.args:
-        child = function.args[-1]
-        if isinstance(child, partial):
-            return child.func
-    return None
+    loop, handler = asyncio.get_running_loop(), call.thread_handler
+
+    def function() -> None:
+        take_over(context)
+        call.func(*args)
+
+    return partial(handler, loop, (None, None, None), tasks, context.run, function)
+
+
+def take_over(context: Context) -> None:
+    """
+    Sets the running context's variables to the values that they have in ``context``.
+
+    ``asgiref.sync._restore_context``, in all these versions. Where it is missing a sync function
+    cannot set a variable for the code that has awaited it.
+    """
+    restore = getattr(sync, "_restore_context", None)
+    if restore is not None:
+        restore(context)
 
 
 def coroutine_function_of(function: object) -> object:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import SyncToAsync
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: The attribute in which a consumer keeps ``send``, sync ones as ``async_to_sync(send)``.
 SEND = "base_send"
@@ -27,15 +30,49 @@ def sync_consumer_of(application: object) -> Any:
     return consumer
 
 
-def remade(application: Any, consumer: Any) -> Any:
-    """
-    Gives the application of ``as_asgi()`` of another class, with the same arguments.
+def are_there() -> bool:
+    """Whether this process has loaded consumers. Imports nothing."""
+    return "channels.consumer" in sys.modules
 
-    ``consumer_initkwargs`` of the application, in all these versions. Where it is missing:
-    ``application`` itself.
+
+def exchange(
+    *,
+    sender: object,
+    dispatch_all: Callable[..., Any],
+    close_old_connections: Callable[..., Any],
+    call: Callable[..., Any],
+) -> None:
     """
-    arguments = getattr(application, "consumer_initkwargs", None)
-    return application if arguments is None else consumer.as_asgi(**arguments)
+    Has all consumers of this process use these parts in place of Channels' own.
+
+    The functions get Channels' own one as their first argument. Each is a name of
+    :mod:`channels.consumer`, in these versions; a part that is missing is not exchanged.
+
+    Args:
+        sender: ``SyncConsumer.base_send``, a descriptor: gets and gives ``async_to_sync(send)``.
+        dispatch_all: ``await_many_dispatch(receivers, dispatch)``.
+        close_old_connections: ``aclose_old_connections()``, since 4.3.
+        call: ``SyncConsumer.dispatch(consumer, message)``, a :class:`asgiref.sync.SyncToAsync`.
+    """
+    channels = sys.modules["channels.consumer"]
+    consumer: Any = channels.SyncConsumer
+    setattr(consumer, SEND, sender)
+    for name, ours in (
+        ("await_many_dispatch", dispatch_all),
+        ("aclose_old_connections", close_old_connections),
+    ):
+        if (own := getattr(channels, name, None)) is not None:
+            setattr(channels, name, functools.partial(ours, own))
+    if isinstance(own := vars(consumer).get("dispatch"), SyncToAsync):
+        consumer.dispatch = _dispatch(own, call)
+
+
+def _dispatch(own: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(own.func)
+    async def dispatch(consumer: Any, message: Any) -> None:
+        await call(own, consumer, message)
+
+    return dispatch
 
 
 def by_type(router: object) -> Mapping[str, Any] | None:

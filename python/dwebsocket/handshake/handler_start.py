@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.http.response import HttpResponseBase
 
-from dwebsocket import callbacks, context, database
+from dwebsocket import context, database
 from dwebsocket.api.base import own_websocket
-from dwebsocket.api.decision import Answer, Decision, Failure
+from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.handshake.start import Start
@@ -20,10 +20,9 @@ from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.waiting.green import HubWaiter
-from dwebsocket.waiting.loop_hub import LoopEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from django.http import HttpRequest
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from dwebsocket.runners.handler import Handled
     from dwebsocket.runners.handler_threads import Home
     from dwebsocket.servers.handshake import Handshake
-    from dwebsocket.waiting.waiter import Call
     from dwebsocket.websocket import WebSocket
 
 _NORMAL = 1000
@@ -63,19 +61,6 @@ class HandlerStart(Start):
     def spawn(self) -> Spawn:
         """As :attr:`Start.spawn`."""
         return threads.spawn if self._cls._plan.in_loop else self.runner.spawn
-
-    @property
-    def call_later(self) -> Callable[[float, Call], Call]:
-        """As :attr:`Start.call_later`."""
-        has_async_view = self._cls._plan.has_async_view
-        return callbacks.call_later if has_async_view else self.runner.waiter.call_later
-
-    def new_decision(self, offered: list[str]) -> Decision[Any]:
-        """As :meth:`Start.new_decision`. A coroutine may wait for a ``connect`` on a thread."""
-        decision = super().new_decision(offered)
-        if self._cls._plan.has_async_view:
-            decision.decided = LoopEvent()
-        return decision
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
         args, kwargs = self._arguments

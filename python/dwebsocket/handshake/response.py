@@ -122,10 +122,14 @@ class UpgradeResponse(HttpResponse):
         return self._options.handshake_timeout
 
     @contextmanager
-    def asking_view(self) -> Iterator[Decision[Any]]:
-        """Starts a view that decides itself; the caller sleeps until it has, and concludes."""
+    def asking_view(self, *, in_loop: bool) -> Iterator[Decision[Any]]:
+        """
+        Starts a view that decides itself; the caller sleeps until it has, and concludes.
+
+        With ``in_loop`` the caller is a coroutine.
+        """
         assert self._start is not None
-        decision = self._start.new_decision(self._handshake.offered)
+        decision = self._start.new_decision(self._handshake.offered, in_loop=in_loop)
         self._decision = self._websocket._decision = decision
         itself = weakref.ref(self)
         decision.is_dropped = lambda: itself() is None
@@ -137,7 +141,7 @@ class UpgradeResponse(HttpResponse):
                 self._websocket._permit = self._permit.share()
             if self.patience is not None:
                 give_up = functools.partial(_on_decision_timeout, decision)
-                stop_timer = self._start.call_later(self.patience, give_up)
+                stop_timer = self._start.call_later(self.patience, give_up, in_loop=in_loop)
             self._start(self._request, self._websocket)
         except Exception as error:
             self._websocket._release_permit()

@@ -14,7 +14,7 @@ from dwebsocket.runners import view as life
 from dwebsocket.waiting.loop_hub import LoopEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from django.http import HttpRequest
 
@@ -54,17 +54,22 @@ class Start:
         # A loop is on a thread of the system, also where views have green ones.
         return threads.spawn if self.view.is_async else self.runner.spawn
 
-    @property
-    def call_later(self) -> Callable[[float, Call], Call]:
-        """Calls a function after a time, while a handler waits for the view."""
+    def call_later(self, delay: float, call: Call, *, in_loop: bool) -> Call:
+        """Calls a function after a time, while a handler waits for the view, maybe in a loop."""
         # An event loop blocks its thread: a hub of that thread would run no timers meanwhile.
-        return callbacks.call_later if self.view.is_async else self.runner.waiter.call_later
+        call_later = callbacks.call_later if in_loop else self.runner.waiter.call_later
+        return call_later(delay, call)
 
-    def new_decision(self, offered: list[str]) -> Decision[Any]:
-        """Makes the decision object for a view that decides itself."""
+    def new_decision(self, offered: list[str], *, in_loop: bool) -> Decision[Any]:
+        """Makes the decision of a view that decides itself; its handler may be in a loop."""
         is_async = self.view.is_async
-        new_event = LoopEvent if is_async else self.runner.waiter.new_event
-        return Decision(new_event, is_async=is_async, offered=tuple(offered))
+        new_event = self.runner.waiter.new_event
+        return Decision(
+            LoopEvent() if in_loop else new_event(),
+            LoopEvent() if is_async else new_event(),
+            is_async=is_async,
+            offered=tuple(offered),
+        )
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
         call = (self._call, request, self._arguments, websocket)

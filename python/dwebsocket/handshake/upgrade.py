@@ -25,7 +25,8 @@ def upgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
 
     Args:
         asked: The handshake, even a malformed one, and its view.
-        accept: With False the view, a sync one, starts now; this waits for its decision.
+        accept: With False the view starts now, and this waits for its decision. On a green thread
+            only for a sync view: events of an event loop wake no hub.
 
     Raises:
         ImproperlyConfigured: A setting is invalid.
@@ -35,7 +36,7 @@ def upgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
     response = judge(asked)
     if accept or not isinstance(response, UpgradeResponse):
         return response
-    with response.asking_view() as decision:
+    with response.asking_view(in_loop=False) as decision:
         decision.decided.wait()
     return response.conclude()
 
@@ -51,7 +52,7 @@ async def aupgrade(asked: Asked, *, accept: bool = True) -> HttpResponseBase:
     response = await sync_to_async(judge)(asked)
     if accept or not isinstance(response, UpgradeResponse):
         return response
-    with response.asking_view() as decision:
+    with response.asking_view(in_loop=True) as decision:
         await decision.decided.wait()
     return response.conclude()
 

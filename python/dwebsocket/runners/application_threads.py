@@ -17,11 +17,8 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from django.db import close_old_connections
-
 from dwebsocket import database, unpatched
 from dwebsocket.api.base import own_websocket
-from dwebsocket.compat.asgiref import called_in
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.handler_threads import HandlerThreads
@@ -48,6 +45,9 @@ class Line:
     As a :class:`~dwebsocket.runners.async_view_threads.Worker` for asgiref, as a
     :class:`~dwebsocket.runners.handler_threads.Job` for the threads: it has a turn as long as there
     are calls, or connections of the application on the turn's thread.
+
+    Attributes:
+        has_turn: Whether it has a turn, or is about to.
     """
 
     def __init__(self, threads: ApplicationThreads) -> None:
@@ -57,7 +57,7 @@ class Line:
         # Guards all that follows. Never held while anything else is called.
         self._lock = unpatched.lock()
         self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
-        self._has_turn = False
+        self.has_turn = False
         self._is_over = False
         # Its token, from the first turn to the end: the threads end without users.
         self._token: int | None = None
@@ -70,14 +70,9 @@ class Line:
             RuntimeError: The system gives no thread.
         """
         with self._lock:
-            if not self._has_turn and called_in(function) is close_old_connections:
-                # Without a turn no thread has connections of this application.
-                call = Call(_nothing)
-                call()
-                return call.future
             call = Call(function)
             self._calls.put(call)
-            begins, self._has_turn = not self._has_turn, True
+            begins, self.has_turn = not self.has_turn, True
         if begins:
             self._begin_turn()
         return call.future
@@ -90,14 +85,14 @@ class Line:
         """
         with self._lock:
             self._is_over = True
-            has_turn, token = self._has_turn, self._token_to_leave()
+            has_turn, token = self.has_turn, self._token_to_leave()
         if token is not None:
             self._threads.leave(token)
         return self.submit(database.leave) if has_turn else None
 
     def _token_to_leave(self) -> int | None:
         """Takes the token away when it is not needed any more. Under the lock."""
-        if self._has_turn or not self._is_over:
+        if self.has_turn or not self._is_over:
             return None
         token, self._token = self._token, None
         return token
@@ -109,7 +104,7 @@ class Line:
             self._threads.announce(self._token)
         except BaseException as error:
             with self._lock:
-                self._has_turn = False
+                self.has_turn = False
                 while not self._calls.empty():
                     self._calls.get().fail(error)
             raise
@@ -135,7 +130,7 @@ class Line:
         if database.has_own():
             self._give_connections_back()
         with self._lock:
-            self._has_turn = goes_on = not self._calls.empty()
+            self.has_turn = goes_on = not self._calls.empty()
             token = self._token_to_leave()
         if token is not None:
             self._threads.leave(token)
@@ -151,12 +146,13 @@ class Line:
 class ApplicationContext(OwnThread):
     """The thread-sensitive context of one application."""
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread makes calls of the application, and may have its connections."""
+        return self._worker is not None and self._worker.has_turn  # type: ignore[attr-defined]
+
     def _new_worker(self) -> Line:
         return Line(_threads)
-
-
-def _nothing() -> None:
-    """Does nothing."""
 
 
 _threads = ApplicationThreads()
