@@ -243,7 +243,8 @@ def versions(subject: Subject, program: Path) -> dict[str, str]:
 
 def needs_redis(subjects: list[Subject]) -> bool:
     """Return whether one of them has its messages carried by Redis."""
-    return any("BENCH_LAYER" in subject.environment for subject in subjects)
+    layers = {subject.environment.get("BENCH_LAYER", "") for subject in subjects}
+    return any(layer.startswith("redis") for layer in layers)
 
 
 def lacks(subject: Subject, program: Path) -> str | None:

@@ -178,10 +178,11 @@ SUBJECTS = (
     *(
         Subject(
             f"{DWEBSOCKET2}{kind}-consumer{where}",
-            f"this checkout: {consumer} of Django Channels {says}",
+            f"this checkout: {consumer} of Django Channels {says}; our layer for the chat",
             (*OURS, "channels", "uvicorn", "uvloop"),
             command,
             paths=paths,
+            environment={"BENCH_LAYER": "dwebsocket"},
         )
         for kind, consumer, paths in (
             ("", "AsyncWebsocketConsumer", ALL),

@@ -28,6 +28,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 LAYERS = {
+    "dwebsocket": "dwebsocket.channels.ChannelLayer",
     "memory": "channels.layers.InMemoryChannelLayer",
     "redis": "channels_redis.core.RedisChannelLayer",
     "redis-pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -41,8 +42,9 @@ def channel_layers() -> dict[str, Any]:
     """Return the setting of that name. A layer costs every consumer something."""
     if os.environ.get("BENCH_MODE") != "chat":
         return {}
-    layer = {"BACKEND": LAYERS[os.environ.get("BENCH_LAYER", "memory")]}
-    if "BENCH_LAYER" in os.environ:
+    name = os.environ.get("BENCH_LAYER", "memory")
+    layer = {"BACKEND": LAYERS[name]}
+    if name.startswith("redis"):
         layer["CONFIG"] = {"hosts": [os.environ["BENCH_REDIS"]]}
     return {"default": layer}
 

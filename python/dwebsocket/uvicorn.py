@@ -97,7 +97,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state = server_state
         self._app_state = app_state
         self._is_lost = False
-        self._websocket: WebSocket | None = None
+        self.websocket: WebSocket | None = None
         self._opened = asyncio.Event()
         self._handshake: NativeHandshake
         self._permit: _core.Permit | None = None
@@ -115,11 +115,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Either the engine has the connection, or the client has gone before that."""
-        if self._websocket is None:
+        if self.websocket is None:
             self.connections.discard(self)
             self._is_lost = True
-            self._websocket = WebSocket()
-            self._websocket._never_open()
+            self.websocket = WebSocket()
+            self.websocket._never_open()
             self._opened.set()
 
     def data_received(self, data: bytes) -> None:
@@ -139,7 +139,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Ends the connection, as uvicorn ends: all of them, within ``WEBSOCKET_DRAIN``."""
-        if self._websocket is None:
+        if self.websocket is None:
             self._answer(503)
         elif not _core.is_leaving():
             shutdown.depart()
@@ -174,7 +174,7 @@ class WebSocketProtocol(asyncio.Protocol):
             connection = self._handshake.open([*own, *headers], subprotocol, options, permit, [])
         except (OSError, ShuttingDown) as error:
             raise uvicorn.parts().disconnected from error
-        self._websocket = websocket = WebSocket()
+        self.websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)
         self._opened.set()
 
@@ -189,38 +189,38 @@ class WebSocketProtocol(asyncio.Protocol):
     async def receive(self) -> Message:
         """Gives the next message."""
         await self._opened.wait()
-        assert self._websocket is not None
-        return await self._websocket.areceive()
+        assert self.websocket is not None
+        return await self.websocket.areceive()
 
     async def send(self, message: Message) -> None:
         """Sends a message, and waits for room."""
-        assert self._websocket is not None
-        if current_websocket() is not self._websocket:
+        assert self.websocket is not None
+        if current_websocket() is not self.websocket:
             # Only the tasks of its own view wait for room.
-            set_own_websocket(self._websocket)
+            set_own_websocket(self.websocket)
         try:
-            await self._websocket.asend(message, strict=True)
+            await self.websocket.asend(message, strict=True)
         except SendTimeout:
-            self._websocket.close(_TRY_AGAIN_LATER)
+            self.websocket.close(_TRY_AGAIN_LATER)
             raise uvicorn.parts().disconnected from None
         except ConnectionClosed:
             raise uvicorn.parts().disconnected from None
 
     def send_here(self, message: Message) -> None:
         """As :meth:`send`, on a thread."""
-        assert self._websocket is not None
+        assert self.websocket is not None
         try:
-            self._websocket.send(message, strict=True)
+            self.websocket.send(message, strict=True)
         except SendTimeout:
-            self._websocket.close(_TRY_AGAIN_LATER)
+            self.websocket.close(_TRY_AGAIN_LATER)
             raise uvicorn.parts().disconnected from None
         except ConnectionClosed:
             raise uvicorn.parts().disconnected from None
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the connection."""
-        assert self._websocket is not None
-        await self._websocket.aclose(code, reason)
+        assert self.websocket is not None
+        await self.websocket.aclose(code, reason)
 
     # -- the application -----------------------------------------------------------------------
 
@@ -256,8 +256,8 @@ class WebSocketProtocol(asyncio.Protocol):
             if code == _NORMAL:
                 _log.error("ASGI callable returned without completing handshake.")
             self._answer(500)
-        if self._websocket is not None:
-            self._websocket._abandon(code, "")
+        if self.websocket is not None:
+            self.websocket._abandon(code, "")
         if self._permit is not None:
             self._permit.release()
         self.connections.discard(self)

@@ -3,9 +3,9 @@ Channels' consumers, with fewer turns between the event loop and threads.
 
 As Channels 4 is, each message takes a new task; a sync consumer's handler goes to its thread, and
 what it sends comes back, by asgiref; an async consumer asks a thread whether database connections
-are too old. On connections of ours, whose threads are those of
-:mod:`~dwebsocket.runners.application_threads`, none of that is needed but the way to a handler's
-thread. Consumers on other connections, such as those of Channels' test helpers, run as ever.
+are too old. On connections of ours, the threads of :mod:`~dwebsocket.runners.application_threads`
+take messages from the engine and give it theirs; an async consumer uses none before it calls sync
+code. Consumers on other connections, such as those of Channels' test helpers, run as ever.
 """
 
 from __future__ import annotations
@@ -13,21 +13,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import unpatched
-from dwebsocket.asgi_views.events import Events, Stage, message_of
+from dwebsocket.asgi_views.events import Events, Stage, event_of, message_of
 from dwebsocket.compat import asgiref, consumers
 from dwebsocket.runners.application_threads import ApplicationContext
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from concurrent.futures import Future
 
     from dwebsocket.asgi_views.routing import Application
+    from dwebsocket.connection import Connection, Message
     from dwebsocket.servers.asgi.events import Event
 
     Receive = Callable[[], Awaitable[Event]]
     Dispatch = Callable[[Event], Awaitable[None]]
+
+# Whether tasks can be made in a given context: since Python 3.11.
+_HAVE_CONTEXT = sys.version_info >= (3, 11)
+# The attribute of a consumer in which its handler is kept.
+_HANDLER = "_dwebsocket_handler"
 
 
 async def run(application: Application, scope: dict[str, Any], events: Events) -> None:
@@ -47,13 +55,16 @@ def _exchange() -> None:
         sender=_Sender(),
         dispatch_all=_dispatch_all,
         close_old_connections=_close_old_connections,
-        call=_call,
+        dispatch_sync=_dispatch_sync,
     )
 
 
 def _events_of(function: object) -> Events | None:
     events = getattr(function, "__self__", None)
     return events if isinstance(events, Events) else None
+
+
+# -- sending ---------------------------------------------------------------------------------------
 
 
 class _Sender:
@@ -89,16 +100,70 @@ def _sender(events: Events, send: Callable[[Event], None]) -> Callable[[Event], 
     return send_event
 
 
+# -- receiving -------------------------------------------------------------------------------------
+
+
 async def _dispatch_all(
     channels_own: Callable[..., Awaitable[None]], receivers: Sequence[Receive], dispatch: Dispatch
 ) -> None:
-    """Gives ``dispatch`` one message after the other, of one receiver or of several."""
-    if len(receivers) > 1 or _events_of(receivers[0]) is None:
-        await channels_own(receivers, dispatch)
+    """Gives ``dispatch`` one message after the other: the client's, and those of a layer."""
+    receive, *others = receivers
+    events = _events_of(receive)
+    handler = None if events is None else _Handler.behind(dispatch)
+    if events is not None and handler is not None:
+        # Its line makes the calls of both one at a time.
+        client = _serve_client(events, handler, dispatch)
+        await _run_all(client, *(_pass_on(other, dispatch) for other in others))
+    elif events is not None and not others:
+        await _pass_on(receive, dispatch)
+    elif events is not None and _HAVE_CONTEXT:
+        one_at_a_time = _with_lock(dispatch)
+        await _run_all(*(_pass_on(receiver, one_at_a_time) for receiver in receivers))
     else:
-        receive = receivers[0]
-        while True:
-            await dispatch(await receive())
+        await channels_own(receivers, dispatch)
+
+
+async def _pass_on(receive: Receive, dispatch: Dispatch) -> None:
+    while True:
+        await dispatch(await receive())
+
+
+def _with_lock(dispatch: Dispatch) -> Dispatch:
+    lock = asyncio.Lock()
+
+    async def dispatch_alone(event: Event) -> None:
+        async with lock:
+            await dispatch(event)
+
+    return dispatch_alone
+
+
+async def _serve_client(events: Events, handler: _Handler, dispatch: Dispatch) -> None:
+    await dispatch(await events.receive())
+    websocket = events.peer.websocket if events.stage is Stage.OPEN else None
+    if websocket is not None and websocket._connection is not None:
+        await handler.read(websocket._connection)
+    # The end, or all that comes to one that has not accepted yet.
+    await _pass_on(events.receive, dispatch)
+
+
+async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs them until one raises, and raises that."""
+    if len(coroutines) == 1:
+        await coroutines[0]
+        return
+    # What one handler sets in a context variable is there for the next one.
+    options: Any = {"context": contextvars.copy_context()} if _HAVE_CONTEXT else {}
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(coroutine, **options) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _close_old_connections(channels_own: Callable[[], Awaitable[None]]) -> None:
@@ -108,23 +173,65 @@ async def _close_old_connections(channels_own: Callable[[], Awaitable[None]]) ->
         await channels_own()
 
 
-async def _call(channels_own: Any, consumer: Any, message: Event) -> None:
-    """Calls a sync consumer's handler for a message, on a thread."""
-    own = asgiref.current_context()
-    if not isinstance(own, ApplicationContext):
+async def _dispatch_sync(channels_own: Any, consumer: Any, message: Event) -> None:
+    """Has a sync consumer handle a message on its thread."""
+    if isinstance(asgiref.current_context(), ApplicationContext):
+        await _Handler.of(channels_own, consumer).handle(message)
+    else:
         await channels_own(consumer, message)
-        return
-    context = contextvars.copy_context()
-    tasks: list[asyncio.Task[Any]] = []
-    call = asgiref.sync_call(channels_own, context, tasks, consumer, message)
-    future = own.worker().submit(call)
-    try:
-        await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        if not future.done():
-            await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
-        raise
-    finally:
-        asgiref.take_over(context)
+
+
+class _Handler:
+    """The handlers of one sync consumer. They run in one context, on whichever thread is free."""
+
+    def __init__(self, channels_own: Any, consumer: Any) -> None:
+        """Begins in the context of the consumer's task."""
+        own = asgiref.current_context()
+        assert isinstance(own, ApplicationContext)
+        self._line = own.line
+        # Those of `async_to_sync` in a handler.
+        self._tasks: list[asyncio.Task[Any]] = []
+        context = contextvars.copy_context()
+        self._call = asgiref.sync_call(channels_own, context, self._tasks, consumer)
+
+    @classmethod
+    def of(cls, channels_own: Any, consumer: Any) -> _Handler:
+        """Gives the one of a consumer."""
+        handler: _Handler | None = vars(consumer).get(_HANDLER)
+        if handler is None:
+            handler = vars(consumer)[_HANDLER] = cls(channels_own, consumer)
+        return handler
+
+    @classmethod
+    def behind(cls, dispatch: Dispatch) -> _Handler | None:
+        """Gives the one that ``dispatch`` leads to, if its messages can be read on threads."""
+        channels_own = consumers.channels_dispatch_of(dispatch)
+        is_ours = isinstance(asgiref.current_context(), ApplicationContext)
+        if channels_own is None or not is_ours or unpatched.patched_by() is not None:
+            return None
+        return cls.of(channels_own, dispatch.__self__)  # type: ignore[attr-defined]
+
+    async def handle(self, message: Event) -> None:
+        """Handles one message."""
+        await self._wait_for(self._line.submit(functools.partial(self._call, message)))
+
+    async def read(self, connection: Connection) -> None:
+        """Handles a connection's messages, until no more can come."""
+        await self._wait_for(self._line.read(connection, self._handle_here))
+
+    def _handle_here(self, message: Message) -> None:
+        self._call(event_of(message))
+
+    async def _wait_for(self, future: Future[Any]) -> None:
+        try:
+            await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            for task in list(self._tasks):
+                task.cancel()
+            # A handler that runs, runs to its end.
+            await asyncio.wrap_future(self._line.submit(_nothing))
+            raise
+
+
+def _nothing() -> None:
+    """Does nothing."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dwebsocket.connection import Message
     from dwebsocket.servers.asgi.events import Event
+    from dwebsocket.websocket import WebSocket
 
     Headers = list[tuple[str, str]]
 
@@ -25,6 +26,10 @@ _FIRST_STATUS, _LAST_STATUS = 200, 599
 
 class Peer(Protocol):
     """The connection that the events are about, before and after it is open."""
+
+    @property
+    def websocket(self) -> WebSocket | None:
+        """The WebSocket; there may be none before it is open."""
 
     async def accept(self, subprotocol: str | None, headers: Headers) -> None:
         """
@@ -121,9 +126,7 @@ class Events:
             message = await self.peer.receive()
         except ConnectionClosed as end:
             return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
-        if isinstance(message, str):
-            return {"type": "websocket.receive", "text": message}
-        return {"type": "websocket.receive", "bytes": message}
+        return event_of(message)
 
     async def send(self, event: Event) -> None:
         """
@@ -180,6 +183,12 @@ class Events:
         if not event.get("more_body", False):
             self.stage = Stage.OVER
             await self.peer.respond(*self._response, b"".join(self._body))
+
+
+def event_of(message: Message) -> Event:
+    """Gives the event for a message."""
+    kind = "text" if isinstance(message, str) else "bytes"
+    return {"type": "websocket.receive", kind: message}
 
 
 def message_of(event: Event) -> Message:

@@ -108,32 +108,32 @@ def _view_of(application: routing.Application, name: str, named: Any) -> Callabl
 class _OwnWebSocket:
     """The WebSocket of a view as the :class:`~.events.Peer` of its application."""
 
-    __slots__ = ("_websocket",)
+    __slots__ = ("websocket",)
 
     def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
+        self.websocket = websocket
 
     async def accept(self, subprotocol: str | None, headers: Headers) -> None:
         try:
-            await self._websocket.aaccept(subprotocol, headers)
+            await self.websocket.aaccept(subprotocol, headers)
         except ConnectionClosed:
             # The application sees it by its next `receive`.
             return
 
     async def reject(self) -> None:
-        await self._websocket.areject()
+        await self.websocket.areject()
 
     async def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        self._websocket._answer(_response(status, headers, body))
+        self.websocket._answer(_response(status, headers, body))
 
     async def receive(self) -> Message:
-        websocket = self._websocket
+        websocket = self.websocket
         if websocket._connection is None:
             await websocket._await_opening()
         return await websocket.areceive()
 
     async def send(self, message: Message) -> None:
-        websocket = self._websocket
+        websocket = self.websocket
         if websocket._connection is None:
             # Another task is about to accept.
             await websocket._await_opening()
@@ -148,14 +148,14 @@ class _OwnWebSocket:
     def send_here(self, message: Message) -> None:
         """As :meth:`send`, on a thread."""
         try:
-            self._websocket.send(message)
+            self.websocket.send(message)
         except ConnectionClosed:
             return
         except SendTimeout:
-            self._websocket.close(*_TRY_AGAIN_LATER)
+            self.websocket.close(*_TRY_AGAIN_LATER)
 
     async def close(self, code: int, reason: str) -> None:
-        await self._websocket.aclose(code, reason)
+        await self.websocket.aclose(code, reason)
 
 
 def _response(status: int, headers: Headers, body: bytes) -> HttpResponse:

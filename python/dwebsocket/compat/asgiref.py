@@ -107,30 +107,29 @@ def current_context() -> ThreadSensitiveContext | None:
 
 def sync_call(
     call: SyncToAsync[Any, Any], context: Context, tasks: list[asyncio.Task[Any]], *args: Any
-) -> Callable[[], Any]:
+) -> Callable[..., Any]:
     """
-    Gives a function for another thread: it does what awaiting ``call(*args)`` in this loop does.
+    Gives a function for other threads: it does what awaiting ``call(*args, …)`` in this loop does.
 
-    In ``context``, which this thread should :func:`take_over` afterwards. ``tasks`` gets the tasks
-    of ``async_to_sync`` within the function.
+    In ``context``, which keeps what is set. ``tasks`` has the tasks of ``async_to_sync`` in it.
 
     ``SyncToAsync.thread_handler``, which libraries override, in all these versions.
     """
-    loop, handler = asyncio.get_running_loop(), call.thread_handler
+    handle = partial(call.thread_handler, asyncio.get_running_loop(), (None, None, None), tasks)
 
-    def function() -> None:
-        take_over(context)
-        call.func(*args)
+    def function(*more: Any) -> Any:
+        _own_all(context)
+        return call.func(*args, *more)
 
-    return partial(handler, loop, (None, None, None), tasks, context.run, function)
+    return partial(handle, context.run, function)
 
 
-def take_over(context: Context) -> None:
+def _own_all(context: Context) -> None:
     """
-    Sets the running context's variables to the values that they have in ``context``.
+    Makes this thread the owner of all values of ``Local`` in ``context``, which runs.
 
-    ``asgiref.sync._restore_context``, in all these versions. Where it is missing a sync function
-    cannot set a variable for the code that has awaited it.
+    ``asgiref.sync._restore_context``, in all these versions. Where it is missing, values that other
+    threads have set are not seen here.
     """
     restore = getattr(sync, "_restore_context", None)
     if restore is not None:

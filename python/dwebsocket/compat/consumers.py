@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: The attribute in which a consumer keeps ``send``, sync ones as ``async_to_sync(send)``.
 SEND = "base_send"
+# The attribute of an exchanged function.
+_CHANNELS_OWN = "channels_own"
 
 
 def sync_consumer_of(application: object) -> Any:
@@ -40,7 +42,7 @@ def exchange(
     sender: object,
     dispatch_all: Callable[..., Any],
     close_old_connections: Callable[..., Any],
-    call: Callable[..., Any],
+    dispatch_sync: Callable[..., Any],
 ) -> None:
     """
     Has all consumers of this process use these parts in place of Channels' own.
@@ -52,7 +54,8 @@ def exchange(
         sender: ``SyncConsumer.base_send``, a descriptor: gets and gives ``async_to_sync(send)``.
         dispatch_all: ``await_many_dispatch(receivers, dispatch)``.
         close_old_connections: ``aclose_old_connections()``, since 4.3.
-        call: ``SyncConsumer.dispatch(consumer, message)``, a :class:`asgiref.sync.SyncToAsync`.
+        dispatch_sync: ``SyncConsumer.dispatch(consumer, message)``, a
+            :class:`asgiref.sync.SyncToAsync`.
     """
     channels = sys.modules["channels.consumer"]
     consumer: Any = channels.SyncConsumer
@@ -64,14 +67,20 @@ def exchange(
         if (own := getattr(channels, name, None)) is not None:
             setattr(channels, name, functools.partial(ours, own))
     if isinstance(own := vars(consumer).get("dispatch"), SyncToAsync):
-        consumer.dispatch = _dispatch(own, call)
+        consumer.dispatch = _exchanged(own, dispatch_sync)
 
 
-def _dispatch(own: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+def channels_dispatch_of(dispatch: object) -> Any:
+    """Gives Channels' own one behind a consumer's ``dispatch``; None when it was not exchanged."""
+    return getattr(getattr(dispatch, "__func__", None), _CHANNELS_OWN, None)
+
+
+def _exchanged(own: Any, ours: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(own.func)
     async def dispatch(consumer: Any, message: Any) -> None:
-        await call(own, consumer, message)
+        await ours(own, consumer, message)
 
+    dispatch.__dict__[_CHANNELS_OWN] = own
     return dispatch
 
 

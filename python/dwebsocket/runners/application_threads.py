@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import Future
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -26,7 +27,8 @@ from dwebsocket.waiting.long_calls import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
+
+    from dwebsocket.connection import Connection, Message
 
 
 class ApplicationThreads(HandlerThreads):
@@ -44,7 +46,8 @@ class Line:
 
     As a :class:`~dwebsocket.runners.async_view_threads.Worker` for asgiref, as a
     :class:`~dwebsocket.runners.handler_threads.Job` for the threads: it has a turn as long as there
-    are calls, or connections of the application on the turn's thread.
+    are calls, or connections of the application on the turn's thread; and one for each message,
+    where it reads those.
 
     Attributes:
         has_turn: Whether it has a turn, or is about to.
@@ -58,7 +61,10 @@ class Line:
         self._lock = unpatched.lock()
         self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
         self.has_turn = False
+        # Whether a thread has the turn.
+        self._is_running = False
         self._is_over = False
+        self._reading: _Reading | None = None
         # Its token, from the first turn to the end: the threads end without users.
         self._token: int | None = None
 
@@ -76,6 +82,22 @@ class Line:
         if begins:
             self._begin_turn()
         return call.future
+
+    def read(self, connection: Connection, handle: Callable[[Message], object]) -> Future[None]:
+        """
+        Calls ``handle`` with each message of the application's connection, between other calls.
+
+        Returns:
+            The future of the end: without a result when no message can come any more, or with the
+            exception of ``handle``. Cancelling it ends the reading; a call that is under way goes
+            on.
+
+        Raises:
+            RuntimeError: The system gives no thread.
+        """
+        self._reading = reading = _Reading(connection, handle)
+        self.submit(_nothing)
+        return reading.future
 
     def end(self) -> Future[Any] | None:
         """
@@ -110,18 +132,48 @@ class Line:
             raise
 
     def _run_turn(self) -> None:
+        with self._lock:
+            if self._is_running:
+                # The connection has news for the thread that has the turn.
+                self._calls.put(Call(_nothing))
+                return
+            self._is_running = self.has_turn = True
         while self._goes_on():
             pass
 
     def _goes_on(self) -> bool:
-        """Makes the next call; false when the turn is over."""
-        waits = not self._is_over and database.has_own()
-        try:
-            call = self._calls.get(timeout=database.IDLE_AFTER_S if waits else 0)
-        except Empty:
+        """Makes the next call, or handles the next message; false when the turn is over."""
+        call = self._next_call(0)
+        if call is None and self._reads():
+            return database.has_own() or self._stays()
+        if call is None and not self._is_over and database.has_own():
+            self._listen()
+            call = self._next_call(database.IDLE_AFTER_S)
+        if call is None:
             return self._stays()
         call()
         return True
+
+    def _next_call(self, timeout: float) -> Call[Any] | None:
+        try:
+            return self._calls.get(timeout=timeout)
+        except Empty:
+            return None
+
+    def _reads(self) -> bool:
+        """Whether there was a message, which has been handled."""
+        reading = self._reading
+        if reading is None:
+            return False
+        has_read = reading.handle_next()
+        if reading.future.done():
+            self._reading = None
+        return has_read
+
+    def _listen(self) -> None:
+        reading, token = self._reading, self._token
+        if reading is not None and token is not None:
+            self._threads.listen(reading.connection, token)
 
     def _stays(self) -> bool:
         """Whether the turn goes on although there was nothing to call."""
@@ -130,10 +182,12 @@ class Line:
         if database.has_own():
             self._give_connections_back()
         with self._lock:
-            self.has_turn = goes_on = not self._calls.empty()
+            self.has_turn = self._is_running = goes_on = not self._calls.empty()
             token = self._token_to_leave()
         if token is not None:
             self._threads.leave(token)
+        elif not goes_on:
+            self._listen()
         return goes_on
 
     def _give_connections_back(self) -> None:
@@ -143,16 +197,57 @@ class Line:
             websocket._held.end()
 
 
+class _Reading:
+    """The messages of a connection, which the turns of its application handle."""
+
+    def __init__(self, connection: Connection, handle: Callable[[Message], object]) -> None:
+        self.connection = connection
+        self.future: Future[None] = Future()
+        self._handle = handle
+
+    def handle_next(self) -> bool:
+        """Handles the next message; false when none is there."""
+        if self.future.done():
+            return False
+        message = self.connection.pop(False)
+        try:
+            if message is not None:
+                self._handle(message)
+            elif self.connection.waiting() == (0, True):
+                self._finish(None)
+        except BaseException as error:
+            self._finish(error)
+        return message is not None
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self.future.set_running_or_notify_cancel():
+            if error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(error)
+
+
 class ApplicationContext(OwnThread):
     """The thread-sensitive context of one application."""
 
     @property
     def has_thread(self) -> bool:
         """Whether a thread makes calls of the application, and may have its connections."""
-        return self._worker is not None and self._worker.has_turn  # type: ignore[attr-defined]
+        return self._worker is not None and self.line.has_turn
+
+    @property
+    def line(self) -> Line:
+        """The calls of the application."""
+        line = self.worker()
+        assert isinstance(line, Line)
+        return line
 
     def _new_worker(self) -> Line:
         return Line(_threads)
+
+
+def _nothing() -> None:
+    """Does nothing."""
 
 
 _threads = ApplicationThreads()
