@@ -49,15 +49,16 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 @pytest.fixture
 def _backend(site: Site, override: Callable[..., None]) -> Iterator[None]:
-    """Each test has a backend of its own."""
-    override(WEBSOCKET_GROUPS={"default": site.groups})
+    """Each test has backends of its own, one of them with another prefix."""
+    override(WEBSOCKET_GROUPS={"default": site.groups, "apart": {**site.groups, "PREFIX": "apart"}})
     own = backends.Backends(backends.make)
     with backends.swapped(own):
         yield
-        made = own.made("default")
-        if made is not None and hasattr(made, "_listener"):
-            made.stop()
-            eventually(lambda: not made._listener.is_listening, what="the thread has ended")
+        for made in filter(None, map(own.made, ("default", "apart"))):
+            if hasattr(made, "_listener"):
+                made.stop()
+                listener = made._listener
+                eventually(lambda: not listener.is_listening, what="the thread has ended")  # noqa: B023
         asyncio.run(sync_to_async(connections.close_all)())
         gc.collect()
 

@@ -160,6 +160,39 @@ def test_outage(site: Any, layer: Make) -> None:
     assert async_to_sync(own.receive)(channels[0]) == {"type": "again"}
 
 
+@pytest.mark.parametrize("site", [CROSSING[1]], indirect=True)
+def test_connections_that_break(site: Any, layer: Make) -> None:
+    """Channels that join and leave between two breaks do so; the groups are as they should be."""
+    own = layer()
+    channels = [async_to_sync(own.new_channel)(f"member-{number}") for number in range(3)]
+
+    def until_it_works(call: Callable[..., Any], *arguments: Any) -> None:
+        def works() -> bool:
+            try:
+                async_to_sync(call)(*arguments)
+            except GroupUnavailable:
+                return False
+            return True
+
+        eventually(works, what="the server is reached again")
+
+    def disconnect() -> None:
+        for kind in ("normal", "pubsub"):
+            site.server.ask("CLIENT", "KILL", "TYPE", kind)
+
+    for channel in channels[:2]:
+        async_to_sync(own.group_add)("room", channel)
+    disconnect()
+    until_it_works(own.group_add, "room", channels[2])
+    until_it_works(own.group_discard, "room", channels[1])
+    disconnect()
+    until_it_works(own.group_send, "room", {"type": "hi"})
+    for channel in (channels[0], channels[2]):
+        assert async_to_sync(own.receive)(channel) == {"type": "hi"}
+    async_to_sync(own.send)(channels[1], {"type": "last"})
+    assert async_to_sync(own.receive)(channels[1]) == {"type": "last"}
+
+
 @in_loop
 async def test_groups_of_a_test() -> None:
     """Each test has channels and groups of its own, whatever the settings say."""
