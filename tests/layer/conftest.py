@@ -78,20 +78,28 @@ def layer(_backend: None) -> Iterator[Callable[..., ChannelLayer]]:
 
 
 @pytest.fixture
-def other(site: Site) -> Iterator[Callable[..., Other]]:
+def settings_of_others(site: Site) -> Callable[..., dict[str, Any]]:
+    """Give the settings of other processes: `settings_of_others(capacity=3)`."""
+
+    def make(**config: Any) -> dict[str, Any]:
+        layers = {"BACKEND": "dwebsocket.channels.ChannelLayer", "CONFIG": config}
+        return {
+            "SECRET_KEY": settings.SECRET_KEY,
+            "WEBSOCKET_GROUPS": {"default": site.groups},
+            "DATABASES": site.databases,
+            "CHANNEL_LAYERS": {"default": layers},
+        }
+
+    return make
+
+
+@pytest.fixture
+def other(settings_of_others: Callable[..., dict[str, Any]]) -> Iterator[Callable[..., Other]]:
     """Start other processes: `other(capacity=3)`."""
     started: list[Other] = []
 
     def start(**config: Any) -> Other:
-        layers = {"BACKEND": "dwebsocket.channels.ChannelLayer", "CONFIG": config}
-        process = Other(
-            {
-                "SECRET_KEY": settings.SECRET_KEY,
-                "WEBSOCKET_GROUPS": {"default": site.groups},
-                "DATABASES": site.databases,
-                "CHANNEL_LAYERS": {"default": layers},
-            }
-        )
+        process = Other(settings_of_others(**config))
         started.append(process)
         return process
 

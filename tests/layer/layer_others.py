@@ -20,7 +20,6 @@ class Other:
     """Another process of the project. Its calls are those of a layer, and of `layer_process.py`."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = settings
         self._process = subprocess.Popen(
             [sys.executable, str(SCRIPT), json.dumps(settings)],
             stdin=subprocess.PIPE,

@@ -169,13 +169,12 @@ async_to_sync(use)()
 """
 
 
-def test_layer_that_is_left(site: Any, other: Start) -> None:
+def test_layer_that_is_left(site: Any, settings_of_others: Callable[..., Any]) -> None:
     """A process that ends with channels, groups and a receiver writes no warning."""
-    process = other()
     done = subprocess.run(
         [
             *(sys.executable, "-W", "always", "-c", LEAVES),
-            *(json.dumps(process.settings), str(Path(__file__).parent)),
+            *(json.dumps(settings_of_others()), str(Path(__file__).parent)),
         ],
         capture_output=True,
         text=True,
