@@ -19,7 +19,7 @@ CRATE = ROOT / "src"
 # never a room on the same line, never one below.
 LINE: list[set[str]] = [
     {"compat"},
-    {"_core", "context", "exceptions", "group_settings", "memory"},
+    {"_core", "channel_settings", "context", "exceptions", "group_settings", "memory"},
     {"clock", "conf", "connection", "request", "sessions", "unpatched"},
     {"callbacks", "checks", "database", "records", "request_copy", "signals"},
     {"protocol", "waiting"},

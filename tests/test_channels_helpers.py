@@ -79,6 +79,32 @@ async def main():
     communicator = WebsocketCommunicator(site, "/Denying/", headers=HEADERS)
     assert (await communicator.connect(5))[0] is False
     await communicator.wait(5)
+    # Its assertions about what comes, and its time limits.
+    communicator = WebsocketCommunicator(site, "/Closing/?closing", headers=HEADERS)
+    assert (await communicator.connect(5))[0] is True
+    assert await communicator.receive_from(5) == "last words"
+    try:
+        await communicator.receive_from(5)
+    except AssertionError as error:
+        assert str(error) == "Expected type 'websocket.send', but was 'websocket.close'", error
+    else:
+        raise AssertionError("the consumer has sent more")
+    communicator = WebsocketCommunicator(site, "/AsyncEcho/?silent", headers=HEADERS)
+    assert (await communicator.connect(5))[0] is True
+    assert await communicator.receive_nothing(0.1)
+    try:
+        await communicator.receive_from(0.1)
+    except asyncio.TimeoutError:
+        pass
+    else:
+        raise AssertionError("the consumer has sent something")
+    try:
+        await communicator.disconnect(timeout=5)
+    except asyncio.CancelledError:
+        # The communicator has cancelled the application.
+        pass
+    else:
+        raise AssertionError("the application has not ended")
     # The disconnect method may run after its client has read the end.
     for _ in range(1500):
         if len(consumers.ENDS[""]) >= 6:

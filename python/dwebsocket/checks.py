@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from dwebsocket import conf
+from dwebsocket import channel_settings, conf
+from dwebsocket.group_settings import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +39,7 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
         *_factory(),
         *_middleware(),
         *_old_distribution(),
+        *_channel_layers(),
     ]
 
 
@@ -125,3 +129,33 @@ def _old_distribution() -> Iterator[checks.CheckMessage]:
         hint="Run: pip uninstall dwebsocket; pip install --force-reinstall dwebsocket2",
         id="dwebsocket.E004",
     )
+
+
+def _channel_layers() -> Iterator[checks.CheckMessage]:
+    layers = getattr(settings, "CHANNEL_LAYERS", None)
+    for alias, entry in layers.items() if isinstance(layers, Mapping) else ():
+        if not isinstance(entry, Mapping) or entry.get("BACKEND") not in channel_settings.BACKENDS:
+            continue
+        yield from _channel_layer(f"CHANNEL_LAYERS[{alias!r}]['CONFIG']", entry.get("CONFIG", {}))
+        # What Channels makes for tests.
+        if "TEST_CONFIG" in entry:
+            name = f"CHANNEL_LAYERS[{alias!r}]['TEST_CONFIG']"
+            yield from _channel_layer(name, entry["TEST_CONFIG"])
+
+
+def _channel_layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
+    for problem in channel_settings.problems(config):
+        text = f"{name}{problem.where} {problem.what}."
+        yield checks.Error(text, hint=problem.hint or None, id="dwebsocket.E007")
+    try:
+        known = conf.get("GROUPS")
+    except ImproperlyConfigured:
+        # The check of all settings reports it.
+        return
+    using = config.get("using", DEFAULT) if isinstance(config, Mapping) else DEFAULT
+    if isinstance(using, str) and using not in known:
+        yield checks.Error(
+            f"{name}['using'] is {using!r}, which is no alias of WEBSOCKET_GROUPS.",
+            hint=f"Write one of {', '.join(sorted(known))}, or add {using!r} to WEBSOCKET_GROUPS.",
+            id="dwebsocket.E008",
+        )

@@ -49,15 +49,16 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 @pytest.fixture
 def _backend(site: Site, override: Callable[..., None]) -> Iterator[None]:
-    """Each test has a backend of its own."""
-    override(WEBSOCKET_GROUPS={"default": site.groups})
+    """Each test has backends of its own, one of them with another prefix."""
+    override(WEBSOCKET_GROUPS={"default": site.groups, "apart": {**site.groups, "PREFIX": "apart"}})
     own = backends.Backends(backends.make)
     with backends.swapped(own):
         yield
-        made = own.made("default")
-        if made is not None and hasattr(made, "_listener"):
-            made.stop()
-            eventually(lambda: not made._listener.is_listening, what="the thread has ended")
+        for made in filter(None, map(own.made, ("default", "apart"))):
+            if hasattr(made, "_listener"):
+                made.stop()
+                listener = made._listener
+                eventually(lambda: not listener.is_listening, what="the thread has ended")  # noqa: B023
         asyncio.run(sync_to_async(connections.close_all)())
         gc.collect()
 
@@ -77,20 +78,28 @@ def layer(_backend: None) -> Iterator[Callable[..., ChannelLayer]]:
 
 
 @pytest.fixture
-def other(site: Site) -> Iterator[Callable[..., Other]]:
+def settings_of_others(site: Site) -> Callable[..., dict[str, Any]]:
+    """Give the settings of other processes: `settings_of_others(capacity=3)`."""
+
+    def make(**config: Any) -> dict[str, Any]:
+        layers = {"BACKEND": "dwebsocket.channels.ChannelLayer", "CONFIG": config}
+        return {
+            "SECRET_KEY": settings.SECRET_KEY,
+            "WEBSOCKET_GROUPS": {"default": site.groups},
+            "DATABASES": site.databases,
+            "CHANNEL_LAYERS": {"default": layers},
+        }
+
+    return make
+
+
+@pytest.fixture
+def other(settings_of_others: Callable[..., dict[str, Any]]) -> Iterator[Callable[..., Other]]:
     """Start other processes: `other(capacity=3)`."""
     started: list[Other] = []
 
     def start(**config: Any) -> Other:
-        layers = {"BACKEND": "dwebsocket.channels.ChannelLayer", "CONFIG": config}
-        process = Other(
-            {
-                "SECRET_KEY": settings.SECRET_KEY,
-                "WEBSOCKET_GROUPS": {"default": site.groups},
-                "DATABASES": site.databases,
-                "CHANNEL_LAYERS": {"default": layers},
-            }
-        )
+        process = Other(settings_of_others(**config))
         started.append(process)
         return process
 

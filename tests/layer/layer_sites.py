@@ -15,7 +15,7 @@ from django.db import connections
 
 from dwebsocket import callbacks
 from support import postgres
-from support.redis import Redis
+from support.redis import Cluster, Redis, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -36,6 +36,11 @@ CROSSING = [
             pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning"),
         ],
     ),
+]
+# Several servers: groups are spread over three; one that sentinels name; a cluster.
+SEVERAL = [
+    pytest.param(kind, marks=[pytest.mark.needs("redis"), pytest.mark.xdist_group(f"layer {kind}")])
+    for kind in ("shards", "sentinels", "cluster")
 ]
 EVERY = [
     pytest.param("process", marks=pytest.mark.extended("a part of what the local backend does")),
@@ -82,6 +87,9 @@ def running(kind: str) -> Iterator[Site]:
             site = Site({**groups, "LOCATION": server.url}, {})
             site.server = server
             yield site
+    elif kind in ("shards", "sentinels", "cluster"):
+        with contextlib.ExitStack() as servers:
+            yield Site({**groups, **_several(kind, servers)}, {})
     elif kind == "postgres":
         with postgres.postgres() as folder:
             entry = {
@@ -96,6 +104,15 @@ def running(kind: str) -> Iterator[Site]:
                 yield Site({**groups, "DATABASE": alias}, databases, alias)
     else:
         yield Site(groups, {})
+
+
+def _several(kind: str, servers: contextlib.ExitStack) -> dict[str, Any]:
+    start = servers.enter_context
+    if kind == "shards":
+        location: str | list[str] = [start(Redis()).url for _ in range(3)]
+    else:
+        location = start(Service() if kind == "sentinels" else Cluster()).url
+    return {"BACKEND": "dwebsocket.groups.redis", "LOCATION": location}
 
 
 @contextlib.contextmanager

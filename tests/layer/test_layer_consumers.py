@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from layer_sites import CROSSING, EVERY, in_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from layer_others import Other
 
     from dwebsocket.channels import ChannelLayer
 
+WORKER = Path(__file__).with_name("layer_worker.py")
 EVERYWHERE = pytest.mark.parametrize("site", EVERY, indirect=True)
 
 
@@ -50,3 +55,31 @@ async def test_message_from_another_process(
     for number in range(20):
         await own.group_send("chat", {"type": "chat.message", "message": number})
     await asyncio.to_thread(process.finish, play)
+
+
+@pytest.fixture
+def worker(settings_of_others: Callable[..., dict[str, Any]]) -> Iterator[None]:
+    """`manage.py runworker doubling halving`."""
+    settings = {
+        **settings_of_others(),
+        "INSTALLED_APPS": ["channels"],
+        "ASGI_APPLICATION": "layer_worker.application",
+    }
+    process = subprocess.Popen([sys.executable, str(WORKER), json.dumps(settings)])
+    yield
+    process.kill()
+    process.wait(60)
+
+
+@pytest.mark.parametrize("site", CROSSING, indirect=True)
+@in_loop
+async def test_runworker(site: Any, layer: Callable[..., ChannelLayer], worker: None) -> None:
+    """Channels' command gives messages of normal channels to its consumers, async and sync."""
+    own = layer()
+    channel = await own.new_channel()
+    for number in range(5):
+        for name, kind in (("doubling", "double"), ("halving", "halve")):
+            await own.send(name, {"type": kind, "number": number, "to": channel})
+    got = [await own.receive(channel) for _ in range(10)]
+    for kind, numbers in (("doubled", [0, 2, 4, 6, 8]), ("halved", [0, 0, 1, 1, 2])):
+        assert sorted(each["number"] for each in got if each["type"] == kind) == numbers

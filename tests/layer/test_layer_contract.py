@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -251,6 +253,21 @@ class TestCapacity:
         assert full in record.getMessage()
 
     @in_loop
+    async def test_group_send_to_one_that_is_almost_full(self, site: Any, layer: Make) -> None:
+        """It drops what it has no room for; the others of the group get it all, also elsewhere."""
+        own, another = layer(capacity=3), layer(capacity=3)
+        almost, empty = [await own.new_channel(prefix) for prefix in ("almost", "empty")]
+        elsewhere = await another.new_channel()
+        for each, channel in ((own, almost), (own, empty), (another, elsewhere)):
+            await each.group_add("room", channel)
+        await send_all(own, almost, 0)
+        await group_send_all(own, "room", 1, 2, 3)
+        assert await received(own, almost, 3) == [0, 1, 2]
+        assert await received(own, empty, 3) == [1, 2, 3]
+        assert await received(another, elsewhere, 3) == [1, 2, 3]
+        assert await comes_nothing(own, almost)
+
+    @in_loop
     async def test_group_send_to_a_normal_channel(self, site: Any, layer: Make) -> None:
         """It raises nothing."""
         own = layer(capacity=3)
@@ -310,6 +327,42 @@ class TestExpiry:
         assert (record.levelname, record.__dict__["event"]) == ("WARNING", "channel.expired")
 
     @in_loop
+    async def test_in_time(self, site: Any, layer: Make, time: Clock) -> None:
+        """A message that has waited for less is received."""
+        own = layer(expiry=3)
+        channel = await own.new_channel()
+        for text in (1, 2, 3):
+            await send_all(own, channel, text)
+            time.advance(0.9)
+        assert await received(own, channel, 3) == [1, 2, 3]
+
+    @in_loop
+    async def test_between_receives(self, site: Any, layer: Make, time: Clock) -> None:
+        """What waits behind a message that was received expires, and later ones come."""
+        own = layer(expiry=3)
+        await send_all(own, "test-channel", 1, 2, 3)
+        assert await received(own, "test-channel", 1) == [1]
+        time.advance(4)
+        await send_all(own, "test-channel", 4)
+        assert await received(own, "test-channel", 1) == [4]
+        assert await comes_nothing(own, "test-channel")
+
+    @in_loop
+    async def test_of_one_channel_in_a_group(self, site: Any, layer: Make, time: Clock) -> None:
+        """What has expired in one is of no concern to what the group has sent to both."""
+        own = layer(expiry=3)
+        channels = [await own.new_channel() for _ in range(2)]
+        for channel in channels:
+            await own.group_add("room", channel)
+        await send_all(own, channels[0], 0)
+        time.advance(2)
+        await group_send_all(own, "room", 1, 2)
+        time.advance(2)
+        for channel in channels:
+            assert await received(own, channel, 2) == [1, 2]
+            assert await comes_nothing(own, channel)
+
+    @in_loop
     async def test_make_room(self, site: Any, layer: Make, time: Clock) -> None:
         """A channel is not full of messages that have expired."""
         own = layer(expiry=10, capacity=2)
@@ -352,11 +405,15 @@ class TestExpiry:
 class TestGroups:
     """One message to many channels."""
 
+    @pytest.mark.parametrize("kind", ["one prefix", "own prefixes", "normal"])
     @in_loop
-    async def test_members(self, site: Any, layer: Make) -> None:
+    async def test_members(self, site: Any, layer: Make, kind: str) -> None:
         """Those that were added, and not discarded."""
         own = layer()
-        channels = [await own.new_channel("same") for _ in range(3)]
+        channels = ["test-1", "test-2", "test-3"]
+        if kind != "normal":
+            prefixes = ["same"] * 3 if kind == "one prefix" else channels
+            channels = [await own.new_channel(prefix) for prefix in prefixes]
         for channel in channels:
             await own.group_add("room", channel)
         await own.group_discard("room", channels[1])
@@ -584,6 +641,21 @@ class TestTwoLayers:
         assert await task == [2]
 
     @in_loop
+    async def test_other_prefix(self, site: Any, layer: Make) -> None:
+        """Backends with another PREFIX have other channels and groups of the same names."""
+        own, apart = layer(), layer(using="apart")
+        channels = [await each.new_channel() for each in (own, apart)]
+        for each, channel in zip((own, apart), channels, strict=True):
+            await each.group_add("room", channel)
+            await each.group_add("room", "work")
+        await group_send_all(own, "room", "own")
+        await group_send_all(apart, "room", "apart")
+        for each, channel, text in zip((own, apart), channels, ("own", "apart"), strict=True):
+            for name in (channel, "work"):
+                assert await received(each, name, 1) == [text]
+                assert await comes_nothing(each, name)
+
+    @in_loop
     async def test_normal_channel_that_both_add(self, site: Any, layer: Make) -> None:
         """It is in the group once."""
         own, another = layer(), layer()
@@ -610,6 +682,32 @@ class TestLoops:
         assert loop.run_until_complete(received(own, channels[1], 2)) == [1, 2]
         loop.close()
         assert async_to_sync(received)(own, channels[0], 2) == [3, 4]
+
+    def test_groups_without_members(self, site: Any, layer: Make) -> None:
+        """Each call has a loop of its own; none is kept, but perhaps the last one."""
+        own = layer()
+        loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+        async def send(group: str) -> None:
+            loops.append(weakref.ref(asyncio.get_running_loop()))
+            await group_send_all(own, group, "hi")
+            assert await comes_nothing(own, await own.new_channel())
+
+        for number in range(3):
+            asyncio.run(send(f"group-{number}"))
+        gc.collect()
+        assert [loop() for loop in loops[:-1]] == [None] * 2
+
+    def test_one_loop_receives(self, site: Any, layer: Make) -> None:
+        """What is sent from loops of a moment comes to one that does not run meanwhile."""
+        own = layer()
+        loop = asyncio.new_event_loop()
+        channel = loop.run_until_complete(own.new_channel())
+        send = async_to_sync(own.send)
+        for number in range(3):
+            send(channel, {"type": "test.message", "text": number})
+        assert loop.run_until_complete(received(own, channel, 3)) == [0, 1, 2]
+        loop.close()
 
     def test_at_the_same_time(self, site: Any, layer: Make) -> None:
         """Threads with loops of their own, which send to each other."""

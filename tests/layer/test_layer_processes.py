@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -142,6 +146,42 @@ async def test_flush(site: Any, layer: Make, other: Start) -> None:
     await own.group_send("room", message(2))
     await own.send(theirs, message(3))
     assert await process.acall("receive", theirs) == message(3)
+
+
+LEAVES = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+import layer_process
+layer_process.configure()
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+
+async def use():
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    await layer.send(channel, {"type": "hi"})
+    await layer.group_send("room", {"type": "hi"})
+    waiting = asyncio.ensure_future(layer.receive("work"))
+    assert await layer.receive(channel) == {"type": "hi"}
+
+async_to_sync(use)()
+"""
+
+
+def test_layer_that_is_left(site: Any, settings_of_others: Callable[..., Any]) -> None:
+    """A process that ends with channels, groups and a receiver writes no warning."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "always", "-c", LEAVES),
+            *(json.dumps(settings_of_others()), str(Path(__file__).parent)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @in_loop

@@ -17,6 +17,7 @@ _BY_NAME = (
     consumers.Denying, consumers.AsyncDenying, consumers.Accepting, consumers.AsyncAccepting,
     consumers.Grouped, consumers.AsyncGrouped, consumers.Private, consumers.Listed,
     consumers.Facts, consumers.AsyncFacts, consumers.Late,
+    consumers.Elsewhere, consumers.Kinds,
 )  # fmt: skip
 
 router = ProtocolTypeRouter(

@@ -14,6 +14,7 @@ from channels.generic.websocket import (
     JsonWebsocketConsumer,
     WebsocketConsumer,
 )
+from channels.layers import get_channel_layer
 from django.contrib.auth.models import User
 
 # The close codes that consumers have seen, by their query strings.
@@ -193,6 +194,26 @@ class AsyncGrouped(AsyncWebsocketConsumer):
 
     async def notice(self, event):
         await self.send(text_data=event["text"])
+
+
+class Elsewhere(AsyncWebsocketConsumer):
+    """Has another channel layer than the default one."""
+
+    channel_layer_alias = "other"
+
+    async def receive(self, text_data=None, bytes_data=None):
+        note = {"type": "note", "text": text_data}
+        await get_channel_layer("other").send(self.channel_name, note)
+
+    async def note(self, event):
+        await self.send(text_data=event["text"])
+
+
+class Kinds(WebsocketConsumer):
+    """Tell what a message was."""
+
+    def receive(self, text_data=None, bytes_data=None):
+        self.send(text_data=repr((text_data, bytes_data)))
 
 
 class Private(AsyncWebsocketConsumer):

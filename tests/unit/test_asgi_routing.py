@@ -142,6 +142,30 @@ def test_within_an_include(answer: Any) -> None:
     assert answer(urlpatterns, "/a/5/b/chat/x/") == "chat () {'number': 5, 'room': 'x'} ''"
 
 
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("year/42/of/anna/book/blue/page/10/", "{'year': '42', 'name': 'anna', 'page': '10'}"),
+        ("shelf/left/news/7/today/", "('left', '7', 'today')"),
+    ],
+)
+def test_arguments_of_nested_routes(answer: Any, where: str, says: str) -> None:
+    """Those of the outer router, and then those of the inner one, named or not."""
+    inner = URLRouter(
+        [
+            re_path(r"^book/\w+/page/(?P<page>\d+)/$", BOARD),
+            re_path(r"^news/(\d+)/(\w+)/$", NEWS),
+        ]
+    )
+    outer = URLRouter(
+        [
+            re_path(r"^year/(?P<year>\d+)/of/(?P<name>\w+)/", inner),
+            re_path(r"^shelf/(\w+)/", inner),
+        ]
+    )
+    assert says in answer([path("", asgi_websocket(outer))], f"/{where}")
+
+
 def test_route_of_the_request(override: Override) -> None:
     """The match names the route and the consumer, has its arguments, and can be reversed."""
     override(ROOT_URLCONF=(path("<slug:team>/", asgi_websocket(AuthMiddlewareStack(INNER))),))

@@ -115,6 +115,20 @@ class TestConsumers:
             assert ada.receive() == "alone"
         assert get_channel_layer().groups == {}  # type: ignore[union-attr]
 
+    def test_message_of_a_group_that_is_as_one_of_the_client(
+        self, client: Any, prefix: str
+    ) -> None:
+        """One of the type `websocket.receive` reaches `receive`."""
+        message = {"type": "websocket.receive", "text": "hello"}
+
+        async def main() -> None:
+            path = f"/{prefix}Grouped/"
+            async with AsyncWebSocketClient(headers=ORIGIN).websocket(path) as ws:
+                await get_channel_layer().group_send("all", message)  # type: ignore[union-attr]
+                assert await ws.receive() == "hello"
+
+        asyncio.run(main())
+
     def test_scope(self, client: Any, anna: User, prefix: str) -> None:
         """User, route, query, and the database."""
         client.force_login(anna)
@@ -220,6 +234,26 @@ def test_arguments_of_a_consumer(client: Any) -> None:
     with override_settings(ROOT_URLCONF=(path("named/", view),)), client.websocket("/named/"):
         pass
     assert seen == ["lobby", Named.__qualname__, True]
+
+
+@pytest.mark.parametrize("message", ["hello", "", b"w\0\0\0", b""])
+def test_message_is_text_or_bytes(client: Any, message: str | bytes) -> None:
+    """Never both: the other one is None."""
+    with client.websocket("/Kinds/") as ws:
+        ws.send(message)
+        expected = (message, None) if isinstance(message, str) else (None, message)
+        assert ws.receive() == repr(expected)
+
+
+@pytest.mark.parametrize(
+    "backend", ["channels.layers.InMemoryChannelLayer", "dwebsocket.channels.ChannelLayer"]
+)
+def test_layer_of_another_alias(client: Any, backend: str) -> None:
+    """`channel_layer_alias` names the consumer's layer; there need not be a default one."""
+    with override_settings(CHANNEL_LAYERS={"other": {"BACKEND": backend}}):
+        with client.websocket("/Elsewhere/") as ws:
+            ws.send("hello")
+            assert ws.receive() == "hello"
 
 
 @pytest.mark.parametrize("kind", ["_hidden", ".hidden"])

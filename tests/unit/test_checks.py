@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core import checks as django_checks
 from django.core.checks.registry import registry
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 
 from dwebsocket import checks, conf
+from dwebsocket.channels import ChannelLayer
 
 if TYPE_CHECKING:
     from django.core.checks import CheckMessage
@@ -179,6 +184,141 @@ def test_old_distribution(old_version: list[str]) -> None:
     assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E004")
     assert message.msg.startswith("dwebsocket 0.5.12 is installed beside dwebsocket2")
     assert "pip uninstall dwebsocket" in (message.hint or "")
+
+
+CHANNEL_LAYER = "dwebsocket.channels.ChannelLayer"
+CONFIG = "CHANNEL_LAYERS['default']['CONFIG']"
+
+
+def use_layer(override: Override, backend: str = CHANNEL_LAYER, **more: Any) -> None:
+    """Set the default channel layer, and a second backend of groups."""
+    groups = {"redis": {"BACKEND": "dwebsocket.groups.redis", "LOCATION": "redis://10.0.0.5/0"}}
+    override(CHANNEL_LAYERS={"default": {"BACKEND": backend, **more}}, WEBSOCKET_GROUPS=groups)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"CONFIG": {}},
+        {"CONFIG": {"using": "redis", "bridge": True, "expiry": 0.5, "group_expiry": 60}},
+        {"CONFIG": {"capacity": 1, "channel_capacity": {"a-*": 1, re.compile("b"): 2}}},
+        {"CONFIG": {"channel_capacity": None}, "TEST_CONFIG": {"using": "default"}},
+    ],
+)
+def test_good_channel_layer(override: Override, more: dict[str, Any]) -> None:
+    """Nothing to say, and Channels can make it."""
+    use_layer(override, **more)
+    assert checks.check() == []
+    ChannelLayer(**more.get("CONFIG", {}))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [None, [], {"default": None}, {"default": {"BACKEND": "other.Layer", "CONFIG": {"hosts": []}}}],
+)
+def test_channel_layers_of_others(override: Override, layers: Any) -> None:
+    """They are not judged."""
+    override(CHANNEL_LAYERS=layers)
+    assert checks.check() == []
+
+
+UNKNOWN = "is an unknown key"
+SECONDS = "must be a number of seconds above 0, not"
+MESSAGES = "must be a number of messages, 1 or more, not"
+
+
+@pytest.mark.parametrize(
+    ("config", "where", "what", "hint"),
+    [
+        ({"hosts": ["x"]}, "['hosts']", UNKNOWN, "LOCATION in WEBSOCKET_GROUPS"),
+        ({"prefix": "a"}, "['prefix']", UNKNOWN, "PREFIX in WEBSOCKET_GROUPS"),
+        (
+            {"symmetric_encryption_keys": ["a"]},
+            "['symmetric_encryption_keys']",
+            UNKNOWN,
+            "For encryption use TLS: rediss://",
+        ),
+        ({"Expiry": 1}, "['Expiry']", UNKNOWN, "Did you mean expiry?"),
+        ({"capcity": 1}, "['capcity']", UNKNOWN, "Did you mean capacity?"),
+        ({"zzz": 1}, "['zzz']", UNKNOWN, "Known are using, bridge, expiry"),
+        ({"using": None}, "['using']", "must be a str, not None", "an alias of WEBSOCKET_GROUPS"),
+        ({"bridge": 1}, "['bridge']", "must be True or False, not 1", ""),
+        ({"expiry": 0}, "['expiry']", f"{SECONDS} 0", ""),
+        ({"expiry": float("nan")}, "['expiry']", f"{SECONDS} nan", ""),
+        ({"group_expiry": "1"}, "['group_expiry']", f"{SECONDS} '1'", ""),
+        ({"capacity": True}, "['capacity']", f"{MESSAGES} True", ""),
+        ({"capacity": 1.5}, "['capacity']", f"{MESSAGES} 1.5", ""),
+        (
+            {"channel_capacity": 100},
+            "['channel_capacity']",
+            "must be a dict of capacities, not 100",
+            "pattern*",
+        ),
+        (
+            {"channel_capacity": {"a*": 0}},
+            "['channel_capacity']['a*']",
+            f"{MESSAGES} 0",
+            "",
+        ),
+        (
+            {"channel_capacity": {7: 1}},
+            "['channel_capacity']",
+            "has the key 7, which is no pattern",
+            "re.compile()",
+        ),
+    ],
+)
+def test_wrong_channel_layer(
+    override: Override, config: dict[str, Any], where: str, what: str, hint: str
+) -> None:
+    """An error with the place and the values that are possible; the layer itself says the same."""
+    use_layer(override, CONFIG=config)
+    message = only()
+    assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E007")
+    assert message.msg == f"{CONFIG}{where} {what}."
+    assert hint in (message.hint or "")
+    with pytest.raises(ImproperlyConfigured) as raised:
+        ChannelLayer(**config)
+    assert str(raised.value).startswith(f"CONFIG{where} in CHANNEL_LAYERS {what}.")
+    assert hint in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["CONFIG", "TEST_CONFIG"])
+@pytest.mark.parametrize("config", [None, [("capacity", 1)]])
+def test_channel_layer_whose_config_is_no_dict(override: Override, key: str, config: Any) -> None:
+    """An error with what is there; Channels raises a `TypeError` later."""
+    use_layer(override, **{key: config})
+    assert only().msg == f"CHANNEL_LAYERS['default']['{key}'] must be a dict, not {config!r}."
+
+
+@pytest.mark.parametrize("backend", [CHANNEL_LAYER, "dwebsocket.channels.layer.ChannelLayer"])
+def test_channel_layer_with_an_unknown_alias(override: Override, backend: str) -> None:
+    """An error with those that are known."""
+    use_layer(override, backend, CONFIG={"using": "elsewhere"})
+    message = only()
+    assert (message.level, message.id) == (django_checks.ERROR, "dwebsocket.E008")
+    assert message.msg == (
+        f"{CONFIG}['using'] is 'elsewhere', which is no alias of WEBSOCKET_GROUPS."
+    )
+    assert message.hint == "Write one of default, redis, or add 'elsewhere' to WEBSOCKET_GROUPS."
+
+
+def test_channel_layer_beside_invalid_groups(override: Override) -> None:
+    """Only these are reported: which aliases there are is unknown."""
+    use_layer(override, CONFIG={"using": "elsewhere"})
+    override(WEBSOCKET_GROUPS=[])
+    assert only().id == "dwebsocket.E002"
+
+
+def test_every_problem_of_a_channel_layer(override: Override) -> None:
+    """`manage.py check` fails, and lists all of them."""
+    use_layer(override, CONFIG={"hosts": [], "expiry": 0, "using": "elsewhere"})
+    with pytest.raises(SystemCheckError) as raised:
+        call_command("check")
+    text = str(raised.value)
+    for part in ("['hosts']", "['expiry']", "['using'] is 'elsewhere'", "E007", "E008"):
+        assert part in text
 
 
 def test_several_problems_are_all_told(override: Override, old_version: list[str]) -> None:

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from django.core.exceptions import ImproperlyConfigured
 from django.core.serializers.json import DjangoJSONEncoder
 
-from dwebsocket import unpatched
+from dwebsocket import channel_settings, unpatched
 from dwebsocket.channels import names, node
 from dwebsocket.channels.node import Node
 from dwebsocket.channels.store import Store
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Message = dict[str, Any]
-
-_KEYS = ("using", "bridge", "expiry", "group_expiry", "capacity", "channel_capacity")
 
 
 class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -68,7 +66,12 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         Raises:
             ImproperlyConfigured: A key or a value that it cannot use.
         """
-        _check(unknown, expiry, group_expiry, capacity, channel_capacity)
+        config: dict[str, object] = {"using": using, "bridge": bridge, "expiry": expiry}
+        config.update(group_expiry=group_expiry, capacity=capacity)
+        config.update(channel_capacity=channel_capacity, **unknown)
+        for problem in channel_settings.problems(config):
+            text = f"CONFIG{problem.where} in CHANNEL_LAYERS {problem.what}. {problem.hint}"
+            raise ImproperlyConfigured(text.rstrip())
         super().__init__(expiry, capacity, self.compile_capacities(channel_capacity or {}))
         self.using = using
         self.bridge = bridge
@@ -231,30 +234,6 @@ def _packed(message: Any) -> bytes:
     if not isinstance(message, dict):
         raise TypeError(f"a message must be a dict, not {type(message).__name__}")
     return pack(message)
-
-
-def _check(
-    unknown: Mapping[str, object],
-    expiry: object,
-    group_expiry: object,
-    capacity: object,
-    channel_capacity: Mapping[Any, int] | None,
-) -> None:
-    for key in unknown:
-        raise ImproperlyConfigured(
-            f"CHANNEL_LAYERS has {key!r} in CONFIG, which takes {', '.join(_KEYS)}: the server is "
-            "that of WEBSOCKET_GROUPS"
-        )
-    for key, value in (("expiry", expiry), ("group_expiry", group_expiry)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise ImproperlyConfigured(
-                f"CHANNEL_LAYERS has {key!r}: {value!r} in CONFIG: it must be a number of seconds"
-            )
-    for value in (capacity, *(channel_capacity or {}).values()):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ImproperlyConfigured(
-                f"CHANNEL_LAYERS has the capacity {value!r} in CONFIG: it must be 1 or more"
-            )
 
 
 _layers: WeakSet[ChannelLayer] = WeakSet()
