@@ -7,42 +7,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.plain_server import plain_kind, plain_server
 from support.raw_peer import CLOSE, RawPeer, build_frame, handshake_request
-from support.server import Kind, Server
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.raw_peer import Response
+    from support.server import Server
 
 TEXT = 1
 
 
-def kind(loop: str, http: str, *options: str) -> Kind:
-    """Make a uvicorn with the protocol of this package."""
-    command = (
-        "{python} -m uvicorn --port {port} --log-level info "
-        f"--ws dwebsocket.uvicorn:WebSocketProtocol --loop {loop} --http {http} "
-        "project.plain_asgi:application"
-    )
-    return Kind(f"uvicorn-plain-{loop}-{http}", "asgi", (*command.split(), *options), alone=True)
-
-
-KINDS = [kind("asyncio", "h11"), kind("uvloop", "httptools")]
-
-
-def start(of: Kind, **environment: str) -> Server:
-    """Make a server without a Django project."""
-    server = Server(of, probe="/pid/", env=environment)
-    del server.env["DJANGO_SETTINGS_MODULE"]
-    return server
+KINDS = [plain_kind("asyncio", "h11"), plain_kind("uvloop", "httptools")]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Start one of them for all tests here."""
-    with start(request.param) as server:
+    with plain_server(request.param) as server:
         yield server
 
 
@@ -154,8 +138,8 @@ def test_malformed_handshake(server: Server) -> None:
 
 def test_settings_from_the_environment() -> None:
     """Origins are judged where they are set; a keyword of uvicorn's counts above the variable."""
-    of = kind("asyncio", "h11", "--ws-max-size", "100")
-    with start(
+    of = plain_kind("asyncio", "h11", "--ws-max-size", "100")
+    with plain_server(
         of, DWEBSOCKET_ALLOWED_ORIGINS="https://friend.example", DWEBSOCKET_MAX_MESSAGE_SIZE="9"
     ) as server:
         assert ask(server, "/echo/", Origin="https://evil.example").status == 403
@@ -176,7 +160,7 @@ def test_settings_from_the_environment() -> None:
 )
 def test_a_wrong_variable(name: str, value: str, error: str) -> None:
     """The server does not start, and says why."""
-    server = start(KINDS[0], **{name: value})
+    server = plain_server(KINDS[0], **{name: value})
     with pytest.raises((AssertionError, RuntimeError)):
         server.start()
     assert error in server.stderr()
@@ -185,7 +169,7 @@ def test_a_wrong_variable(name: str, value: str, error: str) -> None:
 
 def test_the_end_of_the_server() -> None:
     """Clients get 1001, and the process ends."""
-    with start(KINDS[0]) as server, RawPeer.open_many(server, "/echo/", 20) as peers:
+    with plain_server(KINDS[0]) as server, RawPeer.open_many(server, "/echo/", 20) as peers:
         server.send_signal(signal.SIGTERM)
         for peer in peers:
             frame = peer.read_frame()
