@@ -56,6 +56,9 @@ class Peer(Protocol):
     async def send(self, message: Message) -> None:
         """Sends a message; decides itself what happens when the client has gone."""
 
+    def drop(self, message: Message) -> None:
+        """Is given a message behind the application's own close, which no client gets."""
+
     async def close(self, code: int, reason: str) -> None:
         """
         Closes it, if it is open.
@@ -78,7 +81,7 @@ _ALLOWED = {
     Stage.UNDECIDED: ("websocket.accept", "websocket.close", "websocket.http.response.start"),
     Stage.OPEN: ("websocket.send", "websocket.close"),
     Stage.RESPONDING: ("websocket.http.response.body",),
-    # Without effect: a message of a group may come just behind the close.
+    # No errors of the application's: a message of a group may come just behind the close.
     Stage.OVER: ("websocket.send", "websocket.close"),
 }
 
@@ -139,6 +142,8 @@ class Events:
             message = message_of(event)
             if self.stage is Stage.OPEN:
                 await self._peer.send(message)
+            else:
+                self._peer.drop(message)
         elif kind == "websocket.accept":
             await self._accept(event)
         elif kind == "websocket.close":
@@ -175,7 +180,11 @@ class Events:
         self._body.append(_bytes_of(event.get("body", b""), "the body of a response"))
         if not event.get("more_body", False):
             self.stage = Stage.OVER
-            await self._peer.respond(*self._response, b"".join(self._body))
+            try:
+                await self._peer.respond(*self._response, b"".join(self._body))
+            except ValueError:
+                self.stage = Stage.RESPONDING
+                raise
 
 
 def message_of(event: Event) -> Message:
