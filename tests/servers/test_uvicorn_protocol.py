@@ -331,16 +331,20 @@ def test_two_beginnings_of_a_response(server: Server) -> None:
     assert "expected is websocket.http.response.body" in noted(server, "/denies_twice/")
 
 
-def test_a_client_that_goes_before_the_decision(server: Server) -> None:
+@pytest.mark.parametrize("way", ["close", "vanish"])
+@pytest.mark.parametrize("name", ["waits_first", "accepts_late"])
+def test_a_client_that_goes_before_the_decision(server: Server, name: str, way: str) -> None:
     """An application that waits has the end; one that accepts then has it, too, or an OSError."""
-    for path in ("/waits_first/gone/", "/accepts_late/gone/"):
-        with RawPeer(server.address) as peer:
-            peer.send(handshake_request(path, server.host))
-            assert noted(server, path) == "waiting"
-        server.get("/go/")
-        found = noted(server, path, but="waiting")
-        assert is_lost(found) if isinstance(found, dict) else found == "ClientDisconnected"
-        assert isinstance(found, dict) or path != "/waits_first/gone/"
+    path = f"/{name}/{way}/"
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request(path, server.host))
+        assert noted(server, path) == "waiting"
+        getattr(peer, way)()
+    server.get("/go/")
+    found = noted(server, path, but="waiting")
+    if found != "ClientDisconnected":
+        assert is_lost(found)
+    assert found != "ClientDisconnected" or name == "accepts_late"
 
 
 def test_frames_before_the_decision(server: Server) -> None:
