@@ -38,10 +38,10 @@ ROWS = [
     ("cheroot", "cheroot", r"cheroot"),
     ("waitress", "waitress", r"waitress"),
     ("uvicorn", "asgi", r"uvicorn-.*"),
-    ("hypercorn", "asgi", r"hypercorn"),
-    ("daphne", "asgi", r"daphne"),
+    ("hypercorn", "asgi", r"hypercorn(-unix|-nginx)?"),
+    ("daphne", "asgi", r"daphne(-unix|-nginx)?"),
     ("granian (ASGI)", "asgi", r"granian"),
-    ("gunicorn `asgi`", "asgi", r"gunicorn-asgi"),
+    ("gunicorn `asgi`", "asgi", r"gunicorn-asgi(-unix|-nginx)?"),
     ("TLS in the server (gunicorn `gthread`)", "tls", r"gunicorn-gthread-tls"),
 ]  # fmt: skip
 

@@ -40,6 +40,12 @@ _log = logging.getLogger("uvicorn.error")
 _NORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1000, 1011, 1013
 # Seconds between two checks whether a response before has been sent.
 _LOOK_S = 0.01
+# Bytes that are kept for an application that has not yet decided.
+_MOST_EARLY = 65536
+# Headers of a response that are the server's.
+_OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
+_FORBIDDEN = frozenset("\r\n\0")
+_WITHOUT_BODY = (204, 304)
 _PHRASES = {
     403: b"Forbidden",
     431: b"The handshake is too large.",
@@ -123,19 +129,21 @@ class WebSocketProtocol(asyncio.Protocol):
             self._opened.set()
 
     def data_received(self, data: bytes) -> None:
-        """Takes the request, which uvicorn writes anew. It reads no more from then on."""
+        """Takes the request, which uvicorn writes anew, and what comes before it is decided."""
         if self._scope:
-            # Read on for the end of a refused handshake.
+            if uvicorn.keep_more(self, data) > _MOST_EARLY:
+                self.transport.pause_reading()
             return
         self._scope = self._scope_of(data)
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run())
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
-        self.transport.pause_reading()
 
-    def eof_received(self) -> None:
-        """Nothing: a client may close its half."""
+    def eof_received(self) -> bool:
+        """Tells an application that waits. One that accepts may still answer what has come."""
+        self._opened.set()
+        return True
 
     def shutdown(self) -> None:
         """Ends the connection, as uvicorn ends: all of them, within ``WEBSOCKET_DRAIN``."""
@@ -165,6 +173,8 @@ class WebSocketProtocol(asyncio.Protocol):
             for name, value in self._state.default_headers
         ]
         options = self._options
+        if self.transport.is_reading():
+            self.transport.pause_reading()
         try:
             if not shutdown.has_begun():
                 shutdown.begin(
@@ -184,12 +194,18 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Refuses it with a response."""
+        for name, value in headers:
+            if not _core.is_token(name):
+                raise ValueError(f"{name!r} is not the name of a header")
+            if not _FORBIDDEN.isdisjoint(value):
+                raise ValueError(f"the value of {name} holds a forbidden character")
         self._answer(status, body, headers)
 
     async def receive(self) -> Message:
         """Gives the next message."""
         await self._opened.wait()
-        assert self.websocket is not None
+        if self.websocket is None:
+            raise ConnectionClosed
         return await self.websocket.areceive()
 
     async def send(self, message: Message) -> None:
@@ -217,6 +233,10 @@ class WebSocketProtocol(asyncio.Protocol):
         except ConnectionClosed:
             raise uvicorn.parts().disconnected from None
 
+    def drop(self, message: Message) -> None:
+        """Raises: for the application the client has gone."""
+        raise uvicorn.parts().disconnected
+
     async def close(self, code: int, reason: str) -> None:
         """Closes the connection."""
         assert self.websocket is not None
@@ -233,7 +253,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self._events = Events(self)
         code = _NORMAL
         try:
-            await self._run_application()
+            result = await self._run_application()
+            if result is not None:
+                _log.error("ASGI callable should return None, but returned %r.", result)
+                code = _INTERNAL_ERROR
         except uvicorn.parts().disconnected:
             pass
         except BaseException:
@@ -242,12 +265,12 @@ class WebSocketProtocol(asyncio.Protocol):
         finally:
             self._end(code)
 
-    async def _run_application(self) -> None:
+    async def _run_application(self) -> object:
         application, events = self.config.loaded_app, self._events
         if environment.has_django():
-            await consumers.run(application, self._scope, events)
-        else:
-            await application(self._scope, events.receive, events.send)
+            return await consumers.run(application, self._scope, events)
+        result: object = await application(self._scope, events.receive, events.send)
+        return result
 
     def _end(self, code: int) -> None:
         """Does what remains to be done when the application has ended."""
@@ -310,12 +333,18 @@ class WebSocketProtocol(asyncio.Protocol):
         if headers is None:
             body = _PHRASES.get(status, b"") if body is None else body
             own += [(b"content-type", b"text/plain; charset=utf-8")]
-            own += [(b"content-length", b"%d" % len(body))]
             if status == 426:
                 own += [(b"sec-websocket-version", b"13")]
         else:
-            own += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self._handshake.respond(status, own, body or b"")
+            own += [
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in headers
+                if name.lower() not in _OF_CONNECTION
+            ]
+        body = body or b""
+        if status not in _WITHOUT_BODY:
+            own += [(b"content-length", b"%d" % len(body))]
+        self._handshake.respond(status, own, body)
 
     def _tell(self, outcome: str) -> None:
         parts = uvicorn.parts()

@@ -30,6 +30,8 @@ struct State {
     event_loop: Option<Py<PyAny>>,
     /// The task's call-back, and the context to call it in.
     wakeup: Option<(Py<PyAny>, Option<Py<PyAny>>)>,
+    /// What the call that cancelled it said. anyio knows its own cancellations by that.
+    reason: Option<Py<PyAny>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,7 @@ impl MessageFuture {
                 is_blocking: false,
                 event_loop: Some(event_loop.unbind()),
                 wakeup: None,
+                reason: None,
             }),
         }
     }
@@ -162,19 +165,28 @@ impl MessageFuture {
         drop(former);
     }
 
-    fn result(&self) -> PyResult<()> {
-        match self.state.lock().stage {
-            Stage::Cancelled => Err(CancelledError::new_err(())),
-            Stage::Idle | Stage::Awaited => Ok(()),
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state.lock();
+        if state.stage != Stage::Cancelled {
+            return Ok(());
         }
+        let reason = state.reason.as_ref().map(|reason| reason.clone_ref(py));
+        drop(state);
+        Err(match reason {
+            Some(reason) => CancelledError::new_err((reason,)),
+            None => CancelledError::new_err(()),
+        })
     }
 
     #[pyo3(signature = (msg=None))]
     fn cancel(slf: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
-        // Not needed: the task keeps the message for its own exception.
-        drop(msg);
-        if slf.get().state.lock().stage != Stage::Awaited {
-            return Ok(false);
+        {
+            let mut state = slf.get().state.lock();
+            if state.stage != Stage::Awaited {
+                return Ok(false);
+            }
+            // It is cancelled once: there was none.
+            state.reason = msg.map(Bound::unbind);
         }
         slf.get().forget();
         Self::call_soon(slf, Stage::Cancelled)?;
@@ -185,6 +197,7 @@ impl MessageFuture {
         // A locked state is in use, so this is no garbage.
         if let Some(state) = self.state.try_lock() {
             visit.call(&state.event_loop)?;
+            visit.call(&state.reason)?;
             if let Some((wakeup, context)) = &state.wakeup {
                 visit.call(wakeup)?;
                 visit.call(context)?;
@@ -195,7 +208,11 @@ impl MessageFuture {
 
     fn __clear__(&self) {
         let mut state = self.state.lock();
-        let held = (state.event_loop.take(), state.wakeup.take());
+        let held = (
+            state.event_loop.take(),
+            state.wakeup.take(),
+            state.reason.take(),
+        );
         drop(state);
         drop(held);
     }

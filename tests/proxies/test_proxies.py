@@ -19,9 +19,12 @@ from support.installed import require
 from support.proxy import Proxy
 from support.raw_peer import PING, PONG, TEXT, RawPeer
 from support.server import (
+    ASGI,
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
+    NATIVE,
     SERVERS,
+    UVICORN,
     Kind,
     Server,
 )
@@ -41,17 +44,10 @@ SILENCE_S = 1.5 * CUT_S
 
 UNIX = next(kind for kind in SERVERS if kind.unix and "gthread" in kind.name)
 
-
-def _uvicorn(name: str, *where: str, unix: bool = False) -> Kind:
-    """One process of uvicorn; under ASGI the server sends the pings."""
-    command = ("{python}", "-m", "uvicorn", "--log-level", "warning")
-    pings = ("--ws-ping-interval", str(CUT_S / 4))
-    return Kind(name, "other", (*command, *where, *pings, "project.asgi:application"), unix=unix)
-
-
-UVICORN = _uvicorn("uvicorn", "--port", "{port}")
-UVICORN_UNIX = _uvicorn("uvicorn-unix", "--uds", "{folder}/socket", unix=True)
 BEHIND = [GUNICORN_SYNC, GUNICORN_GTHREAD, UNIX, UVICORN]
+# The same to every proxy: the engine has taken the connection over.
+OTHERS = [kind for kind in ASGI if kind.name in ("hypercorn", "daphne", "gunicorn-asgi")]
+UVICORN_UNIX = next(kind for kind in NATIVE if kind.name == "uvicorn-unix")
 PROXIES = ["nginx", "caddy", "apache"]
 
 each_proxy = pytest.mark.parametrize("proxy_kind", PROXIES)
@@ -77,7 +73,10 @@ def chain(own_server: Own) -> Iterator[Callable[..., Proxy]]:
 
 @pytest.mark.parametrize(
     ("proxy_kind", "kind"),
-    [*((proxy, kind) for proxy in PROXIES for kind in BEHIND), ("nginx", UVICORN_UNIX)],
+    [
+        *((proxy, kind) for proxy in PROXIES for kind in BEHIND),
+        *(("nginx", kind) for kind in (*OTHERS, UVICORN_UNIX)),
+    ],
     ids=str,
 )
 class TestEachServer:

@@ -22,6 +22,7 @@ from support.server import (
     GUNICORN_GEVENT,
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
+    NATIVE,
     SERVERS,
     Kind,
     Server,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 everywhere = pytest.mark.parametrize(
-    "server", [*SERVERS, *WSGI_SERVERS, *ASGI], indirect=True, ids=str
+    "server", [*SERVERS, *WSGI_SERVERS, *ASGI, *NATIVE], indirect=True, ids=str
 )
 
 # A view of each kind: waiting, pushing, ignoring the connection, waiting for the end.

@@ -1,48 +1,47 @@
-"""Any ASGI application on uvicorn, with the engine as its WebSocket protocol, without Django."""
+"""
+Any ASGI application on uvicorn, with the engine as its WebSocket protocol, without Django.
+
+The cases are also those of uvicorn's own tests of its protocols.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.raw_peer import CLOSE, RawPeer, build_frame, handshake_request
-from support.server import Kind, Server
-from support.waiting import eventually
+from support.plain_server import plain_kind, plain_server
+from support.raw_peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    RawPeer,
+    build_frame,
+    close_payload,
+    handshake_request,
+)
+from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.raw_peer import Response
+    from support.server import Server
 
-TEXT = 1
-
-
-def kind(loop: str, http: str, *options: str) -> Kind:
-    """Make a uvicorn with the protocol of this package."""
-    command = (
-        "{python} -m uvicorn --port {port} --log-level info "
-        f"--ws dwebsocket.uvicorn:WebSocketProtocol --loop {loop} --http {http} "
-        "project.plain_asgi:application"
-    )
-    return Kind(f"uvicorn-plain-{loop}-{http}", "asgi", (*command.split(), *options), alone=True)
-
-
-KINDS = [kind("asyncio", "h11"), kind("uvloop", "httptools")]
-
-
-def start(of: Kind, **environment: str) -> Server:
-    """Make a server without a Django project."""
-    server = Server(of, probe="/pid/", env=environment)
-    del server.env["DJANGO_SETTINGS_MODULE"]
-    return server
+KINDS = [plain_kind("asyncio", "h11"), plain_kind("uvloop", "httptools")]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Start one of them for all tests here."""
-    with start(request.param) as server:
+    with plain_server(request.param) as server:
         yield server
 
 
@@ -53,10 +52,25 @@ def ask(server: Server, path: str, **headers: str) -> Response:
         return peer.read_response()
 
 
-def seen(server: Server, name: str) -> object:
+def seen(server: Server, path: str) -> Any:
     """Return what the application at a path has noted."""
-    found = server.get(f"/{name}/").json()
+    found = server.get(path).json()
     return None if isinstance(found, dict) and "pid" in found else found
+
+
+def noted(server: Server, path: str, *, but: object = None) -> Any:
+    """Wait until the application at a path has noted something, other than `but`."""
+    return eventually(lambda: (found := seen(server, path)) != but and found, what=path)
+
+
+def disconnect(code: int, reason: str = "") -> dict[str, object]:
+    """Return the event of an end."""
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+
+def is_lost(event: dict[str, object]) -> bool:
+    """Whether an event is that of an end without a close frame; its reason is our explanation."""
+    return (event["type"], event["code"]) == ("websocket.disconnect", 1006)
 
 
 def test_text_binary_and_large_messages(server: Server) -> None:
@@ -75,26 +89,121 @@ def test_frames_sent_with_the_handshake(server: Server) -> None:
         assert [peer.read_message() for _ in range(50)] == [b"%d" % number for number in range(50)]
 
 
+def test_fragments(server: Server) -> None:
+    """They are one message."""
+    with RawPeer.open(server, "/echo/") as peer:
+        for opcode in (TEXT, BINARY):
+            peer.send_frame(opcode, b"A" * 512, fin=False)
+            peer.send_frame(CONTINUATION, b"A" * 512, fin=False)
+            peer.send_frame(CONTINUATION, b"A" * 512)
+            assert peer.read_frame() == Frame(opcode, b"A" * 1536)
+
+
+def test_the_largest_message(server: Server) -> None:
+    """16 MiB may come; one byte more closes with 1009, which the application has, too."""
+    with RawPeer.open(server, "/echo/") as peer:
+        peer.send_frame(BINARY, bytes(2**24))
+        assert len(peer.read_message()) == 2**24
+    with RawPeer.open(server, "/echo/large/") as peer:
+        peer.send(build_frame(BINARY, length=2**24 + 1))
+        assert peer.read_frame().code == 1009
+    assert [event["code"] for event in noted(server, "/echo/large/")] == [1009, 1009]
+
+
 def test_the_client_s_close_code_and_reason(server: Server) -> None:
     """The application has them, also when it asks again."""
-    with RawPeer.open(server, "/echo/") as peer:
+    with RawPeer.open(server, "/echo/bye/") as peer:
         peer.send_close(4003, "bye")
         assert peer.read_frame().code == 4003
-    told = eventually(lambda: seen(server, "echo"))
-    assert told == [{"type": "websocket.disconnect", "code": 4003, "reason": "bye"}] * 2
+    assert noted(server, "/echo/bye/") == [disconnect(4003, "bye")] * 2
+
+
+def test_a_client_that_vanishes(server: Server) -> None:
+    """The application has 1006."""
+    with RawPeer.open(server, "/echo/gone/") as peer:
+        peer.vanish()
+    assert all(is_lost(event) for event in noted(server, "/echo/gone/"))
+
+
+def test_frames_behind_the_client_s_close(server: Server) -> None:
+    """They are dropped."""
+    with RawPeer.open(server, "/echo/") as peer:
+        late = build_frame(PONG) + build_frame(TEXT, b"late")
+        peer.send(build_frame(CLOSE, close_payload(1000)) + late)
+        assert peer.read_to_eof().code == 1000
+
+
+def test_messages_before_the_client_s_close(server: Server) -> None:
+    """An application that reads late has all of them, then the end."""
+    with RawPeer.open(server, "/reads_late/") as peer:
+        for text in ("a", "b", "c"):
+            peer.send_text(text)
+        peer.send_close(1000)
+        assert peer.read_frame().code == 1000
+        server.get("/go/")
+    assert noted(server, "/reads_late/") == ["a", "b", "c", [1000, ""]]
 
 
 @pytest.mark.parametrize(
     ("path", "code", "reason"),
-    [("closes", 4007, "enough"), ("raises", 1011, ""), ("returns", 1000, "")],
+    [
+        ("closes", 4007, "enough"),
+        ("raises", 1011, ""),
+        ("accepts_twice", 1011, ""),
+        ("returns", 1000, ""),
+        ("returns_something", 1011, ""),
+    ],
 )
 def test_ends_by_the_application(server: Server, path: str, code: int, reason: str) -> None:
-    """Its code and reason; 1011 when it raises, 1000 when it returns."""
+    """Its code and reason; 1011 when it raises or gives a value, 1000 when it returns."""
     with RawPeer.open(server, f"/{path}/") as peer:
         frame = peer.read_frame()
         assert (frame.opcode, frame.code, frame.payload[2:].decode()) == (CLOSE, code, reason)
     if path == "raises":
         eventually(lambda: "this application is broken" in server.stderr())
+    if path == "returns_something":
+        eventually(lambda: "should return None, but returned 123" in server.stderr())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "reason"),
+    [
+        ({}, 1000, ""),
+        ({"code": None, "reason": None}, 1000, ""),
+        ({"code": 1001}, 1001, ""),
+        ({"reason": "test"}, 1000, "test"),
+        ({"code": 3000, "reason": "é" * 61}, 3000, "é" * 61),
+    ],
+    ids=lambda value: json.dumps(value)[:20],
+)
+def test_close_by_the_application(
+    server: Server, wanted: dict[str, object], code: int, reason: str
+) -> None:
+    """The client has the code and the reason, and so has the application behind it."""
+    path = f"/closes_as_told/{code}-{len(reason)}-{len(wanted)}/"
+    with RawPeer.open(server, path) as peer:
+        peer.send_text(json.dumps(wanted))
+        frame = peer.read_frame()
+        assert (frame.code, frame.reason) == (code, reason)
+        peer.send_close(code)
+        assert peer.read_to_eof().frames == []
+    assert noted(server, path) == [disconnect(code, reason)] * 2
+
+
+@pytest.mark.parametrize("wanted", [{"code": 1006}, {"code": 99}, {"reason": "x" * 124}], ids=str)
+def test_close_that_cannot_be(server: Server, wanted: dict[str, object]) -> None:
+    """The application has failed: 1011."""
+    with RawPeer.open(server, "/closes_as_told/") as peer:
+        peer.send_text(json.dumps(wanted))
+        assert peer.read_frame().code == 1011
+
+
+def test_events_behind_the_application_s_close(server: Server) -> None:
+    """A message raises an OSError; another close does nothing."""
+    with RawPeer.open(server, "/sends_behind_close/") as peer:
+        assert peer.read_message() == b"123"
+        assert peer.read_frame().code == 1000
+    assert noted(server, "/sends_behind_close/") == ["ClientDisconnected", None]
 
 
 def test_scope_subprotocol_and_headers(server: Server) -> None:
@@ -106,12 +215,73 @@ def test_scope_subprotocol_and_headers(server: Server) -> None:
         assert response.status == 101
         assert response.header("Sec-WebSocket-Protocol") == "json"
         assert response.header("x-name") == "value"
-        assert response.header("server") == "uvicorn"
+        assert response.header_all("server") == ["uvicorn"]
+        assert len(response.header_all("date")) == 1
         message = peer.read_message()
     assert message == (
-        b'{"state": {"number": 7}, "query": "a=1", "offered": ["chat", "json"], '
+        b'{"number": 7, "query": "a=1", "offered": ["chat", "json"], '
         b'"extensions": ["websocket.http.response"], "scheme": "ws", "client": "127.0.0.1"}'
     )
+
+
+def test_whole_scope(server: Server) -> None:
+    """The path as sent and decoded, headers as they are, and what a proxy says of the client."""
+    with RawPeer(server.address) as peer:
+        extra = [("X-User", "abraão"), ("x-twice", "1"), ("X-Twice", "2"), ("X-Empty", "")]
+        extra += [("X-Forwarded-Proto", "https"), ("X-Forwarded-For", "1.2.3.4")]
+        extra += [("Sec-WebSocket-Protocol", "a"), ("Sec-WebSocket-Protocol", "b,c")]
+        request = handshake_request("/whole_scope/a%2Fb%C3%A9?q=%20", server.host, extra=extra)
+        peer.send(request)
+        assert peer.read_response().status == 101
+        scope = json.loads(peer.read_message())
+    headers = scope.pop("headers")
+    assert ["host", server.host] in headers
+    assert ["x-user", "abraão".encode().decode("latin-1")] in headers
+    assert [value for name, value in headers if name == "x-twice"] == ["1", "2"]
+    assert ["x-empty", ""] in headers
+    assert scope == {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "wss",
+        "server": list(server.address),
+        "client": ["1.2.3.4", 0],
+        "root_path": "",
+        "path": "/whole_scope/a/bé",
+        "raw_path": "/whole_scope/a%2Fb%C3%A9",
+        "query_string": "q=%20",
+        "subprotocols": ["a", "b", "c"],
+        "state": {"number": 7, "visits": scope["state"]["visits"]},
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+def test_state_of_the_lifespan(server: Server) -> None:
+    """Each connection has a copy, whose values are shared."""
+    seen = []
+    for _ in range(2):
+        with RawPeer.open(server, "/visits/") as peer:
+            seen.append(json.loads(peer.read_message()))
+            assert peer.read_frame().code == 1000
+    assert seen == [{"number": 7, "visits": []}, {"number": 7, "visits": [7]}]
+
+
+def test_a_handshake_behind_a_page(server: Server) -> None:
+    """A connection may have had other requests before."""
+    with RawPeer(server.address) as peer:
+        for _ in range(3):
+            peer.send(f"GET /pid/ HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode())
+            assert peer.read_response().status == 200
+        peer.send(handshake_request("/echo/", server.host))
+        assert peer.read_response().status == 101
+        peer.send_text("at last")
+        assert peer.read_message() == b"at last"
+
+
+def test_another_upgrade(server: Server) -> None:
+    """It is a request for a page."""
+    headers = {"Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAARAAAAAAAIAAAAA"}
+    assert server.get("/pid/", {**headers, "Connection": "Upgrade, HTTP2-Settings"}).status == 200
 
 
 @pytest.mark.parametrize(
@@ -121,6 +291,12 @@ def test_scope_subprotocol_and_headers(server: Server) -> None:
         ("denies", 402, b"pay first"),
         ("fails", 500, b"Internal Server Error"),
         ("undecided", 500, b"Internal Server Error"),
+        ("sends_first", 500, b"Internal Server Error"),
+        ("agrees_on_another", 500, b"Internal Server Error"),
+        ("denies_with_700", 500, b"Internal Server Error"),
+        ("denies_with_lines", 500, b"Internal Server Error"),
+        ("denies_without_body", 500, b"Internal Server Error"),
+        ("denies_twice", 404, b"not here"),
     ],
 )
 def test_refusals(server: Server, path: str, status: int, body: bytes) -> None:
@@ -128,6 +304,60 @@ def test_refusals(server: Server, path: str, status: int, body: bytes) -> None:
     response = ask(server, f"/{path}/")
     assert (response.status, response.body) == (status, body)
     assert response.header("x-why") == ("money" if path == "denies" else None)
+    assert response.header_all("content-length") == [str(len(body))]
+    assert response.header_all("connection") == ["close"]
+    assert response.header("x-other") is None
+
+
+def test_refusal_in_parts(server: Server) -> None:
+    """Headers may come twice and have any bytes; the application has the end behind it."""
+    response = ask(server, "/denies_and_waits/")
+    assert (response.status, response.body) == (400, b"x" * 10 + b"y" * 10)
+    assert response.header_all("set-cookie") == ["a=1", "b=2"]
+    assert response.header("x-raw") == "caf\xe9"
+    assert response.header("content-length") == "20"
+    assert is_lost(noted(server, "/denies_and_waits/"))
+
+
+def test_end_behind_a_refusal(server: Server) -> None:
+    """Without a response, too."""
+    assert ask(server, "/refuses_and_waits/").status == 403
+    assert is_lost(noted(server, "/refuses_and_waits/"))
+
+
+def test_two_beginnings_of_a_response(server: Server) -> None:
+    """The second one is an error that says what is expected."""
+    ask(server, "/denies_twice/")
+    assert "expected is websocket.http.response.body" in noted(server, "/denies_twice/")
+
+
+@pytest.mark.parametrize("way", ["close", "vanish"])
+@pytest.mark.parametrize("name", ["waits_first", "accepts_late"])
+def test_a_client_that_goes_before_the_decision(server: Server, name: str, way: str) -> None:
+    """An application that waits has the end; one that accepts then has it, too, or an OSError."""
+    path = f"/{name}/{way}/"
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request(path, server.host))
+        assert noted(server, path) == "waiting"
+        getattr(peer, way)()
+    server.get("/go/")
+    found = noted(server, path, but="waiting")
+    if found != "ClientDisconnected":
+        assert is_lost(found)
+    assert found != "ClientDisconnected" or name == "accepts_late"
+
+
+def test_frames_before_the_decision(server: Server) -> None:
+    """They wait, however many there are, and come in their order."""
+    frames = [build_frame(TEXT, b"%06d" % number * 100) for number in range(300)]
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request("/accepts_late/frames/", server.host) + frames[0])
+        assert noted(server, "/accepts_late/frames/") == "waiting"
+        peer.send(b"".join(frames[1:200]))
+        server.get("/go/")
+        peer.send(b"".join(frames[200:]))
+        assert peer.read_response().status == 101
+        assert [int(peer.read_message()[:6]) for _ in frames] == list(range(300))
 
 
 def test_a_client_that_has_gone(server: Server) -> None:
@@ -135,27 +365,114 @@ def test_a_client_that_has_gone(server: Server) -> None:
     with RawPeer.open(server, "/sends_late/") as peer:
         peer.send_close(1000)
         peer.read_to_eof()
-    assert eventually(lambda: seen(server, "sends_late")) == "ClientDisconnected"
+    assert noted(server, "/sends_late/") == "ClientDisconnected"
 
 
 def test_a_client_that_reads_nothing(server: Server) -> None:
     """The application waits, after about as much as the send buffer holds."""
     with RawPeer.open(server, "/floods/", receive_buffer=4096):
-        sent = eventually(lambda: seen(server, "floods"))
+        sent = noted(server, "/floods/")
     assert isinstance(sent, int)
     assert sent < 20
 
 
-def test_malformed_handshake(server: Server) -> None:
-    """426 for another version; the application is not called."""
-    response = ask(server, "/echo/", **{"Sec-WebSocket-Version": "12"})
-    assert (response.status, response.header("Sec-WebSocket-Version")) == (426, "13")
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-WebSocket-Version": "12"}, 426),
+        ({"Sec-WebSocket-Version": "11", "Sec-WebSocket-Key": None}, 426),
+        ({"Sec-WebSocket-Key": None}, 400),
+    ],
+)
+def test_malformed_handshake(server: Server, headers: dict[str, str | None], status: int) -> None:
+    """426 for another version, 400 otherwise; the application is not called."""
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request("/echo/", server.host, headers=headers))
+        response = peer.read_response()
+    assert response.status == status
+    assert response.header("Sec-WebSocket-Version") == ("13" if status == 426 else None)
+
+
+@pytest.fixture(scope="module")
+def another() -> Iterator[Server]:
+    """Start one whose options are not the default ones."""
+    options = "--root-path /app --no-server-header --no-date-header --header X-Extra:yes"
+    options += " --ws-per-message-deflate false --ws-max-size 2048 --ws-ping-interval 0"
+    # What is given to uvicorn counts above the variables.
+    with plain_server(
+        plain_kind("uvloop", "httptools", *options.split()),
+        DWEBSOCKET_PING_INTERVAL="0.1",
+        DWEBSOCKET_COMPRESSION="True",
+    ) as server:
+        yield server
+
+
+def test_headers_of_uvicorn_s_options(another: Server) -> None:
+    """Those that it adds, and those that it leaves out, in the 101 and in refusals."""
+    with RawPeer.open(another, "/echo/") as peer:
+        assert peer.response is not None
+        responses = [peer.response, ask(another, "/refuses/"), ask(another, "/denies/")]
+    assert [
+        (each.header("server"), each.header("date"), each.header("x-extra")) for each in responses
+    ] == [(None, None, "yes")] * 3
+
+
+def test_root_path(another: Server) -> None:
+    """It is in front of both paths."""
+    with RawPeer.open(another, "/whole_scope/%41") as peer:
+        scope = json.loads(peer.read_message())
+    assert [scope[name] for name in ("root_path", "path", "raw_path")] == [
+        "/app",
+        "/app/whole_scope/A",
+        "/app/whole_scope/%41",
+    ]
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_compression(server: Server, another: Server, is_on: bool) -> None:
+    """It is negotiated, unless uvicorn's option says otherwise."""
+    offer = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+    with RawPeer.open(server if is_on else another, "/echo/", headers=offer) as peer:
+        assert peer.response is not None
+        agreed = peer.response.header("Sec-WebSocket-Extensions") or ""
+        assert agreed.startswith("permessage-deflate") is is_on
+
+
+def test_fragments_of_a_large_message(another: Server) -> None:
+    """They close with 1009 as soon as they are too much."""
+    with RawPeer.open(another, "/echo/") as peer:
+        peer.send_frame(BINARY, bytes(1024), fin=False)
+        peer.send_frame(CONTINUATION, bytes(1024), fin=False)
+        peer.send_frame(CONTINUATION, bytes(1), fin=False)
+        assert peer.read_frame().code == 1009
+
+
+def test_without_pings(another: Server) -> None:
+    """None comes where uvicorn's option says so, for longer than the variable has."""
+    with RawPeer.open(another, "/echo/") as peer:
+        pause(0.3)
+        peer.send_text("quiet")
+        assert peer.read_frame() == Frame(TEXT, b"quiet")
+
+
+def test_pings() -> None:
+    """uvicorn's options set interval and patience; without a pong the application has 1006."""
+    pings = ("--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.5")
+    with plain_server(plain_kind("asyncio", "h11", *pings)) as server:
+        with RawPeer.open(server, "/echo/answers/") as peer:
+            for _ in range(5):
+                frame = peer.read_frame()
+                assert frame.opcode == PING
+                peer.send_frame(PONG, frame.payload)
+        with RawPeer.open(server, "/echo/silent/") as peer:
+            assert peer.read_to_eof().frames[0].opcode == PING
+        assert all(is_lost(event) for event in noted(server, "/echo/silent/"))
 
 
 def test_settings_from_the_environment() -> None:
     """Origins are judged where they are set; a keyword of uvicorn's counts above the variable."""
-    of = kind("asyncio", "h11", "--ws-max-size", "100")
-    with start(
+    of = plain_kind("asyncio", "h11", "--ws-max-size", "100")
+    with plain_server(
         of, DWEBSOCKET_ALLOWED_ORIGINS="https://friend.example", DWEBSOCKET_MAX_MESSAGE_SIZE="9"
     ) as server:
         assert ask(server, "/echo/", Origin="https://evil.example").status == 403
@@ -176,7 +493,7 @@ def test_settings_from_the_environment() -> None:
 )
 def test_a_wrong_variable(name: str, value: str, error: str) -> None:
     """The server does not start, and says why."""
-    server = start(KINDS[0], **{name: value})
+    server = plain_server(KINDS[0], **{name: value})
     with pytest.raises((AssertionError, RuntimeError)):
         server.start()
     assert error in server.stderr()
@@ -184,12 +501,34 @@ def test_a_wrong_variable(name: str, value: str, error: str) -> None:
 
 
 def test_the_end_of_the_server() -> None:
-    """Clients get 1001, and the process ends."""
-    with start(KINDS[0]) as server, RawPeer.open_many(server, "/echo/", 20) as peers:
+    """
+    Clients get 1001, those without a decision 503, and the process ends.
+
+    Applications have the end, too, and all the time that they need.
+    """
+    with plain_server(KINDS[0]) as server, contextlib.ExitStack() as stack:
+        for path in ("/waits_first/", "/ends_late/"):
+            late = stack.enter_context(RawPeer(server.address))
+            late.send(handshake_request(path, server.host))
+            if path == "/ends_late/":
+                assert late.read_response().status == 101
+                late.send_close(4001)
+            else:
+                undecided = late
+            noted(server, path)
+        peers = stack.enter_context(RawPeer.open_many(server, "/echo/", 20))
+        peers += stack.enter_context(RawPeer.open_many(server, "/ends_late/", 1))
         server.send_signal(signal.SIGTERM)
         for peer in peers:
             frame = peer.read_frame()
             assert (frame.opcode, frame.code) == (CLOSE, 1001)
             peer.send_frame(CLOSE, frame.payload)
+        assert undecided.read_response().status == 503
         server.wait(30)
         assert "Traceback" not in server.stderr()
+        for line in (
+            "it waited for {'type': 'websocket.disconnect', 'code': 1006",
+            "it has ended behind 4001",
+            "it has ended behind 1001",
+        ):
+            assert line in server.stderr()

@@ -20,25 +20,40 @@ http {{
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    map $http_upgrade $upgrade {{ default upgrade; "" close; }}
     server {{
         listen 127.0.0.1:{port};
         location / {{
-            uwsgi_param QUERY_STRING $query_string;
-            uwsgi_param REQUEST_METHOD $request_method;
-            uwsgi_param CONTENT_TYPE $content_type;
-            uwsgi_param CONTENT_LENGTH $content_length;
-            uwsgi_param REQUEST_URI $request_uri;
-            uwsgi_param PATH_INFO $document_uri;
-            uwsgi_param SERVER_PROTOCOL $server_protocol;
-            uwsgi_param HTTPS $https if_not_empty;
-            uwsgi_param REMOTE_ADDR $remote_addr;
-            uwsgi_param REMOTE_PORT $remote_port;
-            uwsgi_param SERVER_PORT $server_port;
-            uwsgi_param SERVER_NAME $server_name;
-            uwsgi_pass unix:{folder}/uwsgi.sock;
+            {location}
         }}
     }}
 }}
+"""
+
+UWSGI = """\
+uwsgi_param QUERY_STRING $query_string;
+uwsgi_param REQUEST_METHOD $request_method;
+uwsgi_param CONTENT_TYPE $content_type;
+uwsgi_param CONTENT_LENGTH $content_length;
+uwsgi_param REQUEST_URI $request_uri;
+uwsgi_param PATH_INFO $document_uri;
+uwsgi_param SERVER_PROTOCOL $server_protocol;
+uwsgi_param HTTPS $https if_not_empty;
+uwsgi_param REMOTE_ADDR $remote_addr;
+uwsgi_param REMOTE_PORT $remote_port;
+uwsgi_param SERVER_PORT $server_port;
+uwsgi_param SERVER_NAME $server_name;
+uwsgi_pass unix:{folder}/socket;
+"""
+# As `websocket_doctor --proxy nginx` writes it.
+HTTP = """\
+proxy_pass http://unix:{folder}/socket:;
+proxy_http_version 1.1;
+proxy_set_header Upgrade $http_upgrade;
+proxy_set_header Connection $upgrade;
+proxy_set_header Host $http_host;
+proxy_set_header X-Forwarded-Proto $scheme;
+proxy_set_header X-Forwarded-For $remote_addr;
 """
 
 
@@ -85,10 +100,11 @@ def waitress(module: str, port: str, *options: str) -> None:
     )
 
 
-def nginx(folder: str, port: str, *behind: str) -> None:
-    """Start nginx and become the server behind it."""
+def nginx(protocol: str, folder: str, port: str, *behind: str) -> None:
+    """Start nginx and become the server behind it, which listens at a Unix socket."""
+    location = {"uwsgi": UWSGI, "http": HTTP}[protocol].format(folder=folder)
     configuration = Path(folder) / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=folder, port=port))
+    configuration.write_text(NGINX.format(folder=folder, port=port, location=location))
     subprocess.Popen(["nginx", "-c", str(configuration), "-e", f"{folder}/nginx.log"])
     os.execv(behind[0], behind)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 CACHE = ROOT / ".cache"
+LAUNCH = str(TESTS / "support" / "launch.py")
 
 # The current one is in requirements.txt.
 GUNICORN_OLDER = ("20.1.0", "21.2.0", "22.0.0", "23.0.0", "24.1.1", "25.3.0", "26.2.0")
@@ -64,6 +65,8 @@ class Kind:
     programs: tuple[str, ...] = ()
     # The server itself encrypts.
     tls: bool = False
+    # An HTTP proxy in front writes each request anew.
+    proxied: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -111,6 +114,35 @@ ASGI = (
     _asgi(
         "gunicorn-asgi",
         "gunicorn --bind 127.0.0.1:{port} --log-level warning --worker-class asgi --workers 1",
+    ),
+)
+
+
+def _native(name: str, command: str, bind: str) -> tuple[Kind, Kind]:
+    """Servers that give connections to the engine: at a Unix socket, and there behind nginx."""
+    command = f"{{python}} -m {command} {bind}{{folder}}/socket {{module}}.asgi:application"
+    nginx = ("{python}", LAUNCH, "nginx", "http", "{folder}", "{port}")
+    unix = Kind(f"{name}-unix", "asgi", tuple(command.split()), unix=True, alone=True)
+    proxied = Kind(
+        f"{name}-nginx",
+        "asgi",
+        (*nginx, *unix.options),
+        alone=True,
+        programs=("nginx",),
+        proxied=True,
+    )
+    if "--workers" in command:
+        title = {"alone": False, "worker_title": "gunicorn"}
+        return dataclasses.replace(unix, **title), dataclasses.replace(proxied, **title)
+    return unix, proxied
+
+
+NATIVE = (
+    *_native("uvicorn", "uvicorn --log-level warning", "--uds "),
+    *_native("hypercorn", "hypercorn --log-level warning -w 0", "-b unix:"),
+    *_native("daphne", "daphne -v 0", "-u "),
+    *_native(
+        "gunicorn-asgi", "gunicorn --log-level warning --worker-class asgi --workers 1", "-b unix:"
     ),
 )
 
@@ -198,7 +230,7 @@ SECONDARY = frozenset(
     {
         *(RUNSERVER_NOTHREADING, GUNICORN_SYNC_UNIX, GUNICORN_GEVENT_PYWSGI),
         *(kind for kind in ASGI if kind.name in SECONDARY_ASGI),
-        *(*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS),
+        *(*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS, *NATIVE),
     }
     - {GUNICORN_GTHREAD_TLS}
 )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from support.server import Kind
-
-LAUNCH = str(Path(__file__).with_name("launch.py"))
+from support.server import LAUNCH, Kind
 
 
 def _launched(name: str, *options: str) -> Kind:
@@ -80,10 +76,10 @@ UWSGI_ROUTER = _uwsgi(
 UWSGI_BEHIND_NGINX = _uwsgi(
     "uwsgi-nginx",
     "--socket",
-    "{folder}/uwsgi.sock",
+    "{folder}/socket",
     "--threads",
     "2",
-    front=("{python}", LAUNCH, "nginx", "{folder}", "{port}"),
+    front=("{python}", LAUNCH, "nginx", "uwsgi", "{folder}", "{port}"),
 )
 UWSGI_GEVENT = _uwsgi(
     "uwsgi-gevent", "--http-socket", _PORT, "--gevent", "20", "--gevent-early-monkey-patch"

@@ -55,6 +55,8 @@ class Script:
         self.done.append("reject")
 
     async def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        if self.refuses is not None:
+            raise self.refuses
         self.done.append(("respond", status, headers, body))
 
     async def receive(self) -> str | bytes:
@@ -64,6 +66,9 @@ class Script:
 
     async def send(self, message: str | bytes) -> None:
         self.done.append(("send", message))
+
+    def drop(self, message: str | bytes) -> None:
+        self.done.append(("drop", message))
 
     async def close(self, code: int, reason: str) -> None:
         self.done.append(("close", code, reason))
@@ -168,8 +173,9 @@ class TestSend:
 
     @pytest.mark.parametrize("refusal", [[ACCEPT, CLOSE], [CLOSE], [START, BODY]])
     def test_after_the_end(self, refusal: list[Event]) -> None:
-        """Messages and closes have no effect: they may have been on their way."""
-        assert done_by(*refusal, SEND, CLOSE, SEND) == done_by(*refusal)
+        """Closes have no effect, messages are dropped: they may have been on their way."""
+        dropped = ("drop", "hi")
+        assert done_by(*refusal, SEND, CLOSE, SEND) == [*done_by(*refusal), dropped, dropped]
 
     @pytest.mark.parametrize("stage", Stage, ids=lambda stage: stage.name)
     def test_order(self, stage: Stage) -> None:
@@ -241,6 +247,20 @@ class TestSend:
             await events.send(CLOSE)
 
         assert with_events(peer, talk)[0] == ["reject"]
+
+
+def test_response_that_cannot_be() -> None:
+    """As with a header of two lines: nothing is decided."""
+    peer = Script()
+    peer.refuses = ValueError("a header of two lines")
+
+    async def talk(events: Events) -> None:
+        await events.send(START)
+        with pytest.raises(ValueError, match="two lines"):
+            await events.send(BODY)
+        assert not events.is_decided
+
+    assert with_events(peer, talk)[0] == []
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,23 @@ def test_a_wait_is_cancelled_like_any_other(
     async def main() -> None:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(live.websocket.areceive(), 0.001)
-        task = asyncio.create_task(live.websocket.areceive())
-        await asyncio.sleep(0)
-        task.cancel("enough")
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        reasons: list[tuple[object, ...]] = []
+
+        async def receive() -> None:
+            try:
+                await live.websocket.areceive()
+            except asyncio.CancelledError as error:
+                reasons.append(error.args)
+                raise
+
+        for reason in ((), ("enough",)):
+            task = asyncio.create_task(receive())
+            await asyncio.sleep(0)
+            task.cancel(*reason)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        # anyio knows its own cancellations by that.
+        assert reasons == [(), ("enough",)]
         live.client.send("hello")
         assert await asyncio.wait_for(live.websocket.areceive(), 10) == "hello"
 

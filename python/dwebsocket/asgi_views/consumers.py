@@ -38,13 +38,14 @@ _HAVE_CONTEXT = sys.version_info >= (3, 11)
 _HANDLER = "_dwebsocket_handler"
 
 
-async def run(application: Application, scope: dict[str, Any], events: Events) -> None:
-    """Runs an application, whose sync code has threads of ours, to its end."""
+async def run(application: Application, scope: dict[str, Any], events: Events) -> object:
+    """Runs an application, whose sync code has threads of ours; gives what it returns."""
     if consumers.are_there():
         _exchange()
     thread = ApplicationContext.enter()
     try:
-        await application(scope, events.receive, events.send)
+        result: object = await application(scope, events.receive, events.send)
+        return result
     finally:
         await thread.leave()
 

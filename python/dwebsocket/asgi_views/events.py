@@ -64,6 +64,9 @@ class Peer(Protocol):
     def send_here(self, message: Message) -> None:
         """As :meth:`send`, on a thread."""
 
+    def drop(self, message: Message) -> None:
+        """Is given a message behind the application's own close, which no client gets."""
+
     async def close(self, code: int, reason: str) -> None:
         """
         Closes it, if it is open.
@@ -86,7 +89,7 @@ _ALLOWED = {
     Stage.UNDECIDED: ("websocket.accept", "websocket.close", "websocket.http.response.start"),
     Stage.OPEN: ("websocket.send", "websocket.close"),
     Stage.RESPONDING: ("websocket.http.response.body",),
-    # Without effect: a message of a group may come just behind the close.
+    # No errors of the application's: a message of a group may come just behind the close.
     Stage.OVER: ("websocket.send", "websocket.close"),
 }
 
@@ -146,6 +149,8 @@ class Events:
             message = message_of(event)
             if self.stage is Stage.OPEN:
                 await self.peer.send(message)
+            else:
+                self.peer.drop(message)
         elif kind == "websocket.accept":
             await self._accept(event)
         elif kind == "websocket.close":
@@ -182,7 +187,11 @@ class Events:
         self._body.append(_bytes_of(event.get("body", b""), "the body of a response"))
         if not event.get("more_body", False):
             self.stage = Stage.OVER
-            await self.peer.respond(*self._response, b"".join(self._body))
+            try:
+                await self.peer.respond(*self._response, b"".join(self._body))
+            except ValueError:
+                self.stage = Stage.RESPONDING
+                raise
 
 
 def event_of(message: Message) -> Event:

@@ -154,6 +154,9 @@ class _OwnWebSocket:
         except SendTimeout:
             self.websocket.close(*_TRY_AGAIN_LATER)
 
+    def drop(self, message: Message) -> None:
+        """Nothing: the application sees the end by ``receive``."""
+
     async def close(self, code: int, reason: str) -> None:
         await self.websocket.aclose(code, reason)
 

@@ -153,6 +153,13 @@ def keep_early_bytes() -> None:
         _keep(getattr(module, class_name, None), rest)
 
 
+def keep_more(protocol: Any, data: bytes) -> int:
+    """Keeps bytes that came behind those; gives how many there are."""
+    kept = vars(protocol)
+    kept[_EARLY] = kept.get(_EARLY, b"") + data
+    return len(kept[_EARLY])
+
+
 def _keep(protocol: Any, rest: Any) -> None:
     upgrade = getattr(protocol, "handle_websocket_upgrade", None)
     if upgrade is None or protocol in keeping:
