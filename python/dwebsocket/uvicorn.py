@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote
 
 from dwebsocket import _core, conf, environment, shutdown
 from dwebsocket.api.base import current_websocket, set_own_websocket
 from dwebsocket.asgi_views.events import Events, Stage
-from dwebsocket.compat import uvicorn
+from dwebsocket.compat import consumers, uvicorn
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
 from dwebsocket.servers.asgi import NativeHandshake
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from dwebsocket.connection import Message
     from dwebsocket.servers.asgi.events import Event
@@ -97,6 +98,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._state = server_state
         self._app_state = app_state
         self._is_lost = False
+        # Whether the application is a consumer of Channels. Known with its first `receive`.
+        self._is_consumer: bool | None = None
         self._websocket: WebSocket | None = None
         self._opened = asyncio.Event()
         self._handshake: NativeHandshake
@@ -146,13 +149,24 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # -- what the application calls ------------------------------------------------------------
 
-    async def asgi_receive(self) -> Event:
+    def asgi_receive(self) -> Coroutine[Any, Any, Event]:
         """Gives the application's next event."""
-        return await self._events.receive()
+        if self._is_consumer is None:
+            self._is_consumer = consumers.is_asked_by_consumer(sys._getframe(1))
+        return self._events.receive()
 
     async def asgi_send(self, event: Event) -> None:
-        """Does what the application's event says. `ClientDisconnected` when the client has gone."""
-        await self._events.send(event)
+        """
+        Does what the application's event says. `ClientDisconnected` when the client has gone.
+
+        Not for consumers of Channels: the error would end them, and they learn of the end by
+        ``receive``, as the call of their ``disconnect``.
+        """
+        try:
+            await self._events.send(event)
+        except uvicorn.parts().disconnected:
+            if not self._is_consumer:
+                raise
 
     # -- Peer ----------------------------------------------------------------------------------
 
@@ -182,7 +196,11 @@ class WebSocketProtocol(asyncio.Protocol):
                 )
             self._handshake.prepare()
             connection = self._handshake.open([*own, *headers], subprotocol, options, permit, [])
+            # uvicorn writes nothing more.
+            self._handshake.finish()
         except (OSError, ShuttingDown) as error:
+            # Unless the server has let go of the connection already.
+            self._answer(503)
             raise uvicorn.parts().disconnected from error
         self._websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
 #: The attribute in which a consumer keeps ``send``, sync ones as ``async_to_sync(send)``.
 SEND = "base_send"
@@ -47,3 +48,13 @@ def by_type(router: object) -> Mapping[str, Any] | None:
     """
     found: Mapping[str, Any] | None = getattr(router, "application_mapping", None)
     return found
+
+
+def is_asked_by_consumer(caller: FrameType) -> bool:
+    """
+    Whether a consumer calls ``receive``, by the frame of the code that does.
+
+    ``await_many_dispatch`` of ``channels.utils``, in all these versions. Where it is missing:
+    false, and the application is one like any other.
+    """
+    return caller.f_globals.get("__name__") == "channels.utils"
