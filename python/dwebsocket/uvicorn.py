@@ -166,7 +166,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if permit is None:
             self._answer(503)
         if self._is_lost or permit is None:
-            raise uvicorn.parts().disconnected
+            self._tell_that_client_has_gone()
+            return
         self._tell("[accepted]")
         own = [
             (name.decode("latin-1"), value.decode("latin-1"))
@@ -182,8 +183,13 @@ class WebSocketProtocol(asyncio.Protocol):
                 )
             self._handshake.prepare()
             connection = self._handshake.open([*own, *headers], subprotocol, options, permit, [])
-        except (OSError, ShuttingDown) as error:
-            raise uvicorn.parts().disconnected from error
+            # uvicorn writes nothing more.
+            self._handshake.finish()
+        except (OSError, ShuttingDown):
+            # Unless the server has let go of the connection already.
+            self._answer(503)
+            self._tell_that_client_has_gone()
+            return
         self.websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)
         self._opened.set()
@@ -210,37 +216,48 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def send(self, message: Message) -> None:
         """Sends a message, and waits for room."""
-        assert self.websocket is not None
-        if current_websocket() is not self.websocket:
+        websocket = self.websocket
+        if websocket is None:
+            # The handshake was refused behind the application's `accept`.
+            self._tell_that_client_has_gone()
+            return
+        if current_websocket() is not websocket:
             # Only the tasks of its own view wait for room.
-            set_own_websocket(self.websocket)
+            set_own_websocket(websocket)
         try:
-            await self.websocket.asend(message, strict=True)
-        except SendTimeout:
-            self.websocket.close(_TRY_AGAIN_LATER)
-            raise uvicorn.parts().disconnected from None
-        except ConnectionClosed:
-            raise uvicorn.parts().disconnected from None
+            await websocket.asend(message, strict=True)
+        except (ConnectionClosed, SendTimeout) as error:
+            self._give_up(websocket, error)
 
     def send_here(self, message: Message) -> None:
         """As :meth:`send`, on a thread."""
-        assert self.websocket is not None
+        websocket = self.websocket
+        if websocket is None:
+            self._tell_that_client_has_gone()
+            return
         try:
-            self.websocket.send(message, strict=True)
-        except SendTimeout:
-            self.websocket.close(_TRY_AGAIN_LATER)
-            raise uvicorn.parts().disconnected from None
-        except ConnectionClosed:
-            raise uvicorn.parts().disconnected from None
+            websocket.send(message, strict=True)
+        except (ConnectionClosed, SendTimeout) as error:
+            self._give_up(websocket, error)
+
+    def _give_up(self, websocket: WebSocket, error: Exception) -> None:
+        if isinstance(error, SendTimeout):
+            websocket.close(_TRY_AGAIN_LATER)
+        self._tell_that_client_has_gone()
 
     def drop(self, message: Message) -> None:
-        """Raises: for the application the client has gone."""
-        raise uvicorn.parts().disconnected
+        """For the application the client has gone."""
+        self._tell_that_client_has_gone()
+
+    def _tell_that_client_has_gone(self) -> None:
+        # The error would end a consumer without a call of its `disconnect`.
+        if not self._events.is_of_consumer:
+            raise uvicorn.parts().disconnected from None
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the connection."""
-        assert self.websocket is not None
-        await self.websocket.aclose(code, reason)
+        if self.websocket is not None:
+            await self.websocket.aclose(code, reason)
 
     # -- the application -----------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from support.raw_peer import CLOSE, PING, PONG, RawPeer, handshake_request
 from support.waiting import eventually
@@ -38,7 +38,7 @@ class Client(threading.Thread):
         """Connect, talk and come back until `stop` is set."""
         try:
             while not self.stop.is_set():
-                if (peer := self.come()) is None:
+                if (peer := self.come(self.path)) is None:
                     self.refused += 1
                 else:
                     with peer:
@@ -48,12 +48,12 @@ class Client(threading.Thread):
         except BaseException as error:
             self.error = error
 
-    def come(self) -> RawPeer | None:
+    def come(self, path: str) -> RawPeer | None:
         """Open a connection; None where no process serves, or one that is about to end."""
         peer = None
         try:
             peer = RawPeer(self.server.address)
-            peer.send(handshake_request(self.path, self.server.host))
+            peer.send(handshake_request(path, self.server.host))
             while b"\r\n\r\n" not in peer.buffer:
                 if not peer._fill():
                     raise ConnectionError
@@ -72,29 +72,41 @@ class Client(threading.Thread):
     def talk(self, peer: RawPeer) -> int | None:
         """Send a message now and then until the server closes; give its code."""
         while not self.stop.is_set():
+            text = self.next_text()
             # The server may have sent its close frame and hung up.
             with contextlib.suppress(ConnectionError):
-                peer.send_text("hello")
+                peer.send_text(text)
             while (frame := peer.read_frame()).opcode == PING:
                 peer.send_frame(PONG, frame.payload)
             if frame.opcode == CLOSE:
                 with contextlib.suppress(OSError):
                     peer.send_frame(CLOSE, frame.payload)
                 return frame.code
-            assert frame.payload == b"hello"
+            self.on_answer(text, frame.payload.decode())
             self.said += 1
             self.stop.wait(0.2)
         peer.send_close()
         return None
 
+    def next_text(self) -> str:
+        """Give the next message."""
+        return "hello"
 
-class Crowd:
+    def on_answer(self, text: str, answer: str) -> None:
+        """Take the answer to a message."""
+        assert answer == text
+
+
+C = TypeVar("C", bound=Client)
+
+
+class Crowd(Generic[C]):
     """Many of them."""
 
-    def __init__(self, server: Server, paths: tuple[str, ...], count: int) -> None:
+    def __init__(self, server: Server, paths: tuple[str, ...], count: int, client: type[C]) -> None:
         self.stop = threading.Event()
         self.clients = [
-            Client(server, paths[number % len(paths)], self.stop) for number in range(count)
+            client(server, paths[number % len(paths)], self.stop) for number in range(count)
         ]
 
     def all_talk(self, within: float = 60) -> None:
@@ -122,9 +134,14 @@ class Crowd:
 
 
 @contextlib.contextmanager
-def crowd(server: Server, count: int, *paths: str) -> Iterator[Crowd]:
+def crowd(
+    server: Server,
+    count: int,
+    *paths: str,
+    client: type[C] = Client,  # type: ignore[assignment]
+) -> Iterator[Crowd[C]]:
     """Have clients talk and come back within the block; none may see anything but good ends."""
-    clients = Crowd(server, paths or ("/echo/",), count)
+    clients = Crowd(server, paths or ("/echo/",), count, client)
     for client in clients.clients:
         client.start()
     try:

@@ -110,14 +110,17 @@ async def _dispatch_all(
     """Gives ``dispatch`` one message after the other: the client's, and those of a layer."""
     receive, *others = receivers
     events = _events_of(receive)
-    handler = None if events is None else _Handler.behind(dispatch)
-    if events is not None and handler is not None:
+    if events is None:
+        await channels_own(receivers, dispatch)
+        return
+    events.is_of_consumer = True
+    if (handler := _Handler.behind(dispatch)) is not None:
         # Its line makes the calls of both one at a time.
         client = _serve_client(events, handler, dispatch)
         await _run_all(client, *(_pass_on(other, dispatch) for other in others))
-    elif events is not None and not others:
+    elif not others:
         await _pass_on(receive, dispatch)
-    elif events is not None and _HAVE_CONTEXT:
+    elif _HAVE_CONTEXT:
         one_at_a_time = _with_lock(dispatch)
         await _run_all(*(_pass_on(receiver, one_at_a_time) for receiver in receivers))
     else:

@@ -101,12 +101,15 @@ class Events:
     Attributes:
         stage: How far the application is.
         peer: The connection.
+        is_of_consumer: Whether a consumer of Channels uses them: it learns of the client's end by
+            ``receive``.
     """
 
     def __init__(self, peer: Peer) -> None:
         """Begins before ``websocket.connect``."""
         self.stage = Stage.UNDECIDED
         self.peer = peer
+        self.is_of_consumer = False
         self._is_connected = False
         self._response: tuple[int, Headers] = (0, [])
         self._body: list[bytes] = []
