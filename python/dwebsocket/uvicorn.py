@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote
 
@@ -152,7 +151,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def asgi_receive(self) -> Coroutine[Any, Any, Event]:
         """Gives the application's next event."""
         if self._is_consumer is None:
-            self._is_consumer = consumers.is_asked_by_consumer(sys._getframe(1))
+            self._is_consumer = consumers.asks_now()
         return self._events.receive()
 
     async def asgi_send(self, event: Event) -> None:

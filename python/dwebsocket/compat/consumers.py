@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import FrameType
 
 #: The attribute in which a consumer keeps ``send``, sync ones as ``async_to_sync(send)``.
 SEND = "base_send"
@@ -50,11 +49,11 @@ def by_type(router: object) -> Mapping[str, Any] | None:
     return found
 
 
-def is_asked_by_consumer(caller: FrameType) -> bool:
+def asks_now() -> bool:
     """
-    Whether a consumer calls ``receive``, by the frame of the code that does.
+    Whether a consumer calls the function that calls this one: its ``receive``, by the frames.
 
     ``await_many_dispatch`` of ``channels.utils``, in all these versions. Where it is missing:
     false, and the application is one like any other.
     """
-    return caller.f_globals.get("__name__") == "channels.utils"
+    return sys._getframe(2).f_globals.get("__name__") == "channels.utils"
