@@ -27,7 +27,7 @@ from support.consumers import (
     new_id,
     nothing_left,
 )
-from support.raw_peer import CLOSE, PING, TEXT, RawPeer, build_frame, handshake_request
+from support.raw_peer import BINARY, CLOSE, PING, TEXT, RawPeer, build_frame, handshake_request
 from support.redis import Redis
 from support.waiting import eventually
 
@@ -162,7 +162,12 @@ class TestClients:
 
     @on_each
     @of_both
-    def test_flood_of_pings(self, server: Server, path: str) -> None:
+    @pytest.mark.parametrize(
+        ("block", "count"),
+        [(build_frame(PING, b"?") * 1000, 300), (build_frame(BINARY, b"") * 1000, 5)],
+        ids=["pings", "tiny messages"],
+    )
+    def test_flood(self, server: Server, path: str, block: bytes, count: int) -> None:
         """From a client that does not read what it gets: others are served meanwhile."""
         with nothing_left(server), contextlib.ExitStack() as stack:
             peer = stack.enter_context(Named.at(server, path, receive_buffer=4096))
@@ -170,8 +175,8 @@ class TestClients:
             def flood() -> None:
                 peer.sock.settimeout(1)
                 with contextlib.suppress(ConnectionError, TimeoutError):
-                    for _ in range(300):
-                        peer.send(build_frame(PING, b"?") * 1000)
+                    for _ in range(count):
+                        peer.send(block)
 
             flooding = threading.Thread(target=flood)
             flooding.start()
