@@ -108,12 +108,31 @@ async def _dispatch_all(
     channels_own: Callable[..., Awaitable[None]], receivers: Sequence[Receive], dispatch: Dispatch
 ) -> None:
     """Gives ``dispatch`` one message after the other: the client's, and those of a layer."""
-    receive, *others = receivers
-    events = _events_of(receive)
+    events = _events_of(receivers[0])
     if events is None:
         await channels_own(receivers, dispatch)
         return
     events.is_of_consumer = True
+    try:
+        await _dispatch_ours(channels_own, events, receivers, dispatch)
+    finally:
+        # One that has failed or was cancelled has not left its groups.
+        _end_channel(getattr(dispatch, "__self__", None))
+
+
+def _end_channel(consumer: Any) -> None:
+    layer = getattr(consumer, "channel_layer", None)
+    if (end := getattr(layer, "end_channel", None)) is not None:
+        end(consumer.channel_name)
+
+
+async def _dispatch_ours(
+    channels_own: Callable[..., Awaitable[None]],
+    events: Events,
+    receivers: Sequence[Receive],
+    dispatch: Dispatch,
+) -> None:
+    receive, *others = receivers
     if (handler := _Handler.behind(dispatch)) is not None:
         # Its line makes the calls of both one at a time.
         client = _serve_client(events, handler, dispatch)

@@ -26,7 +26,7 @@ class Channel:
         capacity: How many messages may wait.
         is_normal: Whether any process may receive from it.
         is_read: Whether this process receives from it.
-        groups: In how many groups it is.
+        groups: The groups it is in.
         used: When it was last used.
         reported: The events that were logged: each is logged once.
     """
@@ -50,9 +50,14 @@ class Channel:
         self.sleepers: deque[Sleeper] = deque()
         self.is_normal = "!" not in name
         self.is_read = False
-        self.groups = 0
+        # Mostly none or one: a set takes more.
+        self.groups: tuple[str, ...] = ()
         self.used = 0.0
         self.reported: set[str] = set()
+
+    def leave(self, group: str) -> None:
+        """Notes that it has left a group."""
+        self.groups = tuple(each for each in self.groups if each != group)
 
     def is_full(self) -> bool:
         """Whether no more messages may wait."""

@@ -135,6 +135,16 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         await node.start()
         return name
 
+    def end_channel(self, channel: str) -> None:
+        """
+        Forgets a channel of this process that is received from no more: it leaves its groups.
+
+        Without this it stays in them for ``group_expiry``, as with other layers. Called for
+        consumers behind connections of ours. Any thread may call it.
+        """
+        if (node := self._current) is not None:
+            node.end_channel(channel)
+
     async def group_add(self, group: str, channel: str) -> None:
         """
         Adds a channel to a group, or renews its place there for ``group_expiry``.

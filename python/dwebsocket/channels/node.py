@@ -347,6 +347,11 @@ class Node:
         self.store.leave(group, channel)
         self._groups.end_unless_needed(group)
 
+    def end_channel(self, channel: str) -> None:
+        """Forgets a channel of this process."""
+        for group in self.store.end(channel):
+            self._groups.end_unless_needed(group)
+
     # -- all of it -------------------------------------------------------------------------------
 
     async def flush(self) -> None:

@@ -245,7 +245,7 @@ class Store:
             channel = self._open(name, now)
             members = self._groups.setdefault(group, {})
             if members.pop(channel, None) is None:
-                channel.groups += 1
+                channel.groups = (*channel.groups, group)
             members[channel] = now
 
     def leave(self, group: str, name: str) -> None:
@@ -253,7 +253,7 @@ class Store:
         with self._lock:
             members, channel = self._groups.get(group), self._channels.get(name)
             if members and channel is not None and members.pop(channel, None) is not None:
-                channel.groups -= 1
+                channel.leave(group)
             if members is not None and not members:
                 del self._groups[group]
 
@@ -275,7 +275,7 @@ class Store:
             members = self._groups.get(group)
             if members is None:
                 return None
-            self._end_old_memberships(members, now)
+            self._end_old_memberships(group, now)
             for channel in members:
                 if channel.is_full():
                     drops.add(EXPIRED, channel, channel.drop_expired(now))
@@ -293,14 +293,29 @@ class Store:
         drops.report()
         return Delivery(untaken, is_behind)
 
-    def _end_old_memberships(self, members: dict[Channel, float], now: float) -> None:
-        limit = now - self._group_expiry
+    def end(self, name: str) -> list[str]:
+        """Forgets a channel, and what waits in it; gives the groups that have ended with it."""
+        ended = []
+        with self._lock:
+            channel = self._channels.pop(name, None)
+            if channel is None:
+                return []
+            for group in channel.groups:
+                members = self._groups[group]
+                del members[channel]
+                if not members:
+                    del self._groups[group]
+                    ended.append(group)
+        return ended
+
+    def _end_old_memberships(self, group: str, now: float) -> None:
+        members, limit = self._groups[group], now - self._group_expiry
         while members:
             channel = next(iter(members))
             if members[channel] > limit:
                 break
             del members[channel]
-            channel.groups -= 1
+            channel.leave(group)
 
     # -- all of it -------------------------------------------------------------------------------
 
@@ -310,7 +325,7 @@ class Store:
             self._groups.clear()
             for name, channel in list(self._channels.items()):
                 channel.entries.clear()
-                channel.groups = 0
+                channel.groups = ()
                 if not channel.sleepers:
                     del self._channels[name]
 
@@ -327,8 +342,8 @@ class Store:
         drops = Drops()
         with self._lock:
             self._tidy_at = now + min(self.expiry, _TIDY_EVERY_S)
-            for members in self._groups.values():
-                self._end_old_memberships(members, now)
+            for group in self._groups:
+                self._end_old_memberships(group, now)
             groups = [name for name, members in self._groups.items() if not members]
             for name in groups:
                 del self._groups[name]

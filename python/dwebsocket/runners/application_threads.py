@@ -28,13 +28,25 @@ from dwebsocket.waiting.long_calls import Call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dwebsocket import _core
     from dwebsocket.connection import Connection, Message
+
+
+# Threads that start as soon as they are needed. Further ones start one after the other, so that
+# thousands of calls that wait for an event loop do not have thousands of threads wait with them.
+_AT_ONCE = 32
+_PAUSE_S = 0.01
 
 
 class ApplicationThreads(HandlerThreads):
     """The threads of the process."""
 
     _name = "dwebsocket-application"
+
+    def _work(self, hubs: list[_core.Hub]) -> None:
+        if self._alive > _AT_ONCE:
+            unpatched.sleep(_PAUSE_S)
+        super()._work(hubs)
 
     def _most(self) -> float:
         return math.inf
