@@ -238,14 +238,13 @@ def _wrap(
         return None
 
     detached = Detached(view)
-    # Django awaits async views in an event loop, which `blocking` does without.
-    plain = async_to_sync(view) if detached.is_async else view
 
     @functools.wraps(view)
     def blocking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if (asked := asked_of(request, args, kwargs)) is not None:
             return upgrade(asked, accept=accept)
         if (response := refusal(request)) is None:
+            plain = async_to_sync(view) if detached.is_async else view
             response = plain(request, *args, **kwargs)
         return inline.with_response(request, response)
 
@@ -260,6 +259,7 @@ def _wrap(
     wrapper: Callable[..., Any] = blocking
     if detached.is_async:
         wrapper = awaited
+        # Without the event loop in which Django under WSGI awaits a view.
         awaited.__dict__["blocking"] = blocking
     # The middleware reads both: the first says which requests the view takes, the second that this
     # decorator handles them.

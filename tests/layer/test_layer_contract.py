@@ -423,6 +423,21 @@ class TestGroups:
         assert await comes_nothing(own, channels[1])
 
     @in_loop
+    async def test_channel_that_has_ended(self, site: Any, layer: Make) -> None:
+        """It is in no group any more, and what waited there is dropped; the others stay."""
+        own = layer()
+        ended, other = [await own.new_channel() for _ in range(2)]
+        for group, channel in (("room", ended), ("alone", ended), ("room", other)):
+            await own.group_add(group, channel)
+        await group_send_all(own, "room", 1)
+        own.end_channel(ended)
+        own.end_channel(ended)
+        await group_send_all(own, "room", 2)
+        await group_send_all(own, "alone", 3)
+        assert await received(own, other, 2) == [1, 2]
+        assert await comes_nothing(own, ended)
+
+    @in_loop
     async def test_again(self, site: Any, layer: Make) -> None:
         """Added twice it is there once; discarded twice, or without having been there, never."""
         own = layer()

@@ -201,11 +201,6 @@ class TestClients:
         assert ends(server, peer.name) == [1006]
 
 
-# Channels ends a consumer that fails without a word: it stays in its groups, as long as
-# `group_expiry` says.
-GROUPS = frozenset({"groups", "memberships"})
-
-
 class TestConsumers:
     """Consumers that raise, block, or are cancelled."""
 
@@ -214,7 +209,7 @@ class TestConsumers:
     def test_connect_raises(self, server: Server, path: str) -> None:
         """500, and the log has it once."""
         name = new_id()
-        with nothing_left(server, but=GROUPS), Named.at(server, path) as neighbour:
+        with nothing_left(server), Named.at(server, path) as neighbour:
             with RawPeer(server.address) as peer:
                 request = handshake_request(f"{path}?id={name}&fail=connect", server.host)
                 peer.send(request)
@@ -227,7 +222,7 @@ class TestConsumers:
     @of_both
     def test_receive_raises(self, server: Server, path: str) -> None:
         """1011, and the log has it once. Channels does not call `disconnect` then."""
-        with nothing_left(server, but=GROUPS), Named.at(server, path) as neighbour:
+        with nothing_left(server), Named.at(server, path) as neighbour:
             with Named.at(server, path, fails="receive") as peer:
                 peer.send_text("hello")
                 assert peer.read_to_eof().code == 1011
@@ -252,7 +247,7 @@ class TestConsumers:
     @on_each
     def test_cancelled(self, server: Server) -> None:
         """A consumer whose task is cancelled ends as one that fails."""
-        with nothing_left(server, but=GROUPS), Named.at(server, ASYNC) as neighbour:
+        with nothing_left(server), Named.at(server, ASYNC) as neighbour:
             with Named.at(server, ASYNC) as peer:
                 peer.send_text("cancel")
                 assert peer.read_to_eof().code == 1011

@@ -99,15 +99,12 @@ def warm_up(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def nothing_left(
-    server: Server, within: float = 15, *, but: frozenset[str] = frozenset()
-) -> Iterator[None]:
+def nothing_left(server: Server, within: float = 15) -> Iterator[None]:
     """
     Assert that of the consumers within the block nothing is left in the server's process.
 
     Args:
         within: Seconds until descriptors and threads have to be back.
-        but: What may be left all the same.
     """
     warm_up(server)
     eventually(lambda: held(server)["consumers"] == 0, what="no consumer before")
@@ -117,7 +114,7 @@ def nothing_left(
 
     def is_as_before() -> bool:
         now.append(held(server))
-        return all(now[-1][it] <= before[it] for it in before.keys() - but - {"channels"})
+        return all(now[-1][it] <= before[it] for it in before.keys() - {"channels"})
 
     now: list[dict[str, int]] = []
     try:
@@ -125,8 +122,7 @@ def nothing_left(
     except AssertionError as error:
         raise AssertionError(f"{error}\n{before} before, {now[-1]} now") from error
     # Channels in no group are forgotten when messages in them would have expired.
-    if "groups" not in but:
-        assert held(server, "?later")["channels"] <= before["channels"]
+    assert held(server, "?later")["channels"] <= before["channels"]
 
 
 def converses(server: Server, path: str, *, turns: int = 1) -> None:

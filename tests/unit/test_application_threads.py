@@ -154,3 +154,59 @@ class TestDatabase:
         in_application(sync_to_async(use))
         with pytest.raises(sqlite3.ProgrammingError):
             used[0].execute("select 1")
+
+
+def test_many_that_wait_for_each_other(threads: ApplicationThreads) -> None:
+    """There is no limit: more calls than start at once all go on."""
+    barrier = threading.Barrier(MANY)
+    lines = [Line(threads) for _ in range(MANY)]
+    calls = [line.submit(barrier.wait) for line in lines]
+    assert sorted(map(result, calls)) == list(range(MANY))
+    for line in lines:
+        line.end()
+
+
+class TestReading:
+    """Messages of a connection, between the calls."""
+
+    def test_messages_and_calls(self, threads: ApplicationThreads, open_websocket: Any) -> None:
+        """One at a time, on any thread; the future ends with the connection."""
+        line, seen = Line(threads), []
+        live = open_websocket()
+        reading = line.read(live.connection, seen.append)
+        for number in range(100):
+            live.client.send(str(number))
+            if number % 10 == 0:
+                result(line.submit(lambda: None))
+        eventually(lambda: len(seen) == 100)
+        live.client.close()
+        assert result(reading) is None
+        assert seen == [str(number) for number in range(100)]
+        line.end()
+
+    def test_error(self, threads: ApplicationThreads, open_websocket: Any) -> None:
+        """Ends the reading, with what was not read."""
+
+        def fail(message: object) -> None:
+            raise ValueError(message)
+
+        line = Line(threads)
+        live = open_websocket()
+        reading = line.read(live.connection, fail)
+        live.client.send("one")
+        live.client.send("two")
+        with pytest.raises(ValueError, match="one"):
+            result(reading)
+        result(line.submit(lambda: None))
+        line.end()
+
+    def test_cancelled(self, threads: ApplicationThreads, open_websocket: Any) -> None:
+        """No message is read any more; calls are still made."""
+        line, seen = Line(threads), []
+        live = open_websocket()
+        reading = line.read(live.connection, seen.append)
+        reading.cancel()
+        live.client.send("one")
+        result(line.submit(lambda: None))
+        assert not seen
+        line.end()

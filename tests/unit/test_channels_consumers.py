@@ -30,8 +30,6 @@ ORIGIN = {"origin": "http://testserver"}
 @pytest.fixture
 def client() -> Iterator[Any]:
     """Give a client of the site with all consumers; each test has a channel layer of its own."""
-    consumers.ENDS.clear()
-    consumers.CONN_LIST.clear()
     with (
         all_given_back(),
         override_settings(
@@ -43,6 +41,9 @@ def client() -> Iterator[Any]:
             CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
         ),
     ):
+        # Now: consumers of the test before note their end before they give their connection back.
+        consumers.ENDS.clear()
+        consumers.CONN_LIST.clear()
         yield WebSocketClient(headers=ORIGIN)
 
 
