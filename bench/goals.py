@@ -74,6 +74,17 @@ COST = {RATE: "server_cpu_us", "handshakes_per_s": "server_cpu_us"}
 TUNGSTENITES = ("tokio-tungstenite", "tokio-tungstenite-4k")
 SYNC, ASYNC, GEVENT = "dwebsocket2", "dwebsocket2-async", "dwebsocket2-gevent"
 GROUPS = "dwebsocket2-groups"
+ON_UVICORN, PROTOCOL = "dwebsocket2-uvicorn", "dwebsocket2-protocol"
+UVICORNS = ("asgi-uvicorn", "asgi-uvicorn-wsproto", "asgi-uvicorn-websockets-sansio")
+# Ours as a view under gunicorn, and on uvicorn with our protocol; with them those of Channels.
+CONSUMERS = {
+    ("dwebsocket2-consumer", "dwebsocket2-consumer-protocol"): (
+        *(1.5, ("channels-uvicorn", "channels-daphne")),
+    ),
+    ("dwebsocket2-sync-consumer", "dwebsocket2-sync-consumer-protocol"): (
+        *(3, ("channels-sync-uvicorn", "channels-sync-daphne")),
+    ),
+}
 CPU = "server_cpu_us"
 
 GOALS = (
@@ -102,6 +113,26 @@ GOALS = (
             ("channels-redis", 60),
             ("channels-redis-pubsub", 60),
         )
+    ),
+    Goal(ECHO, ON_UVICORN, CPU, 1 / 1.1, ASYNC),
+    Goal(ECHO, ON_UVICORN, CPU, 2.5, "asgi-uvicorn"),
+    Goal(ECHO, ON_UVICORN, CPU, 1.5, "picows"),
+    *(Goal(ECHO, PROTOCOL, RATE, 2, peer) for peer in UVICORNS),
+    *(Goal(ECHO_MIB, PROTOCOL, RATE, 1.5, peer) for peer in UVICORNS),
+    *(Goal(IDLE, PROTOCOL, "idle_kib", 2, peer) for peer in UVICORNS),
+    *(
+        goal
+        for ours, (factor, peers) in CONSUMERS.items()
+        for one in ours
+        for peer in peers
+        for goal in (
+            Goal(ECHO, one, RATE, factor, peer),
+            Goal(OPENING, one, "handshakes_per_s", 1, peer),
+        )
+    ),
+    *(
+        Goal(GROUP_SLOWLY, "dwebsocket2-consumer-protocol", CPU, factor, layer)
+        for layer, factor in (("channels-redis", 10), ("channels-uvicorn", 5))
     ),
     Goal(IDLE, ASYNC, "idle_kib", 8),
     Goal(IDLE, SYNC, "idle_kib", 30),
