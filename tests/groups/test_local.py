@@ -146,6 +146,21 @@ def test_a_killed_process_leaves_nothing_that_the_next_start_does_not_clean(node
     assert one("take", 1) == ["still here"]
 
 
+def test_a_process_that_ends_without_a_word_is_forgotten(nodes: Nodes) -> None:
+    """One that is killed may refuse no connection yet when its own have ended."""
+    one = nodes()
+    one("join", "room")
+    folder = os.open(nodes.sockets_folder(), os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as ending:
+        # A socket's address holds 107 bytes, fewer than that of the folder.
+        ending.bind(f"/proc/self/fd/{folder}/{'0' * 16}")
+        os.close(folder)
+        ending.listen()
+        eventually(lambda: one("peers") == 1)
+    eventually(lambda: one("peers") == 0)
+    eventually(lambda: len(nodes.sockets()) == 1)
+
+
 @pytest.mark.extended("starts a thousand processes")
 def test_a_thousand_starts_and_kills_leave_nothing(nodes: Nodes) -> None:
     """Neither in the folder, nor descriptors, threads or members in a process that lives on."""

@@ -42,10 +42,16 @@ def abort(send: Any) -> None:
 
 
 def _transport_of(send: Any) -> WriteTransport | None:
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    transport = getattr(_protocol_of(send), "transport", None)
     # Check for the methods: transports of uvloop are not derived from asyncio's class.
     calls = ("get_write_buffer_size", "abort")
     return transport if all(callable(getattr(transport, call, None)) for call in calls) else None
+
+
+def _protocol_of(send: Any) -> Any:
+    owner = getattr(send, "__self__", None)
+    # That of this package has its events in an object of their own.
+    return getattr(owner, "peer", owner)
 
 
 class Parts:
@@ -102,7 +108,7 @@ class UvicornConnection(ServedConnection):
     @classmethod
     def find(cls, send: Any) -> UvicornConnection | None:
         """Gives the connection behind an application's ``send``; None on other servers."""
-        protocol = getattr(send, "__self__", None)
+        protocol = _protocol_of(send)
         is_found = type(protocol).__module__.startswith(_MODULES)
         return cls(protocol) if is_found and hasattr(protocol, "connections") else None
 

@@ -74,7 +74,7 @@ impl Peer {
                 Ok(length) => written = length,
                 Err(error) if is_transient(&error) => {}
                 Err(_) => {
-                    // The reader of its other connection sees that the node has ended.
+                    // `write_on` sees that, too.
                     waiting.is_over = true;
                     return;
                 }
@@ -137,8 +137,12 @@ impl Peer {
             if self.waiting.lock().is_over {
                 return Err(io::ErrorKind::NotConnected.into());
             }
-            self.has_more.notified().await;
-            return Ok(());
+            return tokio::select! {
+                () = self.has_more.notified() => Ok(()),
+                // The other node sends nothing here, so that is the end. Its other connection may
+                // have ended before this one was made, and then tells nothing any more.
+                _ = watched.readable() => Err(io::ErrorKind::NotConnected.into()),
+            };
         }
         let mut guard = watched.writable().await?;
         if !self.write()? {
