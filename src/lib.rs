@@ -21,6 +21,7 @@ mod _core {
             Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
             response_head,
         },
+        history::{History, numbered},
         hub::Hub,
         local::LocalNode,
         message_future::MessageFuture,

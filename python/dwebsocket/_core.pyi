@@ -11,6 +11,7 @@ __all__ = [
     "Connection",
     "FrameReader",
     "Groups",
+    "History",
     "Hub",
     "LocalNode",
     "Mailbox",
@@ -39,6 +40,7 @@ __all__ = [
     "judge_handshake",
     "limit_buffered",
     "may_send_close_code",
+    "numbered",
     "on_exit",
     "on_terminate",
     "open_connections",
@@ -373,6 +375,91 @@ class Hub:
         """Lets the engine continue; to be called when all tokens of `drain` have had their turn."""
 
 @final
+class History:
+    """
+    What was published to the groups of one backend, numbered. Any thread may use it.
+
+    Limits are the number of messages that a group keeps, and their age in seconds. A position is an
+    epoch and an offset.
+    """
+
+    @staticmethod
+    def in_memory(most: int) -> History:
+        """Keeps messages in this process, all together about `most` bytes."""
+
+    @staticmethod
+    def in_files(path: PathLike[str], most: int, patience: float) -> History:
+        """
+        Keeps messages in files that all processes of this machine share; no call waits longer than
+        `patience` seconds for another process.
+
+        Raises:
+            OSError: The folder cannot be made.
+        """
+
+    def record(
+        self,
+        groups: Groups,
+        name: str,
+        message: str | bytes,
+        exclude: list[bytes],
+        limits: tuple[int, float],
+        /,
+    ) -> bool:
+        """
+        Keeps a message, and hands it to the members in this process.
+
+        False, and nothing is kept, while more is published than can be delivered.
+
+        Raises:
+            OSError: It cannot be kept.
+        """
+
+    def read(
+        self,
+        groups: Groups,
+        name: str,
+        after: tuple[int, int] | None,
+        limits: tuple[int, float],
+        /,
+    ) -> tuple[tuple[int, int], list[tuple[int, int, str | bytes, list[bytes]]]]:
+        """
+        Gives the newest position, and the messages behind `after`, oldest first.
+
+        Each with its offset, the time in milliseconds since 1970, and the keys of the members that
+        did not get it. All that are kept when `after` is None, of another epoch, or beyond the newest.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+
+    def join(
+        self,
+        groups: Groups,
+        name: str,
+        member: Connection | Mailbox,
+        id: bytes,
+        at: tuple[int, int],
+        /,
+        *,
+        is_numbered: bool,
+    ) -> Literal["joined", "behind", "over"]:
+        """
+        As :meth:`Groups.join`, for a member that has got all messages up to `at`.
+
+        "behind" when there are later ones, which it has to get first; "over" when it has ended.
+
+        Raises:
+            OSError: The messages cannot be read.
+        """
+
+    def bytes(self) -> int:
+        """Gives the bytes that are kept."""
+
+    def evicted(self) -> int:
+        """Gives the number of messages that were dropped because all were too large together."""
+
+@final
 class LocalNode:
     """
     This process as one of the processes of this machine that share groups.
@@ -399,6 +486,26 @@ class LocalNode:
 
         Raises:
             ValueError: A message of more than 512 MiB.
+        """
+
+    def read_from(self, history: History) -> None:
+        """Has messages that are missing here read from `history`."""
+
+    def record(
+        self,
+        history: History,
+        name: str,
+        message: str | bytes,
+        exclude: list[bytes],
+        limits: tuple[int, float],
+        /,
+    ) -> bool:
+        """
+        As :meth:`publish`, for a group with a history, in which the message is kept.
+
+        Raises:
+            ValueError: As :meth:`publish`.
+            OSError: It cannot be kept; then no member gets it.
         """
 
     def close(self, name: str, code: int, reason: str) -> bool:
@@ -772,6 +879,9 @@ def judge_handshake(
 
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
+
+def numbered(name: str, position: tuple[int, int], message: str | bytes, /) -> str:
+    """Gives the text that a member of the group `name` gets which asked for numbers."""
 
 def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> None:
     """

@@ -316,6 +316,8 @@ SETTINGS: dict[str, Setting] = {
     "DRAIN": Setting(0, _seconds_or_zero),
     # The backends of groups, by their aliases.
     "GROUPS": Setting({}, group_settings.read),
+    # Bytes that the history of all groups of a backend may take; the oldest groups go first.
+    "MAX_HISTORY": Setting(64 * 1024 * 1024, _size),
     # Threads of the engine in each process. One reads faster than views under one GIL can answer.
     "ENGINE_THREADS": Setting(1, _few),
     # Threads on which the sync methods of handlers run, in each process.

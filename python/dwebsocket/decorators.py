@@ -57,6 +57,7 @@ def accept_websocket(
     *,
     accept: bool = ...,
     groups: Wanted | None = ...,
+    resume: bool = ...,
     text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
@@ -83,6 +84,7 @@ def accept_websocket(
     *,
     accept: bool = True,
     groups: Wanted | None = None,
+    resume: bool = False,
     text_type: Any = _FROM_SETTINGS,
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
@@ -121,6 +123,9 @@ def accept_websocket(
             called with the view's arguments and gives names. A name that no group can have is
             answered with 404, a backend that cannot be reached with 503; a template with ``user``
             is left out for an anonymous one.
+        resume: Join these groups numbered, from the positions that a client sends in its URL,
+            ``?since=room-42:epoch-offset``, once a group: what it missed comes first. They need a
+            history (``HISTORY`` of ``WEBSOCKET_GROUPS``).
         text_type: This and all arguments below override, for this view, the setting of the same
             name (``WEBSOCKET_TEXT_TYPE``).
 
@@ -128,7 +133,7 @@ def accept_websocket(
         TypeError: An option that does not exist.
         ValueError: A value that an option cannot have.
     """
-    return _decorate("accept_websocket", view, accept, groups, locals())
+    return _decorate("accept_websocket", view, accept, groups, resume, locals())
 
 
 @overload
@@ -138,6 +143,7 @@ def require_websocket(
     *,
     accept: bool = ...,
     groups: Wanted | None = ...,
+    resume: bool = ...,
     text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
@@ -164,6 +170,7 @@ def require_websocket(
     *,
     accept: bool = True,
     groups: Wanted | None = None,
+    resume: bool = False,
     text_type: Any = _FROM_SETTINGS,
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
@@ -189,7 +196,7 @@ def require_websocket(
 
     Otherwise as :func:`accept_websocket`.
     """
-    return _decorate("require_websocket", view, accept, groups, locals())
+    return _decorate("require_websocket", view, accept, groups, resume, locals())
 
 
 websocket = accept_websocket
@@ -200,6 +207,7 @@ def _decorate(
     view: Callable[..., Any] | None,
     accept: bool,  # noqa: FBT001
     groups: Any,
+    resume: bool,  # noqa: FBT001
     keywords: dict[str, Any],
 ) -> Any:
     if not isinstance(accept, bool):
@@ -207,7 +215,9 @@ def _decorate(
     options = {name: keywords.get(name, _FROM_SETTINGS) for name in conf.OPTION_NAMES}
     told = {name: value for name, value in options.items() if value is not _FROM_SETTINGS}
     overrides = conf.overrides(mode, told)
-    view_groups = None if groups is None else ViewGroups(mode, groups)
+    if resume and groups is None:
+        raise TypeError(f"{mode}(resume=True) needs groups=[…], which clients come back to")
+    view_groups = None if groups is None else ViewGroups(mode, groups, resume=resume)
     if view is None:
         return functools.partial(_wrap, mode, accept, view_groups, overrides)
     if not callable(view):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 #: The alias of the backend that is used when none is named.
@@ -26,6 +28,32 @@ _KEYS = (
     "RUNTIME_DIR",
 )
 _LONGEST_TIMEOUT_S = 3600.0
+_LONGEST_HISTORY_S = 365 * 24 * 3600.0
+# Names whose entry of HISTORY is remembered.
+_NAMES = 1024
+# Keys of an entry of HISTORY.
+_OF_HISTORY = ("size", "seconds")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """
+    How much of a group's history is kept: an entry of ``HISTORY``.
+
+    Attributes:
+        pattern: The names of the groups, as :mod:`fnmatch` has them.
+        size: Messages.
+        seconds: Their age.
+    """
+
+    pattern: str
+    size: int = 100
+    seconds: float = 300.0
+
+    @property
+    def limits(self) -> tuple[int, float]:
+        """Both, for the engine."""
+        return self.size, self.seconds
 
 
 @dataclass(frozen=True)
@@ -39,6 +67,7 @@ class BackendSettings:
         prefix: Keeps projects apart that share a ``SECRET_KEY``.
         timeout: The seconds that publishing may take at most.
         slow: What happens to members that do not keep up.
+        history: The groups that have a history, the first that fits counts.
         options: Further options of the backend, such as certificates.
         database: The alias of the database that the postgres backend uses.
         runtime_dir: The folder of the local backend's sockets.
@@ -49,9 +78,19 @@ class BackendSettings:
     prefix: str = ""
     timeout: float = 2.0
     slow: str = "close"
+    history: tuple[Kept, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     database: str = "default"
     runtime_dir: str = ""
+
+    def kept(self, name: str) -> Kept | None:
+        """Gives how much of a group is kept; None for one without a history."""
+        return _find(self.history, name) if self.history else None
+
+
+@functools.lru_cache(_NAMES)
+def _find(history: tuple[Kept, ...], name: str) -> Kept | None:
+    return next((kept for kept in history if fnmatchcase(name, kept.pattern)), None)
 
 
 def read(value: object) -> dict[str, BackendSettings]:
@@ -92,7 +131,7 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
     options = entry.get("OPTIONS", {})
     if not isinstance(options, Mapping):
         raise ValueError(f"[{alias!r}]['OPTIONS'] must be a dict, not {options!r}")
-    for key in ("HISTORY", "PRESENCE"):
+    for key in ("PRESENCE",):
         if entry.get(key):
             raise ValueError(f"[{alias!r}][{key!r}] is not supported yet")
     runtime_dir = entry.get("RUNTIME_DIR") or ""
@@ -102,6 +141,7 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
         prefix=text("PREFIX", default.prefix),
         timeout=_timeout(alias, entry.get("TIMEOUT", default.timeout)),
         slow=slow,
+        history=_history(alias, entry.get("HISTORY") or {}),
         options=dict(options),
         database=text("DATABASE", default.database),
         runtime_dir=str(runtime_dir),
@@ -124,6 +164,31 @@ def _location(alias: str, value: object) -> tuple[str, ...]:
     if not all(isinstance(address, str) for address in found):
         raise ValueError(f"[{alias!r}]['LOCATION'] must be a str or a list of them, not {value!r}")
     return found
+
+
+def _history(alias: str, value: object) -> tuple[Kept, ...]:
+    where = f"[{alias!r}]['HISTORY']"
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
+    return tuple(_kept(where, pattern, entry) for pattern, entry in value.items())
+
+
+def _kept(where: str, pattern: object, entry: object) -> Kept:
+    if not isinstance(pattern, str) or not pattern:
+        raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
+    where = f"{where}[{pattern!r}]"
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} must be a dict with size and seconds, not {entry!r}")
+    for key in entry:
+        if key not in _OF_HISTORY:
+            raise ValueError(f"{where} has the unknown key {key!r}: known are size, seconds")
+    size, seconds = entry.get("size", Kept.size), entry.get("seconds", Kept.seconds)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{where}['size'] must be a number of messages, not {size!r}")
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds <= _LONGEST_HISTORY_S:
+        raise ValueError(f"{where}['seconds'] must be a number of seconds, not {seconds!r}")
+    return Kept(pattern, size, float(seconds))
 
 
 def _timeout(alias: str, value: object) -> float:

@@ -48,6 +48,7 @@ class WebSocketHandler(Handled):
 
     Attributes:
         groups: The groups that each connection joins as it opens, as of the decorators.
+        resume: As of the decorators.
         every: Seconds between two calls of :meth:`tick`; None for no calls.
         websocket: The connection; None in ``get``.
         request: Its request.
@@ -56,6 +57,7 @@ class WebSocketHandler(Handled):
     """
 
     groups: ClassVar[Wanted | None] = None
+    resume: ClassVar[bool] = False
     every: ClassVar[float | None] = None
 
     @property
@@ -101,11 +103,19 @@ class WebSocketHandler(Handled):
         return _view_of(of_view)
 
 
+def _groups_of(cls: type[WebSocketHandler]) -> ViewGroups | None:
+    if cls.groups is not None:
+        return ViewGroups(cls.__name__, cls.groups, resume=cls.resume)
+    if cls.resume:
+        raise TypeError(f"{cls.__name__}.resume needs groups = […], which clients come back to")
+    return None
+
+
 def _view_of(cls: type[WebSocketHandler]) -> Callable[..., Any]:
     plan = cls._plan = Plan(cls, _every(cls))
     options = {name: getattr(cls, name) for name in conf.OPTION_NAMES if hasattr(cls, name)}
     overrides = conf.overrides(cls.__name__, options)
-    groups = None if cls.groups is None else ViewGroups(cls.__name__, cls.groups)
+    groups = _groups_of(cls)
     new_start = functools.partial(HandlerStart, cls)
     accepts = not plan.has_connect
     get = getattr(cls, "get", None)

@@ -25,12 +25,12 @@ const LARGE_BYTES: usize = 64 * 1024;
 pub(crate) struct Groups(pub(super) Arc<groups::Groups>);
 
 /// A member, as Python has it.
-enum Member<'a, 'py> {
+pub(super) enum Member<'a, 'py> {
     Connection(&'a Bound<'py, PyConnection>),
     Mailbox(&'a Bound<'py, Mailbox>),
 }
 
-fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<'a, 'py>> {
+pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<'a, 'py>> {
     if let Ok(connection) = object.cast::<PyConnection>() {
         return Ok(Member::Connection(connection));
     }
@@ -96,7 +96,7 @@ impl Groups {
             Member::Mailbox(mailbox) => self.0.join(name, &mailbox.get().0, id),
         };
         Ok(match joined {
-            Joined::Over => None,
+            Joined::Over | Joined::Refused => None,
             Joined::First => Some(true),
             Joined::More | Joined::Already => Some(false),
         })

@@ -2,11 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use pyo3::{exceptions::PyValueError, prelude::*};
+use pyo3::{
+    exceptions::{PyOSError, PyValueError},
+    prelude::*,
+};
 
 use super::{
     convert::duration,
     groups::{Groups, to_message},
+    history::{History, limits_of},
 };
 use crate::{
     engine::backends::local::{self, Refused},
@@ -17,10 +21,11 @@ use crate::{
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct LocalNode(Arc<local::Node>);
 
-fn answered(published: Result<(), Refused>) -> PyResult<bool> {
+fn answered<T>(published: Result<T, Refused>) -> PyResult<bool> {
     match published {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(Refused::Full | Refused::Foreign) => Ok(false),
+        Err(Refused::NotKept(reason)) => Err(PyOSError::new_err(reason)),
         Err(Refused::TooLarge) => Err(PyValueError::new_err(
             "the message is too large: a group takes at most 512 MiB",
         )),
@@ -45,6 +50,25 @@ impl LocalNode {
     ) -> PyResult<bool> {
         let message = to_message(message, &exclude)?;
         answered(py.detach(|| self.0.publish(name, message)))
+    }
+
+    fn read_from(&self, history: &History) {
+        self.0.read_from(Arc::clone(&history.0));
+    }
+
+    #[pyo3(signature = (history, name, message, exclude, limits, /))]
+    fn record(
+        &self,
+        py: Python<'_>,
+        history: &History,
+        name: &str,
+        message: &Bound<'_, PyAny>,
+        exclude: Vec<[u8; 16]>,
+        limits: (usize, f64),
+    ) -> PyResult<bool> {
+        let message = to_message(message, &exclude)?;
+        let limits = limits_of(limits)?;
+        answered(py.detach(|| self.0.record(&history.0, name, message, limits)))
     }
 
     fn close(&self, py: Python<'_>, name: &str, code: u16, reason: &str) -> PyResult<bool> {

@@ -11,6 +11,7 @@ mod copy;
 mod exceptions;
 pub(crate) mod groups;
 pub(crate) mod handshake;
+pub(crate) mod history;
 pub(crate) mod hub;
 pub(crate) mod local;
 mod loop_hub;

@@ -79,6 +79,7 @@ mod base;
 mod connection;
 mod driver;
 pub mod groups;
+pub mod history;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod process;

@@ -18,7 +18,7 @@ from dwebsocket.waiting.caller import Caller, Callers
 from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from weakref import WeakSet
 
     from django.http import HttpRequest
@@ -58,6 +58,9 @@ class Base:
     _close_callbacks: CloseCallbacks | None = None
     # Its groups, while the signals about groups have receivers.
     _groups_noted: dict[Any, None] | None = None
+    # Joins the groups that have a history, before the view's first line; set by
+    # `dwebsocket.groups.of_view`. In a thread, and in a task.
+    _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
     # Sends the signals about the groups that it has joined as it opened.
     _announce_groups: Callable[[], None] | None = None
     # The thread of its async handler, as long as there is one.

@@ -170,11 +170,19 @@ class Ending(Base):
         """Sends the signals about its life; to be called once, when it is open."""
         signals.send(signals.websocket_opened, self, request)
         self._announce_end_later(request)
+        if self._join_recorded is not None:
+            join, _ = self._join_recorded
+            self._join_recorded = None
+            join()
 
     async def _aannounce_opening(self, request: HttpRequest) -> None:
         """As :meth:`_announce_opening`, without blocking the event loop."""
         await signals.asend(signals.websocket_opened, self, request)
         self._announce_end_later(request)
+        if self._join_recorded is not None:
+            _, join = self._join_recorded
+            self._join_recorded = None
+            await join()
 
     def _announce_end_later(self, request: HttpRequest) -> None:
         if (announce := self._announce_groups) is not None:

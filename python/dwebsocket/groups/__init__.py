@@ -5,8 +5,9 @@ from __future__ import annotations
 from dwebsocket.groups import checks
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
+from dwebsocket.groups.history import Entry, Recovery
 from dwebsocket.groups.statistics import group_statistics
 
-__all__ = ["Backend", "Group", "group", "group_statistics", "user"]
+__all__ = ["Backend", "Entry", "Group", "Recovery", "group", "group_statistics", "user"]
 
 checks.register()

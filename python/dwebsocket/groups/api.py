@@ -10,11 +10,12 @@ from django.db import transaction
 from dwebsocket.api.arguments import as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends, membership_signals, names, publications
+from dwebsocket.groups import backends, history, membership_signals, names, publications
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend, Exclude, Member, Message
+    from dwebsocket.groups.history import Entry, Position
 
 
 class Group:
@@ -252,6 +253,68 @@ class Group:
             GroupUnavailable: As :meth:`count`.
         """
         return await backends.backend(self.using).acount(self.name)
+
+    # -- history ---------------------------------------------------------------------------------
+
+    def history(self, limit: int | None = None, since: str | None = None) -> list[Entry]:
+        """
+        Gives what is kept of the group, oldest first.
+
+        Args:
+            limit: The newest so many.
+            since: A position: only what was published behind it; all that is kept when it is too
+                old, or of another epoch.
+
+        Raises:
+            UsageError: The group has no history; or in an event loop, with a backend that waits for
+                a server: use :meth:`ahistory`.
+            GroupUnavailable: The backend cannot be reached.
+            TypeError, ValueError: As their types and values say.
+        """
+        backend = self._backend("ahistory")
+        after, limits = self._wanted_history(backend, limit, since)
+        return history.entries(backend.read_history(self.name, after, limits))
+
+    async def ahistory(self, limit: int | None = None, since: str | None = None) -> list[Entry]:
+        """
+        As :meth:`history`, without blocking the event loop.
+
+        Raises:
+            UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`history`.
+        """
+        backend = backends.backend(self.using)
+        after, limits = self._wanted_history(backend, limit, since)
+        return history.entries(await backend.aread_history(self.name, after, limits))
+
+    def position(self) -> str:
+        """
+        Gives the position of the newest message, for a page that joins behind what it shows.
+
+        Raises:
+            UsageError, GroupUnavailable: As :meth:`history`.
+        """
+        backend = self._backend("aposition")
+        history.needs(backend.settings, self.name, "position()")
+        return history.text_of(backend.read_history(self.name, None, (0, 0.0)).head)
+
+    async def aposition(self) -> str:
+        """
+        As :meth:`position`, without blocking the event loop.
+
+        Raises:
+            UsageError, GroupUnavailable: As :meth:`history`.
+        """
+        backend = backends.backend(self.using)
+        history.needs(backend.settings, self.name, "position()")
+        return history.text_of((await backend.aread_history(self.name, None, (0, 0.0))).head)
+
+    def _wanted_history(
+        self, backend: Backend, limit: Any, since: Any
+    ) -> tuple[Position | None, tuple[int, float]]:
+        kept = history.needs(backend.settings, self.name, "history()")
+        after = None if since is None else history.read_position(since)
+        most = history.checked_limit(limit)
+        return after, (kept.size if most is None else min(most, kept.size), kept.seconds)
 
     # -- what the calls above share --------------------------------------------------------------
 

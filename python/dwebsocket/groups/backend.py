@@ -23,8 +23,12 @@ from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.history import Page, Position
+
+    Joined = Literal["joined", "behind", "over"]
 
     Message = str | bytes
     Exclude = list[bytes]
@@ -71,6 +75,8 @@ class Backend:
     #: Whether other users of the machine or the network may reach the way that envelopes take.
     #: Then they are sealed with a key that is made from ``SECRET_KEY``.
     is_sealed = True
+    #: Whether it keeps the history of groups, and so implements the calls for that.
+    keeps_history = False
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
@@ -166,6 +172,58 @@ class Backend:
         False where publishing has nothing to do with transactions.
         """
         return False
+
+    # -- what a backend implements that keeps a history -------------------------------------------
+
+    def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
+        """
+        Gives the newest position of a group, and the messages behind ``after`` that are kept.
+
+        Args:
+            name: The group's name.
+            after: Epoch and offset; None, or another epoch, for all.
+            limits: The number of messages, and the seconds, that are wanted at most.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
+        """
+        raise NotImplementedError
+
+    async def aread_history(
+        self, name: str, after: Position | None, limits: tuple[int, float]
+    ) -> Page:
+        """
+        As :meth:`read_history`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_history`.
+        """
+        raise NotImplementedError
+
+    def join_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Joined:
+        """
+        Makes a connection that has got all messages up to ``at`` a member of a group that is held.
+
+        Returns:
+            "behind" when there are later ones, which it has to get first; "over" when it has ended.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_history`.
+        """
+        raise NotImplementedError
+
+    async def ajoin_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Joined:
+        """
+        As :meth:`join_at`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_history`.
+        """
+        raise NotImplementedError
 
     def problems(self, *, deploy: bool) -> list[str]:
         """

@@ -90,7 +90,10 @@ def make(alias: str, settings: BackendSettings) -> Backend:
         ImproperlyConfigured: It cannot be imported, or is no backend.
     """
     try:
-        return class_of(settings.backend)(alias, settings)
+        found = class_of(settings.backend)
+        if settings.history and not found.keeps_history:
+            raise TypeError("it keeps no history of groups: remove HISTORY, or use the local one")
+        return found(alias, settings)
     except (ImportError, TypeError) as error:
         raise ImproperlyConfigured(
             f"WEBSOCKET_GROUPS[{alias!r}]['BACKEND'] = {settings.backend!r}: {error}"

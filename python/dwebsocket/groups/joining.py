@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.api.base import Base
 from dwebsocket.exceptions import UsageError
 from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends, holding, names
+from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import member_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.history import Recovery
 
 
 class Joining(Base):
@@ -26,19 +29,56 @@ class Joining(Base):
         found = backends.backend(DEFAULT).groups.names_of(member)
         return frozenset(name for name in found if not name.startswith(names.OWN))
 
-    def join(self, *groups: str | Group) -> bool | None:
+    def join(
+        self,
+        *groups: str | Group,
+        since: str | None = None,
+        partial: bool = False,
+        numbered: bool = False,
+        former: str | None = None,
+    ) -> bool | Recovery | None:
         """
         Makes this connection a member of groups, given by name or as ``group(…)``.
 
+        For groups with a history (``HISTORY`` of ``WEBSOCKET_GROUPS``):
+
+        Args:
+            *groups: Several, or one for ``since``.
+            since: The client's position: what was published behind it is sent first, then what
+                comes, with no gap and nothing twice.
+            partial: Send what is still kept also when that is not all of it.
+            numbered: Send each message of the group as text of JSON, with its position.
+            former: The ``id`` of the client's connection before this one: messages from which that
+                was excluded are not sent.
+
         Returns:
-            None; False when the connection is over.
+            None, for one group with a history a :class:`~dwebsocket.groups.Recovery`; False when
+            the connection is over.
 
         Raises:
             GroupUnavailable, UsageError: As :meth:`dwebsocket.groups.Group.add`. The connection
-                is then in none of the groups that it was not in before.
-            TypeError, ValueError: As :func:`dwebsocket.group`.
+                is then in none of the groups that it was not in before. UsageError also for a group
+                without a history where one is needed.
+            TypeError, ValueError: As :func:`dwebsocket.group`; ``since`` with several groups.
         """
         wanted = _groups(groups)
+        recorded = _recorded(wanted, since, numbered)
+        if recorded:
+            for alias in {each.using for each in wanted}:
+                backends.backend_for_sync(alias, "websocket.ajoin")
+            if (member := member_of(self)) is None:
+                return False
+            options = {"partial": partial, "numbered": numbered, "former": former}
+            before = self._memberships(wanted)
+            try:
+                found = [self._recover(each, member, since, **options) for each in recorded]
+                others = [each for each in wanted if each not in recorded]
+                if None in found or (others and self.join(*others) is False):
+                    return False
+            except BaseException:
+                self._leave_all(wanted, before)
+                raise
+            return found[0] if len(wanted) == 1 else None
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
         if (member := member_of(self)) is None:
@@ -54,7 +94,14 @@ class Joining(Base):
             holding.release(held)
         return None if is_open else False
 
-    async def ajoin(self, *groups: str | Group) -> bool | None:
+    async def ajoin(
+        self,
+        *groups: str | Group,
+        since: str | None = None,
+        partial: bool = False,
+        numbered: bool = False,
+        former: str | None = None,
+    ) -> bool | Recovery | None:
         """
         As :meth:`join`, without blocking the event loop.
 
@@ -62,6 +109,21 @@ class Joining(Base):
             GroupUnavailable, UsageError, TypeError, ValueError: As :meth:`join`.
         """
         wanted = _groups(groups)
+        recorded = _recorded(wanted, since, numbered)
+        if recorded:
+            if (member := member_of(self)) is None:
+                return False
+            options = {"partial": partial, "numbered": numbered, "former": former}
+            before = self._memberships(wanted)
+            try:
+                found = [await self._arecover(each, member, since, **options) for each in recorded]
+                others = [each for each in wanted if each not in recorded]
+                if None in found or (others and await self.ajoin(*others) is False):
+                    return False
+            except BaseException:
+                self._leave_all(wanted, before)
+                raise
+            return found[0] if len(wanted) == 1 else None
         if (member := member_of(self)) is None:
             return False
         before = self._memberships(wanted)
@@ -95,6 +157,25 @@ class Joining(Base):
         """
         self.leave(*groups)
 
+    def _recover(
+        self, group: Group, member: Member, since: str | None, **options: Any
+    ) -> Recovery | None:
+        """Joins a group that has a history; None when the connection is over."""
+        steps = recovering.Recovering(group, since=since, **options)
+        if group in self._memberships([group]):
+            # It would get twice what it has got as a member.
+            backends.backend(group.using).discard(group.name, member)
+        return recovering.join(self, group, member, steps, numbered=options["numbered"])
+
+    async def _arecover(
+        self, group: Group, member: Member, since: str | None, **options: Any
+    ) -> Recovery | None:
+        """As :meth:`_recover`, without blocking the event loop."""
+        steps = recovering.Recovering(group, since=since, **options)
+        if group in self._memberships([group]):
+            backends.backend(group.using).discard(group.name, member)
+        return await recovering.ajoin(self, group, member, steps, numbered=options["numbered"])
+
     def _memberships(self, wanted: list[Group]) -> set[Group]:
         """Gives those of ``wanted`` that this connection is in already."""
         if (member := member_of(self)) is None:
@@ -107,6 +188,27 @@ class Joining(Base):
         for each in groups:
             if each not in without:
                 each.discard(self)
+
+
+def _recorded(wanted: list[Group], since: str | None, numbered: bool) -> list[Group]:  # noqa: FBT001
+    """
+    Gives those of ``wanted`` that have a history.
+
+    Raises:
+        TypeError: A position for several groups.
+        UsageError: One has none where one is needed.
+    """
+    if since is not None and len(wanted) > 1:
+        raise TypeError("join(since=…) takes one group: each has positions of its own")
+    found = []
+    for each in wanted:
+        own = backends.backend(each.using).settings
+        if since is not None or numbered:
+            what = "join(numbered=True)" if numbered else "join(since=…)"
+            history.needs(own, each.name, what)
+        if own.kept(each.name) is not None:
+            found.append(each)
+    return found
 
 
 def _groups(groups: tuple[Any, ...]) -> list[Group]:

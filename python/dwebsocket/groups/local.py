@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Raised with the format of frames between processes: other versions have folders of their own.
 _VERSION = 1
+# The folder in that of the sockets where the history of groups is kept.
+_HISTORY = "history"
 # Characters of the key in the folder's name.
 _KEY_LENGTH = 20
 
@@ -90,7 +92,21 @@ class Backend(process.Backend):
             self._node.stop(self.settings.timeout)
 
     def _publish(self, name: str, message: Message, exclude: Exclude) -> bool:
+        if self.settings.kept(name) is not None:
+            return super()._publish(name, message, exclude)
         return self.node.publish(name, message, exclude)
+
+    def _record(
+        self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
+    ) -> bool:
+        return self.node.record(self.history, name, message, exclude, limits)
+
+    def _new_history(self, most: int) -> _core.History:
+        # The node makes the folder, and checks it.
+        node = self.node
+        made = _core.History.in_files(self.folder / _HISTORY, most, self.settings.timeout)
+        node.read_from(made)
+        return made
 
     def _close(self, name: str, code: int, reason: str) -> bool:
         return self.node.close(name, code, reason)

@@ -14,7 +14,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
 from dwebsocket.exceptions import UsageError
-from dwebsocket.groups import backends, holding, membership_signals, names
+from dwebsocket.groups import (
+    backends,
+    history,
+    holding,
+    membership_signals,
+    names,
+    recovering,
+)
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
 
@@ -69,9 +76,9 @@ def filled(template: str, args: Any, kwargs: Any, user: Any) -> str:
 class ViewGroups:
     """The ``groups`` argument of a decorator."""
 
-    __slots__ = ("_decorator", "_wanted")
+    __slots__ = ("_decorator", "_wanted", "resume")
 
-    def __init__(self, decorator: str, wanted: Any) -> None:
+    def __init__(self, decorator: str, wanted: Any, *, resume: bool = False) -> None:
         """
         Checks the argument.
 
@@ -79,12 +86,14 @@ class ViewGroups:
             decorator: The decorator's name, for messages.
             wanted: Templates of names, such as ``"room-{room}"``, or groups; or a function that is
                 called with the view's arguments and gives names or groups.
+            resume: Whether connections join numbered, from the positions in their URLs.
 
         Raises:
             TypeError: Anything else.
             ValueError: A template whose braces do not fit.
         """
         self._decorator = decorator
+        self.resume = resume
         if isinstance(wanted, (str, Group)):
             wanted = (wanted,)
         if not callable(wanted):
@@ -159,20 +168,32 @@ def _group(each: Any) -> Group:
 class Joins:
     """The groups that one connection is to join as it opens."""
 
-    __slots__ = ("_groups", "_held", "_of_user")
+    __slots__ = ("_groups", "_held", "_held_recorded", "_of_user", "_positions", "_recorded")
 
-    def __init__(self, groups: list[Group], user: str) -> None:
+    def __init__(
+        self, groups: list[Group], user: str, positions: Mapping[str, str] | None = None
+    ) -> None:
         """
         Notes the groups.
 
         Args:
             groups: Those of the view's decorator.
             user: The primary key of its user, empty for an anonymous one.
+            positions: With ``resume``, those of the client, by names of groups.
+
+        Raises:
+            UsageError: With ``resume``, a group that has no history.
         """
-        self._groups = groups
+        self._positions = positions
+        if positions is not None:
+            for each in groups:
+                history.needs(backends.backend(each.using).settings, each.name, "resume=True")
+        self._recorded = [each for each in groups if _is_recorded(each)]
+        self._groups = [each for each in groups if each not in self._recorded]
         self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
         # Those whose messages come to this process.
         self._held: holding.Held = []
+        self._held_recorded: holding.Held = []
 
     def prepare(self) -> None:
         """
@@ -188,10 +209,12 @@ class Joins:
             backend.hold_soon(each.name)
             self._held.append((backend, [each.name]))
         self._held += holding.hold(self._groups)
+        # Their messages come from now on, so that a backend that is away is known in time.
+        self._held_recorded = holding.hold(self._recorded)
 
     def release_with(self, response: object) -> None:
         """Releases when ``response`` is freed and has neither opened a connection nor given up."""
-        if self._held:
+        if self._held or self._held_recorded:
             reference = _Response(response, _dropped.append)
             reference.joins = self
             # Else it could be freed together with the response, and never be called.
@@ -205,7 +228,13 @@ class Joins:
         return [(backend.groups, name, key) for backend, held in self._held for name in held]
 
     def join(self, websocket: Base) -> None:
-        """Makes the connection, which is open now, a member if it is none. Never waits."""
+        """
+        Makes the connection, which is open now, a member if it is none. Never waits.
+
+        Groups with a history are joined before the view's first line.
+        """
+        if self._recorded:
+            self._join_later(websocket)
         if not self._held:
             return
         member = member_of(websocket)
@@ -215,12 +244,56 @@ class Joins:
                 for name in held:
                     backend.join(name, member, key)
             membership_signals.note_at_opening(self._groups, websocket)
-        self.release()
+        self._release_held()
 
     def release(self) -> None:
         """Ends what :meth:`prepare` has begun. Never waits; may be repeated."""
+        self._release_held()
+        self._release_recorded()
+
+    def _release_held(self) -> None:
         held, self._held = self._held, []
         holding.release(held)
+
+    def _release_recorded(self) -> None:
+        held, self._held_recorded = self._held_recorded, []
+        holding.release(held)
+
+    def _join_later(self, websocket: Any) -> None:
+        recorded, positions = self._recorded, self._positions
+
+        def join() -> None:
+            try:
+                for each in recorded:
+                    options = _recovering(each, positions)
+                    recovery = websocket.join(each, **options)
+                    if positions is not None and recovery:
+                        websocket.send_text(recovering.told(each, recovery))
+            finally:
+                self._release_recorded()
+
+        async def ajoin() -> None:
+            try:
+                for each in recorded:
+                    options = _recovering(each, positions)
+                    recovery = await websocket.ajoin(each, **options)
+                    if positions is not None and recovery:
+                        await websocket.asend_text(recovering.told(each, recovery))
+            finally:
+                self._release_recorded()
+
+        websocket._join_recorded = join, ajoin
+
+
+def _recovering(group: Group, positions: Mapping[str, str] | None) -> dict[str, Any]:
+    """Gives the options for joining a group that has a history."""
+    if positions is None:
+        return {}
+    return {"numbered": True, "since": positions.get(group.name)}
+
+
+def _is_recorded(group: Group) -> bool:
+    return backends.backend(group.using).settings.kept(group.name) is not None
 
 
 class _Response(weakref.ref[object]):

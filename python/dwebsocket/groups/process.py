@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dwebsocket import clock
+from dwebsocket import _core, clock, conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend
+from dwebsocket.groups.history import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from dwebsocket.groups.backend import Exclude, Message
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.backend import Exclude, Joined, Member, Message
+    from dwebsocket.groups.history import Position
 
 # Seconds between two attempts to publish while members are sent what was published before.
 _PAUSE_S = 0.001
@@ -30,6 +34,13 @@ class Backend(backend.Backend):
 
     waits = False
     is_sealed = False
+    keeps_history = True
+
+    def __init__(self, alias: str, own: BackendSettings) -> None:
+        """As :class:`dwebsocket.groups.backend.Backend`."""
+        super().__init__(alias, own)
+        self._history: _core.History | None = None
+        self._history_lock = unpatched.lock()
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """
@@ -79,7 +90,70 @@ class Backend(backend.Backend):
 
     def _publish(self, name: str, message: Message, exclude: Exclude) -> bool:
         """Publishes if there is room."""
-        return self.groups.publish(name, message, exclude)
+        if (kept := self.settings.kept(name)) is None:
+            return self.groups.publish(name, message, exclude)
+        with self._reporting():
+            return self._record(name, message, exclude, kept.limits)
+
+    def _record(
+        self, name: str, message: Message, exclude: Exclude, limits: tuple[int, float]
+    ) -> bool:
+        return self.history.record(self.groups, name, message, exclude, limits)
+
+    # -- history ---------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> _core.History:
+        """
+        What is kept of groups, made on first use.
+
+        Raises:
+            GroupUnavailable: It cannot be.
+        """
+        if self._history is None:
+            with self._history_lock:
+                if self._history is None:
+                    with self._reporting():
+                        self._history = self._new_history(conf.get("MAX_HISTORY"))
+        return self._history
+
+    def _new_history(self, most: int) -> _core.History:
+        return _core.History.in_memory(most)
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, GroupUnavailable):
+                raise
+            raise self.unavailable(error.strerror or str(error)) from error
+
+    def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
+        """As :meth:`dwebsocket.groups.backend.Backend.read_history`."""
+        history = self.history
+        with self._reporting():
+            return Page(*history.read(self.groups, name, after, limits))
+
+    async def aread_history(
+        self, name: str, after: Position | None, limits: tuple[int, float]
+    ) -> Page:
+        """As :meth:`read_history`."""
+        return self.read_history(name, after, limits)
+
+    def join_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Joined:
+        """As :meth:`dwebsocket.groups.backend.Backend.join_at`."""
+        history = self.history
+        with self._reporting():
+            return history.join(self.groups, name, member, key, at, is_numbered=numbered)
+
+    async def ajoin_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Joined:
+        """As :meth:`join_at`."""
+        return self.join_at(name, member, key, at, numbered=numbered)
 
     def _close(self, name: str, code: int, reason: str) -> bool:
         self.groups.close(name, code, reason)

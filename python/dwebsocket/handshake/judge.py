@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, conf, registry, shutdown
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
+from dwebsocket.groups import recovering
 from dwebsocket.groups.of_view import ImpossibleName, Joins
 from dwebsocket.handshake import origin, site_report
 from dwebsocket.handshake.attributes import make
@@ -153,7 +154,10 @@ def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
     """Gives the groups that the connection is to join, all of which are subscribed to."""
     wanted = asked.groups
     groups = [] if wanted is None else wanted.of(asked.request, asked.args, asked.kwargs)
-    joins = Joins(groups, "" if visitor is None else visitor.who.user)
+    positions = None
+    if wanted is not None and wanted.resume:
+        positions = recovering.positions(asked.request)
+    joins = Joins(groups, "" if visitor is None else visitor.who.user, positions)
     try:
         joins.prepare()
     except BaseException:

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    group::{Batch, Entry, Group, Next, STRETCH},
+    group::{Batch, Entry, Group, Next, Recipient, STRETCH, State},
     member::{Handed, Member, WhenFull},
     memberships::Membership,
     notices::{Notice, Notices},
@@ -97,8 +97,18 @@ impl FanOut {
 
     /// Puts an entry into the queue of `group`, and starts a task if none serves it.
     pub(super) fn put(self: &Arc<Self>, group: &Arc<Group>, entry: Entry) {
+        let starts = self.push(&mut group.state.lock(), entry);
+        self.start_if(starts, group);
+    }
+
+    /// Puts an entry into a queue. True when a task has to be started for it.
+    pub(super) fn push(&self, state: &mut State, entry: Entry) -> bool {
         self.waiting_bytes.fetch_add(entry.len(), Ordering::Relaxed);
-        let starts = group.state.lock().push(entry);
+        state.push(entry)
+    }
+
+    /// Starts a task that serves `group`, if need be.
+    pub(super) fn start_if(self: &Arc<Self>, starts: bool, group: &Arc<Group>) {
         let thread = self.threads.get(group.thread as usize);
         if let Some(thread) = thread.filter(|_| starts) {
             let turn = Turn::begin(Arc::clone(&thread.hurry_views));
@@ -109,7 +119,10 @@ impl FanOut {
 
 /// Hands out what waits in the queue of `group`, until it is empty.
 async fn run(fan_out: Arc<FanOut>, group: Arc<Group>, mut turn: Turn) {
-    let mut parcels = Parcels::default();
+    let mut parcels = Parcels {
+        group: group.name().to_owned(),
+        ..Parcels::default()
+    };
     loop {
         fan_out.pass(&group, &mut parcels, &mut turn).await;
         let passed = group.state.lock().end_pass();
@@ -170,29 +183,30 @@ impl FanOut {
                 Some(Next::SameBatch) => {}
                 Some(Next::NewBatch) => parcels.on_new_batch(),
             }
-            for (member, since) in recipients.drain(..) {
+            for recipient in recipients.drain(..) {
                 // A member that was freed has left.
-                if let Some(member) = member.upgrade() {
-                    self.hand_over(group, member.as_ref(), since, parcels).await;
+                if let Some(member) = recipient.member.upgrade() {
+                    self.hand_over(group, member.as_ref(), &recipient, parcels)
+                        .await;
                     turn.end_if_due().await;
                 }
             }
         }
     }
 
-    /// Hands a member the entries of the batch from number `since` on.
+    /// Hands a member the entries of the batch that are for it.
     async fn hand_over(
         &self,
         group: &Group,
         member: &dyn Member,
-        since: u64,
+        recipient: &Recipient,
         parcels: &mut Parcels,
     ) {
         if let [Entry::Close(frame)] = &parcels.batch.entries[..] {
-            if since <= parcels.batch.first {
+            if recipient.since <= parcels.batch.first {
                 contain(|| member.close(frame));
             }
-        } else if let Some(parcel) = parcels.find(member, since).await {
+        } else if let Some(parcel) = parcels.find(member, recipient).await {
             let handed = contain(|| member.take(&parcel, self.when_full));
             self.note(group, member, handed.unwrap_or_default());
         }
@@ -213,9 +227,10 @@ impl FanOut {
 /// The batch that is being handed out, and what is made of it.
 #[derive(Default)]
 struct Parcels {
+    group: String,
     batch: Batch,
     has_exclusions: bool,
-    /// One for each kind of compression.
+    /// One for each kind of compression, with numbers and without.
     packers: Vec<Packer>,
 }
 
@@ -232,18 +247,20 @@ impl Parcels {
     fn forget_before(&mut self, first: u64) {
         for packer in &mut self.packers {
             packer.compressed = packer.compressed.split_off(&first);
+            packer.numbered = packer.numbered.split_off(&first);
         }
     }
 
-    /// The messages of the batch that `member` is to get, which are those from number `since` on.
-    async fn find(&mut self, member: &dyn Member, since: u64) -> Option<Arc<Parcel>> {
+    /// The messages of the batch that `member` is to get.
+    async fn find(&mut self, member: &dyn Member, recipient: &Recipient) -> Option<Arc<Parcel>> {
+        let since = recipient.since;
         let first = self.batch.first;
         let numbered = (first..).zip(self.batch.messages());
         let gets_all = since <= first && !self.has_exclusions;
-        let packer = Packer::find(&mut self.packers, member.deflater());
+        let packer = Packer::find(&mut self.packers, member.deflater(), recipient.is_numbered);
         if gets_all {
             if packer.whole.is_none() {
-                let parcel = packer.pack(numbered.collect()).await;
+                let parcel = packer.pack(&self.group, numbered.collect()).await;
                 packer.whole = Some(Arc::new(parcel));
             }
             return packer.whole.clone();
@@ -255,13 +272,17 @@ impl Parcels {
         if its.is_empty() {
             return None;
         }
-        Some(Arc::new(packer.pack(its).await))
+        Some(Arc::new(packer.pack(&self.group, its).await))
     }
 }
 
 /// Makes parcels with one kind of compression. It compresses each message once.
 struct Packer {
     deflater: Option<Deflater>,
+    /// Whether messages have their positions.
+    is_numbered: bool,
+    /// The messages with their positions, by their numbers.
+    numbered: BTreeMap<u64, Message>,
     /// Frames by the numbers of their messages.
     compressed: BTreeMap<u64, Bytes>,
     /// The parcel of the whole batch.
@@ -270,15 +291,24 @@ struct Packer {
 
 impl Packer {
     /// The one of `packers` for `deflater`, a new one if there is none.
-    fn find<'a>(packers: &'a mut Vec<Self>, deflater: Option<&Deflater>) -> &'a mut Self {
-        let is_same = |packer: &Self| match (&packer.deflater, deflater) {
-            (None, None) => true,
-            (Some(its), Some(deflater)) => its.is_alike(deflater),
-            _ => false,
+    fn find<'a>(
+        packers: &'a mut Vec<Self>,
+        deflater: Option<&Deflater>,
+        is_numbered: bool,
+    ) -> &'a mut Self {
+        let is_same = |packer: &Self| {
+            packer.is_numbered == is_numbered
+                && match (&packer.deflater, deflater) {
+                    (None, None) => true,
+                    (Some(its), Some(deflater)) => its.is_alike(deflater),
+                    _ => false,
+                }
         };
         let found = packers.iter().position(is_same).unwrap_or_else(|| {
             packers.push(Self {
                 deflater: deflater.map(Deflater::without_context),
+                is_numbered,
+                numbered: BTreeMap::new(),
                 compressed: BTreeMap::new(),
                 whole: None,
             });
@@ -287,27 +317,38 @@ impl Packer {
         &mut packers[found]
     }
 
-    async fn pack(&mut self, numbered: Vec<(u64, &Message)>) -> Parcel {
-        self.compress(&numbered).await;
-        let frames = numbered.iter().map(|(number, message)| {
+    async fn pack(&mut self, group: &str, waiting: Vec<(u64, &Message)>) -> Parcel {
+        let its: Vec<_> = waiting
+            .into_iter()
+            .map(|(number, message)| (number, self.form(group, number, message)))
+            .collect();
+        self.compress(&its).await;
+        let frames = its.iter().map(|(number, message)| {
             let compressed = self.compressed.get(number).cloned();
             compressed.unwrap_or_else(|| message.frame())
         });
         let frames = frames.collect();
-        let messages = numbered.iter().map(|&(_, message)| message.clone());
+        let messages = its.into_iter().map(|(_, message)| message);
         Parcel::new(messages.collect(), frames)
     }
 
-    async fn compress(&mut self, numbered: &[(u64, &Message)]) {
+    /// The message as members get it.
+    fn form(&mut self, group: &str, number: u64, message: &Message) -> Message {
+        if !self.is_numbered {
+            return message.clone();
+        }
+        let made = self.numbered.entry(number);
+        made.or_insert_with(|| message.numbered(group)).clone()
+    }
+
+    async fn compress(&mut self, numbered: &[(u64, Message)]) {
         let Some(deflater) = &self.deflater else {
             return;
         };
         let missing = numbered
             .iter()
             .filter(|(number, _)| !self.compressed.contains_key(number));
-        let missing: Vec<_> = missing
-            .map(|&(number, message)| (number, message.clone()))
-            .collect();
+        let missing: Vec<_> = missing.cloned().collect();
         let bytes: usize = missing.iter().map(|(_, message)| message.frame_len()).sum();
         let deflater = deflater.without_context();
         let compress = move || -> Vec<_> {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt,
     hash::{Hash, Hasher},
     ops::Range,
@@ -17,7 +17,7 @@ use super::{
     memberships::{Departure, Membership},
     parcel::Message,
 };
-use crate::protocol::close::CloseFrame;
+use crate::{engine::history::Position, protocol::close::CloseFrame};
 
 /// Members that the fan-out serves at once: so many places, one after the other.
 pub(super) const STRETCH: usize = 64;
@@ -56,6 +56,17 @@ pub(super) struct State {
     sequence: u64,
     /// What waits, while something does.
     pub(super) pending: Option<Box<Pending>>,
+    /// For a group with a history.
+    pub(super) recorded: Option<Box<Recorded>>,
+}
+
+/// How far a group with a history is in this process.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    /// The newest message that was put into the queue. All later ones will be, in order.
+    pub(super) position: Position,
+    /// The places of members that get messages with their numbers.
+    pub(super) numbered: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -130,8 +141,14 @@ pub(super) struct Passed {
     pub(super) is_over: bool,
 }
 
-/// A member with the number of the first entry for it.
-pub(super) type Recipient = (Weak<dyn Member>, u64);
+/// A member that is to get entries.
+pub(super) struct Recipient {
+    pub(super) member: Weak<dyn Member>,
+    /// The number of the first entry for it.
+    pub(super) since: u64,
+    /// Whether it gets messages with their positions.
+    pub(super) is_numbered: bool,
+}
 
 impl Group {
     pub(super) fn new(name: &str, registry: Weak<dyn Registry>, thread: u32) -> Self {
@@ -233,6 +250,9 @@ impl State {
             *taken = Place::Vacant(self.vacant);
             self.vacant = place;
         }
+        if let Some(recorded) = &mut self.recorded {
+            recorded.numbered.remove(&place);
+        }
     }
 
     #[cfg(test)]
@@ -288,13 +308,23 @@ impl State {
             batch.entries.clear();
             batch.entries.extend(waiting.take(count).cloned());
         }
-        let places = self.places.iter().skip(stretch * STRETCH).take(STRETCH);
-        recipients.extend(places.filter_map(|place| match place {
+        let numbered = (self.recorded.as_deref()).map(|recorded| &recorded.numbered);
+        let is_numbered = |place: usize| {
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
+            numbered.is_some_and(|numbered| numbered.contains(&place))
+        };
+        let places = self.places.iter().enumerate();
+        let places = places.skip(stretch * STRETCH).take(STRETCH);
+        recipients.extend(places.filter_map(|(number, place)| match place {
             Place::Taken {
                 member,
                 since,
                 until,
-            } if *until > *next => Some((Weak::clone(member), *since)),
+            } if *until > *next => Some(Recipient {
+                member: Weak::clone(member),
+                since: *since,
+                is_numbered: is_numbered(number),
+            }),
             _ => None,
         }));
         *next += count as u64;

@@ -117,6 +117,8 @@ pub enum Joined {
     Already,
     /// The member is over.
     Over,
+    /// It cannot become one here and now.
+    Refused,
 }
 
 /// A member has left.
@@ -131,12 +133,12 @@ pub(super) struct Departure {
 impl Memberships {
     /// Notes the group that `enter` gives, with the member's place there and whether the member is
     /// the group's first one here. Not called when the member is over, or is in the group that
-    /// `find` gives.
+    /// `find` gives. It may give `None`.
     pub(super) fn join<G: Membership + 'static>(
         &self,
         id: MemberId,
         find: impl FnOnce() -> Option<Arc<G>>,
-        enter: impl FnOnce() -> (Arc<G>, u32, bool),
+        enter: impl FnOnce() -> Option<(Arc<G>, u32, bool)>,
     ) -> Joined {
         let mut state = self.0.lock();
         if matches!(*state, State::Unused) {
@@ -152,7 +154,12 @@ impl Memberships {
         if find().is_some_and(|group| open.held.has(key_of(&group))) {
             return Joined::Already;
         }
-        let (group, place, is_first) = enter();
+        let Some((group, place, is_first)) = enter() else {
+            if open.held.is_empty() && !open.is_warned {
+                *state = State::Unused;
+            }
+            return Joined::Refused;
+        };
         open.held.insert((group, place));
         if is_first {
             Joined::First

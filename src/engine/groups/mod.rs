@@ -19,7 +19,9 @@ mod mailbox;
 mod member;
 mod memberships;
 mod notices;
+mod numbered;
 mod parcel;
+mod recorded;
 mod registry;
 mod seal;
 mod statistics;
@@ -32,7 +34,9 @@ pub use self::{
     member::{Handed, Member, WhenFull},
     memberships::{Joined, MemberId, Memberships},
     notices::{Notice, Notices},
+    numbered::text as numbered_text,
     parcel::{Message, Parcel},
+    recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},
     statistics::{Event, Statistics},
 };

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::memberships::MemberId;
-use crate::protocol::{
-    deflate::Deflater,
-    frame::{self, First, Opcode},
-    message::Kind,
+use super::{memberships::MemberId, numbered};
+use crate::{
+    engine::history::Position,
+    protocol::{
+        deflate::Deflater,
+        frame::{self, First, Opcode},
+        message::Kind,
+    },
 };
 
 /// One published message. Copies share its bytes.
@@ -20,6 +23,8 @@ pub struct Message {
     payload_len: usize,
     /// Members that do not get it.
     exclude: Option<Arc<[MemberId]>>,
+    /// Its number, in a group that has a history.
+    position: Option<Position>,
 }
 
 impl Message {
@@ -30,6 +35,30 @@ impl Message {
             frame: frame::encode(Opcode::from(kind), payload),
             payload_len: payload.len(),
             exclude: (!exclude.is_empty()).then(|| Arc::from(exclude)),
+            position: None,
+        }
+    }
+
+    /// The same message with its number.
+    #[must_use]
+    pub fn at(self, position: Position) -> Self {
+        Self {
+            position: Some(position),
+            ..self
+        }
+    }
+
+    /// The message as members of the group `name` get it that asked for its number; the same one
+    /// when it has none.
+    #[must_use]
+    pub fn numbered(&self, name: &str) -> Self {
+        let Some(position) = self.position else {
+            return self.clone();
+        };
+        let text = numbered::text(name, position, self.kind, &self.payload());
+        Self {
+            exclude: self.exclude.clone(),
+            ..Self::new(Kind::Text, text.as_bytes(), &[])
         }
     }
 
@@ -62,7 +91,7 @@ impl Message {
     }
 
     /// The members that do not get it.
-    pub(super) fn exclude(&self) -> &[MemberId] {
+    pub fn exclude(&self) -> &[MemberId] {
         self.exclude.as_deref().unwrap_or_default()
     }
 

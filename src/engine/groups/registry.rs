@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::{
     envelope,
     fan_out::{FanOut, FanOutThread},
-    group::{ByName, Entry, Group, Registry},
+    group::{ByName, Entry, Group, Registry, State},
     member::{Member, WhenFull},
     memberships::{Joined, MemberId, Membership},
     notices::Notices,
@@ -31,7 +31,7 @@ pub struct Groups {
     generation: u64,
     names: Mutex<HashSet<ByName>>,
     random: RandomState,
-    fan_out: Arc<FanOut>,
+    pub(super) fan_out: Arc<FanOut>,
     key: Option<Key>,
     observer: OnceLock<Weak<dyn Observer>>,
 }
@@ -63,7 +63,7 @@ impl Groups {
         let _ = self.observer.set(observer);
     }
 
-    fn notify(&self, name: &str) {
+    pub(super) fn notify(&self, name: &str) {
         if let Some(observer) = self.observer.get().and_then(Weak::upgrade) {
             contain(|| observer.on_members(name));
         }
@@ -80,7 +80,7 @@ impl Groups {
     }
 
     /// Whether it belongs to a parent process, whose locks may be held for ever.
-    fn is_foreign(&self) -> bool {
+    pub(super) fn is_foreign(&self) -> bool {
         self.generation != fork::generation()
     }
 
@@ -95,7 +95,7 @@ impl Groups {
             return Joined::Over;
         }
         let weak = Arc::downgrade(member);
-        let enter = || self.enter(name, weak);
+        let enter = || self.enter(name, |state| Some(state.enter(weak)));
         let joined = member.memberships().join(id, || self.find(name), enter);
         if matches!(joined, Joined::First | Joined::More) {
             self.notify(name);
@@ -220,6 +220,14 @@ impl Groups {
         }
     }
 
+    /// The message of an envelope; `None` for bytes that are none, or have a wrong seal.
+    pub fn message_of(&self, name: &str, envelope: &[u8]) -> Option<Message> {
+        match self.open(name, envelope).and_then(envelope::read)? {
+            Entry::Message(message) => Some(message),
+            Entry::Close(_) => None,
+        }
+    }
+
     fn put(self: &Arc<Self>, name: &str, entry: Entry) {
         if self.is_foreign() {
             return;
@@ -231,15 +239,19 @@ impl Groups {
     }
 
     /// The group `name`, if it has members.
-    fn find(&self, name: &str) -> Option<Arc<Group>> {
+    pub(super) fn find(&self, name: &str) -> Option<Arc<Group>> {
         let names = self.names.lock();
         names
             .get(name.as_bytes())
             .map(|ByName(group)| Arc::clone(group))
     }
 
-    /// Gives `member` a place in the group `name`, which is made if need be.
-    fn enter(self: &Arc<Self>, name: &str, member: Weak<dyn Member>) -> (Arc<Group>, u32, bool) {
+    /// Has `enter` give a member a place in the group `name`, which is made if need be.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        name: &str,
+        enter: impl FnOnce(&mut State) -> Option<(u32, bool)>,
+    ) -> Option<(Arc<Group>, u32, bool)> {
         let mut names = self.names.lock();
         let group = if let Some(ByName(group)) = names.get(name.as_bytes()) {
             Arc::clone(group)
@@ -250,9 +262,10 @@ impl Groups {
             names.insert(ByName(Arc::clone(&group)));
             group
         };
-        let (place, is_first) = group.state.lock().enter(member);
+        let entered = enter(&mut group.state.lock());
         drop(names);
-        (group, place, is_first)
+        let (place, is_first) = entered?;
+        Some((group, place, is_first))
     }
 }
 

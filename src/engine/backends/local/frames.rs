@@ -5,6 +5,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::engine::history::Position;
+
 /// A longer frame is an error.
 const MAX_BYTES: usize = 1 << 30;
 const LENGTH_BYTES: usize = 4;
@@ -24,6 +26,15 @@ pub enum Frame {
         /// The published message, or a close.
         envelope: Bytes,
     },
+    /// A message for the members of a group that has a history.
+    Recorded {
+        /// The group's name.
+        name: Bytes,
+        /// Its number.
+        position: Position,
+        /// The published message.
+        envelope: Bytes,
+    },
     /// The numbers of members of groups, by the hashes of their names.
     Counts(Vec<(u64, u32)>),
     /// All numbers were sent once.
@@ -34,7 +45,9 @@ const HELLO: u8 = 1;
 const MESSAGE: u8 = 2;
 const COUNTS: u8 = 3;
 const READY: u8 = 4;
+const RECORDED: u8 = 5;
 const COUNT_BYTES: usize = 12;
+const POSITION_BYTES: usize = 16;
 
 fn head(kind: u8, length: usize) -> [u8; LENGTH_BYTES + 1] {
     let length = u32::try_from(length + 1).unwrap_or(u32::MAX);
@@ -49,13 +62,26 @@ pub(super) fn fits(envelope: usize) -> bool {
 
 /// The bytes of a frame with a message.
 pub(super) fn message(name: &str, envelope: &[u8]) -> Bytes {
+    named(MESSAGE, name, envelope)
+}
+
+fn named(kind: u8, name: &str, envelope: &[u8]) -> Bytes {
     let name_len = u16::try_from(name.len()).unwrap_or(u16::MAX);
     let mut bytes = Vec::with_capacity(LENGTH_BYTES + 3 + name.len() + envelope.len());
-    bytes.extend_from_slice(&head(MESSAGE, 2 + name.len() + envelope.len()));
+    bytes.extend_from_slice(&head(kind, 2 + name.len() + envelope.len()));
     bytes.extend_from_slice(&name_len.to_be_bytes());
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(envelope);
     bytes.into()
+}
+
+/// The bytes of a frame with a message that has a number.
+pub(super) fn recorded(name: &str, position: Position, envelope: &[u8]) -> Bytes {
+    let mut content = Vec::with_capacity(POSITION_BYTES + envelope.len());
+    content.extend_from_slice(&position.epoch.to_be_bytes());
+    content.extend_from_slice(&position.offset.to_be_bytes());
+    content.extend_from_slice(envelope);
+    named(RECORDED, name, &content)
 }
 
 /// The bytes of the first frame of a node.
@@ -131,6 +157,22 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
                 envelope: content,
             })
         }
+        RECORDED => {
+            let name_len = content.try_get_u16().map_err(|_| Malformed)?.into();
+            if content.len() < name_len {
+                return Err(Malformed);
+            }
+            let name = content.split_to(name_len);
+            let position = Position {
+                epoch: content.try_get_u64().map_err(|_| Malformed)?,
+                offset: content.try_get_u64().map_err(|_| Malformed)?,
+            };
+            Ok(Frame::Recorded {
+                name,
+                position,
+                envelope: content,
+            })
+        }
         COUNTS => {
             let mut counts = Vec::with_capacity(content.len() / COUNT_BYTES);
             while content.has_remaining() {
@@ -149,6 +191,11 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
 mod tests {
     use super::*;
 
+    const POSITION: Position = Position {
+        epoch: 5,
+        offset: 7,
+    };
+
     #[test]
     fn frames_are_the_same_however_they_are_cut() {
         let large = vec![7; 70_000];
@@ -158,6 +205,7 @@ mod tests {
             ready(),
             message("räum", b"envelope"),
             message("", &large),
+            recorded("room", POSITION, b"envelope"),
         ]
         .concat();
         for size in [1, 3, 1000, bytes.len()] {
@@ -179,6 +227,11 @@ mod tests {
                 Frame::Ready,
                 message("räum", b"envelope"),
                 message("", &large),
+                Frame::Recorded {
+                    name: Bytes::from_static(b"room"),
+                    position: POSITION,
+                    envelope: Bytes::from_static(b"envelope"),
+                },
             ];
             assert_eq!(found, expected, "{size}");
         }
@@ -191,6 +244,7 @@ mod tests {
             b"\xff\0\0\0",
             b"\0\0\0\x01\x09",
             b"\0\0\0\x02\x01\x00",
+            b"\0\0\0\x04\x05\0\x01a",
             b"\0\0\0\x04\x02\0\x09a",
             b"\0\0\0\x03\x03ab",
         ] {

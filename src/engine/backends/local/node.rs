@@ -7,7 +7,7 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -20,6 +20,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     runtime::Handle,
     sync::Notify,
+    task::spawn_blocking,
     time::sleep,
 };
 
@@ -32,7 +33,8 @@ use super::{
 use crate::{
     engine::{
         base::fork,
-        groups::{Event, Groups, Message, Observer},
+        groups::{Event, Groups, Message, Observer, Offer},
+        history::{History, Limits, Position},
         resources::inherited::NotInherited,
         runtime::Engine,
     },
@@ -60,6 +62,8 @@ pub enum Refused {
     TooLarge,
     /// The node belongs to a parent process.
     Foreign,
+    /// The history cannot keep it. The text says why.
+    NotKept(String),
 }
 
 /// A node. Any thread may use it.
@@ -78,6 +82,8 @@ pub struct Node {
     has_dirty: Notify,
     /// Whether there was ever another node. Without one no numbers are sent.
     has_met: AtomicBool,
+    /// The history that the nodes share.
+    history: OnceLock<Arc<History>>,
 }
 
 #[derive(Debug)]
@@ -119,6 +125,7 @@ impl Node {
             dirty: Mutex::default(),
             has_dirty: Notify::new(),
             has_met: AtomicBool::new(false),
+            history: OnceLock::new(),
         });
         node.groups
             .observe(Arc::downgrade(&node) as Weak<dyn Observer>);
@@ -155,6 +162,42 @@ impl Node {
         Ok(())
     }
 
+    /// Has missing messages read from `history` from now on. Only the first one counts.
+    pub fn read_from(&self, history: Arc<History>) {
+        let _ = self.history.set(history);
+    }
+
+    /// Keeps `message` in `history`, and sends it to the members of the group `name` in all
+    /// processes. Waits for files.
+    ///
+    /// # Errors
+    /// As [`Node::publish`].
+    pub fn record(
+        &self,
+        history: &History,
+        name: &str,
+        message: Message,
+        limits: Limits,
+    ) -> Result<Position, Refused> {
+        let envelope = self.groups.envelope_of(name, &message);
+        // Before it is kept: a message that is refused must not come to members later.
+        self.check_room(&self.state.lock(), envelope.len(), message.frame_len())?;
+        let position = history
+            .append(name, &envelope, limits)
+            .map_err(|error| Refused::NotKept(error.to_string()))?;
+        let frame = frames::recorded(name, position, &envelope);
+        for peer in self.state.lock().peers.values() {
+            peer.send(&frame);
+        }
+        self.groups.statistics().count(Event::Published);
+        if self.groups.offer(name, position, &envelope) == Some(Offer::Behind) {
+            self.groups
+                .catch_up(name, history)
+                .map_err(|error| Refused::NotKept(error.to_string()))?;
+        }
+        Ok(position)
+    }
+
     /// Closes the members of the group `name` in all processes. Never sleeps.
     ///
     /// # Errors
@@ -170,18 +213,27 @@ impl Node {
         if self.is_foreign() {
             return Err(Refused::Foreign);
         }
-        if !frames::fits(frame.len()) {
-            return Err(Refused::TooLarge);
-        }
         // Under the lock, so that messages of one publisher keep their order to a node that is met
         // meanwhile, and a message that is refused reaches no node.
         let state = self.state.lock();
-        let has_room = |peer: &Arc<Peer>| peer.has_room(frame.len());
-        if !self.groups.has_room(own_bytes) || !state.peers.values().all(has_room) {
-            return Err(Refused::Full);
-        }
+        self.check_room(&state, frame.len(), own_bytes)?;
         for peer in state.peers.values() {
             peer.send(&frame);
+        }
+        Ok(())
+    }
+
+    /// Whether a message can be sent now that takes `length` bytes on the way, and `own_bytes` here.
+    fn check_room(&self, state: &State, length: usize, own_bytes: usize) -> Result<(), Refused> {
+        if self.is_foreign() {
+            return Err(Refused::Foreign);
+        }
+        if !frames::fits(length) {
+            return Err(Refused::TooLarge);
+        }
+        let has_room = |peer: &Arc<Peer>| peer.has_room(length);
+        if !self.groups.has_room(own_bytes) || !state.peers.values().all(has_room) {
+            return Err(Refused::Full);
         }
         Ok(())
     }
@@ -379,6 +431,27 @@ impl Node {
                 }
                 is_message
             }
+            (
+                Frame::Recorded {
+                    name,
+                    position,
+                    envelope,
+                },
+                Some(_),
+            ) => {
+                let Ok(name) = std::str::from_utf8(&name) else {
+                    return false;
+                };
+                while !self.groups.has_room(envelope.len()) {
+                    sleep(PAUSE).await;
+                }
+                match self.groups.offer(name, position, &envelope) {
+                    Some(Offer::Taken) => {}
+                    Some(Offer::Behind) => self.catch_up(name).await,
+                    None => self.groups.statistics().count(Event::Unreadable),
+                }
+                true
+            }
             (Frame::Counts(counts), Some(id)) => {
                 self.state.lock().counts.note(id, counts);
                 true
@@ -390,6 +463,21 @@ impl Node {
             }
             _ => false,
         }
+    }
+
+    /// Hands the members here what they miss of the group `name`.
+    async fn catch_up(&self, name: &str) {
+        let Some(history) = self.history.get() else {
+            return;
+        };
+        let (history, groups, name) = (
+            Arc::clone(history),
+            Arc::clone(&self.groups),
+            name.to_owned(),
+        );
+        // Files may have to be waited for. Where they cannot be read now, the group's next message
+        // tries again.
+        let _ = spawn_blocking(move || groups.catch_up(&name, &history)).await;
     }
 
     /// Forgets a connection that takes nothing more; the next look at the folder makes a new one if

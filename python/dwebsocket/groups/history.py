@@ -1,0 +1,145 @@
+"""The history of a group: what is kept, and where a member comes back to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings, Kept
+    from dwebsocket.groups.backend import Exclude, Message
+
+    #: Epoch and offset.
+    Position = tuple[int, int]
+    #: Offset, milliseconds since 1970, message, and the keys of the members that did not get it.
+    Row = tuple[int, int, Message, Exclude]
+
+_POSITION = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,18})", re.ASCII)
+_LARGEST_OFFSET = 2**63
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    A message that is kept.
+
+    Attributes:
+        offset: Its number in the group, from 1 on.
+        epoch: The numbering to which that belongs.
+        message: ``str`` for text, ``bytes`` for binary.
+        sent_at: When it was published, an aware datetime.
+    """
+
+    offset: int
+    epoch: str
+    message: Message
+    sent_at: datetime
+
+    @property
+    def position(self) -> str:
+        """The position of a client that has seen it, as ``join(…, since=…)`` takes it."""
+        return f"{self.epoch}-{self.offset}"
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """
+    What has become of a client that came back.
+
+    Attributes:
+        recovered: Whether it has now got everything since its position.
+        missed: The number of messages that it was sent.
+        position: Where it is now.
+    """
+
+    recovered: bool
+    missed: int
+    position: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """
+    Messages of one group.
+
+    Attributes:
+        head: The position of the newest one that was ever published.
+        rows: What is kept, oldest first, without gaps.
+    """
+
+    head: Position
+    rows: list[Row]
+
+
+def text_of(position: Position) -> str:
+    """Gives a position as clients have it."""
+    epoch, offset = position
+    return f"{epoch:016x}-{offset}"
+
+
+def read_position(text: object) -> Position | None:
+    """
+    Gives a position that a client has sent; None for anything that is none.
+
+    Raises:
+        TypeError: It is no ``str``.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a position is a str such as '…-42', not {type(text).__name__}")
+    found = _POSITION.fullmatch(text)
+    if found is None or (offset := int(found[2])) >= _LARGEST_OFFSET:
+        return None
+    return int(found[1], 16), offset
+
+
+def needs(settings: BackendSettings, name: str, what: str) -> Kept:
+    """
+    Gives how much of a group is kept.
+
+    Raises:
+        UsageError: The group has no history.
+    """
+    if (kept := settings.kept(name)) is None:
+        raise UsageError(
+            f"{what} needs a history, and the group {name!r} has none: "
+            "name it in HISTORY of WEBSOCKET_GROUPS"
+        )
+    return kept
+
+
+def is_whole(page: Page, since: Position) -> bool:
+    """Whether ``page``, which was read behind ``since``, has everything from there on."""
+    epoch, last = page.head
+    if since[0] != epoch or since[1] > last:
+        return False
+    return since[1] == last or bool(page.rows and page.rows[0][0] == since[1] + 1)
+
+
+def entries(page: Page) -> list[Entry]:
+    """Gives the messages of a page."""
+    epoch = f"{page.head[0]:016x}"
+    return [
+        Entry(offset, epoch, message, datetime.fromtimestamp(ms / 1000, timezone.utc))
+        for offset, ms, message, _ in page.rows
+    ]
+
+
+def checked_limit(limit: Any) -> int | None:
+    """
+    Gives the number of messages that ``history`` is to give; None for all.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is negative.
+    """
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"limit must be an int, not {type(limit).__name__}")
+    if limit < 0:
+        raise ValueError(f"limit must be 0 or more, not {limit}")
+    return limit

@@ -1,0 +1,189 @@
+"""Joining a group with a history: first what was missed, then what comes, without a gap."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from dwebsocket import _core
+from dwebsocket.exceptions import ConnectionClosed
+from dwebsocket.groups import backends, history, membership_signals
+from dwebsocket.groups.history import Recovery
+from dwebsocket.groups.members import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.groups.api import Group
+    from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.history import Page, Position, Row
+
+# A client that is sent what it misses misses more meanwhile. After so many times it is too slow.
+_MOST_ROUNDS = 1000
+
+
+class Recovering:
+    """
+    The steps of one :meth:`join`, for a caller that reads and sends, in a thread or in a task.
+
+    Attributes:
+        at: The position up to which the client has got everything.
+        missed: How many messages it was sent.
+        recovered: Whether it has got everything since its position.
+    """
+
+    def __init__(
+        self, group: Group, *, since: str | None, partial: bool, numbered: bool, former: str | None
+    ) -> None:
+        """
+        Begins.
+
+        Raises:
+            TypeError: ``since`` is no ``str``.
+            UsageError: The group has no history.
+        """
+        backend = backends.backend(group.using)
+        self.kept = history.needs(backend.settings, group.name, "join()")
+        self._name = group.name
+        self._is_recovering = since is not None
+        self.since = None if since is None else history.read_position(since)
+        self._partial = partial
+        self._numbered = numbered
+        self._former = None if former is None else key_of(former)
+        self.at: Position = (0, 0)
+        self.missed = 0
+        self.recovered = not self._is_recovering
+
+    @property
+    def limits(self) -> tuple[int, float]:
+        """What to read first: without a position, only where the group is."""
+        return self.kept.limits if self._is_recovering else (0, 0.0)
+
+    def first(self, page: Page) -> Iterator[str | bytes]:
+        """Gives the messages to send first."""
+        self.at = page.head
+        self.recovered = not self._is_recovering or (
+            self.since is not None and history.is_whole(page, self.since)
+        )
+        if self._is_recovering and (self.recovered or self._partial):
+            yield from self._messages(page.rows)
+
+    def more(self, page: Page) -> Iterator[str | bytes]:
+        """Gives those that were published meanwhile."""
+        self.at = page.head
+        yield from self._messages(page.rows)
+
+    def _messages(self, rows: list[Row]) -> Iterator[str | bytes]:
+        epoch = self.at[0]
+        for offset, _, message, exclude in rows:
+            if self._former in exclude:
+                continue
+            self.missed += 1
+            yield (
+                _core.numbered(self._name, (epoch, offset), message) if self._numbered else message
+            )
+
+    def outcome(self) -> Recovery:
+        """Gives what ``join`` returns."""
+        return Recovery(self.recovered, self.missed, history.text_of(self.at))
+
+
+def join(
+    websocket: Any, group: Group, member: Member, steps: Recovering, *, numbered: bool
+) -> Recovery | None:
+    """
+    Makes a connection a member; None when it is over.
+
+    Raises:
+        GroupUnavailable: The backend cannot be reached.
+    """
+    backend, name, key = backends.backend(group.using), group.name, key_of(websocket.id)
+    is_new = membership_signals.is_new(group, member)
+    backend.hold(name)
+    try:
+        page = backend.read_history(name, steps.since, steps.limits)
+        try:
+            _send_all(websocket, steps.first(page))
+            for _ in range(_MOST_ROUNDS):
+                joined = backend.join_at(name, member, key, steps.at, numbered=numbered)
+                if joined != "behind":
+                    break
+                page = backend.read_history(name, steps.at, steps.kept.limits)
+                _send_all(websocket, steps.more(page))
+            else:
+                websocket.close(1013, "too slow")
+                joined = "over"
+        except ConnectionClosed:
+            joined = "over"
+    finally:
+        backend.release(name)
+    if joined == "over":
+        return None
+    if is_new:
+        membership_signals.note_joined(group, websocket)
+    return steps.outcome()
+
+
+async def ajoin(
+    websocket: Any, group: Group, member: Member, steps: Recovering, *, numbered: bool
+) -> Recovery | None:
+    """
+    As :func:`join`, without blocking the event loop.
+
+    Raises:
+        GroupUnavailable: As :func:`join`.
+    """
+    backend, name, key = backends.backend(group.using), group.name, key_of(websocket.id)
+    is_new = membership_signals.is_new(group, member)
+    await backend.ahold(name)
+    try:
+        page = await backend.aread_history(name, steps.since, steps.limits)
+        try:
+            await _asend_all(websocket, steps.first(page))
+            for _ in range(_MOST_ROUNDS):
+                joined = await backend.ajoin_at(name, member, key, steps.at, numbered=numbered)
+                if joined != "behind":
+                    break
+                page = await backend.aread_history(name, steps.at, steps.kept.limits)
+                await _asend_all(websocket, steps.more(page))
+            else:
+                websocket.close(1013, "too slow")
+                joined = "over"
+        except ConnectionClosed:
+            joined = "over"
+    finally:
+        backend.release(name)
+    if joined == "over":
+        return None
+    if is_new:
+        await membership_signals.anote_joined(group, websocket)
+    return steps.outcome()
+
+
+def _send_all(websocket: Any, messages: Iterator[str | bytes]) -> None:
+    for message in messages:
+        websocket._send(message, isinstance(message, bytes) or None, strict=True)
+
+
+async def _asend_all(websocket: Any, messages: Iterator[str | bytes]) -> None:
+    for message in messages:
+        await websocket._asend(message, isinstance(message, bytes) or None, strict=True)
+
+
+def told(group: Group, recovery: Recovery) -> str:
+    """Gives the text by which a client that came back by its URL learns what has become of it."""
+    return json.dumps(
+        {
+            "group": group.name,
+            "recovered": recovery.recovered,
+            "missed": recovery.missed,
+            "position": recovery.position,
+        },
+        ensure_ascii=False,
+    )
+
+
+def positions(request: Any) -> dict[str, str]:
+    """Gives the positions of a client's URL: ``?since=room-42:epoch-offset``, once a group."""
+    found = (each.rpartition(":") for each in request.GET.getlist("since"))
+    return {name: position for name, _, position in found if name}

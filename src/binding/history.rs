@@ -1,0 +1,163 @@
+//! `_core.History`: what was published to groups, for Python.
+
+use std::{path::PathBuf, sync::Arc};
+
+use pyo3::{
+    prelude::*,
+    types::{PyBytes, PyString},
+};
+
+use super::{
+    convert::duration,
+    groups::{Groups, Member, member, to_message},
+};
+use crate::{
+    engine::{
+        groups::{Event, Joined, MemberId, Offer, RecordedJoin, numbered_text},
+        history::{self, Limits, Position},
+    },
+    protocol::message::Kind,
+};
+
+/// The history of all groups of one backend. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct History(pub(super) Arc<history::History>);
+
+/// The number of messages, and the seconds, for which they are kept.
+pub(super) fn limits_of((size, seconds): (usize, f64)) -> PyResult<Limits> {
+    Ok(Limits {
+        size,
+        age: duration(Some(seconds))?.unwrap_or_default(),
+    })
+}
+
+fn position((epoch, offset): (u64, u64)) -> Position {
+    Position { epoch, offset }
+}
+
+/// Offset, time in milliseconds, message, and the members that do not get it.
+type Row = (u64, u64, Py<PyAny>, Vec<MemberId>);
+
+#[pymethods]
+impl History {
+    #[staticmethod]
+    fn in_memory(most: usize) -> Self {
+        Self(Arc::new(history::History::in_memory(most)))
+    }
+
+    #[staticmethod]
+    fn in_files(py: Python<'_>, path: PathBuf, most: u64, patience: f64) -> PyResult<Self> {
+        let patience = duration(Some(patience))?.unwrap_or_default();
+        let made = py.detach(|| history::History::in_files(&path, most, patience));
+        Ok(Self(Arc::new(made?)))
+    }
+
+    #[pyo3(signature = (groups, name, message, exclude, limits, /))]
+    fn record(
+        &self,
+        py: Python<'_>,
+        groups: &Groups,
+        name: &str,
+        message: &Bound<'_, PyAny>,
+        exclude: Vec<MemberId>,
+        limits: (usize, f64),
+    ) -> PyResult<bool> {
+        let message = to_message(message, &exclude)?;
+        let limits = limits_of(limits)?;
+        let groups = &groups.0;
+        if !groups.has_room(message.frame_len()) {
+            return Ok(false);
+        }
+        py.detach(|| {
+            let envelope = groups.envelope_of(name, &message);
+            let position = self.0.append(name, &envelope, limits)?;
+            groups.statistics().count(Event::Published);
+            if groups.offer(name, position, &envelope) == Some(Offer::Behind) {
+                groups.catch_up(name, &self.0)?;
+            }
+            Ok(true)
+        })
+    }
+
+    #[pyo3(signature = (groups, name, after, limits, /))]
+    fn read(
+        &self,
+        py: Python<'_>,
+        groups: &Groups,
+        name: &str,
+        after: Option<(u64, u64)>,
+        limits: (usize, f64),
+    ) -> PyResult<((u64, u64), Vec<Row>)> {
+        let limits = limits_of(limits)?;
+        let page = py.detach(|| self.0.read(name, after.map(position), limits))?;
+        let mut rows = Vec::with_capacity(page.entries.len());
+        for kept in page.entries {
+            let Some(message) = groups.0.message_of(name, &kept.envelope) else {
+                // Not written by a process of this project.
+                continue;
+            };
+            let payload = message.payload();
+            let object = match (message.kind(), std::str::from_utf8(&payload)) {
+                (Kind::Text, Ok(text)) => PyString::new(py, text).into_any(),
+                _ => PyBytes::new(py, &payload).into_any(),
+            };
+            let exclude = message.exclude().to_vec();
+            rows.push((kept.offset, kept.sent_at, object.unbind(), exclude));
+        }
+        Ok(((page.head.epoch, page.head.offset), rows))
+    }
+
+    #[pyo3(signature = (groups, name, object, id, at, /, *, is_numbered))]
+    #[expect(clippy::too_many_arguments, reason = "a call from Python")]
+    fn join(
+        &self,
+        py: Python<'_>,
+        groups: &Groups,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+        id: MemberId,
+        at: (u64, u64),
+        is_numbered: bool,
+    ) -> PyResult<&'static str> {
+        let (groups, history, at) = (&groups.0, &self.0, position(at));
+        let joined = match member(object)? {
+            Member::Connection(connection) => {
+                let connection = &connection.get().0;
+                py.detach(|| groups.join_at(name, connection, id, at, is_numbered, history))
+            }
+            Member::Mailbox(mailbox) => {
+                let mailbox = &mailbox.get().0;
+                py.detach(|| groups.join_at(name, mailbox, id, at, is_numbered, history))
+            }
+        };
+        Ok(match joined? {
+            RecordedJoin::Behind => "behind",
+            RecordedJoin::Done(Joined::Over | Joined::Refused) => "over",
+            RecordedJoin::Done(_) => "joined",
+        })
+    }
+
+    fn bytes(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.0.bytes())
+    }
+
+    fn evicted(&self) -> u64 {
+        self.0.evicted()
+    }
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (name, position, message, /))]
+pub(crate) fn numbered(
+    name: &str,
+    position: (u64, u64),
+    message: &Bound<'_, PyAny>,
+) -> PyResult<String> {
+    let (kind, payload) = super::groups::content(message)?;
+    let at = Position {
+        epoch: position.0,
+        offset: position.1,
+    };
+    Ok(numbered_text(name, at, kind, payload))
+}

@@ -1,0 +1,174 @@
+//! Groups with a history: members get each message in the order of its number, none twice.
+//!
+//! A process hears of a message from the process that has published it; several of them may tell in
+//! another order than that of the numbers. So a group here knows its position, and a message that is
+//! not the next one is not put into the queue: the missing ones are read from the history.
+
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
+
+use super::{
+    envelope,
+    group::{Entry, Recorded, State},
+    member::Member,
+    memberships::{Joined, MemberId},
+    registry::Groups,
+};
+use crate::engine::history::{History, Limits, Page, Position};
+
+/// All that is kept.
+const ALL: Limits = Limits {
+    size: usize::MAX,
+    age: Duration::MAX,
+};
+
+/// What has become of a message that was offered to the members here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// They get it, or have got it, or there are none.
+    Taken,
+    /// Messages before it are missing.
+    Behind,
+}
+
+/// What has become of a wish to join at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordedJoin {
+    /// As for other groups.
+    Done(Joined),
+    /// The group is further on: the member has to get what is between.
+    Behind,
+}
+
+impl Groups {
+    /// Offers the message of an envelope to the members here. `None` for bytes that are no envelope.
+    pub fn offer(self: &Arc<Self>, name: &str, at: Position, envelope: &[u8]) -> Option<Offer> {
+        let entry = self.open(name, envelope).and_then(envelope::read)?;
+        if self.is_foreign() {
+            return Some(Offer::Taken);
+        }
+        let Some(group) = self.find(name) else {
+            return Some(Offer::Taken);
+        };
+        let mut state = group.state.lock();
+        match &mut state.recorded {
+            None => {}
+            Some(recorded) if recorded.position.epoch != at.epoch => return Some(Offer::Behind),
+            Some(recorded) if at.offset <= recorded.position.offset => return Some(Offer::Taken),
+            Some(recorded) if at.offset > recorded.position.offset + 1 => {
+                return Some(Offer::Behind);
+            }
+            Some(recorded) => recorded.position = at,
+        }
+        let starts = self.fan_out.push(&mut state, with_position(entry, at));
+        drop(state);
+        self.fan_out.start_if(starts, &group);
+        Some(Offer::Taken)
+    }
+
+    /// Hands the members here what they miss of the group `name`. May wait for files.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub fn catch_up(self: &Arc<Self>, name: &str, history: &History) -> io::Result<()> {
+        let Some(group) = self.find(name).filter(|_| !self.is_foreign()) else {
+            return Ok(());
+        };
+        let position = (group.state.lock().recorded.as_deref()).map(|recorded| recorded.position);
+        let Some(position) = position else {
+            return Ok(());
+        };
+        let page = history.read(name, Some(position), ALL)?;
+        let mut state = group.state.lock();
+        let starts = self.put_page(name, &mut state, &page);
+        drop(state);
+        self.fan_out.start_if(starts, &group);
+        Ok(())
+    }
+
+    /// Puts what is new in `page` into the queue. True when a task has to be started for it.
+    fn put_page(&self, name: &str, state: &mut State, page: &Page) -> bool {
+        let Some(recorded) = &mut state.recorded else {
+            return false;
+        };
+        let is_same_epoch = recorded.position.epoch == page.head.epoch;
+        let after = if is_same_epoch {
+            recorded.position.offset
+        } else {
+            0
+        };
+        if page.head.offset <= after && is_same_epoch {
+            return false;
+        }
+        recorded.position = page.head;
+        let mut starts = false;
+        for kept in page.entries.iter().filter(|kept| kept.offset > after) {
+            let at = Position {
+                epoch: page.head.epoch,
+                offset: kept.offset,
+            };
+            if let Some(entry) = self.open(name, &kept.envelope).and_then(envelope::read) {
+                starts |= self.fan_out.push(state, with_position(entry, at));
+            }
+        }
+        starts
+    }
+
+    /// Makes `member`, which has got all messages up to `at`, a member of the group `name`: it gets
+    /// all later ones. May wait for files.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub fn join_at<M: Member + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        member: &Arc<M>,
+        id: MemberId,
+        at: Position,
+        is_numbered: bool,
+        history: &History,
+    ) -> io::Result<RecordedJoin> {
+        if self.is_foreign() || member.is_foreign() {
+            return Ok(RecordedJoin::Done(Joined::Over));
+        }
+        self.catch_up(name, history)?;
+        let weak = Arc::downgrade(member);
+        let enter = |state: &mut State| {
+            if state.is_unused() {
+                state.recorded = None;
+            }
+            let recorded = state.recorded.get_or_insert_with(|| {
+                Box::new(Recorded {
+                    position: at,
+                    numbered: HashSet::new(),
+                })
+            });
+            if recorded.position != at {
+                return None;
+            }
+            let (place, is_first) = state.enter(weak);
+            if let Some(recorded) = state.recorded.as_mut().filter(|_| is_numbered) {
+                recorded.numbered.insert(place);
+            }
+            Some((place, is_first))
+        };
+        let joined = member
+            .memberships()
+            .join(id, || self.find(name), || self.enter(name, enter));
+        if joined == Joined::Refused {
+            return Ok(RecordedJoin::Behind);
+        }
+        if matches!(joined, Joined::First | Joined::More) {
+            self.notify(name);
+        }
+        // Those that came while there was no group here.
+        self.catch_up(name, history)?;
+        Ok(RecordedJoin::Done(joined))
+    }
+}
+
+fn with_position(entry: Entry, at: Position) -> Entry {
+    match entry {
+        Entry::Message(message) => Entry::Message(message.at(at)),
+        close @ Entry::Close(_) => close,
+    }
+}

@@ -1,0 +1,280 @@
+"""The history of groups: what is kept, and clients that come back to it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from peer import LiveWebSocket
+
+from dwebsocket import UsageError, group
+from dwebsocket.groups import backends, process
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Open = Callable[..., LiveWebSocket]
+Override = Callable[..., None]
+
+NEVER = "0" * 16
+MARKER = "the marker"
+
+
+Keep = Callable[..., None]
+
+
+@pytest.fixture(params=["local", "process"], autouse=True)
+def keep(request: pytest.FixtureRequest, override: Override, tmp_path: Path) -> Iterator[Keep]:
+    """Give groups `room-…` a history, in each backend that has one: of ten messages at first."""
+
+    def keep(**limits: float) -> None:
+        history = {"size": 10, "seconds": 300, **limits}
+        entry = {
+            "BACKEND": f"dwebsocket.groups.{request.param}",
+            "RUNTIME_DIR": str(tmp_path),
+            "HISTORY": {"room-*": history},
+        }
+        override(WEBSOCKET_GROUPS={"default": entry})
+
+    keep()
+    with backends.replaced(backends.make):
+        yield keep
+
+
+def publish(*messages: str | bytes) -> None:
+    """Send messages to the room."""
+    for message in messages:
+        group("room-1").send(message)
+
+
+def until_marker(live: LiveWebSocket) -> list[Any]:
+    """Give what has come, by a marker that the group gets last."""
+    publish(MARKER)
+    found: list[Any] = []
+    while (message := live.client.receive()) != MARKER:
+        assert message is not None, found
+        found.append(message)
+    return found
+
+
+def position(offset: int) -> str:
+    """Give a position of the room's present epoch."""
+    return f"{group('room-1').position().partition('-')[0]}-{offset}"
+
+
+class TestHistory:
+    """`group(…).history()`."""
+
+    def test_gives_what_is_kept_oldest_first(self) -> None:
+        """The newest ten."""
+        publish(*(str(number) for number in range(12)), b"binary")
+        found = group("room-1").history()
+        assert [entry.message for entry in found] == [*map(str, range(3, 12)), b"binary"]
+        assert [entry.offset for entry in found] == list(range(4, 14))
+        assert len({entry.epoch for entry in found}) == 1
+        assert datetime.now(timezone.utc) - found[0].sent_at < timedelta(minutes=1)
+        assert found[-1].position == group("room-1").position()
+
+    def test_limit_and_since(self) -> None:
+        """The newest of those behind a position."""
+        publish("one", "two", "three")
+        assert [entry.message for entry in group("room-1").history(limit=2)] == ["two", "three"]
+        assert group("room-1").history(limit=0) == []
+        since = group("room-1").history(since=position(1))
+        assert [entry.message for entry in since] == ["two", "three"]
+
+    def test_of_an_empty_group(self) -> None:
+        """Is empty, and its position ends in 0."""
+        assert group("room-1").history() == []
+        assert group("room-1").position().endswith("-0")
+
+    @pytest.mark.parametrize("call", ["history", "position"])
+    def test_needs_the_setting(self, call: str) -> None:
+        """Which the error names."""
+        with pytest.raises(UsageError, match="HISTORY of WEBSOCKET_GROUPS"):
+            getattr(group("hall"), call)()
+
+
+class TestComingBack:
+    """`websocket.join(…, since=…)`."""
+
+    def test_what_was_missed_comes_first(self, open_websocket: Open) -> None:
+        """Then what comes, with nothing twice."""
+        publish("one", "two", "three")
+        live = open_websocket()
+        recovery = live.websocket.join("room-1", since=position(1))
+        assert (recovery.recovered, recovery.missed, recovery.position) == (True, 2, position(3))
+        publish("four")
+        assert until_marker(live) == ["two", "three", "four"]
+
+    def test_without_a_position(self, open_websocket: Open) -> None:
+        """Nothing old comes."""
+        publish("one")
+        live = open_websocket()
+        recovery = live.websocket.join("room-1")
+        assert (recovery.recovered, recovery.missed, recovery.position) == (True, 0, position(1))
+        publish("two")
+        assert until_marker(live) == ["two"]
+
+    @pytest.mark.parametrize(
+        "since",
+        ["", "nonsense", "-1", f"{NEVER}-1", "{epoch}-1", "{epoch}-99", "{epoch}-01", "{epoch}-x"],
+    )
+    @pytest.mark.parametrize("partial", [False, True])
+    def test_from_a_position_that_is_of_no_use(
+        self, open_websocket: Open, since: str, *, partial: bool
+    ) -> None:
+        """What is kept comes only if that was asked for."""
+        publish(*(str(number) for number in range(12)))
+        since = since.format(epoch=position(0).partition("-")[0])
+        live = open_websocket()
+        recovery = live.websocket.join("room-1", since=since, partial=partial)
+        kept = [str(number) for number in range(2, 12)] if partial else []
+        assert (recovery.recovered, recovery.missed) == (False, len(kept))
+        assert recovery.position == position(12)
+        assert until_marker(live) == kept
+
+    def test_numbered(self, open_websocket: Open) -> None:
+        """What was missed and what comes have the same form."""
+        publish('a "quote"', b"\x00\xff")
+        live = open_websocket()
+        live.websocket.join("room-1", since=position(0), numbered=True)
+        publish("later")
+        found = [json.loads(live.client.receive()) for _ in range(3)]
+        assert found == [
+            {"group": "room-1", "position": position(1), "data": 'a "quote"'},
+            {
+                "group": "room-1",
+                "position": position(2),
+                "data": base64.b64encode(b"\x00\xff").decode(),
+                "binary": True,
+            },
+            {"group": "room-1", "position": position(3), "data": "later"},
+        ]
+
+    def test_beside_members_that_asked_for_no_numbers(self, open_websocket: Open) -> None:
+        """Each gets the form that it asked for."""
+        plain, numbered = open_websocket(), open_websocket()
+        plain.websocket.join("room-1")
+        numbered.websocket.join("room-1", numbered=True)
+        publish("hello")
+        assert plain.client.receive() == "hello"
+        assert json.loads(numbered.client.receive())["data"] == "hello"
+
+    def test_what_it_was_excluded_from(self, open_websocket: Open) -> None:
+        """Does not come to the connection that names its former one."""
+        first = open_websocket()
+        group("room-1").send("mine", exclude=first.websocket)
+        publish("of others")
+        second = open_websocket()
+        since, former = position(0), first.websocket.id
+        assert second.websocket.join("room-1", since=since, former=former).missed == 1
+        assert until_marker(second) == ["of others"]
+
+    def test_joining_again(self, open_websocket: Open) -> None:
+        """From a position: what is behind it, once."""
+        publish("one", "two")
+        live = open_websocket()
+        live.websocket.join("room-1")
+        live.websocket.join("room-1", since=position(1))
+        assert until_marker(live) == ["two"]
+
+    def test_several_groups(self, open_websocket: Open) -> None:
+        """Need a call each for positions."""
+        live = open_websocket()
+        with pytest.raises(TypeError, match="takes one group"):
+            live.websocket.join("room-1", "room-2", since=f"{NEVER}-0")
+        assert live.websocket.join("room-1", "hall") is None
+        assert live.websocket.groups == {"room-1", "hall"}
+
+    @pytest.mark.parametrize("options", [{"since": f"{NEVER}-0"}, {"numbered": True}])
+    def test_needs_the_setting(self, open_websocket: Open, options: dict[str, Any]) -> None:
+        """Which the error names."""
+        live = open_websocket()
+        with pytest.raises(UsageError, match="HISTORY of WEBSOCKET_GROUPS"):
+            live.websocket.join("hall", **options)
+        assert live.websocket.groups == frozenset()
+
+    def test_when_it_is_over(self, open_websocket: Open) -> None:
+        """As without a history."""
+        live = open_websocket()
+        live.client.close()
+        eventually(live.websocket.is_closed)
+        assert live.websocket.join("room-1", since=position(0)) is False
+
+    def test_while_much_is_published(self, open_websocket: Open, keep: Keep) -> None:
+        """No message is lost, none comes twice."""
+        keep(size=100_000)
+        messages = 3000
+        publishers = [
+            threading.Thread(target=lambda: publish(*["x" * 20] * messages)) for _ in range(2)
+        ]
+        start = position(0)
+        for thread in publishers:
+            thread.start()
+        comers = []
+        while any(thread.is_alive() for thread in publishers):
+            live = open_websocket()
+            live.websocket.join("room-1", since=start, numbered=True)
+            comers.append(live)
+            if len(comers) == 3:
+                break
+        for thread in publishers:
+            thread.join()
+        for live in comers:
+            found = [json.loads(live.client.receive())["position"] for _ in range(2 * messages)]
+            assert found == [position(number) for number in range(1, 2 * messages + 1)]
+
+
+class TestLimits:
+    """What is too old or too much is not kept."""
+
+    def test_age(self, keep: Keep, open_websocket: Open) -> None:
+        """Then a client cannot come back."""
+        keep(seconds=0.05)
+        publish("old")
+        eventually(lambda: group("room-1").history() == [])
+        live = open_websocket()
+        assert live.websocket.join("room-1", since=position(0)).recovered is False
+        assert open_websocket().websocket.join("room-1", since=position(1)).recovered is True
+
+    def test_of_all_groups(self, override: Override) -> None:
+        """The groups that were not used for longest make room."""
+        override(WEBSOCKET_MAX_HISTORY=1024 * 1024)
+        history = backends.backend("default").history
+
+        def fill() -> bool:
+            for number in range(30):
+                group(f"room-{number}").send("x" * 65536)
+            return history.evicted() > 0
+
+        eventually(fill)
+        assert group("room-29").history()
+
+
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [
+        ("room-*", "must be a dict of patterns"),
+        ({"": {}}, "must be a str"),
+        ({"room-*": 5}, "must be a dict with size and seconds"),
+        ({"room-*": {"length": 5}}, "unknown key 'length'"),
+        ({"room-*": {"size": 0}}, "'size'"),
+        ({"room-*": {"size": True}}, "'size'"),
+        ({"room-*": {"seconds": 0}}, "'seconds'"),
+        ({"room-*": {"seconds": "1"}}, "'seconds'"),
+    ],
+)
+def test_wrong_settings(history: object, message: str) -> None:
+    """Each error names the entry."""
+    from dwebsocket import group_settings
+
+    with pytest.raises(ValueError, match=message):
+        group_settings.read({"default": {"HISTORY": history}})
