@@ -79,6 +79,39 @@ class _Member:
             group(name).send("x" * size)
         sys.exit(0)
 
+    def come_back(self, name: str, since: str) -> list[str]:
+        """Make the mailbox a member from a position on. Give what it has missed."""
+        from dwebsocket.groups import backends, history
+
+        backend = backends.backend("default")
+        backend.hold(name)
+        at, missed = history.read_position(since), []
+        joined = "behind"
+        while joined == "behind":
+            page = backend.read_history(name, at, (10**6, 3600.0))
+            missed += [f"{offset} {message}" for offset, _, message, _ in page.rows]
+            at = page.head
+            joined = backend.join_at(name, self.mailbox, b"k" * 16, at, numbered=True)
+        backend.release(name)
+        return missed
+
+    def take_numbered(self, number: int) -> list[str]:
+        """Give the next messages of a mailbox that came back."""
+        found = [json.loads(text) for text in self.take(number)]
+        return [f"{each['position'].rpartition('-')[2]} {each['data']}" for each in found]
+
+    def position(self, name: str) -> str:
+        """Give where a group is."""
+        from dwebsocket import group
+
+        return group(name).position()
+
+    def history(self, name: str) -> list[str]:
+        """Give what is kept."""
+        from dwebsocket import group
+
+        return [str(entry.message) for entry in group(name).history()]
+
     def count(self, name: str) -> int:
         """Count members."""
         from dwebsocket import group

@@ -1,0 +1,129 @@
+"""The history of groups on one machine: several processes publish, come back, and are killed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from test_local import Nodes, nodes
+
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from node_process import Node
+
+__all__ = ["nodes"]
+
+
+@pytest.fixture
+def start(nodes: Nodes) -> Callable[[], Node]:
+    """Start a process whose groups `room…` have a history."""
+    return lambda: nodes(HISTORY={"room*": {"size": 100_000, "seconds": 300}})
+
+
+def numbered(start: int, *messages: str) -> list[str]:
+    """Give messages as nodes tell them, from an offset on."""
+    return [f"{offset} {message}" for offset, message in enumerate(messages, start)]
+
+
+def test_every_process_has_one_numbering(start: Callable[[], Node]) -> None:
+    """Whichever publishes, and whichever asks."""
+    one, two = start(), start()
+    one("send", "room", "first")
+    two("send", "room", "second")
+    assert one("history", "room") == two("history", "room") == ["first", "second"]
+    assert one("position", "room") == two("position", "room")
+
+
+def test_a_client_comes_back_to_another_process(start: Callable[[], Node]) -> None:
+    """And gets what it has missed, and then what comes."""
+    one, two = start(), start()
+    begin = one("position", "room")
+    one("send", "room", "one", "two")
+    assert two("come_back", "room", begin) == numbered(1, "one", "two")
+    one("send", "room", "three")
+    assert two("take_numbered", 1) == numbered(3, "three")
+
+
+def test_it_outlives_the_process_that_published(start: Callable[[], Node]) -> None:
+    """While another one lives."""
+    one, two = start(), start()
+    begin = two("position", "room")
+    one("send", "room", "said")
+    one.kill()
+    assert start()("come_back", "room", begin) == numbered(1, "said")
+    assert two("history", "room") == ["said"]
+
+
+def test_members_come_back_while_several_publish(start: Callable[[], Node]) -> None:
+    """Each gets all messages, in one order, none twice."""
+    publishers = [start() for _ in range(3)]
+    comers = [start() for _ in range(2)]
+    begin = comers[0]("position", "room")
+    each = 1000
+    for number, publisher in enumerate(publishers):
+        publisher.begin("send", "room", *(f"{number}-{n}" for n in range(each)))
+    found = []
+    for comer in comers:
+        missed = comer("come_back", "room", begin)
+        found.append(missed + comer("take_numbered", len(publishers) * each - len(missed)))
+    for publisher in publishers:
+        assert publisher.answer() == "sent"
+    assert found[0] == found[1]
+    offsets = [int(message.partition(" ")[0]) for message in found[0]]
+    assert offsets == list(range(1, len(publishers) * each + 1))
+    for number in range(len(publishers)):
+        own = [m for m in found[0] if m.partition(" ")[2].startswith(f"{number}-")]
+        assert [m.rpartition("-")[2] for m in own] == [str(n) for n in range(each)]
+
+
+def test_a_publisher_that_is_killed_leaves_no_gap(start: Callable[[], Node]) -> None:
+    """What it has kept and not announced comes before the next message."""
+    member, other = start(), start()
+    member("come_back", "room", member("position", "room"))
+    for _ in range(5):
+        publisher = start()
+        publisher.begin("send", "room", *(["x"] * 20_000))
+        before = other("position", "room")
+        eventually(lambda before=before: other("position", "room") != before)
+        publisher.kill()
+    other("send", "room", "the last")
+    last = int(other("position", "room").rpartition("-")[2])
+    found = member("take_numbered", last)
+    assert [int(message.partition(" ")[0]) for message in found] == list(range(1, last + 1))
+    assert found[-1] == f"{last} the last"
+
+
+def test_files_that_are_deleted(start: Callable[[], Node], nodes: Nodes) -> None:
+    """Numbering starts anew, and members get what is published then."""
+    one, two = start(), start()
+    two("come_back", "room", two("position", "room"))
+    one("send", "room", "before")
+    assert two("take_numbered", 1) == numbered(1, "before")
+    epoch = one("position", "room").partition("-")[0]
+    for path in (nodes.sockets_folder() / "history").iterdir():
+        path.unlink()
+    one("send", "room", "after")
+    assert two("take_numbered", 1) == numbered(1, "after")
+    assert one("position", "room").partition("-")[0] != epoch
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"x" * 4096, b"dwshist1" * 512])
+def test_files_that_are_broken(start: Callable[[], Node], nodes: Nodes, content: bytes) -> None:
+    """Are begun anew."""
+    one = start()
+    one("send", "room", "before")
+    [path] = (nodes.sockets_folder() / "history").iterdir()
+    path.write_bytes(content)
+    one("send", "room", "after")
+    assert one("history", "room") == ["after"]
+
+
+def test_only_its_user_can_read_it(start: Callable[[], Node], nodes: Nodes) -> None:
+    """As the sockets beside it."""
+    start()("send", "room", "secret")
+    folder = nodes.sockets_folder() / "history"
+    [path] = folder.iterdir()
+    assert (folder.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
