@@ -14,6 +14,7 @@ uvicorn encrypts by itself, its own protocol serves the connection.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote
@@ -46,6 +47,8 @@ _MOST_EARLY = 65536
 _OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 _FORBIDDEN = frozenset("\r\n\0")
 _WITHOUT_BODY = (204, 304)
+# Names of headers that are kept.
+_NAMES = 128
 _PHRASES = {
     403: b"Forbidden",
     431: b"The handshake is too large.",
@@ -104,7 +107,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self._app_state = app_state
         self._is_lost = False
         self.websocket: WebSocket | None = None
-        self._opened = asyncio.Event()
+        self._is_decided = False
+        # Made for an application that waits. Most do not, and there are many connections.
+        self._decided: asyncio.Event | None = None
+        # Until the connection is open.
         self._handshake: NativeHandshake
         self._permit: _core.Permit | None = None
         self._options: conf.Options
@@ -126,7 +132,10 @@ class WebSocketProtocol(asyncio.Protocol):
             self._is_lost = True
             self.websocket = WebSocket()
             self.websocket._never_open()
-            self._opened.set()
+            self._wake()
+        else:
+            # It stays as long as the WebSocket.
+            del self.transport
 
     def data_received(self, data: bytes) -> None:
         """Takes the request, which uvicorn writes anew, and what comes before it is decided."""
@@ -142,8 +151,15 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Tells an application that waits. One that accepts may still answer what has come."""
-        self._opened.set()
+        self._wake()
         return True
+
+    def _wake(self) -> None:
+        """Wakes the application: the connection is open, or its client has gone."""
+        self._is_decided = True
+        if self._decided is not None:
+            self._decided.set()
+            self._decided = None
 
     def shutdown(self) -> None:
         """Ends the connection, as uvicorn ends: all of them, within ``WEBSOCKET_DRAIN``."""
@@ -185,6 +201,7 @@ class WebSocketProtocol(asyncio.Protocol):
             connection = self._handshake.open([*own, *headers], subprotocol, options, permit, [])
             # uvicorn writes nothing more.
             self._handshake.finish()
+            del self._handshake
         except (OSError, ShuttingDown):
             # Unless the server has let go of the connection already.
             self._answer(503)
@@ -192,7 +209,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self.websocket = websocket = WebSocket()
         websocket._attach(connection, options, subprotocol)
-        self._opened.set()
+        self._wake()
 
     async def reject(self) -> None:
         """Refuses the handshake with 403."""
@@ -209,7 +226,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def receive(self) -> Message:
         """Gives the next message."""
-        await self._opened.wait()
+        if not self._is_decided:
+            if self._decided is None:
+                self._decided = asyncio.Event()
+            await self._decided.wait()
         if self.websocket is None:
             raise ConnectionClosed
         return await self.websocket.areceive()
@@ -262,8 +282,9 @@ class WebSocketProtocol(asyncio.Protocol):
     # -- the application -----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        connection = uvicorn.UvicornConnection(self)
-        self._handshake = NativeHandshake(self._scope, connection, self._method)
+        self._handshake = NativeHandshake(
+            self._scope, uvicorn.UvicornConnection(self), self._method
+        )
         if (refusal := self._refusal()) is not None:
             self._answer(*refusal)
             return
@@ -376,7 +397,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._method = method.decode("ascii")
         raw_path, _, query = target.partition(b"?")
         headers = [
-            (name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)
+            (_one_name(name), value) for name, _, value in (line.partition(b": ") for line in lines)
         ]
         offers = b",".join(value for name, value in headers if name == b"sec-websocket-protocol")
         root, parts = self.config.root_path, uvicorn.parts()
@@ -398,6 +419,12 @@ class WebSocketProtocol(asyncio.Protocol):
             "state": self._app_state.copy(),
             "extensions": {"websocket.http.response": {}},
         }
+
+
+@functools.lru_cache(_NAMES)
+def _one_name(name: bytes) -> bytes:
+    """Gives a header's name in lower case: one object for the scopes of all connections."""
+    return name.lower()
 
 
 uvicorn.keep_early_bytes()
