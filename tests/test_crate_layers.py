@@ -18,6 +18,7 @@ LAYERS = [
     "base",
     "resources",
     "wakeup",
+    "history",
     "groups",
     "connection",
     "driver",

@@ -49,6 +49,7 @@ DEFAULTS = {
     "HANDSHAKE_TIMEOUT": 30.0,
     "DRAIN": 0.0,
     "GROUPS": {"default": BackendSettings()},
+    "MAX_HISTORY": 64 * MIB,
     "ENGINE_THREADS": 1,
     "HANDLER_THREADS": 16,
     "THREAD_STACK_SIZE": 4 * MIB,
@@ -91,6 +92,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     ],
     "MAX_MESSAGE_SIZE": SIZES,
     "MAX_FRAME_SIZE": [*SIZES, (None, None)],
+    "MAX_HISTORY": SIZES,
     "MAX_FRAGMENTS": [(1, 1), (2**32 - 1, 2**32 - 1)],
     "RECEIVE_BUFFER": SIZES,
     "MAX_BUFFERED": [*SIZES, (None, None), (0.5, memory.limit() // 2), (1e-30, 1)],
@@ -196,6 +198,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (value, "must be a whole number, 1 or more, not")
         for value in (0, -1, 1.5, True, "5", None, 2**32)
     ],
+    "MAX_HISTORY": [(value, A_SIZE) for value in BAD_SIZES],
     "RECEIVE_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
     "MAX_BUFFERED": [
         (value, "must be a number of bytes, a part of the memory (above 0, below 1), or None")
@@ -339,6 +342,7 @@ class TestOptions:
             "MAX_HANDSHAKE_SIZE",
             "DRAIN",
             "GROUPS",
+            "MAX_HISTORY",
             "ENGINE_THREADS",
             "HANDLER_THREADS",
             "THREAD_STACK_SIZE",

@@ -11,12 +11,11 @@ from dwebsocket.exceptions import UsageError
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings, Kept
-    from dwebsocket.groups.backend import Exclude, Message
 
     #: Epoch and offset.
     Position = tuple[int, int]
     #: Offset, milliseconds since 1970, message, and the keys of the members that did not get it.
-    Row = tuple[int, int, Message, Exclude]
+    Row = tuple[int, int, str | bytes, list[bytes]]
 
 _POSITION = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,18})", re.ASCII)
 _LARGEST_OFFSET = 2**63
@@ -36,7 +35,7 @@ class Entry:
 
     offset: int
     epoch: str
-    message: Message
+    message: str | bytes
     sent_at: datetime
 
     @property

@@ -28,7 +28,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
-use super::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after, oldest_ms};
+use super::page::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after, oldest_ms};
 
 const MAGIC: u64 = u64::from_be_bytes(*b"dwshist1");
 /// Bytes of the head: eight numbers.

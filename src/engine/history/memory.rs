@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after, oldest_ms};
+use super::page::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after, oldest_ms};
 
 /// What a message takes beside its bytes, about.
 const OVERHEAD: usize = size_of::<Kept>() + 16;

@@ -1,0 +1,79 @@
+//! The messages of one group, their numbers, and how many of them are kept.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+
+/// The number of a message in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The numbering to which the offset belongs.
+    pub epoch: u64,
+    /// From 1 on; 0 is the position before all messages.
+    pub offset: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.epoch, self.offset)
+    }
+}
+
+/// How much of a group is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages.
+    pub size: usize,
+    /// Their age.
+    pub age: Duration,
+}
+
+/// A message that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its offset.
+    pub offset: u64,
+    /// When it was published, in milliseconds since 1970.
+    pub sent_at: u64,
+    /// The message.
+    pub envelope: Bytes,
+}
+
+/// Messages of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The newest message that was ever published to the group.
+    pub head: Position,
+    /// What is kept, oldest first, without gaps.
+    pub entries: Vec<Kept>,
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// The time before which messages are too old.
+pub(super) fn oldest_ms(now: u64, limits: Limits) -> u64 {
+    now.saturating_sub(u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A new epoch: no numbering before has had it.
+pub(super) fn new_epoch() -> u64 {
+    // Random, with the time: a forked child inherits the keys of the hash.
+    RandomState::new().hash_one((std::process::id(), SystemTime::now()))
+}
+
+/// The offset behind which messages are asked for; 0 for a position that was never reached.
+pub(super) fn offset_after(after: Option<Position>, head: Position) -> u64 {
+    after
+        .filter(|after| after.epoch == head.epoch && after.offset <= head.offset)
+        .map_or(0, |after| after.offset)
+}
