@@ -46,6 +46,7 @@ LINE: list[set[str]] = [
         "management",
         "middleware",
         "migrations",
+        "templatetags",
     },
     {"asgi_views", "environment"},
     {"uvicorn"},

@@ -427,7 +427,8 @@ class History:
         Gives the newest position, and the messages behind `after`, oldest first.
 
         Each with its offset, the time in milliseconds since 1970, and the keys of the members that
-        did not get it. All that are kept when `after` is None, of another epoch, or beyond the newest.
+        did not get it. All that are kept when `after` is None, of another epoch, or
+        beyond the newest.
 
         Raises:
             OSError: They cannot be read.

@@ -13,7 +13,7 @@ import pytest
 from peer import LiveWebSocket
 
 from dwebsocket import UsageError, group
-from dwebsocket.groups import backends, process
+from dwebsocket.groups import backends
 from support.waiting import eventually
 
 if TYPE_CHECKING:

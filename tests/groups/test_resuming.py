@@ -77,7 +77,7 @@ def serve(override: Override, view: Any) -> WebSocketClient:
     return WebSocketClient()
 
 
-def told(recovered: bool, missed: int, at: int) -> dict[str, Any]:  # noqa: FBT001
+def told(recovered: bool, missed: int, at: int) -> dict[str, Any]:
     """Give what a client is told when it has come back."""
     return {
         "group": "room-1",
@@ -100,7 +100,7 @@ def test_what_was_missed_comes_before_the_view(override: Override, view: Any) ->
     group("room-1").send("two")
     with client.websocket(f"/1/?since=room-1:{position(1)}") as websocket:
         assert websocket.receive_json() == message(2, "two")
-        assert websocket.receive_json() == told(True, 1, 2)  # noqa: FBT003
+        assert websocket.receive_json() == told(True, 1, 2)
         group("room-1").send("three")
         found = [websocket.receive()]
         if found == ["the view"]:

@@ -92,7 +92,6 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     ],
     "MAX_MESSAGE_SIZE": SIZES,
     "MAX_FRAME_SIZE": [*SIZES, (None, None)],
-    "MAX_HISTORY": SIZES,
     "MAX_FRAGMENTS": [(1, 1), (2**32 - 1, 2**32 - 1)],
     "RECEIVE_BUFFER": SIZES,
     "MAX_BUFFERED": [*SIZES, (None, None), (0.5, memory.limit() // 2), (1e-30, 1)],
@@ -130,6 +129,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
             {"default": BackendSettings(location=("a",), database="d", runtime_dir="/run")},
         ),
     ],
+    "MAX_HISTORY": SIZES,
     "ENGINE_THREADS": [(1, 1), (64, 64)],
     "HANDLER_THREADS": [(1, 1), (1024, 1024)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
@@ -198,7 +198,6 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (value, "must be a whole number, 1 or more, not")
         for value in (0, -1, 1.5, True, "5", None, 2**32)
     ],
-    "MAX_HISTORY": [(value, A_SIZE) for value in BAD_SIZES],
     "RECEIVE_BUFFER": [(value, A_SIZE) for value in BAD_SIZES],
     "MAX_BUFFERED": [
         (value, "must be a number of bytes, a part of the memory (above 0, below 1), or None")
@@ -245,6 +244,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ({"default": {"SLOW": "wait"}}, "['SLOW'] must be one of close, drop_newest"),
         ({"default": {"OPTIONS": []}}, "['OPTIONS'] must be a dict, not"),
     ],
+    "MAX_HISTORY": [(value, A_SIZE) for value in BAD_SIZES],
     "ENGINE_THREADS": [
         (value, "must be a whole number from 1 to 64, not")
         for value in [0, 65, True, 1.0, "2", None]

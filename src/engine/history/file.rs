@@ -32,9 +32,11 @@ use super::page::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after,
 
 const MAGIC: u64 = u64::from_be_bytes(*b"dwshist1");
 /// Bytes of the head: eight numbers.
-const HEAD_BYTES: u64 = 64;
+const HEAD: usize = 64;
+const HEAD_BYTES: u64 = HEAD as u64;
 /// Bytes of a record before its envelope: length, offset and time.
-const RECORD_BYTES: u64 = 20;
+const RECORD: usize = 20;
+const RECORD_BYTES: u64 = RECORD as u64;
 /// Dead records that take less than this stay.
 const COMPACT_BYTES: u64 = 64 * 1024;
 /// Files that are kept open.
@@ -119,7 +121,7 @@ impl Head {
 
     /// The head of a file; `None` for one that has none yet, or is broken.
     fn read(file: &File) -> io::Result<Option<Self>> {
-        let mut bytes = [0; HEAD_BYTES as usize];
+        let mut bytes = [0; HEAD];
         match file.read_exact_at(&mut bytes, 0) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
@@ -156,7 +158,7 @@ impl Head {
             self.moves,
             u64::from(self.is_removed),
         ];
-        let mut bytes = Vec::with_capacity(HEAD_BYTES as usize);
+        let mut bytes = Vec::with_capacity(HEAD);
         for number in numbers {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -173,7 +175,7 @@ struct RecordHead {
 }
 
 impl RecordHead {
-    fn parse(bytes: &[u8; RECORD_BYTES as usize]) -> Self {
+    fn parse(bytes: &[u8; RECORD]) -> Self {
         let [a, b, c, d, rest @ ..] = *bytes;
         let (offset, sent_at) = rest.split_at(8);
         let number = |part: &[u8]| part.first_chunk().map_or(0, |p| u64::from_le_bytes(*p));
@@ -185,7 +187,7 @@ impl RecordHead {
     }
 
     fn read(file: &File, at: u64) -> io::Result<Self> {
-        let mut bytes = [0; RECORD_BYTES as usize];
+        let mut bytes = [0; RECORD];
         file.read_exact_at(&mut bytes, at)?;
         Ok(Self::parse(&bytes))
     }
@@ -196,7 +198,7 @@ impl RecordHead {
     }
 
     fn write(&self, envelope: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(envelope.len() + RECORD_BYTES as usize);
+        let mut bytes = Vec::with_capacity(envelope.len() + RECORD);
         bytes.extend_from_slice(&self.length.to_le_bytes());
         bytes.extend_from_slice(&self.offset.to_le_bytes());
         bytes.extend_from_slice(&self.sent_at.to_le_bytes());
@@ -395,32 +397,32 @@ impl FileHistory {
             if left <= goal && age < NUMBERING {
                 break;
             }
-            if let Ok(count) = self.remove(&path) {
+            if let Ok(count) = remove(&path) {
                 left -= length;
                 self.evicted.fetch_add(count, Ordering::Relaxed);
             }
         }
         self.bytes.store(left, Ordering::Relaxed);
     }
+}
 
-    /// Removes a file; gives the number of its records.
-    fn remove(&self, path: &Path) -> io::Result<u64> {
-        let file = File::options().read(true).write(true).open(path)?;
-        lock(&file, Instant::now())?;
-        let count = match Head::read(&file)? {
-            Some(head) => {
-                let removed = Head {
-                    is_removed: true,
-                    ..head
-                };
-                removed.write(&file)?;
-                head.count
-            }
-            None => 0,
-        };
-        fs::remove_file(path)?;
-        Ok(count)
-    }
+/// Removes a file; gives the number of its records.
+fn remove(path: &Path) -> io::Result<u64> {
+    let file = File::options().read(true).write(true).open(path)?;
+    lock(&file, Instant::now())?;
+    let count = match Head::read(&file)? {
+        Some(head) => {
+            let removed = Head {
+                is_removed: true,
+                ..head
+            };
+            removed.write(&file)?;
+            head.count
+        }
+        None => 0,
+    };
+    fs::remove_file(path)?;
+    Ok(count)
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
@@ -547,7 +549,7 @@ impl Locked<'_> {
                 page.entries.push(Kept {
                     offset: record.offset,
                     sent_at: record.sent_at,
-                    envelope: whole.slice(RECORD_BYTES as usize..),
+                    envelope: whole.slice(RECORD..),
                 });
             }
         }
@@ -561,5 +563,82 @@ impl Locked<'_> {
         let surplus = page.entries.len().saturating_sub(limits.size);
         page.entries.drain(..surplus);
         Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        size: 3,
+        age: Duration::from_secs(60),
+    };
+
+    fn history(name: &str, most: u64) -> FileHistory {
+        let path = std::env::temp_dir().join(format!("history-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        FileHistory::open(&path, most, Duration::from_millis(20)).unwrap()
+    }
+
+    fn offsets(page: &Page) -> Vec<u64> {
+        page.entries.iter().map(|kept| kept.offset).collect()
+    }
+
+    #[test]
+    fn records_are_moved_when_dead_ones_take_more() {
+        let history = history("moved", u64::MAX);
+        let envelope = [7; 10_000];
+        for number in 1..=50 {
+            let position = history.append("room", &envelope, LIMITS).unwrap();
+            assert_eq!(position.offset, number);
+            let page = history.read("room", None, LIMITS).unwrap();
+            assert_eq!(page.head, position);
+            assert_eq!(
+                offsets(&page),
+                (number.saturating_sub(2).max(1)..=number).collect::<Vec<_>>()
+            );
+            assert!(
+                page.entries
+                    .iter()
+                    .all(|kept| kept.envelope[..] == envelope)
+            );
+            let length = fs::metadata(history.path_of("room")).unwrap().len();
+            assert!(length < 200_000, "{length}");
+        }
+        fs::remove_dir_all(&history.folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_another_process_holds_is_not_waited_for_longer_than_that() {
+        let history = history("held", u64::MAX);
+        history.append("room", b"", LIMITS).unwrap();
+        let other = File::open(history.path_of("room")).unwrap();
+        lock(&other, Instant::now()).unwrap();
+        let error = history.append("room", b"", LIMITS).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        drop(other);
+        assert_eq!(history.append("room", b"", LIMITS).unwrap().offset, 2);
+        fs::remove_dir_all(&history.folder).unwrap();
+    }
+
+    #[test]
+    fn the_oldest_files_make_room_also_while_they_are_open() {
+        let history = history("room", 25_000);
+        let first = history.append("first", &[0; 10_000], LIMITS).unwrap();
+        for number in 0..9 {
+            history.sweep(false);
+            *history.sweep.lock() = None;
+            history
+                .append(&number.to_string(), &[0; 10_000], LIMITS)
+                .unwrap();
+        }
+        *history.sweep.lock() = None;
+        history.sweep(false);
+        assert!(history.bytes() <= 25_000);
+        assert!(history.evicted() > 0);
+        let page = history.read("first", Some(first), LIMITS).unwrap();
+        assert_ne!(page.head.epoch, first.epoch);
+        fs::remove_dir_all(&history.folder).unwrap();
     }
 }

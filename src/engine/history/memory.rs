@@ -161,3 +161,56 @@ impl Recorded {
         freed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        size: 3,
+        age: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn positions_of_another_numbering_or_beyond_the_newest_give_all_that_is_kept() {
+        let history = MemoryHistory::new(usize::MAX);
+        for _ in 0..5 {
+            history.append("room", b"x", LIMITS);
+        }
+        let page = |after| history.read("room", after, LIMITS);
+        let head = page(None).head;
+        let at = |offset| Some(Position { offset, ..head });
+        let other = Position {
+            epoch: head.epoch ^ 1,
+            offset: 4,
+        };
+        for (after, first) in [
+            (None, 3),
+            (at(4), 5),
+            (at(1), 3),
+            (at(6), 3),
+            (Some(other), 3),
+        ] {
+            assert_eq!(page(after).entries[0].offset, first, "{after:?}");
+        }
+        assert_eq!(page(at(5)).entries, []);
+    }
+
+    #[test]
+    fn the_groups_that_were_not_used_for_longest_make_room() {
+        let history = MemoryHistory::new(100_000);
+        for number in 0..100 {
+            history.append(&format!("room-{number}"), &[0; 10_000], LIMITS);
+            assert!(history.bytes() <= 100_000);
+        }
+        assert!(history.evicted() >= 90);
+        assert_eq!(history.read("room-99", None, LIMITS).entries.len(), 1);
+        for number in 0..100_000 {
+            history.read(&format!("empty-{number}"), None, LIMITS);
+            history.append("busy", b"", LIMITS);
+        }
+        assert!(history.bytes() <= 100_000);
+    }
+}

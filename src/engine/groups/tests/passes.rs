@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::super::{
-    group::{Batch, Entry, Next, STRETCH, State},
+    group::{Batch, Entry, Next, Recipient, STRETCH, State},
     member::{Handed, Member, WhenFull},
     memberships::Memberships,
     parcel::{Message, Parcel},
@@ -141,7 +141,7 @@ impl Model {
                 let count = self.batch.entries.len();
                 assert!(count == 1 || !self.batch.entries.iter().any(closes));
                 assert!(count <= 3);
-                for (member, since) in recipients {
+                for Recipient { member, since, .. } in recipients {
                     self.hand_over(&member, since);
                 }
             }
