@@ -1,4 +1,4 @@
-// A WebSocket that comes back by itself: see docs/client.md, and the types in dwebsocket.d.ts.
+// A WebSocket that comes back by itself: see docs/client.md and dwebsocket.d.ts.
 //
 // A link is a WebSocket, or requests in place of one. It calls on.open(protocol), on.message(data) and
 // on.end(code, reason, seconds to wait). What it sends leaves the queue: nothing is sent twice.
@@ -158,8 +158,8 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
         if (status === 410 && !repeats) queue.unshift(...batch); // the server has not seen them
-        // Without an answer they count as sent, as with a broken WebSocket.
-        else if (!isRefused) batch.forEach((entry) => entry.resolve());
+        // Perhaps it has: they count as sent, as with a broken WebSocket.
+        else if (!isRefused || status === 410) batch.forEach((entry) => entry.resolve());
         else batch.forEach((entry) => entry.reject(failure("RefusedError", message)));
         end(status === 403 ? 1008 : 1006, message, wait);
       }
