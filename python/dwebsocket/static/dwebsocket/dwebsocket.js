@@ -22,7 +22,7 @@ const pack = (data) => {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
   }
   const text = typeof data === "string" ? data : JSON.stringify(data);
-  if (text === undefined || data instanceof Blob) throw new TypeError("no text, JSON or bytes");
+  if (text === undefined || data instanceof Blob) throw new TypeError("no message");
   return text;
 };
 
