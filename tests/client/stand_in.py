@@ -164,7 +164,7 @@ class StandIn:
 
     async def _start(self) -> None:
         application = web.Application(client_max_size=2**24)
-        application.router.add_route("*", "/ws/", self._answer)
+        application.router.add_route("*", "/ws/{rest:.*}", self._answer)
         application.router.add_static("/static", MODULES)
         application.router.add_get("/{name:.*}", self._page)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
@@ -224,10 +224,8 @@ class StandIn:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         if self.buffers:
-            # Until the client has had enough.
-            while request.transport is not None and not request.transport.is_closing():
-                await asyncio.sleep(0.05)
-            return response
+            # Until the server ends: it hears nothing of a client that has had enough.
+            await asyncio.Event().wait()
         connection = Connection("sse")
         assert request.transport is not None
         connection.cut = request.transport.abort

@@ -50,9 +50,7 @@ class TestNode:
     def test_request(self, client: JsClient) -> None:
         """Each gets its own answer."""
         numbers = [client.start("request", {"number": number}) for number in range(5)]
-        assert [client.result(number)["data"]["got"]["number"] for number in numbers] == [
-            *range(5)
-        ]
+        assert [client.result(number)["data"]["got"]["number"] for number in numbers] == [*range(5)]
         assert client.of("message") == []
 
     @pytest.mark.parametrize("code", [1000, 1011, 1012, 1013, 4000])
@@ -170,7 +168,10 @@ class TestChromium:
 
     @pytest.mark.parametrize(
         "event",
-        ["dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"],
+        [
+            "dispatchEvent(new Event('online'))",
+            "document.dispatchEvent(new Event('visibilitychange'))",
+        ],
     )
     def test_at_once(self, page: Callable[[str], Any], event: str) -> None:
         """A wait of days ends when the page is online or visible."""

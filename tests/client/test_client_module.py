@@ -1,4 +1,4 @@
-"""`dwebsocket.js` as a file: its unit tests in Node, its size, its types, and where it is shipped."""
+"""`dwebsocket.js` as a file: its tests in Node, its size, its types, and where it is shipped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 HERE = TESTS / "client"
 FOLDER = ROOT / "python" / "dwebsocket" / "static" / "dwebsocket"
 MODULE = FOLDER / "dwebsocket.js"
-TYPES = FOLDER / "dwebsocket.d.ts"
+_OPTIONS = "--noEmit --strict --module esnext --moduleResolution bundler --target esnext"
+TSC = [
+    str(TESTS / "clients/node_modules/.bin/tsc"),
+    *_OPTIONS.split(),
+    *("--lib", "esnext,dom", "--types", ""),
+]
 
 
 @pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
@@ -71,15 +76,13 @@ def test_wheel_has_it() -> None:
 
 @pytest.mark.needs("typescript")
 def test_types(tmp_path: Path) -> None:
-    """`tsc --strict` accepts all of the API as it is meant to be used, and each misuse is an error."""
+    """`tsc --strict` accepts the whole API, and each misuse is an error."""
     package = tmp_path / "node_modules" / "dwebsocket"
     package.parent.mkdir()
     package.symlink_to(FOLDER)
     shutil.copy(HERE / "usage.ts", tmp_path)
-    options = "--noEmit --strict --module esnext --moduleResolution bundler --target esnext"
     done = subprocess.run(
-        [TESTS / "clients/node_modules/.bin/tsc", *options.split()]
-        + ["--lib", "esnext,dom", "--types", "", "usage.ts"],
+        [*TSC, "usage.ts"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
