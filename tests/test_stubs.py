@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.extended("checks types, as `make lint` does")
+pytestmark = [
+    pytest.mark.extended("checks types, as `make lint` does"),
+    # Without mypy's cache each of them takes a minute of a processor that other tests use, too.
+    pytest.mark.timeout(400),
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 

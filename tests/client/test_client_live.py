@@ -180,6 +180,15 @@ class TestChromium:
         page(event)
         eventually(lambda: page("return socket.state === 'open'"))
 
+    def test_handler_that_throws(self, page: Callable[[str], Any]) -> None:
+        """Its error is reported, and the other handlers are called."""
+        page("addEventListener('unhandledrejection', ({reason}) => messages.push(reason.message))")
+        page("socket.on('message', () => { throw new Error('mine') })")
+        page("socket.on('message', () => messages.push('behind'))")
+        page("socket.send('hi')")
+        eventually(lambda: page("return messages.length") == 3)
+        assert page("return messages") == ["hi", "behind", "mine"]
+
     def test_code_that_no_page_may_send(self, page: Callable[[str], Any]) -> None:
         """It raises, and the connection stays."""
         script = "try { socket.close(1001) } catch (error) { return error.name }"

@@ -147,7 +147,7 @@ class TestProject:
         eventually(lambda: browser.find_element("id", "messages").text == "hello")
 
     def test_htmx(self, site: Server, browser: Chrome) -> None:
-        """The form's message comes back as a fragment, also after the connection was lost."""
+        """The form's messages come back as fragments."""
         browser.get(site.url("/board/", "http"))
         for text in ("one", "two"):
             browser.execute_script(f"document.querySelector('[name=text]').value = '{text}'")

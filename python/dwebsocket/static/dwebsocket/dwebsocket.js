@@ -52,7 +52,7 @@ const webSocketLink = ({ at, queue, on, protocols, since }) => {
   };
 };
 
-// Server-sent events or polling, and POST.
+// Server-sent events or polling, with POST.
 const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
   const abort = new AbortController();
   const opening = [...since, ...protocols.map((name) => "protocol=" + encodeURIComponent(name))];
@@ -157,7 +157,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
         batch.forEach((entry) => entry.resolve());
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
-        if (status === 410 && !repeats) queue.unshift(...batch); // the server has not seen them
+        if (status === 410 && !repeats) queue.unshift(...batch); // the server took none
         // Perhaps it has: they count as sent, as with a broken WebSocket.
         else if (!isRefused || status === 410) batch.forEach((entry) => entry.resolve());
         else batch.forEach((entry) => entry.reject(failure("RefusedError", message)));
@@ -197,17 +197,17 @@ export function connect(url, options = {}) {
   const { document: page, navigator, location } = globalThis;
   const address = new URL(url, location?.href);
   const known = new Map(Object.entries(positions));
-  const ended = new AbortController();
+  const ended = new AbortController(); // its signal removes listeners
   const handlers = {};
   const queue = [];
-  const asked = new Map(); // requests without an answer, by id
+  const asked = new Map(); // requests by id
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
   let link, probe, held, timer, backTimer;
   let lastId = 0;
   let tries = 0; // since the last connection that lasted
-  let failures = 0; // of WebSockets to open, in a row
+  let failures = 0; // of WebSockets, in a row
   let earliest = 0; // when the server takes us again
 
   const at = (scheme, ...query) => {
@@ -312,7 +312,7 @@ export function connect(url, options = {}) {
         } else if (kind === "sse" && reason === LATE) transport = "polling"; // a proxy keeps events
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
         else if (fallback && navigator?.onLine !== false && ++failures > 1) transport = "sse";
-        // 1012: a process sends its clients away. 1013: it is overloaded.
+        // 1012: it restarts. 1013: it is overloaded.
         tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
         wait ||= +/retry after ([\d.]+)/i.exec(reason)?.[1] || 0;
         wait = Math.min(wait, 86400) * 1000;
