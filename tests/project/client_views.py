@@ -18,6 +18,8 @@ PAGE = """\
   window.states = [];
   window.messages = [];
   window.socket = connect("/client/ws/");
+  window.fails = () => { throw new Error("mine"); };
+  window.addEventListener("unhandledrejection", ({ reason }) => messages.push(reason.message));
   socket.on("state", (state) => states.push(state));
   socket.on("message", (message) => messages.push(message));
 </script>
