@@ -68,7 +68,8 @@ wheel:
 clean:
 	rm -rf $(VENV) target dist .cache
 
-SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi') Cargo.toml Cargo.lock pyproject.toml
+SOURCES := $(shell find src python -name '*.rs' -o -name '*.py' -o -name '*.pyi' \
+	-o -path '*/static/*.*') Cargo.toml Cargo.lock pyproject.toml
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

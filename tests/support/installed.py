@@ -50,6 +50,10 @@ def is_here(part: str) -> bool:
             return has_program("chromium", "chromedriver")
         case "node":
             return has_program("node") and (TESTS / "clients/node_modules/ws").is_dir()
+        case "htmx":
+            return (TESTS / "clients/node_modules/htmx-ext-ws").is_dir()
+        case "typescript":
+            return has_program("node") and (TESTS / "clients/node_modules/.bin/tsc").exists()
         case "pgbouncer":
             return has_program(part)
         case "postgresql":

@@ -1,0 +1,113 @@
+/** A WebSocket that comes back by itself. See docs/client.md. */
+
+/** Text in JSON that is an object or a list arrives as such, other text as a string. */
+export type Data = any;
+
+/** "waiting": a connection has ended, and the next one is tried in a while. */
+export type State = "connecting" | "open" | "waiting" | "closed";
+
+export type Transport = "websocket" | "sse" | "polling";
+
+export interface Options {
+  /** Subprotocols to offer. */
+  protocols?: string | string[];
+  /** Comes back with the position in each group; for views with `resume=True`. */
+  resume?: boolean;
+  /** Uses HTTP where WebSockets do not open; for views with `fallback=True`. */
+  fallback?: boolean;
+  /** For the POSTs of the fallback; else it is the cookie `csrftoken`. */
+  csrfToken?: string;
+  /** Positions that the page was rendered with: `{"room-42": "epoch-offset"}`. */
+  positions?: Record<string, string>;
+}
+
+/** Why a connection has ended. */
+export interface Why {
+  code: number;
+  reason: string;
+  /** Milliseconds until the next attempt; not there when it is closed for good. */
+  delay?: number;
+}
+
+/** Where a message comes from; empty for one that is not of a numbered group. */
+export interface Origin {
+  group?: string;
+  position?: string;
+}
+
+export interface Recovered {
+  group: string;
+  /** False: messages are missing, and the page has to load its state anew. */
+  recovered: boolean;
+  missed: number;
+}
+
+export interface Member {
+  key: string;
+  user: string | null;
+  info: Data;
+  since: string;
+}
+
+export interface Events {
+  /** A text, an object or list that came as JSON, or bytes. */
+  message: (data: Data, origin: Origin) => void;
+  /** `why` is there for "waiting" and "closed". */
+  state: (state: State, why?: Why) => void;
+  recovered: (recovered: Recovered) => void;
+  joined: (member: Member, group: string) => void;
+  left: (member: Member, group: string) => void;
+}
+
+/** What `send` and `request` reject with. */
+export interface Failure extends Error {
+  name:
+    | "ClosedError"
+    | "QueueFullError"
+    | "RefusedError"
+    | "ConnectionLostError"
+    | "TimeoutError";
+}
+
+export interface Answer<T = Data> {
+  id: number;
+  data: T;
+}
+
+/** Text, bytes, or a value that becomes JSON. */
+export type Message = string | ArrayBuffer | ArrayBufferView | object | number | boolean | null;
+
+export interface Socket {
+  /** Calls `handler` for each event; the result ends that. */
+  on<Name extends keyof Events>(name: Name, handler: Events[Name]): () => void;
+  /**
+   * Sends a message, as soon as there is a connection and never twice. Resolves when the message was
+   * handed to an open connection.
+   *
+   * Rejects with ClosedError, with QueueFullError when 1,000 messages wait, and with RefusedError when
+   * the server refuses a POST of the fallback.
+   */
+  send(message: Message): Promise<void>;
+  /**
+   * Sends `{"id": n, "data": data}` and resolves with the message that has the same id, and data.
+   *
+   * Rejects as `send` does, with TimeoutError after `timeout` milliseconds (10,000), and with
+   * ConnectionLostError when the connection that was asked ends.
+   */
+  request<T = Data>(data: Data, options?: { timeout?: number }): Promise<Answer<T>>;
+  /** Closes for good. What waits to be sent is rejected. */
+  close(code?: number, reason?: string): void;
+  readonly state: State;
+  readonly transport: Transport;
+  /** The subprotocol that was agreed, or "". */
+  readonly protocol: string;
+  /** The last position in each numbered group. */
+  readonly positions: Record<string, string>;
+}
+
+/**
+ * Connects, and goes on connecting until `close()`, or until the server closes with 4401 or 1008.
+ *
+ * @param url Absolute, or relative to the page; its scheme may be http(s) or ws(s).
+ */
+export function connect(url: string | URL, options?: Options): Socket;

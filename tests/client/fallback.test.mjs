@@ -1,0 +1,455 @@
+// dwebsocket.js where WebSockets do not open: server-sent events or long polling, and POST.
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { connect } from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
+import { clock, fire, last, made, requests, settle, watch } from "./fakes.mjs";
+
+const MINUTES = 60000;
+
+/** What happens to a client whose WebSockets fail, until its first request by HTTP. */
+async function blocked(options) {
+  const socket = connect("/ws/?a=b", { fallback: true, ...options });
+  const seen = watch(socket);
+  last().ends();
+  await clock.pass(500);
+  last().ends();
+  await clock.pass(1000);
+  return { socket, seen };
+}
+
+const opening = 'event: open\ndata: {"id": "secret", "subprotocol": "chat"}\n\n';
+
+/** A client with server-sent events. */
+async function streaming(options) {
+  const { socket, seen } = await blocked(options);
+  const stream = requests.shift().stream();
+  await stream.sends(opening);
+  seen.length = 0;
+  return { socket, seen, stream };
+}
+
+/** A client with long polling, and its first poll that waits. */
+async function polling(options) {
+  const { socket, seen } = await blocked(options);
+  requests.shift();
+  await clock.pass(6000 + 2000);
+  await requests.shift().answer(200, { id: "secret", subprotocol: "" });
+  seen.length = 0;
+  return { socket, seen, poll: requests.shift() };
+}
+
+const query = ({ url }) => url.search;
+
+describe("the fallback", () => {
+  test("begins when a WebSocket did not open twice in a row", async () => {
+    const { socket, seen } = await blocked({ resume: true, positions: { room: "e-1" }, protocols: "chat" });
+    const [request] = requests;
+    assert.equal(made(), 2);
+    assert.equal(
+      request.url.href,
+      "https://site.example/ws/?a=b&transport=sse&since=room%3Ae-1&protocol=chat",
+    );
+    assert.equal(request.headers.Accept, "text/event-stream");
+    assert.equal(socket.state, "connecting");
+    await request.stream().sends(opening);
+    assert.deepEqual([socket.state, socket.transport, socket.protocol], ["open", "sse", "chat"]);
+    assert.equal(seen.filter(([, state]) => state === "open").length, 1);
+  });
+
+  test("is used only if asked for", async () => {
+    await blocked({ fallback: false });
+    assert.deepEqual([made(), requests.length], [3, 0]);
+  });
+
+  test("does not begin while the browser is offline", async () => {
+    navigator.onLine = false;
+    await blocked();
+    assert.deepEqual([made(), requests.length], [3, 0]);
+  });
+
+  test("does not begin when WebSockets open and are cut", async () => {
+    connect("/ws/", { fallback: true });
+    for (let round = 0; round < 3; round++) {
+      last().opens().ends();
+      await clock.pass(3000);
+      last().ends();
+      await clock.pass(3000);
+    }
+    assert.equal(requests.length, 0);
+  });
+
+  for (const [what, answer] of [
+    ["is down", (request) => request.fails()],
+    ["has no fallback", (request) => request.answer(200, "<html>", { "Content-Type": "text/html" })],
+    ["is busy", (request) => request.answer(503)],
+  ]) {
+    test(`gives way to WebSockets when the server ${what}`, async () => {
+      const { socket } = await blocked();
+      await answer(requests.shift());
+      assert.equal(socket.state, "waiting");
+      await clock.pass(4000);
+      assert.deepEqual([made(), socket.transport], [3, "websocket"]);
+    });
+  }
+
+  test("comes back as late as a 503 says", async () => {
+    const { seen } = await blocked();
+    await requests.shift().answer(503, "", { "Retry-After": "20" });
+    assert.ok(seen.at(-1)[2].delay >= 20000);
+  });
+
+  test("comes back as it was when its stream breaks", async () => {
+    const { socket, stream } = await streaming();
+    await stream.ends();
+    assert.equal(socket.state, "waiting");
+    await clock.pass(2000);
+    assert.deepEqual([query(requests[0]), made()], ["?a=b&transport=sse", 2]);
+  });
+
+  test("polls when a proxy keeps the events for 5 seconds", async () => {
+    const { socket } = await blocked();
+    const first = requests.shift();
+    first.stream();
+    await clock.pass(4400);
+    assert.equal(socket.state, "connecting");
+    await clock.pass(200);
+    assert.deepEqual([socket.state, first.signal.aborted], ["waiting", true]);
+    await clock.pass(2000);
+    assert.equal(query(requests[0]), "?a=b&transport=polling");
+    await requests.shift().answer(200, { id: "secret", subprotocol: "" });
+    assert.deepEqual([socket.state, socket.transport], ["open", "polling"]);
+  });
+});
+
+describe("a stream", () => {
+  test("has texts, bytes and comments", async () => {
+    const { seen, stream } = await streaming();
+    await stream.sends("event: message\ndata: one\ndata: two\ndata:\n\n: ping\n\n");
+    await stream.sends('event: message\ndata: {"a": 1}\n\nevent: binary\ndata: AQI=\n\n');
+    await stream.sends("event: message\ndata:  a space\n\nevent: message\ndata: \n\n");
+    await stream.sends("event: text\ndata: YQ3DqQ==\n\n");
+    assert.deepEqual(seen.map(([, data]) => data), [
+      "one\ntwo\n", { a: 1 }, new Uint8Array([1, 2]), " a space", "", "a\ré",
+    ]);
+  });
+
+  test("may be cut anywhere", async () => {
+    const { seen, stream } = await streaming();
+    const bytes = new TextEncoder().encode("event: message\ndata: é\ndata: ü\n\n");
+    for (const byte of bytes) await stream.sendsBytes(new Uint8Array([byte]));
+    assert.deepEqual(seen, [["message", "é\nü", {}]]);
+  });
+
+  for (const [code, state] of [[1000, "waiting"], [1012, "waiting"], [4401, "closed"], [1008, "closed"]]) {
+    test(`ends with the server's ${code}`, async () => {
+      const { socket, seen, stream } = await streaming();
+      await stream.sends(`event: close\ndata: {"code": ${code}, "reason": "why"}\n\n`);
+      assert.equal(socket.state, state);
+      assert.deepEqual([seen[0][2].code, seen[0][2].reason], [code, "why"]);
+    });
+  }
+
+  test("takes part in resuming", async () => {
+    const { socket, stream } = await streaming({ resume: true });
+    await stream.sends('event: message\ndata: {"group": "room", "position": "e-1", "data": "hi"}\n\n');
+    assert.deepEqual(socket.positions, { room: "e-1" });
+    await stream.ends();
+    await clock.pass(2000);
+    assert.equal(query(requests[0]), "?a=b&transport=sse&since=room%3Ae-1");
+  });
+});
+
+describe("a POST", () => {
+  test("has what waits, numbered, with the token of the cookie", async () => {
+    const { socket } = await streaming();
+    document.cookie = "other=1; csrftoken=abc; more=2";
+    let sent = 0;
+    for (const message of ["hi", { a: 1 }, new Uint8Array([1, 2])]) socket.send(message).then(() => sent++);
+    const [first] = requests.splice(0);
+    assert.equal(query(first), "?a=b&transport=sse&id=secret");
+    assert.deepEqual([first.method, first.headers["X-CSRFToken"]], ["POST", "abc"]);
+    assert.deepEqual(first.body, { n: 1, messages: [{ text: "hi" }] });
+    await first.answer(204);
+    assert.equal(sent, 1);
+    const [second] = requests.splice(0);
+    assert.deepEqual(second.body, { n: 2, messages: [{ text: '{"a":1}' }, { binary: "AQI=" }] });
+    await second.answer(204);
+    assert.equal(sent, 3);
+  });
+
+  test("has the token of the options", async () => {
+    const { socket } = await streaming({ csrfToken: "given" });
+    socket.send("hi");
+    assert.equal(requests[0].headers["X-CSRFToken"], "given");
+  });
+
+  test("is not large when much waits", async () => {
+    const { socket } = await streaming();
+    for (let number = 0; number < 5; number++) socket.send("x".repeat(40000));
+    const sizes = [];
+    while (requests.length) {
+      const request = requests.shift();
+      sizes.push(request.body.messages.length);
+      await request.answer(204);
+    }
+    assert.deepEqual(sizes, [1, 2, 2]);
+  });
+
+  for (const [what, answer] of [
+    ["the network lost it", (request) => request.fails()],
+    ["a proxy answers 502", (request) => request.answer(502)],
+    ["the server answers 503", (request) => request.answer(503)],
+  ]) {
+    test(`is repeated with its number when ${what}`, async () => {
+      const { socket } = await streaming();
+      const sent = socket.send("hi");
+      await answer(requests.shift());
+      socket.send("more");
+      await clock.pass(1000);
+      const [again] = requests.splice(0);
+      assert.deepEqual(again.body, { n: 1, messages: [{ text: "hi" }] });
+      await again.answer(204);
+      await sent;
+      assert.deepEqual(requests[0].body, { n: 2, messages: [{ text: "more" }] });
+    });
+  }
+
+  test("waits as long as a 503 says, and as often", async () => {
+    const { socket } = await streaming();
+    socket.send("hi");
+    for (let round = 0; round < 20; round++) {
+      await requests.shift().answer(503, "", { "Retry-After": "3" });
+      await clock.pass(2999);
+      assert.equal(requests.length, 0);
+      await clock.pass(1);
+    }
+    await requests.shift().answer(204);
+    assert.equal(socket.state, "open");
+  });
+
+  test("that never gets through ends the connection, and counts as sent", async () => {
+    const { socket } = await streaming();
+    const sent = socket.send("hi");
+    while (socket.state === "open") {
+      await requests.shift().fails();
+      await clock.pass(socket.state === "open" ? 20000 : 0);
+    }
+    await sent;
+    await clock.pass(5000);
+    await requests.shift().stream().sends(opening);
+    assert.deepEqual([socket.state, requests.length], ["open", 0]);
+  });
+
+  test("that is refused (403) ends it", async () => {
+    const { socket, seen } = await streaming();
+    const sent = assert.rejects(socket.send("hi"), { name: "RefusedError", message: "HTTP 403" });
+    await requests.shift().answer(403);
+    await sent;
+    assert.deepEqual(seen, [["state", "closed", { code: 1008, reason: "HTTP 403" }]]);
+  });
+
+  test("that comes too late (410) is sent by the next connection", async () => {
+    const { socket } = await streaming();
+    const sent = socket.send("hi");
+    socket.send("more");
+    await requests.shift().answer(410);
+    assert.equal(socket.state, "waiting");
+    await clock.pass(2000);
+    await requests.shift().stream().sends(opening);
+    assert.deepEqual(requests[0].body, { n: 1, messages: [{ text: "hi" }, { text: "more" }] });
+    await requests.shift().answer(204);
+    await sent;
+  });
+
+  test("that may have come before is not sent by the next connection", async () => {
+    const { socket } = await streaming();
+    const sent = socket.send("hi");
+    await requests.shift().fails();
+    await clock.pass(1000);
+    await requests.shift().answer(410);
+    await sent;
+    await clock.pass(2000);
+    await requests.shift().stream().sends(opening);
+    assert.equal(requests.length, 0);
+  });
+
+  test("that is too large (413) is rejected and not repeated", async () => {
+    const { socket } = await streaming();
+    const sent = assert.rejects(socket.send("large"), { name: "RefusedError", message: "HTTP 413" });
+    await requests.shift().answer(413);
+    await sent;
+    await clock.pass(2000);
+    await requests.shift().stream().sends(opening);
+    assert.deepEqual([socket.state, requests.length], ["open", 0]);
+  });
+
+  test("has the answer to nothing: requests are answered by the stream", async () => {
+    const { socket, stream } = await streaming();
+    const answer = socket.request("now?");
+    await requests.shift().answer(204);
+    await stream.sends('event: message\ndata: {"id": 1, "data": "yes"}\n\n');
+    assert.equal((await answer).data, "yes");
+  });
+});
+
+describe("polling", () => {
+  test("asks for what comes after the last event", async () => {
+    const { seen, poll } = await polling();
+    assert.equal(query(poll), "?a=b&transport=polling&id=secret&ack=0");
+    await poll.answer(200, { n: 2, events: [{ text: "hi" }, { binary: "AQI=" }] });
+    assert.deepEqual(seen.map(([, data]) => data), ["hi", new Uint8Array([1, 2])]);
+    assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret&ack=2");
+    await requests.shift().answer(200, { n: 2, events: [] });
+    assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret&ack=2");
+  });
+
+  test("asks again when the network has lost the answer", async () => {
+    const { socket, seen, poll } = await polling();
+    await poll.fails();
+    await clock.pass(1000);
+    assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret&ack=0");
+    await requests.shift().answer(200, { n: 1, events: [{ text: "hi" }] });
+    assert.deepEqual([socket.state, seen], ["open", [["message", "hi", {}]]]);
+  });
+
+  test("posts as a stream does", async () => {
+    const { socket } = await polling();
+    socket.send("hi");
+    assert.equal(query(requests[0]), "?a=b&transport=polling&id=secret");
+    assert.deepEqual(requests[0].body, { n: 1, messages: [{ text: "hi" }] });
+  });
+
+  for (const [code, state] of [[1001, "waiting"], [4401, "closed"]]) {
+    test(`ends with the server's ${code}`, async () => {
+      const { socket, poll } = await polling();
+      await poll.answer(200, { n: 1, events: [{ close: { code, reason: "" } }] });
+      await clock.pass(0);
+      assert.deepEqual([socket.state, requests.length], [state, 0]);
+    });
+  }
+
+  test("begins anew when the connection has gone (410)", async () => {
+    const { socket, poll } = await polling();
+    await poll.answer(410);
+    assert.equal(socket.state, "waiting");
+    await clock.pass(4000);
+    assert.equal(query(requests[0]), "?a=b&transport=polling");
+  });
+});
+
+describe("closing", () => {
+  test("posts what waits, then the close", async () => {
+    const { socket } = await streaming();
+    socket.send("one");
+    const two = socket.send("two");
+    socket.close(4000, "done");
+    assert.equal(socket.state, "closed");
+    await requests.shift().answer(204);
+    const [last] = requests.splice(0);
+    assert.deepEqual(last.body, {
+      n: 2,
+      messages: [{ text: "two" }, { close: { code: 4000, reason: "done" } }],
+    });
+    await last.answer(204);
+    await two;
+    assert.ok(last.signal.aborted);
+  });
+
+  test("rejects what it cannot post", async () => {
+    const { socket } = await streaming();
+    socket.send("one").catch(() => {});
+    const two = assert.rejects(socket.send("two"), { name: "ClosedError" });
+    socket.close();
+    await requests.shift().answer(410);
+    await two;
+    assert.equal(requests.length, 0);
+  });
+
+  test("leaves an attempt", async () => {
+    const { socket } = await blocked();
+    socket.close();
+    assert.deepEqual([socket.state, requests[0].signal.aborted], ["closed", true]);
+    await settle();
+    assert.equal(clock.timers.size, 1); // of the attempt, and without effect
+    await clock.pass(10 * MINUTES);
+    assert.equal(requests.length, 1);
+  });
+});
+
+describe("a WebSocket", () => {
+  for (const [when, event] of [
+    ["after 10 minutes", () => clock.pass(10 * MINUTES)],
+    ["when the page is online again", () => fire("online")],
+  ]) {
+    test(`is tried again ${when}, beside the stream`, async () => {
+      const { socket, seen } = await streaming({ resume: true, positions: { room: "e-1" } });
+      await event();
+      assert.deepEqual([made(), socket.state, seen], [3, "open", []]);
+      assert.equal(last().url, "wss://site.example/ws/?a=b&since=room%3Ae-1");
+    });
+  }
+
+  test("that fails then changes nothing, for another 10 minutes", async () => {
+    const { socket, seen } = await streaming();
+    for (let round = 3; round < 6; round++) {
+      await clock.pass(9 * MINUTES);
+      assert.equal(made(), round - 1);
+      await clock.pass(MINUTES);
+      assert.equal(made(), round);
+      last().ends();
+    }
+    assert.deepEqual([socket.state, socket.transport, seen], ["open", "sse", []]);
+  });
+
+  test("that hangs then is given up", async () => {
+    const { socket } = await streaming();
+    fire("online");
+    await clock.pass(10000);
+    assert.deepEqual([last().readyState, socket.transport], [2, "sse"]);
+  });
+
+  test("that opens replaces the stream, behind all that this has taken", async () => {
+    const { socket, seen, stream } = await streaming();
+    socket.send("by POST");
+    socket.send("by the next POST");
+    fire("online");
+    last().opens();
+    assert.deepEqual(seen.map(([, state]) => state), ["connecting", "open"]);
+    assert.equal(socket.transport, "websocket");
+    socket.send("by the WebSocket");
+    await stream.sends("event: message\ndata: comes by the WebSocket, too\n\n");
+    await requests.shift().answer(204);
+    const [final] = requests.splice(0);
+    assert.deepEqual(final.body.messages, [
+      { text: "by the next POST" },
+      { close: { code: 1000, reason: "" } },
+    ]);
+    assert.deepEqual(last().sent, []);
+    await final.answer(204);
+    assert.deepEqual(last().sent, ["by the WebSocket"]);
+    assert.equal(seen.length, 2);
+    await clock.pass(20 * MINUTES);
+    assert.equal(made(), 3);
+  });
+
+  test("is the next attempt when the page is online while the fallback waits", async () => {
+    const { stream } = await streaming();
+    await stream.ends();
+    fire("online");
+    assert.equal(made(), 3);
+    last().ends();
+    await clock.pass(4000);
+    assert.equal(query(requests[0]), "?a=b&transport=sse");
+  });
+
+  test("that closes by 4401 ends all", async () => {
+    const { socket, stream } = await streaming();
+    fire("online");
+    const attempt = last();
+    await stream.sends('event: close\ndata: {"code": 4401, "reason": ""}\n\n');
+    assert.deepEqual([socket.state, attempt.readyState], ["closed", 2]);
+    attempt.ends();
+    await clock.pass(20 * MINUTES);
+    assert.equal(made(), 3);
+  });
+});

@@ -1,0 +1,301 @@
+// What dwebsocket.js sends and receives.
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { connect } from "../../python/dwebsocket/static/dwebsocket/dwebsocket.js";
+import { clock, last, settle, watch } from "./fakes.mjs";
+
+const bytes = (...values) => new Uint8Array(values);
+
+/** An open connection. */
+function open(options) {
+  const socket = connect("/ws/", options);
+  last().opens();
+  return socket;
+}
+
+/** Ends the connection and opens the next one. */
+async function again() {
+  last().ends();
+  await clock.pass(5000);
+  last().opens();
+}
+
+describe("sending", () => {
+  for (const [name, message, wire] of [
+    ["text", "hi", "hi"],
+    ["an object", { a: [1] }, '{"a":[1]}'],
+    ["null", null, "null"],
+    ["bytes", bytes(1, 2), bytes(1, 2)],
+    ["a part of a buffer", bytes(1, 2, 3).subarray(1), bytes(2, 3)],
+    ["an ArrayBuffer", bytes(1, 2).buffer, bytes(1, 2)],
+    ["numbers of two bytes", new Uint16Array([513]), bytes(1, 2)],
+  ]) {
+    test(`${name}`, async () => {
+      await open().send(message);
+      assert.deepEqual(last().sent, [wire]);
+    });
+  }
+
+  for (const [name, message] of [
+    ["undefined", undefined],
+    ["a function", () => {}],
+    ["a Blob", new Blob(["a"])],
+    ["a circle", (() => { const it = {}; it.it = it; return it; })()],
+  ]) {
+    test(`not ${name}`, async () => {
+      await assert.rejects(open().send(message), TypeError);
+      assert.deepEqual(last().sent, []);
+    });
+  }
+
+  test("waits for the connection, in order, as it was at the call", async () => {
+    const socket = connect("/ws/");
+    const data = bytes(1);
+    const message = { text: "before" };
+    let sent = 0;
+    for (const each of ["hi", message, data]) socket.send(each).then(() => sent++);
+    data[0] = 2;
+    message.text = "after";
+    await settle();
+    assert.equal(sent, 0);
+    last().opens();
+    await settle();
+    assert.deepEqual([sent, last().sent], [3, ["hi", '{"text":"before"}', bytes(1)]]);
+  });
+
+  test("happens once: what a lost connection had taken is not repeated", async () => {
+    const socket = open();
+    await socket.send("one");
+    last().ends(1006);
+    socket.send("two");
+    await clock.pass(5000);
+    last().opens();
+    assert.deepEqual(last().sent, ["two"]);
+    await again();
+    assert.deepEqual(last().sent, []);
+  });
+
+  test("waits when the connection is about to close: it would drop the message", async () => {
+    const socket = open();
+    last().readyState = 2;
+    socket.send("kept");
+    assert.deepEqual(last().sent, []);
+    await again();
+    assert.deepEqual(last().sent, ["kept"]);
+  });
+
+  test("is refused when 1,000 messages wait", async () => {
+    const socket = connect("/ws/");
+    for (let number = 0; number < 1000; number++) socket.send(`${number}`);
+    await assert.rejects(socket.send("one more"), { name: "QueueFullError" });
+    last().opens();
+    assert.deepEqual([last().sent.length, last().sent.at(-1)], [1000, "999"]);
+    await socket.send("now");
+  });
+
+  for (const [how, end] of [
+    ["close()", (socket) => socket.close()],
+    ["4401", () => last().ends(4401)],
+  ]) {
+    test(`is refused after ${how}, also of what waited`, async () => {
+      const socket = connect("/ws/");
+      const waiting = socket.send("waits");
+      end(socket);
+      await assert.rejects(waiting, { name: "ClosedError" });
+      await assert.rejects(socket.send("late"), { name: "ClosedError" });
+    });
+  }
+});
+
+describe("receiving", () => {
+  for (const [name, wire, message] of [
+    ["text", "hi", "hi"],
+    ["no text", "", ""],
+    ["an object", '{"a": 1}', { a: 1 }],
+    ["a list", " [1]", [1]],
+    ["a number, which stays a text", "42", "42"],
+    ["what only looks like JSON", "{name}", "{name}"],
+  ]) {
+    test(`${name}`, () => {
+      const seen = watch(open());
+      last().says(wire);
+      assert.deepEqual(seen, [["message", message, {}]]);
+    });
+  }
+
+  test("bytes", () => {
+    const seen = watch(open());
+    last().onmessage({ data: bytes(1, 2).buffer });
+    assert.deepEqual(seen, [["message", bytes(1, 2), {}]]);
+  });
+});
+
+describe("a request", () => {
+  test("resolves with the message that has its id", async () => {
+    const socket = open();
+    const seen = watch(socket);
+    const answers = [socket.request({ get: "a" }), socket.request("b")];
+    assert.deepEqual(last().sent.map(JSON.parse), [{ id: 1, data: { get: "a" } }, { id: 2, data: "b" }]);
+    last().says({ id: 2, data: "B" });
+    last().says({ id: 1, data: null });
+    last().says({ id: 1, data: "again" });
+    last().says({ id: 2 });
+    assert.deepEqual(await Promise.all(answers), [{ id: 1, data: null }, { id: 2, data: "B" }]);
+    assert.deepEqual(seen, [["message", { id: 1, data: "again" }, {}], ["message", { id: 2 }, {}]]);
+  });
+
+  test("has a time limit, after which an answer is a message like others", async () => {
+    const socket = open();
+    const seen = watch(socket);
+    const answer = assert.rejects(socket.request({}, { timeout: 50 }), { name: "TimeoutError" });
+    await clock.pass(50);
+    await answer;
+    last().says({ id: 1, data: "late" });
+    assert.deepEqual(seen, [["message", { id: 1, data: "late" }, {}]]);
+  });
+
+  for (const [timeout, ms] of [[undefined, 10000], [1000, 1000], [Infinity, 2147483647]]) {
+    test(`of ${timeout ?? "nothing else said"} ends after ${ms} ms`, async () => {
+      const answer = assert.rejects(open().request({}, { timeout }), { name: "TimeoutError" });
+      await clock.pass(ms - 1);
+      assert.equal(clock.timers.size, 1);
+      await clock.pass(1);
+      await answer;
+    });
+  }
+
+  test("is not sent any more when its time is over", async () => {
+    const socket = connect("/ws/");
+    const answer = assert.rejects(socket.request({}, { timeout: 50 }), { name: "TimeoutError" });
+    await clock.pass(50);
+    await answer;
+    last().opens();
+    assert.deepEqual(last().sent, []);
+  });
+
+  test("is lost with the connection that was asked", async () => {
+    const socket = open();
+    const answer = socket.request({});
+    last().ends(1012);
+    await assert.rejects(answer, { name: "ConnectionLostError" });
+  });
+
+  test("that waits survives a failed attempt", async () => {
+    const socket = connect("/ws/");
+    const answer = socket.request("now?");
+    await again();
+    last().says({ id: 1, data: "yes" });
+    assert.equal((await answer).data, "yes");
+  });
+
+  for (const ready of [true, false]) {
+    test(`is refused when it is closed ${ready ? "after" : "before"} it was sent`, async () => {
+      const socket = connect("/ws/");
+      if (ready) last().opens();
+      const answer = socket.request({});
+      socket.close();
+      await assert.rejects(answer, { name: ready ? "ConnectionLostError" : "ClosedError" });
+      assert.equal([...clock.timers.values()].filter(({ at }) => at === clock.now + 10000).length, ready ? 0 : 1);
+    });
+  }
+});
+
+describe("with resume", () => {
+  const numbered = (group, position, data, more) => ({ group, position, data, ...more });
+
+  test("messages of groups come with group and position", () => {
+    const socket = open({ resume: true });
+    const seen = watch(socket);
+    last().says(numbered("room-42", "e1-7", "hi"));
+    last().says(numbered("room-42", "e1-8", '{"a": 1}'));
+    last().says(numbered("news", "e-2-1", "AQI=", { binary: true }));
+    assert.deepEqual(seen, [
+      ["message", "hi", { group: "room-42", position: "e1-7" }],
+      ["message", { a: 1 }, { group: "room-42", position: "e1-8" }],
+      ["message", bytes(1, 2), { group: "news", position: "e-2-1" }],
+    ]);
+    assert.deepEqual(socket.positions, { "room-42": "e1-8", news: "e-2-1" });
+  });
+
+  test("it comes back with the position of each group", async () => {
+    open({ resume: true, positions: { "room & 1": "e-5" } });
+    last().says(numbered("news", "e-2-1", "hi"));
+    await again();
+    assert.equal(last().url, "wss://site.example/ws/?since=room%20%26%201%3Ae-5&since=news%3Ae-2-1");
+  });
+
+  test("a message at or before the position is not repeated", () => {
+    const socket = open({ resume: true, positions: { room: "e-5" } });
+    const seen = watch(socket);
+    for (const position of ["e-4", "e-5", "e-6", "e-6", "e-10", "e-9"]) {
+      last().says(numbered("room", position, position));
+    }
+    assert.deepEqual(seen.map(([, data]) => data), ["e-6", "e-10"]);
+    assert.deepEqual(socket.positions, { room: "e-10" });
+  });
+
+  test("another epoch begins anew", () => {
+    const socket = open({ resume: true, positions: { room: "old-500" } });
+    const seen = watch(socket);
+    last().says(numbered("room", "new-1", "hi"));
+    assert.deepEqual([seen.length, socket.positions], [1, { room: "new-1" }]);
+  });
+
+  test("it says whether all was recovered", () => {
+    const socket = open({ resume: true, positions: { b: "e-5", c: "old-9" } });
+    const seen = watch(socket);
+    last().says({ group: "a", recovered: true, missed: 0, position: "e-3" });
+    last().says({ group: "b", recovered: true, missed: 2, position: "e-7" });
+    last().says({ group: "c", recovered: false, missed: 4, position: "e-1" });
+    assert.deepEqual(seen, [
+      ["recovered", { group: "a", recovered: true, missed: 0 }],
+      ["recovered", { group: "b", recovered: true, missed: 2 }],
+      ["recovered", { group: "c", recovered: false, missed: 4 }],
+    ]);
+    // The two that b has missed follow, and a cut between them must not lose one.
+    assert.deepEqual(socket.positions, { a: "e-3", b: "e-5", c: "e-1" });
+    last().says(numbered("b", "e-6", "missed"));
+    assert.deepEqual(seen.at(-1)[1], "missed");
+  });
+
+  test("it tells who comes and goes, one by one", () => {
+    const seen = watch(open({ resume: true }));
+    last().says({ group: "room", joined: { key: "1" } });
+    last().says({ group: "room", left: [{ key: "1" }, { key: "2" }] });
+    last().says({ group: "room", left: [] });
+    assert.deepEqual(seen, [
+      ["joined", { key: "1" }, "room"],
+      ["left", { key: "1" }, "room"],
+      ["left", { key: "2" }, "room"],
+    ]);
+  });
+
+  test("an answer to a request is one, and other messages stay messages", async () => {
+    const socket = open({ resume: true });
+    const seen = watch(socket);
+    const answer = socket.request({});
+    last().says({ id: 1, data: "yes" });
+    assert.equal((await answer).data, "yes");
+    for (const message of [{ group: 1 }, { group: "room" }, { group: "room", position: "left" }]) {
+      last().says(message);
+    }
+    assert.deepEqual(seen.map(([name, data]) => [name, data]), [
+      ["message", { group: 1 }],
+      ["message", { group: "room" }],
+      ["message", { group: "room", position: "left" }],
+    ]);
+  });
+
+  test("and without it all of these are messages", async () => {
+    const seen = watch(open());
+    const all = [
+      numbered("room", "e-1", "hi"),
+      { group: "room", joined: {} },
+      { group: "room", recovered: true, missed: 0, position: "e-1" },
+    ];
+    for (const message of all) last().says(message);
+    assert.deepEqual(seen, all.map((message) => ["message", message, {}]));
+    await again();
+    assert.equal(last().url, "wss://site.example/ws/");
+  });
+});

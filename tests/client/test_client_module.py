@@ -1,0 +1,91 @@
+"""`dwebsocket.js` as a file: its tests in Node, its size, its types, and where it is shipped."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.installed import has_program
+from support.server import ROOT, TESTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HERE = TESTS / "client"
+FOLDER = ROOT / "python" / "dwebsocket" / "static" / "dwebsocket"
+MODULE = FOLDER / "dwebsocket.js"
+_OPTIONS = "--noEmit --strict --module esnext --moduleResolution bundler --target esnext"
+TSC = [
+    str(TESTS / "clients/node_modules/.bin/tsc"),
+    *_OPTIONS.split(),
+    *("--lib", "esnext,dom", "--types", ""),
+]
+
+
+@pytest.mark.skipif(not has_program("node"), reason="node is missing; run tests/setup")
+@pytest.mark.parametrize("name", sorted(path.name for path in HERE.glob("*.test.mjs")))
+def test_in_node(name: str) -> None:
+    """The tests of a file, with a clock and WebSockets of their own."""
+    done = subprocess.run(
+        ["node", "--test", str(HERE / name)], capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout
+    assert "fail 0" in done.stdout
+
+
+def test_size() -> None:
+    """As shipped, compressed, it is smaller than 5 KB."""
+    assert len(gzip.compress(MODULE.read_bytes(), 6, mtime=0)) < 5 * 1024
+
+
+def test_it_stands_alone() -> None:
+    """It imports nothing, so that the names that collectstatic gives to files do not matter."""
+    assert re.findall(r"\bimport\b|\brequire\b|\bfrom \"", MODULE.read_text()) == []
+
+
+def test_folder_is_a_package_of_npm() -> None:
+    """Its files exist, and its version is that of the Python package."""
+    package = json.loads((FOLDER / "package.json").read_text())
+    assert package["name"] == "dwebsocket"
+    assert package["type"] == "module"
+    named = [package["types"], *package["exports"]["."].values(), *package["files"]]
+    assert [name for name in named if not (FOLDER / name).is_file()] == []
+    cargo = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert cargo is not None
+    assert package["version"] == cargo[1]
+
+
+def test_wheel_has_it() -> None:
+    """maturin packs all of the Python source's folder that git does not ignore."""
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    assert 'python-source = "python"' in pyproject
+    assert not re.search(r"^(include|exclude) =", pyproject, re.MULTILINE)
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout")
+    ignored = subprocess.run(
+        ["git", "check-ignore", *map(str, FOLDER.iterdir())], cwd=ROOT, capture_output=True
+    )
+    assert ignored.stdout == b""
+
+
+@pytest.mark.needs("typescript")
+def test_types(tmp_path: Path) -> None:
+    """`tsc --strict` accepts the whole API, and each misuse is an error."""
+    package = tmp_path / "node_modules" / "dwebsocket"
+    package.parent.mkdir()
+    package.symlink_to(FOLDER)
+    shutil.copy(HERE / "usage.ts", tmp_path)
+    done = subprocess.run(
+        [*TSC, "usage.ts"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert (done.stdout, done.returncode) == ("", 0)
