@@ -29,6 +29,8 @@ _KEYS = (
 )
 _LONGEST_TIMEOUT_S = 3600.0
 _LONGEST_HISTORY_S = 365 * 24 * 3600.0
+# The beginning of the names of groups that are this package's own.
+_OF_PACKAGE = "dwebsocket."
 # Names whose entry of HISTORY is remembered.
 _NAMES = 1024
 # Keys of an entry of HISTORY.
@@ -85,7 +87,10 @@ class BackendSettings:
 
     def kept(self, name: str) -> Kept | None:
         """Gives how much of a group is kept; None for one without a history."""
-        return _find(self.history, name) if self.history else None
+        # Groups of this package fit a pattern such as `*`, too.
+        if not self.history or name.startswith(_OF_PACKAGE):
+            return None
+        return _find(self.history, name)
 
 
 @functools.lru_cache(_NAMES)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peer import LiveWebSocket
 
-from dwebsocket import UsageError, group
+from dwebsocket import UsageError, group, user
 from dwebsocket.groups import backends
 from support.waiting import eventually
 
@@ -94,6 +94,15 @@ class TestHistory:
         """Is empty, and its position ends in 0."""
         assert group("room-1").history() == []
         assert group("room-1").position().endswith("-0")
+
+    def test_not_of_groups_of_this_package(self, override: Override) -> None:
+        """Though a pattern fits all names."""
+        backend = {"BACKEND": "dwebsocket.groups.process", "HISTORY": {"*": {}}}
+        override(WEBSOCKET_GROUPS={"default": backend})
+        user(7).send("private")
+        with pytest.raises(UsageError, match="has none"):
+            user(7).history()
+        assert group("any").history() == []
 
     @pytest.mark.parametrize("call", ["history", "position"])
     def test_needs_the_setting(self, call: str) -> None:
@@ -185,6 +194,17 @@ class TestComingBack:
         live.websocket.join("room-1")
         live.websocket.join("room-1", since=position(1))
         assert until_marker(live) == ["two"]
+
+    def test_joining_again_without_a_position(self, open_websocket: Open) -> None:
+        """Changes nothing: it goes on getting messages as it did."""
+        live = open_websocket()
+        live.websocket.join("room-1", numbered=True)
+        publish("one")
+        recovery = live.websocket.join("room-1")
+        assert (recovery.recovered, recovery.missed, recovery.position) == (True, 0, position(1))
+        publish("two")
+        found = [json.loads(live.client.receive())["data"] for _ in range(2)]
+        assert found == ["one", "two"]
 
     def test_several_groups(self, open_websocket: Open) -> None:
         """Need a call each for positions."""

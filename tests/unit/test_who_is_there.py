@@ -192,7 +192,12 @@ class TestDecoratorsKeywords:
         view, *keywords = inspect.signature(decorator).parameters.values()
         assert view.kind is inspect.Parameter.POSITIONAL_ONLY
         assert {each.kind for each in keywords} == {inspect.Parameter.KEYWORD_ONLY}
-        assert [each.name for each in keywords] == ["accept", "groups", *conf.OPTION_NAMES]
+        assert [each.name for each in keywords] == [
+            "accept",
+            "groups",
+            "resume",
+            *conf.OPTION_NAMES,
+        ]
 
     @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python keeps no overloads")
     @pytest.mark.parametrize("decorator", DECORATORS)
@@ -201,7 +206,7 @@ class TestDecoratorsKeywords:
         bare, called = typing.get_overloads(decorator)
         assert [*inspect.signature(bare).parameters] == ["view"]
         keywords = inspect.signature(called).parameters
-        assert [*keywords] == ["accept", "groups", *conf.OPTION_NAMES]
+        assert [*keywords] == ["accept", "groups", "resume", *conf.OPTION_NAMES]
         assert all(each.annotation != "Any" for each in keywords.values())
 
     @pytest.mark.parametrize("decorator", DECORATORS)

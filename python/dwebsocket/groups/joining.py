@@ -9,13 +9,13 @@ from dwebsocket.exceptions import UsageError
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
+from dwebsocket.groups.history import Recovery
 from dwebsocket.groups.members import member_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dwebsocket.groups.backend import Member
-    from dwebsocket.groups.history import Recovery
 
 
 class Joining(Base):
@@ -163,6 +163,8 @@ class Joining(Base):
         """Joins a group that has a history; None when the connection is over."""
         steps = recovering.Recovering(group, since=since, **options)
         if group in self._memberships([group]):
+            if since is None and not options["numbered"]:
+                return Recovery(recovered=True, missed=0, position=group.position())
             # It would get twice what it has got as a member.
             backends.backend(group.using).discard(group.name, member)
         return recovering.join(self, group, member, steps, numbered=options["numbered"])
@@ -173,6 +175,8 @@ class Joining(Base):
         """As :meth:`_recover`, without blocking the event loop."""
         steps = recovering.Recovering(group, since=since, **options)
         if group in self._memberships([group]):
+            if since is None and not options["numbered"]:
+                return Recovery(recovered=True, missed=0, position=await group.aposition())
             backends.backend(group.using).discard(group.name, member)
         return await recovering.ajoin(self, group, member, steps, numbered=options["numbered"])
 
