@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import threading
@@ -205,6 +206,20 @@ class TestComingBack:
         publish("two")
         found = [json.loads(live.client.receive())["data"] for _ in range(2)]
         assert found == ["one", "two"]
+
+    def test_added_by_the_group(self, open_websocket: Open) -> None:
+        """As one that has joined, beside others that come back meanwhile."""
+        live, other = open_websocket(), open_websocket()
+        with group("room-1").joined(live.websocket) as is_member:
+            assert is_member
+            assert group("room-1").add(live.websocket)
+            publish("one")
+            other.websocket.join("room-1", since=position(0))
+            assert asyncio.run(group("room-1").aadd(other.websocket))
+            publish("two")
+            for each in (live, other):
+                assert [each.client.receive(), each.client.receive()] == ["one", "two"]
+        assert live.websocket.groups == frozenset()
 
     def test_several_groups(self, open_websocket: Open) -> None:
         """Need a call each for positions."""

@@ -10,7 +10,14 @@ from django.db import transaction
 from dwebsocket.api.arguments import as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
 from dwebsocket.group_settings import DEFAULT
-from dwebsocket.groups import backends, history, membership_signals, names, publications
+from dwebsocket.groups import (
+    backends,
+    history,
+    membership_signals,
+    names,
+    publications,
+    recovering,
+)
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
@@ -68,6 +75,8 @@ class Group:
         backend = self._backend("aadd")
         if member is None:
             return False
+        if backend.settings.kept(self.name) is not None:
+            return recovering.add(websocket, self, member)
         is_new = membership_signals.is_new(self, member)
         is_member = backend.add(self.name, member, key_of(websocket.id))
         if is_new and is_member:
@@ -85,6 +94,8 @@ class Group:
         backend = backends.backend(self.using)
         if member is None:
             return False
+        if backend.settings.kept(self.name) is not None:
+            return await recovering.aadd(websocket, self, member)
         is_new = membership_signals.is_new(self, member)
         is_member = await backend.aadd(self.name, member, key_of(websocket.id))
         if is_new and is_member:

@@ -14,9 +14,9 @@ from dwebsocket.groups.members import key_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dwebsocket.groups.api import Group
     from dwebsocket.groups.backend import Member
     from dwebsocket.groups.history import Page, Position, Row
+    from dwebsocket.groups.membership_signals import Named
 
 # A client that is sent what it misses misses more meanwhile. After so many times it is too slow.
 _MOST_ROUNDS = 1000
@@ -33,7 +33,7 @@ class Recovering:
     """
 
     def __init__(
-        self, group: Group, *, since: str | None, partial: bool, numbered: bool, former: str | None
+        self, group: Named, *, since: str | None, partial: bool, numbered: bool, former: str | None
     ) -> None:
         """
         Begins.
@@ -89,7 +89,7 @@ class Recovering:
 
 
 def join(
-    websocket: Any, group: Group, member: Member, steps: Recovering, *, numbered: bool
+    websocket: Any, group: Named, member: Member, steps: Recovering, *, numbered: bool
 ) -> Recovery | None:
     """
     Makes a connection a member; None when it is over.
@@ -125,7 +125,7 @@ def join(
 
 
 async def ajoin(
-    websocket: Any, group: Group, member: Member, steps: Recovering, *, numbered: bool
+    websocket: Any, group: Named, member: Member, steps: Recovering, *, numbered: bool
 ) -> Recovery | None:
     """
     As :func:`join`, without blocking the event loop.
@@ -160,6 +160,37 @@ async def ajoin(
     return steps.outcome()
 
 
+def add(websocket: Any, group: Named, member: Member) -> bool:
+    """
+    Makes a connection a member for what is published from now on; false when it is over.
+
+    Raises:
+        GroupUnavailable: As :func:`join`.
+    """
+    if (steps := _from_now_on(group, member)) is None:
+        return True
+    return join(websocket, group, member, steps, numbered=False) is not None
+
+
+async def aadd(websocket: Any, group: Named, member: Member) -> bool:
+    """
+    As :func:`add`, without blocking the event loop.
+
+    Raises:
+        GroupUnavailable: As :func:`join`.
+    """
+    if (steps := _from_now_on(group, member)) is None:
+        return True
+    return await ajoin(websocket, group, member, steps, numbered=False) is not None
+
+
+def _from_now_on(group: Named, member: Member) -> Recovering | None:
+    """Gives the steps for a new member; None for one that is a member already."""
+    if group.name in backends.backend(group.using).groups.names_of(member):
+        return None
+    return Recovering(group, since=None, partial=False, numbered=False, former=None)
+
+
 def _send_all(websocket: Any, messages: Iterator[str | bytes]) -> None:
     for message in messages:
         websocket._send(message, isinstance(message, bytes) or None, strict=True)
@@ -170,7 +201,7 @@ async def _asend_all(websocket: Any, messages: Iterator[str | bytes]) -> None:
         await websocket._asend(message, isinstance(message, bytes) or None, strict=True)
 
 
-def told(group: Group, recovery: Recovery) -> str:
+def told(group: Named, recovery: Recovery) -> str:
     """Gives the text by which a client that came back by its URL learns what has become of it."""
     return json.dumps(
         {
