@@ -31,7 +31,7 @@ class Nodes:
 
     def __call__(self, secret_key: str = "secret", **settings: Any) -> Node:
         """Start one."""
-        groups = {"default": {"RUNTIME_DIR": str(self.folder), **settings}}
+        groups = {"default": {**settings, "RUNTIME_DIR": str(self.folder)}}
         node = Node(NODE, [groups, secret_key])
         self.all.append(node)
         return node
