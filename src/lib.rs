@@ -18,14 +18,15 @@ mod _core {
         connection::{PyConnection, PyPing},
         groups::{Groups, Mailbox},
         handshake::{
-            Compression, choose_subprotocol, is_token, judge_handshake, may_send_close_code,
-            response_head,
+            Compression, choose_subprotocol, event_stream_head, is_token, judge_handshake,
+            may_send_close_code, response_head,
         },
         history::{History, numbered},
         hub::Hub,
         local::LocalNode,
         message_future::MessageFuture,
         next_message::NextMessage,
+        posts::post,
         process::{
             Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,
             die_of_sigterm, drain, is_leaving, is_terminated, limit_buffered, on_exit,

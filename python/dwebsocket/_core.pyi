@@ -34,6 +34,7 @@ __all__ = [
     "die_of_sigterm",
     "discard",
     "drain",
+    "event_stream_head",
     "is_leaving",
     "is_terminated",
     "is_token",
@@ -44,6 +45,7 @@ __all__ = [
     "on_exit",
     "on_terminate",
     "open_connections",
+    "post",
     "prepare",
     "reopen",
     "response_head",
@@ -877,6 +879,7 @@ def adopt(
     settings: Settings,
     compression: Compression | None = None,
     memberships: list[tuple[Groups, str, bytes]] = ...,
+    posts: bytes | None = None,
     /,
 ) -> Connection:
     """
@@ -887,6 +890,8 @@ def adopt(
     `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
     (`OSError`, `ShuttingDown`): then the client is answered with 503. `early` are bytes that the
     client sent behind its handshake.
+
+    With a key of 16 bytes for `posts` it sends server-sent events, and takes messages by `post()`.
 
     The connection holds the place of `permit` until it is over. So does `permit` itself, until it
     is released or dropped.
@@ -926,6 +931,13 @@ def drain(code: int, reason: str, window: float) -> float:
 
     Gives the seconds until the last one gets its close frame, 0 when none is open. A later call can
     only make that time shorter; one that would end later changes nothing.
+    """
+
+def event_stream_head(id: str, subprotocol: str | None, headers: list[tuple[str, str]], /) -> bytes:
+    """
+    The head of a response with server-sent events, and the first event, which has `id`.
+
+    `ValueError` as :func:`response_head`.
     """
 
 def is_leaving() -> bool:
@@ -993,6 +1005,16 @@ def buffered_bytes() -> int:
 
 def open_connections() -> int:
     """The number of the process's connections, open ones and handshakes with a reserved place."""
+
+def post(
+    key: bytes, number: int, parts: list[str | bytes | tuple[int | None, str]], /
+) -> Literal["taken", "busy", "too large", "over", "gap"]:
+    """
+    Hands messages that came by POST to the connection with this key for posts. Never waits.
+
+    Posts are numbered from 1; one that is repeated is taken once. The last part may be the code
+    and reason of a close. `UnicodeEncodeError` for text with a lone surrogate.
+    """
 
 def prepare() -> None:
     """

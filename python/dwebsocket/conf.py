@@ -259,6 +259,8 @@ SETTINGS: dict[str, Setting] = {
     "REQUIRE_ORIGIN": Setting(default=False, read=_boolean),
     # Subprotocols that the site speaks, the best first.
     "SUBPROTOCOLS": Setting((), _subprotocols),
+    # Whether clients without WebSockets may use server-sent events and POST at the same URL.
+    "FALLBACK": Setting(default=False, read=_boolean),
     # Whether and how messages are compressed for clients that offer it.
     "COMPRESSION": Setting(default=True, read=_compression),
     # The largest message taken; a larger one ends the connection with 1009.
@@ -487,6 +489,7 @@ class Options:
     allowed_origins: tuple[str, ...]
     require_origin: bool
     subprotocols: tuple[str, ...]
+    fallback: bool
     compression: Compression | None
     max_message_size: int
     max_frame_size: int | None

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from dwebsocket import checks, conf, sign_out
 from dwebsocket.groups.of_view import ViewGroups
-from dwebsocket.handshake import inline
+from dwebsocket.handshake import fallback, inline
 from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
@@ -62,6 +62,7 @@ def accept_websocket(
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
     subprotocols: Collection[str] = ...,
+    fallback: bool = ...,
     compression: bool | Mapping[str, bool | int] = ...,
     max_message_size: int = ...,
     max_frame_size: int | None = ...,
@@ -89,6 +90,7 @@ def accept_websocket(
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
     subprotocols: Any = _FROM_SETTINGS,
+    fallback: Any = _FROM_SETTINGS,
     compression: Any = _FROM_SETTINGS,
     max_message_size: Any = _FROM_SETTINGS,
     max_frame_size: Any = _FROM_SETTINGS,
@@ -148,6 +150,7 @@ def require_websocket(
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
     subprotocols: Collection[str] = ...,
+    fallback: bool = ...,
     compression: bool | Mapping[str, bool | int] = ...,
     max_message_size: int = ...,
     max_frame_size: int | None = ...,
@@ -175,6 +178,7 @@ def require_websocket(
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
     subprotocols: Any = _FROM_SETTINGS,
+    fallback: Any = _FROM_SETTINGS,
     compression: Any = _FROM_SETTINGS,
     max_message_size: Any = _FROM_SETTINGS,
     max_frame_size: Any = _FROM_SETTINGS,
@@ -251,6 +255,9 @@ def _wrap(
 
     @functools.wraps(view)
     def blocking(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if fallback.asks(request, overrides):
+            if (response := fallback.answer(request, overrides)) is not None:
+                return response
         if (asked := asked_of(request, args, kwargs)) is not None:
             return upgrade(asked, accept=accept)
         if (response := refusal(request)) is None:
@@ -260,6 +267,9 @@ def _wrap(
 
     @functools.wraps(view)
     async def awaited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if fallback.asks(request, overrides):
+            if (response := await fallback.aanswer(request, overrides)) is not None:
+                return response
         if (asked := asked_of(request, args, kwargs)) is not None:
             return await aupgrade(asked, accept=accept)
         if (response := refusal(request)) is None:

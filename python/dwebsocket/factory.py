@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dwebsocket.request import http_request
+from dwebsocket.request import http_request, transport_of
 from dwebsocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class WebSocketFactory:
 
     def is_websocket(self) -> bool:
         """
-        Whether the client asks for a WebSocket, even by a malformed handshake.
+        Whether the client asks for a WebSocket, even by a malformed handshake, or for its fallback.
 
         It is the request's ``is_websocket()``. A request for which it is True is judged as a
         handshake; any other one reaches the view as plain HTTP.
@@ -41,6 +41,8 @@ class WebSocketFactory:
         scope = self.request.__dict__.get("scope")
         if scope is not None and scope.get("type") == "websocket":
             # An ASGI server has judged it; over HTTP/2 there are none of the headers.
+            return True
+        if transport_of(self.request) != "websocket":
             return True
         upgrade = self.request.META.get("HTTP_UPGRADE", "")
         names = [name.strip().lower() for name in upgrade.split(",")]

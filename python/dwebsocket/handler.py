@@ -11,6 +11,7 @@ from django.http import HttpResponseNotAllowed
 from dwebsocket import checks, conf, sign_out
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.of_view import ViewGroups, filled
+from dwebsocket.handshake import fallback
 from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.handler_start import HandlerStart
 from dwebsocket.handshake.judge import Asked
@@ -138,6 +139,9 @@ def _view_of(cls: type[WebSocketHandler]) -> Callable[..., Any]:
     if plan.has_async_view:
 
         async def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if fallback.asks(request, overrides):
+                if (response := await fallback.aanswer(request, overrides)) is not None:
+                    return response
             if (asked := asked_of(request, args, kwargs)) is not None:
                 return await aupgrade(asked, accept=accepts)
             page = page_of(request, args, kwargs)
@@ -152,6 +156,9 @@ def _view_of(cls: type[WebSocketHandler]) -> Callable[..., Any]:
         def view(  # type: ignore[misc]
             request: HttpRequest, *args: Any, **kwargs: Any
         ) -> HttpResponseBase:
+            if fallback.asks(request, overrides):
+                if (response := fallback.answer(request, overrides)) is not None:
+                    return response
             if (asked := asked_of(request, args, kwargs)) is not None:
                 return upgrade(asked, accept=accepts)
             page = page_of(request, args, kwargs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from dwebsocket import checks, conf
+from dwebsocket.handshake import fallback
 from dwebsocket.handshake.attributes import create_websocket, has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
@@ -95,12 +96,16 @@ class WebSocketMiddleware:
         if _handles_websocket(view_func) or has_websocket(request):
             return None
         required = getattr(view_func, "require_websocket", False)
+        takes = required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL")
+        if takes and fallback.asks(request, {}):
+            if (response := fallback.answer(request, {})) is not None:
+                return response
         factory = prepare(request)
         if factory is None:
             if required:
                 return refuse(request, 400, "This address is for WebSockets only.")
             return None
-        if required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL"):
+        if takes:
             view = Detached(view_func)
             return upgrade(Asked(request, factory, view, view_args, view_kwargs, {}))
         return refuse(request, 400, "This address takes no WebSockets.")

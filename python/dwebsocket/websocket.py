@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from dwebsocket import signals
@@ -15,10 +16,14 @@ from dwebsocket.api.opening import Opening
 from dwebsocket.api.receiving import Messages, Receiving
 from dwebsocket.api.sending import Sending
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.exceptions import UsageError
+from dwebsocket.exceptions import UnsupportedServer, UsageError
 from dwebsocket.groups.joining import Joining
 from dwebsocket.protocol import WebSocketProtocol13
 from dwebsocket.waiting import pings
+
+if TYPE_CHECKING:
+    from dwebsocket.connection import Connection
+    from dwebsocket.request import Transport
 
 __all__ = ["Messages", "WebSocket", "own_websocket"]
 
@@ -90,7 +95,8 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             PingTimeout: No answer came in time. It is a ``TimeoutError``; the connection stays
                 usable.
             ConnectionClosed: The connection has ended.
-            UnsupportedServer: An ASGI server keeps the connection: it sends the pings.
+            UnsupportedServer: An ASGI server keeps the connection: it sends the pings. Or the
+                client uses the fallback, which has none.
             UsageError: Called in an event loop (use ``await websocket.aping()``), or the connection
                 is not open yet.
         """
@@ -99,7 +105,7 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             raise UsageError(
                 "this would block the event loop and all its views: use `await websocket.aping()`"
             )
-        return pings.ping(self._connection or self._engine, self._waiter, timeout)
+        return pings.ping(self._pinged(), self._waiter, timeout)
 
     async def aping(self, timeout: float | None = _PING_TIMEOUT_S) -> float:
         """
@@ -112,7 +118,23 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
             UsageError: The connection is not open yet.
         """
         check_timeout(timeout)
-        return await pings.aping(self._connection or self._engine, timeout)
+        return await pings.aping(self._pinged(), timeout)
+
+    def _pinged(self) -> Connection:
+        if self._transport != "websocket":
+            raise UnsupportedServer(
+                f"the client has no WebSocket but {self._transport!r}, and answers no pings"
+            )
+        return self._connection or self._engine
+
+    @property
+    def transport(self) -> Transport:
+        """
+        The way that messages take: ``"websocket"``, or ``"sse"`` for server-sent events and POST.
+
+        The latter only in views with ``fallback=True``, for clients whose WebSockets do not open.
+        """
+        return self._transport
 
     @property
     def subprotocol(self) -> str | None:

@@ -5,6 +5,7 @@ use pyo3::{prelude::*, pybacked::PyBackedStr};
 use crate::protocol::{
     close,
     deflate::{Options, Terms},
+    event_stream,
     handshake::{self, Refusal, Request},
     subprotocol,
 };
@@ -113,12 +114,27 @@ pub(crate) fn response_head<'py>(
     compression: Option<&Compression>,
 ) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
     let agreement = compression.map(|compression| &compression.0.agreement);
-    let headers: Vec<_> = headers
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .collect();
-    let head = handshake::response_head(accept_key, subprotocol, agreement, &headers)?;
+    let head = handshake::response_head(accept_key, subprotocol, agreement, &as_pairs(&headers))?;
     Ok(pyo3::types::PyBytes::new(py, &head))
+}
+
+/// Writes the head of a response with server-sent events, and the event that opens the connection.
+/// `ValueError` as [`response_head`].
+#[pyfunction]
+#[pyo3(signature = (id, subprotocol, headers, /))]
+pub(crate) fn event_stream_head<'py>(
+    py: Python<'py>,
+    id: &str,
+    subprotocol: Option<&str>,
+    headers: Vec<(PyBackedStr, PyBackedStr)>,
+) -> PyResult<Bound<'py, pyo3::types::PyBytes>> {
+    let head = event_stream::head(id, subprotocol, &as_pairs(&headers))?;
+    Ok(pyo3::types::PyBytes::new(py, &head))
+}
+
+fn as_pairs(headers: &[(PyBackedStr, PyBackedStr)]) -> Vec<(&str, &str)> {
+    let pairs = headers.iter().map(|(name, value)| (&**name, &**value));
+    pairs.collect()
 }
 
 /// Picks the first of `supported` that is among `offered`.

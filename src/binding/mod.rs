@@ -18,6 +18,7 @@ mod log;
 mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;
+pub(crate) mod posts;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod takeover;

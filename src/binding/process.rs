@@ -8,8 +8,8 @@ use pyo3::{exceptions::PyValueError, prelude::*};
 use super::{connection::PyConnection, convert::duration, groups::Groups, handshake::Compression};
 use crate::{
     engine::{
-        self, Engine, Rates, Settings, budget, exit, groups::MemberId, permits, runtime, signal,
-        socket,
+        self, Engine, Key, Rates, Settings, Transport, budget, exit, groups::MemberId, permits,
+        runtime, signal, socket,
     },
     protocol::{close::CloseFrame, limits::Limits},
 };
@@ -84,6 +84,7 @@ impl PySettings {
                 bytes: bytes_per_second,
                 timeout: duration(rate_timeout)?,
             },
+            transport: Transport::WebSocket,
             compression: None,
             ping_interval: duration(ping_interval)?,
             ping_timeout: duration(ping_timeout)?,
@@ -98,7 +99,7 @@ impl PySettings {
 
 /// Takes a client's connection over. See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (descriptor, early, head, permit, settings, compression=None, memberships=Vec::new(), /))]
+#[pyo3(signature = (descriptor, early, head, permit, settings, compression=None, memberships=Vec::new(), posts=None, /))]
 #[expect(clippy::too_many_arguments, reason = "Python's arguments")]
 pub(crate) fn adopt(
     py: Python<'_>,
@@ -109,10 +110,12 @@ pub(crate) fn adopt(
     settings: &PySettings,
     compression: Option<&Compression>,
     memberships: Vec<(PyRef<'_, Groups>, String, MemberId)>,
+    posts: Option<Key>,
 ) -> PyResult<PyConnection> {
     // First own the descriptor: any error from here on closes it.
     let client = socket::own(descriptor)?;
     let settings = Settings {
+        transport: posts.map_or(Transport::WebSocket, Transport::Events),
         compression: compression.map(|compression| compression.0),
         ..settings.0
     };

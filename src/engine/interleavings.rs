@@ -35,6 +35,7 @@ use super::{
 use crate::protocol::{
     close::CloseFrame,
     frame::Opcode,
+    framing::Framing,
     message::{Kind, Message},
 };
 
@@ -291,7 +292,15 @@ fn narrow() -> (Arc<Outbox>, UnixStream) {
     SockRef::from(&ours).set_send_buffer_size(4096).unwrap();
     peer.set_nonblocking(true).unwrap();
     let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
-    (Arc::new(Outbox::new(socket, CAPACITY, Bytes::new())), peer)
+    (
+        Arc::new(Outbox::new(
+            socket,
+            CAPACITY,
+            Bytes::new(),
+            Framing::WebSocket,
+        )),
+        peer,
+    )
 }
 
 /// An outbox with its wake-up, as a sender has them.
@@ -365,7 +374,7 @@ fn driven() -> (Sender, thread::JoinHandle<Vec<u8>>) {
 
 /// Closes, and gives all that the peer has read.
 fn close(sender: &Sender, driver: thread::JoinHandle<Vec<u8>>) -> Vec<u8> {
-    sender.outbox.seal(CloseFrame::default().encode());
+    sender.outbox.seal(&CloseFrame::default());
     sender.wake.notify();
     driver.join().unwrap()
 }

@@ -73,6 +73,13 @@ impl CloseFrame {
         }
     }
 
+    /// The code that a peer sees: 1005 where none may be sent.
+    pub(super) fn shown_code(&self) -> u16 {
+        self.code
+            .filter(|code| may_send(*code))
+            .unwrap_or(NO_STATUS)
+    }
+
     /// The whole frame, head included.
     ///
     /// A value that was built by hand may be one that [`CloseFrame::new`] would refuse. Then only

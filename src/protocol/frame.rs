@@ -76,6 +76,15 @@ impl First {
     fn is_control(self) -> bool {
         self.0 & 0x08 != 0
     }
+
+    /// The kind of the message; `None` for a control frame.
+    pub(super) fn kind(self) -> Option<Kind> {
+        match self.0 & 0x0F {
+            0x1 => Some(Kind::Text),
+            0x2 => Some(Kind::Binary),
+            _ => None,
+        }
+    }
 }
 
 /// The head of an outgoing frame, to be written right before its payload.
@@ -139,6 +148,17 @@ pub fn encode(first: impl Into<First>, payload: &[u8]) -> Bytes {
 /// Appends such a frame to others in one buffer.
 pub fn append(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
     frames.extend_from_slice(&head(first, payload.len()));
+    frames.extend_from_slice(payload);
+}
+
+/// A whole frame as a client sends it, masked with nothing: for messages that came another way, and
+/// are to be judged as if they came in a frame.
+pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let head = head(opcode, payload.len());
+    for (index, byte) in head.iter().enumerate() {
+        frames.push(if index == 1 { byte | 0x80 } else { *byte });
+    }
+    frames.extend_from_slice(&[0; 4]);
     frames.extend_from_slice(payload);
 }
 

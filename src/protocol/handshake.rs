@@ -206,16 +206,26 @@ pub fn response_head(
             &agreement.to_string(),
         )?;
     }
+    push_all(&mut head, headers, is_own)?;
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
+}
+
+/// Appends the headers of an application that are not the response's own.
+pub(super) fn push_all(
+    head: &mut Vec<u8>,
+    headers: &[(&str, &str)],
+    is_own: impl Fn(&str) -> bool,
+) -> Result<(), InvalidHeader> {
     for &(name, value) in headers {
         if !is_token(name) {
             return Err(InvalidHeader::Name(name.to_owned()));
         }
         if !is_own(name) {
-            push(&mut head, name, value)?;
+            push(head, name, value)?;
         }
     }
-    head.extend_from_slice(b"\r\n");
-    Ok(head)
+    Ok(())
 }
 
 /// A header that would break the response, or inject something into it.
@@ -256,7 +266,8 @@ fn push(head: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader
     Ok(())
 }
 
-fn is_own(name: &str) -> bool {
+/// Whether a response without a body writes this header itself, or leaves it out.
+pub(super) fn is_own(name: &str) -> bool {
     let start = name.get(..OWN_PREFIX.len());
     OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own))
         || start.is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))

@@ -32,6 +32,9 @@
 //! * One extension is known, [`deflate`]. Without an agreement on it, [`message::Receiver`] has no
 //!   inflater, and RSV1 is a violation like the other reserved bits.
 //!
+//! Clients without WebSockets get the same messages in another form: [`framing`] chooses among frames
+//! and the server-sent events of [`event_stream`].
+//!
 //! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
 //! lengths, masks and fragmentation the way we need, so these rules are ours.
 
@@ -40,9 +43,12 @@ pub mod close;
 mod close_code;
 pub mod deflate;
 pub mod error;
+pub mod event_stream;
 pub mod extension;
 pub mod frame;
+pub mod framing;
 pub mod handshake;
+pub mod json;
 pub mod limits;
 pub mod mask;
 pub mod message;

@@ -65,6 +65,7 @@ urlpatterns = [
     path("groups/", include("project.group_views")),
     path("green/", include("project.green_views")),
     path("database/", include("project.database_views")),
+    path("fallback/", include("project.fallback_views")),
     path("places/", include("project.place_views")),
     path("by-method-decorator/", views.ByMethodDecorator.as_view()),
     path("around-as-view/", accept_websocket(views.AroundAsView.as_view())),

@@ -26,6 +26,7 @@ DEFAULTS = {
     "ALLOWED_ORIGINS": (),
     "REQUIRE_ORIGIN": False,
     "SUBPROTOCOLS": (),
+    "FALLBACK": False,
     "COMPRESSION": conf.Compression(),
     "MAX_MESSAGE_SIZE": 16 * MIB,
     "MAX_FRAME_SIZE": None,
@@ -75,6 +76,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     ],
     "REQUIRE_ORIGIN": [(True, True), (False, False)],
     "SUBPROTOCOLS": [([], ()), (["chat.v2", "chat"], ("chat.v2", "chat")), ({"a"}, ("a",))],
+    "FALLBACK": [(True, True), (False, False)],
     "COMPRESSION": [
         (True, conf.Compression()),
         (False, None),
@@ -170,6 +172,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ([""], "has '', which is no subprotocol name"),
         (["é"], "which is no subprotocol name"),
     ],
+    "FALLBACK": [(value, "must be True or False, not") for value in (None, 0, 1, "yes")],
     "COMPRESSION": [
         *((value, "must be True, False, or a dict of options") for value in (None, 1, "on", [])),
         ({"window": 9}, "has no option 'window'; it takes threshold, level, server_no_context"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dwebsocket.conf import Options
     from dwebsocket.connection import By, Connection
     from dwebsocket.protocol import WebSocketProtocol13
+    from dwebsocket.request import Transport
     from dwebsocket.waiting.waiter import Waiter
 
 #: The connection whose view runs here. Tasks and `sync_to_async` threads of the view inherit it.
@@ -76,6 +77,7 @@ class Base:
     # The request from which a factory has made it, until it is open.
     _request: Callable[[], HttpRequest | None] | None = None
     _headers: Mapping[str, Any] = MappingProxyType({})
+    _transport: Transport = "websocket"
 
     def __init__(self) -> None:
         self._connection: Connection | None = None

@@ -6,6 +6,7 @@ So every refusal is an ordinary response, which passes through all middleware.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from dwebsocket import _core, conf, registry, shutdown
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
 from dwebsocket.groups import recovering
 from dwebsocket.groups.of_view import ImpossibleName, Joins
-from dwebsocket.handshake import origin, site_report
+from dwebsocket.handshake import origin, posting, site_report
 from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
-from dwebsocket.request import http_request
+from dwebsocket.request import http_request, transport_of
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
+from dwebsocket.servers.event_stream import EventStreamHandshake
 from dwebsocket.servers.wsgi import WsgiHandshake
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ def judge(asked: Asked) -> HttpResponse:
     websocket = make(request, asked.factory)
     if isinstance(websocket, str):
         return refuse(request, 400, websocket)
+    websocket._transport = transport_of(request)
     if _core.is_leaving():
         return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
     # Claim a permit first: `Who.of()` may cost queries, and a flood of handshakes must not.
@@ -169,6 +172,8 @@ def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
 def _handshake_of(request: HttpRequest) -> Handshake:
     # Only requests of ASGI servers have a scope.
     scope = request.__dict__.get("scope")
+    if transport_of(request) != "websocket":
+        return EventStreamHandshake(request, scope, functools.partial(posting.address, request))
     if scope is not None:
         handshake = scope.get(SCOPE_KEY)
         if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):

@@ -18,9 +18,10 @@ from django.http import HttpRequest
 
 from dwebsocket import conf
 from dwebsocket.compat.django import is_same_domain
+from dwebsocket.request import transport_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LAST_PORT = 65535
@@ -56,14 +57,16 @@ def objection(
         django.core.exceptions.DisallowedHost: The Host header is not one of the site's.
     """
     host = _host_of(request, now or conf.present())
+    own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
     origin = request.META.get("HTTP_ORIGIN")
+    if origin is None and transport_of(request) != "websocket":
+        origin = _of_page(request.META, own)
     if origin is None:
         return "there is no Origin, and WEBSOCKET_REQUIRE_ORIGIN is on" if required else None
     # Strip only the blanks that HTTP allows around a value. Lower only ASCII: some other letters
     # become ASCII letters in lower case.
     origin = origin.strip(" \t")
     origin = origin.lower() if origin.isascii() else origin
-    own = f"{'https' if request.is_secure() else 'http'}://{host}".lower()
     # Browsers write the origin in exactly this form, so compare strings first: that is faster.
     if may_connect(origin, own, (*allowed, *settings.CSRF_TRUSTED_ORIGINS)):
         return None
@@ -78,6 +81,17 @@ def may_connect(origin: str, own: str, allowed: Iterable[str]) -> bool:
     if origin == own or _same(origin, own):
         return True
     return any(_matches(origin, entry.lower()) for entry in allowed)
+
+
+def _of_page(headers: Mapping[str, str], own: str) -> str | None:
+    """Gives the origin of a page whose browser sends none, as with a GET to the page's own site."""
+    site = headers.get("HTTP_SEC_FETCH_SITE")
+    if site == "same-origin":
+        return own
+    if referer := headers.get("HTTP_REFERER"):
+        scheme, _, rest = referer.partition("://")
+        return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}"
+    return "null" if site in ("same-site", "cross-site") else None
 
 
 def _host_of(request: HttpRequest, now: conf.Present) -> str:

@@ -100,6 +100,9 @@ class UpgradeResponse(HttpResponse):
         self._permit: _core.Permit | None = permit
         self._options = options
         self._websocket = websocket
+        if websocket._transport != "websocket":
+            self.status_code = 200
+            self["Content-Type"] = "text/event-stream"
         self._start: Start | None = start
         # The visitor, if it has a user, who is checked again when the connection opens.
         self._user = visitor if visitor is not None and visitor.who.user else None

@@ -83,19 +83,14 @@ class WsgiHandshake:
     def judge(self) -> Refusal | None:
         """Judges the headers (RFC 6455 section 4.2.1)."""
         environ = self._environ
-        http_version = self._http_version()
-        if http_version >= (2, 0):
-            # HTTP/2 has no Upgrade header to judge: the server's family raises the reason.
-            try:
-                self.find()
-            except UnsupportedServer as error:
-                return 501, str(error), "error"
+        if (refusal := self._judge_version()) is not None:
+            return refusal
         # From the environ: Django upper-cases its `request.method`.
         method = environ.get("REQUEST_METHOD", self._method)
         header = environ.get
         status, answer, self.offered = _core.judge_handshake(
             method=method,
-            http_version=http_version,
+            http_version=self._http_version(),
             host=header("HTTP_HOST"),
             content_length=header("CONTENT_LENGTH"),
             transfer_encoding=header("HTTP_TRANSFER_ENCODING"),
@@ -109,6 +104,16 @@ class WsgiHandshake:
         if status != 101:
             return status, answer
         self._accept_key = answer
+        return None
+
+    def _judge_version(self) -> Refusal | None:
+        """Refuses what is no connection of its own."""
+        if self._http_version() >= (2, 0):
+            # HTTP/2 has no Upgrade header to judge: the server's family raises the reason.
+            try:
+                self.find()
+            except UnsupportedServer as error:
+                return 501, str(error), "error"
         return None
 
     def find(self) -> None:

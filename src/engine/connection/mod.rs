@@ -6,6 +6,8 @@ mod member;
 pub(crate) mod outbox;
 pub(crate) mod ping;
 pub(crate) mod ping_register;
+mod posting;
+pub(crate) mod posts;
 mod receiving;
 pub(crate) mod registry;
 mod sending;
@@ -25,7 +27,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use self::{inbox::Inbox, outbox::Outbox, ping_register::Pings, settings::Settings};
+use self::{
+    inbox::Inbox,
+    outbox::Outbox,
+    ping_register::Pings,
+    posts::Posts,
+    settings::{Settings, Transport},
+};
 use crate::{
     engine::{
         base::{clock, fork},
@@ -81,6 +89,9 @@ pub struct Connection {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) pings: Pings,
+    transport: Transport,
+    /// For connections that take posts.
+    pub(crate) posts: Option<Box<Posts>>,
     deflater: Option<Box<Deflater>>,
     life: Mutex<Life>,
     /// Wakes the driver when something changed that it has to act on.
@@ -119,7 +130,8 @@ impl Connection {
         let share = Share::new();
         let inbox = Inbox::new(settings.receive_buffer_bytes);
         inbox.count_in(Account::of(&share));
-        let outbox = Outbox::new(socket, settings.send_buffer_bytes, head);
+        let framing = settings.transport.framing();
+        let outbox = Outbox::new(socket, settings.send_buffer_bytes, head, framing);
         outbox.count_in(Account::of(&share));
         Self {
             id,
@@ -127,10 +139,19 @@ impl Connection {
             inbox,
             outbox,
             pings: Pings::default(),
+            transport: settings.transport,
+            posts: settings
+                .transport
+                .key()
+                .map(|_| Box::new(Posts::new(settings, Account::of(&share)))),
             deflater: settings
                 .compression
                 .map(|terms| Box::new(Deflater::new(&terms.agreement, &terms.options, codecs))),
-            life: Mutex::default(),
+            life: Mutex::new(Life {
+                // A client that answers no close has nothing to be waited for.
+                handshake_done: !framing.is_answered(),
+                ..Life::default()
+            }),
             wake: Notify::new(),
             turns,
             share,
@@ -246,7 +267,7 @@ impl Connection {
             by: Initiator::Local,
         });
         if began {
-            self.outbox.seal(frame.encode());
+            self.outbox.seal(frame);
         }
         // Also when the connection was ending already: a peer that is lost may have left unread
         // bytes in the socket, and the view that closes needs no messages from them.
@@ -270,7 +291,7 @@ impl Connection {
         self.mark_handshake_done();
         self.inbox.discard();
         if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), NO_MEMORY) {
-            self.outbox.shed(frame.encode());
+            self.outbox.shed(&frame);
         }
         self.wake.notify_one();
     }

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{runtime::Handle, task::AbortHandle, time};
 
-use super::Connection;
+use super::{Connection, settings::Key};
 use crate::{
     engine::base::{
         clock,
@@ -34,6 +34,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct State {
     connections: HashMap<u64, Weak<Connection>>,
+    /// Those that take posts, by their keys.
+    by_key: HashMap<Key, Weak<Connection>>,
     shutting_down: bool,
     drain: Option<Drain>,
 }
@@ -65,6 +67,7 @@ impl State {
 pub(crate) struct Registration {
     registry: Arc<Registry>,
     id: u64,
+    key: Option<Key>,
 }
 
 impl Registry {
@@ -79,10 +82,20 @@ impl Registry {
         }
         let id = connection.id();
         state.connections.insert(id, Arc::downgrade(connection));
+        let key = connection.transport.key();
+        if let Some(key) = key {
+            state.by_key.insert(key, Arc::downgrade(connection));
+        }
         Ok(Registration {
             registry: Arc::clone(registry),
             id,
+            key,
         })
+    }
+
+    /// The connection that takes posts to `key`.
+    pub(crate) fn find(&self, key: &Key) -> Option<Arc<Connection>> {
+        self.state.lock().by_key.get(key)?.upgrade()
     }
 
     /// Closes every connection with `frame` and refuses new ones.
@@ -199,6 +212,9 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.state.lock();
         state.connections.remove(&self.id);
+        if let Some(key) = &self.key {
+            state.by_key.remove(key);
+        }
         if state.connections.is_empty() {
             self.registry.emptied.notify_all();
         }

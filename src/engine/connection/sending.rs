@@ -228,7 +228,9 @@ impl Connection {
     /// Sends a ping or a pong of the user's own, of at most [`Connection::MAX_CONTROL`] bytes, in
     /// its turn among the messages. False when it could not be queued. Never sleeps.
     pub fn send_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
-        if self.is_foreign() || payload.len() > Self::MAX_CONTROL {
+        // A client that gets events has no answer to a ping.
+        let has_controls = self.transport.framing().is_answered();
+        if self.is_foreign() || payload.len() > Self::MAX_CONTROL || !has_controls {
             return false;
         }
         match (self.outbox).send(opcode, payload, None, || self.wake.notify_one()) {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use crate::protocol::{deflate::Terms, limits::Limits};
+use crate::protocol::{deflate::Terms, framing::Framing, limits::Limits};
 
 /// The limits and timeouts of one connection. Times of `None` mean for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// The way that messages take.
+    pub transport: Transport,
     /// Limits on what the peer sends.
     pub limits: Limits,
     /// permessage-deflate, when the client agreed on it.
@@ -29,6 +31,37 @@ pub struct Settings {
     pub close_timeout: Duration,
 }
 
+/// A name of a connection that cannot be guessed, by which posts find it.
+pub type Key = [u8; 16];
+
+/// The way that the messages of a connection take.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Transport {
+    /// Both ways through the socket, as frames.
+    #[default]
+    WebSocket,
+    /// To the client as server-sent events, from it by POST to this key.
+    Events(Key),
+}
+
+impl Transport {
+    /// The form of messages to the client.
+    pub(crate) fn framing(self) -> Framing {
+        match self {
+            Self::WebSocket => Framing::WebSocket,
+            Self::Events(_) => Framing::Events,
+        }
+    }
+
+    /// The key for posts, if there are any.
+    pub(crate) fn key(self) -> Option<Key> {
+        match self {
+            Self::WebSocket => None,
+            Self::Events(key) => Some(key),
+        }
+    }
+}
+
 /// How much a peer may send a second, and how long it may try to send more. `None` means no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
@@ -44,6 +77,7 @@ pub struct Rates {
 impl Settings {
     /// Small limits, and no timeout that a test would have to wait for.
     pub(crate) const FOR_TESTS: Self = Self {
+        transport: Transport::WebSocket,
         limits: Limits {
             max_message_bytes: 1024,
             max_frame_bytes: u32::MAX,

@@ -174,7 +174,7 @@ mod tests {
             bed.driver.closing.stage(),
             Stage::Flushing { deadline: None, .. }
         ));
-        bed.connection.outbox.seal(going_away().encode());
+        bed.connection.outbox.seal(&going_away());
         bed.driver.advance(&bed.io);
         assert!(matches!(
             bed.driver.closing.stage(),

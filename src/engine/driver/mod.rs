@@ -109,6 +109,8 @@ impl Driver {
         registration: Registration,
         permit: impl Into<Arc<Permit>>,
     ) -> Self {
+        // With events, what follows the request is another request, which gets no answer.
+        let has_early = !early.is_empty() && connection.posts.is_none();
         let keepalive = Keepalive::new(
             settings.ping_interval,
             settings.ping_timeout,
@@ -124,7 +126,7 @@ impl Driver {
                 Some(terms) => Receiver::new(settings.limits)
                     .with_inflater(Inflater::new(&terms.agreement, codecs)),
             },
-            leftover: (!early.is_empty()).then(|| Box::new(early.into())),
+            leftover: has_early.then(|| Box::new(early.into())),
             pause: None,
             hung_up: false,
             more: More::Nothing,
@@ -167,6 +169,7 @@ impl Driver {
             if self.more == More::Read {
                 self.more = More::Nothing;
             }
+            self.take_posts();
             self.advance(&io);
             if self.closing.stage() == Stage::Over {
                 return;
@@ -310,7 +313,9 @@ impl Driver {
         match self.keepalive_due(now) {
             Due::Nothing => {}
             Due::Ping => {
-                self.connection.pings.keepalive(now.into_std());
+                if self.is_answered() {
+                    self.connection.pings.keepalive(now.into_std());
+                }
                 self.connection.outbox.ping();
             }
             Due::Death => {
@@ -321,7 +326,7 @@ impl Driver {
                     code: Some(close::INTERNAL_ERROR),
                     reason: "no answer to a ping".to_owned(),
                 };
-                self.connection.outbox.seal(frame.encode());
+                self.connection.outbox.seal(&frame);
                 self.closing.end();
             }
         }
@@ -340,7 +345,16 @@ impl Driver {
     fn keepalive_due(&mut self, now: Instant) -> Due {
         let outbox = &self.connection.outbox;
         let is_paused = self.pause.is_some();
+        if !self.is_answered() && outbox.passage().has_ping {
+            // In place of an answer: the client's system has the sign of life.
+            self.keepalive.heard();
+        }
         self.keepalive.due(now, is_paused, || outbox.passage())
+    }
+
+    /// Whether the peer answers pings. One that gets events cannot.
+    fn is_answered(&self) -> bool {
+        self.connection.posts.is_none()
     }
 
     fn deadline(&self) -> Option<Instant> {

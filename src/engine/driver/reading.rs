@@ -64,6 +64,11 @@ impl Driver {
                         guard.clear_ready_matching(Ready::READABLE);
                     }
                     let is_filled = length == most;
+                    if self.connection.posts.is_some() {
+                        // A further request, perhaps; this response does not end before the connection.
+                        input.clear();
+                        return;
+                    }
                     let before = mem::replace(&mut self.last_read, length);
                     // When the view takes this message, it lets go of the one before.
                     if length.max(before) >= LARGE_BYTES {
@@ -91,6 +96,22 @@ impl Driver {
                 },
             }
         });
+    }
+
+    /// Takes in what was posted, unless the view is behind.
+    pub(super) fn take_posts(&mut self) {
+        let Some(posts) = self.connection.posts.as_deref() else {
+            return;
+        };
+        let is_free = self.leftover.is_none() && self.pause.is_none();
+        if is_free && self.closing.stage() == Stage::Open {
+            if let Some(frames) = posts.take() {
+                self.keepalive.heard();
+                self.count(0, frames.len());
+                self.leftover = Some(Box::new(frames.into()));
+                self.feed_leftover();
+            }
+        }
     }
 
     /// Goes on with the bytes that were left, which may all be inside a codec.
@@ -220,7 +241,7 @@ impl Driver {
             code: frame.code,
             reason: String::new(),
         };
-        connection.outbox.seal(answer.encode());
+        connection.outbox.seal(&answer);
         connection.inbox.end();
     }
 

@@ -7,7 +7,10 @@ use std::fmt::Write;
 
 use data_encoding::BASE64;
 
-use crate::{engine::history::Position, protocol::message::Kind};
+use crate::{
+    engine::history::Position,
+    protocol::{json::push_string, message::Kind},
+};
 
 /// The text for a message of the group `name`.
 pub fn text(name: &str, position: Position, kind: Kind, payload: &[u8]) -> String {
@@ -26,28 +29,6 @@ pub fn text(name: &str, position: Position, kind: Kind, payload: &[u8]) -> Strin
     }
     text.push('}');
     text
-}
-
-/// Appends a string of JSON (RFC 8259 section 7).
-fn push_string(text: &mut String, value: &str) {
-    text.push('"');
-    let mut rest = value;
-    while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
-        let (plain, special) = rest.split_at(at);
-        text.push_str(plain);
-        let mut characters = special.chars();
-        match characters.next() {
-            Some('\n') => text.push_str("\\n"),
-            Some(c @ ('"' | '\\')) => text.extend(['\\', c]),
-            Some(c) => {
-                let _ = write!(text, "\\u{:04x}", u32::from(c));
-            }
-            None => {}
-        }
-        rest = characters.as_str();
-    }
-    text.push_str(rest);
-    text.push('"');
 }
 
 #[cfg(test)]

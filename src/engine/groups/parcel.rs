@@ -1,6 +1,6 @@
 //! Messages on their way to members: encoded once, compressed once for all with the same agreement.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,6 +10,7 @@ use crate::{
     protocol::{
         deflate::Deflater,
         frame::{self, First, Opcode},
+        framing::Framing,
         message::Kind,
     },
 };
@@ -108,13 +109,40 @@ impl Message {
     }
 }
 
-/// Messages for members with the same compression: the frames, and all of them in one piece.
+/// Messages for members with the same compression.
 #[derive(Clone, Debug)]
 pub struct Parcel {
-    frames: Vec<Bytes>,
-    joined: Bytes,
+    frames: Frames,
+    /// The same messages as events, encoded for the first member that needs them.
+    events: OnceLock<Frames>,
     messages: Vec<Message>,
     is_compressed: bool,
+}
+
+/// Messages in one form, whose bytes all members share.
+#[derive(Clone, Debug)]
+pub struct Frames {
+    /// One frame, or event, for each message.
+    pub each: Vec<Bytes>,
+    /// All of them, one after the other.
+    pub joined: Bytes,
+}
+
+impl Frames {
+    fn new(each: Vec<Bytes>) -> Self {
+        let joined = match &each[..] {
+            [frame] => frame.clone(),
+            _ => {
+                let length = each.iter().map(Bytes::len).sum();
+                let mut joined = BytesMut::with_capacity(length);
+                for frame in &each {
+                    joined.extend_from_slice(frame);
+                }
+                joined.freeze()
+            }
+        };
+        Self { each, joined }
+    }
 }
 
 impl Parcel {
@@ -124,20 +152,9 @@ impl Parcel {
             // Another frame than that without compression is a compressed one.
             frame.as_ptr() != message.frame.as_ptr()
         });
-        let joined = match &frames[..] {
-            [frame] => frame.clone(),
-            _ => {
-                let length = frames.iter().map(Bytes::len).sum();
-                let mut joined = BytesMut::with_capacity(length);
-                for frame in &frames {
-                    joined.extend_from_slice(frame);
-                }
-                joined.freeze()
-            }
-        };
         Self {
-            frames,
-            joined,
+            frames: Frames::new(frames),
+            events: OnceLock::new(),
             messages,
             is_compressed,
         }
@@ -155,14 +172,18 @@ impl Parcel {
         &self.messages
     }
 
-    /// One frame for each message.
-    pub fn frames(&self) -> &[Bytes] {
-        &self.frames
-    }
-
-    /// All frames, one after the other.
-    pub fn joined(&self) -> &Bytes {
-        &self.joined
+    /// The messages as members get them whose connections have this form.
+    pub fn framed(&self, framing: Framing) -> &Frames {
+        match framing {
+            Framing::WebSocket => &self.frames,
+            Framing::Events => self.events.get_or_init(|| {
+                let events = self
+                    .messages
+                    .iter()
+                    .map(|message| Bytes::from(framing.encode(message.kind, &message.payload())));
+                Frames::new(events.collect())
+            }),
+        }
     }
 
     /// Whether one of the frames has a compressed payload.

@@ -18,7 +18,11 @@ use super::{shedding, worker::Worker};
 use crate::{
     engine::{
         base::{clock, error::Error},
-        connection::{Connection, registry::Registry, settings::Settings},
+        connection::{
+            Connection,
+            registry::Registry,
+            settings::{Key, Settings},
+        },
         driver::Driver,
         groups::FanOutThread,
         resources::{
@@ -337,6 +341,11 @@ pub fn adopt(
             Err(error)
         }
     }
+}
+
+/// The connection of this process that takes posts to `key`.
+pub fn find(key: &Key) -> Option<Arc<Connection>> {
+    Engine::running()?.registry.find(key)
 }
 
 fn socket_of(client: OwnedFd) -> Result<Socket, Error> {

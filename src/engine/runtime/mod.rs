@@ -6,4 +6,6 @@ pub mod takeover;
 mod worker;
 
 pub(crate) use engine::forget_parent;
-pub use engine::{Engine, adopt, is_leaving, is_prepared, leave, prepare, reopen, want_threads};
+pub use engine::{
+    Engine, adopt, find, is_leaving, is_prepared, leave, prepare, reopen, want_threads,
+};

@@ -9,10 +9,7 @@ use super::{
     outcome::{Corked, Flushed, Sent},
     queue::State,
 };
-use crate::{
-    engine::base::sync::MutexGuard,
-    protocol::frame::{self, Opcode},
-};
+use crate::{engine::base::sync::MutexGuard, protocol::frame::Opcode};
 
 /// Bytes that are corked at most. Above that, a system call costs less than the copy.
 const MAX_CORKED_BYTES: usize = 16 * 1024;
@@ -47,9 +44,11 @@ impl Outbox {
     /// Corks a small message if nothing waits for the socket. As [`Outbox::send`] it keeps
     /// its place.
     pub(crate) fn cork(&self, opcode: Opcode, payload: &[u8]) -> Corked {
+        let framed = self.framing.frame(opcode, payload);
+        let (head, payload) = framed.pieces();
         let mut state = self.state.lock();
         let first = state.corked.is_empty();
-        if !state.cork(self.capacity, &frame::head(opcode, payload.len()), payload) {
+        if !state.cork(self.capacity, head, payload) {
             Corked::No
         } else if first {
             Corked::First

@@ -13,6 +13,7 @@ impl Outbox {
     /// The second value is [`Sent::Queued`] when the driver has to be woken.
     pub(crate) fn take_frames(&self, parcel: &Parcel, when_full: WhenFull) -> (Handed, Sent) {
         let mut handed = Handed::default();
+        let framed = parcel.framed(self.framing);
         let mut state = self.state.lock();
         if state.sealed {
             return (handed, Sent::Closed);
@@ -22,16 +23,16 @@ impl Outbox {
         }
         let mut written = 0;
         if state.is_idle() && state.reserved.bytes == 0 {
-            match self.write_all(&mut state, parcel.joined()) {
-                Some(length) if length == parcel.joined().len() => {
-                    handed.delivered = parcel.frames().len() as u64;
+            match self.write_all(&mut state, &framed.joined) {
+                Some(length) if length == framed.joined.len() => {
+                    handed.delivered = framed.each.len() as u64;
                     return (handed, Sent::Written);
                 }
                 Some(length) => written = length,
                 None => return (handed, Sent::Closed),
             }
         }
-        for frame in parcel.frames() {
+        for frame in &framed.each {
             if written >= frame.len() {
                 written -= frame.len();
             } else if written > 0 {

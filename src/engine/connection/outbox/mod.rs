@@ -30,7 +30,11 @@ use crate::{
         resources::{budget::Account, socket::Socket},
         wakeup::hub::{Hub, Watch},
     },
-    protocol::frame::{self, First, Opcode},
+    protocol::{
+        close::CloseFrame,
+        frame::{self, First, Opcode},
+        framing::Framing,
+    },
 };
 
 /// A bounded queue from any thread to the socket.
@@ -39,6 +43,7 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     room: Condvar,
     capacity: usize,
+    framing: Framing,
     /// Writing what is corked panics.
     #[cfg(test)]
     pub(crate) is_broken: std::sync::atomic::AtomicBool,
@@ -46,12 +51,13 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// An outbox on `socket` that queues up to `capacity` bytes. The first of them are `head`,
-    /// the 101 response, which no frame can overtake.
-    pub(crate) fn new(socket: Arc<Socket>, capacity: usize, head: Bytes) -> Self {
+    /// the head of the response, which no frame can overtake.
+    pub(crate) fn new(socket: Arc<Socket>, capacity: usize, head: Bytes, framing: Framing) -> Self {
         Self {
-            state: Mutex::new(State::new(socket, head)),
+            state: Mutex::new(State::new(socket, head, framing)),
             room: Condvar::default(),
             capacity,
+            framing,
             #[cfg(test)]
             is_broken: std::sync::atomic::AtomicBool::new(false),
         }
@@ -69,8 +75,8 @@ impl Outbox {
         patience: Option<Duration>,
         wake_driver: impl Fn(),
     ) -> Result<Sent, Error> {
-        let first = first.into();
-        let head = frame::head(first, payload.len());
+        let framed = self.framing.frame(first, payload);
+        let (head, payload) = framed.pieces();
         let length = head.len() + payload.len();
         let mut deadline = None;
         let mut leaves_rest = false;
@@ -81,7 +87,7 @@ impl Outbox {
             }
             if !state.corked.is_empty() {
                 // All in one write if the copy is cheap; else one after the other.
-                let together = state.cork(self.capacity, &head, payload);
+                let together = state.cork(self.capacity, head, payload);
                 let sent = self.write_corked(&mut state);
                 if together || sent == Sent::Closed {
                     return Ok(sent);
@@ -97,9 +103,9 @@ impl Outbox {
             };
             if may_enter {
                 let sent = if state.is_idle() {
-                    self.write_through(&mut state, &head, payload)
+                    self.write_through(&mut state, head, payload)
                 } else {
-                    state.push(frame::encode(first, payload));
+                    state.push(framed.into_bytes());
                     Sent::Queued
                 };
                 if state.reserved.bytes < reserved {
@@ -140,13 +146,14 @@ impl Outbox {
 
     /// Sends one message if nothing waits for the socket; [`Sent::Full`] if something does.
     pub(crate) fn write(&self, opcode: Opcode, payload: &[u8]) -> Sent {
-        let head = frame::head(opcode, payload.len());
+        let framed = self.framing.frame(opcode, payload);
+        let (head, payload) = framed.pieces();
         let mut state = self.state.lock();
         if state.sealed {
             Sent::Closed
         } else if state.is_idle() && state.reserved.bytes == 0 {
-            self.write_through(&mut state, &head, payload)
-        } else if state.cork(self.capacity, &head, payload) {
+            self.write_through(&mut state, head, payload)
+        } else if state.cork(self.capacity, head, payload) {
             self.write_corked(&mut state)
         } else {
             Sent::Full
@@ -187,7 +194,8 @@ impl Outbox {
     }
 
     /// Queues the close frame behind everything else; nothing can follow it.
-    pub(crate) fn seal(&self, close: Bytes) -> Sent {
+    pub(crate) fn seal(&self, close: &CloseFrame) -> Sent {
+        let close = self.framing.close(close);
         let mut state = self.state.lock();
         if state.sealed {
             return Sent::Closed;
@@ -216,7 +224,8 @@ impl Outbox {
 
     /// Drops all that waits and queues `close`. Of a frame that is written in part, a small rest
     /// is kept before `close`; when the rest is large, the peer gets no close frame.
-    pub(crate) fn shed(&self, close: Bytes) {
+    pub(crate) fn shed(&self, close: &CloseFrame) {
+        let close = self.framing.close(close);
         let mut state = self.state.lock();
         if state.socket.is_some() {
             if state.shed(close) {

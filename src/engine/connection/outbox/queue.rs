@@ -9,7 +9,7 @@ use crate::{
         resources::{budget::Account, socket::Socket},
         wakeup::hub::Watches,
     },
-    protocol::frame::{self, Opcode},
+    protocol::{frame::Opcode, framing::Framing},
 };
 
 /// When all else is dropped, the unsent rest of a frame that has begun is kept up to this size.
@@ -60,6 +60,7 @@ pub(super) struct State {
     /// The value of `written` from which on the last ping is among those bytes.
     pub(super) pinged_at: u64,
     pub(super) account: Account,
+    framing: Framing,
 }
 
 /// The largest message whose sender waits for room. Until it is in, a smaller one is admitted only if
@@ -74,7 +75,7 @@ pub(super) struct Reserved {
 
 impl State {
     /// The state of a new outbox on `socket`: `head` waits, which no frame can overtake.
-    pub(super) fn new(socket: Arc<Socket>, head: Bytes) -> Self {
+    pub(super) fn new(socket: Arc<Socket>, head: Bytes, framing: Framing) -> Self {
         Self {
             socket: Some(socket),
             queued: head.len(),
@@ -93,6 +94,7 @@ impl State {
             written: 0,
             pinged_at: 0,
             account: Account::default(),
+            framing,
         }
     }
 
@@ -162,8 +164,8 @@ impl State {
 
     /// The control frames to write next: the pongs if some wait, else the ping if one waits.
     pub(super) fn control(&self) -> Option<Bytes> {
-        let ping = || self.ping.then(|| frame::encode(Opcode::Ping, &[]));
-        self.pong.clone().or_else(ping)
+        let ping = || self.framing.frame(Opcode::Ping, &[]).into_bytes();
+        (self.pong.clone()).or_else(|| self.ping.then(ping))
     }
 
     /// Notes that the first `written` bytes of [`State::control`] are out.

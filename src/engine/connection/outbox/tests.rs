@@ -27,7 +27,12 @@ fn narrow(capacity: usize) -> (Arc<Outbox>, UnixStream) {
     theirs.set_nonblocking(true).unwrap();
     let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
     (
-        Arc::new(Outbox::new(socket, capacity, Bytes::new())),
+        Arc::new(Outbox::new(
+            socket,
+            capacity,
+            Bytes::new(),
+            Framing::WebSocket,
+        )),
         theirs,
     )
 }
@@ -153,7 +158,7 @@ fn what_is_corked_leaves_in_one_piece_and_in_its_place() {
     assert_eq!(outbox.uncork(), Flushed::Everything);
     assert_eq!(read_now(&mut peer), b"\x81\x015");
     assert_eq!(outbox.cork(Opcode::Text, b"6"), Corked::First);
-    outbox.seal(frame::encode(Opcode::Close, b""));
+    outbox.seal(&CloseFrame::default());
     assert_eq!(read_now(&mut peer), b"\x81\x016\x88\0");
     assert_eq!(outbox.cork(Opcode::Text, b"7"), Corked::No);
 }
@@ -209,7 +214,7 @@ fn a_sleeping_sender_is_woken_in_each_way_of_making_room() {
 fn a_sleeping_sender_is_woken_by_the_seal_and_by_the_cut() {
     let enders: [fn(&Outbox); 2] = [
         |outbox| {
-            outbox.seal(frame::encode(Opcode::Close, b""));
+            outbox.seal(&CloseFrame::default());
         },
         Outbox::cut,
     ];
@@ -275,10 +280,10 @@ fn a_flood_of_pings_leaves_one_pong() {
 fn the_close_frame_comes_last_and_only_once() {
     let (outbox, mut peer) = narrow(CAPACITY);
     let mut sent = fill(&outbox);
-    let close = frame::encode(Opcode::Close, b"\x03\xe8");
-    sent.extend_from_slice(&close);
-    assert_eq!(outbox.seal(close.clone()), Sent::Queued);
-    assert_eq!(outbox.seal(close), Sent::Closed);
+    let close = CloseFrame::new(Some(1000), "").unwrap();
+    sent.extend_from_slice(b"\x88\x02\x03\xe8");
+    assert_eq!(outbox.seal(&close), Sent::Queued);
+    assert_eq!(outbox.seal(&close), Sent::Closed);
     outbox.ping();
     outbox.pong(pong(b"late"));
     assert_eq!(

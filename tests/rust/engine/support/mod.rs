@@ -13,7 +13,9 @@ use std::{
 };
 
 use _core::{
-    engine::{Connection, End, Engine, Initiator, Rates, Settings, Taken, permits::Permit},
+    engine::{
+        Connection, End, Engine, Initiator, Rates, Settings, Taken, Transport, permits::Permit,
+    },
     protocol::{deflate::Options, limits::Limits, message::Kind},
 };
 use bytes::Bytes;
@@ -29,6 +31,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Patient, silent settings; a test changes what it is about.
 pub(crate) const SETTINGS: Settings = Settings {
+    transport: Transport::WebSocket,
     limits: Limits {
         max_message_bytes: 16 * 1024 * 1024,
         max_frame_bytes: u32::MAX,

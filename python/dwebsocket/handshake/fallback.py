@@ -1,0 +1,77 @@
+"""
+The fallback at the URL of a view: clients whose WebSockets do not open use HTTP.
+
+``GET ?transport=sse`` opens a connection whose messages to the client are server-sent events; it is
+judged as any handshake. ``POST ?transport=sse&id=…`` brings messages from the client
+(:mod:`dwebsocket.handshake.posting`). Other requests are the view's, as before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.middleware.csrf import get_token
+
+from dwebsocket import conf
+from dwebsocket.handshake import posting
+from dwebsocket.handshake.attributes import has_websocket
+from dwebsocket.handshake.refusal import refuse
+from dwebsocket.request import ask_for, http_request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.http import HttpResponse
+
+_TRANSPORTS = ("sse",)
+_CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+
+
+def asks(request: Any, overrides: Mapping[str, Any]) -> bool:
+    """
+    Whether a request is one of the fallback's, right or wrong, and the view has a fallback.
+
+    Args:
+        request: Django's, or one that wraps it.
+        overrides: Options of the view that differ from the project's settings.
+    """
+    request = http_request(request)
+    return (
+        "transport" in request.META.get("QUERY_STRING", "")
+        and conf.Options.current(overrides).fallback
+        and "transport" in request.GET
+        and "HTTP_SEC_WEBSOCKET_KEY" not in request.META
+        and (request.__dict__.get("scope") or {}).get("type") != "websocket"
+        and not has_websocket(request)
+    )
+
+
+def answer(request: Any, overrides: Mapping[str, Any]) -> HttpResponse | None:
+    """
+    Answers one of the fallback's requests; None when it is a handshake, to be judged as any other.
+
+    Args:
+        request: One for which :func:`asks` is True.
+        overrides: As there.
+    """
+    request = http_request(request)
+    transport = request.GET["transport"]
+    if transport not in _TRANSPORTS:
+        return refuse(request, 400, "transport must be sse: there is no other here.")
+    ask_for(request, transport)
+    if request.method == "POST":
+        return posting.answer(request, conf.Options.current(overrides))
+    if request.method != "GET":
+        return refuse(request, 400, "A connection is opened by GET, and messages come by POST.")
+    if _CSRF in settings.MIDDLEWARE:
+        # The response has the cookie, so that the first POST can have the token.
+        get_token(request)
+    return None
+
+
+async def aanswer(request: Any, overrides: Mapping[str, Any]) -> HttpResponse | None:
+    """As :func:`answer`, for async views."""
+    # On the request's own thread: it may read the session, and a large body.
+    return await sync_to_async(answer)(request, overrides)
