@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -380,3 +383,73 @@ def test_every_view_may_have_it(own_server: Callable[..., Server]) -> None:
     with Stream.open(server, "/echo-str/") as stream:
         stream.send("hi")
         assert stream.message() == "hi"
+
+
+class TestOtherProcesses:
+    """A POST may come to another process than the stream."""
+
+    @pytest.fixture(params=["dwebsocket.groups.local"])
+    def server(self, request: pytest.FixtureRequest, own_server: Callable[..., Server]) -> Server:
+        """One with several workers."""
+        return own_server(
+            GUNICORN_SYNC,
+            options=("--workers", "3"),
+            settings={"WEBSOCKET_GROUPS": {"default": {"BACKEND": request.param}}},
+        )
+
+    def test_posts_find_their_connection(self, server: Server) -> None:
+        """In order, each once, with an answer of the process that has it."""
+        with Stream.open(server, "/fallback/at-most-1000/") as stream:
+            for number in range(1, 41):
+                assert stream.post("x" * number, b"\xff", n=number).status == 204
+                assert stream.post("again", n=number).status == 204
+            lengths = [stream.message() for _ in range(80)]
+            assert lengths == [length for n in range(1, 41) for length in (f"{n}", "1")]
+            assert stream.post("x" * 1001, n=41).status == 413
+            assert stream.close_event()[0] == 1009
+            for _ in range(10):
+                assert stream.post("late", n=42).status == 410
+
+    def test_a_process_that_is_gone(self, server: Server) -> None:
+        """Its connections are gone as well."""
+        with Stream.open(server, "/fallback/echo/") as stream:
+            before = server.workers()
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            assert stream.event()[0] == "end"
+            eventually(lambda: len({*server.workers()} - {*before}) == 3)
+            assert eventually(lambda: stream.post("hi", n=1).status in (410, 503))
+            eventually(lambda: stream.post("hi", n=1).status == 410)
+
+    def test_many_at_once(self, server: Server) -> None:
+        """Streams of all workers, posts to all workers."""
+        streams = [Stream.open(server, "/fallback/echo/") for _ in range(20)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda stream: [stream.send(f"{n}") for n in range(10)], streams))
+        for stream in streams:
+            assert [stream.message() for _ in range(10)] == [f"{n}" for n in range(10)]
+            stream.peer.close()
+
+
+def test_posts_within_a_transaction(own_server: Callable[..., Server]) -> None:
+    """What a transaction would hold back goes at once."""
+    settings = {"PROJECT_ATOMIC_REQUESTS": True}
+    server = own_server(GUNICORN_SYNC, options=("--workers", "3"), settings=settings)
+    with Stream.open(server, "/fallback/echo/") as stream:
+        for number in range(10):
+            stream.send(f"{number}")
+        assert [stream.message() for _ in range(10)] == [f"{n}" for n in range(10)]
+
+
+def test_the_process_backend_has_one_process(own_server: Callable[..., Server]) -> None:
+    """So others answer that there is no such connection."""
+    groups = {"default": {"BACKEND": "dwebsocket.groups.process"}}
+    server = own_server(
+        GUNICORN_SYNC, options=("--workers", "2"), settings={"WEBSOCKET_GROUPS": groups}
+    )
+    with Stream.open(server, "/fallback/echo/") as stream:
+        found: set[int] = set()
+        with ThreadPoolExecutor(4) as pool:
+            while found != {204, 410}:
+                found |= set(pool.map(lambda _: stream.post("hi", n=1).status, range(8)))
+                assert found <= {204, 410}

@@ -9,7 +9,7 @@ from dwebsocket import unpatched
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dwebsocket.channels.arrivals import Subscription
+    from dwebsocket.groups.arrivals import Subscription
 
 
 class _Membership:

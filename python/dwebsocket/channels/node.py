@@ -28,13 +28,13 @@ from django.db import close_old_connections
 
 from dwebsocket import clock
 from dwebsocket.channels import frames, names
-from dwebsocket.channels.arrivals import Arrivals, Subscription
 from dwebsocket.channels.membership import Memberships
 from dwebsocket.channels.store import Put, Store
 from dwebsocket.compat.channels import ChannelFull
 from dwebsocket.compat.msgpack import pack
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend as contract
+from dwebsocket.groups.arrivals import Arrivals, Subscription
 from dwebsocket.groups.members import key_of
 from dwebsocket.waiting.loop_hub import LoopEvent
 
@@ -76,7 +76,7 @@ class Node:
         self.store = store
         self._is_bridge = is_bridge
         self._key = key_of(self.id)
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals("channels")
         self._is_up = False
         # Whether messages are on their way from the store to another process.
         self._is_giving = False

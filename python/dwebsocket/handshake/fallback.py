@@ -15,7 +15,8 @@ from django.conf import settings
 from django.middleware.csrf import get_token
 
 from dwebsocket import conf
-from dwebsocket.handshake import posting
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.handshake import forwarding, posting
 from dwebsocket.handshake.attributes import has_websocket
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.request import ask_for, http_request
@@ -65,6 +66,11 @@ def answer(request: Any, overrides: Mapping[str, Any]) -> HttpResponse | None:
         return posting.answer(request, conf.Options.current(overrides))
     if request.method != "GET":
         return refuse(request, 400, "A connection is opened by GET, and messages come by POST.")
+    try:
+        # Its POSTs may go to other processes.
+        forwarding.node().start()
+    except GroupUnavailable as error:
+        return refuse(request, 503, str(error), "error")
     if _CSRF in settings.MIDDLEWARE:
         # The response has the cookie, so that the first POST can have the token.
         get_token(request)

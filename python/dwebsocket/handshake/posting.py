@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from django.http import HttpResponse
 from django.utils.crypto import salted_hmac
 
 from dwebsocket import _core
-from dwebsocket.handshake import origin
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.handshake import forwarding, origin
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.registry import Who
 
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from dwebsocket.conf import Options
+    from dwebsocket.handshake.forwarding import Part
 
-    # Text, bytes, or the code and reason of a close.
-    Part = str | bytes | tuple[int | None, str]
+_log = logging.getLogger("dwebsocket")
 
 _KEY_BYTES = _SEAL_BYTES = 16
 _LAST_NUMBER = 2**53
@@ -41,7 +43,8 @@ _RETRY_AFTER_S = 1
 
 def address(request: HttpRequest) -> tuple[bytes, str]:
     """Gives a new key for the connection that a request opens, and the id for its client."""
-    key = secrets.token_bytes(_KEY_BYTES)
+    node = forwarding.node().number
+    key = node + secrets.token_bytes(_KEY_BYTES - len(node))
     return key, _encode(key + _seal(key, request, settings.SECRET_KEY))
 
 
@@ -72,19 +75,29 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
         return refuse(request, 400, f"The body is no JSON with n and messages: {error}.", "info")
     except OSError:
         return refuse(request, 400, "The client has not sent the whole body.", "info")
-    taken = _core.post(key, number, parts)
+    try:
+        taken = forwarding.post(key, number, parts)
+    except forwarding.Gone:
+        taken = "over"
+    except GroupUnavailable as error:
+        _log.warning("A message of the fallback did not reach its process: %s", error)
+        return _later("The process that has the connection cannot be reached now.")
     if taken == "taken":
         return _short(204)
     if taken == "busy":
-        response = _short(503, "The view has not taken the messages before this one yet.")
-        response["Retry-After"] = str(_RETRY_AFTER_S)
-        return response
+        return _later("The view has not taken the messages before this one yet.")
     if taken == "too large":
         limit = f"{options.max_message_size} bytes of WEBSOCKET_MAX_MESSAGE_SIZE"
         return refuse(request, 413, f"A message is larger than the {limit}.", "info")
     if taken == "gap":
         return refuse(request, 400, f"Posts before that of n={number} are missing.", "info")
     return _short(410, "The connection has ended.")
+
+
+def _later(text: str) -> HttpResponse:
+    response = _short(503, text)
+    response["Retry-After"] = str(_RETRY_AFTER_S)
+    return response
 
 
 def _short(status: int, text: str = "") -> HttpResponse:

@@ -1,8 +1,8 @@
 """
 Messages from other processes: one thread takes them, whatever event loops the process has.
 
-A thread, because channels belong to no loop: they are made in one, read in another, and filled
-while none runs (``async_to_sync``). It sleeps in the engine, without the GIL.
+A thread, because such messages belong to no loop: channels are made in one, read in another, and
+filled while none runs (``async_to_sync``). It sleeps in the engine, without the GIL.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend
 
 _log = logging.getLogger("dwebsocket")
-_NAME = "dwebsocket-channels"
 # Bytes that one group's messages may take until the thread has them. What has no room is dropped:
 # counted and logged by the engine, as for a WebSocket that is slow.
 _CAPACITY = 64 * 1024 * 1024
 
 
 class Arrivals:
-    """The thread, which starts with the first mailbox. Any thread may use it."""
+    """
+    The thread, which starts with the first mailbox. Any thread may use it.
 
-    def __init__(self) -> None:
+    Args:
+        about: What the messages are about, for the thread's name and for the log.
+    """
+
+    def __init__(self, about: str) -> None:
+        self.about = about
         self._lock = unpatched.lock()
         self._hub: _core.Hub | None = None
         self._tokens = itertools.count(1)
@@ -63,7 +68,7 @@ class Arrivals:
 
     def _start(self, hub: _core.Hub) -> None:
         # The thread does not keep this object alive; it ends with it.
-        unpatched.start_thread(_NAME, _worker(hub, ref(self)))
+        unpatched.start_thread(f"dwebsocket-{self.about}", _worker(hub, ref(self)))
         finalize(self, _close, hub, os.getpid()).atexit = False
 
 
@@ -111,7 +116,7 @@ class Subscription:
         self._take = take
         self._is_up = False
         hub, self._token = arrivals.enter(self._take_all)
-        # `group(…).close()` closes WebSockets, and no channels.
+        # `group(…).close()` closes WebSockets, and nothing else.
         self._mailbox = _core.Mailbox(_CAPACITY, hub, self._token, is_closable=False)
 
     def start(self) -> None:
@@ -148,7 +153,8 @@ class Subscription:
             try:
                 self._take(message)
             except GroupUnavailable as error:
-                _log.warning("Other processes cannot be told of channels: %s", error)
+                about = self._arrivals.about
+                _log.warning("Other processes cannot be told of %s: %s", about, error)
             except Exception:
                 # Other messages wait behind it.
-                _log.exception("A message for channels could not be taken")
+                _log.exception("A message for %s could not be taken", self._arrivals.about)

@@ -1,0 +1,71 @@
+"""POSTs of the fallback that come to another process: passed on by Redis and PostgreSQL."""
+
+# Fixtures are imported.
+# ruff: noqa: F811
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from postgres_nodes import database, folder  # noqa: F401
+
+from support.event_stream import Stream
+from support.redis import Redis
+from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Own = Callable[..., Server]
+
+each_kind = pytest.mark.parametrize(
+    "kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT], ids=str
+)
+
+
+def converse(server: Server) -> None:
+    """Post to all workers."""
+    with Stream.open(server, "/fallback/at-most-1000/") as stream:
+        for number in range(1, 21):
+            assert stream.post("é" * number, b"\xff", n=number).status == 204
+            assert stream.post("again", n=number).status == 204
+        lengths = [stream.message() for _ in range(40)]
+        assert lengths == [length for n in range(1, 21) for length in (f"{n}", "1")]
+        assert stream.post("x" * 1001, n=21).status == 413
+        assert stream.close_event()[0] == 1009
+        assert stream.post("late", n=22).status == 410
+
+
+@each_kind
+@pytest.mark.needs("redis")
+def test_by_redis(own_server: Own, kind: Kind) -> None:
+    """Also while it is away for a moment."""
+    with Redis() as redis:
+        groups = {"default": {"BACKEND": "dwebsocket.groups.redis", "LOCATION": redis.url}}
+        server = own_server(kind, options=("--workers", "2"), settings={"WEBSOCKET_GROUPS": groups})
+        converse(server)
+        with Stream.open(server, "/fallback/echo/") as stream:
+            redis.kill()
+            found = {stream.post("hi", n=1).status for _ in range(5)}
+            # The process that has the stream needs no other one.
+            assert found <= {204, 503}
+            redis.start()
+            eventually(lambda: stream.post("hi", n=1).status == 204)
+            assert stream.message() == "hi"
+
+
+@each_kind
+@pytest.mark.needs("postgresql")
+@pytest.mark.xdist_group("groups postgres")
+@pytest.mark.parametrize("atomic", [False, True], ids=["", "ATOMIC_REQUESTS"])
+def test_by_postgres(own_server: Own, kind: Kind, folder: Path, atomic: bool) -> None:
+    """Also in a transaction, whose commit would be too late."""
+    settings: dict[str, Any] = {
+        "DATABASES": {"default": {**database(folder), "ATOMIC_REQUESTS": atomic}},
+        "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
+        "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres"}},
+    }
+    converse(own_server(kind, options=("--workers", "2"), settings=settings))
