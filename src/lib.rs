@@ -26,6 +26,7 @@ mod _core {
         local::LocalNode,
         message_future::MessageFuture,
         next_message::NextMessage,
+        presence::{Member, Presence},
         process::{
             Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,
             die_of_sigterm, drain, is_leaving, is_terminated, limit_buffered, on_exit,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dwebsocket._core import Member
 from dwebsocket.groups import checks
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.history import Entry, Recovery
 from dwebsocket.groups.statistics import group_statistics
 
-__all__ = ["Backend", "Entry", "Group", "Recovery", "group", "group_statistics", "user"]
+__all__ = ["Backend", "Entry", "Group", "Member", "Recovery", "group", "group_statistics", "user"]
 
 checks.register()

@@ -28,13 +28,14 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::memberships::Membership;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,
     member::{Handed, Member, WhenFull},
     memberships::{Joined, MemberId, Memberships},
     notices::{Notice, Notices},
-    numbered::text as numbered_text,
+    numbered::{push_string, text as numbered_text},
     parcel::{Message, Parcel},
     recorded::{Offer, RecordedJoin},
     registry::{Groups, Observer},

@@ -29,7 +29,7 @@ pub fn text(name: &str, position: Position, kind: Kind, payload: &[u8]) -> Strin
 }
 
 /// Appends a string of JSON (RFC 8259 section 7).
-fn push_string(text: &mut String, value: &str) {
+pub fn push_string(text: &mut String, value: &str) {
     text.push('"');
     let mut rest = value;
     while let Some(at) = rest.find(|c: char| c < ' ' || c == '"' || c == '\\') {
