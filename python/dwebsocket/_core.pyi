@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
+from datetime import datetime
 from os import PathLike
 from typing import Any, Literal, TypedDict, final, type_check_only
 
@@ -15,10 +16,12 @@ __all__ = [
     "Hub",
     "LocalNode",
     "Mailbox",
+    "Member",
     "MessageFuture",
     "NextMessage",
     "Permit",
     "Ping",
+    "Presence",
     "Redis",
     "RedisCall",
     "Settings",
@@ -518,7 +521,7 @@ class Presence:
             id: Its key.
             key: That of its user.
             user: The user's primary key.
-            now: This moment, as ISO 8601 with milliseconds.
+            now: This moment, as ISO 8601 with microseconds, in UTC.
             info: What it says about the user, as JSON; None for nothing.
             watches: Whether it is told which users join and leave.
             grace: Seconds for which a user without connections stays.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -172,8 +172,8 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
         prefix=text("PREFIX", default.prefix),
         timeout=_timeout(alias, entry.get("TIMEOUT", default.timeout)),
         slow=slow,
-        history=_history(alias, entry.get("HISTORY") or {}),
-        presence=_presence(alias, entry.get("PRESENCE") or {}),
+        history=_patterns(alias, "HISTORY", entry, _kept),
+        presence=_patterns(alias, "PRESENCE", entry, _present),
         options=dict(options),
         database=text("DATABASE", default.database),
         runtime_dir=str(runtime_dir),
@@ -198,11 +198,17 @@ def _location(alias: str, value: object) -> tuple[str, ...]:
     return found
 
 
-def _history(alias: str, value: object) -> tuple[Kept, ...]:
-    where = f"[{alias!r}]['HISTORY']"
+def _patterns(
+    alias: str,
+    key: str,
+    entry: Mapping[Any, Any],
+    read: Callable[[str, object, object], EntryT],
+) -> tuple[EntryT, ...]:
+    value = entry.get(key) or {}
+    where = f"[{alias!r}][{key!r}]"
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
-    return tuple(_kept(where, pattern, entry) for pattern, entry in value.items())
+    return tuple(read(where, pattern, each) for pattern, each in value.items())
 
 
 def _kept(where: str, pattern: object, entry: object) -> Kept:
@@ -214,13 +220,6 @@ def _kept(where: str, pattern: object, entry: object) -> Kept:
     if not is_number or not 0 < seconds <= _LONGEST_HISTORY_S:
         raise ValueError(f"{where}['seconds'] must be a number of seconds, not {seconds!r}")
     return Kept(pattern, size, float(seconds))
-
-
-def _presence(alias: str, value: object) -> tuple[Present, ...]:
-    where = f"[{alias!r}]['PRESENCE']"
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
-    return tuple(_present(where, pattern, entry) for pattern, entry in value.items())
 
 
 def _present(where: str, pattern: object, entry: object) -> Present:

@@ -71,13 +71,19 @@ class Joining(Base):
                 ``info`` that JSON cannot represent, or that is too large.
         """
         wanted = _groups(groups)
-        recorded = _recorded(wanted, since, numbered)
-        wish = _wish(wanted, info, presence)
+        options = {"partial": partial, "numbered": numbered, "former": former}
+        return self._join(wanted, _wish(wanted, info, presence), since, **options)
+
+    def _join(
+        self, wanted: list[Group], wish: Wish, since: str | None = None, **options: Any
+    ) -> bool | Recovery | None:
+        """Joins groups: those that have a history recover, and users become present."""
+        recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
         if (member := member_of(self)) is None:
             return False
-        options = {"partial": partial, "numbered": numbered, "former": former}
+        options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
         try:
             found = [self._recover(each, member, since, **options) for each in recorded]
@@ -111,11 +117,17 @@ class Joining(Base):
             GroupUnavailable, UsageError, TypeError, ValueError: As :meth:`join`.
         """
         wanted = _groups(groups)
-        recorded = _recorded(wanted, since, numbered)
-        wish = _wish(wanted, info, presence)
+        options = {"partial": partial, "numbered": numbered, "former": former}
+        return await self._ajoin(wanted, _wish(wanted, info, presence), since, **options)
+
+    async def _ajoin(
+        self, wanted: list[Group], wish: Wish, since: str | None = None, **options: Any
+    ) -> bool | Recovery | None:
+        """As :meth:`_join`, without blocking the event loop."""
+        recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         if (member := member_of(self)) is None:
             return False
-        options = {"partial": partial, "numbered": numbered, "former": former}
+        options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
         try:
             found = [await self._arecover(each, member, since, **options) for each in recorded]
@@ -205,7 +217,7 @@ class Joining(Base):
                 each.discard(self)
 
 
-def _recorded(wanted: list[Group], since: str | None, numbered: bool) -> list[Group]:  # noqa: FBT001
+def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list[Group]:
     """
     Gives those of ``wanted`` that have a history.
 

@@ -163,7 +163,6 @@ class ViewGroups:
             groups.append(_group(name))
         return groups
 
-
     def wish_of(self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Wish:
         """
         Gives what one connection wants of groups with presence. Arguments as for :meth:`of`.
@@ -233,12 +232,14 @@ class Joins:
         if positions is not None:
             for each in groups:
                 history.needs(backends.backend(each.using).settings, each.name, "resume=True")
-        self._present = [each for each in groups if _is_present(each)]
         self._wish = wish
-        if wish.watches and groups and not self._present:
+        if wish.watches and groups and not any(map(_is_present, groups)):
             own = backends.backend(groups[0].using).settings
             presence.needs(own, groups[0].name, "presence=True")
         self._recorded = [each for each in groups if _is_recorded(each)]
+        # Those that have no history: their members become users as the others do, but are members
+        # before.
+        self._present = [each for each in groups if _is_present(each) and not _is_recorded(each)]
         self._groups = [each for each in groups if each not in self._recorded]
         self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
         # Those whose messages come to this process.
@@ -315,25 +316,19 @@ class Joins:
 
         def join() -> None:
             try:
-                for each in recorded:
-                    recovery = websocket.join(each, **_recovering(each, positions))
+                for each in (*recorded, *present):
+                    recovery = websocket._join([each], wish, **_recovering(each, positions))
                     if positions is not None and recovery:
                         websocket.send_text(recovering.told(each, recovery))
-                if (member := member_of(websocket)) is not None:
-                    for each in present:
-                        presence.enter(each, websocket, member, wish)
             finally:
                 self._release_recorded()
 
         async def ajoin() -> None:
             try:
-                for each in recorded:
-                    recovery = await websocket.ajoin(each, **_recovering(each, positions))
+                for each in (*recorded, *present):
+                    recovery = await websocket._ajoin([each], wish, **_recovering(each, positions))
                     if positions is not None and recovery:
                         await websocket.asend_text(recovering.told(each, recovery))
-                if (member := member_of(websocket)) is not None:
-                    for each in present:
-                        await presence.aenter(each, websocket, member, wish)
             finally:
                 self._release_recorded()
 
@@ -341,7 +336,7 @@ class Joins:
 
 
 def _recovering(group: Group, positions: Mapping[str, str] | None) -> dict[str, Any]:
-    """Gives the options for joining a group that has a history."""
+    """Gives the options for joining a group as the view begins."""
     if positions is None:
         return {}
     return {"numbered": True, "since": positions.get(group.name)}

@@ -140,7 +140,7 @@ def _visit(backend: Backend, websocket: Base, present: Present, wish: Wish) -> V
         key = f"session:{_hidden(backend, session)}"
     else:
         key = f"connection:{_hidden(backend, websocket.id)}"
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = datetime.now(timezone.utc).isoformat(timespec="microseconds")
     return (key_of(websocket.id), key, user or None, now, wish.info, wish.watches, present.grace)
 
 

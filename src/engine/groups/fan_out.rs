@@ -228,8 +228,7 @@ impl FanOut {
             for recipient in recipients.drain(..) {
                 // A member that was freed has left.
                 if let Some(member) = recipient.member.upgrade() {
-                    self.hand_over(member.as_ref(), &recipient, parcels)
-                        .await;
+                    self.hand_over(member.as_ref(), &recipient, parcels).await;
                     turn.end_if_due().await;
                 }
             }
@@ -237,12 +236,7 @@ impl FanOut {
     }
 
     /// Hands a member the entries of the batch that are for it.
-    async fn hand_over(
-        &self,
-        member: &dyn Member,
-        recipient: &Recipient,
-        parcels: &mut Parcels,
-    ) {
+    async fn hand_over(&self, member: &dyn Member, recipient: &Recipient, parcels: &mut Parcels) {
         if let [Entry::Close(frame)] = &parcels.batch.entries[..] {
             if recipient.since <= parcels.batch.first {
                 contain(|| member.close(frame));

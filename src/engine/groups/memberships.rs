@@ -190,11 +190,7 @@ impl Memberships {
     }
 
     /// Calls `leave` with the member's place in `other`, which is no group; false when it is not in it.
-    pub(crate) fn take_out<G: Membership>(
-        &self,
-        other: &Arc<G>,
-        leave: impl FnOnce(u32),
-    ) -> bool {
+    pub(crate) fn take_out<G: Membership>(&self, other: &Arc<G>, leave: impl FnOnce(u32)) -> bool {
         let mut state = self.0.lock();
         let State::Open(open) = &mut *state else {
             return false;

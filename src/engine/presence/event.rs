@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::person::Facts;
+use super::facts::Facts;
 use crate::{
     engine::groups::{Message, push_string},
     protocol::message::Kind,

@@ -18,6 +18,7 @@
 //! the queue of records. Records are handed to the other processes with none of them held.
 
 mod event;
+mod facts;
 mod outgoing;
 mod person;
 mod record;
@@ -25,8 +26,8 @@ mod registry;
 mod room;
 
 pub use self::{
+    facts::Facts,
     outgoing::{Announcer, Note},
-    person::Facts,
     record::{Malformed, Record, Source},
     registry::{Departed, Entered, Presence, Visit},
 };

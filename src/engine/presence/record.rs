@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 
-use super::person::{Facts, Info};
+use super::facts::{Facts, Info};
 
 /// A process, as the others know it.
 pub type Source = u64;

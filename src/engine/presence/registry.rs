@@ -11,8 +11,9 @@ use tokio::time;
 
 use super::{
     event,
+    facts::{Facts, Info},
     outgoing::{Announcer, Note, Outgoing},
-    person::{Facts, Info, Leaver},
+    person::Leaver,
     record::{Record, Source},
     room::{Next, Room, State, Tabs, Watcher},
 };
@@ -119,14 +120,14 @@ impl Presence {
             || self.find(name),
             || {
                 let facts = visit.facts.clone();
-                self.change(name, |room, state| {
+                let (room, place) = self.change(name, |room, state| {
                     let key = facts.key.clone();
                     let (place, is_new) = state.enter(id, facts, info.clone(), visit.grace);
                     self.note_change(room, state, &key);
                     joined = is_new.then(|| state.facts(&key)).flatten();
                     place
-                })
-                .map(|(room, place)| (room, place, false))
+                });
+                Some((room, place, false))
             },
         );
         if matches!(entry, Joined::Over | Joined::Refused) {
@@ -182,7 +183,7 @@ impl Presence {
         let Some(room) = self.find(name) else {
             return Vec::new();
         };
-        let mut members = room.state.lock().members();
+        let mut members = room.state.lock().members(clock::now());
         members.sort_unstable();
         members
     }
@@ -244,7 +245,7 @@ impl Presence {
         self: &Arc<Self>,
         name: &str,
         change: impl FnOnce(&Room, &mut State) -> T,
-    ) -> Option<(Arc<Room>, T)> {
+    ) -> (Arc<Room>, T) {
         let mut rooms = self.rooms.lock();
         let (room, is_new) = match rooms.get(name) {
             Some(room) => (Arc::clone(room), false),
@@ -262,7 +263,7 @@ impl Presence {
             self.groups.spawn_beside(name, task);
         }
         room.changed.notify_one();
-        Some((room, changed))
+        (room, changed)
     }
 
     fn note_change(&self, room: &Room, state: &State, key: &str) {
@@ -313,10 +314,15 @@ impl Tabs for Presence {
     }
 }
 
+/// Messages, and those that get them.
+type Told = (Vec<Message>, Vec<Weak<dyn Member>>);
+
 /// Milliseconds since 1970.
 fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(1, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(1, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// Does what a room has to do, until nobody is present any more.
@@ -361,9 +367,12 @@ impl Presence {
     /// Tells those that watch of `events`.
     async fn tell(&self, name: &str, events: &[event::Event], watching: Vec<Watcher>) {
         let first = events.first().map_or(0, |event| event.number);
-        let keys: HashSet<&str> = events.iter().map(|event| event.facts.key.as_str()).collect();
+        let keys: HashSet<&str> = events
+            .iter()
+            .map(|event| event.facts.key.as_str())
+            .collect();
         let mut all = Vec::new();
-        let mut some: Vec<(Vec<Message>, Vec<Weak<dyn Member>>)> = Vec::new();
+        let mut some: Vec<Told> = Vec::new();
         for watcher in watching {
             if watcher.gets_all(first, &keys) {
                 all.push(watcher.member);

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::{
     event::Event,
-    person::{Facts, Info, Leaver, Person},
+    facts::{Facts, Info},
+    person::{Leaver, Person},
     record::{Record, Source},
 };
 use crate::engine::groups::{Member, MemberId, Membership};
@@ -149,10 +150,7 @@ impl State {
         );
         self.places.insert(id, place);
         let is_new = !self.people.contains_key(&key);
-        let person = self
-            .people
-            .entry(key)
-            .or_insert_with(|| Person::new(facts));
+        let person = self.people.entry(key).or_insert_with(|| Person::new(facts));
         person.enter(place, info);
         if is_new {
             let facts = Arc::clone(&person.facts);
@@ -265,7 +263,11 @@ impl State {
             let due = self.told_at.map_or(now, |told_at| told_at + pause);
             if due <= now {
                 let watching = self.watching.values().cloned().collect();
-                return Next::Tell(self.events.drain(..).collect(), watching);
+                let events = self
+                    .events
+                    .drain(..)
+                    .map(|event| renewed(&self.people, event));
+                return Next::Tell(events.collect(), watching);
             }
             wake_at = Some(wake_at.map_or(due, |wake_at| wake_at.min(due)));
         }
@@ -291,16 +293,20 @@ impl State {
     }
 
     /// All users that are present, with the number of their connections.
-    pub(super) fn members(&self) -> Vec<(Arc<Facts>, u32)> {
+    pub(super) fn members(&self, now: Instant) -> Vec<(Arc<Facts>, u32)> {
         let people = self.people.values();
         people
+            // The task removes others as soon as it runs.
+            .filter(|person| person.until.is_none_or(|until| until > now))
             .map(|person| (Arc::clone(&person.facts), person.connections()))
             .collect()
     }
 
     /// What this process tells of the user `key`.
     pub(super) fn record(&self, key: &str, now: Instant) -> Option<Record> {
-        self.people.get(key).map(|person| self.record_of(person, now))
+        self.people
+            .get(key)
+            .map(|person| self.record_of(person, now))
     }
 
     /// What this process tells of all users: those here, and those without any connection.
@@ -313,7 +319,9 @@ impl State {
     }
 
     fn record_of(&self, person: &Person, now: Instant) -> Record {
-        let left = person.until.map(|until| until.saturating_duration_since(now));
+        let left = person
+            .until
+            .map(|until| until.saturating_duration_since(now));
         Record {
             facts: person.facts_here(),
             stamp: if person.here() > 0 {
@@ -337,5 +345,16 @@ impl State {
                 facts,
             });
         }
+    }
+}
+
+/// The event with what is known now of a user that has joined.
+fn renewed(people: &HashMap<String, Person>, event: Event) -> Event {
+    match people.get(&event.facts.key) {
+        Some(person) if event.has_joined => Event {
+            facts: Arc::clone(&person.facts),
+            ..event
+        },
+        _ => event,
     }
 }
