@@ -330,6 +330,61 @@ class Groups:
     def deliver(self, name: str, envelope: bytes) -> bool:
         """Hands an envelope to the members here; false when it is none, or its seal is wrong."""
 
+    def offer(
+        self, name: str, at: tuple[int, int], envelope: bytes, /
+    ) -> Literal["taken", "behind"] | None:
+        """
+        Hands an envelope to the members here if it is the next one of a group with a history.
+
+        "behind" when others are missing before it: nothing is handed out then. None when it is
+        none, or its seal is wrong.
+        """
+
+    def position_of(self, name: str) -> tuple[int, int] | None:
+        """Gives how far the members here are; None without members, or without a history."""
+
+    def recorded_names(self) -> list[str]:
+        """Gives the groups with a history that have members here."""
+
+    def take_page(
+        self, name: str, head: tuple[int, int], rows: list[tuple[int, int, bytes]], /
+    ) -> bool:
+        """
+        Hands the members here what is new to them in a part of the log.
+
+        Args:
+            name: The group's name.
+            head: Its newest position.
+            rows: What was read behind the members' position, oldest first: offset, milliseconds
+                since 1970, and envelope.
+
+        Returns:
+            False, and nothing is handed out, while more is published than can be delivered.
+        """
+
+    def read_rows(
+        self, name: str, rows: list[tuple[int, int, bytes]], /
+    ) -> list[tuple[int, int, str | bytes, list[bytes]]]:
+        """Gives the messages in a part of the log, as :meth:`History.read`."""
+
+    def enter_at(
+        self,
+        name: str,
+        member: Connection | Mailbox,
+        id: bytes,
+        at: tuple[int, int],
+        /,
+        *,
+        is_numbered: bool,
+    ) -> Literal["first", "joined", "behind", "early", "over"]:
+        """
+        As :meth:`join`, for a member that has got all messages up to `at`.
+
+        "first" when it is the first one here: what came meanwhile has to be read. "behind" when
+        there are later messages, which it has to get first; "early" when the members here have not
+        got so much yet, or the group has another epoch; "over" when it has ended.
+        """
+
     def statistics(self) -> dict[str, int]:
         """Gives the counters of messages: published, delivered, dropped."""
 
@@ -787,6 +842,8 @@ class Redis:
         servers: list[RedisServer],
         timeout: float,
         certificates: RedisCertificates | None = None,
+        *,
+        keeps_history: bool = False,
     ) -> Redis:
         """
         Makes a backend that connects on its first call.
@@ -796,6 +853,7 @@ class Redis:
             servers: Groups are spread over them by their names.
             timeout: The seconds that a call may take.
             certificates: For servers with TLS.
+            keeps_history: Whether `record` and `read` are used.
 
         Raises:
             ValueError: An unknown kind of server, or certificates that cannot be used.
@@ -804,6 +862,22 @@ class Redis:
 
     def publish(self, name: str, envelope: bytes) -> RedisCall:
         """Publishes an envelope. The outcome is the number of connections that got it."""
+
+    def record(self, name: str, envelope: bytes, limits: tuple[int, float], /) -> RedisCall:
+        """
+        Keeps an envelope, and publishes it with its number. The outcome is its offset.
+
+        `limits`: the messages that the group keeps, and their age in seconds.
+        """
+
+    def read(
+        self, name: str, after: tuple[int, int] | None, limits: tuple[int, float], /
+    ) -> RedisCall:
+        """
+        Reads what is kept behind a position, as :meth:`History.read`, about 1 MiB.
+
+        The outcome is a tuple: the newest position, and the messages, oldest first.
+        """
 
     def subscribe(self, names: list[str]) -> list[RedisCall]:
         """
@@ -845,8 +919,14 @@ class RedisCall:
     def unwatch(self, hub: Hub, token: int) -> None:
         """Takes `watch` back."""
 
-    def outcome(self) -> int | str | None:
-        """Gives the number, or the reason for the failure; None when there is no outcome yet."""
+    def outcome(
+        self,
+    ) -> int | str | tuple[tuple[int, int], list[tuple[int, int, bytes]]] | None:
+        """
+        Gives the number, the messages, or the reason for the failure; None when there is none yet.
+
+        Messages are what `Groups.take_page` and `Groups.read_rows` take.
+        """
 
 @final
 class Settings:
@@ -962,7 +1042,7 @@ def judge_handshake(
 def may_send_close_code(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 section 7.4)."""
 
-def numbered(name: str, position: tuple[int, int], message: str | bytes, /) -> str:
+def numbered(name: str, at: tuple[int, int], message: str | bytes, /) -> str:
     """Gives the text that a member of the group `name` gets which asked for numbers."""
 
 def on_exit(plans: list[tuple[int, bool, int, str, float]], grace: float) -> None:

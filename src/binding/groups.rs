@@ -2,17 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
+    pybacked::PyBackedBytes,
     types::{PyBytes, PyDict, PyString},
 };
 
-use super::{connection::PyConnection, convert::duration, hub::Hub};
+use super::{
+    connection::PyConnection,
+    convert::duration,
+    hub::Hub,
+    log::{Row, position, row},
+};
 use crate::{
     engine::{
         Engine, clock,
-        groups::{self, Event, Joined, MemberId, Message, Notice, WhenFull},
+        groups::{self, Event, Joined, MemberId, Message, Notice, Offer, RecordedJoin, WhenFull},
+        history::{Kept, Page},
     },
     protocol::{close::CloseFrame, message::Kind},
 };
@@ -169,6 +177,96 @@ impl Groups {
 
     fn deliver(&self, py: Python<'_>, name: &str, envelope: &[u8]) -> bool {
         py.detach(|| self.0.deliver(name, envelope))
+    }
+
+    #[pyo3(signature = (name, at, envelope, /))]
+    fn offer(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        at: (u64, u64),
+        envelope: &[u8],
+    ) -> Option<&'static str> {
+        let offer = py.detach(|| self.0.offer(name, position(at), envelope))?;
+        Some(match offer {
+            Offer::Taken => "taken",
+            Offer::Behind => "behind",
+        })
+    }
+
+    fn position_of(&self, name: &str) -> Option<(u64, u64)> {
+        let at = self.0.position_of(name)?;
+        Some((at.epoch, at.offset))
+    }
+
+    fn recorded_names(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| self.0.recorded_names())
+    }
+
+    #[pyo3(signature = (name, head, rows, /))]
+    fn take_page(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        head: (u64, u64),
+        rows: Vec<(u64, u64, PyBackedBytes)>,
+    ) -> bool {
+        py.detach(|| {
+            let entries = rows.iter().map(|(offset, sent_at, envelope)| Kept {
+                offset: *offset,
+                sent_at: *sent_at,
+                envelope: Bytes::copy_from_slice(envelope),
+            });
+            let page = Page {
+                head: position(head),
+                entries: entries.collect(),
+            };
+            let has_room = self.0.has_room(page.bytes());
+            if has_room {
+                self.0.take_page(name, &page);
+            }
+            has_room
+        })
+    }
+
+    #[pyo3(signature = (name, rows, /))]
+    fn read_rows(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        rows: Vec<(u64, u64, PyBackedBytes)>,
+    ) -> Vec<Row> {
+        let rows = rows.iter().filter_map(|(offset, sent_at, envelope)| {
+            row(py, &self.0, name, (*offset, *sent_at, envelope))
+        });
+        rows.collect()
+    }
+
+    #[pyo3(signature = (name, object, id, at, /, *, is_numbered))]
+    fn enter_at(
+        &self,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+        id: MemberId,
+        at: (u64, u64),
+        is_numbered: bool,
+    ) -> PyResult<&'static str> {
+        let (groups, at) = (&self.0, position(at));
+        let joined = match member(object)? {
+            Member::Connection(connection) => {
+                groups.enter_at(name, &connection.get().0, id, at, is_numbered)
+            }
+            Member::Mailbox(mailbox) => {
+                groups.enter_at(name, &mailbox.get().0, id, at, is_numbered)
+            }
+        };
+        Ok(match joined {
+            RecordedJoin::Behind => "behind",
+            RecordedJoin::Early => "early",
+            RecordedJoin::Done(Joined::Over | Joined::Refused) => "over",
+            RecordedJoin::Done(Joined::First) => "first",
+            RecordedJoin::Done(Joined::More | Joined::Already) => "joined",
+        })
     }
 
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

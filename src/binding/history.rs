@@ -2,21 +2,16 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use pyo3::{
-    prelude::*,
-    types::{PyBytes, PyString},
-};
+use pyo3::prelude::*;
 
 use super::{
     convert::duration,
     groups::{Groups, Member, member, to_message},
+    log::{Row, position, row},
 };
-use crate::{
-    engine::{
-        groups::{Event, Joined, MemberId, Offer, RecordedJoin, numbered_text},
-        history::{self, Limits, Position},
-    },
-    protocol::message::Kind,
+use crate::engine::{
+    groups::{Event, Joined, MemberId, Offer, RecordedJoin, numbered_text},
+    history::{self, Limits},
 };
 
 /// The history of all groups of one backend. See `_core.pyi`.
@@ -30,13 +25,6 @@ pub(super) fn limits_of((size, seconds): (usize, f64)) -> PyResult<Limits> {
         age: duration(Some(seconds))?.unwrap_or_default(),
     })
 }
-
-fn position((epoch, offset): (u64, u64)) -> Position {
-    Position { epoch, offset }
-}
-
-/// Offset, time in milliseconds, message, and the members that do not get it.
-type Row = (u64, u64, Py<PyAny>, Vec<MemberId>);
 
 #[pymethods]
 impl History {
@@ -90,21 +78,11 @@ impl History {
     ) -> PyResult<((u64, u64), Vec<Row>)> {
         let limits = limits_of(limits)?;
         let page = py.detach(|| self.0.read(name, after.map(position), limits))?;
-        let mut rows = Vec::with_capacity(page.entries.len());
-        for kept in page.entries {
-            let Some(message) = groups.0.message_of(name, &kept.envelope) else {
-                // Not written by a process of this project.
-                continue;
-            };
-            let payload = message.payload();
-            let object = match (message.kind(), std::str::from_utf8(&payload)) {
-                (Kind::Text, Ok(text)) => PyString::new(py, text).into_any(),
-                _ => PyBytes::new(py, &payload).into_any(),
-            };
-            let exclude = message.exclude().to_vec();
-            rows.push((kept.offset, kept.sent_at, object.unbind(), exclude));
-        }
-        Ok(((page.head.epoch, page.head.offset), rows))
+        let rows = page.entries.iter().filter_map(|kept| {
+            let kept = (kept.offset, kept.sent_at, &kept.envelope[..]);
+            row(py, &groups.0, name, kept)
+        });
+        Ok(((page.head.epoch, page.head.offset), rows.collect()))
     }
 
     #[pyo3(signature = (groups, name, object, id, at, /, *, is_numbered))]
@@ -131,7 +109,7 @@ impl History {
             }
         };
         Ok(match joined? {
-            RecordedJoin::Behind => "behind",
+            RecordedJoin::Behind | RecordedJoin::Early => "behind",
             RecordedJoin::Done(Joined::Over | Joined::Refused) => "over",
             RecordedJoin::Done(_) => "joined",
         })
@@ -148,16 +126,8 @@ impl History {
 
 /// See `_core.pyi`.
 #[pyfunction]
-#[pyo3(signature = (name, position, message, /))]
-pub(crate) fn numbered(
-    name: &str,
-    position: (u64, u64),
-    message: &Bound<'_, PyAny>,
-) -> PyResult<String> {
+#[pyo3(signature = (name, at, message, /))]
+pub(crate) fn numbered(name: &str, at: (u64, u64), message: &Bound<'_, PyAny>) -> PyResult<String> {
     let (kind, payload) = super::groups::content(message)?;
-    let at = Position {
-        epoch: position.0,
-        offset: position.1,
-    };
-    Ok(numbered_text(name, at, kind, payload))
+    Ok(numbered_text(name, position(at), kind, payload))
 }

@@ -14,6 +14,7 @@ pub(crate) mod handshake;
 pub(crate) mod history;
 pub(crate) mod hub;
 pub(crate) mod local;
+mod log;
 mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;

@@ -4,9 +4,17 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedStr};
 
-use super::{convert::duration, groups::Groups, hub::Hub};
+use super::{
+    convert::duration,
+    groups::Groups,
+    history::limits_of,
+    hub::Hub,
+    log::{Log, log, position},
+};
 use crate::engine::{
-    backends::redis::{Address, Call, Certificates, Config, Kind, Login, Redis, Server, Tls},
+    backends::redis::{
+        Address, Call, Certificates, Config, Kind, Login, Redis, Reply, Server, Tls,
+    },
     clock,
 };
 
@@ -86,13 +94,14 @@ impl Description {
 #[pymethods]
 impl PyRedis {
     #[new]
-    #[pyo3(signature = (groups, servers, timeout, certificates=None))]
+    #[pyo3(signature = (groups, servers, timeout, certificates=None, *, keeps_history=false))]
     fn new(
         py: Python<'_>,
         groups: &Groups,
         servers: Vec<Description>,
         timeout: f64,
         certificates: Option<Files>,
+        keeps_history: bool,
     ) -> PyResult<Self> {
         let tls = certificates.map(Files::read).transpose()?;
         if tls.is_none() && servers.iter().any(|server| server.tls) {
@@ -105,12 +114,29 @@ impl PyRedis {
         let config = Config {
             servers: servers?,
             timeout: duration(Some(timeout))?.unwrap_or(Duration::MAX),
+            keeps_history,
         };
         Ok(Self(py.detach(|| Redis::new(&groups.0, &config))?))
     }
 
     fn publish(&self, name: &str, envelope: &[u8]) -> RedisCall {
         RedisCall(self.0.publish(name, envelope))
+    }
+
+    #[pyo3(signature = (name, envelope, limits, /))]
+    fn record(&self, name: &str, envelope: &[u8], limits: (usize, f64)) -> PyResult<RedisCall> {
+        Ok(RedisCall(self.0.record(name, envelope, limits_of(limits)?)))
+    }
+
+    #[pyo3(signature = (name, after, limits, /))]
+    fn read(
+        &self,
+        name: &str,
+        after: Option<(u64, u64)>,
+        limits: (usize, f64),
+    ) -> PyResult<RedisCall> {
+        let after = after.map(position);
+        Ok(RedisCall(self.0.read(name, after, limits_of(limits)?)))
     }
 
     fn subscribe(&self, py: Python<'_>, names: Vec<PyBackedStr>) -> Vec<RedisCall> {
@@ -149,10 +175,11 @@ impl PyRedis {
 #[pyclass(frozen, module = "dwebsocket._core")]
 pub(crate) struct RedisCall(Arc<Call>);
 
-/// An outcome for Python: a number, or the reason for a failure.
+/// An outcome for Python: a number, messages, or the reason for a failure.
 #[derive(IntoPyObject)]
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<'py> {
     Number(u64),
+    Page(Log<'py>),
     Reason(String),
 }
 
@@ -173,9 +200,10 @@ impl RedisCall {
         self.0.unwatch(hub.0.hub(), token);
     }
 
-    fn outcome(&self) -> Option<Outcome> {
+    fn outcome<'py>(&self, py: Python<'py>) -> Option<Outcome<'py>> {
         self.0.outcome().map(|outcome| match outcome {
-            Ok(number) => Outcome::Number(number),
+            Ok(Reply::Number(number)) => Outcome::Number(number),
+            Ok(Reply::Page(page)) => Outcome::Page(log(py, &page)),
             Err(reason) => Outcome::Reason(reason.to_string()),
         })
     }

@@ -90,8 +90,9 @@ class _Member:
         while joined == "behind":
             page = backend.read_history(name, at, (10**6, 3600.0))
             missed += [f"{offset} {message}" for offset, _, message, _ in page.rows]
-            at = page.head
-            joined = backend.join_at(name, self.mailbox, b"k" * 16, at, numbered=True)
+            at = page.reached
+            if page.is_last:
+                joined = backend.join_at(name, self.mailbox, b"k" * 16, at, numbered=True)
         backend.release(name)
         return missed
 

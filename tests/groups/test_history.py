@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from history_backends import HISTORY_BACKENDS, HistoryEntry, history_entry, redis_server
 from peer import LiveWebSocket
 
 from dwebsocket import UsageError, group, user
@@ -19,7 +20,8 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+__all__ = ["history_entry", "redis_server"]
 
 Open = Callable[..., LiveWebSocket]
 Override = Callable[..., None]
@@ -31,18 +33,16 @@ MARKER = "the marker"
 Keep = Callable[..., None]
 
 
-@pytest.fixture(params=["local", "process"], autouse=True)
-def keep(request: pytest.FixtureRequest, override: Override, tmp_path: Path) -> Iterator[Keep]:
+@pytest.fixture(params=HISTORY_BACKENDS, autouse=True)
+def keep(
+    request: pytest.FixtureRequest, override: Override, history_entry: HistoryEntry
+) -> Iterator[Keep]:
     """Give groups `room-…` a history, in each backend that has one: of ten messages at first."""
+    own = history_entry(request.param)
 
     def keep(**limits: float) -> None:
         history = {"size": 10, "seconds": 300, **limits}
-        entry = {
-            "BACKEND": f"dwebsocket.groups.{request.param}",
-            "RUNTIME_DIR": str(tmp_path),
-            "HISTORY": {"room-*": history},
-        }
-        override(WEBSOCKET_GROUPS={"default": entry})
+        override(WEBSOCKET_GROUPS={"default": {**own, "HISTORY": {"room-*": history}}})
 
     keep()
     with backends.replaced(backends.make):
@@ -280,10 +280,11 @@ class TestLimits:
         assert live.websocket.join("room-1", since=position(0)).recovered is False
         assert open_websocket().websocket.join("room-1", since=position(1)).recovered is True
 
+    @pytest.mark.parametrize("keep", ["local", "process"], indirect=True)
     def test_of_all_groups(self, override: Override) -> None:
-        """The groups that were not used for longest make room."""
+        """The groups that were not used for longest make room, where these are in memory."""
         override(WEBSOCKET_MAX_HISTORY=1024 * 1024)
-        history = backends.backend("default").history
+        history = backends.backend("default").history  # type: ignore[attr-defined]
 
         def fill() -> bool:
             for number in range(30):

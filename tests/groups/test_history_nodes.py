@@ -1,10 +1,11 @@
-"""The history of groups on one machine: several processes publish, come back, and are killed."""
+"""The history of groups in several processes, which publish, come back, and are killed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from history_backends import HistoryEntry, history_entry, redis_server
 from test_local import Nodes, nodes
 
 from support.waiting import eventually
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
 
     from node_process import Node
 
-__all__ = ["nodes"]
+__all__ = ["history_entry", "nodes", "redis_server"]
 
 
-@pytest.fixture
-def start(nodes: Nodes) -> Callable[[], Node]:
+@pytest.fixture(params=["local", pytest.param("redis", marks=pytest.mark.needs("redis"))])
+def start(
+    request: pytest.FixtureRequest, nodes: Nodes, history_entry: HistoryEntry
+) -> Callable[[], Node]:
     """Start a process whose groups `room…` have a history."""
-    return lambda: nodes(HISTORY={"room*": {"size": 100_000, "seconds": 300}})
+    entry = history_entry(request.param)
+    return lambda: nodes(**entry, HISTORY={"room*": {"size": 100_000, "seconds": 300}})
+
+
+of_files = pytest.mark.parametrize("start", ["local"], indirect=True)
 
 
 def numbered(start: int, *messages: str) -> list[str]:
@@ -96,6 +103,7 @@ def test_a_publisher_that_is_killed_leaves_no_gap(start: Callable[[], Node]) -> 
     assert found[-1] == f"{last} the last"
 
 
+@of_files
 def test_files_that_are_deleted(start: Callable[[], Node], nodes: Nodes) -> None:
     """Numbering starts anew, and members get what is published then."""
     one, two = start(), start()
@@ -110,6 +118,7 @@ def test_files_that_are_deleted(start: Callable[[], Node], nodes: Nodes) -> None
     assert one("position", "room").partition("-")[0] != epoch
 
 
+@of_files
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * 4096, b"dwshist1" * 512])
 def test_files_that_are_broken(start: Callable[[], Node], nodes: Nodes, content: bytes) -> None:
     """Are begun anew."""
@@ -121,6 +130,7 @@ def test_files_that_are_broken(start: Callable[[], Node], nodes: Nodes, content:
     assert one("history", "room") == ["after"]
 
 
+@of_files
 def test_only_its_user_can_read_it(start: Callable[[], Node], nodes: Nodes) -> None:
     """As the sockets beside it."""
     start()("send", "room", "secret")

@@ -31,7 +31,7 @@ class Nodes:
 
     def __call__(self, secret_key: str = "secret", **settings: Any) -> Node:
         """Start one."""
-        groups = {"default": {"RUNTIME_DIR": str(self.folder), **settings}}
+        groups = {"default": {**settings, "RUNTIME_DIR": str(self.folder)}}
         node = Node(NODE, [groups, secret_key])
         self.all.append(node)
         return node
@@ -127,6 +127,7 @@ def test_other_installations_never_meet(nodes: Nodes, other: dict[str, str]) -> 
     assert one("count", "room") == 1
 
 
+@pytest.mark.extended("starts a dozen processes, one after the other")
 def test_a_killed_process_leaves_nothing_that_the_next_start_does_not_clean(nodes: Nodes) -> None:
     """The socket of a process that ends by itself is gone at once."""
     one = nodes()

@@ -136,6 +136,7 @@ class TestKeepalive:
 
 
 @pytest.mark.slow
+@pytest.mark.extended("waits for three timeouts of a worker")
 @pytest.mark.parametrize(
     "kind", [GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, GUNICORN_EVENTLET], ids=str
 )

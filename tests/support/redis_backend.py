@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,25 @@ class Member:
         for name in names:
             assert of.add(name, self.mailbox, self.key)
 
+    def come_back(self, name: str, since: tuple[int, int]) -> list[str | bytes]:
+        """Become a member from a position on; give what was missed. Messages have numbers then."""
+        self.backend.hold(name)
+        at, missed, joined = since, list[str | bytes](), "behind"
+        while joined == "behind":
+            page = self.backend.read_history(name, at, (2**53, 3600.0))
+            missed += [message for _, _, message, _ in page.rows]
+            at = page.reached
+            if page.is_last:
+                joined = self.backend.join_at(name, self.mailbox, self.key, at, numbered=True)
+        self.backend.release(name)
+        assert joined == "joined"
+        return missed
+
+    def receive_numbered(self) -> tuple[int, str]:
+        """Give the next message and its offset."""
+        found = json.loads(self.receive())
+        return int(found["position"].rpartition("-")[2]), found["data"]
+
     def receive(self) -> str | bytes:
         """Give the next message."""
         found: list[str | bytes] = []
@@ -59,6 +79,11 @@ class Member:
     def leave(self, name: str) -> None:
         """End a membership."""
         self.backend.discard(name, self.mailbox)
+
+
+def head(of: redis.Backend, name: str) -> tuple[int, int]:
+    """Give the newest position of a group."""
+    return of.read_history(name, None, (0, 0.0)).head
 
 
 def send(of: redis.Backend, name: str, message: str) -> None:

@@ -6,9 +6,21 @@ from dwebsocket._core import Member
 from dwebsocket.groups import checks
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
-from dwebsocket.groups.history import Entry, Recovery
+from dwebsocket.groups.history import Entry, Log, Recovery
+from dwebsocket.groups.recorded import HistoryBackend
 from dwebsocket.groups.statistics import group_statistics
 
-__all__ = ["Backend", "Entry", "Group", "Member", "Recovery", "group", "group_statistics", "user"]
+__all__ = [
+    "Backend",
+    "Entry",
+    "Group",
+    "HistoryBackend",
+    "Log",
+    "Member",
+    "Recovery",
+    "group",
+    "group_statistics",
+    "user",
+]
 
 checks.register()

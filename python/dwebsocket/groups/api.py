@@ -317,8 +317,11 @@ class Group:
             TypeError, ValueError: As their types and values say.
         """
         backend = self._backend("ahistory")
-        after, limits = self._wanted_history(backend, limit, since)
-        return history.entries(backend.read_history(self.name, after, limits))
+        after, (size, seconds) = self._wanted_history(backend, limit, since)
+        page = backend.read_history(self.name, after, (size, seconds))
+        while not page.is_last:
+            page += backend.read_history(self.name, page.reached, (size, seconds))
+        return history.entries(page, size)
 
     async def ahistory(self, limit: int | None = None, since: str | None = None) -> list[Entry]:
         """
@@ -328,8 +331,11 @@ class Group:
             UsageError, GroupUnavailable, TypeError, ValueError: As :meth:`history`.
         """
         backend = backends.backend(self.using)
-        after, limits = self._wanted_history(backend, limit, since)
-        return history.entries(await backend.aread_history(self.name, after, limits))
+        after, (size, seconds) = self._wanted_history(backend, limit, since)
+        page = await backend.aread_history(self.name, after, (size, seconds))
+        while not page.is_last:
+            page += await backend.aread_history(self.name, page.reached, (size, seconds))
+        return history.entries(page, size)
 
     def position(self) -> str:
         """

@@ -80,7 +80,8 @@ class Backend:
     #: Whether other users of the machine or the network may reach the way that envelopes take.
     #: Then they are sealed with a key that is made from ``SECRET_KEY``.
     is_sealed = True
-    #: Whether it keeps the history of groups, and so implements the calls for that.
+    #: Whether it keeps the history of groups: see
+    #: :class:`~dwebsocket.groups.recorded.HistoryBackend`.
     keeps_history = False
     #: Whether it knows which users are present, and so implements the calls for that.
     keeps_presence = False
@@ -181,7 +182,7 @@ class Backend:
         """
         return False
 
-    # -- what a backend implements that keeps a history -------------------------------------------
+    # -- the history, where one is kept ----------------------------------------------------------
 
     def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
         """
@@ -358,7 +359,7 @@ class Backend:
         """Publishes a message."""
         envelope = self.groups.encode(name, message, exclude)
         try:
-            self.publish(name, envelope)
+            self._pass_on(name, envelope)
         except GroupUnavailable:
             self.groups.note("failed")
             raise
@@ -367,10 +368,18 @@ class Backend:
         """Publishes a message, without blocking the event loop."""
         envelope = self.groups.encode(name, message, exclude)
         try:
-            await self.apublish(name, envelope)
+            await self._apass_on(name, envelope)
         except GroupUnavailable:
             self.groups.note("failed")
             raise
+
+    def _pass_on(self, name: str, envelope: bytes) -> None:
+        """Publishes a message of a group, which may have a history."""
+        self.publish(name, envelope)
+
+    async def _apass_on(self, name: str, envelope: bytes) -> None:
+        """As :meth:`_pass_on`, without blocking the event loop."""
+        await self.apublish(name, envelope)
 
     def close(self, name: str, code: int, reason: str) -> None:
         """Closes the members."""

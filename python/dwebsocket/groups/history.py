@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     Position = tuple[int, int]
     #: Offset, milliseconds since 1970, message, and the keys of the members that did not get it.
     Row = tuple[int, int, str | bytes, list[bytes]]
+    #: Offset, milliseconds since 1970, and envelope.
+    LogRow = tuple[int, int, bytes]
 
 _POSITION = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,18})", re.ASCII)
 _LARGEST_OFFSET = 2**63
@@ -61,6 +63,26 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Log:
+    """
+    A part of what a backend keeps of a group.
+
+    Attributes:
+        head: The position of the newest message that was ever published: its epoch and its offset.
+        rows: What is kept, oldest first, without gaps: offset, milliseconds since 1970, envelope.
+            The newest ones may be left for another call.
+    """
+
+    head: Position
+    rows: list[LogRow]
+
+    @property
+    def reached(self) -> Position:
+        """The position of those that have got it."""
+        return (self.head[0], self.rows[-1][0]) if self.rows else self.head
+
+
+@dataclass(frozen=True)
 class Page:
     """
     Messages of one group.
@@ -68,10 +90,24 @@ class Page:
     Attributes:
         head: The position of the newest one that was ever published.
         rows: What is kept, oldest first, without gaps.
+        reached: The position of those that have got them: the newest ones may be on another page.
     """
 
     head: Position
     rows: list[Row]
+    reached: Position
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there was nothing behind it when it was read."""
+        return self.reached == self.head
+
+    def __add__(self, other: Page) -> Page:
+        """Gives both, when ``other`` was read behind this one; that one alone of another epoch."""
+        if self.head[0] != other.head[0]:
+            return other
+        head = max(self.head, other.reached)
+        return Page(head, self.rows + other.rows, max(self.reached, other.reached))
 
 
 def text_of(position: Position) -> str:
@@ -118,12 +154,12 @@ def is_whole(page: Page, since: Position) -> bool:
     return since[1] == last or bool(page.rows and page.rows[0][0] == since[1] + 1)
 
 
-def entries(page: Page) -> list[Entry]:
-    """Gives the messages of a page."""
+def entries(page: Page, most: int) -> list[Entry]:
+    """Gives the newest messages of a page."""
     epoch = f"{page.head[0]:016x}"
     return [
         Entry(offset, epoch, message, datetime.fromtimestamp(ms / 1000, timezone.utc))
-        for offset, ms, message, _ in page.rows
+        for offset, ms, message, _ in page.rows[max(0, len(page.rows) - most) :]
     ]
 
 

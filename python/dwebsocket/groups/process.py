@@ -135,7 +135,8 @@ class Backend(backend.Backend):
         """As :meth:`dwebsocket.groups.backend.Backend.read_history`."""
         history = self.history
         with self._reporting():
-            return Page(*history.read(self.groups, name, after, limits))
+            head, rows = history.read(self.groups, name, after, limits)
+            return Page(head, rows, head)
 
     async def aread_history(
         self, name: str, after: Position | None, limits: tuple[int, float]

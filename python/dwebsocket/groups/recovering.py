@@ -61,7 +61,7 @@ class Recovering:
 
     def first(self, page: Page) -> Iterator[str | bytes]:
         """Gives the messages to send first."""
-        self.at = page.head
+        self.at = page.reached
         self.recovered = not self._is_recovering or (
             self.since is not None and history.is_whole(page, self.since)
         )
@@ -69,8 +69,10 @@ class Recovering:
             yield from self._messages(page.rows)
 
     def more(self, page: Page) -> Iterator[str | bytes]:
-        """Gives those that were published meanwhile."""
-        self.at = page.head
+        """Gives those that were published meanwhile, or did not fit on the page before."""
+        if self._is_recovering and not history.is_whole(page, self.at):
+            self.recovered = False
+        self.at = page.reached
         yield from self._messages(page.rows)
 
     def _messages(self, rows: list[Row]) -> Iterator[str | bytes]:
@@ -105,7 +107,9 @@ def join(
         try:
             _send_all(websocket, steps.first(page))
             for _ in range(_MOST_ROUNDS):
-                joined = backend.join_at(name, member, key, steps.at, numbered=numbered)
+                joined = "behind"
+                if page.is_last:
+                    joined = backend.join_at(name, member, key, steps.at, numbered=numbered)
                 if joined != "behind":
                     break
                 page = backend.read_history(name, steps.at, steps.kept.limits)
@@ -141,7 +145,9 @@ async def ajoin(
         try:
             await _asend_all(websocket, steps.first(page))
             for _ in range(_MOST_ROUNDS):
-                joined = await backend.ajoin_at(name, member, key, steps.at, numbered=numbered)
+                joined = "behind"
+                if page.is_last:
+                    joined = await backend.ajoin_at(name, member, key, steps.at, numbered=numbered)
                 if joined != "behind":
                     break
                 page = await backend.aread_history(name, steps.at, steps.kept.limits)

@@ -14,19 +14,24 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core, unpatched
-from dwebsocket.groups import backend, redis_address, reports
+from dwebsocket.groups import redis_address, reports
+from dwebsocket.groups.history import Log
+from dwebsocket.groups.recorded import HistoryBackend
 from dwebsocket.groups.server_calls import await_call, wait
 
 if TYPE_CHECKING:
+    from dwebsocket.exceptions import GroupUnavailable
     from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.backend import Member
+    from dwebsocket.groups.history import Position
     from dwebsocket.groups.redis_address import Server
+    from dwebsocket.groups.server_calls import Outcome
 
 # Characters of the key in the names of channels.
 _KEY_LENGTH = 16
 
 
-class Backend(backend.Backend):
+class Backend(HistoryBackend):
     """Publishes and subscribes with two connections to each server, opened on first use."""
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
@@ -82,7 +87,13 @@ class Backend(backend.Backend):
                 "is_unverified": found.is_unverified,
             }
         try:
-            started = _core.Redis(self.groups, servers, self.settings.timeout, certificates)
+            started = _core.Redis(
+                self.groups,
+                servers,
+                self.settings.timeout,
+                certificates,
+                keeps_history=bool(self.settings.history),
+            )
         except ValueError as error:
             raise ImproperlyConfigured(
                 f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
@@ -138,6 +149,46 @@ class Backend(backend.Backend):
             GroupUnavailable: As :meth:`publish`.
         """
         await self._await(self.core.publish(name, envelope))
+
+    # -- history ---------------------------------------------------------------------------------
+
+    def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`dwebsocket.groups.HistoryBackend.append`, as one step of the server.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        self._wait(self.core.record(name, envelope, limits))
+
+    async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`append`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        await self._await(self.core.record(name, envelope, limits))
+
+    def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        As :meth:`dwebsocket.groups.HistoryBackend.read_log`, about a MiB at once.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        call = self.core.read(name, after, limits)
+        return self._log(wait(call, self.settings.timeout))
+
+    async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        As :meth:`read_log`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        call = self.core.read(name, after, limits)
+        return self._log(await await_call(call, self.settings.timeout))
 
     # -- subscriptions ---------------------------------------------------------------------------
 
@@ -268,9 +319,17 @@ class Backend(backend.Backend):
     async def _await(self, call: _core.RedisCall) -> int:
         return self._number(await await_call(call, self.settings.timeout))
 
-    def _number(self, outcome: int | str | None) -> int:
-        if outcome is None:
-            raise self.unavailable(f"no reply within {self.settings.timeout:g} s")
-        if isinstance(outcome, str):
-            raise self.unavailable(outcome)
+    def _number(self, outcome: Outcome) -> int:
+        if not isinstance(outcome, int):
+            raise self._failure(outcome)
         return outcome
+
+    def _log(self, outcome: Outcome) -> Log:
+        if not isinstance(outcome, tuple):
+            raise self._failure(outcome)
+        return Log(*outcome)
+
+    def _failure(self, outcome: Outcome) -> GroupUnavailable:
+        if isinstance(outcome, str):
+            return self.unavailable(outcome)
+        return self.unavailable(f"no reply within {self.settings.timeout:g} s")

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Select = Callable[[int, float], object]
+    #: A number, a page of a log, or the reason for a failure; None while there is none of them.
+    Outcome = int | str | tuple[tuple[int, int], list[tuple[int, int, bytes]]] | None
 
 # Hubs that are not in use, each with one descriptor to wait at.
 _spare: deque[_core.Hub] = deque(maxlen=64)
 os.register_at_fork(after_in_child=_spare.clear)
 
 
-def wait(call: _core.RedisCall, timeout: float) -> int | str | None:
+def wait(call: _core.RedisCall, timeout: float) -> Outcome:
     """
     Sleeps until a call has an outcome, ``timeout`` seconds at most, and gives it.
 
@@ -52,7 +54,7 @@ def _wait_green(call: _core.RedisCall, timeout: float, select: Select) -> None:
     _spare.append(hub)
 
 
-async def await_call(call: _core.RedisCall, timeout: float) -> int | str | None:
+async def await_call(call: _core.RedisCall, timeout: float) -> Outcome:
     """As :func:`wait`, without blocking the event loop."""
     await loop_hub.current().wait(call, call.watch, timeout)
     return call.outcome()

@@ -4,22 +4,17 @@
 //! another order than that of the numbers. So a group here knows its position, and a message that is
 //! not the next one is not put into the queue: the missing ones are read from the history.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc};
 
 use super::{
     envelope,
     group::{Entry, Recorded, State},
     member::Member,
     memberships::{Joined, MemberId},
+    notices::Notice,
     registry::Groups,
 };
 use crate::engine::history::{History, Limits, Page, Position};
-
-/// All that is kept.
-const ALL: Limits = Limits {
-    size: usize::MAX,
-    age: Duration::MAX,
-};
 
 /// What has become of a message that was offered to the members here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +32,9 @@ pub enum RecordedJoin {
     Done(Joined),
     /// The group is further on: the member has to get what is between.
     Behind,
+    /// The members here have not got so much yet, or the group has another epoch here: what they
+    /// miss has to be read first.
+    Early,
 }
 
 impl Groups {
@@ -65,23 +63,44 @@ impl Groups {
         Some(Offer::Taken)
     }
 
+    /// How far the members here are in the group `name`; `None` without members, and for a group
+    /// without a history.
+    pub fn position_of(&self, name: &str) -> Option<Position> {
+        if self.is_foreign() {
+            return None;
+        }
+        let group = self.find(name)?;
+        let state = group.state.lock();
+        (state.recorded.as_deref()).map(|recorded| recorded.position)
+    }
+
+    /// The groups with a history that have members here.
+    pub fn recorded_names(&self) -> Vec<String> {
+        let names = self.counts().into_iter().map(|(name, _)| name);
+        names
+            .filter(|name| self.position_of(name).is_some())
+            .collect()
+    }
+
+    /// Hands the members here what is new to them in `page`, which was read behind their position.
+    pub fn take_page(self: &Arc<Self>, name: &str, page: &Page) {
+        let Some(group) = self.find(name).filter(|_| !self.is_foreign()) else {
+            return;
+        };
+        let mut state = group.state.lock();
+        let starts = self.put_page(name, &mut state, page);
+        drop(state);
+        self.fan_out.start_if(starts, &group);
+    }
+
     /// Hands the members here what they miss of the group `name`. May wait for files.
     ///
     /// # Errors
     /// As [`History::read`].
     pub fn catch_up(self: &Arc<Self>, name: &str, history: &History) -> io::Result<()> {
-        let Some(group) = self.find(name).filter(|_| !self.is_foreign()) else {
-            return Ok(());
-        };
-        let position = (group.state.lock().recorded.as_deref()).map(|recorded| recorded.position);
-        let Some(position) = position else {
-            return Ok(());
-        };
-        let page = history.read(name, Some(position), ALL)?;
-        let mut state = group.state.lock();
-        let starts = self.put_page(name, &mut state, &page);
-        drop(state);
-        self.fan_out.start_if(starts, &group);
+        if let Some(position) = self.position_of(name) {
+            self.take_page(name, &history.read(name, Some(position), Limits::ALL)?);
+        }
         Ok(())
     }
 
@@ -90,20 +109,23 @@ impl Groups {
         let Some(recorded) = &mut state.recorded else {
             return false;
         };
-        let is_same_epoch = recorded.position.epoch == page.head.epoch;
-        let after = if is_same_epoch {
-            recorded.position.offset
-        } else {
-            0
-        };
-        if page.head.offset <= after && is_same_epoch {
+        let (before, reached) = (recorded.position, page.reached());
+        let is_same_epoch = before.epoch == reached.epoch;
+        let after = if is_same_epoch { before.offset } else { 0 };
+        if reached.offset <= after && is_same_epoch {
             return false;
         }
-        recorded.position = page.head;
+        recorded.position = reached;
+        let first = (page.entries.iter()).find(|kept| kept.offset > after);
+        if !is_same_epoch || first.is_none_or(|kept| kept.offset > after + 1) {
+            self.notices().add(Notice::Interrupted {
+                groups: vec![name.to_owned()],
+            });
+        }
         let mut starts = false;
         for kept in page.entries.iter().filter(|kept| kept.offset > after) {
             let at = Position {
-                epoch: page.head.epoch,
+                epoch: reached.epoch,
                 offset: kept.offset,
             };
             if let Some(entry) = self.open(name, &kept.envelope).and_then(envelope::read) {
@@ -114,23 +136,19 @@ impl Groups {
     }
 
     /// Makes `member`, which has got all messages up to `at`, a member of the group `name`: it gets
-    /// all later ones. May wait for files.
-    ///
-    /// # Errors
-    /// As [`History::read`].
-    pub fn join_at<M: Member + 'static>(
+    /// all later ones. When it is the first one here, those that came meanwhile have to be read.
+    pub fn enter_at<M: Member + 'static>(
         self: &Arc<Self>,
         name: &str,
         member: &Arc<M>,
         id: MemberId,
         at: Position,
         is_numbered: bool,
-        history: &History,
-    ) -> io::Result<RecordedJoin> {
+    ) -> RecordedJoin {
         if self.is_foreign() || member.is_foreign() {
-            return Ok(RecordedJoin::Done(Joined::Over));
+            return RecordedJoin::Done(Joined::Over);
         }
-        self.catch_up(name, history)?;
+        let mut refusal = RecordedJoin::Behind;
         let weak = Arc::downgrade(member);
         let enter = |state: &mut State| {
             if state.is_unused() {
@@ -142,7 +160,11 @@ impl Groups {
                     numbered: HashSet::new(),
                 })
             });
-            if recorded.position != at {
+            let here = recorded.position;
+            if here != at {
+                if here.epoch != at.epoch || here.offset < at.offset {
+                    refusal = RecordedJoin::Early;
+                }
                 return None;
             }
             let (place, is_first) = state.enter(weak);
@@ -155,14 +177,31 @@ impl Groups {
             .memberships()
             .join(id, || self.find(name), || self.enter(name, enter));
         if joined == Joined::Refused {
-            return Ok(RecordedJoin::Behind);
+            return refusal;
         }
         if matches!(joined, Joined::First | Joined::More) {
             self.notify(name);
         }
-        // Those that came while there was no group here.
+        RecordedJoin::Done(joined)
+    }
+
+    /// As [`Groups::enter_at`], and reads what is missing. May wait for files.
+    ///
+    /// # Errors
+    /// As [`History::read`].
+    pub fn join_at<M: Member + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        member: &Arc<M>,
+        id: MemberId,
+        at: Position,
+        is_numbered: bool,
+        history: &History,
+    ) -> io::Result<RecordedJoin> {
         self.catch_up(name, history)?;
-        Ok(RecordedJoin::Done(joined))
+        let joined = self.enter_at(name, member, id, at, is_numbered);
+        self.catch_up(name, history)?;
+        Ok(joined)
     }
 }
 

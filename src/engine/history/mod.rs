@@ -13,6 +13,7 @@ mod page;
 
 use std::{io, path::Path, time::Duration};
 
+pub(crate) use self::page::new_epoch;
 pub use self::page::{Kept, Limits, Page, Position};
 use self::{file::FileHistory, memory::MemoryHistory};
 

@@ -32,6 +32,14 @@ pub struct Limits {
     pub age: Duration,
 }
 
+impl Limits {
+    /// All that is kept.
+    pub const ALL: Self = Self {
+        size: usize::MAX,
+        age: Duration::MAX,
+    };
+}
+
 /// A message that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -48,8 +56,24 @@ pub struct Kept {
 pub struct Page {
     /// The newest message that was ever published to the group.
     pub head: Position,
-    /// What is kept, oldest first, without gaps.
+    /// What is kept, oldest first, without gaps. The newest ones may be for another page.
     pub entries: Vec<Kept>,
+}
+
+impl Page {
+    /// The position of those that have got it.
+    pub fn reached(&self) -> Position {
+        let last = (self.entries.last()).map_or(self.head.offset, |kept| kept.offset);
+        Position {
+            offset: last,
+            ..self.head
+        }
+    }
+
+    /// Bytes of the messages.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|kept| kept.envelope.len()).sum()
+    }
 }
 
 /// Milliseconds since 1970.
@@ -66,7 +90,7 @@ pub(super) fn oldest_ms(now: u64, limits: Limits) -> u64 {
 }
 
 /// A new epoch: no numbering before has had it.
-pub(super) fn new_epoch() -> u64 {
+pub(crate) fn new_epoch() -> u64 {
     // Random, with the time: a forked child inherits the keys of the hash.
     RandomState::new().hash_one((std::process::id(), SystemTime::now()))
 }

@@ -9,14 +9,24 @@ use std::{
 
 use crate::engine::{
     base::sync::{Condvar, Mutex},
+    history::Page,
     wakeup::hub::{Hub, Watch},
 };
 
 /// Why a call has failed, for the text of an exception.
 pub type Reason = Arc<str>;
 
-/// The outcome of a call: a number, or the reason why there is none.
-pub type Outcome = Result<u64, Reason>;
+/// What the server has replied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A number, whose meaning is the call's.
+    Number(u64),
+    /// Messages that are kept.
+    Page(Arc<Page>),
+}
+
+/// The outcome of a call: a reply, or the reason why there is none.
+pub type Outcome = Result<Reply, Reason>;
 
 /// A call that is under way. Any thread may wait for it, or an event loop.
 #[derive(Debug, Default)]
@@ -170,9 +180,9 @@ mod tests {
             let call = Arc::clone(&call);
             move || call.wait(None)
         });
-        ticket.finish(Ok(7));
-        assert_eq!(waiter.join().unwrap(), Some(Ok(7)));
-        assert_eq!(call.outcome(), Some(Ok(7)));
+        ticket.finish(Ok(Reply::Number(7)));
+        assert_eq!(waiter.join().unwrap(), Some(Ok(Reply::Number(7))));
+        assert_eq!(call.outcome(), Some(Ok(Reply::Number(7))));
     }
 
     #[test]
@@ -182,7 +192,7 @@ mod tests {
         call.watch(Arc::clone(&hub), 1);
         call.unwatch(&hub, 1);
         call.watch(Arc::clone(&hub), 2);
-        ticket.finish(Ok(0));
+        ticket.finish(Ok(Reply::Number(0)));
         assert_eq!(hub.drain(), [2]);
         call.watch(Arc::clone(&hub), 3);
         assert_eq!(hub.drain(), [3]);

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::sleep};
 
 use super::{
-    call::{Call, Ticket},
+    call::{Call, Reply, Ticket},
     shard::Shard,
 };
 use crate::engine::groups::Groups;
@@ -113,7 +113,10 @@ impl Census {
         let question = [number.to_be_bytes(), self.process.to_be_bytes()].concat();
         let sealed = groups.seal(&domain(QUESTION, name), &question);
         match shard.publish(name, &sealed).done().await {
-            Ok(receivers) => self.note(number, |asked| asked.expected = Some(receivers)),
+            Ok(Reply::Number(receivers)) => {
+                self.note(number, |asked| asked.expected = Some(receivers));
+            }
+            Ok(Reply::Page(_)) => {}
             Err(reason) => {
                 self.end(number, Some(reason));
                 return;
@@ -134,7 +137,7 @@ impl Census {
             let complete = all.remove(&number);
             drop(all);
             if let Some(asked) = complete {
-                asked.ticket.finish(Ok(asked.members));
+                asked.ticket.finish(Ok(Reply::Number(asked.members)));
             }
         }
     }
@@ -143,7 +146,8 @@ impl Census {
     fn end(&self, number: u64, failure: Option<super::call::Reason>) {
         let asked = self.asked.lock().remove(&number);
         if let Some(asked) = asked {
-            asked.ticket.finish(failure.map_or(Ok(asked.members), Err));
+            let members = Ok(Reply::Number(asked.members));
+            asked.ticket.finish(failure.map_or(members, Err));
         }
     }
 

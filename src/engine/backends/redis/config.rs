@@ -11,6 +11,8 @@ pub struct Config {
     pub servers: Vec<Server>,
     /// How long a call may take at most.
     pub timeout: Duration,
+    /// Whether groups have a history there.
+    pub keeps_history: bool,
 }
 
 /// A server, or several that belong together.

@@ -20,14 +20,15 @@ use tokio::{
 };
 
 use super::{
-    call::Reason,
+    call::{Reason, Reply},
     config::Kind,
     connection::{Connection, OnPush, late, within},
+    history::{self, Scripts},
     incoming::Incoming,
     lag::Lag,
     sentinel,
     shard::Shard,
-    state::{CHANGES, Change, Publish, Wakeups},
+    state::{CHANGES, Change, Command, Publish, Wakeups},
 };
 use crate::engine::base::clock;
 
@@ -70,9 +71,15 @@ async fn live(shard: &Shard, place: usize, incoming: &Incoming, wakeups: &Wakeup
         Ok(connections) => connections,
         Err(reason) => return reason,
     };
+    let mut loader = publisher.clone();
+    let scripts = if shard.keeps_history {
+        history::load(&mut loader, shard.timeout.min(CONNECT_LIMIT)).await
+    } else {
+        Err("it has no history".into())
+    };
     shard.on_connected(place);
     select! {
-        reason = publish(shard, place, wakeups, publisher.clone()) => reason,
+        reason = publish(shard, place, wakeups, publisher.clone(), scripts) => reason,
         reason = subscribe(shard, place, wakeups, subscriber.clone(), &unsubscribing) => reason,
         reason = check(publisher.clone(), || false, |_| {}) => reason,
         reason = check(
@@ -150,8 +157,18 @@ fn on_push(incoming: &Incoming, misled: &Arc<Notify>, unsubscribing: &Arc<Atomic
     })
 }
 
+/// The scripts of the history on a connection, or the reason why there are none.
+type Loaded = Result<Scripts, Reason>;
+
 /// Publishes what waits, many messages in one piece.
-async fn publish(shard: &Shard, place: usize, wakeups: &Wakeups, connection: Connection) -> Reason {
+async fn publish(
+    shard: &Shard,
+    place: usize,
+    wakeups: &Wakeups,
+    connection: Connection,
+    scripts: Loaded,
+) -> Reason {
+    let scripts = &scripts;
     let mut in_flight = FuturesOrdered::new();
     loop {
         select! {
@@ -165,7 +182,7 @@ async fn publish(shard: &Shard, place: usize, wakeups: &Wakeups, connection: Con
             () = wakeups.publish.notified(), if in_flight.len() < IN_FLIGHT => {
                 let batch = shard.take_publishes(place, BATCH, BATCH_BYTES);
                 if !batch.is_empty() {
-                    in_flight.push_back(send(shard, connection.clone(), batch));
+                    in_flight.push_back(send(shard, connection.clone(), batch, scripts));
                 }
             }
         }
@@ -176,32 +193,57 @@ async fn publish(shard: &Shard, place: usize, wakeups: &Wakeups, connection: Con
 async fn send(
     shard: &Shard,
     mut connection: Connection,
-    mut batch: Vec<Publish>,
+    waiting: Vec<Publish>,
+    scripts: &Loaded,
 ) -> Result<(), Reason> {
-    let mut commands = Pipeline::with_capacity(batch.len());
-    for publish in &mut batch {
-        // Only a node of a cluster may refuse it, so that it has to be sent again.
-        commands.add_command(if shard.is_cluster() {
-            publish.command.clone()
-        } else {
-            std::mem::take(&mut publish.command)
-        });
+    let mut commands = Pipeline::with_capacity(waiting.len());
+    let mut batch = Vec::with_capacity(waiting.len());
+    for mut publish in waiting {
+        match (&mut publish.command, scripts) {
+            // Only a node of a cluster may refuse it, so that it has to be sent again.
+            (Command::Plain(command), _) if shard.is_cluster() => {
+                commands.add_command(command.clone())
+            }
+            (Command::Plain(command), _) => commands.add_command(std::mem::take(command)),
+            (Command::Script(call), Ok(scripts)) => commands.add_command(call.command(scripts)),
+            (Command::Script(_), Err(reason)) => {
+                publish.finish(Err(Arc::clone(reason)));
+                continue;
+            }
+        };
+        batch.push(publish);
+    }
+    if batch.is_empty() {
+        return Ok(());
     }
     let first = batch.iter().map(|publish| publish.deadline).min();
     let deadline = clock::real(first.unwrap_or_else(clock::now));
     match timeout_at(deadline.into(), connection.send_all(&commands)).await {
         Ok(Ok(replies)) => {
+            let mut unknown = Vec::new();
             for (publish, reply) in batch.into_iter().zip(replies) {
                 match reply {
-                    Value::Int(receivers) => {
-                        publish.finish(Ok(u64::try_from(receivers).unwrap_or_default()));
+                    Value::Int(number) => {
+                        let number = u64::try_from(number).unwrap_or_default();
+                        publish.finish(Ok(Reply::Number(number)));
                     }
                     Value::ServerError(error) if shard.is_cluster() && has_moved(&error) => {
                         shard.on_moved(publish);
                     }
+                    Value::ServerError(error) if error.code() == "NOSCRIPT" => {
+                        unknown.push(publish);
+                    }
                     Value::ServerError(error) => publish.finish(Err(text_of(&error))),
-                    _ => publish.finish(Err("the reply to PUBLISH makes no sense".into())),
+                    reply => publish.finish(match history::page_in(reply) {
+                        Some(page) => Ok(Reply::Page(Arc::new(page))),
+                        None => Err("the server's reply makes no sense".into()),
+                    }),
                 }
+            }
+            if !unknown.is_empty() {
+                // The server has forgotten its scripts. They have the same names as before.
+                history::load(&mut connection, CONNECT_LIMIT).await?;
+                shard.send_again(unknown);
             }
             Ok(())
         }

@@ -11,6 +11,8 @@
 //!   has failed, and asks for the map of a cluster. Nothing is connected before the first call.
 //! - [`link`]: one for each route, with two connections: one publishes, many messages in one piece;
 //!   the other one has the subscriptions. It ends when either of them fails.
+//! - [`catch_up`]: one for each shard. It reads what members here have missed of groups with a
+//!   [`history`].
 //! - [`incoming`]: one. It hands what the server pushes to the groups. While these have no room
 //!   nothing more is read: so memory is bounded here, and the server closes the connection when its
 //!   own limit is reached (`client-output-buffer-limit pubsub`).
@@ -32,11 +34,15 @@ use std::{
     time::Duration,
 };
 
+mod behind;
 mod call;
+mod catch_up;
 mod census;
+mod channel;
 mod cluster;
 mod config;
 mod connection;
+mod history;
 mod incoming;
 mod lag;
 mod link;
@@ -53,7 +59,7 @@ mod unverified;
 mod upkeep;
 
 pub use self::{
-    call::{Call, Outcome, Reason},
+    call::{Call, Outcome, Reason, Reply},
     config::{Address, Config, Kind, Login, Server},
     tls::{Certificates, Tls},
 };
@@ -64,7 +70,8 @@ use self::{
 };
 use crate::engine::{
     base::{error::Error, fork},
-    groups::{Event, Groups, Observer},
+    groups::{Event, Groups, Observer, Offer},
+    history::{Limits, Position},
     runtime::Engine,
 };
 
@@ -111,7 +118,8 @@ impl Redis {
         let (incoming, arrivals) = Incoming::new();
         let shards = config.servers.iter().map(|server| {
             let groups = Arc::clone(groups);
-            Arc::new(Shard::new(server.clone(), config.timeout, groups))
+            let (timeout, keeps_history) = (config.timeout, config.keeps_history);
+            Arc::new(Shard::new(server.clone(), timeout, keeps_history, groups))
         });
         let backend = Arc::new(Backend {
             groups: Arc::clone(groups),
@@ -125,6 +133,7 @@ impl Redis {
         for (number, shard) in backend.shards.iter().enumerate() {
             let incoming = backend.incoming.of_shard(number);
             runtime.spawn(routes::run(Arc::clone(shard), incoming));
+            runtime.spawn(catch_up::run(Arc::clone(shard)));
         }
         groups.observe(weak);
         Ok(Self {
@@ -141,6 +150,17 @@ impl Redis {
     /// it, as far as the server knows.
     pub fn publish(&self, name: &str, envelope: &[u8]) -> Arc<Call> {
         self.in_shard(name, |shard| shard.publish(name, envelope))
+    }
+
+    /// Keeps an envelope of the group `name`, and publishes it. The outcome is its offset.
+    pub fn record(&self, name: &str, envelope: &[u8], limits: Limits) -> Arc<Call> {
+        self.in_shard(name, |shard| shard.record(name, envelope, limits))
+    }
+
+    /// Reads what is kept of the group `name` behind `after`. The outcome is a page, which may end
+    /// before the newest message.
+    pub fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Arc<Call> {
+        self.in_shard(name, |shard| shard.read(name, after, limits))
     }
 
     /// Subscribes to the messages of groups, with one round trip to each server. Gives the calls of
@@ -234,8 +254,15 @@ impl Receiver for Backend {
         let Some(name) = shard.name_of(&pushed.channel) else {
             return;
         };
-        let is_known = self.groups.deliver(name, &pushed.payload)
-            || (self.census).on_message(&self.groups, shard, name, &pushed.payload);
+        let (name, payload) = (&*name, &pushed.payload[..]);
+        let offered = history::announced(payload)
+            .and_then(|(at, envelope)| self.groups.offer(name, at, envelope));
+        if offered == Some(Offer::Behind) {
+            shard.behind.add(name);
+        }
+        let is_known = offered.is_some()
+            || self.groups.deliver(name, payload)
+            || (self.census).on_message(&self.groups, shard, name, payload);
         if !is_known {
             self.groups.statistics().count(Event::Unreadable);
         }

@@ -1,6 +1,7 @@
 //! One shard: what its callers do. [`super::upkeep`] has what its tasks do.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -8,13 +9,17 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    behind::Behind,
     call::{Call, Reason, Ticket},
+    channel,
     config::{Kind, Server},
-    state::{CHANGES, Publish, State, Status, Wanted},
+    history::ScriptCall,
+    state::{CHANGES, Command, Publish, State, Status, Wanted},
 };
 use crate::engine::{
     base::{clock, sync::Mutex},
     groups::Groups,
+    history::{Limits, Position},
 };
 
 /// One shard, as its callers and its tasks know it. Any thread may use it.
@@ -22,14 +27,22 @@ use crate::engine::{
 pub(super) struct Shard {
     pub(super) server: Server,
     pub(super) timeout: Duration,
+    pub(super) keeps_history: bool,
     pub(super) groups: Arc<Groups>,
     pub(super) state: Mutex<State>,
+    /// Groups whose members here miss messages.
+    pub(super) behind: Behind,
     /// Wakes the task that looks after the routes.
     pub(super) look: Notify,
 }
 
 impl Shard {
-    pub(super) fn new(server: Server, timeout: Duration, groups: Arc<Groups>) -> Self {
+    pub(super) fn new(
+        server: Server,
+        timeout: Duration,
+        keeps_history: bool,
+        groups: Arc<Groups>,
+    ) -> Self {
         let is_cluster = matches!(server.kind, Kind::Cluster);
         let address = match server.kind {
             Kind::Single => server.nodes.first().cloned(),
@@ -39,8 +52,10 @@ impl Shard {
         Self {
             server,
             timeout,
+            keeps_history,
             groups,
             state: Mutex::new(state),
+            behind: Behind::default(),
             look: Notify::new(),
         }
     }
@@ -51,13 +66,12 @@ impl Shard {
 
     /// The channel of a group.
     pub(super) fn channel_of(&self, name: &str) -> Vec<u8> {
-        [self.server.prefix.as_bytes(), name.as_bytes()].concat()
+        channel::of_group(&self.server.prefix, name)
     }
 
     /// The group of a channel.
-    pub(super) fn name_of<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
-        let name = channel.strip_prefix(self.server.prefix.as_bytes())?;
-        std::str::from_utf8(name).ok()
+    pub(super) fn name_of<'a>(&self, channel: &'a [u8]) -> Option<Cow<'a, str>> {
+        channel::group_of(&self.server.prefix, channel)
     }
 
     // -- for callers -----------------------------------------------------------------------------
@@ -77,13 +91,41 @@ impl Shard {
 
     fn put(&self, name: &str, payload: &[u8], ticket: Option<Ticket>) {
         let channel = self.channel_of(name);
-        let mut command = redis::cmd(if self.is_cluster() {
+        let mut command = redis::cmd(self.publish_command());
+        command.arg(&channel[..]).arg(payload);
+        self.queue(Command::Plain(command), channel, payload.len(), ticket);
+    }
+
+    /// The command that publishes.
+    fn publish_command(&self) -> &'static str {
+        if self.is_cluster() {
             "SPUBLISH"
         } else {
             "PUBLISH"
-        });
-        command.arg(&channel[..]).arg(payload);
-        let bytes = channel.len() + payload.len();
+        }
+    }
+
+    /// Keeps `envelope`, and publishes it on the channel of `name`. The outcome is its offset.
+    pub(super) fn record(&self, name: &str, envelope: &[u8], limits: Limits) -> Arc<Call> {
+        let (call, ticket) = Call::new();
+        let channel = self.channel_of(name);
+        let append = ScriptCall::append(&channel, envelope, limits, self.publish_command());
+        let append = Command::Script(append);
+        self.queue(append, channel, envelope.len(), Some(ticket));
+        call
+    }
+
+    /// Reads what is kept of `name` behind `after`. The outcome is a page.
+    pub(super) fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Arc<Call> {
+        let (call, ticket) = Call::new();
+        let channel = self.channel_of(name);
+        let read = Command::Script(ScriptCall::read(&channel, after, limits));
+        self.queue(read, channel, 0, Some(ticket));
+        call
+    }
+
+    fn queue(&self, command: Command, channel: Vec<u8>, length: usize, ticket: Option<Ticket>) {
+        let bytes = channel.len() + length;
         let deadline = clock::now() + self.timeout;
         let publish = Publish::new(command, channel, bytes, ticket, deadline);
         let mut state = self.state.lock();
@@ -210,5 +252,6 @@ impl Shard {
         }
         drop(state);
         self.look.notify_one();
+        self.behind.wake();
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::{
     call::{Outcome, Reason, Ticket},
     config::Address,
+    history::ScriptCall,
     lag::Lag,
     slots::{SLOTS, slot_of},
 };
@@ -98,6 +99,8 @@ pub(super) struct Wanted {
     pub(super) is_asked: bool,
     /// Joins that are under way, and other reasons to keep it without members.
     pub(super) holds: usize,
+    /// It was lost: messages may have been missed.
+    pub(super) was_lost: bool,
     pub(super) waiters: Vec<Ticket>,
 }
 
@@ -109,15 +112,25 @@ impl Wanted {
             serial: 0,
             is_asked: false,
             holds: 0,
+            was_lost: false,
             waiters: Vec::new(),
         }
     }
 }
 
-/// A message that is to be published.
+/// What is to be sent.
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    /// As it is.
+    Plain(Cmd),
+    /// A script of the history.
+    Script(ScriptCall),
+}
+
+/// A message that is to be published, or another call that has to keep its place among them.
 #[derive(Debug)]
 pub(super) struct Publish {
-    pub(super) command: Cmd,
+    pub(super) command: Command,
     pub(super) channel: Vec<u8>,
     pub(super) bytes: usize,
     /// `None` when no caller waits for the outcome.
@@ -127,7 +140,7 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) fn new(
-        command: Cmd,
+        command: Command,
         channel: Vec<u8>,
         bytes: usize,
         ticket: Option<Ticket>,

@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    call::Call,
+    call::{Call, Reply},
     config::{Address, Kind, Login, Server},
     shard::Shard,
     state::Change,
@@ -28,7 +28,7 @@ fn shard(kind: Kind) -> Shard {
         prefix: "test:".to_owned(),
     };
     let groups = Groups::new(Vec::new(), WhenFull::Close, None);
-    Shard::new(server, Duration::from_secs(3600), groups)
+    Shard::new(server, Duration::from_secs(3600), false, groups)
 }
 
 fn node(number: usize) -> Address {
@@ -123,7 +123,7 @@ impl World {
             Event::Refuse(place) if self.is_up(place) => self.confirm(place, true),
             Event::TakePublishes(place) if self.is_up(place) => {
                 for publish in self.shard.take_publishes(place, 100, 1000) {
-                    publish.finish(Ok(1));
+                    publish.finish(Ok(Reply::Number(1)));
                 }
             }
             Event::Map(nodes) if self.shard.is_cluster() => self.map(&nodes),

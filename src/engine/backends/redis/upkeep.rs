@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    call::Reason,
+    call::{Reason, Reply},
     cluster::Map,
     config::Address,
     lag::Lag,
@@ -139,6 +139,7 @@ impl Shard {
                 }
                 if was_confirmed {
                     state.unconfirmed += 1;
+                    wanted.was_lost = true;
                     moved.push(Arc::clone(&name));
                 }
                 if state.routes[before].status == Status::Up {
@@ -252,6 +253,7 @@ impl Shard {
             wanted.is_asked = false;
             if std::mem::replace(&mut wanted.is_confirmed, false) {
                 state.unconfirmed += 1;
+                wanted.was_lost = true;
                 missed.push(Arc::clone(name));
             }
             if is_away && !wanted.waiters.is_empty() {
@@ -310,6 +312,18 @@ impl Shard {
         taken
     }
 
+    /// Queues once more what a node could not do.
+    pub(super) fn send_again(&self, publishes: Vec<Publish>) {
+        let mut state = self.state.lock();
+        let refused: Vec<_> = (publishes.into_iter())
+            .filter_map(|publish| state.dispatch(publish))
+            .collect();
+        drop(state);
+        for (publish, reason) in refused {
+            publish.finish(Err(reason));
+        }
+    }
+
     /// Keeps a message that a node has refused, until the cluster's map is known anew.
     pub(super) fn on_moved(&self, publish: Publish) {
         let mut state = self.state.lock();
@@ -344,12 +358,15 @@ impl Shard {
         }
         wanted.is_confirmed = true;
         wanted.is_asked = false;
+        if std::mem::replace(&mut wanted.was_lost, false) {
+            self.behind.add(name);
+        }
         let waiters = std::mem::take(&mut wanted.waiters);
         state.unconfirmed -= 1;
         self.end_outage_if_over(&mut state);
         drop(state);
         for ticket in waiters {
-            ticket.finish(Ok(0));
+            ticket.finish(Ok(Reply::Number(0)));
         }
     }
 
@@ -427,7 +444,8 @@ impl Shard {
 
     fn report_interrupted(&self, names: &HashSet<Arc<str>>) {
         let mut groups: Vec<String> = (names.iter())
-            .filter(|name| self.groups.count(name) > 0)
+            // Members of groups with a history get what they have missed.
+            .filter(|name| self.groups.count(name) > 0 && self.groups.position_of(name).is_none())
             .map(ToString::to_string)
             .collect();
         groups.sort();

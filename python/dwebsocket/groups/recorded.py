@@ -1,0 +1,271 @@
+"""The contract of a backend that keeps the history of groups, beside :mod:`.backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from dwebsocket import clock, unpatched
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups.backend import Backend
+from dwebsocket.groups.history import Page
+
+if TYPE_CHECKING:
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.backend import Joined, Member
+    from dwebsocket.groups.history import Log, Position
+
+# All that is kept.
+_ALL = (2**53, 1e9)
+# Seconds between two attempts to hand out what was read while members are sent what came before.
+_PAUSE_S = 0.001
+# Seconds between two attempts to read from a server that is away.
+_RETRY_S = 0.2
+
+
+class HistoryBackend(Backend):
+    """
+    The base class of backends that keep the history of groups.
+
+    The backend has a log for each group: it gives each message the next offset of its group, keeps
+    it, and passes it on with its position. The log is the truth. A process that gets a message
+    which is not the next one reads the log, and so does a member that comes back.
+
+    Beside what :class:`~dwebsocket.groups.Backend` asks for, a subclass implements :meth:`append`,
+    :meth:`aappend`, :meth:`read_log` and :meth:`aread_log`. Instead of :meth:`deliver` it calls
+    :meth:`deliver_at` for what came by ``append``, and :meth:`catch_up_soon` when something may
+    have been missed, such as behind an outage.
+
+    An epoch is a number below 2**64 that no numbering of the group has had: the backend takes
+    another one at random when it has lost messages. Offsets begin with 1 and have no gaps.
+    """
+
+    keeps_history = True
+
+    def __init__(self, alias: str, own: BackendSettings) -> None:
+        """As :class:`~dwebsocket.groups.Backend`."""
+        super().__init__(alias, own)
+        self._behind_lock = unpatched.lock()
+        # Groups whose members have missed something, in order, and whether a thread reads it.
+        self._behind: dict[str, None] = {}
+        self._is_catching_up = False
+
+    # -- what a backend implements ---------------------------------------------------------------
+
+    def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`publish`, for a group with a history.
+
+        The order of offsets is the order in which processes get the messages, apart from failures.
+
+        Args:
+            name: The group's name.
+            envelope: The message.
+            limits: The number of messages that the group keeps, and their age in seconds.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        raise NotImplementedError
+
+    async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`append`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        raise NotImplementedError
+
+    def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        Gives the newest position of a group, and what is kept behind ``after``, oldest first.
+
+        Reading the log of a new group gives it an epoch; its newest offset is 0. The log may give
+        a part of a long answer, at least one message of it: the rest is asked for later.
+
+        Args:
+            name: The group's name.
+            after: Epoch and offset. None, another epoch, or an offset beyond the newest one, for
+                all that is kept.
+            limits: How many of the newest messages of the group are wanted at most, and their age
+                in seconds.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
+        """
+        raise NotImplementedError
+
+    async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        As :meth:`read_log`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_log`.
+        """
+        raise NotImplementedError
+
+    # -- what a backend calls --------------------------------------------------------------------
+
+    def deliver_at(self, name: str, at: Position, envelope: bytes) -> bool:
+        """
+        Hands an envelope that has a position to the members in this process. Never waits.
+
+        When messages before it are missing here, they are read soon, on another thread, and it
+        with them. One that members have got is ignored.
+
+        Returns:
+            False for bytes that are no envelope; they are ignored.
+        """
+        if not self.groups.count(name):
+            self.unsubscribe_if_unused(name)
+        offered = self.groups.offer(name, at, envelope)
+        if offered is None:
+            self.groups.note("unreadable")
+        elif offered == "behind":
+            self.catch_up_soon(name)
+        return offered is not None
+
+    def catch_up_soon(self, *names: str) -> None:
+        """
+        Reads what the members in this process have missed, on another thread. Never waits.
+
+        While the backend is away it tries again and again.
+
+        Args:
+            *names: The groups; without one, all that have members here.
+        """
+        found = names or self.groups.recorded_names()
+        with self._behind_lock:
+            self._behind.update(dict.fromkeys(found))
+            if self._is_catching_up or not self._behind:
+                return
+            self._is_catching_up = True
+        try:
+            unpatched.start_thread("dwebsocket-catch-up", self._catch_up_all)
+        except BaseException:
+            self._is_catching_up = False
+            raise
+
+    def _catch_up_all(self) -> None:
+        while True:
+            with self._behind_lock:
+                if not self._behind:
+                    self._is_catching_up = False
+                    return
+                name = next(iter(self._behind))
+                del self._behind[name]
+            try:
+                self.catch_up(name)
+            except GroupUnavailable:
+                # Behind the others.
+                with self._behind_lock:
+                    self._behind[name] = None
+                unpatched.sleep(_RETRY_S)
+            except BaseException:
+                self._is_catching_up = False
+                raise
+
+    # -- for the rest of the package -------------------------------------------------------------
+
+    def catch_up(self, name: str) -> None:
+        """
+        Hands the members in this process what they have missed of a group.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_log`.
+        """
+        while (at := self.groups.position_of(name)) is not None:
+            log = self.read_log(name, at, _ALL)
+            deadline = clock.now() + self.settings.timeout
+            while not self.groups.take_page(name, log.head, log.rows):
+                self._check(deadline)
+                time.sleep(_PAUSE_S)
+            if log.reached == log.head:
+                return
+
+    async def acatch_up(self, name: str) -> None:
+        """
+        As :meth:`catch_up`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`read_log`.
+        """
+        while (at := self.groups.position_of(name)) is not None:
+            log = await self.aread_log(name, at, _ALL)
+            deadline = clock.now() + self.settings.timeout
+            while not self.groups.take_page(name, log.head, log.rows):
+                self._check(deadline)
+                await asyncio.sleep(_PAUSE_S)
+            if log.reached == log.head:
+                return
+
+    def _check(self, deadline: float) -> None:
+        if clock.now() >= deadline:
+            raise self.unavailable("more is published than can be delivered")
+
+    def _pass_on(self, name: str, envelope: bytes) -> None:
+        if (kept := self.settings.kept(name)) is None:
+            self.publish(name, envelope)
+        else:
+            self.append(name, envelope, kept.limits)
+
+    async def _apass_on(self, name: str, envelope: bytes) -> None:
+        if (kept := self.settings.kept(name)) is None:
+            await self.apublish(name, envelope)
+        else:
+            await self.aappend(name, envelope, kept.limits)
+
+    def read_history(self, name: str, after: Position | None, limits: tuple[int, float]) -> Page:
+        """As :meth:`dwebsocket.groups.Backend.read_history`."""
+        return self._page(name, self.read_log(name, after, limits))
+
+    async def aread_history(
+        self, name: str, after: Position | None, limits: tuple[int, float]
+    ) -> Page:
+        """As :meth:`read_history`, without blocking the event loop."""
+        return self._page(name, await self.aread_log(name, after, limits))
+
+    def _page(self, name: str, log: Log) -> Page:
+        return Page(log.head, self.groups.read_rows(name, log.rows), log.reached)
+
+    def join_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Joined:
+        """As :meth:`dwebsocket.groups.Backend.join_at`."""
+        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "early":
+            self.catch_up(name)
+            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "first":
+            try:
+                # What came while no member here waited for it.
+                self.catch_up(name)
+            except BaseException:
+                self.discard(name, member)
+                raise
+        return _told(joined)
+
+    async def ajoin_at(
+        self, name: str, member: Member, key: bytes, at: Position, *, numbered: bool
+    ) -> Joined:
+        """As :meth:`join_at`, without blocking the event loop."""
+        joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "early":
+            await self.acatch_up(name)
+            joined = self.groups.enter_at(name, member, key, at, is_numbered=numbered)
+        if joined == "first":
+            try:
+                await self.acatch_up(name)
+            except BaseException:
+                self.discard(name, member)
+                raise
+        return _told(joined)
+
+
+def _told(joined: str) -> Joined:
+    if joined == "over":
+        return "over"
+    # One that is early has read what the log does not have any more.
+    return "joined" if joined in ("first", "joined") else "behind"

@@ -1,0 +1,247 @@
+//! The history of groups: scripts that the server runs, each of them as one step.
+//!
+//! A group has two keys, of which only the scripts know more: its numbering, and a stream of its
+//! messages. Keeping a message gives it its number and publishes it, with that, on the group's
+//! channel. In a cluster the keys and the channel lie in one hash slot: the keys have the channel
+//! as their hash tag, and no channel has a brace in it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value};
+
+use super::{
+    call::Reason,
+    connection::{Connection, within},
+};
+use crate::engine::history::{Kept, Limits, Page, Position, new_epoch};
+
+const APPEND: &str = concat!(include_str!("numbering.lua"), include_str!("append.lua"));
+const READ: &str = concat!(include_str!("numbering.lua"), include_str!("read.lua"));
+/// The start of a published message that has a position.
+const ANNOUNCED: &[u8] = b"\x01history ";
+/// Bytes of the messages in one reply, about.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// The largest number that a script can count with.
+const LARGEST: u64 = 1 << 53;
+
+/// What is needed to run the scripts on one connection.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    append: String,
+    read: String,
+    /// The name of this run of the server. Another run may have lost messages.
+    run: Vec<u8>,
+}
+
+/// Gives the server the scripts.
+pub(super) async fn load(connection: &mut Connection, limit: Duration) -> Result<Scripts, Reason> {
+    let mut commands = Pipeline::with_capacity(3);
+    commands.cmd("SCRIPT").arg("LOAD").arg(APPEND);
+    commands.cmd("SCRIPT").arg("LOAD").arg(READ);
+    commands.cmd("INFO").arg("server");
+    let replies = within(limit, connection.send_all(&commands)).await?;
+    let Ok([append, read, info]) = <[Value; 3]>::try_from(replies) else {
+        return Err("the reply to SCRIPT LOAD makes no sense".into());
+    };
+    Ok(Scripts {
+        append: name_of(append)?,
+        read: name_of(read)?,
+        // Some services do not tell.
+        run: text_in(&info).map(run_in).unwrap_or_default(),
+    })
+}
+
+/// The name of a script that was loaded.
+fn name_of(reply: Value) -> Result<String, Reason> {
+    match &reply {
+        Value::ServerError(error) => {
+            let details = error.details().unwrap_or_default();
+            Err(format!("it takes no scripts: {} {details}", error.code()).into())
+        }
+        reply => text_in(reply)
+            .map(str::to_owned)
+            .ok_or_else(|| "the reply to SCRIPT LOAD makes no sense".into()),
+    }
+}
+
+fn text_in(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
+        _ => None,
+    }
+}
+
+fn run_in(info: &str) -> Vec<u8> {
+    let mut lines = info.lines();
+    let run = lines.find_map(|line| line.trim_end().strip_prefix("run_id:"));
+    run.unwrap_or_default().as_bytes().to_vec()
+}
+
+/// A script that is to be run, but for what belongs to the connection.
+#[derive(Clone, Debug)]
+pub(super) struct ScriptCall {
+    kind: Kind,
+    keys: [Vec<u8>; 2],
+    arguments: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Append,
+    Read,
+}
+
+impl ScriptCall {
+    /// Keeps `envelope`, and publishes it by the command `publish`.
+    pub(super) fn append(channel: &[u8], envelope: &[u8], limits: Limits, publish: &str) -> Self {
+        Self {
+            kind: Kind::Append,
+            keys: keys_of(channel),
+            arguments: vec![
+                number(limits.size as u64),
+                milliseconds(limits.age),
+                publish.as_bytes().to_vec(),
+                channel.to_vec(),
+                envelope.to_vec(),
+            ],
+        }
+    }
+
+    /// Reads what is behind `after`.
+    pub(super) fn read(channel: &[u8], after: Option<Position>, limits: Limits) -> Self {
+        let (epoch, offset) = after.map_or((Vec::new(), 0), |after| {
+            (epoch_text(after.epoch), after.offset)
+        });
+        Self {
+            kind: Kind::Read,
+            keys: keys_of(channel),
+            arguments: vec![
+                epoch,
+                number(offset),
+                number(limits.size as u64),
+                milliseconds(limits.age),
+                number(PAGE_BYTES as u64),
+            ],
+        }
+    }
+
+    /// The command for a connection.
+    pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
+        let script = match self.kind {
+            Kind::Append => &scripts.append,
+            Kind::Read => &scripts.read,
+        };
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(script).arg(self.keys.len());
+        for key in &self.keys {
+            command.arg(&key[..]);
+        }
+        command.arg(epoch_text(new_epoch())).arg(&scripts.run[..]);
+        for argument in &self.arguments {
+            command.arg(&argument[..]);
+        }
+        command
+    }
+}
+
+/// The keys of the group with this channel, which has no brace in it.
+fn keys_of(channel: &[u8]) -> [Vec<u8>; 2] {
+    ["numbering", "messages"].map(|what| [b"{", channel, b"}:", what.as_bytes()].concat())
+}
+
+fn epoch_text(epoch: u64) -> Vec<u8> {
+    format!("{epoch:016x}").into_bytes()
+}
+
+fn number(value: u64) -> Vec<u8> {
+    value.min(LARGEST).to_string().into_bytes()
+}
+
+fn milliseconds(time: Duration) -> Vec<u8> {
+    number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The page in the reply to a call that reads.
+pub(super) fn page_in(reply: Value) -> Option<Page> {
+    let Value::Array(parts) = reply else {
+        return None;
+    };
+    let [epoch, Value::Int(last), Value::Array(rows)] = <[Value; 3]>::try_from(parts).ok()? else {
+        return None;
+    };
+    let head = Position {
+        epoch: u64::from_str_radix(text_in(&epoch)?, 16).ok()?,
+        offset: u64::try_from(last).ok()?,
+    };
+    let mut entries = Vec::with_capacity(rows.len() / 2);
+    let mut rows = rows.into_iter();
+    while let (Some(id), Some(Value::BulkString(envelope))) = (rows.next(), rows.next()) {
+        let (offset, sent_at) = text_in(&id)?.split_once('-')?;
+        entries.push(Kept {
+            offset: offset.parse().ok()?,
+            sent_at: sent_at.parse().ok()?,
+            envelope: Bytes::from(envelope),
+        });
+    }
+    Some(Page { head, entries })
+}
+
+/// The position and the envelope of a message that was published with its position.
+pub(super) fn announced(payload: &[u8]) -> Option<(Position, &[u8])> {
+    let rest = payload.strip_prefix(ANNOUNCED)?;
+    let end = rest.iter().take(64).position(|&byte| byte == b' ')?;
+    let (position, envelope) = rest.split_at_checked(end)?;
+    let (epoch, offset) = std::str::from_utf8(position).ok()?.split_once('-')?;
+    let position = Position {
+        epoch: u64::from_str_radix(epoch, 16).ok()?,
+        offset: offset.parse().ok()?,
+    };
+    Some((position, envelope.get(1..)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::backends::redis::slots::slot_of;
+
+    #[test]
+    fn keys_lie_where_the_channel_does() {
+        for channel in ["dwebsocket:1:room", "x", "räume: \u{1}("] {
+            for key in keys_of(channel.as_bytes()) {
+                assert_eq!(slot_of(&key), slot_of(channel.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_of_the_server_has_a_name() {
+        assert_eq!(run_in("# Server\r\nrun_id:abc\r\nx:1\r\n"), b"abc");
+        assert_eq!(run_in("# Server\r\n"), b"");
+    }
+
+    #[test]
+    fn announcements_have_a_position() {
+        let expected = Position {
+            epoch: 0xab,
+            offset: 12,
+        };
+        let found = announced(b"\x01history 00000000000000ab-12 an envelope");
+        assert_eq!(found, Some((expected, &b"an envelope"[..])));
+        assert_eq!(announced(b"\x01history 00000000000000ab-12"), None);
+        assert_eq!(announced(b"an envelope"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_is_an_announcement_or_none(
+            rest in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            announced(&rest);
+            announced(&[ANNOUNCED, &rest[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,324 @@
+"""The history of groups in Redis: what it keeps there, outages, and data that is lost."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import redis, reports
+from support.redis import Cluster, Redis, Service
+from support.redis_backend import Member, backend, head, send, until_it_works
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.needs("redis")
+
+HISTORY = {"room*": {"size": 1000, "seconds": 300}}
+
+
+@pytest.fixture
+def server() -> Iterator[Redis]:
+    """A server of the test alone."""
+    with Redis() as found:
+        yield found
+
+
+def made(location: str | list[str], **more: Any) -> redis.Backend:
+    """Make a backend whose groups `room…` have a history."""
+    return backend(location, HISTORY=HISTORY, **more)
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the groups of which the signal says that members may have missed messages."""
+    found: list[str] = []
+    monkeypatch.setattr(reports, "note_interrupted", lambda alias, names: found.extend(names))
+    return found
+
+
+def sequence(first: int, *messages: str) -> list[tuple[int, str]]:
+    """Give messages with their offsets."""
+    return list(enumerate(messages, first))
+
+
+class TestKept:
+    """What is in the server."""
+
+    def test_two_keys_for_a_group(self, server: Redis) -> None:
+        """Both go when nobody has used the group: the messages first, then their numbering."""
+        own = made(server.url)
+        send(own, "room", "x")
+        numbering, messages = sorted(server.ask("KEYS", "*").split(), reverse=True)
+        assert numbering.endswith(":room}:numbering")
+        assert messages.endswith(":room}:messages")
+        assert 299_000 < int(server.ask("PTTL", messages)) <= 300_000
+        assert int(server.ask("TTL", numbering)) > 86_000
+
+    def test_nothing_for_other_groups(self, server: Redis) -> None:
+        """They are published as without a history."""
+        own = made(server.url)
+        member = Member(own, "hall")
+        send(own, "hall", "x")
+        assert member.receive() == "x"
+        assert server.ask("KEYS", "*") == ""
+
+    def test_no_more_than_wanted(self, server: Redis) -> None:
+        """About so many; a read gives no more."""
+        own = backend(server.url, HISTORY={"room": {"size": 10}})
+        for number in range(500):
+            send(own, "room", f"{number}")
+        page = own.read_history("room", None, (10, 300.0))
+        assert [message for _, _, message, _ in page.rows] == [f"{n}" for n in range(490, 500)]
+        (messages,) = server.ask("KEYS", "*messages").split()
+        assert int(server.ask("XLEN", messages)) < 200
+
+    def test_old_messages_go(self, server: Redis) -> None:
+        """Also while the group is in use: none stays for much longer than its time."""
+        own = backend(server.url, HISTORY={"room": {"size": 10_000, "seconds": 0.2}})
+        stop = threading.Event()
+
+        def publish() -> None:
+            while not stop.wait(0.001):
+                send(own, "room", "x")
+
+        def is_first_gone() -> bool:
+            (messages,) = server.ask("KEYS", "*messages").split() or [""]
+            first = "return redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1]"
+            return bool(messages) and not server.ask("EVAL", first, "1", messages).startswith("1-")
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            eventually(is_first_gone)
+        finally:
+            stop.set()
+            thread.join()
+
+    def test_many_bytes(self, server: Redis) -> None:
+        """Are read in parts, in order and none twice."""
+        own = made(server.url)
+        texts = [f"{number}" * 300_000 for number in range(10)]
+        for text in texts:
+            send(own, "room", text)
+        page = own.read_history("room", None, (1000, 300.0))
+        assert not page.is_last
+        assert 0 < len(page.rows) < 10
+        assert Member(own).come_back("room", (page.head[0], 0)) == texts
+
+    @pytest.mark.parametrize("name", ["room{1}", "room}{", "room{}", "räume"])
+    def test_names(self, server: Redis, name: str) -> None:
+        """With braces, too."""
+        own = backend(server.url, HISTORY={"*": {}})
+        member = Member(own)
+        assert member.come_back(name, head(own, name)) == []
+        send(own, name, "x")
+        assert member.receive_numbered() == (1, "x")
+
+    def test_strangers(self, server: Redis) -> None:
+        """What another client writes there is no message."""
+        own = made(server.url)
+        send(own, "room", "x")
+        (messages,) = server.ask("KEYS", "*messages").split()
+        server.ask("XADD", messages, "2-1", "", "forged")
+        page = own.read_history("room", None, (1000, 300.0))
+        assert [message for _, _, message, _ in page.rows] == ["x"]
+
+    def test_a_user_with_few_rights(self, server: Redis) -> None:
+        """Needs those that the documentation names, and no more."""
+        rights = (
+            "+publish +subscribe +unsubscribe +ping +select +evalsha +script|load +info +del "
+            "+hmget +hset +hincrby +pexpire +pttl +time +xadd +xrange +xtrim"
+        )
+        server.ask(
+            *("ACL", "SETUSER", "web", "on", ">secret", "resetchannels", "&dwebsocket:*"),
+            *("resetkeys", "~{dwebsocket:*", "-@all", *rights.split()),
+        )
+        own = made(f"redis://web:secret@127.0.0.1:{server.port}/2")
+        member = Member(own)
+        assert member.come_back("room", head(own, "room")) == []
+        send(own, "room", "x")
+        assert member.receive_numbered() == (1, "x")
+
+    def test_a_user_who_may_run_no_scripts(self, server: Redis) -> None:
+        """The exception says so; groups without a history go on."""
+        server.ask("ACL", "SETUSER", "web", "on", ">pw", "&*", "~*", "+@all", "-@scripting")
+        own = made(f"redis://web:pw@127.0.0.1:{server.port}/0")
+        with pytest.raises(GroupUnavailable, match="takes no scripts: NOPERM"):
+            send(own, "room", "x")
+        member = Member(own, "hall")
+        send(own, "hall", "x")
+        assert member.receive() == "x"
+
+    def test_scripts_that_were_flushed(self, server: Redis) -> None:
+        """Are given to the server anew."""
+        own = made(server.url)
+        send(own, "room", "one")
+        server.ask("SCRIPT", "FLUSH")
+        send(own, "room", "two")
+        assert head(own, "room")[1] == 2
+
+
+class TestOutage:
+    """A process that is cut off for a while."""
+
+    def test_members_get_what_they_missed(self, server: Redis, interrupted: list[str]) -> None:
+        """When the server is back: in order, nothing twice, and no signal says otherwise."""
+        server.ask("ACL", "SETUSER", "web", "on", ">pw", "~*", "&*", "+@all")
+        own = made(f"redis://web:pw@127.0.0.1:{server.port}/0")
+        other = made(server.url)
+        members = [Member(own) for _ in range(3)]
+        for member in members:
+            member.come_back("room", head(own, "room"))
+        plain = Member(own, "hall")
+        send(other, "room", "before")
+        with_numbers = [member.receive_numbered() for member in members]
+        assert with_numbers == sequence(1, "before") * 3
+        server.ask("ACL", "SETUSER", "web", "off")
+        server.ask("CLIENT", "KILL", "USER", "web")
+        eventually(lambda: own.core.status()[0][0], what="it is cut off")
+        missed = [f"missed {number}" for number in range(200)]
+        for text in missed:
+            send(other, "room", text)
+        server.ask("ACL", "SETUSER", "web", "on")
+        found = [[member.receive_numbered() for _ in missed] for member in members]
+        assert found == [sequence(2, *missed)] * 3
+        send(other, "room", "after")
+        for member in members:
+            assert member.receive_numbered() == (202, "after")
+        until_it_works(lambda: send(own, "hall", "again"))
+        assert plain.receive() == "again"
+        eventually(lambda: interrupted == ["hall"])
+
+    def test_more_was_missed_than_is_kept(self, server: Redis, interrupted: list[str]) -> None:
+        """Members get the rest, and a signal says that something is missing."""
+        server.ask("ACL", "SETUSER", "web", "on", ">pw", "~*", "&*", "+@all")
+        limits = {"room": {"size": 5}}
+        own = backend(f"redis://web:pw@127.0.0.1:{server.port}/0", HISTORY=limits)
+        other = backend(server.url, HISTORY=limits)
+        member = Member(own)
+        member.come_back("room", head(own, "room"))
+        server.ask("ACL", "SETUSER", "web", "off")
+        server.ask("CLIENT", "KILL", "USER", "web")
+        eventually(lambda: own.core.status()[0][0], what="it is cut off")
+        for number in range(1000):
+            send(other, "room", f"{number}")
+        server.ask("ACL", "SETUSER", "web", "on")
+        first = member.receive_numbered()[0]
+        rest = [member.receive_numbered()[0] for _ in range(1000 - first)]
+        assert rest == list(range(first + 1, 1001))
+        eventually(lambda: interrupted == ["room"])
+
+    def test_while_others_publish_all_the_time(self, server: Redis) -> None:
+        """Connections that are lost again and again lose no message."""
+        own, other = made(server.url, TIMEOUT=20.0), made(server.url, TIMEOUT=20.0)
+        member = Member(own)
+        member.come_back("room", head(own, "room"))
+        stop = threading.Event()
+        published: list[str] = []
+
+        def publish() -> None:
+            while not stop.is_set():
+                text = f"{len(published)}"
+                until_it_works(functools.partial(send, other, "room", text))
+                published.append(text)
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            for _ in range(10):
+                count = len(published)
+                eventually(lambda count=count: len(published) > count + 20)
+                server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        finally:
+            stop.set()
+            thread.join()
+        found = [member.receive_numbered() for _ in published]
+        assert found == sequence(1, *published)
+
+
+class TestLostData:
+    """A server that has forgotten what it had."""
+
+    @pytest.mark.parametrize("how", ["flush", "restart"])
+    def test_numbering_begins_anew(self, server: Redis, interrupted: list[str], how: str) -> None:
+        """Members get what is published then; positions from before are of no use."""
+        own = made(server.url)
+        member = Member(own)
+        member.come_back("room", head(own, "room"))
+        send(own, "room", "before")
+        assert member.receive_numbered() == (1, "before")
+        old = head(own, "room")
+        if how == "flush":
+            server.ask("FLUSHALL")
+        else:
+            with server.away():
+                eventually(lambda: own.core.status()[0][0], what="it is noticed")
+        until_it_works(lambda: send(own, "room", "after"))
+        assert member.receive_numbered() == (1, "after")
+        new = head(own, "room")
+        assert (new[0] != old[0], new[1]) == (True, 1)
+        eventually(lambda: interrupted == ["room"])
+
+    def test_a_server_that_has_lost_only_the_newest(self, server: Redis) -> None:
+        """Its offsets would be used twice: so numbering begins anew with each run of the server."""
+        own = made(server.url)
+        send(own, "room", "kept")
+        server.ask("SAVE")
+        send(own, "room", "lost")
+        old = head(own, "room")
+        with server.away():
+            eventually(lambda: own.core.status()[0][0], what="it is noticed")
+        eventually(lambda: own.core.status()[0][0] is None, what="it is back")
+        until_it_works(lambda: send(own, "room", "new"))
+        page = own.read_history("room", old, (100, 300.0))
+        assert page.head[0] != old[0]
+        assert [message for _, _, message, _ in page.rows] == ["new"]
+
+
+def check(location: str | list[str]) -> None:
+    """Groups of all names: what was missed comes first, then what is published."""
+    own, other = made(location, TIMEOUT=20.0), made(location, TIMEOUT=20.0)
+    for number in range(20):
+        name = f"room{{{number}}}" if number % 2 else f"room-{number}"
+        since = head(own, name)
+        send(other, name, "one")
+        member = Member(own)
+        assert member.come_back(name, since) == ["one"]
+        send(other, name, "two")
+        assert member.receive_numbered() == (2, "two")
+
+
+def test_shards() -> None:
+    """Each group is in one of several servers."""
+    with Redis() as one, Redis() as two:
+        check([one.url, two.url])
+        assert one.ask("KEYS", "*") != "" != two.ask("KEYS", "*")
+
+
+def test_cluster() -> None:
+    """The keys of a group lie where its channel does; a part that fails over numbers anew."""
+    with Cluster() as cluster:
+        check(cluster.url)
+        own = made(cluster.url, TIMEOUT=20.0)
+        member = Member(own)
+        member.come_back("room", head(own, "room"))
+        send(own, "room", "before")
+        assert member.receive_numbered() == (1, "before")
+        epoch = head(own, "room")[0]
+        cluster.node_with("room").kill()
+        until_it_works(lambda: send(own, "room", "after"))
+        while (found := member.receive_numbered()) != (1, "after"):
+            assert found[1] == "after"
+        assert head(own, "room")[0] != epoch
+
+
+def test_service() -> None:
+    """The same by sentinels."""
+    with Service() as service:
+        check(service.url)
