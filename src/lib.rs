@@ -27,6 +27,7 @@ mod _core {
         message_future::MessageFuture,
         next_message::NextMessage,
         posts::post,
+        presence::{Member, Presence},
         process::{
             Permit, PySettings, adopt, after_fork_in_child, buffered_bytes, close_all,
             die_of_sigterm, drain, is_leaving, is_terminated, limit_buffered, on_exit,

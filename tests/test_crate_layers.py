@@ -20,6 +20,7 @@ LAYERS = [
     "wakeup",
     "history",
     "groups",
+    "presence",
     "connection",
     "driver",
     "runtime",

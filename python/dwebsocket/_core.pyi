@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
+from datetime import datetime
 from os import PathLike
 from typing import Any, Literal, TypedDict, final, type_check_only
 
@@ -15,10 +16,12 @@ __all__ = [
     "Hub",
     "LocalNode",
     "Mailbox",
+    "Member",
     "MessageFuture",
     "NextMessage",
     "Permit",
     "Ping",
+    "Presence",
     "Redis",
     "RedisCall",
     "Settings",
@@ -518,6 +521,82 @@ class History:
         """Gives the number of messages that were dropped because all were too large together."""
 
 @final
+class Member:
+    """A user that is present in a group. Its attributes are made when they are read."""
+
+    def __new__(
+        cls, user: str | None, key: str, since: datetime, info: Any, connections: int
+    ) -> Member: ...
+    @property
+    def user(self) -> str | None:
+        """The primary key; None for an anonymous user."""
+
+    @property
+    def key(self) -> str:
+        """What tells users of the group apart. It tells nobody a session's key."""
+
+    @property
+    def since(self) -> datetime:
+        """When the user joined, an aware datetime."""
+
+    @property
+    def info(self) -> Any:
+        """What the user's latest connection that says something has said; None for nothing."""
+
+    @property
+    def connections(self) -> int:
+        """The number of connections in all processes; 0 within the grace."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[type[Member], tuple[Any, ...]]: ...
+
+@final
+class Presence:
+    """The users that are present in the groups of one backend. No call waits."""
+
+    def __new__(cls, groups: Groups) -> Presence: ...
+    def enter(
+        self,
+        name: str,
+        object: Connection | Mailbox,
+        id: bytes,
+        key: str,
+        user: str | None,
+        now: str,
+        info: str | None,
+        watches: bool,
+        grace: float,
+        /,
+    ) -> list[Member] | None:
+        """
+        Makes the user of a connection present, or changes what a present connection says.
+
+        Args:
+            name: The group.
+            object: The connection.
+            id: Its key.
+            key: That of its user.
+            user: The user's primary key.
+            now: This moment, as ISO 8601 with microseconds, in UTC.
+            info: What it says about the user, as JSON; None for nothing.
+            watches: Whether it is told which users join and leave.
+            grace: Seconds for which a user without connections stays.
+
+        Returns:
+            The user if it has joined by this, else an empty list; None when the connection is over.
+        """
+
+    def leave(self, name: str, object: Connection | Mailbox) -> None:
+        """Ends the presence of a connection."""
+
+    def members(self, name: str) -> list[Member]:
+        """Gives the users that are present, those first that have joined first."""
+
+    def take_departed(self) -> list[tuple[str, Member]]:
+        """Gives the users that have left since the last call, each with the group's name."""
+
+@final
 class LocalNode:
     """
     This process as one of the processes of this machine that share groups.
@@ -525,7 +604,9 @@ class LocalNode:
     Any thread may use it. But for the start and the stop no call waits.
     """
 
-    def __new__(cls, path: PathLike[str], user: int, groups: Groups) -> LocalNode:
+    def __new__(
+        cls, path: PathLike[str], user: int, groups: Groups, presence: Presence
+    ) -> LocalNode:
         """
         Listens on a socket in the folder `path` of the system's user `user`, which is made if it
         is missing, and connects to the other processes there. Sleeps until they have connected

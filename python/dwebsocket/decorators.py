@@ -58,6 +58,7 @@ def accept_websocket(
     accept: bool = ...,
     groups: Wanted | None = ...,
     resume: bool = ...,
+    presence: bool | Callable[..., Any] = ...,
     text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
@@ -86,6 +87,7 @@ def accept_websocket(
     accept: bool = True,
     groups: Wanted | None = None,
     resume: bool = False,
+    presence: bool | Callable[..., Any] = False,
     text_type: Any = _FROM_SETTINGS,
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
@@ -128,6 +130,9 @@ def accept_websocket(
         resume: Join these groups numbered, from the positions that a client sends in its URL,
             ``?since=room-42:epoch-offset``, once a group: what it missed comes first. They need a
             history (``HISTORY`` of ``WEBSOCKET_GROUPS``).
+        presence: Tell each connection which users join and leave those of the groups that have
+            ``PRESENCE`` in ``WEBSOCKET_GROUPS``. A function in place of True is called with the
+            view's arguments, and gives the ``info``: what others may see of the user.
         text_type: This and all arguments below override, for this view, the setting of the same
             name (``WEBSOCKET_TEXT_TYPE``).
 
@@ -135,7 +140,7 @@ def accept_websocket(
         TypeError: An option that does not exist.
         ValueError: A value that an option cannot have.
     """
-    return _decorate("accept_websocket", view, accept, groups, resume, locals())
+    return _decorate("accept_websocket", view, accept, groups, resume, presence, locals())
 
 
 @overload
@@ -146,6 +151,7 @@ def require_websocket(
     accept: bool = ...,
     groups: Wanted | None = ...,
     resume: bool = ...,
+    presence: bool | Callable[..., Any] = ...,
     text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
     allowed_origins: Collection[str] = ...,
     require_origin: bool = ...,
@@ -174,6 +180,7 @@ def require_websocket(
     accept: bool = True,
     groups: Wanted | None = None,
     resume: bool = False,
+    presence: bool | Callable[..., Any] = False,
     text_type: Any = _FROM_SETTINGS,
     allowed_origins: Any = _FROM_SETTINGS,
     require_origin: Any = _FROM_SETTINGS,
@@ -200,7 +207,7 @@ def require_websocket(
 
     Otherwise as :func:`accept_websocket`.
     """
-    return _decorate("require_websocket", view, accept, groups, resume, locals())
+    return _decorate("require_websocket", view, accept, groups, resume, presence, locals())
 
 
 websocket = accept_websocket
@@ -212,6 +219,7 @@ def _decorate(
     accept: bool,  # noqa: FBT001
     groups: Any,
     resume: bool,  # noqa: FBT001
+    presence: Any,
     keywords: dict[str, Any],
 ) -> Any:
     if not isinstance(accept, bool):
@@ -221,7 +229,11 @@ def _decorate(
     overrides = conf.overrides(mode, told)
     if resume and groups is None:
         raise TypeError(f"{mode}(resume=True) needs groups=[…], which clients come back to")
-    view_groups = None if groups is None else ViewGroups(mode, groups, resume=resume)
+    if presence and groups is None:
+        raise TypeError(f"{mode}(presence=…) needs groups=[…], whose users are told")
+    view_groups = None
+    if groups is not None:
+        view_groups = ViewGroups(mode, groups, resume=resume, presence=presence)
     if view is None:
         return functools.partial(_wrap, mode, accept, view_groups, overrides)
     if not callable(view):

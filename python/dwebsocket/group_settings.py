@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 #: The alias of the backend that is used when none is named.
 DEFAULT = "default"
@@ -31,10 +31,14 @@ _LONGEST_TIMEOUT_S = 3600.0
 _LONGEST_HISTORY_S = 365 * 24 * 3600.0
 # The beginning of the names of groups that are this package's own.
 _OF_PACKAGE = "dwebsocket."
-# Names whose entry of HISTORY is remembered.
+# The longest time for which a user without connections stays present.
+_LONGEST_GRACE_S = 24 * 3600.0
+# Names whose entries of HISTORY and PRESENCE are remembered.
 _NAMES = 1024
 # Keys of an entry of HISTORY.
 _OF_HISTORY = ("size", "seconds")
+# And of PRESENCE.
+_OF_PRESENCE = ("grace",)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,23 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Present:
+    """
+    Groups that know which users are in them: an entry of ``PRESENCE``.
+
+    Attributes:
+        pattern: The names of the groups, as :mod:`fnmatch` has them.
+        grace: The seconds for which a user without connections stays.
+    """
+
+    pattern: str
+    grace: float = 10.0
+
+
+EntryT = TypeVar("EntryT", Kept, Present)
+
+
+@dataclass(frozen=True)
 class BackendSettings:
     """
     The settings of one backend.
@@ -70,6 +91,7 @@ class BackendSettings:
         timeout: The seconds that publishing may take at most.
         slow: What happens to members that do not keep up.
         history: The groups that have a history, the first that fits counts.
+        presence: The groups that know which users are in them, likewise.
         options: Further options of the backend, such as certificates.
         database: The alias of the database that the postgres backend uses.
         runtime_dir: The folder of the local backend's sockets.
@@ -81,6 +103,7 @@ class BackendSettings:
     timeout: float = 2.0
     slow: str = "close"
     history: tuple[Kept, ...] = ()
+    presence: tuple[Present, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     database: str = "default"
     runtime_dir: str = ""
@@ -92,10 +115,16 @@ class BackendSettings:
             return None
         return _find(self.history, name)
 
+    def present(self, name: str) -> Present | None:
+        """Gives how a group knows its users; None for one without presence."""
+        if not self.presence or name.startswith(_OF_PACKAGE):
+            return None
+        return _find(self.presence, name)
+
 
 @functools.lru_cache(_NAMES)
-def _find(history: tuple[Kept, ...], name: str) -> Kept | None:
-    return next((kept for kept in history if fnmatchcase(name, kept.pattern)), None)
+def _find(entries: tuple[EntryT, ...], name: str) -> EntryT | None:
+    return next((entry for entry in entries if fnmatchcase(name, entry.pattern)), None)
 
 
 def read(value: object) -> dict[str, BackendSettings]:
@@ -136,9 +165,6 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
     options = entry.get("OPTIONS", {})
     if not isinstance(options, Mapping):
         raise ValueError(f"[{alias!r}]['OPTIONS'] must be a dict, not {options!r}")
-    for key in ("PRESENCE",):
-        if entry.get(key):
-            raise ValueError(f"[{alias!r}][{key!r}] is not supported yet")
     runtime_dir = entry.get("RUNTIME_DIR") or ""
     return BackendSettings(
         backend=_path(text("BACKEND", default.backend), alias),
@@ -146,7 +172,8 @@ def _read_one(alias: object, entry: object) -> BackendSettings:
         prefix=text("PREFIX", default.prefix),
         timeout=_timeout(alias, entry.get("TIMEOUT", default.timeout)),
         slow=slow,
-        history=_history(alias, entry.get("HISTORY") or {}),
+        history=_patterns(alias, "HISTORY", entry, _kept),
+        presence=_patterns(alias, "PRESENCE", entry, _present),
         options=dict(options),
         database=text("DATABASE", default.database),
         runtime_dir=str(runtime_dir),
@@ -171,22 +198,21 @@ def _location(alias: str, value: object) -> tuple[str, ...]:
     return found
 
 
-def _history(alias: str, value: object) -> tuple[Kept, ...]:
-    where = f"[{alias!r}]['HISTORY']"
+def _patterns(
+    alias: str,
+    key: str,
+    entry: Mapping[Any, Any],
+    read: Callable[[str, object, object], EntryT],
+) -> tuple[EntryT, ...]:
+    value = entry.get(key) or {}
+    where = f"[{alias!r}][{key!r}]"
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a dict of patterns, not {value!r}")
-    return tuple(_kept(where, pattern, entry) for pattern, entry in value.items())
+    return tuple(read(where, pattern, each) for pattern, each in value.items())
 
 
 def _kept(where: str, pattern: object, entry: object) -> Kept:
-    if not isinstance(pattern, str) or not pattern:
-        raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
-    where = f"{where}[{pattern!r}]"
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} must be a dict with size and seconds, not {entry!r}")
-    for key in entry:
-        if key not in _OF_HISTORY:
-            raise ValueError(f"{where} has the unknown key {key!r}: known are size, seconds")
+    pattern, entry, where = _entry(where, pattern, entry, _OF_HISTORY)
     size, seconds = entry.get("size", Kept.size), entry.get("seconds", Kept.seconds)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"{where}['size'] must be a number of messages, not {size!r}")
@@ -194,6 +220,32 @@ def _kept(where: str, pattern: object, entry: object) -> Kept:
     if not is_number or not 0 < seconds <= _LONGEST_HISTORY_S:
         raise ValueError(f"{where}['seconds'] must be a number of seconds, not {seconds!r}")
     return Kept(pattern, size, float(seconds))
+
+
+def _present(where: str, pattern: object, entry: object) -> Present:
+    pattern, entry, where = _entry(where, pattern, entry, _OF_PRESENCE)
+    grace = entry.get("grace", Present.grace)
+    is_number = isinstance(grace, (int, float)) and not isinstance(grace, bool)
+    if not is_number or not 0 <= grace <= _LONGEST_GRACE_S:
+        raise ValueError(
+            f"{where}['grace'] must be a number of seconds, at most a day, not {grace!r}"
+        )
+    return Present(pattern, float(grace))
+
+
+def _entry(
+    where: str, pattern: object, entry: object, keys: tuple[str, ...]
+) -> tuple[str, Mapping[Any, Any], str]:
+    """Gives a pattern, what it has, and where that stands."""
+    if not isinstance(pattern, str) or not pattern:
+        raise ValueError(f"{where} has the pattern {pattern!r}: it must be a str")
+    where = f"{where}[{pattern!r}]"
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} must be a dict with {' and '.join(keys)}, not {entry!r}")
+    for key in entry:
+        if key not in keys:
+            raise ValueError(f"{where} has the unknown key {key!r}: known are {', '.join(keys)}")
+    return pattern, entry, where
 
 
 def _timeout(alias: str, value: object) -> float:

@@ -50,6 +50,7 @@ class WebSocketHandler(Handled):
     Attributes:
         groups: The groups that each connection joins as it opens, as of the decorators.
         resume: As of the decorators.
+        presence: As of the decorators; a function of it takes the request, not the handler.
         every: Seconds between two calls of :meth:`tick`; None for no calls.
         websocket: The connection; None in ``get``.
         request: Its request.
@@ -59,6 +60,7 @@ class WebSocketHandler(Handled):
 
     groups: ClassVar[Wanted | None] = None
     resume: ClassVar[bool] = False
+    presence: ClassVar[bool | Callable[..., Any]] = False
     every: ClassVar[float | None] = None
 
     @property
@@ -106,9 +108,11 @@ class WebSocketHandler(Handled):
 
 def _groups_of(cls: type[WebSocketHandler]) -> ViewGroups | None:
     if cls.groups is not None:
-        return ViewGroups(cls.__name__, cls.groups, resume=cls.resume)
+        return ViewGroups(cls.__name__, cls.groups, resume=cls.resume, presence=cls.presence)
     if cls.resume:
         raise TypeError(f"{cls.__name__}.resume needs groups = […], which clients come back to")
+    if cls.presence:
+        raise TypeError(f"{cls.__name__}.presence needs groups = […], whose users are told")
     return None
 
 

@@ -31,6 +31,8 @@ __all__ = [
     "group_interrupted",
     "group_joined",
     "group_left",
+    "member_joined",
+    "member_left",
     "websocket_closed",
     "websocket_message",
     "websocket_opened",
@@ -51,6 +53,12 @@ websocket_refused = Signal()
 group_joined = Signal()
 #: A connection of this process is no member of ``group`` any more; also because it has ended.
 group_left = Signal()
+#: The user ``member`` has joined ``group``, by ``websocket`` of this process. Only for groups with
+#: ``PRESENCE``, and not for a user who is present already or comes back in time.
+member_joined = Signal()
+#: The user ``member`` has left ``group``: no connection in any process, and the grace is over. One
+#: process sends it. ``websocket`` and ``request`` are None.
+member_left = Signal()
 #: A member of ``group`` in this process may have missed messages: the backend was away.
 group_interrupted = Signal()
 

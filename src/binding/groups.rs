@@ -304,6 +304,7 @@ impl Groups {
             Notice::Lost { reason } => ("lost", vec![reason]),
             Notice::Regained { what } => ("regained", vec![what]),
             Notice::Interrupted { groups } => ("interrupted", groups),
+            Notice::MembersLeft => ("members_left", Vec::new()),
         }))
     }
 }

@@ -11,6 +11,7 @@ use super::{
     convert::duration,
     groups::{Groups, to_message},
     history::{History, limits_of},
+    presence::Presence,
 };
 use crate::{
     engine::backends::local::{self, Refused},
@@ -35,9 +36,17 @@ fn answered<T>(published: Result<T, Refused>) -> PyResult<bool> {
 #[pymethods]
 impl LocalNode {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf, user: u32, groups: &Groups) -> PyResult<Self> {
-        let groups = Arc::clone(&groups.0);
-        Ok(Self(py.detach(|| local::Node::start(&path, user, groups))?))
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        user: u32,
+        groups: &Groups,
+        presence: &Presence,
+    ) -> PyResult<Self> {
+        let (groups, presence) = (Arc::clone(&groups.0), Arc::clone(&presence.0));
+        Ok(Self(py.detach(|| {
+            local::Node::start(&path, user, groups, presence)
+        })?))
     }
 
     #[pyo3(signature = (name, message, exclude, /))]

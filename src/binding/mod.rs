@@ -19,6 +19,7 @@ mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;
 pub(crate) mod posts;
+pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod takeover;

@@ -28,6 +28,7 @@
 //!   over the sockets, the time slice ends a view's run, the flush timer sends what is corked, and the reentry lets
 //!   few threads at a time ask for the GIL.
 //! - `groups/`: messages to all members of a name. A member is a trait here.
+//! - `presence/`: the users behind the members of a group, and those that come and go.
 //! - `connection/`: the parts that views use: the inbox, the outbox, pings, the end; and the
 //!   registry of all connections.
 //! - `driver/`: the task of one connection: reading, keepalive, rates, timeouts, the close.
@@ -82,6 +83,7 @@ pub mod groups;
 pub mod history;
 #[cfg(all(test, shuttle))]
 mod interleavings;
+pub mod presence;
 mod process;
 mod resources;
 pub mod runtime;

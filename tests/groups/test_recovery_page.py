@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 from django.urls import path
+from pages import files_of, templates
 
 from dwebsocket import group
 from dwebsocket.testing import WebSocketClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
-BLOCKS = dict(
-    re.findall(
-        r"```(?:python|html)\n(?:# |<!-- )([\w/.]+)(?: -->)?\n(.*?)```", PAGE.read_text(), re.S
-    )
-)
+BLOCKS = files_of("recovery.md")
 
 
 @pytest.fixture
@@ -41,16 +37,7 @@ def client(override: Callable[..., None], tmp_path: Path) -> WebSocketClient:
             path("ws/<room>/", views.chat, name="chat"),
             path("<room>/", views.page),
         ),
-        TEMPLATES=[
-            {
-                "BACKEND": "django.template.backends.django.DjangoTemplates",
-                "DIRS": [str(tmp_path)],
-                "OPTIONS": {
-                    "libraries": {"dwebsocket": "dwebsocket.templatetags.dwebsocket"},
-                    "context_processors": ["django.template.context_processors.request"],
-                },
-            }
-        ],
+        TEMPLATES=templates(tmp_path),
     )
     return WebSocketClient()
 

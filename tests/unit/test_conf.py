@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from dwebsocket import conf, memory
-from dwebsocket.group_settings import BackendSettings
+from dwebsocket.group_settings import BackendSettings, Present
 
 Override = Callable[..., None]
 
@@ -118,6 +118,10 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         (
             {"default": {"BACKEND": "dwebsocket.groups.process", "TIMEOUT": 3, "SLOW": "latest"}},
             {"default": BackendSettings("dwebsocket.groups.process", timeout=3.0, slow="latest")},
+        ),
+        (
+            {"default": {"PRESENCE": {"a": {"grace": 0}, "*": {}}}},
+            {"default": BackendSettings(presence=(Present("a", 0.0), Present("*", 10.0)))},
         ),
         (
             {"other": {"LOCATION": ["a", "b"], "PREFIX": "p", "OPTIONS": {"x": 1}}},
@@ -246,6 +250,13 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ({"default": {"TIMEOUT": True}}, "['TIMEOUT'] must be a number of seconds, not"),
         ({"default": {"SLOW": "wait"}}, "['SLOW'] must be one of close, drop_newest"),
         ({"default": {"OPTIONS": []}}, "['OPTIONS'] must be a dict, not"),
+        ({"default": {"PRESENCE": ["*"]}}, "['PRESENCE'] must be a dict of patterns, not"),
+        ({"default": {"PRESENCE": {"": {}}}}, "['PRESENCE'] has the pattern ''"),
+        ({"default": {"PRESENCE": {"*": 10}}}, "['PRESENCE']['*'] must be a dict with grace, not"),
+        ({"default": {"PRESENCE": {"*": {"x": 1}}}}, "unknown key 'x': known are grace"),
+        ({"default": {"PRESENCE": {"*": {"grace": -1}}}}, "['grace'] must be a number of seconds"),
+        ({"default": {"PRESENCE": {"*": {"grace": 1e9}}}}, "at most a day, not"),
+        ({"default": {"PRESENCE": {"*": {"grace": True}}}}, "['grace'] must be a number"),
     ],
     "MAX_HISTORY": [(value, A_SIZE) for value in BAD_SIZES],
     "ENGINE_THREADS": [

@@ -196,6 +196,7 @@ class TestDecoratorsKeywords:
             "accept",
             "groups",
             "resume",
+            "presence",
             *conf.OPTION_NAMES,
         ]
 
@@ -206,7 +207,7 @@ class TestDecoratorsKeywords:
         bare, called = typing.get_overloads(decorator)
         assert [*inspect.signature(bare).parameters] == ["view"]
         keywords = inspect.signature(called).parameters
-        assert [*keywords] == ["accept", "groups", "resume", *conf.OPTION_NAMES]
+        assert [*keywords] == ["accept", "groups", "resume", "presence", *conf.OPTION_NAMES]
         assert all(each.annotation != "Any" for each in keywords.values())
 
     @pytest.mark.parametrize("decorator", DECORATORS)

@@ -62,6 +62,8 @@ class Base:
     # Joins the groups that have a history, before the view's first line; set by
     # `dwebsocket.groups.of_view`. In a thread, and in a task.
     _join_recorded: tuple[Callable[[], None], Callable[[], Awaitable[None]]] | None = None
+    # The primary key of its user and the key of its session, each empty where there is none.
+    _visitor_names: tuple[str, str] = ("", "")
     # Sends the signals about the groups that it has joined as it opened.
     _announce_groups: Callable[[], None] | None = None
     # The thread of its async handler, as long as there is one.

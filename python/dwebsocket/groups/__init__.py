@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dwebsocket._core import Member
 from dwebsocket.groups import checks
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
@@ -15,6 +16,7 @@ __all__ = [
     "Group",
     "HistoryBackend",
     "Log",
+    "Member",
     "Recovery",
     "group",
     "group_statistics",

@@ -15,12 +15,14 @@ from dwebsocket.groups import (
     history,
     membership_signals,
     names,
+    presence,
     publications,
     recovering,
 )
 from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
+    from dwebsocket import _core
     from dwebsocket.groups.backend import Backend, Exclude, Member, Message
     from dwebsocket.groups.history import Entry, Position
 
@@ -76,12 +78,13 @@ class Group:
         if member is None:
             return False
         if backend.settings.kept(self.name) is not None:
-            return recovering.add(websocket, self, member)
+            is_open = recovering.add(websocket, self, member)
+            return is_open and presence.enter(self, websocket, member)
         is_new = membership_signals.is_new(self, member)
         is_member = backend.add(self.name, member, key_of(websocket.id))
         if is_new and is_member:
             membership_signals.note_joined(self, websocket)
-        return is_member
+        return is_member and presence.enter(self, websocket, member)
 
     async def aadd(self, websocket: Base) -> bool:
         """
@@ -95,12 +98,13 @@ class Group:
         if member is None:
             return False
         if backend.settings.kept(self.name) is not None:
-            return await recovering.aadd(websocket, self, member)
+            is_open = await recovering.aadd(websocket, self, member)
+            return is_open and await presence.aenter(self, websocket, member)
         is_new = membership_signals.is_new(self, member)
         is_member = await backend.aadd(self.name, member, key_of(websocket.id))
         if is_new and is_member:
             await membership_signals.anote_joined(self, websocket)
-        return is_member
+        return is_member and await presence.aenter(self, websocket, member)
 
     def _add_held(self, websocket: Base, member: Member) -> bool:
         """As :meth:`add`, for a group that is held."""
@@ -131,6 +135,7 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         if member is not None:
+            presence.leave(self, member)
             backends.backend(self.using).discard(self.name, member)
             membership_signals.note_left(self, websocket)
 
@@ -143,6 +148,7 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         if member is not None:
+            presence.leave(self, member)
             backends.backend(self.using).discard(self.name, member)
             await membership_signals.anote_left(self, websocket)
 
@@ -264,6 +270,34 @@ class Group:
             GroupUnavailable: As :meth:`count`.
         """
         return await backends.backend(self.using).acount(self.name)
+
+    def members(self) -> list[_core.Member]:
+        """
+        Gives the users that are present, those first that have joined first.
+
+        There is one for each user, however many connections that has; for each session of anonymous
+        ones, and for each connection without a session. Who has none left stays for the grace, with
+        ``connections`` 0.
+
+        Raises:
+            UsageError: The group has no presence; or in an event loop, with a backend that waits
+                for a server: use :meth:`amembers`.
+            GroupUnavailable: The backend cannot be reached.
+        """
+        backend = self._backend("amembers")
+        presence.needs(backend.settings, self.name, "members()")
+        return backend.members(self.name)
+
+    async def amembers(self) -> list[_core.Member]:
+        """
+        As :meth:`members`, without blocking the event loop.
+
+        Raises:
+            UsageError, GroupUnavailable: As :meth:`members`.
+        """
+        backend = backends.backend(self.using)
+        presence.needs(backend.settings, self.name, "members()")
+        return await backend.amembers(self.name)
 
     # -- history ---------------------------------------------------------------------------------
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from dwebsocket.groups.history import Page, Position
 
     Joined = Literal["joined", "behind", "over"]
+    #: For `_core.Presence.enter`: the connection's key, the user's key and primary key, the present
+    #: moment, what it says, whether it watches, and the grace.
+    Visit = tuple[bytes, str, str | None, str, str | None, bool, float]
+    #: Empty, or the user that has joined; None when the connection is over.
+    Entered = list[_core.Member] | None
 
     Message = str | bytes
     Exclude = list[bytes]
@@ -78,6 +83,8 @@ class Backend:
     #: Whether it keeps the history of groups: see
     #: :class:`~dwebsocket.groups.recorded.HistoryBackend`.
     keeps_history = False
+    #: Whether it knows which users are present, and so implements the calls for that.
+    keeps_presence = False
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
@@ -85,6 +92,7 @@ class Backend:
         self.settings = own
         self._groups: _core.Groups | None = None
         self._groups_lock = unpatched.lock()
+        self._presence: _core.Presence | None = None
         self._has_warned = False
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
@@ -226,6 +234,44 @@ class Backend:
         """
         raise NotImplementedError
 
+    # -- what a backend implements that knows which users are present ------------------------------
+
+    def enter(self, name: str, member: Member, visit: Visit) -> Entered:
+        """
+        Makes the user of a connection of this process present in a group.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached within ``settings.timeout``.
+        """
+        raise NotImplementedError
+
+    async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
+        """
+        As :meth:`enter`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`enter`.
+        """
+        raise NotImplementedError
+
+    def members(self, name: str) -> list[_core.Member]:
+        """
+        Gives the users that are present in a group, in all processes.
+
+        Raises:
+            GroupUnavailable: As :meth:`enter`.
+        """
+        raise NotImplementedError
+
+    async def amembers(self, name: str) -> list[_core.Member]:
+        """
+        As :meth:`members`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`enter`.
+        """
+        raise NotImplementedError
+
     def problems(self, *, deploy: bool) -> list[str]:
         """
         Gives what is wrong with the settings, for Django's system checks: each as a sentence.
@@ -298,6 +344,16 @@ class Backend:
                     key = self.project_key("seal") if self.is_sealed else None
                     self._groups = _core.Groups(self.settings.slow, key)
         return self._groups
+
+    @property
+    def presence(self) -> _core.Presence:
+        """The users that are present in groups, as this process knows them."""
+        if self._presence is None:
+            groups = self.groups
+            with self._groups_lock:
+                if self._presence is None:
+                    self._presence = _core.Presence(groups)
+        return self._presence
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """Publishes a message."""

@@ -93,6 +93,8 @@ def make(alias: str, settings: BackendSettings) -> Backend:
         found = class_of(settings.backend)
         if settings.history and not found.keeps_history:
             raise TypeError("it keeps no history of groups: remove HISTORY, or use the local one")
+        if settings.presence and not found.keeps_presence:
+            raise TypeError("it knows no users: remove PRESENCE, or use the local one")
         return found(alias, settings)
     except (ImportError, TypeError) as error:
         raise ImproperlyConfigured(

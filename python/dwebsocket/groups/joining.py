@@ -11,6 +11,7 @@ from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery
 from dwebsocket.groups.members import member_of
+from dwebsocket.groups.presence import Wish, aenter, enter, needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,8 @@ class Joining(Base):
         partial: bool = False,
         numbered: bool = False,
         former: str | None = None,
+        info: Any = None,
+        presence: bool = False,
     ) -> bool | Recovery | None:
         """
         Makes this connection a member of groups, given by name or as ``group(…)``.
@@ -50,6 +53,11 @@ class Joining(Base):
             numbered: Send each message of the group as text of JSON, with its position.
             former: The ``id`` of the client's connection before this one: messages from which that
                 was excluded are not sent.
+            info: For groups with ``PRESENCE``: what other members may see of the user, such as a
+                name. What JSON can represent, up to 4,096 bytes; that of the user's latest
+                connection counts.
+            presence: For groups with ``PRESENCE``: tell this connection which users join and leave,
+                as text of JSON.
 
         Returns:
             None, for one group with a history a :class:`~dwebsocket.groups.Recovery`; False when
@@ -58,41 +66,39 @@ class Joining(Base):
         Raises:
             GroupUnavailable, UsageError: As :meth:`dwebsocket.groups.Group.add`. The connection
                 is then in none of the groups that it was not in before. UsageError also for a group
-                without a history where one is needed.
-            TypeError, ValueError: As :func:`dwebsocket.group`; ``since`` with several groups.
+                without a history, or without presence, where one is needed.
+            TypeError, ValueError: As :func:`dwebsocket.group`; ``since`` with several groups; an
+                ``info`` that JSON cannot represent, or that is too large.
         """
         wanted = _groups(groups)
-        recorded = _recorded(wanted, since, numbered)
-        if recorded:
-            for alias in {each.using for each in wanted}:
-                backends.backend_for_sync(alias, "websocket.ajoin")
-            if (member := member_of(self)) is None:
-                return False
-            options = {"partial": partial, "numbered": numbered, "former": former}
-            before = self._memberships(wanted)
-            try:
-                found = [self._recover(each, member, since, **options) for each in recorded]
-                others = [each for each in wanted if each not in recorded]
-                if None in found or (others and self.join(*others) is False):
-                    return False
-            except BaseException:
-                self._leave_all(wanted, before)
-                raise
-            return found[0] if len(wanted) == 1 else None
+        options = {"partial": partial, "numbered": numbered, "former": former}
+        return self._join(wanted, _wish(wanted, info, presence), since, **options)
+
+    def _join(
+        self, wanted: list[Group], wish: Wish, since: str | None = None, **options: Any
+    ) -> bool | Recovery | None:
+        """Joins groups: those that have a history recover, and users become present."""
+        recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
         if (member := member_of(self)) is None:
             return False
+        options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
-        held = holding.hold(wanted)
         try:
-            is_open = all(each._add_held(self, member) for each in wanted)
+            found = [self._recover(each, member, since, **options) for each in recorded]
+            plain = [each for each in wanted if each not in recorded]
+            is_open = (
+                None not in found
+                and self._join_plain(plain, member)
+                and all(enter(each, self, member, wish) for each in wanted)
+            )
         except BaseException:
             self._leave_all(wanted, before)
             raise
-        finally:
-            holding.release(held)
-        return None if is_open else False
+        if not is_open:
+            return False
+        return found[0] if found and len(wanted) == 1 else None
 
     async def ajoin(
         self,
@@ -101,6 +107,8 @@ class Joining(Base):
         partial: bool = False,
         numbered: bool = False,
         former: str | None = None,
+        info: Any = None,
+        presence: bool = False,
     ) -> bool | Recovery | None:
         """
         As :meth:`join`, without blocking the event loop.
@@ -109,33 +117,32 @@ class Joining(Base):
             GroupUnavailable, UsageError, TypeError, ValueError: As :meth:`join`.
         """
         wanted = _groups(groups)
-        recorded = _recorded(wanted, since, numbered)
-        if recorded:
-            if (member := member_of(self)) is None:
-                return False
-            options = {"partial": partial, "numbered": numbered, "former": former}
-            before = self._memberships(wanted)
-            try:
-                found = [await self._arecover(each, member, since, **options) for each in recorded]
-                others = [each for each in wanted if each not in recorded]
-                if None in found or (others and await self.ajoin(*others) is False):
-                    return False
-            except BaseException:
-                self._leave_all(wanted, before)
-                raise
-            return found[0] if len(wanted) == 1 else None
+        options = {"partial": partial, "numbered": numbered, "former": former}
+        return await self._ajoin(wanted, _wish(wanted, info, presence), since, **options)
+
+    async def _ajoin(
+        self, wanted: list[Group], wish: Wish, since: str | None = None, **options: Any
+    ) -> bool | Recovery | None:
+        """As :meth:`_join`, without blocking the event loop."""
+        recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         if (member := member_of(self)) is None:
             return False
+        options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
-        held = await holding.ahold(wanted)
         try:
-            is_open = all([await each._aadd_held(self, member) for each in wanted])
+            found = [await self._arecover(each, member, since, **options) for each in recorded]
+            plain = [each for each in wanted if each not in recorded]
+            is_open = (
+                None not in found
+                and await self._ajoin_plain(plain, member)
+                and all([await aenter(each, self, member, wish) for each in wanted])
+            )
         except BaseException:
             self._leave_all(wanted, before)
             raise
-        finally:
-            holding.release(held)
-        return None if is_open else False
+        if not is_open:
+            return False
+        return found[0] if found and len(wanted) == 1 else None
 
     def leave(self, *groups: str | Group) -> None:
         """
@@ -156,6 +163,22 @@ class Joining(Base):
             UsageError, TypeError, ValueError: As :meth:`leave`.
         """
         self.leave(*groups)
+
+    def _join_plain(self, groups: list[Group], member: Member) -> bool:
+        """Joins groups without a history; false when the connection is over."""
+        held = holding.hold(groups)
+        try:
+            return all(each._add_held(self, member) for each in groups)
+        finally:
+            holding.release(held)
+
+    async def _ajoin_plain(self, groups: list[Group], member: Member) -> bool:
+        """As :meth:`_join_plain`, without blocking the event loop."""
+        held = await holding.ahold(groups)
+        try:
+            return all([await each._aadd_held(self, member) for each in groups])
+        finally:
+            holding.release(held)
 
     def _recover(
         self, group: Group, member: Member, since: str | None, **options: Any
@@ -194,7 +217,7 @@ class Joining(Base):
                 each.discard(self)
 
 
-def _recorded(wanted: list[Group], since: str | None, numbered: bool) -> list[Group]:  # noqa: FBT001
+def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list[Group]:
     """
     Gives those of ``wanted`` that have a history.
 
@@ -213,6 +236,21 @@ def _recorded(wanted: list[Group], since: str | None, numbered: bool) -> list[Gr
         if own.kept(each.name) is not None:
             found.append(each)
     return found
+
+
+def _wish(wanted: list[Group], info: Any, presence: object) -> Wish:
+    """
+    Gives what this connection wants of groups with presence.
+
+    Raises:
+        UsageError: It wants something of a group without presence.
+        TypeError, ValueError: As :meth:`Wish.of`.
+    """
+    wish = Wish.of(info, presence)
+    if wish.what:
+        for each in wanted:
+            needs(backends.backend(each.using).settings, each.name, wish.what)
+    return wish
 
 
 def _groups(groups: tuple[Any, ...]) -> list[Group]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backend import Exclude, Message
 
 # Raised with the format of frames between processes: other versions have folders of their own.
-_VERSION = 1
+_VERSION = 2
 # The folder in that of the sockets where the history of groups is kept.
 _HISTORY = "history"
 # Characters of the key in the folder's name.
@@ -70,7 +70,7 @@ class Backend(process.Backend):
 
     def _start(self) -> _core.LocalNode:
         try:
-            node = _core.LocalNode(self.folder, os.geteuid(), self.groups)
+            node = _core.LocalNode(self.folder, os.geteuid(), self.groups, self.presence)
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
         backend.at_exit(self.stop)
@@ -128,6 +128,20 @@ class Backend(process.Backend):
             GroupUnavailable: As :meth:`subscribe`.
         """
         self.subscribe(name)
+
+    def _start_reports(self) -> None:
+        # The node does.
+        self.node  # noqa: B018
+
+    def members(self, name: str) -> list[_core.Member]:
+        """
+        As :meth:`dwebsocket.groups.backend.Backend.members`.
+
+        Raises:
+            GroupUnavailable: The folder cannot be used.
+        """
+        self.node  # noqa: B018
+        return super().members(name)
 
     def count(self, name: str) -> int:
         """As :meth:`dwebsocket.groups.backend.Backend.count`, of others half a second old."""

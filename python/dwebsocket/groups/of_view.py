@@ -20,10 +20,12 @@ from dwebsocket.groups import (
     holding,
     membership_signals,
     names,
+    presence,
     recovering,
 )
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
+from dwebsocket.groups.presence import NOTHING, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,9 +78,11 @@ def filled(template: str, args: Any, kwargs: Any, user: Any) -> str:
 class ViewGroups:
     """The ``groups`` argument of a decorator."""
 
-    __slots__ = ("_decorator", "_wanted", "resume")
+    __slots__ = ("_decorator", "_presence", "_wanted", "resume")
 
-    def __init__(self, decorator: str, wanted: Any, *, resume: bool = False) -> None:
+    def __init__(
+        self, decorator: str, wanted: Any, *, resume: bool = False, presence: Any = False
+    ) -> None:
         """
         Checks the argument.
 
@@ -87,6 +91,8 @@ class ViewGroups:
             wanted: Templates of names, such as ``"room-{room}"``, or groups; or a function that is
                 called with the view's arguments and gives names or groups.
             resume: Whether connections join numbered, from the positions in their URLs.
+            presence: Whether connections are told which users join and leave; or a function that is
+                called with the view's arguments and gives the ``info`` of such a connection.
 
         Raises:
             TypeError: Anything else.
@@ -94,6 +100,12 @@ class ViewGroups:
         """
         self._decorator = decorator
         self.resume = resume
+        if not (isinstance(presence, bool) or callable(presence)):
+            raise TypeError(
+                f"{decorator}(presence=…) takes True, False or a function that gives the info, "
+                f"not {type(presence).__name__}"
+            )
+        self._presence = presence
         if isinstance(wanted, (str, Group)):
             wanted = (wanted,)
         if not callable(wanted):
@@ -130,10 +142,7 @@ class ViewGroups:
         """
         wanted = self._wanted
         if callable(wanted):
-            wanted = wanted(request, *args, **kwargs)
-            if inspect.iscoroutine(wanted):
-                wanted.close()
-                raise UsageError(f"{self._decorator}(groups=…) takes a sync function")
+            wanted = self._call("groups", wanted, request, args, kwargs)
             found = (wanted,) if isinstance(wanted, (str, Group)) else tuple(wanted or ())
             return [_group(each) for each in found]
         formatter = _Names(getattr(request, "user", None))
@@ -154,6 +163,26 @@ class ViewGroups:
             groups.append(_group(name))
         return groups
 
+    def wish_of(self, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Wish:
+        """
+        Gives what one connection wants of groups with presence. Arguments as for :meth:`of`.
+
+        Raises:
+            UsageError: The function gives a coroutine.
+            TypeError, ValueError: As :meth:`Wish.of`.
+        """
+        if not callable(self._presence):
+            return Wish(watches=True) if self._presence else NOTHING
+        info = self._call("presence", self._presence, request, args, kwargs)
+        return Wish.of(info, presence=True)
+
+    def _call(self, what: str, function: Any, request: Any, args: Any, kwargs: Any) -> Any:
+        found = function(request, *args, **kwargs)
+        if inspect.iscoroutine(found):
+            found.close()
+            raise UsageError(f"{self._decorator}({what}=…) takes a sync function")
+        return found
+
 
 def _group(each: Any) -> Group:
     if isinstance(each, Group):
@@ -168,10 +197,23 @@ def _group(each: Any) -> Group:
 class Joins:
     """The groups that one connection is to join as it opens."""
 
-    __slots__ = ("_groups", "_held", "_held_recorded", "_of_user", "_positions", "_recorded")
+    __slots__ = (
+        "_groups",
+        "_held",
+        "_held_recorded",
+        "_of_user",
+        "_positions",
+        "_present",
+        "_recorded",
+        "_wish",
+    )
 
     def __init__(
-        self, groups: list[Group], user: str, positions: Mapping[str, str] | None = None
+        self,
+        groups: list[Group],
+        user: str,
+        positions: Mapping[str, str] | None = None,
+        wish: Wish = NOTHING,
     ) -> None:
         """
         Notes the groups.
@@ -180,15 +222,24 @@ class Joins:
             groups: Those of the view's decorator.
             user: The primary key of its user, empty for an anonymous one.
             positions: With ``resume``, those of the client, by names of groups.
+            wish: What the connection wants of groups with presence.
 
         Raises:
-            UsageError: With ``resume``, a group that has no history.
+            UsageError: With ``resume``, a group that has no history; with ``presence``, groups of
+                which none has presence.
         """
         self._positions = positions
         if positions is not None:
             for each in groups:
                 history.needs(backends.backend(each.using).settings, each.name, "resume=True")
+        self._wish = wish
+        if wish.watches and groups and not any(map(_is_present, groups)):
+            own = backends.backend(groups[0].using).settings
+            presence.needs(own, groups[0].name, "presence=True")
         self._recorded = [each for each in groups if _is_recorded(each)]
+        # Those that have no history: their members become users as the others do, but are members
+        # before.
+        self._present = [each for each in groups if _is_present(each) and not _is_recorded(each)]
         self._groups = [each for each in groups if each not in self._recorded]
         self._of_user = [Group(names.of_user(user), alias) for alias in _aliases()] if user else []
         # Those whose messages come to this process.
@@ -231,9 +282,9 @@ class Joins:
         """
         Makes the connection, which is open now, a member if it is none. Never waits.
 
-        Groups with a history are joined before the view's first line.
+        Groups with a history are joined before the view's first line, and users become present.
         """
-        if self._recorded:
+        if self._recorded or self._present:
             self._join_later(websocket)
         if not self._held:
             return
@@ -261,12 +312,12 @@ class Joins:
 
     def _join_later(self, websocket: Any) -> None:
         recorded, positions = self._recorded, self._positions
+        present, wish = self._present, self._wish
 
         def join() -> None:
             try:
-                for each in recorded:
-                    options = _recovering(each, positions)
-                    recovery = websocket.join(each, **options)
+                for each in (*recorded, *present):
+                    recovery = websocket._join([each], wish, **_recovering(each, positions))
                     if positions is not None and recovery:
                         websocket.send_text(recovering.told(each, recovery))
             finally:
@@ -274,9 +325,8 @@ class Joins:
 
         async def ajoin() -> None:
             try:
-                for each in recorded:
-                    options = _recovering(each, positions)
-                    recovery = await websocket.ajoin(each, **options)
+                for each in (*recorded, *present):
+                    recovery = await websocket._ajoin([each], wish, **_recovering(each, positions))
                     if positions is not None and recovery:
                         await websocket.asend_text(recovering.told(each, recovery))
             finally:
@@ -286,10 +336,14 @@ class Joins:
 
 
 def _recovering(group: Group, positions: Mapping[str, str] | None) -> dict[str, Any]:
-    """Gives the options for joining a group that has a history."""
+    """Gives the options for joining a group as the view begins."""
     if positions is None:
         return {}
     return {"numbered": True, "since": positions.get(group.name)}
+
+
+def _is_present(group: Group) -> bool:
+    return backends.backend(group.using).settings.present(group.name) is not None
 
 
 def _is_recorded(group: Group) -> bool:

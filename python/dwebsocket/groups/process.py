@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from dwebsocket import _core, clock, conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend
+from dwebsocket.groups import backend, reports
 from dwebsocket.groups.history import Page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dwebsocket.group_settings import BackendSettings
-    from dwebsocket.groups.backend import Exclude, Joined, Member, Message
+    from dwebsocket.groups.backend import Entered, Exclude, Joined, Member, Message, Visit
     from dwebsocket.groups.history import Position
 
 # Seconds between two attempts to publish while members are sent what was published before.
@@ -35,12 +35,14 @@ class Backend(backend.Backend):
     waits = False
     is_sealed = False
     keeps_history = True
+    keeps_presence = True
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """As :class:`dwebsocket.groups.backend.Backend`."""
         super().__init__(alias, own)
         self._history: _core.History | None = None
         self._history_lock = unpatched.lock()
+        self._reports = False
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """
@@ -155,6 +157,32 @@ class Backend(backend.Backend):
     ) -> Joined:
         """As :meth:`join_at`."""
         return self.join_at(name, member, key, at, numbered=numbered)
+
+    # -- presence ----------------------------------------------------------------------------------
+
+    def enter(self, name: str, member: Member, visit: Visit) -> Entered:
+        """As :meth:`dwebsocket.groups.backend.Backend.enter`."""
+        self._start_reports()
+        return self.presence.enter(name, member, *visit)
+
+    async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
+        """As :meth:`enter`."""
+        return self.enter(name, member, visit)
+
+    def members(self, name: str) -> list[_core.Member]:
+        """As :meth:`dwebsocket.groups.backend.Backend.members`."""
+        return self.presence.members(name)
+
+    async def amembers(self, name: str) -> list[_core.Member]:
+        """As :meth:`members`."""
+        return self.members(name)
+
+    def _start_reports(self) -> None:
+        if not self._reports:
+            with self._history_lock:
+                starts, self._reports = not self._reports, True
+            if starts:
+                reports.start(self)
 
     def _close(self, name: str, code: int, reason: str) -> bool:
         self.groups.close(name, code, reason)

@@ -1,4 +1,4 @@
-"""Reports of backends, in the log and by a signal: their server is away, a member is slow."""
+"""Reports of backends, in the log and by signals: a server is away, a member slow, a user gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from weakref import ref
 
 from django.db import connections
 
-from dwebsocket import unpatched
+from dwebsocket import signals, unpatched
+from dwebsocket.groups.api import Group
 from dwebsocket.groups.membership_signals import note_interrupted
 
 if TYPE_CHECKING:
@@ -64,4 +65,11 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
             note_interrupted(backend.alias, texts)
         finally:
             # Those that receivers of the signal have used on this thread.
+            connections.close_all()
+    elif kind == "members_left":
+        try:
+            for name, member in backend.presence.take_departed():
+                group = Group(name, backend.alias)
+                signals.send(signals.member_left, None, None, group=group, member=member)
+        finally:
             connections.close_all()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, conf, registry, shutdown
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
-from dwebsocket.groups import recovering
+from dwebsocket.groups import presence, recovering
 from dwebsocket.groups.of_view import ImpossibleName, Joins
 from dwebsocket.handshake import origin, posting, site_report
 from dwebsocket.handshake.attributes import make
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
 
     from dwebsocket.factory import WebSocketFactory
+    from dwebsocket.groups.api import Group
     from dwebsocket.groups.of_view import ViewGroups
     from dwebsocket.runners.view import Detached
     from dwebsocket.servers.handshake import Handshake
@@ -107,7 +108,8 @@ def judge(asked: Asked) -> HttpResponse:
             request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
         )
     try:
-        visitor = registry.enter(registry.Who.of(request), websocket, admission)
+        who = registry.Who.of(request)
+        visitor = registry.enter(who, websocket, admission)
     except BaseException:
         permit.release()
         raise
@@ -116,6 +118,7 @@ def judge(asked: Asked) -> HttpResponse:
         return refuse(request, 429, visitor)
     if visitor is not None:
         websocket._on_finish = visitor.leave
+        websocket._visitor_names = who.user, who.session
     try:
         if not shutdown.has_begun():
             shutdown.begin(
@@ -156,11 +159,15 @@ def judge(asked: Asked) -> HttpResponse:
 def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
     """Gives the groups that the connection is to join, all of which are subscribed to."""
     wanted = asked.groups
-    groups = [] if wanted is None else wanted.of(asked.request, asked.args, asked.kwargs)
+    groups: list[Group] = []
     positions = None
-    if wanted is not None and wanted.resume:
-        positions = recovering.positions(asked.request)
-    joins = Joins(groups, "" if visitor is None else visitor.who.user, positions)
+    wish = presence.NOTHING
+    if wanted is not None:
+        groups = wanted.of(asked.request, asked.args, asked.kwargs)
+        wish = wanted.wish_of(asked.request, asked.args, asked.kwargs)
+        if wanted.resume:
+            positions = recovering.positions(asked.request)
+    joins = Joins(groups, "" if visitor is None else visitor.who.user, positions, wish)
     try:
         joins.prepare()
     except BaseException:

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -115,6 +115,48 @@ impl FanOut {
             (thread.runtime).spawn(run(Arc::clone(self), Arc::clone(group), turn));
         }
     }
+
+    /// Runs `task` on a thread.
+    pub(super) fn spawn(&self, thread: u32, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(thread) = self.threads.get(thread as usize) {
+            thread.runtime.spawn(task);
+        }
+    }
+
+    /// Hands `messages` to `members` of the group `name`, beside its queue.
+    pub(super) async fn hand_out(
+        &self,
+        thread: u32,
+        name: &str,
+        messages: Vec<Message>,
+        members: Vec<Weak<dyn Member>>,
+    ) {
+        let Some(thread) = self.threads.get(thread as usize) else {
+            return;
+        };
+        let mut turn = Turn::begin(Arc::clone(&thread.hurry_views));
+        let mut parcels = Parcels {
+            group: name.to_owned(),
+            batch: Batch {
+                first: 0,
+                entries: messages.into_iter().map(Entry::Message).collect(),
+            },
+            ..Parcels::default()
+        };
+        for member in members {
+            let recipient = Recipient {
+                member,
+                since: 0,
+                is_numbered: false,
+            };
+            // A member that was freed has left.
+            if let Some(member) = recipient.member.upgrade() {
+                self.hand_over(member.as_ref(), &recipient, &mut parcels)
+                    .await;
+                turn.end_if_due().await;
+            }
+        }
+    }
 }
 
 /// Hands out what waits in the queue of `group`, until it is empty.
@@ -186,8 +228,7 @@ impl FanOut {
             for recipient in recipients.drain(..) {
                 // A member that was freed has left.
                 if let Some(member) = recipient.member.upgrade() {
-                    self.hand_over(group, member.as_ref(), &recipient, parcels)
-                        .await;
+                    self.hand_over(member.as_ref(), &recipient, parcels).await;
                     turn.end_if_due().await;
                 }
             }
@@ -195,30 +236,24 @@ impl FanOut {
     }
 
     /// Hands a member the entries of the batch that are for it.
-    async fn hand_over(
-        &self,
-        group: &Group,
-        member: &dyn Member,
-        recipient: &Recipient,
-        parcels: &mut Parcels,
-    ) {
+    async fn hand_over(&self, member: &dyn Member, recipient: &Recipient, parcels: &mut Parcels) {
         if let [Entry::Close(frame)] = &parcels.batch.entries[..] {
             if recipient.since <= parcels.batch.first {
                 contain(|| member.close(frame));
             }
         } else if let Some(parcel) = parcels.find(member, recipient).await {
             let handed = contain(|| member.take(&parcel, self.when_full));
-            self.note(group, member, handed.unwrap_or_default());
+            self.note(&parcels.group, member, handed.unwrap_or_default());
         }
     }
 
     /// Counts, and reports a member that is slow.
-    fn note(&self, group: &Group, member: &dyn Member, handed: Handed) {
+    fn note(&self, group: &str, member: &dyn Member, handed: Handed) {
         self.statistics.add(handed, self.when_full);
         let drops_first = || handed.dropped > 0 && member.memberships().warn_once();
         if handed.is_closed || drops_first() {
             self.notices.add(Notice::Slow {
-                group: group.name().to_owned(),
+                group: group.to_owned(),
             });
         }
     }

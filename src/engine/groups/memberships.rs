@@ -134,7 +134,7 @@ impl Memberships {
     /// Notes the group that `enter` gives, with the member's place there and whether the member is
     /// the group's first one here. Not called when the member is over, or is in the group that
     /// `find` gives. It may give `None`.
-    pub(super) fn join<G: Membership + 'static>(
+    pub(crate) fn join<G: Membership + 'static>(
         &self,
         id: MemberId,
         find: impl FnOnce() -> Option<Arc<G>>,
@@ -187,6 +187,17 @@ impl Memberships {
             *state = State::Unused;
         }
         Some(departure)
+    }
+
+    /// Calls `leave` with the member's place in `other`, which is no group; false when it is not in it.
+    pub(crate) fn take_out<G: Membership>(&self, other: &Arc<G>, leave: impl FnOnce(u32)) -> bool {
+        let mut state = self.0.lock();
+        let State::Open(open) = &mut *state else {
+            return false;
+        };
+        let held = open.held.remove(key_of(other));
+        // Under the lock: as in `leave`.
+        held.map(|(_, place)| leave(place)).is_some()
     }
 
     /// Takes the member out of all its groups. It can join none from now on.

@@ -28,6 +28,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::memberships::Membership;
 pub use self::{
     fan_out::FanOutThread,
     mailbox::Mailbox,

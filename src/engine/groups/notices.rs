@@ -30,6 +30,8 @@ pub enum Notice {
         /// The groups with members here.
         groups: Vec<String>,
     },
+    /// Users that were present have left.
+    MembersLeft,
 }
 
 /// A queue of notices.

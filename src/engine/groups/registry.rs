@@ -178,6 +178,23 @@ impl Groups {
         self.put(name, Entry::Close(frame));
     }
 
+    /// Hands `messages` to `members` of the group `name`, in turns with other work.
+    pub(crate) async fn hand_out(
+        &self,
+        name: &str,
+        messages: Vec<Message>,
+        members: Vec<Weak<dyn Member>>,
+    ) {
+        let thread = self.fan_out.thread_for(self.random.hash_one(name));
+        self.fan_out.hand_out(thread, name, messages, members).await;
+    }
+
+    /// Runs `task` on the thread that serves the group `name`.
+    pub(crate) fn spawn_beside(&self, name: &str, task: impl Future<Output = ()> + Send + 'static) {
+        let thread = self.fan_out.thread_for(self.random.hash_one(name));
+        self.fan_out.spawn(thread, task);
+    }
+
     /// The envelope in which a message to the group `name` goes to other processes.
     pub fn envelope_of(&self, name: &str, message: &Message) -> Vec<u8> {
         self.sealed(name, envelope::of_message(message))

@@ -37,7 +37,14 @@ pub enum Frame {
     },
     /// The numbers of members of groups, by the hashes of their names.
     Counts(Vec<(u64, u32)>),
-    /// All numbers were sent once.
+    /// The connections of a user in the node that sends, as a record.
+    Present {
+        /// The group's name.
+        name: Bytes,
+        /// The record.
+        record: Bytes,
+    },
+    /// All numbers and records were sent once.
     Ready,
 }
 
@@ -46,6 +53,7 @@ const MESSAGE: u8 = 2;
 const COUNTS: u8 = 3;
 const READY: u8 = 4;
 const RECORDED: u8 = 5;
+const PRESENT: u8 = 6;
 const COUNT_BYTES: usize = 12;
 const POSITION_BYTES: usize = 16;
 
@@ -82,6 +90,11 @@ pub(super) fn recorded(name: &str, position: Position, envelope: &[u8]) -> Bytes
     content.extend_from_slice(&position.offset.to_be_bytes());
     content.extend_from_slice(envelope);
     named(RECORDED, name, &content)
+}
+
+/// The bytes of a frame with a record.
+pub(super) fn present(name: &str, record: &[u8]) -> Bytes {
+    named(PRESENT, name, record)
 }
 
 /// The bytes of the first frame of a node.
@@ -147,22 +160,21 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
             .map(Frame::Hello)
             .map_err(|_| Malformed),
         MESSAGE => {
-            let name_len = content.try_get_u16().map_err(|_| Malformed)?.into();
-            if content.len() < name_len {
-                return Err(Malformed);
-            }
-            let name = content.split_to(name_len);
+            let name = take_name(&mut content)?;
             Ok(Frame::Message {
                 name,
                 envelope: content,
             })
         }
+        PRESENT => {
+            let name = take_name(&mut content)?;
+            Ok(Frame::Present {
+                name,
+                record: content,
+            })
+        }
         RECORDED => {
-            let name_len = content.try_get_u16().map_err(|_| Malformed)?.into();
-            if content.len() < name_len {
-                return Err(Malformed);
-            }
-            let name = content.split_to(name_len);
+            let name = take_name(&mut content)?;
             let position = Position {
                 epoch: content.try_get_u64().map_err(|_| Malformed)?,
                 offset: content.try_get_u64().map_err(|_| Malformed)?,
@@ -187,6 +199,14 @@ fn parse(kind: u8, mut content: Bytes) -> Result<Frame, Malformed> {
     }
 }
 
+fn take_name(content: &mut Bytes) -> Result<Bytes, Malformed> {
+    let length = content.try_get_u16().map_err(|_| Malformed)?.into();
+    if content.len() < length {
+        return Err(Malformed);
+    }
+    Ok(content.split_to(length))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +226,7 @@ mod tests {
             message("räum", b"envelope"),
             message("", &large),
             recorded("room", POSITION, b"envelope"),
+            present("room", b"record"),
         ]
         .concat();
         for size in [1, 3, 1000, bytes.len()] {
@@ -232,6 +253,10 @@ mod tests {
                     position: POSITION,
                     envelope: Bytes::from_static(b"envelope"),
                 },
+                Frame::Present {
+                    name: Bytes::from_static(b"room"),
+                    record: Bytes::from_static(b"record"),
+                },
             ];
             assert_eq!(found, expected, "{size}");
         }
@@ -246,6 +271,7 @@ mod tests {
             b"\0\0\0\x02\x01\x00",
             b"\0\0\0\x04\x05\0\x01a",
             b"\0\0\0\x04\x02\0\x09a",
+            b"\0\0\0\x04\x06\0\x09a",
             b"\0\0\0\x03\x03ab",
         ] {
             let mut reader = Reader::default();

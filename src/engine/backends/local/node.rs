@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,6 +35,7 @@ use crate::{
         base::fork,
         groups::{Event, Groups, Message, Observer, Offer},
         history::{History, Limits, Position},
+        presence::{Announcer, Note, Presence, Record, Source},
         resources::inherited::NotInherited,
         runtime::Engine,
     },
@@ -74,6 +75,9 @@ pub struct Node {
     path: PathBuf,
     user: u32,
     groups: Arc<Groups>,
+    presence: Arc<Presence>,
+    /// How many nodes have connected to this one.
+    sources: AtomicU64,
     runtime: Handle,
     state: Mutex<State>,
     changed: Condvar,
@@ -98,13 +102,19 @@ struct State {
 }
 
 impl Node {
-    /// Makes this process, which acts as `user`, a node with the sockets in the folder `path`.
+    /// Makes this process, which acts as `user`, a node with the sockets in the folder `path`, for
+    /// these groups and for the presence in them.
     ///
     /// Sleeps until it is connected with all other nodes, half a second at most.
     ///
     /// # Errors
     /// The folder cannot be used, the system has no descriptors left, or there is no engine.
-    pub fn start(path: &Path, user: u32, groups: Arc<Groups>) -> io::Result<Arc<Self>> {
+    pub fn start(
+        path: &Path,
+        user: u32,
+        groups: Arc<Groups>,
+        presence: Arc<Presence>,
+    ) -> io::Result<Arc<Self>> {
         let engine = Engine::current().map_err(io::Error::other)?;
         let node = Arc::new(Self {
             // Random, with the process's number: a forked child inherits the keys of the hash.
@@ -113,6 +123,8 @@ impl Node {
             path: path.to_owned(),
             user,
             groups,
+            presence,
+            sources: AtomicU64::new(0),
             runtime: engine.handle().clone(),
             state: Mutex::new(State {
                 folder: None,
@@ -129,6 +141,8 @@ impl Node {
         });
         node.groups
             .observe(Arc::downgrade(&node) as Weak<dyn Observer>);
+        node.presence
+            .announce_by(Arc::downgrade(&node) as Weak<dyn Announcer>);
         let mut state = node.state.lock();
         node.open(&mut state)?;
         let others = node.meet_all(&mut state);
@@ -326,10 +340,15 @@ impl Node {
             // folder tries again.
             Err(_) => return false,
         };
-        let Ok(peer) = Peer::new(id, connection) else {
+        // Under the lock of the state: a note is either among these records, or is sent later.
+        let (notes_from, records) = self.presence.records();
+        let Ok(peer) = Peer::new(id, connection, notes_from) else {
             return false;
         };
         peer.send(&frames::hello(self.id));
+        for (name, record) in records {
+            peer.send(&frames::present(&name, &record.encode()));
+        }
         // First this: a change of which these numbers know nothing is then sent later.
         self.has_met.store(true, Ordering::SeqCst);
         let counts: Vec<_> = self
@@ -376,6 +395,7 @@ impl Node {
         let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let mut reader = Reader::default();
         let mut sender = None;
+        let source = self.sources.fetch_add(1, Ordering::Relaxed);
         'connection: loop {
             reader.buffer.reserve(READ_BYTES);
             match stream.read_buf(&mut reader.buffer).await {
@@ -386,7 +406,7 @@ impl Node {
                 match reader.next_frame() {
                     Ok(Some(frame)) => {
                         let is_first = sender.is_none();
-                        if !self.take(&mut sender, frame).await {
+                        if !self.take(&mut sender, source, frame).await {
                             break 'connection;
                         }
                         if let (true, Some(id), Some(process)) = (is_first, sender, process) {
@@ -405,11 +425,17 @@ impl Node {
         }
         if let Some(id) = sender {
             self.lose(id);
+            self.presence.forget(source);
         }
     }
 
     /// Acts on a frame; false when the connection is to end.
-    async fn take(self: &Arc<Self>, sender: &mut Option<NodeId>, frame: Frame) -> bool {
+    async fn take(
+        self: &Arc<Self>,
+        sender: &mut Option<NodeId>,
+        source: Source,
+        frame: Frame,
+    ) -> bool {
         match (frame, *sender) {
             (Frame::Hello(id), None) => {
                 *sender = Some(id);
@@ -449,6 +475,13 @@ impl Node {
                     Some(Offer::Taken) => {}
                     Some(Offer::Behind) => self.catch_up(name).await,
                     None => self.groups.statistics().count(Event::Unreadable),
+                }
+                true
+            }
+            (Frame::Present { name, record }, Some(_)) => {
+                match (std::str::from_utf8(&name), Record::decode(record)) {
+                    (Ok(name), Ok(record)) => self.presence.note(source, name, &record),
+                    _ => return false,
                 }
                 true
             }
@@ -553,5 +586,26 @@ impl Observer for Node {
             drop(dirty);
             self.has_dirty.notify_one();
         }
+    }
+}
+
+impl Announcer for Node {
+    fn announce(&self, note: &Note) {
+        if self.is_foreign() {
+            return;
+        }
+        let state = self.state.lock();
+        if state.peers.is_empty() {
+            return;
+        }
+        let frame = frames::present(&note.name, &note.record.encode());
+        let peers = state.peers.values();
+        peers
+            .filter(|peer| peer.notes_from <= note.number)
+            .for_each(|peer| peer.send(&frame));
+    }
+
+    fn acts_for_others(&self) -> bool {
+        !self.is_foreign() && self.state.lock().ready.iter().all(|id| self.id < *id)
     }
 }

@@ -27,6 +27,8 @@ const MAX_SLICES: usize = 32;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: NodeId,
+    /// The first note of presence that it was not sent at the start.
+    pub(super) notes_from: u64,
     /// Before the socket: fields are dropped in this order.
     _not_inherited: NotInherited,
     socket: Arc<Socket>,
@@ -44,10 +46,15 @@ struct Waiting {
 
 impl Peer {
     /// The other end of a connection that was just made.
-    pub(super) fn new(id: NodeId, connection: socket2::Socket) -> io::Result<Arc<Self>> {
+    pub(super) fn new(
+        id: NodeId,
+        connection: socket2::Socket,
+        notes_from: u64,
+    ) -> io::Result<Arc<Self>> {
         let socket = Arc::new(Socket::new(OwnedFd::from(connection))?);
         Ok(Arc::new(Self {
             id,
+            notes_from,
             _not_inherited: NotInherited::enter(socket.as_raw_fd()),
             socket,
             waiting: Mutex::default(),

@@ -1,0 +1,238 @@
+//! `_core.Presence` and `_core.Member`: the users that are present in groups, for Python.
+
+use std::sync::Arc;
+
+use pyo3::{
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyString, PyTuple, PyType},
+};
+
+use super::{
+    convert::duration,
+    groups::{self, Groups, member},
+};
+use crate::engine::{
+    groups::MemberId,
+    presence::{self, Entered, Facts, Visit},
+};
+
+/// The users that are present in the groups of one backend. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Presence(pub(super) Arc<presence::Presence>);
+
+/// A user that is present in a group. See `_core.pyi`.
+///
+/// The attributes are made when they are read: a large group has many members.
+#[pyclass(frozen, module = "dwebsocket.groups")]
+pub(crate) struct Member {
+    facts: Arc<Facts>,
+    connections: u32,
+}
+
+/// A function of Python's standard library.
+fn function<'py>(
+    py: Python<'py>,
+    once: &PyOnceLock<Py<PyAny>>,
+    module: &str,
+    path: &[&str],
+) -> PyResult<Bound<'py, PyAny>> {
+    let found = once.get_or_try_init(py, || {
+        let mut found = py.import(module)?.into_any();
+        for name in path {
+            found = found.getattr(*name)?;
+        }
+        Ok::<_, PyErr>(found.unbind())
+    })?;
+    Ok(found.bind(py).clone())
+}
+
+fn loads(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    function(py, &ONCE, "json", &["loads"])
+}
+
+fn from_iso(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    function(py, &ONCE, "datetime", &["datetime", "fromisoformat"])
+}
+
+#[pymethods]
+impl Presence {
+    #[new]
+    fn new(groups: &Groups) -> Self {
+        Self(presence::Presence::new(Arc::clone(&groups.0)))
+    }
+
+    #[pyo3(signature = (name, object, id, key, user, now, info, watches, grace, /))]
+    #[expect(clippy::too_many_arguments, reason = "Python's arguments")]
+    fn enter(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        object: &Bound<'_, PyAny>,
+        id: MemberId,
+        key: String,
+        user: Option<String>,
+        now: String,
+        info: Option<String>,
+        watches: bool,
+        grace: f64,
+    ) -> PyResult<Option<Vec<Member>>> {
+        let visit = Visit {
+            facts: Facts {
+                since: now,
+                key,
+                user,
+                info: "null".to_owned(),
+            },
+            info,
+            watches,
+            grace: duration(Some(grace))?.unwrap_or_default(),
+        };
+        let entered = match member(object)? {
+            groups::Member::Connection(connection) => {
+                let connection = &connection.get().0;
+                py.detach(|| self.0.enter(name, connection, id, visit))
+            }
+            groups::Member::Mailbox(mailbox) => {
+                let mailbox = &mailbox.get().0;
+                py.detach(|| self.0.enter(name, mailbox, id, visit))
+            }
+        };
+        Ok(match entered {
+            Entered::Over => None,
+            Entered::Present => Some(Vec::new()),
+            Entered::Joined(facts) => Some(vec![Member {
+                facts,
+                connections: 1,
+            }]),
+        })
+    }
+
+    fn leave(&self, py: Python<'_>, name: &str, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        match member(object)? {
+            groups::Member::Connection(connection) => {
+                let connection = &connection.get().0;
+                py.detach(|| self.0.leave(name, connection.as_ref()));
+            }
+            groups::Member::Mailbox(mailbox) => {
+                let mailbox = &mailbox.get().0;
+                py.detach(|| self.0.leave(name, mailbox.as_ref()));
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&self, py: Python<'_>, name: &str) -> Vec<Member> {
+        let found = py.detach(|| self.0.members(name));
+        found
+            .into_iter()
+            .map(|(facts, connections)| Member { facts, connections })
+            .collect()
+    }
+
+    fn take_departed(&self, py: Python<'_>) -> Vec<(String, Member)> {
+        let departed = py.detach(|| self.0.take_departed());
+        departed
+            .into_iter()
+            .map(|departed| {
+                let member = Member {
+                    facts: departed.facts,
+                    connections: 0,
+                };
+                (departed.name.to_string(), member)
+            })
+            .collect()
+    }
+}
+
+#[pymethods]
+impl Member {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        user: Option<String>,
+        key: String,
+        since: &Bound<'_, PyAny>,
+        info: &Bound<'_, PyAny>,
+        connections: u32,
+    ) -> PyResult<Self> {
+        static ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let dumps = function(py, &ONCE, "json", &["dumps"])?;
+        Ok(Self {
+            facts: Arc::new(Facts {
+                since: since.call_method0("isoformat")?.extract()?,
+                key,
+                user,
+                info: dumps.call1((info,))?.extract()?,
+            }),
+            connections,
+        })
+    }
+
+    #[getter]
+    fn user(&self) -> Option<&str> {
+        self.facts.user.as_deref()
+    }
+
+    #[getter]
+    fn key(&self) -> &str {
+        &self.facts.key
+    }
+
+    #[getter]
+    fn since<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        from_iso(py)?.call1((&self.facts.since,))
+    }
+
+    #[getter]
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        loads(py)?.call1((&self.facts.info,))
+    }
+
+    #[getter]
+    fn connections(&self) -> u32 {
+        self.connections
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> Option<bool> {
+        let other = other.cast::<Self>().ok()?.get();
+        Some(self.facts == other.facts && self.connections == other.connections)
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        (&self.facts.key, &self.facts.since, self.connections)
+            .into_pyobject(py)?
+            .hash()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let quoted = |text: &str| PyString::new(py, text).repr().map(|text| text.to_string());
+        let user = match &self.facts.user {
+            Some(user) => quoted(user)?,
+            None => "None".to_owned(),
+        };
+        Ok(format!(
+            "Member(user={user}, key={}, since={}, info={}, connections={})",
+            quoted(&self.facts.key)?,
+            self.since(py)?.repr()?,
+            self.info(py)?.repr()?,
+            self.connections
+        ))
+    }
+
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+        let arguments = (
+            self.user(),
+            self.key(),
+            self.since(py)?,
+            self.info(py)?,
+            self.connections,
+        );
+        Ok((py.get_type::<Self>(), arguments.into_pyobject(py)?))
+    }
+}

@@ -1,0 +1,115 @@
+//! Records on their way to other processes.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+    time::Instant,
+};
+
+use super::record::Record;
+use crate::engine::base::sync::{Condvar, Mutex};
+
+/// The way to the other processes. Called on any thread; it must not sleep.
+pub trait Announcer: fmt::Debug + Send + Sync {
+    /// Tells the other processes.
+    fn announce(&self, note: &Note);
+
+    /// Whether it is this process that acts for one that has ended.
+    fn acts_for_others(&self) -> bool;
+}
+
+/// A record with its group.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// How many there were before, in this process.
+    pub number: u64,
+    /// The group.
+    pub name: Arc<str>,
+    /// The record.
+    pub record: Record,
+}
+
+/// The queue of records.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    announcer: OnceLock<Weak<dyn Announcer>>,
+    queue: Mutex<Queue>,
+    has_more: Condvar,
+    /// Held while records are handed over, so that they keep their order.
+    sending: parking_lot::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Whether records are kept for somebody who takes them.
+    is_taken: bool,
+    waiting: VecDeque<Note>,
+    count: u64,
+}
+
+impl Outgoing {
+    /// Has all later records handed to `announcer`. Only the first one counts.
+    pub(super) fn announce_by(&self, announcer: Weak<dyn Announcer>) {
+        let _ = self.announcer.set(announcer);
+        self.queue.lock().is_taken = true;
+    }
+
+    /// Keeps all later records for [`Outgoing::take`].
+    pub(super) fn keep(&self) {
+        self.queue.lock().is_taken = true;
+    }
+
+    pub(super) fn announcer(&self) -> Option<Arc<dyn Announcer>> {
+        self.announcer.get().and_then(Weak::upgrade)
+    }
+
+    /// How many records there were.
+    pub(super) fn count(&self) -> u64 {
+        self.queue.lock().count
+    }
+
+    /// Adds a record. To be followed by [`Outgoing::send`], without the lock of the room.
+    pub(super) fn add(&self, name: &Arc<str>, record: impl FnOnce() -> Record) {
+        let mut queue = self.queue.lock();
+        if !queue.is_taken {
+            return;
+        }
+        let number = queue.count;
+        queue.count += 1;
+        queue.waiting.push_back(Note {
+            number,
+            name: Arc::clone(name),
+            record: record(),
+        });
+        drop(queue);
+        self.has_more.notify_one();
+    }
+
+    /// Hands what waits to the announcer, if there is one.
+    pub(super) fn send(&self) {
+        let Some(announcer) = self.announcer() else {
+            return;
+        };
+        let _sending = self.sending.lock();
+        loop {
+            let Some(note) = self.queue.lock().waiting.pop_front() else {
+                return;
+            };
+            announcer.announce(&note);
+        }
+    }
+
+    /// Takes what waits; sleeps until there is something, until `deadline` at most.
+    pub(super) fn take(&self, deadline: Instant) -> Vec<Note> {
+        let mut queue = self.queue.lock();
+        while queue.waiting.is_empty() {
+            let in_time;
+            (queue, in_time) = self.has_more.wait(queue, Some(deadline));
+            if !in_time {
+                break;
+            }
+        }
+        queue.waiting.drain(..).collect()
+    }
+}

@@ -1,0 +1,130 @@
+//! What a process tells the others of one user in one group.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes};
+
+use super::facts::{Facts, Info};
+
+/// A process, as the others know it.
+pub type Source = u64;
+
+/// The connections of a user in one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Who it is.
+    pub facts: Arc<Facts>,
+    /// When the newest connection gave its `info`, in milliseconds since 1970; zero for none.
+    pub stamp: u64,
+    /// The number of connections.
+    pub connections: u32,
+    /// How long ago the user's last connection in any process has ended; zero while there is one.
+    pub away: Duration,
+    /// How long a user without connections stays in this group.
+    pub grace: Duration,
+}
+
+/// The bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+const NONE: u32 = u32::MAX;
+
+impl Record {
+    /// The record as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let facts = &*self.facts;
+        let mut bytes = Vec::with_capacity(64 + facts.key.len() + facts.info.len());
+        bytes.extend_from_slice(&self.stamp.to_be_bytes());
+        bytes.extend_from_slice(&self.connections.to_be_bytes());
+        bytes.extend_from_slice(&millis(self.away).to_be_bytes());
+        bytes.extend_from_slice(&millis(self.grace).to_be_bytes());
+        put(&mut bytes, Some(&facts.key));
+        put(&mut bytes, facts.user.as_deref());
+        put(&mut bytes, Some(&facts.since));
+        put(&mut bytes, Some(&facts.info));
+        bytes
+    }
+
+    /// The record of `bytes`.
+    ///
+    /// # Errors
+    /// [`Malformed`] for anything else.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
+        let stamp = bytes.try_get_u64().map_err(|_| Malformed)?;
+        let connections = bytes.try_get_u32().map_err(|_| Malformed)?;
+        let away = bytes.try_get_u64().map_err(|_| Malformed)?;
+        let grace = bytes.try_get_u64().map_err(|_| Malformed)?;
+        let facts = Facts {
+            key: take(&mut bytes)?.ok_or(Malformed)?,
+            user: take(&mut bytes)?,
+            since: take(&mut bytes)?.ok_or(Malformed)?,
+            info: take(&mut bytes)?.ok_or(Malformed)?,
+        };
+        Ok(Self {
+            facts: Arc::new(facts),
+            stamp,
+            connections,
+            away: Duration::from_millis(away),
+            grace: Duration::from_millis(grace),
+        })
+    }
+
+    pub(super) fn info(&self) -> Info {
+        Info {
+            json: self.facts.info.clone(),
+            stamp: self.stamp,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn put(bytes: &mut Vec<u8>, text: Option<&str>) {
+    let length = text.map_or(NONE, |text| u32::try_from(text.len()).unwrap_or(NONE));
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
+}
+
+fn take(bytes: &mut Bytes) -> Result<Option<String>, Malformed> {
+    let length = bytes.try_get_u32().map_err(|_| Malformed)?;
+    if length == NONE {
+        return Ok(None);
+    }
+    if bytes.remaining() < length as usize {
+        return Err(Malformed);
+    }
+    let text = bytes.split_to(length as usize);
+    let text = std::str::from_utf8(&text).map_err(|_| Malformed)?;
+    Ok(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_the_same_behind_its_bytes() {
+        for user in [None, Some("7".to_owned())] {
+            let record = Record {
+                facts: Arc::new(Facts {
+                    key: "user:7".to_owned(),
+                    user,
+                    since: "2026-01-02T03:04:05.678+00:00".to_owned(),
+                    info: "{\"näme\":\"x\"}".to_owned(),
+                }),
+                stamp: 5,
+                connections: 2,
+                away: Duration::from_millis(7),
+                grace: Duration::from_secs(10),
+            };
+            let bytes = Bytes::from(record.encode());
+            assert_eq!(Record::decode(bytes.clone()), Ok(record));
+            for length in 0..bytes.len() {
+                assert_eq!(Record::decode(bytes.slice(..length)), Err(Malformed));
+            }
+        }
+    }
+}

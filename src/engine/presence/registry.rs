@@ -1,0 +1,391 @@
+//! All rooms of one backend in this process.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::Mutex;
+use tokio::time;
+
+use super::{
+    event,
+    facts::{Facts, Info},
+    outgoing::{Announcer, Note, Outgoing},
+    person::Leaver,
+    record::{Record, Source},
+    room::{Next, Room, State, Tabs, Watcher},
+};
+use crate::engine::{
+    base::{clock, fork},
+    groups::{Groups, Joined, Member, MemberId, Message, Notice},
+};
+
+/// The users that are present in the groups of one backend. Any thread may use it.
+#[derive(Debug)]
+pub struct Presence {
+    generation: u64,
+    groups: Arc<Groups>,
+    rooms: Mutex<HashMap<Arc<str>, Arc<Room>>>,
+    outgoing: Outgoing,
+    /// Users that have left, and that are reported by this process.
+    departed: Mutex<Vec<Departed>>,
+}
+
+/// A user that has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departed {
+    /// The group.
+    pub name: Arc<str>,
+    /// Who it was.
+    pub facts: Arc<Facts>,
+}
+
+/// A connection that becomes present.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    /// Its user, without what the connection says about it.
+    pub facts: Facts,
+    /// What it says, as JSON. `None` is nothing.
+    pub info: Option<String>,
+    /// Whether it is told who joins and leaves.
+    pub watches: bool,
+    /// How long a user without connections stays in this group.
+    pub grace: Duration,
+}
+
+/// What has become of a connection that was to be present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It is over.
+    Over,
+    /// Its user was present already.
+    Present,
+    /// Its user has joined by it.
+    Joined(Arc<Facts>),
+}
+
+impl Presence {
+    /// The presence in `groups`, without any user.
+    pub fn new(groups: Arc<Groups>) -> Arc<Self> {
+        Arc::new(Self {
+            generation: fork::generation(),
+            groups,
+            rooms: Mutex::default(),
+            outgoing: Outgoing::default(),
+            departed: Mutex::default(),
+        })
+    }
+
+    /// Has the other processes told by `announcer` from now on. Only the first one counts.
+    pub fn announce_by(&self, announcer: Weak<dyn Announcer>) {
+        self.outgoing.announce_by(announcer);
+    }
+
+    /// Keeps what the other processes have to be told from now on, for [`Presence::take_notes`].
+    pub fn keep_notes(&self) {
+        self.outgoing.keep();
+    }
+
+    /// Takes what the other processes have to be told; sleeps until there is something, until
+    /// `deadline` at most.
+    pub fn take_notes(&self, deadline: Instant) -> Vec<Note> {
+        self.outgoing.take(deadline)
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.generation != fork::generation()
+    }
+
+    /// Makes the user of `member` present in the group `name`, or changes what it says, and has it
+    /// told from now on if that is wanted.
+    pub fn enter<M: Member + 'static>(
+        self: &Arc<Self>,
+        name: &str,
+        member: &Arc<M>,
+        id: MemberId,
+        visit: Visit,
+    ) -> Entered {
+        if self.is_foreign() || member.is_foreign() {
+            return Entered::Over;
+        }
+        let info = visit.info.map(|json| Info {
+            json,
+            stamp: milliseconds(),
+        });
+        let mut joined = None;
+        let entry = member.memberships().join(
+            id,
+            || self.find(name),
+            || {
+                let facts = visit.facts.clone();
+                let (room, place) = self.change(name, |room, state| {
+                    let key = facts.key.clone();
+                    let (place, is_new) = state.enter(id, facts, info.clone(), visit.grace);
+                    self.note_change(room, state, &key);
+                    joined = is_new.then(|| state.facts(&key)).flatten();
+                    place
+                });
+                Some((room, place, false))
+            },
+        );
+        if matches!(entry, Joined::Over | Joined::Refused) {
+            return Entered::Over;
+        }
+        if let Some(room) = self.find(name) {
+            let mut state = room.state.lock();
+            if let Some(info) = info.filter(|_| entry == Joined::Already) {
+                if let Some(key) = state.say(id, info) {
+                    self.note_change(&room, &state, &key);
+                }
+            }
+            if visit.watches {
+                let member: Weak<M> = Arc::downgrade(member);
+                state.watch(id, member);
+            }
+            drop(state);
+            room.changed.notify_one();
+        }
+        self.outgoing.send();
+        joined.map_or(Entered::Present, Entered::Joined)
+    }
+
+    /// Ends the presence of a connection. Its user stays with another one, and for the grace.
+    pub fn leave(&self, name: &str, member: &dyn Member) {
+        if self.is_foreign() || member.is_foreign() {
+            return;
+        }
+        let Some(room) = self.find(name) else {
+            return;
+        };
+        let memberships = member.memberships();
+        if memberships.take_out(&room, |place| self.withdraw(&room, place)) {
+            self.outgoing.send();
+        }
+    }
+
+    fn withdraw(&self, room: &Room, place: u32) {
+        let mut state = room.state.lock();
+        if let Some(key) = state.leave(place, clock::now()) {
+            self.note_change(room, &state, &key);
+        }
+        drop(state);
+        room.changed.notify_one();
+    }
+
+    /// All users that are present in the group `name`, with the number of their connections; those
+    /// first that have joined first.
+    pub fn members(&self, name: &str) -> Vec<(Arc<Facts>, u32)> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        let Some(room) = self.find(name) else {
+            return Vec::new();
+        };
+        let mut members = room.state.lock().members(clock::now());
+        members.sort_unstable();
+        members
+    }
+
+    /// Notes what the process `source` tells of a user of the group `name`.
+    pub fn note(self: &Arc<Self>, source: Source, name: &str, record: &Record) {
+        if self.is_foreign() {
+            return;
+        }
+        self.change(name, |_, state| state.note(source, record, clock::now()));
+    }
+
+    /// Forgets what the process `source` has told: it has ended. Its users stay for the grace.
+    pub fn forget(&self, source: Source) {
+        if self.is_foreign() {
+            return;
+        }
+        for room in self.all() {
+            room.state.lock().forget(source, clock::now());
+            room.changed.notify_one();
+        }
+    }
+
+    /// All that this process tells another one that it meets, and the number of the first note
+    /// behind it.
+    pub fn records(&self) -> (u64, Vec<(Arc<str>, Record)>) {
+        let count = self.outgoing.count();
+        let mut all = Vec::new();
+        if self.is_foreign() {
+            return (count, all);
+        }
+        for room in self.all() {
+            let records = room.state.lock().records(clock::now());
+            all.extend(
+                records
+                    .into_iter()
+                    .map(|record| (Arc::clone(&room.name), record)),
+            );
+        }
+        (count, all)
+    }
+
+    /// Takes the users that have left since the last call, and that this process reports.
+    pub fn take_departed(&self) -> Vec<Departed> {
+        std::mem::take(&mut *self.departed.lock())
+    }
+
+    fn all(&self) -> Vec<Arc<Room>> {
+        self.rooms.lock().values().cloned().collect()
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Room>> {
+        self.rooms.lock().get(name).map(Arc::clone)
+    }
+
+    /// Changes the room `name`, which is made if need be. A room in which nobody is present after
+    /// that is removed by its task.
+    fn change<T>(
+        self: &Arc<Self>,
+        name: &str,
+        change: impl FnOnce(&Room, &mut State) -> T,
+    ) -> (Arc<Room>, T) {
+        let mut rooms = self.rooms.lock();
+        let (room, is_new) = match rooms.get(name) {
+            Some(room) => (Arc::clone(room), false),
+            None => {
+                let tabs: Weak<Self> = Arc::downgrade(self);
+                let room = Arc::new(Room::new(name, tabs));
+                rooms.insert(Arc::clone(&room.name), Arc::clone(&room));
+                (room, true)
+            }
+        };
+        let changed = change(&room, &mut room.state.lock());
+        drop(rooms);
+        if is_new {
+            let task = serve(Arc::downgrade(self), Arc::clone(&room));
+            self.groups.spawn_beside(name, task);
+        }
+        room.changed.notify_one();
+        (room, changed)
+    }
+
+    fn note_change(&self, room: &Room, state: &State, key: &str) {
+        if let Some(record) = state.record(key, clock::now()) {
+            self.outgoing.add(&room.name, || record);
+        }
+    }
+
+    fn remove_if_unused(&self, room: &Arc<Room>) -> bool {
+        let mut rooms = self.rooms.lock();
+        let is_unused = room.state.lock().is_unused();
+        if is_unused {
+            rooms.remove(&room.name);
+        }
+        is_unused
+    }
+
+    fn report(&self, room: &Room, left: Vec<(Arc<Facts>, Leaver)>) {
+        let acts_for_others = || match self.outgoing.announcer() {
+            Some(announcer) => announcer.acts_for_others(),
+            None => true,
+        };
+        let own: Vec<_> = left
+            .into_iter()
+            .filter(|(_, leaver)| match leaver {
+                Leaver::Here => true,
+                Leaver::There(_) => false,
+                Leaver::Gone => acts_for_others(),
+            })
+            .map(|(facts, _)| Departed {
+                name: Arc::clone(&room.name),
+                facts,
+            })
+            .collect();
+        if !own.is_empty() {
+            self.departed.lock().extend(own);
+            self.groups.notices().add(Notice::MembersLeft);
+        }
+    }
+}
+
+impl Tabs for Presence {
+    fn end(&self, room: &Room, place: u32) {
+        if !self.is_foreign() {
+            self.withdraw(room, place);
+            self.outgoing.send();
+        }
+    }
+}
+
+/// Messages, and those that get them.
+type Told = (Vec<Message>, Vec<Weak<dyn Member>>);
+
+/// Milliseconds since 1970.
+fn milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(1, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// Does what a room has to do, until nobody is present any more.
+async fn serve(registry: Weak<Presence>, room: Arc<Room>) {
+    loop {
+        let changed = room.changed.notified();
+        let Some(presence) = registry.upgrade() else {
+            return;
+        };
+        let wake_at = match presence.step(&room) {
+            Next::Tell(events, watching) => {
+                presence.tell(&room.name, &events, watching).await;
+                room.state.lock().end_telling(clock::now());
+                continue;
+            }
+            Next::Sleep(wake_at) => wake_at,
+            Next::Nothing if presence.remove_if_unused(&room) => return,
+            Next::Nothing => continue,
+        };
+        drop(presence);
+        match wake_at {
+            None => changed.await,
+            Some(wake_at) => tokio::select! {
+                () = changed => {}
+                () = clock::sleep_until(time::Instant::from_std(wake_at)) => {}
+            },
+        }
+    }
+}
+
+impl Presence {
+    fn step(&self, room: &Room) -> Next {
+        let now = clock::now();
+        let mut state = room.state.lock();
+        let left = state.expire(now);
+        let next = state.next(now);
+        drop(state);
+        self.report(room, left);
+        next
+    }
+
+    /// Tells those that watch of `events`.
+    async fn tell(&self, name: &str, events: &[event::Event], watching: Vec<Watcher>) {
+        let first = events.first().map_or(0, |event| event.number);
+        let keys: HashSet<&str> = events
+            .iter()
+            .map(|event| event.facts.key.as_str())
+            .collect();
+        let mut all = Vec::new();
+        let mut some: Vec<Told> = Vec::new();
+        for watcher in watching {
+            if watcher.gets_all(first, &keys) {
+                all.push(watcher.member);
+            } else if events.iter().any(|event| watcher.gets(event)) {
+                let its = events.iter().filter(|event| watcher.gets(event));
+                some.push((event::messages(name, its), vec![watcher.member]));
+            }
+        }
+        if !all.is_empty() {
+            some.push((event::messages(name, events.iter()), all));
+        }
+        for (messages, members) in some {
+            self.groups.hand_out(name, messages, members).await;
+        }
+    }
+}

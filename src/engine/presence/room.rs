@@ -1,0 +1,360 @@
+//! The users that are present in one group.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{
+    event::Event,
+    facts::{Facts, Info},
+    person::{Leaver, Person},
+    record::{Record, Source},
+};
+use crate::engine::groups::{Member, MemberId, Membership};
+
+/// The time between two rounds in which those that watch are told of events: at least so much, and
+/// some more for each of them.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_FOR_EACH: Duration = Duration::from_micros(20);
+
+/// The registry, as its rooms know it.
+pub(super) trait Tabs: std::fmt::Debug + Send + Sync {
+    /// The connection at `place` of `room` has ended.
+    fn end(&self, room: &Room, place: u32);
+}
+
+/// One group in which users are present.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) name: Arc<str>,
+    registry: Weak<dyn Tabs>,
+    pub(super) state: Mutex<State>,
+    /// Notified when the room's task has something to do.
+    pub(super) changed: Notify,
+}
+
+/// A room behind its lock.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    people: HashMap<String, Person>,
+    /// The connections here, by their places.
+    tabs: HashMap<u32, Tab>,
+    places: HashMap<MemberId, u32>,
+    next_place: u32,
+    watching: HashMap<u32, Watcher>,
+    /// What those that watch are still to be told.
+    events: VecDeque<Event>,
+    /// How many events there ever were.
+    count: u64,
+    /// When they were told last.
+    told_at: Option<Instant>,
+    /// Users whose grace ends then, unless they have come back.
+    leaving: BinaryHeap<Reverse<(Instant, String)>>,
+    grace: Duration,
+}
+
+#[derive(Debug)]
+struct Tab {
+    id: MemberId,
+    key: String,
+}
+
+/// A connection that is told who joins and leaves.
+#[derive(Clone, Debug)]
+pub(super) struct Watcher {
+    pub(super) member: Weak<dyn Member>,
+    key: String,
+    /// The first event for it.
+    since: u64,
+}
+
+/// What the task of a room has to do next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// To tell those that watch.
+    Tell(Vec<Event>, Vec<Watcher>),
+    /// To sleep until then, or until something changes.
+    Sleep(Option<Instant>),
+    /// Nobody is present any more.
+    Nothing,
+}
+
+impl Room {
+    pub(super) fn new(name: &str, registry: Weak<dyn Tabs>) -> Self {
+        Self {
+            name: name.into(),
+            registry,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl Membership for Room {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_of(&self, _registry: usize) -> bool {
+        // It is no group; the group of this name is another membership.
+        false
+    }
+
+    fn end(&self, place: u32) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.end(self, place);
+        }
+    }
+}
+
+impl Watcher {
+    /// Whether it is to get all events from the number `first` on, which are of the users `keys`.
+    pub(super) fn gets_all(&self, first: u64, keys: &HashSet<&str>) -> bool {
+        self.since <= first && !keys.contains(self.key.as_str())
+    }
+
+    /// Whether it is to get `event`. Nobody is told of himself.
+    pub(super) fn gets(&self, event: &Event) -> bool {
+        event.number >= self.since && event.facts.key != self.key
+    }
+}
+
+impl State {
+    /// A connection here. Gives its place, and whether its user has joined by it.
+    pub(super) fn enter(
+        &mut self,
+        id: MemberId,
+        facts: Facts,
+        info: Option<Info>,
+        grace: Duration,
+    ) -> (u32, bool) {
+        self.grace = grace;
+        while self.tabs.contains_key(&self.next_place) {
+            self.next_place = self.next_place.wrapping_add(1);
+        }
+        let place = self.next_place;
+        self.next_place = place.wrapping_add(1);
+        let key = facts.key.clone();
+        self.tabs.insert(
+            place,
+            Tab {
+                id,
+                key: key.clone(),
+            },
+        );
+        self.places.insert(id, place);
+        let is_new = !self.people.contains_key(&key);
+        let person = self.people.entry(key).or_insert_with(|| Person::new(facts));
+        person.enter(place, info);
+        if is_new {
+            let facts = Arc::clone(&person.facts);
+            self.note_event(true, facts);
+        }
+        (place, is_new)
+    }
+
+    /// Changes what the connection `id` says about its user. Gives its key if it is here.
+    pub(super) fn say(&mut self, id: MemberId, info: Info) -> Option<String> {
+        let place = *self.places.get(&id)?;
+        let key = self.tabs.get(&place)?.key.clone();
+        self.people.get_mut(&key)?.enter(place, Some(info));
+        Some(key)
+    }
+
+    /// Has the connection `id` told who joins and leaves from now on.
+    pub(super) fn watch(&mut self, id: MemberId, member: Weak<dyn Member>) {
+        let Some(place) = self.places.get(&id) else {
+            return;
+        };
+        let Some(tab) = self.tabs.get(place) else {
+            return;
+        };
+        let since = self.count;
+        self.watching.entry(*place).or_insert_with(|| Watcher {
+            member,
+            key: tab.key.clone(),
+            since,
+        });
+    }
+
+    /// A connection has left, or ended. Gives the key of its user.
+    pub(super) fn leave(&mut self, place: u32, now: Instant) -> Option<String> {
+        let tab = self.tabs.remove(&place)?;
+        self.places.remove(&tab.id);
+        self.watching.remove(&place);
+        let person = self.people.get_mut(&tab.key)?;
+        person.leave(place);
+        if person.connections() == 0 {
+            let until = now + self.grace;
+            person.until = Some(until);
+            self.leaving.push(Reverse((until, tab.key.clone())));
+        }
+        Some(tab.key)
+    }
+
+    /// What the process `source` tells of a user.
+    pub(super) fn note(&mut self, source: Source, record: &Record, now: Instant) {
+        self.grace = record.grace;
+        let key = &record.facts.key;
+        if !self.people.contains_key(key) {
+            if record.connections == 0 && record.away >= record.grace {
+                return;
+            }
+            self.people
+                .insert(key.clone(), Person::new((*record.facts).clone()));
+            self.note_event(true, Arc::clone(&record.facts));
+        }
+        let grace = self.grace;
+        if let Some(person) = self.people.get_mut(key) {
+            person.note(source, record);
+            if person.connections() == 0 && person.until.is_none() {
+                let until = now + grace.saturating_sub(record.away);
+                person.until = Some(until);
+                self.leaving.push(Reverse((until, key.clone())));
+            }
+        }
+    }
+
+    /// The process `source` has ended.
+    pub(super) fn forget(&mut self, source: Source, now: Instant) {
+        let until = now + self.grace;
+        for (key, person) in &mut self.people {
+            if person.forget(source) {
+                person.until = Some(until);
+                self.leaving.push(Reverse((until, key.clone())));
+            }
+        }
+    }
+
+    /// Removes the users whose grace is over, and gives them.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Arc<Facts>, Leaver)> {
+        let mut left = Vec::new();
+        while let Some(Reverse((until, _))) = self.leaving.peek() {
+            if *until > now {
+                break;
+            }
+            let Some(Reverse((until, key))) = self.leaving.pop() else {
+                break;
+            };
+            // Others have come back, and some of them have left again since.
+            if (self.people.get(&key)).is_none_or(|person| person.until != Some(until)) {
+                continue;
+            }
+            if let Some(person) = self.people.remove(&key) {
+                self.note_event(false, Arc::clone(&person.facts));
+                left.push((person.facts, person.leaver));
+            }
+        }
+        left
+    }
+
+    /// What the room's task has to do next.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        let mut wake_at = self.leaving.peek().map(|Reverse((until, _))| *until);
+        if !self.events.is_empty() {
+            let watching = u32::try_from(self.watching.len()).unwrap_or(u32::MAX);
+            let pause = PAUSE + PAUSE_FOR_EACH.saturating_mul(watching);
+            let due = self.told_at.map_or(now, |told_at| told_at + pause);
+            if due <= now {
+                let watching = self.watching.values().cloned().collect();
+                let events = self
+                    .events
+                    .drain(..)
+                    .map(|event| renewed(&self.people, event));
+                return Next::Tell(events.collect(), watching);
+            }
+            wake_at = Some(wake_at.map_or(due, |wake_at| wake_at.min(due)));
+        }
+        if self.is_unused() {
+            return Next::Nothing;
+        }
+        Next::Sleep(wake_at)
+    }
+
+    /// Those that watch have been told.
+    pub(super) fn end_telling(&mut self, now: Instant) {
+        self.told_at = Some(now);
+    }
+
+    /// Whether nobody is present, and there is nothing to tell.
+    pub(super) fn is_unused(&self) -> bool {
+        self.people.is_empty() && self.events.is_empty()
+    }
+
+    /// What is known of the user `key`.
+    pub(super) fn facts(&self, key: &str) -> Option<Arc<Facts>> {
+        self.people.get(key).map(|person| Arc::clone(&person.facts))
+    }
+
+    /// All users that are present, with the number of their connections.
+    pub(super) fn members(&self, now: Instant) -> Vec<(Arc<Facts>, u32)> {
+        let people = self.people.values();
+        people
+            // The task removes others as soon as it runs.
+            .filter(|person| person.until.is_none_or(|until| until > now))
+            .map(|person| (Arc::clone(&person.facts), person.connections()))
+            .collect()
+    }
+
+    /// What this process tells of the user `key`.
+    pub(super) fn record(&self, key: &str, now: Instant) -> Option<Record> {
+        self.people
+            .get(key)
+            .map(|person| self.record_of(person, now))
+    }
+
+    /// What this process tells of all users: those here, and those without any connection.
+    pub(super) fn records(&self, now: Instant) -> Vec<Record> {
+        let people = self.people.values();
+        people
+            .filter(|person| person.here() > 0 || person.until.is_some())
+            .map(|person| self.record_of(person, now))
+            .collect()
+    }
+
+    fn record_of(&self, person: &Person, now: Instant) -> Record {
+        let left = person
+            .until
+            .map(|until| until.saturating_duration_since(now));
+        Record {
+            facts: person.facts_here(),
+            stamp: if person.here() > 0 {
+                person.stamp_here()
+            } else {
+                person.stamp
+            },
+            connections: person.here(),
+            away: left.map_or(Duration::ZERO, |left| self.grace.saturating_sub(left)),
+            grace: self.grace,
+        }
+    }
+
+    fn note_event(&mut self, has_joined: bool, facts: Arc<Facts>) {
+        let number = self.count;
+        self.count += 1;
+        if !self.watching.is_empty() {
+            self.events.push_back(Event {
+                number,
+                has_joined,
+                facts,
+            });
+        }
+    }
+}
+
+/// The event with what is known now of a user that has joined.
+fn renewed(people: &HashMap<String, Person>, event: Event) -> Event {
+    match people.get(&event.facts.key) {
+        Some(person) if event.has_joined => Event {
+            facts: Arc::clone(&person.facts),
+            ..event
+        },
+        _ => event,
+    }
+}
