@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 # Most tests wait for a server most of the time: more of them at once than there are cores.
-PYTEST_ARGS ?= -n 6 --dist loadgroup
+PYTEST_ARGS ?= -n 6 --dist loadgroup --durations 30 --durations-min 5
 OUTCOMES := .cache/outcomes.json
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all parts extended lint sanitize interleavings bench wheel clean
+.PHONY: demo test test-all parts extended lint types sanitize interleavings kqueue-way bench wheel wheels site site-check clean
 
 # WORKERS=4 serves it by as many processes of gunicorn, which share groups.
 demo: $(VENV)/installed $(if $(WORKERS),$(VENV)/installed-gunicorn)
@@ -37,7 +37,7 @@ extended: parts
 	$(BIN)/python tests/table.py --check
 	$(BIN)/python tests/comparison.py --check
 
-lint: $(VENV)/installed-tests
+lint: types
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --no-default-features -- -D warnings
@@ -45,6 +45,14 @@ lint: $(VENV)/installed-tests
 	$(BIN)/ruff format --check python tests
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest dwebsocket._core
+
+# What mypy and pyright say about code that uses the package: a project whose every line has types,
+# with mistakes that they have to find, and the examples. Needs Node.
+types: $(VENV)/installed-tests
+	$(BIN)/mypy --config-file tests/typed_project/mypy.ini
+	$(BIN)/mypy --config-file tests/typed_project/without_stubs.ini
+	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typed_project
+	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typed_project/examples.json
 
 # The tests under tools that find wrong uses of memory and threads; needs valgrind, 15 minutes.
 sanitize: $(VENV)/installed-tests
@@ -54,8 +62,11 @@ sanitize: $(VENV)/installed-tests
 
 # Tries out many orders of the threads at the engine's queues.
 interleavings:
-	RUSTFLAGS="--cfg shuttle" cargo clippy --quiet --no-default-features --lib --tests --target-dir target/shuttle -- -D warnings
-	RUSTFLAGS="--cfg shuttle" cargo test --quiet --no-default-features --lib --target-dir target/shuttle interleavings
+	RUSTFLAGS="--cfg shuttle -D warnings" cargo test --quiet --no-default-features --lib --target-dir target/shuttle interleavings
+
+# The engine's tests with the readiness that kqueue reports, as on macOS: on Linux by epoll all the same.
+kqueue-way:
+	RUSTFLAGS="--cfg kqueue_way" cargo test --quiet --no-default-features --lib --test engine --target-dir target/kqueue
 
 # Writes tables to bench/record/ and charts to docs/bench/, and needs a quiet machine for that.
 # QUICK=1 for a first look and GOALS=1 for what the goals compare print tables only.
@@ -64,6 +75,25 @@ bench:
 
 wheel:
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+# Those of a release, for each system that this machine can build for, and the source distribution.
+wheels:
+	PYTHON=$(PYTHON) .ci/wheels dist
+	PYTHON=$(PYTHON) .ci/sdist dist
+
+# The documentation as a site, in dist/site. Broken links are errors. Needs npm.
+site: .cache/site/installed
+	NO_MKDOCS_2_WARNING=1 .cache/site/venv/bin/mkdocs build --quiet
+
+# Each of its pages in Chromium, at the width of a desktop and of a phone.
+site-check: site $(VENV)/installed-tests
+	SITE=dist/site $(BIN)/python -m pytest tests/docs/test_site.py
+
+.cache/site/installed: docs/site/requirements.txt
+	$(PYTHON) -m venv .cache/site/venv
+	.cache/site/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	npm install --silent --no-audit --no-fund --prefix .cache/site mermaid
+	@touch $@
 
 clean:
 	rm -rf $(VENV) target dist .cache

@@ -1,4 +1,4 @@
-"""Builds what measuring needs: the programs in Rust and the environments of the servers."""
+"""Builds the programs in Rust and the environments of the servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_generator() -> Path:
 
 
 def limit() -> Path:
-    """Build the server that shows what is possible without Python, and return its path."""
+    """Build the server without Python, the limit of the others, and return its path."""
     return _program("limit", "the server in Rust does not build")
 
 

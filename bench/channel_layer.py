@@ -1,5 +1,5 @@
 """
-What a channel layer costs: ``python bench/channel_layer.py`` (``--help``).
+The cost of a channel layer: ``python bench/channel_layer.py`` (``--help``).
 
 One process has 1,000 channels in one group, and a task that receives from each. Messages are sent
 to the group, by this process or by another one; the next one when all channels have the last.
@@ -109,7 +109,7 @@ async def send(layer: Any, number: int) -> None:
 
 
 async def receive(layer: Any, channels: int, messages: int, *, sends: bool) -> None:
-    """Receive what this process sends, or what another one does when it is told to by a line."""
+    """Receive messages of this process, or of another one that sends when it gets a line."""
     arrived = 0
     news = asyncio.Event()
 
@@ -134,7 +134,7 @@ async def receive(layer: Any, channels: int, messages: int, *, sends: bool) -> N
             print(number, flush=True)
         await asyncio.wait_for(news.wait(), PATIENCE_S)
 
-    # What is made once is made before.
+    # Objects that are made once are made before.
     await turn(0)
     before = time.process_time()
     with contextlib.suppress(asyncio.TimeoutError):

@@ -3,7 +3,7 @@ Charts of a recorded run, as SVG: ``python3 bench/charts.py bench/record/FILE.js
 
 Bars are medians, the thin line across a bar's end is the range of the windows. Every picture
 brings its own background, light or dark as the reader's system asks, so that it can be read on any
-page. Without FOLDER they go to ``docs/bench/``.
+page, and is narrow enough for a phone. Without FOLDER they go to ``docs/bench/``.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import goals
-from report import windows
 
 if TYPE_CHECKING:
     from work import Work
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "bench"
-WIDTH, HALF, MARGIN = 760, 500, 20
-LABEL, VALUE = 160, 80
-ROW, BAR = 24, 14
-HEAD, FOOT = 58, 30
-# Those in the overview.
+WIDTH, MARGIN = 540, 16
+LABEL, VALUE = 172, 100
+ROW, BAR = 25, 14
+HEAD, LINE = 60, 17
+# The subjects in the overview.
 KNOWN = (
     *("dwebsocket2", "dwebsocket2-async", "original", "channels-daphne", "channels-uvicorn"),
-    *("flask-sock", "websockets", "aiohttp", "tokio-tungstenite"),
+    *("flask-sock", "websockets", "aiohttp", "tokio-tungstenite", "tokio-tungstenite-4k"),
 )
 
 STYLE = """
-.card { fill: #ffffff; stroke: #d0d7de } text { fill: #1f2328; font: 13px system-ui, sans-serif }
-.title { font-size: 15px; font-weight: 600 } .note { fill: #59636e; font-size: 12px }
+.card { fill: #ffffff; stroke: #d0d7de } text { fill: #1f2328; font: 14px system-ui, sans-serif }
+.title { font-size: 16px; font-weight: 600 } .note { fill: #59636e; font-size: 13px }
 .ours { fill: #0969da } .peer { fill: #9aa4af } .rust { fill: #d4a72c } .range { stroke: #1f2328 }
 .us { font-weight: 600 }
 @media (prefers-color-scheme: dark) {
@@ -65,7 +64,7 @@ BURST = Panel("The same, 16 in flight on each", goals.BURST, goals.RATE, "messag
 CHAT = Panel("A view tells 1,000 members", goals.CHAT, goals.RATE, "deliveries/s")
 MEMORY = Panel("An idle connection, 5,000 of them", goals.IDLE, "idle_kib", "KiB")
 
-OVERVIEW = (ECHO, BURST, CHAT, MEMORY)
+OVERVIEW = (ECHO, BURST, CHAT)
 # Each further file and the panels in it, one below the other.
 CHARTS = {
     "echo": (ECHO, BURST),
@@ -110,6 +109,7 @@ class Bar:
     name: str
     values: tuple[float, ...]
     limited: bool
+    disturbed: bool
 
     @property
     def middle(self) -> float:
@@ -124,29 +124,22 @@ class Bar:
         return "rust" if self.name.startswith("tokio") else "peer"
 
 
-def column(run: dict[str, Any], panels: tuple[Panel, ...]) -> str | None:
-    """Return a picture with one panel below the other, or None if nothing of it was measured."""
-    parts, top = [], MARGIN / 2
+def column(
+    run: dict[str, Any], panels: tuple[Panel, ...], subjects: tuple[str, ...] = ()
+) -> str | None:
+    """
+    Return a picture with one panel below the other, or None if nothing of it was measured.
+
+    ``subjects`` are those that are drawn, all of them by default.
+    """
+    parts, top, drawn = [], MARGIN / 2, []
     for panel in panels:
-        bars, failed = _bars(run, panel)
+        bars, failed = _bars(run, panel, subjects)
         if bars:
-            parts += _panel(panel, bars, failed, (0, top, WIDTH))
+            parts += _panel(panel, bars, failed, top)
             top += HEAD + ROW * len(bars)
-    return _picture(run, parts, WIDTH, top) if parts else None
-
-
-def overview(run: dict[str, Any]) -> str | None:
-    """Return a picture of the main figures of the best known subjects, two panels a line."""
-    parts, tops = [], [MARGIN / 2, MARGIN / 2]
-    for panel in OVERVIEW:
-        bars, failed = _bars(run, panel)
-        bars = [bar for bar in bars if bar.name in KNOWN]
-        if bars:
-            side = tops.index(min(tops))
-            failed = [name for name in failed if name in KNOWN]
-            parts += _panel(panel, bars, failed, (side * HALF, tops[side], HALF))
-            tops[side] += HEAD + ROW * len(bars)
-    return _picture(run, parts, 2 * HALF, max(tops)) if parts else None
+            drawn += bars
+    return _picture(run, parts, drawn, top) if parts else None
 
 
 def _name_of(processor: str) -> str:
@@ -155,60 +148,78 @@ def _name_of(processor: str) -> str:
     return " ".join(name.split())
 
 
-def _picture(run: dict[str, Any], parts: list[str], width: int, top: float) -> str:
-    height = top + FOOT
-    card = f'width="{width - 1}" height="{height - 1:g}" rx="8"'
-    note = (
-        f"{run['date']}, {_name_of(run['machine']['processor'])}: server on one core, "
-        f"medians of {windows(run)}. *: the load generator was the limit."
-    )
+def _notes(run: dict[str, Any], bars: list[Bar]) -> list[str]:
+    """Return the lines at the foot of a picture; a mark is explained where a bar has it."""
+    notes = [
+        f"{run['date']}, {_name_of(run['machine']['processor'])}, the server on one core.",
+        f"Medians of {max(len(bar.values) for bar in bars)} windows; the line is their range.",
+    ]
+    if any(bar.limited for bar in bars):
+        notes.append("* The load generator was the limit.")
+    if any(bar.disturbed for bar in bars):
+        notes.append("! Other work ran on the machine meanwhile.")
+    return notes
+
+
+def _picture(run: dict[str, Any], parts: list[str], bars: list[Bar], top: float) -> str:
+    notes = _notes(run, bars)
+    height = top + LINE * len(notes) + MARGIN / 2
+    card = f'width="{WIDTH - 1}" height="{height - 1:g}" rx="8"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height:g}" '
-            f'width="{width}" height="{height:g}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+            f'width="{WIDTH}" height="{height:g}" role="img">',
             f"<title>Benchmark of {run['date']}</title>",
             f"<style>{STYLE}</style>",
             f'<rect class="card" x=".5" y=".5" {card}/>',
             *parts,
-            f'<text class="note" x="{MARGIN}" y="{height - 14:g}">{escape(note)}</text>',
+            *(
+                f'<text class="note" x="{MARGIN}" y="{top + LINE * index + 10:g}">'
+                f"{escape(note)}</text>"
+                for index, note in enumerate(notes)
+            ),
             "</svg>",
             "",
         ]
     )
 
 
-def _bars(run: dict[str, Any], panel: Panel) -> tuple[list[Bar], list[str]]:
+def _bars(
+    run: dict[str, Any], panel: Panel, subjects: tuple[str, ...]
+) -> tuple[list[Bar], list[str]]:
+    """Return the bars of a panel, the best one first, and the names of subjects that failed."""
     bars, failed = [], []
     for name in run["subjects"]:
+        if subjects and name not in subjects:
+            continue
         wanted = (panel.work.name, name)
         rows = [row for row in run["figures"] if (row["work"], row["subject"]) == wanted]
         if any(row["failed"] for row in rows):
             failed.append(name)
         elif rows and all(panel.key in row for row in rows):
             values = tuple(row[panel.key] for row in rows)
-            bars.append(Bar(name, values, any(row["limited_by_load"] for row in rows)))
+            limited, disturbed = (
+                any(row[mark] for row in rows) for mark in ("limited_by_load", "disturbed")
+            )
+            bars.append(Bar(name, values, limited, disturbed))
     return sorted(bars, key=lambda bar: bar.middle, reverse=panel.more_is_better), failed
 
 
-def _panel(
-    panel: Panel, bars: list[Bar], failed: list[str], place: tuple[float, float, float]
-) -> list[str]:
-    start, top, width = place
+def _panel(panel: Panel, bars: list[Bar], failed: list[str], top: float) -> list[str]:
     way = "more is better" if panel.more_is_better else "less is better"
     note = f"{panel.unit}, {way}" + (f"; failed: {', '.join(failed)}" if failed else "")
-    edge = start + MARGIN
     parts = [
-        f'<text class="title" x="{edge:g}" y="{top + 22:g}">{escape(panel.title)}</text>',
-        f'<text class="note" x="{edge:g}" y="{top + 40:g}">{escape(note)}</text>',
+        f'<text class="title" x="{MARGIN}" y="{top + 22:g}">{escape(panel.title)}</text>',
+        f'<text class="note" x="{MARGIN}" y="{top + 40:g}">{escape(note)}</text>',
     ]
-    left = edge + LABEL
-    room = width - 2 * MARGIN - LABEL - VALUE
+    left = MARGIN + LABEL
+    room = WIDTH - 2 * MARGIN - LABEL - VALUE
     scale = room / max(max(bar.values) for bar in bars)
     for index, bar in enumerate(bars):
         y = top + HEAD - 8 + ROW * index
         length = max(scale * bar.middle, 1)
         weight = ' class="us"' if bar.kind == "ours" else ""
-        value = _short(bar.middle) + ("*" if bar.limited else "")
+        value = _short(bar.middle) + "*" * bar.limited + "!" * bar.disturbed
         end = left + max(length, scale * max(bar.values)) + 8
         base = y + BAR / 2 + 5
         name = f'text-anchor="end">{escape(bar.name)}'
@@ -234,7 +245,7 @@ def _short(value: float) -> str:
 def write(run: dict[str, Any], folder: Path = FOLDER) -> list[Path]:
     """Draw all charts for which ``run`` has figures; returns the files written."""
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"overview": overview(run)}
+    pictures = {"overview": column(run, OVERVIEW, KNOWN)}
     pictures |= {name: column(run, panels) for name, panels in CHARTS.items()}
     written = []
     for name, picture in pictures.items():

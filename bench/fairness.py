@@ -88,7 +88,7 @@ class Row:
 
     @property
     def limit_ms(self) -> float:
-        """Return what the goal allows."""
+        """Return the longest time that the goal allows."""
         return max(self.without_ms * TIMES, self.without_ms + MORE_MS)
 
     @property
@@ -266,7 +266,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Measure what is asked for; 1 when a goal is missed."""
+    """Measure the chosen floods; 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument
     add("--server", choices=KINDS, default="gthread")

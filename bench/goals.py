@@ -150,6 +150,21 @@ GOALS = (
     Goal(BUSY_AND_STOPPED, SYNC, P99, 1 / 2, SYNC, theirs_work=BUSY),
 )
 
+#: Those of ``recovery.py``: ratios to the same without the feature, and limits.
+RETURNING = {
+    # Clients that come back for missed messages, beside those that only reconnect.
+    "recovery": 2,
+    "numbered": 1.15,
+    "redis": 1.5,
+    # A delivery as a server-sent event, beside one to a WebSocket; and the memory of a stream.
+    "stream": 1.3,
+    "stream memory": 1.05,
+    "members ms": 10,
+    # Bytes of a message that is kept beside its own, and of a present user beside a member.
+    "kept bytes": 120,
+    "present bytes": 2048,
+}
+
 NOT_MEASURED = "not measured"
 WORDS = {
     RATE: "messages/s",

@@ -1,5 +1,5 @@
 """
-The cost of groups beside what they are made of: ``python bench/groups.py`` (``--help``).
+The cost of groups beside that of their parts: ``python bench/groups.py`` (``--help``).
 
 The delay of a large group's last member and of other connections meanwhile, the way from a process
 that publishes to a member of another one beside the same transport alone, publishes a second,
@@ -119,7 +119,7 @@ class Bench:
             *["nice", "-n", str(nice), str(self.load), "chat", "--server", server.address],
             *["--path", server.path, "--connections", str(members), "--size", str(SIZE)],
             *["--open-timeout", str(OPEN_S), "--duration", str(self.asked.duration)],
-            *["--server-pids", ",".join(map(str, machine.session_pids(server.pids[0])))],
+            *["--server-pids", ",".join(map(str, machine.session_pids(server.leader)))],
             *options,
         ]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -207,7 +207,7 @@ def _echoes(bench: Bench, server: Server, members: int, rate: str) -> Iterator[R
 
 @contextlib.contextmanager
 def backend(name: str, core: int) -> Iterator[dict[str, str]]:
-    """Run what a backend needs; yields the settings of sites that share groups."""
+    """Run the server of a backend, if any; yields the settings of sites that share groups."""
     path = f"dwebsocket.groups.{name}"
     with (
         tempfile.TemporaryDirectory(prefix="bench-groups-") as folder,
@@ -283,13 +283,18 @@ def _site(
     )
 
 
-def _publish(how: str, port: str, settings: Mapping[str, str], count: int = PUBLISHES) -> Any:
+def run_site(module: str, *arguments: str, settings: Mapping[str, str]) -> Any:
+    """Run a process on the clients' core to its end, and return the JSON that it prints."""
     (core,) = os.sched_getaffinity(0)
-    site = _site("groups_publisher", how, port, str(count), settings=settings, core=core)
+    site = _site(module, *arguments, settings=settings, core=core)
     answer, _ = site.communicate()
     if site.returncode:
-        raise machine.BenchError(f"the process that publishes ended with {site.returncode}")
+        raise machine.BenchError(f"{module} ended with {site.returncode}")
     return json.loads(answer)
+
+
+def _publish(how: str, port: str, settings: Mapping[str, str], count: int = PUBLISHES) -> Any:
+    return run_site("groups_publisher", how, port, str(count), settings=settings)
 
 
 def rates(bench: Bench) -> Iterator[Row]:
@@ -297,7 +302,7 @@ def rates(bench: Bench) -> Iterator[Row]:
     for name, goal in RATES.items():
         with backend(name, bench.asked.load_core) as settings, bench.server(settings, 10) as server:
             with _Member(server, MANY) as member:
-                pids = machine.session_pids(server.pids[0])
+                pids = machine.session_pids(server.leader)
                 before = _processor_s(pids)
                 found = _publish("rate", "0", settings, MANY)
                 member.wait()
@@ -315,7 +320,7 @@ def rates(bench: Bench) -> Iterator[Row]:
 
 
 class _Member:
-    """A client that counts what it gets."""
+    """A client that counts its messages."""
 
     def __init__(self, server: Server, count: int) -> None:
         self._client = groups_publisher._member(int(server.address.split(":")[1]))
@@ -380,9 +385,7 @@ def workers(bench: Bench) -> Iterator[Row]:
 
 def memory(bench: Bench) -> Iterator[Row]:
     """Memberships, and groups of one member."""
-    site = _site("memberships", settings={}, core=bench.asked.load_core)
-    answer, _ = site.communicate()
-    found = json.loads(answer)
+    found = run_site("memberships", settings={})
     of = found["membership_bytes"]
     yield Row("a membership", f"{of:.0f} B, {found['join_us']:.2f} µs", "< 150 B", of < 150)
     emptied = found["emptied_group_bytes"]
@@ -414,7 +417,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Measure what is asked for; 1 when a goal is missed."""
+    """Measure the chosen parts; 1 when a goal is missed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     add = parser.add_argument

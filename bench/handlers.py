@@ -1,10 +1,10 @@
 """
-What a `WebSocketHandler` costs, beside an async view: ``python bench/handlers.py`` (``--help``).
+The cost of a `WebSocketHandler`, beside an async view: ``python bench/handlers.py`` (``--help``).
 
 Starts gunicorn gthread with one worker on one core. First it opens idle connections, as many as
-the limit of open files allows, 19,000 at most, and says what each takes as PSS, with a handler, an
-async view, and the bare engine. Then fifty clients echo small messages, and it says what a message
-costs the server's CPU. Needs the packages of tests/requirements.txt, a built engine beside the
+the limit of open files allows, 19,000 at most, and says how much PSS each takes, with a handler, an
+async view, and the bare engine. Then fifty clients echo small messages, and it gives the server's
+CPU for each of them. Needs the packages of tests/requirements.txt, a built engine beside the
 Python sources, and Rust for the load generator. Linux only.
 """
 
@@ -42,7 +42,7 @@ HANDLERS = ("handler", "async handler")
 
 
 def subjects() -> list[Subject]:
-    """Return what is compared, on the interpreter and the sources that run this."""
+    """Return the subjects, on the interpreter and the sources that run this."""
     (engine,) = (one for one in SUBJECTS if one.name == "dwebsocket2-engine")
     (view,) = (one for one in SUBJECTS if one.name == "dwebsocket2-async")
     found = [replace(engine, name="engine"), replace(view, name=VIEW)]
@@ -116,7 +116,7 @@ def lines(rows: list[Row]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Measure what is asked for; 1 when a goal is missed, 2 when nothing could be measured."""
+    """Measure the chosen parts; 1 when a goal is missed, 2 when nothing could be measured."""
     # Ended by the runner of a pipeline: as with Ctrl-C, no server may stay behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])

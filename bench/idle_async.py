@@ -1,5 +1,5 @@
 """
-How many idle sockets with async views one process holds, and what each costs.
+The number of idle sockets with async views that one process holds, and the cost of each.
 
     python bench/idle_async.py uvicorn 5000
     python bench/idle_async.py gthread 5000

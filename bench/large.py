@@ -6,8 +6,8 @@ The cost of very many idle WebSockets: processes, kernel, processor time, handsh
     python bench/large.py gthread sync 10000
 
 Starts a server of the test project, opens the sockets from processes of their own, lets them be for
-a while and has each echo once. Prints one line of JSON; docs/scaling.md says what it means. Needs
-the packages of tests/requirements.txt, the server, and root for what the kernel holds of each kind.
+a while and has each echo once. Prints one line of JSON; docs/scaling.md explains it. Needs
+the packages of tests/requirements.txt, the server, and root for the kernel's memory of each kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OF_THE_KERNEL = ("Slab", "KernelStack", "PageTables")
 
 
 def processes_kib(pids: list[int]) -> int:
-    """Return the memory of processes; what several share counts once."""
+    """Return the memory of processes; a page that several share counts once."""
     rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
     return sum(int(text.split("Pss:")[1].split()[0]) for text in rollups)
 
@@ -46,7 +46,7 @@ def processor_s(pids: list[int]) -> float:
 
 
 def kernel_bytes() -> dict[str, int]:
-    """Return what the kernel of this machine holds."""
+    """Return the memory of this machine's kernel, by kind."""
     lines = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
     found = {name[:-1]: int(kib) * 1024 for name, kib, *_ in lines if name[:-1] in OF_THE_KERNEL}
     sockets = Path("/proc/net/sockstat").read_text().split("TCP:")[1].split("\n")[0].split()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from subject import Subject
     from work import Work
 
-# Above this share of a core, the load generator is what limits the rate.
+# Above this share of a core, the load generator limits the rate.
 LOAD_LIMIT = 0.93
 # Above this share, another process ran on the server's core or kept the load generator waiting.
 DISTURBED = 0.05
@@ -29,7 +29,7 @@ UNMEASURED = {"disturbed": False, "limited_by_load": False, "server_said": ""}
 AWAKE_SIZE = 32
 LARGE_SIZE = 64 * 1024
 IDLE_STEP_S = 180
-# How long all are quiet before what is left is read: what is freed is given back in passing.
+# Seconds of rest before memory is read: freed memory goes back to the system after a while.
 REST_S = 6
 # Answers that a window has for each connection at least, and how long it lasts at most for that.
 BATCHES = 4
@@ -54,12 +54,12 @@ class Bench:
         """
         Measure ``work`` on a fresh server of each subject, all of them up at once, in turns.
 
-        So what slows the machine for some seconds slows all alike. Memory is measured once, one
+        So a slow moment of the machine slows all alike. Memory is measured once, one
         server after the other: pages that several have would be counted in parts.
 
         Yields:
             The number of the turn, the subject, and its figures of one window; under ``failed``
-            what the server did wrong, or why there are none; else None.
+            the server's mistake, or the reason why there are none; else None.
         """
         if work.mode == "idle":
             for subject in subjects:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,8 +16,10 @@ from machine import BenchError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The variable that has its address while it runs.
+#: The variable that has its address while it runs, for this process and its children.
 ADDRESS = "BENCH_REDIS"
+#: The variable that has the number of its process.
+PROCESS = "BENCH_REDIS_PROCESS"
 START_S = 10
 
 
@@ -25,9 +28,18 @@ def is_here() -> bool:
     return shutil.which("redis-server") is not None
 
 
+def version() -> str:
+    """Return that of the server that is installed."""
+    if not is_here():
+        return "not installed"
+    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"v=(\S+)", said)
+    return found[1] if found else said.strip()
+
+
 @contextlib.contextmanager
 def running(core: int) -> Iterator[int]:
-    """Run it; yields its port, and sets :data:`ADDRESS` for this process and its children."""
+    """Run it; yields its port, and sets both variables for this process and its children."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
@@ -37,9 +49,12 @@ def running(core: int) -> Iterator[int]:
     try:
         _wait_for(server, port)
         os.environ[ADDRESS] = f"redis://127.0.0.1:{port}/0"
+        # `taskset` has turned into it.
+        os.environ[PROCESS] = str(server.pid)
         yield port
     finally:
-        os.environ.pop(ADDRESS, None)
+        for name in (ADDRESS, PROCESS):
+            os.environ.pop(name, None)
         server.kill()
         server.wait()
 

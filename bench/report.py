@@ -113,7 +113,7 @@ def _stopped(run: dict[str, Any]) -> str:
 
 
 def _said(run: dict[str, Any]) -> str:
-    """Return the last line of what each server wrote; nothing of it is a lost message."""
+    """Return the last line of each server's output; none of it is a lost message."""
     said: dict[tuple[str, str], list[str]] = {}
     for row in run["figures"]:
         if row["server_said"]:
@@ -123,7 +123,7 @@ def _said(run: dict[str, Any]) -> str:
         f"- {subject}: `{line}` ({', '.join(dict.fromkeys(works))})"
         for (subject, line), works in said.items()
     ]
-    title = "What servers wrote, the last line of it (failures or not):"
+    title = "The last line of each server's output (failures or not):"
     return "\n".join([title, "", *lines]) if lines else ""
 
 

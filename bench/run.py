@@ -1,9 +1,9 @@
 """
 Measure dwebsocket2 beside its peers, in one run: ``python3 bench/run.py`` (``--help``).
 
-Builds what is missing, measures every row on fresh servers of all subjects in turns, and prints
+Builds missing parts, measures every row on fresh servers of all subjects in turns, and prints
 tables. ``QUICK=1`` in the environment takes one short repetition of the main rows and subjects,
-``GOALS=1`` only what the goals compare. See README.md.
+``GOALS=1`` only the rows with goals. See README.md.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def works(idle_connections: int) -> list[Work]:
     return [*small, *large, *many, *rest]
 
 
-# The short run: what most people would ask first.
+# The short run: the best-known subjects and rows.
 QUICK_SUBJECTS = (
     *("dwebsocket2", "dwebsocket2-async", "original", "channels-uvicorn", "channels-daphne"),
     *("websockets", "tokio-tungstenite"),
@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
     quick_run = quick and not only_goals
     names = ",".join(QUICK_SUBJECTS if quick_run else [subject.name for subject in SUBJECTS])
     idle = QUICK_IDLE_CONNECTIONS if quick_run else goals.IDLE_CONNECTIONS
-    add("--goals", action="store_true", default=only_goals, help="only what the goals compare")
+    add("--goals", action="store_true", default=only_goals, help="only the rows with goals")
     add("--subjects", default=names, metavar="A,B", help=f"default: {names}")
     add("--only", default="", metavar="TEXT", help="rows whose name holds TEXT, as 'echo 32 B'")
     add("--repetitions", type=int, default=1 if quick else 3)
@@ -212,7 +212,7 @@ def choose_subjects(names: str) -> list[Subject]:
 
 
 def programs_of(subjects: list[Subject], given: Path | None) -> dict[str, Path]:
-    """Return what runs each subject (an interpreter, mostly), after making what is missing."""
+    """Return the program of each subject (an interpreter, mostly); builds missing ones."""
     programs = {}
     for subject in subjects:
         if subject.runs_on == "rust":
@@ -220,7 +220,7 @@ def programs_of(subjects: list[Subject], given: Path | None) -> dict[str, Path]:
         elif subject.runs_on == "original":
             programs[subject.name] = build.original_environment()
         elif is_ours(subject) and given is not None:
-            # Not resolved: the link is what makes it the interpreter of its environment.
+            # Not resolved: only by its link it is the interpreter of its environment.
             programs[subject.name] = given.absolute()
         else:
             programs[subject.name] = build.environment()
@@ -235,7 +235,7 @@ def is_ours(subject: Subject) -> bool:
 
 
 def versions(subject: Subject, program: Path) -> dict[str, str]:
-    """Return the versions of what the subject consists of."""
+    """Return the versions of the packages that the subject consists of."""
     if subject.runs_on == "rust":
         return machine.crates(build.LIMIT / "Cargo.lock", subject.distributions)
     return machine.versions(program, subject.distributions)
@@ -248,7 +248,7 @@ def needs_redis(subjects: list[Subject]) -> bool:
 
 
 def lacks(subject: Subject, program: Path) -> str | None:
-    """Return what has to be done before the subject can run, or None."""
+    """Return the step that is needed before the subject can run, or None."""
     if needs_redis([subject]) and not redis_server.is_here():
         return "it needs redis-server (Debian: apt-get install redis-server)"
     if subject.needs is None:

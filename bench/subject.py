@@ -57,7 +57,7 @@ class Subject:
     runs_on: Literal["peers", "original", "rust"] = "peers"
     #: Where its packages are looked for first.
     python_path: Path | None = None
-    #: A module without which it does not run, and what has to be done to have it.
+    #: A module that it needs, and the way to install it.
     needs: tuple[str, str] | None = None
     #: The status by which it says that it is up.
     ready: int = 200
@@ -65,7 +65,7 @@ class Subject:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, work: Work) -> str | None:
-        """Return what clients ask for in this row, or None if it is not for this subject."""
+        """Return the path of clients in this row, or None if it is not for this subject."""
         if work.kind == "binary" and "binary" in self.paths:
             return self.paths["binary"]
         return self.paths.get(work.mode)
@@ -410,13 +410,18 @@ class Server:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    @property
+    def leader(self) -> int:
+        """The number of the process that started the others."""
+        return self._process.pid
+
     def check_alive(self) -> None:
         """Raise when a process of the server died or was replaced since it was ready."""
         if session_pids(self._process.pid) != self.pids:
             raise BenchError(f"{self.name}: its processes changed while measuring\n{self.tail()}")
 
     def said(self) -> str:
-        """Return the end of what the server wrote so far."""
+        """Return the end of the server's output so far."""
         self.log.seek(0)
         return self.log.read()[-LOG_TAIL:].strip()
 

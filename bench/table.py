@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what all measurements can be asked."""
+    """Add the options that all measurements have."""
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--load-core", type=int, default=1)
     parser.add_argument(
@@ -30,7 +30,7 @@ def publish(
     """
     Print a table; with ``record`` write it, and the figures ``found`` as JSON.
 
-    ``how`` says what was measured; the date, the machine and the commit stand before it.
+    ``how`` describes the measurement; the date, the machine and the commit stand before it.
     """
     commit = machine.commit(build.ROOT, ("src", "python", "bench", ":!bench/record"))
     today = date.today().isoformat()

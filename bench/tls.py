@@ -128,7 +128,7 @@ def serving(subject: Subject, folder: Path) -> Iterator[Site]:
 
 
 def length_field(size: int, masked: int) -> bytes:
-    """Return the second byte of a frame and what follows of the length."""
+    """Return the second byte of a frame and the other bytes of its length."""
     if size < 126:
         return bytes([masked | size])
     return bytes([masked | 127]) + size.to_bytes(8, "big")

@@ -14,9 +14,9 @@ class Work:
     """
     One row of the benchmark.
 
-    ``size`` is in payload bytes; ``kind`` is text or binary; ``mode`` is what the load generator
-    does; ``stopped`` are connections beside the others whose answers are not read; ``middleware``
-    says that Django has that of a new project.
+    ``size`` is in payload bytes; ``kind`` is text or binary; ``mode`` is the work of the load
+    generator; ``stopped`` are connections beside the others whose answers are not read;
+    ``middleware`` says that Django has that of a new project.
     """
 
     connections: int

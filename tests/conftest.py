@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,8 @@ from support.outcome import Outcomes  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# A project with tests and settings of its own; test_sample_project.py runs them.
-collect_ignore = ["sample_project"]
+# Projects with tests and settings of their own; test_sample_project.py and test_types.py run them.
+collect_ignore = ["sample_project", "typed_project"]
 
 # Modules that run in processes of their own: imported here, they would change other tests.
 FOREIGN = frozenset(
@@ -50,11 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers."""
     for line in (
         "extended(reason): `make test-all` runs it, `make test` does not, for this reason",
+        "every(reason): runs with --every-server only, for this reason",
         "needs(part): extended, because tests/setup has to install that part first",
         "requires(ability): fails on servers that lack it",
         "slow: takes seconds because time itself is the subject",
     ):
         config.addinivalue_line("markers", line)
+    # A shell without job control starts its background jobs with SIGINT ignored, and servers that
+    # tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Groups are shared by all processes with the same folder and secret: keep the workers apart.
     config.add_cleanup(_own_runtime_dir())
     if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
@@ -70,7 +75,7 @@ def _own_runtime_dir() -> Callable[[], None]:
 
 
 class OutcomeWriter:
-    """Writes the facts behind the README's table of servers (see table.py)."""
+    """Writes the facts behind the table of servers (see table.py)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

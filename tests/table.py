@@ -1,9 +1,9 @@
 """
-Writes the README's table of servers from the results of the suite.
+Writes the table of servers in docs/deployment.md from the results of the suite.
 
     make test-all                            # or pytest tests/servers --outcomes FILE
     python tests/table.py [FILE]             # .cache/outcomes.json, which `make test-all` writes
-    python tests/table.py --check [FILE]     # fails if a cell of the README is not what was found
+    python tests/table.py --check [FILE]     # fails if a cell of the page is not what was found
 
 A cell is `yes` when every test of the feature passed on every variant of the server, `partly` when
 some are expected to fail (the page beside the server says which and why), `no` when all are, and
@@ -21,7 +21,7 @@ from pathlib import Path
 from support.outcome import FEATURES
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "deployment.md"
 OUTCOMES = ROOT / ".cache" / "outcomes.json"
 BEGIN, END = "<!-- table of servers: tests/table.py -->", "<!-- end of the table -->"
 
@@ -59,7 +59,7 @@ def cells(outcomes: dict[str, dict[str, list[int]]]) -> dict[str, list[str]]:
     rows = {}
     for name, page, pattern in ROWS:
         variants = [found for kind, found in outcomes.items() if re.fullmatch(pattern, kind)]
-        title = f"[{name}](docs/servers/{page}.md)" if page else name
+        title = f"[{name}](servers/{page}.md)" if page else name
         rows[title] = [cell([v[feature] for v in variants if feature in v]) for feature in FEATURES]
     return rows
 
@@ -89,18 +89,18 @@ def differences(written: str, rows: dict[str, list[str]]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite the README, or only compare."""
+    """Rewrite the page, or only compare."""
     check = "--check" in arguments
     (source,) = [argument for argument in arguments if argument != "--check"] or [OUTCOMES]
-    before, rest = README.read_text().split(BEGIN)
+    before, rest = PAGE.read_text().split(BEGIN)
     written, after = rest.split(END)
     rows = cells(json.loads(Path(source).read_text()))
     if not check:
-        README.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+        PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
         return 0
     wrong = differences(written, rows)
     for line in wrong:
-        print(f"{README.name}: {line}", file=sys.stderr)
+        print(f"{PAGE.name}: {line}", file=sys.stderr)
     if wrong:
         print(f"To write it anew: python tests/table.py {source}", file=sys.stderr)
     return 1 if wrong else 0

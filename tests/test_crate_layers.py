@@ -22,8 +22,10 @@ LAYERS = [
     "groups",
     "presence",
     "connection",
+    "polling",
     "driver",
     "runtime",
+    "dialing",
     "backends",
     "process",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -12,21 +11,9 @@ import dwebsocket
 from dwebsocket import WebSocket, conf, exceptions
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 VIEWS = (ROOT / "docs" / "views.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-
-
-def blocks() -> list[object]:
-    """Every block of Python on a page."""
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        for block in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-            line = text[: block.start()].count("\n") + 2
-            found.append(pytest.param(block[1], id=f"{page.name}:{line}"))
-    return found
 
 
 def sections() -> dict[str, str]:
@@ -40,17 +27,6 @@ def field(name: str, label: str) -> str:
     found = re.search(rf"^- {label}: `(.+?)`", sections()[name], re.MULTILINE)
     assert found is not None, f"{name} has no {label}"
     return found[1]
-
-
-def test_there_are_blocks() -> None:
-    """Without blocks the test below would check none."""
-    assert len(blocks()) > 5
-
-
-@pytest.mark.parametrize("code", blocks())
-def test_python_compiles(code: str) -> None:
-    """Each block of Python on a page has no syntax error."""
-    compile(code, "block", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_architecture_names_files_that_exist() -> None:
@@ -69,25 +45,67 @@ def test_architecture_has_a_place_for_every_module() -> None:
     assert (files | folders) - named == {"__init__.py"}
 
 
-def anchors(page: Path) -> set[str]:
-    """Give the fragments that lead to headings of a page."""
+def cells(page: str) -> dict[tuple[str, str], str]:
+    """Give the cells of a page's first table by the titles of their row and column."""
+    lines = page[page.index("\n| |") :].strip().partition("\n\n")[0].splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return {
-        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+        (row[0], column): text
+        for row in rows
+        for column, text in zip(head[1:], row[1:], strict=True)
     }
 
 
-def test_links_lead_somewhere() -> None:
-    """To files of the repository, and to headings on the page itself or on another one."""
-    for page in PAGES:
-        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-            if "://" in link:
-                continue
-            path, _, heading = link.partition("#")
-            target = page.parent / path if path else page
-            assert target.exists(), f"{page.name}: {link}"
-            if heading and target.suffix == ".md":
-                assert heading in anchors(target), f"{page.name}: {link}"
+class TestFirstPages:
+    """README.md and docs/index.md, the first page of the site, say the same."""
+
+    README = (ROOT / "README.md").read_text().partition("## Documentation")[0]
+    # The commands for a checkout of the repository.
+    ONLY_IN_README = ("[Start in five minutes]", "```\nmake demo")
+
+    def test_site_begins_as_the_readme_does(self) -> None:
+        """Each paragraph stands on both pages, up to the list of pages."""
+        index = " ".join((ROOT / "docs" / "index.md").read_text().split())
+        parts = self.README.replace("](docs/", "](").strip().split("\n\n")
+        missing = [part for part in parts if " ".join(part.split()) not in index]
+        assert [part for part in missing if not part.startswith(self.ONLY_IN_README)] == []
+
+    def test_cells_are_those_of_the_comparison(self) -> None:
+        """Each cell of the short table begins the one in the same row and column of the whole."""
+        whole = cells((ROOT / "docs" / "comparison.md").read_text())
+        short = cells(self.README)
+        assert len(short) > 50
+        differing = {
+            place: text for place, text in short.items() if not whole[place].startswith(text)
+        }
+        assert differing == {}
+
+
+class TestComparison:
+    """docs/comparison.md."""
+
+    PAGE = (ROOT / "docs" / "comparison.md").read_text()
+
+    def test_each_cell_has_a_source(self) -> None:
+        """In the section of its column; but for what a package does not have."""
+        sources = {}
+        for section in self.PAGE.split("\n### ")[1:]:
+            title, _, text = section.partition("\n")
+            rows = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
+            sources[title.lower()] = {row for rows_of in rows for row in rows_of.split("; ")}
+        missing = "no", "\N{EN DASH}"
+        without = [
+            (row, column)
+            for (row, column), text in cells(self.PAGE).items()
+            if not text.startswith(missing) and row not in sources[column.lower()]
+        ]
+        assert without == []
+
+    def test_each_source_is_of_a_row(self) -> None:
+        """A row that was renamed is not forgotten there."""
+        named = re.findall(r"^\| (.+?) \|", self.PAGE.split("\n### ", 1)[1], re.MULTILINE)
+        rows = {row for row, _ in cells(self.PAGE)}
+        assert {row for each in named for row in each.split("; ")} - rows == {"row"}
 
 
 class TestSettings:

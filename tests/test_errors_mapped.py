@@ -17,7 +17,10 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core, exceptions
 from dwebsocket.exceptions import (
     ConnectionClosed,
+    ConnectionFailed,
+    ConnectionTimeout,
     GroupUnavailable,
+    HandshakeRefused,
     InternalError,
     InvalidMessage,
     PingTimeout,
@@ -42,6 +45,9 @@ TREE: dict[type[Exception], tuple[type, ...]] = {
     UnsupportedServer: (WebSocketError, ImproperlyConfigured),
     PingTimeout: (WebSocketError, TimeoutError),
     GroupUnavailable: (WebSocketError, ConnectionError),
+    ConnectionFailed: (WebSocketError, ConnectionError),
+    ConnectionTimeout: (ConnectionFailed, TimeoutError),
+    HandshakeRefused: (ConnectionFailed,),
     ShuttingDown: (WebSocketError,),
     InternalError: (WebSocketError,),
 }

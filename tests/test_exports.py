@@ -36,9 +36,13 @@ OLD_IMPORTS = [
 ]
 
 PUBLIC = {
+    "ClientConnection",
     "ConnectionClosed",
+    "ConnectionFailed",
+    "ConnectionTimeout",
     "Group",
     "GroupUnavailable",
+    "HandshakeRefused",
     "InternalError",
     "InvalidMessage",
     "PingTimeout",
@@ -52,13 +56,18 @@ PUBLIC = {
     "WebSocketHandler",
     "WebSocketRequest",
     "accept_websocket",
+    "aconnect",
     "asgi_websocket",
     "close_user",
+    "connect",
     "drain",
     "event_counts",
     "group",
     "group_statistics",
+    "metrics",
     "require_websocket",
+    "site_statistics",
+    "statistics",
     "user",
     "websocket",
 }
@@ -68,12 +77,18 @@ PUBLIC = {
 GREEN = {"dwebsocket.runners.eventlet", "dwebsocket.runners.gevent"}
 # They need a library that need not be installed.
 DATABASES = {"dwebsocket.compat.psycopg", "dwebsocket.compat.psycopg2"}
+# They need apps that this process has not installed.
+APPS = {
+    "dwebsocket.admin",
+    *(f"dwebsocket.admin_page.{name}" for name in ("live", "page", "tables")),
+    "dwebsocket.models",
+}
 
 
 def modules() -> list[ModuleType]:
     """Import every module of the package that any process may import."""
     found = {info.name for info in pkgutil.walk_packages(dwebsocket.__path__, "dwebsocket.")}
-    names = sorted(found - GREEN - DATABASES)
+    names = sorted(found - GREEN - DATABASES - APPS)
     return [dwebsocket, *(importlib.import_module(name) for name in names)]
 
 

@@ -160,6 +160,7 @@ async def aview(request):
 @accept_websocket
 def stuck(request):
     import threading
+    request.websocket.send("about to wait")
     threading.Event().wait()
 
 
@@ -181,8 +182,9 @@ async def test_failing_async_view(async_websocket_client):
 
 
 def test_leaking(websocket_client):
-    websocket_client.websocket_timeout = 0.1
-    websocket_client.websocket("/stuck/").__enter__()
+    ws = websocket_client.websocket("/stuck/").__enter__()
+    assert ws.receive() == "about to wait"
+    websocket_client.websocket_timeout = 0.5
 
 
 def test_after_the_leak(websocket_client):

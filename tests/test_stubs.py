@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = [
-    pytest.mark.extended("checks types, as `make lint` does"),
+    pytest.mark.every("checks types, as `make lint` does"),
     # Without mypy's cache each of them takes a minute of a processor that other tests use, too.
     pytest.mark.timeout(400),
 ]

@@ -1,4 +1,4 @@
-"""The README's table of servers is compared with the results of the suite."""
+"""The table of servers in docs/deployment.md is compared with the results of the suite."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FOUND = {
 
 @pytest.fixture
 def outcomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The results of a run, and a README with a table of them."""
+    """The results of a run, and a page with a table of them."""
     path = tmp_path / "outcomes.json"
     path.write_text(json.dumps(FOUND))
-    monkeypatch.setattr(table, "README", tmp_path / "README.md")
-    table.README.write_text(f"before\n{table.BEGIN}\n{table.END}\nafter\n")
+    monkeypatch.setattr(table, "PAGE", tmp_path / "page.md")
+    table.PAGE.write_text(f"before\n{table.BEGIN}\n{table.END}\nafter\n")
     assert table.main([str(path)]) == 0
     return str(path)
 
@@ -44,31 +44,27 @@ def test_each_server_is_in_one_row() -> None:
 
 
 def test_written_table_is_right(outcomes: str) -> None:
-    """All variants of a server count, and the rest of the README stays."""
-    text = table.README.read_text()
-    assert (
-        "| [cheroot](docs/servers/cheroot.md) | yes | - | - | - | partly | - | - | - | no |" in text
-    )
-    assert "| [Werkzeug (`runserver_plus`)](docs/servers/werkzeug.md) | partly | - |" in text
+    """All variants of a server count, and the rest of the page stays."""
+    text = table.PAGE.read_text()
+    assert "| [cheroot](servers/cheroot.md) | yes | - | - | - | partly | - | - | - | no |" in text
+    assert "| [Werkzeug (`runserver_plus`)](servers/werkzeug.md) | partly | - |" in text
     assert (text[:7], text[-6:]) == ("before\n", "after\n")
     assert table.main(["--check", outcomes]) == 0
 
 
 def test_what_was_not_run_is_not_compared(outcomes: str) -> None:
     """A run of some servers, or of some tests, says nothing about the others."""
-    text = table.README.read_text().replace(
+    text = table.PAGE.read_text().replace(
         "| partly | - | - | - | no |", "| partly | - | - | yes | no |"
     )
-    table.README.write_text(text)
+    table.PAGE.write_text(text)
     assert table.main(["--check", outcomes]) == 0
 
 
 def test_wrong_cell_is_named(outcomes: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The message has the cell, the result, and the way to write the table anew."""
-    text = table.README.read_text().replace(
-        "| partly | - | - | - | no |", "| yes | - | - | - | no |"
-    )
-    table.README.write_text(text)
+    text = table.PAGE.read_text().replace("| partly | - | - | - | no |", "| yes | - | - | - | no |")
+    table.PAGE.write_text(text)
     assert table.main(["--check", outcomes]) == 1
     said = capsys.readouterr().err
     assert "cheroot.md), closing: it says 'yes', the suite found 'partly'" in said
@@ -78,7 +74,7 @@ def test_wrong_cell_is_named(outcomes: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_missing_row_is_named(outcomes: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each cell of it that was found is one that differs."""
-    lines = table.README.read_text().splitlines()
-    table.README.write_text("\n".join(line for line in lines if "cheroot" not in line))
+    lines = table.PAGE.read_text().splitlines()
+    table.PAGE.write_text("\n".join(line for line in lines if "cheroot" not in line))
     assert table.main(["--check", outcomes]) == 1
     assert "cheroot.md), messages: it says 'nothing'" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 
 MODULES = [
     "dwebsocket",
+    "dwebsocket.client",
     "dwebsocket.decorators",
     "dwebsocket.middleware",
     "dwebsocket.websocket",

@@ -57,7 +57,7 @@ routes = URLRouter(
     ]
 )
 if django_site.HAS_MIDDLEWARE:
-    # Django's own does not run for consumers; this is what Channels' tutorial has instead.
+    # Django's own does not run for consumers; Channels' tutorial has this instead.
     from channels.auth import AuthMiddlewareStack
     from channels.security.websocket import AllowedHostsOriginValidator
 

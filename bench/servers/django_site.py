@@ -67,7 +67,7 @@ def configure(root_urlconf: str) -> None:
         MIDDLEWARE=MIDDLEWARE if HAS_MIDDLEWARE else [],
         ROOT_URLCONF=root_urlconf,
         SECRET_KEY="only for measuring",
-        # The ceiling is not what is measured.
+        # The limit of connections is not measured.
         WEBSOCKET_MAX_CONNECTIONS=IDLE_CONNECTIONS_MAX,
         **({"WEBSOCKET_GROUPS": {"default": json.loads(groups)}} if groups else {}),
     )

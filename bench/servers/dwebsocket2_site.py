@@ -1,4 +1,4 @@
-"""Subjects dwebsocket2…: views as the README shows them, the tutorials' chat, and groups."""
+"""Subjects dwebsocket2…: views as the documentation shows them, the tutorials' chat, and groups."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ TASKS = int(os.environ.get("BENCH_TASKS", "64"))
 
 
 def main() -> None:
-    """Do what the arguments say."""
+    """Publish as the arguments say."""
     how, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     print(json.dumps({"latency": latency, "rate": rate, "raw": raw}[how](port, count)))
 

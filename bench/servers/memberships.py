@@ -1,4 +1,4 @@
-"""What memberships take in one process: prints bytes and µs each as JSON."""
+"""The cost of memberships in one process: prints bytes and µs each as JSON."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 The other end of a transport without groups: ``python -m transport_peer PORT``.
 
 Takes each message that comes by the transport BENCH_RAW names, and answers with one byte on the TCP
-connection that was opened to PORT: what a backend of groups and a WebSocket do at least.
+connection that was opened to PORT: the least that a backend of groups and a WebSocket do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PLACE = os.environ.get("BENCH_RAW_PLACE", "")
 
 
 def publisher():
-    """Return what sends one message."""
+    """Return a function that sends one message."""
     if KIND == "local":
         sender = socket.socket(socket.AF_UNIX)
         sender.connect(PLACE)

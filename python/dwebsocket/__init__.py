@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dwebsocket.asgi_views import asgi_websocket
+from dwebsocket.client import ClientConnection, aconnect, connect
 from dwebsocket.decorators import accept_websocket, require_websocket, websocket
 from dwebsocket.exceptions import (
     ConnectionClosed,
+    ConnectionFailed,
+    ConnectionTimeout,
     GroupUnavailable,
+    HandshakeRefused,
     InternalError,
     InvalidMessage,
     PingTimeout,
@@ -19,6 +23,7 @@ from dwebsocket.exceptions import (
 )
 from dwebsocket.groups import Group, group, group_statistics, user
 from dwebsocket.handler import WebSocketHandler
+from dwebsocket.operations import metrics, site_statistics, statistics
 from dwebsocket.records import event_counts
 from dwebsocket.shutdown import drain
 from dwebsocket.sign_out import close_user
@@ -29,9 +34,13 @@ from dwebsocket.websocket import WebSocket
 websocket.__dict__["WebSocket"] = WebSocket
 
 __all__ = [
+    "ClientConnection",
     "ConnectionClosed",
+    "ConnectionFailed",
+    "ConnectionTimeout",
     "Group",
     "GroupUnavailable",
+    "HandshakeRefused",
     "InternalError",
     "InvalidMessage",
     "PingTimeout",
@@ -45,13 +54,18 @@ __all__ = [
     "WebSocketHandler",
     "WebSocketRequest",
     "accept_websocket",
+    "aconnect",
     "asgi_websocket",
     "close_user",
+    "connect",
     "drain",
     "event_counts",
     "group",
     "group_statistics",
+    "metrics",
     "require_websocket",
+    "site_statistics",
+    "statistics",
     "user",
     "websocket",
 ]

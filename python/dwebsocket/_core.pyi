@@ -5,14 +5,19 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from datetime import datetime
 from os import PathLike
-from typing import Any, Literal, TypedDict, final, type_check_only
+from typing import Any, Literal, TypeAlias, TypedDict, final, type_check_only
 
 __all__ = [
+    "Call",
     "Compression",
     "Connection",
+    "Dial",
+    "Dialer",
+    "Exchange",
     "FrameReader",
     "Groups",
     "History",
+    "Hold",
     "Hub",
     "LocalNode",
     "Mailbox",
@@ -23,10 +28,10 @@ __all__ = [
     "Ping",
     "Presence",
     "Redis",
-    "RedisCall",
     "Settings",
     "Takeover",
     "Threads",
+    "Tls",
     "adopt",
     "after_fork_in_child",
     "buffered_bytes",
@@ -38,6 +43,8 @@ __all__ = [
     "discard",
     "drain",
     "event_stream_head",
+    "fallback_opened",
+    "is_handled",
     "is_leaving",
     "is_terminated",
     "is_token",
@@ -48,6 +55,10 @@ __all__ = [
     "on_exit",
     "on_terminate",
     "open_connections",
+    "open_polled",
+    "overview",
+    "poll",
+    "polling_head",
     "post",
     "prepare",
     "reopen",
@@ -57,6 +68,10 @@ __all__ = [
     "step_clock",
     "want_threads",
 ]
+
+# Messages in and out, bytes in and out (on the wire, behind the handshake); and what waits now:
+# messages and bytes for the view, bytes for the socket.
+_Traffic: TypeAlias = tuple[int, int, int, int, int, int, int]
 
 @final
 class Compression:
@@ -142,6 +157,14 @@ class Connection:
     def try_send(self, message: str | bytes, *, binary: bool | None = None) -> bool | None:
         """As `send`, but never sleeps: gives None when there is no room now."""
 
+    def send_together(self, messages: list[str | bytes]) -> int:
+        """
+        Sends the first ones of some messages in one write, if there is room now; gives how many.
+
+        Never sleeps. 0 when there is no room, the connection is closed, or the first one is large:
+        `send` is for that. `bytes` are binary messages.
+        """
+
     def close(self, code: int, reason: str) -> bool:
         """Begins to close; False when it was closing already. `ValueError` for a wrong code."""
 
@@ -156,6 +179,9 @@ class Connection:
 
     def messages(self) -> tuple[int, int]:
         """The messages that have come from the client so far, and those taken for it."""
+
+    def traffic(self) -> _Traffic:
+        """What it has carried so far, and what waits in it."""
 
     def await_news(self, time: float) -> None:
         """
@@ -201,6 +227,10 @@ class Connection:
     @property
     def latency(self) -> float | None:
         """Seconds that the last answered ping took, the engine's own ones included."""
+
+    @property
+    def pings_received(self) -> int:
+        """How many pings of the peer have come."""
 
     def watch_pings(self, hub: Hub, token: int) -> None:
         """
@@ -402,6 +432,31 @@ class Groups:
         """Sleeps until there is an event for the log, and gives its kind and its texts."""
 
 @final
+class Hold:
+    """A poll that waits for its answer. Any thread may use it; no call waits."""
+
+    def __new__(cls) -> Hold: ...
+    def answer(self, body: bytes, /) -> bool:
+        """Answers it, once; False when it is answered already or its client has gone."""
+
+    def watch(self, hub: Hub, token: int, /) -> None:
+        """Announces `token` at `hub` when there is an answer, which may be now."""
+
+    def take(self) -> bytes | None:
+        """Takes the answer, if there is one. For one that is watched."""
+
+    def attach(
+        self, descriptor: int, head: bytes | None, *, patience: float, otherwise: bytes
+    ) -> None:
+        """
+        Has the answer written to a client, behind `head` and its length, and the connection ended.
+
+        `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
+        `OSError`. With None for `head` the answer is written as it is. After `patience` seconds
+        without an answer it is `otherwise`.
+        """
+
+@final
 class Hub:
     """The list of ready connections of one event loop, or of threads that share the work."""
 
@@ -595,6 +650,108 @@ class Presence:
 
     def take_departed(self) -> list[tuple[str, Member]]:
         """Gives the users that have left since the last call, each with the group's name."""
+
+@final
+class Exchange:
+    """
+    What processes tell each other of the users in groups, by a backend that carries bytes.
+
+    Any thread may use it; but for `take` no call waits.
+    """
+
+    def __new__(cls, presence: Presence, groups: Groups, most_bytes: int) -> Exchange:
+        """Takes what `presence` has to tell. `most_bytes`: of the users in one envelope, about."""
+
+    @staticmethod
+    def is_message(envelope: bytes) -> bool:
+        """Whether an envelope is for `on_message`."""
+
+    def channels(self) -> list[str]:
+        """Gives the names to which this process has to subscribe before anything else is done."""
+
+    def wants(self, name: str) -> bool:
+        """Whether what comes on the channel `name` is for this process."""
+
+    def takes_part(self, name: str) -> bool:
+        """Whether this process has users in a group, and knows those of the others."""
+
+    def begin(self, name: str) -> bool:
+        """
+        Begins to take part in a group to which this process has subscribed. `end` has to follow.
+
+        Returns:
+            Whether it did not before. Then the subscription is to be kept until `take` gives the
+            name without bytes.
+        """
+
+    def end(self, name: str) -> None:
+        """Follows `begin`, when the connection is present."""
+
+    def learn(self, name: str) -> tuple[int, Call, bytes | None] | None:
+        """
+        Asks for the users of the others, behind `begin`. None when they are known.
+
+        Returns:
+            The question's number; its call, which is done when all have answered; and what is to be
+            published on the group's channel, or None when another caller does so.
+        """
+
+    def ask(self, name: str) -> tuple[int, Call, bytes | None]:
+        """As `learn`, where this process takes no part. `gathered` has to follow."""
+
+    def expect(self, number: int, processes: int) -> None:
+        """Tells how many processes got a question, this one among them."""
+
+    def give_up(self, number: int) -> None:
+        """Waits for no more answers to a question."""
+
+    def fail(self, number: int, reason: str) -> None:
+        """Ends a question that could not be published."""
+
+    def gathered(self, number: int) -> list[Member]:
+        """Gives the answers to `ask`: the users, those first that have joined first."""
+
+    def greet(self, names: list[str] | None = None) -> None:
+        """Tells the others what they may have missed of groups, by default of all, and asks."""
+
+    def take(self, timeout: float) -> list[tuple[str, bytes | None]] | None:
+        """
+        Sleeps until there is something to do, and gives it: names with what is to be published.
+
+        A name without bytes is that of a group whose subscription is to be released. None when the
+        exchange has ended.
+        """
+
+    def note_failure(self) -> None:
+        """What `take` gave could not be published."""
+
+    def stop(self) -> list[tuple[str, bytes | None]]:
+        """Ends the exchange. Gives what is still to be published."""
+
+    def on_message(self, name: str, envelope: bytes) -> bool:
+        """Takes what has come on a channel. False for what no process of this project has sent."""
+
+@final
+class Call:
+    """A call of a backend that is under way. Any thread may use it."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Sleeps until there is an outcome; false when the time was up."""
+
+    def watch(self, hub: Hub, token: int) -> None:
+        """Puts `token` on the hub's list as soon as there is an outcome."""
+
+    def unwatch(self, hub: Hub, token: int) -> None:
+        """Takes `watch` back."""
+
+    def outcome(
+        self,
+    ) -> int | str | tuple[tuple[int, int], list[tuple[int, int, bytes]]] | None:
+        """
+        Gives the number, the messages, or the reason for the failure; None when there is none yet.
+
+        Messages are what `Groups.take_page` and `Groups.read_rows` take.
+        """
 
 @final
 class LocalNode:
@@ -846,6 +1003,7 @@ class Redis:
         certificates: RedisCertificates | None = None,
         *,
         keeps_history: bool = False,
+        exchange: Exchange | None = None,
     ) -> Redis:
         """
         Makes a backend that connects on its first call.
@@ -856,32 +1014,31 @@ class Redis:
             timeout: The seconds that a call may take.
             certificates: For servers with TLS.
             keeps_history: Whether `record` and `read` are used.
+            exchange: Takes what comes for it.
 
         Raises:
             ValueError: An unknown kind of server, or certificates that cannot be used.
             OSError: The system gives no thread or no descriptor.
         """
 
-    def publish(self, name: str, envelope: bytes) -> RedisCall:
+    def publish(self, name: str, envelope: bytes) -> Call:
         """Publishes an envelope. The outcome is the number of connections that got it."""
 
-    def record(self, name: str, envelope: bytes, limits: tuple[int, float], /) -> RedisCall:
+    def record(self, name: str, envelope: bytes, limits: tuple[int, float], /) -> Call:
         """
         Keeps an envelope, and publishes it with its number. The outcome is its offset.
 
         `limits`: the messages that the group keeps, and their age in seconds.
         """
 
-    def read(
-        self, name: str, after: tuple[int, int] | None, limits: tuple[int, float], /
-    ) -> RedisCall:
+    def read(self, name: str, after: tuple[int, int] | None, limits: tuple[int, float], /) -> Call:
         """
         Reads what is kept behind a position, as :meth:`History.read`, about 1 MiB.
 
         The outcome is a tuple: the newest position, and the messages, oldest first.
         """
 
-    def subscribe(self, names: list[str]) -> list[RedisCall]:
+    def subscribe(self, names: list[str]) -> list[Call]:
         """
         Subscribes to the envelopes of groups, with one round trip for all of them.
 
@@ -895,7 +1052,7 @@ class Redis:
     def unsubscribe(self, name: str) -> None:
         """Ends a subscription, unless there are members."""
 
-    def count(self, name: str) -> RedisCall:
+    def count(self, name: str) -> Call:
         """Counts the members of a group in all processes."""
 
     def status(self) -> list[tuple[str | None, int]]:
@@ -909,8 +1066,84 @@ class Redis:
         """
 
 @final
-class RedisCall:
-    """A call of `Redis` that is under way. Any thread may use it."""
+class Tls:
+    """Settings of TLS for connections to other servers."""
+
+    def __new__(cls, certificates: RedisCertificates, /) -> Tls:
+        """
+        Reads the certificates. `authorities` of None are those of the system.
+
+        Raises:
+            ValueError: They cannot be used, or this processor cannot do TLS.
+        """
+
+@final
+class Dialer:
+    """Connections to another server, each opened in the same way. Any thread may use it."""
+
+    def __new__(
+        cls,
+        address: tuple[str, int],
+        target: str,
+        *,
+        headers: list[tuple[str, str]],
+        subprotocols: list[str],
+        compression: tuple[int, int] | None,
+        settings: Settings,
+        timeout: float | None,
+        tls: Tls | None = None,
+        server_name: str | None = None,
+        proxy: tuple[str, int, str | None] | None = None,
+    ) -> Dialer:
+        """
+        Checks the request.
+
+        Args:
+            address: The server's host and port.
+            target: Path and query.
+            headers: Those of the request, `Host` among them; the handshake adds its own.
+            subprotocols: Those to offer.
+            compression: The least size and the level, 1 to 9; None offers none.
+            settings: Those of the connections.
+            timeout: The seconds that opening may take.
+            tls: Encrypts.
+            server_name: The name in the server's certificate, if not its host.
+            proxy: Its host, its port, and the value of `Proxy-Authorization`.
+
+        Raises:
+            ValueError: A header, a subprotocol or the target cannot be sent.
+        """
+
+    def dial(self) -> Dial:
+        """
+        Begins to open a connection; does not wait.
+
+        Raises:
+            OSError: The system has no thread or descriptor left for the engine.
+        """
+
+    def exchange(self, request: bytes, /) -> Dial:
+        """
+        Begins to send `request` as it is, and to read the answer; does not wait.
+
+        For clients in tests, which may break every rule: nothing in the answer is judged. If it is
+        a 101 the socket is the caller's, by `Dial.descriptor`.
+
+        Raises:
+            OSError: As for `dial`.
+        """
+
+_Answer: TypeAlias = tuple[int, str, list[tuple[str, str]]]
+#: The connection, its subprotocol, whether it is compressed, and the status, the reason and the
+#: headers of the answer. Or such an answer that refuses, and its body; for `exchange` any answer,
+#: and what came behind it. Or `"timeout"`, `"shutting down"` or the step that failed, and why.
+_DialOutcome: TypeAlias = (
+    tuple[Connection, str | None, bool, _Answer] | tuple[_Answer, bytes] | tuple[str, str]
+)
+
+@final
+class Dial:
+    """A connection that is being opened. Any thread may use it; dropping it gives up."""
 
     def wait(self, timeout: float | None) -> bool:
         """Sleeps until there is an outcome; false when the time was up."""
@@ -921,14 +1154,16 @@ class RedisCall:
     def unwatch(self, hub: Hub, token: int) -> None:
         """Takes `watch` back."""
 
-    def outcome(
-        self,
-    ) -> int | str | tuple[tuple[int, int], list[tuple[int, int, bytes]]] | None:
+    def descriptor(self) -> int | None:
         """
-        Gives the number, the messages, or the reason for the failure; None when there is none yet.
+        Gives the socket behind a 101 to `Dialer.exchange`, once: from then on it is the caller's.
 
-        Messages are what `Groups.take_page` and `Groups.read_rows` take.
+        It does not block. Where the server encrypts it is one end of a pair, behind which the
+        engine does.
         """
+
+    def outcome(self) -> _DialOutcome | None:
+        """Gives the outcome; None when there is none yet. The connection is the caller's then."""
 
 @final
 class Settings:
@@ -1021,6 +1256,17 @@ def event_stream_head(id: str, subprotocol: str | None, headers: list[tuple[str,
     `ValueError` as :func:`response_head`.
     """
 
+def fallback_opened(id: str, subprotocol: str | None, /) -> bytes:
+    """The JSON with which a client that polls learns that its connection is open."""
+
+def is_handled(signal: int, /) -> bool:
+    """
+    Whether a signal has a handler, also one that Python does not know, as gevent's hub has.
+
+    Raises:
+        OSError: There is no such signal.
+    """
+
 def is_leaving() -> bool:
     """Whether the process takes no new connections any more."""
 
@@ -1084,8 +1330,43 @@ def on_terminate(start: Callable[[], object]) -> None:
 def buffered_bytes() -> int:
     """The bytes that the engine buffers for all connections. Below 4 KiB a part is not counted."""
 
+def overview() -> tuple[int, _Traffic, list[float]]:
+    """
+    Gives the number of open connections of the engine, their traffic with that of all connections
+    before them, and how many seconds the last answered ping of each one took, where there was one.
+    """
+
 def open_connections() -> int:
     """The number of the process's connections, open ones and handshakes with a reserved place."""
+
+def open_polled(
+    key: bytes,
+    permit: Permit,
+    settings: Settings,
+    memberships: list[tuple[Groups, str, bytes]] = ...,
+    /,
+) -> Connection:
+    """
+    Opens a connection whose client polls by `key`, of 16 bytes, and posts its messages.
+
+    `permit` and `memberships` are as for `adopt`. Raises `OSError` when there is no descriptor
+    left, and `ShuttingDown`.
+    """
+
+def poll(key: bytes, ack: int, hold: Hold, /) -> bytes | Literal["held", "out of turn", "over"]:
+    """
+    Answers a poll which acknowledges the events up to number `ack`. Never waits.
+
+    Gives the body of the answer when there are events, else "held": the answer is that of `hold`,
+    later. A poll that was held before is answered without events.
+    """
+
+def polling_head(headers: list[tuple[str, str]], /) -> bytes:
+    """
+    The head of a response with JSON, up to its length.
+
+    `ValueError` as :func:`response_head`.
+    """
 
 def post(
     key: bytes, number: int, parts: list[str | bytes | tuple[int | None, str]], /

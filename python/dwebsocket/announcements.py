@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, names
@@ -150,4 +150,4 @@ def _become_another_process() -> None:
     _own_key = secrets.token_bytes(_KEY_BYTES)
 
 
-os.register_at_fork(after_in_child=_become_another_process)
+at_fork(_become_another_process)

@@ -12,6 +12,7 @@ class DwebsocketConfig(AppConfig):
 
     name = "dwebsocket"
     verbose_name = "WebSockets"
+    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Registers the system checks and sign-outs, also when no view was imported yet."""

@@ -30,10 +30,12 @@ from dwebsocket import _core, shutdown
 from dwebsocket.compat import granian
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
+from dwebsocket.handshake.polling import HeldResponse
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.records import Record
 from dwebsocket.runners.loop import SERVER_TASKS
 from dwebsocket.servers import asgi
+from dwebsocket.servers.asgi.fallback import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +58,7 @@ _CLOSE_FRAME_S = 0.3
 _HANDSHAKES_S = 3.0
 _LOOK_S = 0.01
 # The handshakes that Django is handling now.
-_handshakes: set[asgi.AsgiHandshake | asgi.NativeHandshake] = set()
+_handshakes: set[asgi.AsgiHandshake | asgi.NativeHandshake | Exchange] = set()
 # Whether the server tells its application when it ends, and waits for it.
 _has_lifespan = False
 _SCHEMES = {"ws": "http", "wss": "https"}
@@ -106,6 +108,8 @@ class _Application(ASGIHandler):
             await self._serve_websocket(scope, receive, send)
         elif kind == "lifespan":
             await _follow_lifespan(receive, send)
+        elif scope["method"] == "GET" and _asks_for_fallback(scope):
+            await self._serve_fallback(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -138,6 +142,24 @@ class _Application(ASGIHandler):
             del request_scope[asgi.SCOPE_KEY]
             await handshake.serve()
 
+    async def _serve_fallback(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _listen_for_the_end()
+        exchange = Exchange()
+        request_scope = {**scope, asgi.SCOPE_KEY: exchange}
+        _handshakes.add(exchange)
+        try:
+            # Only around the handshake: the context may hold a thread.
+            async with ThreadSensitiveContext():
+                await self.handle(request_scope, _no_body(), _Plain(send))
+        except BaseException:
+            exchange.close()
+            raise
+        finally:
+            _handshakes.discard(exchange)
+            # The view may keep its request for long; the exchange must not stay with it.
+            del request_scope[asgi.SCOPE_KEY]
+        await exchange.serve(receive, send)
+
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
         """Django's call with the response that has passed all middleware."""
         if isinstance(send, _Reply) and (
@@ -152,7 +174,29 @@ class _Application(ASGIHandler):
             if not HANDLER_CLOSES:
                 await sync_to_async(response.close)()
             return
+        if isinstance(send, _Plain) and isinstance(response, (UpgradeResponse, HeldResponse)):
+            if isinstance(response, UpgradeResponse) and response.needs_database:
+                await sync_to_async(response.look_at_user)()
+            response.open()
+            if not HANDLER_CLOSES:
+                await sync_to_async(response.close)()
+            return
         await super().send_response(response, send)
+
+
+def _asks_for_fallback(scope: Scope) -> bool:
+    parts = (scope.get("query_string") or b"").split(b"&")
+    return b"transport=sse" in parts or b"transport=polling" in parts
+
+
+class _Plain:
+    """The ``send`` of a request that may be one of the fallback's."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def __call__(self, event: Event) -> None:
+        await self._send(event)
 
 
 def _report_refusal(scope: Scope) -> None:
@@ -278,8 +322,9 @@ def _listen_for_the_end() -> None:
                 previous(number, frame)
 
         signal.signal(number, on_signal)
-        # As event loops set it for their own handlers.
-        signal.siginterrupt(number, False)  # noqa: FBT003
+        # As event loops set it for their own handlers. Windows interrupts no system calls.
+        if hasattr(signal, "siginterrupt"):
+            signal.siginterrupt(number, False)  # noqa: FBT003
 
 
 def _depart(loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> None:

@@ -12,10 +12,10 @@ import functools
 import heapq
 import itertools
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, clock, unpatched
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     import threading
@@ -215,4 +215,4 @@ def _forget_parents_thread() -> None:
     _thread = CallbackThread()
 
 
-os.register_at_fork(after_in_child=_forget_parents_thread)
+at_fork(_forget_parents_thread)

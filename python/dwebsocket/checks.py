@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from dwebsocket import channel_settings, conf
+from dwebsocket.compat.system import NO_ENGINE, ONLY_UNDER_ASGI
 from dwebsocket.group_settings import DEFAULT
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def register() -> None:
 def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Runs every check of this package."""
     return [
+        *_engine(),
         *_unknown_settings(),
         *_wrong_values(),
         *_factory(),
@@ -41,6 +43,15 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
         *_old_distribution(),
         *_channel_layers(),
     ]
+
+
+def _engine() -> Iterator[checks.CheckMessage]:
+    if NO_ENGINE:
+        yield checks.Warning(
+            "WebSockets on this system need an ASGI server.",
+            hint=ONLY_UNDER_ASGI,
+            id="dwebsocket.W005",
+        )
 
 
 def _unknown_settings() -> Iterator[checks.CheckMessage]:

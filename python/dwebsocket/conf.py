@@ -23,6 +23,8 @@ from dwebsocket.compat.django import settings_source
 
 PREFIX = "WEBSOCKET_"
 
+_LEAST_TOKEN = 16
+
 # Settings of Django's on which cached values depend, beside the settings here.
 _OTHERS = ("DEBUG", "USE_X_FORWARDED_HOST")
 
@@ -49,6 +51,19 @@ def _expected(what: str, value: object) -> ValueError:
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise _expected("True or False", value)
+    return value
+
+
+def _boolean_or_none(value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise _expected("True, False or None", value)
+    return value
+
+
+def _token(value: object) -> str:
+    # A short one could be guessed. The message must not show it.
+    if not isinstance(value, str) or not (value == "" or len(value) >= _LEAST_TOKEN):
+        raise ValueError(f"must be a str of {_LEAST_TOKEN} characters or more, or empty")
     return value
 
 
@@ -320,6 +335,11 @@ SETTINGS: dict[str, Setting] = {
     "GROUPS": Setting({}, group_settings.read),
     # Bytes that the history of all groups of a backend may take; the oldest groups go first.
     "MAX_HISTORY": Setting(64 * 1024 * 1024, _size),
+    # Whether the process answers the site's other processes when these ask for its statistics; None
+    # for whether "dwebsocket" is in INSTALLED_APPS, without which there is no page and no command.
+    "OPERATIONS": Setting(None, _boolean_or_none),
+    # The secret with which metrics may be read; empty for users with the permission only.
+    "METRICS_TOKEN": Setting("", _token),
     # Threads of the engine in each process. One reads faster than views under one GIL can answer.
     "ENGINE_THREADS": Setting(1, _few),
     # Threads on which the sync methods of handlers run, in each process.

@@ -79,6 +79,9 @@ class Connection(Protocol):
     def messages(self) -> tuple[int, int]:
         """As :meth:`dwebsocket._core.Connection.messages`."""
 
+    def traffic(self) -> tuple[int, int, int, int, int, int, int]:
+        """As :meth:`dwebsocket._core.Connection.traffic`."""
+
     def watch_end(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket._core.Connection.watch_end`."""
 

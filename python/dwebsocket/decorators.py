@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, overload
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
@@ -19,13 +18,19 @@ from dwebsocket.handshake.upgrade import aupgrade, upgrade
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Concatenate
+
     from django.http import HttpRequest, HttpResponse
+    from django.http.response import HttpResponseBase
+    from typing_extensions import Unpack
 
     from dwebsocket.groups.of_view import Wanted
+    from dwebsocket.typing import ViewDecorator, ViewOptions
 
     WEBSOCKET_MIDDLEWARE_INSTALLED: bool
 
-ViewT = TypeVar("ViewT", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
 class _FromSettings:
@@ -51,37 +56,17 @@ def __getattr__(name: str) -> Any:
 
 
 @overload
-def accept_websocket(view: ViewT, /) -> ViewT: ...
+def accept_websocket(
+    view: Callable[Concatenate[Any, P], HttpResponseBase | None], /
+) -> Callable[Concatenate[Any, P], HttpResponseBase]: ...
 @overload
 def accept_websocket(
-    *,
-    accept: bool = ...,
-    groups: Wanted | None = ...,
-    resume: bool = ...,
-    presence: bool | Callable[..., Any] = ...,
-    text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
-    allowed_origins: Collection[str] = ...,
-    require_origin: bool = ...,
-    subprotocols: Collection[str] = ...,
-    fallback: bool = ...,
-    compression: bool | Mapping[str, bool | int] = ...,
-    max_message_size: int = ...,
-    max_frame_size: int | None = ...,
-    max_fragments: int = ...,
-    receive_buffer: int = ...,
-    max_messages_per_second: float | None = ...,
-    max_bytes_per_second: float | None = ...,
-    rate_timeout: float | None = ...,
-    ping_interval: float | None = ...,
-    ping_timeout: float | None = ...,
-    send_buffer: int = ...,
-    send_timeout: float | None = ...,
-    message_timeout: float | None = ...,
-    close_timeout: float = ...,
-    handshake_timeout: float | None = ...,
-) -> Callable[[ViewT], ViewT]: ...
+    view: Callable[Concatenate[Any, P], Coroutine[Any, Any, HttpResponseBase | None]], /
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, HttpResponseBase]]: ...
+@overload
+def accept_websocket(**options: Unpack[ViewOptions]) -> ViewDecorator: ...
 def accept_websocket(
-    view: ViewT | None = None,
+    view: Callable[..., Any] | None = None,
     /,
     *,
     accept: bool = True,
@@ -144,37 +129,17 @@ def accept_websocket(
 
 
 @overload
-def require_websocket(view: ViewT, /) -> ViewT: ...
+def require_websocket(
+    view: Callable[Concatenate[Any, P], HttpResponseBase | None], /
+) -> Callable[Concatenate[Any, P], HttpResponseBase]: ...
 @overload
 def require_websocket(
-    *,
-    accept: bool = ...,
-    groups: Wanted | None = ...,
-    resume: bool = ...,
-    presence: bool | Callable[..., Any] = ...,
-    text_type: type[str | bytes] | Literal["str", "bytes"] = ...,
-    allowed_origins: Collection[str] = ...,
-    require_origin: bool = ...,
-    subprotocols: Collection[str] = ...,
-    fallback: bool = ...,
-    compression: bool | Mapping[str, bool | int] = ...,
-    max_message_size: int = ...,
-    max_frame_size: int | None = ...,
-    max_fragments: int = ...,
-    receive_buffer: int = ...,
-    max_messages_per_second: float | None = ...,
-    max_bytes_per_second: float | None = ...,
-    rate_timeout: float | None = ...,
-    ping_interval: float | None = ...,
-    ping_timeout: float | None = ...,
-    send_buffer: int = ...,
-    send_timeout: float | None = ...,
-    message_timeout: float | None = ...,
-    close_timeout: float = ...,
-    handshake_timeout: float | None = ...,
-) -> Callable[[ViewT], ViewT]: ...
+    view: Callable[Concatenate[Any, P], Coroutine[Any, Any, HttpResponseBase | None]], /
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, HttpResponseBase]]: ...
+@overload
+def require_websocket(**options: Unpack[ViewOptions]) -> ViewDecorator: ...
 def require_websocket(
-    view: ViewT | None = None,
+    view: Callable[..., Any] | None = None,
     /,
     *,
     accept: bool = True,

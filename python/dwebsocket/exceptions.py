@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.core.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from http.client import HTTPMessage
 
 
 class WebSocketError(Exception):
@@ -64,6 +69,51 @@ class GroupUnavailable(WebSocketError, ConnectionError):
 
     No member in this process got the message. One that timed out may have reached other processes.
     """
+
+
+class ConnectionFailed(WebSocketError, ConnectionError):
+    """
+    A server cannot be reached, or does not open a WebSocket: see :func:`dwebsocket.connect`.
+
+    The text says what failed, and why.
+
+    Attributes:
+        step: What failed, for programs: ``"network"`` (the name, the connection), ``"proxy"``,
+            ``"tls"``, ``"certificate"`` (the server's is not trusted), ``"http"`` (the answer is no
+            HTTP) or ``"handshake"`` (a refusal, or a 101 that breaks a rule). None for a timeout.
+    """
+
+    step: str | None = None
+
+
+class ConnectionTimeout(ConnectionFailed, TimeoutError):
+    """A server did not open a WebSocket within ``open_timeout``."""
+
+
+class HandshakeRefused(ConnectionFailed):
+    """
+    A server has answered the handshake with another response than 101.
+
+    Attributes:
+        status: The status of the response, such as 403.
+        reason: The text beside it, often empty.
+        headers: Its headers, as of ``http.client``: names in any case, ``get_all`` for all values.
+        body: The start of its body, 64 KiB at most.
+    """
+
+    step = "handshake"
+
+    def __init__(
+        self, status: int, reason: str = "", headers: HTTPMessage | None = None, body: bytes = b""
+    ) -> None:
+        super().__init__(status, reason, headers, body)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.body = body
+
+    def __str__(self) -> str:
+        return f"the server refused the WebSocket with {self.status} {self.reason}".rstrip()
 
 
 class ShuttingDown(WebSocketError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpResponseNotAllowed
@@ -21,7 +21,7 @@ from dwebsocket.runners.handler import Handled, Plan
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
@@ -62,6 +62,27 @@ class WebSocketHandler(Handled):
     resume: ClassVar[bool] = False
     presence: ClassVar[bool | Callable[..., Any]] = False
     every: ClassVar[float | None] = None
+    # Those without a value here come from the settings.
+    text_type: ClassVar[type[str | bytes] | Literal["str", "bytes"]]
+    allowed_origins: ClassVar[Collection[str]]
+    require_origin: ClassVar[bool]
+    subprotocols: ClassVar[Collection[str]]
+    fallback: ClassVar[bool]
+    compression: ClassVar[bool | Mapping[str, bool | int]]
+    max_message_size: ClassVar[int]
+    max_frame_size: ClassVar[int | None]
+    max_fragments: ClassVar[int]
+    receive_buffer: ClassVar[int]
+    max_messages_per_second: ClassVar[float | None]
+    max_bytes_per_second: ClassVar[float | None]
+    rate_timeout: ClassVar[float | None]
+    ping_interval: ClassVar[float | None]
+    ping_timeout: ClassVar[float | None]
+    send_buffer: ClassVar[int]
+    send_timeout: ClassVar[float | None]
+    message_timeout: ClassVar[float | None]
+    close_timeout: ClassVar[float]
+    handshake_timeout: ClassVar[float | None]
 
     @property
     def user(self) -> Any:
@@ -85,7 +106,7 @@ class WebSocketHandler(Handled):
         return group(name, using)
 
     @classmethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., Any]:
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """
         Gives the view for the URL conf.
 

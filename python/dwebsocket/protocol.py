@@ -69,7 +69,7 @@ class WebSocketProtocol13:
             headers: The request's ``META``.
             mask_outgoing: Kept, and without effect: servers do not mask (RFC 6455 section 5.1).
         """
-        self.sock = sock
+        self.sock: Any = sock
         self.headers = headers
         self.mask_outgoing = mask_outgoing
         self._find_websocket: Callable[[], Any] = _no_websocket
@@ -314,7 +314,7 @@ def _as_bytes(message: Any) -> Any:
     return message.encode() if isinstance(message, str) else message
 
 
-protocols = {"13": WebSocketProtocol13}
+protocols: dict[str, type[WebSocketProtocol13]] = {"13": WebSocketProtocol13}
 
 #: Gives the class for a version as factories name it, None for one that is not supported.
 get_websocket_protocol = protocols.get

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -20,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import authentication, clock, conf, database, registry, sign_out, unpatched
 from dwebsocket.announcements import Listener
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import at_fork
 from dwebsocket.registry import BUCKETS, SIGNED_OUT
 from dwebsocket.waiting.waiter import THREAD
 
@@ -254,4 +254,4 @@ def _forget_parents_schedule() -> None:
     _schedule = Schedule()
 
 
-os.register_at_fork(after_in_child=_forget_parents_schedule)
+at_fork(_forget_parents_schedule)

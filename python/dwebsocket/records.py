@@ -8,11 +8,11 @@ Each such event is one record, with the fields of :class:`Record` as attributes,
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import unpatched
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -33,6 +33,7 @@ EVENTS = {
     "websocket.view_failed": "the view ended with an exception",
     "websocket.unseen_response": "the view returned a refusal that no client can see any more",
     "websocket.none_used": "the view took the None at the end for a message",
+    "websocket.not_joined": "the backend of its groups was lost before it was a member",
     "websocket.no_thread": "there was no thread for the view",
     "websocket.broke": "a mistake of dwebsocket's",
     "channel.full": "a message was dropped, because its channel was full",
@@ -151,7 +152,7 @@ def _forget_parents_events() -> None:
         counts.clear()
 
 
-os.register_at_fork(after_in_child=_forget_parents_events)
+at_fork(_forget_parents_events)
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import os
 import weakref
 from collections import deque
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from django.apps import apps
 from dwebsocket import conf, unpatched
 from dwebsocket.compat.django import is_looked_up_in_session
 from dwebsocket.compat.django_auth import loaded, same_user
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,4 +321,4 @@ def _forget_parents_visitors() -> None:
     _register = _Register()
 
 
-os.register_at_fork(after_in_child=_forget_parents_visitors)
+at_fork(_forget_parents_visitors)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest as DjangoRequest
 
     #: The way that messages take: through a WebSocket, or its fallback.
-    Transport = Literal["websocket", "sse"]
+    Transport = Literal["websocket", "sse", "polling"]
 
 _TRANSPORT = "_dwebsocket_transport"
 

@@ -13,14 +13,10 @@ where the server finishes its requests first, otherwise at the exit.
 from __future__ import annotations
 
 import atexit
-import errno
 import logging
-import os
-import re
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -28,6 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 from dwebsocket import _core, clock, conf, runners, unpatched
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.django import on_file_changed
+from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import before_pools_end
 from dwebsocket.exceptions import UsageError
 from dwebsocket.servers import asgi, budget, tls_pump
@@ -35,6 +32,7 @@ from dwebsocket.servers.contract import Departure, unknown_departure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from dwebsocket.servers.contract import Depart, Exit
 
@@ -90,7 +88,7 @@ class _Shutdown:
             if self._terminating is None:
                 # The project, or code around the server, may handle the signal all the same.
                 # Checked only once: a failed first attempt may have left our own handler.
-                self._terminating = dies_of_sigterm and not _is_handled(signal.SIGTERM)
+                self._terminating = dies_of_sigterm and not _core.is_handled(signal.SIGTERM)
             # Calls that may fail come first, so that the next handshake can try again.
             if at_exit is not None:
                 _core.on_exit(_plans(at_exit), _GRACE_S)
@@ -155,20 +153,6 @@ class _Shutdown:
             self._close_at_exit()
         finally:
             _core.die_of_sigterm()
-
-
-def _is_handled(number: signal.Signals) -> bool:
-    """Whether a signal has a handler, also one that Python does not know, as gevent's hub has."""
-    if signal.getsignal(number) is not signal.SIG_DFL:
-        return True
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
-        return False
-    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def _by_signal(at_exit: Exit) -> Depart:
@@ -311,4 +295,4 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     return True
 
 
-os.register_at_fork(after_in_child=_shutdown.after_fork_in_child)
+at_fork(_shutdown.after_fork_in_child)

@@ -109,7 +109,7 @@ def _after_commit(act: Act, using: str | None) -> None:
         transaction.on_commit(act, using=using, robust=True)
 
 
-def close_user(user: Any, *, code: int = SIGNED_OUT, reason: str = "signed out") -> int:
+def close_user(user: object, *, code: int = SIGNED_OUT, reason: str = "signed out") -> int:
     """
     Closes all WebSockets of a user, in every process.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from django.dispatch import Signal
 
 from dwebsocket import unpatched
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -40,27 +40,27 @@ __all__ = [
 ]
 
 #: A connection is open; its view is about to begin, or goes on behind ``accept()``.
-websocket_opened = Signal()
+websocket_opened: Signal = Signal()
 #: A message has come (``message``: text as ``str``, binary as ``bytes``); its view has not got it
 #: yet.
-websocket_message = Signal()
+websocket_message: Signal = Signal()
 #: A connection has ended: ``code``, ``reason``, ``by`` (``"local"``, ``"peer"`` or ``"lost"``),
 #: ``seconds`` that it was open, ``messages_in`` and ``messages_out``.
-websocket_closed = Signal()
+websocket_closed: Signal = Signal()
 #: A handshake was refused: ``status`` (of HTTP) and ``why``. ``websocket`` may be None.
-websocket_refused = Signal()
+websocket_refused: Signal = Signal()
 #: A connection of this process is now a member of ``group``.
-group_joined = Signal()
+group_joined: Signal = Signal()
 #: A connection of this process is no member of ``group`` any more; also because it has ended.
-group_left = Signal()
+group_left: Signal = Signal()
 #: The user ``member`` has joined ``group``, by ``websocket`` of this process. Only for groups with
 #: ``PRESENCE``, and not for a user who is present already or comes back in time.
-member_joined = Signal()
+member_joined: Signal = Signal()
 #: The user ``member`` has left ``group``: no connection in any process, and the grace is over. One
 #: process sends it. ``websocket`` and ``request`` are None.
-member_left = Signal()
+member_left: Signal = Signal()
 #: A member of ``group`` in this process may have missed messages: the backend was away.
-group_interrupted = Signal()
+group_interrupted: Signal = Signal()
 
 _log = logging.getLogger("dwebsocket")
 
@@ -150,4 +150,4 @@ def _forget_parents_calls() -> None:
     _waiting.clear()
 
 
-os.register_at_fork(after_in_child=_forget_parents_calls)
+at_fork(_forget_parents_calls)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket.compat import gevent
 from dwebsocket.compat.eventlet import system_selector
+from dwebsocket.compat.system import Poll, Poller
 
 if TYPE_CHECKING:
     import selectors
@@ -89,3 +90,17 @@ def selector() -> selectors.BaseSelector:
         return system_selector()
     found: selectors.BaseSelector = original("selectors", "DefaultSelector")()
     return found
+
+
+def epolls() -> Any:
+    """Gives the class ``select.epoll``, also in a patched process; None where there is none."""
+    try:
+        return original("select", "epoll")
+    except AttributeError:
+        return None
+
+
+def poller() -> Poller:
+    """Gives a poller of the system, also in a patched process."""
+    made: Poller = Poll(original("select", "poll")) if (epoll := epolls()) is None else epoll()
+    return made

@@ -24,6 +24,7 @@ from dwebsocket.api.base import current_websocket, set_own_websocket
 from dwebsocket.asgi_views import consumers
 from dwebsocket.asgi_views.events import Events, Stage
 from dwebsocket.compat import uvicorn
+from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
 from dwebsocket.servers.asgi import NativeHandshake
@@ -89,9 +90,9 @@ class WebSocketProtocol(asyncio.Protocol):
     _keywords: ClassVar[Mapping[str, Any]] = {}
 
     def __new__(cls, config: Any, *args: Any, **kwargs: Any) -> Any:
-        """Gives uvicorn's own protocol where uvicorn encrypts."""
-        if config.is_ssl:
-            return uvicorn.protocol_for_tls(config, *args, **kwargs)
+        """Gives uvicorn's own protocol where uvicorn encrypts, and where there is no engine."""
+        if NO_ENGINE or config.is_ssl:
+            return uvicorn.own_protocol(config, *args, **kwargs)
         return super().__new__(cls)
 
     def __init__(

@@ -130,9 +130,10 @@ class WebSocket(Receiving, Sending, Opening, Ending, Beside, Joining):
     @property
     def transport(self) -> Transport:
         """
-        The way that messages take: ``"websocket"``, or ``"sse"`` for server-sent events and POST.
+        The way that messages take: ``"websocket"``, ``"sse"`` or ``"polling"``.
 
-        The latter only in views with ``fallback=True``, for clients whose WebSockets do not open.
+        Server-sent events, polling and POST only in views with ``fallback=True``, for clients
+        whose WebSockets do not open.
         """
         return self._transport
 

@@ -8,9 +8,10 @@ use pyo3::{
 };
 
 use super::{
-    convert::{self, duration},
+    convert::{self, Counts, duration},
     hub::Hub,
     next_message::{NextMessage, make_way},
+    publication::to_message,
 };
 use crate::{
     engine::{Connection, Initiator, Ping, Taken, Watch, clock},
@@ -151,6 +152,12 @@ impl PyConnection {
         Ok(py.detach(|| self.0.try_send(kind, payload)))
     }
 
+    fn send_together(&self, py: Python<'_>, messages: Vec<Bound<'_, PyAny>>) -> PyResult<usize> {
+        let messages: PyResult<Vec<_>> = messages.iter().map(|one| to_message(one, &[])).collect();
+        let messages = messages?;
+        Ok(py.detach(|| self.0.send_together(messages)))
+    }
+
     fn close(&self, py: Python<'_>, code: u16, reason: &str) -> PyResult<bool> {
         let frame = CloseFrame::new(Some(code), reason)?;
         Ok(py.detach(|| self.0.close(&frame)))
@@ -173,6 +180,10 @@ impl PyConnection {
 
     fn messages(&self) -> (u64, u64) {
         self.0.messages()
+    }
+
+    fn traffic(&self) -> Counts {
+        convert::counts(&self.0.traffic())
     }
 
     fn ended_for(&self) -> Option<f64> {
@@ -218,6 +229,11 @@ impl PyConnection {
     #[getter]
     fn latency(&self) -> Option<f64> {
         self.0.latency().map(|time| time.as_secs_f64())
+    }
+
+    #[getter]
+    fn pings_received(&self) -> u32 {
+        self.0.pings_received()
     }
 
     fn watch_pings(&self, hub: &Hub, token: u64) {

@@ -10,7 +10,26 @@ use pyo3::{
 use simdutf8::compat::Utf8Error;
 
 use super::copy;
-use crate::protocol::message::{Kind, Message};
+use crate::{
+    engine::Traffic,
+    protocol::message::{Kind, Message},
+};
+
+/// The counters of [`Traffic`] in the order of its fields.
+pub(super) type Counts = (u64, u64, u64, u64, u64, u64, u64);
+
+/// `traffic` as Python gets it.
+pub(super) fn counts(traffic: &Traffic) -> Counts {
+    (
+        traffic.messages_in,
+        traffic.messages_out,
+        traffic.bytes_in,
+        traffic.bytes_out,
+        traffic.inbox_messages,
+        traffic.inbox_bytes,
+        traffic.outbox_bytes,
+    )
+}
 
 /// A number of seconds; `None` (and infinity) means for ever.
 pub(super) fn duration(seconds: Option<f64>) -> PyResult<Option<Duration>> {

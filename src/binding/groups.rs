@@ -15,18 +15,16 @@ use super::{
     convert::duration,
     hub::Hub,
     log::{Row, position, row},
+    publication::to_message,
 };
 use crate::{
     engine::{
         Engine, clock,
-        groups::{self, Event, Joined, MemberId, Message, Notice, Offer, RecordedJoin, WhenFull},
+        groups::{self, Event, Joined, MemberId, Notice, Offer, RecordedJoin, WhenFull},
         history::{Kept, Page},
     },
     protocol::{close::CloseFrame, message::Kind},
 };
-
-/// A larger message is copied without the GIL.
-const LARGE_BYTES: usize = 64 * 1024;
 
 /// All groups of one backend in this process. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
@@ -48,31 +46,6 @@ pub(super) fn member<'a, 'py>(object: &'a Bound<'py, PyAny>) -> PyResult<Member<
             "a member is a Connection or a Mailbox, not {}",
             object.get_type().name()?
         ))),
-    }
-}
-
-/// The kind and the payload of a message: `str` is text, `bytes` are binary.
-pub(super) fn content<'a>(message: &'a Bound<'_, PyAny>) -> PyResult<(Kind, &'a [u8])> {
-    if let Ok(text) = message.cast::<PyString>() {
-        return Ok((Kind::Text, text.to_str()?.as_bytes()));
-    }
-    match message.cast::<PyBytes>() {
-        Ok(bytes) => Ok((Kind::Binary, bytes.as_bytes())),
-        Err(_) => Err(PyTypeError::new_err(format!(
-            "a message must be str or bytes, not {}",
-            message.get_type().name()?
-        ))),
-    }
-}
-
-/// The message to publish, its bytes copied.
-pub(super) fn to_message(message: &Bound<'_, PyAny>, exclude: &[MemberId]) -> PyResult<Message> {
-    let (kind, payload) = content(message)?;
-    let encode = || Message::new(kind, payload, exclude);
-    if payload.len() > LARGE_BYTES {
-        Ok(message.py().detach(encode))
-    } else {
-        Ok(encode())
     }
 }
 

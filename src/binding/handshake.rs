@@ -132,7 +132,18 @@ pub(crate) fn event_stream_head<'py>(
     Ok(pyo3::types::PyBytes::new(py, &head))
 }
 
-fn as_pairs(headers: &[(PyBackedStr, PyBackedStr)]) -> Vec<(&str, &str)> {
+/// The JSON about a connection of the fallback that has opened.
+#[pyfunction]
+#[pyo3(signature = (id, subprotocol, /))]
+pub(crate) fn fallback_opened<'py>(
+    py: Python<'py>,
+    id: &str,
+    subprotocol: Option<&str>,
+) -> Bound<'py, pyo3::types::PyBytes> {
+    pyo3::types::PyBytes::new(py, event_stream::opened(id, subprotocol).as_bytes())
+}
+
+pub(super) fn as_pairs(headers: &[(PyBackedStr, PyBackedStr)]) -> Vec<(&str, &str)> {
     let pairs = headers.iter().map(|(name, value)| (&**name, &**value));
     pairs.collect()
 }

@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 
 use super::{
     convert::duration,
-    groups::{Groups, Member, member, to_message},
+    groups::{Groups, Member, member},
     log::{Row, position, row},
+    publication::{content, to_message},
 };
 use crate::engine::{
     groups::{Event, Joined, MemberId, Offer, RecordedJoin, numbered_text},
@@ -128,6 +129,6 @@ impl History {
 #[pyfunction]
 #[pyo3(signature = (name, at, message, /))]
 pub(crate) fn numbered(name: &str, at: (u64, u64), message: &Bound<'_, PyAny>) -> PyResult<String> {
-    let (kind, payload) = super::groups::content(message)?;
+    let (kind, payload) = content(message)?;
     Ok(numbered_text(name, position(at), kind, payload))
 }

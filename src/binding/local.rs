@@ -9,9 +9,10 @@ use pyo3::{
 
 use super::{
     convert::duration,
-    groups::{Groups, to_message},
+    groups::Groups,
     history::{History, limits_of},
     presence::Presence,
+    publication::to_message,
 };
 use crate::{
     engine::backends::local::{self, Refused},

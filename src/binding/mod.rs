@@ -5,10 +5,13 @@
 //! interpreter first, and no lock of the engine is held while Python runs. The engine's thread
 //! never attaches: nothing here is called from it.
 
+pub(crate) mod call;
 pub(crate) mod connection;
 mod convert;
 mod copy;
+pub(crate) mod dial;
 mod exceptions;
+pub(crate) mod exchange;
 pub(crate) mod groups;
 pub(crate) mod handshake;
 pub(crate) mod history;
@@ -18,9 +21,11 @@ mod log;
 mod loop_hub;
 pub(crate) mod message_future;
 pub(crate) mod next_message;
+pub(crate) mod polls;
 pub(crate) mod posts;
 pub(crate) mod presence;
 pub(crate) mod process;
+mod publication;
 pub(crate) mod redis;
 pub(crate) mod takeover;
 pub(crate) mod testkit;

@@ -30,6 +30,16 @@ pub(crate) struct Member {
     connections: u32,
 }
 
+impl Member {
+    /// Users for Python, each with the number of its connections.
+    pub(super) fn all(found: Vec<(Arc<Facts>, u32)>) -> Vec<Self> {
+        let found = found.into_iter();
+        found
+            .map(|(facts, connections)| Self { facts, connections })
+            .collect()
+    }
+}
+
 /// A function of Python's standard library.
 fn function<'py>(
     py: Python<'py>,
@@ -125,11 +135,7 @@ impl Presence {
     }
 
     fn members(&self, py: Python<'_>, name: &str) -> Vec<Member> {
-        let found = py.detach(|| self.0.members(name));
-        found
-            .into_iter()
-            .map(|(facts, connections)| Member { facts, connections })
-            .collect()
+        Member::all(py.detach(|| self.0.members(name)))
     }
 
     fn take_departed(&self, py: Python<'_>) -> Vec<(String, Member)> {

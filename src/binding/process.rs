@@ -5,7 +5,12 @@ use std::{os::fd::RawFd, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
-use super::{connection::PyConnection, convert::duration, groups::Groups, handshake::Compression};
+use super::{
+    connection::PyConnection,
+    convert::{Counts, counts, duration},
+    groups::Groups,
+    handshake::Compression,
+};
 use crate::{
     engine::{
         self, Engine, Key, Rates, Settings, Transport, budget, exit, groups::MemberId, permits,
@@ -19,7 +24,7 @@ use crate::{
 pub(crate) struct Permit(Mutex<Option<Arc<permits::Permit>>>);
 
 impl Permit {
-    fn held(&self) -> PyResult<Arc<permits::Permit>> {
+    pub(super) fn held(&self) -> PyResult<Arc<permits::Permit>> {
         let held = self.0.lock().clone();
         held.ok_or_else(|| PyValueError::new_err("this permit has been released already"))
     }
@@ -46,7 +51,14 @@ impl Permit {
 
 /// The settings of connections. See `_core.pyi`.
 #[pyclass(name = "Settings", frozen, module = "dwebsocket._core")]
-pub(crate) struct PySettings(Settings);
+pub(crate) struct PySettings(pub(super) Settings);
+
+impl PySettings {
+    /// They as the engine has them.
+    pub(super) fn engine(&self) -> Settings {
+        self.0
+    }
+}
 
 #[pymethods]
 impl PySettings {
@@ -166,7 +178,7 @@ pub(crate) fn buffered_bytes() -> usize {
 }
 
 /// A duration to wait for: a day at most, so that adding it to a moment cannot overflow.
-fn bounded(seconds: f64) -> PyResult<Duration> {
+pub(super) fn bounded(seconds: f64) -> PyResult<Duration> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     Ok(duration(Some(seconds))?.map_or(DAY, |time| time.min(DAY)))
 }
@@ -175,6 +187,19 @@ fn bounded(seconds: f64) -> PyResult<Duration> {
 #[pyfunction]
 pub(crate) fn open_connections() -> usize {
     permits::open()
+}
+
+/// The open connections and the traffic of the process. See `_core.pyi`.
+#[pyfunction]
+pub(crate) fn overview(py: Python<'_>) -> (usize, Counts, Vec<f64>) {
+    let overview = py.detach(|| Engine::running().map(|engine| engine.overview()));
+    let overview = overview.unwrap_or_default();
+    let latencies = overview.latencies.iter().map(Duration::as_secs_f64);
+    (
+        overview.connections,
+        counts(&overview.traffic),
+        latencies.collect(),
+    )
 }
 
 /// Begins to close all connections and takes no new ones. Does not wait.
@@ -232,6 +257,13 @@ pub(crate) fn on_terminate(py: Python<'_>, start: Py<PyAny>) -> PyResult<()> {
         })
     })?;
     Ok(())
+}
+
+/// Whether a signal has a handler. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (signal, /))]
+pub(crate) fn is_handled(signal: i32) -> PyResult<bool> {
+    Ok(signal::is_handled(signal)?)
 }
 
 /// Ends the process as SIGTERM does by default.

@@ -1,21 +1,16 @@
-//! `_core.Redis` and `_core.RedisCall`: the backend of groups in Redis.
+//! `_core.Redis`: the backend of groups in Redis.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedStr};
 
 use super::{
-    convert::duration,
-    groups::Groups,
-    history::limits_of,
-    hub::Hub,
-    log::{Log, log, position},
+    call::Call, convert::duration, exchange::Exchange, groups::Groups, history::limits_of,
+    log::position,
 };
 use crate::engine::{
-    backends::redis::{
-        Address, Call, Certificates, Config, Kind, Login, Redis, Reply, Server, Tls,
-    },
-    clock,
+    backends::redis::{Address, Config, Kind, Login, Redis, Server},
+    dialing::tls::{Certificates, Tls},
 };
 
 /// The backend of groups in Redis. See `_core.pyi`.
@@ -48,7 +43,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    fn read(self) -> PyResult<Tls> {
+    pub(super) fn read(self) -> PyResult<Tls> {
         let certificates = Certificates {
             authorities: self.authorities,
             own: self.own,
@@ -94,7 +89,7 @@ impl Description {
 #[pymethods]
 impl PyRedis {
     #[new]
-    #[pyo3(signature = (groups, servers, timeout, certificates=None, *, keeps_history=false))]
+    #[pyo3(signature = (groups, servers, timeout, certificates=None, *, keeps_history=false, exchange=None))]
     fn new(
         py: Python<'_>,
         groups: &Groups,
@@ -102,6 +97,7 @@ impl PyRedis {
         timeout: f64,
         certificates: Option<Files>,
         keeps_history: bool,
+        exchange: Option<&Exchange>,
     ) -> PyResult<Self> {
         let tls = certificates.map(Files::read).transpose()?;
         if tls.is_none() && servers.iter().any(|server| server.tls) {
@@ -116,33 +112,31 @@ impl PyRedis {
             timeout: duration(Some(timeout))?.unwrap_or(Duration::MAX),
             keeps_history,
         };
-        Ok(Self(py.detach(|| Redis::new(&groups.0, &config))?))
+        let exchange = exchange.map(|exchange| Arc::clone(&exchange.0));
+        Ok(Self(
+            py.detach(|| Redis::new(&groups.0, &config, exchange))?,
+        ))
     }
 
-    fn publish(&self, name: &str, envelope: &[u8]) -> RedisCall {
-        RedisCall(self.0.publish(name, envelope))
+    fn publish(&self, name: &str, envelope: &[u8]) -> Call {
+        Call(self.0.publish(name, envelope))
     }
 
     #[pyo3(signature = (name, envelope, limits, /))]
-    fn record(&self, name: &str, envelope: &[u8], limits: (usize, f64)) -> PyResult<RedisCall> {
-        Ok(RedisCall(self.0.record(name, envelope, limits_of(limits)?)))
+    fn record(&self, name: &str, envelope: &[u8], limits: (usize, f64)) -> PyResult<Call> {
+        Ok(Call(self.0.record(name, envelope, limits_of(limits)?)))
     }
 
     #[pyo3(signature = (name, after, limits, /))]
-    fn read(
-        &self,
-        name: &str,
-        after: Option<(u64, u64)>,
-        limits: (usize, f64),
-    ) -> PyResult<RedisCall> {
+    fn read(&self, name: &str, after: Option<(u64, u64)>, limits: (usize, f64)) -> PyResult<Call> {
         let after = after.map(position);
-        Ok(RedisCall(self.0.read(name, after, limits_of(limits)?)))
+        Ok(Call(self.0.read(name, after, limits_of(limits)?)))
     }
 
-    fn subscribe(&self, py: Python<'_>, names: Vec<PyBackedStr>) -> Vec<RedisCall> {
+    fn subscribe(&self, py: Python<'_>, names: Vec<PyBackedStr>) -> Vec<Call> {
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         let calls = py.detach(|| self.0.subscribe(&names));
-        calls.into_iter().map(RedisCall).collect()
+        calls.into_iter().map(Call).collect()
     }
 
     #[pyo3(signature = (name, *, if_empty))]
@@ -154,8 +148,8 @@ impl PyRedis {
         self.0.unsubscribe(name);
     }
 
-    fn count(&self, name: &str) -> RedisCall {
-        RedisCall(self.0.count(name))
+    fn count(&self, name: &str) -> Call {
+        Call(self.0.count(name))
     }
 
     fn status(&self) -> Vec<(Option<String>, u64)> {
@@ -168,43 +162,5 @@ impl PyRedis {
     fn lag(&self) -> Option<f64> {
         let lags = self.0.status().into_iter().filter_map(|it| it.lag);
         lags.max().map(|lag| lag.as_secs_f64())
-    }
-}
-
-/// A call to Redis that is under way. See `_core.pyi`.
-#[pyclass(frozen, module = "dwebsocket._core")]
-pub(crate) struct RedisCall(Arc<Call>);
-
-/// An outcome for Python: a number, messages, or the reason for a failure.
-#[derive(IntoPyObject)]
-pub(crate) enum Outcome<'py> {
-    Number(u64),
-    Page(Log<'py>),
-    Reason(String),
-}
-
-#[pymethods]
-impl RedisCall {
-    #[pyo3(signature = (timeout))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let time = duration(timeout)?;
-        let deadline = time.and_then(|time| clock::now().checked_add(time));
-        Ok(py.detach(|| self.0.wait(deadline)).is_some())
-    }
-
-    fn watch(&self, hub: &Hub, token: u64) {
-        self.0.watch(Arc::clone(hub.0.hub()), token);
-    }
-
-    fn unwatch(&self, hub: &Hub, token: u64) {
-        self.0.unwatch(hub.0.hub(), token);
-    }
-
-    fn outcome<'py>(&self, py: Python<'py>) -> Option<Outcome<'py>> {
-        self.0.outcome().map(|outcome| match outcome {
-            Ok(Reply::Number(number)) => Outcome::Number(number),
-            Ok(Reply::Page(page)) => Outcome::Page(log(py, &page)),
-            Err(reason) => Outcome::Reason(reason.to_string()),
-        })
     }
 }

@@ -31,9 +31,12 @@
 //! - `presence/`: the users behind the members of a group, and those that come and go.
 //! - `connection/`: the parts that views use: the inbox, the outbox, pings, the end; and the
 //!   registry of all connections.
+//! - `polling/`: connections whose clients poll: the events that they have not acknowledged, and the
+//!   polls that wait for more.
 //! - `driver/`: the task of one connection: reading, keepalive, rates, timeouts, the close.
 //! - `runtime/`: the engine of a process with its threads, load shedding at the limit of the
 //!   budget, and the takeover of a server's descriptor.
+//! - `dialing/`: connections that this process opens to other servers.
 //! - `backends/`: how messages of groups reach other processes.
 //! - `process/`: SIGTERM, the exit of the process, and forks.
 //!
@@ -78,11 +81,13 @@
 pub mod backends;
 mod base;
 mod connection;
+pub mod dialing;
 mod driver;
 pub mod groups;
 pub mod history;
 #[cfg(all(test, shuttle))]
 mod interleavings;
+pub mod polling;
 pub mod presence;
 mod process;
 mod resources;
@@ -97,6 +102,7 @@ pub use self::{
         ping::Ping,
         posts::{Part, Posted},
         settings::{Key, Rates, Settings, Transport},
+        traffic::{Overview, Traffic},
     },
     process::{after_fork_in_child, exit, signal},
     resources::{budget, permits, socket},

@@ -80,19 +80,24 @@ impl CloseFrame {
             .unwrap_or(NO_STATUS)
     }
 
-    /// The whole frame, head included.
+    /// The whole frame as a server sends it, head included. See [`CloseFrame::payload`].
+    pub fn encode(&self) -> Bytes {
+        frame::encode(Opcode::Close, &self.payload())
+    }
+
+    /// The payload of the frame.
     ///
     /// A value that was built by hand may be one that [`CloseFrame::new`] would refuse. Then only
     /// the valid part is sent: no forbidden code, no reason without a code, and of a long reason
     /// the characters that fit.
-    pub fn encode(&self) -> Bytes {
+    pub fn payload(&self) -> Vec<u8> {
         let Some(code) = self.code.filter(|code| may_send(*code)) else {
-            return frame::encode(Opcode::Close, &[]);
+            return Vec::new();
         };
         let mut payload = Vec::with_capacity(frame::MAX_CONTROL_PAYLOAD_BYTES);
         payload.extend_from_slice(&code.to_be_bytes());
         payload.extend_from_slice(fitting(&self.reason).as_bytes());
-        frame::encode(Opcode::Close, &payload)
+        payload
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) fn close(frame: &CloseFrame) -> Vec<u8> {
     format!("event: close\ndata: {}\n\n", closed(frame)).into_bytes()
 }
 
-fn is_own(name: &str) -> bool {
+pub(super) fn is_own(name: &str) -> bool {
     const OWN: [&str; 2] = ["cache-control", "x-accel-buffering"];
     handshake::is_own(name) || OWN.iter().any(|own| name.eq_ignore_ascii_case(own))
 }

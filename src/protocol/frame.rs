@@ -9,7 +9,7 @@ use tungstenite::protocol::frame::{
     coding::{Control, Data, OpCode},
 };
 
-use super::error::Violation;
+use super::{error::Violation, mask::unmask};
 
 /// The largest payload of a control frame (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD_BYTES: usize = 125;
@@ -151,15 +151,36 @@ pub fn append(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
     frames.extend_from_slice(payload);
 }
 
+/// Appends such a frame as a client sends it: masked with `key` (RFC 6455 section 5.3).
+pub fn append_masked(frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8], key: [u8; 4]) {
+    let head = head(first, payload.len());
+    frames.reserve(head.len() + key.len() + payload.len());
+    frames.extend_from_slice(&head);
+    // The second byte of the head: its highest bit says that a key follows.
+    let second = frames.len() - head.len() + 1;
+    if let Some(byte) = frames.get_mut(second) {
+        *byte |= 0x80;
+    }
+    frames.extend_from_slice(&key);
+    let start = frames.len();
+    frames.extend_from_slice(payload);
+    unmask(frames.get_mut(start..).unwrap_or_default(), key, 0);
+}
+
 /// A whole frame as a client sends it, masked with nothing: for messages that came another way, and
 /// are to be judged as if they came in a frame.
 pub fn append_as_client(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    let head = head(opcode, payload.len());
-    for (index, byte) in head.iter().enumerate() {
-        frames.push(if index == 1 { byte | 0x80 } else { *byte });
-    }
-    frames.extend_from_slice(&[0; 4]);
-    frames.extend_from_slice(payload);
+    append_masked(frames, opcode, payload, [0; 4]);
+}
+
+/// The side of a connection that this end is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// The frames of its peer have to be masked.
+    #[default]
+    Server,
+    /// The frames of its peer must not be masked.
+    Client,
 }
 
 /// The longest header of an incoming frame: two bytes, a 64-bit length, the masking key.
@@ -178,14 +199,18 @@ pub(super) struct Header {
 
 /// Reads the header at the front of `bytes`; also gives its own size in bytes.
 ///
-/// `compression` says that permessage-deflate was agreed on, which gives RSV1 a meaning on the
-/// first frame of a message. `None` means that the header is incomplete; the first two bytes,
+/// `role` is that of the reader. `compression` says that permessage-deflate was agreed on, which
+/// gives RSV1 a meaning on the first frame of a message. `None` means that the header is incomplete; the first two bytes,
 /// when they are there, have been judged.
-pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, usize)>, Violation> {
+pub(super) fn parse(
+    bytes: &[u8],
+    role: Role,
+    compression: bool,
+) -> Result<Option<(Header, usize)>, Violation> {
     let [first, second, ..] = *bytes else {
         return Ok(None);
     };
-    let opcode = judge_start(first, second, compression)?;
+    let opcode = judge_start(first, second, role, compression)?;
     let mut cursor = Cursor::new(bytes);
     let (parsed, payload_len) = match FrameHeader::parse(&mut cursor) {
         Ok(Some(parsed)) => parsed,
@@ -209,14 +234,18 @@ pub(super) fn parse(bytes: &[u8], compression: bool) -> Result<Option<(Header, u
         opcode,
         is_final: parsed.is_final,
         is_compressed: parsed.rsv1,
-        key: parsed.mask.ok_or_else(malformed)?,
+        // Masked with nothing when the peer is a server.
+        key: match role {
+            Role::Server => parsed.mask.ok_or_else(malformed)?,
+            Role::Client => [0; 4],
+        },
         payload_len,
     };
     Ok(Some((header, header_len)))
 }
 
 /// Judges what the first two bytes of a header say: everything but a longer length and the key.
-fn judge_start(first: u8, second: u8, compression: bool) -> Result<Opcode, Violation> {
+fn judge_start(first: u8, second: u8, role: Role, compression: bool) -> Result<Opcode, Violation> {
     let opcode = match OpCode::from(first & 0x0F) {
         OpCode::Data(Data::Continue) => Opcode::Continuation,
         OpCode::Data(Data::Text) => Opcode::Text,
@@ -237,8 +266,10 @@ fn judge_start(first: u8, second: u8, compression: bool) -> Result<Opcode, Viola
             "RSV1 is set on a frame that begins no message",
         ));
     }
-    if second & 0x80 == 0 {
-        return Err(Violation::protocol("frame is not masked"));
+    match (role, second & 0x80 != 0) {
+        (Role::Server, false) => return Err(Violation::protocol("frame is not masked")),
+        (Role::Client, true) => return Err(Violation::protocol("frame is masked")),
+        (Role::Server, true) | (Role::Client, false) => {}
     }
     if opcode.is_control() {
         if first & 0x80 == 0 {
@@ -279,14 +310,18 @@ mod tests {
     }
 
     fn parsed_under(bytes: &[u8], compression: bool) -> Result<(Header, usize), String> {
-        let whole = parse(bytes, compression);
-        let start = parse(&bytes[..2], compression);
+        let whole = parse(bytes, Role::Server, compression);
+        let start = parse(&bytes[..2], Role::Server, compression);
         if start.is_err() {
             assert_eq!(start, whole);
         }
         for end in 0..bytes.len() {
             let expected = if end < 2 { &Ok(None) } else { &start };
-            assert_eq!(&parse(&bytes[..end], compression), expected, "{end} bytes");
+            assert_eq!(
+                &parse(&bytes[..end], Role::Server, compression),
+                expected,
+                "{end} bytes"
+            );
         }
         match whole {
             Ok(outcome) => Ok(outcome.expect("a whole header")),
@@ -319,6 +354,34 @@ mod tests {
         for (len, expected) in table {
             assert_eq!(&head(Opcode::Binary, len)[..], expected, "{len}");
         }
+    }
+
+    #[test]
+    fn a_client_reads_no_masked_frame_and_a_server_no_other() {
+        let plain = head(Opcode::Text, 5);
+        let (header, len) = parse(&plain, Role::Client, false).unwrap().unwrap();
+        assert_eq!((header.key, header.payload_len, len), ([0; 4], 5, 2));
+        let refused = |bytes, role| parse(bytes, role, false).unwrap_err().reason;
+        assert_eq!(refused(&plain, Role::Server), "frame is not masked");
+        assert_eq!(
+            refused(&masked(&[0x81, 0x85]), Role::Client),
+            "frame is masked"
+        );
+    }
+
+    #[test]
+    fn masked_frames_are_the_example_of_the_rfc() {
+        let mut frames = Vec::new();
+        append_masked(
+            &mut frames,
+            Opcode::Text,
+            b"Hello",
+            [0x37, 0xfa, 0x21, 0x3d],
+        );
+        let expected = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
+        assert_eq!(frames, expected);
+        append_masked(&mut frames, Opcode::Ping, b"", [1, 2, 3, 4]);
+        assert_eq!(&frames[expected.len()..], b"\x89\x80\x01\x02\x03\x04");
     }
 
     #[test]
@@ -475,10 +538,13 @@ mod tests {
             (&[0x8A, 0xFE], "control frame announces more than 125 bytes"),
         ];
         for (start, reason) in refused {
-            assert_eq!(parse(start, true), Err(Violation::protocol(reason)));
+            assert_eq!(
+                parse(start, Role::Server, true),
+                Err(Violation::protocol(reason))
+            );
         }
         for start in [[0x81, 0xFF], [0x00, 0xFE], [0xC2, 0x80], [0x8A, 0xFD]] {
-            assert_eq!(parse(&start, true), Ok(None));
+            assert_eq!(parse(&start, Role::Server, true), Ok(None));
         }
     }
 

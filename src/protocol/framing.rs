@@ -6,7 +6,9 @@ use super::{
     close::CloseFrame,
     event_stream,
     frame::{self, First, Head, Opcode},
+    mask,
     message::Kind,
+    polling,
 };
 
 /// The form in which a connection sends its messages.
@@ -15,8 +17,12 @@ pub enum Framing {
     /// The frames of a WebSocket.
     #[default]
     WebSocket,
+    /// The frames of a WebSocket as its client sends them: masked.
+    Masked,
     /// Server-sent events.
     Events,
+    /// Lines of JSON, which clients fetch.
+    Polling,
 }
 
 /// A message in its form: two pieces, to be written one after the other.
@@ -59,13 +65,17 @@ impl Framing {
         let first = first.into();
         match self {
             Self::WebSocket => Framed::Frame(frame::head(first, payload.len()), payload),
-            Self::Events => match first.kind() {
-                Some(kind) => Framed::Whole(self.encode(kind, payload)),
-                None if first == First::from(Opcode::Ping) => {
-                    Framed::Whole(event_stream::COMMENT.to_vec())
-                }
-                None => Framed::Whole(Vec::new()),
-            },
+            Self::Masked => {
+                let mut bytes = Vec::new();
+                frame::append_masked(&mut bytes, first, payload, mask::fresh_key());
+                Framed::Whole(bytes)
+            }
+            Self::Events | Self::Polling => Framed::Whole(match first.kind() {
+                Some(kind) => self.encode(kind, payload),
+                None if first != First::from(Opcode::Ping) => Vec::new(),
+                None if self == Self::Events => event_stream::COMMENT.to_vec(),
+                None => polling::BLANK.to_vec(),
+            }),
         }
     }
 
@@ -73,22 +83,36 @@ impl Framing {
     pub fn encode(self, kind: Kind, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(payload.len() + 32);
         match self {
-            Self::WebSocket => frame::append(&mut bytes, Opcode::from(kind), payload),
+            Self::WebSocket | Self::Masked => self.append(&mut bytes, Opcode::from(kind), payload),
             Self::Events => event_stream::append(&mut bytes, kind, payload),
+            Self::Polling => polling::append(&mut bytes, kind, payload),
         }
         bytes
+    }
+
+    /// Appends the frame of a pong, or of a message, to others in one buffer.
+    pub fn append(self, frames: &mut Vec<u8>, first: impl Into<First>, payload: &[u8]) {
+        match self.frame(first, payload) {
+            Framed::Frame(head, payload) => {
+                frames.extend_from_slice(&head);
+                frames.extend_from_slice(payload);
+            }
+            Framed::Whole(bytes) => frames.extend_from_slice(&bytes),
+        }
     }
 
     /// The last bytes of a connection.
     pub fn close(self, frame: &CloseFrame) -> Bytes {
         match self {
             Self::WebSocket => frame.encode(),
+            Self::Masked => self.frame(Opcode::Close, &frame.payload()).into_bytes(),
             Self::Events => Bytes::from(event_stream::close(frame)),
+            Self::Polling => Bytes::from(polling::close(frame)),
         }
     }
 
     /// Whether the peer answers: a close by a close, and a ping by a pong.
     pub fn is_answered(self) -> bool {
-        self == Self::WebSocket
+        matches!(self, Self::WebSocket | Self::Masked)
     }
 }

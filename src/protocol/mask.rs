@@ -1,4 +1,35 @@
-//! Unmasking (RFC 6455 section 5.3).
+//! Unmasking (RFC 6455 section 5.3), and the keys that a client masks with.
+
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rand::{RngExt, rngs::StdRng};
+
+/// Rises with each fork, in the child: its threads begin with seeds of their own.
+static SEEDS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static KEYS: RefCell<Option<(u64, StdRng)>> = const { RefCell::new(None) };
+}
+
+/// A new key, which a peer cannot guess from those before (RFC 6455 section 10.3).
+pub fn fresh_key() -> [u8; 4] {
+    let seeds = SEEDS.load(Ordering::Relaxed);
+    KEYS.with_borrow_mut(|keys| match keys {
+        Some((seeded, generator)) if *seeded == seeds => generator.random(),
+        _ => {
+            let (_, generator) = keys.insert((seeds, rand::make_rng()));
+            generator.random()
+        }
+    })
+}
+
+/// Has a forked child choose keys that are not its parent's.
+pub fn after_fork_in_child() {
+    SEEDS.fetch_add(1, Ordering::Relaxed);
+}
 
 /// Bytes per step of the main loop, two or four vector registers on the machines we know.
 const BLOCK: usize = 32;
@@ -9,6 +40,9 @@ const WORD: usize = 8;
 /// `offset` is the position of `payload[0]` within its frame's payload, so that a payload can be
 /// unmasked in the pieces in which it arrives.
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
+    if key == [0; 4] {
+        return;
+    }
     let mut key = key;
     key.rotate_left(offset % 4);
 

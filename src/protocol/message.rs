@@ -13,7 +13,7 @@ use super::{
     close::CloseFrame,
     deflate::{Inflater, Step},
     error::Violation,
-    frame::{self, Header, MAX_HEADER_BYTES, Opcode},
+    frame::{self, Header, MAX_HEADER_BYTES, Opcode, Role},
     limits::Limits,
     mask,
 };
@@ -74,11 +74,11 @@ impl Allowance {
 /// Owns heap only while a message, or a control frame that a read cut in two, is incomplete.
 #[derive(Debug)]
 pub struct Receiver {
+    /// `None` when a close frame or a violation was met; nothing behind it counts.
+    role: Option<Role>,
     limits: Limits,
     /// With permessage-deflate.
     inflater: Option<Box<Inflater>>,
-    /// A close frame or a violation was met; nothing behind it counts.
-    is_over: bool,
     /// The start of a header that a read cut in two.
     header: [u8; MAX_HEADER_BYTES],
     header_len: u8,
@@ -94,14 +94,23 @@ impl Receiver {
     /// A receiver for a connection whose handshake is done.
     pub fn new(limits: Limits) -> Self {
         Self {
+            role: Some(Role::Server),
             limits,
             inflater: None,
-            is_over: false,
             header: [0; MAX_HEADER_BYTES],
             header_len: 0,
             frame: None,
             message: Assembly::default(),
             control: Vec::new(),
+        }
+    }
+
+    /// The same receiver, for the end of a connection that is `role`.
+    #[must_use]
+    pub fn with_role(self, role: Role) -> Self {
+        Self {
+            role: Some(role),
+            ..self
         }
     }
 
@@ -142,7 +151,7 @@ impl Receiver {
     /// Drops all further input, as after [`Event::Close`].
     pub fn stop(&mut self) {
         *self = Self {
-            is_over: true,
+            role: None,
             ..Self::new(self.limits)
         };
     }
@@ -157,7 +166,7 @@ impl Receiver {
         input: &mut &mut [u8],
         allowance: &mut Allowance,
     ) -> Result<Option<Found>, Violation> {
-        if self.is_over {
+        if self.role.is_none() {
             *input = &mut [];
             return Ok(None);
         }
@@ -266,8 +275,11 @@ impl Receiver {
 
     /// The next header; `None` when the input ends first, its bytes then being kept.
     fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
+        let Some(role) = self.role else {
+            return Ok(None); // Not reached: nothing is looked at then.
+        };
         if self.header_len == 0 {
-            if let Some((header, size)) = frame::parse(input, self.inflater.is_some())? {
+            if let Some((header, size)) = frame::parse(input, role, self.inflater.is_some())? {
                 take_front(input, size as u64);
                 return Ok(Some(header));
             }
@@ -284,7 +296,7 @@ impl Receiver {
             *free = *byte;
             self.header_len += 1;
             let so_far = &self.header[..usize::from(self.header_len)];
-            if let Some((header, _)) = frame::parse(so_far, self.inflater.is_some())? {
+            if let Some((header, _)) = frame::parse(so_far, role, self.inflater.is_some())? {
                 self.header_len = 0;
                 return Ok(Some(header));
             }

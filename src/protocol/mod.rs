@@ -32,13 +32,19 @@
 //! * One extension is known, [`deflate`]. Without an agreement on it, [`message::Receiver`] has no
 //!   inflater, and RSV1 is a violation like the other reserved bits.
 //!
+//! A connection that this process opens is the same seen from the other end:
+//! [`client_handshake::Request`] writes the request and judges its answer, [`message::Receiver`] has
+//! the role of a client, and [`framing`] masks the frames.
+//!
 //! Clients without WebSockets get the same messages in another form: [`framing`] chooses among frames
-//! and the server-sent events of [`event_stream`].
+//! and, for clients without WebSockets, the server-sent events of [`event_stream`] and the
+//! responses of [`polling`].
 //!
 //! Header parsing, and the key derivation of the handshake, are tungstenite's. It does not judge
 //! lengths, masks and fragmentation the way we need, so these rules are ours.
 
 pub mod client;
+pub mod client_handshake;
 pub mod close;
 mod close_code;
 pub mod deflate;
@@ -52,4 +58,6 @@ pub mod json;
 pub mod limits;
 pub mod mask;
 pub mod message;
+pub mod polling;
+pub mod response;
 pub mod subprotocol;

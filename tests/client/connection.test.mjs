@@ -168,6 +168,27 @@ describe("at once", () => {
   });
 });
 
+describe("a page that the browser keeps for its Back button", () => {
+  test("closes its connection, and opens it again when it goes on", async () => {
+    const socket = connect("/ws/");
+    last().opens();
+    fire("pagehide");
+    assert.deepEqual([last().readyState, last().closedWith], [2, [undefined, undefined]]);
+    socket.send("waits");
+    last().ends(1005);
+    fire("visibilitychange");
+    last().opens();
+    assert.deepEqual([made(), socket.state, last().sent], [2, "open", ["waits"]]);
+  });
+
+  test("stays closed when it was", async () => {
+    const socket = connect("/ws/");
+    socket.close();
+    fire("pagehide");
+    assert.deepEqual([socket.state, made()], ["closed", 1]);
+  });
+});
+
 describe("the end", () => {
   for (const code of [4401, 1008]) {
     test(`is ${code} by the server`, async () => {

@@ -107,7 +107,7 @@ function fetchLater(url, { signal, method = "GET", headers = {}, body } = {}) {
 export const page = { random: 0.5 };
 
 export function fire(type) {
-  (type === "online" ? globalThis : globalThis.document).dispatchEvent(new Event(type));
+  (type === "visibilitychange" ? globalThis.document : globalThis).dispatchEvent(new Event(type));
 }
 
 export const last = () => FakeWebSocket.made.at(-1);

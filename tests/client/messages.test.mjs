@@ -258,6 +258,18 @@ describe("with resume", () => {
     assert.deepEqual(seen.at(-1)[1], "missed");
   });
 
+  for (const [recovered, missed] of [[true, 0], [true, 2], [false, 0]]) {
+    test(`a message that overtakes it counts: recovered ${recovered}, missed ${missed}`, async () => {
+      const socket = open({ resume: true, positions: { room: "e-5" } });
+      const seen = watch(socket);
+      last().says(numbered("room", "e-8", "hi"));
+      last().says({ group: "room", recovered, missed, position: "e-7" });
+      assert.deepEqual(socket.positions, { room: "e-8" });
+      last().says(numbered("room", "e-8", "hi"));
+      assert.deepEqual(seen.map(([name]) => name), ["message", "recovered"]);
+    });
+  }
+
   test("it tells who comes and goes, one by one", () => {
     const seen = watch(open({ resume: true }));
     last().says({ group: "room", joined: { key: "1" } });

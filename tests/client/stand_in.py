@@ -155,9 +155,9 @@ class StandIn:
             missed = missed if recovered else []
         position = f"{self.epoch}-{self.offset}"
         told = {"recovered": recovered, "missed": len(missed), "position": position}
-        connection.put(text=json.dumps({"group": GROUP, **told}))
         for entry in missed:
             connection.put(text=self._numbered(*entry))
+        connection.put(text=json.dumps({"group": GROUP, **told}))
         self.connections[connection.id] = connection
 
     # --- requests -----------------------------------------------------------------------------

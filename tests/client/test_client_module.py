@@ -75,6 +75,24 @@ def test_wheel_has_it() -> None:
 
 
 @pytest.mark.needs("typescript")
+def test_npm_packs_what_is_needed() -> None:
+    """The module, its types, and the description: nothing else."""
+    done = subprocess.run(
+        ["npm", "pack", "--dry-run", "--json", "--offline"],
+        cwd=FOLDER,
+        capture_output=True,
+        check=True,
+        timeout=110,
+    )
+    (package,) = json.loads(done.stdout)
+    assert sorted(file["path"] for file in package["files"]) == [
+        "dwebsocket.d.ts",
+        "dwebsocket.js",
+        "package.json",
+    ]
+
+
+@pytest.mark.needs("typescript")
 def test_types(tmp_path: Path) -> None:
     """`tsc --strict` accepts the whole API, and each misuse is an error."""
     package = tmp_path / "node_modules" / "dwebsocket"

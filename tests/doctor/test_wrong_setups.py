@@ -341,7 +341,7 @@ class TestCommand:
         ("arguments", "says"),
         [
             (("--url", "localhost:8000"), "'localhost:8000' is no address"),
-            (("--url", "ftp://localhost/"), "write ws://host/path/"),
+            (("--url", "ftp://localhost/"), "write ws://host/path"),
             (("--url", "ws://localhost/", "--header", "x"), "'x' is no header"),
         ],
     )

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import sys
+import threading
+import time
 from typing import Any
+
+from history_commands import HistoryCommands
 
 
 def main() -> None:
@@ -35,10 +40,11 @@ def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
-class _Member:
+class _Member(HistoryCommands):
     """The commands."""
 
     def __init__(self) -> None:
+        super().__init__()
         from dwebsocket import _core
 
         self.hub = _core.Hub()
@@ -79,39 +85,52 @@ class _Member:
             group(name).send("x" * size)
         sys.exit(0)
 
-    def come_back(self, name: str, since: str) -> list[str]:
-        """Make the mailbox a member from a position on. Give what it has missed."""
-        from dwebsocket.groups import backends, history
-
-        backend = backends.backend("default")
-        backend.hold(name)
-        at, missed = history.read_position(since), []
-        joined = "behind"
-        while joined == "behind":
-            page = backend.read_history(name, at, (10**6, 3600.0))
-            missed += [f"{offset} {message}" for offset, _, message, _ in page.rows]
-            at = page.reached
-            if page.is_last:
-                joined = backend.join_at(name, self.mailbox, b"k" * 16, at, numbered=True)
-        backend.release(name)
-        return missed
-
-    def take_numbered(self, number: int) -> list[str]:
-        """Give the next messages of a mailbox that came back."""
-        found = [json.loads(text) for text in self.take(number)]
-        return [f"{each['position'].rpartition('-')[2]} {each['data']}" for each in found]
-
-    def position(self, name: str) -> str:
-        """Give where a group is."""
+    def stream(self, name: str, rate: int, seconds: float) -> int:
+        """Publish so many messages a second, as far as the machine can. Give their number."""
         from dwebsocket import group
 
-        return group(name).position()
+        began, sent = time.monotonic(), 0
+        while (passed := time.monotonic() - began) < seconds:
+            for _ in range(int(passed * rate) - sent):
+                group(name).send("x")
+                sent += 1
+            time.sleep(0.005)
+        return sent
 
-    def history(self, name: str) -> list[str]:
-        """Give what is kept."""
-        from dwebsocket import group
+    def come_and_go(
+        self, name: str, since: str, seconds: float, rate: int = 0
+    ) -> tuple[int, str, int]:
+        """
+        Become a member again and again, each time from the last message on, and go soon.
 
-        return [str(entry.message) for entry in group(name).history()]
+        With a rate another thread publishes meanwhile. Give how often that was, the position of the
+        last message, and how many were published. Fail when one is missing or comes twice.
+        """
+        sent: list[int] = []
+        publisher = threading.Thread(target=lambda: sent.append(self.stream(name, rate, seconds)))
+        if rate:
+            publisher.start()
+        deadline, joins = time.monotonic() + seconds, 0
+        while time.monotonic() < deadline:
+            self.mailbox = type(self.mailbox)(64 * 1024 * 1024, self.hub, 1)
+            since = self._follow(since, self.come_back(name, since))
+            joins += 1
+            stay = time.monotonic() + random.uniform(0, 0.05)
+            while time.monotonic() < stay:
+                since = self._follow(since, self.take_numbered(1, 0.01))
+            self.leave(name)
+        if rate:
+            publisher.join()
+        return joins, since, sum(sent)
+
+    def _follow(self, since: str, messages: list[str]) -> str:
+        """Give the position behind messages, which have to be the next ones."""
+        epoch, _, offset = since.partition("-")
+        found = [message.partition(" ")[0] for message in messages]
+        expected = [str(int(offset) + number) for number in range(1, len(found) + 1)]
+        if found != expected:
+            raise AssertionError(f"{found[:3]} … {found[-3:]} behind {since}")
+        return f"{epoch}-{found[-1]}" if found else since
 
     def count(self, name: str) -> int:
         """Count members."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from dwebsocket.groups import Backend
+from dwebsocket.groups import PresenceBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ class Switchboard:
         return [name for call, name in self.calls if call == kind]
 
 
-class MemoryBackend(Backend):
+class MemoryBackend(PresenceBackend):
     """Passes envelopes on to all backends of its switchboard that have subscribed."""
 
     def __init__(self, alias: str, own: BackendSettings, board: Switchboard | None = None) -> None:

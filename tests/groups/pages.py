@@ -17,6 +17,14 @@ def files_of(page: str) -> dict[str, str]:
     )
 
 
+def snippet_of(page: str, part: str) -> str:
+    """Give the block of Python that names no file and contains a text."""
+    text = (DOCS / page).read_text()
+    blocks = re.findall(r"```python\n(?!# )(.*?)```", text, re.S)
+    (found,) = [each for each in blocks if part in each]
+    return str(found)
+
+
 def templates(folder: Path) -> list[dict[str, Any]]:
     """Give TEMPLATES for the templates in a folder."""
     return [

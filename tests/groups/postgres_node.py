@@ -18,6 +18,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from history_commands import HistoryCommands
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -84,7 +86,7 @@ def patch(library: str | None) -> None:
         eventlet.monkey_patch()
 
 
-class Node(logging.Handler):
+class Node(HistoryCommands, logging.Handler):
     """The commands."""
 
     def __init__(self) -> None:
@@ -94,6 +96,7 @@ class Node(logging.Handler):
         self.hub = _core.Hub()
         self.mailbox = _core.Mailbox(256 * 1024 * 1024, self.hub, 1)
         self.lines: list[str] = []
+        self.transaction: Any = None
         self.told: list[tuple[str, list[str]]] = []
         self._watch_reports()
 
@@ -200,6 +203,40 @@ class Node(logging.Handler):
         except Rollback:
             pass
         return early
+
+    def begin(self, isolation: str = "READ COMMITTED") -> str:
+        """Begin a transaction, which ends with `commit` or `rollback`."""
+        from django.db import connection, transaction
+
+        self.transaction = transaction.atomic()
+        self.transaction.__enter__()
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+            cursor.execute("SELECT 1")
+        return "begun"
+
+    def commit(self) -> str:
+        """Commit it."""
+        self.transaction.__exit__(None, None, None)
+        return "committed"
+
+    def rollback(self) -> str:
+        """Roll it back."""
+        from django.db import transaction
+
+        transaction.set_rollback(True)
+        self.transaction.__exit__(None, None, None)
+        return "rolled back"
+
+    def send_in_transactions(self, names: list[str], count: int) -> str:
+        """Publish a number to each of the groups in one transaction, so many times."""
+        from django.db import transaction
+
+        for number in range(count):
+            with transaction.atomic():
+                for name in names:
+                    self.send(name, str(number))
+        return "sent"
 
     def send_and_be_terminated(self, name: str, message: str) -> str:
         """Publish in a transaction whose connection the server has ended."""

@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 NODE = Path(__file__).with_name("postgres_node.py")
 
 
-def database(folder: Path, **options: Any) -> dict[str, Any]:
-    """Give an entry of DATABASES for the server of a folder."""
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": "postgres",
-        "USER": "postgres",
-        "HOST": str(folder),
-        **options,
-    }
-
-
 class Nodes:
     """All processes of a test."""
 
@@ -44,7 +33,7 @@ class Nodes:
             name: options.pop(name) for name in ("patched", "secret", "psycopg2") if name in options
         }
         groups = {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20.0, **options}}
-        databases = {"default": database(self.folder, **(on or {}))}
+        databases = {"default": database_server.entry(self.folder, **(on or {}))}
         node = Node(NODE, {"databases": databases, "groups": groups, **process})
         self.all.append(node)
         return node

@@ -85,6 +85,10 @@ class Tabs:
         """Join a group."""
         return self.live[tab].websocket.join(name, **options)
 
+    def join_saying(self, tab: str, name: str, info: Any) -> Any:
+        """Join a group, with information."""
+        return self.join(tab, name, info=info)
+
     def come(self, tab: str, user: str, info: Any = None, presence: bool = False) -> str:
         """Open a WebSocket of a user that joins. Give the user's key."""
         key = self.open(tab, user)

@@ -83,7 +83,7 @@ def project(folder: Path) -> Path:
     text = PAGE.read_text()
     pattern = r"^```python\n# ([\w/]+\.py)\n(.*?)^```$"
     files = dict(re.findall(pattern, text, re.DOTALL | re.MULTILINE))
-    assert len(files) == 9, sorted(files)
+    assert len(files) == 10, sorted(files)
     (fragment,) = re.findall(r"^with `order.html`:\n\n```html\n(.*?)^```$", text, re.DOTALL | re.M)
     files |= {
         "settings.py": SETTINGS + files["settings.py"],
@@ -114,10 +114,20 @@ def test_the_pages_backend_fulfils_the_contract(tmp_path: Path) -> None:
     folder = project(tmp_path)
     done = run(folder, "-m", "django", "test", "test_my_backend")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Ran 2\d tests", done.stderr), done.stderr
+    assert re.search(r"Ran 3\d tests", done.stderr), done.stderr
     setup = "import django, unittest; django.setup(); unittest.main('test_my_backend')"
     done = run(folder, "-c", setup)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_pages_backend_has_presence(tmp_path: Path) -> None:
+    """That which derives from the other base class."""
+    folder = project(tmp_path)
+    path = folder / "test_my_backend.py"
+    path.write_text(path.read_text().replace("my_backend.Backend", "my_presence_backend.Backend"))
+    done = run(folder, "-m", "django", "test", "test_my_backend.MyBackendTests.test_presence")
+    assert done.returncode == 0, done.stderr
+    assert "skipped" not in done.stderr
 
 
 def test_a_backend_that_breaks_the_contract_is_found(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""POSTs of the fallback that come to another process: passed on by Redis and PostgreSQL."""
+"""POSTs and polls that come to another process: passed on by Redis and PostgreSQL."""
 
 # Fixtures are imported.
 # ruff: noqa: F811
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from postgres_nodes import database, folder  # noqa: F401
+from postgres_nodes import folder  # noqa: F401
 
+from support import postgres
 from support.event_stream import Stream
+from support.polling import Poller
 from support.redis import Redis
 from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server
 from support.waiting import eventually
@@ -27,7 +29,7 @@ each_kind = pytest.mark.parametrize(
 
 
 def converse(server: Server) -> None:
-    """Post to all workers."""
+    """Post to all workers, and poll them."""
     with Stream.open(server, "/fallback/at-most-1000/") as stream:
         for number in range(1, 21):
             assert stream.post("é" * number, b"\xff", n=number).status == 204
@@ -37,6 +39,16 @@ def converse(server: Server) -> None:
         assert stream.post("x" * 1001, n=21).status == 413
         assert stream.close_event()[0] == 1009
         assert stream.post("late", n=22).status == 410
+    poller = Poller.open(server, "/fallback/echo/")
+    for number in range(10):
+        with poller.begin_poll() as held:
+            poller.send(f"{number}")
+            poller.take(held.read_response())
+    # Larger than a notification of PostgreSQL.
+    poller.send("é" * 20_000)
+    assert [poller.message() for _ in range(11)] == [*map(str, range(10)), "é" * 20_000]
+    poller.close(4000, "over")
+    assert poller.close_event()[0] == 4000
 
 
 @each_kind
@@ -64,7 +76,7 @@ def test_by_redis(own_server: Own, kind: Kind) -> None:
 def test_by_postgres(own_server: Own, kind: Kind, folder: Path, atomic: bool) -> None:
     """Also in a transaction, whose commit would be too late."""
     settings: dict[str, Any] = {
-        "DATABASES": {"default": {**database(folder), "ATOMIC_REQUESTS": atomic}},
+        "DATABASES": {"default": postgres.entry(folder, ATOMIC_REQUESTS=atomic)},
         "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
         "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres"}},
     }

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.checks.registry import registry
+from django.db import connections
+from django.test import modify_settings
 from memory_backend import MemoryBackend
 
 from dwebsocket import checks as all_settings
@@ -163,3 +165,23 @@ def test_in_tests_the_replacement_is_checked(override: Override) -> None:
     use(override, f"{__name__}.Broken")
     with groups_of_a_test():
         assert checks.check_deployment() == []
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_history_in_postgres_needs_the_app(override: Override, *, is_installed: bool) -> None:
+    """Which brings its tables. No server is asked."""
+    entries = {
+        "default": connections.settings["default"],
+        "away": {"ENGINE": "django.db.backends.postgresql", "NAME": "x", "HOST": "/nowhere"},
+    }
+    connections.settings["away"] = connections.configure_settings(entries)["away"]
+    own = {"DATABASE": "away", "HISTORY": {"room-*": {}}}
+    use(override, "dwebsocket.groups.postgres", **own)
+    try:
+        with modify_settings(INSTALLED_APPS={"append": ["dwebsocket"] if is_installed else []}):
+            messages = [message for _, message, _ in found(checks.check)]
+        assert [("HISTORY needs tables" in message) for message in messages] == (
+            [] if is_installed else [True]
+        )
+    finally:
+        connections.settings.pop("away")

@@ -11,7 +11,14 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from history_backends import HISTORY_BACKENDS, HistoryEntry, history_entry, redis_server
+from history_backends import (
+    HISTORY_BACKENDS,
+    HistoryEntry,
+    history_entry,
+    own_backends,
+    postgres_database,
+    redis_server,
+)
 from peer import LiveWebSocket
 
 from dwebsocket import UsageError, group, user
@@ -21,7 +28,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["history_entry", "redis_server"]
+__all__ = ["history_entry", "postgres_database", "redis_server"]
 
 Open = Callable[..., LiveWebSocket]
 Override = Callable[..., None]
@@ -45,7 +52,7 @@ def keep(
         override(WEBSOCKET_GROUPS={"default": {**own, "HISTORY": {"room-*": history}}})
 
     keep()
-    with backends.replaced(backends.make):
+    with own_backends():
         yield keep
 
 
@@ -151,6 +158,21 @@ class TestComingBack:
         assert recovery.position == position(12)
         assert until_marker(live) == kept
 
+    def test_in_an_event_loop(self, open_websocket: Open) -> None:
+        """The async calls do the same."""
+        publish("one", "two", "three")
+        live, since, last = open_websocket(), position(1), position(3)
+
+        async def come_back() -> None:
+            recovery = await live.websocket.ajoin("room-1", since=since)
+            assert (recovery.recovered, recovery.missed, recovery.position) == (True, 2, last)
+            kept = await group("room-1").ahistory(limit=1)
+            assert [entry.message for entry in kept] == ["three"]
+            assert await group("room-1").aposition() == last
+
+        asyncio.run(come_back())
+        assert until_marker(live) == ["two", "three"]
+
     def test_numbered(self, open_websocket: Open) -> None:
         """What was missed and what comes have the same form."""
         publish('a "quote"', b"\x00\xff")
@@ -244,10 +266,13 @@ class TestComingBack:
         eventually(live.websocket.is_closed)
         assert live.websocket.join("room-1", since=position(0)) is False
 
-    def test_while_much_is_published(self, open_websocket: Open, keep: Keep) -> None:
+    def test_while_much_is_published(
+        self, request: pytest.FixtureRequest, open_websocket: Open, keep: Keep
+    ) -> None:
         """No message is lost, none comes twice."""
         keep(size=100_000)
-        messages = 3000
+        # A database takes a while for each.
+        messages = 500 if "postgres" in request.node.name else 3000
         publishers = [
             threading.Thread(target=lambda: publish(*["x" * 20] * messages)) for _ in range(2)
         ]
@@ -256,7 +281,8 @@ class TestComingBack:
             thread.start()
         comers = []
         while any(thread.is_alive() for thread in publishers):
-            live = open_websocket()
+            # No ping comes between messages that are long in coming.
+            live = open_websocket(ping_interval=None)
             live.websocket.join("room-1", since=start, numbered=True)
             comers.append(live)
             if len(comers) == 3:

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
-from history_backends import HistoryEntry, history_entry, redis_server
+from history_backends import SHARED_BACKENDS, HistoryEntry, history_entry, redis_server
+from postgres_nodes import Nodes as DatabaseNodes
+from postgres_nodes import folder
 from test_local import Nodes, nodes
 
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from node_process import Node
 
-__all__ = ["history_entry", "nodes", "redis_server"]
+__all__ = ["folder", "history_entry", "nodes", "redis_server"]
+
+HISTORY = {"room*": {"size": 100_000, "seconds": 300}}
 
 
-@pytest.fixture(params=["local", pytest.param("redis", marks=pytest.mark.needs("redis"))])
+@pytest.fixture(params=SHARED_BACKENDS)
 def start(
     request: pytest.FixtureRequest, nodes: Nodes, history_entry: HistoryEntry
-) -> Callable[[], Node]:
+) -> Iterator[Callable[[], Node]]:
     """Start a process whose groups `room…` have a history."""
-    entry = history_entry(request.param)
-    return lambda: nodes(**entry, HISTORY={"room*": {"size": 100_000, "seconds": 300}})
+    if request.param == "postgres":
+        others = DatabaseNodes(request.getfixturevalue("folder"))
+        prefix = os.urandom(8).hex()
+        yield lambda: others(HISTORY=HISTORY, PREFIX=prefix)
+        others.end()
+    else:
+        entry = history_entry(request.param)
+        yield lambda: nodes(**entry, HISTORY=HISTORY)
 
 
 of_files = pytest.mark.parametrize("start", ["local"], indirect=True)
@@ -105,7 +116,7 @@ def test_a_publisher_that_is_killed_leaves_no_gap(start: Callable[[], Node]) -> 
 
 @of_files
 def test_files_that_are_deleted(start: Callable[[], Node], nodes: Nodes) -> None:
-    """Numbering starts anew, and members get what is published then."""
+    """Numbering starts anew; members are told, and get what is published then."""
     one, two = start(), start()
     two("come_back", "room", two("position", "room"))
     one("send", "room", "before")
@@ -114,7 +125,7 @@ def test_files_that_are_deleted(start: Callable[[], Node], nodes: Nodes) -> None
     for path in (nodes.sockets_folder() / "history").iterdir():
         path.unlink()
     one("send", "room", "after")
-    assert two("take_numbered", 1) == numbered(1, "after")
+    assert two("take_numbered", 2) == ["0 gap", *numbered(1, "after")]
     assert one("position", "room").partition("-")[0] != epoch
 
 

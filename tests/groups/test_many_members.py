@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 pytestmark = [
-    pytest.mark.extended("ten million deliveries"),
+    pytest.mark.extended("millions of deliveries"),
     pytest.mark.timeout(300),
 ]
 
 NODE = Path(__file__).with_name("project_node.py")
-MEMBERS, MESSAGES = 500, 20_000
+MEMBERS = 500
+# With --every-server, and otherwise.
+WHOLE, PART = 20_000, 5_000
 # Beside two that are views.
 PUBLISHERS = 3
 # Each publishes its share in so many rounds.
@@ -93,7 +95,7 @@ def site(servers: Sequence[Server]) -> Iterator[Site]:
         yield found
 
 
-def everybody_gets_everything(site: Site) -> None:
+def everybody_gets_everything(site: Site, messages: int) -> None:
     """
     Publish to all, kill a worker, reload another, and look at what each member has got.
 
@@ -111,7 +113,7 @@ def everybody_gets_everything(site: Site) -> None:
         # Views publish what their clients send.
         clients = [staying[0], staying[-1]]
         names = "ABCDEFGH"[: len(site.nodes) + len(clients)]
-        share = MESSAGES // len(names) // ROUNDS
+        share = messages // len(names) // ROUNDS
         ends = dict.fromkeys(names, ROUNDS * share - 1)
         late: list[tuple[int, Member]] = []
         for number in range(ROUNDS):
@@ -158,10 +160,16 @@ def replaced(site: Site, audience: Audience, worker: int, how: signal.Signals) -
     return joined
 
 
-def test_workers_of_one_machine(database: Path) -> None:
+@pytest.fixture
+def messages(request: pytest.FixtureRequest) -> int:
+    """The number of messages that all publishers together send."""
+    return WHOLE if request.config.getoption("--every-server") else PART
+
+
+def test_workers_of_one_machine(database: Path, messages: int) -> None:
     """With the local backend."""
     with site([server(database, 4)]) as found:
-        everybody_gets_everything(found)
+        everybody_gets_everything(found, messages)
 
 
 def server(
@@ -186,7 +194,9 @@ def machines() -> Iterator[list[Namespace]]:
 
 
 @pytest.mark.needs("redis")
-def test_machines_that_share_redis(machines: list[Namespace], database: Path) -> None:
+def test_machines_that_share_redis(
+    machines: list[Namespace], database: Path, messages: int
+) -> None:
     """Which runs on this one; two workers each."""
     addresses = " ".join(["127.0.0.1", *(machine.here for machine in machines)])
     with redis.Redis("--bind", addresses, "--protected-mode", "no") as at:
@@ -195,11 +205,14 @@ def test_machines_that_share_redis(machines: list[Namespace], database: Path) ->
             groups = {"default": redis.settings(f"redis://{machine.here}:{at.port}/0")}
             servers.append(server(database, 2, machine, WEBSOCKET_GROUPS=groups))
         with site(servers) as found:
-            everybody_gets_everything(found)
+            everybody_gets_everything(found, messages)
 
 
+@pytest.mark.every("test_postgres_workers.py has many members, too")
 @pytest.mark.needs("postgresql")
-def test_machines_that_share_postgresql(machines: list[Namespace], database: Path) -> None:
+def test_machines_that_share_postgresql(
+    machines: list[Namespace], database: Path, messages: int
+) -> None:
     """Which runs on this one; two workers each."""
     with postgres.postgres(addresses=[one.here for one in machines]):
         servers = []
@@ -219,4 +232,4 @@ def test_machines_that_share_postgresql(machines: list[Namespace], database: Pat
                 )
             )
         with site(servers) as found:
-            everybody_gets_everything(found)
+            everybody_gets_everything(found, messages)

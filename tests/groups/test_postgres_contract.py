@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 from django.db import connections
-from postgres_nodes import database
 
 from dwebsocket import callbacks
 from dwebsocket.groups.postgres import Backend
@@ -51,17 +50,12 @@ class TestPostgres(contract.BackendContract, unittest.TestCase):
         server = database_server.postgres()
         folder = server.__enter__()
         cls.addClassCleanup(server.__exit__, None, None, None)
-        entries = {"default": connections.settings["default"], ALIAS: database(folder)}
-        cls.process_settings = {"DATABASES": {**entries, "default": {}}}
-        connections.settings[ALIAS] = connections.configure_settings(entries)[ALIAS]
-        cls.addClassCleanup(connections.settings.pop, ALIAS)
+        entry = database_server.entry(folder)
+        cls.process_settings = {"DATABASES": {"default": {}, ALIAS: entry}}
+        database = database_server.database(ALIAS, entry)
+        database.__enter__()
+        cls.addClassCleanup(database.__exit__, None, None, None)
         cls.addClassCleanup(callbacks.dismiss, 60)
-        with connections[ALIAS].schema_editor() as editor:
-            from importlib import import_module
-
-            migration = import_module("dwebsocket.migrations.0001_messages").Migration
-            for operation in migration.operations:
-                operation.database_forwards("dwebsocket", editor, None, None)
 
     @classmethod
     def tearDownClass(cls) -> None:

@@ -101,3 +101,13 @@ def test_channel_of_a_question_is_one() -> None:
     """It becomes part of a statement, so not even those who know the key choose any text."""
     question = payload.Question("1", "x'); DROP TABLE users; --", "room")
     assert payload.read(payload.of_question(question, KEY), KEY) is None
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_what_the_database_has_numbered(*, is_whole: bool) -> None:
+    """Has a position in front; without one it is nothing."""
+    kind = "h" if is_whole else "H"
+    found = payload.read(f"{kind}00000000000000ab-12.content", KEY)
+    assert found == payload.Recorded(0xAB, 12, "content", is_whole)
+    for position in ("", "ab-12", "00000000000000ab-", "00000000000000ab-x", "00000000000000AB-1"):
+        assert payload.read(f"{kind}{position}.content", KEY) is None

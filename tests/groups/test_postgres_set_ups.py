@@ -11,8 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from postgres_nodes import NODE, database, folder, nodes  # noqa: F401
+from postgres_nodes import NODE, folder, nodes  # noqa: F401
 
+from support import postgres
 from support.installed import psycopg2
 from support.pgbouncer import pgbouncer
 from support.waiting import eventually
@@ -216,7 +217,7 @@ def test_pools_of_processes(nodes: Nodes, folder: Path, method: str) -> None:
     member = nodes()
     member("join", "room")
     options = {
-        "databases": {"default": database(folder)},
+        "databases": {"default": postgres.entry(folder)},
         "groups": {"default": {"BACKEND": "dwebsocket.groups.postgres"}},
     }
     script = NODE.with_name("postgres_pool.py")

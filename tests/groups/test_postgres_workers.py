@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from postgres_nodes import database, folder, nodes  # noqa: F401
+from postgres_nodes import folder, nodes  # noqa: F401
 
+from support import postgres
 from support.raw_peer import RawPeer
 from support.server import (
     EVENTLET_PATCHED,
@@ -45,7 +46,7 @@ GHOSTS_S = 5
 def settings(folder: Path) -> dict[str, Any]:
     """Give the settings of a site."""
     return {
-        "DATABASES": {"default": database(folder)},
+        "DATABASES": {"default": postgres.entry(folder)},
         "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
         "ROOT_URLCONF": "project.room_urls",
         "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20.0}},
@@ -131,7 +132,7 @@ def test_on_each_server(own_server: Own, folder: Path, nodes: Nodes, kind: Kind,
 def test_handshake_while_the_database_is_away(own_server: Own, folder: Path) -> None:
     """The decorator's groups cannot be joined: 503, and in bounded time."""
     away = settings(folder)
-    away["DATABASES"] = {"default": database(folder, HOST="/nowhere")}
+    away["DATABASES"] = {"default": postgres.entry(folder, HOST="/nowhere")}
     server = own_server(GUNICORN_GTHREAD, settings=away)
     with RawPeer(server.address) as peer:
         from support.raw_peer import handshake_request

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.urls import path
 from peer import LiveWebSocket
+from presence_backends import folder, presence_entry, redis_server  # noqa: F401
 from presence_node import Tabs
 
 from dwebsocket import (
@@ -29,10 +30,10 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from django.contrib.auth.models import User
     from django.http import HttpRequest
+    from presence_backends import PresenceEntry
 
 Open = Callable[..., LiveWebSocket]
 Override = Callable[..., None]
@@ -41,19 +42,25 @@ ROOM = group("room-1")
 A_ROOM = {"room-*": {"grace": 3600}}
 
 
-@pytest.fixture(params=["process", "local"], autouse=True)
+@pytest.fixture(
+    params=[
+        "process",
+        "local",
+        "memory_backend.MemoryBackend",
+        pytest.param("redis", marks=pytest.mark.needs("redis")),
+    ],
+    autouse=True,
+)
 def know(
-    request: pytest.FixtureRequest, override: Override, tmp_path: Path
+    request: pytest.FixtureRequest,
+    override: Override,
+    presence_entry: PresenceEntry,  # noqa: F811
 ) -> Iterator[Callable[..., None]]:
-    """Give groups `room-…` presence, in each backend of this process or this machine."""
+    """Give groups `room-…` presence, in backends of each kind."""
 
     def know(**entry: Any) -> None:
-        backend = {
-            "BACKEND": f"dwebsocket.groups.{request.param}",
-            "RUNTIME_DIR": str(tmp_path),
-            "PRESENCE": A_ROOM,
-        }
-        override(WEBSOCKET_GROUPS={"default": {**backend, **entry}})
+        backend, _ = presence_entry(request.param)
+        override(WEBSOCKET_GROUPS={"default": {**backend, "PRESENCE": A_ROOM, **entry}})
 
     know()
     with backends.replaced(backends.make):
@@ -145,6 +152,8 @@ class TestMembers:
     ) -> None:
         """Makes present as `join` does, also in a group that has a history."""
         if history:
+            if not backends.backend("default").keeps_history:
+                pytest.skip("it keeps no history")
             know(HISTORY={"room-*": {}})
         tabs.open("1", "anna")
         websocket = tabs.live["1"].websocket

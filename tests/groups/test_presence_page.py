@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.urls import path
-from pages import files_of, templates
+from pages import files_of, snippet_of, templates
 
-from dwebsocket import group, signals
+from dwebsocket import accept_websocket, group, signals
 from dwebsocket.testing import WebSocketClient, websockets_of_a_test
 from support.waiting import eventually
 
@@ -91,3 +91,21 @@ def test_signals(site: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with client.websocket("/ws/42/", headers={"X-User": "anna"}) as anna:
         anna.receive_json()
     assert capsys.readouterr().out == "user:anna is in room-42\n"
+
+
+def test_in_a_view(site: ModuleType, override: Callable[..., None]) -> None:
+    """The connection's user is known by what it says, and it is told who comes."""
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        exec(snippet_of("presence.md", "join("), {"request": request})
+        request.websocket.send("joined")
+        request.websocket.wait_closed()
+
+    override(ROOT_URLCONF=(path("", view),))
+    client = WebSocketClient()
+    with client.websocket("/", headers={"X-User": "anna"}) as anna:
+        assert anna.receive() == "joined"
+        assert [member.info for member in group("room-42").members()] == [{"name": "Anna"}]
+        with client.websocket("/", headers={"X-User": "bert"}):
+            assert anna.receive_json()["joined"]["user"] == "bert"

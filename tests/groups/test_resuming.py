@@ -1,26 +1,33 @@
-"""Clients that come back by their URL: `resume=True`, and the tags for their pages."""
+"""Clients that come back by their URL: `resume=True`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.template import Context, Engine
-from django.test import RequestFactory
 from django.urls import path
 
 from dwebsocket import (
+    ConnectionClosed,
     UsageError,
     WebSocketHandler,
     accept_websocket,
     group,
 )
-from dwebsocket.testing import WebSocketClient
+from dwebsocket.groups import backends
+from dwebsocket.groups.history import Page
+from dwebsocket.groups.recovering import Recovering
+from dwebsocket.testing import ClientWebSocket, WebSocketClient
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+
+    from dwebsocket.groups.history import Row
+    from dwebsocket.groups.recorded import HistoryBackend
 
 Override = Callable[..., None]
 
@@ -62,7 +69,6 @@ class Handled(WebSocketHandler):
         self.websocket.send(message)
 
 
-ENGINE = Engine(libraries={"dwebsocket": "dwebsocket.templatetags.dwebsocket"})
 VIEWS = [resumed, async_resumed, Handled.as_view()]
 
 
@@ -92,6 +98,14 @@ def message(offset: int, data: str) -> dict[str, Any]:
     return {"group": "room-1", "position": position(offset), "data": data}
 
 
+def of_the_group(websocket: ClientWebSocket) -> Any:
+    """Receive what the group sends next: the view's own message may come before or behind it."""
+    text = websocket.receive()
+    if text == "the view":
+        text = websocket.receive()
+    return json.loads(text)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_what_was_missed_comes_before_the_view(override: Override, view: Any) -> None:
     """Then the client is told where it is, then come the view and what is published."""
@@ -102,10 +116,26 @@ def test_what_was_missed_comes_before_the_view(override: Override, view: Any) ->
         assert websocket.receive_json() == message(2, "two")
         assert websocket.receive_json() == told(True, 1, 2)
         group("room-1").send("three")
-        found = [websocket.receive()]
-        if found == ["the view"]:
-            found = [websocket.receive()]
-    assert [json.loads(text) for text in found] == [message(3, "three")]
+        assert of_the_group(websocket) == message(3, "three")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("compression", [False, True])
+def test_more_was_missed_than_goes_out_at_once(
+    override: Override, view: Any, *, compression: bool
+) -> None:
+    """All of it comes in order, small and large messages, and what is published behind it."""
+    client = serve(override, view)
+    texts = [f"{number}" * (150_000 if number == 4 else 20_000) for number in range(9)]
+    for text in texts:
+        group("room-1").send(text)
+    url = f"/1/?since=room-1:{position(0)}"
+    with client.websocket(url, compression=compression) as websocket:
+        for offset, text in enumerate(texts, 1):
+            assert websocket.receive_json() == message(offset, text)
+        assert websocket.receive_json() == told(True, 9, 9)
+        group("room-1").send("last" * 1000)
+        assert of_the_group(websocket) == message(10, "last" * 1000)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -129,6 +159,130 @@ def test_without_a_position_of_use(
         assert websocket.receive_json() == told(recovered, 0, 1)
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_told_before_what_is_published_then(
+    override: Override, monkeypatch: pytest.MonkeyPatch, view: Any
+) -> None:
+    """Else a client that goes before it is told would come back from behind a gap."""
+    client = serve(override, view)
+    group("room-1").send("one")
+    has_received = threading.Event()
+
+    def publish() -> None:
+        group("room-1").send("two")
+        assert has_received.wait(60)
+
+    def join_at(self: HistoryBackend, *args: Any, **options: Any) -> Any:
+        joined = to_the_original(self, *args, **options)
+        publish()
+        return joined
+
+    async def ajoin_at(self: HistoryBackend, *args: Any, **options: Any) -> Any:
+        joined = await to_the_async_original(self, *args, **options)
+        await asyncio.to_thread(publish)
+        return joined
+
+    backend = type(backends.backend("default"))
+    to_the_original, to_the_async_original = backend.join_at, backend.ajoin_at
+    monkeypatch.setattr(backend, "join_at", join_at)
+    monkeypatch.setattr(backend, "ajoin_at", ajoin_at)
+    with client.websocket("/1/?since=room-1:0000000000000000-1") as websocket:
+        assert websocket.receive_json() == told(False, 0, 1)
+        has_received.set()
+        assert of_the_group(websocket) == message(2, "two")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_backend_that_is_lost_behind_the_handshake(
+    override: Override,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    view: Any,
+) -> None:
+    """The client is to come again later; that is no error of the view."""
+    client = serve(override, view)
+
+    def read_history(self: HistoryBackend, *args: Any) -> Any:
+        raise self.unavailable("it is away")
+
+    async def aread_history(self: HistoryBackend, *args: Any) -> Any:
+        raise self.unavailable("it is away")
+
+    backend = type(backends.backend("default"))
+    monkeypatch.setattr(backend, "read_history", read_history)
+    monkeypatch.setattr(backend, "aread_history", aread_history)
+    with client.websocket("/1/") as websocket:
+        with pytest.raises(ConnectionClosed):
+            websocket.receive()
+        assert (websocket.close_code, websocket.close_reason) == (1013, "groups unavailable")
+    (record,) = caplog.records
+    assert (record.event, record.exc_info) == ("websocket.not_joined", None)  # type: ignore[attr-defined]
+    assert "it is away" in record.message
+
+
+EPOCH = 0xABC
+
+
+def page(*offsets: int, head: int, epoch: int = EPOCH) -> Page:
+    """Give a page of the log."""
+    rows: list[Row] = [(offset, 0, str(offset), []) for offset in offsets]
+    return Page((epoch, head), rows, (epoch, offsets[-1] if offsets else head))
+
+
+def sent(offset: int, epoch: int = EPOCH) -> dict[str, Any]:
+    """Give the message for an entry of such a page."""
+    return {"group": "room-1", "position": f"{epoch:016x}-{offset}", "data": str(offset)}
+
+
+def said(recovered: bool, missed: int, offset: int, epoch: int = EPOCH) -> dict[str, Any]:
+    """Give what a client is told."""
+    position = f"{epoch:016x}-{offset}"
+    return {"group": "room-1", "recovered": recovered, "missed": missed, "position": position}
+
+
+PAGES = {
+    "one page": ([page(6, 7, head=7)], [sent(6), sent(7), said(True, 2, 7)]),
+    "nothing missed": ([page(head=5)], [said(True, 0, 5)]),
+    "several pages": (
+        [page(6, head=7), page(7, head=7), page(8, head=8)],
+        [sent(6), sent(7), said(True, 2, 7), sent(8)],
+    ),
+    "too old": ([page(7, head=8), page(9, head=9)], [sent(9), said(False, 1, 9)]),
+    "lost meanwhile": (
+        [page(6, head=7), page(9, head=9)],
+        [sent(6), said(False, 1, 8), sent(9)],
+    ),
+    "lost when told": (
+        [page(6, head=6), page(9, head=9)],
+        [sent(6), said(True, 1, 6), said(False, 1, 8), sent(9)],
+    ),
+    "begun anew meanwhile": (
+        [page(head=5), page(1, head=1, epoch=1), page(head=0, epoch=2)],
+        [said(True, 0, 5), said(False, 0, 0, 1), sent(1, 1), said(False, 1, 0, 2)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("pages", "expected"), PAGES.values(), ids=PAGES)
+def test_each_gap_is_told_before_what_is_behind_it(
+    pages: list[Page], expected: list[dict[str, Any]]
+) -> None:
+    """A client that goes at any moment comes back from where it has no gap, or was told."""
+    steps = Recovering(
+        group("room-1"),
+        since=f"{EPOCH:016x}-5",
+        partial=False,
+        numbered=True,
+        former=None,
+        tells=True,
+    )
+    first, *others = pages
+    texts = [*steps.first(first)]
+    for each in others:
+        texts += steps.more(each)
+    assert [json.loads(text) for text in texts] == expected
+
+
 def test_needs_a_history(override: Override) -> None:
     """Which the error names."""
     view = accept_websocket(groups=["hall"], resume=True)(lambda request, room: None)
@@ -146,23 +300,3 @@ def test_needs_groups(make: Any) -> None:
 
     with pytest.raises(TypeError, match="needs groups"):
         (make or Groupless.as_view)()
-
-
-@pytest.mark.parametrize(
-    ("secure", "address"), [(False, "ws://testserver/1/"), (True, "wss://testserver/1/")]
-)
-def test_address_of_a_view(override: Override, address: str, *, secure: bool) -> None:
-    """For the page's own scheme and host; without a request a path."""
-    serve(override, resumed)
-    template = ENGINE.from_string("{% load dwebsocket %}{% websocket_url 'room' room=1 %}")
-    request = RequestFactory().get("/", secure=secure)
-    assert template.render(Context({"request": request})) == address
-    assert template.render(Context()) == "/1/"
-
-
-@pytest.mark.parametrize("value", ["room-1", group("room-1")])
-def test_position_of_a_group(value: Any) -> None:
-    """By its name, too."""
-    group("room-1").send("one")
-    template = ENGINE.from_string("{% load dwebsocket %}{{ group|position }}")
-    assert template.render(Context({"group": value})) == position(1)

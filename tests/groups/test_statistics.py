@@ -40,6 +40,7 @@ NOTHING = {
     "lost": 0,
     "regained": 0,
     "lag": None,
+    "history": None,
 }
 KEY = b"k" * 16
 
@@ -108,6 +109,39 @@ class TestInOneProcess:
         eventually_counted(**{**counts, "dropped": dropped})
         assert statistics() == counted(published=5, **{**counts, "dropped": dropped})
         del opened
+
+    @pytest.mark.parametrize("kind", ["process", "local"])
+    def test_what_is_kept(self, override: Override, tmp_path: Path, kind: str) -> None:
+        """Its bytes, and the messages that the limit has cost. Backends share the limit."""
+        entry = {
+            "BACKEND": f"dwebsocket.groups.{kind}",
+            "RUNTIME_DIR": str(tmp_path),
+            "HISTORY": {"room-*": {}},
+        }
+        limit = 512 * 1024
+        override(
+            WEBSOCKET_GROUPS={"default": entry, "other": {**entry, "PREFIX": "other"}},
+            WEBSOCKET_MAX_HISTORY=2 * limit,
+        )
+        with backends.replaced(backends.make):
+            group("hall").send("x")
+            assert statistics()["history"] is None
+            group("room-1").send("x")
+            assert statistics()["history"]["evicted"] == 0
+
+            def fill() -> bool:
+                for number in range(10):
+                    group(f"room-{number}").send("x" * 65536)
+                return bool(statistics()["history"]["evicted"])
+
+            eventually(fill)
+
+            def is_within_the_limit() -> bool:
+                # Files are looked through once a second, with a message.
+                group("room-1").send("x")
+                return bool(statistics()["history"]["bytes"] <= limit)
+
+            eventually(is_within_the_limit)
 
     @pytest.mark.parametrize("call", ["send", "asend"])
     def test_more_than_the_engine_takes(self, monkeypatch: pytest.MonkeyPatch, call: str) -> None:

@@ -5,23 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import sys
-from importlib import util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-UNIT = Path(__file__).resolve().parent.parent / "unit"
-if str(UNIT) not in sys.path:
-    sys.path.append(str(UNIT))
-# By another name: this file is a `conftest`, too.
-_spec = util.spec_from_file_location("unit_fixtures", UNIT / "conftest.py")
-assert _spec is not None
-assert _spec.loader is not None
-_unit = sys.modules.setdefault("unit_fixtures", util.module_from_spec(_spec))
-if not hasattr(_unit, "override"):
-    _spec.loader.exec_module(_unit)
+from support.unit_fixtures import fixtures as _unit
 
 override = _unit.override
 open_websocket = _unit.open_websocket

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,12 +92,7 @@ def running(kind: str) -> Iterator[Site]:
             yield Site({**groups, **_several(kind, servers)}, {})
     elif kind == "postgres":
         with postgres.postgres() as folder:
-            entry = {
-                "ENGINE": "django.db.backends.postgresql",
-                "NAME": "postgres",
-                "USER": "postgres",
-                "HOST": str(folder),
-            }
+            entry = postgres.entry(folder)
             alias = f"layer-{next(_numbers)}"
             with _database(alias, entry):
                 databases = {"default": {}, alias: entry}
@@ -118,18 +112,12 @@ def _several(kind: str, servers: contextlib.ExitStack) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
-    entries = {"default": connections.settings["default"], alias: entry}
-    connections.settings[alias] = connections.configure_settings(entries)[alias]
-    try:
-        with connections[alias].schema_editor() as editor:
-            migration = import_module("dwebsocket.migrations.0001_messages").Migration
-            for operation in migration.operations:
-                operation.database_forwards("dwebsocket", editor, None, None)
-        yield
-    finally:
-        asyncio.run(sync_to_async(connections.close_all)())
-        connections.close_all()
-        connections.settings.pop(alias)
-        # The timer for slow publishers is due then, and ends with its thread.
-        Clock().advance(TIMEOUT)
-        assert callbacks.dismiss(60)
+    with postgres.database(alias, entry):
+        try:
+            yield
+        finally:
+            asyncio.run(sync_to_async(connections.close_all)())
+            connections.close_all()
+    # The timer for slow publishers is due then, and ends with its thread.
+    Clock().advance(TIMEOUT)
+    assert callbacks.dismiss(60)

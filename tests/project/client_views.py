@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.template import engines
 from django.urls import path
 
-from dwebsocket import accept_websocket
+import dwebsocket
+from dwebsocket import accept_websocket, group
 
 PAGE = """\
 {% load static %}<!doctype html>
@@ -22,6 +24,22 @@ PAGE = """\
   window.addEventListener("unhandledrejection", ({ reason }) => messages.push(reason.message));
   socket.on("state", (state) => states.push(state));
   socket.on("message", (message) => messages.push(message));
+</script>
+"""
+
+MODULE = Path(dwebsocket.__file__).parent / "static" / "dwebsocket" / "dwebsocket.js"
+ROOM_PAGE = """\
+<!doctype html>
+<title>A room</title>
+<script type="module">
+  import { connect } from "/client/dwebsocket.js";
+  window.messages = [];
+  window.recoveries = [];
+  window.socket = connect("/client/room/%s/", {
+    resume: true, fallback: true, positions: { "client-%s": "%s" },
+  });
+  socket.on("message", (message) => messages.push(message));
+  socket.on("recovered", (recovery) => recoveries.push(recovery));
 </script>
 """
 
@@ -40,9 +58,33 @@ def answers(request: HttpRequest) -> None:
             websocket.send(message)
 
 
+@accept_websocket(fallback=True, text_type=str, groups=["client-{room}"], resume=True)
+def room(request: HttpRequest, room: str) -> None:
+    """Pass each message on to the group."""
+    for message in request.websocket:
+        group(f"client-{room}").send(message)
+
+
+def room_page(request: HttpRequest, room: str) -> HttpResponse:
+    """Connect to a room, from its present position on."""
+    position = group(f"client-{room}").position()
+    return HttpResponse(ROOM_PAGE % (room, room, position))
+
+
+def module(request: HttpRequest) -> FileResponse:
+    """Serve the module."""
+    return FileResponse(MODULE.open("rb"), content_type="text/javascript")
+
+
 def page(request: HttpRequest) -> HttpResponse:
     """Load the module."""
     return HttpResponse(engines["django"].from_string(PAGE).render({}, request))
 
 
-urlpatterns = [path("ws/", answers), path("page/", page)]
+urlpatterns = [
+    path("ws/", answers),
+    path("page/", page),
+    path("room/<room>/", room),
+    path("room-page/<room>/", room_page),
+    path("dwebsocket.js", module),
+]

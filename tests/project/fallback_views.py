@@ -14,6 +14,20 @@ from dwebsocket import (
     group,
     require_websocket,
 )
+from dwebsocket.handshake import forwarding
+
+_poll = forwarding.poll
+
+
+def _told_poll(*arguments: Any) -> bytes | str:
+    """Say on stdout when a poll waits: its client cannot see that."""
+    found = _poll(*arguments)
+    if found == "held":
+        print("a poll is held", flush=True)
+    return found
+
+
+forwarding.poll = _told_poll
 
 #: What views saw at their end, by name.
 seen: dict[str, Any] = {}
@@ -121,6 +135,11 @@ def reports(request: HttpRequest, name: str) -> None:
         seen[name] = [websocket.close_code, websocket.close_reason]
 
 
+impatient = require_websocket(fallback=True, ping_interval=0.5, ping_timeout=0.5)(
+    reports.__wrapped__
+)
+
+
 @require_websocket(fallback=True, text_type=str, groups=["fallback-{room}"])
 def room(request: HttpRequest, room: str) -> None:
     """Pass each message on to the group."""
@@ -154,6 +173,17 @@ class Handler(WebSocketHandler):
         seen[self.kwargs["name"]] = [code, reason]
 
 
+class RoomHandler(WebSocketHandler):
+    """Pass each message on to the group, with no thread between them."""
+
+    fallback = True
+    groups = ("fallback-{name}",)
+
+    def receive(self, message: str | bytes) -> None:
+        """Send it to all."""
+        self.group("fallback-{name}").send(message)
+
+
 class AsyncHandler(Handler):
     """Echo as a handler in an event loop."""
 
@@ -174,9 +204,11 @@ urlpatterns = [
     path("raises/", raises),
     path("closes/", closes),
     path("reports/<str:name>/", reports),
+    path("impatient/<str:name>/", impatient),
     path("room/<str:room>/", room),
     path("without/", without),
     path("handler/<str:name>/", Handler.as_view()),
     path("async-handler/<str:name>/", AsyncHandler.as_view()),
+    path("room-handler/<str:name>/", RoomHandler.as_view()),
     path("seen/<str:name>/", seen_by),
 ]

@@ -170,7 +170,16 @@ class Watch:
     [
         *(
             (kind, [unfinished, unread, untaken] * ROUNDS, SLACK)
-            for kind in (GUNICORN_SYNC, GUNICORN_GTHREAD, GUNICORN_GEVENT, RUNSERVER)
+            for kind in (GUNICORN_GTHREAD, GUNICORN_GEVENT)
+        ),
+        *(
+            pytest.param(
+                kind,
+                [unfinished, unread, untaken] * ROUNDS,
+                SLACK,
+                marks=pytest.mark.every("the engine's part is the same"),
+            )
+            for kind in (GUNICORN_SYNC, RUNSERVER)
         ),
         # There the server puts messages together, has limits of its own, and makes several copies.
         (UVICORN, [unread_once, untaken], SLACK + SERVERS_COPIES * LARGE),

@@ -56,6 +56,13 @@ def test_behind_channels_router(channels: Server) -> None:
             assert peer.read_to_eof().code == 1000
 
 
+@pytest.mark.parametrize("transport", ["sse", "polling"])
+def test_behind_channels_router_no_fallback(channels: Server, transport: str) -> None:
+    """Django's own handler would keep a thread for each client: the log says what to use."""
+    assert channels.get(f"/fallback/echo/?transport={transport}").status == 501
+    assert "dwebsocket.asgi.get_asgi_application()" in channels.stderr()
+
+
 def test_behind_channels_router_refuses(channels: Server) -> None:
     """A handshake that Django refuses gets Django's response."""
     with RawPeer(channels.address) as peer:

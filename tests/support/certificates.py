@@ -6,6 +6,7 @@ import atexit
 import functools
 import shutil
 import ssl
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def server_file() -> Path:
 def authority_file() -> Path:
     """Return the path of the authority's certificate."""
     return _folder() / "ca.pem"
+
+
+@functools.cache
+def self_signed_file(name: str = "127.0.0.1") -> Path:
+    """Return the path of a key and a certificate for an address, made as many pages tell."""
+    path = _folder() / f"self-signed-{name}.pem"
+    certificate = path.with_suffix(".crt")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=IP:{name}",
+         "-keyout", str(path), "-out", str(certificate)],
+        check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    path.write_text(path.read_text() + certificate.read_text())
+    return path
 
 
 def client_context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:

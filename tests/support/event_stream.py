@@ -32,6 +32,8 @@ def request_bytes(
 class Stream:
     """One connection of the fallback with server-sent events."""
 
+    transport = "sse"
+
     def __init__(self, server: Server, path: str, peer: RawPeer, response: Response) -> None:
         self.server = server
         self.path = path
@@ -41,11 +43,7 @@ class Stream:
         self.text = bytearray()
         self.comments = 0
         self.number = 0
-        self.cookies = {
-            name: value
-            for each in response.header_all("Set-Cookie")
-            for name, value in [each.split(";")[0].split("=", 1)]
-        }
+        self.cookies = response.cookies()
         self.headers: dict[str, str] = {}
         kind, opened = self.event()
         assert kind == "open", (kind, opened)
@@ -66,7 +64,7 @@ class Stream:
         """Open a stream; what its requests have in common are `headers`."""
         peer = RawPeer(server.address)
         try:
-            target = f"{path}?{urlencode([('transport', 'sse'), *query])}"
+            target = f"{path}?{urlencode([('transport', cls.transport), *query])}"
             peer.send(request_bytes(target, server.host, headers, http) + early)
             response = head_of(peer)
             assert response.status == 200, response
@@ -176,7 +174,7 @@ class Stream:
         path: str | None = None,
     ) -> Response:
         """Post anything, with the CSRF token as a browser has it; `None` leaves a header out."""
-        query = urlencode({"transport": "sse", "id": self.id if name is None else name})
+        query = urlencode({"transport": self.transport, "id": self.id if name is None else name})
         cookies = dict(self.cookies)
         for each in filter(None, re.split("; ?", self.headers.get("Cookie", ""))):
             cookies.__setitem__(*each.split("=", 1))

@@ -22,7 +22,7 @@ ESCAPES = b"\x1b[2J\x1b[H\x1b]0;mine\x07\x9b2J\x85\rfine [handshake] all is well
 
 def accepting(request: bytes) -> bytes:
     """Give the 101 that answers a handshake."""
-    (key,) = re.findall(rb"Sec-WebSocket-Key: (\S+)", request)
+    (key,) = re.findall(rb"(?i)Sec-WebSocket-Key: (\S+)", request)
     accept = base64.b64encode(hashlib.sha1(key + GUID).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -1,4 +1,4 @@
-"""The tests that each server passed, by feature: the facts behind the README's table."""
+"""The tests that each server passed, by feature: the facts behind the table of servers."""
 
 from __future__ import annotations
 

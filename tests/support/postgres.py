@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from support.installed import postgresql
@@ -57,6 +59,41 @@ def postgres(max_connections: int = 100, addresses: Sequence[str] = ()) -> Itera
         shutil.rmtree(folder)
 
 
+def entry(folder: Path, **options: Any) -> dict[str, Any]:
+    """Give an entry of DATABASES for the server of a folder."""
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": "postgres",
+        "HOST": str(folder),
+        **options,
+    }
+
+
+@contextlib.contextmanager
+def database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
+    """Add a database to those of this process, with the package's tables in it."""
+    from django.db import connections
+    from django.db.migrations.state import ProjectState
+
+    import dwebsocket.migrations
+
+    entries = {"default": connections.settings["default"], alias: entry}
+    connections.settings[alias] = connections.configure_settings(entries)[alias]
+    try:
+        names = sorted(module.name for module in iter_modules(dwebsocket.migrations.__path__))
+        state = ProjectState()
+        with connections[alias].schema_editor() as editor:
+            for name in names:
+                if not name.startswith("_"):
+                    module = import_module(f"dwebsocket.migrations.{name}")
+                    state = module.Migration(name, "dwebsocket").apply(state, editor)
+        yield
+    finally:
+        connections[alias].close()
+        connections.settings.pop(alias)
+
+
 def migrate(settings: dict[str, Any]) -> None:
     """Make the test project's tables, with these in place of its settings."""
     subprocess.run(
@@ -73,9 +110,9 @@ def migrate(settings: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def away(folder: Path) -> Iterator[None]:
-    """Take the server of a folder down for a while, while it is working."""
-    _stop(folder)
+def away(folder: Path, mode: str = "immediate") -> Iterator[None]:
+    """Take the server of a folder down for a while. `immediate` is as a crash, `fast` is not."""
+    _stop(folder, mode)
     try:
         yield
     finally:
@@ -87,8 +124,8 @@ def _start(folder: Path) -> None:
     _run(folder, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
 
 
-def _stop(folder: Path) -> None:
-    _run(folder, "pg_ctl", "-w", "-m", "immediate", "stop")
+def _stop(folder: Path, mode: str = "immediate") -> None:
+    _run(folder, "pg_ctl", "-w", "-m", mode, "stop")
 
 
 def _run(folder: Path, program: str, *arguments: str) -> None:

@@ -58,6 +58,11 @@ class Response:
         """Return all values of a header, in order."""
         return [v for k, v in self.headers if k.lower() == name.lower()]
 
+    def cookies(self) -> dict[str, str]:
+        """Return the cookies that it sets."""
+        given = [each.split(";")[0].split("=", 1) for each in self.header_all("Set-Cookie")]
+        return dict(given)
+
     def json(self) -> dict:
         """Decode the body as JSON."""
         return json.loads(self.body)

@@ -60,6 +60,12 @@ class Member:
         found = json.loads(self.receive())
         return int(found["position"].rpartition("-")[2]), found["data"]
 
+    def receive_gap(self) -> int:
+        """Be told that messages are missing; give the offset behind which the next ones are."""
+        found = json.loads(self.receive())
+        assert (found["recovered"], found["missed"]) == (False, 0), found
+        return int(found["position"].rpartition("-")[2])
+
     def receive(self) -> str | bytes:
         """Give the next message."""
         found: list[str | bytes] = []

@@ -3,7 +3,8 @@ Which tests run: those of `make test`, those that `make test-all` adds, and each
 
 The basic tier needs what pip and cargo can install, and the servers that most projects run. A test
 is in the extended tier when it is for another server, when it is marked with a part that it `needs`
-beyond that, or when it is marked `extended`, with the reason.
+beyond that, or when it is marked `extended`, with the reason. Tests that are marked `every`, which
+take minutes or repeat what `make lint` does, wait for `--every-server`.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _condition(config: pytest.Config) -> Callable[[pytest.Item], bool]:
 
 
 def _tier(item: pytest.Item) -> str:
-    marked = item.get_closest_marker("needs") or item.get_closest_marker("extended")
+    marked = any(item.get_closest_marker(name) for name in ("every", "extended", "needs"))
     return "extended" if marked or not BASIC_SERVERS.issuperset(kinds_of(item)) else "basic"
 
 
@@ -145,6 +146,8 @@ def _is_core_on(names: set[str], item: pytest.Item, folder: Path) -> bool:
 
 
 def _is_left_out(item: pytest.Item) -> bool:
+    if item.get_closest_marker("every") or not servers.BETWEEN.isdisjoint(kinds_of(item)):
+        return True
     if SECONDARY.isdisjoint(kinds_of(item)):
         return False
     if item.path.name in CORE:

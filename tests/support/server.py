@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -233,6 +234,15 @@ SECONDARY = frozenset(
         *(*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS, *NATIVE),
     }
     - {GUNICORN_GTHREAD_TLS}
+)
+
+
+# Between the oldest gunicorn with a kind of worker and the current one: only where every server is
+# asked for.
+BETWEEN = frozenset(
+    kind
+    for kind in (*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN)
+    if "-20.1.0" not in kind.name and kind.name != "gunicorn-eventlet-21.2.0"
 )
 
 
@@ -451,8 +461,6 @@ class Server:
                     stdout=out,
                     stderr=err,
                     start_new_session=True,
-                    # A shell without job control starts its background jobs with SIGINT ignored.
-                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 )
             try:
                 eventually(self._answers, within=30, what=f"{self.kind} answers")
@@ -642,11 +650,14 @@ class Server:
     def at_rest(self, pid: int | None = None) -> None:
         """Wait until descriptors and threads of a worker have not changed for a while."""
         pid = pid or self.worker
-        seen: list[tuple[int, int]] = []
+        seen, since = (0, 0), 0.0
 
         def unchanged() -> bool:
-            seen.append((len(descriptors(pid)), thread_count(pid)))
-            return len(seen) >= 40 and len(set(seen[-40:])) == 1
+            nonlocal seen, since
+            before, seen = seen, (len(descriptors(pid)), thread_count(pid))
+            if seen != before:
+                since = time.monotonic()
+            return time.monotonic() - since > 0.4
 
         eventually(unchanged, within=15, what="the worker is at rest")
 

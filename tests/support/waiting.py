@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STEP_S = 0.01
+# Between two looks: at first, and after a while so that the others get the processor.
+FIRST_STEP_S, STEP_S = 0.01, 0.03
 
 
 def eventually(condition: Callable[[], T], within: float = 60.0, what: str = "") -> T:
@@ -23,15 +24,16 @@ def eventually(condition: Callable[[], T], within: float = 60.0, what: str = "")
     Raises:
         AssertionError: The condition stayed false; the message names `what` and the last value.
     """
-    deadline = time.monotonic() + within
+    begun = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        passed = time.monotonic() - begun
+        if passed > within:
             name = what or getattr(condition, "__name__", "condition")
             raise AssertionError(f"not within {within} s: {name} (last value: {value!r})")
-        time.sleep(STEP_S)
+        time.sleep(FIRST_STEP_S if passed < 0.2 else STEP_S)
 
 
 def pause(seconds: float) -> None:

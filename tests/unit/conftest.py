@@ -23,6 +23,8 @@ if not settings.configured:
         ALLOWED_HOSTS=["testserver", "localhost", "[::1]", ".example.com"],
         ROOT_URLCONF="unit_urls",
         MIDDLEWARE=[],
+        # The default one takes half a second for each password.
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
         INSTALLED_APPS=[
             "django.contrib.auth",
             "django.contrib.contenttypes",

@@ -51,6 +51,8 @@ DEFAULTS = {
     "DRAIN": 0.0,
     "GROUPS": {"default": BackendSettings()},
     "MAX_HISTORY": 64 * MIB,
+    "OPERATIONS": None,
+    "METRICS_TOKEN": "",
     "ENGINE_THREADS": 1,
     "HANDLER_THREADS": 16,
     "THREAD_STACK_SIZE": 4 * MIB,
@@ -136,6 +138,8 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
         ),
     ],
     "MAX_HISTORY": SIZES,
+    "OPERATIONS": [(None, None), (True, True), (False, False)],
+    "METRICS_TOKEN": [("", ""), ("x" * 16, "x" * 16)],
     "ENGINE_THREADS": [(1, 1), (64, 64)],
     "HANDLER_THREADS": [(1, 1), (1024, 1024)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
@@ -259,6 +263,11 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         ({"default": {"PRESENCE": {"*": {"grace": True}}}}, "['grace'] must be a number"),
     ],
     "MAX_HISTORY": [(value, A_SIZE) for value in BAD_SIZES],
+    "OPERATIONS": [(value, "must be True, False or None, not") for value in [0, 1, "yes"]],
+    "METRICS_TOKEN": [
+        (value, "must be a str of 16 characters or more, or empty")
+        for value in [None, b"x" * 16, "x" * 15, 7]
+    ],
     "ENGINE_THREADS": [
         (value, "must be a whole number from 1 to 64, not")
         for value in [0, 65, True, 1.0, "2", None]
@@ -357,6 +366,8 @@ class TestOptions:
             "DRAIN",
             "GROUPS",
             "MAX_HISTORY",
+            "OPERATIONS",
+            "METRICS_TOKEN",
             "ENGINE_THREADS",
             "HANDLER_THREADS",
             "THREAD_STACK_SIZE",

@@ -18,10 +18,9 @@ from visit import handshake
 
 from dwebsocket import conf, group_statistics
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
-from dwebsocket.doctor.client import CLOSE, PING, Connection, Target, shake_hands
-from dwebsocket.doctor.stream import Stream
 from dwebsocket.handshake import site_report
 from dwebsocket.records import EVENTS
+from support.hostile import Hostile, accepting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,8 +173,10 @@ class TestMachine:
     LOAD = machine.Load(connections=40_000, of_a_process=10_000, stack_bytes=2**22)
 
     def test_nothing_is_known(self, kernel: Kernel) -> None:
-        """As on systems without /proc."""
-        assert set(by_id(machine.examine(self.LOAD))) == {"machine"}
+        """As on systems without /proc: then it is not said that the limits suffice."""
+        findings = by_id(machine.examine(self.LOAD))
+        assert set(findings) == {"machine"}
+        assert "does not show its kernel's limits" in findings["machine"].what
 
     def test_everything_suffices(self, kernel: Kernel) -> None:
         """One finding says so."""
@@ -300,6 +301,16 @@ class TestProcess:
         monkeypatch.chdir(tmp_path)
         assert [server for server in process.servers() if str(tmp_path) in server.name] == []
 
+    def test_says_where_it_cannot_look(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """As on macOS, which has no /proc."""
+        assert process.is_visible()
+        monkeypatch.setattr(process, "PROC", tmp_path / "none")
+        assert list(process.servers()) == []
+        assert process.files(os.getpid()) is None
+        assert "has no /proc" in by_id(local.examine(60))["server.process"].what
+
 
 class TestProxy:
     """The configuration that it prints."""
@@ -334,28 +345,8 @@ class TestProxy:
         assert "timeout=2500ms" in proxy.snippet("apache", proxy.Site("a", "b:1", 2.5, 1))
 
 
-class TestTarget:
-    """Addresses."""
-
-    @pytest.mark.parametrize(
-        ("url", "target", "netloc", "origin"),
-        [
-            ("ws://a.example", (False, "a.example", 80, "/"), "a.example", "http://a.example"),
-            ("wss://a.example/b/?c=d", (True, "a.example", 443, "/b/?c=d"), "a.example", None),
-            ("https://a.example:8443/", (True, "a.example", 8443, "/"), "a.example:8443", None),
-            ("ws://[::1]:80/", (False, "::1", 80, "/"), "[::1]", "http://[::1]"),
-        ],
-    )
-    def test_parse(self, url: str, target: tuple, netloc: str, origin: str | None) -> None:
-        """Host and Origin as a browser would send them."""
-        parsed = Target.parse(url)
-        assert parsed == Target(*target)
-        assert parsed.netloc == netloc
-        assert parsed.origin == (origin or f"https://{netloc}")
-
-
 @contextlib.contextmanager
-def saying(answer: bytes) -> Iterator[Target]:
+def saying(answer: bytes) -> Iterator[str]:
     """A server that sends the same answer to every request, and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -369,35 +360,64 @@ def saying(answer: bytes) -> Iterator[Target]:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Target(False, "127.0.0.1", listener.getsockname()[1], "/")
+        yield f"ws://127.0.0.1:{listener.getsockname()[1]}/"
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(10)
 
 
-class TestClient:
-    """The client is not misled by wrong answers."""
+class TestAnswers:
+    """The doctor is not misled by wrong answers."""
 
     @pytest.mark.parametrize(
-        "junk", [b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\0" * 9]
+        ("junk", "reason"),
+        [
+            (b"", "hung up"),
+            (b"SSH-2.0-x\r\n\r\n", "no HTTP response"),
+            (b"HTTP/1.1 abc\r\n\r\n", "no HTTP response"),
+            (b"\0" * 9, "no HTTP response"),
+        ],
     )
-    def test_junk(self, junk: bytes) -> None:
+    def test_junk(self, junk: bytes, reason: str) -> None:
         """An answer that is no HTTP is reported as such."""
-        with saying(junk) as target, pytest.raises(OSError, match="no HTTP answer"):
-            shake_hands(target, {}, timeout=5)
+        with saying(junk) as url:
+            (finding,) = live.examine(live.Visit(url, timeout=5))
+        assert finding.id == "unreachable"
+        assert reason in finding.what
 
-    def test_wrong_key(self) -> None:
+    @pytest.mark.parametrize(
+        ("header", "reason"),
+        [
+            (b"Upgrade: websocket\r\nSec-WebSocket-Accept: eA==", "does not answer this request"),
+            (b"Sec-WebSocket-Accept: eA==", "Upgrade header"),
+        ],
+    )
+    def test_wrong_101(self, header: bytes, reason: str) -> None:
         """101 alone is not enough."""
-        head = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: eA==\r\n\r\n"
-        with saying(head) as target:
-            findings = by_id(live.examine(live.Visit(target, timeout=5)))
+        head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + header
+        with saying(head + b"\r\n\r\n") as url:
+            findings = by_id(live.examine(live.Visit(url, timeout=5)))
         assert findings["handshake.key"].level is Level.ERROR
+        assert reason in findings["handshake.key"].what
+
+    def test_headers_of_the_user_replace_the_usual_ones(self) -> None:
+        """In any case of letters, and each is sent once."""
+        with Hostile(lambda _: iter([b"HTTP/1.1 404 Not Found\r\n\r\n"])) as server:
+            headers = {"origin": "https://a.example", "Cookie": "sessionid=a"}
+            list(live.examine(live.Visit(server.url(), headers=headers, timeout=5)))
+        lines = server.requests[0].decode().split("\r\n")
+        named = [line for line in lines if line.lower().startswith(("origin:", "cookie:", "user-"))]
+        assert named == [
+            "User-Agent: websocket_doctor",
+            "origin: https://a.example",
+            "Cookie: sessionid=a",
+        ]
 
     def test_words_of_a_refusal(self) -> None:
         """Plain text is shown, pages are not."""
         for kind, words in ((b"text/plain; charset=utf-8", True), (b"text/html", False)):
             head = b"HTTP/1.1 409 Conflict\r\nContent-Type: " + kind + b"\r\n\r\nThe reason\n"
-            with saying(head) as target:
-                (finding,) = live.examine(live.Visit(target, timeout=5))
+            with saying(head) as url:
+                (finding,) = live.examine(live.Visit(url, timeout=5))
             assert finding.what == "The handshake gets 409 Conflict" + ": The reason" * words + "."
 
     @pytest.mark.parametrize(
@@ -408,32 +428,39 @@ class TestClient:
             (b"401 Unauthorized", "handshake.forbidden"),
             (b"404 Not Found", "handshake.missing"),
             (b"200 OK", "handshake"),
+            (b"103 Early Hints\r\n\r\nHTTP/1.1 404 Not Found", "handshake.missing"),
         ],
     )
     def test_refusals(self, status: bytes, name: str) -> None:
         """Each status has its explanation."""
-        with saying(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nno") as target:
-            assert list(by_id(live.examine(live.Visit(target, timeout=5)))) == [name]
+        with saying(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nno") as url:
+            assert list(by_id(live.examine(live.Visit(url, timeout=5)))) == [name]
 
-    def test_frames_are_counted_and_pings_answered(self) -> None:
-        """In whatever pieces they come, up to the close."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            connection = Connection(Stream(ours, 5), b"\x89")
-            theirs.sendall(b"\x01x" + b"\x82\x7e\x00\x80" + b"y" * 128 + b"\x88\x00")
-            assert connection.frames(5) == {PING: 1, 2: 1, CLOSE: 1}
-            pong = theirs.recv(100)
-            assert (pong[0], pong[1]) == (0x8A, 0x81)
-            connection.close()
+    @pytest.mark.parametrize(
+        ("frames", "name", "words"),
+        [
+            (b"\x89\x01x\x82\x7e\x00\x80" + b"y" * 128, "silence", "0.2 s of silence; 1 pings"),
+            (b"\x89\x01x\x88\x00", "silence", "The view itself closed"),
+            (b"\x89\x89", "silence.broken", "masked"),
+            (None, "silence.cut", "was cut after"),
+        ],
+    )
+    def test_silence(self, frames: bytes | None, name: str, words: str) -> None:
+        """Messages are taken meanwhile, pings are answered, and the end is explained."""
+        is_over = threading.Event()
 
-    def test_cut(self) -> None:
-        """The end without a close frame is an error."""
-        ours, theirs = socket.socketpair()
-        theirs.close()
-        connection = Connection(Stream(ours, 5), b"")
-        with pytest.raises(ConnectionResetError):
-            connection.frames(5)
-        connection.close()
+        def answers(request: bytes) -> Iterator[bytes]:
+            yield accepting(request) + (frames or b"")
+            if frames is not None:
+                is_over.wait(20)
+
+        with Hostile(answers) as server:
+            visit = live.Visit(server.url(), silence=0.2, timeout=5)
+            with contextlib.closing(visit.shake_hands()) as websocket:
+                (finding,) = live._keep_silent(visit, websocket, None)
+            is_over.set()
+        assert finding.id == name
+        assert words in finding.what
 
 
 class TestDiagnosis:
@@ -531,9 +558,7 @@ class TestDiagnosis:
         assert report["server"]["refusal"] is None
         assert report["server"]["software"].endswith("(ASGI)")
         assert (report["request"]["upgrade"], report["request"]["secure"]) == ("websocket", True)
-        findings = by_id(
-            live._judge_report(live.Visit(Target(True, "testserver", 443, "/chat/")), report)
-        )
+        findings = by_id(live._judge_report(live.Visit("wss://testserver/chat/"), report))
         assert {finding.level for finding in findings.values()} == {Level.FINE}
         assert "ping.server" in findings
         assert "does not give its clients' connections away" in findings["asgi.kept"].what
@@ -543,9 +568,13 @@ class TestDiagnosis:
         # Other tests of this process have counted, too.
         counts.update({name: 0 for name in counts if name != "dropped"}, published=3, lag=0.0025)
         counts["dropped"] = {"latest": 7, "oldest": 0}
-        visit = live.Visit(Target(True, "testserver", 443, "/chat/"))
+        counts["history"] = {"bytes": 5000, "evicted": 2}
+        visit = live.Visit("wss://testserver/chat/")
         findings = by_id(live._judge_report(visit, report))
         assert findings["ping.none"].level is Level.WARNING
         assert "websocket.refused 403: 2" in findings["server.events"].what
-        found = "'default': published 3, dropped (latest) 7, lag 2.5 ms."
+        found = (
+            "'default': published 3, dropped (latest) 7, lag 2.5 ms, "
+            "history 5000 bytes, 2 messages evicted."
+        )
         assert findings["server.groups"].what.endswith(found)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 import pytest
 
 from dwebsocket.doctor import live
-from dwebsocket.doctor.client import Target
 from support.hostile import ESCAPES, Hostile, accepting
+from support.memory import PeakMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +19,7 @@ MIB = 1 << 20
 
 def examine(hostile: Hostile, silence: float) -> dict[str, str]:
     """Give the doctor's findings there, by id."""
-    target = Target(secure=False, host="127.0.0.1", port=hostile.port, path="/echo/")
-    visit = live.Visit(target, silence=silence, timeout=2)
+    visit = live.Visit(hostile.url(), silence=silence, timeout=2)
     return {finding.id: finding.what for finding in live.examine(visit)}
 
 
@@ -104,12 +102,6 @@ class TestMemory:
             yield accepting(request) if begins == b"101" else begins
             yield from repeat(goes_on)
 
-        with Hostile(answers) as hostile:
-            tracemalloc.start()
-            try:
-                found = examine(hostile, 2)
-                _, peak = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-        assert found
-        assert peak < 8 * MIB
+        with Hostile(answers) as hostile, PeakMemory() as memory:
+            assert examine(hostile, 2)
+        assert memory.added < 32 * MIB

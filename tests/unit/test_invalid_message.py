@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Open = Callable[..., LiveWebSocket]
 Log = Callable[..., list[logging.LogRecord]]
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "views.md"
 # Texts that are no JSON, and the parser's error for each.
 BAD: list[tuple[str | bytes, str]] = [
     ("{", "the message is no JSON: Expecting property name"),
@@ -157,8 +157,8 @@ class TestViewThatLetsItThrough:
 
 
 def orders() -> Any:
-    """Give the view of the README, with less patience than there."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    """Give the view of the page on views, with less patience than there."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     (block,) = [block for block in blocks if "def orders" in block]
     assert "timeout=60" in block
     space: dict[str, Any] = {}
@@ -171,12 +171,12 @@ def orders() -> Any:
 
 
 class Patience:
-    """How long the view of the README waits."""
+    """How long the view of the page waits."""
 
     timeout = 60.0
 
 
-class TestViewOfTheReadme:
+class TestViewOfThePage:
     """It does what it says, and never fails."""
 
     def test_client_that_talks(self, visit: Serve, request_log: Log) -> None:

@@ -35,6 +35,7 @@ from dwebsocket.testing import (
 )
 from dwebsocket.testing.wire import CLOSE, PONG, TEXT, Wire
 from dwebsocket.waiting import loop_hub
+from support.hostile import Hostile, accepting
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -485,6 +486,59 @@ def test_live_client_needs_an_address() -> None:
         LiveWebSocketClient("https://example.com")
     with pytest.raises(TypeError, match="REMOTE_ADDR"):
         LiveWebSocketClient("http://localhost:1").websocket("/", REMOTE_ADDR="::1")
+
+
+class TestLive:
+    """`LiveWebSocketClient`, at servers that are not ours."""
+
+    def test_page_of_a_refusal_is_whole(self) -> None:
+        """With its status and its headers: a page with all frames of an error is long."""
+        page = b"<pre>" + b"x" * 300_000
+        head = b"HTTP/1.1 500 Broken\r\nX-A: b\r\nContent-Length: %d\r\n\r\n" % len(page)
+        with Hostile(lambda _: iter([head + page])) as server:
+            client = LiveWebSocketClient(server.url("http"))
+            with client.websocket("/", headers={"sec-websocket-version": "8"}) as ws:
+                assert ws.refused
+                assert (ws.response.status_code, ws.response.content) == (500, page)
+                assert (ws.response.reason_phrase, ws.response["X-A"]) == ("Broken", "b")
+        # The test's own headers replace even those of the handshake.
+        (request,) = server.requests
+        assert request.lower().count(b"sec-websocket-version: 8\r\n") == 1
+        assert b"version: 13" not in request.lower()
+
+    def test_wrong_key(self) -> None:
+        """Is not taken for a WebSocket."""
+        head = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: wrong\r\n\r\n"
+        with Hostile(lambda _: iter([head])) as server:
+            client = LiveWebSocketClient(server.url("http"))
+            with pytest.raises(WireError, match="this handshake's key"):
+                client.websocket("/").__enter__()
+
+    def test_frames_are_the_tests_own(self) -> None:
+        """Also those that came together with the 101, and those that break a rule."""
+        is_over = threading.Event()
+
+        def answers(request: bytes) -> Iterator[bytes]:
+            yield accepting(request) + b"\x89\x01x\x81\x02hi"
+            is_over.wait(20)
+            yield b"\x88\x02\x03\xea"
+
+        with Hostile(answers) as server:
+            client = LiveWebSocketClient(server.url("http"))
+            with client.websocket("/", answer_pings=False) as ws:
+                assert ws.receive() == "hi"
+                assert ws.pings_received == 1
+                ws.send_frame(0x3, b"reserved")
+                is_over.set()
+                assert ws.wait_closed() == 1002
+
+    @pytest.mark.parametrize("answer", [b"", b"SSH-2.0\r\n"])
+    def test_no_answer(self, answer: bytes) -> None:
+        """Is an error of the connection."""
+        with Hostile(lambda _: iter([answer])) as server:
+            client = LiveWebSocketClient(server.url("http"))
+            with pytest.raises(ConnectionError):
+                client.websocket("/").__enter__()
 
 
 def test_plain_requests_are_served_as_ever(override: Callable[..., None]) -> None:

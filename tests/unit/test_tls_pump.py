@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
+import select
 import ssl
 import warnings
 from typing import TYPE_CHECKING
@@ -75,10 +76,13 @@ class Line:
         return self.far.fileno() == self.near.fileno() == -1
 
 
-@pytest.fixture(scope="module")
-def carrier() -> Iterator[tls_pump.Pump]:
-    """A pump of the tests' own. Its thread waits for ever, as in a server."""
-    found = tls_pump.Pump()
+@pytest.fixture(scope="module", params=["epoll", "poll"])
+def carrier(request: pytest.FixtureRequest) -> Iterator[tls_pump.Pump]:
+    """A pump as on Linux, and one as on macOS. Its thread waits for ever, as in a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "poll":
+            patch.delattr(select, "epoll")
+        found = tls_pump.Pump()
     found.start()
     yield found
     found.settle(5)

@@ -18,6 +18,7 @@ from visit import Serve, handshake
 import dwebsocket
 from dwebsocket import (
     WebSocket,
+    WebSocketHandler,
     WebSocketRequest,
     accept_websocket,
     conf,
@@ -26,6 +27,7 @@ from dwebsocket import (
 )
 from dwebsocket.backends.default.factory import WebSocketFactory
 from dwebsocket.runners import thread
+from dwebsocket.typing import CommonOptions, ViewOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,11 +206,27 @@ class TestDecoratorsKeywords:
     @pytest.mark.parametrize("decorator", DECORATORS)
     def test_are_typed(self, decorator: Any) -> None:
         """Type checkers look at the overloads only."""
-        bare, called = typing.get_overloads(decorator)
-        assert [*inspect.signature(bare).parameters] == ["view"]
-        keywords = inspect.signature(called).parameters
-        assert [*keywords] == ["accept", "groups", "resume", "presence", *conf.OPTION_NAMES]
-        assert all(each.annotation != "Any" for each in keywords.values())
+        sync, coroutine, called = typing.get_overloads(decorator)
+        for bare in (sync, coroutine):
+            assert [*inspect.signature(bare).parameters] == ["view"]
+        (options,) = inspect.signature(called).parameters.values()
+        assert (options.kind, options.annotation) == (
+            inspect.Parameter.VAR_KEYWORD,
+            "Unpack[ViewOptions]",
+        )
+
+    def test_options_are_typed(self) -> None:
+        """Each of them, wherever they are given."""
+        own = {"accept", "groups", "resume", "presence"}
+        assert ViewOptions.__optional_keys__ == {*own, *conf.OPTION_NAMES}
+        # An application of ASGI decides about these itself.
+        without = {"accept", "resume", "presence", "text_type", "subprotocols"}
+        assert CommonOptions.__optional_keys__ == ViewOptions.__optional_keys__ - without
+        in_handlers = WebSocketHandler.__annotations__
+        assert {*conf.OPTION_NAMES} <= {*in_handlers}
+        for name in conf.OPTION_NAMES:
+            written = ViewOptions.__annotations__[name].__forward_arg__
+            assert in_handlers[name] == f"ClassVar[{written}]"
 
     @pytest.mark.parametrize("decorator", DECORATORS)
     def test_what_is_not_given_is_left_to_the_settings(self, decorator: Any) -> None:

@@ -6,7 +6,7 @@ from . import views
 
 urlpatterns = [
     path("", views.lobby, name="lobby"),
-    path("pulse/", views.pulse, name="pulse"),
+    path("pulse/", views.Pulse.as_view(), name="pulse"),
     path("shell/", views.shell, name="shell"),
     path("room/<str:slug>/", views.room, name="room"),
 ]

@@ -1,168 +1,134 @@
 """
 The lobby, a room, the pulse, and a page for the shell.
 
-A room has one address for its page and for its socket, and one view for both. Over the socket go
-JSON objects. A browser sends::
+A room has one address for its page, for its socket, and for the form with one's name; and one view
+for all of them. Over the socket a browser sends JSON::
 
-    {"type": "name", "name": "Ada"}         sets the name; again to change it
-    {"type": "say", "text": "Hello"}        once there is a name
-    {"type": "typing", "active": true}      or false; sent to the others only
+    {"id": 1, "data": {"key": "8f2c…", "text": "Hello"}}    says it, once there is a name
+    {"typing": true}                                        sent to the others only
 
-and gets ``message``, ``people`` and ``typing`` events as things happen, in whatever process they
-happen, and once ``welcome`` (``people`` and ``history``). It is mostly the first one: the socket is
-in its group before the history is read, so that no message is missed.
+and gets what is said in the group of the room, numbered, whichever process serves whom; who joins
+and leaves; ``{"typing": "Ada"}``; and first ``{"here": […]}`` with all who are there. Page, history
+and socket are joined by positions, so a browser that was away gets what it has missed, once.
 """
 
 import json
+import os
 import time
+from typing import Any
 
-from django import forms
-from django.db.models import OuterRef, Subquery
+from django.contrib.auth import login
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 
-from dwebsocket import accept_websocket, require_websocket
+from dwebsocket import WebSocket, WebSocketHandler, WebSocketRequest, accept_websocket
 
-from . import rooms
-from .models import MAX_NAME, MAX_TEXT, Message, Room, slug_of
+from .forms import MAX_NAME, NameForm, RoomForm
+from .models import Room, read
 
-
-class RoomForm(forms.Form):
-    """The name of a room to open."""
-
-    name = forms.CharField(max_length=40)
-
-    def clean_name(self):
-        """Refuse a name of which no address can be made."""
-        name = self.cleaned_data["name"]
-        if not slug_of(name):
-            raise forms.ValidationError("Please use some letters or digits.")
-        return name
-
-    def open(self):
-        """Return the room of that name, new or not."""
-        name = self.cleaned_data["name"]
-        room, _ = Room.objects.get_or_create(slug=slug_of(name), defaults={"name": name})
-        return room
+MAX_TEXT = 1000
 
 
-def lobby(request):
+def lobby(request: HttpRequest) -> HttpResponse:
     """Show the rooms; a POST with a name opens another one."""
     form = RoomForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        return redirect(form.open())
-    last = Message.objects.filter(room=OuterRef("pk")).order_by("-id")
-    found = Room.objects.annotate(
-        last_author=Subquery(last.values("author")[:1]),
-        last_text=Subquery(last.values("text")[:1]),
-    )
-    return render(request, "chat/lobby.html", {"rooms": found, "form": form})
+    if form.is_valid():
+        return redirect(form.room())
+    return render(request, "chat/lobby.html", {"rooms": Room.objects.all(), "form": form})
 
 
-@accept_websocket(groups=["room-{slug}"], text_type=str)
-def room(request, slug):
-    """
-    Show the room by GET; talk in it over a WebSocket.
+def seen_by_others(request: HttpRequest, slug: str) -> dict[str, str]:
+    """Return what others in the room see of a user; the name of one who only listens is empty."""
+    return {"name": request.user.get_username()}
 
-    ``?after=<id>`` on the socket's address leaves out the history up to that message, for a
-    browser that comes back. A room that does not exist is a 404, or close code 4404.
-    """
+
+@accept_websocket(
+    groups=["room-{slug}"], resume=True, presence=seen_by_others, fallback=True, text_type=str
+)
+def room(request: WebSocketRequest, slug: str) -> HttpResponse | None:
+    """Show the room by GET; take a name by POST; talk over a WebSocket."""
     room = get_object_or_404(Room, slug=slug)
-    if not request.is_websocket():
-        context = {
+    if request.is_websocket():
+        talk(request.websocket, request.user.get_username(), room)
+        return None
+    form = NameForm(request.POST or None)
+    if form.is_valid():
+        login(request, form.user())
+        return redirect(room)
+    said = room.group.history()
+    return render(
+        request,
+        "chat/room.html",
+        {
             "room": room,
             "rooms": Room.objects.all(),
+            "form": form,
+            "said": said,
+            "messages": map(read, said),
             "max_name": MAX_NAME,
             "max_text": MAX_TEXT,
-        }
-        return render(request, "chat/room.html", context)
-
-    # A message that is sent while the history is read comes twice rather than never: browsers
-    # recognise messages by their ids.
-    websocket = request.websocket
-    seat = rooms.sit_down(room, websocket)
-    try:
-        websocket.every(rooms.KEEP_EVERY_S, rooms.keep, seat)
-        history = room.history(after=positive(request.GET.get("after")))
-        websocket.send_json(
-            {
-                **rooms.people(room),
-                "type": "welcome",
-                "history": [message.as_event() for message in history],
-                "worker": rooms.worker(),
-            }
-        )
-        converse(websocket, room, seat)
-    finally:
-        rooms.stand_up(seat)
+        },
+    )
 
 
-def converse(websocket, room, seat):
-    """Serve the browser's messages until it has gone, or has sent an invalid one (1008)."""
-    name = ""
-    for message in websocket:
-        match read(message):
-            case {"type": "name", "name": str(wanted)}:
-                name = tidy(wanted)[:MAX_NAME].strip()
-                rooms.rename(seat, name)
-            case {"type": "say", "text": str(text)}:
-                text = storable(text).strip()[:MAX_TEXT]
-                if name and text:
-                    rooms.say(room, name, text)
-            case {"type": "typing", "active": bool(active)}:
-                if name:
-                    event = {"type": "typing", "name": name, "active": active}
-                    rooms.group_of(room).send_json(event, exclude=websocket)
+def talk(websocket: WebSocket, name: str, room: Room) -> None:
+    """Serve a browser's messages until it has gone, or has sent an invalid one (1008)."""
+    websocket.join(room.typing)
+    here = [{"key": member.key, "info": member.info} for member in room.group.members()]
+    websocket.send_json({"here": here, "worker": os.getpid()})
+    for message in websocket.messages():
+        match decode(message):
+            case {"id": number, "data": {"key": str(key), "text": str(text)}} if name:
+                said = {"key": tidy(key, 40), "author": name, "text": tidy(text, MAX_TEXT)}
+                room.group.send_json({**said, "at": timezone.now()})
+                websocket.send_json({"id": number, "data": "said"})
+            case {"typing": True} if name:
+                room.typing.send_json({"typing": name}, exclude=websocket)
             case _:
                 websocket.close(1008, "not understood")
-                return
 
 
-@require_websocket(groups=["lobby"], text_type=str)
-def pulse(request):
+def decode(message: str | bytes) -> Any:
+    """Return the JSON in a message, or None when it has none."""
+    try:
+        return json.loads(message)
+    except (ValueError, RecursionError):
+        return None
+
+
+def tidy(text: str, most: int) -> str:
+    """Return a text that is not too long, and without what JSON allows and UTF-8 does not."""
+    return text.encode("utf-8", "ignore").decode()[:most]
+
+
+class Pulse(WebSocketHandler):
     """
-    Push the time and how many are in each room, at every full second; first the unread messages.
+    Pushes the time, and how many are in each room and what was said last there, once a second.
 
-    ``?read=<slug>:<id>``, once a room, says what the browser has seen. That there is a new message
-    comes by the group "lobby". The end shows in ``send_json()``, which returns False then;
-    ``wait()`` only passes the time, and wakes up early when the browser goes.
+    It is for every open page, so it is a handler: between two ticks it occupies no thread.
     """
-    websocket = request.websocket
-    read = (pair.rpartition(":") for pair in request.GET.getlist("read"))
-    websocket.send_json(rooms.unread({slug: positive(last) for slug, _, last in read}))
-    while websocket.send_json(
-        {"type": "pulse", "now": int(time.time() * 1000), "rooms": rooms.counts()}
-    ):
-        websocket.wait(timeout=1 - time.time() % 1)
+
+    fallback = True
+    every = 1
+
+    def tick(self) -> None:
+        """Push."""
+        rooms = {
+            room.slug: {
+                "here": sum(bool(member.info["name"]) for member in room.group.members()),
+                "position": room.group.position(),
+            }
+            for room in Room.objects.all()
+        }
+        self.websocket.send_json({"now": int(time.time() * 1000), "rooms": rooms})
 
 
-@accept_websocket(groups=["shell"])
-async def shell(request):
+@accept_websocket(groups=["shell"], fallback=True)
+async def shell(request: WebSocketRequest) -> HttpResponse | None:
     """Show what ``manage.py shell`` sends. The view has nothing to do, and occupies no thread."""
     if not request.is_websocket():
         return render(request, "chat/shell.html")
     async for _ in request.websocket:
         pass
-
-
-def read(message):
-    """Return the object in a message, or None when it is no JSON object."""
-    try:
-        event = json.loads(message)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def storable(text):
-    """Return ``text`` without characters that JSON allows and a database refuses."""
-    return text.encode("utf-8", "ignore").decode("utf-8").replace("\0", "")
-
-
-def tidy(name):
-    """Return a name on one line: no control characters, no runs of blanks."""
-    return " ".join("".join(c if c.isprintable() else " " for c in name).split())
-
-
-def positive(text):
-    """Return the whole number in ``text``, or 0 when it is not one that a database takes."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return None

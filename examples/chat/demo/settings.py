@@ -2,7 +2,7 @@
 Settings of the chat demo: runs on this machine with nothing to configure.
 
 Not for deployment as it stands: ``DEBUG`` is on (Django then also serves the static files), the
-key is public, no log-in is needed, and only loopback addresses are answered.
+key is public, log-ins need no password, and only loopback addresses are answered.
 """
 
 import os
@@ -15,14 +15,20 @@ SECRET_KEY = "only-for-the-demo-on-this-machine"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "dwebsocket",
     "chat",
 ]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -41,7 +47,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("CHAT_DB", str(BASE_DIR / "chat.sqlite3")),
-        # Messages and names are written to the database, and SQLite allows one writer at a time.
+        # Sessions are written to the database, and SQLite allows one writer at a time.
         "OPTIONS": {"timeout": 20},
     },
 }
@@ -54,6 +60,14 @@ USE_TZ = True
 # The longest message here is a thousand characters; more than this is no chat.
 WEBSOCKET_MAX_MESSAGE_SIZE = 16 * 1024
 
-# The processes of this machine: workers, and `manage.py shell`. Two demos with databases of their
-# own do not hear each other.
-WEBSOCKET_GROUPS = {"default": {"PREFIX": str(DATABASES["default"]["NAME"])}}
+# Groups reach all processes of this machine: workers, and `manage.py shell`.
+WEBSOCKET_GROUPS = {
+    "default": {
+        # Two demos with databases of their own do not hear each other.
+        "PREFIX": str(DATABASES["default"]["NAME"]),
+        # Rooms keep what is said, for pages that open and browsers that come back ...
+        "HISTORY": {"room-*": {"size": 200, "seconds": 24 * 3600}},
+        # ... and know who is there. Restarting takes no longer than the grace: nobody leaves.
+        "PRESENCE": {"room-*": {"grace": 5}},
+    }
+}

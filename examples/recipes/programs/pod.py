@@ -6,7 +6,7 @@ import threading
 import time
 
 
-def log():
+def log() -> None:
     """Print a line each second, as the application in a pod does."""
     for number in itertools.count(1):
         time.sleep(1)

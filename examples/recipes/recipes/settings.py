@@ -14,7 +14,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 PROGRAMS = BASE_DIR / "programs"
 
 
-def _command(name, *default):
+def _command(name: str, *default: str) -> list[str]:
     return shlex.split(os.environ[name]) if name in os.environ else list(default)
 
 
@@ -32,10 +32,22 @@ DEBUG = True
 SECRET_KEY = "only-for-the-recipes-on-this-machine"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "dwebsocket",
+    "recipes",
+]
+
 MIDDLEWARE = [
     "recipes.guard.this_machine_only",
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -46,9 +58,32 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "recipes.toasts.for_templates",
+            ]
+        },
     },
 ]
+
+# Accounts and sessions, for the toasts; `manage.py migrate` makes it.
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("RECIPES_DB", str(BASE_DIR / "recipes.sqlite3")),
+    }
+}
+
+STATIC_URL = "static/"
+
+# A toast that is sent while a page is loading waits for it here.
+WEBSOCKET_GROUPS = {
+    "default": {
+        "PREFIX": DATABASES["default"]["NAME"],
+        "HISTORY": {"toasts-*": {"size": 20, "seconds": 60}},
+    }
+}
 
 LOGGING = {
     "version": 1,

@@ -1,5 +1,5 @@
 """
-Four things that projects do with a process and a WebSocket.
+Five things that projects do with a WebSocket, four of them with a process.
 
 A GET of an address gets the page; the docstring says what the page's WebSocket sends and takes.
 """
@@ -11,22 +11,30 @@ import shlex
 import struct
 import termios
 import time
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from subprocess import PIPE, STDOUT, Popen
+from typing import IO
 
 from django.conf import settings
-from django.shortcuts import render
+from django.contrib.auth import login
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
 
-from dwebsocket import accept_websocket
+from dwebsocket import WebSocket, WebSocketRequest, accept_websocket
+
+from .toasts import toast
 
 
-def index(request):
+def index(request: HttpRequest) -> HttpResponse:
     """The list of recipes."""
     return render(request, "index.html")
 
 
 @accept_websocket
-def tail(request):
+def tail(request: WebSocketRequest) -> HttpResponse | None:
     """
     1. Log tail.
 
@@ -36,10 +44,11 @@ def tail(request):
         return render(request, "tail.html", {"log": settings.RECIPES_LOG})
     command = ["tail", "-n", "100", "-F", settings.RECIPES_LOG]
     request.websocket.pump(Popen(command, stdout=PIPE, stderr=STDOUT))
+    return None
 
 
 @accept_websocket(text_type=str)
-def terminal(request):
+def terminal(request: WebSocketRequest) -> HttpResponse | None:
     """
     2. Web terminal.
 
@@ -54,10 +63,11 @@ def terminal(request):
         websocket.pump(master)
         websocket.close(reason="the shell has ended")
         keyboard.join()
+    return None
 
 
 @contextmanager
-def shell_on_a_pty():
+def shell_on_a_pty() -> Generator[int, None, None]:
     """Give our end of a shell's terminal."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
@@ -74,7 +84,7 @@ def shell_on_a_pty():
             os.close(master)
 
 
-def press_keys(websocket, master):
+def press_keys(websocket: WebSocket, master: int) -> None:
     """Write what is typed, and set the size of the window."""
     while True:
         match websocket.receive_json():
@@ -88,7 +98,7 @@ def press_keys(websocket, master):
 
 
 @accept_websocket(text_type=str)
-def pod(request):
+def pod(request: WebSocketRequest) -> HttpResponse | None:
     """
     3. Pod console.
 
@@ -99,22 +109,25 @@ def pod(request):
         return render(request, "pod.html", {"command": shlex.join(command)})
     websocket = request.websocket
     with Popen(command, stdin=PIPE, stdout=PIPE, stderr=STDOUT, bufsize=0) as process:
+        assert process.stdin
         keyboard = websocket.start(type_lines, websocket, process.stdin)
         websocket.pump(process)
         websocket.close(reason="the command has ended")
         keyboard.join()
+    return None
 
 
-def type_lines(websocket, stdin):
+def type_lines(websocket: WebSocket, stdin: IO[bytes]) -> None:
     """Write what is typed."""
     # The command has ended.
     with suppress(BrokenPipeError):
         for line in websocket:
-            stdin.write(f"{line}\n".encode())
+            if isinstance(line, str):
+                stdin.write(f"{line}\n".encode())
 
 
 @accept_websocket(text_type=str)
-def progress(request):
+def progress(request: WebSocketRequest) -> HttpResponse | None:
     """
     4. Progress of a subprocess.
 
@@ -128,15 +141,32 @@ def progress(request):
         websocket.on_close(job.kill)
         websocket.start(cancel_on_request, websocket, job)
         websocket.every(1, lambda: websocket.send_json({"seconds": int(time.monotonic() - began)}))
+        assert job.stdout
         for line in job.stdout:
             match line.split():
                 case ["progress", percent]:
                     websocket.send_json({"percent": int(percent)})
     websocket.send_json({"status": job.returncode})
+    return None
 
 
-def cancel_on_request(websocket, job):
+def cancel_on_request(websocket: WebSocket, job: Popen[str]) -> None:
     """Kill the program when the page says so."""
     for message in websocket:
         if message == "cancel":
             job.kill()
+
+
+def toast_page(request: HttpRequest) -> HttpResponse:
+    """5. Toasts: a page with a button. All pages of somebody who is signed in show toasts."""
+    if request.user.is_anonymous:
+        # A project has accounts, and a page to log in.
+        login(request, User.objects.get_or_create(username="you")[0])
+    return render(request, "toasts.html")
+
+
+@require_POST
+def save(request: HttpRequest) -> HttpResponse:
+    """Toast, and redirect."""
+    toast(request.user, "The order is saved", level="success")
+    return redirect("toast-page")

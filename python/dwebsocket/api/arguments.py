@@ -12,6 +12,9 @@ from dwebsocket.exceptions import InvalidMessage
 
 if TYPE_CHECKING:
     Message = str | bytes
+    #: The types of messages that can be sent.
+    Binary = bytes | bytearray | memoryview
+    Sendable = str | Binary
     # A message to send, and whether as binary; None decides by its type and contents.
     Frame = tuple[Message, bool | None]
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import clock, unpatched
+from dwebsocket import clock, tally, tracing, unpatched
 from dwebsocket.api.announcing import announced
 from dwebsocket.api.never_opened import NeverOpened
 from dwebsocket.exceptions import ConnectionClosed, UsageError
@@ -156,6 +156,8 @@ class Base:
             self._is_deliberate = True
         self._leave()
         self._is_finished = True
+        tally.closed(self)
+        tracing.closed(self)
         if self._selecting is not None:
             self._engine.close_descriptor()
 

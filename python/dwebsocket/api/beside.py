@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec
 
 from asgiref.sync import iscoroutinefunction
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from django.http import HttpRequest
+    from typing_extensions import TypeVarTuple, Unpack
 
     from dwebsocket.api.helpers import Helper, Ticker, View
+
+    Ts = TypeVarTuple("Ts")
+
+P = ParamSpec("P")
 
 
 class Beside(Base):
@@ -28,7 +33,7 @@ class Beside(Base):
     #: Makes it; set by the module that runs views.
     _new_view: ClassVar[Callable[[Any, HttpRequest], View]]
 
-    def start(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Helper:
+    def start(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Helper:
         """
         Runs ``function(*args, **kwargs)`` beside the view, on a thread (green thread) of its own.
 
@@ -54,7 +59,7 @@ class Beside(Base):
         return view.helpers.start(view, self._waiter, self._spawn, function, args, kwargs)
 
     async def astart(
-        self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
+        self, function: Callable[P, Coroutine[Any, Any, object]], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Task[None]:
         """
         Runs a coroutine function beside an async view, as a task. As :meth:`start`.
@@ -73,7 +78,9 @@ class Beside(Base):
         view = self._running_view("astart()")
         return view.helpers.start_task(view, function, args, kwargs)
 
-    def every(self, seconds: float, function: Callable[..., Any], *args: Any) -> Ticker:
+    def every(
+        self, seconds: float, function: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
+    ) -> Ticker:
         """
         Calls ``function(*args)`` every so many seconds until the connection or its view ends.
 
@@ -95,7 +102,7 @@ class Beside(Base):
             raise ValueError(f"every() takes a number of seconds above 0, not {seconds!r}")
         check_callable("every()", function)
         view = self._running_view("every()")
-        call = functools.partial(function, *args)
+        call: Callable[[], Any] = functools.partial(function, *args)
         if not iscoroutinefunction(function):
             return view.helpers.tick(view, self._waiter, self._spawn, seconds, call)
         if running_loop() is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import inspect
 import logging
-import os
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from asgiref.sync import iscoroutinefunction
 
 from dwebsocket import context, database, unpatched
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     import asyncio
@@ -177,4 +177,4 @@ def is_pending() -> bool:
     return any(callbacks.is_due for callbacks in list(_unfinished))
 
 
-os.register_at_fork(after_in_child=_unfinished.clear)
+at_fork(_unfinished.clear)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from dwebsocket import clock, database, signals
 from dwebsocket.api.arguments import as_bytes, check_timeout
 from dwebsocket.api.base import IDLE_AFTER_S, Base, current_websocket
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asyncio import running_loop
-from dwebsocket.exceptions import UsageError
+from dwebsocket.exceptions import GroupUnavailable, UsageError
+from dwebsocket.records import Record
 from dwebsocket.waiting import caller as callers
 from dwebsocket.waiting import pings
 
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.http import HttpRequest
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
+
+T = TypeVar("T")
+
+_log = logging.getLogger("dwebsocket")
+_TRY_AGAIN_LATER = 1013
 
 
 class Ending(Base):
@@ -173,7 +183,10 @@ class Ending(Base):
         if self._join_recorded is not None:
             join, _ = self._join_recorded
             self._join_recorded = None
-            join()
+            try:
+                join()
+            except GroupUnavailable as error:
+                self._send_away(request, error)
 
     async def _aannounce_opening(self, request: HttpRequest) -> None:
         """As :meth:`_announce_opening`, without blocking the event loop."""
@@ -182,7 +195,27 @@ class Ending(Base):
         if self._join_recorded is not None:
             _, join = self._join_recorded
             self._join_recorded = None
-            await join()
+            try:
+                await join()
+            except GroupUnavailable as error:
+                self._send_away(request, error)
+
+    def _send_away(self, request: HttpRequest, error: GroupUnavailable) -> None:
+        """
+        Closes: the backend of its groups was lost between the handshake and now.
+
+        The view begins all the same, as for a client that has gone at once.
+        """
+        self.close(_TRY_AGAIN_LATER, "groups unavailable")
+        number = self._connection.id if self._connection is not None else None
+        record = Record.of("websocket.not_joined", request, _TRY_AGAIN_LATER, str(error), number)
+        record.log(
+            _log,
+            logging.ERROR,
+            "WebSocket %s on %s was closed with %d: %s",
+            *(record.connection, record.path, record.code, record.reason),
+            request=request,
+        )
 
     def _announce_end_later(self, request: HttpRequest) -> None:
         if (announce := self._announce_groups) is not None:
@@ -208,7 +241,9 @@ class Ending(Base):
             messages_out=sent,
         )
 
-    def on_close(self, callback: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    def on_close(
+        self, callback: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
+    ) -> Callable[[Unpack[Ts]], T]:
         """
         Has ``callback(*args)`` called once when this connection ends, whichever way it does.
 

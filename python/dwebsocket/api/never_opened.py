@@ -76,6 +76,10 @@ class NeverOpened:
         """Gives no messages, in either direction."""
         return 0, 0
 
+    def traffic(self) -> tuple[int, int, int, int, int, int, int]:
+        """Gives nothing, in either direction."""
+        return 0, 0, 0, 0, 0, 0, 0
+
     def ended_for(self) -> float | None:
         """Gives infinity: it was never open."""
         return math.inf

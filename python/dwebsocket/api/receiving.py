@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dwebsocket import clock, database
 from dwebsocket.api.arguments import check_timeout, parsed
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Message = str | bytes
 
+T = TypeVar("T")
+
 # Calls that find nothing and follow one another within this time are a busy loop: each of them
 # sleeps for this long, or until a message comes.
 _SPIN_S = 0.001
@@ -40,7 +42,7 @@ class Receiving(Base):
 
     # -- as ever --------------------------------------------------------------------------------
 
-    def wait(self, timeout: float | None = None) -> Any:
+    def wait(self, timeout: float | None = None) -> Message | None:
         """
         Returns the next message, waiting for it if need be.
 
@@ -74,7 +76,11 @@ class Receiving(Base):
             self._note_end()
         return message
 
-    def read(self, fallback: Any = None) -> Any:
+    @overload
+    def read(self) -> Message | None: ...
+    @overload
+    def read(self, fallback: T) -> Message | T | None: ...
+    def read(self, fallback: object = None) -> object:
         """
         Returns one message if there is one, and never waits.
 
@@ -119,7 +125,7 @@ class Receiving(Base):
             self._let_others_run()
         return count
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Message | None]:
         """
         Yields each message until the connection has ended.
 
@@ -252,7 +258,7 @@ class Receiving(Base):
 
     # -- what the calls above share -------------------------------------------------------------
 
-    def _handled(self, timeout: float | None) -> Any:
+    def _handled(self, timeout: float | None) -> Message | None:
         message = self._take(timeout, text_as_bytes=False)
         if message is None:
             return None
@@ -263,7 +269,7 @@ class Receiving(Base):
             self.handle(opcode, message)
         return message
 
-    def _take(self, timeout: float | None, text_as_bytes: bool) -> Any:
+    def _take(self, timeout: float | None, text_as_bytes: bool) -> Message | None:
         if timeout != 0 and running_loop() is not None:
             raise UsageError(
                 "this would block the event loop and all its views: "
@@ -286,13 +292,15 @@ class Receiving(Base):
             return self._take_idly(connection, timeout, text_as_bytes)
         return self._waiter.take(connection, timeout, text_as_bytes)
 
-    def _take_idly(self, connection: Connection, timeout: float | None, text_as_bytes: bool) -> Any:
+    def _take_idly(
+        self, connection: Connection, timeout: float | None, text_as_bytes: bool
+    ) -> Message | None:
         """As :meth:`_take` for the own view, which may wait for long: then without databases."""
         deadline = None if timeout is None else clock.now() + timeout
         message = self._waiter.take_coarse(connection, IDLE_AFTER_S, text_as_bytes)
         return self._take_without_databases(deadline, text_as_bytes) if message is None else message
 
-    def _take_next(self) -> Any:
+    def _take_next(self) -> Message | None:
         """
         As :meth:`_take` without a timeout, in one step for a view's main loop.
 
@@ -316,7 +324,9 @@ class Receiving(Base):
             return message
         return self._take_without_databases(None, self._text_as_bytes)
 
-    def _take_without_databases(self, deadline: float | None, text_as_bytes: bool) -> Any:
+    def _take_without_databases(
+        self, deadline: float | None, text_as_bytes: bool
+    ) -> Message | None:
         """Waits on, without database connections."""
         connection = self._engine
         # Not `closed`: what came just before the close still has to be taken.

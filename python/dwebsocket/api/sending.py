@@ -21,7 +21,8 @@ from dwebsocket.waiting.long_calls import FairLock, call_elsewhere
 from dwebsocket.waiting.waiter import THREAD, no_room
 
 if TYPE_CHECKING:
-    from dwebsocket.api.arguments import Frame, Message
+    from dwebsocket.api.arguments import Binary, Frame, Message, Sendable
+    from dwebsocket.api.source import Pumped
     from dwebsocket.connection import Connection
 
 
@@ -43,7 +44,7 @@ class Sending(Base):
     # Puts sending tasks in order; set once a task has sent a large message.
     _long_sends: FairLock | None = None
 
-    def send(self, message: Any, *, strict: bool = False) -> bool:
+    def send(self, message: Sendable | None, *, strict: bool = False) -> bool:
         """
         Sends a message.
 
@@ -78,7 +79,7 @@ class Sending(Base):
             return self._refuse_to_send(strict)
         return self._send(*self._as_sent(message), strict)
 
-    def send_text(self, message: Any, *, strict: bool = False) -> bool:
+    def send_text(self, message: Sendable, *, strict: bool = False) -> bool:
         """
         Sends a text message: ``str``, or bytes that are valid UTF-8.
 
@@ -88,7 +89,7 @@ class Sending(Base):
         """
         return self._send(*as_text(message), strict)
 
-    def send_bytes(self, message: Any, *, strict: bool = False) -> bool:
+    def send_bytes(self, message: Binary, *, strict: bool = False) -> bool:
         """
         Sends a binary message: ``bytes``, ``bytearray`` or ``memoryview``.
 
@@ -115,7 +116,7 @@ class Sending(Base):
         """
         return self._send(*as_json(data, kwargs), strict)
 
-    async def asend(self, message: Any, *, strict: bool = False) -> bool:
+    async def asend(self, message: Sendable | None, *, strict: bool = False) -> bool:
         """
         As :meth:`send`, for async views: never blocks the event loop.
 
@@ -132,7 +133,7 @@ class Sending(Base):
             return await self._arefuse_to_send(strict)
         return await self._asend(*self._as_sent(message), strict)
 
-    async def asend_text(self, message: Any, *, strict: bool = False) -> bool:
+    async def asend_text(self, message: Sendable, *, strict: bool = False) -> bool:
         """
         As :meth:`send_text`, for async views: waits as :meth:`asend` does.
 
@@ -141,7 +142,7 @@ class Sending(Base):
         """
         return await self._asend(*as_text(message), strict)
 
-    async def asend_bytes(self, message: Any, *, strict: bool = False) -> bool:
+    async def asend_bytes(self, message: Binary, *, strict: bool = False) -> bool:
         """
         As :meth:`send_bytes`, for async views: waits as :meth:`asend` does.
 
@@ -159,7 +160,7 @@ class Sending(Base):
         """
         return await self._asend(*as_json(data, kwargs), strict)
 
-    def pump(self, source: Any, *, kill: bool = True) -> bool:
+    def pump(self, source: Pumped, *, kill: bool = True) -> bool:
         """
         Sends all that ``source`` gives, as it comes, until it or the connection ends.
 

@@ -18,7 +18,19 @@ import stat
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from dwebsocket.api.arguments import Sendable
+
+    class _HasDescriptor(Protocol):
+        """A socket, or a file."""
+
+        def fileno(self) -> int: ...
+
+    Process = subprocess.Popen[str] | subprocess.Popen[bytes]
+    #: What ``pump`` takes.
+    Pumped = Process | _HasDescriptor | int | Iterable[Sendable]
 
 # As much as a pipe holds.
 _CHUNK_BYTES = 64 * 1024

@@ -16,12 +16,12 @@ from dwebsocket.asgi_views import either_way
 from dwebsocket.compat import consumers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from django.http import HttpRequest
     from django.urls.resolvers import ResolverMatch
 
-    Application = Callable[..., Coroutine[Any, Any, Any]]
+    Application = Callable[..., Awaitable[Any]]
     View = Callable[..., Any]
 
 # Where middleware keeps the application that it wraps.

@@ -21,9 +21,12 @@ from dwebsocket.runners.view import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from django.http.response import HttpResponseBase
+    from typing_extensions import Unpack
+
     from dwebsocket.asgi_views.events import Headers
     from dwebsocket.connection import Message
-    from dwebsocket.typing import WebSocketRequest
+    from dwebsocket.typing import CommonOptions, WebSocketRequest
     from dwebsocket.websocket import WebSocket
 
 # What the application decides itself: it is sent text as `str`, and chooses the subprotocol.
@@ -35,7 +38,9 @@ _TRY_AGAIN_LATER = (1013, "too slow")
 _OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding", "upgrade"}
 
 
-def asgi_websocket(application: routing.Application, /, **options: Any) -> Callable[..., Any]:
+def asgi_websocket(
+    application: routing.Application, /, **options: Unpack[CommonOptions]
+) -> Callable[..., HttpResponseBase]:
     """
     Gives the view for an ASGI application that serves WebSockets, under any server.
 

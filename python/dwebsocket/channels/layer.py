@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import os
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -18,6 +17,7 @@ from dwebsocket.channels.node import Node
 from dwebsocket.channels.store import Store
 from dwebsocket.compat.channels import BaseChannelLayer
 from dwebsocket.compat.msgpack import pack, unpack
+from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends
@@ -256,4 +256,4 @@ def _forget_parents_nodes() -> None:
         layer._forget_parents_node()
 
 
-os.register_at_fork(after_in_child=_forget_parents_nodes)
+at_fork(_forget_parents_nodes)

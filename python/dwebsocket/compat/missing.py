@@ -13,7 +13,7 @@ class MissingPart(ImproperlyConfigured):
     def __init__(self, library: str, part: str) -> None:
         super().__init__(
             f"dwebsocket needs {part}, which {library} {version_of(library)} does not have: use a "
-            f"version of {library} that the README of dwebsocket names"
+            f"version of {library} that the page Versions of dwebsocket's documentation names"
         )
 
 

@@ -108,7 +108,8 @@ def unwatch(descriptor: int) -> None:
     ``pause_reading``.
     """
     backend = getattr(asyncio.get_running_loop(), "_get_backend_id", None)
-    if backend is None:
+    if backend is None or not hasattr(select, "epoll"):
+        # kqueue drops a descriptor by itself as soon as its number refers to another socket.
         return
     # A duplicate: when the `epoll` object is dropped, it closes the descriptor that it has.
     epoll = select.epoll.fromfd(os.dup(backend()))

@@ -83,14 +83,20 @@ def parts() -> Parts:
     return Parts()
 
 
-def protocol_for_tls(config: Any, *args: Any, **kwargs: Any) -> Any:
-    """Makes uvicorn's own WebSocket protocol, for connections that it encrypts."""
+def own_protocol(config: Any, *args: Any, **kwargs: Any) -> Any:
+    """
+    Makes uvicorn's own WebSocket protocol: for connections that it encrypts, and without an engine.
+
+    Raises:
+        RuntimeError: The library that it needs is not installed.
+    """
     from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
     if AutoWebSocketsProtocol is None:
         raise RuntimeError(
-            "uvicorn encrypts these connections, so its own WebSocket protocol has to serve them: "
-            "install websockets or wsproto, or let a proxy end TLS"
+            "uvicorn encrypts these connections, or this system has no engine, so its own "
+            "WebSocket protocol has to serve them: install websockets or wsproto, or let a proxy "
+            "end TLS"
         )
     return AutoWebSocketsProtocol(config, *args, **kwargs)
 

@@ -7,7 +7,7 @@ the answer to the handshake.
 
 from __future__ import annotations
 
-import ssl
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,22 +15,23 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from dwebsocket import conf
+from dwebsocket.client import connect
+from dwebsocket.client.address import Address
 from dwebsocket.compat.django import host_of, is_host_allowed
 from dwebsocket.doctor import local
-from dwebsocket.doctor.client import (
-    CLOSE,
-    PING,
-    Answer,
-    BrokenProtocolError,
-    Target,
-    shake_hands,
-)
 from dwebsocket.doctor.finding import Level, error, fine, warning
+from dwebsocket.exceptions import (
+    ConnectionClosed,
+    ConnectionFailed,
+    HandshakeRefused,
+    ReceiveTimeout,
+)
 from dwebsocket.handshake import site_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from dwebsocket.client import ClientConnection
     from dwebsocket.doctor.finding import Finding
 
 # An address that no host has (RFC 5737).
@@ -47,31 +48,57 @@ class Visit:
     The parameters for checking a site.
 
     Attributes:
-        target: Its address.
+        url: Its address, ``ws://`` or ``wss://``.
         headers: More headers, such as a session's cookie.
         origins: Further origins that should be allowed.
         proxy_timeout: Seconds of silence after which the proxy in front cuts a connection.
         silence: Seconds to keep silent, to see whether the connection survives.
         timeout: Seconds for each step.
-        context: How to speak TLS.
+        ca_file: Trust the certificates in this file, not those of the system.
     """
 
-    target: Target
+    url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     origins: tuple[str, ...] = ()
     proxy_timeout: float = 60
     silence: float = 0
     timeout: float = 10
-    context: ssl.SSLContext | None = None
+    ca_file: str | None = None
 
-    def shake_hands(self, **headers: str) -> Answer:
-        """Makes one handshake. As :func:`dwebsocket.doctor.client.shake_hands`."""
-        return shake_hands(
-            self.target,
-            {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}},
-            timeout=self.timeout,
-            context=self.context,
-        )
+    @functools.cached_property
+    def address(self) -> Address:
+        """The parts of the URL."""
+        return Address.parse(self.url)
+
+    def shake_hands(self, **headers: str) -> ClientConnection | HandshakeRefused:
+        """
+        Makes one handshake as a page of the site does, whatever proxies the environment names.
+
+        Args:
+            **headers: More headers, with underscores for hyphens. They replace others.
+
+        Raises:
+            ConnectionFailed: The server gave no valid answer in time.
+            ValueError: A header cannot be sent, or there are no certificates in ``ca_file``.
+        """
+        usual = {"User-Agent": "websocket_doctor", "Origin": self.address.origin}
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent: dict[str, tuple[str, str]] = {}
+        for name, value in [*usual.items(), *self.headers.items(), *given.items()]:
+            sent[name.lower()] = (name, value)
+        try:
+            return connect(
+                self.url,
+                headers=list(sent.values()),
+                open_timeout=self.timeout,
+                # A silent client shows whether the site's own pings keep a connection alive.
+                ping_interval=None,
+                compression=False,
+                ca_file=self.ca_file,
+                proxy=None,
+            )
+        except HandshakeRefused as refused:
+            return refused
 
 
 def examine(visit: Visit) -> Iterator[Finding]:
@@ -84,7 +111,7 @@ def examine(visit: Visit) -> Iterator[Finding]:
     try:
         yield from _examine(visit)
     except OSError as problem:
-        yield _unreachable(visit.target, problem)
+        yield _unreachable(visit.address, problem)
 
 
 def _examine(visit: Visit) -> Iterator[Finding]:
@@ -94,11 +121,11 @@ def _examine(visit: Visit) -> Iterator[Finding]:
         found = [*_judge_report(visit, report)] if report is not None else []
         yield from found
         blamed = any(finding.level is Level.ERROR for finding in found)
-        if answer.connection is None:
+        if isinstance(answer, HandshakeRefused):
             if not blamed:
                 yield _refused(visit, answer, report)
             return
-        yield fine("handshake", f"{visit.target.origin} answers 101 with the right key.")
+        yield fine("handshake", f"{visit.address.origin} answers 101 with the right key.")
         if report is None:
             yield warning(
                 "report.none",
@@ -111,35 +138,48 @@ def _examine(visit: Visit) -> Iterator[Finding]:
             yield from _keep_silent(visit, answer, report)
         yield from _origins(visit)
     finally:
-        if answer.connection is not None:
-            answer.connection.close()
+        _close(answer)
+
+
+def _close(answer: ClientConnection | HandshakeRefused) -> None:
+    if not isinstance(answer, HandshakeRefused):
+        answer.close()
 
 
 def _ask(visit: Visit) -> dict[str, Any] | None:
-    path = visit.target.path.partition("?")[0]
-    question = site_report.question(visit.target.netloc, path)
+    path = visit.address.target.partition("?")[0]
+    question = site_report.question(visit.address.netloc, path)
     # A client must not be able to choose its address: the report shows whether this one did.
     lie = {"X-Forwarded-For": _MADE_UP}
     answer = visit.shake_hands(**{site_report.HEADER: question}, **lie)
-    if answer.connection is not None:
-        answer.connection.close()
-    signature = answer.headers.get(site_report.HEADER.lower(), "")
+    if not isinstance(answer, HandshakeRefused):
+        answer.close()
+        return None
+    assert answer.headers is not None
+    signature = answer.headers.get(site_report.HEADER, "")
     return site_report.read(answer.body, question, signature)
 
 
-def _unreachable(target: Target, problem: OSError) -> Finding:
-    where = f"{target.host}:{target.port}"
-    if isinstance(problem, ssl.SSLCertVerificationError):
+def _unreachable(address: Address, problem: OSError) -> Finding:
+    where = f"{address.host}:{address.port}"
+    step = problem.step if isinstance(problem, ConnectionFailed) else None
+    if step == "handshake":
+        return error(
+            "handshake.key",
+            f"{where} answers 101, but {problem}.",
+            "Something between answers in the server's place: look at proxies and caches.",
+        )
+    if step == "certificate":
         return error(
             "tls.certificate",
-            f"{where} has a certificate that is not trusted: {problem.verify_message}. Browsers "
+            f"{where} has a certificate that is not trusted: {problem}. Browsers "
             "refuse a wss:// address then without saying so to the page.",
             "Install the whole chain of a certificate for this name.",
         )
-    if isinstance(problem, ssl.SSLError):
+    if step == "tls":
         return error(
             "tls.none",
-            f"{where} does not speak TLS: {problem.reason or problem}.",
+            f"{where} does not speak TLS: {problem}.",
             "Use ws:// for this address, or let the proxy listen with TLS here.",
         )
     return error(
@@ -254,20 +294,23 @@ def _counted(counts: Mapping[str, Any]) -> str:
     """Gives the counters of a backend of groups that are not zero."""
     dropped = {f"dropped ({reason})": count for reason, count in counts["dropped"].items()}
     numbers = {
-        **{name: counts[name] for name in counts if name not in ("dropped", "lag")},
+        **{name: counts[name] for name in counts if name not in ("dropped", "lag", "history")},
         **dropped,
     }
     found = [f"{name} {count}" for name, count in numbers.items() if count]
     if counts["lag"] is not None:
         found.append(f"lag {1000 * counts['lag']:.1f} ms")
+    # A site of another version may know nothing of it.
+    if (history := counts.get("history")) is not None:
+        found.append(f"history {history['bytes']} bytes, {history['evicted']} messages evicted")
     return ", ".join(found)
 
 
 def _lost_host(visit: Visit) -> Finding:
     return error(
         "proxy.host",
-        f"Host reaches Django as another than {visit.target.netloc!r}: every page of the site is a "
-        "foreign origin.",
+        f"Host reaches Django as another than {visit.address.netloc!r}: every page of the site is "
+        "a foreign origin.",
         "nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On. If the proxy "
         "tells it in X-Forwarded-Host: USE_X_FORWARDED_HOST = True.",
     )
@@ -275,7 +318,6 @@ def _lost_host(visit: Visit) -> Finding:
 
 def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
     """Checks which parts of the request reached Django through the proxies."""
-    target = visit.target
     tokens = [token.strip().lower() for token in (request["connection"] or "").split(",")]
     blamed = True
     if not request["upgrade"]:
@@ -299,7 +341,7 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
         )
     else:
         blamed = False
-    if target.secure and not request["secure"]:
+    if visit.address.secure and not request["secure"]:
         header = "HTTP_X_FORWARDED_PROTO"
         told = request["forwarded"].get(header)
         yield error(
@@ -311,7 +353,7 @@ def _arrived(visit: Visit, request: Mapping[str, Any]) -> Iterator[Finding]:
             + f'Set SECURE_PROXY_SSL_HEADER = ("{header}", "https").',
         )
         blamed = True
-    elif not target.secure and request["secure"]:
+    elif not visit.address.secure and request["secure"]:
         yield warning(
             "proxy.insecure",
             "The client speaks no TLS, but Django takes the request for one that does.",
@@ -345,22 +387,17 @@ def _addresses(request: Mapping[str, Any]) -> Finding:
     )
 
 
-def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> Finding:
+def _refused(visit: Visit, answer: HandshakeRefused, report: Mapping[str, Any] | None) -> Finding:
     """Explains a handshake that was refused, mostly before it reached a view that takes it."""
-    status, target = answer.status, visit.target
+    status, headers = answer.status, answer.headers
+    assert headers is not None
     said = f"The handshake gets {status} {answer.reason}".rstrip()
     whole = said
-    if answer.headers.get("content-type", "").startswith("text/plain"):
+    if headers.get("content-type", "").startswith("text/plain"):
         line = answer.body[:300].decode(errors="replace").strip().partition("\n")[0]
         whole += f": {line}" if line else ""
     whole = f"{whole.rstrip('.')}."
-    if status == 101:
-        return error(
-            "handshake.key",
-            "The handshake gets 101, but with a wrong Sec-WebSocket-Accept.",
-            "Something between answers in the server's place: look at proxies and caches.",
-        )
-    host = host_of(target.netloc)
+    host = host_of(visit.address.netloc)
     if status == 400 and report is None and not is_host_allowed(host, settings.ALLOWED_HOSTS):
         return error(
             "hosts.missing",
@@ -368,7 +405,7 @@ def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> 
             f"Add {host!r} to ALLOWED_HOSTS.",
         )
     if status in (301, 302, 307, 308):
-        where = answer.headers.get("location", "")
+        where = headers.get("location", "")
         return error(
             "handshake.redirect",
             f"{said} to {where!r}. Browsers do not follow redirects of WebSockets.",
@@ -405,20 +442,20 @@ def _refused(visit: Visit, answer: Answer, report: Mapping[str, Any] | None) -> 
 def _origins(visit: Visit) -> Iterator[Finding]:
     for origin in visit.origins:
         answer = visit.shake_hands(Origin=origin)
-        if answer.connection is None:
+        if isinstance(answer, HandshakeRefused):
             yield error(
                 "origin.refused",
                 f"A page of {origin} may not connect: {answer.status} {answer.reason}.",
                 f'Add "{origin}" to WEBSOCKET_ALLOWED_ORIGINS.',
             )
         else:
-            answer.connection.close()
+            answer.close()
             yield fine("origin.allowed", f"A page of {origin} may connect.")
     answer = visit.shake_hands(Origin=_FOREIGN)
-    if answer.connection is None:
+    if isinstance(answer, HandshakeRefused):
         yield fine("origin.foreign", f"A page of elsewhere may not connect ({answer.status}).")
         return
-    answer.connection.close()
+    answer.close()
     yield (warning if "*" in conf.get("ALLOWED_ORIGINS") else error)(
         "origin.everybody",
         f"A page of {_FOREIGN}, or of anywhere, may connect with the cookies of its visitor.",
@@ -428,20 +465,25 @@ def _origins(visit: Visit) -> Iterator[Finding]:
 
 
 def _keep_silent(
-    visit: Visit, answer: Answer, report: Mapping[str, Any] | None
+    visit: Visit, websocket: ClientConnection, report: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
-    assert answer.connection is not None
     began = time.monotonic()
-    try:
-        frames = answer.connection.frames(visit.silence)
-    except BrokenProtocolError as problem:
+    ended = _end_within(visit.silence, websocket)
+    if ended is None:
+        yield fine(
+            "silence",
+            f"The connection survived {visit.silence:g} s of silence; "
+            f"{websocket.pings_received} pings came.",
+        )
+    elif ended.by == "peer":
+        yield fine("silence", "The view itself closed the connection meanwhile.")
+    elif ended.by == "local":
         yield error(
             "silence.broken",
-            f"What came behind the handshake is no WebSocket: {problem}.",
+            f"What came behind the handshake is no WebSocket: {ended.reason or ended.code}.",
             "Something between answers in the server's place: look at proxies and caches.",
         )
-        return
-    except OSError:
+    else:
         lasted = time.monotonic() - began
         interval = report["settings"]["ping_interval"] if report is not None else None
         own = report is not None and report["settings"]["pings"] == "engine"
@@ -452,11 +494,16 @@ def _keep_silent(
             f"Set WEBSOCKET_PING_INTERVAL below {max(0.1, lasted * 0.4):.2g}, or raise the proxy's "
             "timeout (nginx: proxy_read_timeout).",
         )
-        return
-    if CLOSE in frames:
-        yield fine("silence", "The view itself closed the connection meanwhile.")
-    else:
-        yield fine(
-            "silence",
-            f"The connection survived {visit.silence:g} s of silence; {frames[PING]} pings came.",
-        )
+
+
+def _end_within(seconds: float, websocket: ClientConnection) -> ConnectionClosed | None:
+    """Sends nothing, takes what comes, and gives the end of the connection if it comes in time."""
+    deadline = time.monotonic() + seconds
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            websocket.receive(left)
+    except ReceiveTimeout:
+        return None
+    except ConnectionClosed as ended:
+        return ended
+    return None

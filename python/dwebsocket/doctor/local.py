@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -10,6 +9,7 @@ from django.core import checks as django_checks
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import checks, conf
+from dwebsocket.compat.system import UNLIMITED, limits_of
 from dwebsocket.doctor import groups, machine, process
 from dwebsocket.doctor.finding import error, fine, warning
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Descriptors that a process needs beside its WebSockets, a generous estimate.
 _OTHER_FILES = 100
+# The WebSockets that a process may have where nothing limits them.
+_MANY = 10_000
 # The part of a server's patience that views and clients need after the last close frame.
 _CLOSE_S = 1.5
 
@@ -38,10 +40,10 @@ def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Fi
     yield from _tls()
     yield from ping(_value("PING_INTERVAL"), proxy_timeout)
     most = _value("MAX_CONNECTIONS")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = limits_of("NOFILE")
     yield from files(most, soft, hard)
     if connections is None:
-        connections = soft if most is None else most
+        connections = (_MANY if soft == UNLIMITED else soft) if most is None else most
     of_a_process = connections if most is None else min(most, connections)
     stack_bytes = _value("THREAD_STACK_SIZE")
     yield from machine.examine(machine.Load(connections, of_a_process, stack_bytes))
@@ -49,6 +51,10 @@ def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Fi
     window = _value("DRAIN")
     if not window:
         yield from drain(window, None, "")
+    if not process.is_visible():
+        yield fine(
+            "server.process", "This system does not show which servers run: it has no /proc."
+        )
     for server in process.servers():
         yield fine("server.process", f"{server.name} runs here as process {server.pid}.")
         if (given := process.files(server.pid)) is not None and given != (soft, hard):
@@ -92,14 +98,14 @@ def files(
         hard: The value to which it may raise ``soft`` by itself; None when that is not known.
         whose: The owner of the limit, as the beginning of a sentence.
     """
-    if soft == resource.RLIM_INFINITY:
+    if soft == UNLIMITED:
         return
     if connections is None:
         connections = soft
     if connections + _OTHER_FILES > soft:
         need = connections + 1000
         # Only root can raise it, so systemd or limits.conf has to.
-        above = hard is not None and hard != resource.RLIM_INFINITY and need > hard
+        above = hard is not None and hard != UNLIMITED and need > hard
         yield warning(
             "files",
             f"{whose} may hold {connections} WebSockets (WEBSOCKET_MAX_CONNECTIONS), but only "

@@ -7,11 +7,11 @@ system does not show (most need ``/proc``) counts as sufficient.
 
 from __future__ import annotations
 
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dwebsocket.compat.system import UNLIMITED, limits_of
 from dwebsocket.doctor.finding import fine, warning
 
 if TYPE_CHECKING:
@@ -53,7 +53,13 @@ def examine(load: Load) -> Iterator[Finding]:
     """Compares the kernel's limits with what ``load`` needs."""
     findings = [*threads(load), *queues(load), *ports(load), *tracking(load)]
     yield from findings
-    if not findings:
+    if not (PROC / "sys").exists():
+        yield fine(
+            "machine",
+            "This system does not show its kernel's limits as Linux does. Look at them where the "
+            "site will run.",
+        )
+    elif not findings:
         yield fine(
             "machine", f"The kernel's limits suffice for {load.connections} WebSockets here."
         )
@@ -64,12 +70,12 @@ def threads(load: Load) -> Iterator[Finding]:
     total = load.connections + _OTHER_THREADS
     areas = load.of_a_process * _AREAS_OF_A_THREAD + _OTHER_AREAS
     tasks = _number(_cgroup() / "pids.max")
-    processes = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    processes = limits_of("NPROC")[0]
     limits = [
         ("kernel.threads-max", _sysctl("kernel.threads-max"), total),
         ("kernel.pid_max", _sysctl("kernel.pid_max"), total),
         ("vm.max_map_count", _sysctl("vm.max_map_count"), areas),
-        ("ulimit -u", None if processes == resource.RLIM_INFINITY else processes, total),
+        ("ulimit -u", None if processes == UNLIMITED else processes, total),
         ("pids.max", tasks, total),
     ]
     for name, limit, need in limits:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,12 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from dwebsocket.compat.system import UNLIMITED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+PROC = Path("/proc")
 
 _SERVERS = (
     "gunicorn",
@@ -49,12 +52,17 @@ class Server:
     graceful_s: float | None
 
 
+def is_visible() -> bool:
+    """Whether this system shows processes in a way that :func:`servers` knows."""
+    return (PROC / "self/cmdline").exists()
+
+
 def servers() -> Iterator[Server]:
     """Gives the servers of this project that run here."""
     seen: dict[int, Server] = {}
     parents: dict[int, int] = {}
     try:
-        entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        entries = [entry for entry in PROC.iterdir() if entry.name.isdigit()]
     except OSError:
         return
     for entry in entries:
@@ -79,13 +87,13 @@ def servers() -> Iterator[Server]:
 def files(pid: int) -> tuple[int, int] | None:
     """Gives the soft and the hard limit of a process's descriptors; None if they are not known."""
     try:
-        limits = (Path("/proc") / str(pid) / "limits").read_text()
+        limits = (PROC / str(pid) / "limits").read_text()
     except OSError:
         return None
     found = re.search(r"^Max open files\s+(\d+|unlimited)\s+(\d+|unlimited)", limits, re.MULTILINE)
     if found is None:
         return None
-    soft, hard = (resource.RLIM_INFINITY if n == "unlimited" else int(n) for n in found.groups())
+    soft, hard = (UNLIMITED if n == "unlimited" else int(n) for n in found.groups())
     return soft, hard
 
 

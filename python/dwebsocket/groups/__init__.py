@@ -6,7 +6,8 @@ from dwebsocket._core import Member
 from dwebsocket.groups import checks
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
-from dwebsocket.groups.history import Entry, Log, Recovery
+from dwebsocket.groups.exchanging import PresenceBackend
+from dwebsocket.groups.history import Entry, History, Log, Recovery
 from dwebsocket.groups.recorded import HistoryBackend
 from dwebsocket.groups.statistics import group_statistics
 
@@ -14,9 +15,11 @@ __all__ = [
     "Backend",
     "Entry",
     "Group",
+    "History",
     "HistoryBackend",
     "Log",
     "Member",
+    "PresenceBackend",
     "Recovery",
     "group",
     "group_statistics",

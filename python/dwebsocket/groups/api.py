@@ -23,8 +23,10 @@ from dwebsocket.groups.members import excluded, key_of, member_of
 
 if TYPE_CHECKING:
     from dwebsocket import _core
+    from dwebsocket.api.arguments import Sendable
     from dwebsocket.groups.backend import Backend, Exclude, Member, Message
-    from dwebsocket.groups.history import Entry, Position
+    from dwebsocket.groups.history import History, Position
+    from dwebsocket.groups.members import Excluded
 
 
 class Group:
@@ -36,6 +38,9 @@ class Group:
     """
 
     __slots__ = ("name", "using")
+
+    name: str
+    using: str
 
     def __init__(self, name: str, using: str) -> None:
         """As :func:`group`, without its checks."""
@@ -162,7 +167,9 @@ class Group:
 
     # -- messages --------------------------------------------------------------------------------
 
-    def send(self, message: Any, *, exclude: Any = None, on_commit: bool | str = False) -> None:
+    def send(
+        self, message: Sendable, *, exclude: Excluded = None, on_commit: bool | str = False
+    ) -> None:
         """
         Sends a message to every member, in every process.
 
@@ -184,7 +191,7 @@ class Group:
         self._send(_message(message), exclude, "asend", on_commit=on_commit)
 
     async def asend(
-        self, message: Any, *, exclude: Any = None, on_commit: bool | str = False
+        self, message: Sendable, *, exclude: Excluded = None, on_commit: bool | str = False
     ) -> None:
         """
         As :meth:`send`, without blocking the event loop.
@@ -198,7 +205,7 @@ class Group:
         await self._asend(_message(message), exclude, on_commit=on_commit)
 
     def send_json(
-        self, data: Any, *, exclude: Any = None, on_commit: bool | str = False, **kwargs: Any
+        self, data: Any, *, exclude: Excluded = None, on_commit: bool | str = False, **kwargs: Any
     ) -> None:
         """
         Sends ``data`` as text of JSON, written once.
@@ -216,7 +223,7 @@ class Group:
         self._send(as_json(data, kwargs)[0], exclude, "asend_json", on_commit=on_commit)
 
     async def asend_json(
-        self, data: Any, *, exclude: Any = None, on_commit: bool | str = False, **kwargs: Any
+        self, data: Any, *, exclude: Excluded = None, on_commit: bool | str = False, **kwargs: Any
     ) -> None:
         """
         As :meth:`send_json`, without blocking the event loop.
@@ -301,7 +308,7 @@ class Group:
 
     # -- history ---------------------------------------------------------------------------------
 
-    def history(self, limit: int | None = None, since: str | None = None) -> list[Entry]:
+    def history(self, limit: int | None = None, since: str | None = None) -> History:
         """
         Gives what is kept of the group, oldest first.
 
@@ -309,6 +316,10 @@ class Group:
             limit: The newest so many.
             since: A position: only what was published behind it; all that is kept when it is too
                 old, or of another epoch.
+
+        Returns:
+            A list of entries. Its ``position`` is where it ends, for a page that shows it and then
+            joins.
 
         Raises:
             UsageError: The group has no history; or in an event loop, with a backend that waits for
@@ -323,7 +334,7 @@ class Group:
             page += backend.read_history(self.name, page.reached, (size, seconds))
         return history.entries(page, size)
 
-    async def ahistory(self, limit: int | None = None, since: str | None = None) -> list[Entry]:
+    async def ahistory(self, limit: int | None = None, since: str | None = None) -> History:
         """
         As :meth:`history`, without blocking the event loop.
 
@@ -360,7 +371,7 @@ class Group:
         return history.text_of((await backend.aread_history(self.name, None, (0, 0.0))).head)
 
     def _wanted_history(
-        self, backend: Backend, limit: Any, since: Any
+        self, backend: Backend, limit: int | None, since: str | None
     ) -> tuple[Position | None, tuple[int, float]]:
         kept = history.needs(backend.settings, self.name, "history()")
         after = None if since is None else history.read_position(since)
@@ -373,7 +384,9 @@ class Group:
         """Gives the backend, for a sync call that has ``twin``."""
         return backends.backend_for_sync(self.using, f"{self!r}.{twin}")
 
-    def _send(self, message: Message, exclude: Any, twin: str, *, on_commit: bool | str) -> None:
+    def _send(
+        self, message: Message, exclude: Excluded, twin: str, *, on_commit: bool | str
+    ) -> None:
         exclude, keys = excluded(exclude)
         using = _transaction_of(on_commit)
         backend = self._backend(twin)
@@ -383,7 +396,7 @@ class Group:
         else:
             self._send_on_commit(using, message, keys)
 
-    async def _asend(self, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
+    async def _asend(self, message: Message, exclude: Excluded, *, on_commit: bool | str) -> None:
         exclude, keys = excluded(exclude)
         backend = backends.backend(self.using)
         waits = False
@@ -433,7 +446,7 @@ def _alias(on_commit: object) -> str:
     return on_commit
 
 
-def _message(message: Any) -> Message:
+def _message(message: Sendable) -> Message:
     return message if isinstance(message, str) else as_bytes(message)
 
 
@@ -478,7 +491,7 @@ def group(name: str, using: str = DEFAULT) -> Group:
     return Group(names.checked(name), using)
 
 
-def user(user: Any, using: str = DEFAULT) -> Group:
+def user(user: object, using: str = DEFAULT) -> Group:
     """
     Gives the group of all open WebSockets of a user, in every process.
 

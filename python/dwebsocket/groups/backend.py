@@ -83,7 +83,8 @@ class Backend:
     #: Whether it keeps the history of groups: see
     #: :class:`~dwebsocket.groups.recorded.HistoryBackend`.
     keeps_history = False
-    #: Whether it knows which users are present, and so implements the calls for that.
+    #: Whether it knows which users are present: see
+    #: :class:`~dwebsocket.groups.exchanging.PresenceBackend`.
     keeps_presence = False
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
@@ -234,7 +235,7 @@ class Backend:
         """
         raise NotImplementedError
 
-    # -- what a backend implements that knows which users are present ------------------------------
+    # -- presence, where users are known ---------------------------------------------------------
 
     def enter(self, name: str, member: Member, visit: Visit) -> Entered:
         """
@@ -303,6 +304,9 @@ class Backend:
             self.groups.note("unreadable")
         return is_envelope
 
+    def presence_interrupted(self, *names: str) -> None:
+        """Notes that messages to these groups may have been lost; to all, without a name."""
+
     def project_key(self, purpose: str) -> bytes:
         """
         Gives 32 secret bytes that the processes of this project have in common.
@@ -327,6 +331,16 @@ class Backend:
     def lag(self) -> float | None:
         """
         The seconds from publishing until it is here, as last measured; None where it is not.
+
+        For :func:`dwebsocket.group_statistics`. Never waits.
+        """
+        return None
+
+    @property
+    def history_usage(self) -> tuple[int, int] | None:
+        """
+        The bytes of the history that ``WEBSOCKET_MAX_HISTORY`` limits, and the number of messages
+        that were dropped for it; None where a server keeps the history, or nothing is kept yet.
 
         For :func:`dwebsocket.group_statistics`. Never waits.
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from dwebsocket import conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups.backend import Backend
 
@@ -94,7 +94,7 @@ def make(alias: str, settings: BackendSettings) -> Backend:
         if settings.history and not found.keeps_history:
             raise TypeError("it keeps no history of groups: remove HISTORY, or use the local one")
         if settings.presence and not found.keeps_presence:
-            raise TypeError("it knows no users: remove PRESENCE, or use the local one")
+            raise TypeError("it knows no users: remove PRESENCE, or use one that does")
         return found(alias, settings)
     except (ImportError, TypeError) as error:
         raise ImproperlyConfigured(
@@ -157,4 +157,4 @@ def _forget_parents_backends() -> None:
     _backends = Backends(_backends.make)
 
 
-os.register_at_fork(after_in_child=_forget_parents_backends)
+at_fork(_forget_parents_backends)

@@ -9,6 +9,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
+from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.groups import backends
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
 
 _OURS = [f"dwebsocket.groups.{name}" for name in ("local", "process", "redis", "postgres")]
+# Those that need no engine where there is none: there the first one is as the second.
+_IN_ONE_PROCESS = _OURS[:2]
 
 
 def register() -> None:
@@ -27,7 +30,10 @@ def register() -> None:
 
 def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Finds backends that cannot be used with these settings. Connects to no server."""
-    return [message for alias, own in _entries() for message in _check(alias, own, deploy=False)]
+    found = [message for alias, own in _entries() for message in _check(alias, own, deploy=False)]
+    if NO_ENGINE:
+        found += [message for alias, own in _entries() for message in _without_engine(alias, own)]
+    return found
 
 
 def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -55,6 +61,22 @@ def _check(alias: str, own: BackendSettings, *, deploy: bool) -> Iterator[checks
         # What `check` finds without `--deploy` is not repeated.
         if not (deploy and problem in known):
             yield checks.Error(f"WEBSOCKET_GROUPS[{alias!r}]: {problem}", id="dwebsocket.E006")
+
+
+def _without_engine(alias: str, own: BackendSettings) -> Iterator[checks.CheckMessage]:
+    needing = {
+        own.backend: own.backend not in _IN_ONE_PROCESS,
+        "HISTORY": own.history,
+        "PRESENCE": own.presence,
+    }
+    for what, is_wanted in needing.items():
+        if is_wanted:
+            yield checks.Warning(
+                needs_engine(f"WEBSOCKET_GROUPS[{alias!r}]: {what}"),
+                hint="Leave it out of the settings for this system, where the groups of one "
+                f"process work: {' and '.join(_IN_ONE_PROCESS)}.",
+                id="dwebsocket.W006",
+            )
 
 
 def _hint(own: BackendSettings) -> str:

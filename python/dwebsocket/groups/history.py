@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from dwebsocket.exceptions import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dwebsocket.group_settings import BackendSettings, Kept
 
     #: Epoch and offset.
@@ -44,6 +46,31 @@ class Entry:
     def position(self) -> str:
         """The position of a client that has seen it, as ``join(…, since=…)`` takes it."""
         return f"{self.epoch}-{self.offset}"
+
+
+class History(list[Entry]):
+    """
+    What is kept of a group, oldest first: a list of entries that knows where it ends.
+
+    Attributes:
+        position: The position of a client that has seen it, also when the list is empty. A page
+            that shows the list joins from there: nothing is missed, nothing comes twice.
+    """
+
+    __slots__ = ("position",)
+
+    position: str
+
+    def __init__(self, entries: Iterable[Entry], position: str) -> None:
+        """
+        Notes the position.
+
+        Args:
+            entries: The list's.
+            position: Where they were read to.
+        """
+        super().__init__(entries)
+        self.position = position
 
 
 @dataclass(frozen=True)
@@ -154,13 +181,14 @@ def is_whole(page: Page, since: Position) -> bool:
     return since[1] == last or bool(page.rows and page.rows[0][0] == since[1] + 1)
 
 
-def entries(page: Page, most: int) -> list[Entry]:
-    """Gives the newest messages of a page."""
+def entries(page: Page, most: int) -> History:
+    """Gives the newest messages of a page that is the last one."""
     epoch = f"{page.head[0]:016x}"
-    return [
+    newest = (
         Entry(offset, epoch, message, datetime.fromtimestamp(ms / 1000, timezone.utc))
         for offset, ms, message, _ in page.rows[max(0, len(page.rows) - most) :]
-    ]
+    )
+    return History(newest, text_of(page.reached))
 
 
 def checked_limit(limit: Any) -> int | None:

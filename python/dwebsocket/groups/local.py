@@ -8,11 +8,13 @@ rights authenticate messages. See ``src/engine/backends/local``.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, unpatched
+from dwebsocket.compat.system import user_id
 from dwebsocket.groups import backend, process, reports
 
 if TYPE_CHECKING:
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
 _VERSION = 2
 # The folder in that of the sockets where the history of groups is kept.
 _HISTORY = "history"
-# Characters of the key in the folder's name.
-_KEY_LENGTH = 20
+# Characters of the key in the folder's name. On macOS the address of a socket has 103 bytes at
+# most, and the folder for temporary files takes half of them.
+_SHORT_KEY = 8
+_KEY_LENGTH = 20 if sys.platform == "linux" else _SHORT_KEY
 
 
 def folder_of(settings: BackendSettings, key: bytes) -> Path:
     """Gives the folder of the sockets, which need not exist."""
-    name = f"dwebsocket-{os.geteuid()}-{_VERSION}-{key.hex()[:_KEY_LENGTH]}"
+    name = f"dwebsocket-{user_id()}-{_VERSION}-{key.hex()[:_KEY_LENGTH]}"
     parent = settings.runtime_dir or os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     return Path(parent) / name
 
@@ -70,7 +74,7 @@ class Backend(process.Backend):
 
     def _start(self) -> _core.LocalNode:
         try:
-            node = _core.LocalNode(self.folder, os.geteuid(), self.groups, self.presence)
+            node = _core.LocalNode(self.folder, user_id(), self.groups, self.presence)
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
         backend.at_exit(self.stop)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from dwebsocket.api.base import Base
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from dwebsocket.groups.backend import Exclude, Member
+
+    #: The argument: a WebSocket, the ``id`` of one, several of either, or None.
+    Excluded = Base | str | Iterable[Base | str] | None
 
 _KEY_BYTES = 16
 #: The most members that one message can exclude.
@@ -33,7 +34,7 @@ def member_of(websocket: Base) -> Member | None:
     return websocket._engine.as_member()
 
 
-def excluded(exclude: Any) -> tuple[Any, Exclude]:
+def excluded(exclude: Excluded) -> tuple[Excluded, Exclude]:
     """
     Gives ``exclude``, an iterable as a list, and the keys of the members that a message is not for.
 

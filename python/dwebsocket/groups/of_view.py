@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import conf
+from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups import (
     backends,
@@ -21,7 +21,6 @@ from dwebsocket.groups import (
     membership_signals,
     names,
     presence,
-    recovering,
 )
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.members import key_of, member_of
@@ -34,7 +33,9 @@ if TYPE_CHECKING:
     from dwebsocket.api.base import Base
 
     #: The decorator's argument: templates of names, or a function that gives names.
-    Wanted = Iterable[str | Group] | str | Callable[..., Any]
+    Wanted = (
+        Iterable[str | Group] | str | Group | Callable[..., Iterable[str | Group] | Group | None]
+    )
 
 
 class ImpossibleName(ValueError):
@@ -317,18 +318,14 @@ class Joins:
         def join() -> None:
             try:
                 for each in (*recorded, *present):
-                    recovery = websocket._join([each], wish, **_recovering(each, positions))
-                    if positions is not None and recovery:
-                        websocket.send_text(recovering.told(each, recovery))
+                    websocket._join([each], wish, **_recovering(each, positions))
             finally:
                 self._release_recorded()
 
         async def ajoin() -> None:
             try:
                 for each in (*recorded, *present):
-                    recovery = await websocket._ajoin([each], wish, **_recovering(each, positions))
-                    if positions is not None and recovery:
-                        await websocket.asend_text(recovering.told(each, recovery))
+                    await websocket._ajoin([each], wish, **_recovering(each, positions))
             finally:
                 self._release_recorded()
 
@@ -339,7 +336,7 @@ def _recovering(group: Group, positions: Mapping[str, str] | None) -> dict[str, 
     """Gives the options for joining a group as the view begins."""
     if positions is None:
         return {}
-    return {"numbered": True, "since": positions.get(group.name)}
+    return {"numbered": True, "since": positions.get(group.name), "tells": True}
 
 
 def _is_present(group: Group) -> bool:
@@ -384,7 +381,7 @@ def _forget_parents_responses() -> None:
     _dropped.clear()
 
 
-os.register_at_fork(after_in_child=_forget_parents_responses)
+at_fork(_forget_parents_responses)
 
 
 def _aliases() -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dwebsocket import _core, clock, conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend, reports
+from dwebsocket.groups import backend, backends, reports
 from dwebsocket.groups.history import Page
 
 if TYPE_CHECKING:
@@ -116,8 +116,14 @@ class Backend(backend.Backend):
             with self._history_lock:
                 if self._history is None:
                     with self._reporting():
-                        self._history = self._new_history(conf.get("MAX_HISTORY"))
+                        self._history = self._new_history(conf.get("MAX_HISTORY") // _sharing())
         return self._history
+
+    @property
+    def history_usage(self) -> tuple[int, int] | None:
+        """As :meth:`dwebsocket.groups.backend.Backend.history_usage`."""
+        history = self._history
+        return None if history is None else (history.bytes(), history.evicted())
 
     def _new_history(self, most: int) -> _core.History:
         return _core.History.in_memory(most)
@@ -207,3 +213,9 @@ class Backend(backend.Backend):
             if clock.now() >= deadline:
                 raise self.unavailable("more is published than can be delivered")
             await asyncio.sleep(_PAUSE_S)
+
+
+def _sharing() -> int:
+    """Gives the number of backends that share the limit, one at least, each the same part of it."""
+    kept = [own.backend for own in conf.get("GROUPS").values() if own.history]
+    return max(1, sum(issubclass(backends.class_of(path), Backend) for path in kept))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dwebsocket.groups.members import Excluded
+    from dwebsocket.groups.membership_signals import Named
+
     Message = str | bytes
 
 
@@ -21,9 +24,9 @@ class Publication:
         on_commit: The argument.
     """
 
-    group: Any
+    group: Named
     message: Message
-    exclude: Any
+    exclude: Excluded
     on_commit: bool | str
 
 
@@ -31,7 +34,7 @@ class Publication:
 recorded: list[Publication] | None = None
 
 
-def note(group: Any, message: Message, exclude: Any, *, on_commit: bool | str) -> None:
+def note(group: Named, message: Message, exclude: Excluded, *, on_commit: bool | str) -> None:
     """Records a publication, if that is wanted."""
     if recorded is not None:
         recorded.append(Publication(group, message, exclude, on_commit))

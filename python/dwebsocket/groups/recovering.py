@@ -33,10 +33,26 @@ class Recovering:
     """
 
     def __init__(
-        self, group: Named, *, since: str | None, partial: bool, numbered: bool, former: str | None
+        self,
+        group: Named,
+        *,
+        since: str | None,
+        partial: bool,
+        numbered: bool,
+        former: str | None,
+        tells: bool = False,
     ) -> None:
         """
         Begins.
+
+        Args:
+            group: The group.
+            since: As of ``join``, as the others below.
+            partial: As above.
+            numbered: As above.
+            former: As above.
+            tells: Whether the client is told what has become of it: behind what it has missed,
+                before anything else, and again when more is lost before it is a member.
 
         Raises:
             TypeError: ``since`` is no ``str``.
@@ -50,6 +66,8 @@ class Recovering:
         self._partial = partial
         self._numbered = numbered
         self._former = None if former is None else key_of(former)
+        self._tells = tells
+        self._has_told = False
         self.at: Position = (0, 0)
         self.missed = 0
         self.recovered = not self._is_recovering
@@ -67,13 +85,40 @@ class Recovering:
         )
         if self._is_recovering and (self.recovered or self._partial):
             yield from self._messages(page.rows)
+        else:
+            # Nothing old is sent, nor the rest of it.
+            self.at = page.head
+        yield from self._tell_at_the_end_of(page)
 
     def more(self, page: Page) -> Iterator[str | bytes]:
         """Gives those that were published meanwhile, or did not fit on the page before."""
-        if self._is_recovering and not history.is_whole(page, self.at):
-            self.recovered = False
+        if not history.is_whole(page, self.at):
+            if self._is_recovering or self._tells:
+                self.recovered = False
+            if self._tells:
+                # First: a client that goes before it learns of the gap must not come back from
+                # behind it.
+                yield self._told((page.head[0], page.rows[0][0] - 1) if page.rows else page.head)
         self.at = page.reached
         yield from self._messages(page.rows)
+        yield from self._tell_at_the_end_of(page)
+
+    def _tell_at_the_end_of(self, page: Page) -> Iterator[str]:
+        """Tells the client when it has got all, which is before it is a member: then more comes."""
+        if self._tells and not self._has_told and page.is_last:
+            yield self._told(self.at)
+
+    def _told(self, at: Position) -> str:
+        self._has_told = True
+        return json.dumps(
+            {
+                "group": self._name,
+                "recovered": self.recovered,
+                "missed": self.missed,
+                "position": history.text_of(at),
+            },
+            ensure_ascii=False,
+        )
 
     def _messages(self, rows: list[Row]) -> Iterator[str | bytes]:
         epoch = self.at[0]
@@ -105,7 +150,7 @@ def join(
     try:
         page = backend.read_history(name, steps.since, steps.limits)
         try:
-            _send_all(websocket, steps.first(page))
+            _send_all(websocket, member, steps.first(page))
             for _ in range(_MOST_ROUNDS):
                 joined = "behind"
                 if page.is_last:
@@ -113,7 +158,7 @@ def join(
                 if joined != "behind":
                     break
                 page = backend.read_history(name, steps.at, steps.kept.limits)
-                _send_all(websocket, steps.more(page))
+                _send_all(websocket, member, steps.more(page))
             else:
                 websocket.close(1013, "too slow")
                 joined = "over"
@@ -143,7 +188,7 @@ async def ajoin(
     try:
         page = await backend.aread_history(name, steps.since, steps.limits)
         try:
-            await _asend_all(websocket, steps.first(page))
+            await _asend_all(websocket, member, steps.first(page))
             for _ in range(_MOST_ROUNDS):
                 joined = "behind"
                 if page.is_last:
@@ -151,7 +196,7 @@ async def ajoin(
                 if joined != "behind":
                     break
                 page = await backend.aread_history(name, steps.at, steps.kept.limits)
-                await _asend_all(websocket, steps.more(page))
+                await _asend_all(websocket, member, steps.more(page))
             else:
                 websocket.close(1013, "too slow")
                 joined = "over"
@@ -197,27 +242,26 @@ def _from_now_on(group: Named, member: Member) -> Recovering | None:
     return Recovering(group, since=None, partial=False, numbered=False, former=None)
 
 
-def _send_all(websocket: Any, messages: Iterator[str | bytes]) -> None:
-    for message in messages:
+def _send_all(websocket: Any, member: Member, messages: Iterator[str | bytes]) -> None:
+    left = list(messages)
+    while left := _send_together(member, left):
+        message = left.pop(0)
         websocket._send(message, isinstance(message, bytes) or None, strict=True)
 
 
-async def _asend_all(websocket: Any, messages: Iterator[str | bytes]) -> None:
-    for message in messages:
+async def _asend_all(websocket: Any, member: Member, messages: Iterator[str | bytes]) -> None:
+    left = list(messages)
+    while left := _send_together(member, left):
+        message = left.pop(0)
         await websocket._asend(message, isinstance(message, bytes) or None, strict=True)
 
 
-def told(group: Named, recovery: Recovery) -> str:
-    """Gives the text by which a client that came back by its URL learns what has become of it."""
-    return json.dumps(
-        {
-            "group": group.name,
-            "recovered": recovery.recovered,
-            "missed": recovery.missed,
-            "position": recovery.position,
-        },
-        ensure_ascii=False,
-    )
+def _send_together(member: Member, messages: list[str | bytes]) -> list[str | bytes]:
+    """Sends messages while there is room, many in one write; gives those that are left."""
+    if isinstance(member, _core.Connection):
+        while messages and (sent := member.send_together(messages)):
+            messages = messages[sent:]
+    return messages
 
 
 def positions(request: Any) -> dict[str, str]:

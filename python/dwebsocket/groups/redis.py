@@ -15,9 +15,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core, unpatched
 from dwebsocket.groups import redis_address, reports
+from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.history import Log
 from dwebsocket.groups.recorded import HistoryBackend
-from dwebsocket.groups.server_calls import await_call, wait
+from dwebsocket.waiting.engine_calls import await_call, wait
 
 if TYPE_CHECKING:
     from dwebsocket.exceptions import GroupUnavailable
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backend import Member
     from dwebsocket.groups.history import Position
     from dwebsocket.groups.redis_address import Server
-    from dwebsocket.groups.server_calls import Outcome
+    from dwebsocket.waiting.engine_calls import Outcome
 
 # Characters of the key in the names of channels.
 _KEY_LENGTH = 16
 
 
-class Backend(HistoryBackend):
+class Backend(HistoryBackend, PresenceBackend):
     """Publishes and subscribes with two connections to each server, opened on first use."""
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
@@ -93,6 +94,7 @@ class Backend(HistoryBackend):
                 self.settings.timeout,
                 certificates,
                 keeps_history=bool(self.settings.history),
+                exchange=self.exchange if self.settings.presence else None,
             )
         except ValueError as error:
             raise ImproperlyConfigured(
@@ -149,6 +151,36 @@ class Backend(HistoryBackend):
             GroupUnavailable: As :meth:`publish`.
         """
         await self._await(self.core.publish(name, envelope))
+
+    def ask(self, name: str, envelope: bytes) -> int | None:
+        """
+        As :meth:`dwebsocket.groups.PresenceBackend.ask`: the server says how many got it.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        return self._wait(self.core.publish(name, envelope))
+
+    async def aask(self, name: str, envelope: bytes) -> int | None:
+        """
+        As :meth:`ask`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        return await self._await(self.core.publish(name, envelope))
+
+    def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
+        """
+        As :meth:`dwebsocket.groups.PresenceBackend.publish_all`, without waiting for each of them.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        calls = [self.core.publish(name, envelope) for name, envelope in envelopes]
+        for call in calls:
+            call.wait(self.settings.timeout)
+            self._number(call.outcome())
 
     # -- history ---------------------------------------------------------------------------------
 
@@ -291,6 +323,10 @@ class Backend(HistoryBackend):
         # The engine ends the subscription behind the last member, however that left.
         self.groups.leave(name, member)
 
+    def _start_reports(self) -> None:
+        # The engine's part, which carries what there is to report, starts them.
+        pass
+
     # -- counting --------------------------------------------------------------------------------
 
     def count(self, name: str) -> int:
@@ -313,10 +349,10 @@ class Backend(HistoryBackend):
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def _wait(self, call: _core.RedisCall) -> int:
+    def _wait(self, call: _core.Call) -> int:
         return self._number(wait(call, self.settings.timeout))
 
-    async def _await(self, call: _core.RedisCall) -> int:
+    async def _await(self, call: _core.Call) -> int:
         return self._number(await await_call(call, self.settings.timeout))
 
     def _number(self, outcome: Outcome) -> int:

@@ -61,6 +61,7 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
         text = "%s: a member of %r is slow and misses messages"
         _log.warning(text, where, texts[0], extra=extra)
     elif kind == "interrupted":
+        backend.presence_interrupted(*texts)
         try:
             note_interrupted(backend.alias, texts)
         finally:

@@ -20,8 +20,15 @@ class Dropped(TypedDict):
     unreadable: int
 
 
+class HistoryStatistics(TypedDict):
+    """What is kept of groups, and how many messages ``WEBSOCKET_MAX_HISTORY`` has cost."""
+
+    bytes: int
+    evicted: int
+
+
 class GroupStatistics(TypedDict):
-    """The counters of one backend in this process. All but ``lag`` only grow."""
+    """The counters of one backend in this process. All but ``lag`` and ``bytes`` only grow."""
 
     published: int
     failed: int
@@ -31,6 +38,7 @@ class GroupStatistics(TypedDict):
     lost: int
     regained: int
     lag: float | None
+    history: HistoryStatistics | None
 
 
 def group_statistics() -> dict[str, GroupStatistics]:
@@ -44,7 +52,9 @@ def group_statistics() -> dict[str, GroupStatistics]:
         For each alias of ``WEBSOCKET_GROUPS``: the messages ``published``, of which ``failed`` with
         ``GroupUnavailable``; those ``delivered`` to members of this process, and ``dropped`` by the
         reason; the members ``closed`` because they were slow; how often the server was ``lost`` and
-        ``regained``; and the ``lag`` in seconds, None where there is none.
+        ``regained``; the ``lag`` in seconds, None where there is none; and of the ``history`` the
+        ``bytes`` that are kept, and how many messages were ``evicted`` because these were too many:
+        None where a server keeps it, or nothing is kept yet.
 
     Raises:
         django.core.exceptions.ImproperlyConfigured: The settings are invalid.
@@ -54,6 +64,7 @@ def group_statistics() -> dict[str, GroupStatistics]:
 
 def _of(backend: Backend | None) -> GroupStatistics:
     groups = None if backend is None else backend._groups
+    usage = None if backend is None else backend.history_usage
     counts = {} if groups is None else groups.statistics()
 
     def count(name: str) -> int:
@@ -73,4 +84,5 @@ def _of(backend: Backend | None) -> GroupStatistics:
         "lost": count("lost"),
         "regained": count("regained"),
         "lag": None if backend is None else backend.lag,
+        "history": None if usage is None else {"bytes": usage[0], "evicted": usage[1]},
     }

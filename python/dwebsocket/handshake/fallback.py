@@ -1,9 +1,11 @@
 """
 The fallback at the URL of a view: clients whose WebSockets do not open use HTTP.
 
-``GET ?transport=sse`` opens a connection whose messages to the client are server-sent events; it is
-judged as any handshake. ``POST ?transport=sse&id=…`` brings messages from the client
-(:mod:`dwebsocket.handshake.posting`). Other requests are the view's, as before.
+``GET ?transport=sse`` opens a connection whose messages to the client are server-sent events, and
+``GET ?transport=polling`` one whose client then polls by ``GET ?transport=polling&id=…&ack=…``
+(:mod:`dwebsocket.handshake.polling`). The first two are judged as any handshake. ``POST
+?transport=…&id=…`` brings messages from the client (:mod:`dwebsocket.handshake.posting`). Other
+requests are the view's, as before.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from django.conf import settings
 from django.middleware.csrf import get_token
 
 from dwebsocket import conf
+from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.handshake import forwarding, posting
+from dwebsocket.handshake import forwarding, polling, posting
 from dwebsocket.handshake.attributes import has_websocket
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.request import ask_for, http_request
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpResponse
 
-_TRANSPORTS = ("sse",)
+_TRANSPORTS = ("sse", "polling")
 _CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 
 
@@ -58,19 +61,23 @@ def answer(request: Any, overrides: Mapping[str, Any]) -> HttpResponse | None:
         overrides: As there.
     """
     request = http_request(request)
+    if NO_ENGINE:
+        return refuse(request, 501, needs_engine("The fallback of WebSockets"), "error")
     transport = request.GET["transport"]
     if transport not in _TRANSPORTS:
-        return refuse(request, 400, "transport must be sse: there is no other here.")
+        return refuse(request, 400, "transport must be sse or polling.")
     ask_for(request, transport)
     if request.method == "POST":
         return posting.answer(request, conf.Options.current(overrides))
     if request.method != "GET":
         return refuse(request, 400, "A connection is opened by GET, and messages come by POST.")
+    if transport == "polling" and "id" in request.GET:
+        return polling.answer(request, conf.Options.current(overrides))
     try:
         # Its POSTs may go to other processes.
         forwarding.node().start()
     except GroupUnavailable as error:
-        return refuse(request, 503, str(error), "error")
+        return refuse(request, 503, str(error), "error", "groups")
     if _CSRF in settings.MIDDLEWARE:
         # The response has the cookie, so that the first POST can have the token.
         get_token(request)

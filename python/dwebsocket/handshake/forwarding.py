@@ -1,163 +1,109 @@
 """
-Posts for connections of other processes.
+Posts and polls for connections of other processes.
 
-A server gives a POST to any of its workers. Each process is a *node*, whose number is in the ids of
-its connections. It has a group of the default backend: other processes ask there, and get the
-answer in theirs.
+A server gives a request to any of its workers. Each process is a node
+(:mod:`dwebsocket.groups.node`), whose number is in the ids of its connections. A poll that has to
+wait is held by the process that got it, and is answered by a second message.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-import secrets
-import time
+import logging
 from typing import TYPE_CHECKING, Any
 
-from django.db import close_old_connections, connections
+from django.db import close_old_connections
 
-from dwebsocket import _core, clock, unpatched
+from dwebsocket import _core, clock
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends
-from dwebsocket.groups.arrivals import Arrivals, Subscription
-from dwebsocket.groups.members import key_of
-from dwebsocket.groups.names import OWN
+from dwebsocket.groups import node as nodes
+from dwebsocket.groups.node import NODE_BYTES, Gone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dwebsocket.groups.backend import Backend
 
     # Text, bytes, or the code and reason of a close.
     Part = str | bytes | tuple[int | None, str]
-    Act = Callable[[dict[str, Any]], Any]
 
-#: Bytes of a node's number, with which the keys of its connections begin.
-NODE_BYTES = 6
-# The time between two looks for an answer: at first, and at most. Sleeping in looks suits every
-# kind of thread, the green ones as well.
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.02
-# After so long the backend is asked whether the other process lives.
-_DOUBT_S = 0.3
+__all__ = ["NODE_BYTES", "Gone", "node", "poll", "post"]
+
+_log = logging.getLogger("dwebsocket")
+
 # Where a backend has its node.
 _NODE = "_node_of_fallback"
 
 
-class Gone(Exception):
-    """The process that had the connection is not there any more."""
-
-
-class Node:
+class Node(nodes.Node):
     """
-    This process, as others reach it. Any thread may use it, but no event loop.
+    This process, as others reach it with posts and polls.
 
     Args:
         backend: Carries questions and answers.
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.number = secrets.token_bytes(NODE_BYTES)
-        self._backend = backend
-        self._lock = unpatched.lock()
-        self._subscription: Subscription | None = None
-        self._questions = itertools.count(1)
-        # The answers to questions that are under way: None until there is one.
-        self._answers: dict[int, Any] = {}
+        acts = {"post": _post_here, "poll": self._poll_here}
+        super().__init__(backend, acts, "fallback")
+        # Polls of this process's clients that wait in others: the time of their end, by number.
+        self._holds: dict[int, tuple[_core.Hold, float]] = {}
 
-    def start(self) -> None:
+    def poll(self, owner: bytes, key: bytes, ack: int, hold: _core.Hold, patience: float) -> Any:
         """
-        Lets other processes reach this one.
+        Answers a poll whose connection another node has: as ``_core.poll()``.
 
-        Raises:
-            GroupUnavailable: The backend cannot be reached.
-        """
-        with self._lock:
-            if self._subscription is None:
-                name = _group(self.number)
-                arrivals = Arrivals("fallback")
-                self._subscription = Subscription(
-                    arrivals, self._backend, name, key_of(name), self._take
-                )
-        self._subscription.start()
-
-    def ask(self, number: bytes, question: dict[str, Any]) -> Any:
-        """
-        Gives the answer of another node to a question. Blocks for ``TIMEOUT`` at most.
+        Args:
+            patience: Seconds, after which ``hold`` needs no answer.
 
         Raises:
-            Gone: There is no such process.
-            GroupUnavailable: The backend cannot be reached, or there is no answer in time.
+            Gone, GroupUnavailable: As :meth:`ask`.
         """
-        self.start()
+        now = clock.now()
+        for number, (_, end) in list(self._holds.items()):
+            if end < now:
+                self._holds.pop(number, None)
         mine = next(self._questions)
-        self._answers[mine] = None
+        self._holds[mine] = hold, now + patience + self._backend.settings.timeout
+        found = None
         try:
-            self._tell(number, {**question, "from": self.number.hex(), "question": mine})
-            return self._await(number, mine)
+            question = {"act": "poll", "key": key.hex(), "ack": ack, "hold": mine}
+            found = self.ask(owner, question)
         finally:
-            del self._answers[mine]
+            if found != "held":
+                self._holds.pop(mine, None)
+        return found["body"].encode() if isinstance(found, dict) else found
 
-    def _await(self, number: bytes, mine: int) -> Any:
-        begun, look, is_known = clock.now(), _FIRST_LOOK_S, False
-        while (answer := self._answers[mine]) is None:
-            waited = clock.now() - begun
-            if waited > _DOUBT_S and not is_known:
-                if not self._backend.count(_group(number)):
-                    raise Gone
-                is_known = True
-            if waited > self._backend.settings.timeout:
-                raise self._backend.unavailable("another process has not answered in time")
-            time.sleep(look)
-            look = min(2 * look, _LAST_LOOK_S)
-        return answer
+    def _pass_on(self, hold: _core.Hold, owner: str, number: int) -> None:
+        """Gives the answer of ``hold``, when there is one, to the hold of a number elsewhere."""
 
-    def _tell(self, number: bytes, message: dict[str, Any]) -> None:
-        text = json.dumps(message)
-        if any(each.in_atomic_block for each in connections.all(initialized_only=True)):
-            # What a database carries would leave with the commit of this request's transaction.
-            _beside(lambda: self._backend.send(_group(number), text, []))
-        else:
-            self._backend.send(_group(number), text, [])
+        def take() -> None:
+            self._arrivals.leave(token)
+            if (body := hold.take()) is None:
+                return
+            try:
+                self.answer(owner, {"held": number, "body": body.decode()})
+            except GroupUnavailable as error:
+                # The events stay until they are acknowledged.
+                _log.warning("The answer to a poll did not reach its process: %s", error)
+            finally:
+                close_old_connections()
 
-    def _take(self, message: str | bytes) -> None:
-        """Takes a question or an answer. On the thread of arrivals."""
-        found = json.loads(message)
-        if (mine := found.get("answered")) is not None:
-            if mine in self._answers:
-                self._answers[mine] = found["answer"]
-            return
-        try:
-            answer = _ACTS[found["act"]](found)
-            answered = {"answered": found["question"], "answer": answer}
-            self._backend.send(_group(bytes.fromhex(found["from"])), json.dumps(answered), [])
-        finally:
-            close_old_connections()
+        hub, token = self._arrivals.enter(take)
+        hold.watch(hub, token)
 
+    def _poll_here(self, found: dict[str, Any]) -> Any:
+        hold = _core.Hold()
+        answer = _core.poll(bytes.fromhex(found["key"]), found["ack"], hold)
+        if answer == "held":
+            self._pass_on(hold, found["from"], found["hold"])
+        return {"body": answer.decode()} if isinstance(answer, bytes) else answer
 
-def _group(number: bytes) -> str:
-    return f"{OWN}node:{number.hex()}"
-
-
-def _beside(call: Callable[[], None]) -> None:
-    """Calls a function in a thread of its own, with its own connections to the database."""
-    import threading
-
-    failures: list[GroupUnavailable] = []
-
-    def run() -> None:
-        try:
-            call()
-        except GroupUnavailable as error:
-            failures.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run, name="dwebsocket-fallback-post")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    def take(self, found: dict[str, Any]) -> None:
+        """As that of every node; takes the answers to held polls, too."""
+        if (number := found.get("held")) is None:
+            super().take(found)
+        elif held := self._holds.pop(number, None):
+            held[0].answer(found["body"].encode())
 
 
 def node() -> Node:
@@ -180,8 +126,21 @@ def _post_here(found: dict[str, Any]) -> str:
     return _core.post(bytes.fromhex(found["key"]), found["number"], parts)
 
 
-#: What other processes may ask for.
-_ACTS: dict[str, Act] = {"post": _post_here}
+def poll(key: bytes, ack: int, hold: _core.Hold, patience: float) -> bytes | str:
+    """
+    Answers a poll, now or by ``hold``, in whichever process its connection is: as ``_core.poll()``.
+
+    Args:
+        patience: Seconds, after which ``hold`` needs no answer.
+
+    Raises:
+        Gone, GroupUnavailable: As :meth:`Node.ask`.
+    """
+    mine, owner = node(), key[:NODE_BYTES]
+    if owner == mine.number:
+        return _core.poll(key, ack, hold)
+    answer: bytes | str = mine.poll(owner, key, ack, hold, patience)
+    return answer
 
 
 def post(key: bytes, number: int, parts: list[Part]) -> str:

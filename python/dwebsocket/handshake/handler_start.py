@@ -141,7 +141,8 @@ class HandlerStart(Start):
         own_thread = OwnThread.enter()
         is_open = False
         try:
-            result = await handler.connect()
+            connecting: Any = handler.connect()
+            result = await connecting
             if _accepts(handler.websocket, result):
                 await handler.websocket.aaccept()
             is_open = _is_open(handler.websocket)

@@ -21,7 +21,8 @@ from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.handshake.start import Start
 from dwebsocket.request import http_request, transport_of
 from dwebsocket.servers.asgi import SCOPE_KEY, AsgiHandshake
-from dwebsocket.servers.event_stream import EventStreamHandshake
+from dwebsocket.servers.asgi.fallback import AsgiEventStreamHandshake, AsgiPollingHandshake
+from dwebsocket.servers.fallback import EventStreamHandshake, PollingHandshake
 from dwebsocket.servers.wsgi import WsgiHandshake
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from dwebsocket.groups.of_view import ViewGroups
     from dwebsocket.runners.view import Detached
     from dwebsocket.servers.handshake import Handshake
+
+# The handshakes of the fallback.
+_UNDER_WSGI = {"sse": EventStreamHandshake, "polling": PollingHandshake}
+_UNDER_ASGI = {"sse": AsgiEventStreamHandshake, "polling": AsgiPollingHandshake}
 
 
 @dataclass(slots=True)
@@ -96,17 +101,17 @@ def judge(asked: Asked) -> HttpResponse:
         return refuse(request, 501, str(error), level="error")
     websocket = make(request, asked.factory)
     if isinstance(websocket, str):
-        return refuse(request, 400, websocket)
+        return refuse(request, 400, websocket, cause="factory")
     websocket._transport = transport_of(request)
     if _core.is_leaving():
-        return refuse(request, 503, "This process is ending and takes no new WebSocket.", "info")
+        reason = "This process is ending and takes no new WebSocket."
+        return refuse(request, 503, reason, "info", "leaving")
     # Claim a permit first: `Who.of()` may cost queries, and a flood of handshakes must not.
     most = admission.max_connections
     permit = _core.Permit.claim(most)
     if permit is None:
-        return refuse(
-            request, 503, f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
-        )
+        reason = f"All {most} connections of WEBSOCKET_MAX_CONNECTIONS are taken."
+        return refuse(request, 503, reason, cause="max_connections")
     try:
         who = registry.Who.of(request)
         visitor = registry.enter(who, websocket, admission)
@@ -134,11 +139,11 @@ def judge(asked: Asked) -> HttpResponse:
         if isinstance(error, ImpossibleName):
             return refuse(request, 404, f"This address has no group: {error}.")
         if isinstance(error, GroupUnavailable):
-            return refuse(request, 503, str(error), "error")
+            return refuse(request, 503, str(error), "error", "groups")
         if not isinstance(error, OSError):
             raise
         reason = f"The system has nothing left for another connection: {error}"
-        return refuse(request, 503, reason, "error")
+        return refuse(request, 503, reason, "error", "resources")
     response = UpgradeResponse(
         request=request,
         handshake=handshake,
@@ -179,8 +184,10 @@ def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
 def _handshake_of(request: HttpRequest) -> Handshake:
     # Only requests of ASGI servers have a scope.
     scope = request.__dict__.get("scope")
-    if transport_of(request) != "websocket":
-        return EventStreamHandshake(request, scope, functools.partial(posting.address, request))
+    transport = transport_of(request)
+    if transport != "websocket":
+        kind = (_UNDER_WSGI if scope is None else _UNDER_ASGI)[transport]
+        return kind(request, scope, functools.partial(posting.address, request))
     if scope is not None:
         handshake = scope.get(SCOPE_KEY)
         if isinstance(handshake, (AsgiHandshake, WsgiHandshake)):

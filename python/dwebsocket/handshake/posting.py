@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("dwebsocket")
 
 _KEY_BYTES = _SEAL_BYTES = 16
-_LAST_NUMBER = 2**53
+#: The last one that JavaScript counts up to.
+LAST_NUMBER = 2**53
 # A character of a text takes up to six in JSON, as ``\u0000``. A client's last message may go with
 # smaller ones of so many bytes.
 _JSON_FACTOR, _BATCH_BYTES = 6, 128 * 1024
@@ -63,9 +64,9 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
     objection = origin.objection(request, options.allowed_origins, required=options.require_origin)
     if objection is not None:
         return refuse(request, 403, objection)
-    key = _key_of(request)
+    key = key_of(request)
     if key is None:
-        return _short(410, "There is no such connection.")
+        return short(410, "There is no such connection.")
     size = _size_of(request)
     if size > options.max_message_size * _JSON_FACTOR + _BATCH_BYTES:
         return refuse(request, 413, f"The body has {size} bytes.", "info")
@@ -81,26 +82,28 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
         taken = "over"
     except GroupUnavailable as error:
         _log.warning("A message of the fallback did not reach its process: %s", error)
-        return _later("The process that has the connection cannot be reached now.")
+        return later("The process that has the connection cannot be reached now.")
     if taken == "taken":
-        return _short(204)
+        return short(204)
     if taken == "busy":
-        return _later("The view has not taken the messages before this one yet.")
+        return later("The view has not taken the messages before this one yet.")
     if taken == "too large":
         limit = f"{options.max_message_size} bytes of WEBSOCKET_MAX_MESSAGE_SIZE"
         return refuse(request, 413, f"A message is larger than the {limit}.", "info")
     if taken == "gap":
         return refuse(request, 400, f"Posts before that of n={number} are missing.", "info")
-    return _short(410, "The connection has ended.")
+    return short(410, "The connection has ended.")
 
 
-def _later(text: str) -> HttpResponse:
-    response = _short(503, text)
+def later(text: str) -> HttpResponse:
+    """Gives the response to a request that the client has to repeat."""
+    response = short(503, text)
     response["Retry-After"] = str(_RETRY_AFTER_S)
     return response
 
 
-def _short(status: int, text: str = "") -> HttpResponse:
+def short(status: int, text: str = "") -> HttpResponse:
+    """Gives a response with a line of text, or none."""
     body = f"{text}\n" if text else ""
     response = HttpResponse(body, status=status, content_type="text/plain; charset=utf-8")
     response["Cache-Control"] = "no-store"
@@ -128,7 +131,7 @@ def _owner(request: HttpRequest) -> str:
     return f"user {user}" if user else ""
 
 
-def _key_of(request: HttpRequest) -> bytes | None:
+def key_of(request: HttpRequest) -> bytes | None:
     """Gives the key in a request's id; None when the id is not of this client and path."""
     given = request.GET.get("id", "")
     try:
@@ -168,7 +171,7 @@ def _read(body: bytes) -> tuple[int, list[Part]]:
     if not isinstance(post, dict) or not isinstance(post.get("messages"), list):
         raise ValueError("messages must be a list")
     number = post.get("n")
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= _LAST_NUMBER:
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= LAST_NUMBER:
         raise ValueError("n must be a number of 1 or more")
     return number, [_part(message) for message in post["messages"]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.http import HttpResponse
 
-from dwebsocket import signals
+from dwebsocket import signals, tally
 from dwebsocket.compat.django import mark_as_logged
 from dwebsocket.records import Record
 from dwebsocket.request import http_request
@@ -26,14 +26,30 @@ _TOLD = {
     501: "There are no WebSockets here.",
     503: "There is no room for another WebSocket now.",
 }
+# The causes of refusals that name none, for counters.
+_CAUSES = {
+    400: "malformed",
+    403: "origin",
+    404: "no_group",
+    413: "too_large",
+    426: "version",
+    429: "too_many",
+    431: "handshake_size",
+    501: "server",
+}
 
 
-def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning") -> HttpResponse:
+def refuse(
+    request: HttpRequest, status: int, reason: str, level: str = "warning", cause: str = ""
+) -> HttpResponse:
     """
     Gives a response that refuses a WebSocket, and logs why.
 
     The response says what is wrong with the client's request. A cause on the server's side is
     logged, and stands in the response only under ``DEBUG``.
+
+    Args:
+        cause: The kind of the reason, for counters: one word; by default that of the status.
     """
     request = http_request(request)
     told = reason if settings.DEBUG else _TOLD.get(status, reason)
@@ -53,11 +69,12 @@ def refuse(request: HttpRequest, status: int, reason: str, level: str = "warning
     )
     # Django's own `log_response` takes no further attributes, so it must not log this again.
     mark_as_logged(response)
-    announce_refusal(request, status, reason)
+    announce_refusal(request, status, reason, cause or _CAUSES.get(status, "other"))
     return response
 
 
-def announce_refusal(request: HttpRequest, status: int, why: str) -> None:
-    """Sends the signal about a refused handshake."""
+def announce_refusal(request: HttpRequest, status: int, why: str, cause: str = "view") -> None:
+    """Counts a refused handshake, and sends the signal about it."""
+    tally.refused(status, cause)
     websocket = request.__dict__.get("websocket")
     signals.send(signals.websocket_refused, websocket, request, status=status, why=why)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 
-from dwebsocket import _core, conf, recheck, request_copy, sessions
+from dwebsocket import _core, conf, recheck, request_copy, sessions, tally
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
@@ -39,6 +39,7 @@ _log = logging.getLogger("dwebsocket")
 _ABNORMAL, _INTERNAL_ERROR, _TRY_AGAIN_LATER = 1006, 1011, 1013
 # Django's default content type. Without it Django would read the settings for a charset.
 _CONTENT_TYPE = "text/html; charset=utf-8"
+_FALLBACK_TYPES = {"sse": "text/event-stream", "polling": "application/json"}
 # The statuses with which Django answers a view's exceptions.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (Http404, 404),
@@ -102,7 +103,9 @@ class UpgradeResponse(HttpResponse):
         self._websocket = websocket
         if websocket._transport != "websocket":
             self.status_code = 200
-            self["Content-Type"] = "text/event-stream"
+            self["Content-Type"] = _FALLBACK_TYPES[websocket._transport]
+            # No cache of the site may keep the response that its middleware sees.
+            self["Cache-Control"] = "private, no-store"
         self._start: Start | None = start
         # The visitor, if it has a user, who is checked again when the connection opens.
         self._user = visitor if visitor is not None and visitor.who.user else None
@@ -175,7 +178,7 @@ class UpgradeResponse(HttpResponse):
             return self
         self.release()
         if isinstance(outcome, Rejection):
-            return refuse(request, outcome.status, "The view rejected it.")
+            return refuse(request, outcome.status, "The view rejected it.", cause="view")
         if isinstance(outcome, Answer):
             if outcome.response is None:
                 raise UsageError(f"{view} returned None without accept() or reject()")
@@ -184,9 +187,11 @@ class UpgradeResponse(HttpResponse):
             return response
         if isinstance(outcome, GivenUp):
             limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.patience} s)"
-            return refuse(request, 503, f"{view} did not decide within {limit}.")
+            reason = f"{view} did not decide within {limit}."
+            return refuse(request, 503, reason, cause="view_timeout")
         if isinstance(outcome.error, _NoThread):
-            return refuse(request, 503, f"No thread for another view: {outcome.error}", "error")
+            reason = f"No thread for another view: {outcome.error}"
+            return refuse(request, 503, reason, "error", "no_thread")
         if isinstance(outcome.error, Exception):
             announce_refusal(request, _status_of(outcome.error), repr(outcome.error))
         try:
@@ -286,6 +291,8 @@ class UpgradeResponse(HttpResponse):
             else:
                 permit.release()
             request.__dict__["websocket"] = websocket
+            tally.opened(websocket, start.view.name, request)
+            start.trace(request, websocket)
         except BaseException as error:
             connection.close(*_code_for(error))
             permit.release()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 import time
 from importlib import metadata
@@ -24,6 +23,7 @@ from django.http import JsonResponse
 
 from dwebsocket import _core, conf
 from dwebsocket.compat import eventlet, gevent, gunicorn
+from dwebsocket.compat.system import limits_of
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.groups import group_statistics
 from dwebsocket.handshake import origin
@@ -134,7 +134,7 @@ def _report(request: HttpRequest, options: conf.Options) -> dict[str, Any]:
         "server": {**_server(request), **_worker(), **_green()},
         "request": _request(request, options),
         "process": {
-            "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "open_files": limits_of("NOFILE")[0],
             "connections": _core.open_connections(),
             "leaving": _core.is_leaving(),
             "events": event_counts(),

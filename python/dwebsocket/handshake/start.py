@@ -6,7 +6,7 @@ import contextvars
 import functools
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import callbacks, database
+from dwebsocket import callbacks, database, tracing
 from dwebsocket.api.decision import Decision
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import thread as threads
@@ -70,6 +70,11 @@ class Start:
             is_async=is_async,
             offered=tuple(offered),
         )
+
+    def trace(self, request: HttpRequest, websocket: WebSocket) -> None:
+        """Begins the connection's span, in the context in which the view runs."""
+        has_begun = websocket._decision is not None
+        tracing.opened(websocket, request, self.view.name, self._context, has_begun=has_begun)
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
         call = (self._call, request, self._arguments, websocket)

@@ -12,7 +12,6 @@ they end with the last of those.
 from __future__ import annotations
 
 import math
-import os
 from concurrent.futures import Future
 from queue import Empty
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from weakref import ref
 
 from dwebsocket import database, unpatched
 from dwebsocket.api.base import own_websocket
+from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.handler_threads import HandlerThreads
@@ -270,4 +270,4 @@ def _forget_parents_threads() -> None:
     _threads = ApplicationThreads()
 
 
-os.register_at_fork(after_in_child=_forget_parents_threads)
+at_fork(_forget_parents_threads)

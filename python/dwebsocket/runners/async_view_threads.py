@@ -24,6 +24,7 @@ from asgiref.sync import ThreadSensitiveContext
 from dwebsocket import database, unpatched
 from dwebsocket.api.base import own_websocket
 from dwebsocket.compat.asgiref import current_context, use_context
+from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.waiting.long_calls import Call
 
@@ -300,4 +301,4 @@ def _forget_parents_threads() -> None:
     _threads = Threads(MOST_THREADS)
 
 
-os.register_at_fork(after_in_child=_forget_parents_threads)
+at_fork(_forget_parents_threads)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import database, unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.waiting.green import GreenHub, GreenThread, HubWaiter, HubWatcher
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class GreenRunner(ABC):
         self.spawn = self._spawn_anywhere
         # The views that run, and their hubs.
         self._views: dict[GreenThread, GreenHub] = {}
-        os.register_at_fork(after_in_child=self._views.clear)
+        at_fork(self._views.clear)
 
     def run(self, name: str, job: Job) -> None:
         """As :meth:`dwebsocket.runners.contract.Runner.run`, on a green thread of this hub."""

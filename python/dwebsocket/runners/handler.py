@@ -14,14 +14,15 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import os
-from typing import TYPE_CHECKING, Any, ClassVar, final
+import time
+from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
-from dwebsocket import callbacks, clock, context, database, unpatched
+from dwebsocket import callbacks, clock, context, database, durations, unpatched
 from dwebsocket.api.base import own_websocket, set_own_websocket
 from dwebsocket.compat.asgiref import leave_request
+from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.records import printable, report_end
 from dwebsocket.runners import handler_context, handler_threads, loop
@@ -30,13 +31,15 @@ from dwebsocket.runners.async_view_threads import SharedContext
 from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
 
     from dwebsocket.runners.handler_context import HandlerContext
     from dwebsocket.runners.handler_threads import Home
+    from dwebsocket.typing import WebSocketRequest
     from dwebsocket.websocket import WebSocket
 
 _log = logging.getLogger("dwebsocket")
@@ -105,14 +108,14 @@ class Handled:
 
     _plan: ClassVar[Plan]
 
-    request: HttpRequest
+    request: WebSocketRequest
     websocket: WebSocket
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     # -- to be overridden ------------------------------------------------------------------------
 
-    def connect(self) -> Any:
+    def connect(self) -> HttpResponseBase | Awaitable[HttpResponseBase | None] | None:
         """
         Is called before the handshake is answered, as a view with ``accept=False``.
 
@@ -120,7 +123,7 @@ class Handled:
         here, which accepts.
         """
 
-    def receive(self, message: str | bytes) -> Any:
+    def receive(self, message: str | bytes) -> Awaitable[None] | None:
         """
         Is called for each message, one at a time and in order. Does nothing here.
 
@@ -128,7 +131,7 @@ class Handled:
             message: Text as ``str``, binary as ``bytes``.
         """
 
-    def disconnect(self, code: int, reason: str) -> Any:
+    def disconnect(self, code: int, reason: str) -> Awaitable[None] | None:
         """
         Is called when the connection has ended, however it did, unless ``connect`` refused it.
 
@@ -139,7 +142,7 @@ class Handled:
             reason: The reason beside it, often empty.
         """
 
-    def tick(self) -> Any:
+    def tick(self) -> Awaitable[None] | None:
         """Is called every :attr:`every` seconds while the connection is open. Does nothing here."""
 
     # -- the beginning ---------------------------------------------------------------------------
@@ -154,7 +157,7 @@ class Handled:
         databases: dict[str, BaseDatabaseWrapper],
     ) -> None:
         """Fills it in, before its first method is called."""
-        self.request = request
+        self.request = cast("WebSocketRequest", request)
         self.websocket = websocket
         self.args = args
         self.kwargs = kwargs
@@ -334,6 +337,7 @@ class Handled:
         """Calls a sync method, with Django's steps around a request. Raises exits only."""
         shared, websocket = self._databases, self.websocket
         database.close_old_connections()
+        began_at = time.perf_counter()
         try:
             if shared is not None:
                 database.borrow(shared)
@@ -350,6 +354,7 @@ class Handled:
             if isinstance(error, self._exits):
                 raise
         finally:
+            durations.of_handlers.add(time.perf_counter() - began_at)
             if shared is not None:
                 database.forget(shared)
             database.close_after_call()
@@ -531,6 +536,7 @@ class Handled:
 
     async def _acall(self, method: Callable[..., Any], *args: Any) -> None:
         """Awaits a coroutine method."""
+        began_at = time.perf_counter()
         try:
             await method(*args)
             if life.is_session_changed(self.request):
@@ -539,6 +545,8 @@ class Handled:
             raise
         except BaseException as error:
             self._failed(error)
+        finally:
+            durations.of_handlers.add(time.perf_counter() - began_at)
         if self.websocket._is_deliberate:
             self._is_over = True
 
@@ -636,4 +644,4 @@ def _forget_parents_handlers() -> None:
     _lock, _open = unpatched.lock(), 0
 
 
-os.register_at_fork(after_in_child=_forget_parents_handlers)
+at_fork(_forget_parents_handlers)

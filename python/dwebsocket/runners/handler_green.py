@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import conf, unpatched
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     from dwebsocket.connection import Connection
@@ -79,4 +79,4 @@ def _forget_parents_handlers() -> None:
     _own.handlers = None
 
 
-os.register_at_fork(after_in_child=_forget_parents_handlers)
+at_fork(_forget_parents_handlers)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import os
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dwebsocket import _core, conf, database, unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.waiting.long_calls import Call
 
 if TYPE_CHECKING:
@@ -220,4 +220,4 @@ def _forget_parents_threads() -> None:
     _threads = HandlerThreads()
 
 
-os.register_at_fork(after_in_child=_forget_parents_threads)
+at_fork(_forget_parents_threads)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
@@ -18,6 +17,7 @@ from dwebsocket import unpatched
 from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
+from dwebsocket.compat.system import at_fork
 from dwebsocket.runners.executor import SystemExecutor
 
 # The largest number of threads in asyncio's own default executor.
@@ -222,5 +222,5 @@ def _forget_parents_loop() -> None:
     _loop = BackgroundLoop()
 
 
-os.register_at_fork(after_in_child=_forget_parents_loop)
-os.register_at_fork(after_in_child=SERVER_TASKS.forget_parents_tasks)
+at_fork(_forget_parents_loop)
+at_fork(SERVER_TASKS.forget_parents_tasks)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 from dwebsocket import _core, conf, database, unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import forget_current_thread
 from dwebsocket.waiting.waiter import THREAD
 
@@ -133,4 +133,4 @@ def _forget_parents_threads() -> None:
     _threads = ViewThreads()
 
 
-os.register_at_fork(after_in_child=_forget_parents_threads)
+at_fork(_forget_parents_threads)

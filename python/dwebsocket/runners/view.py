@@ -24,7 +24,7 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404
 
-from dwebsocket import _core, context, database
+from dwebsocket import _core, context, database, tracing
 from dwebsocket.api.base import own_websocket
 from dwebsocket.api.decision import Answer, Failure
 from dwebsocket.api.helpers import Helpers
@@ -527,6 +527,7 @@ def verdict(error: BaseException, request: HttpRequest, websocket: WebSocket) ->
         return _POLICY, _shown(error)
     if (told := witness.get()) is not None:
         told.failed(error)
+    tracing.failed(websocket, error)
     got_request_exception.send(sender=None, request=request)
     failed(_INTERNAL_ERROR).log(
         _requests,

@@ -13,6 +13,7 @@ import sys
 
 from dwebsocket.compat.django import is_from_test_client
 from dwebsocket.compat.eventlet import protocol
+from dwebsocket.compat.system import NO_ENGINE, NOT_UNDER_WSGI
 from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.servers.contract import Client, Environ, Unsupported
 from dwebsocket.servers.families import FAMILIES, green
@@ -37,6 +38,8 @@ def find_client(environ: Environ) -> Client:
     Raises:
         UnsupportedServer: It is not available. The message names the server and an alternative.
     """
+    if NO_ENGINE:
+        raise UnsupportedServer(NOT_UNDER_WSGI)
     for find in FAMILIES:
         try:
             client = find(environ)

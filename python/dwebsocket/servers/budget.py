@@ -8,12 +8,12 @@ frames in the buffer of an asyncio transport are counted, unfinished messages ar
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import weakref
 from typing import Any, Protocol
 
 from dwebsocket import clock
+from dwebsocket.compat.system import at_fork
 
 #: Smaller changes are not passed on, so small messages cost nothing here.
 STEP_BYTES = 4096
@@ -137,4 +137,4 @@ def _forget_parents_holders() -> None:
     process.__init__()  # type: ignore[misc]
 
 
-os.register_at_fork(after_in_child=_forget_parents_holders)
+at_fork(_forget_parents_holders)

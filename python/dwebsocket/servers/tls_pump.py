@@ -17,7 +17,6 @@ that is busy, or ends, does not stop it.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import ssl
 import time
@@ -27,6 +26,7 @@ from typing import Protocol
 
 from dwebsocket import unpatched
 from dwebsocket.compat.socket import system as _socket
+from dwebsocket.compat.system import at_fork
 
 _log = logging.getLogger("dwebsocket")
 
@@ -36,7 +36,10 @@ _ROUNDS = 4
 # Time for a client to take the last bytes after the engine has closed its end.
 _LINGER_S = 5.0
 # epoll's constants have the same values, but gevent and eventlet remove them from `select`.
-_IN, _OUT, _GONE, _BROKEN = select.POLLIN, select.POLLOUT, select.POLLHUP, select.POLLERR
+# Their names are those of `poll`, and Windows has none of them.
+_IN, _OUT, _GONE, _BROKEN = (
+    getattr(select, name, 0) for name in ("POLLIN", "POLLOUT", "POLLHUP", "POLLERR")
+)
 
 
 class Tls(Protocol):
@@ -258,7 +261,7 @@ class Pump:
     """One thread that serves pipes. Any thread may add some."""
 
     def __init__(self) -> None:
-        self._poller = unpatched.original("select", "epoll")()
+        self._poller = unpatched.poller()
         # No `os.pipe`: eventlet makes even `os.read` and `os.write` yield to a hub.
         self._wake_receiver, self._wake_sender = _socket.socketpair()
         for end in (self._wake_receiver, self._wake_sender):
@@ -453,4 +456,4 @@ def settle(timeout: float) -> None:
     _processwide.settle(timeout)
 
 
-os.register_at_fork(after_in_child=_processwide.after_fork_in_child)
+at_fork(_processwide.after_fork_in_child)

@@ -14,9 +14,13 @@ from dwebsocket.testing.scope import websockets_of_a_test
 if TYPE_CHECKING:
     import unittest
 
+    from django.http import HttpResponse
+    from django.test import LiveServerTestCase
+
     from dwebsocket.groups.publications import Publication
 
-    _Case = unittest.TestCase
+    # The attributes that it finds in the class beside it.
+    _Case = LiveServerTestCase
 else:
     _Case = object
 
@@ -37,11 +41,13 @@ class WebSocketTestMixin(_Case):
 
     client_class = WebSocketClient
     async_client_class = AsyncWebSocketClient
+    client: WebSocketClient
+    async_client: AsyncWebSocketClient
     websocket_timeout = TIMEOUT_S
     websocket_clock = Clock()
     groups_sent: list[Publication]
 
-    def run(self, result: Any = None) -> Any:
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Unittest's call to run the test."""
         scope = contextlib.ExitStack()
         self.groups_sent = scope.enter_context(groups_of_a_test())
@@ -55,13 +61,13 @@ class WebSocketTestMixin(_Case):
         Gives a client for the real port of a ``LiveServerTestCase``, with the cookies of
         ``self.client``.
         """
-        client = LiveWebSocketClient(self.live_server_url)  # type: ignore[attr-defined]
-        client.cookies = self.client.cookies  # type: ignore[attr-defined]
+        client = LiveWebSocketClient(self.live_server_url)
+        client.cookies = self.client.cookies
         return client
 
     def assertWebSocketRefused(
         self, path: str, status_code: int | None = None, **options: Any
-    ) -> Any:
+    ) -> HttpResponse:
         """
         Fails when the site opens a WebSocket, or refuses it with another status.
 
@@ -73,8 +79,7 @@ class WebSocketTestMixin(_Case):
         Returns:
             The response.
         """
-        client: WebSocketClient = self.client  # type: ignore[attr-defined]
-        with client.websocket(path, **options) as websocket:
+        with self.client.websocket(path, **options) as websocket:
             response = websocket.response
         if not websocket.refused:
             self.fail(f"{path} has opened a WebSocket")

@@ -18,13 +18,16 @@ from asgiref.sync import sync_to_async
 from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
+from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.runners.view import witness
 from dwebsocket.servers import in_environ
 from dwebsocket.servers.asgi import SCOPE_KEY
 from dwebsocket.servers.contract import Client as ServersClient
 from dwebsocket.servers.wsgi import WsgiHandshake
+from dwebsocket.testing import asgi_server
 from dwebsocket.testing.deflate import offer_of
+from dwebsocket.testing.host import name_host
 from dwebsocket.testing.watch import ViewWatch
 from dwebsocket.testing.websocket import AsyncClientWebSocket, BaseWebSocket, ClientWebSocket
 
@@ -62,13 +65,6 @@ class _LoopHandshake(WsgiHandshake):
     has_loop = True
 
 
-def _name_host(environ: dict[str, Any]) -> None:
-    """Adds the Host header, which every client sends, but Django's own test clients do not."""
-    name, port = environ["SERVER_NAME"], str(environ["SERVER_PORT"])
-    is_usual = port == ("443" if environ["wsgi.url_scheme"] == "https" else "80")
-    environ.setdefault("HTTP_HOST", name if is_usual else f"{name}:{port}")
-
-
 def _serve(response: Any) -> None:
     """Iterates over an accepting response, as a server does, before Django closes it."""
     if response.status_code == 101:
@@ -84,7 +80,7 @@ class _Handler(ClientHandler):
         if offer is None:
             return super().get_response(request)
         request.META[in_environ.KEY] = offer.client()
-        _name_host(request.META)
+        name_host(request.META)
         response = super().get_response(request)
         _serve(response)
         return response
@@ -228,6 +224,12 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
     async def _open(self, request: Request, websocket: WebSocketT) -> None:
         """Makes the handshake of a WebSocket, up to its 101 or its refusal."""
         fields = request.fields(websocket._wire.key, websocket._wire.offer, {})
+        if NO_ENGINE:
+            with asgi_server.offering() as (offer, watch):
+                websocket._response = await self._get(request, fields)
+            if offer.link is not None:
+                await websocket._open(offer.link, watch)
+            return
         with _offering() as (sock, watch):
             response = await self._get(request, fields)
         websocket._response = response
@@ -243,7 +245,7 @@ class _OpensWebSockets(RequestFactory, Generic[WebSocketT]):
 class WebSocketClient(_OpensWebSockets[ClientWebSocket], Client):
     """Django's test client, for views with WebSockets too."""
 
-    _handler_class = _Handler
+    _handler_class = asgi_server.Handler if NO_ENGINE else _Handler
     _websocket_class = ClientWebSocket
 
     async def _get(self, request: Request, fields: dict[str, str]) -> Any:
@@ -257,7 +259,7 @@ class AsyncWebSocketClient(_OpensWebSockets[AsyncClientWebSocket], AsyncClient):
     An ``async def`` view is a task of the test's own event loop.
     """
 
-    _handler_class = _AsyncHandler
+    _handler_class = asgi_server.AsyncHandler if NO_ENGINE else _AsyncHandler
     _websocket_class = AsyncClientWebSocket
 
     async def _get(self, request: Request, fields: dict[str, str]) -> Any:

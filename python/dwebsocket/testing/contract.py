@@ -65,6 +65,8 @@ _PATCHES = {
 _RUN = f"from {contract_process.__name__} import main; main()"
 # The real ones, in place of those that each test has. All tests use the same.
 _backends = backends.Backends(backends.make)
+# Groups that have presence, and the seconds for which a user stays.
+_PRESENT, _GRACE_S = "contract-present-", 0.5
 # For broken backends alone.
 _PATIENCE_S = 60.0
 _STEP_S = 0.02
@@ -142,7 +144,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         """Names a group of this test alone."""
         super().setUp()
         undo = override_settings(
-            **_SETTINGS, MIDDLEWARE=[], WEBSOCKET_GROUPS={"default": dict(self.backend)}
+            **_SETTINGS, MIDDLEWARE=[], WEBSOCKET_GROUPS={"default": self.entry()}
         )
         undo.enable()
         self.addCleanup(undo.disable)
@@ -162,6 +164,13 @@ class BackendContract(WebSocketTestMixin, _Case):
         super().tearDownClass()
 
     # -- what the tests share --------------------------------------------------------------------
+
+    def entry(self) -> dict[str, Any]:
+        """Gives the entry of ``WEBSOCKET_GROUPS``: that of the class, and presence if it has it."""
+        entry = dict(self.backend)
+        if backends.class_of(entry["BACKEND"]).keeps_presence:
+            entry.setdefault("PRESENCE", {f"{_PRESENT}*": {"grace": _GRACE_S}})
+        return entry
 
     def path(self, *names: str, view: str = "member") -> str:
         """Gives the URL of a member of these groups."""
@@ -185,7 +194,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         own = {
             "SECRET_KEY": settings.SECRET_KEY,
             **_SETTINGS,
-            "WEBSOCKET_GROUPS": {"default": dict(self.backend)},
+            "WEBSOCKET_GROUPS": {"default": self.entry()},
             **self.process_settings,
             **changes,
         }
@@ -407,6 +416,58 @@ class BackendContract(WebSocketTestMixin, _Case):
             member.send("marker")
             self.assertReceives(member, "marker")
         self.assertReceives(member, "1", "2")
+
+    # -- presence --------------------------------------------------------------------------------
+
+    def present(self) -> Group:
+        """Gives a group of the test with presence."""
+        if not backends.backend("default").keeps_presence:
+            self.skipTest("it knows no users")
+        return group(f"{_PRESENT}{uuid.uuid4()}")
+
+    def test_presence(self) -> None:
+        """Users come, and are gone when the grace is over; sync and async calls know the same."""
+        room = self.present()
+        self.assertEqual(room.members(), [])
+        opened = [self.member(room.name, view=view)[0] for view in ("member", "async-member")]
+        self.assertEqual([each.connections for each in room.members()], [1, 1])
+        self.assertEqual(asyncio.run(room.amembers()), room.members())
+        opened[0].close()
+        opened[1].send("leave")
+        self.assertReceives(opened[1], "leave")
+        self.eventually(lambda: room.members() == [], "the users have left")
+
+    def test_presence_in_several_processes(self) -> None:
+        """Each knows the users of all, also one that has none."""
+        room = self.present()
+        one, two, idle = self.process(), self.process(), self.process()
+        number, _ = one("open", self.path(room.name))
+        two("open", self.path(room.name))
+        self.member(room.name, view="async-member")
+        for process in (one, two, idle):
+            self.eventually(
+                lambda process=process: [n for _, n in process("members", room.name)] == [1, 1, 1],  # type: ignore[misc]
+                "all processes know three users",
+            )
+        self.eventually(lambda: len(room.members()) == 3, "this one, too")
+        one("vanish", number)
+        for process in (two, idle):
+            self.eventually(
+                lambda process=process: len(process("members", room.name)) == 2,  # type: ignore[misc]
+                "one has left",
+            )
+
+    def test_presence_of_a_killed_process(self) -> None:
+        """Its users leave when the grace is over, and the next process does not know them."""
+        room = self.present()
+        process = self.process()
+        process("open", self.path(room.name))
+        own, _ = self.member(room.name)
+        self.eventually(lambda: len(room.members()) == 2, "two users")
+        process.kill()
+        self.eventually(lambda: len(room.members()) == 1, "one is gone")
+        self.assertEqual(len(self.process()("members", room.name)), 1)
+        own.close()
 
     # -- in several ------------------------------------------------------------------------------
 

@@ -151,6 +151,12 @@ class _Process:
 
         return Group(name, "default").count()
 
+    def members(self, name: str) -> list[list[Any]]:
+        """Gives the users that are present, each with the number of connections."""
+        from dwebsocket.groups import Group
+
+        return [[each.key, each.connections] for each in Group(name, "default").members()]
+
     def open(self, path: str) -> tuple[int, str]:
         """Opens a member; gives its number and its id."""
         member = self._client.websocket(path, timeout=_TIMEOUT_S)

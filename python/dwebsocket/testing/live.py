@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from django.http import HttpResponse
 
+from dwebsocket.client.dialing import exchange
+from dwebsocket.client.options import dialer_for
+from dwebsocket.compat.system import NO_ENGINE, needs_engine
+from dwebsocket.exceptions import UnsupportedServer
 from dwebsocket.testing.client import WebSocketClient
 
 if TYPE_CHECKING:
     from dwebsocket.testing.client import Request
     from dwebsocket.testing.websocket import ClientWebSocket
-
-_END = b"\r\n\r\n"
-# The most that is read of a refusal's body that does not announce its length.
-_MAX_UNANNOUNCED_BYTES = 1024 * 1024
 
 
 class LiveWebSocketClient(WebSocketClient):
@@ -45,7 +44,7 @@ class LiveWebSocketClient(WebSocketClient):
         split = urlsplit(url)
         if split.scheme not in ("http", "ws") or not split.hostname:
             raise ValueError(f"{url!r} is no address of a test server: it begins with http://")
-        self._address = (split.hostname, split.port or 80)
+        self._url = f"ws://{split.netloc}/"
         self._netloc = split.netloc
 
     def _check(self, request: Request) -> None:
@@ -54,22 +53,27 @@ class LiveWebSocketClient(WebSocketClient):
 
     # A coroutine for the base class, which runs it to its end at once: it never waits in a loop.
     async def _open(self, request: Request, websocket: ClientWebSocket) -> None:
-        sock = socket.create_connection(self._address, websocket.timeout)
+        if NO_ENGINE:
+            raise UnsupportedServer(needs_engine("A WebSocket of a live server in a test"))
+        # The native client opens it. Its frames are those of the test, which may break rules.
+        dialer = dialer_for(self._url, {"open_timeout": websocket.timeout, "proxy": None})
+        (status, reason, headers), rest, sock = exchange(dialer, self._request(request, websocket))
+        response = HttpResponse(b"" if sock else rest, status=status, reason=reason)
+        for name, value in headers:
+            response[name] = value
+        websocket._response = response
+        if sock is None:
+            return
         try:
-            sock.sendall(self._head_of(request, websocket))
-            head, rest = _read_head(sock)
-            websocket._response = response = _response_of(head)
-            if websocket.refused:
-                response.content = _read_rest(sock, response, rest)
-                sock.close()
-                return
+            websocket._wire.begin(headers)
+            if rest:
+                websocket._wire.feed(rest)
         except BaseException:
             sock.close()
             raise
-        websocket._wire.feed(head + _END + rest)
         await websocket._open(sock, None)
 
-    def _head_of(self, request: Request, websocket: ClientWebSocket) -> bytes:
+    def _request(self, request: Request, websocket: ClientWebSocket) -> bytes:
         path = request.path
         if request.data:
             path += ("&" if "?" in path else "?") + urlencode(request.data, doseq=True)
@@ -82,31 +86,3 @@ class LiveWebSocketClient(WebSocketClient):
         # An empty value leaves the header out.
         lines = [f"GET {path} HTTP/1.1", *(f"{name}: {v}" for name, v in fields.items() if v)]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    data = b""
-    while _END not in data:
-        more = sock.recv(64 * 1024)
-        if not more:
-            raise ConnectionError(f"no HTTP answer, but {data[:60]!r}")
-        data += more
-    head, _, rest = data.partition(_END)
-    return head, rest
-
-
-def _response_of(head: bytes) -> HttpResponse:
-    first, *lines = head.decode("latin-1").split("\r\n")
-    response = HttpResponse(status=int(first.split(" ")[1]))
-    for line in lines:
-        name, _, value = line.partition(":")
-        response[name.strip()] = value.strip()
-    return response
-
-
-def _read_rest(sock: socket.socket, response: HttpResponse, body: bytes) -> bytes:
-    length = response.get("Content-Length", "")
-    wanted = int(length) if length.isdigit() else _MAX_UNANNOUNCED_BYTES
-    while len(body) < wanted and (more := sock.recv(64 * 1024)):
-        body += more
-    return body

@@ -12,6 +12,7 @@ from dwebsocket import _core
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.compat.threading import frame_of
 from dwebsocket.runners import view as life
+from dwebsocket.servers.asgi import AsgiConnection
 from dwebsocket.testing.handler_stack import stack_of
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class ViewWatch:
         connection: object = websocket._engine
         if isinstance(connection, AnnouncingConnection):
             connection = connection.announced
-        is_awaited = isinstance(connection, _core.Connection) and connection.is_awaited()
+        is_awaited = (
+            isinstance(connection, (_core.Connection, AsgiConnection)) and connection.is_awaited()
+        )
         return is_awaited and not self.is_ticking
 
     @property

@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asgiref.sync import sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
+from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.exceptions import ConnectionClosed, ReceiveTimeout, UsageError, WebSocketError
 from dwebsocket.testing import wire
 from dwebsocket.testing.databases import begin_sharing, end_sharing, is_sharing
+from dwebsocket.testing.event_wire import EventWire
+from dwebsocket.testing.link import Link
 from dwebsocket.testing.scope import open_websockets
 from dwebsocket.waiting.loop_hub import settle
 
@@ -86,10 +89,12 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         #: Seconds that its calls wait by default.
         self.timeout = timeout
         self._raises = raises
-        self._wire = wire.Wire(answer_pings=answer_pings, offer=offer)
+        new_wire: Any = EventWire if NO_ENGINE else wire.Wire
+        self._wire: wire.Wire = new_wire(answer_pings=answer_pings, offer=offer)
         self._watch: ViewWatch | None = None
-        self._sock: socket.socket | None = None
-        self._response: Any = None
+        # In place of a socket, a link where there is no engine.
+        self._sock: socket.socket | Link | None = None
+        self._response: HttpResponse | None = None
         self._shares = False
 
     def __repr__(self) -> str:
@@ -102,7 +107,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         return f"<{type(self).__name__} {state}>"
 
     @property
-    def response(self) -> Any:
+    def response(self) -> HttpResponse:
         """The site's answer to the handshake: a 101, or the response that refuses."""
         if self._response is None:
             raise UsageError("this WebSocket is not open yet: enter it by `with`")
@@ -168,6 +173,9 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         sock = self._sock
         if sock is None or self._wire.is_over:
             return
+        if isinstance(sock, Link):
+            sock.exchange(self._wire)
+            return
         outgoing = self._wire.outgoing
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             while outgoing:
@@ -212,7 +220,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         """Gives the result of a call: runs the coroutine, or returns it to be awaited."""
 
     @abstractmethod
-    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+    async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
         """Returns when the socket is ready, or the time is up."""
 
     @abstractmethod
@@ -266,9 +274,10 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
             finally:
                 self._unshare()
 
-    async def _open(self, sock: socket.socket, watch: ViewWatch | None) -> None:
+    async def _open(self, sock: socket.socket | Link, watch: ViewWatch | None) -> None:
         """Waits for the 101 on the client's end of a connection."""
-        sock.settimeout(0)
+        if not isinstance(sock, Link):
+            sock.settimeout(0)
         self._sock, self._watch = sock, watch
         open_websockets.add(self)
         found = self._wire
@@ -545,7 +554,10 @@ class ClientWebSocket(BaseWebSocket[None, Message, Any, int]):
             return end.value
         raise AssertionError("a sync test's WebSocket has awaited something")
 
-    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+    async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
+        if isinstance(sock, Link):
+            sock.wait(seconds)
+            return
         poll = select.poll()
         writing = select.POLLOUT if self._wire.outgoing else 0
         poll.register(sock, select.POLLIN | writing)
@@ -581,7 +593,10 @@ class AsyncClientWebSocket(BaseWebSocket[_Later[None], _Later[Message], _Later[A
     def _run(self, call: _Later[T]) -> _Later[T]:
         return call
 
-    async def _wait(self, sock: socket.socket, seconds: float) -> None:
+    async def _wait(self, sock: socket.socket | Link, seconds: float) -> None:
+        if isinstance(sock, Link):
+            await sock.await_news(seconds)
+            return
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, settle, ready)

@@ -82,10 +82,31 @@ class Wire:
             head, end, data = self._head.partition(_END_OF_HEAD)
             if not end:
                 return
-            self.headers = self._judge(head.decode("latin-1"))
+            first, *lines = head.decode("latin-1").split("\r\n")
+            if not first.startswith("HTTP/1.1 101 "):
+                raise WireError(f"no WebSocket came, but {first!r}")
+            pairs = (line.partition(":") for line in lines)
+            self.begin([(name.strip(), value.strip()) for name, _, value in pairs])
         self._reader.feed(data)
         while not self.is_over and (frame := self._next_frame()) is not None:
             self._take(*frame)
+
+    def begin(self, headers: list[tuple[str, str]]) -> None:
+        """
+        Takes the headers of the 101.
+
+        Raises:
+            WireError: They do not answer this client's handshake.
+        """
+        found = {name.lower(): value for name, value in headers}
+        digest = hashlib.sha1((self.key + _GUID).encode(), usedforsecurity=False).digest()
+        if found.get("sec-websocket-accept") != base64.b64encode(digest).decode():
+            raise WireError("the server did not answer this handshake's key")
+        if answer := found.get("sec-websocket-extensions"):
+            if not self.offer:
+                raise WireError(f"the server agrees on {answer!r}, which was not offered")
+            self._deflate = Deflate(answer)
+        self.headers = found
 
     def send(self, message: Message) -> None:
         """Queues a message: ``str`` as text, ``bytes`` as binary."""
@@ -119,21 +140,6 @@ class Wire:
             self.send_frame(
                 CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode()
             )
-
-    def _judge(self, head: str) -> dict[str, str]:
-        first, *lines = head.split("\r\n")
-        pairs = (line.partition(":") for line in lines)
-        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-        digest = hashlib.sha1((self.key + _GUID).encode(), usedforsecurity=False).digest()
-        if not first.startswith("HTTP/1.1 101 "):
-            raise WireError(f"no WebSocket came, but {first!r}")
-        if headers.get("sec-websocket-accept") != base64.b64encode(digest).decode():
-            raise WireError("the server did not answer this handshake's key")
-        if answer := headers.get("sec-websocket-extensions"):
-            if not self.offer:
-                raise WireError(f"the server agrees on {answer!r}, which was not offered")
-            self._deflate = Deflate(answer)
-        return headers
 
     def _next_frame(self) -> tuple[int, bytes, bool, bool] | None:
         try:

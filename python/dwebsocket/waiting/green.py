@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import _core, clock, unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.waiting import long_calls
 from dwebsocket.waiting.pings import Pings
 from dwebsocket.waiting.waiter import THREAD, Waiter, no_room
@@ -182,7 +182,7 @@ class HubWaiter(Waiter):
         self._new_event = new_event
         # A local of the system's threads: each of them has one hub at a time.
         self._own: Any = unpatched.original("_thread", "_local")()
-        os.register_at_fork(after_in_child=self._forget_parents_watcher)
+        at_fork(self._forget_parents_watcher)
 
     def take(
         self, connection: Connection, timeout: float | None, text_as_bytes: bool

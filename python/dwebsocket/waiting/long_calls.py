@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import unpatched
+from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import use_lock
 from dwebsocket.waiting.loop_hub import settle
 
@@ -163,4 +164,4 @@ def _forget_parents_calls() -> None:
     _calls = LongCalls(_MOST_THREADS)
 
 
-os.register_at_fork(after_in_child=_forget_parents_calls)
+at_fork(_forget_parents_calls)

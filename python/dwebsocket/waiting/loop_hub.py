@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
@@ -18,6 +17,7 @@ from weakref import WeakKeyDictionary, ref
 
 from dwebsocket import _core
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.system import NO_ENGINE, at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -41,6 +41,10 @@ class LoopHub:
         self._is_notifying = False
         #: The handlers of this loop: see :class:`dwebsocket.runners.handler.LoopHome`.
         self.handlers: Any = None
+        if NO_ENGINE:
+            hub: Any = self._hub
+            hub.on_ready(self._wake_soon)
+            return
         # In an empty context: otherwise the loop would keep the context of the first view here.
         Context().run(loop.add_reader, self._hub.fileno(), self._wake)
 
@@ -123,6 +127,13 @@ class LoopHub:
         self._is_notifying = False
         while self._notified:
             self._wake_one(self._notified.popleft())
+
+    def _wake_soon(self) -> None:
+        """Has the loop call :meth:`_wake`, where there is no descriptor. Any thread may call it."""
+        loop = self._loop()
+        if loop is not None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         for token in self._hub.wake():
@@ -234,4 +245,4 @@ def look_again() -> None:
         hub.look_again()
 
 
-os.register_at_fork(after_in_child=_hubs.clear)
+at_fork(_hubs.clear)

@@ -2,12 +2,59 @@
 
 use super::{Connection, outbox::outcome::Sent};
 use crate::{
-    engine::groups::{Handed, Member, Memberships, Parcel, WhenFull},
+    engine::groups::{Handed, Member, Memberships, Message, Parcel, WhenFull},
     protocol::{
         close::{self, CloseFrame},
         deflate::Deflater,
     },
 };
+
+/// Bytes of the messages that are sent at once.
+const TOGETHER_BYTES: usize = 64 * 1024;
+
+impl Connection {
+    /// Sends the first ones of `messages` in one write: as many as go together, if there is room for
+    /// them now. Gives how many; 0 when [`Connection::send`] has to be called. Never sleeps.
+    pub fn send_together(&self, mut messages: Vec<Message>) -> usize {
+        if self.is_foreign() {
+            return 0;
+        }
+        let mut bytes = 0;
+        let end = messages.iter().position(|message| {
+            bytes += message.frame_len();
+            bytes > TOGETHER_BYTES
+        });
+        messages.truncate(end.unwrap_or(messages.len()));
+        if messages.is_empty() {
+            return 0;
+        }
+        let count = messages.len();
+        let parcel = Parcel::of(messages, self.deflater.as_deref());
+        let sent = self.with_frames_of(&parcel, |parcel| self.outbox.take_whole(parcel));
+        if sent != Sent::Written {
+            self.wake.notify_one();
+        }
+        if matches!(sent, Sent::Written | Sent::Queued) {
+            self.count_sent(count as u64);
+            count
+        } else {
+            0
+        }
+    }
+
+    /// Has `send` called with what this connection may get of `parcel` now: without compression
+    /// while its view compresses a message, which may refer to earlier ones of its own only.
+    fn with_frames_of<T>(&self, parcel: &Parcel, send: impl FnOnce(&Parcel) -> T) -> T {
+        match &self.deflater {
+            Some(deflater) if parcel.is_compressed() => match deflater.interrupt() {
+                // Held until they are sent.
+                Some(_interrupted) => send(parcel),
+                None => send(&parcel.plain()),
+            },
+            _ => send(parcel),
+        }
+    }
+}
 
 impl Member for Connection {
     fn is_foreign(&self) -> bool {
@@ -26,17 +73,8 @@ impl Member for Connection {
         if self.is_foreign() {
             return Handed::default();
         }
-        let interrupted = match &self.deflater {
-            Some(deflater) if parcel.is_compressed() => deflater.interrupt(),
-            _ => None,
-        };
-        let (handed, sent) = if parcel.is_compressed() && interrupted.is_none() {
-            // Its view compresses a message just now, which may refer to earlier ones only.
-            (self.outbox).take_frames(&parcel.plain(), when_full)
-        } else {
-            self.outbox.take_frames(parcel, when_full)
-        };
-        drop(interrupted);
+        let (handed, sent) =
+            self.with_frames_of(parcel, |parcel| self.outbox.take_frames(parcel, when_full));
         self.count_sent(handed.delivered);
         if handed.is_closed {
             if let Ok(frame) = CloseFrame::new(Some(close::TRY_AGAIN_LATER), "too slow") {

@@ -12,6 +12,7 @@ mod receiving;
 pub(crate) mod registry;
 mod sending;
 pub(crate) mod settings;
+pub(crate) mod traffic;
 
 #[cfg(test)]
 use std::os::{fd::IntoRawFd, unix::net::UnixStream};
@@ -103,6 +104,8 @@ pub struct Connection {
     time_slice: TimeSlice,
     /// Messages that were written, queued or corked so far.
     sent: AtomicU64,
+    /// Bytes that were read from the socket so far.
+    bytes_read: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -159,12 +162,18 @@ impl Connection {
             memberships: Memberships::default(),
             time_slice: TimeSlice::default(),
             sent: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
         }
     }
 
     /// A number that no other connection of this process has.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The way that its messages take.
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// The number of messages that have come from the peer so far, and of those that were taken for
@@ -219,6 +228,14 @@ impl Connection {
             return None;
         }
         self.pings.latency()
+    }
+
+    /// How many pings of the peer have come.
+    pub fn pings_received(&self) -> u32 {
+        if self.is_foreign() {
+            return 0;
+        }
+        self.pings.received()
     }
 
     /// Notifies `watch` as soon as a ping of [`Connection::ping`] is answered, or the connection

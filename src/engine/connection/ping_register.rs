@@ -34,6 +34,8 @@ struct State {
     keepalive: Option<Instant>,
     /// The connection has ended: no ping is answered any more.
     is_over: bool,
+    /// How many pings of the peer have come.
+    received: u32,
     own: Option<Box<Own>>,
 }
 
@@ -78,6 +80,17 @@ impl Pings {
     /// To be called when the engine sends a ping of its own.
     pub(crate) fn keepalive(&self, now: Instant) {
         self.state.lock().keepalive = Some(now);
+    }
+
+    /// To be called for each ping of the peer.
+    pub(crate) fn on_ping(&self) {
+        let mut state = self.state.lock();
+        state.received = state.received.wrapping_add(1);
+    }
+
+    /// How many pings of the peer have come.
+    pub(crate) fn received(&self) -> u32 {
+        self.state.lock().received
     }
 
     /// To be called for each pong.

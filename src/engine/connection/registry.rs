@@ -13,7 +13,11 @@ use std::{
 
 use tokio::{runtime::Handle, task::AbortHandle, time};
 
-use super::{Connection, settings::Key};
+use super::{
+    Connection,
+    settings::Key,
+    traffic::{Overview, Traffic},
+};
 use crate::{
     engine::base::{
         clock,
@@ -36,6 +40,8 @@ struct State {
     connections: HashMap<u64, Weak<Connection>>,
     /// Those that take posts, by their keys.
     by_key: HashMap<Key, Weak<Connection>>,
+    /// The traffic of those that have ended.
+    ended: Traffic,
     shutting_down: bool,
     drain: Option<Drain>,
 }
@@ -66,8 +72,7 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct Registration {
     registry: Arc<Registry>,
-    id: u64,
-    key: Option<Key>,
+    connection: Arc<Connection>,
 }
 
 impl Registry {
@@ -80,22 +85,37 @@ impl Registry {
         if state.shutting_down {
             return Err(Error::ShuttingDown);
         }
-        let id = connection.id();
-        state.connections.insert(id, Arc::downgrade(connection));
-        let key = connection.transport.key();
-        if let Some(key) = key {
+        let weak = Arc::downgrade(connection);
+        state.connections.insert(connection.id(), weak);
+        if let Some(key) = connection.transport.key() {
             state.by_key.insert(key, Arc::downgrade(connection));
         }
         Ok(Registration {
             registry: Arc::clone(registry),
-            id,
-            key,
+            connection: Arc::clone(connection),
         })
     }
 
     /// The connection that takes posts to `key`.
     pub(crate) fn find(&self, key: &Key) -> Option<Arc<Connection>> {
         self.state.lock().by_key.get(key)?.upgrade()
+    }
+
+    /// The open connections, and the traffic of these and of all before them.
+    pub(crate) fn overview(&self) -> Overview {
+        let (connections, mut traffic) = {
+            let state = self.state.lock();
+            let open = state.connections.values().filter_map(Weak::upgrade);
+            (open.collect::<Vec<_>>(), state.ended)
+        };
+        for connection in &connections {
+            traffic += connection.traffic();
+        }
+        Overview {
+            connections: connections.len(),
+            traffic,
+            latencies: connections.iter().filter_map(|c| c.latency()).collect(),
+        }
     }
 
     /// Closes every connection with `frame` and refuses new ones.
@@ -210,10 +230,13 @@ async fn close_in_turn(plan: Vec<(time::Instant, Weak<Connection>)>, frame: Clos
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        // Before the registry's lock: this takes those of the inbox and the outbox.
+        let carried = self.connection.traffic().without_waiting();
         let mut state = self.registry.state.lock();
-        state.connections.remove(&self.id);
-        if let Some(key) = &self.key {
-            state.by_key.remove(key);
+        state.connections.remove(&self.connection.id());
+        state.ended += carried;
+        if let Some(key) = self.connection.transport.key() {
+            state.by_key.remove(&key);
         }
         if state.connections.is_empty() {
             self.registry.emptied.notify_all();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{deflate::Terms, framing::Framing, limits::Limits};
+use crate::protocol::{deflate::Terms, frame::Role, framing::Framing, limits::Limits};
 
 /// The limits and timeouts of one connection. Times of `None` mean for ever.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +40,12 @@ pub enum Transport {
     /// Both ways through the socket, as frames.
     #[default]
     WebSocket,
+    /// As `WebSocket`, of a connection that this process has opened: its peer is a server.
+    Client,
     /// To the client as server-sent events, from it by POST to this key.
     Events(Key),
+    /// To the client as it polls, from it by POST, both by this key.
+    Polling(Key),
 }
 
 impl Transport {
@@ -49,15 +53,25 @@ impl Transport {
     pub(crate) fn framing(self) -> Framing {
         match self {
             Self::WebSocket => Framing::WebSocket,
+            Self::Client => Framing::Masked,
             Self::Events(_) => Framing::Events,
+            Self::Polling(_) => Framing::Polling,
         }
     }
 
     /// The key for posts, if there are any.
     pub(crate) fn key(self) -> Option<Key> {
         match self {
-            Self::WebSocket => None,
-            Self::Events(key) => Some(key),
+            Self::WebSocket | Self::Client => None,
+            Self::Events(key) | Self::Polling(key) => Some(key),
+        }
+    }
+
+    /// The side of the connection that this process is.
+    pub(crate) fn role(self) -> Role {
+        match self {
+            Self::WebSocket | Self::Events(_) | Self::Polling(_) => Role::Server,
+            Self::Client => Role::Client,
         }
     }
 }

@@ -54,6 +54,7 @@ use crate::{
     protocol::{
         close::{self, CloseFrame},
         deflate::{Codecs, Inflater},
+        frame::Role,
         message::Receiver,
     },
 };
@@ -80,6 +81,9 @@ pub(crate) struct Driver {
     /// The reason for which nothing is read now, if so.
     pause: Option<Pause>,
     hung_up: bool,
+    /// Whether bytes may wait in the socket whose arrival is not reported again: it was, and nothing
+    /// was read then.
+    unread: bool,
     more: More,
     /// Bytes that the last read brought.
     last_read: usize,
@@ -111,6 +115,7 @@ impl Driver {
     ) -> Self {
         // With events, what follows the request is another request, which gets no answer.
         let has_early = !early.is_empty() && connection.posts.is_none();
+        connection.count_read(early.len());
         let keepalive = Keepalive::new(
             settings.ping_interval,
             settings.ping_timeout,
@@ -119,16 +124,17 @@ impl Driver {
         );
         let look_at = connection.inbox.look_at().map(Instant::from_std);
         let account = Account::of(connection.share());
+        let mut receiver = Receiver::new(settings.limits).with_role(settings.transport.role());
+        if let Some(terms) = &settings.compression {
+            receiver = receiver.with_inflater(Inflater::new(&terms.agreement, codecs));
+        }
         Self {
             connection,
-            receiver: match &settings.compression {
-                None => Receiver::new(settings.limits),
-                Some(terms) => Receiver::new(settings.limits)
-                    .with_inflater(Inflater::new(&terms.agreement, codecs)),
-            },
+            receiver,
             leftover: has_early.then(|| Box::new(early.into())),
             pause: None,
             hung_up: false,
+            unread: false,
             more: More::Nothing,
             last_read: 0,
             keepalive,
@@ -175,6 +181,7 @@ impl Driver {
                 return;
             }
             let goes_on = self.goes_on();
+            let reads_on = !goes_on && self.reads_on();
             let deadline = self
                 .deadline()
                 .map(|deadline| Instant::from_std(clock::real(deadline.into_std())));
@@ -189,6 +196,7 @@ impl Driver {
                     self.on_wake();
                 }
                 () = ready(()), if goes_on => self.feed_leftover(),
+                () = ready(()), if reads_on => self.unread = !self.read(io.get_ref()),
                 ready = self.ready(&io) => match ready {
                     Ok(guard) => self.on_ready(guard),
                     // The runtime is going down.
@@ -229,18 +237,20 @@ impl Driver {
 
     fn on_ready(&mut self, mut guard: AsyncFdReadyGuard<'_, Arc<Socket>>) {
         let ready = guard.ready();
-        if !(ready & HANG_UP.1).is_empty() {
-            guard.clear_ready_matching(HANG_UP.1);
-        }
         if ready.is_writable() && self.connection.outbox.flush() == Flushed::Blocked {
             guard.clear_ready_matching(Ready::WRITABLE);
         }
         if self.pause.is_some() {
+            guard.clear_ready_matching(HANG_UP.1);
+            self.unread |= (ready & HANG_UP.1).is_readable();
             if ready.is_read_closed() || ready.is_write_closed() || ready.is_error() {
                 self.on_hang_up();
             }
-        } else if (ready.is_readable() || ready.is_read_closed()) && !self.is_memory_short() {
-            self.read(&mut guard);
+        } else if (ready.is_readable() || ready.is_read_closed())
+            && !self.is_memory_short()
+            && self.read(guard.get_inner())
+        {
+            guard.clear_ready_matching(Ready::READABLE);
         }
     }
 
@@ -285,9 +295,24 @@ impl Driver {
         self.more == More::TakeIn && self.pause.is_none() && !self.is_memory_short()
     }
 
-    fn on_end_of_stream(&mut self, reason: &str) {
-        self.connection.begin_end(lost(reason));
+    /// Whether the next turn reads what came during a pause.
+    fn reads_on(&mut self) -> bool {
+        self.unread && self.pause.is_none() && !self.is_memory_short()
+    }
+
+    /// Ends a connection that is lost: `what` the peer did, or what happened to it.
+    fn on_end_of_stream(&mut self, what: &str) {
+        self.connection.begin_end(self.lost_by(what));
         self.closing.end();
+    }
+
+    /// The end of a connection whose peer is gone; `what` follows its name.
+    fn lost_by(&self, what: &str) -> End {
+        let peer = match self.connection.transport().role() {
+            Role::Server => "client",
+            Role::Client => "server",
+        };
+        lost(&format!("the {peer}{what}"))
     }
 
     fn look(&mut self, now: Instant) {
@@ -320,7 +345,7 @@ impl Driver {
             }
             Due::Death => {
                 self.connection
-                    .begin_end(lost("the client did not answer a ping in time"));
+                    .begin_end(self.lost_by(" did not answer a ping in time"));
                 // The close frame may still arrive: perhaps only our reading side is cut off.
                 let frame = CloseFrame {
                     code: Some(close::INTERNAL_ERROR),
@@ -387,11 +412,11 @@ impl Driver {
             Some(Pause::Failing { .. }) => self.finish_failing(),
             Some(Pause::MemoryShort { .. }) => {
                 self.pause = None;
-                self.on_end_of_stream("the client hung up");
+                self.on_end_of_stream(" hung up");
             }
             Some(Pause::InboxFull) => {
                 self.hung_up = true;
-                self.connection.begin_end(lost("the client hung up"));
+                self.connection.begin_end(self.lost_by(" hung up"));
                 self.connection.outbox.cut();
             }
             // Read what it sent last, and then the end of the stream.

@@ -4,12 +4,11 @@
 //! inflate, and what a read has brought beyond that waits for the next one. So whatever one client
 //! sends, the others' turn comes soon.
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{io, mem, time::Duration};
 
 use bytes::Bytes;
-use tokio::io::{Ready, unix::AsyncFdReadyGuard};
 
-use super::{Driver, More, closing::Stage, pause::Pause, rate::Pace};
+use super::{Driver, More, closing::Stage, lost, pause::Pause, rate::Pace};
 use crate::{
     engine::{
         base::clock,
@@ -24,7 +23,7 @@ use crate::{
     protocol::{
         close::{self, CloseFrame},
         error::Violation,
-        frame::{self, Opcode},
+        frame::Opcode,
         message::{Allowance, Event, Found, Message},
     },
 };
@@ -45,8 +44,8 @@ const MEMORY_LOOK: Duration = Duration::from_millis(50);
 const LARGE_BYTES: usize = 16 * 1024;
 
 impl Driver {
-    /// Reads what is there now, up to [`READ_BYTES`].
-    pub(super) fn read(&mut self, guard: &mut AsyncFdReadyGuard<'_, Arc<Socket>>) {
+    /// Reads what is there now, up to [`READ_BYTES`]. True when that has emptied the socket.
+    pub(super) fn read(&mut self, socket: &Socket) -> bool {
         read_buffer::with_scratch(|Scratch { input, batch }| {
             input.clear();
             // It is empty, unless a connection ended in a panic.
@@ -56,18 +55,17 @@ impl Driver {
                 Some(tail) => tail,
                 None => (input.buffer(), READ_BYTES),
             };
-            match guard.get_inner().receive(buffer, most) {
-                Ok(0) => self.on_end_of_stream("the client hung up"),
+            match socket.receive(buffer, most) {
+                Ok(0) => {
+                    self.on_end_of_stream(" hung up");
+                    false
+                }
                 Ok(length) => {
-                    if length < most {
-                        // A short read has emptied the socket; no need to ask it again.
-                        guard.clear_ready_matching(Ready::READABLE);
-                    }
                     let is_filled = length == most;
                     if self.connection.posts.is_some() {
                         // A further request, perhaps; this response does not end before the connection.
                         input.clear();
-                        return;
+                        return !is_filled;
                     }
                     let before = mem::replace(&mut self.last_read, length);
                     // When the view takes this message, it lets go of the one before.
@@ -76,26 +74,35 @@ impl Driver {
                     }
                     self.keepalive.heard();
                     self.count(0, length);
+                    self.connection.count_read(length);
                     if self.feed(input, batch) {
                         self.leftover = input.put_by();
                     } else if is_filled {
                         self.more = More::Read;
                     }
                     self.account_for();
+                    // A short read has emptied the socket; no need to ask it again.
+                    !is_filled
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => guard.clear_ready_matching(Ready::READABLE),
-                    io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::ConnectionReset => {
-                        self.on_end_of_stream("the client reset the connection");
+                Err(error) => {
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock => return true,
+                        io::ErrorKind::Interrupted => {}
+                        io::ErrorKind::ConnectionReset => {
+                            self.on_end_of_stream(" reset the connection");
+                        }
+                        io::ErrorKind::TimedOut => {
+                            self.on_end_of_stream("'s network is gone");
+                        }
+                        _ => {
+                            self.connection.begin_end(lost("the connection broke"));
+                            self.closing.end();
+                        }
                     }
-                    io::ErrorKind::TimedOut => {
-                        self.on_end_of_stream("the client's network is gone");
-                    }
-                    _ => self.on_end_of_stream("the connection broke"),
-                },
+                    false
+                }
             }
-        });
+        })
     }
 
     /// Takes in what was posted, unless the view is behind.
@@ -180,7 +187,9 @@ impl Driver {
                 }
                 Event::Ping(payload) => {
                     batch.controls += 1;
-                    frame::append(&mut batch.pongs, Opcode::Pong, &payload);
+                    self.connection.pings.on_ping();
+                    let framing = self.connection.transport().framing();
+                    framing.append(&mut batch.pongs, Opcode::Pong, &payload);
                 }
                 Event::Pong(payload) => {
                     batch.controls += 1;
@@ -365,6 +374,7 @@ mod tests {
         engine::connection::{inbox::Taken, settings::Settings},
         protocol::{
             deflate::{Codecs, Deflater, Options, Terms},
+            frame,
             limits::Limits,
         },
     };

@@ -205,7 +205,7 @@ impl Batch {
     fn messages(&self) -> impl Iterator<Item = &Message> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Message(message) => Some(message),
-            Entry::Close(_) => None,
+            Entry::Close(_) | Entry::Gap(_) => None,
         })
     }
 }
@@ -237,11 +237,19 @@ impl FanOut {
 
     /// Hands a member the entries of the batch that are for it.
     async fn hand_over(&self, member: &dyn Member, recipient: &Recipient, parcels: &mut Parcels) {
-        if let [Entry::Close(frame)] = &parcels.batch.entries[..] {
-            if recipient.since <= parcels.batch.first {
-                contain(|| member.close(frame));
+        let was_here = recipient.since <= parcels.batch.first;
+        let parcel = match &parcels.batch.entries[..] {
+            [Entry::Close(frame)] => {
+                if was_here {
+                    contain(|| member.close(frame));
+                }
+                return;
             }
-        } else if let Some(parcel) = parcels.find(member, recipient).await {
+            [Entry::Gap(told)] => (was_here && recipient.is_numbered)
+                .then(|| Arc::new(Parcel::new(vec![told.clone()], vec![told.frame()]))),
+            _ => parcels.find(member, recipient).await,
+        };
+        if let Some(parcel) = parcel {
             let handed = contain(|| member.take(&parcel, self.when_full));
             self.note(&parcels.group, member, handed.unwrap_or_default());
         }

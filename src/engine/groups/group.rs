@@ -99,19 +99,21 @@ pub(crate) enum Entry {
     Message(Message),
     /// All members are closed.
     Close(CloseFrame),
+    /// Messages are missing here, which members that get numbers are told by this text.
+    Gap(Message),
 }
 
 impl Entry {
     /// Bytes that it holds.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Message(message) => message.frame_len(),
+            Self::Message(message) | Self::Gap(message) => message.frame_len(),
             Self::Close(_) => 0,
         }
     }
 }
 
-/// Entries that are handed out together: a close alone, or messages.
+/// Entries that are handed out together: messages, or one of another kind alone.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// The number of the first entry.
@@ -375,13 +377,13 @@ fn count_of_batch<'a>(waiting: impl Iterator<Item = &'a Entry>, most: usize) -> 
     let mut bytes = 0;
     let mut count = 0;
     for entry in waiting {
-        let is_close = matches!(entry, Entry::Close(_));
-        if count > 0 && (is_close || bytes + entry.len() > most) {
+        let is_alone = !matches!(entry, Entry::Message(_));
+        if count > 0 && (is_alone || bytes + entry.len() > most) {
             break;
         }
         count += 1;
         bytes += entry.len();
-        if is_close {
+        if is_alone {
             break;
         }
     }

@@ -31,6 +31,19 @@ pub fn text(name: &str, position: Position, kind: Kind, payload: &[u8]) -> Strin
     text
 }
 
+/// The text for members of the group `name` that have missed messages which nothing keeps: they get
+/// those behind `position`. The same as for a client that comes back too late.
+pub(super) fn gap(name: &str, position: Position) -> String {
+    let mut text = String::from("{\"group\":");
+    push_string(&mut text, name);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        ",\"recovered\":false,\"missed\":0,\"position\":\"{position}\"}}"
+    );
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +59,15 @@ mod tests {
             text("räum", AT, Kind::Text, "a\"b\\c\n\u{1}é".as_bytes()),
             "{\"group\":\"räum\",\"position\":\"00000000000000ab-7\",\
              \"data\":\"a\\\"b\\\\c\\n\\u0001é\"}"
+        );
+    }
+
+    #[test]
+    fn a_gap_is_told_as_to_clients_that_come_back() {
+        assert_eq!(
+            gap("räum", AT),
+            "{\"group\":\"räum\",\"recovered\":false,\"missed\":0,\
+             \"position\":\"00000000000000ab-7\"}"
         );
     }
 

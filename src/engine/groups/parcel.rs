@@ -115,6 +115,10 @@ pub struct Parcel {
     frames: Frames,
     /// The same messages as events, encoded for the first member that needs them.
     events: OnceLock<Frames>,
+    /// The same for connections that this process has opened.
+    masked: OnceLock<Frames>,
+    /// The same for members that poll.
+    lines: OnceLock<Frames>,
     messages: Vec<Message>,
     is_compressed: bool,
 }
@@ -155,9 +159,22 @@ impl Parcel {
         Self {
             frames: Frames::new(frames),
             events: OnceLock::new(),
+            masked: OnceLock::new(),
+            lines: OnceLock::new(),
             messages,
             is_compressed,
         }
+    }
+
+    /// Messages for one member, compressed if `deflater` is its compression.
+    pub fn of(messages: Vec<Message>, deflater: Option<&Deflater>) -> Self {
+        let deflater = deflater.map(Deflater::without_context);
+        let frames = messages.iter().map(|message| match &deflater {
+            Some(deflater) => message.compressed(deflater),
+            None => message.frame(),
+        });
+        let frames = frames.collect();
+        Self::new(messages, frames)
     }
 
     /// The same messages without compression.
@@ -174,16 +191,19 @@ impl Parcel {
 
     /// The messages as members get them whose connections have this form.
     pub fn framed(&self, framing: Framing) -> &Frames {
-        match framing {
-            Framing::WebSocket => &self.frames,
-            Framing::Events => self.events.get_or_init(|| {
-                let events = self
-                    .messages
-                    .iter()
-                    .map(|message| Bytes::from(framing.encode(message.kind, &message.payload())));
-                Frames::new(events.collect())
-            }),
-        }
+        let encoded = match framing {
+            Framing::WebSocket => return &self.frames,
+            Framing::Masked => &self.masked,
+            Framing::Events => &self.events,
+            Framing::Polling => &self.lines,
+        };
+        encoded.get_or_init(|| {
+            let each = self
+                .messages
+                .iter()
+                .map(|message| Bytes::from(framing.encode(message.kind, &message.payload())));
+            Frames::new(each.collect())
+        })
     }
 
     /// Whether one of the frames has a compressed payload.

@@ -12,9 +12,14 @@ use super::{
     member::Member,
     memberships::{Joined, MemberId},
     notices::Notice,
+    numbered,
+    parcel::Message,
     registry::Groups,
 };
-use crate::engine::history::{History, Limits, Page, Position};
+use crate::{
+    engine::history::{History, Limits, Page, Position},
+    protocol::message::Kind,
+};
 
 /// What has become of a message that was offered to the members here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,13 +121,23 @@ impl Groups {
             return false;
         }
         recorded.position = reached;
+        let tells = !recorded.numbered.is_empty();
         let first = (page.entries.iter()).find(|kept| kept.offset > after);
+        let mut starts = false;
         if !is_same_epoch || first.is_none_or(|kept| kept.offset > after + 1) {
             self.notices().add(Notice::Interrupted {
                 groups: vec![name.to_owned()],
             });
+            if tells {
+                let from = Position {
+                    epoch: reached.epoch,
+                    offset: first.map_or(reached.offset, |kept| kept.offset.saturating_sub(1)),
+                };
+                let text = numbered::gap(name, from);
+                let told = Message::new(Kind::Text, text.as_bytes(), &[]);
+                starts |= self.fan_out.push(state, Entry::Gap(told));
+            }
         }
-        let mut starts = false;
         for kept in page.entries.iter().filter(|kept| kept.offset > after) {
             let at = Position {
                 epoch: reached.epoch,
@@ -208,6 +223,6 @@ impl Groups {
 fn with_position(entry: Entry, at: Position) -> Entry {
     match entry {
         Entry::Message(message) => Entry::Message(message.at(at)),
-        close @ Entry::Close(_) => close,
+        other @ (Entry::Close(_) | Entry::Gap(_)) => other,
     }
 }

@@ -241,7 +241,7 @@ impl Groups {
     pub fn message_of(&self, name: &str, envelope: &[u8]) -> Option<Message> {
         match self.open(name, envelope).and_then(envelope::read)? {
             Entry::Message(message) => Some(message),
-            Entry::Close(_) => None,
+            Entry::Close(_) | Entry::Gap(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::{io::Read, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, task::yield_now};
 
+mod gaps;
 mod passes;
 
 use super::*;

@@ -19,6 +19,7 @@
 
 mod event;
 mod facts;
+mod gathering;
 mod outgoing;
 mod person;
 mod record;
@@ -27,6 +28,7 @@ mod room;
 
 pub use self::{
     facts::Facts,
+    gathering::Gathering,
     outgoing::{Announcer, Note},
     record::{Malformed, Record, Source},
     registry::{Departed, Entered, Presence, Visit},

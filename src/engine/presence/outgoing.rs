@@ -4,19 +4,18 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, OnceLock, Weak},
-    time::Instant,
 };
 
 use super::record::Record;
-use crate::engine::base::sync::{Condvar, Mutex};
+use crate::engine::base::sync::Mutex;
 
 /// The way to the other processes. Called on any thread; it must not sleep.
 pub trait Announcer: fmt::Debug + Send + Sync {
     /// Tells the other processes.
     fn announce(&self, note: &Note);
 
-    /// Whether it is this process that acts for one that has ended.
-    fn acts_for_others(&self) -> bool;
+    /// Whether it is this process that acts in the group `name` for one that has ended.
+    fn acts_for_others(&self, name: &str) -> bool;
 }
 
 /// A record with its group.
@@ -35,14 +34,13 @@ pub struct Note {
 pub(super) struct Outgoing {
     announcer: OnceLock<Weak<dyn Announcer>>,
     queue: Mutex<Queue>,
-    has_more: Condvar,
     /// Held while records are handed over, so that they keep their order.
     sending: parking_lot::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Whether records are kept for somebody who takes them.
+    /// Whether there is an announcer.
     is_taken: bool,
     waiting: VecDeque<Note>,
     count: u64,
@@ -52,11 +50,6 @@ impl Outgoing {
     /// Has all later records handed to `announcer`. Only the first one counts.
     pub(super) fn announce_by(&self, announcer: Weak<dyn Announcer>) {
         let _ = self.announcer.set(announcer);
-        self.queue.lock().is_taken = true;
-    }
-
-    /// Keeps all later records for [`Outgoing::take`].
-    pub(super) fn keep(&self) {
         self.queue.lock().is_taken = true;
     }
 
@@ -82,8 +75,6 @@ impl Outgoing {
             name: Arc::clone(name),
             record: record(),
         });
-        drop(queue);
-        self.has_more.notify_one();
     }
 
     /// Hands what waits to the announcer, if there is one.
@@ -98,18 +89,5 @@ impl Outgoing {
             };
             announcer.announce(&note);
         }
-    }
-
-    /// Takes what waits; sleeps until there is something, until `deadline` at most.
-    pub(super) fn take(&self, deadline: Instant) -> Vec<Note> {
-        let mut queue = self.queue.lock();
-        while queue.waiting.is_empty() {
-            let in_time;
-            (queue, in_time) = self.has_more.wait(queue, Some(deadline));
-            if !in_time {
-                break;
-            }
-        }
-        queue.waiting.drain(..).collect()
     }
 }

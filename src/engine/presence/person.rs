@@ -83,7 +83,9 @@ impl Person {
 
     /// What the process `source` tells of its connections.
     pub(super) fn note(&mut self, source: Source, record: &Record) {
+        let before = self.shares.len();
         self.shares.retain(|(known, ..)| *known != source);
+        let had_some = self.shares.len() < before;
         if record.facts.since < self.facts.since {
             Arc::make_mut(&mut self.facts)
                 .since
@@ -93,7 +95,8 @@ impl Person {
             self.until = None;
             self.shares
                 .push((source, record.connections, record.info()));
-        } else {
+        } else if had_some || self.until.is_none() {
+            // Else it repeats what another process has told, or this one knows by itself.
             self.leaver = Leaver::There(source);
         }
         self.choose_info();
@@ -107,6 +110,11 @@ impl Person {
         if self.leaver == Leaver::There(source) {
             self.leaver = Leaver::Gone;
         }
+        self.take_share(source, Leaver::Gone)
+    }
+
+    /// The process `source` has no connection any more. True when that took the last one.
+    pub(super) fn take_share(&mut self, source: Source, leaver: Leaver) -> bool {
         let before = self.shares.len();
         self.shares.retain(|(known, ..)| *known != source);
         if self.shares.len() == before {
@@ -116,7 +124,7 @@ impl Person {
         if self.connections() > 0 {
             return false;
         }
-        self.leaver = Leaver::Gone;
+        self.leaver = leaver;
         true
     }
 

@@ -31,6 +31,14 @@ pub struct Malformed;
 const NONE: u32 = u32::MAX;
 
 impl Record {
+    /// How many bytes it takes, about.
+    #[expect(clippy::len_without_is_empty, reason = "no record is empty")]
+    pub fn len(&self) -> usize {
+        let facts = &*self.facts;
+        let user = facts.user.as_ref().map_or(0, String::len);
+        64 + facts.key.len() + facts.since.len() + facts.info.len() + user
+    }
+
     /// The record as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let facts = &*self.facts;

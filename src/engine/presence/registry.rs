@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use tokio::time;
 use super::{
     event,
     facts::{Facts, Info},
-    outgoing::{Announcer, Note, Outgoing},
+    outgoing::{Announcer, Outgoing},
     person::Leaver,
     record::{Record, Source},
     room::{Next, Room, State, Tabs, Watcher},
@@ -81,17 +81,6 @@ impl Presence {
     /// Has the other processes told by `announcer` from now on. Only the first one counts.
     pub fn announce_by(&self, announcer: Weak<dyn Announcer>) {
         self.outgoing.announce_by(announcer);
-    }
-
-    /// Keeps what the other processes have to be told from now on, for [`Presence::take_notes`].
-    pub fn keep_notes(&self) {
-        self.outgoing.keep();
-    }
-
-    /// Takes what the other processes have to be told; sleeps until there is something, until
-    /// `deadline` at most.
-    pub fn take_notes(&self, deadline: Instant) -> Vec<Note> {
-        self.outgoing.take(deadline)
     }
 
     fn is_foreign(&self) -> bool {
@@ -226,6 +215,61 @@ impl Presence {
         (count, all)
     }
 
+    /// How many notes there were.
+    pub fn count_notes(&self) -> u64 {
+        self.outgoing.count()
+    }
+
+    /// All that this process tells of the group `name`, and the number of the first note behind it.
+    pub fn records_of(&self, name: &str) -> (u64, Vec<Record>) {
+        let count = self.outgoing.count();
+        if self.is_foreign() {
+            return (count, Vec::new());
+        }
+        let Some(room) = self.find(name) else {
+            return (count, Vec::new());
+        };
+        let state = room.state.lock();
+        // Notes of a room are added under its lock.
+        (self.outgoing.count(), state.records(clock::now()))
+    }
+
+    /// Notes that the process `source` has told of all its users of the group `name`, which have
+    /// the keys `keys`. Of others it has none any more.
+    pub fn complete(&self, source: Source, name: &str, keys: &HashSet<String>) {
+        if self.is_foreign() {
+            return;
+        }
+        if let Some(room) = self.find(name) {
+            let mut state = room.state.lock();
+            state.complete(source, keys, clock::now());
+            drop(state);
+            room.changed.notify_one();
+        }
+    }
+
+    /// Whether a user of the group `name` has a connection here, or this process may have to report
+    /// that it has left.
+    pub fn is_used_here(&self, name: &str) -> bool {
+        let room = if self.is_foreign() {
+            None
+        } else {
+            self.find(name)
+        };
+        room.is_some_and(|room| room.state.lock().is_used_here())
+    }
+
+    /// Forgets what other processes have told of the group `name`, in which this one has no user.
+    pub fn abandon(&self, name: &str) {
+        if self.is_foreign() {
+            return;
+        }
+        if let Some(room) = self.find(name) {
+            room.state.lock().abandon();
+            room.changed.notify_one();
+        }
+    }
+
     /// Takes the users that have left since the last call, and that this process reports.
     pub fn take_departed(&self) -> Vec<Departed> {
         std::mem::take(&mut *self.departed.lock())
@@ -283,7 +327,7 @@ impl Presence {
 
     fn report(&self, room: &Room, left: Vec<(Arc<Facts>, Leaver)>) {
         let acts_for_others = || match self.outgoing.announcer() {
-            Some(announcer) => announcer.acts_for_others(),
+            Some(announcer) => announcer.acts_for_others(&room.name),
             None => true,
         };
         let own: Vec<_> = left

@@ -223,12 +223,41 @@ impl State {
 
     /// The process `source` has ended.
     pub(super) fn forget(&mut self, source: Source, now: Instant) {
+        self.end_shares(now, |_, person| person.forget(source));
+    }
+
+    /// The process `source` has told of all its users, which have the keys `keys`.
+    pub(super) fn complete(&mut self, source: Source, keys: &HashSet<String>, now: Instant) {
+        self.end_shares(now, |key, person| {
+            !keys.contains(key) && person.take_share(source, Leaver::There(source))
+        });
+    }
+
+    /// Begins the grace of those users whose last connection is gone by `end`.
+    fn end_shares(&mut self, now: Instant, mut end: impl FnMut(&str, &mut Person) -> bool) {
         let until = now + self.grace;
         for (key, person) in &mut self.people {
-            if person.forget(source) {
+            if end(key, person) {
                 person.until = Some(until);
                 self.leaving.push(Reverse((until, key.clone())));
             }
+        }
+    }
+
+    /// Whether a user has a connection here, or this process may have to report that it has left.
+    pub(super) fn is_used_here(&self) -> bool {
+        let may_be_reported = |person: &Person| {
+            person.until.is_some() && matches!(person.leaver, Leaver::Here | Leaver::Gone)
+        };
+        !self.tabs.is_empty() || self.people.values().any(may_be_reported)
+    }
+
+    /// Forgets all users; none of them has a connection here.
+    pub(super) fn abandon(&mut self) {
+        if self.tabs.is_empty() {
+            self.people.clear();
+            self.leaving.clear();
+            self.events.clear();
         }
     }
 

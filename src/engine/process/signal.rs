@@ -89,6 +89,24 @@ fn starts(heard: &Arc<Mutex<Option<impl FnOnce() + Send + 'static>>>) -> bool {
     thread::Builder::new().spawn(call).is_ok()
 }
 
+/// Whether the signal `number` has a handler, whichever language it is written in.
+///
+/// # Errors
+/// The system's, when there is no such signal.
+pub fn is_handled(number: libc::c_int) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    #[expect(unsafe_code, reason = "only libc knows a signal's action")]
+    // SAFETY: without a new action the system only writes the present one to where there is room for
+    // it, and it has done so where it reports no error.
+    let handler = unsafe {
+        if libc::sigaction(number, ptr::null(), action.as_mut_ptr()) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        action.assume_init().sa_sigaction
+    };
+    Ok(handler != libc::SIG_DFL && handler != libc::SIG_IGN)
+}
+
 /// Ends the process as SIGTERM does by default.
 pub fn die() {
     let mut set = MaybeUninit::uninit();

@@ -7,4 +7,5 @@ pub mod permits;
 pub(crate) mod read_buffer;
 pub(crate) mod readiness;
 pub mod socket;
+mod socket_option;
 pub(crate) mod trim;

@@ -35,6 +35,7 @@ pub(crate) fn reset() {
 #[derive(Debug)]
 pub struct Permit {
     generation: u64,
+    is_counted: bool,
 }
 
 impl Permit {
@@ -47,14 +48,23 @@ impl Permit {
         .ok()
         .map(|_| Self {
             generation: fork::generation(),
+            is_counted: true,
         })
+    }
+
+    /// A permit that takes no place: for connections that this process opens to others.
+    pub(crate) fn uncounted() -> Self {
+        Self {
+            generation: fork::generation(),
+            is_counted: false,
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         // A permit of the parent process means nothing in its child.
-        if self.generation == fork::generation() {
+        if self.is_counted && self.generation == fork::generation() {
             OPEN.fetch_sub(1, Ordering::Relaxed);
         }
     }

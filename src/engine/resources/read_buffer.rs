@@ -58,8 +58,8 @@ thread_local! {
 }
 
 /// Calls `read` with the buffers of this thread.
-pub(crate) fn with_scratch(read: impl FnOnce(&mut Scratch)) {
-    SCRATCH.with_borrow_mut(read);
+pub(crate) fn with_scratch<R>(read: impl FnOnce(&mut Scratch) -> R) -> R {
+    SCRATCH.with_borrow_mut(read)
 }
 
 /// Lets the buffers of this thread go. The next read makes new ones.

@@ -7,18 +7,11 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, SockRef};
-use tokio::io::{Interest, Ready, unix::AsyncFd};
+use socket2::SockRef;
+use tokio::io::{Interest, unix::AsyncFd};
 
-/// The interest to register, so that the peer's hang-up is reported even while unread bytes keep the
-/// socket readable; and the other readiness that this may report, which the caller has to ignore. tokio's
-/// priority readiness brings the hang-up on Linux; it also reports urgent data, which is not used.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) const HANG_UP: (Interest, Ready) = (Interest::PRIORITY, Ready::PRIORITY);
-/// On other systems only a reset is reported apart from bytes to read; an orderly end waits behind
-/// them.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) const HANG_UP: (Interest, Ready) = (Interest::ERROR, Ready::EMPTY);
+use super::socket_option;
+pub(crate) use super::socket_option::HANG_UP;
 
 /// The response to a client whose connection cannot be driven after its server has let go of it.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
@@ -44,9 +37,12 @@ impl Socket {
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
         let socket = socket2::Socket::from(descriptor);
         socket.set_nonblocking(true)?;
-        if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
-            socket.set_tcp_nodelay(true)?;
-        }
+        // Refuses what is no socket.
+        socket.r#type()?;
+        // A Unix socket has no such option, and needs none. macOS sets none of a connection that has
+        // ended; the first read shows that end.
+        let _ = socket.set_tcp_nodelay(true);
+        socket_option::suppress_signal(&socket);
         Ok(Self(socket))
     }
 
@@ -63,25 +59,14 @@ impl Socket {
         watched.map_err(|error| error.into_parts().1)
     }
 
-    /// Lets the kernel give up on a peer that acknowledges nothing for `limit`. TCP on Linux only;
-    /// elsewhere keepalive pings find it later.
+    /// Lets the system give up on a peer that acknowledges nothing for `limit`, where it can.
     pub(crate) fn give_up_after(&self, limit: Duration) {
-        #[cfg(target_os = "linux")]
-        {
-            // A Unix socket has no such option, and needs none: its peer cannot vanish.
-            let _ = self.0.set_tcp_user_timeout(Some(limit));
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = limit;
+        socket_option::give_up_after(&self.0, limit);
     }
 
     /// Writes as much as the socket takes now.
     pub(crate) fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let flags = libc::MSG_NOSIGNAL;
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let flags = 0;
-        self.0.send_vectored_with_flags(slices, flags)
+        self.0.send_vectored_with_flags(slices, socket_option::SEND)
     }
 
     /// Adds to `buffer` what is there now, `most` bytes at most; 0 is the peer's end of the stream.
@@ -107,21 +92,7 @@ impl Socket {
     /// system cannot tell. Of a Unix socket it is only known whether the number is 0, and whether it
     /// falls.
     pub(crate) fn unsent(&self) -> u64 {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            let mut bytes: libc::c_int = 0;
-            #[expect(
-                unsafe_code,
-                reason = "no crate that is used here has a safe function for TIOCOUTQ"
-            )]
-            // SAFETY: the descriptor is open while `self` lives, and the system writes one integer
-            // to where one is.
-            let outcome = unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-            if outcome == 0 {
-                return u64::try_from(bytes).unwrap_or_default();
-            }
-        }
-        0
+        socket_option::unsent(&self.0)
     }
 
     /// Answers a handshake that has got no response yet with 503. Never sleeps.

@@ -7,7 +7,7 @@
 //!
 //! A view's variable holds its last message until the next one comes: that, too, is an occasion.
 
-use std::{cell::Cell, env, fs, sync::Once, time::Duration};
+use std::{cell::Cell, fs, time::Duration};
 
 use tokio::{runtime::Handle, time::sleep};
 
@@ -85,13 +85,16 @@ const KEPT_BYTES: libc::c_int = 4 * 1024 * 1024;
 /// Has the library keep little of large blocks, unless the environment says how much.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn keep_little() {
-    static ONCE: Once = Once::new();
+    static ONCE: std::sync::Once = std::sync::Once::new();
     let options = [
         "MALLOC_MMAP_THRESHOLD_",
         "MALLOC_TRIM_THRESHOLD_",
         "GLIBC_TUNABLES",
     ];
-    if options.into_iter().any(|name| env::var_os(name).is_some()) {
+    if options
+        .into_iter()
+        .any(|name| std::env::var_os(name).is_some())
+    {
         return;
     }
     ONCE.call_once(|| {

@@ -21,10 +21,12 @@ use crate::{
         connection::{
             Connection,
             registry::Registry,
-            settings::{Key, Settings},
+            settings::{Key, Settings, Transport},
+            traffic::Overview,
         },
         driver::Driver,
         groups::FanOutThread,
+        polling::{self, Hold, Polled, Pollers},
         resources::{
             budget::{self, Relief},
             holders::Holders,
@@ -33,7 +35,7 @@ use crate::{
             trim,
         },
     },
-    protocol::close::CloseFrame,
+    protocol::{close::CloseFrame, frame::Role},
 };
 
 static CURRENT: ArcSwapOption<Engine> = ArcSwapOption::const_empty();
@@ -71,6 +73,7 @@ pub struct Engine {
     first: Worker,
     others: Vec<Worker>,
     registry: Arc<Registry>,
+    pollers: Arc<Pollers>,
     holders: Arc<Holders<Connection>>,
 }
 
@@ -115,6 +118,7 @@ impl Engine {
             first,
             others: Vec::new(),
             registry: Arc::default(),
+            pollers: Arc::default(),
             holders: Arc::default(),
         };
         for _ in 1..THREADS.load(Ordering::Relaxed) {
@@ -197,7 +201,10 @@ impl Engine {
         let socket = Arc::new(socket_of(client)?);
         let unused = Arc::clone(&socket);
         let refuse = |error| {
-            unused.refuse();
+            // A server awaits no response.
+            if settings.transport.role() == Role::Server {
+                unused.refuse();
+            }
             error
         };
         if let (Some(interval), Some(timeout)) = (settings.ping_interval, settings.ping_timeout) {
@@ -254,6 +261,11 @@ impl Engine {
     /// wait. Gives the time until the last one begins to close; a later call can only make it less.
     pub fn drain(&self, frame: CloseFrame, window: Duration) -> Duration {
         self.registry.drain(self.handle(), frame, window)
+    }
+
+    /// The open connections, and the traffic of these and of all before them.
+    pub fn overview(&self) -> Overview {
+        self.registry.overview()
     }
 
     /// Begins to close all connections with `frame` and takes no new ones. Does not wait.
@@ -341,6 +353,62 @@ pub fn adopt(
             Err(error)
         }
     }
+}
+
+/// Opens a connection whose client polls by `key`, on the process's engine; `before_head` as with
+/// [`Engine::adopt_with`].
+///
+/// # Errors
+/// Those of [`adopt`], and [`Error::Io`] when there is no descriptor left.
+pub fn open_polled(
+    key: Key,
+    settings: &Settings,
+    permit: impl Into<Arc<Permit>>,
+    before_head: impl FnOnce(&Arc<Connection>),
+) -> Result<Arc<Connection>, Error> {
+    let engine = Engine::current()?;
+    let settings = Settings {
+        transport: Transport::Polling(key),
+        ..*settings
+    };
+    let (written, unread) = polling::pair().map_err(Error::io("no descriptor for polls"))?;
+    let connection = engine.adopt_with(written, vec![], vec![], &settings, permit, before_head)?;
+    // When this fails the connection reads the end of its stream, and is lost.
+    Pollers::begin(
+        &engine.pollers,
+        engine.handle(),
+        key,
+        unread,
+        &connection,
+        &settings,
+    )
+    .map_err(Error::io("cannot watch the connection of polls"))?;
+    Ok(connection)
+}
+
+/// Answers a poll for the connection of `key` in this process, which acknowledges the events up to
+/// `ack`: at once, or later by `hold`. Never waits.
+pub fn poll(key: &Key, ack: u64, hold: &Arc<Hold>) -> Polled {
+    match Engine::running() {
+        Some(engine) => engine.pollers.poll(key, ack, hold),
+        None => Polled::Over,
+    }
+}
+
+/// Has the answer of `hold` written to `client`, as [`Hold::attach`] says.
+///
+/// # Errors
+/// Those of [`Engine::current`], and [`Error::Io`] when the descriptor cannot be watched.
+pub fn attach(
+    hold: &Arc<Hold>,
+    client: OwnedFd,
+    head: Option<Vec<u8>>,
+    patience: Duration,
+    otherwise: Vec<u8>,
+) -> Result<(), Error> {
+    let engine = Engine::current()?;
+    hold.attach(engine.handle(), client, head, patience, otherwise)
+        .map_err(Error::io("cannot watch the client's connection"))
 }
 
 /// The connection of this process that takes posts to `key`.

@@ -7,5 +7,6 @@ mod worker;
 
 pub(crate) use engine::forget_parent;
 pub use engine::{
-    Engine, adopt, find, is_leaving, is_prepared, leave, prepare, reopen, want_threads,
+    Engine, adopt, attach, find, is_leaving, is_prepared, leave, open_polled, poll, prepare,
+    reopen, want_threads,
 };

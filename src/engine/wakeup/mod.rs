@@ -1,5 +1,6 @@
 //! Running the views: waking them, their order, and the time for which they run.
 
+pub(crate) mod call;
 pub(crate) mod crew;
 pub(crate) mod flush_timer;
 pub(crate) mod hub;

@@ -27,6 +27,7 @@ mod inflater;
 pub mod offer;
 mod options;
 mod pool;
+pub mod request;
 
 pub use codecs::Codecs;
 pub use deflater::{Deflated, Deflater};

@@ -78,7 +78,7 @@ pub fn answer(header: &str, options: &Options) -> Option<Agreement> {
         .find_map(|offer| offer.accept(options))
 }
 
-/// The parameters of one offer.
+/// The parameters of one offer, or of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Offer {
     server_no_context_takeover: bool,
@@ -142,6 +142,21 @@ impl Offer {
             client_max_window_bits: bound.filter(|bits| *bits < MAX_WINDOW_BITS),
         })
     }
+}
+
+/// The parameters of a server's answer, for the client that it is for. `None` for another extension,
+/// or for parameters that no answer has: there the client's window has a value, if it is named.
+pub(super) fn read_answer(extension: &Extension<'_>) -> Option<Agreement> {
+    let is_bare = |(name, value): &(&str, Option<String>)| {
+        *name == "client_max_window_bits" && value.is_none()
+    };
+    let read = Offer::read(extension).filter(|_| !extension.parameters.iter().any(is_bare))?;
+    Some(Agreement {
+        server_no_context_takeover: read.server_no_context_takeover,
+        client_no_context_takeover: read.client_no_context_takeover,
+        server_max_window_bits: read.server_max_window_bits,
+        client_max_window_bits: read.client_max_window_bits,
+    })
 }
 
 /// A whole number from 8 to 15 without leading zeros (section 7.1.2).

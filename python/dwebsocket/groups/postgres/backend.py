@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 
+from dwebsocket import _core
 from dwebsocket.compat.postgresql import Lost
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend, reports
+from dwebsocket.groups import reports
 from dwebsocket.groups.postgres import future, parameters, problems
 from dwebsocket.groups.postgres.listener import CannotListen, Host, Listener
+from dwebsocket.groups.postgres.log import Reading
+from dwebsocket.groups.postgres.presence import Presence
 from dwebsocket.groups.postgres.publishing import CannotPublish, Publisher
+from dwebsocket.groups.recorded import HistoryBackend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +27,12 @@ if TYPE_CHECKING:
 
     from dwebsocket.compat.postgresql import Library
     from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.history import Log, Position
 
 _log = logging.getLogger("dwebsocket")
 
 
-class Backend(backend.Backend):
+class Backend(HistoryBackend, Presence):
     """
     Publishes on Django's connection to ``DATABASE``, and listens on one of its own.
 
@@ -66,6 +72,57 @@ class Backend(backend.Backend):
             GroupUnavailable: As :meth:`publish`.
         """
         await sync_to_async(self.publish)(name, envelope)
+
+    def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`dwebsocket.groups.HistoryBackend.append`, when the present transaction commits.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        try:
+            self._publisher.append(name, envelope, limits)
+        except CannotPublish as error:
+            raise self.unavailable(str(error)) from error.__cause__
+
+    async def aappend(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`append`, on the thread and the connection that the task's ORM uses.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        await sync_to_async(self.append)(name, envelope, limits)
+
+    def read_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        As :meth:`dwebsocket.groups.HistoryBackend.read_log`, on the connection that listens.
+
+        So it neither sees nor ends a transaction of Django's.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        deadline = time.monotonic() + self.settings.timeout
+        self.subscribe(name)
+        wanted = self._listener.read(Reading(name, after, *limits))
+        future.wait(wanted, deadline - time.monotonic())
+        found: Log = self._result(wanted)
+        return found
+
+    async def aread_log(self, name: str, after: Position | None, limits: tuple[int, float]) -> Log:
+        """
+        As :meth:`read_log`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        deadline = time.monotonic() + self.settings.timeout
+        await self.asubscribe(name)
+        wanted = self._listener.read(Reading(name, after, *limits))
+        await future.wait_in_loop(wanted, deadline - time.monotonic())
+        found: Log = self._result(wanted)
+        return found
 
     async def awaits_commit(self) -> bool:
         """As :meth:`dwebsocket.groups.backend.Backend.awaits_commit`, of the task's ORM."""
@@ -160,7 +217,12 @@ class Backend(backend.Backend):
         return found or (problems.of_servers(self._host, self.settings) if deploy else [])
 
     def stop(self) -> None:
-        """Closes the connection that listens, soon. The next use opens another."""
+        """
+        Closes the connection that listens, soon. The next use opens another.
+
+        Groups have no presence from then on.
+        """
+        self.end_presence()
         self._listener.stop()
 
     def _want(self, name: str) -> Future[int]:
@@ -192,6 +254,7 @@ class _Host(Host):
     def __init__(self, owner: Backend) -> None:
         self._backend = owner
         self.timeout = owner.settings.timeout
+        self.keeps_history = bool(owner.settings.history)
         self.key = owner.project_key("postgres")
         # Secret: only those who know it can listen, and the server shows it to no other user.
         self.channel = f"dwebsocket_{owner.project_key('postgres channel').hex()[:32]}"
@@ -231,9 +294,30 @@ class _Host(Host):
         """As :meth:`Host.deliver`."""
         return self._backend.deliver(name, envelope)
 
+    def deliver_at(self, name: str, at: Position, envelope: bytes) -> None:
+        """As :meth:`Host.deliver_at`."""
+        self._backend.deliver_at(name, at, envelope)
+
+    def catch_up_soon(self, *names: str) -> None:
+        """As :meth:`Host.catch_up_soon`."""
+        self._backend.catch_up_soon(*names)
+
+    def has_history(self, name: str) -> bool:
+        """As :meth:`Host.has_history`."""
+        return self._backend.settings.kept(name) is not None
+
     def members(self, name: str) -> int:
         """As :meth:`Host.members`."""
         return self._backend.groups.count(name)
+
+    def wants(self, name: str, envelope: bytes | None = None) -> bool:
+        """As :meth:`Host.wants`."""
+        if self._backend.groups.count(name):
+            return True
+        if envelope is None:
+            return bool(self._backend.settings.presence) and self._backend.exchange.wants(name)
+        # All that listen answer: the one that asks knows how many there are.
+        return _core.Exchange.is_message(envelope)
 
     def names(self) -> list[str]:
         """As :meth:`Host.names`."""

@@ -25,10 +25,7 @@ def wait(future: Future[Any], timeout: float) -> bool:
     if future.done():
         return True
     if unpatched.patched_by() is None:
-        done = unpatched.lock()
-        done.acquire()
-        future.add_done_callback(lambda _: done.release())
-        return done.acquire(timeout=max(0.0, timeout))
+        return wait_in_thread(future, timeout)
     # Sockets are the one thing for which green threads of all libraries wait and that any thread
     # may make ready. The sending end is the system's: no hub must be asked by the other thread.
     receiving, sending = system.socketpair()
@@ -44,6 +41,14 @@ def wait(future: Future[Any], timeout: float) -> bool:
         with suppress(OSError):
             receiver.recv(1)
     return future.done()
+
+
+def wait_in_thread(future: Future[Any], timeout: float) -> bool:
+    """As :func:`wait`, on a thread of the system, also in a patched process."""
+    done = unpatched.lock()
+    done.acquire()
+    future.add_done_callback(lambda _: done.release())
+    return done.acquire(timeout=max(0.0, timeout))
 
 
 async def wait_in_loop(future: Future[Any], timeout: float) -> bool:

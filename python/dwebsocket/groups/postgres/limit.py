@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import callbacks, unpatched
 from dwebsocket.compat.socket import system
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,4 +148,4 @@ def _forget_parents_calls() -> None:
     _watchdog = Watchdog()
 
 
-os.register_at_fork(after_in_child=_forget_parents_calls)
+at_fork(_forget_parents_calls)

@@ -8,7 +8,6 @@ next attempt.
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 import time
@@ -19,15 +18,20 @@ from weakref import WeakSet
 
 from dwebsocket import _core, unpatched
 from dwebsocket.compat.postgresql import Lost, QueryFailed
-from dwebsocket.groups.postgres import future, payload, table
+from dwebsocket.compat.system import at_fork
+from dwebsocket.groups.postgres import future, log, payload, table
+from dwebsocket.groups.postgres.announcing import Announcements
 from dwebsocket.groups.postgres.counting import Counts
 from dwebsocket.groups.postgres.link import Link
+from dwebsocket.groups.postgres.reading import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Future
 
     from dwebsocket.compat.postgresql import Library
+    from dwebsocket.groups.history import Log, Position
+    from dwebsocket.groups.postgres.log import Reading
 
 
 #: A silently broken connection is found by a query after so many seconds without one.
@@ -37,6 +41,8 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 0.8
 # Publications that are remembered, to recognise those that are published again.
 _REMEMBERED = 16384
+# Texts that are published by one statement.
+_AT_ONCE = 64
 # The token that wakes the thread.
 _LOOK = 0
 
@@ -55,6 +61,7 @@ class Host:
         key: For :mod:`~dwebsocket.groups.postgres.payload`.
         timeout: The seconds for which the server may be silent.
         address: Where the server is, without a password.
+        keeps_history: Whether there are groups with a history.
     """
 
     channel: str
@@ -62,6 +69,7 @@ class Host:
     key: bytes
     timeout: float
     address: str
+    keeps_history: bool
 
     def connect_to(self, attempt: int) -> tuple[Library, Mapping[str, object], str | None]:
         """Gives what to connect with, and the role to take on."""
@@ -71,12 +79,28 @@ class Host:
         """Hands an envelope to the members. False when it is none, or its seal is wrong."""
         raise NotImplementedError
 
+    def deliver_at(self, name: str, at: Position, envelope: bytes) -> None:
+        """Hands the envelope of a group with a history to the members."""
+        raise NotImplementedError
+
+    def catch_up_soon(self, *names: str) -> None:
+        """Hands members what they have missed of groups with a history, by default of all."""
+        raise NotImplementedError
+
     def members(self, name: str) -> int:
         """Gives the number of members in this process."""
         raise NotImplementedError
 
+    def wants(self, name: str, envelope: bytes | None = None) -> bool:
+        """Whether an envelope on the channel of a group is for this process, as far as known."""
+        raise NotImplementedError
+
     def names(self) -> list[str]:
         """Gives the groups that have members in this process."""
+        raise NotImplementedError
+
+    def has_history(self, name: str) -> bool:
+        """Whether what members of a group have missed can be read."""
         raise NotImplementedError
 
     def report(self, kind: str, texts: list[str]) -> None:
@@ -114,6 +138,8 @@ class Listener:
         #: The seconds that the last look at that took; None while there is no connection.
         self.lag: float | None = None
         self.counts = Counts()
+        self.announcements = Announcements()
+        self.readings = Readings()
         self._hub: Any = None
         self._up: Future[None] | None = None
         self._link: Link | None = None
@@ -125,6 +151,7 @@ class Listener:
         self._answer_channel = f"{host.channel}_{secrets.token_hex(6)}"
         self._purge_until = 0.0
         self._purge_at = 0.0
+        self._purge_history_at = 0.0
         _listeners.add(self)
 
     def listening(self) -> Future[None] | None:
@@ -149,6 +176,12 @@ class Listener:
         """Makes the thread look for what there is to do."""
         if (hub := self._hub) is not None:
             hub.announce(_LOOK)
+
+    def read(self, reading: Reading) -> Future[Log]:
+        """Gives the future of what is kept of a group, while there is a connection."""
+        wanted = self.readings.want(reading)
+        self.look()
+        return wanted
 
     def stop(self) -> None:
         """Ends the thread, and with it the connection, soon."""
@@ -225,7 +258,9 @@ class Listener:
             up.set_result(None)
         if was_lost:
             self._host.report("regained", [])
-            if names := self._host.names():
+            self._host.catch_up_soon()
+            names = [name for name in self._host.names() if not self._host.has_history(name)]
+            if names:
                 self._host.report("interrupted", names)
 
     def _end(self, reason: str) -> bool:
@@ -237,13 +272,19 @@ class Listener:
             self._host.report("lost", [reason])
         error = CannotListen(reason)
         self.counts.fail(error)
+        self.announcements.fail(error)
+        if was_listening and self._may_run:
+            self.readings.put_back(error)
+        else:
+            self.readings.fail(error)
         has_members = bool(self._host.names())
         with self._lock:
             # Callers that wait since it was lost get an attempt first.
             up = None if was_listening and self._may_run else self._up
             if up is not None:
                 self._up = None
-            is_needed = self._may_run and (has_members or self._up is not None)
+            is_awaited = self._up is not None or self.readings.is_wanted
+            is_needed = self._may_run and (has_members or is_awaited)
             if not is_needed:
                 self._hub = None
         if up is not None:
@@ -254,6 +295,8 @@ class Listener:
         probe_at = time.monotonic() + PROBE_S
         while self._may_run:
             self._ask(link)
+            self._announce(link)
+            self._read(link)
             if time.monotonic() >= probe_at:
                 self._probe(link)
                 probe_at = time.monotonic() + PROBE_S
@@ -279,6 +322,10 @@ class Listener:
             self._purge_at = now + table.PURGE_EVERY_S
             with suppress(QueryFailed):
                 link.query(table.PURGE)
+        if self._host.keeps_history and self._purge_history_at <= now:
+            self._purge_history_at = now + table.PURGE_EVERY_S
+            with suppress(QueryFailed):
+                link.query(log.PURGE)
 
     def _ask(self, link: Link) -> None:
         host = self._host
@@ -286,12 +333,44 @@ class Listener:
             question = payload.Question(count.number, self._answer_channel, count.name)
             text = payload.of_question(question, host.key)
             ((pids, _),) = link.query(
-                "SELECT (SELECT string_agg(pid::text, ' ') FROM pg_stat_activity "  # noqa: S608
-                "WHERE datname = current_database() "
-                f"AND left(application_name, {len(host.marker)}) = '{host.marker}'), "
+                f"SELECT (SELECT string_agg(pid::text, ' ') FROM {self._listeners}), "  # noqa: S608
                 f"pg_notify('{host.channel}', '{text}')"
             )
             self.counts.expect(count, {int(pid) for pid in (pids or "").split()})
+
+    @property
+    def _listeners(self) -> str:
+        """The connections that listen, as a part of a query."""
+        marker = self._host.marker
+        return (
+            "pg_stat_activity WHERE datname = current_database() "
+            f"AND left(application_name, {len(marker)}) = '{marker}'"
+        )
+
+    def _announce(self, link: Link) -> None:
+        for announcement in self.announcements.take():
+            processes = 0
+            try:
+                for start in range(0, len(announcement.texts), _AT_ONCE):
+                    texts = announcement.texts[start : start + _AT_ONCE]
+                    calls = "".join(f", pg_notify('{self._host.channel}', '{t}')" for t in texts)
+                    rows = link.query(f"SELECT (SELECT count(*) FROM {self._listeners}){calls}")  # noqa: S608
+                    processes = int(rows[0][0] or 0)
+            except Exception as error:
+                announcement.future.set_exception(CannotListen(_reason(error)))
+                if not isinstance(error, QueryFailed):
+                    raise
+            else:
+                announcement.future.set_result(processes)
+
+    def _read(self, link: Link) -> None:
+        for reading, wanted in self.readings.take_new().items():
+            try:
+                found = log.read(link.query, reading, self._host.key)
+            except QueryFailed as error:
+                wanted.future.set_exception(CannotListen(_reason(error)))
+            else:
+                wanted.future.set_result(found)
 
     def _handle(self, link: Link) -> None:
         answers: list[str] = []
@@ -303,6 +382,8 @@ class Listener:
             elif isinstance(found, payload.Row):
                 if not self._is_double(found):
                     self._fetch(link, found)
+            elif isinstance(found, payload.Recorded):
+                self._deliver_recorded(found)
             elif isinstance(found, payload.Question):
                 answer = payload.Answer(found.number, self._pid, self._host.members(found.name))
                 text = payload.of_answer(answer, self._host.key)
@@ -324,14 +405,25 @@ class Listener:
             self._host.count_unreadable()
             return False
         # Most processes have no member of most groups: do not check the seal for nothing.
-        return not self._host.members(unpacked[0]) or self._host.deliver(*unpacked)
+        return not self._host.wants(*unpacked) or self._host.deliver(*unpacked)
+
+    def _deliver_recorded(self, found: payload.Recorded) -> None:
+        name, envelope = payload.unpack(found.content) or (None, b"")
+        if name is None:
+            self._host.count_unreadable()
+        elif not self._host.members(name):
+            return
+        elif found.is_whole:
+            self._host.deliver_at(name, (found.epoch, found.number), envelope)
+        else:
+            self._host.catch_up_soon(name)
 
     def _fetch(self, link: Link, row: payload.Row) -> None:
         now = time.monotonic()
         if now >= self._purge_until:
             self._purge_at = now
         self._purge_until = now + table.PURGE_FOR_S
-        if not self._host.members(row.name):
+        if not self._host.wants(row.name):
             return
         try:
             rows = link.query(table.select(row.number))
@@ -359,4 +451,4 @@ def _leave_parents_connections() -> None:
     _listeners.clear()
 
 
-os.register_at_fork(after_in_child=_leave_parents_connections)
+at_fork(_leave_parents_connections)

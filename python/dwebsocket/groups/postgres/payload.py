@@ -2,7 +2,8 @@
 What goes through ``NOTIFY``: texts of at most 7,999 bytes, in ASCII.
 
 The first character says what it is. A message is sealed by the engine, together with its group's
-name; the other kinds end with an HMAC (RFC 2104) of all that comes before it. So nothing that
+name; so is one of a group with a history, to which the database adds its position. The other kinds
+end with an HMAC (RFC 2104) of all that comes before it. So nothing that
 others put into the channel is taken for a message, a question or an answer of this project.
 """
 
@@ -18,6 +19,9 @@ from dataclasses import dataclass
 LONGEST = 7999
 
 _MESSAGE, _REPEATED, _ROW, _REPEATED_ROW, _QUESTION, _ANSWER = "m", "M", "r", "R", "q", "a"
+# Of groups with a history, as the database announces them: whole, or only the beginning.
+_RECORDED, _LONG = "h", "H"
+_POSITION = re.compile(r"([0-9a-f]{16})-([0-9]{1,19})", re.ASCII)
 _MAC_BYTES = 16
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHANNEL = re.compile(r"[a-z0-9_]{1,63}", re.ASCII)
@@ -55,6 +59,24 @@ class Row:
     is_repeated: bool
     number: int
     name: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """
+    A message of a group with a history, which the database has numbered.
+
+    Attributes:
+        epoch: The numbering.
+        number: The message's.
+        content: What :func:`unpack` takes; the envelope of a long one is not whole.
+        is_whole: Whether it is.
+    """
+
+    epoch: int
+    number: int
+    content: str
+    is_whole: bool
 
 
 @dataclass(frozen=True)
@@ -131,12 +153,16 @@ def of_answer(answer: Answer, key: bytes) -> str:
     return _signed(f"{_ANSWER}{answer.number}.{answer.pid}.{answer.members}", key)
 
 
-def read(text: str, key: bytes) -> Message | Row | Question | Answer | None:
+def read(text: str, key: bytes) -> Message | Row | Recorded | Question | Answer | None:
     """Reads a text; None when it is of none of these kinds, or its HMAC is wrong."""
     kind, rest = text[:1], text[1:]
     if kind in (_MESSAGE, _REPEATED):
         publication, _, content = rest.partition(".")
         return Message(publication, kind == _REPEATED, content)
+    if kind in (_RECORDED, _LONG):
+        position, _, content = rest.partition(".")
+        found = _POSITION.fullmatch(position)
+        return found and Recorded(int(found[1], 16), int(found[2]), content, kind == _RECORDED)
     signed, _, mac = text.rpartition(".")
     if not hmac.compare_digest(mac.encode(), _mac(signed, key).encode()):
         return None

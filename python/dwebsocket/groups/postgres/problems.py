@@ -7,11 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from django import db
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from dwebsocket.compat.postgresql import Lost, QueryFailed
-from dwebsocket.groups.postgres import parameters, table
+from dwebsocket.groups.postgres import log, parameters, table
 from dwebsocket.groups.postgres.limit import Limit
 from dwebsocket.groups.postgres.link import Link
 
@@ -31,9 +32,16 @@ _POOLER = (
     "database past the pooler."
 )
 _NO_TABLE = (
-    "the database {database!r} has no table for messages of more than about 5,900 bytes. Put "
+    "the database {database!r} has no table for {what}. Put "
     '"dwebsocket" into INSTALLED_APPS and run `manage.py migrate{option}`.'
 )
+_NO_APP = (
+    'HISTORY needs tables: put "dwebsocket" into INSTALLED_APPS and run `manage.py migrate`, or '
+    "remove HISTORY."
+)
+# What needs tables, and the queries that find these.
+_LONG_MESSAGES = ("messages of more than about 5,900 bytes", table.EXISTS)
+_HISTORY = ("the history of groups", log.EXISTS)
 
 
 def of_settings(own: BackendSettings) -> list[str]:
@@ -47,6 +55,8 @@ def of_settings(own: BackendSettings) -> list[str]:
         parameters.of_database(own.database)
     except (ImproperlyConfigured, ImportError) as error:
         return [f"{_text(error).rstrip('.')}."]
+    if own.history and not apps.is_installed("dwebsocket"):
+        return [_NO_APP]
     for location in own.location:
         try:
             library.parse(location)
@@ -58,6 +68,7 @@ def of_settings(own: BackendSettings) -> list[str]:
 def of_servers(host: Host, own: BackendSettings) -> list[str]:
     """Gives what is wrong with the servers, as sentences: listens on one, notifies on another."""
     channel = f"dwebsocket_test_{secrets.token_hex(8)}"
+    needed = [_LONG_MESSAGES, _HISTORY] if own.history else [_LONG_MESSAGES]
     try:
         library, found, _ = host.connect_to(0)
         link = Link(library, found, host.timeout)
@@ -65,7 +76,7 @@ def of_servers(host: Host, own: BackendSettings) -> list[str]:
         return [f"no connection that listens can be made at {host.address}: {_text(error)}."]
     try:
         link.query(f"LISTEN {channel}")
-        has_table = _notify(own.database, channel, host.timeout)
+        missing = _notify(own.database, channel, host.timeout, needed)
         has_come = _wait(link, channel, host.timeout)
     except (Lost, QueryFailed) as error:
         return [f"the connection that listens at {host.address} failed: {_text(error)}."]
@@ -74,14 +85,16 @@ def of_servers(host: Host, own: BackendSettings) -> list[str]:
     finally:
         link.close()
     problems = [] if has_come else [_POOLER.format(address=host.address)]
-    if not has_table:
-        option = "" if own.database == "default" else f" --database {own.database}"
-        problems.append(_NO_TABLE.format(database=own.database, option=option))
-    return problems
+    option = "" if own.database == "default" else f" --database {own.database}"
+    return problems + [
+        _NO_TABLE.format(database=own.database, what=what, option=option) for what in missing
+    ]
 
 
-def _notify(database: str, channel: str, timeout: float) -> bool:
-    """Notifies on a connection of its own. Whether there is the table."""
+def _notify(
+    database: str, channel: str, timeout: float, needed: list[tuple[str, str]]
+) -> list[str]:
+    """Notifies on a connection of its own. Gives for what there is no table."""
     # Not on this thread's: it may be in a transaction.
     connection = connections.create_connection(database)
     limit = Limit(timeout)
@@ -90,9 +103,13 @@ def _notify(database: str, channel: str, timeout: float) -> bool:
             connection.ensure_connection()
         with limit.on(connection), connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [channel])
-            cursor.execute(table.EXISTS)
-            row = cursor.fetchone()
-            return bool(row and row[0])
+            missing = []
+            for what, exists in needed:
+                cursor.execute(exists)
+                row = cursor.fetchone()
+                if not (row and row[0]):
+                    missing.append(what)
+            return missing
     finally:
         connection.close()
 

@@ -6,13 +6,15 @@ import itertools
 import os
 import secrets
 import time
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django import db
 from django.db import connections, transaction
 
-from dwebsocket.groups.postgres import parameters, payload, table
+from dwebsocket.compat.system import at_fork
+from dwebsocket.groups.postgres import log, parameters, payload, table
 from dwebsocket.groups.postgres.limit import Limit
 
 if TYPE_CHECKING:
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 # A large message may take longer: for each second so many bytes.
 _BYTES_PER_S = 4 * 1024 * 1024
 _NO_TABLE = (
-    "a message of {size} bytes does not fit into NOTIFY, and there is no table for it: "
+    "{what}, and there is no table for it: "
     'put "dwebsocket" into INSTALLED_APPS and run `manage.py migrate{database}`'
 )
+# The code of `serialization_failure`.
+_OVERTAKEN = "40001"
 
 
 class CannotPublish(Exception):
@@ -51,8 +55,9 @@ class Publisher:
         # `NOTIFY` drops a text that equals an earlier one of the same transaction.
         self._start = secrets.token_hex(6)
         self._numbers = itertools.count()
-        self._has_table = False
-        self._purge_at = 0.0
+        # The queries whose tables have been found, and when what each of them needs is purged.
+        self._found: set[str] = set()
+        self._purge_at: dict[str, float] = {}
 
     def is_in_transaction(self) -> bool:
         """Whether this thread's connection is in a transaction. Opens none."""
@@ -80,12 +85,50 @@ class Publisher:
                 # No parameters: the text and the channel have no quotes.
                 self._execute(connection, f"SELECT pg_notify('{self._channel}', '{text}')")
                 return
-            self._need_table(connection, len(envelope))
+            what = f"a message of {len(envelope)} bytes does not fit into NOTIFY"
+            self._need_table(connection, table.EXISTS, what)
             text = payload.of_row(payload.Row(publication, is_repeated, number, name), self._key)
             self._execute(connection, table.publish(number, content, self._channel, text))
-            self._purge_soon(connection)
+            self._purge_soon(connection, table.PURGE)
 
-        self._attempt(call, Limit(self._timeout + len(envelope) // _BYTES_PER_S))
+        self._attempt(call, self._limit(envelope))
+
+    def append(self, name: str, envelope: bytes, limits: tuple[int, float]) -> None:
+        """
+        As :meth:`publish`, for a group with a history: the database numbers it at the commit.
+
+        Args:
+            name: The group's name.
+            envelope: The message.
+            limits: The number of messages that the group keeps, and their age in seconds.
+
+        Raises:
+            CannotPublish: As :meth:`publish`.
+        """
+        row = log.append(
+            uuid.uuid4(), log.key_of(name, self._key), limits, payload.pack(name, envelope)
+        )
+
+        def call(connection: BaseDatabaseWrapper, *, is_repeated: bool) -> None:
+            self._need_table(connection, log.EXISTS, f"the group {name!r} has a history")
+            is_alone = not _in_transaction(connection)
+            more = f"'{self._channel}', {is_alone}) ON CONFLICT DO NOTHING"
+            self._execute(connection, row + more)
+            self._purge_soon(connection, log.PURGE)
+
+        limit = self._limit(envelope)
+        while True:
+            try:
+                self._attempt(call, limit)
+                return
+            except CannotPublish as error:
+                # By default, or by its settings, a connection may isolate single statements, too.
+                is_overtaken = _is_overtaken(error.__cause__)
+                if not is_overtaken or not limit.left or self.is_in_transaction():
+                    raise
+
+    def _limit(self, envelope: bytes) -> Limit:
+        return Limit(self._timeout + len(envelope) // _BYTES_PER_S)
 
     def _attempt(self, call: Callable[..., None], limit: Limit) -> None:
         connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
@@ -136,40 +179,47 @@ class Publisher:
         with connection.cursor() as cursor:
             cursor.execute(sql)
 
-    def _need_table(self, connection: BaseDatabaseWrapper, size: int) -> None:
+    def _need_table(self, connection: BaseDatabaseWrapper, exists: str, what: str) -> None:
         """
-        Looks for the table, once: an error of the server would end the project's transaction.
+        Looks for a table, once: an error of the server would end the project's transaction.
 
         Raises:
             CannotPublish: There is none.
         """
-        if self._has_table:
+        if exists in self._found:
             return
         with connection.cursor() as cursor:
-            cursor.execute(table.EXISTS)
+            cursor.execute(exists)
             row = cursor.fetchone()
         if not row or not row[0]:
             database = "" if self._database == "default" else f" --database {self._database}"
-            raise CannotPublish(_NO_TABLE.format(size=size, database=database))
-        self._has_table = True
+            raise CannotPublish(_NO_TABLE.format(what=what, database=database))
+        self._found.add(exists)
 
-    def _purge_soon(self, connection: BaseDatabaseWrapper) -> None:
-        """Purges the table now and then, outside of the project's transaction."""
+    def _purge_soon(self, connection: BaseDatabaseWrapper, purge: str) -> None:
+        """Purges a table now and then, outside of the project's transaction."""
         now = time.monotonic()
-        if now < self._purge_at or not (connection.in_atomic_block or connection.autocommit):
+        due_at = self._purge_at.get(purge, 0.0)
+        if now < due_at or not (connection.in_atomic_block or connection.autocommit):
             return
-        self._purge_at = now + table.PURGE_EVERY_S
-        transaction.on_commit(self._purge, using=self._database, robust=True)
+        self._purge_at[purge] = now + table.PURGE_EVERY_S
+        transaction.on_commit(lambda: self._purge(purge), using=self._database, robust=True)
 
-    def _purge(self) -> None:
+    def _purge(self, purge: str) -> None:
         connection = connections[self._database]
         if connection.connection is not None:
             with suppress(db.Error), Limit(self._timeout).on(connection):
-                self._execute(connection, table.PURGE)
+                self._execute(connection, purge)
 
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     return connection.in_atomic_block or not connection.autocommit
+
+
+def _is_overtaken(error: BaseException | None) -> bool:
+    """Whether another transaction has changed the same, which this one was not to see."""
+    raw = None if error is None else error.__cause__
+    return _OVERTAKEN in (getattr(raw, "sqlstate", None), getattr(raw, "pgcode", None))
 
 
 def _is_dead(connection: BaseDatabaseWrapper) -> bool:
@@ -210,4 +260,4 @@ def _leave_parents(connection: BaseDatabaseWrapper) -> None:
         os.close(raw.fileno())
 
 
-os.register_at_fork(after_in_child=_note_parents)
+at_fork(_note_parents)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import ssl
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -12,8 +11,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwebsocket import conf
+from dwebsocket.client.address import Address
 from dwebsocket.doctor import Level, live, local, proxy
-from dwebsocket.doctor.client import Target
+from dwebsocket.exceptions import UnsupportedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,10 @@ class Command(BaseCommand):
     def _findings(self, options: dict[str, Any]) -> Iterator[Finding]:
         yield from local.examine(options["proxy_timeout"], options["connections"])
         if options["url"]:
-            yield from live.examine(_visit(options))
+            try:
+                yield from live.examine(_visit(options))
+            except (UnsupportedServer, ValueError) as problem:
+                raise CommandError(f"--url: {problem}") from None
 
     def _show(self, finding: Finding) -> None:
         style = {
@@ -100,8 +103,11 @@ class Command(BaseCommand):
 
 
 def _visit(options: dict[str, Any]) -> live.Visit:
+    url = options["url"]
+    # The address of a page is as good.
+    url = f"ws{url.removeprefix('http')}" if url.startswith(("http://", "https://")) else url
     try:
-        target = Target.parse(options["url"])
+        Address.parse(url)
     except ValueError as problem:
         raise CommandError(f"--url: {problem}") from None
     headers = {}
@@ -110,15 +116,14 @@ def _visit(options: dict[str, Any]) -> live.Visit:
         if not colon:
             raise CommandError(f"--header: {header!r} is no header: write 'Name: value'")
         headers[name.strip()] = value.strip()
-    context = ssl.create_default_context(cafile=options["cafile"]) if options["cafile"] else None
     return live.Visit(
-        target=target,
+        url=url,
         headers=headers,
         origins=tuple(options["origin"]),
         proxy_timeout=options["proxy_timeout"],
         silence=options["silence"],
         timeout=options["timeout"],
-        context=context,
+        ca_file=options["cafile"],
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket import clock
+from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
     import asyncio
@@ -71,4 +71,4 @@ def call_at(
 
 
 # The parent's loop does not run in a forked child.
-os.register_at_fork(after_in_child=OPEN.clear)
+at_fork(OPEN.clear)

@@ -63,8 +63,24 @@ _NO_MEMORY = "the server is short of memory"
 _ids = itertools.count(1)
 
 
+class _Condition(threading.Condition):
+    """A condition that knows how many threads sleep on it."""
+
+    sleepers = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.sleepers += 1
+        try:
+            return super().wait(timeout)
+        finally:
+            self.sleepers -= 1
+
+
 class AsgiConnection:
     """See :class:`dwebsocket.connection.Connection`."""
+
+    #: The engine knows nothing of it: see :func:`dwebsocket.tally.is_kept`.
+    is_kept = True
 
     def __init__(
         self,
@@ -93,8 +109,8 @@ class AsgiConnection:
 
         lock = threading.Lock()
         # Both conditions use the same lock.
-        self._arrived = threading.Condition(lock)
-        self._room = threading.Condition(lock)
+        self._arrived = _Condition(lock)
+        self._room = _Condition(lock)
 
         # Each message with its size on the wire and in memory.
         self._inbox: deque[tuple[Message, int, int]] = deque()
@@ -103,6 +119,8 @@ class AsgiConnection:
         # Messages that have come, and that were taken for the client.
         self._received = 0
         self._sent = 0
+        self._received_bytes = 0
+        self._sent_bytes = 0
         # The memory of the message that the view took last, and usually still holds.
         self._taken_cost = 0
         self._inbox_ended = False
@@ -289,6 +307,22 @@ class AsgiConnection:
         """As :meth:`dwebsocket.connection.Connection.messages`."""
         return self._received, self._sent
 
+    def traffic(self) -> tuple[int, int, int, int, int, int, int]:
+        """
+        As :meth:`dwebsocket.connection.Connection.traffic`.
+
+        Bytes are those of messages: only the server sees what is on the wire.
+        """
+        with self._room:
+            carried = self._received, self._sent, self._received_bytes, self._sent_bytes
+            return *carried, len(self._inbox), self._inbox_bytes, self._outbox_bytes
+
+    def is_awaited(self) -> bool:
+        """Whether a caller waits now, for news or for room. For tests."""
+        with self._arrived:
+            watches = self._inbox_watches or self._outbox_watches
+            return bool(watches or self._arrived.sleepers or self._room.sleepers)
+
     def watch_end(self, hub: _core.Hub, token: int) -> None:
         """As :meth:`dwebsocket.connection.Connection.watch_end`."""
         with self._arrived:
@@ -443,6 +477,7 @@ class AsgiConnection:
         self._outbox.append((event, size))
         self._outbox_bytes += size
         self._sent += event["type"] == "websocket.send"
+        self._sent_bytes += size
         self._count()
         if not self._writing:
             self._writing = True
@@ -605,6 +640,7 @@ class AsgiConnection:
             memory = sys.getsizeof(message)
             self._inbox.append((message, size, memory))
             self._received += 1
+            self._received_bytes += size
             self._inbox_bytes += size
             self._inbox_cost += memory
             self._count()

@@ -14,6 +14,7 @@ from http.client import responses as _PHRASES
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.compat import daphne, gunicorn_asgi, hypercorn, uvicorn
+from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.servers.contract import Client, Departure
 from dwebsocket.servers.families import gunicorn
 from dwebsocket.servers.wsgi import WsgiHandshake
@@ -40,12 +41,14 @@ _FINDERS = (
 
 def keep_early_bytes() -> None:
     """Makes the servers that this process has loaded keep the bytes that follow a handshake."""
-    for server in _SERVERS:
+    for server in () if NO_ENGINE else _SERVERS:
         server.keep_early_bytes()
 
 
 def find(scope: Mapping[str, Any], send: Send) -> NativeHandshake | str:
     """Gives the handshake of a websocket scope, or the reason why the server keeps it."""
+    if NO_ENGINE:
+        return "there is no engine on this system"
     version = scope.get("http_version")
     if version not in ("1.0", "1.1", None):
         return f"over HTTP/{version} the connection has streams of other requests"

@@ -48,6 +48,9 @@ def forget(descriptor: int) -> None:
     """
     from gevent import get_hub
 
+    if (epolls := unpatched.epolls()) is None:
+        # kqueue watches the number, and drops it as soon as that refers to another socket.
+        return
     try:
         poller = os.dup(get_hub().loop.fileno())
     except (OSError, TypeError):
@@ -55,7 +58,7 @@ def forget(descriptor: int) -> None:
         return
     # ENOENT: the descriptor was never watched. EINVAL: the poller is no epoll.
     with (
-        unpatched.original("select", "epoll").fromfd(poller) as epoll,
+        epolls.fromfd(poller) as epoll,
         contextlib.suppress(OSError),
     ):
         epoll.unregister(descriptor)

@@ -256,16 +256,17 @@ export function connect(url, options = {}) {
     const { id, group, position, data, joined, left, recovered, missed } = message;
     if (asked.has(id) && "data" in message) return asked.get(id).answer(message);
     const [, epoch, offset] = split(position);
+    const [, lastEpoch, lastOffset] = split(known.get(group));
+    const isNew = epoch !== lastEpoch || +offset > +lastOffset;
     if (!resume || typeof group !== "string") emit("message", message, {});
     else if (joined ?? left) {
       for (const member of [].concat(joined ?? left)) emit(joined ? "joined" : "left", member, group);
     } else if (recovered !== undefined) {
-      // Missed messages follow, each with its own position.
-      if (!recovered || !missed || !known.has(group)) known.set(group, position);
+      // What was missed has positions. A newer message may have come before.
+      if (isNew && !(recovered && missed && known.has(group))) known.set(group, position);
       emit("recovered", { group, recovered, missed });
     } else if (offset) {
-      const [, lastEpoch, lastOffset] = split(known.get(group));
-      if (epoch === lastEpoch && +offset <= +lastOffset) return;
+      if (!isNew) return;
       known.set(group, position);
       emit("message", message.binary ? toBytes(data) : parse(data), { group, position });
     } else emit("message", message, {});
@@ -372,6 +373,8 @@ export function connect(url, options = {}) {
   link = dial(transport);
   globalThis.addEventListener?.("online", wake, ended);
   page?.addEventListener("visibilitychange", wake, ended);
+  // Else kept with the page, for the Back button.
+  globalThis.addEventListener?.("pagehide", () => link?.close(), ended);
 
   return {
     on(name, handler) {

@@ -605,7 +605,7 @@ impl Announcer for Node {
             .for_each(|peer| peer.send(&frame));
     }
 
-    fn acts_for_others(&self) -> bool {
+    fn acts_for_others(&self, _name: &str) -> bool {
         !self.is_foreign() && self.state.lock().ready.iter().all(|id| self.id < *id)
     }
 }

@@ -1,19 +1,36 @@
--- Keeps a message, and publishes it with its position. Gives its offset.
+-- Keeps messages, and publishes each with its position. Gives the offset of the last one.
 --
 -- Further ARGV: the messages that are kept at most; their age in milliseconds; the command that
--- publishes; the channel; the envelope.
+-- publishes; the channel; the envelopes, one or more.
 
-local size, age = ARGV[3], tonumber(ARGV[4])
-offset = redis.call('HINCRBY', NUMBERING, 'offset', 1)
--- An identifier is the offset and the time.
-local id = string.format('%.0f-%.0f', offset, now)
-redis.call('XADD', MESSAGES, 'MAXLEN', '~', size, id, '', ARGV[7])
+local ENVELOPES = 7
+local size, age, count = ARGV[3], tonumber(ARGV[4]), #ARGV - ENVELOPES + 1
+local is_due = offset == 0
+local before = redis.call('HINCRBY', NUMBERING, 'offset', count) - count
+for i = 1, count do
+    -- An identifier is the offset and the time.
+    local id = string.format('%.0f-%.0f', before + i, now)
+    local envelope = ARGV[ENVELOPES + i - 1]
+    if not redis.call('XADD', MESSAGES, 'NOMKSTREAM', 'MAXLEN', '~', size, id, '', envelope) then
+        -- The first message of a stream.
+        redis.call('XADD', MESSAGES, id, '', envelope)
+        is_due = true
+    end
+end
+offset = before + count
 -- Each message up to the mark is older than that: none stays for more than twice its age.
 if now - marked_at >= age then
     redis.call('XTRIM', MESSAGES, 'MINID', string.format('%.0f', mark + 1))
     redis.call('HSET', NUMBERING, 'mark', offset, 'marked_at', now)
+    is_due = true
 end
-redis.call('PEXPIRE', MESSAGES, string.format('%.0f', age))
-redis.call('PEXPIRE', NUMBERING, string.format('%.0f', math.max(DAY_MS, age)))
-redis.call(ARGV[5], ARGV[6], string.format('\1history %s-%.0f ', epoch, offset) .. ARGV[7])
+if is_due then
+    -- Enough until it is due again, for what is kept then, too.
+    redis.call('PEXPIRE', MESSAGES, string.format('%.0f', 2 * age))
+    redis.call('PEXPIRE', NUMBERING, string.format('%.0f', math.max(DAY_MS, age) + age))
+end
+for i = 1, count do
+    local position = string.format('\1history %s-%.0f ', epoch, before + i)
+    redis.call(ARGV[5], ARGV[6], position .. ARGV[ENVELOPES + i - 1])
+end
 return offset

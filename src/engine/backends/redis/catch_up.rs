@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{select, task::spawn_blocking, time::sleep};
 
-use super::{call::Reply, shard::Shard};
-use crate::engine::history::Limits;
+use super::shard::Shard;
+use crate::engine::{backends::call::Reply, history::Limits};
 
 /// Groups that are read at once.
 const AT_ONCE: usize = 64;

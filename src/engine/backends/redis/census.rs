@@ -18,11 +18,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::sleep};
 
-use super::{
-    call::{Call, Reply, Ticket},
-    shard::Shard,
+use super::shard::Shard;
+use crate::engine::{
+    backends::call::{Call, Reason, Reply, Ticket, lost},
+    groups::Groups,
 };
-use crate::engine::groups::Groups;
 
 /// How long answers are waited for. The process of one that is missing then was killed, and the
 /// server has not noticed yet, or its machine is gone.
@@ -84,7 +84,7 @@ impl Census {
         shard: &Arc<Shard>,
         name: &str,
     ) -> Arc<Call> {
-        let (call, ticket) = Call::new();
+        let (call, ticket) = Call::new(lost);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let asked = Asked {
             ticket,
@@ -143,7 +143,7 @@ impl Census {
     }
 
     /// Ends a count, if it has not ended, with what is known.
-    fn end(&self, number: u64, failure: Option<super::call::Reason>) {
+    fn end(&self, number: u64, failure: Option<Reason>) {
         let asked = self.asked.lock().remove(&number);
         if let Some(asked) = asked {
             let members = Ok(Reply::Number(asked.members));

@@ -5,10 +5,10 @@ use std::time::Duration;
 use redis::Value;
 
 use super::{
-    call::Reason,
     config::{Address, Server},
     connection::{Connection, within},
 };
+use crate::engine::backends::call::Reason;
 
 /// The masters of a cluster, and the first and last slots of each.
 pub(super) type Map = Vec<(Address, Vec<(u16, u16)>)>;

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use super::tls::Tls;
+use crate::engine::dialing::tls::Tls;
 
 /// The settings of a backend.
 #[derive(Clone, Debug)]

@@ -9,11 +9,10 @@ use redis::{
 use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::timeout};
 
 use super::{
-    call::Reason,
     config::{Address, Login},
     stream::{self, Gate, Gated, Stream},
-    tls::Tls,
 };
+use crate::engine::{backends::call::Reason, dialing::tls::Tls};
 
 /// Called with each message that the server pushes.
 pub(super) type OnPush = Box<dyn Fn(PushInfo) + Send + Sync>;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 
-use super::{
-    call::Reason,
-    connection::{Connection, within},
+use super::connection::{Connection, within};
+use crate::engine::{
+    backends::call::Reason,
+    history::{Kept, Limits, Page, Position, new_epoch},
 };
-use crate::engine::history::{Kept, Limits, Page, Position, new_epoch};
 
 const APPEND: &str = concat!(include_str!("numbering.lua"), include_str!("append.lua"));
 const READ: &str = concat!(include_str!("numbering.lua"), include_str!("read.lua"));
@@ -79,70 +79,80 @@ fn run_in(info: &str) -> Vec<u8> {
     run.unwrap_or_default().as_bytes().to_vec()
 }
 
-/// A script that is to be run, but for what belongs to the connection.
+/// A script that is to be run, but for the channel, and what belongs to the connection.
 #[derive(Clone, Debug)]
-pub(super) struct ScriptCall {
-    kind: Kind,
-    keys: [Vec<u8>; 2],
-    arguments: Vec<Vec<u8>>,
+pub(super) enum ScriptCall {
+    /// Keeps a message, and publishes it by a command.
+    Append {
+        envelope: Vec<u8>,
+        limits: Limits,
+        publish: &'static str,
+    },
+    /// Reads what is behind a position.
+    Read {
+        after: Option<Position>,
+        limits: Limits,
+    },
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Append,
-    Read,
-}
+/// What the arguments take, about, beside channels and envelopes.
+const ARGUMENTS_BYTES: usize = 256;
 
 impl ScriptCall {
-    /// Keeps `envelope`, and publishes it by the command `publish`.
-    pub(super) fn append(channel: &[u8], envelope: &[u8], limits: Limits, publish: &str) -> Self {
-        Self {
-            kind: Kind::Append,
-            keys: keys_of(channel),
-            arguments: vec![
-                number(limits.size as u64),
-                milliseconds(limits.age),
-                publish.as_bytes().to_vec(),
-                channel.to_vec(),
-                envelope.to_vec(),
-            ],
-        }
-    }
-
-    /// Reads what is behind `after`.
-    pub(super) fn read(channel: &[u8], after: Option<Position>, limits: Limits) -> Self {
-        let (epoch, offset) = after.map_or((Vec::new(), 0), |after| {
-            (epoch_text(after.epoch), after.offset)
+    /// The command for the group with this channel. It also keeps the messages of `more`, calls for
+    /// the same group.
+    pub(super) fn command<'a>(
+        &self,
+        channel: &[u8],
+        scripts: &Scripts,
+        more: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Cmd {
+        let bytes = self.len() + more.clone().map(Self::len).sum::<usize>();
+        let mut command = Cmd::with_capacity(16, ARGUMENTS_BYTES + 3 * channel.len() + bytes);
+        command.arg("EVALSHA").arg(match self {
+            Self::Append { .. } => &scripts.append,
+            Self::Read { .. } => &scripts.read,
         });
-        Self {
-            kind: Kind::Read,
-            keys: keys_of(channel),
-            arguments: vec![
-                epoch,
-                number(offset),
-                number(limits.size as u64),
-                milliseconds(limits.age),
-                number(PAGE_BYTES as u64),
-            ],
-        }
-    }
-
-    /// The command for a connection.
-    pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
-        let script = match self.kind {
-            Kind::Append => &scripts.append,
-            Kind::Read => &scripts.read,
-        };
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(script).arg(self.keys.len());
-        for key in &self.keys {
+        let keys = keys_of(channel);
+        command.arg(keys.len());
+        for key in &keys {
             command.arg(&key[..]);
         }
         command.arg(epoch_text(new_epoch())).arg(&scripts.run[..]);
-        for argument in &self.arguments {
-            command.arg(&argument[..]);
+        match self {
+            Self::Append {
+                envelope,
+                limits,
+                publish,
+            } => {
+                command.arg(number(limits.size as u64));
+                command.arg(milliseconds(limits.age));
+                command.arg(publish).arg(channel).arg(&envelope[..]);
+                for call in more {
+                    if let Self::Append { envelope, .. } = call {
+                        command.arg(&envelope[..]);
+                    }
+                }
+            }
+            Self::Read { after, limits } => {
+                let (epoch, offset) = after.map_or((String::new(), 0), |after| {
+                    (epoch_text(after.epoch), after.offset)
+                });
+                command.arg(epoch).arg(number(offset));
+                command.arg(number(limits.size as u64));
+                command.arg(milliseconds(limits.age));
+                command.arg(number(PAGE_BYTES as u64));
+            }
         }
         command
+    }
+
+    /// Bytes of its message.
+    fn len(&self) -> usize {
+        match self {
+            Self::Append { envelope, .. } => envelope.len(),
+            Self::Read { .. } => 0,
+        }
     }
 }
 
@@ -151,15 +161,15 @@ fn keys_of(channel: &[u8]) -> [Vec<u8>; 2] {
     ["numbering", "messages"].map(|what| [b"{", channel, b"}:", what.as_bytes()].concat())
 }
 
-fn epoch_text(epoch: u64) -> Vec<u8> {
-    format!("{epoch:016x}").into_bytes()
+fn epoch_text(epoch: u64) -> String {
+    format!("{epoch:016x}")
 }
 
-fn number(value: u64) -> Vec<u8> {
-    value.min(LARGEST).to_string().into_bytes()
+fn number(value: u64) -> u64 {
+    value.min(LARGEST)
 }
 
-fn milliseconds(time: Duration) -> Vec<u8> {
+fn milliseconds(time: Duration) -> u64 {
     number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    call::{Reason, Reply},
+    batch::Batch,
     config::Kind,
     connection::{Connection, OnPush, late, within},
     history::{self, Scripts},
@@ -28,9 +28,12 @@ use super::{
     lag::Lag,
     sentinel,
     shard::Shard,
-    state::{CHANGES, Change, Command, Publish, Wakeups},
+    state::{CHANGES, Change, Publish, Wakeups},
 };
-use crate::engine::base::clock;
+use crate::engine::{
+    backends::call::{Reason, Reply},
+    base::clock,
+};
 
 /// Messages that are sent in one piece, at most.
 const BATCH: usize = 1024;
@@ -196,48 +199,27 @@ async fn send(
     waiting: Vec<Publish>,
     scripts: &Loaded,
 ) -> Result<(), Reason> {
-    let mut commands = Pipeline::with_capacity(waiting.len());
-    let mut batch = Vec::with_capacity(waiting.len());
-    for mut publish in waiting {
-        match (&mut publish.command, scripts) {
-            // Only a node of a cluster may refuse it, so that it has to be sent again.
-            (Command::Plain(command), _) if shard.is_cluster() => {
-                commands.add_command(command.clone())
-            }
-            (Command::Plain(command), _) => commands.add_command(std::mem::take(command)),
-            (Command::Script(call), Ok(scripts)) => commands.add_command(call.command(scripts)),
-            (Command::Script(_), Err(reason)) => {
-                publish.finish(Err(Arc::clone(reason)));
-                continue;
-            }
-        };
-        batch.push(publish);
-    }
-    if batch.is_empty() {
+    // Only a node of a cluster may refuse one because it is another's.
+    let Batch { commands, calls } = Batch::of(waiting, scripts, shard.is_cluster());
+    if calls.is_empty() {
         return Ok(());
     }
-    let first = batch.iter().map(|publish| publish.deadline).min();
+    let first = calls.iter().flatten().map(|publish| publish.deadline).min();
     let deadline = clock::real(first.unwrap_or_else(clock::now));
     match timeout_at(deadline.into(), connection.send_all(&commands)).await {
         Ok(Ok(replies)) => {
             let mut unknown = Vec::new();
-            for (publish, reply) in batch.into_iter().zip(replies) {
+            for (publishes, reply) in calls.into_iter().zip(replies) {
                 match reply {
-                    Value::Int(number) => {
-                        let number = u64::try_from(number).unwrap_or_default();
-                        publish.finish(Ok(Reply::Number(number)));
-                    }
                     Value::ServerError(error) if shard.is_cluster() && has_moved(&error) => {
-                        shard.on_moved(publish);
+                        for publish in publishes {
+                            shard.on_moved(publish);
+                        }
                     }
                     Value::ServerError(error) if error.code() == "NOSCRIPT" => {
-                        unknown.push(publish);
+                        unknown.extend(publishes);
                     }
-                    Value::ServerError(error) => publish.finish(Err(text_of(&error))),
-                    reply => publish.finish(match history::page_in(reply) {
-                        Some(page) => Ok(Reply::Page(Arc::new(page))),
-                        None => Err("the server's reply makes no sense".into()),
-                    }),
+                    reply => finish(publishes, reply),
                 }
             }
             if !unknown.is_empty() {
@@ -248,18 +230,39 @@ async fn send(
             Ok(())
         }
         Ok(Err(reason)) => {
-            for publish in batch {
+            for publish in calls.into_iter().flatten() {
                 publish.finish(Err(Arc::clone(&reason)));
             }
             Err(reason)
         }
         // The server may be slow: the connection is closed by `check` if it does not answer at all.
         Err(_) => {
-            for publish in batch {
+            for publish in calls.into_iter().flatten() {
                 publish.finish(Err(late(shard.timeout)));
             }
             Ok(())
         }
+    }
+}
+
+/// Gives the calls of one command their outcome.
+fn finish(publishes: Vec<Publish>, reply: Value) {
+    let outcome = match reply {
+        Value::Int(number) => Ok(Reply::Number(u64::try_from(number).unwrap_or_default())),
+        Value::ServerError(error) => Err(text_of(&error)),
+        reply => match history::page_in(reply) {
+            Some(page) => Ok(Reply::Page(Arc::new(page))),
+            None => Err("the server's reply makes no sense".into()),
+        },
+    };
+    let mut behind = publishes.len() as u64;
+    for publish in publishes {
+        behind -= 1;
+        publish.finish(match &outcome {
+            // The number is that of the last one.
+            Ok(Reply::Number(number)) => Ok(Reply::Number(number.saturating_sub(behind))),
+            outcome => outcome.clone(),
+        });
     }
 }
 

@@ -34,8 +34,8 @@ use std::{
     time::Duration,
 };
 
+mod batch;
 mod behind;
-mod call;
 mod catch_up;
 mod census;
 mod channel;
@@ -54,21 +54,19 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod unverified;
 mod upkeep;
 
-pub use self::{
-    call::{Call, Outcome, Reason, Reply},
-    config::{Address, Config, Kind, Login, Server},
-    tls::{Certificates, Tls},
-};
+pub use self::config::{Address, Config, Kind, Login, Server};
 use self::{
     census::Census,
     incoming::{Incoming, Pushed, Receiver},
     shard::Shard,
 };
 use crate::engine::{
+    backends::{
+        call::{Call, Reason},
+        exchange::Exchange,
+    },
     base::{error::Error, fork},
     groups::{Event, Groups, Observer, Offer},
     history::{Limits, Position},
@@ -82,6 +80,7 @@ struct Backend {
     shards: Vec<Arc<Shard>>,
     census: Arc<Census>,
     incoming: Incoming,
+    exchange: Option<Arc<Exchange>>,
 }
 
 /// The backend in Redis of the groups of this process. Any thread may use it.
@@ -108,11 +107,16 @@ pub struct Status {
 }
 
 impl Redis {
-    /// A backend for `groups`. Connects to nothing yet.
+    /// A backend for `groups`, and for the presence of an exchange if there is one. Connects to
+    /// nothing yet.
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives the engine no thread or no descriptor.
-    pub fn new(groups: &Arc<Groups>, config: &Config) -> Result<Self, Error> {
+    pub fn new(
+        groups: &Arc<Groups>,
+        config: &Config,
+        exchange: Option<Arc<Exchange>>,
+    ) -> Result<Self, Error> {
         let engine = Engine::current()?;
         let runtime = engine.handle();
         let (incoming, arrivals) = Incoming::new();
@@ -126,6 +130,7 @@ impl Redis {
             shards: shards.collect(),
             census: Arc::new(Census::new(runtime.clone())),
             incoming,
+            exchange,
         });
         let weak: Weak<Backend> = Arc::downgrade(&backend);
         let gate = Arc::clone(&backend.incoming.gate);
@@ -255,17 +260,29 @@ impl Receiver for Backend {
             return;
         };
         let (name, payload) = (&*name, &pushed.payload[..]);
+        let is_known = if Exchange::is_message(payload) {
+            let exchange = self.exchange.as_ref();
+            exchange.is_some_and(|exchange| exchange.on_message(name, payload))
+        } else {
+            self.take(shard, name, payload)
+        };
+        if !is_known {
+            self.groups.statistics().count(Event::Unreadable);
+        }
+    }
+}
+
+impl Backend {
+    /// Takes what came on the channel of a group, or of answers to a count. False for anything else.
+    fn take(&self, shard: &Shard, name: &str, payload: &[u8]) -> bool {
         let offered = history::announced(payload)
             .and_then(|(at, envelope)| self.groups.offer(name, at, envelope));
         if offered == Some(Offer::Behind) {
             shard.behind.add(name);
         }
-        let is_known = offered.is_some()
+        offered.is_some()
             || self.groups.deliver(name, payload)
-            || (self.census).on_message(&self.groups, shard, name, payload);
-        if !is_known {
-            self.groups.statistics().count(Event::Unreadable);
-        }
+            || (self.census).on_message(&self.groups, shard, name, payload)
     }
 }
 

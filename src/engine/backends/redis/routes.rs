@@ -6,13 +6,12 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use tokio::{select, time::sleep};
 
 use super::{
-    call::Reason,
     cluster::{self, Map},
     incoming::Incoming,
     link,
     shard::Shard,
 };
-use crate::engine::base::clock;
+use crate::engine::{backends::call::Reason, base::clock};
 
 /// The time between two looks at the map of a cluster in which nothing seems to have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

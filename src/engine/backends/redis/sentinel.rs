@@ -5,10 +5,10 @@ use std::time::Duration;
 use redis::Value;
 
 use super::{
-    call::Reason,
     config::{Address, Kind, Server},
     connection::{Connection, within},
 };
+use crate::engine::backends::call::Reason;
 
 /// Asks one sentinel after the other where the master is.
 pub(super) async fn find_master(server: &Server, limit: Duration) -> Result<Address, Reason> {

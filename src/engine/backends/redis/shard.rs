@@ -10,13 +10,13 @@ use tokio::sync::Notify;
 
 use super::{
     behind::Behind,
-    call::{Call, Reason, Ticket},
     channel,
     config::{Kind, Server},
     history::ScriptCall,
     state::{CHANGES, Command, Publish, State, Status, Wanted},
 };
 use crate::engine::{
+    backends::call::{Call, Reason, Ticket, lost},
     base::{clock, sync::Mutex},
     groups::Groups,
     history::{Limits, Position},
@@ -79,7 +79,7 @@ impl Shard {
     /// Publishes `payload` on the channel of `name`. The outcome is the number of connections that
     /// got it.
     pub(super) fn publish(&self, name: &str, payload: &[u8]) -> Arc<Call> {
-        let (call, ticket) = Call::new();
+        let (call, ticket) = Call::new(lost);
         self.put(name, payload, Some(ticket));
         call
     }
@@ -107,19 +107,22 @@ impl Shard {
 
     /// Keeps `envelope`, and publishes it on the channel of `name`. The outcome is its offset.
     pub(super) fn record(&self, name: &str, envelope: &[u8], limits: Limits) -> Arc<Call> {
-        let (call, ticket) = Call::new();
+        let (call, ticket) = Call::new(lost);
         let channel = self.channel_of(name);
-        let append = ScriptCall::append(&channel, envelope, limits, self.publish_command());
-        let append = Command::Script(append);
+        let append = Command::Script(ScriptCall::Append {
+            envelope: envelope.to_vec(),
+            limits,
+            publish: self.publish_command(),
+        });
         self.queue(append, channel, envelope.len(), Some(ticket));
         call
     }
 
     /// Reads what is kept of `name` behind `after`. The outcome is a page.
     pub(super) fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Arc<Call> {
-        let (call, ticket) = Call::new();
+        let (call, ticket) = Call::new(lost);
         let channel = self.channel_of(name);
-        let read = Command::Script(ScriptCall::read(&channel, after, limits));
+        let read = Command::Script(ScriptCall::Read { after, limits });
         self.queue(read, channel, 0, Some(ticket));
         call
     }
@@ -183,7 +186,7 @@ impl Shard {
         if let Some(reason) = state.reason_against(route) {
             return Some(Call::finished(Err(reason)));
         }
-        let (call, ticket) = Call::new();
+        let (call, ticket) = Call::new(lost);
         if let Some(wanted) = state.wanted.get_mut(name) {
             wanted.waiters.push(ticket);
         }

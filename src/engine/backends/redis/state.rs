@@ -14,12 +14,12 @@ use redis::Cmd;
 use tokio::sync::Notify;
 
 use super::{
-    call::{Outcome, Reason, Ticket},
     config::Address,
     history::ScriptCall,
     lag::Lag,
     slots::{SLOTS, slot_of},
 };
+use crate::engine::backends::call::{Outcome, Reason, Ticket};
 
 /// Bytes that wait for a node at most.
 const MOST_QUEUED: usize = 64 * 1024 * 1024;

@@ -19,8 +19,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::{config::Address, tls::Tls};
-use crate::engine::resources::inherited::NotInherited;
+use super::config::Address;
+use crate::engine::{dialing::tls::Tls, resources::inherited::NotInherited};
 
 /// How long a peer may be silent before the system asks it.
 const KEEPALIVE: Duration = Duration::from_secs(15);

@@ -10,12 +10,14 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    call::{Call, Reply},
     config::{Address, Kind, Login, Server},
     shard::Shard,
     state::Change,
 };
-use crate::engine::groups::{Groups, Notice, WhenFull};
+use crate::engine::{
+    backends::call::{Call, Reply},
+    groups::{Groups, Notice, WhenFull},
+};
 
 const NODES: usize = 3;
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use super::{
-    call::{Reason, Reply},
     cluster::Map,
     config::Address,
     lag::Lag,
@@ -15,6 +14,7 @@ use super::{
     state::{Change, Outage, Publish, Route, State, Status, UNKNOWN, Wakeups, Wanted},
 };
 use crate::engine::{
+    backends::call::{Reason, Reply},
     base::clock,
     groups::{Event, Notice},
 };

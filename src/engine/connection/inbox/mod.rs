@@ -320,6 +320,12 @@ impl Inbox {
         self.state.lock().received
     }
 
+    /// How many messages have come so far, how many of them wait, and the bytes of these.
+    pub(crate) fn counts(&self) -> (u64, usize, usize) {
+        let state = self.state.lock();
+        (state.received, state.queue.len(), state.bytes)
+    }
+
     /// How many messages wait, and whether the end has come behind them.
     pub(crate) fn len(&self) -> (usize, bool) {
         let state = self.state.lock();

@@ -6,6 +6,27 @@ use super::{Outbox, outcome::Sent, queue::Queued};
 use crate::engine::groups::{Handed, Parcel, WhenFull};
 
 impl Outbox {
+    /// Takes the frames of `parcel`, in one write if nothing waits; [`Sent::Full`] when there is no
+    /// room for all of them: then it has taken none. Never sleeps.
+    pub(crate) fn take_whole(&self, parcel: &Parcel) -> Sent {
+        let joined = &parcel.framed(self.framing).joined;
+        let mut state = self.state.lock();
+        if state.sealed {
+            return Sent::Closed;
+        }
+        if !state.corked.is_empty() && self.write_corked(&mut state) == Sent::Closed {
+            return Sent::Closed;
+        }
+        if !state.fits(joined.len(), self.capacity) || state.reserved.bytes > 0 {
+            Sent::Full
+        } else if state.is_idle() {
+            self.write_through(&mut state, joined, &[])
+        } else {
+            state.push(joined.clone());
+            Sent::Queued
+        }
+    }
+
     /// Takes the frames of `parcel`, in one write if nothing waits. Frames for which there is no
     /// room are treated as `when_full` says; a member that is to be closed for it takes none of
     /// those that follow. Never sleeps.

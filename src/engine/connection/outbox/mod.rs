@@ -281,6 +281,11 @@ impl Outbox {
         }
     }
 
+    /// Bytes that the socket has taken so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.state.lock().written
+    }
+
     /// Bytes that wait for the socket.
     pub(crate) fn queued(&self) -> usize {
         let state = self.state.lock();

@@ -12,6 +12,10 @@ use super::{
     outcome::{Corked, Flushed},
     *,
 };
+use crate::{
+    engine::groups::{Message, Parcel},
+    protocol::message::Kind,
+};
 
 const CAPACITY: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -318,4 +322,32 @@ fn a_watch_is_notified_once_when_there_is_room_or_nothing_to_wait_for() {
     outbox.cut();
     outbox.watch(watch(5));
     assert_eq!(hub.drain(), [4, 5]);
+}
+
+#[test]
+fn messages_that_go_together_are_taken_whole_or_not_at_all() {
+    let (outbox, mut peer) = narrow(CAPACITY);
+    let parcel = |size: usize| {
+        let message = |byte| Message::new(Kind::Binary, &vec![byte; size], &[]);
+        Parcel::of(vec![message(b'a'), message(b'b')], None)
+    };
+    let expected = |size: usize| {
+        [b'a', b'b']
+            .map(|byte| frame::encode(Opcode::Binary, &vec![byte; size]))
+            .concat()
+    };
+    assert_eq!(outbox.cork(Opcode::Binary, b"corked"), Corked::First);
+    assert_eq!(outbox.take_whole(&parcel(10)), Sent::Written);
+    let corked = frame::encode(Opcode::Binary, b"corked");
+    assert_eq!(read_now(&mut peer), [&corked[..], &expected(10)].concat());
+    // More than the socket takes: the rest waits, and a control frame behind it.
+    assert_eq!(outbox.take_whole(&parcel(20_000)), Sent::Queued);
+    outbox.pong(pong(b"p"));
+    // Room for one of them, not for both.
+    assert_eq!(outbox.take_whole(&parcel(CAPACITY / 2)), Sent::Full);
+    assert_eq!(outbox.take_whole(&parcel(10)), Sent::Queued);
+    let whole = [&expected(20_000)[..], &pong(b"p"), &expected(10)].concat();
+    assert_eq!(drain(&outbox, &mut peer), whole);
+    outbox.cut();
+    assert_eq!(outbox.take_whole(&parcel(10)), Sent::Closed);
 }

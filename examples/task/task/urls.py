@@ -1,0 +1,11 @@
+"""The pages."""
+
+from django.urls import path
+
+from task import views
+
+urlpatterns = [
+    path("", views.start_page),
+    path("start/", views.start, name="start"),
+    path("<uuid:number>/", views.progress, name="progress"),
+]

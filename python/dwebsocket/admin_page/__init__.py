@@ -1,0 +1,1 @@
+"""The page about WebSockets in Django's admin; registered by :mod:`dwebsocket.admin`."""

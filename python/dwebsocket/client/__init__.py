@@ -1,0 +1,88 @@
+"""
+Connections to other servers, as their client: :func:`connect` and :func:`aconnect`.
+
+``address.py`` reads URLs, ``proxies.py`` finds the proxy for one, ``options.py`` reads the
+arguments and makes the engine's dialer of them, ``dialing.py`` waits for it. ``connection.py`` is
+what is open then, and ``reconnecting.py`` opens one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, overload
+
+from dwebsocket.client.connection import ClientConnection
+from dwebsocket.client.dialing import Opening, open_now
+from dwebsocket.client.options import ConnectOptions, dialer_for
+from dwebsocket.client.reconnecting import AsyncReconnecting, Reconnecting
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["ClientConnection", "ConnectOptions", "aconnect", "connect"]
+
+
+@overload
+def connect(
+    url: str, *, reconnect: Literal[False] = False, **options: Unpack[ConnectOptions]
+) -> ClientConnection: ...
+@overload
+def connect(
+    url: str, *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
+) -> Reconnecting: ...
+def connect(
+    url: str, *, reconnect: bool = False, **options: Unpack[ConnectOptions]
+) -> ClientConnection | Reconnecting:
+    """
+    Opens a WebSocket to a server, and waits until it is open.
+
+    No settings of Django are needed. Other threads, and other green threads, run meanwhile.
+
+    Args:
+        url: ``ws://host/path`` or ``wss://host/path``. A user and password in it are sent as
+            ``Authorization: Basic``.
+        reconnect: Give an iterable of connections in place of one: the next one is opened when
+            the last one has ended. See :class:`dwebsocket.client.reconnecting.Reconnecting`.
+        **options: See :class:`dwebsocket.client.options.ConnectOptions`.
+
+    Returns:
+        The open connection: a context manager, and an iterable of the messages.
+
+    Raises:
+        HandshakeRefused: The server has answered with another status than 101.
+        ConnectionTimeout: It took longer than ``open_timeout``.
+        ConnectionFailed: The server or the proxy cannot be reached, or the answer is invalid.
+        ShuttingDown: This process is ending.
+        UsageError: Called in an event loop: use ``await aconnect(…)``.
+        ValueError, TypeError: An argument is invalid.
+    """
+    dialer = dialer_for(url, options)
+    return Reconnecting(url, dialer) if reconnect else open_now(url, dialer)
+
+
+@overload
+def aconnect(
+    url: str, *, reconnect: Literal[False] = False, **options: Unpack[ConnectOptions]
+) -> Opening: ...
+@overload
+def aconnect(
+    url: str, *, reconnect: Literal[True], **options: Unpack[ConnectOptions]
+) -> AsyncReconnecting: ...
+def aconnect(
+    url: str, *, reconnect: bool = False, **options: Unpack[ConnectOptions]
+) -> Opening | AsyncReconnecting:
+    """
+    As :func:`connect`, for async code: await it, or use it in ``async with`` or ``async for``.
+
+    ``await aconnect(url)`` gives the connection, ``async with aconnect(url) as websocket`` closes
+    it, too, ``async for message in aconnect(url)`` gives its messages. Cancelling gives up.
+
+    Args:
+        url: As for :func:`connect`.
+        reconnect: Give connections, one after the other, in ``async for``.
+        **options: As for :func:`connect`.
+
+    Raises:
+        ValueError, TypeError: An argument is invalid. All else is raised when it is awaited.
+    """
+    dialer = dialer_for(url, options)
+    return AsyncReconnecting(url, dialer) if reconnect else Opening(url, dialer)

@@ -1,0 +1,184 @@
+"""Waiting until a connection is open: in a thread, a green thread, or an event loop."""
+
+from __future__ import annotations
+
+import atexit
+import socket
+from http.client import HTTPMessage
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import _core, conf, shutdown
+from dwebsocket.client.connection import ClientConnection
+from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.exceptions import (
+    ConnectionFailed,
+    ConnectionTimeout,
+    HandshakeRefused,
+    ShuttingDown,
+    UsageError,
+)
+from dwebsocket.waiting.engine_calls import await_call, wait
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+    from typing import Any
+
+    from dwebsocket.client.options import Dialer
+
+    # As in `_core.pyi`: what is open; another answer; what failed and why.
+    Answer = tuple[int, str, list[tuple[str, str]]]
+    Outcome = (
+        tuple[_core.Connection, str | None, bool, Answer] | tuple[Answer, bytes] | tuple[str, str]
+    )
+
+_GOING_AWAY = (1001, "going away")
+# Time for servers to answer the close frames that they get as the process ends.
+_GRACE_S = 0.5
+
+
+def open_now(url: str, dialer: Dialer) -> ClientConnection:
+    """
+    Opens a connection and waits until it is open.
+
+    Raises:
+        ConnectionFailed: There is none; or one of its subclasses.
+        ShuttingDown: This process is ending.
+        UsageError: Called in an event loop.
+    """
+    if running_loop() is not None:
+        raise UsageError(
+            "connect() would block the event loop: use `await aconnect(…)`, "
+            "or `async with aconnect(…) as websocket`"
+        )
+    _prepare()
+    outcome = wait(dialer.dial(), None)
+    return _opened(url, dialer, outcome)
+
+
+async def open_soon(url: str, dialer: Dialer) -> ClientConnection:
+    """
+    As :func:`open_now`, without blocking the event loop. Cancelling it gives up.
+
+    Raises:
+        ConnectionFailed, ShuttingDown: As :func:`open_now`.
+    """
+    _prepare()
+    outcome = await await_call(dialer.dial(), None)
+    return _opened(url, dialer, outcome)
+
+
+class Opening:
+    """A connection that is opened when it is awaited: see :func:`dwebsocket.aconnect`."""
+
+    def __init__(self, url: str, dialer: Dialer) -> None:
+        self._url = url
+        self._dialer = dialer
+        self._entered: list[ClientConnection] = []
+
+    def __await__(self) -> Generator[Any, None, ClientConnection]:
+        """Gives the open connection."""
+        return open_soon(self._url, self._dialer).__await__()
+
+    async def __aenter__(self) -> ClientConnection:
+        connection = await self
+        self._entered.append(connection)
+        return connection
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._entered.pop().close()
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """Yields each message until the connection has ended, and closes it behind the last."""
+        async with self as connection:
+            async for message in connection:
+                yield message
+
+
+def exchange(dialer: Dialer, request: bytes) -> tuple[Answer, bytes, socket.socket | None]:
+    """
+    Sends a request as it is, for clients in tests: they may break every rule.
+
+    Blocks, also in an event loop.
+
+    Returns:
+        The answer, which nothing has judged; what came behind it, such as its body; and the socket,
+        if it is a 101.
+
+    Raises:
+        ConnectionFailed, ShuttingDown: As :func:`open_now`, but for answers.
+    """
+    _prepare()
+    dial = dialer.exchange(request)
+    outcome = wait(dial, None)
+    # No connection is made of it.
+    assert outcome is None or len(outcome) == 2
+    if outcome is None or isinstance(outcome[0], str):
+        raise _failure(outcome)
+    descriptor = dial.descriptor()
+    return *outcome, None if descriptor is None else socket.socket(fileno=descriptor)
+
+
+def _opened(url: str, dialer: Dialer, outcome: Outcome | None) -> ClientConnection:
+    if outcome is not None and len(outcome) == 4:
+        connection, subprotocol, is_compressed, (_, _, headers) = outcome
+        return ClientConnection(
+            url,
+            connection,
+            subprotocol=subprotocol,
+            headers=_message(headers),
+            is_compressed=is_compressed,
+            send_timeout=dialer.send_timeout,
+        )
+    raise _failure(outcome)
+
+
+def _failure(outcome: tuple[Answer, bytes] | tuple[str, str] | None) -> Exception:
+    if outcome is None:
+        return ConnectionFailed("the opening of the connection was interrupted")
+    first, second = outcome
+    if not isinstance(first, str):
+        status, reason, headers = first
+        assert isinstance(second, bytes)
+        return HandshakeRefused(status, reason, _message(headers), second)
+    if first == "shutting down":
+        return ShuttingDown("this process is ending and opens no connection")
+    if first == "timeout":
+        return ConnectionTimeout(second)
+    failure = ConnectionFailed(second)
+    failure.step = first
+    return failure
+
+
+def _message(headers: list[tuple[str, str]]) -> HTTPMessage:
+    message = HTTPMessage()
+    for name, value in headers:
+        message[name] = value
+    return message
+
+
+class _Exit:
+    """Closes what is open as a process ends that serves no WebSockets itself."""
+
+    is_registered = False
+
+
+def _prepare() -> None:
+    if _Exit.is_registered:
+        return
+    _Exit.is_registered = True
+    if settings.configured:
+        # This may start the engine, before the first client of a server does.
+        try:
+            _core.want_threads(conf.get("ENGINE_THREADS"))
+        except ImproperlyConfigured:
+            # A system check reports it. It concerns no client.
+            pass
+    atexit.register(_close_at_exit)
+
+
+def _close_at_exit() -> None:
+    if not shutdown.has_begun():
+        _core.shut_down(*_GOING_AWAY, _GRACE_S)

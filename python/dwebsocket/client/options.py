@@ -1,0 +1,211 @@
+"""The options of :func:`dwebsocket.connect`: read, checked, and as the engine takes them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from dwebsocket import _core
+from dwebsocket.client import proxies
+from dwebsocket.client.address import Address
+
+# The same as for connections that clients open.
+_COMPRESSION = (1024, 1)
+_MAX_FRAGMENTS = 80_000
+
+
+class ConnectOptions(TypedDict, total=False):
+    """
+    The options of :func:`dwebsocket.connect`. Times are in seconds; None is for ever.
+
+    Attributes:
+        subprotocols: Subprotocols to offer, the best first.
+        headers: Headers to send: a mapping, or pairs. ``Cookie`` is one of them. Those of the
+            handshake itself are left out.
+        origin: The value of ``Origin``, as of a page of this origin.
+        open_timeout: For all of the opening: name, network, proxy, TLS and handshake. 10 by
+            default.
+        ping_interval: Between two pings; None sends none. 25 by default.
+        ping_timeout: Silence after a ping that means that the connection is lost. 20 by default.
+        send_timeout: How long a sending call waits for a server that reads slowly. 10 by default.
+        close_timeout: How long the server has to answer a close. 2 by default.
+        max_message_size: Bytes of the largest message taken, after decompression; a larger one
+            ends the connection with 1009. 16 MiB by default.
+        receive_buffer: Bytes that may wait to be received; then the engine stops reading. 1 MiB by
+            default.
+        send_buffer: Bytes that may wait to be sent. 1 MiB by default.
+        compression: Whether permessage-deflate is offered. True by default.
+        ca_file: Trust the certificates in this file (PEM), not those of the system. A server's
+            own certificate may stand in it, too.
+        verify: Whether the server's certificate is verified. True by default; False only for tests.
+        client_cert: The own certificate: a file with certificate and key, or a pair of files.
+        server_hostname: The name that the server's certificate has to have, if not the URL's.
+        proxy: The URL of an HTTP proxy; True (the default) for that of the environment; None for
+            none.
+    """
+
+    subprotocols: Iterable[str]
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
+    origin: str | None
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    send_timeout: float | None
+    close_timeout: float
+    max_message_size: int
+    receive_buffer: int
+    send_buffer: int
+    compression: bool
+    ca_file: str | Path | None
+    verify: bool
+    client_cert: str | Path | tuple[str | Path, str | Path] | None
+    server_hostname: str | None
+    proxy: str | bool | None
+
+
+_DEFAULTS: ConnectOptions = {
+    "subprotocols": (),
+    "headers": None,
+    "origin": None,
+    "open_timeout": 10,
+    "ping_interval": 25,
+    "ping_timeout": 20,
+    "send_timeout": 10,
+    "close_timeout": 2,
+    "max_message_size": 16 * 1024 * 1024,
+    "receive_buffer": 1024 * 1024,
+    "send_buffer": 1024 * 1024,
+    "compression": True,
+    "ca_file": None,
+    "verify": True,
+    "client_cert": None,
+    "server_hostname": None,
+    "proxy": True,
+}
+
+
+class Dialer:
+    """Opens connections to one server, each in the same way. Any thread may use it."""
+
+    def __init__(self, core: _core.Dialer, send_timeout: float | None) -> None:
+        self._core = core
+        self.send_timeout = send_timeout
+
+    def dial(self) -> _core.Dial:
+        """
+        Begins to open a connection.
+
+        Raises:
+            OSError: The system has no thread or descriptor left for the engine.
+        """
+        return self._core.dial()
+
+    def exchange(self, request: bytes) -> _core.Dial:
+        """
+        Begins to send a request as it is: see :meth:`dwebsocket._core.Dialer.exchange`.
+
+        Raises:
+            OSError: As :meth:`dial`.
+        """
+        return self._core.exchange(request)
+
+
+def dialer_for(url: str, given: ConnectOptions) -> Dialer:
+    """
+    Reads a URL and options.
+
+    Raises:
+        TypeError, ValueError: One of them is invalid; the text names it.
+    """
+    if unknown := sorted(given.keys() - _DEFAULTS.keys()):
+        raise TypeError(f"connect() has no option {unknown[0]!r}: it takes {', '.join(_DEFAULTS)}")
+    options: ConnectOptions = {**_DEFAULTS, **given}
+    address = Address.parse(url)
+    core = _core.Dialer(
+        (address.host, address.port),
+        address.target,
+        headers=_headers(address, options),
+        subprotocols=_subprotocols(options["subprotocols"]),
+        compression=_COMPRESSION if options["compression"] else None,
+        settings=_settings(options),
+        timeout=_time("open_timeout", options["open_timeout"]),
+        tls=_tls(options) if address.secure else None,
+        server_name=options["server_hostname"],
+        proxy=proxies.find(address, options["proxy"]),
+    )
+    return Dialer(core, options["send_timeout"])
+
+
+def _headers(address: Address, options: ConnectOptions) -> list[tuple[str, str]]:
+    given = options["headers"] or ()
+    pairs = [*(given.items() if isinstance(given, Mapping) else given)]
+    own = {"Host": address.netloc, "Authorization": address.authorization}
+    if options["origin"] is not None:
+        own["Origin"] = options["origin"]
+    named = {name.lower() for name, _ in pairs}
+    usual = [(name, value) for name, value in own.items() if value and name.lower() not in named]
+    return usual + pairs
+
+
+def _subprotocols(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"subprotocols must be several names, not {names!r}: write [{names!r}]")
+    return list(names)
+
+
+def _settings(options: ConnectOptions) -> _core.Settings:
+    return _core.Settings(
+        max_message_bytes=_size("max_message_size", options["max_message_size"]),
+        max_frame_bytes=None,
+        max_fragments=_MAX_FRAGMENTS,
+        messages_per_second=None,
+        bytes_per_second=None,
+        rate_timeout=None,
+        ping_interval=_time("ping_interval", options["ping_interval"]),
+        ping_timeout=_time("ping_timeout", options["ping_timeout"]),
+        receive_buffer_bytes=_size("receive_buffer", options["receive_buffer"]),
+        send_buffer_bytes=_size("send_buffer", options["send_buffer"]),
+        send_timeout=_time("send_timeout", options["send_timeout"]),
+        close_timeout=_time("close_timeout", options["close_timeout"]) or 0.0,
+    )
+
+
+def _tls(options: ConnectOptions) -> _core.Tls:
+    authorities = options["ca_file"]
+    trusted = None if authorities is None else _contents("ca_file", authorities)
+    is_unverified = not options["verify"]
+    if (files := options["client_cert"]) is None:
+        return _shared_tls(trusted, is_unverified)
+    chain, key = files if isinstance(files, tuple) else (files, files)
+    own = (_contents("client_cert", chain), _contents("client_cert", key))
+    return _core.Tls({"authorities": trusted, "own": own, "is_unverified": is_unverified})
+
+
+# The system's certificates are some hundred, and take milliseconds to read. Connections that share
+# their settings can also resume each other's sessions, which saves a part of the handshake.
+@functools.lru_cache(maxsize=16)
+def _shared_tls(trusted: bytes | None, is_unverified: bool) -> _core.Tls:  # noqa: FBT001
+    return _core.Tls({"authorities": trusted, "own": None, "is_unverified": is_unverified})
+
+
+def _contents(name: str, path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _time(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"{name} must be a number of seconds or None, not {value!r}")
+    return float(value)
+
+
+def _size(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a number of bytes, not {value!r}")
+    return int(value)

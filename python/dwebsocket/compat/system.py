@@ -1,0 +1,108 @@
+"""What only Unix has, such as forks, users and limits; and what holds without it, on Windows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import select
+    from collections.abc import Callable, Sequence
+
+resource: Any = None
+with suppress(ImportError):
+    import resource
+
+#: The number that stands for no limit.
+UNLIMITED: int = -1 if resource is None else resource.RLIM_INFINITY
+
+#: Whether this system has no engine: on Windows.
+NO_ENGINE = sys.platform == "win32"
+_ENGINE = "dwebsocket's engine runs on Linux and macOS"
+#: The sentence for projects on such a system.
+ONLY_UNDER_ASGI = (
+    "Serve the project by an ASGI server such as uvicorn, in one process: dwebsocket's engine runs "
+    "on Linux and macOS, and without it runserver serves pages only. For all else use WSL 2 or a "
+    "container."
+)
+#: Why a WSGI server has no WebSockets there.
+NOT_UNDER_WSGI = (
+    f"No WebSocket under this server: {_ENGINE}. On Windows serve the project by an ASGI server "
+    "such as uvicorn, or use WSL 2 or a container."
+)
+
+
+def needs_engine(what: str) -> str:
+    """Gives the sentence about ``what``, which is not possible without the engine."""
+    return f"{what} is not possible on this system: {_ENGINE}. On Windows use WSL 2 or a container."
+
+
+def at_fork(after_in_child: Callable[[], object]) -> None:
+    """Has ``after_in_child`` called in each forked child, where processes can fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=after_in_child)
+
+
+def user_id() -> int:
+    """Gives the number of the user as whom this process acts; 0 where users have none."""
+    return os.geteuid() if hasattr(os, "geteuid") else 0
+
+
+def limits_of(name: str) -> tuple[int, int]:
+    """
+    Gives the soft and the hard limit of this process, each :data:`UNLIMITED` where there is none.
+
+    Args:
+        name: ``"NOFILE"`` for its descriptors, ``"NPROC"`` for its user's processes and threads.
+    """
+    if resource is None:
+        return UNLIMITED, UNLIMITED
+    limits: tuple[int, int] = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+    return limits
+
+
+class Poller(Protocol):
+    """The part of ``select.epoll`` that :mod:`dwebsocket.servers.tls_pump` uses."""
+
+    def register(self, descriptor: int, events: int, /) -> None:
+        """Watches a descriptor for ``events``, and in any case for its hang-up."""
+
+    def modify(self, descriptor: int, events: int, /) -> None:
+        """Watches it for other events."""
+
+    def unregister(self, descriptor: int, /) -> None:
+        """Watches it no more."""
+
+    def poll(self, timeout: float | None, /) -> Sequence[tuple[int, int]]:
+        """Sleeps until there are events, ``timeout`` seconds at most."""
+
+    def close(self) -> None:
+        """Gives up the poller's own descriptor."""
+
+
+class Poll:
+    """``select.poll``, which macOS has, with the methods of ``select.epoll``."""
+
+    def __init__(self, poll: Callable[[], select.poll]) -> None:
+        self._poll = poll()
+
+    def register(self, descriptor: int, events: int, /) -> None:
+        """As :meth:`Poller.register`."""
+        self._poll.register(descriptor, events)
+
+    def unregister(self, descriptor: int, /) -> None:
+        """As :meth:`Poller.unregister`."""
+        self._poll.unregister(descriptor)
+
+    def modify(self, descriptor: int, events: int, /) -> None:
+        """As :meth:`Poller.modify`."""
+        self._poll.modify(descriptor, events)
+
+    def poll(self, timeout: float | None, /) -> list[tuple[int, int]]:
+        """As :meth:`Poller.poll`; ``select.poll`` counts milliseconds."""
+        return self._poll.poll(None if timeout is None else timeout * 1000)
+
+    def close(self) -> None:
+        """Does nothing: it has no descriptor."""

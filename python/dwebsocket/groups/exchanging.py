@@ -1,0 +1,334 @@
+"""The contract of a backend whose groups know which users are present, beside :mod:`.backend`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from dwebsocket import _core, unpatched
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups import backend as contract
+from dwebsocket.groups import reports
+from dwebsocket.waiting.engine_calls import await_call, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dwebsocket.group_settings import BackendSettings
+    from dwebsocket.groups.backend import Entered, Member, Visit
+
+    #: What is to be published, by the names of its channels; None to release the name.
+    Steps = list[tuple[str, bytes | None]]
+    Question = tuple[int, _core.Call, bytes | None]
+
+_log = logging.getLogger("dwebsocket")
+
+# The seconds for which answers are waited for. One that is missing then is that of a process which
+# has just been killed or stopped.
+_PATIENCE_S = 1.0
+# The same, where it is not known how many answers there will be.
+_BLIND_PATIENCE_S = 0.4
+# How often the thread looks whether its backend is still in use.
+_GLANCE_S = 5.0
+# Its pause while nothing can be published.
+_RETRY_S = 0.2
+
+
+class PresenceBackend(contract.Backend):
+    """
+    The base class of backends whose groups may have presence.
+
+    Processes tell each other of their users by envelopes, which go the way of all others: see
+    ``src/engine/backends/exchange``. Nothing has to be kept in the server. So a subclass implements
+    what :class:`~dwebsocket.groups.Backend` asks for, and no more; its :meth:`deliver` is called
+    with all that comes. Beside the names of groups it publishes to names that begin with
+    ``dwebsocket.presence``. These calls come from a thread of the system, also in a process that
+    gevent or eventlet has patched.
+
+    It may implement :meth:`ask` and :meth:`aask`, if the server can tell how many processes get an
+    envelope: then nobody waits for answers that do not come. And :meth:`publish_all`, if there is a
+    quicker way than one call of :meth:`publish` after the other.
+
+    Behind an outage, in which envelopes may have been lost, it calls :meth:`presence_interrupted`.
+    If it does not, that is noticed some seconds later.
+
+    Attributes:
+        largest_records: The bytes of users in one envelope, about. An envelope with a single user
+            can be larger, but not by more than 10,000 bytes.
+    """
+
+    keeps_presence = True
+    largest_records = 48 * 1024
+
+    def __init__(self, alias: str, own: BackendSettings) -> None:
+        """As :class:`~dwebsocket.groups.Backend`."""
+        super().__init__(alias, own)
+        self._exchange: _core.Exchange | None = None
+        self._exchange_lock = unpatched.lock()
+        self._hears_others = False
+
+    # -- what a backend may implement ------------------------------------------------------------
+
+    def ask(self, name: str, envelope: bytes) -> int | None:
+        """
+        As :meth:`publish`, at once, whether or not there is a transaction.
+
+        Returns:
+            The number of processes that get the envelope, with this one if it is subscribed to
+            ``name``; None if that is not known.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        self.publish(name, envelope)
+        return None
+
+    async def aask(self, name: str, envelope: bytes) -> int | None:
+        """
+        As :meth:`ask`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`.
+        """
+        await self.apublish(name, envelope)
+        return None
+
+    def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
+        """
+        Publishes envelopes of one thread of the system, in order, at once.
+
+        Raises:
+            GroupUnavailable: As :meth:`publish`. Some of them may have been published.
+        """
+        for name, envelope in envelopes:
+            self.publish(name, envelope)
+
+    # -- what a backend calls --------------------------------------------------------------------
+
+    def deliver(self, name: str, envelope: bytes) -> bool:
+        """As :meth:`dwebsocket.groups.Backend.deliver`."""
+        if not _core.Exchange.is_message(envelope):
+            return super().deliver(name, envelope)
+        is_message = bool(self.settings.presence) and self.exchange.on_message(name, envelope)
+        if not is_message:
+            self.groups.note("unreadable")
+        return is_message
+
+    def presence_interrupted(self, *names: str) -> None:
+        """
+        Tells the other processes of the users here once more, and asks for theirs. Never waits.
+
+        Args:
+            *names: The groups; without one, all.
+        """
+        if self._exchange is not None:
+            self._exchange.greet(list(names) or None)
+
+    # -- for the rest of the package -------------------------------------------------------------
+
+    @property
+    def exchange(self) -> _core.Exchange:
+        """What this process and the others tell each other."""
+        if self._exchange is None:
+            presence, groups = self.presence, self.groups
+            with self._exchange_lock:
+                if self._exchange is None:
+                    made = _core.Exchange(presence, groups, self.largest_records)
+                    _start(self, made)
+                    self._start_reports()
+                    self._exchange = made
+        return self._exchange
+
+    def end_presence(self) -> None:
+        """Tells the other processes nothing any more, for good."""
+        if self._exchange is not None:
+            self._exchange.stop()
+
+    def _start_reports(self) -> None:
+        reports.start(self)
+
+    def enter(self, name: str, member: Member, visit: Visit) -> Entered:
+        """
+        As :meth:`dwebsocket.groups.Backend.enter`: first it gets to know who is there.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.enter`.
+        """
+        self._hear_others()
+        self.hold(name)
+        is_new = self.exchange.begin(name)
+        try:
+            self._learn(name)
+            return self.presence.enter(name, member, *visit)
+        finally:
+            self.exchange.end(name)
+            if not is_new:
+                self.release(name)
+
+    async def aenter(self, name: str, member: Member, visit: Visit) -> Entered:
+        """
+        As :meth:`enter`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`enter`.
+        """
+        await self._ahear_others()
+        await self.ahold(name)
+        is_new = self.exchange.begin(name)
+        try:
+            await self._alearn(name)
+            return self.presence.enter(name, member, *visit)
+        finally:
+            self.exchange.end(name)
+            if not is_new:
+                self.release(name)
+
+    def members(self, name: str) -> list[_core.Member]:
+        """
+        As :meth:`dwebsocket.groups.Backend.members`.
+
+        A process that has users in the group knows; another one asks those that have.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.Backend.members`.
+        """
+        if self.exchange.takes_part(name):
+            # What is known is true as long as the subscription is there.
+            self.hold(name)
+            self.release(name)
+            return self.presence.members(name)
+        self._hear_others()
+        question = self.exchange.ask(name)
+        try:
+            self._ask_all(name, question)
+        finally:
+            found = self.exchange.gathered(question[0])
+        return found
+
+    async def amembers(self, name: str) -> list[_core.Member]:
+        """
+        As :meth:`members`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`members`.
+        """
+        if self.exchange.takes_part(name):
+            await self.ahold(name)
+            self.release(name)
+            return self.presence.members(name)
+        await self._ahear_others()
+        question = self.exchange.ask(name)
+        try:
+            await self._aask_all(name, question)
+        finally:
+            found = self.exchange.gathered(question[0])
+        return found
+
+    def _hear_others(self) -> None:
+        """Subscribes to what is for all processes, and for this one; once."""
+        if not self._hears_others:
+            channels = self.exchange.channels()
+            self.hold_all(channels)
+            self._keep(channels)
+
+    async def _ahear_others(self) -> None:
+        if not self._hears_others:
+            channels = self.exchange.channels()
+            await self.ahold_all(channels)
+            self._keep(channels)
+
+    def _keep(self, channels: list[str]) -> None:
+        with self._exchange_lock:
+            is_first, self._hears_others = not self._hears_others, True
+        if not is_first:
+            self._release_all(channels)
+
+    def _learn(self, name: str) -> None:
+        while (question := self.exchange.learn(name)) is not None:
+            number, call, envelope = question
+            if envelope is not None:
+                self._ask_all(name, question)
+            elif wait(call, self._patience) is None:
+                self.exchange.give_up(number)
+            # Where the other caller's question has failed, this one asks.
+
+    async def _alearn(self, name: str) -> None:
+        while (question := self.exchange.learn(name)) is not None:
+            number, call, envelope = question
+            if envelope is not None:
+                await self._aask_all(name, question)
+            elif await await_call(call, self._patience) is None:
+                self.exchange.give_up(number)
+
+    def _ask_all(self, name: str, question: Question) -> None:
+        number, call, envelope = question
+        with self._asking(number):
+            wait(call, self._expect(number, self.ask(name, envelope or b"")))
+
+    async def _aask_all(self, name: str, question: Question) -> None:
+        number, call, envelope = question
+        with self._asking(number):
+            await await_call(call, self._expect(number, await self.aask(name, envelope or b"")))
+
+    @contextmanager
+    def _asking(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.exchange.fail(number, str(error))
+            raise
+        self.exchange.give_up(number)
+
+    @property
+    def _patience(self) -> float:
+        return min(_PATIENCE_S, self.settings.timeout / 2)
+
+    def _expect(self, number: int, processes: int | None) -> float:
+        if processes is None:
+            return min(_BLIND_PATIENCE_S, self._patience)
+        self.exchange.expect(number, processes)
+        return self._patience
+
+
+def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
+    """Starts the thread that publishes for an exchange, as long as its backend is in use."""
+    weak, process = ref(backend), os.getpid()
+
+    def work() -> None:
+        while os.getpid() == process and (steps := exchange.take(_GLANCE_S)) is not None:
+            if (backend := weak()) is None:
+                return
+            if not _publish(backend, exchange, steps):
+                unpatched.sleep(_RETRY_S)
+            del backend
+
+    def stop() -> None:
+        if (backend := weak()) is not None:
+            _publish(backend, exchange, exchange.stop())
+
+    unpatched.start_thread("dwebsocket-presence", work)
+    contract.at_exit(stop)
+
+
+def _publish(backend: PresenceBackend, exchange: _core.Exchange, steps: Steps) -> bool:
+    """Does what an exchange wants. False when that is not possible now."""
+    envelopes = [(name, envelope) for name, envelope in steps if envelope is not None]
+    try:
+        if envelopes:
+            backend.publish_all(envelopes)
+    except GroupUnavailable:
+        exchange.note_failure()
+        return False
+    except Exception:
+        # The thread is needed for what comes later.
+        _log.exception("groups of %r: other processes were not told who is present", backend.alias)
+        exchange.note_failure()
+        return False
+    finally:
+        for name, envelope in steps:
+            if envelope is None:
+                backend.release(name)
+    return True

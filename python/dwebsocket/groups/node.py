@@ -1,0 +1,209 @@
+"""
+Questions to other processes, and their answers, over a backend of groups.
+
+Each process that asks or answers is a *node*: it has a number, and a group of its own in which
+questions to it and answers for it arrive. Several nodes may listen to one further group, in which
+all of them are asked at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.db import close_old_connections, connections
+
+from dwebsocket import clock, unpatched
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.groups.arrivals import Arrivals, Subscription
+from dwebsocket.groups.members import key_of
+from dwebsocket.groups.names import OWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dwebsocket.groups.backend import Backend
+
+    Act = Callable[[dict[str, Any]], Any]
+
+#: Bytes of a node's number, with which the keys of its connections begin.
+NODE_BYTES = 6
+# The time between two looks for an answer: at first, and at most. Sleeping in looks suits every
+# kind of thread, the green ones as well.
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.02
+# After so long the backend is asked whether the other process lives.
+_DOUBT_S = 0.3
+
+
+class Gone(Exception):
+    """The process that had the connection is not there any more."""
+
+
+class Node:
+    """
+    This process, as others reach it. Any thread may use it, but no event loop.
+
+    Args:
+        backend: Carries questions and answers.
+        acts: What others may ask for: functions of the question, by its ``act``. They run on the
+            thread of the node, and give what JSON can have.
+        about: What it is for: names its thread.
+    """
+
+    def __init__(self, backend: Backend, acts: Mapping[str, Act], about: str) -> None:
+        self.number = secrets.token_bytes(NODE_BYTES)
+        self._backend = backend
+        self._acts = acts
+        self._arrivals = Arrivals(about)
+        self._lock = unpatched.lock()
+        # By the names of the groups in which questions and answers arrive.
+        self._subscriptions: dict[str, Subscription] = {}
+        self._questions = itertools.count(1)
+        # The answers to questions that are under way.
+        self._answers: dict[int, list[Any]] = {}
+
+    def start(self) -> None:
+        """
+        Lets other processes reach this one.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        self._subscribe(_group(self.number))
+
+    def listen(self, name: str) -> None:
+        """
+        Answers also what is asked in the group ``name``, of all nodes that listen there.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        self.start()
+        self._subscribe(name)
+
+    def _subscribe(self, name: str) -> None:
+        with self._lock:
+            subscription = self._subscriptions.get(name)
+            if subscription is None:
+                subscription = self._subscriptions[name] = Subscription(
+                    self._arrivals, self._backend, name, key_of(name), self._take
+                )
+        subscription.start()
+
+    def ask(self, number: bytes, question: dict[str, Any]) -> Any:
+        """
+        Gives the answer of another node to a question. Blocks for ``TIMEOUT`` at most.
+
+        Raises:
+            Gone: There is no such process.
+            GroupUnavailable: The backend cannot be reached, or there is no answer in time.
+        """
+        self.start()
+        mine = next(self._questions)
+        answers = self._answers[mine] = []
+        try:
+            self._tell(_group(number), self._signed(question, mine))
+            return self._await(number, answers)
+        finally:
+            del self._answers[mine]
+
+    def ask_all(self, name: str, question: dict[str, Any], timeout: float) -> tuple[list[Any], int]:
+        """
+        Gives the answers of all nodes that listen to the group ``name``, and how many these are.
+
+        Blocks until all have answered, ``timeout`` seconds at most.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        self.start()
+        mine = next(self._questions)
+        answers = self._answers[mine] = []
+        try:
+            expected = self._backend.count(name)
+            self._tell(name, self._signed(question, mine))
+            begun, look = clock.now(), _FIRST_LOOK_S
+            while len(answers) < expected and clock.now() - begun < timeout:
+                time.sleep(look)
+                look = min(2 * look, _LAST_LOOK_S)
+            return answers, max(expected, len(answers))
+        finally:
+            del self._answers[mine]
+
+    def _signed(self, question: dict[str, Any], mine: int) -> dict[str, Any]:
+        return {**question, "from": self.number.hex(), "question": mine}
+
+    def _await(self, number: bytes, answers: list[Any]) -> Any:
+        begun, look, is_known = clock.now(), _FIRST_LOOK_S, False
+        while not answers:
+            waited = clock.now() - begun
+            if waited > _DOUBT_S and not is_known:
+                if not self._backend.count(_group(number)):
+                    raise Gone
+                is_known = True
+            if waited > self._backend.settings.timeout:
+                raise self._backend.unavailable("another process has not answered in time")
+            time.sleep(look)
+            look = min(2 * look, _LAST_LOOK_S)
+        return answers[0]
+
+    def _tell(self, name: str, message: dict[str, Any]) -> None:
+        text = json.dumps(message)
+        if any(each.in_atomic_block for each in connections.all(initialized_only=True)):
+            # What a database carries would leave with the commit of this request's transaction.
+            _beside(lambda: self._backend.send(name, text, []))
+        else:
+            self._backend.send(name, text, [])
+
+    def _take(self, message: str | bytes) -> None:
+        self.take(json.loads(message))
+
+    def take(self, found: dict[str, Any]) -> None:
+        """Takes a question or an answer. On the thread of arrivals."""
+        if (mine := found.get("answered")) is not None:
+            # Perhaps too late: then the asking thread has gone on.
+            if (answers := self._answers.get(mine)) is not None:
+                answers.append(found["answer"])
+            return
+        try:
+            answer = self._acts[found["act"]](found)
+            self.answer(found["from"], {"answered": found["question"], "answer": answer})
+        finally:
+            close_old_connections()
+
+    def answer(self, number: str, message: dict[str, Any]) -> None:
+        """
+        Sends a message to the node of a number, in hexadecimal digits.
+
+        Raises:
+            GroupUnavailable: The backend cannot be reached.
+        """
+        self._backend.send(_group(bytes.fromhex(number)), json.dumps(message), [])
+
+
+def _group(number: bytes) -> str:
+    return f"{OWN}node:{number.hex()}"
+
+
+def _beside(call: Callable[[], None]) -> None:
+    """Calls a function in a thread of its own, with its own connections to the database."""
+    import threading
+
+    failures: list[GroupUnavailable] = []
+
+    def run() -> None:
+        try:
+            call()
+        except GroupUnavailable as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, name="dwebsocket-question")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,92 @@
+"""Presence: what processes tell each other goes by the connections that listen."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from dwebsocket.groups.exchanging import PresenceBackend
+from dwebsocket.groups.postgres import future, payload
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from dwebsocket.groups.postgres.listener import Listener
+
+
+class Presence(PresenceBackend):
+    """The part of the backend that has to do with presence."""
+
+    # With the names of group and channel it fits into `NOTIFY`: then no table is needed.
+    largest_records = 4000
+
+    _listener: Listener
+
+    def __init__(self, *arguments: Any) -> None:
+        """As :meth:`dwebsocket.groups.backend.Backend.__init__`."""
+        super().__init__(*arguments)
+        self._start = secrets.token_hex(6)
+        self._numbers = itertools.count()
+
+    def ask(self, name: str, envelope: bytes) -> int | None:
+        """
+        As :meth:`dwebsocket.groups.PresenceBackend.ask`: all that listen get it.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.publish`.
+        """
+        self.subscribe(name)
+        told = self._announce([self._text(name, envelope)])
+        future.wait(told, self.settings.timeout)
+        return int(self._result(told))
+
+    async def aask(self, name: str, envelope: bytes) -> int | None:
+        """
+        As :meth:`ask`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`ask`.
+        """
+        await self.asubscribe(name)
+        told = self._announce([self._text(name, envelope)])
+        await future.wait_in_loop(told, self.settings.timeout)
+        return int(self._result(told))
+
+    def publish_all(self, envelopes: list[tuple[str, bytes]]) -> None:
+        """
+        As :meth:`dwebsocket.groups.PresenceBackend.publish_all`.
+
+        Raises:
+            GroupUnavailable: As :meth:`dwebsocket.groups.backend.Backend.publish`.
+        """
+        if (up := self._listener.listening()) is not None:
+            future.wait_in_thread(up, self.settings.timeout)
+            self._result(up)
+        texts = [(self._text(*each), each) for each in envelopes]
+        told = self._announce([text for text, _ in texts if len(text) <= payload.LONGEST])
+        future.wait_in_thread(told, self.settings.timeout)
+        self._result(told)
+        if long := [each for text, each in texts if len(text) > payload.LONGEST]:
+            try:
+                for name, envelope in long:
+                    self.publish(name, envelope)
+            finally:
+                # This thread does not use Django's connection otherwise.
+                connections[self.settings.database].close()
+
+    def _text(self, name: str, envelope: bytes) -> str:
+        # `NOTIFY` drops a text that equals an earlier one of the same transaction.
+        publication = f"{self._start}-{next(self._numbers):x}"
+        content = payload.pack(name, envelope)
+        return payload.of_message(payload.Message(publication, is_repeated=False, content=content))
+
+    def _announce(self, texts: list[str]) -> Future[int]:
+        told = self._listener.announcements.add(texts)
+        self._listener.look()
+        return told
+
+    def _result(self, found: Future[Any]) -> Any:
+        raise NotImplementedError

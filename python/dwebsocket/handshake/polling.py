@@ -1,0 +1,131 @@
+"""
+Polls of the fallback: GET requests that bring a client what has come since the last one.
+
+One with nothing to bring waits in the engine, wherever its connection is: see
+:mod:`dwebsocket.handshake.forwarding`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+from django.http import HttpResponse
+
+from dwebsocket import _core
+from dwebsocket.compat.django import headers_of
+from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
+from dwebsocket.handshake import forwarding, origin, posting
+from dwebsocket.handshake.refusal import refuse
+from dwebsocket.servers.asgi.fallback import AsgiHeldRequest
+from dwebsocket.servers.fallback import HeldRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.http import HttpRequest
+
+    from dwebsocket.conf import Options
+
+_log = logging.getLogger("dwebsocket")
+
+# As the engine has it, where there is no ping interval.
+_WAIT_S = 25.0
+# Seconds that an answer may take from another process, after the wait there.
+_TRANSFER_S = 3.0
+
+
+class HeldResponse(HttpResponse):
+    """The response to a poll that waits: for middleware an empty one. The engine sends the real."""
+
+    def __init__(
+        self, held: HeldRequest | AsgiHeldRequest, hold: _core.Hold, patience: float, ack: int
+    ) -> None:
+        super().__init__(content_type="application/json")
+        self["Cache-Control"] = "private, no-store"
+        self._held = held
+        self._hold = hold
+        self._patience = patience
+        self._ack = ack
+        self._is_open = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.open()
+        return iter(self._held.body)
+
+    def open(self) -> None:
+        """Has the engine answer the client. Once; later calls do nothing."""
+        if self._is_open:
+            return
+        self._is_open = True
+        cookies = [("Set-Cookie", each.output(header="").strip()) for each in self.cookies.values()]
+        headers = [*headers_of(self), *cookies]
+        nothing = json.dumps({"n": self._ack, "events": []}).encode()
+        try:
+            self._held.hold(self._hold, headers, patience=self._patience, otherwise=nothing)
+        except OSError as error:
+            # The events stay until they are acknowledged.
+            _log.debug("The client of a poll was lost: %s", error)
+
+    def close(self) -> None:
+        """Called by the server when it is done with the response."""
+        self._held.finish()
+        super().close()
+
+
+def answer(request: HttpRequest, options: Options) -> HttpResponse:
+    """
+    Answers a poll, or gives a response that waits.
+
+    Returns:
+        200 with events, now or later; 403 for a page that may not connect; 410 when there is no
+        such connection for this client; 503 when the client has to repeat it later; 400 for a
+        wrong ``ack``; 501 when the server does not give its clients away.
+
+    Raises:
+        DisallowedHost: As any request with a Host that is not the site's.
+    """
+    objection = origin.objection(request, options.allowed_origins, required=options.require_origin)
+    if objection is not None:
+        return refuse(request, 403, objection)
+    key = posting.key_of(request)
+    if key is None:
+        return posting.short(410, "There is no such connection.")
+    told = request.GET.get("ack", "")
+    if not (told.isascii() and told.isdecimal()) or len(told) > len(str(posting.LAST_NUMBER)):
+        return refuse(request, 400, "ack must be the n of the last answer.", "info")
+    ack, hold = int(told), _core.Hold()
+    held = _held_of(request)
+    patience = (options.ping_interval or _WAIT_S) + _TRANSFER_S
+    try:
+        held.find()
+        found = forwarding.poll(key, ack, hold, patience)
+        if found == "held":
+            held.prepare()
+    except UnsupportedServer as error:
+        return refuse(request, 501, str(error), "error")
+    except forwarding.Gone:
+        found = "over"
+    except GroupUnavailable as error:
+        _log.warning("A poll of the fallback did not reach its process: %s", error)
+        return posting.later("The process that has the connection cannot be reached now.")
+    except OSError as error:
+        _log.error("The system has nothing left for another poll: %s", error)
+        return posting.later("There is no room for another poll now.")
+    if isinstance(found, bytes):
+        response = HttpResponse(found, content_type="application/json")
+        response["Cache-Control"] = "private, no-store"
+        return response
+    if found == "held":
+        return HeldResponse(held, hold, patience, ack)
+    if found == "out of turn":
+        return refuse(request, 400, f"ack={ack} was not the n of an answer.", "info")
+    return posting.short(410, "The connection has ended.")
+
+
+def _held_of(request: HttpRequest) -> HeldRequest | AsgiHeldRequest:
+    scope = request.__dict__.get("scope")
+    if scope is not None:
+        return AsgiHeldRequest(scope)
+    return HeldRequest(request.method or "", request.META, None)

@@ -1,0 +1,158 @@
+"""``manage.py websocket_stats``: the statistics of all processes of the site."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.operations import site_statistics
+from dwebsocket.operations.survey import PATIENCE_S
+from dwebsocket.records import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dwebsocket.operations import SiteStatistics
+
+    Rows = Iterable[tuple[str, object]]
+
+# Clears a terminal and puts the cursor into its corner.
+_CLEAR = "\x1b[2J\x1b[H"
+_NOBODY = (
+    "No process answers. Each does from its first WebSocket on, if it has the same SECRET_KEY, "
+    '"dwebsocket" in INSTALLED_APPS (or WEBSOCKET_OPERATIONS = True), and the same default backend '
+    "in WEBSOCKET_GROUPS: the local one reaches processes of this system user in this container."
+)
+_DURATIONS = (
+    ("Pings", "pings"),
+    ("Methods of handlers", "handlers"),
+)
+
+
+class Command(BaseCommand):
+    """The command."""
+
+    help = "Asks all processes of the site for their statistics of WebSockets, and shows the sum."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declares the options."""
+        add = parser.add_argument
+        add("--json", action="store_true", help="print one line of JSON, with every process")
+        add(
+            "--watch",
+            type=float,
+            nargs="?",
+            const=2.0,
+            metavar="SECONDS",
+            help="ask again and again (every 2 seconds), with rates, until Ctrl-C",
+        )
+        add("--timeout", type=float, default=PATIENCE_S, help="seconds to wait for all processes")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Prints them. Raises ``CommandError`` when no process can be asked."""
+        every = options["watch"]
+        if every is not None and every <= 0:
+            raise CommandError("--watch must be a number of seconds above 0")
+        before: tuple[float, SiteStatistics] | None = None
+        try:
+            while True:
+                site, now = self._ask(options["timeout"]), time.monotonic()
+                if not site["processes"] and every is None:
+                    raise CommandError(_NOBODY)
+                if options["json"]:
+                    self.stdout.write(json.dumps(site))
+                else:
+                    rates = None if before is None else (now - before[0], before[1])
+                    self._show(site, rates, clear=every is not None)
+                if every is None:
+                    return
+                before = now, site
+                self.stdout.flush()
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+
+    def _ask(self, timeout: float) -> SiteStatistics:
+        try:
+            return site_statistics(timeout)
+        except (GroupUnavailable, ImproperlyConfigured) as error:
+            raise CommandError(f"The processes cannot be asked: {error}") from None
+
+    def _show(
+        self, site: SiteStatistics, before: tuple[float, SiteStatistics] | None, *, clear: bool
+    ) -> None:
+        if clear and self.stdout.isatty():
+            self.stdout.write(_CLEAR, ending="")
+        for title, rows in _tables(site, before):
+            found = list(rows)
+            if not found:
+                continue
+            self.stdout.write(self.style.MIGRATE_HEADING(title))
+            width = max(len(name) for name, _ in found)
+            for name, value in found:
+                shown = f"{value:,}" if isinstance(value, int) else str(value)
+                # Codes and causes are ours, but a view's name may be anything.
+                self.stdout.write(f"  {printable(name):<{width}}  {shown:>14}")
+
+
+def _tables(
+    site: SiteStatistics, before: tuple[float, SiteStatistics] | None
+) -> Iterator[tuple[str, Rows]]:
+    total: Any = site["total"]
+    missing = f", {site['missing']} did not answer" if site["missing"] else ""
+    yield (
+        f"{len(site['processes'])} processes{missing}",
+        [
+            (f"{each['host']} {each['pid']}", each["statistics"]["open"]["total"])
+            for each in site["processes"]
+        ],
+    )
+    yield (
+        "Now",
+        [
+            ("open", total["open"]["total"]),
+            ("signed in", total["open"]["signed_in"]),
+            *total["queued"].items(),
+        ],
+    )
+    yield (
+        "So far",
+        [
+            ("opened", sum(total["opened"].values())),
+            *((f"messages {way}", number) for way, number in total["messages"].items()),
+            *((f"bytes {way}", number) for way, number in total["bytes"].items()),
+        ],
+    )
+    if before is not None:
+        seconds, earlier = before
+        yield "A second", _rates(total, earlier["total"], seconds)
+    for title, key in _DURATIONS:
+        buckets = total[key]["buckets"].items()
+        yield title, ((f"up to {bound} s", number) for bound, number in buckets if number)
+    yield "Open by view", total["open"]["views"].items()
+    yield "Refused", _coded(total["refused"])
+    yield "Closed", _coded(total["closed"])
+    yield "Events", _coded(total["events"])
+    for alias, counts in total["groups"].items():
+        dropped = ((f"dropped, {reason}", number) for reason, number in counts["dropped"].items())
+        plain = ((name, number) for name, number in counts.items() if name != "dropped")
+        yield f"Groups of {alias}", [*plain, *dropped]
+
+
+def _rates(now: Any, before: Any, seconds: float) -> Rows:
+    for kind in ("messages", "bytes"):
+        for way, number in now[kind].items():
+            # A process that has ended takes its counters with it.
+            grown = max(0, number - before[kind].get(way, 0))
+            yield f"{kind} {way}", f"{grown / seconds:,.1f}"
+
+
+def _coded(counts: dict[str, dict[str, int]]) -> Rows:
+    for code, names in counts.items():
+        for name, number in names.items():
+            yield f"{code} {name}", number

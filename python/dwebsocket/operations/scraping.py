@@ -1,0 +1,64 @@
+"""The view of metrics, for the project's URLs: ``path("metrics", metrics)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from dwebsocket import conf
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.operations.survey import site_statistics
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+__all__ = ["metrics"]
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """
+    Gives the metrics of all processes of the site, in the format that a scraper asks for.
+
+    For requests with ``Authorization: Bearer …`` and the ``WEBSOCKET_METRICS_TOKEN``, and for users
+    with the permission ``dwebsocket.view_websockets``; all others get 403. 503 while the default
+    backend of groups cannot be reached.
+
+    Raises:
+        ImproperlyConfigured: ``prometheus-client`` is not installed.
+    """
+    if not _may_read(request):
+        return HttpResponse("No metrics for you.\n", status=403, content_type="text/plain")
+    try:
+        # The package is optional.
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.exposition import choose_encoder
+
+        from dwebsocket.operations.prometheus import Collected
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            "metrics need the package prometheus-client: pip install dwebsocket2[prometheus]"
+        ) from error
+    try:
+        site = site_statistics()
+    except GroupUnavailable as error:
+        return HttpResponse(f"{error}\n", status=503, content_type="text/plain")
+    registry = CollectorRegistry()
+    registry.register(Collected(site))
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return HttpResponse(encode(registry), content_type=content_type)
+
+
+def _may_read(request: HttpRequest) -> bool:
+    token: str = conf.get("METRICS_TOKEN")
+    kind, _, given = request.headers.get("Authorization", "").partition(" ")
+    if token and kind.lower() == "bearer" and constant_time_compare(given.strip(), token):
+        return True
+    user = getattr(request, "user", None)
+    return user is not None and user.is_active and user.has_perm("dwebsocket.view_websockets")

@@ -1,0 +1,258 @@
+"""
+Asking all processes of the site, over the default backend of groups.
+
+A process listens from its first WebSocket, or its first refusal, on. One thread of it subscribes,
+again and again while the backend is away, and takes a sample of each slot while there is something
+to count. Questions are answered on the thread of its node.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket import conf, tally, unpatched
+from dwebsocket.compat.system import at_fork
+from dwebsocket.exceptions import GroupUnavailable
+from dwebsocket.group_settings import DEFAULT
+from dwebsocket.groups import backends, process
+from dwebsocket.groups.names import OWN
+from dwebsocket.groups.node import Node
+from dwebsocket.operations import listing, series
+from dwebsocket.operations.snapshot import Statistics, statistics, total
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dwebsocket.groups.backend import Backend
+
+_log = logging.getLogger("dwebsocket")
+
+GROUP = f"{OWN}operations"
+# Seconds that a question waits for the slowest process, and between two tries to subscribe.
+PATIENCE_S = 2.0
+_RETRY_S = 5.0
+# Where a backend has its node for this.
+_NODE = "_node_of_operations"
+
+
+class Process(TypedDict):
+    """One process that has answered."""
+
+    host: str
+    pid: int
+    statistics: Statistics
+
+
+class PagePart(TypedDict):
+    """What one process gives for a page about all of them."""
+
+    process: Process
+    page: listing.Page
+    leaders: dict[str, dict[str, int]]
+    series: list[series.Sample]
+
+
+class SiteStatistics(TypedDict):
+    """The statistics of a site, and the processes that they are from."""
+
+    total: Statistics
+    processes: list[Process]
+    missing: int
+
+
+def site_statistics(timeout: float = PATIENCE_S) -> SiteStatistics:
+    """
+    Gives the statistics of all processes of the site that have had a WebSocket or refused one.
+
+    Not for event loops. Any process of the project may ask, such as a command or a job.
+
+    Args:
+        timeout: Seconds to wait for the slowest process.
+
+    Returns:
+        The ``total``, the ``processes`` with their own, and how many are ``missing`` because they
+        did not answer in time.
+
+    Raises:
+        GroupUnavailable: The default backend of groups cannot be reached.
+        ImproperlyConfigured: Its settings are invalid.
+    """
+    return summed(*ask("statistics", timeout=timeout))
+
+
+def summed(answers: list[Process], missing: int) -> SiteStatistics:
+    """Gives the statistics of a site from the answers of its processes."""
+    processes = sorted(answers, key=lambda each: (each["host"], each["pid"]))
+    return {
+        "total": total([each["statistics"] for each in processes]),
+        "processes": processes,
+        "missing": missing,
+    }
+
+
+def ask(act: str, timeout: float = PATIENCE_S, **question: Any) -> tuple[list[Any], int]:
+    """
+    Asks all processes, this one too; gives their answers, and how many have given none.
+
+    Raises:
+        GroupUnavailable, ImproperlyConfigured: As :func:`site_statistics`.
+    """
+    question["act"] = act
+    backend = backends.backend(DEFAULT)
+    if _is_alone(backend):
+        return [_ACTS[act](question)], 0
+    answers, asked = _node(backend).ask_all(GROUP, question, timeout)
+    return answers, asked - len(answers)
+
+
+def _is_alone(backend: Backend) -> bool:
+    """Whether groups reach this process only."""
+    return type(backend) is process.Backend
+
+
+def _node(backend: Backend) -> Node:
+    found: Node | None = backend.__dict__.get(_NODE)
+    if found is None:
+        # If two threads race, the first one's stays. In a forked child there are other backends.
+        found = backend.__dict__.setdefault(_NODE, Node(backend, _ACTS, "operations"))
+    return found
+
+
+# -- what each process answers ---------------------------------------------------------------------
+
+
+def _own_statistics(_: dict[str, Any]) -> Process:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "statistics": statistics()}
+
+
+def _own_page(asked: dict[str, Any]) -> PagePart:
+    return {
+        "process": _own_statistics(asked),
+        "page": listing.rows(listing.Query(**asked["query"])),
+        "leaders": listing.leaders(),
+        "series": _own_series(asked["since"]),
+    }
+
+
+def _own_series(slot: float) -> list[series.Sample]:
+    return _listener.series_since(slot)
+
+
+_ACTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "statistics": _own_statistics,
+    "series": lambda asked: _own_series(asked["since"]),
+    "page": _own_page,
+    "close": lambda asked: listing.close(asked["key"], asked["code"], asked["reason"]),
+    "close_user": lambda asked: listing.close_user(asked["user"], asked["code"], asked["reason"]),
+}
+
+
+# -- listening -------------------------------------------------------------------------------------
+
+
+class _Listener:
+    """This process as one that answers."""
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        # The thread sleeps at this lock, which is never free: `time.sleep` is a green one where
+        # gevent has patched it.
+        self._bed = unpatched.lock()
+        self._bed.acquire()
+        self._is_running = False
+        self._series: series.Series | None = None
+
+    def on_event(self) -> None:
+        """Starts to listen, or to take samples again. Never waits."""
+        if self._is_running:
+            return
+        with self._lock:
+            if self._is_running or not is_on():
+                return
+            self._is_running = True
+            if self._series is None:
+                self._series = series.Series()
+        try:
+            work = functools.partial(self._work, os.getpid())
+            unpatched.start_thread("dwebsocket-operations", work)
+        except RuntimeError:
+            # The system gives no thread: the next event tries again.
+            self._is_running = False
+
+    def series_since(self, slot: float) -> list[series.Sample]:
+        """Gives the samples of this process."""
+        return [] if self._series is None else self._series.since(slot)
+
+    def _work(self, pid: int) -> None:
+        """Subscribes, then takes samples until one is of zeros."""
+        is_subscribed, retry_at, slot = False, 0.0, 0
+        while os.getpid() == pid and self._series is not None:
+            if not is_subscribed and time.monotonic() >= retry_at:
+                is_subscribed = _subscribe(is_first=not retry_at)
+                retry_at = time.monotonic() + _RETRY_S
+            slot, time_left = series.next_end(slot)
+            self._bed.acquire(timeout=time_left)
+            try:
+                has_counted = self._series.take(slot)
+            except ImproperlyConfigured:
+                # The system checks report it.
+                has_counted = False
+            if is_subscribed and not has_counted:
+                self._is_running = False
+                if tally.open_websockets():
+                    # One was opened after the sample.
+                    self.on_event()
+                return
+
+
+def _subscribe(*, is_first: bool) -> bool:
+    try:
+        backend = backends.backend(DEFAULT)
+        if not _is_alone(backend):
+            _node(backend).listen(GROUP)
+    except GroupUnavailable as error:
+        if is_first:
+            _log.info("Other processes cannot ask for statistics yet: %s", error)
+        return False
+    except ImproperlyConfigured:
+        return False
+    return True
+
+
+def is_on() -> bool:
+    """
+    Whether this process answers others: ``WEBSOCKET_OPERATIONS``.
+
+    By default, where ``"dwebsocket"`` is in ``INSTALLED_APPS``.
+    """
+    try:
+        wanted: bool | None = conf.get("OPERATIONS")
+    except ImproperlyConfigured:
+        return False
+    return apps.ready and apps.is_installed("dwebsocket") if wanted is None else wanted
+
+
+_listener = _Listener()
+
+
+def _on_event() -> None:
+    _listener.on_event()
+
+
+tally.tell_of_events(_on_event)
+
+
+def _begin_anew() -> None:
+    global _listener
+    _listener = _Listener()
+
+
+at_fork(_begin_anew)

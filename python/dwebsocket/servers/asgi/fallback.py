@@ -1,0 +1,282 @@
+"""
+The fallback on an ASGI server, which keeps its connections.
+
+The engine writes to one end of a socket pair. From the other end a task reads what the server is to
+send, when Django has handled the request: so neither a thread nor Django's handler waits with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.servers.asgi.handshake import SCOPE_KEY
+from dwebsocket.servers.contract import Client
+from dwebsocket.servers.fallback import FallbackHandshake
+from dwebsocket.waiting.loop_hub import call_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from dwebsocket.conf import Options
+    from dwebsocket.servers.asgi.events import Receive, Send
+    from dwebsocket.servers.handshake import Headers, Memberships
+
+_CHUNK_BYTES = 64 * 1024
+_OTHER_HANDLER = (
+    "No fallback here: the ASGI application for plain HTTP is not dwebsocket's. Use "
+    "dwebsocket.asgi.get_asgi_application() in asgi.py, also as what serves http"
+)
+
+
+class Exchange:
+    """
+    One request of the fallback, whose response is sent after Django has handled it.
+
+    Belongs to the server's loop.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._head: list[tuple[bytes, bytes]] = []
+        self._source: socket.socket | None = None
+        self._is_whole = False
+        self._has_failed = False
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> Exchange:
+        """
+        Gives the exchange that an ASGI scope is about.
+
+        Raises:
+            UnsupportedServer: Another application than dwebsocket's took the request.
+        """
+        exchange = scope.get(SCOPE_KEY)
+        if not isinstance(exchange, cls):
+            raise UnsupportedServer(_OTHER_HANDLER)
+        return exchange
+
+    def begin(self, head: bytes, *, is_whole: bool) -> int:
+        """
+        Gives a descriptor to which the body is to be written, up to its end.
+
+        Args:
+            head: Of the response, as the engine writes it.
+            is_whole: Send the body in one, not as it comes.
+
+        Raises:
+            OSError: There are no more descriptors.
+        """
+        # The status, and what is the server's own business.
+        fields = [line.partition(b": ") for line in head.split(b"\r\n")[1:] if line]
+        self._head = [
+            (name.lower(), value) for name, _, value in fields if name.lower() != b"connection"
+        ]
+        self._is_whole = is_whole
+        self._source, end = socket.socketpair()
+        self._source.setblocking(False)  # noqa: FBT003
+        return end.detach()
+
+    def fail(self) -> None:
+        """Has the client told to come again, in place of the response that was begun."""
+        self.close()
+        self._has_failed = True
+
+    def close(self) -> None:
+        """Drops what was begun."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    async def serve(self, receive: Receive, send: Send) -> None:
+        """Sends the response, if one was begun, until it ends or the client has gone."""
+        if self._has_failed:
+            headers = [(b"retry-after", b"5"), (b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        source = self._source
+        if source is None:
+            return
+        tasks = [
+            asyncio.ensure_future(self._send(source, send)),
+            asyncio.ensure_future(_disconnect(receive)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.close()
+        for task in done:
+            # A server may report that its client has gone.
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                if not isinstance(error, OSError):
+                    raise error
+
+    async def _send(self, source: socket.socket, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self._head}
+        whole = b""
+        if not self._is_whole:
+            await send(start)
+        while chunk := await self.loop.sock_recv(source, _CHUNK_BYTES):
+            if self._is_whole:
+                whole += chunk
+            else:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if self._is_whole:
+            self._head.append((b"content-length", b"%d" % len(whole)))
+            await send(start)
+        await send({"type": "http.response.body", "body": whole, "more_body": False})
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class AsgiFallbackHandshake(FallbackHandshake):
+    """See :class:`dwebsocket.servers.handshake.Handshake`."""
+
+    has_loop = True
+    body = ()
+    _exchange: Exchange
+
+    def find(self) -> None:
+        """
+        Finds the exchange.
+
+        Raises:
+            UnsupportedServer: Another application than dwebsocket's took the request.
+        """
+        self._exchange = Exchange.of(self._scope or {})
+        # Nothing is taken from the server.
+        self._client = Client("an ASGI server", -1, bytes, lambda: None)
+
+    def prepare(self) -> None:
+        """
+        Starts the engine.
+
+        Raises:
+            OSError: There are no more descriptors or threads.
+        """
+        _core.prepare()
+
+    def open(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        """
+        Begins the response. To be called in the server's loop.
+
+        Raises:
+            OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
+        """
+        try:
+            return self._begin(headers, subprotocol, options, permit, memberships)
+        except BaseException:
+            self._exchange.fail()
+            raise
+
+    @abstractmethod
+    def _begin(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        """Does what :meth:`open` does."""
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls ``function`` in the server's loop, and waits for it."""
+        call_in(self._exchange.loop, function)
+
+    def discard(self) -> None:
+        """Does nothing: the server writes no response besides."""
+
+
+class AsgiEventStreamHandshake(AsgiFallbackHandshake):
+    """A handshake that is answered with server-sent events."""
+
+    def _begin(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        key, name = self._new_address()
+        whole = _core.event_stream_head(name, subprotocol, headers)
+        head, _, opening = whole.partition(b"\r\n\r\n")
+        descriptor = self._exchange.begin(head, is_whole=False)
+        return _core.adopt(
+            descriptor, b"", opening, permit, options.for_engine, None, memberships, key
+        )
+
+
+class AsgiPollingHandshake(AsgiFallbackHandshake):
+    """A handshake that is answered at once, and whose client then polls."""
+
+    def _begin(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        key, name = self._new_address()
+        head = _core.polling_head(headers)
+        connection = _core.open_polled(key, permit, options.for_engine, memberships)
+        with socket.socket(fileno=self._exchange.begin(head, is_whole=True)) as end:
+            end.send(_core.fallback_opened(name, subprotocol))
+        return connection
+
+
+class AsgiHeldRequest:
+    """As :class:`dwebsocket.servers.fallback.HeldRequest`."""
+
+    body = ()
+
+    def __init__(self, scope: Mapping[str, Any]) -> None:
+        self._scope = scope
+
+    def find(self) -> None:
+        """
+        Finds the exchange.
+
+        Raises:
+            UnsupportedServer: Another application than dwebsocket's took the request.
+        """
+        self._exchange = Exchange.of(self._scope)
+
+    def prepare(self) -> None:
+        """Does nothing: the engine runs."""
+
+    def hold(
+        self, hold: _core.Hold, headers: Headers, *, patience: float, otherwise: bytes
+    ) -> None:
+        """
+        Has the server send the answer of ``hold``. To be called in the server's loop.
+
+        Raises:
+            OSError: There are no more descriptors.
+            ValueError: Headers that no response may have.
+        """
+        descriptor = self._exchange.begin(_core.polling_head(headers), is_whole=True)
+        hold.attach(descriptor, None, patience=patience, otherwise=otherwise)
+
+    def finish(self) -> None:
+        """Does nothing: the exchange closes what is left."""

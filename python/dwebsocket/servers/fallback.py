@@ -1,0 +1,144 @@
+"""
+Handshakes and polls of the fallback, whose clients are taken over from their server.
+
+A handshake is answered by the engine, with server-sent events or a whole response, in place of a
+101. A poll that has to wait does so in the engine, too. For ASGI servers see
+:mod:`dwebsocket.servers.asgi.fallback`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dwebsocket import _core
+from dwebsocket.servers.wsgi import WsgiHandshake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from django.http import HttpRequest
+
+    from dwebsocket.conf import Options
+    from dwebsocket.servers.handshake import Headers, Memberships, Refusal
+
+# Seconds that a client may take for the head of its response.
+_PATIENCE_S = 10.0
+
+
+class FallbackHandshake(WsgiHandshake):
+    """
+    What the handshakes of all transports have in common.
+
+    HTTP/1.0 will do: each response ends with its connection.
+    """
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        scope: Mapping[str, Any] | None,
+        new_address: Callable[[], tuple[bytes, str]],
+    ) -> None:
+        """
+        Begins with a request.
+
+        Args:
+            request: Django's.
+            scope: Its ASGI scope, if it has one.
+            new_address: Gives the key of the connection and the id for its client; called when the
+                connection opens, behind all middleware.
+        """
+        super().__init__(request.method or "", request.META, scope)
+        self._wanted = request.GET.getlist("protocol")
+        self._new_address = new_address
+
+    def judge(self) -> Refusal | None:
+        """Judges the subprotocols that the URL offers."""
+        if (refusal := self._judge_version()) is not None:
+            return refusal
+        if len({*self._wanted}) < len(self._wanted) or not all(map(_core.is_token, self._wanted)):
+            return 400, "protocol must be different tokens"
+        self.offered = self._wanted
+        return None
+
+
+class EventStreamHandshake(FallbackHandshake):
+    """A handshake that is answered with server-sent events."""
+
+    def open(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        """
+        As :meth:`WsgiHandshake.open`, for a response with events.
+
+        Raises:
+            OSError, ShuttingDown, ValueError: As there.
+        """
+        assert self._takeover is not None
+        key, name = self._new_address()
+        head = _core.event_stream_head(name, subprotocol, headers)
+        descriptor, _ = self._takeover.exchange()
+        return _core.adopt(
+            descriptor, b"", head, permit, options.for_engine, None, memberships, key
+        )
+
+
+class PollingHandshake(FallbackHandshake):
+    """A handshake that is answered at once, and whose client then polls."""
+
+    def open(
+        self,
+        headers: Headers,
+        subprotocol: str | None,
+        options: Options,
+        permit: _core.Permit,
+        memberships: Memberships,
+    ) -> _core.Connection:
+        """
+        As :meth:`WsgiHandshake.open`, for a response with the id.
+
+        Raises:
+            OSError, ShuttingDown, ValueError: As there.
+        """
+        assert self._takeover is not None
+        key, name = self._new_address()
+        head = _core.polling_head(headers)
+        descriptor, _ = self._takeover.exchange()
+        try:
+            connection = _core.open_polled(key, permit, options.for_engine, memberships)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        opened = _core.Hold()
+        opened.answer(_core.fallback_opened(name, subprotocol))
+        opened.attach(descriptor, head, patience=_PATIENCE_S, otherwise=b"")
+        return connection
+
+
+class HeldRequest(WsgiHandshake):
+    """A poll that waits in the engine; no worker of the server waits with it."""
+
+    def hold(
+        self, hold: _core.Hold, headers: Headers, *, patience: float, otherwise: bytes
+    ) -> None:
+        """
+        Takes the client from the server, to be answered as ``hold`` is.
+
+        Args:
+            headers: Those of the response.
+            patience: Seconds, after which the answer is ``otherwise``.
+
+        Raises:
+            OSError: The client has gone.
+            ValueError: Headers that no response may have.
+        """
+        assert self._takeover is not None
+        head = _core.polling_head(headers)
+        descriptor, _ = self._takeover.exchange()
+        hold.attach(descriptor, head, patience=patience, otherwise=otherwise)

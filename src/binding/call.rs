@@ -1,0 +1,53 @@
+//! `_core.Call`: what a backend waits for.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::{
+    convert::duration,
+    hub::Hub,
+    log::{Log, log},
+};
+use crate::engine::{
+    backends::call::{self, Reply},
+    clock,
+};
+
+/// A call to other processes or their server that is under way. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Call(pub(super) Arc<call::Call>);
+
+/// An outcome for Python: a number, messages, or the reason for a failure.
+#[derive(IntoPyObject)]
+pub(crate) enum Outcome<'py> {
+    Number(u64),
+    Page(Log<'py>),
+    Reason(String),
+}
+
+#[pymethods]
+impl Call {
+    #[pyo3(signature = (timeout))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let time = duration(timeout)?;
+        let deadline = time.and_then(|time| clock::now().checked_add(time));
+        Ok(py.detach(|| self.0.wait(deadline)).is_some())
+    }
+
+    fn watch(&self, hub: &Hub, token: u64) {
+        self.0.watch(Arc::clone(hub.0.hub()), token);
+    }
+
+    fn unwatch(&self, hub: &Hub, token: u64) {
+        self.0.unwatch(hub.0.hub(), token);
+    }
+
+    fn outcome<'py>(&self, py: Python<'py>) -> Option<Outcome<'py>> {
+        self.0.outcome().map(|outcome| match outcome {
+            Ok(Reply::Number(number)) => Outcome::Number(number),
+            Ok(Reply::Page(page)) => Outcome::Page(log(py, &page)),
+            Err(reason) => Outcome::Reason(reason.to_string()),
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! Connections whose clients poll, for Python.
+
+use std::{os::fd::RawFd, sync::Arc};
+
+use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyBytes};
+
+use super::{
+    connection::PyConnection,
+    groups::Groups,
+    handshake::as_pairs,
+    hub::Hub,
+    process::{Permit, PySettings},
+};
+use crate::{
+    engine::{
+        Key, Watch,
+        groups::MemberId,
+        polling::{self, Polled},
+        runtime, socket,
+    },
+    protocol,
+};
+
+/// A poll that waits for its answer. See `_core.pyi`.
+#[pyclass(frozen, module = "dwebsocket._core")]
+pub(crate) struct Hold(Arc<polling::Hold>);
+
+#[pymethods]
+impl Hold {
+    #[new]
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    #[pyo3(signature = (body, /))]
+    fn answer(&self, py: Python<'_>, body: &[u8]) -> bool {
+        let body = body.to_vec();
+        py.detach(|| self.0.answer(body))
+    }
+
+    #[pyo3(signature = (hub, token, /))]
+    fn watch(&self, hub: &Hub, token: u64) {
+        self.0.watch(Watch::new(Arc::clone(hub.0.hub()), token));
+    }
+
+    fn take<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.take().map(|body| PyBytes::new(py, &body))
+    }
+
+    #[pyo3(signature = (descriptor, head, *, patience, otherwise))]
+    fn attach(
+        &self,
+        py: Python<'_>,
+        descriptor: RawFd,
+        head: Option<&[u8]>,
+        patience: f64,
+        otherwise: &[u8],
+    ) -> PyResult<()> {
+        // First own the descriptor: any error from here on closes it.
+        let client = socket::own(descriptor)?;
+        let (head, otherwise) = (head.map(<[u8]>::to_vec), otherwise.to_vec());
+        let patience = super::process::bounded(patience)?;
+        py.detach(|| runtime::attach(&self.0, client, head, patience, otherwise))?;
+        Ok(())
+    }
+}
+
+/// Opens a connection whose client polls. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (key, permit, settings, memberships=Vec::new(), /))]
+pub(crate) fn open_polled(
+    py: Python<'_>,
+    key: Key,
+    permit: &Permit,
+    settings: &PySettings,
+    memberships: Vec<(PyRef<'_, Groups>, String, MemberId)>,
+) -> PyResult<PyConnection> {
+    let permit = permit.held()?;
+    let memberships: Vec<_> = memberships
+        .into_iter()
+        .map(|(groups, name, id)| (Arc::clone(&groups.0), name, id))
+        .collect();
+    let connection = py.detach(|| {
+        runtime::open_polled(key, &settings.0, permit, |connection| {
+            for (groups, name, id) in &memberships {
+                groups.join(name, connection, *id);
+            }
+        })
+    })?;
+    Ok(PyConnection(connection))
+}
+
+/// Answers a poll now or later. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (key, ack, hold, /))]
+pub(crate) fn poll<'py>(
+    py: Python<'py>,
+    key: Key,
+    ack: u64,
+    hold: &Hold,
+) -> PyResult<Bound<'py, PyAny>> {
+    let word = match py.detach(|| runtime::poll(&key, ack, &hold.0)) {
+        Polled::Ready(body) => return Ok(PyBytes::new(py, &body).into_any()),
+        Polled::Held => "held",
+        Polled::OutOfTurn => "out of turn",
+        Polled::Over => "over",
+    };
+    Ok(word.into_pyobject(py)?.into_any())
+}
+
+/// Writes the head of a response to a poll, up to its length. See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (headers, /))]
+pub(crate) fn polling_head(
+    py: Python<'_>,
+    headers: Vec<(PyBackedStr, PyBackedStr)>,
+) -> PyResult<Bound<'_, PyBytes>> {
+    let head = protocol::polling::head(&as_pairs(&headers))?;
+    Ok(PyBytes::new(py, &head))
+}

@@ -1,0 +1,189 @@
+//! What comes from other processes, and back from this one.
+
+use std::{collections::HashSet, time::Duration};
+
+use super::{
+    node::{Exchange, MARK, domain},
+    room::{Peer, Taken},
+    state::{Item, State},
+    wire::{Answer, Message, Notes, Parcel, Part},
+};
+use crate::engine::{
+    base::clock,
+    presence::{Record, Source},
+};
+
+/// A process of which so many beats have not come has ended.
+const MISSING_BEATS: u64 = 4;
+/// Without own beats for so long, this process was cut off. It is less than what makes others
+/// forget it.
+const CUT_OFF: Duration = Duration::from_millis(2500);
+
+impl Exchange {
+    /// Takes what has come on the channel `channel`. False for bytes that are no message of a
+    /// process of this project.
+    pub fn on_message(&self, channel: &str, bytes: &[u8]) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let parcel = bytes
+            .strip_prefix(MARK)
+            .and_then(|sealed| self.groups.open(&domain(channel), sealed))
+            .and_then(|parcel| Parcel::decode(parcel).ok());
+        let Some(parcel) = parcel else {
+            return false;
+        };
+        let mut state = self.state.lock();
+        if parcel.from == self.id {
+            self.on_own(&mut state, &parcel.message);
+        } else {
+            self.on_parcel(&mut state, parcel);
+        }
+        let has_more = !state.outgoing.is_empty();
+        drop(state);
+        if has_more {
+            self.has_more.notify_one();
+        }
+        true
+    }
+
+    fn on_own(&self, state: &mut State, message: &Message) {
+        match message {
+            Message::Beat => self.on_own_beat(state),
+            Message::Question { number, .. } => {
+                if let Some(asked) = state.asked.get_mut(number) {
+                    asked.note_answer(self.id);
+                }
+                state.finish_if_complete(*number);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_own_beat(&self, state: &mut State) {
+        state.own_beats += 1;
+        let now = clock::now();
+        let before = state.own_beat_at.replace(now);
+        let was_cut_off = before.is_some_and(|at| now.saturating_duration_since(at) > CUT_OFF);
+        if std::mem::take(&mut state.has_failed) || was_cut_off {
+            state.greet_all();
+        }
+        let own = state.own_beats;
+        let is_silent = |heard: u64| own.saturating_sub(heard) >= MISSING_BEATS;
+        let silent = state.heard.iter().filter(|(_, heard)| is_silent(**heard));
+        let silent: Vec<_> = silent.map(|(source, _)| *source).collect();
+        for source in silent {
+            self.forget(state, source);
+        }
+    }
+
+    /// Another process has ended.
+    fn forget(&self, state: &mut State, source: Source) {
+        state.heard.remove(&source);
+        for room in state.rooms.values_mut() {
+            room.peers.remove(&source);
+        }
+        self.presence.forget(source);
+    }
+
+    fn on_parcel(&self, state: &mut State, parcel: Parcel) {
+        let from = parcel.from;
+        match parcel.message {
+            Message::Beat => state.hear(from),
+            Message::Gone => self.forget(state, from),
+            Message::Question { name, number, part } => {
+                if let Some(part) = part {
+                    self.meet(state, from, &name, part);
+                }
+                state.outgoing.push_back(Item::Answer {
+                    to: from,
+                    name,
+                    number,
+                });
+            }
+            Message::Notes(notes) => self.on_notes(state, from, &notes),
+            Message::Answer(answer) => self.on_answer(state, from, &answer),
+            Message::Left { name } => {
+                if let Some(room) = state.rooms.get_mut(&*name) {
+                    room.peers.remove(&from);
+                    self.presence.complete(from, &name, &HashSet::new());
+                }
+            }
+        }
+    }
+
+    fn on_notes(&self, state: &mut State, from: Source, notes: &Notes) {
+        state.hear(from);
+        let Some(room) = state.rooms.get_mut(&*notes.name) else {
+            return;
+        };
+        let peer = room.peers.entry(from).or_default();
+        if !peer.on_notes(notes.before, notes.after) {
+            return;
+        }
+        self.note(from, &notes.name, &notes.records);
+        if peer.has_to_be_asked(notes.after, clock::now()) {
+            state.ask(from, &notes.name, 0);
+        }
+    }
+
+    fn on_answer(&self, state: &mut State, from: Source, answer: &Answer) {
+        let asked = state.asked.get_mut(&answer.number);
+        if let Some(gathering) = asked.and_then(|asked| asked.gathering.as_mut()) {
+            for record in &answer.records {
+                gathering.note(from, record);
+            }
+            if answer.is_last {
+                state.note_answer(answer.number, from);
+            }
+            return;
+        }
+        let Some(room) = state.rooms.get_mut(&*answer.name) else {
+            return;
+        };
+        if !answer.takes_part {
+            room.peers.remove(&from);
+            self.presence.complete(from, &answer.name, &HashSet::new());
+            state.note_answer(answer.number, from);
+            return;
+        }
+        let peer = room.peers.entry(from).or_default();
+        let taken = peer.on_answer(answer);
+        // Also for the first parts: their sender may be killed before the last one.
+        state.hear(from);
+        match taken {
+            Taken::Part => self.note(from, &answer.name, &answer.records),
+            Taken::Last(keys) => {
+                self.note(from, &answer.name, &answer.records);
+                self.presence.complete(from, &answer.name, &keys);
+                state.note_answer(answer.number, from);
+            }
+            // With the same number: its answer is the one that is waited for.
+            Taken::Stale if answer.is_last => state.ask(from, &answer.name, answer.number),
+            Taken::Stale => {}
+        }
+    }
+
+    fn note(&self, from: Source, name: &str, records: &[Record]) {
+        for record in records {
+            self.presence.note(from, name, record);
+        }
+    }
+
+    /// Another process has told its position in a group.
+    fn meet(&self, state: &mut State, from: Source, name: &str, part: Part) {
+        let Some(room) = state.rooms.get_mut(name) else {
+            return;
+        };
+        if part.is_new {
+            room.peers.insert(from, Peer::new(part.position));
+            self.presence.complete(from, name, &HashSet::new());
+        } else {
+            let peer = room.peers.entry(from).or_default();
+            if peer.has_to_be_asked(part.position, clock::now()) {
+                state.ask(from, name, 0);
+            }
+        }
+        state.hear(from);
+    }
+}

@@ -1,0 +1,217 @@
+//! What is to be published, for the thread that does so.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    node::Exchange,
+    room::{Room, Told},
+    state::{COMMON, Item, State, channel_of},
+    wire::{Answer, Message, Notes},
+};
+use crate::engine::{
+    base::{clock, sync::MutexGuard},
+    presence::{Record, Source},
+};
+
+/// The time between two beats.
+const BEAT_EVERY: Duration = Duration::from_millis(800);
+
+/// What is to be published, for the thread that does so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// These bytes, on the channel of that name.
+    Publish(String, Vec<u8>),
+    /// The subscription to the group is to be released.
+    Release(String),
+}
+
+impl Exchange {
+    /// Sleeps until something is to be published, until `deadline` at most, and takes it. `None`
+    /// when the exchange has ended.
+    pub fn take(&self, deadline: Instant) -> Option<Vec<Step>> {
+        if self.is_foreign() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        loop {
+            if state.is_stopped {
+                return None;
+            }
+            let now = clock::now();
+            if !state.rooms.is_empty() && state.next_beat <= now {
+                state.next_beat = now + BEAT_EVERY;
+                self.drop_unused(&mut state);
+                if !state.rooms.is_empty() {
+                    let beat = Item::Say(COMMON.to_owned(), Message::Beat);
+                    state.outgoing.push_back(beat);
+                }
+            }
+            if !state.outgoing.is_empty() {
+                return Some(self.take_waiting(state));
+            }
+            let wake_at = if state.rooms.is_empty() {
+                deadline
+            } else {
+                deadline.min(state.next_beat)
+            };
+            let in_time;
+            (state, in_time) = self.has_more.wait(state, Some(wake_at));
+            if !in_time && clock::now() >= deadline {
+                return Some(self.take_waiting(state));
+            }
+        }
+    }
+
+    /// Something could not be published. The others are told what they have missed when messages
+    /// reach them again.
+    pub fn note_failure(&self) {
+        if !self.is_foreign() {
+            self.state.lock().has_failed = true;
+        }
+    }
+
+    /// Ends the exchange with the process. Gives what is still to be published.
+    pub fn stop(&self) -> Vec<Step> {
+        if self.is_foreign() {
+            return Vec::new();
+        }
+        let mut state = self.state.lock();
+        if state.is_stopped {
+            return Vec::new();
+        }
+        state.is_stopped = true;
+        if !state.rooms.is_empty() {
+            let gone = Item::Say(COMMON.to_owned(), Message::Gone);
+            state.outgoing.push_back(gone);
+        }
+        let steps = self.take_waiting(state);
+        self.has_more.notify_all();
+        steps
+    }
+
+    /// Ends to take part in groups in which no user is left.
+    fn drop_unused(&self, state: &mut State) {
+        let is_unused = |(name, room): &(&Arc<str>, &Room)| {
+            room.entering == 0 && !self.presence.is_used_here(name)
+        };
+        let unused = state.rooms.iter().filter(is_unused);
+        let unused: Vec<_> = unused.map(|(name, _)| Arc::clone(name)).collect();
+        for name in unused {
+            if let Some(number) = state.rooms.remove(&name).and_then(|room| room.question) {
+                state.finish(number, None);
+            }
+            self.presence.abandon(&name);
+            let left = Message::Left {
+                name: name.to_string(),
+            };
+            state.outgoing.push_back(Item::Say(name.to_string(), left));
+            state.outgoing.push_back(Item::Release(name));
+        }
+        if state.rooms.is_empty() {
+            state.heard.clear();
+        }
+    }
+
+    fn take_waiting(&self, mut state: MutexGuard<'_, State>) -> Vec<Step> {
+        let items = std::mem::take(&mut state.outgoing);
+        let mut taken = Vec::with_capacity(items.len());
+        for item in items {
+            let notes = match &item {
+                Item::Notes(name) => state.rooms.get_mut(name).map(Room::take_notes),
+                _ => None,
+            };
+            let takes_part = match &item {
+                Item::Answer { name, .. } => state.rooms.contains_key(&**name),
+                _ => false,
+            };
+            taken.push((item, notes.unwrap_or_default(), takes_part));
+        }
+        drop(state);
+        let mut steps = Vec::with_capacity(taken.len());
+        for (item, notes, takes_part) in taken {
+            match item {
+                Item::Say(channel, message) => {
+                    let bytes = self.seal(&channel, message);
+                    steps.push(Step::Publish(channel, bytes));
+                }
+                Item::Notes(name) => self.add_notes(&mut steps, &name, notes),
+                Item::Answer { to, name, number } => {
+                    self.add_answer(&mut steps, to, &name, number, takes_part);
+                }
+                Item::Release(name) => steps.push(Step::Release(name.to_string())),
+            }
+        }
+        steps
+    }
+
+    fn add_notes(&self, steps: &mut Vec<Step>, name: &str, notes: Vec<Told>) {
+        for part in self.parts(notes, |told| &told.record) {
+            let (Some(first), Some(last)) = (part.first(), part.last()) else {
+                continue;
+            };
+            let message = Message::Notes(Notes {
+                name: name.to_owned(),
+                before: first.before,
+                after: last.after,
+                records: part.into_iter().map(|told| told.record).collect(),
+            });
+            steps.push(Step::Publish(name.to_owned(), self.seal(name, message)));
+        }
+    }
+
+    fn add_answer(
+        &self,
+        steps: &mut Vec<Step>,
+        to: Source,
+        name: &str,
+        number: u64,
+        takes_part: bool,
+    ) {
+        let (position, records) = if takes_part {
+            self.presence.records_of(name)
+        } else {
+            (0, Vec::new())
+        };
+        let channel = channel_of(to);
+        let mut parts = self.parts(records, |record| record);
+        if parts.is_empty() {
+            parts.push(Vec::new());
+        }
+        let last = parts.len() - 1;
+        for (at, records) in parts.into_iter().enumerate() {
+            let message = Message::Answer(Answer {
+                name: name.to_owned(),
+                number,
+                position,
+                takes_part,
+                is_first: at == 0,
+                is_last: at == last,
+                records,
+            });
+            let bytes = self.seal(&channel, message);
+            steps.push(Step::Publish(channel.clone(), bytes));
+        }
+    }
+
+    /// Splits records into messages.
+    fn parts<T>(&self, all: Vec<T>, record: impl Fn(&T) -> &Record) -> Vec<Vec<T>> {
+        let mut parts = Vec::new();
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for each in all {
+            let length = record(&each).len();
+            if bytes + length > self.most_bytes && !part.is_empty() {
+                parts.push(std::mem::take(&mut part));
+                bytes = 0;
+            }
+            bytes += length;
+            part.push(each);
+        }
+        if !part.is_empty() {
+            parts.push(part);
+        }
+        parts
+    }
+}

@@ -1,0 +1,180 @@
+//! What callers ask of an exchange, and learn by it.
+
+use std::sync::Arc;
+
+use super::{
+    asked::Asked,
+    node::Exchange,
+    room::Room,
+    wire::{Message, Part},
+};
+use crate::engine::{
+    backends::call::{Call, lost},
+    base::clock,
+    presence::{Facts, Gathering},
+};
+
+/// A question that is under way.
+#[derive(Debug)]
+pub struct Question {
+    /// Its number.
+    pub number: u64,
+    /// Has its outcome when all have answered.
+    pub call: Arc<Call>,
+    /// What the caller has to publish on the group's channel. `None` when another caller does.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl Exchange {
+    /// Whether this process takes part in a group, and knows all users there.
+    pub fn takes_part(&self, name: &str) -> bool {
+        let is_known = |room: &Room| room.is_known;
+        !self.is_foreign() && self.state.lock().rooms.get(name).is_some_and(is_known)
+    }
+
+    /// Begins to take part in a group, to which this process has subscribed, for a connection that
+    /// is about to be present. False when it does so already; else the subscription is kept until
+    /// [`Step::Release`]. [`Exchange::end`] has to follow.
+    pub fn begin(&self, name: &str) -> bool {
+        if self.is_foreign() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let is_new = !state.rooms.contains_key(name);
+        if is_new {
+            if state.rooms.is_empty() {
+                state.next_beat = clock::now();
+                state.own_beat_at = None;
+                self.has_more.notify_one();
+            }
+            let room = Room::new(self.presence.count_notes());
+            state.rooms.insert(name.into(), room);
+        }
+        if let Some(room) = state.rooms.get_mut(name) {
+            room.entering += 1;
+        }
+        is_new
+    }
+
+    /// Follows [`Exchange::begin`].
+    pub fn end(&self, name: &str) {
+        if self.is_foreign() {
+            return;
+        }
+        if let Some(room) = self.state.lock().rooms.get_mut(name) {
+            room.entering = room.entering.saturating_sub(1);
+        }
+    }
+
+    /// Asks which users are present in a group in which this process begins to take part. `None`
+    /// when that is known.
+    pub fn learn(&self, name: &str) -> Option<Question> {
+        if self.is_foreign() {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let (question, is_known) = match state.rooms.get(name) {
+            Some(room) => (room.question, room.is_known),
+            None => return None,
+        };
+        if is_known {
+            return None;
+        }
+        let (call, ticket) = Call::new(lost);
+        if let Some((number, asked)) =
+            question.and_then(|number| Some((number, state.asked.get_mut(&number)?)))
+        {
+            asked.waiting.push(ticket);
+            return Some(Question {
+                number,
+                call,
+                bytes: None,
+            });
+        }
+        let is_new = !self.presence.is_used_here(name);
+        let mut asked = Asked::new(name, None);
+        asked.waiting.push(ticket);
+        let number = state.add_question(asked);
+        let part = state.rooms.get_mut(name).map(|room| {
+            room.question = Some(number);
+            room.part(is_new)
+        });
+        drop(state);
+        let bytes = Some(self.question(name, number, part));
+        Some(Question {
+            number,
+            call,
+            bytes,
+        })
+    }
+
+    /// Asks which users are present in a group in which this process takes no part.
+    /// [`Exchange::gathered`] has to follow.
+    pub fn ask(&self, name: &str) -> Question {
+        let (call, ticket) = Call::new(lost);
+        let mut asked = Asked::new(name, Some(Gathering::default()));
+        asked.waiting.push(ticket);
+        let number = self.state.lock().add_question(asked);
+        let bytes = Some(self.question(name, number, None));
+        Question {
+            number,
+            call,
+            bytes,
+        }
+    }
+
+    fn question(&self, name: &str, number: u64, part: Option<Part>) -> Vec<u8> {
+        let message = Message::Question {
+            name: name.to_owned(),
+            number,
+            part,
+        };
+        self.seal(name, message)
+    }
+
+    /// Tells how many processes got a question, this one among them.
+    pub fn expect(&self, number: u64, processes: usize) {
+        let mut state = self.state.lock();
+        if let Some(asked) = state.asked.get_mut(&number) {
+            asked.expect(processes);
+        }
+        state.finish_if_complete(number);
+    }
+
+    /// Waits no longer for answers: what is known is all that there is.
+    pub fn give_up(&self, number: u64) {
+        if !self.is_foreign() {
+            self.state.lock().finish(number, None);
+        }
+    }
+
+    /// A question could not be published. The others that wait for it get the reason.
+    pub fn fail(&self, number: u64, reason: &str) {
+        if !self.is_foreign() {
+            self.state.lock().finish(number, Some(reason));
+        }
+    }
+
+    /// Ends a question of [`Exchange::ask`]. Gives what was answered: the users, with the number of
+    /// their connections; those first that have joined first.
+    pub fn gathered(&self, number: u64) -> Vec<(Arc<Facts>, u32)> {
+        let asked = self.state.lock().asked.remove(&number);
+        let gathering = asked.and_then(|asked| asked.gathering);
+        gathering.map_or_else(Vec::new, |gathering| gathering.members())
+    }
+
+    /// Tells the others this process's position in groups, all of them by default, and asks for
+    /// theirs: messages may have been lost.
+    pub fn greet(&self, names: Option<&[&str]>) {
+        if self.is_foreign() {
+            return;
+        }
+        let mut state = self.state.lock();
+        match names {
+            Some(names) => names.iter().for_each(|name| state.greet(name)),
+            None => state.greet_all(),
+        }
+        drop(state);
+        self.has_more.notify_one();
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading an HTTP response from a stream, within limits.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::{Instant, timeout_at},
+};
+
+use crate::protocol::response::{Head, unchunk};
+
+/// The most that the head of a response may have.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// The most that is kept of the body of a refusal.
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The same for clients in tests: the page of an error with all its frames.
+pub(super) const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// The most answers that may come before the answer (RFC 9110 section 15.2).
+const MAX_INTERIM: usize = 16;
+/// How long a body may take: it only explains a refusal.
+const BODY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads the head of a response, behind interim ones such as 103. The second value is what came
+/// behind it.
+pub(super) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Head, Vec<u8>)> {
+    let mut behind = Vec::with_capacity(1024);
+    for _ in 0..=MAX_INTERIM {
+        let (head, rest) = one_head(stream, behind).await?;
+        if head.status == 101 || head.status >= 200 {
+            return Ok((head, rest));
+        }
+        behind = rest;
+    }
+    Err(io::Error::other("the server sent interim answers only"))
+}
+
+async fn one_head(
+    stream: &mut (impl AsyncRead + Unpin),
+    begun: Vec<u8>,
+) -> io::Result<(Head, Vec<u8>)> {
+    let mut bytes = begun;
+    let mut seen = 0;
+    loop {
+        // The bytes behind an interim answer may be a whole one.
+        if bytes.len() == seen && stream.read_buf(&mut bytes).await? == 0 {
+            let reason = "the server hung up before its answer was complete";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+        }
+        // Parsed only where it may be whole: else a server that sends it byte by byte would cause
+        // much work.
+        let fresh = bytes.get(seen.saturating_sub(3)..).unwrap_or_default();
+        seen = bytes.len();
+        let may_be_whole = fresh
+            .windows(2)
+            .any(|pair| pair == b"\n\n" || pair == b"\n\r");
+        let mut length = seen;
+        if may_be_whole || is_no_response(&bytes) {
+            if let Some((head, end)) = Head::parse(&bytes).map_err(io::Error::other)? {
+                if end <= MAX_HEAD_BYTES {
+                    return Ok((head, bytes.split_off(end)));
+                }
+                length = end;
+            }
+        }
+        if length > MAX_HEAD_BYTES {
+            let reason = format!("the head of the answer has more than {MAX_HEAD_BYTES} bytes");
+            return Err(io::Error::other(reason));
+        }
+    }
+}
+
+/// Whether the first bytes show that this is no HTTP, and nothing has to be waited for.
+fn is_no_response(bytes: &[u8]) -> bool {
+    const START: &[u8] = b"HTTP/1.";
+    let length = bytes.len().min(START.len());
+    bytes[..length] != START[..length]
+}
+
+/// How much of a body is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyLimit {
+    /// Bytes.
+    pub(super) most: usize,
+    /// When the call has to have an outcome. A refusal is one without its whole body.
+    pub(super) until: Option<Instant>,
+}
+
+/// Reads the body behind `head`, of which `begun` is here, as far as it comes in a short time.
+pub(super) async fn body(
+    stream: &mut (impl AsyncRead + Unpin),
+    head: &Head,
+    begun: Vec<u8>,
+    limit: BodyLimit,
+) -> Vec<u8> {
+    let most = limit.most;
+    let usual = Instant::now() + BODY_TIMEOUT;
+    let until = limit.until.map_or(usual, |until| until.min(usual));
+    let is_chunked = head.get("transfer-encoding").is_some();
+    let length = head.get("content-length").and_then(|it| it.parse().ok());
+    let length = length.unwrap_or(most).min(most);
+    let mut bytes = begun;
+    let whole = async {
+        loop {
+            let is_whole = if is_chunked {
+                bytes.len() >= most || unchunk(&bytes).1
+            } else {
+                bytes.len() >= length
+            };
+            // The part that came before an error explains a refusal, too.
+            if is_whole || stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+    };
+    // What came in time is enough.
+    let _ = timeout_at(until, whole).await;
+    let mut body = if is_chunked { unchunk(&bytes).0 } else { bytes };
+    body.truncate(length);
+    body
+}

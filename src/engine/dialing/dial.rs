@@ -1,0 +1,380 @@
+//! One attempt to open a connection, from the address to the end of the handshake.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    answer::{self, BodyLimit},
+    handshake::{self, Answer, shake_hands},
+    proxy::Proxy,
+    reach,
+    tls::Tls,
+    tls_pump,
+};
+use crate::{
+    engine::{
+        base::error::Error,
+        connection::{
+            Connection,
+            settings::{Settings, Transport},
+        },
+        resources::permits::Permit,
+        runtime::Engine,
+        wakeup::{
+            call::{Call, Ticket},
+            hub::Hub,
+        },
+    },
+    protocol::{
+        client_handshake::{Agreed, Request},
+        close::{self, CloseFrame},
+        response::Head,
+    },
+};
+
+/// Where to, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The server, a name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The proxy to go through.
+    pub proxy: Option<Proxy>,
+    /// How to encrypt, and the name that the server's certificate has to have.
+    pub tls: Option<(Tls, String)>,
+    /// The request of the handshake.
+    pub request: Request,
+    /// The settings of the connection. Its transport and its compression are set here.
+    pub settings: Settings,
+    /// How long all of it may take; `None` is for ever.
+    pub timeout: Option<Duration>,
+}
+
+/// The wishes to a server.
+#[derive(Clone, Debug)]
+pub enum Want {
+    /// A connection.
+    Connection,
+    /// The socket behind its 101 to these bytes, whatever they are and whatever it says.
+    Socket(Vec<u8>),
+}
+
+/// A connection that is open. Dropping it closes the connection, unless it was taken.
+#[derive(Debug)]
+pub struct Opened {
+    connection: Arc<Connection>,
+    is_taken: AtomicBool,
+    /// The server's answer.
+    pub head: Head,
+    /// The subprotocol that it has chosen.
+    pub subprotocol: Option<String>,
+    /// Whether messages are compressed.
+    pub is_compressed: bool,
+}
+
+impl Opened {
+    /// The connection, which from now on is the caller's to close.
+    pub fn take(&self) -> Arc<Connection> {
+        self.is_taken.store(true, Ordering::Relaxed);
+        Arc::clone(&self.connection)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.is_taken.load(Ordering::Relaxed) {
+            self.connection.close(&CloseFrame {
+                code: Some(close::GOING_AWAY),
+                reason: String::new(),
+            });
+        }
+    }
+}
+
+/// A 101 to the caller's own request.
+#[derive(Debug)]
+pub struct Answered {
+    socket: Mutex<Option<OwnedFd>>,
+    /// The 101.
+    pub head: Head,
+    /// The bytes that came behind it.
+    pub early: Vec<u8>,
+}
+
+impl Answered {
+    /// The socket, once. It does not block.
+    pub fn take(&self) -> Option<OwnedFd> {
+        self.socket.lock().take()
+    }
+}
+
+/// The steps of opening a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Finding the host, connecting, and the connection as such up to the answer.
+    Network,
+    /// The way through the proxy.
+    Proxy,
+    /// TLS, other than the certificate.
+    Tls,
+    /// The server's certificate.
+    Certificate,
+    /// An answer that is HTTP.
+    Http,
+    /// A 101 that keeps to the rules.
+    Handshake,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A step has failed, for this reason.
+    At(Step, String),
+    /// It took too long.
+    Timeout(String),
+    /// The server has given another answer than 101, with the start of its body.
+    Refused(Head, Vec<u8>),
+    /// The process is ending.
+    ShuttingDown,
+}
+
+/// The outcome of a dial.
+#[derive(Clone, Debug)]
+pub enum Success {
+    /// For [`Want::Connection`].
+    Opened(Arc<Opened>),
+    /// For [`Want::Socket`].
+    Answered(Arc<Answered>),
+}
+
+/// The outcome of a dial.
+pub type Outcome = Result<Success, Failure>;
+
+/// A dial that is under way. Dropping it gives up.
+#[derive(Debug)]
+pub struct Dial {
+    call: Arc<Call<Outcome>>,
+    task: AbortHandle,
+}
+
+impl Dial {
+    /// The outcome, if there is one yet.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.call.outcome()
+    }
+
+    /// Sleeps until there is an outcome, until `deadline` at most. Whether there is one.
+    pub fn wait(&self, deadline: Option<std::time::Instant>) -> bool {
+        self.call.wait(deadline).is_some()
+    }
+
+    /// Adds `token` to the list of `hub` as soon as there is an outcome, which may be now.
+    pub fn watch(&self, hub: Arc<Hub>, token: u64) {
+        self.call.watch(hub, token);
+    }
+
+    /// Takes [`Dial::watch`] back.
+    pub fn unwatch(&self, hub: &Arc<Hub>, token: u64) {
+        self.call.unwatch(hub, token);
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Begins to open a connection on the process's engine.
+///
+/// # Errors
+/// [`Error::Io`] when the system gives no thread or no descriptor for the engine.
+pub fn dial(plan: Plan, want: Want) -> Result<Dial, Error> {
+    let engine = Engine::current()?;
+    let (call, ticket) = Call::new(|| Err(Failure::ShuttingDown));
+    let runner = Arc::clone(&engine);
+    let task = engine.handle().spawn(run(runner, plan, want, ticket));
+    Ok(Dial {
+        call,
+        task: task.abort_handle(),
+    })
+}
+
+async fn run(engine: Arc<Engine>, plan: Plan, want: Want, ticket: Ticket<Outcome>) {
+    let end = plan
+        .timeout
+        .and_then(|limit| Some((limit, Instant::now().checked_add(limit)?)));
+    let outcome = match end {
+        None => open(&engine, &plan, &want, None).await,
+        Some((limit, end)) => {
+            let opening = open(&engine, &plan, &want, Some(end));
+            timeout_at(end, opening).await.unwrap_or_else(|_| {
+                Err(Failure::Timeout(format!(
+                    "{} port {} did not open a WebSocket within {} s",
+                    plan.host,
+                    plan.port,
+                    limit.as_secs_f64()
+                )))
+            })
+        }
+    };
+    ticket.finish(outcome);
+}
+
+async fn open(engine: &Engine, plan: &Plan, want: &Want, end: Option<Instant>) -> Outcome {
+    let mut stream = reach_server(plan).await?;
+    match &plan.tls {
+        None => {
+            let answer = ask(&mut stream, plan, want, end).await?;
+            let socket = stream.into_std().map_err(at(Step::Network))?;
+            finish(engine, plan, socket.into(), answer)
+        }
+        Some((tls, name)) => {
+            let mut stream = encrypt(tls, name, stream).await?;
+            let answer = ask(&mut stream, plan, want, end).await?;
+            let linger = plan.settings.close_timeout;
+            let (socket, task) = tls_pump::pump(stream, linger).map_err(at(Step::Network))?;
+            let success = finish(engine, plan, socket, answer)?;
+            engine.handle().spawn(task);
+            Ok(success)
+        }
+    }
+}
+
+async fn reach_server(plan: &Plan) -> Result<TcpStream, Failure> {
+    let Some(proxy) = &plan.proxy else {
+        let stream = reach::connect(&plan.host, plan.port).await;
+        return stream.map_err(at(Step::Network));
+    };
+    let host = match plan.host.as_str() {
+        address if address.contains(':') => format!("[{address}]"),
+        name => name.to_owned(),
+    };
+    let stream = proxy.connect(&format!("{host}:{}", plan.port)).await;
+    stream.map_err(|error| {
+        let (host, port) = (&proxy.host, proxy.port);
+        Failure::At(
+            Step::Proxy,
+            format!("the proxy {host} port {port}: {error}"),
+        )
+    })
+}
+
+async fn encrypt(
+    tls: &Tls,
+    name: &str,
+    stream: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+    let encrypted = tls.connect(name, stream).await;
+    encrypted.map_err(|error| {
+        let cause = error.get_ref().and_then(|it| it.downcast_ref());
+        let step = match cause {
+            Some(rustls::Error::InvalidCertificate(_)) => Step::Certificate,
+            _ => Step::Tls,
+        };
+        Failure::At(step, format!("no TLS with {name}: {error}"))
+    })
+}
+
+/// A 101, what it agrees on if that was judged, and the bytes behind it.
+type Agreement = (Head, Option<Agreed>, Vec<u8>);
+
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    plan: &Plan,
+    want: &Want,
+    end: Option<Instant>,
+) -> Result<Agreement, Failure> {
+    let limit = |most| BodyLimit { most, until: end };
+    let answer = match want {
+        Want::Connection => shake_hands(stream, &plan.request, limit(answer::MAX_BODY_BYTES)).await,
+        Want::Socket(request) => {
+            let answer = handshake::exchange(stream, request, limit(answer::MAX_PAGE_BYTES)).await;
+            answer.map(|(head, rest)| match head.status {
+                101 => Answer::Unjudged(head, rest),
+                _ => Answer::Refused(head, rest),
+            })
+        }
+    };
+    match answer.map_err(|error| match error.kind() {
+        // Of the answer's parser: an error of the system has a kind.
+        io::ErrorKind::Other => at(Step::Http)(error),
+        _ => at(Step::Network)(error),
+    })? {
+        Answer::Opened(head, agreed, early) => Ok((head, Some(agreed), early)),
+        Answer::Unjudged(head, early) => Ok((head, None, early)),
+        Answer::Refused(head, body) => Err(Failure::Refused(head, body)),
+        Answer::Broken(reason) => Err(Failure::At(
+            Step::Handshake,
+            format!("the server's handshake is invalid: {reason}"),
+        )),
+    }
+}
+
+fn finish(
+    engine: &Engine,
+    plan: &Plan,
+    socket: OwnedFd,
+    (head, agreed, early): Agreement,
+) -> Outcome {
+    Ok(match agreed {
+        Some(agreed) => {
+            Success::Opened(Arc::new(adopt(engine, plan, socket, early, head, agreed)?))
+        }
+        None => Success::Answered(Arc::new(Answered {
+            socket: Mutex::new(Some(socket)),
+            head,
+            early,
+        })),
+    })
+}
+
+fn adopt(
+    engine: &Engine,
+    plan: &Plan,
+    socket: OwnedFd,
+    early: Vec<u8>,
+    head: Head,
+    agreed: Agreed,
+) -> Result<Opened, Failure> {
+    let settings = Settings {
+        transport: Transport::Client,
+        compression: agreed.compression,
+        ..plan.settings
+    };
+    let connection = engine.adopt(socket, early, Vec::new(), &settings, Permit::uncounted());
+    let connection = connection.map_err(|error| match error {
+        Error::ShuttingDown => Failure::ShuttingDown,
+        Error::Broken | Error::Io { .. } | Error::SendTimeout { .. } => {
+            Failure::At(Step::Network, error.to_string())
+        }
+    })?;
+    Ok(Opened {
+        connection,
+        is_taken: AtomicBool::new(false),
+        head,
+        subprotocol: agreed.subprotocol,
+        is_compressed: agreed.compression.is_some(),
+    })
+}
+
+/// Makes a failure of an error at `step`.
+fn at(step: Step) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::At(step, error.to_string())
+}

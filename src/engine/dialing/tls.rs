@@ -1,0 +1,154 @@
+//! TLS to a server, by rustls with cryptography that is Rust and verified assembly: no C.
+
+use std::{fmt, io, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{listed, unverified};
+
+/// Why something has failed, for the text of an exception.
+pub type Reason = Arc<str>;
+
+/// What a connection by TLS needs, each part in the form PEM.
+#[derive(Clone, Default)]
+pub struct Certificates {
+    /// The authorities that are trusted; `None` for those of the system.
+    pub authorities: Option<Vec<u8>>,
+    /// The client's own certificate with its chain, and its key.
+    pub own: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether the server's certificate is not verified.
+    pub is_unverified: bool,
+}
+
+/// How to connect by TLS.
+#[derive(Clone)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the certificates.
+    ///
+    /// # Errors
+    /// The reason why they cannot be used, or why this processor cannot do TLS.
+    pub fn new(certificates: &Certificates) -> Result<Self, Reason> {
+        let provider = Arc::new(provider()?);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Reason::from(error.to_string()))?;
+        let builder = match certificates.authorities.as_deref() {
+            _ if certificates.is_unverified => builder
+                .dangerous()
+                .with_custom_certificate_verifier(unverified::verifier(&provider)),
+            None => builder.with_root_certificates(system_roots()?),
+            Some(pem) => {
+                let listed = read_certificates(pem, "the authorities' certificates")?;
+                let usual = WebPkiServerVerifier::builder_with_provider(roots(&listed)?, provider)
+                    .build()
+                    .map_err(|error| Reason::from(error.to_string()))?;
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(listed::verifier(usual, listed))
+            }
+        };
+        let config = match &certificates.own {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain = read_certificates(chain, "the client's certificate")?;
+                let key = PrivateKeyDer::from_pem_slice(key)
+                    .map_err(|error| Reason::from(format!("the client's key: {error}")))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| Reason::from(format!("the client's certificate: {error}")))?
+            }
+        };
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Encrypts a stream to `host`.
+    pub(crate) async fn connect<S>(&self, host: &str, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(&self.0));
+        connector.connect(name, stream).await
+    }
+}
+
+fn read_certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, Reason> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(format!("{what}: there is none in the file").into()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("{what}: {error}").into()),
+    }
+}
+
+/// The authorities that the system trusts.
+fn system_roots() -> Result<RootCertStore, Reason> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err("the system has no certificates of authorities".into());
+    }
+    Ok(roots)
+}
+
+/// The authorities that the user trusts.
+fn roots(certificates: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Reason> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| Reason::from(format!("the authorities' certificates: {error}")))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// The cryptography, if this processor has what it needs: it would panic without.
+#[cfg(target_arch = "x86_64")]
+fn provider() -> Result<CryptoProvider, Reason> {
+    use std::arch::is_x86_feature_detected as has;
+
+    let is_able = has!("aes")
+        && has!("pclmulqdq")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("adx")
+        && has!("avx")
+        && has!("avx2");
+    if is_able {
+        Ok(rustls_graviola::default_provider())
+    } else {
+        Err("TLS needs a processor with AES, PCLMULQDQ, BMI2, ADX and AVX2".into())
+    }
+}
+
+/// The cryptography, if this processor has what it needs: it would panic without.
+#[cfg(target_arch = "aarch64")]
+fn provider() -> Result<CryptoProvider, Reason> {
+    use std::arch::is_aarch64_feature_detected as has;
+
+    if has!("neon") && has!("aes") && has!("pmull") && has!("sha2") {
+        Ok(rustls_graviola::default_provider())
+    } else {
+        Err("TLS needs a processor with the cryptography extensions".into())
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn provider() -> Result<CryptoProvider, Reason> {
+    Err("TLS needs a processor of the kind x86_64 or aarch64".into())
+}

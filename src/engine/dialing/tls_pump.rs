@@ -1,0 +1,47 @@
+//! Between TLS and a connection's driver, which reads and writes a plain socket.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncWriteExt, copy, split},
+    net::{TcpStream, UnixStream},
+    time::sleep,
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::engine::resources::inherited::NotInherited;
+
+/// Gives the socket through which the other side of `tls` is reached, and the task that has to run
+/// for that. The task ends when the server ends the stream, or `linger` after the socket's end.
+pub(super) fn pump(
+    tls: TlsStream<TcpStream>,
+    linger: Duration,
+) -> io::Result<(OwnedFd, impl Future<Output = ()> + Send)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let socket = OwnedFd::from(ours.into_std()?);
+    // A child that kept them would keep the server from seeing the end.
+    let kept = [
+        NotInherited::enter(tls.get_ref().0.as_raw_fd()),
+        NotInherited::enter(theirs.as_raw_fd()),
+    ];
+    let task = async move {
+        let _kept = kept;
+        let (mut from_server, mut to_server) = split(tls);
+        let (mut from_driver, mut to_driver) = theirs.into_split();
+        let outgoing = async {
+            // An error shows on the other way, too: there the driver reads the end.
+            let _ = copy(&mut from_driver, &mut to_server).await;
+            let _ = to_server.shutdown().await;
+            sleep(linger).await;
+        };
+        tokio::select! {
+            _ = copy(&mut from_server, &mut to_driver) => {}
+            () = outgoing => {}
+        }
+    };
+    Ok((socket, task))
+}

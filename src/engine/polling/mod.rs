@@ -1,0 +1,266 @@
+//! Connections whose clients poll: each request brings what has come since the last one.
+//!
+//! Such a connection writes to a socket like any other, but the other end of that socket is here, in
+//! the same process: a *relay* reads its lines, and keeps the events of a client until the client
+//! acknowledges them. A poll is answered at once when there are events, and otherwise *held*: by the
+//! engine, with the socket of its request, so that no worker of the server waits.
+//!
+//! A connection is found by its key. One that its view has closed stays here until its client has
+//! fetched the rest, or does not come any more.
+
+mod backlog;
+mod hold;
+mod relay;
+mod response;
+
+use std::{
+    collections::HashMap,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    sync::Arc,
+};
+
+use tokio::runtime::Handle;
+
+use self::relay::Relay;
+pub use self::{hold::Hold, relay::Polled};
+use crate::engine::{
+    base::sync::Mutex,
+    connection::{
+        Connection,
+        settings::{Key, Settings},
+    },
+};
+
+/// The connections of a process whose clients poll.
+#[derive(Debug, Default)]
+pub(crate) struct Pollers(Mutex<HashMap<Key, Arc<Relay>>>);
+
+/// A connection that is about to be polled: the end of its socket that a relay is to read.
+#[derive(Debug)]
+pub(crate) struct Unread(UnixStream);
+
+/// Makes the two ends of a connection's socket.
+///
+/// # Errors
+/// The system's, when it has no descriptor left.
+pub(crate) fn pair() -> io::Result<(OwnedFd, Unread)> {
+    let (written, read) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    Ok((OwnedFd::from(written), Unread(read)))
+}
+
+impl Pollers {
+    /// Begins to relay what `connection` writes, on `runtime`.
+    ///
+    /// # Errors
+    /// The system's, when the socket cannot be watched.
+    pub(crate) fn begin(
+        pollers: &Arc<Self>,
+        runtime: &Handle,
+        key: Key,
+        unread: Unread,
+        connection: &Connection,
+        settings: &Settings,
+    ) -> io::Result<()> {
+        let stream = {
+            let _context = runtime.enter();
+            tokio::net::UnixStream::from_std(unread.0)?
+        };
+        let relay = Arc::new(Relay::new(connection.share(), settings));
+        pollers.0.lock().insert(key, Arc::clone(&relay));
+        let entry = Entry {
+            pollers: Arc::clone(pollers),
+            key,
+        };
+        runtime.spawn(async move {
+            relay.run(stream).await;
+            drop(entry);
+        });
+        Ok(())
+    }
+
+    /// Answers a poll that acknowledges the events up to `ack`: at once, or later by `hold`. Never
+    /// waits.
+    pub(crate) fn poll(&self, key: &Key, ack: u64, hold: &Arc<Hold>) -> Polled {
+        let relay = self.0.lock().get(key).cloned();
+        relay.map_or(Polled::Over, |relay| relay.poll(ack, hold))
+    }
+}
+
+/// The place of a relay among the pollers. Dropping it leaves it.
+#[derive(Debug)]
+struct Entry {
+    pollers: Arc<Pollers>,
+    key: Key,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.pollers.0.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::engine::resources::budget::Share;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Bed {
+        relay: Arc<Relay>,
+        written: UnixStream,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn bed(settings: &Settings) -> Bed {
+        let (written, unread) = pair().unwrap();
+        let relay = Arc::new(Relay::new(&Share::new(), settings));
+        let stream = tokio::net::UnixStream::from_std(unread.0).unwrap();
+        let running = Arc::clone(&relay);
+        Bed {
+            relay,
+            written: written.into(),
+            task: Handle::current().spawn(async move { running.run(stream).await }),
+        }
+    }
+
+    /// A poll that waits, and its client's end.
+    fn held(relay: &Relay, ack: u64) -> (Arc<Hold>, UnixStream) {
+        let hold = Arc::default();
+        assert_eq!(relay.poll(ack, &hold), Polled::Held);
+        let (ours, client) = UnixStream::pair().unwrap();
+        hold.attach(&Handle::current(), ours.into(), None, PATIENCE, vec![])
+            .unwrap();
+        (hold, client)
+    }
+
+    async fn read(mut client: UnixStream) -> String {
+        tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            text
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_event_answers_the_poll_that_waits_and_stays_until_it_is_acknowledged() {
+        let mut bed = bed(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&bed.relay, 0);
+        bed.written.write_all(b"1\n").unwrap();
+        let answer = "{\"n\":1,\"events\":[1]}";
+        assert_eq!(read(client).await, answer);
+        let again = bed.relay.poll(0, &Arc::default());
+        assert_eq!(again, Polled::Ready(answer.into()));
+        assert_eq!(bed.relay.poll(2, &Arc::default()), Polled::OutOfTurn);
+        let (older, older_client) = held(&bed.relay, 1);
+        let (_newer, newer_client) = held(&bed.relay, 1);
+        assert_eq!(read(older_client).await, "{\"n\":1,\"events\":[]}");
+        assert!(!older.answer(vec![]));
+        drop(bed.written);
+        assert_eq!(read(newer_client).await, "{\"n\":1,\"events\":[]}");
+        bed.task.await.unwrap();
+        assert_eq!(bed.relay.poll(1, &Arc::default()), Polled::Over);
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_an_acknowledged_close_while_the_socket_is_open() {
+        let mut bed = bed(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&bed.relay, 0);
+        let close = "{\"close\":{\"code\":1000,\"reason\":\"\"}}";
+        bed.written.write_all(close.as_bytes()).unwrap();
+        bed.written.write_all(b"\n").unwrap();
+        assert_eq!(
+            read(client).await,
+            format!("{{\"n\":1,\"events\":[{close}]}}")
+        );
+        assert_eq!(bed.relay.poll(1, &Arc::default()), Polled::Over);
+        bed.task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_message_of_any_size_gets_through_and_more_has_to_wait() {
+        let mut bed = bed(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&bed.relay, 0);
+        let event = "x".repeat(1024 * 1024);
+        let written = tokio::task::spawn_blocking(move || {
+            bed.written.write_all(event.as_bytes()).unwrap();
+            bed.written.write_all(b"\n").unwrap();
+            // No more than the system takes, as long as nothing is acknowledged.
+            bed.written.set_nonblocking(true).unwrap();
+            let mut more = 0;
+            while let Ok(length) = bed.written.write(&[b'\n'; 4096]) {
+                more += length;
+            }
+            (bed.written, more)
+        });
+        let answer = read(client).await;
+        assert_eq!(answer.len(), "{\"n\":1,\"events\":[]}".len() + 1024 * 1024);
+        let (_open, more) = written.await.unwrap();
+        assert!(more < 4 * 1024 * 1024, "{more}");
+        bed.task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_comes_no_more_is_lost_and_a_poll_waits_for_an_interval() {
+        let mut bed = bed(&Settings {
+            ping_interval: Some(Duration::from_secs(5)),
+            ping_timeout: Some(Duration::from_secs(2)),
+            ..Settings::FOR_TESTS
+        });
+        let start = tokio::time::Instant::now();
+        let hold = Arc::default();
+        assert_eq!(bed.relay.poll(0, &hold), Polled::Held);
+        (&mut bed.task).await.unwrap();
+        // The poll, and then the absence.
+        assert_eq!(start.elapsed().as_secs(), 5 + 7);
+        assert_eq!(hold.take().unwrap(), b"{\"n\":0,\"events\":[]}");
+        assert_eq!(bed.written.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_answer_may_come_before_the_socket_and_without_one_after_a_time() {
+        for answer in [Some("early"), None] {
+            let hold: Arc<Hold> = Arc::default();
+            let (ours, client) = UnixStream::pair().unwrap();
+            if let Some(answer) = answer {
+                assert!(hold.answer(answer.into()));
+            }
+            let head = Some(b"head\r\n".to_vec());
+            let patience = Duration::from_millis(20);
+            hold.attach(
+                &Handle::current(),
+                ours.into(),
+                head,
+                patience,
+                b"late!".to_vec(),
+            )
+            .unwrap();
+            let body = answer.unwrap_or("late!");
+            let expected = format!("head\r\nContent-Length: 5\r\n\r\n{body}");
+            assert_eq!(read(client).await, expected);
+            assert!(!hold.answer(vec![]));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poll_whose_client_has_gone_takes_no_answer() {
+        let hold: Arc<Hold> = Arc::default();
+        let (ours, client) = UnixStream::pair().unwrap();
+        hold.attach(&Handle::current(), ours.into(), None, PATIENCE, vec![])
+            .unwrap();
+        drop(client);
+        while Arc::strong_count(&hold) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!hold.answer(b"events".to_vec()));
+    }
+}

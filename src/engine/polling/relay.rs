@@ -1,0 +1,241 @@
+//! The other end of a connection whose client polls.
+
+use std::{io, mem, sync::Arc, time::Duration};
+
+use tokio::{net::UnixStream, sync::Notify, time::Instant};
+
+use super::{backlog::Backlog, hold::Hold};
+use crate::engine::{
+    base::{
+        clock,
+        sync::{Mutex, MutexGuard},
+    },
+    connection::settings::Settings,
+    resources::budget::{Account, Share},
+};
+
+/// How long a poll waits for events, where the connection has no ping interval.
+const WAIT: Duration = Duration::from_secs(25);
+/// How long after that a client is still expected, where the connection has no ping timeout.
+const ABSENCE: Duration = Duration::from_secs(20);
+/// With so many bytes that are not acknowledged, no more are read: the connection then has to wait
+/// as for a client that is slow.
+const ENOUGH_BYTES: usize = 64 * 1024;
+/// Bytes that are read at once.
+const CHUNK: usize = 8 * 1024;
+
+/// What has become of a poll.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// This is the answer.
+    Ready(Vec<u8>),
+    /// The answer comes later.
+    Held,
+    /// It acknowledges what was not sent, or less than the one before.
+    OutOfTurn,
+    /// There is no such connection, or its client has got everything.
+    Over,
+}
+
+/// The events of one connection on their way to a client that polls.
+#[derive(Debug)]
+pub(super) struct Relay {
+    state: Mutex<State>,
+    wake: Notify,
+    share: Arc<Share>,
+    enough: usize,
+    wait: Duration,
+    absence: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    backlog: Backlog,
+    /// The poll that waits, and until when.
+    held: Option<(Arc<Hold>, Instant)>,
+    /// When the client was last here.
+    heard: Instant,
+    /// The connection has written its last event.
+    has_ended: bool,
+    account: Account,
+}
+
+impl Relay {
+    pub(super) fn new(share: &Arc<Share>, settings: &Settings) -> Self {
+        let interval = settings.ping_interval.filter(|time| !time.is_zero());
+        Self {
+            state: Mutex::new(State {
+                backlog: Backlog::default(),
+                held: None,
+                heard: clock::task_now(),
+                has_ended: false,
+                account: Account::of(share),
+            }),
+            wake: Notify::new(),
+            share: Arc::clone(share),
+            enough: settings.send_buffer_bytes.min(ENOUGH_BYTES),
+            wait: interval.unwrap_or(WAIT),
+            absence: settings.ping_timeout.unwrap_or(ABSENCE),
+        }
+    }
+
+    /// See [`super::Pollers::poll`].
+    pub(super) fn poll(&self, ack: u64, hold: &Arc<Hold>) -> Polled {
+        let mut state = self.state.lock();
+        if state.backlog.acknowledge(ack).is_err() {
+            return Polled::OutOfTurn;
+        }
+        state.count();
+        let now = clock::task_now();
+        state.heard = now;
+        let polled = match state.backlog.answer() {
+            Some(answer) => Polled::Ready(answer),
+            None if state.has_ended => Polled::Over,
+            None => Polled::Held,
+        };
+        let until = now.checked_add(self.wait).unwrap_or(now + WAIT);
+        let next = (polled == Polled::Held).then(|| (Arc::clone(hold), until));
+        // A client has one poll at a time: it has given up the one before, or should.
+        let previous = mem::replace(&mut state.held, next);
+        let nothing = state.backlog.nothing();
+        drop(state);
+        if let Some((previous, _)) = previous {
+            previous.answer(nothing);
+        }
+        self.wake.notify_one();
+        polled
+    }
+
+    /// Relays to the end: until the client has all of a connection that has ended, or does not come
+    /// any more.
+    pub(super) async fn run(&self, stream: UnixStream) {
+        let mut stream = Some(stream);
+        while let Some(deadline) = self.deadline() {
+            let readable = stream.as_ref().filter(|_| self.has_room());
+            let is_readable = async {
+                match readable {
+                    Some(stream) => stream.readable().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = clock::sleep_until(deadline) => {
+                    if self.is_abandoned() {
+                        // The connection reads the end of the stream: its client is lost.
+                        return;
+                    }
+                }
+                () = self.wake.notified() => {}
+                ok = is_readable => {
+                    if !ok || stream.as_ref().is_none_or(|stream| self.read(stream)) {
+                        self.end();
+                        // Only now: the connection waits for it, and its process perhaps for that.
+                        stream = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next moment at which something is due; `None` when all is done.
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        if state.has_ended && state.backlog.is_empty() {
+            return None;
+        }
+        Some(match &state.held {
+            Some((_, until)) => *until,
+            None => self.end_of_absence(&state),
+        })
+    }
+
+    fn end_of_absence(&self, state: &State) -> Instant {
+        // Times beyond the clock are for ever: a day at a time.
+        let absence = self.wait.saturating_add(self.absence);
+        state
+            .heard
+            .checked_add(absence.min(Duration::from_secs(24 * 60 * 60)))
+            .unwrap_or(state.heard)
+    }
+
+    /// Answers a poll that has waited long enough; true when no client comes any more.
+    fn is_abandoned(&self) -> bool {
+        let mut state = self.state.lock();
+        let now = clock::task_now();
+        let Some((hold, _)) = state.held.take_if(|(_, until)| *until <= now) else {
+            return state.held.is_none() && self.end_of_absence(&state) <= now;
+        };
+        let nothing = state.backlog.nothing();
+        drop(state);
+        if hold.answer(nothing) {
+            self.state.lock().heard = now;
+        }
+        false
+    }
+
+    /// Whether more is to be read: any event has room where there is none.
+    fn has_room(&self) -> bool {
+        let state = self.state.lock();
+        state.backlog.is_empty() || state.backlog.cost() < self.enough
+    }
+
+    /// Takes in what the connection has written; true at its end.
+    fn read(&self, stream: &UnixStream) -> bool {
+        let mut chunk = [0; CHUNK];
+        let length = match stream.try_read(&mut chunk) {
+            Ok(0) => return true,
+            Ok(length) => length,
+            Err(error) => {
+                return !matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                );
+            }
+        };
+        let mut state = self.state.lock();
+        state.backlog.take_in(&chunk[..length]);
+        // The socket may end later than the client acknowledges that.
+        state.has_ended |= state.backlog.has_close();
+        self.pass_on(state);
+        false
+    }
+
+    fn end(&self) {
+        let mut state = self.state.lock();
+        state.has_ended = true;
+        if self.share.is_shed() {
+            state.backlog.shed();
+        }
+        if state.backlog.is_empty() {
+            if let Some((hold, _)) = state.held.take() {
+                let nothing = state.backlog.nothing();
+                drop(state);
+                hold.answer(nothing);
+            }
+            return;
+        }
+        self.pass_on(state);
+    }
+
+    /// Answers the poll that waits, if there is something to answer.
+    fn pass_on(&self, mut state: MutexGuard<'_, State>) {
+        state.count();
+        let Some(answer) = state.backlog.answer() else {
+            return;
+        };
+        if let Some((hold, _)) = state.held.take() {
+            drop(state);
+            if hold.answer(answer) {
+                self.state.lock().heard = clock::task_now();
+            }
+        }
+    }
+}
+
+impl State {
+    fn count(&mut self) {
+        let cost = self.backlog.cost();
+        self.account.set(cost);
+    }
+}

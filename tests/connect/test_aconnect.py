@@ -1,0 +1,196 @@
+"""`dwebsocket.aconnect`: a client in event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from dwebsocket import (
+    ConnectionClosed,
+    ConnectionFailed,
+    ReceiveTimeout,
+    UsageError,
+    aconnect,
+)
+from support.far_server import far_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from websockets.sync.server import ServerConnection
+
+MESSAGES: list[str | bytes] = ["", "grüße", b"\x00\xff", "水🎉" * 30_000, bytes(1 << 20)]
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test in a loop of its own, with a limit."""
+    asyncio.run(asyncio.wait_for(main, 60))
+
+
+@contextlib.asynccontextmanager
+async def aiohttp_server() -> AsyncIterator[str]:
+    """A server of `aiohttp` that echoes, in this loop."""
+
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        response = web.WebSocketResponse(max_msg_size=0)
+        await response.prepare(request)
+        async for message in response:
+            if message.type == aiohttp.WSMsgType.TEXT:
+                await response.send_str(message.data)
+            else:
+                await response.send_bytes(message.data)
+        return response
+
+    application = web.Application()
+    application.router.add_get("/", echo)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        host, port = runner.addresses[0][:2]
+        yield f"ws://{host}:{port}/"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("compression", [True, False])
+def test_messages_come_back_as_they_were(compression: bool) -> None:
+    """From a server in the same loop, which goes on meanwhile."""
+
+    async def main() -> None:
+        async with (
+            aiohttp_server() as url,
+            aconnect(url, compression=compression) as websocket,
+        ):
+            assert websocket.is_compressed is compression
+            for message in MESSAGES:
+                await websocket.asend(message)
+                assert await websocket.areceive(20) == message
+            for message in MESSAGES:
+                await websocket.asend(message)
+            assert [await websocket.areceive() for _ in MESSAGES] == MESSAGES
+            await websocket.asend_json({"a": 1})
+            assert await websocket.areceive_json() == {"a": 1}
+            assert 0 < await websocket.aping() < 20
+            assert not await websocket.await_closed(0.01)
+        assert websocket.close_code == 1000
+
+    run(main())
+
+
+def test_it_can_be_awaited_and_iterated() -> None:
+    """Three ways to the same."""
+
+    def count(connection: ServerConnection) -> None:
+        for number in range(3):
+            connection.send(str(number))
+
+    async def main(url: str) -> None:
+        websocket = await aconnect(url)
+        assert [message async for message in websocket] == ["0", "1", "2"]
+        assert [message async for message in aconnect(url)] == ["0", "1", "2"]
+        async with aconnect(url) as websocket:
+            assert await websocket.areceive() == "0"
+        async with await aconnect(url) as websocket:
+            assert await websocket.areceive() == "0"
+        with pytest.raises(ConnectionClosed):
+            await websocket.asend("too late")
+
+    with far_server(count) as url:
+        run(main(url))
+
+
+def test_cancelling_loses_no_message() -> None:
+    """Neither by a timeout nor by a cancelled task."""
+
+    async def main() -> None:
+        async with aiohttp_server() as url, aconnect(url) as websocket:
+            with pytest.raises(ReceiveTimeout):
+                await websocket.areceive(0.01)
+            waiting = asyncio.ensure_future(websocket.areceive())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await websocket.asend("kept")
+            assert await websocket.areceive(20) == "kept"
+
+    run(main())
+
+
+def test_cancelling_gives_up_opening() -> None:
+    """The server sees the end."""
+
+    async def main() -> None:
+        heard = asyncio.Event()
+
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            opening.cancel()
+            assert await reader.read() == b""
+            writer.close()
+            heard.set()
+
+        async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            opening = asyncio.ensure_future(_open(f"ws://127.0.0.1:{port}/"))
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            await heard.wait()
+
+    run(main())
+
+
+async def _open(url: str) -> None:
+    await aconnect(url)
+
+
+def test_many_tasks_share_a_loop() -> None:
+    """Each on a connection of its own."""
+
+    async def talk(url: str, number: int) -> None:
+        async with aconnect(url) as websocket:
+            for turn in range(20):
+                await websocket.asend(f"{number} {turn}")
+                assert await websocket.areceive() == f"{number} {turn}"
+
+    async def main() -> None:
+        async with aiohttp_server() as url:
+            await asyncio.gather(*(talk(url, number) for number in range(50)))
+
+    run(main())
+
+
+def test_sync_calls_in_a_loop_name_the_twin() -> None:
+    """Those that would block it; `send` has room here."""
+
+    async def main() -> None:
+        async with aiohttp_server() as url, aconnect(url) as websocket:
+            for call, twin in (
+                (websocket.receive, "areceive"),
+                (websocket.ping, "aping"),
+                (websocket.wait_closed, "await_closed"),
+            ):
+                with pytest.raises(UsageError, match=rf"use `await websocket.{twin}\(\)`"):
+                    call()
+            websocket.send("at once")
+            assert await websocket.areceive() == "at once"
+
+    run(main())
+
+
+def test_failures_are_raised_when_it_is_awaited() -> None:
+    """Not when it is made."""
+
+    async def main() -> None:
+        opening = aconnect("ws://127.0.0.1:1/")
+        with pytest.raises(ConnectionFailed):
+            await opening
+
+    run(main())

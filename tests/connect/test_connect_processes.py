@@ -1,0 +1,155 @@
+"""The client in processes of its own: green threads, forks, and the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from support.far_server import far_server
+
+if TYPE_CHECKING:
+    from websockets.sync.server import ServerConnection
+
+GREEN = """
+import sys
+{patch}
+import dwebsocket
+from dwebsocket import connect
+
+ticks = []
+def tick():
+    for _ in range(20):
+        ticks.append(1)
+        sleep(0.001)
+
+def talk(number):
+    with connect(sys.argv[1]) as websocket:
+        for turn in range(20):
+            websocket.send(f"{{number}} {{turn}}")
+            assert websocket.receive(20) == f"{{number}} {{turn}}"
+        assert websocket.ping() > 0
+        websocket.send(bytes(1 << 20))
+        assert websocket.receive(20) == bytes(1 << 20)
+        before = len(ticks)
+        other = spawn(tick)
+        # Others run while this one waits: it would wait in vain if they did not.
+        try:
+            websocket.receive(5)
+        except dwebsocket.ReceiveTimeout:
+            assert len(ticks) > before
+
+threads = [spawn(talk, number) for number in range(10)]
+for thread in threads:
+    wait(thread)
+print(len(ticks))
+"""
+
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+spawn, sleep, wait = gevent.spawn, gevent.sleep, lambda thread: thread.get()
+"""
+EVENTLET = """
+import warnings
+warnings.simplefilter("ignore")
+import eventlet
+eventlet.monkey_patch()
+spawn, sleep, wait = eventlet.spawn, eventlet.sleep, lambda thread: thread.wait()
+"""
+
+
+def run(code: str, url: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a program without settings of Django."""
+    environment = {key: value for key, value in os.environ.items() if "DJANGO" not in key}
+    return subprocess.run(
+        [sys.executable, "-c", code, url],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        env=environment,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.extended("runs gevent and eventlet")
+@pytest.mark.parametrize("patch", [GEVENT, EVENTLET], ids=["gevent", "eventlet"])
+def test_green_threads_share_a_thread(patch: str) -> None:
+    """Each waits without stopping the others."""
+    with far_server() as url:
+        done = run(GREEN.format(patch=patch), url)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == "200\n"
+
+
+FORK = """
+import os, sys
+from dwebsocket import ConnectionClosed, connect
+
+websocket = connect(sys.argv[1])
+websocket.send("parent")
+assert websocket.receive(20) == "parent"
+if (child := os.fork()) == 0:
+    code = 1
+    try:
+        assert websocket.closed and "parent" in websocket.close_reason
+        try:
+            websocket.send("lost")
+        except ConnectionClosed:
+            with connect(sys.argv[1]) as own:
+                own.send("child")
+                assert own.receive(20) == "child"
+            code = 0
+    finally:
+        os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+websocket.send("still here")
+assert websocket.receive(20) == "still here"
+"""
+
+
+def test_a_forked_child_opens_its_own() -> None:
+    """Its parent's connection is closed for it, and goes on for the parent."""
+    with far_server() as url:
+        done = run(FORK, url)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "status"),
+    [
+        ("pass", 1001, 0),
+        ("sys.exit(3)", 1001, 3),
+        ("websocket.close(4000)", 4000, 0),
+        ("os._exit(0)", 1006, 0),
+    ],
+)
+def test_the_end_of_the_process(end: str, code: int, status: int) -> None:
+    """The server is told, and the process needs no settings and ends at once."""
+    codes: list[int | None] = []
+    is_over = threading.Event()
+
+    def note(connection: ServerConnection) -> None:
+        connection.send("open")
+        with pytest.raises(ConnectionClosed):
+            connection.recv()
+        codes.append(connection.close_code)
+        is_over.set()
+
+    program = (
+        "import os, sys; from dwebsocket import connect; websocket = connect(sys.argv[1]);"
+        f"assert websocket.receive(20) == 'open'; {end}"
+    )
+    with far_server(note) as url:
+        done = run(program, url)
+        assert is_over.wait(20)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert codes == [code]

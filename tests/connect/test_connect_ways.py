@@ -1,0 +1,225 @@
+"""The ways to a server: TLS with a certificate of our own, and proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dwebsocket import ConnectionFailed, aconnect, connect
+from dwebsocket.client import options
+from support.certificates import authority_file, self_signed_file, server_file
+from support.far_server import ConnectProxy, far_server, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from websockets.sync.server import ServerConnection
+
+BIG = bytes(range(256)) * 8192
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[str]:
+    """A server without TLS."""
+    with far_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def tls_echo() -> Iterator[str]:
+    """A server with TLS."""
+    with far_server(ssl=server_context()) as url:
+        yield url
+
+
+class TestTls:
+    """`wss://`."""
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_messages_come_back(self, version: ssl.TLSVersion) -> None:
+        """Of any size, and the close is an orderly one."""
+        codes = []
+
+        def echo(connection: ServerConnection) -> None:
+            for message in connection:
+                connection.send(message)
+            codes.append(connection.close_code)
+
+        context = server_context()
+        context.minimum_version = context.maximum_version = version
+        with far_server(echo, ssl=context) as url:
+            with connect(url, ca_file=authority_file(), compression=False) as websocket:
+                for message in ("", "text", BIG, BIG):
+                    websocket.send(message)
+                for message in ("", "text", BIG, BIG):
+                    assert websocket.receive(20) == message
+                assert websocket.ping() > 0
+        assert codes == [1000]
+
+    def test_in_a_loop(self, tls_echo: str) -> None:
+        """Without blocking it."""
+
+        async def main() -> None:
+            async with aconnect(tls_echo, ca_file=str(authority_file())) as websocket:
+                await websocket.asend(BIG)
+                assert await websocket.areceive(20) == BIG
+
+        asyncio.run(main())
+
+    def test_an_unknown_certificate_is_refused(self, tls_echo: str) -> None:
+        """Unless the caller wants no verification."""
+        with pytest.raises(
+            ConnectionFailed, match=r"no TLS with 127.0.0.1: .*UnknownIssuer"
+        ) as failed:
+            connect(tls_echo)
+        assert failed.value.step == "certificate"
+        with connect(tls_echo, verify=False) as websocket:
+            websocket.send("unverified")
+            assert websocket.receive(20) == "unverified"
+
+    def test_the_systems_certificates(
+        self, tls_echo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Are trusted by default; `SSL_CERT_FILE` names others, as for OpenSSL."""
+        options._shared_tls.cache_clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority_file()))
+        try:
+            for _ in range(3):
+                with connect(tls_echo) as websocket:
+                    websocket.send("trusted")
+                    assert websocket.receive(20) == "trusted"
+            # They are read once.
+            assert options._shared_tls.cache_info().misses == 1
+            options._shared_tls.cache_clear()
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+            monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+            with pytest.raises(ValueError, match="the system has no certificates of authorities"):
+                connect(tls_echo)
+        finally:
+            options._shared_tls.cache_clear()
+
+    def test_the_name_has_to_be_right(self, tls_echo: str) -> None:
+        """That of the URL, or another one that is asked for."""
+        with pytest.raises(ConnectionFailed, match=r"no TLS with example\.com"):
+            connect(tls_echo, ca_file=authority_file(), server_hostname="example.com")
+        with connect(tls_echo, ca_file=authority_file(), server_hostname="localhost") as websocket:
+            websocket.send("named")
+            assert websocket.receive(20) == "named"
+
+    def test_a_certificate_that_signs_itself(self, tls_echo: str) -> None:
+        """Is trusted where it stands in `ca_file`, for its own name only."""
+        own, other = self_signed_file(), self_signed_file("127.0.0.2")
+        with far_server(ssl=server_context(own)) as url:
+            with connect(url, ca_file=own) as websocket:
+                websocket.send("trusted")
+                assert websocket.receive(20) == "trusted"
+            for given, reason in (
+                ({"ca_file": authority_file()}, "CaUsedAsEndEntity|UnknownIssuer"),
+                ({"ca_file": other}, "CaUsedAsEndEntity|UnknownIssuer"),
+                ({"ca_file": own, "server_hostname": "localhost"}, "not valid for name"),
+            ):
+                with pytest.raises(ConnectionFailed, match=reason) as failed:
+                    connect(url, **given)
+                assert failed.value.step == "certificate"
+        # It is no authority for others.
+        with pytest.raises(ConnectionFailed, match="UnknownIssuer"):
+            connect(tls_echo, ca_file=own)
+
+    @pytest.mark.parametrize("parts", ["one file", "two files"])
+    def test_a_certificate_of_the_client(self, parts: str, tmp_path: Path) -> None:
+        """For servers that want one."""
+        context = server_context()
+        context.load_verify_locations(authority_file())
+        context.verify_mode = ssl.CERT_REQUIRED
+        pem = server_file()
+        own = pem if parts == "one file" else (pem, tmp_path / "key.pem")
+        (tmp_path / "key.pem").write_text(pem.read_text())
+        with far_server(ssl=context) as url:
+            with connect(url, ca_file=authority_file(), client_cert=own) as websocket:
+                websocket.send("known")
+                assert websocket.receive(20) == "known"
+            with pytest.raises(ConnectionFailed):
+                # With TLS 1.3 the server's refusal may come behind the handshake's request.
+                connect(url, ca_file=authority_file()).receive(20)
+
+    def test_a_server_without_tls(self, echo: str) -> None:
+        """Says so."""
+        with pytest.raises(ConnectionFailed, match=r"no TLS with 127\.0\.0\.1") as failed:
+            connect(echo.replace("ws://", "wss://"), verify=False)
+        assert failed.value.step == "tls"
+
+
+class TestProxy:
+    """HTTP proxies, by CONNECT."""
+
+    @pytest.fixture(autouse=True)
+    def _no_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The environment of the tests says nothing about proxies."""
+        for name in ("http", "https", "all", "no"):
+            monkeypatch.delenv(f"{name}_proxy", raising=False)
+            monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
+
+    @pytest.mark.parametrize("login", ["", "user:secret"])
+    def test_by_an_argument(self, echo: str, tls_echo: str, login: str) -> None:
+        """With a login, and with TLS behind it."""
+        with ConnectProxy(login) as proxy:
+            for url in (echo, tls_echo):
+                with connect(url, proxy=proxy.url, ca_file=authority_file()) as websocket:
+                    websocket.send("through")
+                    assert websocket.receive(20) == "through"
+        assert proxy.asked == [url.partition("://")[2] for url in (echo, tls_echo)]
+
+    @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+    def test_by_the_environment(
+        self, echo: str, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Unless the caller, or `NO_PROXY`, says otherwise."""
+        with ConnectProxy() as proxy:
+            monkeypatch.setenv(name, proxy.url)
+            connect(echo).close()
+            assert len(proxy.asked) == 1
+            connect(echo, proxy=None).close()
+            monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
+            connect(echo).close()
+            assert len(proxy.asked) == 1
+
+    def test_each_scheme_has_its_own(self, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`HTTPS_PROXY` is not for `ws://`."""
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        connect(echo).close()
+        with pytest.raises(ConnectionFailed, match=r"the proxy 127.0.0.1 port 1: cannot connect"):
+            connect(echo.replace("ws://", "wss://"))
+        monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@127.0.0.1:1")
+        with pytest.raises(ValueError, match=r"HTTPS_PROXY: 'socks5://127.0.0.1:1'"):
+            connect(echo.replace("ws://", "wss://"))
+
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            (b"HTTP/1.1 403 Forbidden\r\n\r\n", r"refused the connection to .* with 403 Forbidden"),
+            (b"HTTP/1.1 200 OK\r\n\r\nearly", "bytes before the server could"),
+            (b"SSH-2.0\r\n", "no HTTP response"),
+        ],
+    )
+    def test_a_proxy_that_refuses(self, echo: str, answer: bytes, reason: str) -> None:
+        """Is named, with its reason."""
+        with (
+            ConnectProxy(answer=answer) as proxy,
+            pytest.raises(
+                ConnectionFailed, match=rf"the proxy 127.0.0.1 port \d+: .*{reason}"
+            ) as failed,
+        ):
+            connect(echo, proxy=proxy.url)
+        assert failed.value.step == "proxy"
+
+    def test_a_wrong_login(self, echo: str) -> None:
+        """407 is a refusal, too."""
+        with ConnectProxy("user:secret") as proxy:
+            url = proxy.url.replace("secret", "guess")
+            with pytest.raises(ConnectionFailed, match="407") as failed:
+                connect(echo, proxy=url)
+        assert "guess" not in str(failed.value)

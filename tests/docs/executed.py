@@ -1,0 +1,112 @@
+"""
+What executes the blocks of code on each page: a row for each language, with the number of blocks.
+
+Whoever adds a block gives it a test, and then changes the number here.
+"""
+
+from __future__ import annotations
+
+#: Checked command by command.
+SHELL = "tests/docs/test_shell_blocks.py"
+#: Parsed, and compared with what the code has.
+DATA = "tests/docs/test_data_blocks.py"
+#: The diagrams are drawn in a browser.
+SITE = "tests/docs/test_site.py"
+TRANSCRIPTS = "tests/docs/test_transcripts.py"
+SHORT = "tests/docs/test_short_pages.py"
+GROUPS = "tests/docs/test_groups_snippets.py"
+START = "tests/test_start_page.py"
+CHINESE = "tests/docs/test_chinese_pages.py"
+CLIENT = "tests/client/test_client_page.py"
+
+# Pages, languages, and pairs of a test's file and the number of blocks that it executes.
+EXECUTED: dict[str, dict[str, dict[str, int]]] = {
+    "CONTRIBUTING.md": {"": {SHELL: 4}},
+    "README.md": {"": {SHELL: 1}, "console": {SHELL: 1}, "python": {SHORT: 1}},
+    "bench/README.md": {"": {SHELL: 1}},
+    "docs/architecture.md": {"mermaid": {SITE: 5}},
+    "docs/async.md": {"python": {"tests/docs/test_async_page.py": 7}},
+    "docs/channels-layer.md": {"": {SHELL: 1}, "python": {GROUPS: 3}},
+    "docs/channels.md": {
+        "diff": {"tests/servers/test_channels_page.py": 4},
+        "python": {SHORT: 4},
+    },
+    "docs/client.md": {
+        "": {CLIENT: 1},
+        "html": {CLIENT: 2},
+        "js": {CLIENT: 6},
+        "python": {CLIENT: 4},
+        "ts": {CLIENT: 1},
+    },
+    "docs/commands.md": {"": {TRANSCRIPTS: 2}},
+    "docs/connect.md": {"python": {"tests/connect/test_connect_page.py": 6}},
+    "docs/deployment.md": {
+        "": {SHELL: 2, DATA: 1, "tests/proxies/test_forwarded.py": 1},
+        "apache": {"tests/proxies/test_forwarded.py": 1},
+        "ini": {DATA: 1},
+        "nginx": {"tests/proxies/test_forwarded.py": 1},
+        "python": {SHORT: 1},
+    },
+    "docs/fallback.md": {"js": {DATA: 1}, "json": {DATA: 2}, "python": {SHORT: 1}},
+    "docs/fastapi.md": {
+        "console": {"tests/servers/test_fastapi_page.py": 3},
+        "python": {"tests/servers/test_fastapi_page.py": 4},
+    },
+    "docs/groups.md": {
+        "": {"tests/groups/test_presence_servers.py": 1},
+        "html": {GROUPS: 1, "tests/groups/test_docs_groups.py": 1},
+        "python": {GROUPS: 10, "tests/groups/test_docs_groups.py": 10},
+    },
+    "docs/handlers.md": {"python": {SHORT: 2}},
+    "docs/index.md": {"console": {SHELL: 1}, "python": {SHORT: 1}},
+    "docs/logging.md": {"python": {SHORT: 1, "tests/unit/test_records.py": 1}},
+    "docs/migration.md": {"console": {SHELL: 1}},
+    "docs/operations.md": {"": {SHELL: 1, DATA: 1}, "python": {SHORT: 5}, "yaml": {DATA: 1}},
+    "docs/platforms.md": {"": {DATA: 1}, "console": {SHELL: 1}, "python": {DATA: 1}},
+    "docs/presence.md": {
+        "html": {"tests/groups/test_pages_in_chromium.py": 1},
+        "json": {DATA: 1},
+        "python": {"tests/groups/test_presence_page.py": 4},
+    },
+    "docs/recipes.md": {
+        "": {SHELL: 2},
+        "html": {"tests/servers/test_recipes.py": 1},
+        "python": {SHORT: 2, "tests/servers/test_recipes.py": 6},
+    },
+    "docs/recovery.md": {
+        "": {"tests/groups/test_rights.py": 1},
+        "html": {"tests/groups/test_pages_in_chromium.py": 1},
+        "json": {DATA: 1},
+        "python": {GROUPS: 1, "tests/groups/test_recovery_page.py": 3},
+    },
+    "docs/scaling.md": {"": {SHELL: 2}},
+    "docs/servers/asgi.md": {"console": {SHELL: 1}, "python": {SHORT: 3}},
+    "docs/servers/uwsgi.md": {"": {SHELL: 1}, "nginx": {DATA: 1}},
+    "docs/servers/waitress.md": {"": {SHELL: 1}},
+    "docs/settings.md": {"python": {"tests/docs/test_settings_page.py": 8}},
+    "docs/signals.md": {"python": {SHORT: 1}},
+    "docs/start.md": {"console": {SHELL: 5}, "html": {START: 1}, "python": {START: 4}},
+    "docs/testing.md": {"python": {"tests/test_sample_project.py": 17}},
+    "docs/troubleshooting.md": {"console": {SHELL: 1}},
+    "docs/views.md": {"python": {"tests/docs/test_views_page.py": 18}},
+    "docs/zh/deployment.md": {
+        "": {CHINESE: 4},
+        "apache": {CHINESE: 1},
+        "ini": {CHINESE: 1},
+        "nginx": {CHINESE: 1},
+        "python": {CHINESE: 1},
+    },
+    "docs/zh/migration.md": {"console": {CHINESE: 1}},
+    "docs/zh/start.md": {"console": {CHINESE: 5}, "html": {CHINESE: 1}, "python": {CHINESE: 4}},
+    "docs/zh/troubleshooting.md": {"console": {CHINESE: 1}},
+    "examples/bell/README.md": {"console": {SHELL: 1}},
+    "examples/board/README.md": {"console": {SHELL: 1}},
+    "examples/chat/README.md": {"": {SHELL: 2}, "python": {SHORT: 1}},
+    "examples/dashboard/README.md": {"console": {SHELL: 1}},
+    "examples/fastapi_beside/README.md": {"console": {SHELL: 1}},
+    "examples/moved/README.md": {"console": {SHELL: 1}},
+    "examples/recipes/README.md": {"": {SHELL: 1}},
+    "examples/task/README.md": {"console": {SHELL: 1}},
+    "examples/tutorials/README.md": {"": {SHELL: 1}},
+    "fuzz/README.md": {"": {SHELL: 2}},
+}

@@ -1,0 +1,85 @@
+"""docs/reference.md and docs/reference-testing.md: each public name has its docstring there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import dwebsocket
+from dwebsocket import exceptions, groups, signals, testing
+from support.pages import text_of
+
+PAGES = {
+    "docs/reference.md": (dwebsocket, groups, signals, exceptions, dwebsocket.client),
+    "docs/reference-testing.md": (testing,),
+}
+
+
+def named(page: str) -> dict[str, Any]:
+    """Give what a page takes docstrings from, by its name there."""
+    names = re.findall(r"^::: (\S+)$", text_of(page), re.MULTILINE)
+    assert len(names) == len(set(names))
+    return {name: resolve(name) for name in names}
+
+
+def resolve(name: str) -> Any:
+    """
+    Import a name as the site does, which reads files: by the modules of its path.
+
+    `pkgutil.resolve_name` would take `dwebsocket.websocket` for the decorator of that name.
+    """
+    module, _, last = name.rpartition(".")
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return getattr(importlib.import_module(module), last)
+
+
+def names_of(module: ModuleType) -> list[str]:
+    """Give a module's public names."""
+    listed = getattr(module, "__all__", None)
+    return listed or [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [(page, module) for page, modules in PAGES.items() for module in modules],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_has_every_public_name(page: str, module: ModuleType) -> None:
+    """By itself, or by its whole module."""
+    found = list(named(page).values())
+    whole = {value.__name__ for value in found if isinstance(value, ModuleType)}
+    assert len(names_of(module)) > 3
+    assert [
+        name
+        for name in names_of(module)
+        if getattr(module, name) not in found
+        and module.__name__ not in whole
+        and getattr(getattr(module, name), "__module__", "") not in whole
+    ] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_are_public(page: str) -> None:
+    """The names on the page are documented, and none is private."""
+    for name, value in named(page).items():
+        assert not any(part.startswith("_") for part in name.split(".")), name
+        assert (value.__doc__ or "").strip(), name
+
+
+def test_site_reads_the_same_names() -> None:
+    """`pkgutil` finds every module that a name begins with."""
+    modules = {info.name for info in pkgutil.walk_packages(dwebsocket.__path__, "dwebsocket.")}
+    for page in PAGES:
+        for name in named(page):
+            assert name in modules or name.rpartition(".")[0] in modules, name

@@ -1,0 +1,195 @@
+"""What processes tell each other of presence: in the end all of them know the same users."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dwebsocket import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOM = "room"
+GRACE = 10.0
+# More than the time between two beats, and than what it takes to miss a killed process.
+BEAT = 0.81
+MANY_BEATS = 8
+
+
+class World:
+    """The processes, and the server that carries what they publish."""
+
+    def __init__(self) -> None:
+        self.processes: list[Process] = []
+        self.killed: list[Process] = []
+        self.is_away = False
+        self.lost = 0
+
+    def start(self) -> Process:
+        """Start a process."""
+        self.processes.append(Process(self))
+        return self.processes[-1]
+
+    def kill(self, process: Process) -> None:
+        """End a process without any warning."""
+        self.processes.remove(process)
+        self.killed.append(process)
+
+    def publish(self, name: str, envelope: bytes) -> int | None:
+        """Carry an envelope to those that have subscribed. None when it gets lost."""
+        if self.is_away or self.lost:
+            self.lost = max(0, self.lost - 1)
+            return None
+        subscribers = [each for each in self.processes if name in each.subscribed]
+        for each in subscribers:
+            each.exchange.on_message(name, envelope)
+        return len(subscribers)
+
+    def carry(self) -> None:
+        """Let all processes publish, until they have nothing more to say."""
+        while sum(each.publish() for each in self.processes):
+            pass
+
+    def beat(self) -> None:
+        """Let all processes send a beat."""
+        _core.step_clock(BEAT)
+        self.carry()
+
+    def users(self) -> Counter[str]:
+        """Give the connections of each user, in truth."""
+        return Counter(user for each in self.processes for user in each.tabs.values())
+
+
+class Process:
+    """One process, without threads: it publishes when it is told to."""
+
+    numbers = itertools.count(1)
+    hub = _core.Hub()
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.groups = _core.Groups("close", b"k" * 32)
+        self.presence = _core.Presence(self.groups)
+        self.exchange = _core.Exchange(self.presence, self.groups, 200)
+        self.subscribed = set(self.exchange.channels())
+        self.tabs: dict[_core.Mailbox, str] = {}
+
+    def publish(self) -> bool:
+        """Publish what there is. False when there was nothing."""
+        steps = self.exchange.take(0)
+        for name, envelope in steps or ():
+            if envelope is None:
+                self.subscribed.discard(name)
+            elif self.world.publish(name, envelope) is None:
+                self.exchange.note_failure()
+        return bool(steps) and not self.world.is_away
+
+    def ask(self, question: tuple[int, Any, bytes | None]) -> bool:
+        """Publish a question, and wait for the answers. False when it got lost."""
+        number, _, envelope = question
+        assert envelope is not None
+        if (processes := self.world.publish(ROOM, envelope)) is None:
+            self.exchange.fail(number, "it got lost")
+            return False
+        self.exchange.expect(number, processes)
+        self.world.carry()
+        self.exchange.give_up(number)
+        return True
+
+    def come(self, user: str) -> None:
+        """Open a connection of a user."""
+        self.subscribed.add(ROOM)
+        self.exchange.begin(ROOM)
+        if (question := self.exchange.learn(ROOM)) is None or self.ask(question):
+            mailbox, number = _core.Mailbox(1024, self.hub, 0), next(self.numbers)
+            now = f"2026-01-01T00:00:00.{number:06}+00:00"
+            key = number.to_bytes(16, "big")
+            self.presence.enter(ROOM, mailbox, key, user, user, now, None, False, GRACE)
+            self.tabs[mailbox] = user
+        self.exchange.end(ROOM)
+
+    def leave(self) -> None:
+        """Close the oldest connection."""
+        if self.tabs:
+            mailbox = next(iter(self.tabs))
+            del self.tabs[mailbox]
+            mailbox.end()
+
+    def members(self) -> dict[str, int]:
+        """Give the users that this process knows, or is told of when it asks."""
+        if self.exchange.takes_part(ROOM):
+            found = self.presence.members(ROOM)
+        else:
+            question = self.exchange.ask(ROOM)
+            self.ask(question)
+            found = self.exchange.gathered(question[0])
+        return {member.key: member.connections for member in found}
+
+
+PROCESSES = st.integers(0, 2)
+STEPS = st.one_of(
+    st.tuples(st.just("come"), PROCESSES, st.sampled_from("abc")),
+    st.tuples(st.just("leave"), PROCESSES),
+    st.tuples(st.just("restart"), PROCESSES),
+    st.tuples(st.just("publish"), PROCESSES),
+    st.tuples(st.sampled_from(["beat", "carry", "away", "back", "lose"])),
+)
+
+
+def follow(world: World, steps: list[tuple[Any, ...]]) -> Iterator[None]:
+    """Do what a test wants."""
+    for step, *which in steps:
+        process = world.processes[which[0]] if which else None
+        if step == "restart":
+            assert process is not None
+            world.kill(process)
+            world.start()
+        elif process is not None:
+            getattr(process, step)(*which[1:])
+        elif step in ("away", "back"):
+            world.is_away = step == "away"
+        elif step == "lose":
+            world.lost += 1
+        else:
+            getattr(world, step)()
+        yield
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, max_size=40))
+def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
+    """Joins, leaves, kills, outages, lost messages: some seconds later all know who is there."""
+    world = World()
+    for _ in range(3):
+        world.start()
+    for _ in follow(world, steps):
+        pass
+    world.is_away, world.lost = False, 0
+    for _ in range(MANY_BEATS):
+        world.beat()
+    # A user stays for the grace after that.
+    _core.step_clock(GRACE)
+    for _ in range(3):
+        world.beat()
+    for process in [*world.processes, world.start()]:
+        assert process.members() == world.users()
+
+
+def test_nothing_of_another_project_is_taken() -> None:
+    """Its seal is another one."""
+    world = World()
+    process = world.start()
+    _, _, envelope = process.exchange.ask(ROOM)
+    assert envelope is not None
+    assert process.exchange.on_message(ROOM, envelope)
+    assert not process.exchange.on_message("other room", envelope)
+    assert not process.exchange.on_message(ROOM, envelope[:-1] + b"?")
+    assert not process.exchange.on_message(ROOM, b"\x01presence ")
+    groups = _core.Groups("close", b"o" * 32)
+    other = _core.Exchange(_core.Presence(groups), groups, 200)
+    assert not other.on_message(ROOM, envelope)

@@ -1,0 +1,252 @@
+"""The small projects in examples/: each does in a browser what its README says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.browser import chromium
+from support.server import ASGI, ROOT, RUNSERVER, Kind, Server
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from selenium.webdriver import Chrome
+
+    Start = Callable[[str, Kind], Server]
+
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.xdist_group("examples")]
+
+(OUR_UVICORN,) = [kind for kind in ASGI if kind.name == "uvicorn-dwebsocket"]
+#: Where the pictures of docs/examples.md are written to, by PICTURES=docs/examples.
+PICTURES = os.environ.get("PICTURES")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser."""
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Give a function that starts a copy of an example."""
+    with contextlib.ExitStack() as stack:
+
+        def started(name: str, kind: Kind) -> Server:
+            folder = tmp_path / name
+            shutil.copytree(ROOT / "examples" / name, folder)
+            server = Server(kind, cwd=folder, module=name)
+            manage(server, "migrate", "--verbosity", "0")
+            return stack.enter_context(server)
+
+        yield started
+
+
+def manage(server: Server, *arguments: str) -> None:
+    """Run a command of the project, with the server's environment."""
+    command = [sys.executable, "manage.py", *arguments]
+    subprocess.run(command, cwd=server.cwd, env=server.env, check=True)
+
+
+def shell(server: Server, code: str) -> None:
+    """Run code in another process of the project."""
+    manage(server, "shell", "-c", code)
+
+
+def text_of(browser: Chrome, name: str) -> str:
+    """Give the text of an element."""
+    return browser.find_element("id", name).text
+
+
+def take_picture(browser: Chrome, name: str) -> None:
+    """Write a picture for the docs, when they are wanted."""
+    if PICTURES:
+        Path(PICTURES).mkdir(exist_ok=True)
+        browser.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
+
+
+@contextlib.contextmanager
+def two_tabs(browser: Chrome, address: str) -> Iterator[tuple[str, str]]:
+    """Open an address in the tab that is there and in a new one, which is the current one then."""
+    first = browser.current_window_handle
+    browser.get(address)
+    browser.switch_to.new_window("tab")
+    second = browser.current_window_handle
+    browser.get(address)
+    try:
+        yield first, second
+    finally:
+        browser.switch_to.window(second)
+        browser.close()
+        browser.switch_to.window(first)
+
+
+def sign_in(server: Server, browser: Chrome, name: str) -> None:
+    """Make a user and have the browser signed in, by Django's own log-in page."""
+    create = f"get_user_model().objects.create_superuser({name!r}, password='x')"
+    shell(server, f"from django.contrib.auth import get_user_model; {create}")
+    browser.get(server.url("/admin/login/?next=/", "http"))
+    browser.find_element("name", "username").send_keys(name)
+    browser.find_element("name", "password").send_keys("x\n")
+
+
+def test_dashboard_follows_the_model(start: Start, browser: Chrome) -> None:
+    """Whichever process changes an order; after a rollback nothing is shown."""
+    server = start("dashboard", RUNSERVER)
+    manage(server, "simulate", "--changes", "5", "--pause", "0")
+    browser.get(server.url("/", "http"))
+    eventually(lambda: text_of(browser, "sum") == "5")
+    shell(
+        server,
+        "from dashboard.models import Order\n"
+        "from django.db import transaction\n"
+        "try:\n"
+        "    with transaction.atomic():\n"
+        "        Order.objects.create(customer='Undone', total=1)\n"
+        "        raise ValueError\n"
+        "except ValueError:\n"
+        "    Order.objects.create(customer='Zoe', total=7)\n",
+    )
+    eventually(lambda: "Zoe 7.00" in text_of(browser, "orders"))
+    assert "Undone" not in text_of(browser, "orders")
+    shell(
+        server,
+        "from dashboard.models import Order\n"
+        "order = Order.objects.get(customer='Zoe'); order.state = 'sent'; order.save()\n"
+        "Order.objects.exclude(customer='Zoe').first().delete()",
+    )
+    eventually(lambda: "Zoe 7.00 sent" in text_of(browser, "orders"))
+    eventually(lambda: text_of(browser, "sum") == "4")
+    take_picture(browser, "dashboard")
+
+
+def test_bell_rings_in_each_tab(start: Start, browser: Chrome) -> None:
+    """And is quiet again in each of them when it is clicked in one."""
+    server = start("bell", RUNSERVER)
+    sign_in(server, browser, "mira")
+    eventually(lambda: "Hello mira" in browser.page_source)
+    with two_tabs(browser, server.url("/", "http")) as tabs:
+        shell(
+            server,
+            "from bell.notifications import notify\n"
+            "from django.contrib.auth import get_user_model\n"
+            "notify(get_user_model().objects.get(), 'your train leaves')",
+        )
+
+        def rings(unread: str) -> bool:
+            return browser.find_element("id", "bell").get_attribute("data-unread") == unread
+
+        for tab in tabs:
+            browser.switch_to.window(tab)
+            eventually(lambda: rings("1") and "your train leaves" in text_of(browser, "latest"))
+        take_picture(browser, "bell")
+        browser.find_element("id", "bell").click()
+        for tab in tabs:
+            browser.switch_to.window(tab)
+            eventually(lambda: rings("0"))
+
+
+PAINTED = """
+const { data } = document.querySelector("#board").getContext("2d").getImageData(0, 0, 1600, 1000);
+let painted = 0;
+for (let i = 3; i < data.length; i += 4) painted += data[i] > 0;
+return painted;
+"""
+
+
+def test_board_is_one_for_all(start: Start, browser: Chrome) -> None:
+    """Those that come later get what was drawn."""
+    from selenium.webdriver import ActionChains
+
+    server = start("board", RUNSERVER)
+    with two_tabs(browser, server.url("/first/", "http")) as (first, second):
+        canvas = browser.find_element("id", "board")
+        actions = ActionChains(browser)
+        actions.move_to_element_with_offset(canvas, -200, -100).click_and_hold()
+        for x, y in ((60, 120), (80, -90), (90, 130), (70, -60)):
+            actions.move_by_offset(x, y)
+        actions.release().perform()
+        painted = browser.execute_script(PAINTED)
+        assert painted > 500
+        take_picture(browser, "board")
+
+        def looks_alike() -> bool:
+            return abs(browser.execute_script(PAINTED) - painted) < painted / 5
+
+        browser.switch_to.window(first)
+        eventually(looks_alike)
+        # One that opens it later.
+        browser.refresh()
+        eventually(looks_alike)
+        browser.switch_to.window(second)
+        browser.get(server.url("/second/", "http"))
+        assert browser.execute_script(PAINTED) == 0
+
+
+def test_page_of_a_task_gets_its_whole_log(start: Start, browser: Chrome) -> None:
+    """Whenever it is opened."""
+    server = start("task", RUNSERVER)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "task.celery", "worker", "--pool", "solo"],
+        cwd=server.cwd,
+        env=server.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        browser.get(server.url("/", "http"))
+        browser.find_element("tag name", "button").click()
+        eventually(lambda: "sheep 10" in text_of(browser, "log"))
+        take_picture(browser, "task")
+        browser.refresh()
+        eventually(lambda: text_of(browser, "log").endswith("asleep"))
+        lines = text_of(browser, "log").split("\n")
+        assert lines == [*(f"sheep {counted}" for counted in range(1, 41)), "asleep"]
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+def test_fastapi_beside_django(start: Start, browser: Chrome) -> None:
+    """A value that FastAPI takes is on Django's page."""
+    from websockets.sync.client import connect
+
+    server = start("fastapi_beside", OUR_UVICORN)
+    browser.get(server.url("/", "http"))
+    with connect(server.url("/api/temperature")) as sensor:
+
+        def is_shown() -> bool:
+            sensor.send('{"celsius": 21.5}')
+            assert sensor.recv(timeout=30) == '{"taken":true}'
+            return text_of(browser, "value") == "21.5 °C"
+
+        # The page may connect later than the sensor.
+        eventually(is_shown)
+    take_picture(browser, "fastapi")
+
+
+def test_consumer_that_moved_over(start: Start, browser: Chrome) -> None:
+    """Two pages of one room, under runserver."""
+    server = start("moved", RUNSERVER)
+    with two_tabs(browser, server.url("/kitchen/", "http")) as tabs:
+        for tab in tabs:
+            browser.switch_to.window(tab)
+            is_open = "return socket.readyState === WebSocket.OPEN"
+            eventually(lambda code=is_open: browser.execute_script(code))
+        browser.find_element("id", "text").send_keys("hello\n")
+        for tab in tabs:
+            browser.switch_to.window(tab)
+            eventually(lambda: text_of(browser, "messages") == "hello")
+        browser.find_element("id", "text").send_keys("is dinner ready?\n")
+        eventually(lambda: "dinner" in text_of(browser, "messages"))
+        take_picture(browser, "moved")

@@ -1,0 +1,32 @@
+"""The address of a WebSocket, in parts."""
+
+from __future__ import annotations
+
+import pytest
+
+from dwebsocket.client.address import Address
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "netloc", "origin"),
+    [
+        ("ws://a.example", (False, "a.example", 80, "/"), "a.example", "http://a.example"),
+        ("wss://a.example/b/?c=d", (True, "a.example", 443, "/b/?c=d"), "a.example", None),
+        ("wss://a.example:8443/", (True, "a.example", 8443, "/"), "a.example:8443", None),
+        ("ws://[::1]:80/", (False, "::1", 80, "/"), "[::1]", "http://[::1]"),
+        ("ws://bücher.example/ü", (False, "xn--bcher-kva.example", 80, "/%C3%BC"),
+         "xn--bcher-kva.example", "http://xn--bcher-kva.example"),
+    ],
+)  # fmt: skip
+def test_parts(url: str, address: tuple, netloc: str, origin: str | None) -> None:
+    """Host and Origin as a browser would send them."""
+    parsed = Address.parse(url)
+    assert parsed == Address(*address)
+    assert parsed.netloc == netloc
+    assert parsed.origin == (origin or f"https://{netloc}")
+
+
+def test_user() -> None:
+    """Is a header, and no part of the host."""
+    parsed = Address.parse("ws://ada:s%40ve@a.example/")
+    assert (parsed.host, parsed.authorization) == ("a.example", "Basic YWRhOnNAdmU=")

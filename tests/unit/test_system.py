@@ -1,0 +1,142 @@
+"""What differs between Linux, macOS and Windows, as far as Python sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dwebsocket import _core, unpatched
+from dwebsocket.compat import system, transports
+from dwebsocket.groups import local
+from dwebsocket.servers.families import gevent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# macOS's own, for a user whose number is as long as those of companies' directories.
+MAC_TEMPORARY = "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T"
+MAC_USER = 1_234_567_890
+MAC_LONGEST_ADDRESS = 103
+
+
+@pytest.fixture
+def without_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    monkeypatch.delattr(select, "epoll")
+
+
+def test_poller_is_epoll_where_there_is_one() -> None:
+    """It costs the same however many descriptors it watches."""
+    poller = unpatched.poller()
+    assert isinstance(poller, select.epoll)
+    poller.close()
+
+
+@pytest.mark.usefixtures("without_epoll")
+def test_poll_has_the_methods_of_epoll() -> None:
+    """Timeouts are seconds, and events the same numbers."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        poller = unpatched.poller()
+        assert isinstance(poller, system.Poll)
+        poller.register(ours.fileno(), select.POLLIN)
+        assert list(poller.poll(0.0)) == []
+        assert list(poller.poll(0.01)) == []
+        poller.modify(ours.fileno(), select.POLLIN | select.POLLOUT)
+        assert list(poller.poll(None)) == [(ours.fileno(), select.POLLOUT)]
+        theirs.send(b"x")
+        poller.modify(ours.fileno(), select.POLLIN)
+        assert list(poller.poll(60.0)) == [(ours.fileno(), select.POLLIN)]
+        poller.unregister(ours.fileno())
+        assert list(poller.poll(0.0)) == []
+        poller.close()
+
+
+@pytest.mark.usefixtures("without_epoll")
+def test_kqueue_needs_no_help_to_forget_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop's and gevent's loops watch by kqueue there."""
+    asked: list[str] = []
+    loop = SimpleNamespace(_get_backend_id=lambda: asked.append("uvloop"))
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    transports.unwatch(0)
+    hub = SimpleNamespace(get_hub=lambda: asked.append("gevent"))
+    monkeypatch.setitem(sys.modules, "gevent", hub)
+    gevent.forget(0)
+    assert asked == []
+
+
+def test_a_socket_of_the_mesh_has_a_short_enough_address_on_macos(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A longer one could not be bound, and the default backend would fail."""
+    monkeypatch.setattr(local, "_KEY_LENGTH", local._SHORT_KEY)
+    monkeypatch.setattr(os, "geteuid", lambda: MAC_USER)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: MAC_TEMPORARY)
+    settings: Any = SimpleNamespace(runtime_dir=None)
+    folder = local.folder_of(settings, bytes(32))
+    assert len(os.fsencode(folder / f"{2**64 - 1:016x}.new")) <= MAC_LONGEST_ADDRESS
+
+
+def test_signals_with_a_handler() -> None:
+    """Also one that Python does not know, without looking into /proc."""
+    assert _core.is_handled(signal.SIGINT)
+    before = signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+    try:
+        assert not _core.is_handled(signal.SIGUSR2)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        assert not _core.is_handled(signal.SIGUSR2)
+        signal.signal(signal.SIGUSR2, lambda *_: None)
+        assert _core.is_handled(signal.SIGUSR2)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    with pytest.raises(OSError, match="Invalid argument"):
+        _core.is_handled(10_000)
+
+
+def test_a_handler_in_c_counts() -> None:
+    """`signal.getsignal` would not show it."""
+    code = (
+        "import ctypes, signal; from dwebsocket import _core\n"
+        "handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: None)\n"
+        "ctypes.CDLL(None).signal(int(signal.SIGUSR2), handler)\n"
+        "assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL\n"
+        "assert _core.is_handled(signal.SIGUSR2)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_limits_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no module `resource`."""
+    monkeypatch.setattr(system, "resource", None)
+    assert system.limits_of("NOFILE") == (system.UNLIMITED, system.UNLIMITED)
+
+
+def test_users_and_forks_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.delattr(os, "geteuid")
+    monkeypatch.delattr(os, "register_at_fork")
+    assert system.user_id() == 0
+    system.at_fork(lambda: None)
+
+
+def test_a_worker_of_gunicorn_assumes_that_the_site_goes_on_where_it_cannot_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without /proc its arbiter's descriptors cannot be seen; usually a worker is replaced."""
+    from dwebsocket.servers.families import gunicorn
+
+    cfg = SimpleNamespace(graceful_timeout=30, timeout=30, workers=2)
+    worker = SimpleNamespace(cfg=cfg, nr=0, max_requests=9, ppid=os.getppid(), sockets=[])
+    monkeypatch.setattr(gunicorn, "Path", lambda path: tmp_path / "none")
+    departure = gunicorn._Departing(worker)(terminated=True)
+    assert departure.goes_on

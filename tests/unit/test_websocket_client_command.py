@@ -1,0 +1,329 @@
+"""`manage.py websocket_client`: what is typed, shown, recorded and replayed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.cache import SessionStore
+from django.core.management import CommandError, call_command
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+
+from dwebsocket.management.commands.websocket_client import Command
+from dwebsocket.terminal import lines, recording, writing
+from support.far_server import far_server
+from support.hostile import Hostile, accepting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from django.contrib.auth.models import User
+    from websockets.sync.server import ServerConnection
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[str]:
+    """A server that echoes."""
+    with far_server() as url:
+        yield url
+
+
+@pytest.fixture
+def talk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Run the command with lines on its standard input, and give those that it prints."""
+
+    def run(url: str, typed: str = "", **options: Any) -> list[str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        out = io.StringIO()
+        options = {"linger": 1.0, "no_color": True, **options}
+        call_command(Command(), url, stdout=out, **options)
+        return out.getvalue().splitlines()
+
+    return run
+
+
+def test_lines_are_sent_and_answers_shown(echo: str, talk: Callable[..., list[str]]) -> None:
+    """Commands begin with a slash."""
+    shown = talk(echo, 'hello\n//slash\n/binary 00 ff\n\n/ping\n{"a": [1, "b"]}\n')
+    assert shown[0] == "! open (compressed); /help for help"
+    assert shown[-1] == "! closed with 1000"
+    answers = "\n".join(line for line in shown if not line.startswith("!"))
+    assert answers == (
+        '< hello\n< /slash\n< [2 bytes] 00 ff\n< {\n  "a": [\n    1,\n    "b"\n  ]\n}'
+    )
+    assert sum("pong after" in line for line in shown) == 1
+
+
+def test_wrong_commands_say_so(echo: str, talk: Callable[..., list[str]]) -> None:
+    """And end nothing."""
+    shown = talk(echo, "/what\n/help\n/binary xyz\n/close 1005\n/close x\nstill here\n")
+    assert "! /what: unknown; try /help" in shown
+    assert "  /ping             send a ping, and show how long its answer takes" in shown
+    assert any(line.startswith("! /binary: non-hexadecimal") for line in shown)
+    assert any(line.startswith("! /close: close code 1005 must not be sent") for line in shown)
+    assert "< still here" in shown
+
+
+def test_close_has_a_code_and_a_reason(talk: Callable[..., list[str]]) -> None:
+    """Lines behind it are not sent."""
+    closes: list[object] = []
+    is_over = threading.Event()
+
+    def note(connection: ServerConnection) -> None:
+        with pytest.raises(ConnectionClosedError):
+            connection.recv()
+        closes.append((connection.close_code, connection.close_reason))
+        is_over.set()
+
+    with far_server(note) as url:
+        shown = talk(url, "/close 4001 so long\nnever sent\n")
+        assert is_over.wait(20)
+    assert closes == [(4001, "so long")]
+    assert shown[-1] == "! closed with 4001: so long"
+
+
+def test_what_a_server_sends_does_not_change_the_terminal(talk: Callable[..., list[str]]) -> None:
+    """Neither messages, nor the reason of a close, nor the body of a refusal."""
+    escape = b"\x1b[2J"
+
+    def open_and_close(request: bytes) -> Iterator[bytes]:
+        close = b"\x0f\xa1" + escape
+        yield accepting(request) + b"\x81\x04" + escape + bytes((0x88, len(close))) + close
+
+    with Hostile(open_and_close) as server:
+        assert talk(server.url())[1:] == ["< \\x1b[2J", "! closed with 4001: \\x1b[2J"]
+    refusal = b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\n" + escape
+    with Hostile(lambda _: iter([refusal])) as server, pytest.raises(CommandError) as refused:
+        talk(server.url())
+    assert str(refused.value) == "the server refused the WebSocket with 403 No\n\\x1b[2J"
+
+
+def test_the_answer_to_a_late_line_is_awaited(
+    talk: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """The time before it closes begins with the last message, sent or received."""
+
+    def answer_late(request: bytes) -> Iterator[bytes]:
+        yield accepting(request)
+        time.sleep(1.0)
+        yield b"\x81\x04late"
+
+    recording = tmp_path / "recording"
+    recording.write_text(json.dumps({"at": 0.7, "by": "client", "text": "hello"}) + "\n")
+    with Hostile(answer_late) as server:
+        assert "< late" in talk(server.url(), replay=str(recording), linger=0.6)
+
+
+def test_a_conversation_is_recorded_and_replayed(
+    echo: str, talk: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """With its pauses; the second file says the same as the first."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    talk(echo, "grüße\n/binary 00 ff\n", record=str(first))
+    entries = [json.loads(line) for line in first.read_text().splitlines()]
+    sent = [entry for entry in entries if entry["by"] == "client"]
+    assert [entry.get("text", entry.get("base64")) for entry in sent] == ["grüße", "AP8="]
+    assert len(entries) == 4
+    shown = talk(echo, replay=str(first), record=str(second))
+    assert {"> grüße", "< grüße", "> [2 bytes] 00 ff"} <= set(shown)
+
+    def contents(path: Path) -> list[tuple[object, ...]]:
+        lines = map(json.loads, path.read_text().splitlines())
+        return sorted((e["by"], e.get("text", ""), e.get("base64", "")) for e in lines)
+
+    assert contents(first) == contents(second)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("no json", "line 1: Expecting value"),
+        ("[]", 'line 1: it has no "by"'),
+        ('{"by": "client"}', 'line 1: it has no "at"'),
+        ('{"by": "client", "at": -1}', 'line 1: it has no "at"'),
+        ('{"by": "client", "at": 0}', 'line 1: it has neither "text" nor "base64"'),
+        ('{"by": "client", "at": 0, "base64": "x"}', 'line 1: its "base64" is none'),
+    ],
+)
+def test_a_file_that_is_no_recording(
+    echo: str, talk: Callable[..., list[str]], tmp_path: Path, line: str, reason: str
+) -> None:
+    """Names its line, before anything is connected."""
+    path = tmp_path / "file"
+    path.write_text(f"{line}\n")
+    with pytest.raises(CommandError, match=reason):
+        talk(echo, replay=str(path))
+    with pytest.raises(CommandError, match="No such file"):
+        talk(echo, replay=str(tmp_path / "nothing"))
+
+
+def test_the_request_has_the_options(talk: Callable[..., list[str]]) -> None:
+    """Origin, subprotocols and headers."""
+    seen = []
+
+    def tell(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.append(connection.request.headers)
+
+    with far_server(tell, subprotocols=["chat"]) as url:
+        shown = talk(
+            url,
+            origin="https://example.com",
+            subprotocol=["chat"],
+            header=["X-One: 1", "Cookie: a=b"],
+            no_compression=True,
+            proxy="none",
+        )
+        with pytest.raises(CommandError, match="'X-One' is no header: write 'Name: value'"):
+            talk(url, header=["X-One"])
+        compressed = talk(url, subprotocol=["chat"], proxy="none")
+    assert shown[0] == "! open (subprotocol chat); /help for help"
+    assert compressed[0] == "! open (subprotocol chat, compressed); /help for help"
+    headers, _ = seen
+    assert headers["Origin"] == "https://example.com"
+    assert (headers["X-One"], headers["Cookie"]) == ("1", "a=b")
+    assert "Sec-WebSocket-Extensions" not in headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (b"302 Found\r\nLocation: /log-in/", "302 Found: it redirects to /log-in/"),
+        (
+            b"404 Not Found\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<!DOCTYPE html><html>"
+            b"<head><style>a {}</style><title>Page not found\n at &lt;b&gt;</title></head></html>",
+            "404 Not Found\nPage not found at <b>",
+        ),
+        (b"502 Bad\r\nContent-Type: text/html\r\n\r\n<p>no title", "502 Bad"),
+        (
+            b"409 Conflict\r\nContent-Type: text/plain\r\n\r\n" + b"x" * 999,
+            "409 Conflict\n" + "x" * 500,
+        ),
+    ],
+)
+def test_a_refusal_is_explained(talk: Callable[..., list[str]], answer: bytes, shown: str) -> None:
+    """By where it redirects to, the title of its page, or its text."""
+    answer = b"HTTP/1.1 " + answer + (b"" if b"\r\n\r\n" in answer else b"\r\n\r\n")
+    with Hostile(lambda _: iter([answer])) as server, pytest.raises(CommandError) as refused:
+        talk(server.url())
+    assert str(refused.value) == f"the server refused the WebSocket with {shown}"
+
+
+class TestSession:
+    """`--session`."""
+
+    def test_signs_in_with_debug_only(
+        self, echo: str, talk: Callable[..., list[str]], override: Callable[..., None]
+    ) -> None:
+        """And never for another machine."""
+        override(DEBUG=False)
+        with pytest.raises(CommandError, match="--session works with DEBUG = True only"):
+            talk(echo, session="anna")
+        override(DEBUG=True)
+        with pytest.raises(CommandError, match="--session sends a session to this machine only"):
+            talk("ws://example.com/", session="anna")
+
+    def test_the_session_is_the_users_and_is_deleted(
+        self, talk: Callable[..., list[str]], anna: User, override: Callable[..., None]
+    ) -> None:
+        """By the name, or by the primary key."""
+        override(DEBUG=True)
+        seen: list[tuple[str, object]] = []
+
+        def tell(connection: ServerConnection) -> None:
+            assert connection.request is not None
+            name, _, key = connection.request.headers["Cookie"].partition("=")
+            seen.append((name, SessionStore(key).get(SESSION_KEY)))
+            seen.append((key, None))
+
+        with far_server(tell) as url:
+            for user in ("anna", str(anna.pk)):
+                talk(url, session=user)
+            with pytest.raises(CommandError, match="--session: there is no user 'nobody'"):
+                talk(url, session="nobody")
+        assert seen[0] == seen[2] == ("sessionid", str(anna.pk))
+        assert not any(SessionStore().exists(key) for key, _ in (seen[1], seen[3]))
+
+
+def test_json_is_coloured() -> None:
+    """Keys, texts, words and numbers; other text is left alone."""
+    coloured = writing.shown('{"a": "b", "c": [1.5, true]}', colour=True)
+    for colour, token in ((34, '"a"'), (32, '"b"'), (36, "1.5"), (35, "true")):
+        assert f"\x1b[{colour}m{token}\x1b[0m" in coloured
+    assert writing.shown("[no json 1", colour=True) == "[no json 1"
+    assert writing.shown("plain 1", colour=True) == "plain 1"
+    assert writing.shown(bytes(100), colour=True).endswith("00…")
+    nested = "[" * 100_000
+    assert writing.shown(nested, colour=True) == nested
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The keys of a terminal, for prompt_toolkit; the history is in a folder of the test."""
+    pytest.importorskip("prompt_toolkit")
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+    from prompt_toolkit.output import DummyOutput
+
+    monkeypatch.setattr(lines, "_HISTORY", tmp_path / "history")
+    stdin = io.StringIO()
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stdin)
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        yield pipe
+
+
+class TestTerminal:
+    """With prompt_toolkit."""
+
+    def test_lines_can_be_edited(self, keys: Any, tmp_path: Path) -> None:
+        """With a history in a file."""
+        # A wrong letter is taken back, and one is put at the beginning.
+        keys.send_text("ellp\x7fo\x01h\r\x04")
+        assert list(lines.TypedLines(plain=False)) == ["hello"]
+        assert "+hello" in (tmp_path / "history").read_text()
+
+    def test_the_end_of_the_connection_ends_the_prompt(self, keys: Any) -> None:
+        """No key is needed for that."""
+        out = io.StringIO()
+        with far_server(lambda connection: connection.close(4000, "enough")) as url:
+            call_command(Command(), url, stdout=out, no_color=True)
+        assert out.getvalue().splitlines()[1:] == ["! closed with 4000: enough"]
+
+    def test_lines_that_were_stopped_before_they_began(self, keys: Any) -> None:
+        """The connection may end before the first prompt."""
+        typed = lines.TypedLines(plain=False)
+        typed.stop()
+        assert list(typed) == []
+
+    @pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["interrupt", "end of input"])
+    def test_a_server_that_goes_on_talking_can_be_left(self, keys: Any, key: str) -> None:
+        """At once: its next message is not waited for."""
+        is_left = threading.Event()
+
+        def talk_on(connection: ServerConnection) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                connection.send("once")
+                keys.send_text(key)
+                while not is_left.wait(0.05):
+                    connection.send("more")
+
+        out = io.StringIO()
+        with far_server(talk_on) as url:
+            call_command(Command(), url, stdout=out, no_color=True, linger=60)
+            is_left.set()
+        assert "! closed with 1000" in out.getvalue()
+
+
+def test_an_entry_is_the_same_behind_a_file() -> None:
+    """Text and bytes."""
+    for message in ("text", b"\x00"):
+        entry = recording.Entry(1.5, "server", message)
+        assert recording.Entry.parse(entry.line()) == entry
