@@ -111,6 +111,26 @@ def test_conversation(driver: Chrome, server: Server, proxy: BlockingProxy, tran
     assert page.run("return recoveries.every(({recovered}) => recovered)")
 
 
+def test_frozen_page(driver: Chrome, server: Server, proxy: BlockingProxy, transport: str) -> None:
+    """What is published meanwhile comes when the browser lets it run again, and what follows."""
+    room = uuid.uuid4().hex
+    page = Page(driver, proxy, room)
+    page.run("return socket.send('before')")
+    page.has(said := ["before"])
+    for _ in range(2):
+        driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "frozen"})
+        said += [uuid.uuid4().hex for _ in range(50)]
+        publish(server, room, *said[-50:])
+        driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "active"})
+        said.append(uuid.uuid4().hex)
+        publish(server, room, said[-1])
+        page.has(said)
+    page.run("return socket.send('after')")
+    page.has([*said, "after"])
+    assert page.run("return socket.transport") == transport
+    assert page.run("return recoveries.every(({recovered}) => recovered)")
+
+
 def test_reload(driver: Chrome, server: Server, proxy: BlockingProxy, transport: str) -> None:
     """New workers take over: nothing is lost or doubled, in either direction."""
     room = uuid.uuid4().hex

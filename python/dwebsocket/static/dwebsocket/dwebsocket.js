@@ -97,6 +97,8 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
   };
 
   const stream = async () => {
+    // Chromium stops reading in a page that it freezes.
+    globalThis.document?.addEventListener("resume", () => end(1006), abort);
     const { headers, body } = await call(opening, { headers: { Accept: "text/event-stream" } });
     if (!/^text\/event-stream/.test(headers.get("Content-Type"))) return;
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
