@@ -429,7 +429,14 @@ class Groups:
         """
 
     def take_notice(self, timeout: float | None) -> tuple[str, list[str]] | None:
-        """Sleeps until there is an event for the log, and gives its kind and its texts."""
+        """
+        Sleeps until there is an event for the log, and gives its kind and its texts.
+
+        None after `timeout` seconds, and when :meth:`end_notices` was called.
+        """
+
+    def end_notices(self) -> None:
+        """Lets :meth:`take_notice` sleep no more."""
 
 @final
 class Hold:

@@ -280,6 +280,10 @@ impl Groups {
             Notice::MembersLeft => ("members_left", Vec::new()),
         }))
     }
+
+    fn end_notices(&self, py: Python<'_>) {
+        py.detach(|| self.0.notices().end());
+    }
 }
 
 /// The messages of groups for a connection that an ASGI server drives. See `_core.pyi`.

@@ -381,6 +381,12 @@ class Node(HistoryCommands, logging.Handler):
         """Give what was reported."""
         return self.told
 
+    def probe_never(self) -> None:
+        """Give the listener nothing to do but what it is asked for."""
+        from dwebsocket.groups.postgres import listener
+
+        listener.PROBE_S = 3600.0
+
     def is_listening(self) -> bool:
         """Whether the connection that listens is there."""
         return bool(self.backend._listener.is_listening)

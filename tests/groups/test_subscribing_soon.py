@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from postgres_nodes import Nodes
 
 NAMES = [f"user-{number}" for number in range(50)]
+# One reports what happens to members.
+STARTED = ["dwebsocket-groups", "dwebsocket-subscribe"]
 
 
 @pytest.fixture
@@ -47,11 +49,11 @@ def test_one_thread_at_a_time(switchboard: Switchboard, started: list[str]) -> N
     for name in [*NAMES, *NAMES]:
         backend.hold_soon(name)
     eventually(lambda: switchboard.names("subscribe") == NAMES[:1])
-    assert started == ["dwebsocket-subscribe"]
+    assert started == STARTED
     is_open.set()
     eventually(lambda: len(switchboard.names("subscribe")) >= len(NAMES), what="all are there")
     assert list(dict.fromkeys(switchboard.names("subscribe"))) == NAMES
-    assert started == ["dwebsocket-subscribe"]
+    assert started == STARTED
     # The thread has ended, or goes on: later ones are subscribed to all the same.
     backend.hold_soon("later")
     eventually(lambda: switchboard.subscribers.get("later"), what="the later one is there")
@@ -76,7 +78,7 @@ def test_a_failure_does_not_end_it(
 
 
 def test_a_system_without_threads(
-    switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch
+    switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch, started: list[str]
 ) -> None:
     """Raises for the handshake that needs one; the next one tries again."""
 
@@ -90,6 +92,7 @@ def test_a_system_without_threads(
             backend.hold_soon("room")
     backend.hold_soon("other")
     eventually(lambda: switchboard.subscribers.get("other"))
+    assert started == STARTED
 
 
 @pytest.mark.needs("postgresql")

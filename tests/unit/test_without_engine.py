@@ -236,6 +236,8 @@ def test_a_slow_member_misses_messages_by_its_policy(
     assert found == kept
     assert box.mailbox.close_frame() == ((1013, "too slow") if policy == "close" else None)
     assert of.take_notice(10) == ("slow", ["room"])
+    of.end_notices()
+    assert of.take_notice(None) is of.take_notice(None) is None
 
 
 def test_threads_share_the_tokens_of_a_hub(parts: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dwebsocket._core import Member
-from dwebsocket.groups import checks
+from dwebsocket.groups import checks, reports
 from dwebsocket.groups.api import Group, group, user
 from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.exchanging import PresenceBackend
@@ -27,3 +27,4 @@ __all__ = [
 ]
 
 checks.register()
+reports.register()

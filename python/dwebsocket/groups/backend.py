@@ -23,7 +23,7 @@ from dwebsocket.exceptions import GroupUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Literal
+    from typing import ClassVar, Literal
 
     from dwebsocket.group_settings import BackendSettings
     from dwebsocket.groups.history import Page, Position
@@ -86,6 +86,8 @@ class Backend:
     #: Whether it knows which users are present: see
     #: :class:`~dwebsocket.groups.exchanging.PresenceBackend`.
     keeps_presence = False
+    #: Reports what happens to a backend. :mod:`.reports`, which uses backends, sets it.
+    reporter: ClassVar[Callable[[Backend], None]]
 
     def __init__(self, alias: str, own: BackendSettings) -> None:
         """Makes the backend. Opens no connection: that is for the first call that needs one."""
@@ -95,6 +97,7 @@ class Backend:
         self._groups_lock = unpatched.lock()
         self._presence: _core.Presence | None = None
         self._has_warned = False
+        self._has_reporter = False
         self._joining_lock = unpatched.lock()
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
@@ -563,7 +566,20 @@ class Backend:
             self._has_warned = True
             _log.warning("Messages to users may not reach this process: %s", error)
 
+    def _start_reports(self) -> None:
+        """Begins to report what happens to members here, in the log and by signals. Never waits."""
+        if not self._has_reporter:
+            with self._groups_lock:
+                starts, self._has_reporter = not self._has_reporter, True
+            if starts:
+                try:
+                    type(self).reporter(self)
+                except BaseException:
+                    self._has_reporter = False
+                    raise
+
     def _enter(self, name: str) -> None:
+        self._start_reports()
         with self._joining_lock:
             self._joining[name] = self._joining.get(name, 0) + 1
             if not self._unsubscribes:

@@ -11,7 +11,6 @@ from weakref import ref
 from dwebsocket import _core, unpatched
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backend as contract
-from dwebsocket.groups import reports
 from dwebsocket.waiting.engine_calls import await_call, wait
 
 if TYPE_CHECKING:
@@ -146,9 +145,6 @@ class PresenceBackend(contract.Backend):
         """Tells the other processes nothing any more, for good."""
         if self._exchange is not None:
             self._exchange.stop()
-
-    def _start_reports(self) -> None:
-        reports.start(self)
 
     def enter(self, name: str, member: Member, visit: Visit) -> Entered:
         """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from dwebsocket import _core, unpatched
 from dwebsocket.compat.system import user_id
-from dwebsocket.groups import backend, process, reports
+from dwebsocket.groups import backend, process
 
 if TYPE_CHECKING:
     from dwebsocket.group_settings import BackendSettings
@@ -78,7 +78,7 @@ class Backend(process.Backend):
         except OSError as error:
             raise self.unavailable(error.strerror or str(error)) from error
         backend.at_exit(self.stop)
-        reports.start(self)
+        self._start_reports()
         return node
 
     def processes(self) -> list[int]:
@@ -132,10 +132,6 @@ class Backend(process.Backend):
             GroupUnavailable: As :meth:`subscribe`.
         """
         self.subscribe(name)
-
-    def _start_reports(self) -> None:
-        # The node does.
-        self.node  # noqa: B018
 
     def members(self, name: str) -> list[_core.Member]:
         """

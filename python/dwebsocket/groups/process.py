@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dwebsocket import _core, clock, conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.groups import backend, backends, reports
+from dwebsocket.groups import backend, backends
 from dwebsocket.groups.history import Page
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ class Backend(backend.Backend):
         super().__init__(alias, own)
         self._history: _core.History | None = None
         self._history_lock = unpatched.lock()
-        self._reports = False
 
     def send(self, name: str, message: Message, exclude: Exclude) -> None:
         """
@@ -182,13 +181,6 @@ class Backend(backend.Backend):
     async def amembers(self, name: str) -> list[_core.Member]:
         """As :meth:`members`."""
         return self.members(name)
-
-    def _start_reports(self) -> None:
-        if not self._reports:
-            with self._history_lock:
-                starts, self._reports = not self._reports, True
-            if starts:
-                reports.start(self)
 
     def _close(self, name: str, code: int, reason: str) -> bool:
         self.groups.close(name, code, reason)

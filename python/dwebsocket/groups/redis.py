@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket import _core, unpatched
-from dwebsocket.groups import redis_address, reports
+from dwebsocket.groups import redis_address
 from dwebsocket.groups.exchanging import PresenceBackend
 from dwebsocket.groups.history import Log
 from dwebsocket.groups.recorded import HistoryBackend
@@ -100,7 +100,7 @@ class Backend(HistoryBackend, PresenceBackend):
             raise ImproperlyConfigured(
                 f"WEBSOCKET_GROUPS[{self.alias!r}]['OPTIONS']: {error}"
             ) from None
-        reports.start(self)
+        self._start_reports()
         return started
 
     def problems(self, *, deploy: bool) -> list[str]:
@@ -322,10 +322,6 @@ class Backend(HistoryBackend, PresenceBackend):
         """As :meth:`dwebsocket.groups.backend.Backend.discard`."""
         # The engine ends the subscription behind the last member, however that left.
         self.groups.leave(name, member)
-
-    def _start_reports(self) -> None:
-        # The engine's part, which carries what there is to report, starts them.
-        pass
 
     # -- counting --------------------------------------------------------------------------------
 

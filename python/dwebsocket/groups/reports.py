@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from typing import TYPE_CHECKING
-from weakref import ref
+from weakref import finalize, ref
 
 from django.db import connections
 
 from dwebsocket import signals, unpatched
 from dwebsocket.groups.api import Group
+from dwebsocket.groups.backend import Backend
 from dwebsocket.groups.membership_signals import note_interrupted
 
 if TYPE_CHECKING:
-    from dwebsocket.groups.backend import Backend
+    from dwebsocket import _core
 
 _log = logging.getLogger("dwebsocket")
 _NAME = "dwebsocket-groups"
-# How often the thread looks whether its backend is still in use.
-_GLANCE_S = 5.0
 
 
 def start(backend: Backend) -> None:
@@ -28,18 +27,23 @@ def start(backend: Backend) -> None:
 
     To be called once for a backend, in the process that uses it.
     """
-    weak, process = ref(backend), os.getpid()
+    weak, groups, process = ref(backend), backend.groups, os.getpid()
 
     def work() -> None:
-        while os.getpid() == process and (backend := weak()) is not None:
-            groups = backend.groups
-            del backend
-            notice = groups.take_notice(_GLANCE_S)
+        while os.getpid() == process and weak() is not None:
+            notice = groups.take_notice(None)
             if notice is not None and (backend := weak()) is not None:
                 report(backend, *notice)
                 del backend
 
+    finalize(backend, _end, groups, process).atexit = False
     unpatched.start_thread(_NAME, work)
+
+
+def _end(groups: _core.Groups, process: int) -> None:
+    # In a forked child the thread does not run, and may have left a lock behind.
+    if os.getpid() == process:
+        groups.end_notices()
 
 
 def report(backend: Backend, kind: str, texts: list[str]) -> None:
@@ -74,3 +78,8 @@ def report(backend: Backend, kind: str, texts: list[str]) -> None:
                 signals.send(signals.member_left, None, None, group=group, member=member)
         finally:
             connections.close_all()
+
+
+def register() -> None:
+    """Has the backends of this process reported from their first member, or first use, on."""
+    Backend.reporter = start

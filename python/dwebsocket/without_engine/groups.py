@@ -50,7 +50,8 @@ class Groups(_InOneProcess):
         # By the group's name, the members with their keys.
         self._members: dict[str, dict[Mailbox, bytes]] = {}
         self._counters: Counter[str] = Counter()
-        self._notices: queue.SimpleQueue[tuple[str, list[str]]] = queue.SimpleQueue()
+        # None for the end of them.
+        self._notices: queue.SimpleQueue[tuple[str, list[str]] | None] = queue.SimpleQueue()
 
     def join(self, name: str, member: Mailbox, id: bytes) -> bool | None:
         """Makes a member; true for the group's first one, None when the member is over."""
@@ -156,11 +157,22 @@ class Groups(_InOneProcess):
         return []
 
     def take_notice(self, timeout: float | None) -> tuple[str, list[str]] | None:
-        """Sleeps until there is an event for the log, and gives its kind and its texts."""
+        """
+        Sleeps until there is an event for the log, and gives its kind and its texts.
+
+        None after ``timeout`` seconds, and when :meth:`end_notices` was called.
+        """
         try:
-            return self._notices.get(timeout=timeout)
+            notice = self._notices.get(timeout=timeout)
         except queue.Empty:
             return None
+        if notice is None:
+            self.end_notices()
+        return notice
+
+    def end_notices(self) -> None:
+        """Lets :meth:`take_notice` sleep no more."""
+        self._notices.put(None)
 
 
 class LocalNode(_InOneProcess):

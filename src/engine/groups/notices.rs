@@ -37,33 +37,48 @@ pub enum Notice {
 /// A queue of notices.
 #[derive(Debug, Default)]
 pub struct Notices {
-    waiting: Mutex<VecDeque<Notice>>,
-    arrived: Condvar,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Notice>,
+    has_ended: bool,
 }
 
 impl Notices {
     /// Adds one. Never sleeps.
     pub(crate) fn add(&self, notice: Notice) {
-        let mut waiting = self.waiting.lock();
-        if waiting.len() == MOST {
-            waiting.pop_front();
+        let mut state = self.state.lock();
+        if state.waiting.len() == MOST {
+            state.waiting.pop_front();
         }
-        waiting.push_back(notice);
-        drop(waiting);
-        self.arrived.notify_one();
+        state.waiting.push_back(notice);
+        drop(state);
+        self.changed.notify_one();
     }
 
-    /// Sleeps until there is one, until `deadline` at most.
+    /// From now on [`Notices::take`] sleeps no more. Never sleeps.
+    pub fn end(&self) {
+        self.state.lock().has_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until there is one, until `deadline` or [`Notices::end`] at most.
     pub fn take(&self, deadline: Option<Instant>) -> Option<Notice> {
-        let mut waiting = self.waiting.lock();
+        let mut state = self.state.lock();
         loop {
-            if let Some(notice) = waiting.pop_front() {
+            if let Some(notice) = state.waiting.pop_front() {
                 return Some(notice);
             }
+            if state.has_ended {
+                return None;
+            }
             let in_time;
-            (waiting, in_time) = self.arrived.wait(waiting, deadline);
+            (state, in_time) = self.changed.wait(state, deadline);
             if !in_time {
-                return waiting.pop_front();
+                return state.waiting.pop_front();
             }
         }
     }

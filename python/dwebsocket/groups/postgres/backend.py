@@ -124,6 +124,27 @@ class Backend(HistoryBackend, Presence):
         found: Log = self._result(wanted)
         return found
 
+    def catch_up(self, name: str) -> None:
+        """
+        As :meth:`dwebsocket.groups.HistoryBackend.catch_up`.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        super().catch_up(name)
+        # The listener reports when messages are missing.
+        self._listener.look()
+
+    async def acatch_up(self, name: str) -> None:
+        """
+        As :meth:`catch_up`, without blocking the event loop.
+
+        Raises:
+            GroupUnavailable: As :meth:`subscribe`.
+        """
+        await super().acatch_up(name)
+        self._listener.look()
+
     async def awaits_commit(self) -> bool:
         """As :meth:`dwebsocket.groups.backend.Backend.awaits_commit`, of the task's ORM."""
         return bool(await sync_to_async(self._publisher.is_in_transaction)())
@@ -224,6 +245,10 @@ class Backend(HistoryBackend, Presence):
         """
         self.end_presence()
         self._listener.stop()
+
+    def _start_reports(self) -> None:
+        # The listener does it.
+        pass
 
     def _want(self, name: str) -> Future[int]:
         wanted = self._listener.counts.want(name)
