@@ -107,6 +107,11 @@ class Person:
         """Open a WebSocket."""
         return RawPeer.open(self.server, path, headers={**self.headers, **headers})
 
+    def sees(self, path: str) -> bool:
+        """Whether the page lists one WebSocket with this path: not until its process listens."""
+        rows = self.rows(f"?q={path}")
+        return len(rows) == 1 and rows[0].startswith(path)
+
     def rows(self, query: str = "") -> list[str]:
         """Give the text of each row in the page's table of open WebSockets."""
         page = self.get(PAGE + query)

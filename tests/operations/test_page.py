@@ -24,6 +24,9 @@ CLOSE = f"{PAGE}close/"
 def server() -> Iterator[Server]:
     """The site, by one worker."""
     with site() as running:
+        root = Person(running, "root")
+        with root.websocket("/chat/first/"):
+            eventually(lambda: root.sees("/chat/first/"))
         yield running
 
 
