@@ -56,6 +56,8 @@ class Disasters:
         # The workers before the last reload.
         self._replaced: set[int] = set()
         self._workers = len(server.workers())
+        # KiB of a worker that has served.
+        self._loaded = min(map(memory_of, server.workers()))
         self.done: list[tuple[float, str]] = []
         self.spared = 0
         self.memory = 0
@@ -163,8 +165,14 @@ class Disasters:
     def _spare(self) -> None:
         """Choose a worker that sees all that follows."""
         eventually(self._is_settled, 120, "the last reload is over")
-        self.spared = self._random.choice(self._server.workers())
+        # One that has just begun would seem to grow: it has not even imported the site.
+        loaded = eventually(self._loaded_workers, 120, "a worker has begun")
+        self.spared = self._random.choice(loaded)
         self.memory = memory_of(self.spared)
+
+    def _loaded_workers(self) -> list[int]:
+        workers = self._server.workers()
+        return [pid for pid in workers if memory_of(pid) > 0.8 * self._loaded]
 
     def _is_settled(self) -> bool:
         workers = self._server.workers()
@@ -172,7 +180,10 @@ class Disasters:
 
 
 def memory_of(pid: int) -> int:
-    """Give the KiB that a process has in memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1])
+    """Give the KiB that a process has in memory; none for one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    lines = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(lines[0].split()[1]) if lines else 0
