@@ -109,16 +109,17 @@ class TestClubs:
     @pytest.mark.asyncio
     async def test_async(self, async_websocket_client, websocket_clock, ada, path):
         await sync_to_async(async_websocket_client.force_login)(ada)
-        async with (
-            async_websocket_client.websocket(path) as one,
-            async_websocket_client.websocket(path) as two,
-        ):
-            await one.send("hello")
-            assert await two.receive_json() == {"from": "ada", "said": "hello"}
-            await websocket_clock.aadvance(181)
-            assert [await one.receive() for _ in range(3)] == ["minute 1", "minute 2", "minute 3"]
-            await one.send("bye")
-            assert await one.wait_closed() == 4000
+        async with async_websocket_client.websocket(path) as two:
+            async with async_websocket_client.websocket(path) as one:
+                await one.send("hello")
+                assert await two.receive_json() == {"from": "ada", "said": "hello"}
+                await websocket_clock.aadvance(181)
+                received = [await one.receive() for _ in range(3)]
+                assert received == ["minute 1", "minute 2", "minute 3"]
+                await one.send("bye")
+                assert await one.wait_closed() == 4000
+            # The end of the block waits for the view, and so for its disconnect().
+            assert handlers.ends == {path: (4000, "as you wish")}
             await two.send("fail")
             with pytest.raises(ValueError, match="cannot stand it"):
                 assert [message async for message in two] == ["minute 1", "minute 2", "minute 3"]
