@@ -84,15 +84,30 @@ def send(signal: Signal, websocket: object, request: object, **facts: Any) -> No
 
     In an event loop it returns at once, and a thread calls them, because they may block.
     """
+    _send(signal, websocket, request, facts, on_thread=running_loop() is not None)
+
+
+def send_of_end(signal: Signal, websocket: object, request: object, **facts: Any) -> None:
+    """
+    As :func:`send`, about an end: never ahead of what an event loop has sent before.
+
+    It may return before the receivers do.
+    """
+    _send(signal, websocket, request, facts, on_thread=_is_at_work)
+
+
+def _send(
+    signal: Signal, websocket: object, request: object, facts: dict[str, Any], *, on_thread: bool
+) -> None:
     if not signal.receivers:
         return
     call = functools.partial(
         signal.send_robust, _sender, websocket=websocket, request=request, **facts
     )
-    if running_loop() is None:
-        call()
-    else:
+    if on_thread:
         _call_on_thread(functools.partial(contextvars.copy_context().run, call))
+    else:
+        call()
 
 
 async def asend(signal: Signal, websocket: object, request: object, **facts: Any) -> None:

@@ -83,6 +83,8 @@ class Disasters:
             self.done.append((time.time(), name))
             self._cause(name)
             self._rest(self._random.uniform(0.5, 1.5))
+        if not self.spared:
+            self._spare()
         self._rest(0, all_of_it=True)
         self._all_workers()
 

@@ -1,8 +1,8 @@
 """
 A process of green threads that publishes while its server does not answer.
 
-Arguments: `gevent` or `eventlet`, `patched` or `plain`, and the LOCATION. It prints how often
-another green thread ran meanwhile, and what the publisher got.
+Arguments: `gevent` or `eventlet`, `patched` or `plain`, the LOCATION, and the TIMEOUT. It prints
+how often another green thread ran meanwhile, and what the publisher got.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Publish in a green thread, while another one counts."""
-    library, how, location = sys.argv[1:]
+    library, how, location, timeout = sys.argv[1:]
     sleep, spawn = green_threads(library, is_patched=how == "patched")
     from django.conf import settings
 
-    groups = {"BACKEND": "dwebsocket.groups.redis", "LOCATION": location, "TIMEOUT": 1.0}
+    groups = {
+        "BACKEND": "dwebsocket.groups.redis",
+        "LOCATION": location,
+        "TIMEOUT": float(timeout),
+    }
     settings.configure(SECRET_KEY="secret", WEBSOCKET_GROUPS={"default": groups})
     import django
 

@@ -90,7 +90,7 @@ class _Member(HistoryCommands):
         from dwebsocket import group
 
         began, sent = time.monotonic(), 0
-        while (passed := time.monotonic() - began) < seconds:
+        while (passed := time.monotonic() - began) < seconds or sent <= 1000:
             for _ in range(int(passed * rate) - sent):
                 group(name).send("x")
                 sent += 1
@@ -111,7 +111,7 @@ class _Member(HistoryCommands):
         if rate:
             publisher.start()
         deadline, joins = time.monotonic() + seconds, 0
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or joins <= 3:
             self.mailbox = type(self.mailbox)(64 * 1024 * 1024, self.hub, 1)
             since = self._follow(since, self.come_back(name, since))
             joins += 1

@@ -326,7 +326,9 @@ class Node(HistoryCommands, logging.Handler):
             message = self.mailbox.pop()
             if message is None:
                 time.sleep(0.002)
-            elif len(message) < 1000:
+                continue
+            deadline = time.monotonic() + seconds
+            if len(message) < 1000:
                 found.append(str(message))
             else:
                 size = len(message.encode() if isinstance(message, str) else message)

@@ -13,7 +13,7 @@ from postgres_nodes import folder  # noqa: F401
 from support import postgres
 from support.event_stream import Stream
 from support.polling import Poller
-from support.redis import Redis
+from support.redis import Redis, settings
 from support.server import GUNICORN_GEVENT, GUNICORN_GTHREAD, GUNICORN_SYNC, Kind, Server
 from support.waiting import eventually
 
@@ -56,7 +56,7 @@ def converse(server: Server) -> None:
 def test_by_redis(own_server: Own, kind: Kind) -> None:
     """Also while it is away for a moment."""
     with Redis() as redis:
-        groups = {"default": {"BACKEND": "dwebsocket.groups.redis", "LOCATION": redis.url}}
+        groups = {"default": settings(redis.url)}
         server = own_server(kind, options=("--workers", "2"), settings={"WEBSOCKET_GROUPS": groups})
         converse(server)
         with Stream.open(server, "/fallback/echo/") as stream:
@@ -75,9 +75,9 @@ def test_by_redis(own_server: Own, kind: Kind) -> None:
 @pytest.mark.parametrize("atomic", [False, True], ids=["", "ATOMIC_REQUESTS"])
 def test_by_postgres(own_server: Own, kind: Kind, folder: Path, atomic: bool) -> None:
     """Also in a transaction, whose commit would be too late."""
-    settings: dict[str, Any] = {
+    changed: dict[str, Any] = {
         "DATABASES": {"default": postgres.entry(folder, ATOMIC_REQUESTS=atomic)},
         "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
-        "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres"}},
+        "WEBSOCKET_GROUPS": {"default": {"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20}},
     }
-    converse(own_server(kind, options=("--workers", "2"), settings=settings))
+    converse(own_server(kind, options=("--workers", "2"), settings=changed))

@@ -301,7 +301,7 @@ class TestMembership:
     @pytest.mark.slow
     def test_a_hundred_thousand_memberships_of_one(self, open_websocket: Open) -> None:
         """Are all ended when it ends."""
-        live = open_websocket()
+        live = open_websocket(ping_interval=None)
         names = [f"room-{number}" for number in range(100_000)]
         live.websocket.join(*names)
         assert len(live.websocket.groups) == 100_000

@@ -168,7 +168,7 @@ class TestTransactions:
         assert "no answer within 1 s" in refused["text"]
         assert time.monotonic() - began_at < 20
         one("commit")
-        two("send", "room", "again")
+        assert one("send", "room", "again") == "sent"
         assert one("history", "room") in (["one", "again"], ["one", "two", "again"])
 
     def test_repeatable_read(self, start: Start) -> None:
@@ -314,7 +314,7 @@ class TestKept:
     def test_without_the_tables(self, nodes: Nodes) -> None:
         """The errors and the doctor name the command."""
         on = {"OPTIONS": {"options": "-c search_path=pg_catalog"}}
-        node = nodes(on=on, HISTORY={"room": {}}, TIMEOUT=5.0)
+        node = nodes(on=on, HISTORY={"room": {}})
         for refused in (node("send", "room", "x"), node("history", "room")):
             assert refused["error"] == "GroupUnavailable"
             assert "dwebsocket" in refused["text"]
@@ -360,7 +360,7 @@ class TestOutage:
     @pytest.mark.parametrize("mode", ["fast", "immediate"])
     def test_restart(self, start: Start, folder: Path, mode: str) -> None:
         """What was kept outlives one, but not a crash, which begins new numberings."""
-        member, other = start(), start(TIMEOUT=2.0)
+        member, other = start(), start()
         come_back(member)
         other("send", "room", "before")
         assert member("take_numbered", 1) == numbered(1, "before")

@@ -122,7 +122,7 @@ from django.conf import settings
 settings.configure(SECRET_KEY="secret", DATABASES={{"default": {{
     "ENGINE": "django.db.backends.postgresql", "NAME": "postgres", "USER": "postgres",
     "HOST": {str(folder)!r}}}}},
-    WEBSOCKET_GROUPS={{"default": {{"BACKEND": "dwebsocket.groups.postgres"}}}})
+    WEBSOCKET_GROUPS={{"default": {{"BACKEND": "dwebsocket.groups.postgres", "TIMEOUT": 20}}}})
 django.setup()
 from dwebsocket import group
 group("room").send("hi")

@@ -384,7 +384,7 @@ class TestGrace:
         self, tabs: Tabs, know: Callable[..., None]
     ) -> None:
         """As in HISTORY."""
-        know(PRESENCE={"room-1": {"grace": 0}, "room-*": {}})
+        know(PRESENCE={"room-1": {"grace": 0}, "room-*": {"grace": 3600}})
         for name in ("room-1", "room-2"):
             tabs.open(name, "anna")
             tabs.join(name, name)
@@ -405,10 +405,10 @@ class TestSignals:
         """Once for all connections of one."""
         know(PRESENCE={"room-*": {"grace": 0}})
         for tab in "123":
-            tabs.come(tab, "anna")
+            tabs.come(tab, "zoe")
         for tab in "123":
             tabs.close(tab)
-        eventually(lambda: about("user:anna", tabs.sent) == ["joined", "left"])
+        eventually(lambda: about("user:zoe", tabs.sent) == ["joined", "left"])
 
     def test_arguments(self, tabs: Tabs, know: Callable[..., None]) -> None:
         """A signal about leaving has no connection any more."""
@@ -416,12 +416,12 @@ class TestSignals:
         found: list[dict[str, Any]] = []
 
         def receive(member: Any, **arguments: Any) -> None:
-            if member.key == "user:anna":
+            if member.key == "user:yves":
                 found.append({"member": member, **arguments})
 
         signals.member_joined.connect(receive)
         signals.member_left.connect(receive)
-        tabs.come("1", "anna", {"name": "Anna"})
+        tabs.come("1", "yves", {"name": "Yves"})
         websocket = tabs.live["1"].websocket
         member = ROOM.members()[0]
         tabs.leave("1")
@@ -431,7 +431,7 @@ class TestSignals:
         assert left["websocket"] is None
         assert joined["group"] == left["group"] == ROOM
         assert joined["member"] == member
-        assert (left["member"].key, left["member"].connections) == ("user:anna", 0)
+        assert (left["member"].key, left["member"].connections) == ("user:yves", 0)
 
     def test_many_that_leave_at_once(self, tabs: Tabs, know: Callable[..., None]) -> None:
         """None of them is forgotten."""

@@ -107,6 +107,10 @@ class Person:
         """Open a WebSocket."""
         return RawPeer.open(self.server, path, headers={**self.headers, **headers})
 
+    def shows(self, text: str) -> bool:
+        """Whether the page has this text."""
+        return text in self.get(PAGE).body.decode()
+
     def sees(self, path: str) -> bool:
         """Whether the page lists one WebSocket with this path: not until its process listens."""
         rows = self.rows(f"?q={path}")

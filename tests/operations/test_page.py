@@ -74,6 +74,7 @@ def test_what_clients_choose_is_escaped(root: Person) -> None:
     script = "<script>alert(1)</script>"
     ben = Person(root.server, "ben%3Cb%3E")
     with ben.websocket("/chat/%3Cimg%20src=x%3E/", **{"User-Agent": script}):
+        eventually(lambda: root.shows("ben&lt;b&gt;"))
         page = root.get(PAGE).body.decode()
     assert script not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -102,24 +103,26 @@ def test_rows_are_searched_filtered_and_sorted(root: Person, query: str, found: 
         anna.websocket("/chat/annas/"),
         Person(root.server).websocket("/feed/1/"),
     ):
-        assert [row.split()[0] for row in root.rows(query)] == found
+        eventually(lambda: [row.split()[0] for row in root.rows(query)] == found)
 
 
 def test_fifty_rows_are_a_page(root: Person) -> None:
     """The next page has the rest."""
     with RawPeer.open_many(root.server, "/feed/7/", 60):
+        eventually(lambda: len(root.rows("?q=/feed/7/&p=2")) == 10)
         assert len(root.rows("?q=/feed/7/")) == 50
-        assert len(root.rows("?q=/feed/7/&p=2")) == 10
         assert root.rows("?q=/feed/7/&p=3") == ["None."]
         assert re.search(r"Page 2 of 2", root.get(f"{PAGE}?q=/feed/7/&p=2").body.decode())
 
 
 def key_of(root: Person, path: str) -> str:
     """Give the id that a row's form sends."""
-    page = root.get(f"{PAGE}?q={path}").body.decode()
-    found = re.findall(r'name="key" value="([^"]+)"', page)
-    assert len(found) == 1
-    return str(found[0])
+
+    def keys() -> list[str]:
+        page = root.get(f"{PAGE}?q={path}").body.decode()
+        return re.findall(r'name="key" value="([^"]+)"', page)
+
+    return eventually(lambda: found if len(found := keys()) == 1 else None)[0]
 
 
 def test_one_is_closed_by_a_form(root: Person) -> None:
@@ -147,6 +150,7 @@ def test_all_of_a_user_are_closed_by_a_form(root: Person) -> None:
     anna = Person(root.server, "anna")
     with anna.websocket("/chat/a/") as first, anna.websocket("/feed/1/") as second:
         with root.websocket("/chat/mine/") as mine:
+            eventually(lambda: len(root.rows("?q=anna")) == 2)
             user = re.search(r'href="\?user=(\d+)">anna<', root.get(PAGE).body.decode())
             assert user is not None
             assert root.post(CLOSE, user=user[1]).status == 302

@@ -10,8 +10,11 @@ from project import (
     handlers,
     own_middleware,
     ping_views,
+    time_to_end,
     views,
 )
+
+time_to_end.allow()
 
 _by_name = [
     views.stubborn,
@@ -22,6 +25,7 @@ _by_name = [
     views.closes_and_goes_on, views.closes_on_demand, views.never_read,
     views.never_read_but_ping, views.sits, views.waits, views.push, views.slow,
     views.session_write, views.orm, views.subprotocol, views.at_most_1000, views.impatient,
+    views.lively,
     views.undecorated, views.sleeps, views.drain, views.drains_itself,
     views.own_pid, views.decides, views.asks_database, views.keeps_database, views.pours,
 ]  # fmt: skip

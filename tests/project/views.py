@@ -246,7 +246,7 @@ def never_read(request: HttpRequest) -> None:
         time.sleep(0.02)
 
 
-@require_websocket(ping_interval=0.3, ping_timeout=0.6)
+@require_websocket(ping_interval=0.3, ping_timeout=3)
 def never_read_but_ping(request: HttpRequest) -> None:
     """Like `never_read`, with frequent pings and little patience."""
     while not request.websocket.is_closed():
@@ -399,6 +399,13 @@ def at_most_1000(request: HttpRequest) -> None:
 @require_websocket(ping_interval=0.2, ping_timeout=0.5)
 def impatient(request: HttpRequest) -> None:
     """Keep alive in fractions of a second."""
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@require_websocket(ping_interval=0.2, ping_timeout=20)
+def lively(request: HttpRequest) -> None:
+    """Send many pings, and wait long for the answers."""
     for message in request.websocket:
         request.websocket.send(message)
 

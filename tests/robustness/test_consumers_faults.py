@@ -29,6 +29,7 @@ from support.consumers import (
 )
 from support.raw_peer import BINARY, CLOSE, PING, TEXT, RawPeer, build_frame, handshake_request
 from support.redis import Redis
+from support.server import TIME_TO_END
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class TestClients:
     @on_own
     def test_silence(self, kind: Kind, own_server: Own) -> None:
         """A client that answers no ping is gone; one that does stays."""
-        settings = {"WEBSOCKET_PING_INTERVAL": 1, "WEBSOCKET_PING_TIMEOUT": 2}
+        settings = {"WEBSOCKET_PING_INTERVAL": 1, "WEBSOCKET_PING_TIMEOUT": 8}
         server = own_server(kind, settings=settings)
         with nothing_left(server), contextlib.ExitStack() as stack:
             silent = [stack.enter_context(Named.at(server, path)) for path in PATHS]
@@ -319,7 +320,7 @@ def test_layer_s_server_goes_and_comes_back(kind: Kind, own_server: Own, redis: 
 @on_own
 def test_process_ends(kind: Kind, own_server: Own) -> None:
     """Consumers in all states: each client gets a close frame, each `disconnect` its code."""
-    server = own_server(kind)
+    server = own_server(kind, env=TIME_TO_END)
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(Named.at(server, path)) for path in PATHS * 10]
         for peer in peers:

@@ -122,7 +122,7 @@ def test_views_ask_again(own_server: Own, few: Path) -> None:
 def test_pool_of_django(own_server: Own, few: Path) -> None:
     """Idle connections go back to the pool, from which others take them."""
     pytest.importorskip("psycopg_pool")
-    pool = {"min_size": 0, "max_size": AT_ONCE, "timeout": 10}
+    pool = {"min_size": 0, "max_size": AT_ONCE, "timeout": 60}
     server = own_server(GUNICORN_GTHREAD, settings=on(few, OPTIONS={"pool": pool}))
     with contextlib.ExitStack() as stack:
         for _ in range(WAVES):

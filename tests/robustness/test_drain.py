@@ -38,13 +38,14 @@ GUNICORNS = pytest.mark.parametrize("kind", [GUNICORN_SYNC, GUNICORN_GTHREAD], i
 PATHS = ["/echo/", "/waits/", "/echo-exact/"]
 WINDOW_S = 5
 # A limit for broken code: below the windows of the tests in which none is to be waited for.
-SLACK_S = 20
-LONG_S = 25
+SLACK_S = 50
+LONG_S = 60
 
 
 def draining(own_server: Own, kind: Kind, *options: str, window: float = WINDOW_S) -> Server:
-    """Start gunicorn with a drain window."""
-    return own_server(kind, options=options, settings={"WEBSOCKET_DRAIN": window})
+    """Start gunicorn with a drain window, and without pings: a close frame is all that comes."""
+    settings = {"WEBSOCKET_DRAIN": window, "WEBSOCKET_PING_INTERVAL": None}
+    return own_server(kind, options=options, settings=settings)
 
 
 @contextlib.contextmanager
@@ -84,7 +85,9 @@ def ends(peers: list[RawPeer], asked: Sequence[RawPeer] = ()) -> tuple[set[int |
                             for other in asked:
                                 other.send_frame(PING, b"still here?")
                         codes.append(frame.code)
-                        peer.send_frame(CLOSE, frame.payload)
+                        # The server waits for it no longer than for its own close timeout.
+                        with contextlib.suppress(ConnectionError):
+                            peer.send_frame(CLOSE, frame.payload)
                         selector.unregister(peer.sock)
                         break
                     answers += frame.opcode == PONG
@@ -171,7 +174,7 @@ class TestGunicorn:
 
     def test_worn_out_worker_among_others(self, kind: Kind, own_server: Own) -> None:
         """--max-requests with others to serve meanwhile: 1012, spread."""
-        server = draining(own_server, kind, "--workers", "2", "--max-requests", "100", window=8)
+        server = draining(own_server, kind, "--workers", "2", "--max-requests", "400", window=8)
         workers = server.workers()
         with contextlib.ExitStack() as stack:
             peers = connected_by_worker(server, stack, 20)
@@ -254,7 +257,7 @@ class TestGunicorn:
             with selectors.DefaultSelector() as selector:
                 for peer in peers:
                     selector.register(peer.sock, selectors.EVENT_READ)
-                assert selector.select(10)
+                assert selector.select(50)
         assert server.wait(SLACK_S) == 0
         assert_calm(server)
 
@@ -285,11 +288,11 @@ class TestDrain:
         """1012 over the window; 503 with Retry-After from then on; HTTP goes on."""
         server = own_server(GUNICORN_GTHREAD)
         with sockets(server) as peers, ThreadPoolExecutor(1) as aside:
-            answer = aside.submit(server.get, "/drain/?window=2")
+            answer = aside.submit(server.get, "/drain/?window=6")
             assert_spread(peers, 1012)
             said = answer.result().json()
             assert said["done"]
-            assert said["seconds"] < 2 + SLACK_S
+            assert said["seconds"] < 6 + SLACK_S
         response = refused(server)
         assert (response.status, response.header("Retry-After")) == (503, "5")
         assert server.get("/echo/").status == 200

@@ -80,7 +80,7 @@ def test_descriptors(own_server: Own, kind: object) -> None:
         server.at_rest()
         kept = len(descriptors(worker))
         if refused_with(server, spare):
-            eventually(lambda: len(descriptors(worker)) <= kept, 10)  # noqa: B023
+            eventually(lambda: len(descriptors(worker)) <= kept, 60)  # noqa: B023
         spare += 1
     assert 3 <= spare < ENOUGH
     converses(server)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # A quiet client has its answer long before.
-PATIENCE_S = 5
+PATIENCE_S = 60
 FLOODING = 4
 AT_ONCE = 1000
 

@@ -13,6 +13,7 @@ from support.server import (
     GUNICORN_GEVENT,
     GUNICORN_GTHREAD,
     RUNSERVER,
+    TIME_TO_END,
     UVICORN,
     Server,
 )
@@ -52,12 +53,12 @@ ENDING = (*(kind for kind in ASGI if kind.name in ("uvicorn-uvloop", "hypercorn"
 @pytest.mark.parametrize("query", ["", "?orm"])
 def test_loop_ends_under_async_views(own_server: Own, kind: object, query: str) -> None:
     """Views that still run at the end of the process are no errors, and their callbacks run."""
-    server = own_server(kind)
+    server = own_server(kind, env=TIME_TO_END)
     with RawPeer.open_many(server, f"/database/async-goes-on/{query}", 5) as peers:
         assert all(peer.read_message().isdigit() for peer in peers)
         server.send_signal(server.end_signal)
         assert {peer.read_to_eof().code for peer in peers} <= {1001, 1012}
-    server.wait(30)
+    server.wait(60)
     for unwanted in ("Traceback", "Task was destroyed", "never awaited", "Internal Server Error"):
         assert unwanted not in server.stderr()
     assert server.stdout().count("async callback") == 5

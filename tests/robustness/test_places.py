@@ -37,7 +37,7 @@ def test_clients_that_come_and_go(own_server: Own, kind: object, path: str) -> N
     if path == "/places/oblivious/":
         assert statuses.count(101) == MOST
     assert set(statuses) <= {101, 503}
-    assert thread_count(server.worker) < FEW
+    eventually(lambda: thread_count(server.worker) < FEW, 60)
     # They are free as soon as the views have ended.
     server.get("/places/let-go/")
     eventually(lambda: server.get("/census/").json()["connections"] == 0, 60)

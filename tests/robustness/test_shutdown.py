@@ -139,7 +139,7 @@ def test_ctrl_c_in_runserver(kind: Kind, own_server: Callable[..., Server]) -> N
         server.at_rest()
         server.send_signal(signal.SIGINT)
         assert {peer.read_to_eof().code for peer in peers} <= GOING_AWAY
-        server.wait(20)
+        server.wait(60)
     assert server.stderr() == ""
 
 

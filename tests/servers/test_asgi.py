@@ -93,7 +93,7 @@ def test_many_see_the_end(kind: Kind, own_server: Own) -> None:
                 pass
             assert frame.code in (1001, 1012)
             peer.send_frame(CLOSE, frame.payload)
-    server.wait(15)
+    server.wait(60)
     assert "Traceback" not in server.stderr()
 
 

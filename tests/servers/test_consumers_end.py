@@ -15,6 +15,7 @@ from support.server import (
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
     RUNSERVER,
+    TIME_TO_END,
     Kind,
     Server,
 )
@@ -40,7 +41,7 @@ SETTINGS = {
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_process_ends(kind: Kind, own_server: Callable[..., Server], tmp_path: Path) -> None:
     """By itself, with no traceback; each consumer has had time for its `disconnect`."""
-    server = own_server(kind, settings=SETTINGS)
+    server = own_server(kind, settings=SETTINGS, env=TIME_TO_END)
     noted = tmp_path / "ends"
     with contextlib.ExitStack() as stack:
         writing = [stack.enter_context(RawPeer.open(server, "/writing/")) for _ in range(5)]
@@ -55,6 +56,6 @@ def test_the_process_ends(kind: Kind, own_server: Callable[..., Server], tmp_pat
         server.send_signal(server.end_signal)
         codes = {peer.read_to_eof().code for peer in [*writing, *others]}
         assert codes <= {1001, 1012}, codes
-    server.wait(30)
+    server.wait(60)
     assert "Traceback" not in server.stderr()
     assert len(noted.read_text().split()) == 5

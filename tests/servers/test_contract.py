@@ -465,7 +465,7 @@ class TestDjango:
         def said() -> str | None:
             return server.get("/plain/", headers).json()["session"].get("said")
 
-        assert eventually(said, 5) == "remember me"
+        assert eventually(said) == "remember me"
 
     def test_orm(self, server: Server) -> None:
         """Rows written in the loop are there."""
@@ -564,8 +564,7 @@ class TestWorkers:
         with RawPeer.open(server, "/waits/") as peer:
             eventually(
                 lambda: any("waits" in name for name in server.status()["threads"]),
-                5,
-                "a thread with the view's name",
+                what="a thread with the view's name",
             )
             close_politely(peer)
 

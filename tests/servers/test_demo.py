@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,9 @@ def two_people(demo: Server, room: str) -> Iterator[tuple[Person, Person]]:
     ada, bert = ({"Cookie": cookies(demo, room, name)} for name in ("Ada", "Bert"))
     with websocket(demo, room, additional_headers=ada) as client, contextlib.ExitStack() as others:
         one = Person(client)
-        for _ in range(50):
+        # One worker may get dozens of connections before another has its second.
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             other = Person(others.enter_context(websocket(demo, room, additional_headers=bert)))
             if other.worker != one.worker:
                 break
@@ -146,7 +149,8 @@ def test_two_workers_are_one_chat(demo: Server) -> None:
     """Names, typing, messages and leaving reach the other worker's people."""
     room = "/room/reading-room/"
     with two_people(demo, room) as (ada, bert):
-        assert bert.here == {"Ada", "Bert"}
+        if "Ada" not in bert.here:
+            bert.meets("Ada")
         ada.meets("Bert")
         ada.client.send('{"typing": true}')
         bert.sees(lambda event: event == {"typing": "Ada"})
@@ -261,7 +265,8 @@ class TestBrowsers:
             browser.get_log("browser")
         enter(demo, ada, room, "Ada")
         enter(demo, bert, room, "Bert")
-        for _ in range(50):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             if text(ada, "worker") != text(bert, "worker"):
                 break
             enter(demo, bert, room, "Bert")

@@ -443,7 +443,7 @@ class TestOtherProcesses:
         return own_server(
             GUNICORN_SYNC,
             options=("--workers", "3"),
-            settings={"WEBSOCKET_GROUPS": {"default": {"BACKEND": request.param}}},
+            settings={"WEBSOCKET_GROUPS": {"default": {"BACKEND": request.param, "TIMEOUT": 20}}},
         )
 
     def test_posts_find_their_connection(self, server: Server) -> None:

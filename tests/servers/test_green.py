@@ -144,7 +144,7 @@ def test_preload(kind: Kind, workers: str, own_server: Callable[..., Server]) ->
     eventually(lambda: all(_has_hub(pid) for pid in server.workers()), 60)
     server.at_rest(server.workers()[-1])
     server.send_signal(signal.SIGTERM)
-    server.wait(20)
+    server.wait(60)
     assert "Traceback" not in server.stderr()
 
 
@@ -177,7 +177,7 @@ def test_end_of_a_bare_server(
     with RawPeer.open_many(server, "/echo/", 10) as peers:
         server.send_signal(number)
         assert {peer.read_to_eof().code for peer in peers} == {1001}
-    server.wait(10)
+    server.wait(60)
 
 
 @pytest.mark.parametrize("kind", [GEVENT_PATCHED, GEVENT_PLAIN, EVENTLET_PATCHED], ids=str)
@@ -190,5 +190,5 @@ def test_interrupt_while_a_view_runs(kind: Kind, own_server: Callable[..., Serve
     ):
         interrupting.send_text("now")
         assert {peer.read_to_eof().code for peer in [*peers, interrupting]} == {1001}
-    server.wait(10)
+    server.wait(60)
     assert "Internal Server Error" not in server.stderr()

@@ -57,7 +57,7 @@ def test_five_thousand_idle(
         eventually(lambda: server.status()["loops"] == 1, what="the view waits")
         peer.send_text("warm")
         assert peer.read_message() == b"warm"
-    with server.quiet(), server.nothing_left(within=30):
+    with server.quiet(), server.nothing_left(within=150):
         worker, threads = server.worker, thread_count(server.worker)
         with RawPeer.open_many(server, "/async-echo/", IDLE, at_once=100) as peers:
             assert len(descriptors(worker)) >= IDLE

@@ -181,7 +181,6 @@ class TestPolls:
         """When it has not polled for a ping interval and timeout: 1006, as with a WebSocket."""
         name = uuid.uuid4().hex
         poller = Poller.open(server, f"/fallback/impatient/{name}/")
-        poller.send("hi")
         seen = f"/fallback/seen/{name}/"
         assert eventually(lambda: server.get(seen).json()["seen"])[0] == 1006
         assert eventually(lambda: poller.poll(0)).status == 410
@@ -301,7 +300,7 @@ class TestOtherProcesses:
     @pytest.fixture
     def server(self, own_server: Callable[..., Server]) -> Server:
         """One with several workers."""
-        groups = {"default": {"BACKEND": "dwebsocket.groups.local"}}
+        groups = {"default": {"BACKEND": "dwebsocket.groups.local", "TIMEOUT": 20}}
         options, settings = ("--workers", "3"), {"WEBSOCKET_GROUPS": groups}
         return own_server(GUNICORN_GTHREAD, options=options, settings=settings)
 

@@ -214,7 +214,7 @@ class TestPod:
             read_until(client, "pod> ")
             client.send("grüße")
             read_until(client, "you typed grüße\npod> ")
-            read_until(client, "served request 2\n")
+            read_until(client, "served request ")
 
 
 @everywhere
@@ -225,7 +225,7 @@ class TestProgress:
         """Each line is a message, the time comes besides, and `cancel` kills the program."""
         with websocket(site, "/progress/") as client:
             seen = []
-            while {"seconds": 1} not in seen:
+            while not any("seconds" in message for message in seen):
                 seen.append(json.loads(client.recv(20)))
             percents = [message["percent"] for message in seen if "percent" in message]
             assert percents == list(range(len(percents)))

@@ -47,7 +47,7 @@ def test_signals(kind: Kind, number: int, own_server: Callable[..., Server]) -> 
 @pytest.mark.parametrize("kind", [WERKZEUG_ONE_THREAD, CHEROOT, WAITRESS], ids=str)
 def test_200_sockets_outlive_every_timeout(kind: Kind, own_server: Callable[..., Server]) -> None:
     """200 idle sockets on a single thread, three times its timeout; pages all the time."""
-    server = own_server(kind)
+    server = own_server(kind, env={"LAUNCH_PATIENCE": "2"})
     with server.quiet(), server.nothing_left():
         with RawPeer.open_many(server, "/echo/", 200) as peers:
             outlive(server, peers, pages=13)

@@ -288,7 +288,7 @@ def many_at_once(server: Server, context: ssl.SSLContext, connections: int) -> C
             message = f"number {number} " * 20
             try:
                 with connect(
-                    server.url("/echo-str/"), ssl=context, proxy=None, open_timeout=20
+                    server.url("/echo-str/"), ssl=context, proxy=None, open_timeout=60
                 ) as client:
                     client.send(message)
                     assert client.recv(20) == message

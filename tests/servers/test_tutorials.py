@@ -315,7 +315,7 @@ class TestRoom:
             for number, text in enumerate(["eins", "zwei"], 1)
         ]  # fmt: skip
         eventually(
-            lambda: site.get(room, {"Cookie": cookie}).json()["said"] == 2, 5, "session saved"
+            lambda: site.get(room, {"Cookie": cookie}).json()["said"] == 2, what="session saved"
         )
         assert site.get(room, {"Cookie": cookie}).json()["notes"] == ["eins", "zwei"]
 

@@ -457,13 +457,16 @@ def test_without_pings(another: Server) -> None:
 
 def test_pings() -> None:
     """uvicorn's options set interval and patience; without a pong the application has 1006."""
-    pings = ("--ws-ping-interval", "0.2", "--ws-ping-timeout", "0.5")
-    with plain_server(plain_kind("asyncio", "h11", *pings)) as server:
-        with RawPeer.open(server, "/echo/answers/") as peer:
-            for _ in range(5):
-                frame = peer.read_frame()
-                assert frame.opcode == PING
-                peer.send_frame(PONG, frame.payload)
+    pings = ("--ws-ping-interval", "0.2", "--ws-ping-timeout")
+    with (
+        plain_server(plain_kind("asyncio", "h11", *pings, "20")) as server,
+        RawPeer.open(server, "/echo/answers/") as peer,
+    ):
+        for _ in range(5):
+            frame = peer.read_frame()
+            assert frame.opcode == PING
+            peer.send_frame(PONG, frame.payload)
+    with plain_server(plain_kind("asyncio", "h11", *pings, "0.5")) as server:
         with RawPeer.open(server, "/echo/silent/") as peer:
             assert peer.read_to_eof().frames[0].opcode == PING
         assert all(is_lost(event) for event in noted(server, "/echo/silent/"))

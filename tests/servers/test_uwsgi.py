@@ -173,8 +173,10 @@ class TestEnds:
 
 def test_worn_out_worker_among_others(own_server: Callable[..., Server]) -> None:
     """Others serve meanwhile: its clients are closed one by one, over the window."""
-    options = ("--processes", "2", "--max-requests", "60", "--min-worker-lifetime", "0")
-    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings={"WEBSOCKET_DRAIN": 4})
+    # Many more than it takes until each has its clients: one worker may get most of the first.
+    options = ("--processes", "2", "--max-requests", "400", "--min-worker-lifetime", "0")
+    settings = {"WEBSOCKET_DRAIN": 8, "WEBSOCKET_PING_INTERVAL": None}
+    server = own_server(UWSGI_HTTP_SOCKET, options=options, settings=settings)
     with contextlib.ExitStack() as stack:
         peers = connected_by_worker(server, stack, 10)
         for pid, moments in _wear_out(server, peers).items():
@@ -200,13 +202,13 @@ def _wear_out(server: Server, peers: dict[int, list[RawPeer]]) -> dict[int, list
         for pid, ours in peers.items():
             for peer in ours:
                 selector.register(peer.sock, selectors.EVENT_READ, pid)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not told or any(len(told[pid]) < len(peers[pid]) for pid in told):
             assert time.monotonic() < deadline, told
             for key, _ in selector.select(1):
                 told.setdefault(key.data, []).append(time.monotonic())
                 selector.unregister(key.fileobj)
-    asking.join(30)
+    asking.join(60)
     return told
 
 
@@ -239,11 +241,11 @@ class TestIdle:
         self, kind: Kind, own_server: Callable[..., Server]
     ) -> None:
         """200 idle sockets on one worker, beyond socket timeout and harakiri, beside pages."""
-        server = own_server(kind, options=("--socket-timeout", "2", "--harakiri", "3"))
+        server = own_server(kind, options=("--socket-timeout", "6", "--harakiri", "8"))
         with server.quiet(), server.nothing_left():
             worker = server.worker
             with RawPeer.open_many(server, "/echo/", 200) as peers:
-                outlive(server, peers, pages=18)
+                outlive(server, peers, pages=24)
             assert server.worker == worker
 
     @pytest.mark.slow
@@ -251,10 +253,10 @@ class TestIdle:
     def test_pings_hold_the_router(self, kind: Kind, own_server: Callable[..., Server]) -> None:
         """The router cuts what is silent for --http-timeout: pings below it keep connections."""
         server = own_server(
-            kind, options=("--http-timeout", "3"), settings={"WEBSOCKET_PING_INTERVAL": 1}
+            kind, options=("--http-timeout", "8"), settings={"WEBSOCKET_PING_INTERVAL": 1}
         )
         with RawPeer.open_many(server, "/echo/", 20) as peers:
-            for _ in range(16):
+            for _ in range(24):
                 pause(0.5)
                 assert server.get("/echo/").status == 200
             for peer in peers:

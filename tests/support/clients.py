@@ -28,7 +28,9 @@ def websocket(server: Server, path: str, **options: Any) -> ClientConnection:
         # the session tickets while another writes the request (see docs/servers/tls.md).
         options["ssl"] = client_context(ssl.TLSVersion.TLSv1_2)
     # A test that waits longer than this has failed anyway.
-    options.setdefault("open_timeout", 20)
+    options.setdefault("open_timeout", 60)
+    options.setdefault("close_timeout", 60)
+    options.setdefault("ping_timeout", None)
     if isinstance(server.address, str):
         return unix_connect(server.address, server.url(path), **options)
     return connect(server.url(path), proxy=None, **options)

@@ -33,6 +33,7 @@ def far_server(handler: Handler = echo, **options: Any) -> Iterator[str]:
     options.setdefault("max_size", None)
     # With ours closed first, its threads would wait for an answer to their own close frames.
     options.setdefault("close_timeout", 1)
+    options.setdefault("open_timeout", 60)
     scheme = "wss" if options.get("ssl") else "ws"
     with serve(handler, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -64,7 +64,7 @@ class Hostile:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for thread in self.threads:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
     def _listen(self) -> None:
@@ -77,7 +77,7 @@ class Hostile:
 
     def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
-            client.settimeout(5)
+            client.settimeout(30)
             request = client.recv(65536)
             self.requests.append(request)
             for piece in self.answers(request):

@@ -57,6 +57,10 @@ proxy_set_header X-Forwarded-For $remote_addr;
 """
 
 
+# Silence after which a server hangs up.
+_PATIENCE_S = int(os.environ.get("LAUNCH_PATIENCE", "20"))
+
+
 def werkzeug(module: str, port: str, *options: str) -> None:
     """Run Werkzeug's development server."""
     from werkzeug.serving import WSGIRequestHandler, run_simple
@@ -77,7 +81,7 @@ def cheroot(module: str, port: str) -> None:
     from cheroot.wsgi import Server
 
     server = Server(("127.0.0.1", int(port)), import_module(module).application, numthreads=1)
-    server.timeout = 2
+    server.timeout = _PATIENCE_S
     # It hands Ctrl-C on when it has stopped.
     with contextlib.suppress(KeyboardInterrupt):
         server.safe_start()
@@ -94,7 +98,7 @@ def waitress(module: str, port: str, *options: str) -> None:
         host="127.0.0.1",
         port=int(port),
         threads=1,
-        channel_timeout=2,
+        channel_timeout=_PATIENCE_S,
         cleanup_interval=1,
         **{name: int(value) for name, _, value in (option.partition("=") for option in options)},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -31,6 +32,14 @@ pidfile = {folder}/pid
 """
 
 
+def listens(address: Path) -> bool:
+    """Whether connections are taken there; the file is made a moment before."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(address))
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def pgbouncer(server: Path, mode: str) -> Iterator[Path]:
     """
@@ -55,7 +64,7 @@ def pgbouncer(server: Path, mode: str) -> Iterator[Path]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually((folder / ".s.PGSQL.5432").exists, what="the pooler listens")
+        eventually(lambda: listens(folder / ".s.PGSQL.5432"), what="the pooler listens")
         yield folder
     finally:
         process.kill()

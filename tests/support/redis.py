@@ -167,15 +167,16 @@ class Sentinel(Redis):
     Args:
         master: The first master.
         replicas: How many replicas it has to know before it is ready.
+        silence_ms: How long a master may be silent.
     """
 
-    def __init__(self, master: Redis, replicas: int) -> None:
+    def __init__(self, master: Redis, replicas: int, silence_ms: int) -> None:
         super().__init__()
         self._replicas = replicas
         (self.folder / "conf").write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\nunixsocket {self.socket}\n"
             f"sentinel monitor main 127.0.0.1 {master.port} 2\n"
-            "sentinel down-after-milliseconds main 1000\n"
+            f"sentinel down-after-milliseconds main {silence_ms}\n"
             "sentinel failover-timeout main 5000\n"
         )
 
@@ -197,9 +198,15 @@ class Sentinel(Redis):
 
 
 class Service:
-    """A master with two replicas, and three sentinels; use as a context manager."""
+    """
+    A master with two replicas, and three sentinels; use as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        silence_ms: After so many milliseconds a master is replaced. A busy machine makes one wait.
+    """
+
+    def __init__(self, silence_ms: int = 30_000) -> None:
+        self._silence_ms = silence_ms
         self._all = contextlib.ExitStack()
         self.nodes: list[Redis] = []
         self.sentinels: list[Sentinel] = []
@@ -211,7 +218,7 @@ class Service:
             master = start(Redis())
             of_master = ("--replicaof", f"127.0.0.1 {master.port}", "--repl-diskless-sync-delay")
             self.nodes = [master, *(start(Redis(*of_master, "0")) for _ in range(2))]
-            self.sentinels = [start(Sentinel(master, 2)) for _ in range(3)]
+            self.sentinels = [start(Sentinel(master, 2, self._silence_ms)) for _ in range(3)]
             for sentinel in self.sentinels:
                 eventually(functools.partial(sentinel.is_ready, 3), what="sentinels are ready")
             undo.pop_all()
@@ -236,14 +243,21 @@ class Service:
 
 
 class Cluster:
-    """Three masters, each with a replica; use as a context manager."""
+    """
+    Three masters, each with a replica; use as a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        silence_ms: As that of :class:`Service`.
+    """
+
+    def __init__(self, silence_ms: int = 30_000) -> None:
+        self._silence_ms = silence_ms
         self._all = contextlib.ExitStack()
         self.nodes: list[Redis] = []
 
     def __enter__(self) -> Self:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--cluster-port")
+        timeout = ("--cluster-node-timeout", str(self._silence_ms))
+        options = ("--cluster-enabled", "yes", *timeout, "--cluster-port")
         with contextlib.ExitStack() as undo:
             undo.callback(self._all.close)
             addresses = []
@@ -307,5 +321,10 @@ def tls_options(port: int, *, asks_clients: bool = False) -> tuple[str, ...]:
 
 
 def settings(location: str | list[str], **more: Any) -> dict[str, Any]:
-    """Give an entry of WEBSOCKET_GROUPS."""
-    return {"BACKEND": "dwebsocket.groups.redis", "LOCATION": location, **more}
+    """Give an entry of WEBSOCKET_GROUPS. TIMEOUT is one that a busy machine does not reach."""
+    return {
+        "BACKEND": "dwebsocket.groups.redis",
+        "LOCATION": location,
+        "TIMEOUT": 20.0,
+        **more,
+    }

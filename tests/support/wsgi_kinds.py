@@ -29,7 +29,7 @@ def _uwsgi(
             *options,
             *("--master", "--processes", "1", "--die-on-term", "--need-app", "--auto-procname"),
             *("--module", "{module}.wsgi:application", "--disable-logging"),
-            *("--reload-mercy", "10", "--worker-reload-mercy", "10"),
+            *("--reload-mercy", "40", "--worker-reload-mercy", "40"),
         ),
         worker_title="uWSGI worker",
         lacks=lacks,

@@ -35,6 +35,7 @@ if not settings.configured:
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
                 "NAME": str(Path(_folder.name) / "unit.sqlite3"),
+                "OPTIONS": {"timeout": 60},
             }
         },
         USE_TZ=True,
@@ -54,6 +55,7 @@ from visit import Visit, handshake
 from dwebsocket import WebSocket, callbacks, conf, registry
 from dwebsocket.api.base import own_websocket
 from dwebsocket.runners import loop, thread
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
 def _no_callback_thread_is_left() -> Iterator[None]:
     """End the thread for callbacks, whose descriptors the next test might count."""
     yield
-    assert callbacks.dismiss(10)
+    assert callbacks.dismiss(60)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +80,13 @@ def tables() -> Iterator[None]:
 def nobody_left() -> Iterator[None]:
     """All visitors have left at the end of the test."""
     yield
-    registry._register.sweep()
-    assert registry._register.visitors == {}
+
+    def is_empty() -> bool:
+        # Does nothing while the thread that looks at the visitors has the lock.
+        registry._register.sweep()
+        return not registry._register.visitors
+
+    eventually(is_empty, what="nobody is left")
 
 
 @pytest.fixture
@@ -164,8 +171,8 @@ def visit(override: Callable[..., None]) -> Iterator[Callable[..., Visit]]:
             made.close()
             # Like the server, which is done with it.
             made.response = None
-        assert thread.join(10)
-        assert loop.join(10)
+        assert thread.join(60)
+        assert loop.join(60)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEAD = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class Client:

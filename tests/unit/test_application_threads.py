@@ -205,6 +205,7 @@ class TestReading:
         line, seen = Line(threads), []
         live = open_websocket()
         reading = line.read(live.connection, seen.append)
+        eventually(lambda: not line.has_turn, what="the line waits for a message")
         reading.cancel()
         live.client.send("one")
         result(line.submit(lambda: None))

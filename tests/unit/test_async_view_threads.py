@@ -70,8 +70,9 @@ def test_view_that_calls_nothing_has_no_thread(monkeypatch: pytest.MonkeyPatch) 
     run(*[view] * 100)
 
 
-def test_calls_of_one_view_share_a_thread() -> None:
+def test_calls_of_one_view_share_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """They share the objects of that thread, such as a database connection."""
+    monkeypatch.setattr(database, "IDLE_AFTER_S", 60)
 
     async def view() -> set[int]:
         return {await sync_to_async(threading.get_ident)() for _ in range(5)}

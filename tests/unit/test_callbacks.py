@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dwebsocket import callbacks
+from dwebsocket import callbacks, clock
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -52,11 +52,16 @@ def test_at_the_end_of_a_connection(
 
 
 def test_timers_come_in_the_order_of_their_moments(
-    thread: callbacks.CallbackThread, called: queue.SimpleQueue[Any]
+    thread: callbacks.CallbackThread,
+    called: queue.SimpleQueue[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The order in which they were set does not matter."""
-    for delay in (0.06, 0.02, 0.04):
-        thread.call_later(delay, lambda delay=delay: called.put(delay))  # type: ignore[misc]
+    moment = clock.now()
+    with monkeypatch.context() as standing:
+        standing.setattr(clock, "now", lambda: moment)
+        for delay in (0.06, 0.02, 0.04):
+            thread.call_later(delay, lambda delay=delay: called.put(delay))  # type: ignore[misc]
     assert [called.get(timeout=10) for _ in range(3)] == [0.02, 0.04, 0.06]
 
 
@@ -94,11 +99,12 @@ def test_the_thread_goes_when_nothing_is_left(
 ) -> None:
     """And comes back for the next call."""
     monkeypatch.setattr(callbacks, "_LINGER_S", 0.01)
-    before, thread = count(), callbacks.CallbackThread()
+    eventually(lambda: count() == 0, what="no thread of another test")
+    thread = callbacks.CallbackThread()
     for _ in range(2):
         thread.call_later(0, lambda: called.put(1))
         assert called.get(timeout=10) == 1
-        eventually(lambda: count() == before)
+        eventually(lambda: count() == 0)
     assert thread.dismiss(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import timeit
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,10 @@ def test_settings_that_did_not_change_are_not_read_again(override: Override) -> 
 def test_looking_costs_little(override: Override) -> None:
     """A handshake looks half a dozen times, and takes as long as 50 of these looks at least."""
     override(WEBSOCKET_ALLOWED_ORIGINS=[ELSEWHERE], WEBSOCKET_SUBPROTOCOLS=["a", "b"])
-    best = min(timeit.repeat(lambda: conf.get("SEND_BUFFER"), number=1000, repeat=5)) / 1000
+    times = timeit.repeat(
+        lambda: conf.get("SEND_BUFFER"), timer=time.thread_time, number=1000, repeat=5
+    )
+    best = min(times) / 1000
     assert best < 100e-6
 
 

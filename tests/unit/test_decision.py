@@ -378,7 +378,7 @@ class TestTooLate:
         assert "did not decide within WEBSOCKET_HANDSHAKE_TIMEOUT (0.05 s)" in record.getMessage()
         assert _core.open_connections() == 0
 
-    @pytest.mark.parametrize("timeout", [5, None])
+    @pytest.mark.parametrize("timeout", [60, None])
     def test_in_time(self, visit: Serve, as_async: bool, timeout: float | None) -> None:
         """Nothing is given up that is decided in time."""
 

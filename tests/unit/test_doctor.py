@@ -21,6 +21,7 @@ from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.handshake import site_report
 from dwebsocket.records import EVENTS
 from support.hostile import Hostile, accepting
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -380,7 +381,7 @@ class TestAnswers:
     def test_junk(self, junk: bytes, reason: str) -> None:
         """An answer that is no HTTP is reported as such."""
         with saying(junk) as url:
-            (finding,) = live.examine(live.Visit(url, timeout=5))
+            (finding,) = live.examine(live.Visit(url, timeout=30))
         assert finding.id == "unreachable"
         assert reason in finding.what
 
@@ -395,7 +396,7 @@ class TestAnswers:
         """101 alone is not enough."""
         head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + header
         with saying(head + b"\r\n\r\n") as url:
-            findings = by_id(live.examine(live.Visit(url, timeout=5)))
+            findings = by_id(live.examine(live.Visit(url, timeout=30)))
         assert findings["handshake.key"].level is Level.ERROR
         assert reason in findings["handshake.key"].what
 
@@ -403,7 +404,7 @@ class TestAnswers:
         """In any case of letters, and each is sent once."""
         with Hostile(lambda _: iter([b"HTTP/1.1 404 Not Found\r\n\r\n"])) as server:
             headers = {"origin": "https://a.example", "Cookie": "sessionid=a"}
-            list(live.examine(live.Visit(server.url(), headers=headers, timeout=5)))
+            list(live.examine(live.Visit(server.url(), headers=headers, timeout=30)))
         lines = server.requests[0].decode().split("\r\n")
         named = [line for line in lines if line.lower().startswith(("origin:", "cookie:", "user-"))]
         assert named == [
@@ -417,7 +418,7 @@ class TestAnswers:
         for kind, words in ((b"text/plain; charset=utf-8", True), (b"text/html", False)):
             head = b"HTTP/1.1 409 Conflict\r\nContent-Type: " + kind + b"\r\n\r\nThe reason\n"
             with saying(head) as url:
-                (finding,) = live.examine(live.Visit(url, timeout=5))
+                (finding,) = live.examine(live.Visit(url, timeout=30))
             assert finding.what == "The handshake gets 409 Conflict" + ": The reason" * words + "."
 
     @pytest.mark.parametrize(
@@ -434,18 +435,23 @@ class TestAnswers:
     def test_refusals(self, status: bytes, name: str) -> None:
         """Each status has its explanation."""
         with saying(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nno") as url:
-            assert list(by_id(live.examine(live.Visit(url, timeout=5)))) == [name]
+            assert list(by_id(live.examine(live.Visit(url, timeout=30)))) == [name]
 
     @pytest.mark.parametrize(
-        ("frames", "name", "words"),
+        ("frames", "silence", "name", "words"),
         [
-            (b"\x89\x01x\x82\x7e\x00\x80" + b"y" * 128, "silence", "0.2 s of silence; 1 pings"),
-            (b"\x89\x01x\x88\x00", "silence", "The view itself closed"),
-            (b"\x89\x89", "silence.broken", "masked"),
-            (None, "silence.cut", "was cut after"),
+            (
+                b"\x89\x01x\x82\x7e\x00\x80" + b"y" * 128,
+                0.2,
+                "silence",
+                "0.2 s of silence; 1 pings",
+            ),
+            (b"\x89\x01x\x88\x00", 60, "silence", "The view itself closed"),
+            (b"\x89\x89", 60, "silence.broken", "masked"),
+            (None, 60, "silence.cut", "was cut after"),
         ],
     )
-    def test_silence(self, frames: bytes | None, name: str, words: str) -> None:
+    def test_silence(self, frames: bytes | None, silence: float, name: str, words: str) -> None:
         """Messages are taken meanwhile, pings are answered, and the end is explained."""
         is_over = threading.Event()
 
@@ -455,8 +461,10 @@ class TestAnswers:
                 is_over.wait(20)
 
         with Hostile(answers) as server:
-            visit = live.Visit(server.url(), silence=0.2, timeout=5)
+            visit = live.Visit(server.url(), silence=silence, timeout=30)
             with contextlib.closing(visit.shake_hands()) as websocket:
+                if silence < 1:
+                    eventually(lambda: websocket.pings_received == 1)
                 (finding,) = live._keep_silent(visit, websocket, None)
             is_over.set()
         assert finding.id == name

@@ -52,7 +52,8 @@ def test_methods_of_handlers_are_timed(
     for _ in range(3):
         made.client.send("go")
         assert made.client.frame().data == b"done"
-    eventually(lambda: slow_ones() == 3)
+    # A call of another kind may be as slow on a machine with much to do.
+    eventually(lambda: slow_ones() >= 3)
     assert statistics()["handlers"]["seconds"] >= 3 * SLOW_S
 
 

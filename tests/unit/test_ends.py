@@ -160,6 +160,7 @@ class TestEachCallerIsToldOnce:
         """A thread that does not look at the result of `send` only lets others run."""
         pauses: list[float] = []
         monkeypatch.setattr(Waiter, "sleep", lambda _, s: pauses.append(s))
+        monkeypatch.setattr("dwebsocket.waiting.caller._SENDS_FREELY_S", 1000.0)
         live = open_websocket()
 
         def push() -> None:
@@ -220,9 +221,16 @@ class TestIsClosed:
     @pytest.mark.parametrize("is_own", [True, False])
     @pytest.mark.parametrize("call", ["wait", "read", "poll"])
     def test_hides_no_message_that_came_before_the_end(
-        self, open_websocket: Open, own: Own, call: str, is_own: bool, answers: bool
+        self,
+        open_websocket: Open,
+        own: Own,
+        monkeypatch: pytest.MonkeyPatch,
+        call: str,
+        is_own: bool,
+        answers: bool,
     ) -> None:
         """Also when the end was there before the loop began."""
+        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 60.0)
         live = open_websocket()
         if is_own:
             own(live.websocket)
@@ -364,13 +372,14 @@ class TestSlowClients:
 
     def test_a_thread_that_sends_to_many_does_not_wait(self, open_websocket: Open) -> None:
         """One client must not hold up the others."""
-        slow, other = open_websocket(send_buffer=65536), open_websocket()
+        slow = open_websocket(send_buffer=65536, send_timeout=600)
+        other = open_websocket()
 
         def broadcast() -> None:
             while slow.websocket.send(CHUNK):
                 other.websocket.send("x")
 
-        in_plain_thread(broadcast).result(5)
+        in_plain_thread(broadcast).result(60)
         assert slow.websocket.close_code == 1013
         assert not other.websocket.closed
 
@@ -471,17 +480,18 @@ def test_a_polling_loop_leaves_the_processor_to_others(open_websocket: Open) -> 
     live = open_websocket()
     stop = threading.Event()
 
-    def poll() -> float:
-        begin = time.thread_time()
+    def poll() -> tuple[float, float]:
+        begin, begin_cpu = time.monotonic(), time.thread_time()
         while not stop.is_set():
             live.websocket.has_messages()
             live.websocket.read()
-        return time.thread_time() - begin
+        return time.thread_time() - begin_cpu, time.monotonic() - begin
 
     polling = in_plain_thread(poll)
     assert not stop.wait(1.0)
     stop.set()
-    assert polling.result(10) < 0.5
+    cpu, elapsed = polling.result(10)
+    assert cpu < 0.5 * elapsed
 
 
 def test_a_polling_loop_gets_its_message_at_once(open_websocket: Open) -> None:

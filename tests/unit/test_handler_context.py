@@ -90,6 +90,7 @@ def test_forgotten_with_the_last_handler() -> None:
     its_context = of("a room of its own")
     seen_in(its_context)
     watched = ref(its_context)
+    gc.collect()
     before = len(handler_context._known)
     del its_context
     gc.collect()

@@ -31,6 +31,7 @@ from dwebsocket.api.base import own_websocket
 from dwebsocket.backends.default.factory import WebSocketFactory
 from dwebsocket.handshake.response import UpgradeResponse
 from dwebsocket.testing import WebSocketClient
+from support.waiting import eventually
 
 Log = Callable[..., list[logging.LogRecord]]
 
@@ -380,8 +381,8 @@ class TestRefusals:
         def fails(*args: Any) -> None:
             raise OSError("gone")
 
+        eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
         made = Visit(handshake())
-        before = _core.open_connections()
         request: Any = made.request()
         websocket = WebSocketFactory(request).create_websocket()
         assert websocket is not None
@@ -391,7 +392,7 @@ class TestRefusals:
         assert websocket.wait() is None
         request.close()
         made.close()
-        assert _core.open_connections() == before
+        assert _core.open_connections() == 0
         (record,) = request_log("dwebsocket")
         assert record.event == "websocket.never_opened"  # type: ignore[attr-defined]
 

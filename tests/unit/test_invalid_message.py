@@ -40,8 +40,8 @@ both = pytest.mark.parametrize("as_async", [False, True], ids=["sync", "async"])
 def receive_json(live: LiveWebSocket, *, as_async: bool, **kwargs: Any) -> Any:
     """Receive one message by the one call or its twin."""
     if as_async:
-        return asyncio.run(live.websocket.areceive_json(5, **kwargs))
-    return live.websocket.receive_json(5, **kwargs)
+        return asyncio.run(live.websocket.areceive_json(60, **kwargs))
+    return live.websocket.receive_json(60, **kwargs)
 
 
 @both

@@ -81,18 +81,18 @@ def test_system_clock_is_read_where_it_is_meant() -> None:
 @pytest.mark.parametrize("as_async", [False, True])
 def test_handshake_timeout(visit: Serve, override: Callable[..., None], *, as_async: bool) -> None:
     """`WEBSOCKET_HANDSHAKE_TIMEOUT`: a view that has not decided when its time has passed."""
-    override(WEBSOCKET_HANDSHAKE_TIMEOUT=1000)
+    override(WEBSOCKET_HANDSHAKE_TIMEOUT=100)
     answered = threading.Event()
 
     @accept_websocket(accept=False)
     def view(request: Any) -> None:
-        Clock().advance(1001)
-        answered.wait(20)
+        Clock().advance(101)
+        answered.wait(60)
 
     @accept_websocket(accept=False)
     async def aview(request: Any) -> None:
-        await Clock().aadvance(1001)
-        await asyncio.to_thread(answered.wait, 20)
+        await Clock().aadvance(101)
+        await asyncio.to_thread(answered.wait, 60)
 
     made = visit(aview if as_async else view)
     assert made.response.status_code == 503
@@ -104,10 +104,10 @@ def test_handshake_timeout(visit: Serve, override: Callable[..., None], *, as_as
 @in_loop
 async def test_rate_timeout_under_asgi() -> None:
     """`WEBSOCKET_RATE_TIMEOUT`."""
-    wire = Wire(max_bytes_per_second=1, rate_timeout=1000)
+    wire = Wire(max_bytes_per_second=1, rate_timeout=100)
     wire.put("x" * 5000)
     await until(lambda: wire.received > 0)
-    await Clock().aadvance(1001)
+    await Clock().aadvance(101)
     await until(lambda: wire.connection.end())
     assert wire.connection.end() == (1008, "too many messages or bytes a second", "local")
     wire.disconnect(1008)
@@ -117,10 +117,10 @@ async def test_rate_timeout_under_asgi() -> None:
 @in_loop
 async def test_close_timeout_under_asgi() -> None:
     """`WEBSOCKET_CLOSE_TIMEOUT`: a client that does not answer."""
-    wire = Wire(close_timeout=1000)
+    wire = Wire(close_timeout=100)
     wire.websocket.close()
     await until(lambda: len(wire.sent) == 2)
-    await Clock().aadvance(1001)
+    await Clock().aadvance(101)
     await wire.serving
 
 
@@ -128,9 +128,9 @@ async def test_close_timeout_under_asgi() -> None:
 async def test_drain_under_asgi() -> None:
     """`WEBSOCKET_DRAIN`: the last client is closed when the window is over."""
     wires = [Wire() for _ in range(3)]
-    assert asgi.drain(1012, "restarting", 1000) == 1000
+    assert asgi.drain(1012, "restarting", 100) == 100
     await asyncio.sleep(0)
-    await Clock().aadvance(1001)
+    await Clock().aadvance(101)
     await until(lambda: all(wire.connection.end() for wire in wires))
     for wire in wires:
         wire.disconnect(1012)
@@ -143,8 +143,8 @@ async def test_time_since_the_end_under_asgi() -> None:
     wire = Wire()
     wire.disconnect()
     await until(lambda: wire.connection.end())
-    await Clock().aadvance(1000)
-    assert (wire.connection.ended_for() or 0) >= 1000
+    await Clock().aadvance(100)
+    assert (wire.connection.ended_for() or 0) >= 100
     await wire.serving
 
 
@@ -156,14 +156,14 @@ def test_drain_that_takes_too_long(visit: Serve, monkeypatch: pytest.MonkeyPatch
 
     @accept_websocket
     def stays(request: Any) -> None:
-        leave.wait(20)
+        leave.wait(100)
 
     made = visit(stays).serve()
-    drain = threading.Thread(target=lambda: returned.append(dwebsocket.drain(0, timeout=1000)))
+    drain = threading.Thread(target=lambda: returned.append(dwebsocket.drain(0, timeout=100)))
     drain.start()
 
     def has_returned() -> bool:
-        Clock().advance(500)
+        Clock().advance(50)
         return bool(returned)
 
     eventually(has_returned, what="drain() returns")

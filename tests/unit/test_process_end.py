@@ -51,6 +51,8 @@ settings.configure()
 from dwebsocket import WebSocket, _core, conf, shutdown
 from dwebsocket.runners import loop, thread
 
+# A machine with much to do.
+shutdown._GRACE_S = 60
 shutdown.begin(dies_of_sigterm=True)
 number = int(sys.argv[1])
 connection = adopt(number)
@@ -141,6 +143,8 @@ departures = {
     signal.SIGTERM: Departure(patience_s=0, goes_on=True),
 }
 how = Exit(lambda function: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
+# A machine with much to do.
+shutdown._GRACE_S = 60
 shutdown.begin(dies_of_sigterm=False, at_exit=how)
 ours, theirs, number = map(int, sys.argv[1:])
 flags = fcntl.fcntl(theirs, fcntl.F_GETFL)
@@ -288,7 +292,7 @@ def test_process_closes_its_connections(ending: str, status: int) -> None:
     assert client.closing() == (1001, "going away")
     assert client.frame() is None
     client.vanish()
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (sorted(out.splitlines()), err) == ([b"async view: 1001", b"view: 1001"], b"")
     assert process.returncode == status
 

@@ -138,7 +138,7 @@ class TestEnds:
 
     def test_too_fast(self, visit: Serve, request_log: Log, override: Override, view: Any) -> None:
         """A client that floods."""
-        override(WEBSOCKET_MAX_MESSAGES_PER_SECOND=5, WEBSOCKET_RATE_TIMEOUT=0.1)
+        override(WEBSOCKET_MAX_MESSAGES_PER_SECOND=1, WEBSOCKET_RATE_TIMEOUT=0.1)
 
         @accept_websocket
         def takes(request: Any) -> None:
@@ -146,7 +146,7 @@ class TestEnds:
                 pass
 
         made = visit(takes if view is waits else view).serve()
-        made.client.send_raw(b"\x82\x80\0\0\0\0" * 20)
+        made.client.send_raw(b"\x82\x80\0\0\0\0" * 200)
         assert made.client.closing()[0] == 1008
         ended(made)
         assert fields(self.one(request_log))[::3] == ("websocket.too_fast", 1008)

@@ -150,18 +150,18 @@ from dwebsocket.runners import thread
 begun = threading.Barrier(4)
 
 def computes():
-    begun.wait(10)
+    begun.wait(60)
     while True:
         pass
 
 def sleeps():
-    begun.wait(10)
+    begun.wait(60)
     while True:
         time.sleep(0.0001)
 
 for view in (computes, sleeps, sleeps):
     thread.run("a view", view)
-begun.wait(10)
+begun.wait(60)
 """
 
 
@@ -271,7 +271,8 @@ def test_database_connections_go_with_the_thread(
     monkeypatch.setattr(database, "leave", lambda: closed.append(threading.get_ident()))
     ident = call(pool, threading.get_ident)
     assert pool.join(10)
-    assert closed == [ident]
+    # Threads of other tests may leave, too.
+    assert closed.count(ident) == 1
 
 
 def test_many_short_jobs_lose_none(pool: ViewThreads) -> None:

@@ -15,6 +15,7 @@ from dwebsocket.servers import asgi
 from dwebsocket.servers.asgi import closing
 from dwebsocket.servers.rate import Meter
 from dwebsocket.waiting import loop_hub
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -77,9 +78,9 @@ def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]
     """Run an async test in a loop of its own, with no connection left behind."""
 
     def run() -> None:
-        before = _core.open_connections()
-        asyncio.run(asyncio.wait_for(test(), 20))
-        assert (_core.open_connections(), closing.OPEN) == (before, set())
+        eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
+        asyncio.run(asyncio.wait_for(test(), 60))
+        assert (_core.open_connections(), closing.OPEN) == (0, set())
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
@@ -251,7 +252,7 @@ async def test_threads_wait_and_send() -> None:
     assert wire.said() == [str(number) for number in range(500)]
     wire.disconnect(None)
     await wire.serving
-    await asyncio.to_thread(thread.join, 5)
+    await asyncio.to_thread(thread.join, 50)
     assert not thread.is_alive()
     assert wire.connection.end() == (1005, "", "peer")
 

@@ -40,7 +40,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """The client's and the server's end; neither outlives the test."""
     pair: Pair = request.param()
     for end in pair:
-        end.settimeout(10)
+        end.settimeout(60)
     yield pair
     for end in pair:
         end.close()

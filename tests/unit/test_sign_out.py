@@ -17,6 +17,7 @@ from django.contrib.auth.signals import user_logged_out
 from django.db import connection, connections, transaction
 from django.http import HttpResponse
 from django.test import RequestFactory, TestCase
+from peer import TIMEOUT_S
 from visit import Serve, handshake
 from waiting_views import awaits, waits
 
@@ -86,7 +87,7 @@ def is_over(made: Any) -> bool:
     except TimeoutError:
         return False
     finally:
-        made.client.sock.settimeout(10)
+        made.client.sock.settimeout(TIMEOUT_S)
 
 
 def goes_on(made: Any) -> None:

@@ -15,6 +15,7 @@ from django.test import override_settings
 from visit import handshake
 
 from dwebsocket import WebSocket, accept_websocket, group, require_websocket, signals
+from dwebsocket.api import close_callbacks
 from dwebsocket.api.announcing import AnnouncingConnection
 from dwebsocket.groups import membership_signals
 from support.waiting import eventually
@@ -36,6 +37,8 @@ def _own_groups() -> Iterator[None]:
     """Groups of this process alone."""
     with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}}):
         yield
+    # What is sent late would reach the receivers of the next test.
+    eventually(lambda: not close_callbacks.is_pending() and not signals._is_at_work)
 
 
 @pytest.fixture
@@ -215,12 +218,12 @@ class TestMessage:
         def view(request: Any) -> None:
             ws = request.websocket
             seen.append(ws.wait())
-            seen.append(ws.wait(5))
+            seen.append(ws.wait(60))
             while not ws.has_messages():
                 pass
             seen.append(ws.read())
             seen.append(ws.receive())
-            seen.append(ws.receive(5))
+            seen.append(ws.receive(60))
 
         made = visit(view)
         made.serve()

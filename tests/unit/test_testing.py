@@ -132,9 +132,21 @@ class TestWebSocket:
             assert ws.wait_closed() == 4404
 
 
+def at_its_line(client: WebSocketClient) -> Any:
+    """Open a WebSocket whose view has come to the line at which it stays."""
+    ws: Any = client.websocket("/stay/").__enter__()
+    wait_for_its_line(ws)
+    return ws
+
+
+def wait_for_its_line(ws: Any) -> None:
+    """Wait for the view to come to its line."""
+    eventually(lambda: "STAY.wait" in ws._watch.whereabouts(), what="the view at its line")
+
+
 def eventually_receive(ws: Any) -> None:
     """Receive once the view has come to its line."""
-    eventually(lambda: "STAY.wait" in ws._watch.whereabouts(), what="the view at its line")
+    wait_for_its_line(ws)
     ws.receive(timeout=0.01)
 
 
@@ -159,9 +171,10 @@ class TestScope:
 
     def test_names_a_view_that_stays(self, site: WebSocketClient) -> None:
         """All others are closed first."""
-        scope = websockets_of_a_test(timeout=0.05)
+        scope = websockets_of_a_test()
         scope.__enter__()
-        stuck = site.websocket("/stay/").__enter__()
+        stuck = at_its_line(site)
+        stuck.timeout = 0.05
         other = site.websocket("/echo/").__enter__()
         with pytest.raises(ViewStillRuns, match=r"test_testing\.stay is at"):
             scope.__exit__(None, None, None)
@@ -172,6 +185,7 @@ class TestScope:
 
     def test_names_a_connection_that_stays(self) -> None:
         """Whichever object holds it."""
+        eventually(lambda: _core.open_connections() == 0, what="no connection of another test")
         with pytest.raises(WebSocketLeak, match="1 of its connections"):
             with websockets_of_a_test(timeout=0.01):
                 permit = _core.Permit.claim(None)
@@ -205,7 +219,7 @@ class TestMixin:
 
             def test(self) -> None:
                 self.addCleanup(lambda: None)
-                self.client.websocket("/stay/").__enter__()
+                at_its_line(self.client)
 
         result = self.run(Case)
         assert len(result.errors + result.failures) == 1

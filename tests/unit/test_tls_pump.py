@@ -60,7 +60,7 @@ class Line:
         for sock in (self.far, self.near):
             sock.settimeout(0)
         for sock in (self.client, self.engine):
-            sock.settimeout(5)
+            sock.settimeout(60)
         self.cipher = Cipher(self.far)
         self.pipe = tls_pump.Pipe(self.cipher, self.far, self.near)
         self.carrier = carrier
@@ -85,7 +85,7 @@ def carrier(request: pytest.FixtureRequest) -> Iterator[tls_pump.Pump]:
         found = tls_pump.Pump()
     found.start()
     yield found
-    found.settle(5)
+    found.settle(60)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def fill(sock: _socket.socket) -> int:
     with contextlib.suppress(TimeoutError):
         while True:
             sent += sock.send(bytes(CHUNK))
-    sock.settimeout(5)
+    sock.settimeout(60)
     return sent
 
 
@@ -240,7 +240,7 @@ def test_bug_costs_one_connection(
 
 def test_settling(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
     """It waits for the last connection, and no longer than it may."""
-    carrier.settle(5)
+    carrier.settle(60)
     line = make().open()
     line.client.sendall(b"first")
     assert line.engine.recv(100) == b"first"
@@ -248,7 +248,7 @@ def test_settling(make: Callable[[], Line], carrier: tls_pump.Pump) -> None:
     assert not line.is_closed
     line.client.close()
     line.engine.close()
-    carrier.settle(5)
+    carrier.settle(60)
     assert line.is_closed
 
 

@@ -29,13 +29,12 @@ CALLS: dict[str, Call] = {
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let time pass, for connections only."""
-    ahead = [0.0]
-    now = clock.now
+    ahead = [clock.now()]
 
     def pass_(seconds: float) -> None:
         ahead[0] += seconds
 
-    monkeypatch.setattr(database.clock, "now", lambda: now() + ahead[0])
+    monkeypatch.setattr(database.clock, "now", lambda: ahead[0])
     return pass_
 
 

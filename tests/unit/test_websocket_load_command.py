@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
 
 
+@pytest.fixture(autouse=True)
+def _answers_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with much to do."""
+    monkeypatch.setattr("dwebsocket.terminal.load._LAST_S", 60.0)
+
+
 @pytest.fixture(scope="module")
 def echo() -> Iterator[str]:
     """A server that echoes."""
@@ -105,7 +111,8 @@ def test_bars_are_shown_on_a_terminal(echo: str, monkeypatch: pytest.MonkeyPatch
     err, out = io.StringIO(), io.StringIO()
     monkeypatch.setattr(err, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", err)
-    options: dict[str, Any] = {"clients": 2, "rate": 10, "seconds": 0.3, "ramp": 0, "stdout": out}
+    monkeypatch.setattr("dwebsocket.terminal.load._TELL_S", 0.01)
+    options: dict[str, Any] = {"clients": 2, "rate": 10, "seconds": 1, "ramp": 0, "stdout": out}
     call_command(Command(stderr=err), echo, **options)
     if importlib.util.find_spec("rich") is not None:
         assert "messages" in err.getvalue()

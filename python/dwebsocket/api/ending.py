@@ -229,7 +229,7 @@ class Ending(Base):
         code, reason, by = connection.end() or (1006, "", "lost")
         since = time.time() if self._opened_at is None else self._opened_at
         received, sent = connection.messages()
-        signals.send(
+        signals.send_of_end(
             signals.websocket_closed,
             self,
             request,

@@ -38,14 +38,20 @@ def is_new(group: Named, member: Member) -> bool:
 
 def note_joined(group: Named, websocket: Base) -> None:
     """Sends ``group_joined``, and ``group_left`` when the membership or the connection ends."""
-    _note(group, websocket)
+    is_first = _note(group, websocket)
     signals.send(signals.group_joined, websocket, websocket._view_request, group=group)
+    if is_first:
+        _leave_at_end(websocket)
 
 
 async def anote_joined(group: Named, websocket: Base) -> None:
     """As :func:`note_joined`, without blocking the event loop."""
-    _note(group, websocket)
-    await signals.asend(signals.group_joined, websocket, websocket._view_request, group=group)
+    is_first = _note(group, websocket)
+    try:
+        await signals.asend(signals.group_joined, websocket, websocket._view_request, group=group)
+    finally:
+        if is_first:
+            _leave_at_end(websocket)
 
 
 def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
@@ -60,9 +66,9 @@ def note_at_opening(groups: Iterable[Named], websocket: Base) -> None:
     def announce() -> None:
         request = websocket._view_request
         _joined.add(websocket)
-        _leave_at_end(websocket)
         for group in list(noted):
             signals.send(signals.group_joined, websocket, request, group=group)
+        _leave_at_end(websocket)
 
     websocket._announce_groups = announce
 
@@ -105,16 +111,18 @@ def _has_receivers() -> bool:
     )
 
 
-def _note(group: Named, websocket: Base) -> None:
+def _note(group: Named, websocket: Base) -> bool:
+    """Notes a group; gives whether it is the connection's first one."""
     is_first = websocket._groups_noted is None
     # If two threads race, the first one's object stays.
     websocket.__dict__.setdefault("_groups_noted", {})[group] = None
     if is_first:
         _joined.add(websocket)
-        _leave_at_end(websocket)
+    return is_first
 
 
 def _leave_at_end(websocket: Base) -> None:
+    # Called behind `group_joined`: after an end that has come before, the call is made at once.
     # Every WebSocket has this call; it stands above the part that is known here.
     cast("Ending", websocket).on_close(_leave_all, websocket, websocket._view_request)
 
@@ -128,4 +136,4 @@ def _take(group: Named, websocket: Base) -> bool:
 def _leave_all(websocket: Base, request: HttpRequest | None) -> None:
     for group in list(websocket._groups_noted or ()):
         if _take(group, websocket):
-            signals.send(signals.group_left, websocket, request, group=group)
+            signals.send_of_end(signals.group_left, websocket, request, group=group)

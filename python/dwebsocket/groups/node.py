@@ -34,8 +34,9 @@ NODE_BYTES = 6
 # The time between two looks for an answer: at first, and at most. Sleeping in looks suits every
 # kind of thread, the green ones as well.
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.02
-# After so long the backend is asked whether the other process lives.
-_DOUBT_S = 0.3
+# After so long the backend is asked whether the other process lives. It is gone when the backend
+# knows of it at none of these times: a backend may come to know of a process late.
+_DOUBTS_S: tuple[float, ...] = (0.3, 0.9, 1.5)
 
 
 class Gone(Exception):
@@ -137,13 +138,15 @@ class Node:
         return {**question, "from": self.number.hex(), "question": mine}
 
     def _await(self, number: bytes, answers: list[Any]) -> Any:
-        begun, look, is_known = clock.now(), _FIRST_LOOK_S, False
+        begun, look, doubts = clock.now(), _FIRST_LOOK_S, _DOUBTS_S
         while not answers:
             waited = clock.now() - begun
-            if waited > _DOUBT_S and not is_known:
-                if not self._backend.count(_group(number)):
+            if doubts and waited > doubts[0]:
+                doubts = doubts[1:]
+                if self._backend.count(_group(number)):
+                    doubts = ()
+                elif not doubts:
                     raise Gone
-                is_known = True
             if waited > self._backend.settings.timeout:
                 raise self._backend.unavailable("another process has not answered in time")
             time.sleep(look)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 # Small enough for pings, their answers and timeouts to happen in the usual order.
 _STEP_S = 1.0
 # The longest wait for a view to reach a call that waits for its client. Some views never do.
-_SETTLE_S = 1.0
+_SETTLE_S = 3.0
+# The longest wait for a handler's tick.
+_TICK_S = 10.0
 _LOOK_S = 0.0005
 
 
@@ -90,7 +92,7 @@ def _steps(seconds: float) -> Iterator[None]:
 
 
 def _until_no_tick_is_due() -> Iterator[None]:
-    deadline = time.monotonic() + _SETTLE_S
+    deadline = time.monotonic() + _TICK_S
     while time.monotonic() < deadline and _ticks_are_due():
         yield
 

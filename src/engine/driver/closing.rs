@@ -80,9 +80,14 @@ impl Closing {
 
     /// Ends the connection if that deadline has passed at `now`.
     pub(super) fn on_time(&mut self, now: Instant) {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        if self.is_over(now) {
             self.end();
         }
+    }
+
+    /// Whether the time of the present stage is up at `now`.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
     /// Begins to close, if `connection` is ending.
@@ -146,9 +151,11 @@ fn flush_limit(now: Instant, send_timeout: Option<Duration>, bytes: usize) -> Op
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::{
         super::{
-            bed::{SETTINGS, bed, read_now},
+            bed::{Bed, SETTINGS, bed, read_now},
             lost,
         },
         *,
@@ -201,7 +208,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(2)).await;
             assert!(!read_now(&mut bed.peer).is_empty());
             bed.connection.outbox.flush();
-            bed.driver.on_time(Instant::now());
+            bed.driver.on_time(Instant::now(), bed.io.get_ref());
             bed.driver.advance(&bed.io);
             if bed.connection.outbox.queued() > 0 {
                 let next = bed.driver.deadline().unwrap();
@@ -230,11 +237,32 @@ mod tests {
             bed.driver.advance(&bed.io);
             let deadline = Instant::now() + Duration::from_secs(seconds);
             assert_eq!(bed.driver.deadline(), Some(deadline));
-            bed.driver.on_time(deadline - Duration::from_millis(1));
+            bed.driver
+                .on_time(deadline - Duration::from_millis(1), bed.io.get_ref());
             assert_ne!(bed.driver.closing.stage(), Stage::Over);
-            bed.driver.on_time(deadline);
+            bed.driver.on_time(deadline, bed.io.get_ref());
             assert_eq!(bed.driver.closing.stage(), Stage::Over);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_late_does_not_become_a_reset() {
+        let Bed {
+            mut driver,
+            io,
+            connection,
+            mut peer,
+        } = bed(&SETTINGS);
+        connection.close(&going_away());
+        driver.advance(&io);
+        peer.write_all(b"\x88\x82\0\0\0\0\x03\xe9").unwrap();
+        let deadline = driver.deadline().unwrap();
+        driver.on_time(deadline, io.get_ref());
+        assert_eq!(driver.closing.stage(), Stage::Over);
+        drop((driver, io));
+        drop(connection);
+        // It would fail: the system resets a connection that is closed with unread bytes.
+        assert_eq!(read_now(&mut peer), b"\x88\x05\x03\xe9bye");
     }
 
     #[tokio::test]

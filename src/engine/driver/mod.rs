@@ -190,10 +190,10 @@ impl Driver {
             }
             tokio::select! {
                 biased;
-                () = alarm.as_mut(), if deadline.is_some() => self.on_time(clock::task_now()),
+                () = alarm.as_mut(), if deadline.is_some() => self.on_time(clock::task_now(), io.get_ref()),
                 () = wake.as_mut() => {
                     wake.set(connection.wake.notified());
-                    self.on_wake();
+                    self.on_wake(io.get_ref());
                 }
                 () = ready(()), if goes_on => self.feed_leftover(),
                 () = ready(()), if reads_on => self.unread = !self.read(io.get_ref()),
@@ -254,13 +254,13 @@ impl Driver {
         }
     }
 
-    fn on_wake(&mut self) {
+    fn on_wake(&mut self, socket: &Socket) {
         if self.ahead != clock::ahead() {
             self.ahead = clock::ahead();
             // The alarm does not know of the step yet.
             let now = clock::task_now();
             if self.deadline().is_some_and(|deadline| deadline <= now) {
-                self.on_time(now);
+                self.on_time(now, socket);
             }
         }
         self.look_at = self.connection.inbox.look_at().map(Instant::from_std);
@@ -320,7 +320,7 @@ impl Driver {
         self.look_at = next.map(Instant::from_std);
     }
 
-    fn on_time(&mut self, now: Instant) {
+    fn on_time(&mut self, now: Instant, socket: &Socket) {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look(now);
         }
@@ -329,13 +329,24 @@ impl Driver {
             self.on_pause_over(pause);
         }
         if self.closing.stage() != Stage::Open {
+            if self.pause.is_none() && self.closing.is_over(now) {
+                self.catch_up(socket);
+            }
             self.closing.on_time(now);
             return;
         }
         if self.pause.is_none() && self.message_timeout.is_over(now) {
             self.on_stall();
         }
-        match self.keepalive_due(now) {
+        let mut due = self.keepalive_due(now);
+        if due == Due::Death && self.pause.is_none() {
+            self.catch_up(socket);
+            if self.closing.stage() != Stage::Open {
+                return;
+            }
+            due = self.keepalive_due(now);
+        }
+        match due {
             Due::Nothing => {}
             Due::Ping => {
                 if self.is_answered() {
@@ -354,6 +365,14 @@ impl Driver {
                 self.connection.outbox.seal(&frame);
                 self.closing.end();
             }
+        }
+    }
+
+    /// Reads before time that has passed counts against the peer: this process, or its machine, may
+    /// have stood still meanwhile, and what the peer has sent waits in the system.
+    fn catch_up(&mut self, socket: &Socket) {
+        if !self.is_memory_short() {
+            self.unread |= !self.read(socket);
         }
     }
 
@@ -478,6 +497,28 @@ mod tests {
         drop(io);
         assert_eq!(read_now(&mut peer), b"\x88\x02\x03\xf3");
         assert!(peer.write_all(b"nobody there").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_wait_in_the_system_are_a_sign_of_life() {
+        let mut bed = bed(&Settings {
+            ping_interval: Some(Duration::from_secs(10)),
+            ping_timeout: Some(Duration::from_secs(5)),
+            ..SETTINGS
+        });
+        tokio::time::advance(Duration::from_secs(10)).await;
+        bed.driver.on_time(Instant::now(), bed.io.get_ref());
+        assert_eq!(read_now(&mut bed.peer)[0], 0x89);
+        // The answer comes in time, and this process stands still until it is over.
+        bed.peer.write_all(b"\x8a\x80\0\0\0\0").unwrap();
+        tokio::time::advance(Duration::from_secs(6)).await;
+        bed.driver.on_time(Instant::now(), bed.io.get_ref());
+        assert_eq!(bed.connection.end(), None);
+        for seconds in [10, 6] {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            bed.driver.on_time(Instant::now(), bed.io.get_ref());
+        }
+        assert_eq!(bed.connection.end().unwrap().by, Initiator::Lost);
     }
 
     #[tokio::test]
