@@ -56,11 +56,11 @@ HEADERS = [(b"host", b"localhost"), (b"origin", b"http://localhost")]
 
 async def converse(application, path, **options):
     communicator = WebsocketCommunicator(application, path, headers=HEADERS, **options)
-    connected, subprotocol = await communicator.connect(5)
+    connected, subprotocol = await communicator.connect(60)
     assert connected, path
     await communicator.send_to(text_data='{"message": "hello"}')
-    assert await communicator.receive_json_from(5) == {"message": "hello"}, path
-    await communicator.disconnect(timeout=5)
+    assert await communicator.receive_json_from(60) == {"message": "hello"}, path
+    await communicator.disconnect(timeout=60)
 
 
 async def main():
@@ -73,24 +73,24 @@ async def main():
     await converse(consumers.application, "/anywhere/")
     communicator = WebsocketCommunicator(site, "/Choosing/", headers=HEADERS,
                                          subprotocols=["one", "two"])
-    assert await communicator.connect(5) == (True, "two")
+    assert await communicator.connect(60) == (True, "two")
     assert (b"x-room", b"7") in communicator.response_headers
-    await communicator.disconnect(timeout=5)
+    await communicator.disconnect(timeout=60)
     communicator = WebsocketCommunicator(site, "/Denying/", headers=HEADERS)
-    assert (await communicator.connect(5))[0] is False
-    await communicator.wait(5)
+    assert (await communicator.connect(60))[0] is False
+    await communicator.wait(60)
     # Its assertions about what comes, and its time limits.
     communicator = WebsocketCommunicator(site, "/Closing/?closing", headers=HEADERS)
-    assert (await communicator.connect(5))[0] is True
-    assert await communicator.receive_from(5) == "last words"
+    assert (await communicator.connect(60))[0] is True
+    assert await communicator.receive_from(60) == "last words"
     try:
-        await communicator.receive_from(5)
+        await communicator.receive_from(60)
     except AssertionError as error:
         assert str(error) == "Expected type 'websocket.send', but was 'websocket.close'", error
     else:
         raise AssertionError("the consumer has sent more")
     communicator = WebsocketCommunicator(site, "/AsyncEcho/?silent", headers=HEADERS)
-    assert (await communicator.connect(5))[0] is True
+    assert (await communicator.connect(60))[0] is True
     assert await communicator.receive_nothing(0.1)
     try:
         await communicator.receive_from(0.1)
@@ -99,7 +99,7 @@ async def main():
     else:
         raise AssertionError("the consumer has sent something")
     try:
-        await communicator.disconnect(timeout=5)
+        await communicator.disconnect(timeout=60)
     except asyncio.CancelledError:
         # The communicator has cancelled the application.
         pass

@@ -171,6 +171,7 @@ def test_board_is_one_for_all(start: Start, browser: Chrome) -> None:
     server = start("board", RUNSERVER)
     with two_tabs(browser, server.url("/first/", "http")) as (first, second):
         canvas = browser.find_element("id", "board")
+        eventually(lambda: canvas.get_attribute("data-state") == "open", what="the board is open")
         actions = ActionChains(browser)
         actions.move_to_element_with_offset(canvas, -200, -100).click_and_hold()
         for x, y in ((60, 120), (80, -90), (90, 130), (70, -60)):

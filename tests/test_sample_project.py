@@ -22,6 +22,7 @@ PROJECT = TESTS / "sample_project"
 PAGE = TESTS.parent / "docs" / "testing.md"
 
 pytest.importorskip("pytest_django", reason="pip install -r tests/requirements.txt")
+pytestmark = pytest.mark.timeout(450)
 pytest.importorskip("pytest_asyncio", reason="pip install -r tests/requirements.txt")
 
 
@@ -35,7 +36,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**kept, **environ},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=400,
     )
 
 

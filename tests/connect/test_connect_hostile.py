@@ -177,7 +177,10 @@ def test_a_server_that_answers_byte_by_byte() -> None:
         for byte in accepting(request) + frame(0x81, b"late"):
             yield bytes((byte,))
 
-    with Hostile(answers, pause_s=0.001) as server, connect(server.url()) as websocket:
+    with (
+        Hostile(answers, pause_s=0.001) as server,
+        connect(server.url(), open_timeout=60) as websocket,
+    ):
         assert websocket.receive(20) == "late"
     with Hostile(answers, pause_s=0.1) as server, pytest.raises(ConnectionTimeout) as failed:
         connect(server.url(), open_timeout=0.5)

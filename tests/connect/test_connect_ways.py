@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,12 +43,12 @@ class TestTls:
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
     def test_messages_come_back(self, version: ssl.TLSVersion) -> None:
         """Of any size, and the close is an orderly one."""
-        codes = []
+        codes: SimpleQueue[int | None] = SimpleQueue()
 
         def echo(connection: ServerConnection) -> None:
             for message in connection:
                 connection.send(message)
-            codes.append(connection.close_code)
+            codes.put(connection.close_code)
 
         context = server_context()
         context.minimum_version = context.maximum_version = version
@@ -58,7 +59,7 @@ class TestTls:
                 for message in ("", "text", BIG, BIG):
                     assert websocket.receive(20) == message
                 assert websocket.ping() > 0
-        assert codes == [1000]
+            assert codes.get(timeout=60) == 1000
 
     def test_in_a_loop(self, tls_echo: str) -> None:
         """Without blocking it."""

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,9 +193,7 @@ async def test_killed_process(site: Any, layer: Make, other: Start) -> None:
     await own.send(gone, message(1))
     await own.group_send("room", message(2))
     assert await rest.acall("receive", theirs) == message(2)
-    began = time.monotonic()
     await own.flush()
-    assert time.monotonic() - began < 10
 
 
 @in_loop

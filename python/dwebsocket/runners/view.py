@@ -54,8 +54,9 @@ _log = logging.getLogger("dwebsocket")
 _NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 1008, 1011
 _NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
-# Seconds that a view's end waits for the callbacks of `on_close`, and between two checks.
-_MOMENT_S = 1.0
+# Seconds that a view's end waits for the callbacks of `on_close`: in a process that serves, and in
+# one that tests, where what they do is looked at next; and between two checks.
+_MOMENT_S, _TESTS_MOMENT_S = 1.0, 10.0
 _LOOK_S = 0.002
 # Exceptions that end the process and not just a helper: green threads share the main thread.
 _EXITS = (KeyboardInterrupt, SystemExit)
@@ -286,7 +287,8 @@ def _release(websocket: WebSocket) -> None:
 
 def _callbacks_of(websocket: WebSocket) -> Iterator[None]:
     callbacks = websocket._close_callbacks
-    deadline = time.monotonic() + _MOMENT_S
+    moment = _MOMENT_S if witness.get() is None else _TESTS_MOMENT_S
+    deadline = time.monotonic() + moment
     while callbacks is not None and not callbacks.are_done and time.monotonic() < deadline:
         yield
 

@@ -19,9 +19,15 @@ const QUICK: Settings = Settings {
     ..SETTINGS
 };
 
+/// For peers that live: they may be late on a machine with much to do.
+const PATIENT: Settings = Settings {
+    ping_timeout: Some(Duration::from_secs(30)),
+    ..QUICK
+};
+
 #[test]
 fn pings_go_out_in_rhythm_and_a_peer_that_answers_lives() {
-    let (connection, mut peer) = connect(&QUICK);
+    let (connection, mut peer) = connect(&PATIENT);
     let start = Instant::now();
     for _ in 0..10 {
         peer.expect(PING, b"");
@@ -34,7 +40,7 @@ fn pings_go_out_in_rhythm_and_a_peer_that_answers_lives() {
 
 #[test]
 fn any_message_is_a_sign_of_life() {
-    let (connection, mut peer) = connect(&QUICK);
+    let (connection, mut peer) = connect(&PATIENT);
     for _ in 0..10 {
         peer.expect(PING, b"");
         peer.send(TEXT, b"busy");
@@ -77,7 +83,7 @@ fn without_an_interval_nothing_is_sent_and_silence_is_fine() {
 fn the_peer_is_not_blamed_while_the_view_makes_no_room() {
     let settings = Settings {
         ping_interval: Some(Duration::from_millis(100)),
-        ping_timeout: Some(Duration::from_millis(500)),
+        ping_timeout: Some(Duration::from_secs(3)),
         ..SETTINGS
     };
     let (connection, mut peer) = connect(&settings);

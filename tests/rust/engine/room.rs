@@ -44,7 +44,7 @@ fn holding() -> (Arc<Connection>, Peer) {
 fn a_sender_that_sleeps_behind_what_was_corked_has_the_driver_write_it() {
     let (connection, mut peer) = holding();
     let sender = thread::spawn(move || {
-        let patience = Some(Duration::from_secs(5));
+        let patience = Some(LIMIT);
         connection.send(Kind::Binary, &[2; HELD], patience)
     });
     peer.expect(BINARY, &[1; HELD]);

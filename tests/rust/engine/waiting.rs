@@ -118,7 +118,12 @@ fn an_inbox_watch_is_notified_once_for_a_message_and_for_the_end() {
     watch(4);
     assert!(!is_readable(&hub));
     peer.hang_up();
-    assert_eq!(announced(&hub), [3, 4]);
+    // One after the other.
+    let mut both = announced(&hub);
+    while both.len() < 2 {
+        both.extend(announced(&hub));
+    }
+    assert_eq!(both, [3, 4]);
     watch(5);
     assert_eq!(announced(&hub), [5]);
 }
@@ -134,9 +139,14 @@ fn an_outbox_watch_is_notified_once_for_room_and_for_the_end() {
     let count = fill(&connection, &payload);
     watch(2);
     assert!(!is_readable(&hub));
-    peer.expect(BINARY, &payload);
+    // The system reports room when it has much of it.
+    let mut read = 0;
+    while read < count && !is_readable(&hub) {
+        peer.expect(BINARY, &payload);
+        read += 1;
+    }
     assert_eq!(announced(&hub), [2]);
-    for _ in 1..count {
+    for _ in read..count {
         peer.expect(BINARY, &payload);
     }
     assert!(hub.drain().is_empty());

@@ -12,7 +12,8 @@ from dwebsocket import WebSocketHandler
 
 # What the handlers saw at their ends, by path.
 ends = {}
-release = threading.Event()
+# A handler that waits for `release` has begun to.
+begun, release = threading.Event(), threading.Event()
 
 
 class Club(WebSocketHandler):
@@ -140,6 +141,7 @@ class Stuck(WebSocketHandler):
     """A call that does not end."""
 
     def receive(self, message):
+        begun.set()
         release.wait()
 
 
@@ -150,6 +152,7 @@ class AsyncStuck(WebSocketHandler):
         await self.wait_for_it()
 
     async def wait_for_it(self):
+        begun.set()
         while not release.is_set():
             await asyncio.sleep(0.01)
 

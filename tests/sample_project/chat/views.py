@@ -192,16 +192,19 @@ async def apatient(request):
         await request.websocket.asend("too slow")
 
 
-release = threading.Event()
+# A view that waits for `release` has begun to.
+begun, release = threading.Event(), threading.Event()
 
 
 @require_websocket
 def stuck(request):
+    begun.set()
     release.wait()
 
 
 @require_websocket
 async def astuck(request):
+    begun.set()
     while not release.is_set():
         await asyncio.sleep(0.01)
 

@@ -77,10 +77,12 @@ async def test_timeout_of_a_view(async_websocket_client, websocket_clock):
 
 @pytest.mark.asyncio
 async def test_view_that_never_ends(async_websocket_client):
+    views.begun.clear()
     views.release.clear()
-    with pytest.raises(ViewStillRuns, match=r"chat\.views\.astuck"):
-        async with async_websocket_client.websocket("/astuck/", timeout=0.05):
-            pass
+    with pytest.raises(ViewStillRuns, match=r"chat\.views\.astuck"):  # noqa: PT012
+        async with async_websocket_client.websocket("/astuck/") as ws:
+            assert await asyncio.to_thread(views.begun.wait, 60)
+            ws.timeout = 0.05
     views.release.set()
     await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 

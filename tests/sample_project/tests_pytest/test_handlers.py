@@ -179,11 +179,14 @@ def test_error_behind_the_end(websocket_client):
     ],
 )
 def test_stuck(websocket_client, path, where):
+    handlers.begun.clear()
     handlers.release.clear()
     try:
-        with pytest.raises(ViewStillRuns, match=where):
-            with websocket_client.websocket(path, timeout=0.5) as ws:
+        with pytest.raises(ViewStillRuns, match=where):  # noqa: PT012
+            with websocket_client.websocket(path) as ws:
                 ws.send("x")
+                assert handlers.begun.wait(60)
+                ws.timeout = 0.05
     finally:
         handlers.release.set()
 

@@ -117,10 +117,13 @@ class Failures(WebSocketTestMixin, SimpleTestCase):
             self.assertEqual((ws.receive(), ws.wait_closed()), ("hello", 1011))
 
     def test_view_that_never_ends_is_named(self):
+        views.begun.clear()
         views.release.clear()
         self.addCleanup(views.release.set)
         with self.assertRaisesRegex(ViewStillRuns, r"chat\.views\.stuck is at(.|\n)*release\.wait"):
-            with self.client.websocket("/stuck/", timeout=0.05) as ws:
+            with self.client.websocket("/stuck/") as ws:
+                self.assertTrue(views.begun.wait(60))
+                ws.timeout = 0.05
                 with self.assertRaisesRegex(ReceiveTimeout, r"release\.wait"):
                     ws.receive()
         views.release.set()

@@ -477,14 +477,20 @@ mod tests {
 
     #[test]
     fn a_coarse_sleep_ends_when_the_driver_looks_and_its_time_is_over() {
-        let inbox = Arc::new(Inbox::new(MAX_BYTES));
-        let (call, called) = mpsc::channel();
-        let until = clock::now() + Duration::from_millis(5);
-        let sleeper = {
-            let inbox = Arc::clone(&inbox);
-            thread::spawn(move || inbox.take_coarse(until, || call.send(()).unwrap()).0)
+        // A thread that begins when the time is over does not sleep: then another one does.
+        let (inbox, until, sleeper, called) = loop {
+            let inbox = Arc::new(Inbox::new(MAX_BYTES));
+            let (call, called) = mpsc::channel();
+            let until = clock::now() + Duration::from_millis(50);
+            let sleeper = {
+                let inbox = Arc::clone(&inbox);
+                thread::spawn(move || inbox.take_coarse(until, || call.send(()).unwrap()).0)
+            };
+            if called.recv().is_ok() {
+                break (inbox, until, sleeper, called);
+            }
+            sleeper.join().unwrap();
         };
-        called.recv().unwrap();
         assert_eq!(inbox.look_at(), Some(until));
         let early = until.checked_sub(Duration::from_millis(1)).unwrap();
         assert_eq!(inbox.look(early), Some(until));

@@ -14,7 +14,8 @@ use std::{
 
 use _core::{
     engine::{
-        Connection, End, Engine, Initiator, Rates, Settings, Taken, Transport, permits::Permit,
+        Connection, End, Engine, Initiator, Rates, Settings, Taken, Transport, clock,
+        permits::Permit,
     },
     protocol::{deflate::Options, limits::Limits, message::Kind},
 };
@@ -133,7 +134,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Takes a message that must come.
 #[track_caller]
 pub(crate) fn take(connection: &Arc<Connection>) -> (Kind, Bytes) {
-    match connection.take(Some(Instant::now() + LIMIT)) {
+    match connection.take(Some(clock::now() + LIMIT)) {
         Taken::Message(message) => (message.kind, message.payload),
         other => panic!("{other:?} instead of a message"),
     }
@@ -142,7 +143,7 @@ pub(crate) fn take(connection: &Arc<Connection>) -> (Kind, Bytes) {
 /// Takes the end, which must come and be the next thing to come.
 #[track_caller]
 pub(crate) fn expect_end(connection: &Arc<Connection>, code: u16, reason: &str, by: Initiator) {
-    let taken = connection.take(Some(Instant::now() + LIMIT));
+    let taken = connection.take(Some(clock::now() + LIMIT));
     assert!(matches!(taken, Taken::End), "{taken:?} instead of the end");
     let reason = reason.to_owned();
     assert_eq!(connection.end(), Some(End { code, reason, by }));
@@ -163,7 +164,7 @@ pub(crate) fn send(connection: &Connection, kind: Kind, payload: &[u8]) {
 
 /// Sends until neither the outbox nor the kernel takes more; returns how many messages they took.
 pub(crate) fn fill(connection: &Connection, payload: &[u8]) -> usize {
-    let patience = Some(Duration::from_millis(100));
+    let patience = Some(Duration::from_secs(1));
     let mut count = 0;
     while connection.send(Kind::Binary, payload, patience).is_ok() {
         count += 1;
