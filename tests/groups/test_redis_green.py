@@ -27,7 +27,9 @@ def server() -> Iterator[Redis]:
         yield redis
 
 
-def run(library: str, how: str, server: Redis, timeout: float) -> tuple[int, list[str], list[float]]:
+def run(
+    library: str, how: str, server: Redis, timeout: float
+) -> tuple[int, list[str], list[float]]:
     """Publish twice in such a process; give the turns of others, the results and the times."""
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", str(SCRIPT), library, how, server.url, str(timeout)],

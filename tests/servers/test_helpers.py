@@ -102,11 +102,13 @@ def test_helper_ticker_and_process_end_with_the_client(server: Server) -> None:
     with server.nothing_left(), RawPeer.open(server, "/starts/") as peer:
         messages = [peer.read_message()]
         peer.send_text("hi")
-        pids: list[int] = []
-        while not ({b"tick", b"echo hi"} <= set(messages) and pids):
+
+        def pids() -> list[int]:
+            return [int(message) for message in messages if message.strip().isdigit()]
+
+        while not ({b"tick", b"echo hi"} <= set(messages) and pids()):
             messages.append(peer.read_message())
-            pids += [int(messages[-1])] if messages[-1].strip().isdigit() else []
-        (pid,) = pids
+        (pid,) = pids()
         assert is_running(pid)
         peer.send_close(1000)
         eventually(lambda: not is_running(pid), 60, "the process is gone")
