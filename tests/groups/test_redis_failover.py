@@ -26,14 +26,14 @@ pytestmark = pytest.mark.needs("redis")
 @pytest.fixture
 def service() -> Iterator[Service]:
     """A master with replicas and sentinels."""
-    with Service() as started:
+    with Service(silence_ms=3000) as started:
         yield started
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Three masters with replicas."""
-    with Cluster() as started:
+    with Cluster(silence_ms=3000) as started:
         yield started
 
 

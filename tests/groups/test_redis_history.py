@@ -329,7 +329,7 @@ def test_shards() -> None:
 
 def test_cluster() -> None:
     """The keys of a group lie where its channel does; a part that fails over numbers anew."""
-    with Cluster() as cluster:
+    with Cluster(silence_ms=3000) as cluster:
         check(cluster.url)
         own = made(cluster.url, TIMEOUT=20.0)
         member = Member(own)

@@ -6,8 +6,7 @@ import contextlib
 import io
 import json
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from django.contrib.auth import SESSION_KEY
@@ -17,8 +16,10 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from dwebsocket.management.commands.websocket_client import Command
 from dwebsocket.terminal import lines, recording, writing
+from dwebsocket.terminal.conversation import Conversation
 from support.far_server import far_server
 from support.hostile import Hostile, accepting
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,14 +36,32 @@ def echo() -> Iterator[str]:
         yield url
 
 
+class Typed(io.StringIO):
+    """Lines that are typed; behind them so many messages are waited for."""
+
+    def __init__(self, typed: str, shown: io.StringIO, answers: int) -> None:
+        super().__init__(typed)
+        self._shown, self._answers = shown, answers
+
+    def __next__(self) -> str:
+        """Give a line, or find their end."""
+        line = self.readline()
+        if not line:
+            eventually(lambda: f"\n{self._shown.getvalue()}".count("\n<") >= self._answers)
+            raise StopIteration
+        return line
+
+
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Run the command with lines on its standard input, and give those that it prints."""
 
-    def run(url: str, typed: str = "", **options: Any) -> list[str]:
-        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    def run(url: str, typed: str = "", answers: int | None = None, **options: Any) -> list[str]:
         out = io.StringIO()
-        options = {"linger": 1.0, "no_color": True, **options}
+        monkeypatch.setattr("sys.stdin", Typed(typed, out, answers or 0))
+        # Without answers to wait for, the server closes.
+        linger = 60.0 if answers is None else 0.1
+        options = {"linger": linger, "no_color": True, **options}
         call_command(Command(), url, stdout=out, **options)
         return out.getvalue().splitlines()
 
@@ -51,7 +70,7 @@ def talk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 def test_lines_are_sent_and_answers_shown(echo: str, talk: Callable[..., list[str]]) -> None:
     """Commands begin with a slash."""
-    shown = talk(echo, 'hello\n//slash\n/binary 00 ff\n\n/ping\n{"a": [1, "b"]}\n')
+    shown = talk(echo, 'hello\n//slash\n/binary 00 ff\n\n/ping\n{"a": [1, "b"]}\n', answers=4)
     assert shown[0] == "! open (compressed); /help for help"
     assert shown[-1] == "! closed with 1000"
     answers = "\n".join(line for line in shown if not line.startswith("!"))
@@ -63,7 +82,8 @@ def test_lines_are_sent_and_answers_shown(echo: str, talk: Callable[..., list[st
 
 def test_wrong_commands_say_so(echo: str, talk: Callable[..., list[str]]) -> None:
     """And end nothing."""
-    shown = talk(echo, "/what\n/help\n/binary xyz\n/close 1005\n/close x\nstill here\n")
+    typed = "/what\n/help\n/binary xyz\n/close 1005\n/close x\nstill here\n"
+    shown = talk(echo, typed, answers=1)
     assert "! /what: unknown; try /help" in shown
     assert "  /ping             send a ping, and show how long its answer takes" in shown
     assert any(line.startswith("! /binary: non-hexadecimal") for line in shown)
@@ -105,20 +125,31 @@ def test_what_a_server_sends_does_not_change_the_terminal(talk: Callable[..., li
     assert str(refused.value) == "the server refused the WebSocket with 403 No\n\\x1b[2J"
 
 
-def test_the_answer_to_a_late_line_is_awaited(
-    talk: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_the_answer_to_a_late_line_is_awaited() -> None:
     """The time before it closes begins with the last message, sent or received."""
+    waits: list[float] = []
 
-    def answer_late(request: bytes) -> Iterator[bytes]:
-        yield accepting(request)
-        time.sleep(1.0)
-        yield b"\x81\x04late"
+    class Silent:
+        closed, close_code, close_reason = False, 1000, ""
 
-    recording = tmp_path / "recording"
-    recording.write_text(json.dumps({"at": 0.7, "by": "client", "text": "hello"}) + "\n")
-    with Hostile(answer_late) as server:
-        assert "< late" in talk(server.url(), replay=str(recording), linger=0.6)
+        def __iter__(self) -> Iterator[str]:
+            return iter(())
+
+        def send(self, message: str) -> None:
+            """Take it."""
+
+        def close(self) -> None:
+            """Be closed."""
+
+        def wait_closed(self, timeout: float) -> bool:
+            waits.append(timeout)
+            return True
+
+    talks = Conversation(cast("Any", Silent()), lambda *_: None)
+    talks._active_at -= 100
+    talks.talk(["hello"])
+    talks.finish(60)
+    assert [left > 30 for left in waits] == [True]
 
 
 def test_a_conversation_is_recorded_and_replayed(
@@ -126,12 +157,12 @@ def test_a_conversation_is_recorded_and_replayed(
 ) -> None:
     """With its pauses; the second file says the same as the first."""
     first, second = tmp_path / "first", tmp_path / "second"
-    talk(echo, "grüße\n/binary 00 ff\n", record=str(first))
+    talk(echo, "grüße\n/binary 00 ff\n", answers=2, record=str(first))
     entries = [json.loads(line) for line in first.read_text().splitlines()]
     sent = [entry for entry in entries if entry["by"] == "client"]
     assert [entry.get("text", entry.get("base64")) for entry in sent] == ["grüße", "AP8="]
     assert len(entries) == 4
-    shown = talk(echo, replay=str(first), record=str(second))
+    shown = talk(echo, replay=str(first), record=str(second), linger=3.0)
     assert {"> grüße", "< grüße", "> [2 bytes] 00 ff"} <= set(shown)
 
     def contents(path: Path) -> list[tuple[object, ...]]:
