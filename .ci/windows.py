@@ -418,25 +418,31 @@ EVENTS = {"Accept": "text/event-stream"}
 @contextlib.contextmanager
 def served(by: str) -> Iterator[int]:
     """Has another process serve the project; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = subprocess.Popen([sys.executable, __file__, *flags(), by, str(port)])
+    # Another program may take the port before the server does.
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        server = subprocess.Popen([sys.executable, __file__, *flags(), by, str(port)])
+        if listens(server, port):
+            break
     try:
-        wait_for(server, port)
+        assert server.poll() is None, "the server has ended"
         yield port
     finally:
         server.terminate()
         server.wait()
 
 
-def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
-    """Waits until the server listens."""
+def listens(server: subprocess.Popen[bytes], port: int) -> bool:
+    """Waits until the server listens; False when it ends before."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        assert server.poll() is None, "the server has ended"
+        if server.poll() is not None:
+            return False
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return
+            return server.poll() is None
         time.sleep(0.1)
+    server.kill()
     raise AssertionError("the server does not start")
 
 

@@ -138,9 +138,13 @@ def test_bell_rings_in_each_tab(start: Start, browser: Chrome) -> None:
     with two_tabs(browser, server.url("/", "http")) as tabs:
         shell(
             server,
+            "import time\n"
             "from bell.notifications import notify\n"
             "from django.contrib.auth import get_user_model\n"
-            "notify(get_user_model().objects.get(), 'your train leaves')",
+            "from dwebsocket import user\n"
+            "mira = get_user_model().objects.get()\n"
+            "while user(mira).count() < 2: time.sleep(0.1)\n"
+            "notify(mira, 'your train leaves')",
         )
 
         def rings(unread: str) -> bool:

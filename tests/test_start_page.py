@@ -57,6 +57,10 @@ def test_project(tmp_path: Path) -> None:
         browser.get(server.url("/chat/", "http"))
         browser.switch_to.new_window("window")
         browser.get(server.url("/chat/", "http"))
+        # Until both windows are members, in whose group no history is kept.
+        wait = "import time\nwhile group('chat').count() < 2: time.sleep(0.1)"
+        members = f"from dwebsocket import group\n{wait}"
+        manage("manage.py", "shell", "-c", members, env=server.env)
         browser.find_element("id", "message").send_keys("hello\n")
         (shell,) = [command for command in commands if " shell -c " in command]
         code = re.search(r'"(.*)"', shell)

@@ -50,6 +50,11 @@ def connect(stand_in: StandIn) -> Iterator[Callable[..., JsClient]]:
         client.__exit__()
 
 
+def knows_its_position(client: JsClient) -> None:
+    """Wait until it does: it cannot miss what was published before."""
+    eventually(lambda: client.of("recovered"), what="the position")
+
+
 def since(stand_in: StandIn) -> list[str]:
     """Give the positions with which the latest connection came."""
     return [value for name, value in stand_in.opened[-1][1] if name == "since"]
@@ -64,6 +69,7 @@ class TestResuming:
     ) -> None:
         """However often the connection breaks while messages are published."""
         client = connect()
+        knows_its_position(client)
         for number in range(200):
             stand_in.publish(str(number))
             if number % 20 == 10:
@@ -149,6 +155,7 @@ class TestFallback:
 
     def test_resuming(self, stand_in: StandIn, client: JsClient) -> None:
         """A broken connection loses nothing."""
+        knows_its_position(client)
         for number in range(30):
             stand_in.publish(str(number))
             if number % 10 == 5:

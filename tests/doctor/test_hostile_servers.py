@@ -24,7 +24,7 @@ pytestmark = pytest.mark.extended("waits for servers that never answer")
 
 def examine(hostile: Hostile, *arguments: str, scheme: str = "ws") -> dict[str, str]:
     """Run the doctor; give what it found about the server, by id."""
-    done = doctor("--json", "--url", hostile.url(scheme), "--timeout", "2", *arguments)
+    done = doctor("--json", "--url", hostile.url(scheme), "--timeout", "5", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     findings = json.loads(done.stdout)["findings"]
     return {finding["id"]: finding["what"] for finding in findings}
@@ -107,7 +107,7 @@ class TestTerminal:
     def test_escape_sequences(self, answer: bytes) -> None:
         """Neither on its output nor beside it, and no more than a few lines."""
         with Hostile(lambda request: iter([answer])) as hostile:
-            done = doctor("--url", hostile.url(), "--timeout", "2", "--no-color")
+            done = doctor("--url", hostile.url(), "--timeout", "20", "--no-color")
         assert done.returncode == 1
         for output in (done.stdout, done.stderr):
             assert [line for line in output.split("\n") if not line.isprintable()] == []

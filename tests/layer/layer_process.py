@@ -23,6 +23,10 @@ def configure() -> None:
 
     settings.configure(**json.loads(sys.argv[1]))
     django.setup()
+    from dwebsocket.channels import node
+
+    # On a busy machine the others may take over late what an ending process holds.
+    node._FAREWELL_S = 10.0
 
 
 class Process:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.extended("the proxies are Debian's")
 
 # A proxy that cuts after this silence, and pings that come four times as often.
-CUT_S = 2.0
+CUT_S = 4.0
 PINGS = {"WEBSOCKET_PING_INTERVAL": CUT_S / 4, "WEBSOCKET_PING_TIMEOUT": 20}
 # Long enough for a connection without pings to be cut.
 SILENCE_S = 1.5 * CUT_S

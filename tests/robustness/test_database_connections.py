@@ -53,25 +53,6 @@ def on(folder: Path, **options: object) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def counter(folder: Path) -> Iterator[Callable[[], int]]:
-    """Give a function that counts the connections of others."""
-    import psycopg
-
-    query = (
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    )
-    with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as connection:
-
-        def count() -> int:
-            row = connection.execute(query).fetchone()
-            assert row is not None
-            return int(row[0])
-
-        yield count
-
-
 def open_at_once(stack: contextlib.ExitStack, server: Server, path: str) -> list[RawPeer]:
     """Open a wave of views that ask the database, and read their answers."""
     peers = [stack.enter_context(RawPeer(server.address)) for _ in range(AT_ONCE)]
@@ -101,7 +82,7 @@ def visit_in_waves(server: Server, path: str, is_quiet: Callable[[], bool]) -> N
 def test_views_give_back_what_is_idle(own_server: Own, few: Path, kind: Kind, view: str) -> None:
     """Whatever they call in the meantime; connections would otherwise last as long as they do."""
     server = own_server(kind, settings=on(few, CONN_MAX_AGE=None))
-    with counter(few) as count:
+    with database_server.counter(few) as count:
         # The server's own threads may keep theirs.
         visit_in_waves(server, f"/database/{view}/", lambda: count() <= 3)
 
@@ -109,7 +90,7 @@ def test_views_give_back_what_is_idle(own_server: Own, few: Path, kind: Kind, vi
 def test_views_ask_again(own_server: Own, few: Path) -> None:
     """Django opens a connection again by itself, and that one is given back as well."""
     server = own_server(GUNICORN_GTHREAD, settings=on(few, CONN_MAX_AGE=None))
-    with counter(few) as count, contextlib.ExitStack() as stack:
+    with database_server.counter(few) as count, contextlib.ExitStack() as stack:
         peers = open_at_once(stack, server, "/database/asks-and-polls/")
         for _ in range(2):
             eventually(lambda: count() <= 3, LONG_S)
@@ -170,7 +151,7 @@ class TestAsyncViews:
     def test_idle_ones_hold_nothing(self, own_server: Own, few: Path, kind: Kind) -> None:
         """A view that waits has neither a connection nor a thread."""
         server = own_server(kind, settings=on(few, CONN_MAX_AGE=None))
-        with counter(few) as count:
+        with database_server.counter(few) as count:
             visit_in_waves(server, "/database/async-asks/", lambda: count() <= 3)
 
     def test_slow_query_holds_up_nobody(self, own_server: Own, few: Path, kind: Kind) -> None:

@@ -383,10 +383,10 @@ class TestDatabaseServer:
         settings = {"DATABASES": on_postgresql(postgres)}
         server = own_server(GUNICORN_GTHREAD, settings=settings)
         with RawPeer.open(server, "/keeps-database/") as peer:
-            before = len(descriptors(server.worker))
             peer.send_text("how many?")
             answer = peer.read_message()
-            eventually(lambda: len(descriptors(server.worker)) <= before, 60)
+            with database_server.counter(postgres) as count:
+                eventually(lambda: count() == 0, 60, "the view has given its connection back")
             with database_server.away(postgres):
                 pass
             peer.send_text("how many?")

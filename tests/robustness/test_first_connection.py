@@ -35,6 +35,11 @@ ENOUGH = 40
 KEEP_ALIVE = [GUNICORN_GTHREAD, RUNSERVER, GEVENT_PATCHED]
 
 
+def patient(kind: object) -> tuple[str, ...]:
+    """Give options with which the server keeps a connection between two requests."""
+    return ("--keep-alive", "60") if kind is GUNICORN_GTHREAD else ()
+
+
 def outcome(peer: RawPeer, server: Server) -> int | None:
     """Return the status of a handshake, None if the server has hung up without an answer."""
     peer.send(handshake_request("/echo/", server.host))
@@ -71,7 +76,7 @@ def refused_with(server: Server, spare: int) -> bool:
 @pytest.mark.parametrize("kind", KEEP_ALIVE, ids=str)
 def test_descriptors(own_server: Own, kind: object) -> None:
     """However few there are left: 503, and never silence; and nothing is left behind."""
-    server = own_server(kind)
+    server = own_server(kind, options=patient(kind))
     server.get("/plain/")
     worker = server.worker
     spare = 0
@@ -91,7 +96,7 @@ def test_descriptors(own_server: Own, kind: object) -> None:
 @pytest.mark.parametrize("kind", [RUNSERVER, GUNICORN_SYNC, GEVENT_PATCHED], ids=str)
 def test_threads(own_server: Own, kind: object) -> None:
     """Neither for the engine nor for what else begins with it."""
-    server = own_server(kind)
+    server = own_server(kind, options=patient(kind))
     server.get("/plain/")
     worker = server.worker
     with contextlib.ExitStack() as stack:
@@ -119,7 +124,7 @@ def test_threads(own_server: Own, kind: object) -> None:
 @pytest.mark.parametrize("kind", KEEP_ALIVE, ids=str)
 def test_connection_stays_the_servers(own_server: Own, kind: object) -> None:
     """It goes on to serve pages on the same connection, and then the WebSocket."""
-    server = own_server(kind)
+    server = own_server(kind, options=patient(kind))
     server.get("/plain/")
     worker = server.worker
     with RawPeer(server.address) as peer:

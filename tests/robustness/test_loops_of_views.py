@@ -13,7 +13,6 @@ from support.server import (
     GUNICORN_GEVENT,
     GUNICORN_GTHREAD,
     RUNSERVER,
-    TIME_TO_END,
     UVICORN,
     Server,
 )
@@ -53,7 +52,7 @@ ENDING = (*(kind for kind in ASGI if kind.name in ("uvicorn-uvloop", "hypercorn"
 @pytest.mark.parametrize("query", ["", "?orm"])
 def test_loop_ends_under_async_views(own_server: Own, kind: object, query: str) -> None:
     """Views that still run at the end of the process are no errors, and their callbacks run."""
-    server = own_server(kind, env=TIME_TO_END)
+    server = own_server(kind, env={"PROJECT_TIME_TO_END": "4"})
     with RawPeer.open_many(server, f"/database/async-goes-on/{query}", 5) as peers:
         assert all(peer.read_message().isdigit() for peer in peers)
         server.send_signal(server.end_signal)

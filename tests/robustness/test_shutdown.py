@@ -159,7 +159,13 @@ class TestReload:
         (child,) = reloading.workers()
         with hundred_sockets(reloading) as peers:
             changed = reloading.cwd / "project" / "views.py"
-            changed.write_text(changed.read_text() + "\n# changed\n")
+
+            def is_noticed() -> bool:
+                # Again and again: Django may not watch yet.
+                changed.write_text(changed.read_text() + "\n# changed\n")
+                return peers[0].is_readable(5)
+
+            eventually(is_noticed, what="the change is noticed")
             assert {peer.read_to_eof().code for peer in peers} <= GOING_AWAY
 
             def restarted() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -103,7 +104,13 @@ def test_uvicorn_reload_ends_the_old_worker(own_server: Own) -> None:
     server = own_server(kind, options=("--reload", "--reload-dir", "{folder}"))
     with RawPeer.open(server, "/echo/") as peer, RawPeer.open(server, "/stubborn/"):
         before = server.status()["pid"]
-        (server.folder / "changed.py").write_text("changed = True\n")
+
+        def is_noticed() -> bool:
+            # Again and again: uvicorn may not watch yet.
+            (server.folder / "changed.py").write_text(f"changed = {time.time()}\n")
+            return peer.is_readable(3)
+
+        eventually(is_noticed, what="the change is noticed")
         assert peer.read_frame().code in (1001, 1012)
 
         def answers_anew() -> bool:

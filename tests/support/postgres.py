@@ -19,7 +19,7 @@ from support.namespace import NETWORK
 from support.server import TESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # Switches off what makes a server slow and is of no use in a test.
 OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
@@ -92,6 +92,25 @@ def database(alias: str, entry: dict[str, Any]) -> Iterator[None]:
     finally:
         connections[alias].close()
         connections.settings.pop(alias)
+
+
+@contextlib.contextmanager
+def counter(folder: Path) -> Iterator[Callable[[], int]]:
+    """Give a function that counts the connections of others."""
+    import psycopg
+
+    query = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(f"host={folder} user=postgres", autocommit=True) as connection:
+
+        def count() -> int:
+            row = connection.execute(query).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        yield count
 
 
 def migrate(settings: dict[str, Any]) -> None:

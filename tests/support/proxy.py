@@ -122,7 +122,7 @@ class Proxy:
         self.folder.chmod(0o755)
         self.port = free_port()
         # Apache's own timeout counts too, when it is the longer one.
-        self.short = "Timeout 1\n" if timeout < 60 else ""
+        self.short = f"Timeout {int(timeout)}\n" if timeout < 60 else ""
         self.address: Address = ("127.0.0.1", self.port)
         listen = f"127.0.0.1:{self.port}"
         if snippet is None:

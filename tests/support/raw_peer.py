@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import socket
 import ssl
 import struct
@@ -422,6 +423,10 @@ class RawPeer:
                     return b"".join(parts)
             else:
                 assert frame.opcode == PONG, f"{frame} instead of a message"
+
+    def is_readable(self, within: float) -> bool:
+        """Whether bytes, or the end, come within so many seconds."""
+        return bool(self.buffer or select.select([self.sock], [], [], within)[0])
 
     def read_to_eof(self) -> Ending:
         """

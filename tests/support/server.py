@@ -102,6 +102,9 @@ def _asgi(name: str, command: str, *, alone: bool = False) -> Kind:
 
 
 _UVICORN = "uvicorn --port {port} --log-level warning --ws"
+# Their own limits are 5 seconds, which a handshake on a busy machine may take.
+_HYPERCORN = "hypercorn --log-level warning --keep-alive 60 -w 0"
+_DAPHNE = "daphne -v 0 --websocket_connect_timeout 60"
 UVICORN = _asgi("uvicorn-sansio", f"{_UVICORN} websockets-sansio --loop asyncio", alone=True)
 ASGI = (
     UVICORN,
@@ -109,8 +112,8 @@ ASGI = (
     _asgi("uvicorn-websockets", f"{_UVICORN} websockets", alone=True),
     _asgi("uvicorn-wsproto", f"{_UVICORN} wsproto", alone=True),
     _asgi("uvicorn-dwebsocket", f"{_UVICORN} dwebsocket.uvicorn:WebSocketProtocol", alone=True),
-    _asgi("daphne", "daphne -v 0 -p {port}", alone=True),
-    _asgi("hypercorn", "hypercorn --log-level warning -w 0 -b 127.0.0.1:{port}", alone=True),
+    _asgi("daphne", f"{_DAPHNE} -p {{port}}", alone=True),
+    _asgi("hypercorn", f"{_HYPERCORN} -b 127.0.0.1:{{port}}", alone=True),
     _asgi("granian", "granian --interface asgi --port {port} --log-level warning"),
     _asgi(
         "gunicorn-asgi",
@@ -140,8 +143,8 @@ def _native(name: str, command: str, bind: str) -> tuple[Kind, Kind]:
 
 NATIVE = (
     *_native("uvicorn", "uvicorn --log-level warning", "--uds "),
-    *_native("hypercorn", "hypercorn --log-level warning -w 0", "-b unix:"),
-    *_native("daphne", "daphne -v 0", "-u "),
+    *_native("hypercorn", _HYPERCORN, "-b unix:"),
+    *_native("daphne", _DAPHNE, "-u "),
     *_native(
         "gunicorn-asgi", "gunicorn --log-level warning --worker-class asgi --workers 1", "-b unix:"
     ),

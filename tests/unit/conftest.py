@@ -48,7 +48,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
-from django.urls import path
+from django.urls import clear_script_prefix, path
 from peer import LiveWebSocket, all_given_back
 from visit import Visit, handshake
 
@@ -59,6 +59,13 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _no_script_prefix_is_left() -> Iterator[None]:
+    """Forget the SCRIPT_NAME of the last request, which Django keeps until the next one."""
+    yield
+    clear_script_prefix()
 
 
 @pytest.fixture(autouse=True)
