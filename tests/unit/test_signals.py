@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -406,6 +407,35 @@ class TestGroups:
             ("group_left", group("a")),
             ("group_left", group("b")),
         ]
+
+    @pytest.mark.parametrize("joins", ["decorator", "sync call", "async call"])
+    def test_leaving_is_told_behind_joining(
+        self, joins: str, visit: Serve, connected: Callable[..., None]
+    ) -> None:
+        """Also when the connection ends while a receiver is still told of the joining."""
+        order: list[str] = []
+
+        def takes_long(**_: Any) -> None:
+            end = time.monotonic() + 0.5
+            while not order and time.monotonic() < end:
+                time.sleep(0.01)
+
+        connected("group_joined", takes_long)
+        connected("group_joined", lambda **_: order.append("joined"))
+        connected("group_left", lambda **_: order.append("left"))
+
+        @require_websocket(groups=["a"] if joins == "decorator" else [])
+        async def view(request: Any) -> None:
+            if joins == "sync call":
+                request.websocket.join("a")
+            elif joins == "async call":
+                await request.websocket.ajoin("a")
+
+        made = visit(view)
+        made.serve()
+        made.client.closing()
+        eventually(lambda: len(order) == 2)
+        assert order == ["joined", "left"]
 
     @pytest.mark.parametrize("is_async", [False, True])
     def test_groups_of_the_decorator(self, is_async: bool, visit: Serve, told: Told) -> None:
