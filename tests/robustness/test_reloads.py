@@ -81,6 +81,8 @@ class Case:
     paths: tuple[str, ...] = ("/echo/",)
     # The log line at the end of the reload, where that comes after the last new process.
     says: str = ""
+    # That of each process that serves, where a reload leaves out those that do not yet.
+    serves: str = ""
 
     def __str__(self) -> str:
         how = [option.lstrip("-") for option in self.options if option.startswith("--")]
@@ -93,12 +95,14 @@ TOUCHED_FILE = "{folder}/" + TOUCHED
 # Neither a worker nor its application learns whether its end is a reload.
 ENDS = frozenset({1001, 1012})
 BOTH = ("/echo/", "/async-echo/")
+# As uWSGI says it of a worker.
+LOADED = "pid: {} (default app)"
 CASES = [
     Case(GUNICORN_SYNC, TWO, clients=300, window=2),
     Case(GUNICORN_GTHREAD, TWO, clients=300, window=2),
     Case(GUNICORN_GEVENT, TWO, window=2),
     Case(UWSGI_HTTP_SOCKET, ("--processes", "2")),
-    Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch),
+    Case(UWSGI_LAZY, ("--touch-reload", TOUCHED_FILE), touch, serves=LOADED),
     _every(Case(UWSGI_BEHIND_NGINX)),
     _every(Case(UWSGI_GEVENT)),
     Case(
@@ -107,6 +111,7 @@ CASES = [
         touch,
         window=2,
         says="chain reloading complete",
+        serves=LOADED,
     ),
     Case(GUNICORN_ASGI, TWO, codes=ENDS, paths=BOTH),
     _every(Case(GUNICORN_UVICORN, TWO, codes=ENDS, paths=BOTH)),
@@ -126,6 +131,11 @@ def test_three_reloads_under_load(case: Case, own_server: Own) -> None:
         count = len(server.workers())
         for number in range(3):
             old = server.workers()
+            eventually(
+                lambda old=old: all(case.serves.format(pid) in server.stderr() for pid in old),
+                SLACK_S,
+                "all serve",
+            )
             since = time.monotonic()
             case.reload(server)
             eventually(
