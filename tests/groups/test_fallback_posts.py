@@ -56,7 +56,8 @@ def converse(server: Server) -> None:
 def test_by_redis(own_server: Own, kind: Kind) -> None:
     """Also while it is away for a moment."""
     with Redis() as redis:
-        groups = {"default": settings(redis.url)}
+        # A question that is lost with the server is waited for, and asked again.
+        groups = {"default": settings(redis.url, TIMEOUT=2.0)}
         server = own_server(kind, options=("--workers", "2"), settings={"WEBSOCKET_GROUPS": groups})
         converse(server)
         with Stream.open(server, "/fallback/echo/") as stream:
