@@ -51,7 +51,7 @@ def connect(stand_in: StandIn) -> Iterator[Callable[..., JsClient]]:
 
 
 def knows_its_position(client: JsClient) -> None:
-    """Wait until it does: it cannot miss what was published before."""
+    """Wait for the first position: without one a client cannot ask for what it has missed."""
     eventually(lambda: client.of("recovered"), what="the position")
 
 

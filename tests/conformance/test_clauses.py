@@ -301,7 +301,7 @@ class TestClosing:
         with RawPeer.open(server, "/closes-and-goes-on/") as peer:
             assert peer.read_frame() == Frame(TEXT, b"before")
             assert peer.read_frame().code == 4001
-            # In time or not: the server waits for its close timeout.
+            # The server may have hung up: it waits for its close timeout only.
             with contextlib.suppress(ConnectionError):
                 peer.send_text("not read any more")
                 peer.send_close(4001)

@@ -80,7 +80,7 @@ def test_members_are_counted_in_all_processes(nodes: Nodes) -> None:
     two("join", "room")
     eventually(lambda: late("count", "room") == 2)
     two.kill()
-    eventually(lambda: late("count", "room") == one("count", "room") == 1)
+    eventually(lambda: late("count", "room") == one("count", "room") == 1, within=5)
 
 
 def test_after_leaving_nothing_comes(nodes: Nodes) -> None:
@@ -237,7 +237,7 @@ def test_a_forked_child_publishes_and_holds_nothing_of_its_parent(nodes: Nodes) 
         assert other("take", 1) == parent("take", 1) == ["from the child"]
         assert other("peers") == 2
         parent.kill()
-        eventually(lambda: other("count", "room") == 1)
+        eventually(lambda: other("count", "room") == 1, within=5)
         eventually(lambda: other("peers") == 1)
     finally:
         os.kill(child, signal.SIGKILL)

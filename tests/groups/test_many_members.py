@@ -142,7 +142,7 @@ def everybody_gets_everything(site: Site, messages: int) -> None:
                 assert_got_the_rest(member, ends, joined_before)
         eventually(lambda: site.count() == MEMBERS, what="all are counted")
         audience.leave()
-        eventually(lambda: site.count() == 0, what="all have left")
+        eventually(lambda: site.count() == 0, GHOSTS_S, "all have left")
 
 
 def replaced(site: Site, audience: Audience, worker: int, how: signal.Signals) -> list[Member]:
@@ -151,7 +151,7 @@ def replaced(site: Site, audience: Audience, worker: int, how: signal.Signals) -
     there = sum(not member.is_over for member in audience.members)
     os.kill(worker, how)
     eventually(lambda: not is_running(worker), what="the worker has ended")
-    eventually(lambda: site.count() == there - len(ended), what="no ghosts are counted")
+    eventually(lambda: site.count() == there - len(ended), GHOSTS_S, "no ghosts are counted")
     audience.wait_for_the_end_of(ended)
     server = ended[0].server
     eventually(lambda: worker not in server.workers(), what="the worker is gone")

@@ -199,7 +199,7 @@ class TestCount:
         two("join", "room")
         assert one("count", "room") == 2
         two.kill()
-        eventually(lambda: one("count", "room") == 1)
+        eventually(lambda: one("count", "room") == 1, within=5)
 
     def test_one_that_is_stopped_is_left_out(self, nodes: Nodes) -> None:
         """And holds nobody up for longer than the timeout."""
@@ -245,7 +245,7 @@ class TestForks:
         child = node("fork_and_send", "elsewhere", "child")
         try:
             node.kill()
-            eventually(lambda: other("count", "room") == 1)
+            eventually(lambda: other("count", "room") == 1, within=5)
             # Without the answer of a process that the server takes for alive it takes the timeout.
             assert other("ask", MARKED) == [[1]]
         finally:

@@ -86,7 +86,7 @@ def test_many_members_of_many_workers(own_server: Own, folder: Path, nodes: Node
         staying = [peer for pid in peers if pid not in (killed, replaced) for peer in peers[pid]]
         eventually(lambda: not any(map(is_running, (killed, replaced))))
         # The server forgets a process with its connection.
-        eventually(lambda: census("count", "room") == len(staying))
+        eventually(lambda: census("count", "room") == len(staying), within=GHOSTS_S)
         assert [publisher.answer() for publisher in publishers] == [0] * PUBLISHERS
         for peer in staying:
             found = [int(peer.read_message()) for _ in range(PUBLISHERS * EACH)]

@@ -394,7 +394,7 @@ class TestGrace:
 
 
 def about(key: str, sent: list[list[str]]) -> list[str]:
-    """Give what the signals have told of a user. Those of the test before may leave only now."""
+    """Give what the signals have told of a user. Users of the test before may leave only now."""
     return [event for event, each in sent if each == key]
 
 

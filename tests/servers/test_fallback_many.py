@@ -50,7 +50,7 @@ def page_times(server: Server) -> list[float]:
 def assert_quick(before: list[float], now: list[float]) -> None:
     """Allow for a busy machine, not for a worker that waits."""
     medians = statistics.median(before), statistics.median(now)
-    assert medians[1] < max(10 * medians[0], 1.0), medians
+    assert medians[1] < max(10 * medians[0], 0.1), medians
 
 
 def test_streams(server: Server) -> None:

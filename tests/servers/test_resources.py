@@ -108,9 +108,9 @@ class TestKeepalive:
     """The server sends pings, and ends connections that do not answer."""
 
     def test_answered_pings_keep_a_connection(self, server: Server) -> None:
-        """A peer that answers pings stays, and gets further ones."""
+        """A peer that answers pings stays, well beyond the timeout."""
         with RawPeer.open(server, "/lively/") as peer:
-            for _ in range(6):
+            for _ in range(15):
                 frame = peer.read_frame()
                 assert frame.opcode == PING
                 peer.send_frame(PONG, frame.payload)
@@ -128,7 +128,7 @@ class TestKeepalive:
     def test_any_byte_is_a_sign_of_life(self, server: Server) -> None:
         """A peer that sends messages but no pong is alive."""
         with RawPeer.open(server, "/lively/") as peer:
-            for _ in range(20):
+            for _ in range(30):
                 peer.send_text("busy")
                 while peer.read_frame().opcode == PING:
                     pass

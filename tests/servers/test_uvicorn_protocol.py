@@ -459,10 +459,10 @@ def test_pings() -> None:
     """uvicorn's options set interval and patience; without a pong the application has 1006."""
     pings = ("--ws-ping-interval", "0.2", "--ws-ping-timeout")
     with (
-        plain_server(plain_kind("asyncio", "h11", *pings, "20")) as server,
+        plain_server(plain_kind("asyncio", "h11", *pings, "1.5")) as server,
         RawPeer.open(server, "/echo/answers/") as peer,
     ):
-        for _ in range(5):
+        for _ in range(15):
             frame = peer.read_frame()
             assert frame.opcode == PING
             peer.send_frame(PONG, frame.payload)

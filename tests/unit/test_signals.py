@@ -38,7 +38,7 @@ def _own_groups() -> Iterator[None]:
     """Groups of this process alone."""
     with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": "dwebsocket.groups.process"}}):
         yield
-    # What is sent late would reach the receivers of the next test.
+    # A signal that is sent late would reach the receivers of the next test.
     eventually(lambda: not close_callbacks.is_pending() and not signals._is_at_work)
 
 

@@ -55,7 +55,7 @@ _NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 100
 _NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
 # Seconds that a view's end waits for the callbacks of `on_close`: in a process that serves, and in
-# one that tests, where what they do is looked at next; and between two checks.
+# one that tests, where a test checks their effects next; and between two checks.
 _MOMENT_S, _TESTS_MOMENT_S = 1.0, 10.0
 _LOOK_S = 0.002
 # Exceptions that end the process and not just a helper: green threads share the main thread.

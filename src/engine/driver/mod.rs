@@ -369,7 +369,7 @@ impl Driver {
     }
 
     /// Reads before time that has passed counts against the peer: this process, or its machine, may
-    /// have stood still meanwhile, and what the peer has sent waits in the system.
+    /// have stood still meanwhile, and bytes of the peer may wait in the system.
     fn catch_up(&mut self, socket: &Socket) {
         if !self.is_memory_short() {
             self.unread |= !self.read(socket);

@@ -62,7 +62,7 @@ fn what_a_view_holds_for_others_leaves_when_it_asks_for_more_and_finds_nothing()
     assert!((0..100).any(|_| leaves_when_the_view_asks_for_more()));
 }
 
-/// Whether what is held was still there, and left by that.
+/// Whether the held message was still there, and left when the view asked for more.
 fn leaves_when_the_view_asks_for_more() -> bool {
     let (sender, _peer) = burst(&SETTINGS, 2);
     let (member, mut listener) = connect(&SETTINGS);

@@ -167,7 +167,7 @@ fn no_view_waits_for_one_that_does_not_come_back() {
     woken.sort_unstable();
     assert_eq!(woken, [0, 1, 2]);
     // For a while each is woken at once.
-    // That while is over soon, on a machine with much to do before the next line.
+    // Made longer: on a machine with much to do it may be over before the next line.
     let much_later = Instant::now() + Duration::from_secs(60);
     let apart_until = bed.turns.state.lock().apart_until.replace(much_later);
     assert!(apart_until.is_some());
