@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::echo::{Options, Outcome};
+use crate::echo::{LENGTHENING, Options, Outcome};
 use crate::fleet::{Fleet, Target};
 use crate::histogram::Histogram;
 use crate::script::Script;
@@ -63,6 +63,13 @@ pub fn run(target: &Target, script: Script, options: &Options) -> Result<Outcome
     room.talk(Instant::now() + options.warm_up, &mut discarded)?;
     let before = Usage::read(&options.watch)?;
     room.talk(before.at + options.duration, &mut latencies)?;
+    let last = before.at + options.longest;
+    while latencies.each.total() < options.at_least
+        && Instant::now() < last
+        && !room.fleet.is_over()
+    {
+        room.talk(Instant::now() + LENGTHENING, &mut latencies)?;
+    }
     let after = Usage::read(&options.watch)?;
 
     let Latencies { each, last } = latencies;

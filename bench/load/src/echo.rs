@@ -10,7 +10,7 @@ use crate::stopped::{self, StoppedReaders};
 use crate::usage::{Usage, Watch};
 
 /// Steps in which a window that holds too little is lengthened.
-const LENGTHENING: Duration = Duration::from_millis(100);
+pub(crate) const LENGTHENING: Duration = Duration::from_millis(100);
 
 /// The options of a measurement.
 #[derive(Clone, Debug)]

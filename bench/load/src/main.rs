@@ -36,11 +36,11 @@ usage: load echo --server IP:PORT [options]   keep messages going, count what co
 echo, chat:
   --in-flight N          messages under way per connection                 [1]
   --warm-up S                                                              [1]
+  --at-least N           answers below which the duration is lengthened    [0]
+  --longest S            to so much                                        [30]
 chat only:
   --rate N               messages a second, at fixed times, instead of --in-flight
 echo only:
-  --at-least N           answers below which the duration is lengthened    [0]
-  --longest S            to so much                                        [30]
   --stopped N            further connections whose answers nobody reads    [0]
 echo, chat, opening:
   --duration S                                                             [4]
@@ -87,8 +87,8 @@ fn run() -> Result<bool, String> {
                 rate: options.take_rate(!is_echo)?,
                 warm_up: options.take_seconds("warm-up", "1")?,
                 duration: options.take_seconds("duration", "4")?,
-                at_least: options.take_if(is_echo, "at-least", "0")?,
-                longest: Duration::from_secs(options.take_if(is_echo, "longest", "30")?),
+                at_least: options.take("at-least", "0")?,
+                longest: options.take_seconds("longest", "30")?,
                 stopped: options.take_if(is_echo, "stopped", "0")?,
                 drain,
                 open_timeout,
