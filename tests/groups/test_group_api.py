@@ -812,6 +812,39 @@ class TestFailingBackend:
             assert type(caught.value) is GroupUnavailable
         assert live.websocket.groups == frozenset()
 
+    def test_a_connection_that_is_over(
+        self, switchboard: Switchboard, open_websocket: Open
+    ) -> None:
+        """Joins nothing and raises nothing."""
+        switchboard.broken.add("room")
+        live = open_websocket()
+        live.websocket.close()
+        room = group("room")
+        assert live.websocket.join("room") is False
+        assert room.add(live.websocket) is False
+        assert asyncio.run(live.websocket.ajoin("room")) is False
+        assert asyncio.run(room.aadd(live.websocket)) is False
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_a_connection_that_ends_while_the_backend_is_asked(
+        self,
+        switchboard: Switchboard,
+        open_websocket: Open,
+        is_async: bool,
+    ) -> None:
+        """As one that was over before."""
+        live = open_websocket()
+
+        def end(name: str) -> None:
+            live.websocket.close()
+            raise backends.backend("default").unavailable("it ended meanwhile")
+
+        switchboard.on_subscribe = end
+        if is_async:
+            assert asyncio.run(live.websocket.ajoin("room")) is False
+        else:
+            assert live.websocket.join("room") is False
+
     @pytest.mark.parametrize("is_async", [False, True])
     def test_joining_several_is_all_or_nothing(
         self, switchboard: Switchboard, open_websocket: Open, is_async: bool

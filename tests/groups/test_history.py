@@ -259,6 +259,15 @@ class TestComingBack:
             live.websocket.join("hall", **options)
         assert live.websocket.groups == frozenset()
 
+    @pytest.mark.parametrize("options", [{"partial": 1}, {"numbered": "yes"}, {"former": 7}])
+    def test_arguments_of_another_type(self, open_websocket: Open, options: dict[str, Any]) -> None:
+        """Are named."""
+        live = open_websocket()
+        name = next(iter(options))
+        with pytest.raises(TypeError, match=name):
+            live.websocket.join("room-1", **options)
+        assert live.websocket.groups == frozenset()
+
     def test_when_it_is_over(self, open_websocket: Open) -> None:
         """As without a history."""
         live = open_websocket()

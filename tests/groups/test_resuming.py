@@ -139,6 +139,26 @@ def test_more_was_missed_than_goes_out_at_once(
 
 
 @pytest.mark.parametrize("view", VIEWS)
+def test_without_what_the_connection_before_was_excluded_from(
+    override: Override, view: Any
+) -> None:
+    """When the URL names it; a client learns the name in the summary when it asks for it."""
+    client = serve(override, view)
+    with client.websocket("/1/?former=") as websocket:
+        former = websocket.receive_json().pop("id")
+    group("room-1").send("its own", exclude=former)
+    group("room-1").send("of others", exclude="some other")
+    came_back = f"/1/?since=room-1:{position(0)}&former="
+    with client.websocket(came_back + former) as websocket:
+        assert of_the_group(websocket) == message(2, "of others")
+        summary = of_the_group(websocket)
+        assert summary.pop("id") not in ("", former)
+        assert summary == told(True, 1, 2)
+    with client.websocket(came_back) as websocket:
+        assert of_the_group(websocket) == message(1, "its own")
+
+
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(
     ("query", "recovered"),
     [
@@ -146,6 +166,8 @@ def test_more_was_missed_than_goes_out_at_once(
         ("?since=room-2:0000000000000000-1", True),
         ("?since=room-1:0000000000000000-1", False),
         ("?since=room-1:nonsense", False),
+        ("?since=room-1", False),
+        ("?since=room-1:", False),
         ("?since=nonsense", True),
     ],
 )

@@ -80,7 +80,7 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         backend = self._backend("aadd")
-        if member is None:
+        if member is None or websocket._is_over:
             return False
         if backend.settings.kept(self.name) is not None:
             is_open = recovering.add(websocket, self, member)
@@ -100,7 +100,7 @@ class Group:
         """
         member = member_of(_websocket(websocket))
         backend = backends.backend(self.using)
-        if member is None:
+        if member is None or websocket._is_over:
             return False
         if backend.settings.kept(self.name) is not None:
             is_open = await recovering.aadd(websocket, self, member)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.api.base import Base
-from dwebsocket.exceptions import UsageError
+from dwebsocket.exceptions import GroupUnavailable, UsageError
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
@@ -68,10 +68,11 @@ class Joining(Base):
                 is then in none of the groups that it was not in before. UsageError also for a group
                 without a history, or without presence, where one is needed.
             TypeError, ValueError: As :func:`dwebsocket.group`; ``since`` with several groups; an
-                ``info`` that JSON cannot represent, or that is too large.
+                ``info`` that JSON cannot represent, or that is too large; a ``partial``,
+                ``numbered``, ``presence`` or ``former`` of another type.
         """
         wanted = _groups(groups)
-        options = {"partial": partial, "numbered": numbered, "former": former}
+        options = _options(partial=partial, numbered=numbered, former=former)
         return self._join(wanted, _wish(wanted, info, presence), since, **options)
 
     def _join(
@@ -81,7 +82,7 @@ class Joining(Base):
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
-        if (member := member_of(self)) is None:
+        if (member := member_of(self)) is None or self._is_over:
             return False
         options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
@@ -93,8 +94,10 @@ class Joining(Base):
                 and self._join_plain(plain, member)
                 and all(enter(each, self, member, wish) for each in wanted)
             )
-        except BaseException:
+        except BaseException as error:
             self._leave_all(wanted, before)
+            if isinstance(error, GroupUnavailable) and self._is_over:
+                return False
             raise
         if not is_open:
             return False
@@ -117,7 +120,7 @@ class Joining(Base):
             GroupUnavailable, UsageError, TypeError, ValueError: As :meth:`join`.
         """
         wanted = _groups(groups)
-        options = {"partial": partial, "numbered": numbered, "former": former}
+        options = _options(partial=partial, numbered=numbered, former=former)
         return await self._ajoin(wanted, _wish(wanted, info, presence), since, **options)
 
     async def _ajoin(
@@ -125,7 +128,7 @@ class Joining(Base):
     ) -> bool | Recovery | None:
         """As :meth:`_join`, without blocking the event loop."""
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
-        if (member := member_of(self)) is None:
+        if (member := member_of(self)) is None or self._is_over:
             return False
         options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
@@ -137,8 +140,10 @@ class Joining(Base):
                 and await self._ajoin_plain(plain, member)
                 and all([await aenter(each, self, member, wish) for each in wanted])
             )
-        except BaseException:
+        except BaseException as error:
             self._leave_all(wanted, before)
+            if isinstance(error, GroupUnavailable) and self._is_over:
+                return False
             raise
         if not is_open:
             return False
@@ -236,6 +241,24 @@ def _recorded(wanted: list[Group], since: str | None, *, numbered: bool) -> list
         if own.kept(each.name) is not None:
             found.append(each)
     return found
+
+
+def _options(*, partial: object, numbered: object, former: object) -> dict[str, Any]:
+    """
+    Gives the arguments of ``join`` for groups with a history.
+
+    Raises:
+        TypeError: One is of another type.
+    """
+    options = {"partial": partial, "numbered": numbered, "former": former}
+    for name in ("partial", "numbered"):
+        if not isinstance(options[name], bool):
+            given = type(options[name]).__name__
+            raise TypeError(f"join({name}=…) takes True or False, not {given}")
+    if not (former is None or isinstance(former, str)):
+        given = type(former).__name__
+        raise TypeError(f"join(former=…) takes the id of a WebSocket, not {given}")
+    return options
 
 
 def _wish(wanted: list[Group], info: Any, presence: object) -> Wish:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from dwebsocket import _core
     from dwebsocket.api.base import Base
+    from dwebsocket.groups.recovering import Resumption
 
     #: The decorator's argument: templates of names, or a function that gives names.
     Wanted = (
@@ -100,6 +101,10 @@ class ViewGroups:
             ValueError: A template whose braces do not fit.
         """
         self._decorator = decorator
+        if not isinstance(resume, bool):
+            raise TypeError(
+                f"{decorator}(resume=…) takes True or False, not {type(resume).__name__}"
+            )
         self.resume = resume
         if not (isinstance(presence, bool) or callable(presence)):
             raise TypeError(
@@ -203,9 +208,9 @@ class Joins:
         "_held",
         "_held_recorded",
         "_of_user",
-        "_positions",
         "_present",
         "_recorded",
+        "_resumption",
         "_wish",
     )
 
@@ -213,7 +218,7 @@ class Joins:
         self,
         groups: list[Group],
         user: str,
-        positions: Mapping[str, str] | None = None,
+        resumption: Resumption | None = None,
         wish: Wish = NOTHING,
     ) -> None:
         """
@@ -222,15 +227,15 @@ class Joins:
         Args:
             groups: Those of the view's decorator.
             user: The primary key of its user, empty for an anonymous one.
-            positions: With ``resume``, those of the client, by names of groups.
+            resumption: With ``resume``, where the client got to before.
             wish: What the connection wants of groups with presence.
 
         Raises:
             UsageError: With ``resume``, a group that has no history; with ``presence``, groups of
                 which none has presence.
         """
-        self._positions = positions
-        if positions is not None:
+        self._resumption = resumption
+        if resumption is not None:
             for each in groups:
                 history.needs(backends.backend(each.using).settings, each.name, "resume=True")
         self._wish = wish
@@ -312,31 +317,34 @@ class Joins:
         holding.release(held)
 
     def _join_later(self, websocket: Any) -> None:
-        recorded, positions = self._recorded, self._positions
-        present, wish = self._present, self._wish
+        recorded, present, wish = self._recorded, self._present, self._wish
+        resumption, own_id = self._resumption, websocket.id
 
         def join() -> None:
             try:
                 for each in (*recorded, *present):
-                    websocket._join([each], wish, **_recovering(each, positions))
+                    websocket._join([each], wish, **_recovering(each, resumption, own_id))
             finally:
                 self._release_recorded()
 
         async def ajoin() -> None:
             try:
                 for each in (*recorded, *present):
-                    await websocket._ajoin([each], wish, **_recovering(each, positions))
+                    await websocket._ajoin([each], wish, **_recovering(each, resumption, own_id))
             finally:
                 self._release_recorded()
 
         websocket._join_recorded = join, ajoin
 
 
-def _recovering(group: Group, positions: Mapping[str, str] | None) -> dict[str, Any]:
+def _recovering(group: Group, resumption: Resumption | None, own_id: str) -> dict[str, Any]:
     """Gives the options for joining a group as the view begins."""
-    if positions is None:
+    if resumption is None:
         return {}
-    return {"numbered": True, "since": positions.get(group.name), "tells": True}
+    options = {"numbered": True, "since": resumption.positions.get(group.name), "tells": True}
+    if resumption.former is not None:
+        options |= {"former": resumption.former, "own_id": own_id}
+    return options
 
 
 def _is_present(group: Group) -> bool:

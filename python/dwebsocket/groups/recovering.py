@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core
@@ -13,6 +14,8 @@ from dwebsocket.groups.members import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from django.http import HttpRequest
 
     from dwebsocket.groups.backend import Member
     from dwebsocket.groups.history import Page, Position, Row
@@ -41,6 +44,7 @@ class Recovering:
         numbered: bool,
         former: str | None,
         tells: bool = False,
+        own_id: str | None = None,
     ) -> None:
         """
         Begins.
@@ -53,9 +57,10 @@ class Recovering:
             former: As above.
             tells: Whether the client is told what has become of it: behind what it has missed,
                 before anything else, and again when more is lost before it is a member.
+            own_id: The connection's ``id``, for clients that are told it as well.
 
         Raises:
-            TypeError: ``since`` is no ``str``.
+            TypeError: ``since`` or ``former`` is no ``str``.
             UsageError: The group has no history.
         """
         backend = backends.backend(group.using)
@@ -67,6 +72,7 @@ class Recovering:
         self._numbered = numbered
         self._former = None if former is None else key_of(former)
         self._tells = tells
+        self._own = {} if own_id is None else {"id": own_id}
         self._has_told = False
         self.at: Position = (0, 0)
         self.missed = 0
@@ -116,6 +122,7 @@ class Recovering:
                 "recovered": self.recovered,
                 "missed": self.missed,
                 "position": history.text_of(at),
+                **self._own,
             },
             ensure_ascii=False,
         )
@@ -264,7 +271,24 @@ def _send_together(member: Member, messages: list[str | bytes]) -> list[str | by
     return messages
 
 
-def positions(request: Any) -> dict[str, str]:
-    """Gives the positions of a client's URL: ``?since=room-42:epoch-offset``, once a group."""
-    found = (each.rpartition(":") for each in request.GET.getlist("since"))
-    return {name: position for name, _, position in found if name}
+@dataclass(frozen=True)
+class Resumption:
+    """
+    What the URL of a client tells of the connection that it had before.
+
+    Attributes:
+        positions: Where it got to in each group: ``?since=room-42:epoch-offset``, once a group.
+        former: The ``id`` of that connection: ``?former=…``. Empty when the client does not know
+            one yet, None when it does not ask for the ``id`` of its connections.
+    """
+
+    positions: dict[str, str]
+    former: str | None
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> Resumption:
+        """Reads the URL. A text without a colon names a group and is no position of it."""
+        each_since = map(str, request.GET.getlist("since"))
+        split = (since.rpartition(":") if ":" in since else (since, "", "") for since in each_since)
+        positions = {name: position for name, _, position in split if name}
+        return cls(positions, request.GET.get("former"))

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import _core, conf, registry, shutdown
 from dwebsocket.exceptions import GroupUnavailable, UnsupportedServer
-from dwebsocket.groups import presence, recovering
+from dwebsocket.groups import presence
 from dwebsocket.groups.of_view import ImpossibleName, Joins
+from dwebsocket.groups.recovering import Resumption
 from dwebsocket.handshake import origin, posting, site_report
 from dwebsocket.handshake.attributes import make
 from dwebsocket.handshake.refusal import refuse
@@ -165,14 +166,14 @@ def _joins(asked: Asked, visitor: registry.Visitor | None) -> Joins:
     """Gives the groups that the connection is to join, all of which are subscribed to."""
     wanted = asked.groups
     groups: list[Group] = []
-    positions = None
+    resumption = None
     wish = presence.NOTHING
     if wanted is not None:
         groups = wanted.of(asked.request, asked.args, asked.kwargs)
         wish = wanted.wish_of(asked.request, asked.args, asked.kwargs)
         if wanted.resume:
-            positions = recovering.positions(asked.request)
-    joins = Joins(groups, "" if visitor is None else visitor.who.user, positions, wish)
+            resumption = Resumption.of(asked.request)
+    joins = Joins(groups, "" if visitor is None else visitor.who.user, resumption, wish)
     try:
         joins.prepare()
     except BaseException:
