@@ -10,6 +10,7 @@ import importlib
 import queue
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -157,6 +158,24 @@ class TestThreads:
         assert threading_parts.frame_of(None) is None
         monkeypatch.delattr(sys, "_current_frames")
         assert threading_parts.frame_of(own) is None
+
+    def test_frames_while_garbage_is_collected(self) -> None:
+        """CPython 3.11.7 for one would wait for itself for ever."""
+        subprocess.run([sys.executable, "-c", FRAMES_AND_GARBAGE], check=True, timeout=60)
+
+
+FRAMES_AND_GARBAGE = """
+import gc, threading
+from dwebsocket.compat.threading import frames
+
+for number in range(300):
+    garbage = threading.local()
+    garbage.itself = garbage
+    del garbage
+    gc.set_threshold(number % 5 + 1)
+    assert frames()
+assert gc.isenabled()
+"""
 
 
 class TestSockets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,16 @@ def frames() -> Mapping[int, FrameType]:
     messages do not say where a thread is.
     """
     current: Callable[[], Mapping[int, FrameType]] = getattr(sys, "_current_frames", dict)
-    return current()
+    # Up to some releases of CPython 3.11 and 3.12 a collection within the call waits for ever when
+    # it frees a `threading.local`: for a lock that the call holds (github.com/python/cpython,
+    # issue 106883).
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return current()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def frame_of(thread: int | None) -> FrameType | None:
