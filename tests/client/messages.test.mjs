@@ -270,6 +270,21 @@ describe("with resume", () => {
     });
   }
 
+  test("a position of the future is given up: messages behind the summary come", async () => {
+    const socket = open({ resume: true, positions: { room: "e-99" } });
+    const seen = watch(socket);
+    last().says({ group: "room", recovered: false, missed: 0, position: "e-5" });
+    last().says(numbered("room", "e-6", "hi"));
+    assert.deepEqual(seen.map(([name]) => name), ["recovered", "message"]);
+    assert.deepEqual(socket.positions, { room: "e-6" });
+    await again();
+    assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-6");
+    // It counts once: a message that overtakes a later summary is kept.
+    last().says(numbered("room", "e-8", "more"));
+    last().says({ group: "room", recovered: false, missed: 0, position: "e-7" });
+    assert.deepEqual(socket.positions, { room: "e-8" });
+  });
+
   test("it tells who comes and goes, one by one", () => {
     const seen = watch(open({ resume: true }));
     last().says({ group: "room", joined: { key: "1" } });

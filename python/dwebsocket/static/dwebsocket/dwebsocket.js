@@ -252,7 +252,7 @@ export function connect(url, options = {}) {
     }
   };
 
-  const receive = (raw) => {
+  const receive = (raw, dialled) => {
     const message = typeof raw === "string" ? parse(raw) : raw;
     if (message === raw) return emit("message", raw, {});
     const { id, group, position, data, joined, left, recovered, missed } = message;
@@ -264,8 +264,9 @@ export function connect(url, options = {}) {
     else if (joined ?? left) {
       for (const member of [].concat(joined ?? left)) emit(joined ? "joined" : "left", member, group);
     } else if (recovered !== undefined) {
-      // What was missed has positions. A newer message may have come before.
-      if (isNew && !(recovered && missed && known.has(group))) known.set(group, position);
+      // A newer message may have come before. The server may know nothing of our position.
+      const isLost = recovered === false && known.get(group) === dialled.get(group);
+      if (isLost || (isNew && !(recovered && missed && known.has(group)))) known.set(group, position);
       emit("recovered", { group, recovered, missed });
     } else if (offset) {
       if (!isNew) return;
@@ -276,6 +277,8 @@ export function connect(url, options = {}) {
 
   const dial = (kind) => {
     let openedAt;
+    const dialled = new Map(resume ? known : []);
+    const since = Array.from(dialled, (pair) => "since=" + encodeURIComponent(pair.join(":")));
     const on = {
       open(agreed) {
         clearTimeout(patience);
@@ -300,7 +303,7 @@ export function connect(url, options = {}) {
         become("open");
         flush();
       },
-      message: (data) => mine === link && receive(data),
+      message: (data) => mine === link && receive(data, dialled),
       end(code, reason = "", wait = 0) {
         clearTimeout(patience);
         if (mine === probe) {
@@ -331,9 +334,8 @@ export function connect(url, options = {}) {
       mine.close();
     }, kind === "sse" ? 5000 : 10000);
     const mine = (kind === "websocket" ? webSocketLink : httpLink)({
-      kind, at, csrf, queue, on,
+      kind, at, csrf, queue, on, since,
       protocols: [protocols].flat(),
-      since: Array.from(resume ? known : [], (pair) => "since=" + encodeURIComponent(pair.join(":"))),
     });
     return mine;
   };
