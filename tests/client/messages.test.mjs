@@ -313,8 +313,9 @@ describe("with resume", () => {
     ]);
   });
 
-  test("and without it all of these are messages", async () => {
-    const seen = watch(open());
+  test("and without it these are messages, if no handler takes who comes and goes", async () => {
+    const seen = [];
+    open().on("message", (...values) => seen.push(["message", ...values]));
     const all = [
       numbered("room", "e-1", "hi"),
       { group: "room", joined: {} },
@@ -324,5 +325,28 @@ describe("with resume", () => {
     assert.deepEqual(seen, all.map((message) => ["message", message, {}]));
     await again();
     assert.equal(last().url, "wss://site.example/ws/");
+  });
+});
+
+describe("presence without resume", () => {
+  test("calls its handlers, as long as there are any", () => {
+    const socket = open();
+    const seen = [];
+    socket.on("message", (data) => seen.push(data));
+    const stop = socket.on("joined", (member, group) => seen.push([member.key, group]));
+    const joined = { group: "room", joined: [{ key: "1" }, { key: "2" }] };
+    const left = { group: "room", left: { key: "1" } };
+    last().says(joined);
+    last().says(left);
+    stop();
+    last().says(joined);
+    assert.deepEqual(seen, [["1", "room"], ["2", "room"], left, joined]);
+  });
+
+  test("takes no message of another form", () => {
+    const seen = watch(open());
+    const others = [{ group: 1, joined: {} }, { joined: {} }, { group: "room", joined: null }];
+    for (const message of others) last().says(message);
+    assert.deepEqual(seen, others.map((message) => ["message", message, {}]));
   });
 });

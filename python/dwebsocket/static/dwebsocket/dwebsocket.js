@@ -260,10 +260,10 @@ export function connect(url, options = {}) {
     const [, epoch, offset] = split(position);
     const [, lastEpoch, lastOffset] = split(known.get(group));
     const isNew = epoch !== lastEpoch || +offset > +lastOffset;
-    if (!resume || typeof group !== "string") emit("message", message, {});
-    else if (joined ?? left) {
-      for (const member of [].concat(joined ?? left)) emit(joined ? "joined" : "left", member, group);
-    } else if (recovered !== undefined) {
+    const change = joined ? "joined" : left && "left";
+    if (typeof group !== "string" || !(resume || handlers[change]?.size)) emit("message", message, {});
+    else if (change) [message[change]].flat().forEach((member) => emit(change, member, group));
+    else if (recovered !== undefined) {
       // A newer message may have come before. The server may know nothing of our position.
       const isLost = recovered === false && known.get(group) === dialled.get(group);
       if (isLost || (isNew && !(recovered && missed && known.has(group)))) known.set(group, position);
