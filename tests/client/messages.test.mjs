@@ -285,6 +285,27 @@ describe("with resume", () => {
     assert.deepEqual(socket.positions, { room: "e-8" });
   });
 
+  test("it names its former connection, of which the newest summary tells", async () => {
+    open({ resume: true, positions: { room: "e-5" } });
+    assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-5");
+    const told = { recovered: true, missed: 0, position: "e-5" };
+    last().says({ group: "room", ...told, id: "first" });
+    last().says({ group: "news", ...told, id: "a&b" });
+    await again();
+    const url = "wss://site.example/ws/?since=room%3Ae-5&since=news%3Ae-5&former=a%26b";
+    assert.equal(last().url, url);
+    // This one is cut before a summary.
+    await again();
+    assert.equal(last().url, url);
+  });
+
+  test("without a position it names no former connection", async () => {
+    open({ resume: true });
+    last().says({ group: "room", recovered: true, missed: 0, id: "first" });
+    await again();
+    assert.equal(last().url, "wss://site.example/ws/");
+  });
+
   test("it tells who comes and goes, one by one", () => {
     const seen = watch(open({ resume: true }));
     last().says({ group: "room", joined: { key: "1" } });

@@ -207,6 +207,7 @@ export function connect(url, options = {}) {
   let transport = "websocket";
   let protocol = "";
   let link, probe, held, timer, backTimer;
+  let former; // id of the last connection
   let lastId = 0;
   let tries = 0; // since the last connection that lasted
   let failures = 0; // of WebSockets, in a row
@@ -264,6 +265,7 @@ export function connect(url, options = {}) {
     if (typeof group !== "string" || !(resume || handlers[change]?.size)) emit("message", message, {});
     else if (change) [message[change]].flat().forEach((member) => emit(change, member, group));
     else if (recovered !== undefined) {
+      former = id ?? former;
       // A newer message may have come before. The server may know nothing of our position.
       const isLost = recovered === false && known.get(group) === dialled.get(group);
       if (isLost || (isNew && !(recovered && missed && known.has(group)))) known.set(group, position);
@@ -279,6 +281,7 @@ export function connect(url, options = {}) {
     let openedAt;
     const dialled = new Map(resume ? known : []);
     const since = Array.from(dialled, (pair) => "since=" + encodeURIComponent(pair.join(":")));
+    if (former && since[0]) since.push("former=" + encodeURIComponent(former));
     const on = {
       open(agreed) {
         clearTimeout(patience);
