@@ -285,6 +285,13 @@ describe("with resume", () => {
     assert.deepEqual(socket.positions, { room: "e-8" });
   });
 
+  test("behind missed messages the summary counts: the last of them may be left out", () => {
+    const socket = open({ resume: true, positions: { room: "e-5" } });
+    last().says(numbered("room", "e-6", "missed"));
+    last().says({ group: "room", recovered: true, missed: 1, position: "e-7" });
+    assert.deepEqual(socket.positions, { room: "e-7" });
+  });
+
   test("it names its former connection, of which the newest summary tells", async () => {
     open({ resume: true, positions: { room: "e-5" } });
     assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-5");

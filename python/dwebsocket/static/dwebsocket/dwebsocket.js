@@ -256,9 +256,9 @@ export function connect(url, options = {}) {
     else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
     else if (recovered !== undefined) {
       former = id ?? former;
-      // A newer message may have come before. The server may be behind us.
-      const isBehind = !recovered && known.get(group) === dialled.get(group);
-      if (isBehind || (isNew && !(recovered && missed))) known.set(group, position);
+      // A newer message may have come before. If none has, the server may be behind us.
+      const hasMoved = known.get(group) !== dialled.get(group);
+      if (hasMoved ? isNew : !recovered || (isNew && !missed)) known.set(group, position);
       emit("recovered", { group, recovered, missed });
     } else if (!offset) emit("message", message, {});
     else if (isNew) {
