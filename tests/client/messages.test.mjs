@@ -270,6 +270,49 @@ describe("with resume", () => {
     });
   }
 
+  test("a position of the future is given up: messages behind the summary come", async () => {
+    const socket = open({ resume: true, positions: { room: "e-99" } });
+    const seen = watch(socket);
+    last().says({ group: "room", recovered: false, missed: 0, position: "e-5" });
+    last().says(numbered("room", "e-6", "hi"));
+    assert.deepEqual(seen.map(([name]) => name), ["recovered", "message"]);
+    assert.deepEqual(socket.positions, { room: "e-6" });
+    await again();
+    assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-6");
+    // It counts once: a message that overtakes a later summary is kept.
+    last().says(numbered("room", "e-8", "more"));
+    last().says({ group: "room", recovered: false, missed: 0, position: "e-7" });
+    assert.deepEqual(socket.positions, { room: "e-8" });
+  });
+
+  test("behind missed messages the summary counts: the last of them may be left out", () => {
+    const socket = open({ resume: true, positions: { room: "e-5" } });
+    last().says(numbered("room", "e-6", "missed"));
+    last().says({ group: "room", recovered: true, missed: 1, position: "e-7" });
+    assert.deepEqual(socket.positions, { room: "e-7" });
+  });
+
+  test("it names its former connection, of which the newest summary tells", async () => {
+    open({ resume: true, positions: { room: "e-5" } });
+    assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-5");
+    const told = { recovered: true, missed: 0, position: "e-5" };
+    last().says({ group: "room", ...told, id: "first" });
+    last().says({ group: "news", ...told, id: "a&b" });
+    await again();
+    const url = "wss://site.example/ws/?since=room%3Ae-5&since=news%3Ae-5&former=a%26b";
+    assert.equal(last().url, url);
+    // This one is cut before a summary.
+    await again();
+    assert.equal(last().url, url);
+  });
+
+  test("without a position it names no former connection", async () => {
+    open({ resume: true });
+    last().says({ group: "room", recovered: true, missed: 0, id: "first" });
+    await again();
+    assert.equal(last().url, "wss://site.example/ws/");
+  });
+
   test("it tells who comes and goes, one by one", () => {
     const seen = watch(open({ resume: true }));
     last().says({ group: "room", joined: { key: "1" } });
@@ -298,8 +341,9 @@ describe("with resume", () => {
     ]);
   });
 
-  test("and without it all of these are messages", async () => {
-    const seen = watch(open());
+  test("and without it these are messages, if no handler takes who comes and goes", async () => {
+    const seen = [];
+    open().on("message", (...values) => seen.push(["message", ...values]));
     const all = [
       numbered("room", "e-1", "hi"),
       { group: "room", joined: {} },
@@ -309,5 +353,28 @@ describe("with resume", () => {
     assert.deepEqual(seen, all.map((message) => ["message", message, {}]));
     await again();
     assert.equal(last().url, "wss://site.example/ws/");
+  });
+});
+
+describe("presence without resume", () => {
+  test("calls its handlers, as long as there are any", () => {
+    const socket = open();
+    const seen = [];
+    socket.on("message", (data) => seen.push(data));
+    const stop = socket.on("joined", (member, group) => seen.push([member.key, group]));
+    const joined = { group: "room", joined: [{ key: "1" }, { key: "2" }] };
+    const left = { group: "room", left: { key: "1" } };
+    last().says(joined);
+    last().says(left);
+    stop();
+    last().says(joined);
+    assert.deepEqual(seen, [["1", "room"], ["2", "room"], left, joined]);
+  });
+
+  test("takes no message of another form", () => {
+    const seen = watch(open());
+    const others = [{ group: 1, joined: {} }, { joined: {} }, { group: "room", joined: null }];
+    for (const message of others) last().says(message);
+    assert.deepEqual(seen, others.map((message) => ["message", message, {}]));
   });
 });

@@ -157,7 +157,7 @@ class StandIn:
         told = {"recovered": recovered, "missed": len(missed), "position": position}
         for entry in missed:
             connection.put(text=self._numbered(*entry))
-        connection.put(text=json.dumps({"group": GROUP, **told}))
+        connection.put(text=json.dumps({"group": GROUP, **told, "id": connection.id}))
         self.connections[connection.id] = connection
 
     # --- requests -----------------------------------------------------------------------------

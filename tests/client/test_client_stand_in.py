@@ -55,9 +55,9 @@ def knows_its_position(client: JsClient) -> None:
     eventually(lambda: client.of("recovered"), what="the position")
 
 
-def since(stand_in: StandIn) -> list[str]:
-    """Give the positions with which the latest connection came."""
-    return [value for name, value in stand_in.opened[-1][1] if name == "since"]
+def query(stand_in: StandIn, name: str) -> list[str]:
+    """Give the values of a parameter with which the latest connection came."""
+    return [value for each, value in stand_in.opened[-1][1] if each == name]
 
 
 @pytest.mark.needs("node")
@@ -92,8 +92,20 @@ class TestResuming:
         stand_in.cut()
         client.is_told("state", "open", times=2)
         # It notes a connection behind its answer.
-        eventually(lambda: since(stand_in) == [f"{GROUP}:e-1-4"])
+        eventually(lambda: query(stand_in, "since") == [f"{GROUP}:e-1-4"])
         assert client.call("facts")["positions"] == {GROUP: "e-1-4"}
+
+    def test_former_connection_is_in_the_url(
+        self, stand_in: StandIn, connect: Callable[..., JsClient]
+    ) -> None:
+        """With the id that its summary told."""
+        client = connect()
+        knows_its_position(client)
+        assert query(stand_in, "former") == []
+        former = [*stand_in.connections]
+        stand_in.cut()
+        client.is_told("state", "open", times=2)
+        eventually(lambda: query(stand_in, "former") == former)
 
     @pytest.mark.parametrize("lost", ["too many", "all"])
     def test_what_cannot_be_recovered(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.decorators import async_only_middleware
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ def stamp(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable:
         return response
 
     return middleware
+
+
+class OwnCsrfViewMiddleware(CsrfViewMiddleware):
+    """Django's, as projects adapt it."""
 
 
 @async_only_middleware

@@ -426,6 +426,25 @@ def test_an_asgi_server_that_encrypts(
         assert stream.close_event()[0] == 4000
 
 
+def test_a_csrf_middleware_of_the_project(own_server: Callable[..., Server]) -> None:
+    """A subclass of Django's sets its cookie with the first response, too."""
+    theirs = "project.middleware.OwnCsrfViewMiddleware"
+    server = own_server(GUNICORN_SYNC, settings={"MIDDLEWARE": [theirs]})
+    with Stream.open(server, "/fallback/echo/") as stream:
+        assert stream.post("forged", n=1, headers={"X-CSRFToken": None}).status == 403
+        stream.send("hi")
+        assert stream.message() == "hi"
+
+
+def test_without_csrf_middleware(own_server: Callable[..., Server]) -> None:
+    """There is no cookie, and a POST needs none."""
+    server = own_server(GUNICORN_SYNC, settings={"MIDDLEWARE": []})
+    with Stream.open(server, "/fallback/echo/") as stream:
+        assert stream.cookies == {}
+        stream.send("hi")
+        assert stream.message() == "hi"
+
+
 def test_every_view_may_have_it(own_server: Callable[..., Server]) -> None:
     """By the setting."""
     server = own_server(GUNICORN_SYNC, settings={"WEBSOCKET_FALLBACK": True})

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.middleware.csrf import get_token
 
 from dwebsocket import conf
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
 
 _TRANSPORTS = ("sse", "polling")
-_CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 
 
 def asks(request: Any, overrides: Mapping[str, Any]) -> bool:
@@ -78,9 +76,9 @@ def answer(request: Any, overrides: Mapping[str, Any]) -> HttpResponse | None:
         forwarding.node().start()
     except GroupUnavailable as error:
         return refuse(request, 503, str(error), "error", "groups")
-    if _CSRF in settings.MIDDLEWARE:
-        # The response has the cookie, so that the first POST can have the token.
-        get_token(request)
+    # Django's middleware, or one of the project's derived from it, sets the cookie in the response,
+    # so that the first POST can have the token. Without such a middleware nothing is set.
+    get_token(request)
     return None
 
 

@@ -55,6 +55,7 @@ export interface Events {
   /** `why` is there for "waiting" and "closed". */
   state: (state: State, why?: Why) => void;
   recovered: (recovered: Recovered) => void;
+  /** A user has joined a group with presence. Like `left` it needs no `resume`. */
   joined: (member: Member, group: string) => void;
   left: (member: Member, group: string) => void;
 }

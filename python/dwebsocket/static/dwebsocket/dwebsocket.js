@@ -1,32 +1,28 @@
-// A WebSocket that comes back by itself: see docs/client.md and dwebsocket.d.ts.
+// A WebSocket that comes back by itself: see docs/client.md.
 //
-// A link is a WebSocket, or requests in place of one. It calls on.open(protocol), on.message(data) and
-// on.end(code, reason, seconds to wait). What it sends leaves the queue: nothing is sent twice.
-
-const LATE = "timeout";
+// A link is a WebSocket, or requests in its place. What it sends leaves the queue: nothing is sent
+// twice.
 
 const failure = (name, text) => Object.assign(new Error(text), { name });
 
-// Objects and lists in JSON; other text stays.
 const parse = (text) => {
   try {
     if (/^\s*[[{]/.test(text)) return JSON.parse(text);
-  } catch {}
+  } catch {} // other text
   return text;
 };
 
 const pack = (data) => {
   if (data instanceof ArrayBuffer) data = new Uint8Array(data);
-  // A copy: the caller may change them.
   if (ArrayBuffer.isView(data)) {
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice(); // a copy
   }
   const text = typeof data === "string" ? data : JSON.stringify(data);
   if (text === undefined || data instanceof Blob) throw new TypeError("no message");
   return text;
 };
 
-// A position: [, epoch, offset].
+// [, epoch, offset]
 const split = (position) => /(.*)-(\d+)$/.exec(position) ?? [];
 
 const toBytes = (base64) => Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
@@ -39,49 +35,47 @@ const webSocketLink = ({ at, queue, on, protocols, since }) => {
   ws.onmessage = ({ data }) => on.message(typeof data === "string" ? data : new Uint8Array(data));
   ws.onerror = () => {}; // onclose follows
   ws.onclose = ({ code, reason }) => on.end(code, reason);
-  return {
-    flush() {
-      // One that is closing would drop them.
-      while (queue.length && ws.readyState === 1) {
-        const { wire, resolve } = queue.shift();
-        ws.send(wire);
-        resolve();
-      }
-    },
-    close: (code, reason) => ws.close(code, reason),
+  ws.flush = () => {
+    // One that is closing would drop them.
+    while (queue.length && ws.readyState === 1) {
+      const { wire, resolve } = queue.shift();
+      ws.send(wire);
+      resolve();
+    }
   };
+  return ws;
 };
 
 // Server-sent events or polling, with POST.
 const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
   const abort = new AbortController();
-  const opening = [...since, ...protocols.map((name) => "protocol=" + encodeURIComponent(name))];
+  const { signal } = abort;
+  const opening = [...since, ...[protocols].flat().map((name) => "protocol=" + encodeURIComponent(name))];
   let source = queue;
   let number = 0;
-  let id, closing, closed, isPosting, isOver;
+  let id, closing, closed, isPosting;
 
   const end = (code, reason, wait) => {
-    if (isOver) return;
-    isOver = true;
+    if (signal.aborted) return;
     abort.abort();
     on.end(code, reason, wait);
   };
 
-  // The server knows by its number what is repeated.
+  // The server knows repeats by their number.
   const call = async (query, options, repeats = 0) => {
     let answer;
     try {
       answer = await fetch(at("http", "transport=" + kind, ...query), {
         cache: "no-store",
-        signal: abort.signal,
+        signal,
         ...options,
       });
     } catch {}
     if (answer?.ok) return answer;
     const status = answer?.status ?? 0;
     const wait = +answer?.headers.get("Retry-After") || 0;
-    const isRefused = status > 399 && status < 500;
-    if (isOver || !id || isRefused || (repeats > 4 && status !== 503)) {
+    const isRefused = /^4/.test(status);
+    if (signal.aborted || !id || isRefused || (repeats > 4 && status !== 503)) {
       throw { status, wait, repeats, isRefused, message: "HTTP " + status };
     }
     await new Promise((done) => setTimeout(done, wait * 1000 || Math.random() * 1000 * 2 ** repeats));
@@ -97,10 +91,10 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
   };
 
   const stream = async () => {
-    // Chromium stops reading in a page that it freezes.
+    // Chromium stops reading in frozen pages.
     globalThis.document?.addEventListener("resume", () => end(1006), abort);
     const { headers, body } = await call(opening, { headers: { Accept: "text/event-stream" } });
-    if (!/^text\/event-stream/.test(headers.get("Content-Type"))) return;
+    if (!/event-stream/.test(headers.get("Content-Type"))) return;
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     let event = "";
@@ -130,7 +124,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
   const poll = async () => {
     const ask = async (...query) => (await call(query)).json();
     take({ open: await ask(...opening) });
-    for (let ack = 0; !isOver; ) {
+    for (let ack = 0; !signal.aborted; ) {
       const { n, events } = await ask("id=" + id, "ack=" + ack);
       events.forEach(take);
       ack = n;
@@ -140,34 +134,35 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
   const flush = async () => {
     if (isPosting) return;
     isPosting = true;
-    while (!isOver && (source.length || closing)) {
+    while (!signal.aborted && (source.length || closing)) {
       const batch = [];
-      for (let size = 0; source.length && size < 65536; size += batch.at(-1).wire.length) {
+      const messages = [];
+      for (let size = 0; source.length && size < 65536; ) {
+        const { wire } = source[0];
+        size += wire.length;
         batch.push(source.shift());
+        messages.push(typeof wire === "string" ? { text: wire } : { binary: toBase64(wire) });
       }
-      const messages = batch.map(({ wire }) =>
-        typeof wire === "string" ? { text: wire } : { binary: toBase64(wire) });
       const isLast = closing && !source.length;
       if (isLast) messages.push({ close: closing });
-      const body = JSON.stringify({ n: ++number, messages });
       try {
         await call(["id=" + id], {
           method: "POST",
           headers: { "Content-Type": "application/json", "X-CSRFToken": csrf() },
-          body,
+          body: JSON.stringify({ n: ++number, messages }),
         });
         batch.forEach((entry) => entry.resolve());
         if (isLast) end(1000);
       } catch ({ status, wait, repeats, isRefused, message }) {
         if (status === 410 && !repeats) queue.unshift(...batch); // the server took none
-        // Perhaps it has: they count as sent, as with a broken WebSocket.
+        // Perhaps it has: they count as sent.
         else if (!isRefused || status === 410) batch.forEach((entry) => entry.resolve());
         else batch.forEach((entry) => entry.reject(failure("RefusedError", message)));
         end(status === 403 ? 1008 : 1006, message, wait);
       }
     }
     isPosting = false;
-    if (source !== queue) queue.unshift(...source.splice(0));
+    if (closing) queue.unshift(...source.splice(0));
     closed?.();
   };
 
@@ -180,10 +175,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
     flush,
     // First sends what waits.
     close(code = 1000, reason = "") {
-      if (!id || isOver) {
-        isOver = true;
-        return abort.abort();
-      }
+      if (!id || signal.aborted) return abort.abort();
       closing = { code, reason };
       source = queue.splice(0);
       return new Promise((done) => {
@@ -197,25 +189,24 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
 export function connect(url, options = {}) {
   const { protocols = [], resume, fallback, csrfToken, positions = {} } = options;
   const { document: page, navigator, location } = globalThis;
-  const address = new URL(url, location?.href);
-  const known = new Map(Object.entries(positions));
-  const ended = new AbortController(); // its signal removes listeners
+  const { href } = new URL(url, location?.href);
+  const known = new Map(Object.entries(resume ? positions : {}));
+  const ended = new AbortController(); // removes listeners
   const handlers = {};
   const queue = [];
   const asked = new Map(); // requests by id
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
-  let link, probe, held, timer, backTimer;
+  let link, probe, held, timer, backTimer, former;
   let lastId = 0;
-  let tries = 0; // since the last connection that lasted
+  let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
-  let earliest = 0; // when the server takes us again
+  let earliest = 0; // of the next attempt
 
   const at = (scheme, ...query) => {
-    const target = new URL(address);
-    target.protocol = target.protocol.replace(/ws|http/, scheme);
-    for (const part of query) target.search += (target.search && "&") + part;
+    const target = new URL(href.replace(/^ws|^http/, scheme));
+    target.search = [target.search, ...query].filter(Boolean).join("&");
     target.hash = "";
     return target.href;
   };
@@ -224,7 +215,7 @@ export function connect(url, options = {}) {
 
   const emit = (name, ...values) => {
     // A handler that throws stops nothing else.
-    for (const handler of handlers[name] ?? []) (async () => handler(...values))();
+    handlers[name]?.forEach(async (handler) => handler(...values));
   };
 
   const become = (next, why) => {
@@ -247,12 +238,12 @@ export function connect(url, options = {}) {
 
   // The next view does not know them.
   const loseRequests = () => {
-    for (const { entry } of asked.values()) {
+    for (const entry of asked.values()) {
       if (!queue.includes(entry)) entry.reject(failure("ConnectionLostError"));
     }
   };
 
-  const receive = (raw) => {
+  const receive = (raw, dialled) => {
     const message = typeof raw === "string" ? parse(raw) : raw;
     if (message === raw) return emit("message", raw, {});
     const { id, group, position, data, joined, left, recovered, missed } = message;
@@ -260,28 +251,33 @@ export function connect(url, options = {}) {
     const [, epoch, offset] = split(position);
     const [, lastEpoch, lastOffset] = split(known.get(group));
     const isNew = epoch !== lastEpoch || +offset > +lastOffset;
-    if (!resume || typeof group !== "string") emit("message", message, {});
-    else if (joined ?? left) {
-      for (const member of [].concat(joined ?? left)) emit(joined ? "joined" : "left", member, group);
-    } else if (recovered !== undefined) {
-      // What was missed has positions. A newer message may have come before.
-      if (isNew && !(recovered && missed && known.has(group))) known.set(group, position);
+    const event = joined ? "joined" : left && "left";
+    if (typeof group !== "string" || !(resume || handlers[event]?.size)) emit("message", message, {});
+    else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
+    else if (recovered !== undefined) {
+      former = id ?? former;
+      // A newer message may have come before. If none has, the server may be behind us.
+      const hasMoved = known.get(group) !== dialled.get(group);
+      if (hasMoved ? isNew : !recovered || (isNew && !missed)) known.set(group, position);
       emit("recovered", { group, recovered, missed });
-    } else if (offset) {
-      if (!isNew) return;
+    } else if (!offset) emit("message", message, {});
+    else if (isNew) {
       known.set(group, position);
       emit("message", message.binary ? toBytes(data) : parse(data), { group, position });
-    } else emit("message", message, {});
+    }
   };
 
   const dial = (kind) => {
     let openedAt;
+    const dialled = new Map(known);
+    const since = Array.from(dialled, (pair) => "since=" + encodeURIComponent(pair.join(":")));
+    if (former && since[0]) since.push("former=" + encodeURIComponent(former));
     const on = {
       open(agreed) {
         clearTimeout(patience);
         if (mine === probe) {
           clearTimeout(timer);
-          // The old link hands over what it has.
+          // First the old link sends what waits.
           held = Promise.resolve(link?.close()).then(() => {
             held = undefined;
             flush();
@@ -295,12 +291,11 @@ export function connect(url, options = {}) {
         openedAt = Date.now();
         transport = kind;
         protocol = agreed;
-        failures = 0;
         if (kind !== "websocket") backTimer ??= setTimeout(back, 600000);
         become("open");
         flush();
       },
-      message: (data) => mine === link && receive(data),
+      message: (data) => mine === link && receive(data, dialled),
       end(code, reason = "", wait = 0) {
         clearTimeout(patience);
         if (mine === probe) {
@@ -310,13 +305,12 @@ export function connect(url, options = {}) {
         if (mine !== link) return;
         link = undefined;
         if (code === 4401 || code === 1008) return finish(code, reason);
-        if (openedAt) {
-          if (Date.now() - openedAt > 5000) tries = 0;
-        } else if (kind === "sse" && reason === LATE) transport = "polling"; // a proxy keeps events
+        if (Date.now() - openedAt > 5000) tries = 0;
+        if (openedAt) failures = 0;
+        else if (kind === "sse" && reason === "timeout") transport = "polling"; // a proxy keeps events
         else if (kind !== "websocket") [transport, failures] = ["websocket", 0];
         else if (fallback && navigator?.onLine !== false && ++failures > 1) transport = "sse";
-        // 1012: it restarts. 1013: it is overloaded.
-        tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0);
+        tries = Math.max(tries, { 1012: 2, 1013: 4 }[code] ?? 0); // restart, overload
         wait ||= +/retry after ([\d.]+)/i.exec(reason)?.[1] || 0;
         wait = Math.min(wait, 86400) * 1000;
         earliest = Date.now() + wait;
@@ -327,13 +321,11 @@ export function connect(url, options = {}) {
       },
     };
     const patience = setTimeout(() => {
-      on.end(1006, LATE);
+      on.end(1006, "timeout");
       mine.close();
     }, kind === "sse" ? 5000 : 10000);
     const mine = (kind === "websocket" ? webSocketLink : httpLink)({
-      kind, at, csrf, queue, on,
-      protocols: [protocols].flat(),
-      since: Array.from(resume ? known : [], (pair) => "since=" + encodeURIComponent(pair.join(":"))),
+      kind, at, csrf, queue, on, since, protocols,
     });
     return mine;
   };
@@ -344,7 +336,7 @@ export function connect(url, options = {}) {
     become("connecting");
   };
 
-  // To WebSockets, beside an open fallback or next.
+  // To WebSockets.
   const back = () => {
     backTimer = undefined;
     if (transport === "websocket" || probe) return;
@@ -375,7 +367,7 @@ export function connect(url, options = {}) {
   link = dial(transport);
   globalThis.addEventListener?.("online", wake, ended);
   page?.addEventListener("visibilitychange", wake, ended);
-  // Else kept with the page, for the Back button.
+  // It may be kept for the Back button.
   globalThis.addEventListener?.("pagehide", () => link?.close(), ended);
 
   return {
@@ -396,12 +388,12 @@ export function connect(url, options = {}) {
           asked.delete(id);
           how(value);
         };
-        const entry = { wire, resolve() {}, reject: settle(reject) };
+        const entry = { wire, resolve() {}, reject: settle(reject), answer: settle(resolve) };
         const clock = setTimeout(() => {
           if (queue.includes(entry)) queue.splice(queue.indexOf(entry), 1);
           entry.reject(failure("TimeoutError"));
         }, Math.min(timeout, 2 ** 31 - 1));
-        asked.set(id, { entry, answer: settle(resolve) });
+        asked.set(id, entry);
         put(entry);
       });
     },
