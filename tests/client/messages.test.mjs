@@ -292,25 +292,18 @@ describe("with resume", () => {
     assert.deepEqual(socket.positions, { room: "e-7" });
   });
 
-  test("it names its former connection, of which the newest summary tells", async () => {
-    open({ resume: true, positions: { room: "e-5" } });
-    assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-5");
+  test("with former it names the connection before, of which the newest summary tells", async () => {
+    open({ resume: true, former: true, positions: { room: "e-5" } });
+    assert.equal(last().url, "wss://site.example/ws/?since=room%3Ae-5&former=");
     const told = { recovered: true, missed: 0, position: "e-5" };
     last().says({ group: "room", ...told, id: "first" });
-    last().says({ group: "news", ...told, id: "a&b" });
+    last().says({ group: "news", ...told, id: "first" });
     await again();
-    const url = "wss://site.example/ws/?since=room%3Ae-5&since=news%3Ae-5&former=a%26b";
+    const url = "wss://site.example/ws/?since=room%3Ae-5&since=news%3Ae-5&former=first";
     assert.equal(last().url, url);
     // This one is cut before a summary.
     await again();
     assert.equal(last().url, url);
-  });
-
-  test("without a position it names no former connection", async () => {
-    open({ resume: true });
-    last().says({ group: "room", recovered: true, missed: 0, id: "first" });
-    await again();
-    assert.equal(last().url, "wss://site.example/ws/");
   });
 
   test("it tells who comes and goes, one by one", () => {

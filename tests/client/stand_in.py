@@ -155,9 +155,10 @@ class StandIn:
             missed = missed if recovered else []
         position = f"{self.epoch}-{self.offset}"
         told = {"recovered": recovered, "missed": len(missed), "position": position}
+        own = {"id": connection.id} if "former" in request.query else {}
         for entry in missed:
             connection.put(text=self._numbered(*entry))
-        connection.put(text=json.dumps({"group": GROUP, **told, "id": connection.id}))
+        connection.put(text=json.dumps({"group": GROUP, **told, **own}))
         self.connections[connection.id] = connection
 
     # --- requests -----------------------------------------------------------------------------

@@ -13,6 +13,8 @@ export interface Options {
   protocols?: string | string[];
   /** Comes back with the position in each group; for views with `resume=True`. */
   resume?: boolean;
+  /** With `resume`: leaves out missed messages that exclude the connection before this one. */
+  former?: boolean;
   /** Uses HTTP where WebSockets do not open; for views with `fallback=True`. */
   fallback?: boolean;
   /** For the POSTs of the fallback; else it is the cookie `csrftoken`. */

@@ -187,7 +187,7 @@ const httpLink = ({ kind, at, csrf, queue, on, protocols, since }) => {
 };
 
 export function connect(url, options = {}) {
-  const { protocols = [], resume, fallback, csrfToken, positions = {} } = options;
+  const { protocols = [], resume, former, fallback, csrfToken, positions = {} } = options;
   const { document: page, navigator, location } = globalThis;
   const { href } = new URL(url, location?.href);
   const known = new Map(Object.entries(resume ? positions : {}));
@@ -198,7 +198,8 @@ export function connect(url, options = {}) {
   let state = "connecting";
   let transport = "websocket";
   let protocol = "";
-  let link, probe, held, timer, backTimer, former;
+  let link, probe, held, timer, backTimer;
+  let ownId = "";
   let lastId = 0;
   let tries = 0; // since one that lasted
   let failures = 0; // of WebSockets, in a row
@@ -255,7 +256,7 @@ export function connect(url, options = {}) {
     if (typeof group !== "string" || !(resume || handlers[event]?.size)) emit("message", message, {});
     else if (event) for (const member of [message[event]].flat()) emit(event, member, group);
     else if (recovered !== undefined) {
-      former = id ?? former;
+      ownId = id;
       // A newer message may have come before. If none has, the server may be behind us.
       const hasMoved = known.get(group) !== dialled.get(group);
       if (hasMoved ? isNew : !recovered || (isNew && !missed)) known.set(group, position);
@@ -271,7 +272,7 @@ export function connect(url, options = {}) {
     let openedAt;
     const dialled = new Map(known);
     const since = Array.from(dialled, (pair) => "since=" + encodeURIComponent(pair.join(":")));
-    if (former && since[0]) since.push("former=" + encodeURIComponent(former));
+    if (former) since.push("former=" + ownId);
     const on = {
       open(agreed) {
         clearTimeout(patience);
