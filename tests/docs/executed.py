@@ -1,7 +1,7 @@
 """
 What executes the blocks of code on each page: a row for each language, with the number of blocks.
 
-Whoever adds a block gives it a test, and then changes the number here.
+A new block needs a test; then the number here is changed.
 """
 
 from __future__ import annotations
