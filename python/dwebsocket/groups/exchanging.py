@@ -31,7 +31,7 @@ _TIMEOUT_S = 1.0
 # The same, where it is not known how many answers there will be.
 _UNCOUNTED_TIMEOUT_S = 0.4
 # How often the thread looks whether its backend is still in use.
-_GLANCE_S = 5.0
+_CHECK_S = 5.0
 # Its pause while nothing can be published.
 _RETRY_S = 0.2
 
@@ -294,7 +294,7 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
     weak, process = ref(backend), os.getpid()
 
     def work() -> None:
-        while os.getpid() == process and (steps := exchange.take(_GLANCE_S)) is not None:
+        while os.getpid() == process and (steps := exchange.take(_CHECK_S)) is not None:
             if (backend := weak()) is None:
                 return
             if not _publish(backend, exchange, steps):
