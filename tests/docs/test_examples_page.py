@@ -10,9 +10,11 @@ PROJECTS = sorted(path.parent.name for path in (ROOT / "examples").glob("*/manag
 
 
 def test_page_lists_each_project() -> None:
-    """By a link to its README."""
-    linked = [link for link in links("docs/examples.md") if link.endswith("/README.md")]
+    """By a link to its README, each with a picture of its own."""
+    found = links("docs/examples.md")
+    linked = [link for link in found if link.endswith("/README.md")]
     assert sorted(linked) == [f"../examples/{name}/README.md" for name in PROJECTS]
+    assert len({link for link in found if link.endswith(".png")}) == len(PROJECTS)
 
 
 @pytest.mark.parametrize("name", PROJECTS)
