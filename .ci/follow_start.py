@@ -58,13 +58,13 @@ class Follower:
         if command.startswith(SERVERS):
             self.stop_server()
             self.server = subprocess.Popen(
-                ["bash", "-c", self.activation + "exec " + command],
+                ["sh", "-c", self.activation + "exec " + command],
                 cwd=self.folder,
                 start_new_session=True,
             )
             self.wait_for_server()
             return
-        subprocess.run(["bash", "-ec", self.activation + command], cwd=self.folder, check=True)
+        subprocess.run(["sh", "-ec", self.activation + command], cwd=self.folder, check=True)
 
     def wait_for_server(self):
         """Waits until the server takes connections."""

@@ -56,3 +56,11 @@ def test_package_asks_for_the_oldest() -> None:
     for library in ("Django", "asgiref"):
         assert f'"{library}>={oldest[library]}"' in PYPROJECT
     assert f'requires-python = ">={oldest["Python"]}"' in PYPROJECT
+
+
+def test_classifiers_are_tested_versions() -> None:
+    """What PyPI shows is what the page says."""
+    tested = PAGE.split("## Tested versions", 1)[1]
+    named = re.findall(r'"(?:Framework :: Django|Programming .* Python) :: (\d+\.\d+)"', PYPROJECT)
+    assert len(named) > 8
+    assert [version for version in named if not re.search(rf"\b{version}\b", tested)] == []

@@ -595,7 +595,7 @@ class Member:
 
     @property
     def key(self) -> str:
-        """What tells users of the group apart. It tells nobody a session's key."""
+        """Differs between the users of the group. It does not reveal a session's key."""
 
     @property
     def since(self) -> datetime:

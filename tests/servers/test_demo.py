@@ -35,7 +35,7 @@ pytestmark = pytest.mark.extended("runs the examples")
 DEMO = ROOT / "examples" / "chat"
 ARTIFACTS = TESTS / "artifacts"
 
-# Says numbers in a room, as the demo does, from a process that serves nobody.
+# Says numbers in a room, as the demo does, from a process that is no server.
 COUNT = """
 import time
 from chat.models import Room

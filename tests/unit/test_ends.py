@@ -46,7 +46,7 @@ class TestEachCallerIsToldOnce:
         own(live.websocket)
         live.client.close()
         assert live.websocket.wait() is None
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 0.0)
 
         def read() -> list[Any]:
             told = [live.websocket.has_messages(), live.websocket.wait()]
@@ -90,7 +90,7 @@ class TestEachCallerIsToldOnce:
         ended(live)
         assert live.websocket.send("x") is False
         assert in_plain_thread(live.websocket.wait).result(10) is None
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 0.0)
         with pytest.raises(ConnectionClosed):
             live.websocket.send("x")
 
@@ -230,7 +230,7 @@ class TestIsClosed:
         answers: bool,
     ) -> None:
         """Also when the end was there before the loop began."""
-        monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 60.0)
+        monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 60.0)
         live = open_websocket()
         if is_own:
             own(live.websocket)

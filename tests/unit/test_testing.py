@@ -309,7 +309,7 @@ class TestDatabases:
 
     def test_threads_take_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The error for a thread that waits for too long names the other one."""
-        monkeypatch.setattr(databases, "_PATIENCE_S", 0.02)
+        monkeypatch.setattr(databases, "_TIMEOUT_S", 0.02)
 
         def count() -> object:
             with connection.cursor() as cursor:

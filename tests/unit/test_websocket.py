@@ -61,12 +61,12 @@ def closed_here(open_websocket: Open, own: Own) -> LiveWebSocket:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine does not make a call come late."""
-    monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 60.0)
+    monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 60.0)
 
 
-def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def end_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on each call that comes after the report of an end raises."""
-    monkeypatch.setattr("dwebsocket.waiting.caller.PATIENCE_S", 0.0)
+    monkeypatch.setattr("dwebsocket.waiting.caller.GRACE_S", 0.0)
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
@@ -823,7 +823,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, own: Own, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A loop over all users must not break at one that has gone."""
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         live, mine = open_websocket(), open_websocket()
         live.websocket.close()
         own(mine.websocket)
@@ -836,7 +836,7 @@ class TestSendingToTheGone:
         """First False; False again within a second of the close; then it raises."""
         live = closed_here
         assert [live.websocket.send("x") for _ in range(3)] == [False, False, False]
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         with pytest.raises(ConnectionClosed, match="4000"):
             live.websocket.send("x")
 
@@ -844,7 +844,7 @@ class TestSendingToTheGone:
         self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The first `send` after the close does not raise."""
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         live = closed_here
         assert live.websocket.send("x") is False
         with pytest.raises(ConnectionClosed):
@@ -858,14 +858,14 @@ class TestSendingToTheGone:
         live = closed_here
         assert live.websocket.send("x") is False
         RECEIVING[look](live.websocket)
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         assert live.websocket.send("x") is False
 
     def test_also_from_a_thread_of_the_own_view(
         self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`sync_to_async` and `asyncio.to_thread` carry the context along."""
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         live = closed_here
 
         def send_twice() -> bool:
@@ -886,7 +886,7 @@ class TestSendingToTheGone:
         live.client.close(4000)
         assert live.websocket.wait() is None
         RECEIVING[call](live.websocket)
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         with pytest.raises(ConnectionClosed, match="4000"):
             RECEIVING[call](live.websocket)
 
@@ -895,7 +895,7 @@ class TestSendingToTheGone:
         self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, call: str
     ) -> None:
         """A helper thread has a loop, too."""
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         live = open_websocket()
         live.client.close()
         assert live.websocket.wait() is None
@@ -906,7 +906,7 @@ class TestSendingToTheGone:
         self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """An end that was not reported is no reason to raise."""
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         live = closed_here
         assert live.websocket.has_messages()
         assert live.websocket.count_messages() == 1
@@ -1147,7 +1147,7 @@ class TestAsync:
         self, closed_here: LiveWebSocket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The rule of the own view holds for `asend`, also in its tasks."""
-        lose_patience(monkeypatch)
+        end_grace(monkeypatch)
         live = closed_here
 
         async def main() -> bool:

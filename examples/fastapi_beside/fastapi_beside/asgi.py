@@ -18,8 +18,12 @@ from fastapi_beside.api import api  # noqa: E402  (it uses Django's models)
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Routes by the path; everything else is Django's, its lifespan too."""
-    if scope["type"] in ("http", "websocket") and scope["path"].startswith("/api/"):
+    """
+    Routes by the path. The lifespan is Django's: when it ends, the engine closes what is open.
+
+    FastAPI's part has no code of its own for the start and the end of the server.
+    """
+    if scope["type"] != "lifespan" and scope["path"].startswith("/api/"):
         await api(scope, receive, send)
-    elif scope["type"] != "lifespan":
+    else:
         await django_application(scope, receive, send)

@@ -92,7 +92,7 @@ class Base:
         self._waiter: Waiter = THREAD
         self._options: Options | None = None
         self._text_as_bytes = True
-        self._send_patience = math.inf
+        self._send_timeout = math.inf
         self._subprotocol: str | None = None
         # On the wall clock.
         self._opened_at: float | None = None
@@ -136,8 +136,8 @@ class Base:
         self._spawn = spawn
         self._options = options
         self._text_as_bytes = options.text_type is bytes
-        patience = options.send_timeout
-        self._send_patience = math.inf if patience is None else patience
+        timeout = options.send_timeout
+        self._send_timeout = math.inf if timeout is None else timeout
         self._subprotocol = subprotocol
         self._opened_at = time.time()
         self._connection = announced(connection, self)

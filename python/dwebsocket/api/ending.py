@@ -108,12 +108,12 @@ class Ending(Base):
             # This caller may be about to begin receiving. Some time after the end, messages that
             # are left are for other callers, unless this is the view.
             is_view = current_websocket() is self
-            if not has_messages or (ended_for > callers.PATIENCE_S and not is_view):
+            if not has_messages or (ended_for > callers.GRACE_S and not is_view):
                 return True
         if caller.asked_at is None:
             caller.asked_at = clock.now()
         # A caller that calls this again and again takes no messages: give it the end after a while.
-        return clock.now() - caller.asked_at > callers.PATIENCE_S
+        return clock.now() - caller.asked_at > callers.GRACE_S
 
     is_close = is_closed
 

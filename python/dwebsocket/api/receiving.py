@@ -372,7 +372,7 @@ class Receiving(Base):
         # In an event loop nothing may sleep.
         if running_loop() is None and (pause := caller.pause(clock.now())):
             self._waiter.sleep(pause)
-        if clock.now() - caller.told_at > callers.PATIENCE_S:
+        if clock.now() - caller.told_at > callers.GRACE_S:
             self._raise_if_ended()
 
     def _tell_loop(self) -> None:

@@ -258,9 +258,9 @@ class Sending(Base):
         # An event loop must not block here. Nor may a thread that sends to several clients: a slow
         # one would delay the others.
         waits = running_loop() is None and (own or self._is_sole_target())
-        patience = self._send_patience if waits else None
+        timeout = self._send_timeout if waits else None
         try:
-            sent = self._waiter.send(connection, message, binary=binary, patience=patience)
+            sent = self._waiter.send(connection, message, binary=binary, patience=timeout)
         except SendTimeout:
             if own:
                 raise
@@ -300,12 +300,12 @@ class Sending(Base):
         deadline: float | None = None
         while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
             if deadline is None:
-                deadline = clock.now() + self._send_patience
+                deadline = clock.now() + self._send_timeout
             left = deadline - clock.now()
             if left <= 0:
-                raise no_room(self._send_patience)
-            patience = None if left == math.inf else left
-            await loop_hub.current().wait(connection, connection.watch_outbox, patience)
+                raise no_room(self._send_timeout)
+            timeout = None if left == math.inf else left
+            await loop_hub.current().wait(connection, connection.watch_outbox, timeout)
         return sent or await self._arefuse_to_send(strict)
 
     def _is_sending_long(self) -> bool:
@@ -340,7 +340,7 @@ class Sending(Base):
         refused_before = self._was_refused if in_task else caller.is_refused
         caller.is_refused = self._was_refused = True
         gone_for = self._engine.ended_for() or 0.0
-        raises = strict or (own and refused_before and gone_for > callers.PATIENCE_S)
+        raises = strict or (own and refused_before and gone_for > callers.GRACE_S)
         # A thread that sends to other connections, too, is not slowed down.
         is_alone = own or self._is_sole_target()
         sleeps = is_alone and refused_before

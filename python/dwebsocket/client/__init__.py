@@ -18,7 +18,15 @@ from dwebsocket.client.reconnecting import AsyncReconnecting, Reconnecting
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["ClientConnection", "ConnectOptions", "aconnect", "connect"]
+__all__ = [
+    "AsyncReconnecting",
+    "ClientConnection",
+    "ConnectOptions",
+    "Opening",
+    "Reconnecting",
+    "aconnect",
+    "connect",
+]
 
 
 @overload

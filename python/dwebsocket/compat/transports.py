@@ -20,7 +20,7 @@ ANSWERS = "it is still sending the response before"
 keeping: set[type] = set()
 
 # Seconds for the server to see that its connection is over.
-_PATIENCE_S = 1.0
+_TIMEOUT_S = 1.0
 
 
 class ServedConnection:
@@ -90,7 +90,7 @@ class ServedConnection:
     async def left(self) -> None:
         """Waits until the server has seen that its connection is over, so that it sends nothing."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + _PATIENCE_S
+        end = loop.time() + _TIMEOUT_S
         while not self._is_left() and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(0)
 

@@ -150,8 +150,8 @@ def _ask(visit: Visit) -> dict[str, Any] | None:
     path = visit.address.target.partition("?")[0]
     question = site_report.question(visit.address.netloc, path)
     # A client must not be able to choose its address: the report shows whether this one did.
-    lie = {"X-Forwarded-For": _MADE_UP}
-    answer = visit.shake_hands(**{site_report.HEADER: question}, **lie)
+    headers = {site_report.HEADER: question, "X-Forwarded-For": _MADE_UP}
+    answer = visit.shake_hands(**headers)
     if not isinstance(answer, HandshakeRefused):
         answer.close()
         return None
@@ -372,7 +372,7 @@ def _addresses(request: Mapping[str, Any]) -> Finding:
     peer = request["peer"]
     if peer != _MADE_UP:
         seen = (
-            f"Django sees this client as {peer}" if peer else "Django is told no client's address"
+            f"Django sees this client as {peer}" if peer else "Django gets no address of a client"
         )
         return fine("forwarded", f"{seen}; a made-up X-Forwarded-For changes nothing.")
     arrived = request["forwarded"].get("HTTP_X_FORWARDED_FOR")
@@ -409,14 +409,14 @@ def _refused(visit: Visit, answer: HandshakeRefused, report: Mapping[str, Any] |
         return error(
             "handshake.redirect",
             f"{said} to {where!r}. Browsers do not follow redirects of WebSockets.",
-            "Use the address that it names; if it is the log-in page, ask as somebody who is "
-            "logged in: --header 'Cookie: sessionid=…'.",
+            "Use the address that it names; if it is the log-in page, send the session of a user: "
+            "--header 'Cookie: sessionid=…'.",
         )
     if status in (401, 403):
         return error(
             "handshake.forbidden",
             whole,
-            "If the view is not for everybody, ask as somebody: --header 'Cookie: sessionid=…'. "
+            "If the view needs a signed-in user, send a session: --header 'Cookie: sessionid=…'. "
             "The site's log has the reason.",
         )
     if status == 404:
@@ -453,7 +453,7 @@ def _origins(visit: Visit) -> Iterator[Finding]:
             yield fine("origin.allowed", f"A page of {origin} may connect.")
     answer = visit.shake_hands(Origin=_FOREIGN)
     if isinstance(answer, HandshakeRefused):
-        yield fine("origin.foreign", f"A page of elsewhere may not connect ({answer.status}).")
+        yield fine("origin.foreign", f"A page of another site may not connect ({answer.status}).")
         return
     answer.close()
     yield (warning if "*" in conf.get("ALLOWED_ORIGINS") else error)(

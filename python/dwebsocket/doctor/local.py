@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OTHER_FILES = 100
 # The WebSockets that a process may have where nothing limits them.
 _MANY = 10_000
-# The part of a server's patience that views and clients need after the last close frame.
+# Seconds that views and clients need between the last close frame and the end of the process.
 _CLOSE_S = 1.5
 
 
@@ -64,7 +64,7 @@ def examine(proxy_timeout: float, connections: int | None = None) -> Iterator[Fi
 
 
 def ping(interval: float | None, proxy_timeout: float) -> Iterator[Finding]:
-    """Compares the ping interval with the patience of the proxy."""
+    """Compares the ping interval with the timeout of the proxy."""
     if interval is None:
         yield warning(
             "ping.off",
@@ -119,7 +119,7 @@ def files(
         yield fine("files", f"{soft} descriptors suffice for {connections} WebSockets.")
 
 
-def drain(window: float, patience: float | None, limit: str) -> Iterator[Finding]:
+def drain(window: float, end_after: float | None, limit: str) -> Iterator[Finding]:
     """Compares the drain window with the time that the server gives a process to end."""
     if not window:
         yield fine(
@@ -127,10 +127,10 @@ def drain(window: float, patience: float | None, limit: str) -> Iterator[Finding
             "WEBSOCKET_DRAIN is 0: the clients of a process that ends are all told at once, and "
             "come back at once. Where reloads find others serving, 5 to 10 spreads them.",
         )
-    elif patience is not None and window > (room := max(0.0, patience - _CLOSE_S)):
+    elif end_after is not None and window > (room := max(0.0, end_after - _CLOSE_S)):
         yield error(
             "drain.long",
-            f"WEBSOCKET_DRAIN is {window:g} s, but {limit} ends a process after {patience:g} s.",
+            f"WEBSOCKET_DRAIN is {window:g} s, but {limit} ends a process after {end_after:g} s.",
             f"Set WEBSOCKET_DRAIN to {room:g} or less, or raise that limit (gunicorn: "
             f"--graceful-timeout {window + 2:g} and --timeout {2 * window + 4:g} or more).",
         )

@@ -121,8 +121,8 @@ def recognise(pid: int, arguments: Sequence[str], variables: Sequence[str] = ())
         worker = "gthread"
     graceful = float(_option(given, "--graceful-timeout") or 30)
     timeout = float(_option(given, "-t", "--timeout") or 30)
-    patience = min(graceful, timeout / 2 or float("inf"))
-    return Server(pid, f"gunicorn (worker class {worker})", patience)
+    graceful_s = min(graceful, timeout / 2 or float("inf"))
+    return Server(pid, f"gunicorn (worker class {worker})", graceful_s)
 
 
 def _starts(name: str, arguments: Sequence[str]) -> bool:

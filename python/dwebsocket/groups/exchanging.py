@@ -27,11 +27,11 @@ _log = logging.getLogger("dwebsocket")
 
 # The seconds for which answers are waited for. One that is missing then is that of a process which
 # has just been killed or stopped.
-_PATIENCE_S = 1.0
+_TIMEOUT_S = 1.0
 # The same, where it is not known how many answers there will be.
-_BLIND_PATIENCE_S = 0.4
+_UNCOUNTED_TIMEOUT_S = 0.4
 # How often the thread looks whether its backend is still in use.
-_GLANCE_S = 5.0
+_CHECK_S = 5.0
 # Its pause while nothing can be published.
 _RETRY_S = 0.2
 
@@ -48,8 +48,8 @@ class PresenceBackend(contract.Backend):
     gevent or eventlet has patched.
 
     It may implement :meth:`ask` and :meth:`aask`, if the server can tell how many processes get an
-    envelope: then nobody waits for answers that do not come. And :meth:`publish_all`, if there is a
-    quicker way than one call of :meth:`publish` after the other.
+    envelope: then no call waits for answers that do not come. And :meth:`publish_all`, if there is
+    a quicker way than one call of :meth:`publish` after the other.
 
     Behind an outage, in which envelopes may have been lost, it calls :meth:`presence_interrupted`.
     If it does not, that is noticed some seconds later.
@@ -247,7 +247,7 @@ class PresenceBackend(contract.Backend):
             number, call, envelope = question
             if envelope is not None:
                 self._ask_all(name, question)
-            elif wait(call, self._patience) is None:
+            elif wait(call, self._timeout) is None:
                 self.exchange.give_up(number)
             # Where the other caller's question has failed, this one asks.
 
@@ -256,7 +256,7 @@ class PresenceBackend(contract.Backend):
             number, call, envelope = question
             if envelope is not None:
                 await self._aask_all(name, question)
-            elif await await_call(call, self._patience) is None:
+            elif await await_call(call, self._timeout) is None:
                 self.exchange.give_up(number)
 
     def _ask_all(self, name: str, question: Question) -> None:
@@ -279,14 +279,14 @@ class PresenceBackend(contract.Backend):
         self.exchange.give_up(number)
 
     @property
-    def _patience(self) -> float:
-        return min(_PATIENCE_S, self.settings.timeout / 2)
+    def _timeout(self) -> float:
+        return min(_TIMEOUT_S, self.settings.timeout / 2)
 
     def _expect(self, number: int, processes: int | None) -> float:
         if processes is None:
-            return min(_BLIND_PATIENCE_S, self._patience)
+            return min(_UNCOUNTED_TIMEOUT_S, self._timeout)
         self.exchange.expect(number, processes)
-        return self._patience
+        return self._timeout
 
 
 def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
@@ -294,7 +294,7 @@ def _start(backend: PresenceBackend, exchange: _core.Exchange) -> None:
     weak, process = ref(backend), os.getpid()
 
     def work() -> None:
-        while os.getpid() == process and (steps := exchange.take(_GLANCE_S)) is not None:
+        while os.getpid() == process and (steps := exchange.take(_CHECK_S)) is not None:
             if (backend := weak()) is None:
                 return
             if not _publish(backend, exchange, steps):

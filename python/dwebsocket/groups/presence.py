@@ -145,6 +145,6 @@ def _visit(backend: Backend, websocket: Base, present: Present, wish: Wish) -> V
 
 
 def _hidden(backend: Backend, secret: str) -> str:
-    """Gives a name that is always the same for ``secret``, and tells nobody what that is."""
+    """Gives a name that is always the same for ``secret`` and does not reveal it."""
     key = backend.project_key("presence")
     return hmac.digest(key, secret.encode(), "sha256").hex()[:_KEY_LENGTH]

@@ -40,13 +40,13 @@ class HeldResponse(HttpResponse):
     """The response to a poll that waits: for middleware an empty one. The engine sends the real."""
 
     def __init__(
-        self, held: HeldRequest | AsgiHeldRequest, hold: _core.Hold, patience: float, ack: int
+        self, held: HeldRequest | AsgiHeldRequest, hold: _core.Hold, timeout: float, ack: int
     ) -> None:
         super().__init__(content_type="application/json")
         self["Cache-Control"] = "private, no-store"
         self._held = held
         self._hold = hold
-        self._patience = patience
+        self._timeout = timeout
         self._ack = ack
         self._is_open = False
 
@@ -63,7 +63,7 @@ class HeldResponse(HttpResponse):
         headers = [*headers_of(self), *cookies]
         nothing = json.dumps({"n": self._ack, "events": []}).encode()
         try:
-            self._held.hold(self._hold, headers, patience=self._patience, otherwise=nothing)
+            self._held.hold(self._hold, headers, patience=self._timeout, otherwise=nothing)
         except OSError as error:
             # The events stay until they are acknowledged.
             _log.debug("The client of a poll was lost: %s", error)
@@ -97,10 +97,10 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
         return refuse(request, 400, "ack must be the n of the last answer.", "info")
     ack, hold = int(told), _core.Hold()
     held = _held_of(request)
-    patience = (options.ping_interval or _WAIT_S) + _TRANSFER_S
+    timeout = (options.ping_interval or _WAIT_S) + _TRANSFER_S
     try:
         held.find()
-        found = forwarding.poll(key, ack, hold, patience)
+        found = forwarding.poll(key, ack, hold, timeout)
         if found == "held":
             held.prepare()
     except UnsupportedServer as error:
@@ -118,7 +118,7 @@ def answer(request: HttpRequest, options: Options) -> HttpResponse:
         response["Cache-Control"] = "private, no-store"
         return response
     if found == "held":
-        return HeldResponse(held, hold, patience, ack)
+        return HeldResponse(held, hold, timeout, ack)
     if found == "out of turn":
         return refuse(request, 400, f"ack={ack} was not the n of an answer.", "info")
     return posting.short(410, "The connection has ended.")

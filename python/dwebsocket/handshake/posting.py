@@ -2,7 +2,7 @@
 Messages that clients post to a connection of the fallback.
 
 The connection's id in the URL holds a key that cannot be guessed, and a seal over the key, the path
-and the session: so whoever has the id only, or another session, cannot use it.
+and the session: so the id alone, or the id with another session, is refused.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class UpgradeResponse(HttpResponse):
         super().close()
 
     @property
-    def patience(self) -> float | None:
+    def decision_timeout(self) -> float | None:
         """Seconds that a view may take to decide."""
         return self._options.handshake_timeout
 
@@ -145,9 +145,9 @@ class UpgradeResponse(HttpResponse):
             if self._permit is not None:
                 # The view may run on after the handler has stopped waiting for it.
                 self._websocket._permit = self._permit.share()
-            if self.patience is not None:
+            if self.decision_timeout is not None:
                 give_up = functools.partial(_on_decision_timeout, decision)
-                stop_timer = self._start.call_later(self.patience, give_up, in_loop=in_loop)
+                stop_timer = self._start.call_later(self.decision_timeout, give_up, in_loop=in_loop)
             self._start(self._request, self._websocket)
         except Exception as error:
             self._websocket._release_permit()
@@ -186,7 +186,7 @@ class UpgradeResponse(HttpResponse):
             announce_refusal(request, response.status_code, f"{view} answered with a response.")
             return response
         if isinstance(outcome, GivenUp):
-            limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.patience} s)"
+            limit = f"{conf.PREFIX}HANDSHAKE_TIMEOUT ({self.decision_timeout} s)"
             reason = f"{view} did not decide within {limit}."
             return refuse(request, 503, reason, cause="view_timeout")
         if isinstance(outcome.error, _NoThread):

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["metrics"]
 
+_FORBIDDEN = (
+    "Metrics need the header 'Authorization: Bearer TOKEN' with the WEBSOCKET_METRICS_TOKEN, or a "
+    "user with the permission dwebsocket.view_websockets.\n"
+)
+
 
 @never_cache
 @require_safe
@@ -34,7 +39,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         ImproperlyConfigured: ``prometheus-client`` is not installed.
     """
     if not _may_read(request):
-        return HttpResponse("No metrics for you.\n", status=403, content_type="text/plain")
+        return HttpResponse(_FORBIDDEN, status=403, content_type="text/plain")
     try:
         # The package is optional.
         from prometheus_client import CollectorRegistry

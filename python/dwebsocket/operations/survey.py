@@ -163,10 +163,10 @@ class _Listener:
 
     def __init__(self) -> None:
         self._lock = unpatched.lock()
-        # The thread sleeps at this lock, which is never free: `time.sleep` is a green one where
-        # gevent has patched it.
-        self._bed = unpatched.lock()
-        self._bed.acquire()
+        # The thread sleeps by waiting for this lock, which is never released: `time.sleep` would be
+        # a green one where gevent has patched it.
+        self._sleep_lock = unpatched.lock()
+        self._sleep_lock.acquire()
         self._is_running = False
         self._series: series.Series | None = None
 
@@ -199,7 +199,7 @@ class _Listener:
                 is_subscribed = _subscribe(is_first=not retry_at)
                 retry_at = time.monotonic() + _RETRY_S
             slot, time_left = series.next_end(slot)
-            self._bed.acquire(timeout=time_left)
+            self._sleep_lock.acquire(timeout=time_left)
             try:
                 has_counted = self._series.take(slot)
             except ImproperlyConfigured:

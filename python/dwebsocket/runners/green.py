@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dwebsocket.waiting.waiter import Event
 
 # Seconds between two checks whether the views of another thread's hub have ended.
-_GLANCE_S = 0.01
+_CHECK_S = 0.01
 
 
 class GreenRunner(ABC):
@@ -74,7 +74,7 @@ class GreenRunner(ABC):
             if not left:
                 break
             if not here:
-                unpatched.sleep(_GLANCE_S)
+                unpatched.sleep(_CHECK_S)
         return not self._views
 
     def _live(self, name: str, job: Job) -> None:

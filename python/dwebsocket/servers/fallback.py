@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dwebsocket.servers.handshake import Headers, Memberships, Refusal
 
 # Seconds that a client may take for the head of its response.
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class FallbackHandshake(WsgiHandshake):
@@ -117,7 +117,7 @@ class PollingHandshake(FallbackHandshake):
             raise
         opened = _core.Hold()
         opened.answer(_core.fallback_opened(name, subprotocol))
-        opened.attach(descriptor, head, patience=_PATIENCE_S, otherwise=b"")
+        opened.attach(descriptor, head, patience=_TIMEOUT_S, otherwise=b"")
         return connection
 
 

@@ -315,7 +315,7 @@ class Pump:
         again: set[Pipe] = set()
         while True:
             # Take all events before serving: a closed descriptor's number may be reused at once.
-            ready = again | self._wait(0.0 if again else self._patience())
+            ready = again | self._wait(0.0 if again else self._timeout())
             while self._arrivals:
                 ready.add(pipe := self._arrivals.popleft())
                 self._pipes[pipe.near_descriptor] = self._pipes[pipe.far_descriptor] = pipe
@@ -345,7 +345,7 @@ class Pump:
                     pipe.break_off()
         return ready
 
-    def _patience(self) -> float | None:
+    def _timeout(self) -> float | None:
         if not self._lingering:
             return None
         return max(0.0, self._lingering[0][0] - time.monotonic())

@@ -68,7 +68,7 @@ _backends = backends.Backends(backends.make)
 # Groups that have presence, and the seconds for which a user stays.
 _PRESENT, _GRACE_S = "contract-present-", 0.5
 # For broken backends alone.
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 _STEP_S = 0.02
 
 
@@ -113,7 +113,7 @@ class OtherProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            self._process.wait(_PATIENCE_S)
+            self._process.wait(_TIMEOUT_S)
         finally:
             self._process.kill()
             self._process.wait()
@@ -138,7 +138,7 @@ class BackendContract(WebSocketTestMixin, _Case):
     has_database: ClassVar[bool] = False
     memberships: ClassVar[int] = 10_000
     process_settings: ClassVar[Mapping[str, Any]] = {}
-    websocket_timeout = _PATIENCE_S
+    websocket_timeout = _TIMEOUT_S
 
     def setUp(self) -> None:
         """Names a group of this test alone."""
@@ -204,10 +204,10 @@ class BackendContract(WebSocketTestMixin, _Case):
 
     def eventually(self, condition: Callable[[], bool], what: str) -> None:
         """Waits for a condition."""
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline:
-                self.fail(f"not within {_PATIENCE_S:g} s: {what}")
+                self.fail(f"not within {_TIMEOUT_S:g} s: {what}")
             time.sleep(_STEP_S)
 
     def assertReceives(self, member: ClientWebSocket, *messages: str | bytes) -> None:
@@ -278,7 +278,7 @@ class BackendContract(WebSocketTestMixin, _Case):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(_PATIENCE_S)
+            thread.join(_TIMEOUT_S)
         for each in opened:
             got = [str(each.receive()) for _ in range(600)]
             for start in "abc":

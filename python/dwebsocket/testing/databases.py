@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 # Seconds to wait for a turn: longer than any statement of a test takes.
-_PATIENCE_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class DatabaseBusy(AssertionError):
@@ -43,12 +43,12 @@ class _Turns:
         self._depths = threading.local()
 
     def take(self) -> None:
-        if not self._lock.acquire(timeout=_PATIENCE_S):
+        if not self._lock.acquire(timeout=_TIMEOUT_S):
             holder = frame_of(self._holder)
             stack = "".join(traceback.format_stack(holder)) if holder else "  it has gone\n"
             raise DatabaseBusy(
                 f"The test and its views share one database connection, and another thread has "
-                f"been in a transaction for {_PATIENCE_S:g} s:\n{stack}"
+                f"been in a transaction for {_TIMEOUT_S:g} s:\n{stack}"
             )
         self._holder = threading.get_ident()
         self._depths.value = self.depth + 1

@@ -65,7 +65,7 @@ class EventWire:
     @property
     def pings(self) -> int:
         """
-        Fails: the server, which pings, is a feigned one.
+        Fails: the server, which would send pings, is a fake.
 
         Raises:
             UnsupportedServer: Always.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 # How long after the end a caller still gets None. Later calls raise.
-PATIENCE_S = 1.0
+GRACE_S = 1.0
 # The first and the longest pause of a caller that goes on calling after the end.
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 1.0

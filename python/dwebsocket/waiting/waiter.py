@@ -140,7 +140,7 @@ THREAD = Waiter()
 
 
 def no_room(patience: float) -> SendTimeout:
-    """Gives the error of a sender that has waited ``patience`` seconds in vain."""
+    """Gives the error of a sender that has waited ``patience`` seconds and got no room."""
     return SendTimeout(
         f"the client made no room within {patience} s; "
         "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"

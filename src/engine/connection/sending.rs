@@ -35,8 +35,8 @@ impl Connection {
     /// Hands a message over; false when the connection is closed.
     ///
     /// True means written or queued, not received. Messages of one caller keep their order. While
-    /// the outbox is full the caller sleeps for up to `patience`; a caller without patience never
-    /// sleeps: the peer that cannot keep up is closed with 1013 instead.
+    /// the outbox is full the caller sleeps for up to `patience`; with `None` it never sleeps: the
+    /// peer that cannot keep up is closed with 1013 instead.
     ///
     /// # Errors
     /// [`Error::SendTimeout`] when no room was made in time; nothing was queued.

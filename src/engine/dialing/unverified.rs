@@ -1,5 +1,5 @@
-//! TLS without a look at who the server is, for those who ask for it: a server with a certificate
-//! that it has signed itself.
+//! TLS that verifies no certificate, for `verify=False`: tests against a server that has signed its
+//! certificate itself.
 
 use std::sync::Arc;
 

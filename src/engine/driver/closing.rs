@@ -155,7 +155,7 @@ mod tests {
 
     use super::{
         super::{
-            bed::{Bed, SETTINGS, bed, read_now},
+            fixture::{Fixture, SETTINGS, fixture, read_now},
             lost,
         },
         *,
@@ -173,86 +173,88 @@ mod tests {
 
     #[tokio::test]
     async fn flushing_waits_until_the_closing_thread_has_sealed_the_outbox() {
-        let mut bed = bed(&SETTINGS);
+        let mut fixture = fixture(&SETTINGS);
         // The first half of `Connection::close`, whose thread is then interrupted.
-        bed.connection.begin_end(lost("test"));
-        bed.driver.advance(&bed.io);
+        fixture.connection.begin_end(lost("test"));
+        fixture.driver.advance(&fixture.io);
         assert!(matches!(
-            bed.driver.closing.stage(),
+            fixture.driver.closing.stage(),
             Stage::Flushing { deadline: None, .. }
         ));
-        bed.connection.outbox.seal(&going_away());
-        bed.driver.advance(&bed.io);
+        fixture.connection.outbox.seal(&going_away());
+        fixture.driver.advance(&fixture.io);
         assert!(matches!(
-            bed.driver.closing.stage(),
+            fixture.driver.closing.stage(),
             Stage::AwaitingClose { .. }
         ));
-        assert_eq!(read_now(&mut bed.peer), b"\x88\x05\x03\xe9bye");
+        assert_eq!(read_now(&mut fixture.peer), b"\x88\x05\x03\xe9bye");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_may_take_its_time_as_long_as_it_takes_something() {
-        let mut bed = bed(&SETTINGS);
+        let mut fixture = fixture(&SETTINGS);
         for _ in 0..50 {
             assert!(
-                bed.connection
+                fixture
+                    .connection
                     .send(Kind::Binary, &[0; 10_000], None)
                     .unwrap()
             );
         }
-        bed.connection.close(&going_away());
-        bed.driver.advance(&bed.io);
-        let mut deadline = bed.driver.deadline().unwrap();
+        fixture.connection.close(&going_away());
+        fixture.driver.advance(&fixture.io);
+        let mut deadline = fixture.driver.deadline().unwrap();
         assert_eq!(deadline, Instant::now() + Duration::from_secs(3));
-        while bed.connection.outbox.queued() > 0 {
+        while fixture.connection.outbox.queued() > 0 {
             tokio::time::advance(Duration::from_secs(2)).await;
-            assert!(!read_now(&mut bed.peer).is_empty());
-            bed.connection.outbox.flush();
-            bed.driver.on_time(Instant::now(), bed.io.get_ref());
-            bed.driver.advance(&bed.io);
-            if bed.connection.outbox.queued() > 0 {
-                let next = bed.driver.deadline().unwrap();
+            assert!(!read_now(&mut fixture.peer).is_empty());
+            fixture.connection.outbox.flush();
+            fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
+            fixture.driver.advance(&fixture.io);
+            if fixture.connection.outbox.queued() > 0 {
+                let next = fixture.driver.deadline().unwrap();
                 assert!(next > deadline);
                 deadline = next;
             }
         }
         assert!(matches!(
-            bed.driver.closing.stage(),
+            fixture.driver.closing.stage(),
             Stage::AwaitingClose { .. }
         ));
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_stage_gives_up_in_its_time() {
-        let mut blocked = bed(&SETTINGS);
+        let mut blocked = fixture(&SETTINGS);
         while blocked.connection.outbox.queued() == 0 {
             blocked
                 .connection
                 .send(Kind::Binary, &[0; 10_000], None)
                 .unwrap();
         }
-        let mut silent = bed(&SETTINGS);
-        for (bed, seconds) in [(&mut blocked, 3), (&mut silent, 1)] {
-            bed.connection.close(&going_away());
-            bed.driver.advance(&bed.io);
+        let mut silent = fixture(&SETTINGS);
+        for (fixture, seconds) in [(&mut blocked, 3), (&mut silent, 1)] {
+            fixture.connection.close(&going_away());
+            fixture.driver.advance(&fixture.io);
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            assert_eq!(bed.driver.deadline(), Some(deadline));
-            bed.driver
-                .on_time(deadline - Duration::from_millis(1), bed.io.get_ref());
-            assert_ne!(bed.driver.closing.stage(), Stage::Over);
-            bed.driver.on_time(deadline, bed.io.get_ref());
-            assert_eq!(bed.driver.closing.stage(), Stage::Over);
+            assert_eq!(fixture.driver.deadline(), Some(deadline));
+            fixture
+                .driver
+                .on_time(deadline - Duration::from_millis(1), fixture.io.get_ref());
+            assert_ne!(fixture.driver.closing.stage(), Stage::Over);
+            fixture.driver.on_time(deadline, fixture.io.get_ref());
+            assert_eq!(fixture.driver.closing.stage(), Stage::Over);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_read_late_does_not_become_a_reset() {
-        let Bed {
+        let Fixture {
             mut driver,
             io,
             connection,
             mut peer,
-        } = bed(&SETTINGS);
+        } = fixture(&SETTINGS);
         connection.close(&going_away());
         driver.advance(&io);
         peer.write_all(b"\x88\x82\0\0\0\0\x03\xe9").unwrap();
@@ -267,20 +269,20 @@ mod tests {
 
     #[tokio::test]
     async fn times_beyond_the_clock_mean_for_ever() {
-        let mut bed = bed(&Settings {
+        let mut fixture = fixture(&Settings {
             send_timeout: Some(Duration::MAX),
             close_timeout: Duration::MAX,
             ping_interval: Some(Duration::MAX),
             ping_timeout: Some(Duration::MAX),
             ..SETTINGS
         });
-        bed.connection.close(&going_away());
-        bed.driver.advance(&bed.io);
+        fixture.connection.close(&going_away());
+        fixture.driver.advance(&fixture.io);
         assert_eq!(
-            bed.driver.closing.stage(),
+            fixture.driver.closing.stage(),
             Stage::AwaitingClose { deadline: None }
         );
-        assert_eq!(bed.driver.deadline(), None);
+        assert_eq!(fixture.driver.deadline(), None);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! It sleeps until the socket is ready, a view or another thread has something for it to do, or a
 //! moment has come. A connection is open until it is ended; then it closes, stage by stage.
 
-#[cfg(test)]
-mod bed;
 mod closing;
+#[cfg(test)]
+mod fixture;
 mod keepalive;
 mod message_timeout;
 mod pause;
@@ -473,19 +473,19 @@ mod tests {
     use std::io::Write;
 
     use super::{
-        bed::{Bed, SETTINGS, bed, read_now},
+        fixture::{Fixture, SETTINGS, fixture, read_now},
         *,
     };
     use crate::{engine::connection::inbox::Taken, protocol::message::Kind};
 
     #[tokio::test]
     async fn a_panic_costs_one_connection_and_tells_its_peer() {
-        let Bed {
+        let Fixture {
             driver,
             io,
             connection,
             mut peer,
-        } = bed(&SETTINGS);
+        } = fixture(&SETTINGS);
         let panicked = thread::spawn(move || {
             let _driver = driver;
             panic!("as a bug would");
@@ -501,31 +501,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_that_wait_in_the_system_are_a_sign_of_life() {
-        let mut bed = bed(&Settings {
+        let mut fixture = fixture(&Settings {
             ping_interval: Some(Duration::from_secs(10)),
             ping_timeout: Some(Duration::from_secs(5)),
             ..SETTINGS
         });
         tokio::time::advance(Duration::from_secs(10)).await;
-        bed.driver.on_time(Instant::now(), bed.io.get_ref());
-        assert_eq!(read_now(&mut bed.peer)[0], 0x89);
+        fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
+        assert_eq!(read_now(&mut fixture.peer)[0], 0x89);
         // The answer comes in time, and this process stands still until it is over.
-        bed.peer.write_all(b"\x8a\x80\0\0\0\0").unwrap();
+        fixture.peer.write_all(b"\x8a\x80\0\0\0\0").unwrap();
         tokio::time::advance(Duration::from_secs(6)).await;
-        bed.driver.on_time(Instant::now(), bed.io.get_ref());
-        assert_eq!(bed.connection.end(), None);
+        fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
+        assert_eq!(fixture.connection.end(), None);
         for seconds in [10, 6] {
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            bed.driver.on_time(Instant::now(), bed.io.get_ref());
+            fixture.driver.on_time(Instant::now(), fixture.io.get_ref());
         }
-        assert_eq!(bed.connection.end().unwrap().by, Initiator::Lost);
+        assert_eq!(fixture.connection.end().unwrap().by, Initiator::Lost);
     }
 
     #[tokio::test]
     async fn a_runtime_that_goes_away_ends_its_connections() {
-        let Bed {
+        let Fixture {
             driver, connection, ..
-        } = bed(&SETTINGS);
+        } = fixture(&SETTINGS);
         drop(driver);
         assert_eq!(connection.end(), Some(lost("the process ended")));
         assert!(matches!(connection.take(None), Taken::End));

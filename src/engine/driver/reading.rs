@@ -367,7 +367,7 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::bed::{SETTINGS, bed, read_now},
+        super::fixture::{SETTINGS, fixture, read_now},
         *,
     };
     use crate::{
@@ -424,19 +424,19 @@ mod tests {
             (vec![], frame(0x8A, b"unasked")),
             (frame(0x02, b""), frame(0x00, b"1")),
         ] {
-            let mut bed = bed(&patient);
-            turns(&mut bed.driver, first);
+            let mut fixture = fixture(&patient);
+            turns(&mut fixture.driver, first);
             let read = bytes.repeat(1000);
-            assert_eq!(turns(&mut bed.driver, read).0, 1000_usize.div_ceil(128));
+            assert_eq!(turns(&mut fixture.driver, read).0, 1000_usize.div_ceil(128));
         }
     }
 
     #[tokio::test]
     async fn all_pings_of_a_turn_are_answered_in_order_and_before_a_close() {
-        let mut bed = bed(&SETTINGS);
+        let mut fixture = fixture(&SETTINGS);
         let read = [frame(0x89, b"1"), frame(0x89, b"2"), frame(0x88, b"")].concat();
-        assert_eq!(turns(&mut bed.driver, read).0, 1);
-        assert_eq!(read_now(&mut bed.peer), b"\x8a\x011\x8a\x012\x88\x00");
+        assert_eq!(turns(&mut fixture.driver, read).0, 1);
+        assert_eq!(read_now(&mut fixture.peer), b"\x8a\x011\x8a\x012\x88\x00");
     }
 
     #[tokio::test]
@@ -451,7 +451,7 @@ mod tests {
             client_max_window_bits: 15,
         };
         let terms = Terms::negotiate("permessage-deflate", options).unwrap();
-        let mut bed = bed(&Settings {
+        let mut fixture = fixture(&Settings {
             compression: Some(terms),
             limits: Limits {
                 max_message_bytes: SIZE,
@@ -464,16 +464,16 @@ mod tests {
         let length = u16::try_from(bomb.payload().len()).unwrap().to_be_bytes();
         let bomb = [&b"\xc1\xfe"[..], &length, &[0; 4], bomb.payload()].concat();
         let mut input = Input::from(bomb);
-        assert!(bed.driver.feed(&mut input, &mut Batch::default()));
-        bed.driver.leftover = input.put_by();
+        assert!(fixture.driver.feed(&mut input, &mut Batch::default()));
+        fixture.driver.leftover = input.put_by();
         let mut turns = 1;
         let message = loop {
             turns += 1;
-            bed.driver.feed_leftover();
-            if let Taken::Message(message) = bed.connection.take_now() {
+            fixture.driver.feed_leftover();
+            if let Taken::Message(message) = fixture.connection.take_now() {
                 break message;
             }
-            assert_eq!(bed.driver.more, More::TakeIn);
+            assert_eq!(fixture.driver.more, More::TakeIn);
         };
         assert_eq!(message.payload, vec![b'a'; SIZE]);
         assert!(turns >= SIZE / TURN.inflated, "{turns} turns");
@@ -487,9 +487,9 @@ mod tests {
             ([frame(0x89, b""), frame(0x82, b"")].concat(), false),
             (frame(0x82, b""), false),
         ] {
-            let mut bed = bed(&SETTINGS);
-            turns(&mut bed.driver, bytes.repeat(12_000));
-            let end = bed.connection.end().map(|end| (end.code, end.reason));
+            let mut fixture = fixture(&SETTINGS);
+            turns(&mut fixture.driver, bytes.repeat(12_000));
+            let end = fixture.connection.end().map(|end| (end.code, end.reason));
             let expected = (close::POLICY, "too many pings and pongs".to_owned());
             assert_eq!(end, is_closed.then_some(expected));
         }

@@ -29,7 +29,7 @@ enum Stage {
     /// Neither answer nor socket.
     #[default]
     Empty,
-    /// The answer is for whoever watches.
+    /// A watch is to be notified of the answer.
     Watched(Watch),
     /// The answer waits for the socket.
     Answered(Vec<u8>),

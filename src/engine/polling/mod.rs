@@ -111,20 +111,20 @@ mod tests {
     use super::*;
     use crate::engine::resources::budget::Share;
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
-    struct Bed {
+    struct Fixture {
         relay: Arc<Relay>,
         written: UnixStream,
         task: tokio::task::JoinHandle<()>,
     }
 
-    fn bed(settings: &Settings) -> Bed {
+    fn fixture(settings: &Settings) -> Fixture {
         let (written, unread) = pair().unwrap();
         let relay = Arc::new(Relay::new(&Share::new(), settings));
         let stream = tokio::net::UnixStream::from_std(unread.0).unwrap();
         let running = Arc::clone(&relay);
-        Bed {
+        Fixture {
             relay,
             written: written.into(),
             task: Handle::current().spawn(async move { running.run(stream).await }),
@@ -136,7 +136,7 @@ mod tests {
         let hold = Arc::default();
         assert_eq!(relay.poll(ack, &hold), Polled::Held);
         let (ours, client) = UnixStream::pair().unwrap();
-        hold.attach(&Handle::current(), ours.into(), None, PATIENCE, vec![])
+        hold.attach(&Handle::current(), ours.into(), None, TIMEOUT, vec![])
             .unwrap();
         (hold, client)
     }
@@ -153,77 +153,77 @@ mod tests {
 
     #[tokio::test]
     async fn an_event_answers_the_poll_that_waits_and_stays_until_it_is_acknowledged() {
-        let mut bed = bed(&Settings::FOR_TESTS);
-        let (_hold, client) = held(&bed.relay, 0);
-        bed.written.write_all(b"1\n").unwrap();
+        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&fixture.relay, 0);
+        fixture.written.write_all(b"1\n").unwrap();
         let answer = "{\"n\":1,\"events\":[1]}";
         assert_eq!(read(client).await, answer);
-        let again = bed.relay.poll(0, &Arc::default());
+        let again = fixture.relay.poll(0, &Arc::default());
         assert_eq!(again, Polled::Ready(answer.into()));
-        assert_eq!(bed.relay.poll(2, &Arc::default()), Polled::OutOfTurn);
-        let (older, older_client) = held(&bed.relay, 1);
-        let (_newer, newer_client) = held(&bed.relay, 1);
+        assert_eq!(fixture.relay.poll(2, &Arc::default()), Polled::OutOfTurn);
+        let (older, older_client) = held(&fixture.relay, 1);
+        let (_newer, newer_client) = held(&fixture.relay, 1);
         assert_eq!(read(older_client).await, "{\"n\":1,\"events\":[]}");
         assert!(!older.answer(vec![]));
-        drop(bed.written);
+        drop(fixture.written);
         assert_eq!(read(newer_client).await, "{\"n\":1,\"events\":[]}");
-        bed.task.await.unwrap();
-        assert_eq!(bed.relay.poll(1, &Arc::default()), Polled::Over);
+        fixture.task.await.unwrap();
+        assert_eq!(fixture.relay.poll(1, &Arc::default()), Polled::Over);
     }
 
     #[tokio::test]
     async fn nothing_follows_an_acknowledged_close_while_the_socket_is_open() {
-        let mut bed = bed(&Settings::FOR_TESTS);
-        let (_hold, client) = held(&bed.relay, 0);
+        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&fixture.relay, 0);
         let close = "{\"close\":{\"code\":1000,\"reason\":\"\"}}";
-        bed.written.write_all(close.as_bytes()).unwrap();
-        bed.written.write_all(b"\n").unwrap();
+        fixture.written.write_all(close.as_bytes()).unwrap();
+        fixture.written.write_all(b"\n").unwrap();
         assert_eq!(
             read(client).await,
             format!("{{\"n\":1,\"events\":[{close}]}}")
         );
-        assert_eq!(bed.relay.poll(1, &Arc::default()), Polled::Over);
-        bed.task.await.unwrap();
+        assert_eq!(fixture.relay.poll(1, &Arc::default()), Polled::Over);
+        fixture.task.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_message_of_any_size_gets_through_and_more_has_to_wait() {
-        let mut bed = bed(&Settings::FOR_TESTS);
-        let (_hold, client) = held(&bed.relay, 0);
+        let mut fixture = fixture(&Settings::FOR_TESTS);
+        let (_hold, client) = held(&fixture.relay, 0);
         let event = "x".repeat(1024 * 1024);
         let written = tokio::task::spawn_blocking(move || {
-            bed.written.write_all(event.as_bytes()).unwrap();
-            bed.written.write_all(b"\n").unwrap();
+            fixture.written.write_all(event.as_bytes()).unwrap();
+            fixture.written.write_all(b"\n").unwrap();
             // No more than the system takes, as long as nothing is acknowledged.
-            bed.written.set_nonblocking(true).unwrap();
+            fixture.written.set_nonblocking(true).unwrap();
             let mut more = 0;
-            while let Ok(length) = bed.written.write(&[b'\n'; 4096]) {
+            while let Ok(length) = fixture.written.write(&[b'\n'; 4096]) {
                 more += length;
             }
-            (bed.written, more)
+            (fixture.written, more)
         });
         let answer = read(client).await;
         assert_eq!(answer.len(), "{\"n\":1,\"events\":[]}".len() + 1024 * 1024);
         let (_open, more) = written.await.unwrap();
         assert!(more < 4 * 1024 * 1024, "{more}");
-        bed.task.abort();
+        fixture.task.abort();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_comes_no_more_is_lost_and_a_poll_waits_for_an_interval() {
-        let mut bed = bed(&Settings {
+        let mut fixture = fixture(&Settings {
             ping_interval: Some(Duration::from_secs(5)),
             ping_timeout: Some(Duration::from_secs(2)),
             ..Settings::FOR_TESTS
         });
         let start = tokio::time::Instant::now();
         let hold = Arc::default();
-        assert_eq!(bed.relay.poll(0, &hold), Polled::Held);
-        (&mut bed.task).await.unwrap();
+        assert_eq!(fixture.relay.poll(0, &hold), Polled::Held);
+        (&mut fixture.task).await.unwrap();
         // The poll, and then the absence.
         assert_eq!(start.elapsed().as_secs(), 5 + 7);
         assert_eq!(hold.take().unwrap(), b"{\"n\":0,\"events\":[]}");
-        assert_eq!(bed.written.read(&mut [0]).unwrap(), 0);
+        assert_eq!(fixture.written.read(&mut [0]).unwrap(), 0);
     }
 
     #[tokio::test]
@@ -255,7 +255,7 @@ mod tests {
     async fn a_poll_whose_client_has_gone_takes_no_answer() {
         let hold: Arc<Hold> = Arc::default();
         let (ours, client) = UnixStream::pair().unwrap();
-        hold.attach(&Handle::current(), ours.into(), None, PATIENCE, vec![])
+        hold.attach(&Handle::current(), ours.into(), None, TIMEOUT, vec![])
             .unwrap();
         drop(client);
         while Arc::strong_count(&hold) > 1 {

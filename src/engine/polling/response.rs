@@ -15,7 +15,7 @@ use tokio::{
 use crate::engine::resources::socket::Socket;
 
 /// Time in which the client has to take the next bytes, and then to hang up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the socket has not taken yet; `None` when it never will.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Rest {
 /// reset the connection, and the reset can overtake the response.
 pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest) {
     while rest.0.is_some() && !rest.is_written() {
-        let Ok(Ok(mut guard)) = timeout(PATIENCE, io.ready(Interest::WRITABLE)).await else {
+        let Ok(Ok(mut guard)) = timeout(TIMEOUT, io.ready(Interest::WRITABLE)).await else {
             return;
         };
         if !rest.write(io.get_ref()) {
@@ -69,7 +69,7 @@ pub(super) async fn finish(io: &AsyncFd<Arc<Socket>>, mut rest: Rest) {
         }
     }
     if rest.0.is_some() {
-        let _ = timeout(PATIENCE, end_of_stream(io)).await;
+        let _ = timeout(TIMEOUT, end_of_stream(io)).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What those are told that watch a group: `{"group": …, "joined": …}` and `{"group": …, "left": …}`.
+//! What the watching connections of a group get: `{"group": …, "joined": …}` and `{"group": …, "left": …}`.
 
 use std::{collections::HashMap, sync::Arc};
 

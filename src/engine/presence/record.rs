@@ -12,7 +12,7 @@ pub type Source = u64;
 /// The connections of a user in one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Who it is.
+    /// The user.
     pub facts: Arc<Facts>,
     /// When the newest connection gave its `info`, in milliseconds since 1970; zero for none.
     pub stamp: u64,

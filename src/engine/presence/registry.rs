@@ -38,7 +38,7 @@ pub struct Presence {
 pub struct Departed {
     /// The group.
     pub name: Arc<str>,
-    /// Who it was.
+    /// The user.
     pub facts: Arc<Facts>,
 }
 
@@ -49,7 +49,7 @@ pub struct Visit {
     pub facts: Facts,
     /// What it says, as JSON. `None` is nothing.
     pub info: Option<String>,
-    /// Whether it is told who joins and leaves.
+    /// Whether it gets the users that join and leave.
     pub watches: bool,
     /// How long a user without connections stays in this group.
     pub grace: Duration,
@@ -283,8 +283,8 @@ impl Presence {
         self.rooms.lock().get(name).map(Arc::clone)
     }
 
-    /// Changes the room `name`, which is made if need be. A room in which nobody is present after
-    /// that is removed by its task.
+    /// Changes the room `name`, which is made if need be. A room without users after that is removed
+    /// by its task.
     fn change<T>(
         self: &Arc<Self>,
         name: &str,
@@ -369,7 +369,7 @@ fn milliseconds() -> u64 {
     })
 }
 
-/// Does what a room has to do, until nobody is present any more.
+/// Does what a room has to do, until no user is present any more.
 async fn serve(registry: Weak<Presence>, room: Arc<Room>) {
     loop {
         let changed = room.changed.notified();

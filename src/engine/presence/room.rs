@@ -65,7 +65,7 @@ struct Tab {
     key: String,
 }
 
-/// A connection that is told who joins and leaves.
+/// A connection that gets the users that join and leave.
 #[derive(Clone, Debug)]
 pub(super) struct Watcher {
     pub(super) member: Weak<dyn Member>,
@@ -77,11 +77,11 @@ pub(super) struct Watcher {
 /// What the task of a room has to do next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// To tell those that watch.
+    /// Send events to the watching connections.
     Tell(Vec<Event>, Vec<Watcher>),
-    /// To sleep until then, or until something changes.
+    /// Sleep until then, or until something changes.
     Sleep(Option<Instant>),
-    /// Nobody is present any more.
+    /// No user is present any more.
     Nothing,
 }
 
@@ -119,7 +119,7 @@ impl Watcher {
         self.since <= first && !keys.contains(self.key.as_str())
     }
 
-    /// Whether it is to get `event`. Nobody is told of himself.
+    /// Whether it is to get `event`. A user gets no events about the own joining and leaving.
     pub(super) fn gets(&self, event: &Event) -> bool {
         event.number >= self.since && event.facts.key != self.key
     }
@@ -167,7 +167,7 @@ impl State {
         Some(key)
     }
 
-    /// Has the connection `id` told who joins and leaves from now on.
+    /// Sends the connection `id` the users that join and leave from now on.
     pub(super) fn watch(&mut self, id: MemberId, member: Weak<dyn Member>) {
         let Some(place) = self.places.get(&id) else {
             return;
@@ -306,12 +306,12 @@ impl State {
         Next::Sleep(wake_at)
     }
 
-    /// Those that watch have been told.
+    /// The watching connections have got the events.
     pub(super) fn end_telling(&mut self, now: Instant) {
         self.told_at = Some(now);
     }
 
-    /// Whether nobody is present, and there is nothing to tell.
+    /// Whether no user is present, and no event is left to send.
     pub(super) fn is_unused(&self) -> bool {
         self.people.is_empty() && self.events.is_empty()
     }

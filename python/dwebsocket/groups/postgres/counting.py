@@ -95,9 +95,9 @@ class Counts:
             count.answers[answer.pid] = answer.members
             self._settle(count)
 
-    def give_up(self, patience: float) -> float | None:
+    def give_up(self, timeout: float) -> float | None:
         """
-        Ends questions that have been open for ``patience`` seconds with the answers that are here.
+        Ends questions that have been open for ``timeout`` seconds with the answers that are here.
 
         Returns:
             The seconds until the next one is due; None without any.
@@ -105,7 +105,7 @@ class Counts:
         now = time.monotonic()
         lefts = []
         for count in list(self._asked.values()):
-            left = (count.asked_at or now) + patience - now
+            left = (count.asked_at or now) + timeout - now
             if left <= 0:
                 self._finish(count)
             else:

@@ -10,7 +10,7 @@
 //!   is not among them has no connection in that process.
 //! - All that take part in any group send beats on a common channel. A process whose beats do not
 //!   come has ended. Its silence is measured in beats of one's own that the server has brought back:
-//!   so while the server is away nobody is given up, whatever a clock says.
+//!   so while the server is away no process counts as ended, whatever a clock says.
 //! - A process whose own beats were away for a while was cut off. It tells the others its position in
 //!   each group, and asks for theirs.
 //!

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const CAPACITY: usize = 64 * 1024;
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn pong(payload: &[u8]) -> Bytes {
     frame::encode(Opcode::Pong, payload)
@@ -91,7 +91,7 @@ fn send_from_a_thread(
     size: usize,
 ) -> thread::JoinHandle<Result<Sent, Error>> {
     let outbox = Arc::clone(outbox);
-    thread::spawn(move || outbox.send(Opcode::Binary, &vec![b'y'; size], Some(PATIENCE), || {}))
+    thread::spawn(move || outbox.send(Opcode::Binary, &vec![b'y'; size], Some(TIMEOUT), || {}))
 }
 
 #[test]

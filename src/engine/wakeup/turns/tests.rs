@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-struct Bed {
+struct Fixture {
     turns: Arc<Turns<Connection>>,
     runtime: Runtime,
     connections: Vec<Arc<Connection>>,
@@ -34,7 +34,7 @@ const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
 /// Views that are parked. Each answers a message, says its number and whether the answer is
 /// corked, and asks for more after `work`; without, it is busy for ever.
-fn parked(count: usize, work: Option<Duration>) -> Bed {
+fn parked(count: usize, work: Option<Duration>) -> Fixture {
     let turns = Arc::new(Turns {
         // Long enough for views that come back, on however busy a machine.
         max_stand_back: if work.is_some() {
@@ -65,7 +65,7 @@ fn parked(count: usize, work: Option<Duration>) -> Bed {
         }
         connections.push(connection);
     }
-    Bed {
+    Fixture {
         turns,
         runtime: Builder::new_current_thread().build().unwrap(),
         connections,
@@ -93,7 +93,7 @@ fn answer_all(
 const HELLO: &[u8] = b"hello";
 const ANSWER: &[u8] = b"\x81\x05hello";
 
-impl Bed {
+impl Fixture {
     fn deliver(&self, number: usize) {
         self.connections[number].deliver(&mut vec![Message {
             kind: Kind::Text,
@@ -123,7 +123,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         for connection in &self.connections {
             connection.inbox.end();
@@ -138,106 +138,106 @@ impl Drop for Bed {
 
 #[test]
 fn views_are_woken_in_turn_when_the_engine_has_read_everything() {
-    let bed = parked(10, AT_ONCE);
+    let fixture = parked(10, AT_ONCE);
     for number in 0..10 {
-        bed.deliver(number);
+        fixture.deliver(number);
     }
-    assert!(bed.woken.try_recv().is_err());
-    bed.run();
-    let order: Vec<_> = (0..10).map(|_| bed.woken()).collect();
+    assert!(fixture.woken.try_recv().is_err());
+    fixture.run();
+    let order: Vec<_> = (0..10).map(|_| fixture.woken()).collect();
     assert_eq!(order, (0..10).collect::<Vec<_>>());
 }
 
 #[test]
 fn an_engine_that_never_finds_its_sockets_empty_wakes_views_all_the_same() {
-    let bed = parked(MAX_VIEWS, AT_ONCE);
+    let fixture = parked(MAX_VIEWS, AT_ONCE);
     for number in 0..MAX_VIEWS {
-        bed.deliver(number);
+        fixture.deliver(number);
     }
     for _ in 0..MAX_VIEWS {
-        bed.woken();
+        fixture.woken();
     }
 }
 
 #[test]
 fn no_view_waits_for_one_that_does_not_come_back() {
-    let bed = parked(4, None);
-    bed.turn(3);
-    let mut woken: Vec<_> = (0..3).map(|_| bed.woken()).collect();
+    let fixture = parked(4, None);
+    fixture.turn(3);
+    let mut woken: Vec<_> = (0..3).map(|_| fixture.woken()).collect();
     woken.sort_unstable();
     assert_eq!(woken, [0, 1, 2]);
     // For a while each is woken at once.
     // Made longer: on a machine with much to do it may be over before the next line.
     let much_later = Instant::now() + Duration::from_secs(60);
-    let apart_until = bed.turns.state.lock().apart_until.replace(much_later);
+    let apart_until = fixture.turns.state.lock().apart_until.replace(much_later);
     assert!(apart_until.is_some());
-    bed.deliver(3);
-    assert_eq!(bed.woken(), 3);
+    fixture.deliver(3);
+    assert_eq!(fixture.woken(), 3);
 }
 
 #[test]
 fn a_turn_that_panics_leaves_no_view_asleep_and_the_next_one_is_as_ever() {
-    let bed = parked(MIN_TO_COLLECT, AT_ONCE);
+    let fixture = parked(MIN_TO_COLLECT, AT_ONCE);
     for _ in 0..3 {
-        bed.turns.turn_panics.store(true, Ordering::SeqCst);
-        bed.turn(MIN_TO_COLLECT);
-        assert!(!bed.turns.turn_panics.load(Ordering::SeqCst));
-        assert!(!bed.turns.flush_timer.collects());
-        let mut woken: Vec<_> = (0..MIN_TO_COLLECT).map(|_| bed.woken()).collect();
+        fixture.turns.turn_panics.store(true, Ordering::SeqCst);
+        fixture.turn(MIN_TO_COLLECT);
+        assert!(!fixture.turns.turn_panics.load(Ordering::SeqCst));
+        assert!(!fixture.turns.flush_timer.collects());
+        let mut woken: Vec<_> = (0..MIN_TO_COLLECT).map(|_| fixture.woken()).collect();
         woken.sort_unstable();
         assert_eq!(woken, (0..MIN_TO_COLLECT).collect::<Vec<_>>());
         for number in 0..MIN_TO_COLLECT {
-            assert!(bed.answered(number));
-            while !bed.connections[number].is_awaited() {
+            assert!(fixture.answered(number));
+            while !fixture.connections[number].is_awaited() {
                 thread::yield_now();
             }
         }
     }
-    bed.turn(MIN_TO_COLLECT);
+    fixture.turn(MIN_TO_COLLECT);
     for number in 0..MIN_TO_COLLECT {
-        assert_eq!(bed.woken.recv().unwrap(), (number, true));
-        assert!(bed.answered(number));
+        assert_eq!(fixture.woken.recv().unwrap(), (number, true));
+        assert!(fixture.answered(number));
     }
 }
 
 #[test]
 fn a_turn_that_panics_wakes_the_loops_all_the_same() {
-    let bed = parked(1, AT_ONCE);
+    let fixture = parked(1, AT_ONCE);
     let hub = Hub::new().unwrap();
-    bed.turns.notify(Watch::new(Arc::clone(&hub), 7), 5);
-    bed.turns.turn_panics.store(true, Ordering::SeqCst);
-    bed.turn(1);
-    assert_eq!(bed.woken(), 0);
+    fixture.turns.notify(Watch::new(Arc::clone(&hub), 7), 5);
+    fixture.turns.turn_panics.store(true, Ordering::SeqCst);
+    fixture.turn(1);
+    assert_eq!(fixture.woken(), 0);
     // The loop has been woken already: this call has nothing to do.
-    assert!(!hub.wake_if_needed(&bed.turns));
+    assert!(!hub.wake_if_needed(&fixture.turns));
     assert_eq!(hub.drain(), [7]);
 }
 
 #[test]
 fn what_several_views_answer_in_one_turn_is_written_by_the_engine() {
-    let bed = parked(MIN_TO_COLLECT, AT_ONCE);
-    bed.turn(MIN_TO_COLLECT);
+    let fixture = parked(MIN_TO_COLLECT, AT_ONCE);
+    fixture.turn(MIN_TO_COLLECT);
     for number in 0..MIN_TO_COLLECT {
-        assert_eq!(bed.woken.recv().unwrap(), (number, true));
-        assert!(bed.answered(number));
+        assert_eq!(fixture.woken.recv().unwrap(), (number, true));
+        assert!(fixture.answered(number));
     }
 }
 
 #[test]
 fn a_view_that_is_woken_on_its_own_writes_for_itself() {
-    let bed = parked(1, AT_ONCE);
-    bed.turn(1);
-    assert_eq!(bed.woken.recv().unwrap(), (0, false));
-    assert!(bed.answered(0));
+    let fixture = parked(1, AT_ONCE);
+    fixture.turn(1);
+    assert_eq!(fixture.woken.recv().unwrap(), (0, false));
+    assert!(fixture.answered(0));
 }
 
 #[test]
 fn an_answer_does_not_wait_for_its_view_to_come_back() {
-    let bed = parked(MIN_TO_COLLECT, None);
-    bed.turn(MIN_TO_COLLECT);
+    let fixture = parked(MIN_TO_COLLECT, None);
+    fixture.turn(MIN_TO_COLLECT);
     for _ in 0..MIN_TO_COLLECT {
-        let number = bed.woken();
-        assert!(bed.answered(number));
+        let number = fixture.woken();
+        assert!(fixture.answered(number));
     }
 }
 
@@ -251,19 +251,19 @@ fn views_that_take_long_write_for_themselves_for_a_while() {
     state.alone_until = Some(Instant::now());
     assert!(state.collecting_since(MIN_TO_COLLECT).is_some());
 
-    let bed = parked(MIN_TO_COLLECT, Some(QUICK_VIEW * 2));
-    bed.turn(MIN_TO_COLLECT);
-    assert!(bed.turns.state.lock().alone_until.is_some());
+    let fixture = parked(MIN_TO_COLLECT, Some(QUICK_VIEW * 2));
+    fixture.turn(MIN_TO_COLLECT);
+    assert!(fixture.turns.state.lock().alone_until.is_some());
 }
 
 #[test]
 fn a_loop_is_woken_once_and_the_engine_stands_back_until_it_has_served() {
-    let bed = parked(0, AT_ONCE);
+    let fixture = parked(0, AT_ONCE);
     let hub = Hub::new().unwrap();
     for token in 1..=3 {
-        bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
+        fixture.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
     }
-    assert_eq!(bed.turns.state.lock().unwoken.len(), 1);
+    assert_eq!(fixture.turns.state.lock().unwoken.len(), 1);
     let serving = {
         let hub = Arc::clone(&hub);
         thread::spawn(move || {
@@ -276,40 +276,40 @@ fn a_loop_is_woken_once_and_the_engine_stands_back_until_it_has_served() {
             }
         })
     };
-    bed.run();
+    fixture.run();
     assert_eq!(serving.join().unwrap(), [1, 2, 3]);
 }
 
 #[test]
 fn a_loop_of_two_engine_threads_tells_both_that_it_has_served() {
-    let beds = [parked(0, AT_ONCE), parked(0, AT_ONCE)];
+    let fixtures = [parked(0, AT_ONCE), parked(0, AT_ONCE)];
     let hub = Hub::new().unwrap();
-    for (bed, token) in beds.iter().zip(1..) {
-        bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
-        let mut state = bed.turns.state.lock();
-        bed.turns.wake_loops(&mut state);
+    for (fixture, token) in fixtures.iter().zip(1..) {
+        fixture.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
+        let mut state = fixture.turns.state.lock();
+        fixture.turns.wake_loops(&mut state);
         drop(state);
         // The loop has woken; the next engine thread wakes it again before it is done.
         assert_eq!(hub.drain(), [token]);
     }
     hub.served();
-    for bed in &beds {
-        assert!(bed.turns.state.lock().serving.is_empty());
+    for fixture in &fixtures {
+        assert!(fixture.turns.state.lock().serving.is_empty());
     }
 }
 
 #[test]
 fn views_do_not_wait_for_an_engine_that_always_has_something_to_read() {
-    let bed = parked(1, AT_ONCE);
-    bed.deliver(0);
-    let since = bed.turns.state.lock().waiting_since.unwrap();
+    let fixture = parked(1, AT_ONCE);
+    fixture.deliver(0);
+    let since = fixture.turns.state.lock().waiting_since.unwrap();
     while since.elapsed() < MAX_VIEW_WAIT {
-        assert!(bed.woken.try_recv().is_err());
+        assert!(fixture.woken.try_recv().is_err());
         thread::yield_now();
     }
-    bed.turns.hurry();
-    assert_eq!(bed.woken(), 0);
-    assert!(!bed.turns.has_waiting.load(Ordering::Relaxed));
+    fixture.turns.hurry();
+    assert_eq!(fixture.woken(), 0);
+    assert!(!fixture.turns.has_waiting.load(Ordering::Relaxed));
 }
 
 #[test]
@@ -338,13 +338,13 @@ fn a_loop_whose_views_come_back_is_no_standstill_however_long_it_takes() {
 
 #[test]
 fn no_view_waits_for_a_loop_that_does_not_get_on() {
-    let bed = parked(0, None);
+    let fixture = parked(0, None);
     let hub = Hub::new().unwrap();
     for token in 0..3 {
-        bed.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
+        fixture.turns.notify(Watch::new(Arc::clone(&hub), token), 5);
     }
-    bed.run();
-    let state = bed.turns.state.lock();
+    fixture.run();
+    let state = fixture.turns.state.lock();
     assert!(state.apart_until.is_some());
     assert!(state.serving.is_empty());
 }

@@ -1,4 +1,4 @@
-"""``manage.py toast you "The backup is done"``: a toast from a process that serves nobody."""
+"""``manage.py toast you "The backup is done"``: a toast from a process that is no server."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ pub(super) const SETTINGS: Settings = Settings {
     ..Settings::FOR_TESTS
 };
 
-pub(super) struct Bed {
+pub(super) struct Fixture {
     pub(super) driver: Driver,
     pub(super) io: AsyncFd<Arc<Socket>>,
     pub(super) connection: Arc<Connection>,
@@ -34,7 +34,7 @@ pub(super) struct Bed {
 }
 
 /// A driver that does nothing by itself. Needs a runtime around it.
-pub(super) fn bed(settings: &Settings) -> Bed {
+pub(super) fn fixture(settings: &Settings) -> Fixture {
     let (ours, peer) = UnixStream::pair().unwrap();
     peer.set_nonblocking(true).unwrap();
     let socket = Arc::new(Socket::take_over(ours.into_raw_fd()).unwrap());
@@ -57,7 +57,7 @@ pub(super) fn bed(settings: &Settings) -> Bed {
         registration,
         permit,
     );
-    Bed {
+    Fixture {
         driver,
         io,
         connection,
