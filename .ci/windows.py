@@ -299,6 +299,23 @@ def doctor() -> None:
         raise AssertionError
 
 
+def commands() -> None:
+    """Commands that need the engine, or other processes, say so in a sentence."""
+    set_up()
+    import io
+
+    from django.core.management import CommandError, call_command
+
+    url = "ws://127.0.0.1:9/"
+    for arguments in (("websocket_client", url), ("websocket_load", url), ("websocket_stats",)):
+        try:
+            call_command(*arguments, stdout=io.StringIO())
+        except CommandError as error:
+            assert SENTENCE in str(error) and ADVICE in str(error), error
+        else:
+            raise AssertionError(arguments)
+
+
 def kit() -> None:
     """The test kit's client asks for pages, and opens WebSockets, in sync and in async tests."""
     set_up()
@@ -569,7 +586,7 @@ async def talk(port: int) -> None:
 
 CHECKS: dict[str, Callable[[], None]] = {
     each.__name__: each
-    for each in (imports, decorators, settings, groups, doctor, kit, pages, asgi)
+    for each in (imports, decorators, settings, groups, doctor, commands, kit, pages, asgi)
 }
 
 

@@ -37,7 +37,11 @@ def run(*arguments: str, cwd: Path = ROOT, **environ: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "check", ["imports", "decorators", "settings", "groups", "doctor", "kit", "pages", "asgi"]
+    "check",
+    [
+        *("imports", "decorators", "settings", "groups", "doctor", "commands", "kit", "pages"),
+        "asgi",
+    ],
 )
 def test_on_a_system_without_what_only_unix_has(check: str) -> None:
     """The native module, forks, users, limits, epoll and Unix sockets are missing."""

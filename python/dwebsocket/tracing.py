@@ -29,6 +29,8 @@ _log = logging.getLogger("dwebsocket")
 _API = "opentelemetry.trace"
 # Where a WebSocket has its span.
 _SPAN = "_tracing_span"
+# Of a port.
+_MOST_DIGITS = 5
 
 
 def _contained(function: Callable[P, None]) -> Callable[P, None]:
@@ -69,18 +71,25 @@ def _open(
     handshake = context.copy().run(trace.get_current_span).get_span_context()
     match = request.resolver_match
     route = request.path if match is None or match.route is None else f"/{match.route.lstrip('/^')}"
+    # The fallback's connections are answers to plain requests.
+    transport = websocket._transport
+    status, protocol, scheme = (
+        (101, "websocket", "ws") if transport == "websocket" else (200, "http", "http")
+    )
+    host, port = _server(request)
     attributes = {
         "http.request.method": request.method or "GET",
-        "http.response.status_code": 101,
+        "http.response.status_code": status,
         "http.route": route,
         "url.path": request.path,
-        "url.scheme": "wss" if request.is_secure() else "ws",
-        "server.address": request.get_host(),
+        "url.scheme": f"{scheme}s" if request.is_secure() else scheme,
+        "server.address": host,
+        "server.port": port,
         "client.address": request.META.get("REMOTE_ADDR") or "",
         "user_agent.original": request.META.get("HTTP_USER_AGENT") or "",
-        "network.protocol.name": "websocket",
+        "network.protocol.name": protocol,
         "code.function.name": view,
-        "dwebsocket.transport": websocket._transport,
+        "dwebsocket.transport": transport,
     }
     span = trace.get_tracer("dwebsocket").start_span(
         f"WebSocket {route}",
@@ -96,6 +105,17 @@ def _open(
     websocket.__dict__[_SPAN] = span
     if not has_begun:
         context.run(lambda: contexts.attach(trace.set_span_in_context(span)))
+
+
+def _server(request: HttpRequest) -> tuple[str, int]:
+    """Gives the host and the port that the client has asked for."""
+    host, _, port = request.get_host().rpartition(":")
+    if not host or port.endswith("]"):
+        # There is no port: the last colon is in an address of IPv6, if there is one.
+        host, port = request.get_host(), ""
+    # A client may write any number of digits.
+    is_port = port.isdecimal() and len(port) <= _MOST_DIGITS
+    return host.strip("[]"), int(port) if is_port else 443 if request.is_secure() else 80
 
 
 def failed(websocket: Any, error: BaseException) -> None:

@@ -355,20 +355,49 @@ def test_an_invalid_url(url: str, message: str) -> None:
     [
         ({"colour": "red"}, TypeError, "no option 'colour': it takes subprotocols, headers"),
         ({"subprotocols": "chat"}, TypeError, "subprotocols must be several names"),
+        ({"subprotocols": 5}, TypeError, "subprotocols must be several names, each a str, or None"),
+        ({"subprotocols": [5]}, TypeError, "subprotocols must be several names, each a str"),
         ({"subprotocols": ["a b"]}, ValueError, "Sec-WebSocket-Protocol"),
+        ({"headers": 5}, TypeError, "headers must be a mapping of str to str, or pairs of str"),
+        ({"headers": "X: 1"}, TypeError, "headers must be a mapping"),
+        ({"headers": ""}, TypeError, "headers must be a mapping"),
+        ({"headers": False}, TypeError, "headers must be a mapping"),
+        ({"headers": ["ab"]}, TypeError, "headers must be a mapping"),
+        ({"headers": [("X", "1", "2")]}, TypeError, "headers must be a mapping"),
+        ({"headers": {"X": 1}}, TypeError, "headers must be a mapping"),
         ({"headers": {"X": "a\r\nY: b"}}, ValueError, "the value of X holds"),
         ({"headers": {"X Y": "a"}}, ValueError, "'X Y'|\"X Y\" is not the name"),
         ({"open_timeout": -1}, ValueError, "open_timeout must be a number of seconds or None"),
         ({"ping_interval": "5"}, ValueError, "ping_interval must be"),
         ({"max_message_size": 0}, ValueError, "max_message_size must be a number of bytes"),
+        ({"max_message_size": 2**70}, ValueError, "max_message_size must be a number of bytes"),
+        ({"verify": None}, TypeError, "verify must be True or False, not None"),
+        ({"verify": 0}, TypeError, "verify must be True or False, not 0"),
+        ({"verify": ""}, TypeError, "verify must be True or False, not ''"),
+        ({"compression": None}, TypeError, "compression must be True or False, not None"),
+        ({"ca_file": 5}, TypeError, "ca_file must be the path of a file or None, not 5"),
+        ({"client_cert": ("a", "b", "c")}, TypeError, "client_cert must be a path, a pair of"),
+        ({"client_cert": ("a", None)}, TypeError, "client_cert must be a path, a pair of"),
+        ({"origin": 5}, TypeError, "origin must be a str or None, not 5"),
+        ({"server_hostname": 5}, TypeError, "server_hostname must be a str or None, not 5"),
         ({"proxy": "socks5://host:1"}, ValueError, "proxy: 'socks5://host:1' is no address of an"),
         ({"proxy": 1}, TypeError, "proxy must be a URL, True or None"),
     ],
 )
-def test_an_invalid_option(options: dict, error: type[Exception], message: str) -> None:
-    """Names itself."""
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_an_invalid_option(
+    options: dict, error: type[Exception], message: str, scheme: str
+) -> None:
+    """Names itself, whether TLS is used or not."""
     with pytest.raises(error, match=message):
-        connect("ws://127.0.0.1:1/", **options)
+        connect(f"{scheme}://127.0.0.1:1/", **options)
+
+
+@pytest.mark.parametrize("options", [{"subprotocols": None}, {"headers": None}, {"origin": None}])
+def test_none_is_none_of_them(echo: str, options: dict) -> None:
+    """As without the option."""
+    with connect(echo, **options) as websocket:
+        assert websocket.subprotocol is None
 
 
 @pytest.mark.parametrize(
@@ -376,7 +405,9 @@ def test_an_invalid_option(options: dict, error: type[Exception], message: str) 
     [
         ({"ca_file": "/nowhere.pem"}, "ca_file: .*No such file"),
         ({"client_cert": "/nowhere.pem"}, "client_cert: .*No such file"),
-        ({"ca_file": "/dev/null"}, "the authorities' certificates: there is none in the file"),
+        ({"ca_file": "/no\0where.pem"}, "ca_file: .*null byte"),
+        ({"ca_file": "/dev/null"}, "ca_file: .* certificates: there is none in the file"),
+        ({"client_cert": "/dev/null"}, "client_cert: .* certificate: there is none in the file"),
     ],
 )
 def test_an_invalid_file(options: dict, message: str) -> None:

@@ -14,7 +14,12 @@ from websockets.typing import Subprotocol
 
 from dwebsocket import ClientConnection, aconnect, connect
 from dwebsocket.client.options import _DEFAULTS
-from dwebsocket.management.commands import websocket_client, websocket_load
+from dwebsocket.management.commands import (
+    websocket_client,
+    websocket_doctor,
+    websocket_load,
+    websocket_stats,
+)
 from support.far_server import far_server
 
 if TYPE_CHECKING:
@@ -71,6 +76,13 @@ def test_block_runs(number: int, site: str, capsys: pytest.CaptureFixture[str]) 
     assert shown == expected[number]
 
 
+def test_commands_are_all_there() -> None:
+    """Each has a section."""
+    folder = Path(websocket_client.__file__).parent
+    names = {path.stem for path in folder.glob("websocket_*.py")}
+    assert set(re.findall(r"^## (\w+)$", COMMANDS.read_text(), re.MULTILINE)) == names
+
+
 def test_options_are_all_there() -> None:
     """In their order, with their defaults."""
     section = CONNECT.read_text().partition("\n## Options\n")[2]
@@ -90,7 +102,9 @@ def test_methods_are_all_there() -> None:
     assert missing == set()
 
 
-@pytest.mark.parametrize("command", [websocket_client, websocket_load])
+@pytest.mark.parametrize(
+    "command", [websocket_client, websocket_load, websocket_stats, websocket_doctor]
+)
 def test_options_of_commands_are_all_there(command: Any) -> None:
     """And no others."""
     name = command.__name__.rpartition(".")[2]

@@ -157,6 +157,11 @@ class TestTls:
 class TestProxy:
     """HTTP proxies, by CONNECT."""
 
+    @pytest.fixture
+    def far_echo(self, echo: str) -> str:
+        """The server by an address that is none of the loopback interface."""
+        return echo.replace("127.0.0.1", "0.0.0.0")
+
     @pytest.fixture(autouse=True)
     def _no_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The environment of the tests says nothing about proxies."""
@@ -176,27 +181,39 @@ class TestProxy:
 
     @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
     def test_by_the_environment(
-        self, echo: str, name: str, monkeypatch: pytest.MonkeyPatch
+        self, far_echo: str, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Unless the caller, or `NO_PROXY`, says otherwise."""
         with ConnectProxy() as proxy:
             monkeypatch.setenv(name, proxy.url)
-            connect(echo).close()
+            connect(far_echo).close()
             assert len(proxy.asked) == 1
-            connect(echo, proxy=None).close()
-            monkeypatch.setenv("NO_PROXY", "example.com,127.0.0.1")
-            connect(echo).close()
+            connect(far_echo, proxy=None).close()
+            monkeypatch.setenv("NO_PROXY", "example.com,0.0.0.0")
+            connect(far_echo).close()
             assert len(proxy.asked) == 1
 
-    def test_each_scheme_has_its_own(self, echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_this_machine_is_reached_directly(
+        self, echo: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever the environment says; a proxy that the caller names is asked."""
+        with ConnectProxy() as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            for url in (echo, echo.replace("127.0.0.1", "localhost")):
+                connect(url).close()
+            assert proxy.asked == []
+            connect(echo, proxy=proxy.url).close()
+            assert len(proxy.asked) == 1
+
+    def test_each_scheme_has_its_own(self, far_echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """`HTTPS_PROXY` is not for `ws://`."""
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-        connect(echo).close()
+        connect(far_echo).close()
         with pytest.raises(ConnectionFailed, match=r"the proxy 127.0.0.1 port 1: cannot connect"):
-            connect(echo.replace("ws://", "wss://"))
+            connect(far_echo.replace("ws://", "wss://"))
         monkeypatch.setenv("HTTPS_PROXY", "socks5://user:secret@127.0.0.1:1")
         with pytest.raises(ValueError, match=r"HTTPS_PROXY: 'socks5://127.0.0.1:1'"):
-            connect(echo.replace("ws://", "wss://"))
+            connect(far_echo.replace("ws://", "wss://"))
 
     @pytest.mark.parametrize(
         ("answer", "reason"),

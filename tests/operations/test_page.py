@@ -172,6 +172,14 @@ def test_who_may_only_see_closes_nothing(server: Server, root: Person) -> None:
         assert kept.read_message() == b"still here"
 
 
+@pytest.mark.parametrize("field", ["key", "user"])
+def test_a_form_with_a_nul_character_is_refused(root: Person, field: str) -> None:
+    """PostgreSQL could not keep it in the admin's log."""
+    root.get(PAGE)
+    assert root.post(CLOSE, **{field: "1\0"}).status == 400
+    assert root.get(f"{PAGE}?q=a%00b").status == 200
+
+
 @pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example", "?\r\nX-Bad: 1"])
 def test_the_way_back_stays_on_the_page(root: Person, wanted: str) -> None:
     """Whatever a form says."""

@@ -26,6 +26,19 @@ def test_parts(url: str, address: tuple, netloc: str, origin: str | None) -> Non
     assert parsed.origin == (origin or f"https://{netloc}")
 
 
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        *((host, True) for host in ("localhost", "chat.localhost", "127.0.0.1", "127.1.2.3")),
+        *((host, False) for host in ("example.com", "10.0.0.1", "0.0.0.0")),
+        *(("[::1]", True), ("[::]", False), ("localhost.example.com", False)),
+    ],
+)
+def test_hosts_of_this_machine(host: str, is_loopback: bool) -> None:
+    """By name and by address."""
+    assert Address.parse(f"ws://{host}:8000/").is_loopback is is_loopback
+
+
 def test_user() -> None:
     """Is a header, and no part of the host."""
     parsed = Address.parse("ws://ada:s%40ve@a.example/")

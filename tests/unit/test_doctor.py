@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import math
 import os
 import resource
 import socket
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core import signing
+from django.core.management import CommandError, call_command
 from visit import handshake
 
 from dwebsocket import conf, group_statistics
 from dwebsocket.doctor import Level, live, local, machine, process, proxy
 from dwebsocket.handshake import site_report
+from dwebsocket.management.commands import websocket_doctor
 from dwebsocket.records import EVENTS
 from support.hostile import Hostile, accepting
 from support.waiting import eventually
@@ -586,3 +590,18 @@ class TestDiagnosis:
             "history 5000 bytes, 2 messages evicted."
         )
         assert findings["server.groups"].what.endswith(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"timeout": -1}, "--timeout must be 0 or more.* not -1"),
+        ({"silence": math.nan}, "--silence must be 0 or more.* not nan"),
+        ({"proxy_timeout": math.inf}, "--proxy-timeout must be 0 or more.* not inf"),
+        ({"url": "wss://localhost:1/", "cafile": "/nowhere"}, "--cafile: .*No such file"),
+    ],
+)
+def test_wrong_options_of_the_command_are_named(options: dict[str, Any], reason: str) -> None:
+    """By the command's own names."""
+    with pytest.raises(CommandError, match=reason):
+        call_command(websocket_doctor.Command(), stdout=io.StringIO(), **options)

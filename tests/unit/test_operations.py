@@ -15,7 +15,9 @@ from visit import handshake
 
 import dwebsocket
 from dwebsocket import conf, require_websocket, statistics, tally
+from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import backends, process
+from dwebsocket.management.commands import websocket_stats
 from dwebsocket.operations import listing, prometheus, series, snapshot, survey
 from dwebsocket.operations.scraping import metrics
 from support.waiting import eventually
@@ -245,11 +247,18 @@ def _installed(override: Callable[..., None]) -> None:
     override(INSTALLED_APPS=[*settings.INSTALLED_APPS, "dwebsocket"])
 
 
-@pytest.mark.usefixtures("_installed")
+@pytest.fixture
+def _others(_installed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command asks, as if there were other processes."""
+    monkeypatch.setattr(survey, "asks_others", lambda: True)
+
+
+@pytest.mark.usefixtures("_others")
 def test_the_command_prints_a_table_or_json(visit: Callable[..., Visit]) -> None:
     """The JSON is what `site_statistics()` gives."""
     opened(visit)
     lines = [line.split() for line in command().splitlines()]
+    assert ["1", "process"] in lines
     assert ["open", "1"] in lines
     assert [VIEW, "1"] in lines
     found = json.loads(command("--json"))
@@ -257,14 +266,70 @@ def test_the_command_prints_a_table_or_json(visit: Callable[..., Visit]) -> None
     assert found.keys() == dwebsocket.site_statistics().keys()
 
 
-@pytest.mark.usefixtures("_installed")
+@pytest.mark.usefixtures("_others")
 def test_the_command_says_why_no_process_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to look at."""
     monkeypatch.setattr(survey, "ask", lambda *args, **options: ([], 0))
     with pytest.raises(CommandError, match="INSTALLED_APPS"):
         command()
-    with pytest.raises(CommandError, match="--watch must be a number of seconds above 0"):
-        command("--watch", "0")
+
+
+@pytest.mark.usefixtures("_installed")
+@pytest.mark.parametrize("options", [[], ["--json"], ["--watch"]])
+def test_the_command_fails_with_groups_of_one_process(options: list[str]) -> None:
+    """It would have asked its own process only; a page of that process has the numbers."""
+    with pytest.raises(CommandError, match=r"process backend.* Use dwebsocket\.groups\.local, "):
+        command(*options)
+    assert len(dwebsocket.site_statistics()["processes"]) == 1
+
+
+@pytest.mark.usefixtures("_others")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--watch", value) for value in ("0", "-1", "nan", "inf")),
+        *(("--timeout", value) for value in ("-1", "nan", "inf")),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(option: str, value: str) -> None:
+    """By the name of the option."""
+    with pytest.raises(CommandError, match=f"{option} must be .*, not {value}"):
+        command(f"{option}={value}")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[str, str]:
+    """Watch a site whose backend is away for a while; give what is printed, and the errors."""
+    site = dwebsocket.site_statistics()
+    answers = iter([site, GroupUnavailable("Redis is away"), site, KeyboardInterrupt])
+
+    def ask(timeout: float) -> Any:
+        answer: Any = next(answers)
+        if answer is site:
+            return site
+        raise answer
+
+    monkeypatch.setattr(websocket_stats, "site_statistics", ask)
+    out, err = io.StringIO(), io.StringIO()
+    call_command("websocket_stats", "--watch", "0.01", *options, stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+@pytest.mark.usefixtures("_others")
+def test_watching_goes_on_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is a line; the next table has the rates since the last one."""
+    out, err = watched(monkeypatch)
+    assert err == "The processes cannot be asked: Redis is away\n"
+    lines = out.splitlines()
+    assert lines.count("1 process") == 2
+    assert lines.count("A second") == 1
+
+
+@pytest.mark.usefixtures("_others")
+def test_watching_prints_a_line_of_json_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error is no part of them."""
+    out, err = watched(monkeypatch, "--json")
+    assert err == "The processes cannot be asked: Redis is away\n"
+    assert [len(json.loads(line)["processes"]) for line in out.splitlines()] == [1, 1]
 
 
 def test_a_process_answers_others_only_where_that_is_on(override: Callable[..., None]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.test import RequestFactory
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -19,6 +22,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from django.http import HttpRequest
     from visit import Visit
 
 exporter = InMemorySpanExporter()
@@ -100,6 +104,7 @@ def test_a_connection_has_a_span_linked_to_its_request(
         "url.path": "/",
         "url.scheme": "ws",
         "server.address": "testserver",
+        "server.port": 80,
         "client.address": "127.0.0.1",
         "user_agent.original": "curl/8",
         "network.protocol.name": "websocket",
@@ -109,6 +114,56 @@ def test_a_connection_has_a_span_linked_to_its_request(
         "dwebsocket.messages.out": 1,
     }
     assert expected.items() <= dict(span.attributes).items()
+
+
+def attributes_of(request: HttpRequest, transport: str) -> dict[str, Any]:
+    """Give the attributes of a connection that such a request has opened."""
+    connection = SimpleNamespace(end=lambda: (1000, "", "peer"), traffic=lambda: (0, 0, 0, 0))
+    websocket = SimpleNamespace(_transport=transport, _connection=connection)
+    tracing.opened(websocket, request, "view", contextvars.copy_context(), has_begun=True)
+    tracing.closed(websocket)
+    (span,) = exporter.get_finished_spans()
+    return dict(span.attributes or {})
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize(
+    ("transport", "status", "protocol", "schemes"),
+    [
+        ("websocket", 101, "websocket", ("ws", "wss")),
+        ("sse", 200, "http", ("http", "https")),
+        ("polling", 200, "http", ("http", "https")),
+    ],
+)
+def test_the_fallback_is_no_websocket(
+    transport: str, status: int, protocol: str, schemes: tuple[str, str], *, secure: bool
+) -> None:
+    """Its attributes are those of the request that opened it."""
+    found = attributes_of(RequestFactory().get("/", secure=secure), transport)
+    assert found["dwebsocket.transport"] == transport
+    assert found["http.response.status_code"] == status
+    assert found["network.protocol.name"] == protocol
+    assert found["url.scheme"] == schemes[secure]
+
+
+@pytest.mark.parametrize(
+    ("host", "secure", "address", "port"),
+    [
+        ("testserver", False, "testserver", 80),
+        ("testserver", True, "testserver", 443),
+        ("testserver:8000", True, "testserver", 8000),
+        ("[::1]", False, "::1", 80),
+        ("[::1]:8000", False, "::1", 8000),
+        (f"testserver:{'9' * 5000}", False, "testserver", 80),
+    ],
+)
+def test_the_server_is_a_host_and_a_port(
+    host: str, address: str, port: int, *, secure: bool
+) -> None:
+    """The usual port of the scheme where the client names none."""
+    request = RequestFactory().get("/", secure=secure, headers={"Host": host})
+    found = attributes_of(request, "websocket")
+    assert (found["server.address"], found["server.port"]) == (address, port)
 
 
 @require_websocket

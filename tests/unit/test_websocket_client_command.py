@@ -5,6 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,11 +19,14 @@ import pytest
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.cache import SessionStore
 from django.core.management import CommandError, call_command
+from django.db.models import UUIDField
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
+from dwebsocket import _core
 from dwebsocket.management.commands.websocket_client import Command
 from dwebsocket.terminal import lines, recording, writing
 from dwebsocket.terminal.conversation import Conversation
+from dwebsocket.without_engine.missing import unavailable
 from support.far_server import far_server
 from support.hostile import Hostile, accepting
 from support.waiting import eventually
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from django.contrib.auth.models import User
+    from typing_extensions import Self
     from websockets.sync.server import ServerConnection
 
 
@@ -181,6 +192,9 @@ def test_a_conversation_is_recorded_and_replayed(
         ('{"by": "client", "at": -1}', 'line 1: it has no "at"'),
         ('{"by": "client", "at": 0}', 'line 1: it has neither "text" nor "base64"'),
         ('{"by": "client", "at": 0, "base64": "x"}', 'line 1: its "base64" is none'),
+        ('{"by": "client", "at": 0, "text": "\\ud800"}', 'line 1: its "text" is none'),
+        ('{"by": "client", "at": Infinity, "text": ""}', 'line 1: it has no "at"'),
+        ("[" * 100_000, "line 1: maximum recursion depth"),
     ],
 )
 def test_a_file_that_is_no_recording(
@@ -260,6 +274,37 @@ class TestSession:
         override(DEBUG=True)
         with pytest.raises(CommandError, match="--session sends a session to this machine only"):
             talk("ws://example.com/", session="anna")
+        with pytest.raises(CommandError, match="--session sends a session to no --proxy"):
+            talk(echo, session="anna", proxy="http://127.0.0.1:1")
+
+    def test_is_not_sent_to_the_environments_proxy(
+        self,
+        talk: Callable[..., list[str]],
+        anna: User,
+        override: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Neither is it an error that there is one."""
+        override(DEBUG=True)
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        with far_server(lambda connection: connection.close(4000, "enough")) as url:
+            for options in ({}, {"proxy": "none"}):
+                assert talk(url, session="anna", **options)[-1] == "! closed with 4000: enough"
+
+    def test_a_name_that_is_no_key(
+        self,
+        echo: str,
+        talk: Callable[..., list[str]],
+        anna: User,
+        override: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Of a model whose primary key is a UUID."""
+        override(DEBUG=True)
+        with monkeypatch.context() as keys:
+            keys.setattr(anna._meta.pk, "get_prep_value", UUIDField().get_prep_value)
+            with pytest.raises(CommandError, match="--session: there is no user 'nobody'"):
+                talk(echo, session="nobody")
 
     def test_the_session_is_the_users_and_is_deleted(
         self, talk: Callable[..., list[str]], anna: User, override: Callable[..., None]
@@ -281,6 +326,44 @@ class TestSession:
                 talk(url, session="nobody")
         assert seen[0] == seen[2] == ("sessionid", str(anna.pk))
         assert not any(SessionStore().exists(key) for key, _ in (seen[1], seen[3]))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"timeout": -1}, "--timeout must be 0 or more.* not -1"),
+        ({"timeout": math.nan}, "--timeout must be 0 or more.* not nan"),
+        ({"linger": math.inf}, "--linger must be 0 or more.* not inf"),
+        ({"cafile": "/nowhere"}, "--cafile: .*No such file"),
+        ({"cafile": "/dev/null"}, "--cafile: .*there is none in the file"),
+        ({"cert": "/nowhere"}, "--cert: .*No such file"),
+        ({"proxy": "socks5://x"}, "--proxy: .* or use --proxy none to connect directly"),
+    ],
+)
+def test_wrong_options_are_named(
+    talk: Callable[..., list[str]], options: dict[str, Any], reason: str
+) -> None:
+    """By the command's own names."""
+    with pytest.raises(CommandError, match=reason):
+        talk("wss://localhost:1/", **options)
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_input_that_is_no_text(echo: str, monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
+    """Whether the locale has such bytes refused or kept."""
+    typed = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8", errors=errors)
+    monkeypatch.setattr("sys.stdin", typed)
+    with pytest.raises(CommandError, match=r"the standard input is no text: .*codec can't"):
+        call_command(Command(), echo, stdout=io.StringIO())
+
+
+def test_a_system_without_the_engine(
+    talk: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is told so in a sentence."""
+    monkeypatch.setattr(_core, "Dialer", unavailable("dwebsocket.connect()"))
+    with pytest.raises(CommandError, match=r"dwebsocket\.connect\(\) is not possible on this"):
+        talk("ws://localhost:1/")
 
 
 def test_json_is_coloured() -> None:
@@ -311,6 +394,60 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         yield pipe
 
 
+_PROGRAM = """
+import sys, django
+from django.conf import settings
+from django.core.management import call_command
+settings.configure(INSTALLED_APPS=["dwebsocket"])
+django.setup()
+call_command("websocket_client", sys.argv[1])
+"""
+
+
+class Terminal:
+    """The command in a process of its own, at a terminal; use as a context manager."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self._terminal, own = pty.openpty()
+        self._shown = ""
+        # It answers no question of where its cursor is.
+        environ = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "HOME": str(home)}
+        command = [sys.executable, "-c", _PROGRAM, url]
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **environ},
+            stdin=own,
+            stdout=own,
+            stderr=own,
+            start_new_session=True,
+        )
+        os.close(own)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.kill()
+        self._process.wait(60)
+        os.close(self._terminal)
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self._terminal, text.encode())
+
+    def reads(self, pattern: str) -> None:
+        """Wait until something like this is shown behind what was waited for before."""
+
+        def is_shown() -> bool:
+            if select.select([self._terminal], [], [], 0)[0]:
+                self._shown += os.read(self._terminal, 65536).decode()
+            found = re.search(pattern, self._shown, re.DOTALL)
+            self._shown = self._shown[found.end() :] if found else self._shown
+            return found is not None
+
+        eventually(is_shown, what=f"{pattern!r} is shown")
+
+
 class TestTerminal:
     """With prompt_toolkit."""
 
@@ -327,6 +464,25 @@ class TestTerminal:
         with far_server(lambda connection: connection.close(4000, "enough")) as url:
             call_command(Command(), url, stdout=out, no_color=True)
         assert out.getvalue().splitlines()[1:] == ["! closed with 4000: enough"]
+
+    def test_what_comes_stands_above_the_line_that_is_typed(self, tmp_path: Path) -> None:
+        """The line is drawn again below it."""
+        pytest.importorskip("prompt_toolkit")
+        news = threading.Event()
+
+        def tell(connection: ServerConnection) -> None:
+            news.wait(60)
+            connection.send("news")
+            connection.send(connection.recv())
+
+        with far_server(tell) as url, Terminal(url, tmp_path) as terminal:
+            terminal.type("hal")
+            terminal.reads(">.*hal")
+            news.set()
+            # Without erasing, the news would stand in the line, and `hal` only once.
+            terminal.reads("news.*>.*hal")
+            terminal.type("lo\r")
+            terminal.reads("<.*hallo")
 
     def test_lines_that_were_stopped_before_they_began(self, keys: Any) -> None:
         """The connection may end before the first prompt."""

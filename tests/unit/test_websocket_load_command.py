@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -16,10 +18,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from websockets.exceptions import ConnectionClosed
 
+from dwebsocket import _core
 from dwebsocket.compat import rich
 from dwebsocket.management.commands.websocket_load import Command
-from dwebsocket.terminal.hosts import is_loopback
 from dwebsocket.terminal.load import percentiles
+from dwebsocket.without_engine.missing import unavailable
 from support.far_server import far_server
 from support.hostile import Hostile
 from support.waiting import eventually
@@ -149,8 +152,23 @@ def test_the_table_names_the_figures(echo: str) -> None:
         ("http://localhost/", {}, "write ws://host/path"),
         ("ws://localhost/", {"clients": 0}, "--clients must be 1 or more"),
         ("ws://localhost/", {"rate": -1}, "--rate must be 0 or more"),
+        ("ws://localhost/", {"rate": math.inf}, "--rate must be 0 or more.* not inf"),
+        ("ws://localhost/", {"rate": math.nan}, "--rate must be 0 or more.* not nan"),
+        ("ws://localhost/", {"seconds": math.inf}, "--seconds must be 0 or more.* not inf"),
+        ("ws://localhost/", {"seconds": math.nan}, "--seconds must be 0 or more.* not nan"),
+        ("ws://localhost/", {"ramp": math.inf}, "--ramp must be 0 or more.* not inf"),
+        ("ws://localhost/", {"size": -1}, "--size must be 0 or more.* not -1"),
+        ("ws://localhost/", {"size": 2**40}, "--size must be 0 or more, 1073741824 at most"),
+        ("ws://localhost/", {"timeout": -1}, "--timeout must be 0 or more.* not -1"),
+        ("wss://localhost/", {"cert": "/nowhere"}, "--cert: .*No such file"),
+        ("wss://localhost/", {"cafile": "/nowhere"}, "--cafile: .*No such file"),
         ("ws://localhost/", {"clients": 10**9}, "more open files than the"),
-        ("ws://localhost/", {"proxy": "socks5://x"}, "no address of an HTTP proxy"),
+        ("ws://localhost/", {"proxy": "http://127.0.0.1:1"}, "--proxy is taken for another mach"),
+        (
+            "ws://localhost/",
+            {"proxy": "socks5://x", "yes": True},
+            "--proxy: 'socks5://x' is no address of an HTTP proxy: .* or use --proxy none to",
+        ),
     ],
 )
 def test_what_is_refused(url: str, options: dict[str, Any], message: str) -> None:
@@ -159,12 +177,22 @@ def test_what_is_refused(url: str, options: dict[str, Any], message: str) -> Non
         load(url, **options)
 
 
-def test_hosts_of_this_machine() -> None:
-    """By name and by address."""
-    for host in ("localhost", "chat.localhost", "127.0.0.1", "127.1.2.3", "::1"):
-        assert is_loopback(host)
-    for host in ("example.com", "10.0.0.1", "0.0.0.0", "localhost.example.com", "::"):
-        assert not is_loopback(host)
+def test_a_system_without_the_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is told so in a sentence, once for all clients."""
+    monkeypatch.setattr(_core, "Dialer", unavailable("dwebsocket.connect()"))
+    with pytest.raises(CommandError, match=r"dwebsocket\.connect\(\) is not possible on this"):
+        load("ws://localhost:1/", clients=5, ramp=0)
+    gc.collect()
+    assert caplog.messages == []
+
+
+def test_the_environments_proxy_is_not_asked(echo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this machine."""
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    figures = load(echo, clients=1, rate=0, seconds=0, ramp=0)
+    assert (figures["opened"], figures["failures"]) == (1, {})
 
 
 def test_percentiles() -> None:

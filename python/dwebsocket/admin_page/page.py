@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import messages
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.core.exceptions import BadRequest, ImproperlyConfigured, PermissionDenied
 from django.http import HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -98,6 +98,9 @@ def close(request: HttpRequest, site: AdminSite) -> HttpResponse:
     if not may_close(site, request):
         raise PermissionDenied
     key, user = request.POST.get("key", ""), request.POST.get("user", "")
+    if "\0" in key + user:
+        # PostgreSQL stores no such text in the admin's log.
+        raise BadRequest("no WebSocket and no user has a NUL character in its key")
     code, reason = CLOSED
     try:
         if user:

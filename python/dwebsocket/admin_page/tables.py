@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PER_PAGE = 50
 # Users whose name has the text that is searched for, and rows of the small tables.
 _MOST_USERS, _MOST_LEADERS = 200, 10
-_FARTHEST_PAGE = 10_000
+_FARTHEST_PAGE, _MOST_DIGITS = 10_000, 9
 # Shown where there is no value.
 _NONE = "\u2013"
 
@@ -35,13 +35,17 @@ _COLUMNS = (
 
 def page_number(text: str) -> int:
     """Gives the number of the page that is asked for, 1 for nonsense."""
-    return (
-        min(int(text), _FARTHEST_PAGE) if text.isdecimal() and text.isascii() and int(text) else 1
-    )
+    if not (text.isdecimal() and text.isascii()):
+        return 1
+    # Python reads no number of thousands of digits.
+    return max(1, min(int(text[:_MOST_DIGITS]), _FARTHEST_PAGE))
 
 
 def users_named(text: str) -> list[str]:
     """Gives the keys of users whose name has ``text`` in it."""
+    if "\0" in text:
+        # No name has it, and PostgreSQL refuses the question.
+        return []
     model = get_user_model()
     found = model._default_manager.filter(**{f"{model.USERNAME_FIELD}__icontains": text})
     return [str(key) for key in found.values_list("pk", flat=True)[:_MOST_USERS]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -66,6 +67,14 @@ class Address:
             target=target,
             authorization=basic(split.username, split.password),
         )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is ``localhost`` or an address of the loopback interface."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost" or self.host.endswith(".localhost")
 
     @property
     def netloc(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,7 +23,7 @@ class ConnectOptions(TypedDict, total=False):
     The options of :func:`dwebsocket.connect`. Times are in seconds; None is for ever.
 
     Attributes:
-        subprotocols: Subprotocols to offer, the best first.
+        subprotocols: Subprotocols to offer, the best first; None offers none.
         headers: Headers to send: a mapping, or pairs. ``Cookie`` is one of them. Those of the
             handshake itself are left out.
         origin: The value of ``Origin``, as of a page of this origin.
@@ -42,11 +44,11 @@ class ConnectOptions(TypedDict, total=False):
         verify: Whether the server's certificate is verified. True by default; False only for tests.
         client_cert: The own certificate: a file with certificate and key, or a pair of files.
         server_hostname: The name that the server's certificate has to have, if not the URL's.
-        proxy: The URL of an HTTP proxy; True (the default) for that of the environment; None for
-            none.
+        proxy: The URL of an HTTP proxy; True (the default) for that of the environment, but for
+            servers on this machine; None for none.
     """
 
-    subprotocols: Iterable[str]
+    subprotocols: Iterable[str] | None
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
     origin: str | None
     open_timeout: float | None
@@ -66,7 +68,7 @@ class ConnectOptions(TypedDict, total=False):
 
 
 _DEFAULTS: ConnectOptions = {
-    "subprotocols": (),
+    "subprotocols": None,
     "headers": None,
     "origin": None,
     "open_timeout": 10,
@@ -128,31 +130,49 @@ def dialer_for(url: str, given: ConnectOptions) -> Dialer:
         address.target,
         headers=_headers(address, options),
         subprotocols=_subprotocols(options["subprotocols"]),
-        compression=_COMPRESSION if options["compression"] else None,
+        compression=_COMPRESSION if _flag("compression", options["compression"]) else None,
         settings=_settings(options),
         timeout=_time("open_timeout", options["open_timeout"]),
-        tls=_tls(options) if address.secure else None,
-        server_name=options["server_hostname"],
+        tls=_tls(options, is_used=address.secure),
+        server_name=_text("server_hostname", options["server_hostname"]),
         proxy=proxies.find(address, options["proxy"]),
     )
     return Dialer(core, options["send_timeout"])
 
 
 def _headers(address: Address, options: ConnectOptions) -> list[tuple[str, str]]:
-    given = options["headers"] or ()
-    pairs = [*(given.items() if isinstance(given, Mapping) else given)]
+    pairs = _pairs(options["headers"])
+    origin = _text("origin", options["origin"])
     own = {"Host": address.netloc, "Authorization": address.authorization}
-    if options["origin"] is not None:
-        own["Origin"] = options["origin"]
+    if origin is not None:
+        own["Origin"] = origin
     named = {name.lower() for name, _ in pairs}
     usual = [(name, value) for name, value in own.items() if value and name.lower() not in named]
     return usual + pairs
 
 
-def _subprotocols(names: Iterable[str]) -> list[str]:
+def _pairs(headers: Any) -> list[tuple[str, str]]:
+    if headers is None:
+        return []
+    given = headers.items() if isinstance(headers, Mapping) else headers
+    pairs = [*given] if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for pair in pairs:
+        is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not is_pair or not all(isinstance(part, str) for part in pair):
+            # A value may be a secret: none is shown.
+            raise TypeError("headers must be a mapping of str to str, or pairs of str, or None")
+    return [(name, value) for name, value in pairs]
+
+
+def _subprotocols(names: Any) -> list[str]:
+    if names is None:
+        return []
     if isinstance(names, str):
         raise TypeError(f"subprotocols must be several names, not {names!r}: write [{names!r}]")
-    return list(names)
+    found = [*names] if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in found):
+        raise TypeError(f"subprotocols must be several names, each a str, or None, not {names!r}")
+    return found
 
 
 def _settings(options: ConnectOptions) -> _core.Settings:
@@ -172,15 +192,23 @@ def _settings(options: ConnectOptions) -> _core.Settings:
     )
 
 
-def _tls(options: ConnectOptions) -> _core.Tls:
-    authorities = options["ca_file"]
+def _tls(options: ConnectOptions, *, is_used: bool) -> _core.Tls | None:
+    """Gives the settings of TLS. Where none is used they are checked, but no file is read."""
+    is_unverified = not _flag("verify", options["verify"])
+    authorities = _path("ca_file", options["ca_file"])
+    files = _pair_of_paths("client_cert", options["client_cert"])
+    if not is_used:
+        return None
     trusted = None if authorities is None else _contents("ca_file", authorities)
-    is_unverified = not options["verify"]
-    if (files := options["client_cert"]) is None:
-        return _shared_tls(trusted, is_unverified)
-    chain, key = files if isinstance(files, tuple) else (files, files)
-    own = (_contents("client_cert", chain), _contents("client_cert", key))
-    return _core.Tls({"authorities": trusted, "own": own, "is_unverified": is_unverified})
+    with _naming("" if trusted is None else "ca_file"):
+        tls = _shared_tls(trusted, is_unverified)
+    if files is None:
+        return tls
+    chain, key = (_contents("client_cert", path) for path in files)
+    with _naming("client_cert"):
+        return _core.Tls(
+            {"authorities": trusted, "own": (chain, key), "is_unverified": is_unverified}
+        )
 
 
 # The system's certificates are some hundred, and take milliseconds to read. Connections that share
@@ -190,11 +218,49 @@ def _shared_tls(trusted: bytes | None, is_unverified: bool) -> _core.Tls:  # noq
     return _core.Tls({"authorities": trusted, "own": None, "is_unverified": is_unverified})
 
 
-def _contents(name: str, path: str | Path) -> bytes:
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Puts the name of an option before the text of a ``ValueError``."""
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}" if name else str(error)) from None
+
+
+def _contents(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _path(name: str, value: Any) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be the path of a file or None, not {value!r}")
+    return Path(value)
+
+
+def _pair_of_paths(name: str, value: Any) -> tuple[Path, Path] | None:
+    if value is None:
+        return None
+    first, second = value if isinstance(value, tuple) and len(value) == 2 else (value, value)
+    if not isinstance(first, (str, os.PathLike)) or not isinstance(second, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, a pair of paths or None, not {value!r}")
+    return Path(first), Path(second)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a str or None, not {value!r}")
+    return value
 
 
 def _time(name: str, value: Any) -> float | None:
@@ -206,6 +272,6 @@ def _time(name: str, value: Any) -> float | None:
 
 
 def _size(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a number of bytes, not {value!r}")
-    return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**62:
+        raise ValueError(f"{name} must be a number of bytes, 1 or more, not {value!r}")
+    return value

@@ -22,8 +22,8 @@ def find(address: Address, proxy: object) -> Proxy | None:
     Args:
         address: The server's.
         proxy: The URL of a proxy; True for that of the environment (``HTTPS_PROXY`` for ``wss://``,
-            ``HTTP_PROXY`` for ``ws://``, else ``ALL_PROXY``; none for hosts in ``NO_PROXY``); None
-            or False for none.
+            ``HTTP_PROXY`` for ``ws://``, else ``ALL_PROXY``; none for hosts in ``NO_PROXY`` and for
+            this machine); None or False for none.
 
     Raises:
         TypeError, ValueError: It is neither, or no address of an HTTP proxy.
@@ -38,6 +38,9 @@ def find(address: Address, proxy: object) -> Proxy | None:
 
 
 def _from_environment(address: Address) -> Proxy | None:
+    # To a proxy on another machine `localhost` would be the proxy itself.
+    if address.is_loopback:
+        return None
     proxies = getproxies()
     if proxy_bypass(f"{address.host}:{address.port}"):
         return None

@@ -113,6 +113,16 @@ def ask(act: str, timeout: float = PATIENCE_S, **question: Any) -> tuple[list[An
     return answers, asked - len(answers)
 
 
+def asks_others() -> bool:
+    """
+    Whether other processes are asked: not where groups are those of one process.
+
+    Raises:
+        ImproperlyConfigured: The settings of the default backend are invalid.
+    """
+    return not _is_alone(backends.backend(DEFAULT))
+
+
 def _is_alone(backend: Backend) -> bool:
     """Whether groups reach this process only."""
     return type(backend) is process.Backend

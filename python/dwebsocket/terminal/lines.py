@@ -27,6 +27,7 @@ class TypedLines:
 
     Attributes:
         by_hand: Whether they come from a terminal.
+        has_prompt: Whether prompt_toolkit reads them.
     """
 
     def __init__(self, *, plain: bool) -> None:
@@ -35,6 +36,7 @@ class TypedLines:
         if self.by_hand and not plain:
             with contextlib.suppress(ImportError):
                 self._prompt = Prompt(_HISTORY.expanduser())
+        self.has_prompt = self._prompt is not None
 
     def stop(self) -> None:
         """Ends them, for another thread. Without prompt_toolkit the next line does so."""
@@ -42,7 +44,18 @@ class TypedLines:
             self._prompt.stop()
 
     def __iter__(self) -> Iterator[str]:
-        """Yields each of them."""
+        """
+        Yields each of them.
+
+        Raises:
+            UnicodeError: The input has bytes that are no text.
+        """
+        for line in self._lines():
+            # Some locales have such bytes read as halves of characters.
+            line.encode()
+            yield line
+
+    def _lines(self) -> Iterator[str]:
         if self._prompt is None:
             for line in sys.stdin:
                 yield line.rstrip("\n")

@@ -99,6 +99,7 @@ async def run(plan: Plan, result: Result, tell: Callable[[], None]) -> None:
         tell: Called some times a second.
     """
     clients = {asyncio.ensure_future(_client(plan, n, result)) for n in range(plan.clients)}
+    everyone = [*clients]
     begun_at = time.perf_counter()
     try:
         while clients:
@@ -108,9 +109,10 @@ async def run(plan: Plan, result: Result, tell: Callable[[], None]) -> None:
             for client in done:
                 client.result()
     finally:
-        for client in clients:
+        for client in everyone:
             client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        # Those that have failed, too: asyncio logs exceptions that nobody has looked at.
+        await asyncio.gather(*everyone, return_exceptions=True)
 
 
 async def _client(plan: Plan, number: int, result: Result) -> None:

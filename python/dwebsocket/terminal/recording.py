@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     Message = str | bytes
 
+# The latest time of an entry, in seconds: 31 years.
+_MOST_S = 1e9
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -52,9 +55,13 @@ class Entry:
         if not isinstance(fields, dict) or fields.get("by") not in ("client", "server"):
             raise ValueError('it has no "by" of "client" or "server"')
         at, text, encoded = (fields.get(name) for name in ("at", "text", "base64"))
-        if isinstance(at, bool) or not isinstance(at, (int, float)) or not at >= 0:
+        if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at <= _MOST_S:
             raise ValueError('it has no "at" in seconds')
         if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeError as error:
+                raise ValueError(f'its "text" is none: {error}') from None
             return cls(at, fields["by"], text)
         if not isinstance(encoded, str):
             raise ValueError('it has neither "text" nor "base64"')
@@ -90,5 +97,5 @@ def read(file: TextIO) -> Iterator[Entry]:
         if line.strip():
             try:
                 yield Entry.parse(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {error}") from None

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    OutputWrapper,
+)
 
 from dwebsocket.client import connect
 from dwebsocket.client.address import Address
 from dwebsocket.compat import prompt_toolkit
-from dwebsocket.exceptions import ConnectionFailed, HandshakeRefused
-from dwebsocket.management.arguments import add_connecting, options_of
+from dwebsocket.exceptions import ConnectionFailed, HandshakeRefused, UnsupportedServer
+from dwebsocket.management.arguments import (
+    add_connecting,
+    check_number,
+    has_proxy,
+    options_of,
+    text_of,
+)
 from dwebsocket.terminal import lines, recording, writing
 from dwebsocket.terminal.conversation import Conversation
-from dwebsocket.terminal.hosts import is_loopback
 from dwebsocket.terminal.refusals import explained
 from dwebsocket.terminal.sign_in import session_of
 
@@ -52,6 +63,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Talks until the input or the connection ends. ``CommandError`` when it does not open."""
+        check_number(options, "linger")
         with contextlib.ExitStack() as stack:
             entries = list(_entries(options["replay"])) if options["replay"] else None
             recorder = None
@@ -69,10 +81,14 @@ class Command(BaseCommand):
                     conversation.replay(entries)
                     conversation.finish(options["linger"])
                 else:
-                    stack.enter_context(prompt_toolkit.beside_prompt())
                     typed = lines.TypedLines(plain=options["plain"])
+                    if typed.has_prompt:
+                        stack.enter_context(self._beside_prompt(options))
                     conversation = Conversation(websocket, self._show, recorder, typed.stop)
-                    conversation.talk(typed)
+                    try:
+                        conversation.talk(typed)
+                    except UnicodeError as error:
+                        raise CommandError(f"the standard input is no text: {error}") from None
                     # A user at the terminal has seen the answers, and wants to leave.
                     conversation.finish(0 if typed.by_hand else options["linger"])
 
@@ -81,8 +97,21 @@ class Command(BaseCommand):
             return connect(options["url"], **options_of(options, headers))
         except HandshakeRefused as refused:
             raise CommandError(writing.shown(explained(refused), colour=False)) from None
-        except (ConnectionFailed, ValueError) as error:
-            raise CommandError(writing.shown(str(error), colour=False)) from None
+        except (ConnectionFailed, UnsupportedServer, ValueError) as error:
+            raise CommandError(writing.shown(text_of(error), colour=False)) from None
+
+    @contextlib.contextmanager
+    def _beside_prompt(self, options: dict[str, Any]) -> Any:
+        """Has what is shown stand above the line that is being typed."""
+        own = self.stdout
+        with prompt_toolkit.beside_prompt():
+            if not options.get("stdout"):
+                # Django's wrapper has the old one, which would write into that line.
+                self.stdout = OutputWrapper(sys.stdout)
+            try:
+                yield
+            finally:
+                self.stdout = own
 
     def _session(self, options: dict[str, Any]) -> contextlib.AbstractContextManager[str]:
         if not settings.DEBUG:
@@ -91,8 +120,10 @@ class Command(BaseCommand):
             address = Address.parse(options["url"])
         except ValueError as error:
             raise CommandError(str(error)) from None
-        if not is_loopback(address.host):
+        if not address.is_loopback:
             raise CommandError("--session sends a session to this machine only")
+        if has_proxy(options):
+            raise CommandError("--session sends a session to no --proxy: leave one of them out")
         return self._signed_in(options["session"])
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ from dwebsocket import conf
 from dwebsocket.client.address import Address
 from dwebsocket.doctor import Level, live, local, proxy
 from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.management.arguments import check_number, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,8 @@ class Command(BaseCommand):
         if options["proxy"]:
             self.stdout.write(proxy.snippet(options["proxy"], _site(options)), ending="")
             return
+        for name in ("timeout", "silence", "proxy_timeout"):
+            check_number(options, name)
         # The site and this machine may give the same finding: show it once.
         findings = list(dict.fromkeys(self._findings(options)))
         wrong = sum(finding.level is Level.ERROR for finding in findings)
@@ -89,7 +92,7 @@ class Command(BaseCommand):
             try:
                 yield from live.examine(_visit(options))
             except (UnsupportedServer, ValueError) as problem:
-                raise CommandError(f"--url: {problem}") from None
+                raise CommandError(f"--url: {text_of(problem)}") from None
 
     def _show(self, finding: Finding) -> None:
         style = {

@@ -13,9 +13,15 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from dwebsocket.client.address import Address
 from dwebsocket.compat import rich
 from dwebsocket.compat.system import UNLIMITED, limits_of
-from dwebsocket.management.arguments import add_connecting, options_of
+from dwebsocket.exceptions import UnsupportedServer
+from dwebsocket.management.arguments import (
+    add_connecting,
+    check_number,
+    has_proxy,
+    options_of,
+    text_of,
+)
 from dwebsocket.terminal import load, writing
-from dwebsocket.terminal.hosts import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,10 +29,12 @@ if TYPE_CHECKING:
 _DESCRIPTION = """
 Opens many WebSockets, sends through each at a rate, and says how many messages came back and how
 long they took. It expects an answer to each message, as of an echo, unless --no-answers says
-otherwise. Hosts other than this machine need --yes.
+otherwise. Hosts other than this machine, and proxies, need --yes.
 """
 # Descriptors that a process needs beside its connections.
 _SPARE_DESCRIPTORS = 50
+# Bytes of the largest message.
+_MOST_BYTES = 2**30
 
 
 class Command(BaseCommand):
@@ -46,7 +54,7 @@ class Command(BaseCommand):
         add("--message", default="hello", help="what they send (hello)")
         add("--size", type=int, help="send so many bytes in place of --message")
         add("--no-answers", action="store_true", help="do not wait for an answer to each message")
-        add("--yes", action="store_true", help="the host is mine, though not this machine")
+        add("--yes", action="store_true", help="the host or proxy is mine, though not this machine")
         add("--json", action="store_true", help="print the figures as JSON, and nothing else")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -55,8 +63,8 @@ class Command(BaseCommand):
         with self._progress(plan, result, quiet=options["json"]) as tell:
             try:
                 asyncio.run(load.run(plan, result, tell))
-            except (ValueError, TypeError) as error:
-                raise CommandError(str(error)) from None
+            except (UnsupportedServer, ValueError, TypeError) as error:
+                raise CommandError(text_of(error)) from None
             except KeyboardInterrupt:
                 # The text that was seen until then is the one that was asked for.
                 pass
@@ -111,21 +119,23 @@ def _plan(options: dict[str, Any]) -> load.Plan:
         address = Address.parse(options["url"])
     except ValueError as error:
         raise CommandError(str(error)) from None
-    if not is_loopback(address.host) and not options["yes"]:
-        raise CommandError(
-            f"{address.host} is not this machine: --yes says that you may load it, and want to"
-        )
-    for name in ("clients", "rate", "seconds", "ramp"):
-        least = 1 if name == "clients" else 0
-        if not options[name] >= least:
-            raise CommandError(f"--{name} must be {least} or more, not {options[name]}")
+    for is_far, what in [
+        (not address.is_loopback, f"{address.host} is not this machine"),
+        (has_proxy(options), "--proxy is taken for another machine"),
+    ]:
+        if is_far and not options["yes"]:
+            raise CommandError(f"{what}: --yes says that you may load it, and want to")
+    check_number(options, "clients", least=1)
+    for name in ("rate", "seconds", "ramp"):
+        check_number(options, name)
     allowed, _ = limits_of("NOFILE")
     if allowed != UNLIMITED and options["clients"] > allowed - _SPARE_DESCRIPTORS:
         raise CommandError(
             f"--clients {options['clients']} needs more open files than the {allowed} that this "
             "shell allows: see `ulimit -n`"
         )
-    size = options["size"]
+    if (size := options["size"]) is not None:
+        check_number(options, "size", most=_MOST_BYTES)
     return load.Plan(
         url=options["url"],
         clients=options["clients"],

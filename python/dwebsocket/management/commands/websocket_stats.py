@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from dwebsocket.compat.system import NO_ENGINE, needs_engine
 from dwebsocket.exceptions import GroupUnavailable
-from dwebsocket.operations import site_statistics
+from dwebsocket.management.arguments import MOST, check_number
+from dwebsocket.operations import site_statistics, survey
 from dwebsocket.operations.survey import PATIENCE_S
 from dwebsocket.records import printable
 
@@ -27,6 +29,12 @@ _NOBODY = (
     "No process answers. Each does from its first WebSocket on, if it has the same SECRET_KEY, "
     '"dwebsocket" in INSTALLED_APPS (or WEBSOCKET_OPERATIONS = True), and the same default backend '
     "in WEBSOCKET_GROUPS: the local one reaches processes of this system user in this container."
+)
+_UNASKED = "The processes cannot be asked"
+_ALONE = (
+    "The default backend in WEBSOCKET_GROUPS is the process backend, which reaches no other one: "
+    "this command would see itself only. Use dwebsocket.groups.local, dwebsocket.groups.redis or "
+    "dwebsocket.groups.postgres."
 )
 _DURATIONS = (
     ("Pings", "pings"),
@@ -56,32 +64,50 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Prints them. Raises ``CommandError`` when no process can be asked."""
         every = options["watch"]
-        if every is not None and every <= 0:
-            raise CommandError("--watch must be a number of seconds above 0")
-        before: tuple[float, SiteStatistics] | None = None
+        if every is not None and not 0 < every <= MOST:
+            raise CommandError(f"--watch must be a number of seconds above 0, not {every}")
+        check_number(options, "timeout")
+        if NO_ENGINE:
+            raise CommandError(needs_engine("Asking other processes"))
         try:
-            while True:
-                site, now = self._ask(options["timeout"]), time.monotonic()
-                if not site["processes"] and every is None:
-                    raise CommandError(_NOBODY)
+            if not survey.asks_others():
+                raise CommandError(_ALONE)
+            if every is None:
+                self._tell_once(options)
+            else:
+                self._watch(options, every)
+        except (GroupUnavailable, ImproperlyConfigured) as error:
+            raise CommandError(f"{_UNASKED}: {error}") from None
+        except KeyboardInterrupt:
+            return
+
+    def _tell_once(self, options: dict[str, Any]) -> None:
+        site = site_statistics(options["timeout"])
+        if not site["processes"]:
+            raise CommandError(_NOBODY)
+        if options["json"]:
+            self.stdout.write(json.dumps(site))
+        else:
+            self._show(site, None, clear=False)
+
+    def _watch(self, options: dict[str, Any], every: float) -> None:
+        before: tuple[float, SiteStatistics] | None = None
+        while True:
+            try:
+                site = site_statistics(options["timeout"])
+            except GroupUnavailable as error:
+                # The backend may come back. What is printed as JSON stays JSON.
+                self.stderr.write(f"{_UNASKED}: {error}")
+            else:
+                now = time.monotonic()
                 if options["json"]:
                     self.stdout.write(json.dumps(site))
                 else:
                     rates = None if before is None else (now - before[0], before[1])
-                    self._show(site, rates, clear=every is not None)
-                if every is None:
-                    return
+                    self._show(site, rates, clear=True)
                 before = now, site
                 self.stdout.flush()
-                time.sleep(every)
-        except KeyboardInterrupt:
-            return
-
-    def _ask(self, timeout: float) -> SiteStatistics:
-        try:
-            return site_statistics(timeout)
-        except (GroupUnavailable, ImproperlyConfigured) as error:
-            raise CommandError(f"The processes cannot be asked: {error}") from None
+            time.sleep(every)
 
     def _show(
         self, site: SiteStatistics, before: tuple[float, SiteStatistics] | None, *, clear: bool
@@ -105,8 +131,9 @@ def _tables(
 ) -> Iterator[tuple[str, Rows]]:
     total: Any = site["total"]
     missing = f", {site['missing']} did not answer" if site["missing"] else ""
+    number = len(site["processes"])
     yield (
-        f"{len(site['processes'])} processes{missing}",
+        f"{number} process{'' if number == 1 else 'es'}{missing}",
         [
             (f"{each['host']} {each['pid']}", each["statistics"]["open"]["total"])
             for each in site["processes"]
