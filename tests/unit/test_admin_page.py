@@ -17,8 +17,8 @@ from dwebsocket.admin_page import tables
         ("", 1),
         ("²", 1),
         ("99999", 10_000),
-        ("9" * 5000, 10_000),
-        ("0" * 5000, 1),
+        pytest.param("9" * 5000, 10_000, id="many digits"),
+        pytest.param("0" * 5000, 1, id="many zeros"),
     ],
 )
 def test_the_admins_page_takes_any_number(text: str, number: int) -> None:

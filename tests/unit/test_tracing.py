@@ -154,7 +154,7 @@ def test_the_fallback_is_no_websocket(
         ("testserver:8000", True, "testserver", 8000),
         ("[::1]", False, "::1", 80),
         ("[::1]:8000", False, "::1", 8000),
-        (f"testserver:{'9' * 5000}", False, "testserver", 80),
+        pytest.param(f"testserver:{'9' * 5000}", False, "testserver", 80, id="many digits"),
     ],
 )
 def test_the_server_is_a_host_and_a_port(
