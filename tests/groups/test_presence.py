@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import pickle
 from collections.abc import Callable
@@ -398,6 +399,19 @@ def about(key: str, sent: list[list[str]]) -> list[str]:
     return [event for event, each in sent if each == key]
 
 
+@contextlib.contextmanager
+def receiving(receiver: Callable[..., None]) -> Iterator[None]:
+    """Connect a receiver to both signals; no other test has it, however long it is alive."""
+    both = (signals.member_joined, signals.member_left)
+    for signal in both:
+        signal.connect(receiver)
+    try:
+        yield
+    finally:
+        for signal in both:
+            signal.disconnect(receiver)
+
+
 class TestSignals:
     """`member_joined` and `member_left`."""
 
@@ -419,13 +433,12 @@ class TestSignals:
             if member.key == "user:yves":
                 found.append({"member": member, **arguments})
 
-        signals.member_joined.connect(receive)
-        signals.member_left.connect(receive)
-        tabs.come("1", "yves", {"name": "Yves"})
-        websocket = tabs.live["1"].websocket
-        member = ROOM.members()[0]
-        tabs.leave("1")
-        eventually(lambda: len(found) == 2)
+        with receiving(receive):
+            tabs.come("1", "yves", {"name": "Yves"})
+            websocket = tabs.live["1"].websocket
+            member = ROOM.members()[0]
+            tabs.leave("1")
+            eventually(lambda: len(found) == 2)
         joined, left = found
         assert joined["websocket"] is websocket
         assert left["websocket"] is None
@@ -450,11 +463,10 @@ class TestSignals:
         def fail(**arguments: Any) -> None:
             raise ValueError("on purpose")
 
-        signals.member_joined.connect(fail)
-        signals.member_left.connect(fail)
-        tabs.come("1", "anna")
-        tabs.leave("1")
-        eventually(lambda: ["left", "user:anna"] in tabs.sent)
+        with receiving(fail):
+            tabs.come("1", "anna")
+            tabs.leave("1")
+            eventually(lambda: ["left", "user:anna"] in tabs.sent)
 
 
 @accept_websocket(groups=["room-{room}", "hall"], presence=True)

@@ -87,9 +87,11 @@ def test_signals(site: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     apps: dict[str, Any] = {}
     exec(BLOCKS["chat/apps.py"], apps)
     signals.member_joined.connect(apps["came"])
-    client = WebSocketClient()
-    with client.websocket("/ws/42/", headers={"X-User": "anna"}) as anna:
-        anna.receive_json()
+    try:
+        with WebSocketClient().websocket("/ws/42/", headers={"X-User": "anna"}) as anna:
+            anna.receive_json()
+    finally:
+        signals.member_joined.disconnect(apps["came"])
     assert capsys.readouterr().out == "user:anna is in room-42\n"
 
 

@@ -38,7 +38,7 @@ def _many_descriptors() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("kind", "options", "settings"),
     [
-        (UVICORN, ("--ws-ping-interval", "600"), {}),
+        (UVICORN, ("--ws-ping-interval", "600"), {"WEBSOCKET_PING_INTERVAL": None}),
         (GUNICORN_GTHREAD, (), {"WEBSOCKET_PING_INTERVAL": None}),
     ],
     ids=["uvicorn", "gthread"],
