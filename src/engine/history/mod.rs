@@ -8,6 +8,7 @@
 //! Messages are the envelopes of [`groups`](super::groups): what they hold is not known here.
 
 mod file;
+mod log;
 mod memory;
 mod page;
 
