@@ -7,25 +7,33 @@
 //! Records that are too many or too old lie before the first one. When they take more than the
 //! others, these are copied over them: as both do not overlap, the old ones are whole until the head
 //! names the new ones.
+//!
+//! Nothing waits for the disk. After a crash of the machine an older head with the same epoch may
+//! come back, and its numbers would be given twice. So the head has the boot of the machine in which
+//! the numbering began, and in another one the file is begun anew.
 
 use std::{
-    fs::File,
+    fs::{self, File, Metadata},
     io::{self, ErrorKind},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use parking_lot::MutexGuard;
 use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
 
-use super::page::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after, oldest_ms};
+use super::page::{
+    Kept, Limits, Page, Position, age_ms, new_epoch, now_ms, offset_after, oldest_ms,
+};
 
-const MAGIC: u64 = u64::from_be_bytes(*b"dwshist1");
-/// Bytes of the head: eight numbers.
-const HEAD: usize = 64;
-const HEAD_BYTES: u64 = HEAD as u64;
+/// Another one for each form of the file: one of another form is begun anew.
+const MAGIC: u64 = u64::from_be_bytes(*b"dwshist2");
+/// Bytes of the head: ten numbers.
+const HEAD: usize = 80;
+pub(super) const HEAD_BYTES: u64 = HEAD as u64;
 /// Bytes of a record before its envelope: length, offset and time.
 const RECORD: usize = 20;
 const RECORD_BYTES: u64 = RECORD as u64;
@@ -34,6 +42,17 @@ const COMPACT_BYTES: u64 = 64 * 1024;
 /// The pauses of a process that waits for a lock.
 const PAUSE: Duration = Duration::from_micros(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
+/// Where the system tells in which boot it is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A number for this boot of the machine; the same one for all boots where the system has none.
+pub(super) fn boot() -> u64 {
+    let digest = Sha256::digest(fs::read(BOOT_ID).unwrap_or_default());
+    digest
+        .first_chunk()
+        .map_or(0, |part| u64::from_le_bytes(*part))
+}
 
 /// A record that this process has seen: where to go on reading.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,12 +66,12 @@ pub(super) struct Found {
 
 /// The head of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+struct Head {
     epoch: u64,
     /// The offset of the newest record.
     last: u64,
     /// Records.
-    pub(super) count: u64,
+    count: u64,
     /// Where the first one begins.
     start: u64,
     /// Where the last one ends.
@@ -60,11 +79,15 @@ pub(super) struct Head {
     /// How often records were moved within the file.
     moves: u64,
     /// Whether the file was removed while other processes have it open.
-    pub(super) is_removed: bool,
+    is_removed: bool,
+    /// The boot in which the numbering began.
+    boot: u64,
+    /// The milliseconds for which records are kept.
+    age: u64,
 }
 
 impl Head {
-    pub(super) fn new() -> Self {
+    fn new(boot: u64) -> Self {
         Self {
             epoch: new_epoch(),
             last: 0,
@@ -73,6 +96,8 @@ impl Head {
             end: HEAD_BYTES,
             moves: 0,
             is_removed: false,
+            boot,
+            age: 0,
         }
     }
 
@@ -83,8 +108,9 @@ impl Head {
         }
     }
 
-    /// The head of a file; `None` for one that has none yet, or is broken.
-    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
+    /// The head of a file of `length` bytes; `None` for one that has none yet, is broken, or of
+    /// another boot.
+    fn read(file: &File, length: u64, boot: u64) -> io::Result<Option<Self>> {
         let mut bytes = [0; HEAD];
         match file.read_exact_at(&mut bytes, 0) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
@@ -102,16 +128,19 @@ impl Head {
             end: number(5),
             moves: number(6),
             is_removed: number(7) != 0,
+            boot: number(8),
+            age: number(9),
         };
         let is_sound = number(0) == MAGIC
+            && head.boot == boot
             && head.start >= HEAD_BYTES
             && head.start <= head.end
             && head.count <= head.last
-            && head.end <= file.metadata()?.len();
+            && head.end <= length;
         Ok(is_sound.then_some(head))
     }
 
-    pub(super) fn write(&self, file: &File) -> io::Result<()> {
+    fn write(&self, file: &File) -> io::Result<()> {
         let numbers = [
             MAGIC,
             self.epoch,
@@ -121,6 +150,8 @@ impl Head {
             self.end,
             self.moves,
             u64::from(self.is_removed),
+            self.boot,
+            self.age,
         ];
         let mut bytes = Vec::with_capacity(HEAD);
         for number in numbers {
@@ -171,21 +202,76 @@ impl RecordHead {
     }
 }
 
-/// A file that this thread of this process has alone.
+/// A file that this process has alone.
 pub(super) struct Locked<'a> {
-    pub(super) file: &'a File,
-    pub(super) found: MutexGuard<'a, Found>,
-    pub(super) head: Head,
+    file: &'a File,
+    metadata: Metadata,
+    /// `None` for a file that has to be begun.
+    found: Option<Head>,
+    head: Head,
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // A lock that cannot be given back ends with the file.
-        let _ = flock(self.file, FlockOperation::Unlock);
+        unlock(self.file);
     }
 }
 
-impl Locked<'_> {
+impl<'a> Locked<'a> {
+    /// Locks a file for this process alone. Locks do not keep the users of one open file apart.
+    pub(super) fn new(file: &'a File, boot: u64, deadline: Instant) -> io::Result<Self> {
+        lock(file, deadline)?;
+        let looked_at = file.metadata().and_then(|metadata| {
+            let found = Head::read(file, metadata.len(), boot)?;
+            Ok((metadata, found))
+        });
+        match looked_at {
+            Ok((metadata, found)) => Ok(Self {
+                file,
+                metadata,
+                found,
+                head: found.unwrap_or_else(|| Head::new(boot)),
+            }),
+            Err(error) => {
+                unlock(file);
+                Err(error)
+            }
+        }
+    }
+
+    /// What the system knew of the file when it was locked.
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Whether the file was removed by another process.
+    pub(super) fn is_removed(&self) -> bool {
+        self.metadata.nlink() == 0 || self.head.is_removed
+    }
+
+    /// Whether the file is new, or of no use: broken, or of another form or boot.
+    pub(super) fn is_new(&self) -> bool {
+        self.found.is_none()
+    }
+
+    /// Writes the head of a file that is new.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        if self.metadata.len() > 0 {
+            self.file.set_len(0)?;
+        }
+        self.head.write(self.file)
+    }
+
+    /// Where the last record ends.
+    pub(super) fn end(&self) -> u64 {
+        self.head.end
+    }
+
+    /// For how long records are kept.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(self.head.age)
+    }
+
     pub(super) fn append(&mut self, envelope: &[u8], limits: Limits) -> io::Result<Position> {
         let now = now_ms();
         let record = RecordHead {
@@ -198,20 +284,63 @@ impl Locked<'_> {
         head.end += record.size();
         head.last += 1;
         head.count += 1;
-        self.trim(&mut head, limits, now)?;
-        head.write(self.file)?;
-        self.head = head;
+        head.age = age_ms(limits);
+        let oldest = oldest_ms(now, limits);
+        self.drop_while(&mut head, |head, first| {
+            head.count > limits.size as u64 || first.sent_at < oldest
+        })?;
+        self.put(head)?;
         self.compact()?;
         Ok(self.head.position())
     }
 
-    /// Moves the beginning of `head` behind records that are too many or too old.
-    fn trim(&self, head: &mut Head, limits: Limits, now: u64) -> io::Result<()> {
-        let oldest = oldest_ms(now, limits);
+    /// Makes the file as short as `length`, if that is possible: drops the oldest records, but not
+    /// the numbering. Gives the number of those that were not too old.
+    pub(super) fn shrink(&mut self, length: u64) -> io::Result<u64> {
+        let mut head = self.head;
+        let oldest = now_ms().saturating_sub(head.age);
+        self.drop_while(&mut head, |_, first| first.sent_at < oldest)?;
+        let fresh = head.count;
+        // Those that stay must not overlap with their new place.
+        let room = (length.saturating_sub(HEAD_BYTES)).min((head.end - HEAD_BYTES) / 2);
+        if room == 0 {
+            (head.start, head.count) = (head.end, 0);
+        } else {
+            self.drop_while(&mut head, |head, _| head.end - head.start > room)?;
+        }
+        let dropped = fresh - head.count;
+        self.put(head)?;
+        self.move_down()?;
+        Ok(dropped)
+    }
+
+    /// Removes the file, which is at `path`.
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        // In this order: a process that is killed between both leaves no file that is marked.
+        fs::remove_file(path)?;
+        self.head.is_removed = true;
+        self.head.write(self.file)
+    }
+
+    fn put(&mut self, head: Head) -> io::Result<()> {
+        head.write(self.file)?;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Moves the beginning of `head` behind the first records for which `is_dropped` holds.
+    fn drop_while(
+        &self,
+        head: &mut Head,
+        is_dropped: impl Fn(&Head, &RecordHead) -> bool,
+    ) -> io::Result<()> {
         while head.count > 0 {
             let first = RecordHead::read(self.file, head.start)?;
-            if head.count <= limits.size as u64 && first.sent_at >= oldest {
+            if !is_dropped(head, &first) {
                 break;
+            }
+            if first.size() > head.end - head.start {
+                return Err(is_broken());
             }
             head.start += first.size();
             head.count -= 1;
@@ -219,19 +348,29 @@ impl Locked<'_> {
         Ok(())
     }
 
+    /// Makes the file shorter when records that were dropped take more than the others.
     fn compact(&mut self) -> io::Result<()> {
-        let head = self.head;
-        let (dead, live) = (head.start - HEAD_BYTES, head.end - head.start);
+        let (dead, live) = (
+            self.head.start - HEAD_BYTES,
+            self.head.end - self.head.start,
+        );
         if dead < COMPACT_BYTES || dead < live {
             return Ok(());
         }
+        self.move_down()
+    }
+
+    /// Copies the records over those that were dropped, which take more.
+    fn move_down(&mut self) -> io::Result<()> {
+        let mut head = self.head;
+        let live = head.end - head.start;
         let records = self.bytes(head.start, live)?;
         self.file.write_all_at(&records, HEAD_BYTES)?;
-        self.head.start = HEAD_BYTES;
-        self.head.end = HEAD_BYTES + live;
-        self.head.moves += 1;
-        self.head.write(self.file)?;
-        self.file.set_len(self.head.end)
+        head.start = HEAD_BYTES;
+        head.end = HEAD_BYTES + live;
+        head.moves += 1;
+        self.put(head)?;
+        self.file.set_len(head.end)
     }
 
     fn bytes(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
@@ -241,7 +380,13 @@ impl Locked<'_> {
         Ok(bytes)
     }
 
-    pub(super) fn read(&mut self, after: Option<Position>, limits: Limits) -> io::Result<Page> {
+    /// Reads what is behind `after`. `found` is what this process knows of the file.
+    pub(super) fn read(
+        &self,
+        found: &mut Found,
+        after: Option<Position>,
+        limits: Limits,
+    ) -> io::Result<Page> {
         let head = self.head;
         let first = offset_after(after, head.position());
         let mut page = Page {
@@ -252,7 +397,6 @@ impl Locked<'_> {
             return Ok(page);
         }
         // The one that reads on begins where it has ended.
-        let found = *self.found;
         let goes_on = (found.epoch, found.moves) == (head.epoch, head.moves)
             && found.offset <= first
             && (head.start..=head.end).contains(&found.at);
@@ -263,7 +407,7 @@ impl Locked<'_> {
             let record = RecordHead::parse(bytes);
             let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
             if size > rest.len() {
-                return Err(io::Error::new(ErrorKind::InvalidData, "a record is broken"));
+                return Err(is_broken());
             }
             let whole = rest.split_to(size);
             if record.offset > first && record.sent_at >= oldest {
@@ -274,7 +418,7 @@ impl Locked<'_> {
                 });
             }
         }
-        *self.found = Found {
+        *found = Found {
             epoch: head.epoch,
             moves: head.moves,
             offset: head.last,
@@ -288,7 +432,7 @@ impl Locked<'_> {
 }
 
 /// Locks a file for this process alone.
-pub(super) fn lock(file: &File, deadline: Instant) -> io::Result<()> {
+fn lock(file: &File, deadline: Instant) -> io::Result<()> {
     let mut pause = PAUSE;
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
@@ -302,6 +446,15 @@ pub(super) fn lock(file: &File, deadline: Instant) -> io::Result<()> {
         thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn unlock(file: &File) {
+    // A lock that cannot be given back ends with the file.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+fn is_broken() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "a record is broken")
 }
 
 pub(super) fn held_for_too_long() -> io::Error {

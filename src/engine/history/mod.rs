@@ -11,6 +11,7 @@ mod file;
 mod log;
 mod memory;
 mod page;
+mod quota;
 
 use std::{io, path::Path, time::Duration};
 
