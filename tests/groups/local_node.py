@@ -132,6 +132,12 @@ class _Member(HistoryCommands):
             raise AssertionError(f"{found[:3]} … {found[-3:]} behind {since}")
         return f"{epoch}-{found[-1]}" if found else since
 
+    def statistics(self) -> dict[str, Any]:
+        """Give the counters of this process."""
+        from dwebsocket import group_statistics
+
+        return {**group_statistics()["default"]}
+
     def count(self, name: str) -> int:
         """Count members."""
         from dwebsocket import group

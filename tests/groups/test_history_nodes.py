@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["folder", "history_entry", "nodes", "redis_server"]
 
+DAY_S = 24 * 60 * 60
 HISTORY = {"room*": {"size": 100_000, "seconds": 300}}
 
 
@@ -130,7 +132,7 @@ def test_files_that_are_deleted(start: Callable[[], Node], nodes: Nodes) -> None
 
 
 @of_files
-@pytest.mark.parametrize("content", [b"", b"x", b"x" * 4096, b"dwshist1" * 512])
+@pytest.mark.parametrize("content", [b"", b"x", b"x" * 4096, b"dwshist1" * 512, b"dwshist2" * 512])
 def test_files_that_are_broken(start: Callable[[], Node], nodes: Nodes, content: bytes) -> None:
     """Are begun anew."""
     one = start()
@@ -139,6 +141,34 @@ def test_files_that_are_broken(start: Callable[[], Node], nodes: Nodes, content:
     path.write_bytes(content)
     one("send", "room", "after")
     assert one("history", "room") == ["after"]
+
+
+@pytest.mark.parametrize(("seconds", "is_kept"), [(7 * DAY_S, True), (300, False)])
+def test_a_group_that_is_quiet_for_two_days(nodes: Nodes, seconds: int, *, is_kept: bool) -> None:
+    """Is kept for as long as its messages, and a day."""
+    settings = {"HISTORY": {"room*": {"size": 10, "seconds": seconds}}}
+    one = nodes(**settings)
+    one("send", "room", "said")
+    before = one("position", "room")
+    [path] = (nodes.sockets_folder() / "history").iterdir()
+    os.utime(path, (time.time() - 2 * DAY_S,) * 2)
+    # A process looks for such groups with its first message.
+    two = nodes(**settings)
+    two("send", "room-2", "of another group")
+    assert two("history", "room") == (["said"] if is_kept else [])
+    assert (two("position", "room") == before) is is_kept
+    for node in (one, two):
+        found = node("statistics")["history"]
+        assert (found["bytes"] > 0, found["evicted"]) == (True, 0)
+
+
+def test_bytes_of_a_process_that_only_reads(nodes: Nodes) -> None:
+    """Are those of all processes, at the time of the question."""
+    one, two = (nodes(HISTORY=HISTORY) for _ in range(2))
+    assert two("history", "room") == []
+    one("send", "room", "x" * 10_000)
+    found = [node("statistics")["history"]["bytes"] for node in (one, two)]
+    assert found[0] == found[1] > 10_000
 
 
 @of_files

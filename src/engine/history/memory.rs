@@ -1,18 +1,23 @@
 //! History in the memory of this process.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::page::{Kept, Limits, Page, Position, new_epoch, now_ms, offset_after, oldest_ms};
+use super::page::{
+    Kept, Limits, NUMBERING, Page, Position, age_ms, new_epoch, now_ms, offset_after, oldest_ms,
+};
 
 /// What a message takes beside its bytes, about.
 const OVERHEAD: usize = size_of::<Kept>() + 16;
 /// What a group takes beside its name and its messages, about.
-const GROUP_OVERHEAD: usize = 160;
-/// How long a group without messages keeps its numbering.
-const NUMBERING_MS: u64 = 24 * 60 * 60 * 1000;
+const GROUP_OVERHEAD: usize = 240;
+/// So many groups an append or a read looks at, for messages that are too old.
+const EXPIRED_AT_ONCE: usize = 16;
 /// When there is too much, so much is dropped at once, as a part of all.
 const SLICE: usize = 16;
 
@@ -25,17 +30,27 @@ pub struct MemoryHistory {
 
 #[derive(Debug, Default)]
 struct State {
-    groups: HashMap<Box<str>, Recorded>,
+    groups: HashMap<Arc<str>, Recorded>,
+    /// When the oldest messages of groups are too old: one entry for each group that has messages.
+    due: BTreeSet<Due>,
     bytes: usize,
     evicted: u64,
 }
 
+/// A time in milliseconds since 1970, and a group.
+type Due = (u64, Arc<str>);
+
 /// The messages of one group.
 #[derive(Debug)]
 struct Recorded {
+    name: Arc<str>,
     epoch: u64,
     last: u64,
     entries: VecDeque<Kept>,
+    /// The milliseconds for which messages are kept.
+    age: u64,
+    /// The time of its entry in [`State::due`].
+    due: Option<u64>,
     /// When it was used last, in milliseconds since 1970.
     used_at: u64,
 }
@@ -51,8 +66,10 @@ impl MemoryHistory {
     pub(super) fn append(&self, name: &str, envelope: &[u8], limits: Limits) -> Position {
         let now = now_ms();
         let mut state = self.state.lock();
+        state.expire(now, EXPIRED_AT_ONCE);
         let group = state.group(name, now);
         group.last += 1;
+        group.age = age_ms(limits);
         let position = Position {
             epoch: group.epoch,
             offset: group.last,
@@ -62,15 +79,18 @@ impl MemoryHistory {
             sent_at: now,
             envelope: Bytes::copy_from_slice(envelope),
         });
-        let freed = group.trim(limits, now);
+        let freed = group.trim(limits.size, now);
+        let due = group.next_due();
+        state.due.extend(due);
         state.bytes = state.bytes + OVERHEAD + envelope.len() - freed;
-        state.make_room(self.most, now);
+        state.make_room(self.most, now, name);
         position
     }
 
     pub(super) fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Page {
         let now = now_ms();
         let mut state = self.state.lock();
+        state.expire(now, EXPIRED_AT_ONCE);
         let group = state.group(name, now);
         let head = Position {
             epoch: group.epoch,
@@ -89,7 +109,9 @@ impl MemoryHistory {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.state.lock().bytes
+        let mut state = self.state.lock();
+        state.expire(now_ms(), usize::MAX);
+        state.bytes
     }
 
     pub(super) fn evicted(&self) -> u64 {
@@ -103,33 +125,56 @@ impl State {
         if !self.groups.contains_key(name) {
             self.bytes += GROUP_OVERHEAD + name.len();
         }
-        let group = self.groups.entry(name.into()).or_insert_with(|| Recorded {
+        let name = Arc::<str>::from(name);
+        let group = (self.groups.entry(Arc::clone(&name))).or_insert_with(|| Recorded {
+            name,
             epoch: new_epoch(),
             last: 0,
             entries: VecDeque::new(),
+            age: 0,
+            due: None,
             used_at: now,
         });
         group.used_at = now;
         group
     }
 
-    /// Drops the groups that were not used for longest while there are more than `most` bytes.
-    fn make_room(&mut self, most: usize, now: u64) {
+    /// Drops messages that are too old, of `most` groups at most.
+    fn expire(&mut self, now: u64, most: usize) {
+        for _ in 0..most {
+            if self.due.first().is_none_or(|(due, _)| *due >= now) {
+                return;
+            }
+            let Some((_, name)) = self.due.pop_first() else {
+                return;
+            };
+            if let Some(group) = self.groups.get_mut(&name) {
+                group.due = None;
+                self.bytes -= group.trim(usize::MAX, now);
+                self.due.extend(group.next_due());
+            }
+        }
+    }
+
+    /// Drops the oldest messages while there are more than `most` bytes, first of the groups that were
+    /// not used for longest; `newest` was used last.
+    fn make_room(&mut self, most: usize, now: u64, newest: &str) {
         if self.bytes <= most {
             return;
         }
         let goal = most - most / SLICE;
         let mut by_use: Vec<_> = (self.groups.iter())
-            .map(|(name, group)| (group.used_at, name.clone()))
+            .map(|(name, group)| (&**name == newest, group.used_at, Arc::clone(name)))
             .collect();
         by_use.sort_unstable();
-        for (used_at, name) in by_use {
+        for (_, used_at, name) in by_use {
             if self.bytes <= goal {
                 return;
             }
             let Some(group) = self.groups.get_mut(&name) else {
                 continue;
             };
+            self.bytes -= group.trim(usize::MAX, now);
             while self.bytes > goal {
                 let Some(kept) = group.entries.pop_front() else {
                     break;
@@ -137,7 +182,11 @@ impl State {
                 self.bytes -= OVERHEAD + kept.envelope.len();
                 self.evicted += 1;
             }
-            if group.entries.is_empty() && (used_at + NUMBERING_MS < now || self.bytes > goal) {
+            let is_old = u128::from(now.saturating_sub(used_at)) > NUMBERING.as_millis();
+            if group.entries.is_empty() && (is_old || self.bytes > goal) {
+                if let Some(due) = group.due {
+                    self.due.remove(&(due, Arc::clone(&name)));
+                }
                 self.groups.remove(&name);
                 self.bytes -= GROUP_OVERHEAD + name.len();
             }
@@ -146,11 +195,11 @@ impl State {
 }
 
 impl Recorded {
-    /// Drops what is too much or too old; gives the number of bytes.
-    fn trim(&mut self, limits: Limits, now: u64) -> usize {
-        let oldest = oldest_ms(now, limits);
+    /// Drops what is more than `size` or too old; gives the number of bytes.
+    fn trim(&mut self, size: usize, now: u64) -> usize {
+        let oldest = now.saturating_sub(self.age);
         let mut freed = 0;
-        while self.entries.len() > limits.size
+        while self.entries.len() > size
             || (self.entries.front()).is_some_and(|kept| kept.sent_at < oldest)
         {
             match self.entries.pop_front() {
@@ -160,11 +209,20 @@ impl Recorded {
         }
         freed
     }
+
+    /// The entry for [`State::due`], unless it has one or there are no messages.
+    fn next_due(&mut self) -> Option<Due> {
+        if self.due.is_some() {
+            return None;
+        }
+        self.due = (self.entries.front()).map(|kept| kept.sent_at.saturating_add(self.age));
+        self.due.map(|due| (due, Arc::clone(&self.name)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{thread, time::Duration};
 
     use super::*;
 
@@ -196,6 +254,69 @@ mod tests {
             assert_eq!(page(after).entries[0].offset, first, "{after:?}");
         }
         assert_eq!(page(at(5)).entries, []);
+    }
+
+    #[test]
+    fn messages_that_are_too_old_are_freed_by_messages_of_other_groups() {
+        let history = MemoryHistory::new(usize::MAX);
+        let brief = Limits {
+            age: Duration::from_millis(20),
+            ..LIMITS
+        };
+        history.append("busy", b"", LIMITS);
+        let before = history.bytes();
+        for number in 0..100 {
+            history.append(&format!("quiet-{number}"), &[0; 10_000], brief);
+        }
+        let page = history.read("quiet-7", None, Limits::ALL);
+        assert_eq!(page.head.offset, 1);
+        thread::sleep(Duration::from_millis(30));
+        for _ in 0..100 {
+            history.append("busy", b"", LIMITS);
+        }
+        let bytes = history.state.lock().bytes;
+        assert!(bytes < before + 100 * 1000, "{bytes}");
+        // Nor do they count as dropped early; and the numbering stays.
+        assert_eq!(history.evicted(), 0);
+        assert_eq!(history.read("quiet-7", None, LIMITS).head, page.head);
+        assert_eq!(history.state.lock().due.len(), 1);
+    }
+
+    #[test]
+    fn each_group_that_has_messages_is_looked_at_once() {
+        let history = MemoryHistory::new(100_000);
+        for number in 0..1000 {
+            let age = Duration::from_millis(number % 7);
+            let limits = Limits { age, ..LIMITS };
+            history.append(&format!("room-{}", number % 30), &[0; 10_000], limits);
+            if number % 50 == 0 {
+                thread::sleep(Duration::from_millis(4));
+            }
+            let state = history.state.lock();
+            let due = state.groups.values().filter_map(|group| {
+                let name = Arc::clone(&group.name);
+                group.due.map(|due| (due, name))
+            });
+            assert_eq!(due.collect::<BTreeSet<_>>(), state.due);
+            let mut all = state.groups.values();
+            assert!(all.all(|group| group.entries.is_empty() || group.due.is_some()));
+        }
+    }
+
+    #[test]
+    fn messages_that_were_too_old_are_not_evicted() {
+        let history = MemoryHistory::new(25_000);
+        let brief = Limits {
+            age: Duration::from_millis(1),
+            ..LIMITS
+        };
+        history.append("old", &[0; 10_000], brief);
+        thread::sleep(Duration::from_millis(5));
+        for name in ["one", "two", "three"] {
+            history.append(name, &[0; 10_000], LIMITS);
+        }
+        assert!(history.bytes() <= 25_000);
+        assert_eq!(history.evicted(), 1);
     }
 
     #[test]

@@ -8,8 +8,10 @@
 //! Messages are the envelopes of [`groups`](super::groups): what they hold is not known here.
 
 mod file;
+mod log;
 mod memory;
 mod page;
+mod quota;
 
 use std::{io, path::Path, time::Duration};
 

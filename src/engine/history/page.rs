@@ -8,6 +8,9 @@ use std::{
 
 use bytes::Bytes;
 
+/// How long a group that is not used keeps its numbering, at least.
+pub(super) const NUMBERING: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The number of a message in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
@@ -84,9 +87,14 @@ pub(super) fn now_ms() -> u64 {
     })
 }
 
+/// The age in milliseconds.
+pub(super) fn age_ms(limits: Limits) -> u64 {
+    u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The time before which messages are too old.
 pub(super) fn oldest_ms(now: u64, limits: Limits) -> u64 {
-    now.saturating_sub(u64::try_from(limits.age.as_millis()).unwrap_or(u64::MAX))
+    now.saturating_sub(age_ms(limits))
 }
 
 /// A new epoch: no numbering before has had it.

@@ -1,0 +1,465 @@
+//! The file of one group: a head and, behind it, records one after the other.
+//!
+//! To append, a process locks the file, writes the record behind the last one, and then the head,
+//! which says where the first record begins and the last one ends. So a process that is killed leaves
+//! whole records only, and the system ends its lock.
+//!
+//! Records that are too many or too old lie before the first one. When they take more than the
+//! others, these are copied over them: as both do not overlap, the old ones are whole until the head
+//! names the new ones.
+//!
+//! Nothing waits for the disk. After a crash of the machine an older head with the same epoch may
+//! come back, and its numbers would be given twice. So the head has the boot of the machine in which
+//! the numbering began, and in another one the file is begun anew.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, ErrorKind},
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+
+use super::page::{
+    Kept, Limits, Page, Position, age_ms, new_epoch, now_ms, offset_after, oldest_ms,
+};
+
+/// Another one for each form of the file: one of another form is begun anew.
+const MAGIC: u64 = u64::from_be_bytes(*b"dwshist2");
+/// Bytes of the head: ten numbers.
+const HEAD: usize = 80;
+pub(super) const HEAD_BYTES: u64 = HEAD as u64;
+/// Bytes of a record before its envelope: length, offset and time.
+const RECORD: usize = 20;
+const RECORD_BYTES: u64 = RECORD as u64;
+/// Dead records that take less than this stay.
+const COMPACT_BYTES: u64 = 64 * 1024;
+/// The pauses of a process that waits for a lock.
+const PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
+/// Where the system tells in which boot it is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A number for this boot of the machine; the same one for all boots where the system has none.
+pub(super) fn boot() -> u64 {
+    let digest = Sha256::digest(fs::read(BOOT_ID).unwrap_or_default());
+    digest
+        .first_chunk()
+        .map_or(0, |part| u64::from_le_bytes(*part))
+}
+
+/// A record that this process has seen: where to go on reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    epoch: u64,
+    moves: u64,
+    /// The offset of the last record before `at`.
+    offset: u64,
+    at: u64,
+}
+
+/// The head of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Head {
+    epoch: u64,
+    /// The offset of the newest record.
+    last: u64,
+    /// Records.
+    count: u64,
+    /// Where the first one begins.
+    start: u64,
+    /// Where the last one ends.
+    end: u64,
+    /// How often records were moved within the file.
+    moves: u64,
+    /// Whether the file was removed while other processes have it open.
+    is_removed: bool,
+    /// The boot in which the numbering began.
+    boot: u64,
+    /// The milliseconds for which records are kept.
+    age: u64,
+}
+
+impl Head {
+    fn new(boot: u64) -> Self {
+        Self {
+            epoch: new_epoch(),
+            last: 0,
+            count: 0,
+            start: HEAD_BYTES,
+            end: HEAD_BYTES,
+            moves: 0,
+            is_removed: false,
+            boot,
+            age: 0,
+        }
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch,
+            offset: self.last,
+        }
+    }
+
+    /// The head of a file of `length` bytes; `None` for one that has none yet, is broken, or of
+    /// another boot.
+    fn read(file: &File, length: u64, boot: u64) -> io::Result<Option<Self>> {
+        let mut bytes = [0; HEAD];
+        match file.read_exact_at(&mut bytes, 0) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        let number = |at: usize| {
+            let part = bytes.get(at * 8..).and_then(|rest| rest.first_chunk());
+            part.map_or(0, |part| u64::from_le_bytes(*part))
+        };
+        let head = Self {
+            epoch: number(1),
+            last: number(2),
+            count: number(3),
+            start: number(4),
+            end: number(5),
+            moves: number(6),
+            is_removed: number(7) != 0,
+            boot: number(8),
+            age: number(9),
+        };
+        let is_sound = number(0) == MAGIC
+            && head.boot == boot
+            && head.start >= HEAD_BYTES
+            && head.start <= head.end
+            && head.count <= head.last
+            && head.end <= length;
+        Ok(is_sound.then_some(head))
+    }
+
+    fn write(&self, file: &File) -> io::Result<()> {
+        let numbers = [
+            MAGIC,
+            self.epoch,
+            self.last,
+            self.count,
+            self.start,
+            self.end,
+            self.moves,
+            u64::from(self.is_removed),
+            self.boot,
+            self.age,
+        ];
+        let mut bytes = Vec::with_capacity(HEAD);
+        for number in numbers {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        file.write_all_at(&bytes, 0)
+    }
+}
+
+/// What stands before an envelope.
+#[derive(Clone, Copy, Debug)]
+struct RecordHead {
+    length: u32,
+    offset: u64,
+    sent_at: u64,
+}
+
+impl RecordHead {
+    fn parse(bytes: &[u8; RECORD]) -> Self {
+        let [a, b, c, d, rest @ ..] = *bytes;
+        let (offset, sent_at) = rest.split_at(8);
+        let number = |part: &[u8]| part.first_chunk().map_or(0, |p| u64::from_le_bytes(*p));
+        Self {
+            length: u32::from_le_bytes([a, b, c, d]),
+            offset: number(offset),
+            sent_at: number(sent_at),
+        }
+    }
+
+    fn read(file: &File, at: u64) -> io::Result<Self> {
+        let mut bytes = [0; RECORD];
+        file.read_exact_at(&mut bytes, at)?;
+        Ok(Self::parse(&bytes))
+    }
+
+    /// Bytes of the whole record.
+    fn size(&self) -> u64 {
+        RECORD_BYTES + u64::from(self.length)
+    }
+
+    fn write(&self, envelope: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(envelope.len() + RECORD);
+        bytes.extend_from_slice(&self.length.to_le_bytes());
+        bytes.extend_from_slice(&self.offset.to_le_bytes());
+        bytes.extend_from_slice(&self.sent_at.to_le_bytes());
+        bytes.extend_from_slice(envelope);
+        bytes
+    }
+}
+
+/// A file that this process has alone.
+pub(super) struct Locked<'a> {
+    file: &'a File,
+    metadata: Metadata,
+    /// `None` for a file that has to be begun.
+    found: Option<Head>,
+    head: Head,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        unlock(self.file);
+    }
+}
+
+impl<'a> Locked<'a> {
+    /// Locks a file for this process alone. Locks do not keep the users of one open file apart.
+    pub(super) fn new(file: &'a File, boot: u64, deadline: Instant) -> io::Result<Self> {
+        lock(file, deadline)?;
+        let looked_at = file.metadata().and_then(|metadata| {
+            let found = Head::read(file, metadata.len(), boot)?;
+            Ok((metadata, found))
+        });
+        match looked_at {
+            Ok((metadata, found)) => Ok(Self {
+                file,
+                metadata,
+                found,
+                head: found.unwrap_or_else(|| Head::new(boot)),
+            }),
+            Err(error) => {
+                unlock(file);
+                Err(error)
+            }
+        }
+    }
+
+    /// What the system knew of the file when it was locked.
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Whether the file was removed by another process.
+    pub(super) fn is_removed(&self) -> bool {
+        self.metadata.nlink() == 0 || self.head.is_removed
+    }
+
+    /// Whether the file is new, or of no use: broken, or of another form or boot.
+    pub(super) fn is_new(&self) -> bool {
+        self.found.is_none()
+    }
+
+    /// Writes the head of a file that is new.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        if self.metadata.len() > 0 {
+            self.file.set_len(0)?;
+        }
+        self.head.write(self.file)
+    }
+
+    /// Where the last record ends.
+    pub(super) fn end(&self) -> u64 {
+        self.head.end
+    }
+
+    /// For how long records are kept.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(self.head.age)
+    }
+
+    pub(super) fn append(&mut self, envelope: &[u8], limits: Limits) -> io::Result<Position> {
+        let now = now_ms();
+        let record = RecordHead {
+            length: u32::try_from(envelope.len()).map_err(|_| ErrorKind::FileTooLarge)?,
+            offset: self.head.last + 1,
+            sent_at: now,
+        };
+        let mut head = self.head;
+        self.file.write_all_at(&record.write(envelope), head.end)?;
+        head.end += record.size();
+        head.last += 1;
+        head.count += 1;
+        head.age = age_ms(limits);
+        let oldest = oldest_ms(now, limits);
+        self.drop_while(&mut head, |head, first| {
+            head.count > limits.size as u64 || first.sent_at < oldest
+        })?;
+        self.put(head)?;
+        self.compact()?;
+        Ok(self.head.position())
+    }
+
+    /// Makes the file as short as `length`, if that is possible: drops the oldest records, but not
+    /// the numbering. Gives the number of those that were not too old.
+    pub(super) fn shrink(&mut self, length: u64) -> io::Result<u64> {
+        let mut head = self.head;
+        let oldest = now_ms().saturating_sub(head.age);
+        self.drop_while(&mut head, |_, first| first.sent_at < oldest)?;
+        let fresh = head.count;
+        // Those that stay must not overlap with their new place.
+        let room = (length.saturating_sub(HEAD_BYTES)).min((head.end - HEAD_BYTES) / 2);
+        if room == 0 {
+            (head.start, head.count) = (head.end, 0);
+        } else {
+            self.drop_while(&mut head, |head, _| head.end - head.start > room)?;
+        }
+        let dropped = fresh - head.count;
+        self.put(head)?;
+        self.move_down()?;
+        Ok(dropped)
+    }
+
+    /// Removes the file, which is at `path`.
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        // In this order: a process that is killed between both leaves no file that is marked.
+        fs::remove_file(path)?;
+        self.head.is_removed = true;
+        self.head.write(self.file)
+    }
+
+    fn put(&mut self, head: Head) -> io::Result<()> {
+        head.write(self.file)?;
+        self.head = head;
+        Ok(())
+    }
+
+    /// Moves the beginning of `head` behind the first records for which `is_dropped` holds.
+    fn drop_while(
+        &self,
+        head: &mut Head,
+        is_dropped: impl Fn(&Head, &RecordHead) -> bool,
+    ) -> io::Result<()> {
+        while head.count > 0 {
+            let first = RecordHead::read(self.file, head.start)?;
+            if !is_dropped(head, &first) {
+                break;
+            }
+            if first.size() > head.end - head.start {
+                return Err(is_broken());
+            }
+            head.start += first.size();
+            head.count -= 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the file shorter when records that were dropped take more than the others.
+    fn compact(&mut self) -> io::Result<()> {
+        let (dead, live) = (
+            self.head.start - HEAD_BYTES,
+            self.head.end - self.head.start,
+        );
+        if dead < COMPACT_BYTES || dead < live {
+            return Ok(());
+        }
+        self.move_down()
+    }
+
+    /// Copies the records over those that were dropped, which take more.
+    fn move_down(&mut self) -> io::Result<()> {
+        let mut head = self.head;
+        let live = head.end - head.start;
+        let records = self.bytes(head.start, live)?;
+        self.file.write_all_at(&records, HEAD_BYTES)?;
+        head.start = HEAD_BYTES;
+        head.end = HEAD_BYTES + live;
+        head.moves += 1;
+        self.put(head)?;
+        self.file.set_len(head.end)
+    }
+
+    fn bytes(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(length).map_err(|_| ErrorKind::FileTooLarge)?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// Reads what is behind `after`. `found` is what this process knows of the file.
+    pub(super) fn read(
+        &self,
+        found: &mut Found,
+        after: Option<Position>,
+        limits: Limits,
+    ) -> io::Result<Page> {
+        let head = self.head;
+        let first = offset_after(after, head.position());
+        let mut page = Page {
+            head: head.position(),
+            entries: Vec::new(),
+        };
+        if first >= head.last || limits.size == 0 {
+            return Ok(page);
+        }
+        // The one that reads on begins where it has ended.
+        let goes_on = (found.epoch, found.moves) == (head.epoch, head.moves)
+            && found.offset <= first
+            && (head.start..=head.end).contains(&found.at);
+        let begin = if goes_on { found.at } else { head.start };
+        let mut rest = Bytes::from(self.bytes(begin, head.end - begin)?);
+        let oldest = oldest_ms(now_ms(), limits);
+        while let Some(bytes) = rest.first_chunk() {
+            let record = RecordHead::parse(bytes);
+            let size = usize::try_from(record.size()).unwrap_or(usize::MAX);
+            if size > rest.len() {
+                return Err(is_broken());
+            }
+            let whole = rest.split_to(size);
+            if record.offset > first && record.sent_at >= oldest {
+                page.entries.push(Kept {
+                    offset: record.offset,
+                    sent_at: record.sent_at,
+                    envelope: whole.slice(RECORD..),
+                });
+            }
+        }
+        *found = Found {
+            epoch: head.epoch,
+            moves: head.moves,
+            offset: head.last,
+            at: head.end,
+        };
+        // Those beyond the size that was asked for, when another process keeps more.
+        let surplus = page.entries.len().saturating_sub(limits.size);
+        page.entries.drain(..surplus);
+        Ok(page)
+    }
+}
+
+/// Locks a file for this process alone.
+fn lock(file: &File, deadline: Instant) -> io::Result<()> {
+    let mut pause = PAUSE;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(error) if io::Error::from(error).kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if Instant::now() >= deadline {
+            return Err(held_for_too_long());
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn unlock(file: &File) {
+    // A lock that cannot be given back ends with the file.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+fn is_broken() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "a record is broken")
+}
+
+pub(super) fn held_for_too_long() -> io::Error {
+    io::Error::new(
+        ErrorKind::TimedOut,
+        "another process holds the history of the group for too long",
+    )
+}

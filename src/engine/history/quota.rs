@@ -1,0 +1,232 @@
+//! The bytes that the files of all groups may take.
+//!
+//! A process knows what it found when it last looked at the files, and what it has added since. It
+//! looks again when both exceed the limit, when it has added a sixteenth of the limit, and with a
+//! message after ten seconds. So the files of one process never exceed the limit when a message is
+//! kept, and those of several processes by a sixteenth for each process. In between, an append asks
+//! the system for nothing more.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    log::{HEAD_BYTES, Locked},
+    page::NUMBERING,
+};
+
+/// How often the files are looked at, at least, while messages are kept.
+const PERIOD: Duration = Duration::from_secs(10);
+/// The part of the limit that is freed at once, that a process may add before it looks at the files,
+/// and that the numberings of groups without messages may take.
+const SLICE: u64 = 16;
+/// How long a file that another process holds is waited for.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// Characters of a file's name.
+pub(super) const NAME_LENGTH: usize = 32;
+
+/// The limit of a folder, and what is known of its files.
+#[derive(Debug)]
+pub(super) struct Quota {
+    folder: PathBuf,
+    most: u64,
+    boot: u64,
+    usage: Mutex<Usage>,
+    /// Held by the thread that looks at the files.
+    alone: Mutex<()>,
+    evicted: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    /// The bytes that were found last.
+    found: u64,
+    /// Those that this process has added since.
+    added: i64,
+    /// When groups that are not used any more were looked for.
+    aged_at: Option<Instant>,
+}
+
+/// A file of the folder.
+#[derive(Debug)]
+struct Stored {
+    path: PathBuf,
+    length: u64,
+    modified: SystemTime,
+}
+
+impl Stored {
+    /// Whether there is nothing but the numbering.
+    fn is_empty(&self) -> bool {
+        self.length <= HEAD_BYTES
+    }
+}
+
+impl Quota {
+    pub(super) fn new(folder: &Path, most: u64, boot: u64) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            most,
+            boot,
+            usage: Mutex::default(),
+            alone: Mutex::default(),
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes that a file which ended at `before` now ends at `after`.
+    pub(super) fn note(&self, before: u64, after: u64) {
+        let more = i64::try_from(after.abs_diff(before)).unwrap_or(i64::MAX);
+        let mut usage = self.usage.lock();
+        usage.added = if after < before {
+            usage.added.saturating_sub(more)
+        } else {
+            usage.added.saturating_add(more)
+        };
+    }
+
+    /// Whether the files have to be looked at.
+    pub(super) fn is_due(&self) -> bool {
+        let usage = self.usage.lock();
+        usage.found.saturating_add_signed(usage.added) > self.most
+            || u64::try_from(usage.added).is_ok_and(|added| added > self.most / SLICE)
+            || is_period_over(usage.aged_at)
+    }
+
+    /// Looks at the files, if that is due: removes those of groups that are not used any more, and
+    /// drops the oldest messages while all together are too large, first of the groups to which
+    /// nothing was published for longest. `newest` is the file that was written last.
+    pub(super) fn enforce(&self, newest: &Path) {
+        let _alone = self.alone.lock();
+        // Another thread may have done it.
+        if self.is_due() {
+            self.look(newest, false);
+        }
+    }
+
+    /// Makes room where the disk has none: removes files, the oldest first.
+    pub(super) fn make_room(&self, newest: &Path) {
+        let _alone = self.alone.lock();
+        self.look(newest, true);
+    }
+
+    /// The bytes that the files take now.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files().iter().map(|file| file.length).sum()
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    fn look(&self, newest: &Path, is_full: bool) {
+        let is_aging = {
+            let mut usage = self.usage.lock();
+            usage.added = 0;
+            let is_aging = is_period_over(usage.aged_at);
+            if is_aging {
+                usage.aged_at = Some(Instant::now());
+            }
+            is_aging
+        };
+        let mut files = self.files();
+        // Times of files are only as exact as the system's ticks.
+        files.sort_by_key(|file| (file.path == newest, file.modified));
+        let total: u64 = files.iter().map(|file| file.length).sum();
+        let goal = match (is_full, total > self.most) {
+            (true, _) => self.most.min(total / 2),
+            (false, true) => self.most - self.most / SLICE,
+            (false, false) => self.most,
+        };
+        let empty = files.iter().filter(|file| file.is_empty()).count() as u64;
+        let mut surplus_empty = empty.saturating_sub(self.most / SLICE / HEAD_BYTES);
+        let mut left = total;
+        for file in &files {
+            let surplus = left.saturating_sub(goal);
+            let is_old = is_aging && age_of(file.modified) >= NUMBERING;
+            let is_useless = file.is_empty() && (is_full || surplus_empty > 0);
+            if !is_old && (surplus == 0 || (file.is_empty() && !is_useless)) {
+                continue;
+            }
+            let is_kept = file.path == newest || !(is_full || file.is_empty());
+            if let Ok(length) = self.reduce(&file.path, surplus, is_kept) {
+                left = left.saturating_sub(file.length.saturating_sub(length));
+                if is_useless {
+                    surplus_empty = surplus_empty.saturating_sub(1);
+                }
+            }
+        }
+        self.usage.lock().found = left;
+    }
+
+    /// Makes a file shorter by `surplus` bytes, and removes it when its group was not used for long.
+    /// Without messages it stays if `is_kept`. Gives the length that is left.
+    fn reduce(&self, path: &Path, surplus: u64, is_kept: bool) -> io::Result<u64> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut locked = Locked::new(&file, self.boot, Instant::now() + PATIENCE)?;
+        if locked.is_removed() {
+            return Ok(0);
+        }
+        let modified = locked.metadata().modified()?;
+        let length = locked.metadata().len();
+        let is_old = age_of(modified) >= locked.age().saturating_add(NUMBERING);
+        if is_old || locked.is_new() {
+            locked.remove(path)?;
+            return Ok(0);
+        }
+        if surplus == 0 {
+            return Ok(length);
+        }
+        let Ok(dropped) = locked.shrink(length.saturating_sub(surplus)) else {
+            // It is broken.
+            locked.remove(path)?;
+            return Ok(0);
+        };
+        self.evicted.fetch_add(dropped, Ordering::Relaxed);
+        if locked.end() <= HEAD_BYTES && !is_kept {
+            locked.remove(path)?;
+            return Ok(0);
+        }
+        // It is as old as before.
+        file.set_modified(modified)?;
+        Ok(locked.end())
+    }
+
+    /// Looks at the files as if the period were over.
+    #[cfg(test)]
+    pub(super) fn enforce_later(&self, newest: &Path) {
+        self.usage.lock().aged_at = None;
+        self.enforce(newest);
+    }
+
+    /// The files of groups.
+    fn files(&self) -> Vec<Stored> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten();
+        let stored = entries.filter_map(Result::ok).filter_map(|entry| {
+            let found = entry.metadata().ok()?;
+            let is_ours = found.is_file() && entry.file_name().len() == NAME_LENGTH;
+            is_ours.then_some(Stored {
+                path: entry.path(),
+                length: found.len(),
+                modified: found.modified().ok()?,
+            })
+        });
+        stored.collect()
+    }
+}
+
+fn age_of(modified: SystemTime) -> Duration {
+    SystemTime::now()
+        .duration_since(modified)
+        .unwrap_or_default()
+}
+
+fn is_period_over(last: Option<Instant>) -> bool {
+    last.is_none_or(|last| last.elapsed() >= PERIOD)
+}
