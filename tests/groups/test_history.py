@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connections
 from history_backends import (
     HISTORY_BACKENDS,
     HistoryEntry,
@@ -59,6 +60,14 @@ def publish(*messages: str | bytes) -> None:
     """Send messages to the room."""
     for message in messages:
         group("room-1").send(message)
+
+
+def publish_and_close(*messages: str) -> None:
+    """The same in a thread, whose connection to the database nothing else would close."""
+    try:
+        publish(*messages)
+    finally:
+        connections.close_all()
 
 
 def until_marker(live: LiveWebSocket) -> list[Any]:
@@ -282,7 +291,7 @@ class TestComingBack:
         # A database takes a while for each.
         messages = 500 if "postgres" in request.node.name else 3000
         publishers = [
-            threading.Thread(target=lambda: publish(*["x" * 20] * messages)) for _ in range(2)
+            threading.Thread(target=publish_and_close, args=["x" * 20] * messages) for _ in range(2)
         ]
         start = position(0)
         epoch = start.partition("-")[0]
