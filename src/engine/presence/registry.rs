@@ -112,6 +112,11 @@ impl Presence {
                 let (room, place) = self.change(name, |room, state| {
                     let key = facts.key.clone();
                     let (place, is_new) = state.enter(id, facts, info.clone(), visit.grace);
+                    if visit.watches {
+                        // At once: it misses none that join when this one is seen to be present.
+                        let member: Weak<M> = Arc::downgrade(member);
+                        state.watch(id, member);
+                    }
                     self.note_change(room, state, &key);
                     joined = is_new.then(|| state.facts(&key)).flatten();
                     place
