@@ -109,10 +109,11 @@ def _open(
 
 def _server(request: HttpRequest) -> tuple[str, int]:
     """Gives the host and the port that the client has asked for."""
-    host, _, port = request.get_host().rpartition(":")
+    asked = request.get_host()
+    host, _, port = asked.rpartition(":")
     if not host or port.endswith("]"):
         # There is no port: the last colon is in an address of IPv6, if there is one.
-        host, port = request.get_host(), ""
+        host, port = asked, ""
     # A client may write any number of digits.
     is_port = port.isdecimal() and len(port) <= _MOST_DIGITS
     return host.strip("[]"), int(port) if is_port else 443 if request.is_secure() else 80

@@ -196,7 +196,7 @@ class TestProxy:
     def test_this_machine_is_reached_directly(
         self, echo: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever the environment says; a proxy that the caller names is asked."""
+        """The environment changes nothing about that; a proxy that the caller names is asked."""
         with ConnectProxy() as proxy:
             monkeypatch.setenv("HTTP_PROXY", proxy.url)
             for url in (echo, echo.replace("127.0.0.1", "localhost")):

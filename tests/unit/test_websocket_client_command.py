@@ -277,40 +277,42 @@ class TestSession:
         with pytest.raises(CommandError, match="--session sends a session to no --proxy"):
             talk(echo, session="anna", proxy="http://127.0.0.1:1")
 
+    @pytest.fixture
+    def _debug(self, override: Callable[..., None]) -> None:
+        override(DEBUG=True)
+
+    @pytest.mark.usefixtures("_debug")
     def test_is_not_sent_to_the_environments_proxy(
         self,
         talk: Callable[..., list[str]],
         anna: User,
-        override: Callable[..., None],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Neither is it an error that there is one."""
-        override(DEBUG=True)
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         with far_server(lambda connection: connection.close(4000, "enough")) as url:
             for options in ({}, {"proxy": "none"}):
                 assert talk(url, session="anna", **options)[-1] == "! closed with 4000: enough"
 
+    @pytest.mark.usefixtures("_debug")
     def test_a_name_that_is_no_key(
         self,
         echo: str,
         talk: Callable[..., list[str]],
         anna: User,
-        override: Callable[..., None],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Of a model whose primary key is a UUID."""
-        override(DEBUG=True)
         with monkeypatch.context() as keys:
             keys.setattr(anna._meta.pk, "get_prep_value", UUIDField().get_prep_value)
             with pytest.raises(CommandError, match="--session: there is no user 'nobody'"):
                 talk(echo, session="nobody")
 
+    @pytest.mark.usefixtures("_debug")
     def test_the_session_is_the_users_and_is_deleted(
-        self, talk: Callable[..., list[str]], anna: User, override: Callable[..., None]
+        self, talk: Callable[..., list[str]], anna: User
     ) -> None:
         """By the name, or by the primary key."""
-        override(DEBUG=True)
         seen: list[tuple[str, object]] = []
 
         def tell(connection: ServerConnection) -> None:

@@ -37,7 +37,7 @@ class Live(WebSocketHandler):
     """Sends each slot's sample of all processes. Ends when the user may not see it any more."""
 
     every = series.SLOT_S
-    # A message of a client means nothing here, but one may as well be answered by nothing.
+    # Clients send nothing here: their messages are ignored, and large ones are refused.
     max_message_size = 1024
 
     def connect(self) -> None:

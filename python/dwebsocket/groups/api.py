@@ -19,7 +19,7 @@ from dwebsocket.groups import (
     publications,
     recovering,
 )
-from dwebsocket.groups.members import excluded, key_of, member_of
+from dwebsocket.groups.members import excluded, joinable, key_of, member_of
 
 if TYPE_CHECKING:
     from dwebsocket import _core
@@ -78,9 +78,9 @@ class Group:
             UsageError: The connection is not open yet; or in an event loop, with a backend that
                 waits for a server: use :meth:`aadd`.
         """
-        member = member_of(_websocket(websocket))
+        member = joinable(_websocket(websocket))
         backend = self._backend("aadd")
-        if member is None or websocket._is_over:
+        if member is None:
             return False
         if backend.settings.kept(self.name) is not None:
             is_open = recovering.add(websocket, self, member)
@@ -98,9 +98,9 @@ class Group:
         Raises:
             GroupUnavailable, UsageError: As :meth:`add`.
         """
-        member = member_of(_websocket(websocket))
+        member = joinable(_websocket(websocket))
         backend = backends.backend(self.using)
-        if member is None or websocket._is_over:
+        if member is None:
             return False
         if backend.settings.kept(self.name) is not None:
             is_open = await recovering.aadd(websocket, self, member)

@@ -10,7 +10,7 @@ from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, history, holding, names, recovering
 from dwebsocket.groups.api import Group, group
 from dwebsocket.groups.history import Recovery
-from dwebsocket.groups.members import member_of
+from dwebsocket.groups.members import joinable, member_of
 from dwebsocket.groups.presence import Wish, aenter, enter, needs
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Joining(Base):
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
         for alias in {each.using for each in wanted}:
             backends.backend_for_sync(alias, "websocket.ajoin")
-        if (member := member_of(self)) is None or self._is_over:
+        if (member := joinable(self)) is None:
             return False
         options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)
@@ -128,7 +128,7 @@ class Joining(Base):
     ) -> bool | Recovery | None:
         """As :meth:`_join`, without blocking the event loop."""
         recorded = _recorded(wanted, since, numbered=options.get("numbered", False))
-        if (member := member_of(self)) is None or self._is_over:
+        if (member := joinable(self)) is None:
             return False
         options = {"partial": False, "numbered": False, "former": None, **options}
         before = self._memberships(wanted)

@@ -34,6 +34,17 @@ def member_of(websocket: Base) -> Member | None:
     return websocket._engine.as_member()
 
 
+def joinable(websocket: Base) -> Member | None:
+    """
+    Gives the member that a WebSocket can become, None for one that is over.
+
+    Raises:
+        UsageError: It is not open yet.
+    """
+    member = member_of(websocket)
+    return None if websocket._is_over else member
+
+
 def excluded(exclude: Excluded) -> tuple[Excluded, Exclude]:
     """
     Gives ``exclude``, an iterable as a list, and the keys of the members that a message is not for.

@@ -161,7 +161,7 @@ impl Head {
     }
 }
 
-/// What stands before an envelope.
+/// The bytes before an envelope.
 #[derive(Clone, Copy, Debug)]
 struct RecordHead {
     length: u32,
@@ -239,7 +239,7 @@ impl<'a> Locked<'a> {
         }
     }
 
-    /// What the system knew of the file when it was locked.
+    /// The metadata of the file when it was locked.
     pub(super) fn metadata(&self) -> &Metadata {
         &self.metadata
     }

@@ -1,4 +1,4 @@
-//! What the watching connections of a group get: `{"group": …, "joined": …}` and `{"group": …, "left": …}`.
+//! The messages to the watching connections of a group: `{"group": …, "joined": …}` and `{"group": …, "left": …}`.
 
 use std::{collections::HashMap, sync::Arc};
 

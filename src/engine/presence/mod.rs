@@ -6,8 +6,8 @@
 //! *shares*. A person without any connection stays for the grace, and is removed when that is over.
 //!
 //! A process sends the others its own tabs only, as a [`Record`]: how many connections this user has
-//! here now. A record replaces the one before, and may be repeated. What joined or left is not
-//! sent: each process sees that by itself, when a person enters its room or is removed from it. So the
+//! here now. A record replaces the one before, and may be repeated. Joins and leaves are not
+//! sent: each process sees them by itself, when a person enters its room or is removed from it. So the
 //! watching connections of a process get what this process knows, in its order: a user joins before
 //! the same user leaves.
 //!

@@ -103,6 +103,7 @@ impl Presence {
             json,
             stamp: milliseconds(),
         });
+        let weak: Weak<M> = Arc::downgrade(member);
         let mut joined = None;
         let entry = member.memberships().join(
             id,
@@ -114,8 +115,7 @@ impl Presence {
                     let (place, is_new) = state.enter(id, facts, info.clone(), visit.grace);
                     if visit.watches {
                         // At once: it misses none that join when this one is seen to be present.
-                        let member: Weak<M> = Arc::downgrade(member);
-                        state.watch(id, member);
+                        state.watch(id, weak.clone());
                     }
                     self.note_change(room, state, &key);
                     joined = is_new.then(|| state.facts(&key)).flatten();
@@ -128,17 +128,15 @@ impl Presence {
             return Entered::Over;
         }
         if let Some(room) = self.find(name) {
-            let mut state = room.state.lock();
-            if let Some(info) = info.filter(|_| entry == Joined::Already) {
-                if let Some(key) = state.say(id, info) {
+            if entry == Joined::Already {
+                let mut state = room.state.lock();
+                if let Some(key) = info.and_then(|info| state.say(id, info)) {
                     self.note_change(&room, &state, &key);
                 }
+                if visit.watches {
+                    state.watch(id, weak);
+                }
             }
-            if visit.watches {
-                let member: Weak<M> = Arc::downgrade(member);
-                state.watch(id, member);
-            }
-            drop(state);
             room.changed.notify_one();
         }
         self.outgoing.send();

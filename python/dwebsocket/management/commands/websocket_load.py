@@ -66,7 +66,7 @@ class Command(BaseCommand):
             except (UnsupportedServer, ValueError, TypeError) as error:
                 raise CommandError(text_of(error)) from None
             except KeyboardInterrupt:
-                # The text that was seen until then is the one that was asked for.
+                # The figures of the messages until then are printed.
                 pass
         figures = result.as_dict()
         if options["json"]:

@@ -96,7 +96,7 @@ class Command(BaseCommand):
             try:
                 site = site_statistics(options["timeout"])
             except GroupUnavailable as error:
-                # The backend may come back. What is printed as JSON stays JSON.
+                # The backend may come back. The standard output has JSON alone.
                 self.stderr.write(f"{_UNASKED}: {error}")
             else:
                 now = time.monotonic()

@@ -1,6 +1,6 @@
 // A WebSocket that comes back by itself: see docs/client.md.
 //
-// A link is a WebSocket, or requests in its place. What it sends leaves the queue: nothing is sent
+// A link is a WebSocket, or requests in its place. It takes messages from the queue: none is sent
 // twice.
 
 const failure = (name, text) => Object.assign(new Error(text), { name });
