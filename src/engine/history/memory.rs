@@ -35,6 +35,8 @@ struct State {
     due: BTreeSet<Due>,
     bytes: usize,
     evicted: u64,
+    /// Uses of groups, all together.
+    uses: u64,
 }
 
 /// A time in milliseconds since 1970, and a group.
@@ -53,6 +55,8 @@ struct Recorded {
     due: Option<u64>,
     /// When it was used last, in milliseconds since 1970.
     used_at: u64,
+    /// The number of that use: a millisecond has many.
+    last_use: u64,
 }
 
 impl MemoryHistory {
@@ -83,7 +87,7 @@ impl MemoryHistory {
         let due = group.next_due();
         state.due.extend(due);
         state.bytes = state.bytes + OVERHEAD + envelope.len() - freed;
-        state.make_room(self.most, now, name);
+        state.make_room(self.most, now);
         position
     }
 
@@ -134,7 +138,10 @@ impl State {
             age: 0,
             due: None,
             used_at: now,
+            last_use: 0,
         });
+        self.uses += 1;
+        group.last_use = self.uses;
         group.used_at = now;
         group
     }
@@ -157,17 +164,17 @@ impl State {
     }
 
     /// Drops the oldest messages while there are more than `most` bytes, first of the groups that were
-    /// not used for longest; `newest` was used last.
-    fn make_room(&mut self, most: usize, now: u64, newest: &str) {
+    /// not used for longest.
+    fn make_room(&mut self, most: usize, now: u64) {
         if self.bytes <= most {
             return;
         }
         let goal = most - most / SLICE;
         let mut by_use: Vec<_> = (self.groups.iter())
-            .map(|(name, group)| (&**name == newest, group.used_at, Arc::clone(name)))
+            .map(|(name, group)| (group.last_use, Arc::clone(name)))
             .collect();
         by_use.sort_unstable();
-        for (_, used_at, name) in by_use {
+        for (_, name) in by_use {
             if self.bytes <= goal {
                 return;
             }
@@ -182,7 +189,7 @@ impl State {
                 self.bytes -= OVERHEAD + kept.envelope.len();
                 self.evicted += 1;
             }
-            let is_old = u128::from(now.saturating_sub(used_at)) > NUMBERING.as_millis();
+            let is_old = u128::from(now.saturating_sub(group.used_at)) > NUMBERING.as_millis();
             if group.entries.is_empty() && (is_old || self.bytes > goal) {
                 if let Some(due) = group.due {
                     self.due.remove(&(due, Arc::clone(&name)));
@@ -317,6 +324,21 @@ mod tests {
         }
         assert!(history.bytes() <= 25_000);
         assert_eq!(history.evicted(), 1);
+    }
+
+    #[test]
+    fn groups_make_room_in_the_order_of_their_uses_within_a_millisecond_too() {
+        let history = MemoryHistory::new(100_000);
+        let names: Vec<_> = ('a'..='z').rev().map(String::from).collect();
+        for name in &names {
+            history.append(name, &[0; 10_000], LIMITS);
+        }
+        let state = history.state.lock();
+        let kept: Vec<_> = (names.iter())
+            .filter(|name| (state.groups.get(name.as_str())).is_some_and(|g| !g.entries.is_empty()))
+            .collect();
+        assert!(kept.len() >= 8, "{kept:?}");
+        assert!(names.iter().rev().take(kept.len()).rev().eq(kept));
     }
 
     #[test]
