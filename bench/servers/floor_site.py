@@ -67,7 +67,7 @@ def echo(request):
     """Send every message back."""
     connection = request.websocket
     while (message := connection.take(None, text_as_bytes=True)) is not None:
-        connection.send(message, binary=False, patience=10)
+        connection.send(message, binary=False, timeout=10)
     connection.close(1000, "")
 
 

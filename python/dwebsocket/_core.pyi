@@ -144,13 +144,13 @@ class Connection:
         """
 
     def send(
-        self, message: str | bytes, *, binary: bool | None = None, patience: float | None = None
+        self, message: str | bytes, *, binary: bool | None = None, timeout: float | None = None
     ) -> bool:
         """
         Queues or writes a message; False when the connection is closed.
 
         With `binary` None, `str` is text and `bytes` are text if they are valid UTF-8. While the
-        buffer is full it sleeps up to `patience` seconds and then raises `SendTimeout`; with None
+        buffer is full it sleeps up to `timeout` seconds and then raises `SendTimeout`; with None
         it never sleeps, and the client that cannot keep up is closed with 1013.
         """
 
@@ -453,13 +453,13 @@ class Hold:
         """Takes the answer, if there is one. For one that is watched."""
 
     def attach(
-        self, descriptor: int, head: bytes | None, *, patience: float, otherwise: bytes
+        self, descriptor: int, head: bytes | None, *, timeout: float, otherwise: bytes
     ) -> None:
         """
         Has the answer written to a client, behind `head` and its length, and the connection ended.
 
         `descriptor` is a duplicate that belongs to the engine from now on, also when this raises
-        `OSError`. With None for `head` the answer is written as it is. After `patience` seconds
+        `OSError`. With None for `head` the answer is written as it is. After `timeout` seconds
         without an answer it is `otherwise`.
         """
 
@@ -510,10 +510,10 @@ class History:
         """Keeps messages in this process, all together about `most` bytes."""
 
     @staticmethod
-    def in_files(path: PathLike[str], most: int, patience: float) -> History:
+    def in_files(path: PathLike[str], most: int, timeout: float) -> History:
         """
         Keeps messages in files that all processes of this machine share; no call waits longer than
-        `patience` seconds for another process.
+        `timeout` seconds for another process.
 
         Raises:
             OSError: The folder cannot be made.

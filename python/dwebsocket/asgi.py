@@ -372,8 +372,8 @@ async def _follow_lifespan(receive: Receive, send: Send) -> None:
         if event["type"] == "lifespan.startup":
             asgi.keep_early_bytes()
         if event["type"] == "lifespan.shutdown":
-            patience = shutdown.depart() + _GRACE_S
-            await asyncio.gather(_all_over(patience), SERVER_TASKS.join(patience))
+            timeout = shutdown.depart() + _GRACE_S
+            await asyncio.gather(_all_over(timeout), SERVER_TASKS.join(timeout))
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return

@@ -47,13 +47,13 @@ class Connection(Protocol):
         """As :meth:`dwebsocket._core.Connection.post`."""
 
     def send(
-        self, message: Message, *, binary: bool | None = None, patience: float | None = None
+        self, message: Message, *, binary: bool | None = None, timeout: float | None = None
     ) -> bool:
         """
         As :meth:`dwebsocket._core.Connection.send`.
 
         Raises:
-            SendTimeout: There was no room within ``patience`` seconds.
+            SendTimeout: There was no room within ``timeout`` seconds.
         """
 
     def try_send(self, message: Message, *, binary: bool | None = None) -> bool | None:

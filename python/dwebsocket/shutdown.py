@@ -94,7 +94,7 @@ class _Shutdown:
                 _core.on_exit(_plans(at_exit), _GRACE_S)
             elif self._terminating:
                 _core.on_terminate(unpatched.starter(self._terminate))
-            elif self._departure(terminated=True).patience_s:
+            elif self._departure(terminated=True).timeout_s:
                 # Close from SIGTERM on. The server first answers its requests, and then exits,
                 # which calls `_close_at_exit`.
                 _core.on_terminate(unpatched.starter(self._depart_now))
@@ -186,7 +186,7 @@ def _warn_of_a_long_window(departures: list[Departure]) -> None:
             "closed within %g s. Raise the one or lower the other.",
             window,
             short[0].limit,
-            short[0].patience_s,
+            short[0].timeout_s,
             _room(short[0]),
         )
 
@@ -201,9 +201,9 @@ def _window() -> float:
 
 def _room(departure: Departure) -> float:
     """Gives the seconds that a drain may take before the server kills the process."""
-    if departure.patience_s is None:
+    if departure.timeout_s is None:
         return float("inf")
-    return max(0.0, departure.patience_s - _GRACE_S - _EXIT_S)
+    return max(0.0, departure.timeout_s - _GRACE_S - _EXIT_S)
 
 
 def _register_at_exit(function: Any) -> None:

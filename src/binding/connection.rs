@@ -117,24 +117,24 @@ impl PyConnection {
         Ok(held || self.0.write(kind, payload))
     }
 
-    #[pyo3(signature = (message, *, binary=None, patience=None))]
+    #[pyo3(signature = (message, *, binary=None, timeout=None))]
     fn send(
         &self,
         py: Python<'_>,
         message: &Bound<'_, PyAny>,
         binary: Option<bool>,
-        patience: Option<f64>,
+        timeout: Option<f64>,
     ) -> PyResult<bool> {
         let (kind, payload) = convert::to_frame(py, message, binary)?;
-        let patience = match patience {
+        let timeout = match timeout {
             None => None,
             Some(seconds) => Some(duration(Some(seconds))?.unwrap_or(Duration::MAX)),
         };
-        if patience.is_some() && self.0.cork(kind, payload) {
+        if timeout.is_some() && self.0.cork(kind, payload) {
             return Ok(true);
         }
         Ok(without_gil(py, &self.0, || {
-            self.0.send(kind, payload, patience)
+            self.0.send(kind, payload, timeout)
         })?)
     }
 

@@ -35,9 +35,9 @@ impl History {
     }
 
     #[staticmethod]
-    fn in_files(py: Python<'_>, path: PathBuf, most: u64, patience: f64) -> PyResult<Self> {
-        let patience = duration(Some(patience))?.unwrap_or_default();
-        let made = py.detach(|| history::History::in_files(&path, most, patience));
+    fn in_files(py: Python<'_>, path: PathBuf, most: u64, timeout: f64) -> PyResult<Self> {
+        let timeout = duration(Some(timeout))?.unwrap_or_default();
+        let made = py.detach(|| history::History::in_files(&path, most, timeout));
         Ok(Self(Arc::new(made?)))
     }
 

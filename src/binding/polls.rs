@@ -47,20 +47,20 @@ impl Hold {
         self.0.take().map(|body| PyBytes::new(py, &body))
     }
 
-    #[pyo3(signature = (descriptor, head, *, patience, otherwise))]
+    #[pyo3(signature = (descriptor, head, *, timeout, otherwise))]
     fn attach(
         &self,
         py: Python<'_>,
         descriptor: RawFd,
         head: Option<&[u8]>,
-        patience: f64,
+        timeout: f64,
         otherwise: &[u8],
     ) -> PyResult<()> {
         // First own the descriptor: any error from here on closes it.
         let client = socket::own(descriptor)?;
         let (head, otherwise) = (head.map(<[u8]>::to_vec), otherwise.to_vec());
-        let patience = super::process::bounded(patience)?;
-        py.detach(|| runtime::attach(&self.0, client, head, patience, otherwise))?;
+        let timeout = super::process::bounded(timeout)?;
+        py.detach(|| runtime::attach(&self.0, client, head, timeout, otherwise))?;
         Ok(())
     }
 }

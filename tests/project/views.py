@@ -248,7 +248,7 @@ def never_read(request: HttpRequest) -> None:
 
 @require_websocket(ping_interval=0.3, ping_timeout=1)
 def never_read_but_ping(request: HttpRequest) -> None:
-    """Like `never_read`, with frequent pings and little patience."""
+    """Like `never_read`, with frequent pings and a short timeout for pongs."""
     while not request.websocket.is_closed():
         time.sleep(0.02)
 
@@ -405,7 +405,7 @@ def impatient(request: HttpRequest) -> None:
 
 @require_websocket(ping_interval=0.2, ping_timeout=1.5)
 def lively(request: HttpRequest) -> None:
-    """Keep alive with more patience, for peers that a busy machine makes late."""
+    """Keep alive with a longer timeout, for peers that a busy machine makes late."""
     for message in request.websocket:
         request.websocket.send(message)
 

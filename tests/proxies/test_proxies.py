@@ -100,7 +100,7 @@ class TestEachServer:
         with RawPeer.open(proxy, "/request-facts/7/?q=1") as peer:
             assert json.loads(peer.read_message())["get"] == {"q": "1"}
 
-    def test_pings_outlive_its_patience(self, chain: Callable, proxy_kind: str, kind: Kind) -> None:
+    def test_pings_outlive_its_timeout(self, chain: Callable, proxy_kind: str, kind: Kind) -> None:
         """A client that says nothing by itself stays connected for longer than the timeout."""
         proxy, _ = chain(proxy_kind, kind, timeout=CUT_S, **PINGS)
         with RawPeer.open(proxy, "/echo/") as peer:

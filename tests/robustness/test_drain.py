@@ -334,7 +334,7 @@ class TestDrain:
         assert_serves(server)
 
     def test_then_the_process_ends(self, own_server: Own) -> None:
-        """A drain of a minute does not outlast the server's patience: the end hurries it."""
+        """A drain of a minute does not outlast the server's timeout: the end hurries it."""
         server = own_server(GUNICORN_GTHREAD, settings={"WEBSOCKET_DRAIN": 2})
         with sockets(server) as peers:
             server.get("/drain/?window=60&timeout=0")

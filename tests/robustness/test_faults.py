@@ -135,7 +135,7 @@ class TestClients:
             client.send_signal(signal.SIGSTOP)
 
     def test_dropped_packets(self, own_server: Own) -> None:
-        """A network that goes away takes its clients along, within a ping and its patience."""
+        """A network that goes away takes its clients along, within a ping and its timeout."""
         with namespace() as elsewhere, contextlib.ExitStack() as stack:
             server = own_server(
                 GUNICORN_SYNC,

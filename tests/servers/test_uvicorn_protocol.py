@@ -456,7 +456,7 @@ def test_without_pings(another: Server) -> None:
 
 
 def test_pings() -> None:
-    """uvicorn's options set interval and patience; without a pong the application has 1006."""
+    """uvicorn's options set interval and timeout; without a pong the application has 1006."""
     pings = ("--ws-ping-interval", "0.2", "--ws-ping-timeout")
     with (
         plain_server(plain_kind("asyncio", "h11", *pings, "1.5")) as server,

@@ -161,21 +161,21 @@ class TestGunicorn:
             ({"timeout": 120, "graceful_timeout": 8}, (8, "gunicorn's --graceful-timeout")),
         ],
     )
-    def test_patience(self, worker: Worker, cfg: dict, expected: tuple[float, str]) -> None:
+    def test_timeout(self, worker: Worker, cfg: dict, expected: tuple[float, str]) -> None:
         """The lesser of the arbiter's graceful timeout and its timeout for a hung worker."""
         vars(worker.cfg).update(cfg)
         departure = gunicorn.departure()(terminated=True)
-        assert (departure.patience_s, departure.limit) == expected
+        assert (departure.timeout_s, departure.limit) == expected
 
     @pytest.mark.parametrize(
-        ("served", "workers", "patience"), [(100, 2, 15), (100, 1, 0), (99, 2, 0)]
+        ("served", "workers", "timeout"), [(100, 2, 15), (100, 1, 0), (99, 2, 0)]
     )
     def test_end_without_a_signal(
-        self, worker: Worker, served: int, workers: int, patience: float
+        self, worker: Worker, served: int, workers: int, timeout: float
     ) -> None:
         """A worker at its --max-requests may wait if there are others; otherwise it hurries."""
         worker.nr, worker.cfg.workers = served, workers
-        assert gunicorn.departure()(terminated=False).patience_s == patience
+        assert gunicorn.departure()(terminated=False).timeout_s == timeout
 
     def test_parent_that_listens_or_not(self, worker: Worker) -> None:
         """A parent that holds the same socket goes on; one without it stops."""

@@ -262,7 +262,7 @@ class TestProcess:
     """Servers by their command lines."""
 
     @pytest.mark.parametrize(
-        ("line", "name", "patience"),
+        ("line", "name", "timeout"),
         [
             ("/v/bin/python /v/bin/gunicorn site.wsgi", "gunicorn (worker class sync)", 15),
             ("python -m gunicorn --threads 4 a:b", "gunicorn (worker class gthread)", 15),
@@ -280,13 +280,13 @@ class TestProcess:
             ("grep -r -n -i gunicorn", None, None),
         ],
     )
-    def test_recognises(self, line: str, name: str | None, patience: float | None) -> None:
-        """The program, the worker class, and its patience by its options."""
+    def test_recognises(self, line: str, name: str | None, timeout: float | None) -> None:
+        """The program, the worker class, and its timeout by its options."""
         server = process.recognise(1, line.split())
         if name is None:
             assert server is None
         else:
-            assert server == process.Server(1, name, patience)
+            assert server == process.Server(1, name, timeout)
 
     def test_files(self) -> None:
         """The limits of a process that runs."""

@@ -157,7 +157,7 @@ class TestViewThatLetsItThrough:
 
 
 def orders() -> Any:
-    """Give the view of the page on views, with less patience than there."""
+    """Give the view of the page on views, with a shorter timeout than there."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     (block,) = [block for block in blocks if "def orders" in block]
     assert "timeout=60" in block

@@ -91,7 +91,7 @@ def depart(*, terminated):
         is_busy.set()
         while True:
             os.listdir("/")
-    return Departure(patience_s=1)
+    return Departure(timeout_s=1)
 
 shutdown.begin(dies_of_sigterm=False, departure=lambda: depart)
 os.kill(os.getpid(), signal.SIGTERM)
@@ -137,10 +137,10 @@ libc = ctypes.CDLL(None)
 for number in (signal.SIGINT, signal.SIGTERM):
     libc.signal(number, libc.exit)
 departures = {
-    0: Departure(patience_s=0, goes_on=True),
-    signal.SIGHUP: Departure(patience_s=0, goes_on=True),
-    signal.SIGINT: Departure(patience_s=0),
-    signal.SIGTERM: Departure(patience_s=0, goes_on=True),
+    0: Departure(timeout_s=0, goes_on=True),
+    signal.SIGHUP: Departure(timeout_s=0, goes_on=True),
+    signal.SIGINT: Departure(timeout_s=0),
+    signal.SIGTERM: Departure(timeout_s=0, goes_on=True),
 }
 how = Exit(lambda function: None, departures, frozenset({signal.SIGINT, signal.SIGTERM}))
 # A machine with much to do.

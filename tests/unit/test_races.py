@@ -257,8 +257,8 @@ async def test_a_message_finds_the_thread_that_does_not_give_up() -> None:
     """`AsgiConnection`: others give up at the moment when it wakes one of them."""
     wire = Wire()
 
-    def take(patience: float) -> object:
-        return wire.connection.take(patience, text_as_bytes=False)
+    def take(timeout: float) -> object:
+        return wire.connection.take(timeout, text_as_bytes=False)
 
     deadline = time.monotonic() + TIME_S
     while time.monotonic() < deadline:
@@ -287,7 +287,7 @@ async def test_an_asgi_connection_loses_nothing_between_threads_and_tasks() -> N
             message = wire.connection.take(random.random() / 1000, text_as_bytes=False)
             if message is not None:
                 taken.append(str(message))
-                wire.connection.send(message, patience=LIMIT_S)
+                wire.connection.send(message, timeout=LIMIT_S)
             elif ended:
                 return
 

@@ -191,7 +191,7 @@ async def test_message_over_the_limit_closes_with_1009() -> None:
 
 @in_loop
 async def test_own_view_waits_for_room_and_others_never() -> None:
-    """The own view's patience ends with SendTimeout; a sender elsewhere closes the client: 1013."""
+    """The own view's timeout ends with SendTimeout; a sender elsewhere closes the client: 1013."""
     wire = Wire(send_buffer=1000, send_timeout=0.05)
     wire.flowing.clear()
     token = own_websocket.set(wire.websocket)

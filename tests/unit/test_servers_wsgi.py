@@ -103,7 +103,7 @@ class TestUwsgi:
     @pytest.mark.parametrize(
         ("options", "workers", "master", "expected"),
         [
-            # By itself, SIGHUP, SIGINT, SIGTERM: code and patience.
+            # By itself, SIGHUP, SIGINT, SIGTERM: code and timeout.
             ({}, 1, 1, [(True, 0), (True, 0), (False, 0), (True, 0)]),
             ({"die-on-term": True}, 1, 1, [(True, 0), (True, 0), (False, 0), (False, 0)]),
             ({}, 2, 1, [(True, 60), (True, 0), (False, 0), (True, 0)]),
@@ -127,7 +127,7 @@ class TestUwsgi:
         departures = uwsgi.find({"uwsgi.version": b"2"}).at_exit.departures
         numbers = (0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
         found = [departures[number] for number in numbers]
-        assert [(each.goes_on, each.patience_s) for each in found] == expected
+        assert [(each.goes_on, each.timeout_s) for each in found] == expected
 
     def test_hook_of_the_project_runs_behind_ours(self, client: Any) -> None:
         """`uwsgi.atexit` may be taken already."""

@@ -462,8 +462,8 @@ fn stopped_readers_make_an_honest_server_wait_and_get_everything_later() {
 fn cutting_stopped_readers_off_is_reported_and_no_error() {
     let outcome = measure_stopped(serve(|socket, _, message| {
         // Busy connections never fill their buffers, so that nothing of theirs waits.
-        let patience = Some(Duration::from_millis(50));
-        socket.get_mut().set_write_timeout(patience).unwrap();
+        let timeout = Some(Duration::from_millis(50));
+        socket.get_mut().set_write_timeout(timeout).unwrap();
         if socket.send(message.clone()).is_err() {
             socket.get_mut().shutdown(Shutdown::Both).ok();
         }

@@ -51,7 +51,7 @@ class NeverOpened:
         return False
 
     def send(
-        self, message: Message, *, binary: bool | None = None, patience: float | None = None
+        self, message: Message, *, binary: bool | None = None, timeout: float | None = None
     ) -> bool:
         """Gives False: nothing can be sent."""
         return False

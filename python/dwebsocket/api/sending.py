@@ -260,7 +260,7 @@ class Sending(Base):
         waits = running_loop() is None and (own or self._is_sole_target())
         timeout = self._send_timeout if waits else None
         try:
-            sent = self._waiter.send(connection, message, binary=binary, patience=timeout)
+            sent = self._waiter.send(connection, message, binary=binary, timeout=timeout)
         except SendTimeout:
             if own:
                 raise

@@ -87,7 +87,7 @@ class ClientConnection:
         self._connection = connection
         self._next = connection.next(loop_hub.hub_and_loop)
         self._waiter = _waiter()
-        self._patience = float("inf") if send_timeout is None else send_timeout
+        self._send_timeout = float("inf") if send_timeout is None else send_timeout
 
     def __repr__(self) -> str:
         state = "open" if self.close_code is None else f"closed with {self.close_code}"
@@ -259,7 +259,7 @@ class ClientConnection:
         else:
             try:
                 sent = self._waiter.send(
-                    connection, message, binary=binary, patience=self._patience
+                    connection, message, binary=binary, timeout=self._send_timeout
                 )
             except SendTimeout:
                 raise self._no_room() from None
@@ -312,20 +312,20 @@ class ClientConnection:
             return connection.try_send(message, binary=binary)
 
         is_slow = connection.is_slow_to_send(message)
-        deadline = clock.now() + self._patience
+        deadline = clock.now() + self._send_timeout
         while (sent := await call_elsewhere(try_send) if is_slow else try_send()) is None:
             left = deadline - clock.now()
             if left <= 0:
                 raise self._no_room()
-            patience = None if left == float("inf") else left
-            await loop_hub.current().wait(connection, connection.watch_outbox, patience)
+            timeout = None if left == float("inf") else left
+            await loop_hub.current().wait(connection, connection.watch_outbox, timeout)
         if not sent:
             self._raise_ended()
 
     def _no_room(self) -> SendTimeout:
         return SendTimeout(
-            f"the server made no room within {self._patience} s; see the options send_buffer and "
-            "send_timeout"
+            f"the server made no room within {self._send_timeout} s; see the options send_buffer "
+            "and send_timeout"
         )
 
     def _raise_ended(self) -> None:

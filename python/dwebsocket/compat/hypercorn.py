@@ -39,7 +39,7 @@ class HypercornConnection(ServedConnection):
         return cls(stream, tcp)
 
     @property
-    def patience_s(self) -> float | None:
+    def timeout_s(self) -> float | None:
         """For the application's lifespan to end."""
         return getattr(self._tcp.config, "shutdown_timeout", None)
 

@@ -33,7 +33,7 @@ class ServedConnection:
 
     #: The server's name, for messages.
     server: str
-    #: The option that sets :attr:`patience_s`.
+    #: The option that sets :attr:`timeout_s`.
     limit = ""
 
     def __init__(self, transport: Any) -> None:
@@ -50,7 +50,7 @@ class ServedConnection:
         return None
 
     @property
-    def patience_s(self) -> float | None:
+    def timeout_s(self) -> float | None:
         """Seconds that the server waits for its applications when it ends; None for any time."""
         return None
 

@@ -125,7 +125,7 @@ class UvicornConnection(ServedConnection):
         return found
 
     @property
-    def patience_s(self) -> float | None:
+    def timeout_s(self) -> float | None:
         """As the option says."""
         return getattr(self._protocol.config, "timeout_graceful_shutdown", None)
 

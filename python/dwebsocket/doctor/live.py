@@ -204,10 +204,10 @@ def _judge_report(visit: Visit, report: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         yield from _server_pings(report["server"]["software"], visit.proxy_timeout)
     yield from local.files(options["max_connections"], process["open_files"])
-    if "patience_s" in report["server"]:
+    if "timeout_s" in report["server"]:
         server = report["server"]
         limit = server["limit"] or "the server"
-        yield from local.drain(options["drain"] or 0.0, server["patience_s"], limit)
+        yield from local.drain(options["drain"] or 0.0, server["timeout_s"], limit)
 
 
 def _way(server: Mapping[str, Any]) -> Iterator[Finding]:

@@ -48,12 +48,12 @@ class Node(nodes.Node):
         # Polls of this process's clients that wait in others: the time of their end, by number.
         self._holds: dict[int, tuple[_core.Hold, float]] = {}
 
-    def poll(self, owner: bytes, key: bytes, ack: int, hold: _core.Hold, patience: float) -> Any:
+    def poll(self, owner: bytes, key: bytes, ack: int, hold: _core.Hold, timeout: float) -> Any:
         """
         Answers a poll whose connection another node has: as ``_core.poll()``.
 
         Args:
-            patience: Seconds, after which ``hold`` needs no answer.
+            timeout: Seconds, after which ``hold`` needs no answer.
 
         Raises:
             Gone, GroupUnavailable: As :meth:`ask`.
@@ -63,7 +63,7 @@ class Node(nodes.Node):
             if end < now:
                 self._holds.pop(number, None)
         mine = next(self._questions)
-        self._holds[mine] = hold, now + patience + self._backend.settings.timeout
+        self._holds[mine] = hold, now + timeout + self._backend.settings.timeout
         found = None
         try:
             question = {"act": "poll", "key": key.hex(), "ack": ack, "hold": mine}
@@ -126,12 +126,12 @@ def _post_here(found: dict[str, Any]) -> str:
     return _core.post(bytes.fromhex(found["key"]), found["number"], parts)
 
 
-def poll(key: bytes, ack: int, hold: _core.Hold, patience: float) -> bytes | str:
+def poll(key: bytes, ack: int, hold: _core.Hold, timeout: float) -> bytes | str:
     """
     Answers a poll, now or by ``hold``, in whichever process its connection is: as ``_core.poll()``.
 
     Args:
-        patience: Seconds, after which ``hold`` needs no answer.
+        timeout: Seconds, after which ``hold`` needs no answer.
 
     Raises:
         Gone, GroupUnavailable: As :meth:`Node.ask`.
@@ -139,7 +139,7 @@ def poll(key: bytes, ack: int, hold: _core.Hold, patience: float) -> bytes | str
     mine, owner = node(), key[:NODE_BYTES]
     if owner == mine.number:
         return _core.poll(key, ack, hold)
-    answer: bytes | str = mine.poll(owner, key, ack, hold, patience)
+    answer: bytes | str = mine.poll(owner, key, ack, hold, timeout)
     return answer
 
 

@@ -63,7 +63,7 @@ class HeldResponse(HttpResponse):
         headers = [*headers_of(self), *cookies]
         nothing = json.dumps({"n": self._ack, "events": []}).encode()
         try:
-            self._held.hold(self._hold, headers, patience=self._timeout, otherwise=nothing)
+            self._held.hold(self._hold, headers, timeout=self._timeout, otherwise=nothing)
         except OSError as error:
             # The events stay until they are acknowledged.
             _log.debug("The client of a poll was lost: %s", error)

@@ -203,7 +203,7 @@ def _server(request: HttpRequest) -> dict[str, Any]:
         }
         if isinstance(handshake := _handshake(request), NativeHandshake):
             departure = handshake.departure()(terminated=True)
-            server |= {"patience_s": departure.patience_s, "limit": departure.limit}
+            server |= {"timeout_s": departure.timeout_s, "limit": departure.limit}
         return server
     software = request.META.get("SERVER_SOFTWARE", "")
     try:
@@ -215,7 +215,7 @@ def _server(request: HttpRequest) -> dict[str, Any]:
         "software": software,
         "name": client.server,
         "refusal": None,
-        "patience_s": departure.patience_s,
+        "timeout_s": departure.timeout_s,
         "limit": departure.limit,
     }
 

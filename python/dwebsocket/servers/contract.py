@@ -21,13 +21,13 @@ class Departure:
     How a server ends one of its processes.
 
     Attributes:
-        patience_s: Seconds from now after which it kills the process; 0 when the process must end
+        timeout_s: Seconds from now after which it kills the process; 0 when the process must end
             at once, ``None`` when the server waits.
-        limit: The option that sets ``patience_s``, for messages. Empty when none does.
+        limit: The option that sets ``timeout_s``, for messages. Empty when none does.
         goes_on: The site serves on without the process: its clients can reconnect.
     """
 
-    patience_s: float | None = None
+    timeout_s: float | None = None
     limit: str = ""
     goes_on: bool = False
 

@@ -117,22 +117,20 @@ class PollingHandshake(FallbackHandshake):
             raise
         opened = _core.Hold()
         opened.answer(_core.fallback_opened(name, subprotocol))
-        opened.attach(descriptor, head, patience=_TIMEOUT_S, otherwise=b"")
+        opened.attach(descriptor, head, timeout=_TIMEOUT_S, otherwise=b"")
         return connection
 
 
 class HeldRequest(WsgiHandshake):
     """A poll that waits in the engine; no worker of the server waits with it."""
 
-    def hold(
-        self, hold: _core.Hold, headers: Headers, *, patience: float, otherwise: bytes
-    ) -> None:
+    def hold(self, hold: _core.Hold, headers: Headers, *, timeout: float, otherwise: bytes) -> None:
         """
         Takes the client from the server, to be answered as ``hold`` is.
 
         Args:
             headers: Those of the response.
-            patience: Seconds, after which the answer is ``otherwise``.
+            timeout: Seconds, after which the answer is ``otherwise``.
 
         Raises:
             OSError: The client has gone.
@@ -141,4 +139,4 @@ class HeldRequest(WsgiHandshake):
         assert self._takeover is not None
         head = _core.polling_head(headers)
         descriptor, _ = self._takeover.exchange()
-        hold.attach(descriptor, head, patience=patience, otherwise=otherwise)
+        hold.attach(descriptor, head, timeout=timeout, otherwise=otherwise)

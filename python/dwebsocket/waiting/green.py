@@ -208,32 +208,32 @@ class HubWaiter(Waiter):
         message: Message,
         *,
         binary: bool | None,
-        patience: float | None,
+        timeout: float | None,
     ) -> bool:
         """
         As :meth:`Waiter.send`, but yields to the hub; a large message is sent on another thread.
 
         Raises:
-            SendTimeout: There was no room within ``patience`` seconds.
+            SendTimeout: There was no room within ``timeout`` seconds.
         """
         if self._hub() is None:
-            return THREAD.send(connection, message, binary=binary, patience=patience)
-        if patience is None:
+            return THREAD.send(connection, message, binary=binary, timeout=timeout)
+        if timeout is None:
             return connection.send(message, binary=binary)
-        sent = self._send_patiently(connection, message, binary, patience)
+        sent = self._send_within(connection, message, binary, timeout)
         self.yield_after_sending()
         return sent
 
-    def _send_patiently(
-        self, connection: Connection, message: Message, binary: bool | None, patience: float
+    def _send_within(
+        self, connection: Connection, message: Message, binary: bool | None, timeout: float
     ) -> bool:
-        deadline = clock.now() + patience
+        deadline = clock.now() + timeout
         try_send = functools.partial(connection.try_send, message, binary=binary)
         is_slow = connection.is_slow_to_send(message)
         while (sent := self._call_elsewhere(try_send) if is_slow else try_send()) is None:
             left = deadline - clock.now()
             if left <= 0:
-                raise no_room(patience)
+                raise no_room(timeout)
             self.wait(connection, connection.watch_outbox, left)
         return sent
 

@@ -70,15 +70,15 @@ class Waiter:
         message: Message,
         *,
         binary: bool | None,
-        patience: float | None,
+        timeout: float | None,
     ) -> bool:
         """
         As :meth:`dwebsocket._core.Connection.send`.
 
         Raises:
-            SendTimeout: There was no room within ``patience`` seconds.
+            SendTimeout: There was no room within ``timeout`` seconds.
         """
-        return connection.send(message, binary=binary, patience=patience)
+        return connection.send(message, binary=binary, timeout=timeout)
 
     def wait_for(self, connection: Connection, look: Look[T], timeout: float | None) -> T | None:
         """
@@ -139,9 +139,9 @@ class Waiter:
 THREAD = Waiter()
 
 
-def no_room(patience: float) -> SendTimeout:
-    """Gives the error of a sender that has waited ``patience`` seconds and got no room."""
+def no_room(timeout: float) -> SendTimeout:
+    """Gives the error of a sender that has waited ``timeout`` seconds and got no room."""
     return SendTimeout(
-        f"the client made no room within {patience} s; "
+        f"the client made no room within {timeout} s; "
         "see WEBSOCKET_SEND_BUFFER and WEBSOCKET_SEND_TIMEOUT"
     )

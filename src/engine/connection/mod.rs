@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_without_patience_closes_the_slow_peer_one_with_patience_does_not() {
+    fn a_sender_without_a_timeout_closes_the_slow_peer_one_with_a_timeout_does_not() {
         let (connection, mut peer) = connection("");
         while connection.try_send(Kind::Binary, &[0; 500]) == Some(true) {}
         assert_eq!(connection.end(), None);

@@ -35,7 +35,7 @@ impl Connection {
     /// Hands a message over; false when the connection is closed.
     ///
     /// True means written or queued, not received. Messages of one caller keep their order. While
-    /// the outbox is full the caller sleeps for up to `patience`; with `None` it never sleeps: the
+    /// the outbox is full the caller sleeps for up to `timeout`; with `None` it never sleeps: the
     /// peer that cannot keep up is closed with 1013 instead.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Connection {
         &self,
         kind: Kind,
         payload: &[u8],
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<bool, Error> {
         if self.is_foreign() {
             return Ok(false);
@@ -53,10 +53,10 @@ impl Connection {
         let deflated = deflater.and_then(|deflater| deflater.deflate(payload));
         let wake = || self.wake.notify_one();
         let sent = match &deflated {
-            None => (self.outbox).send(Opcode::from(kind), payload, patience, wake),
+            None => (self.outbox).send(Opcode::from(kind), payload, timeout, wake),
             Some(deflated) => {
                 let first = First::compressed(kind);
-                (self.outbox).send(first, deflated.payload(), patience, wake)
+                (self.outbox).send(first, deflated.payload(), timeout, wake)
             }
         }?;
         if let Sent::Written | Sent::Queued = sent {

@@ -25,7 +25,7 @@ const MOST_OPEN: usize = 64;
 #[derive(Debug)]
 pub struct FileHistory {
     folder: PathBuf,
-    patience: Duration,
+    timeout: Duration,
     boot: u64,
     open: Mutex<HashMap<PathBuf, Arc<Shared>>>,
     quota: Quota,
@@ -40,7 +40,7 @@ struct Shared {
 }
 
 impl FileHistory {
-    pub(super) fn open(path: &Path, most: u64, patience: Duration) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, most: u64, timeout: Duration) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).recursive(true).create(path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(with_path(path, &error));
@@ -50,7 +50,7 @@ impl FileHistory {
         let boot = boot();
         Ok(Self {
             folder: path.to_owned(),
-            patience,
+            timeout,
             boot,
             open: Mutex::default(),
             quota: Quota::new(path, most, boot),
@@ -111,7 +111,7 @@ impl FileHistory {
         act: impl FnOnce(&mut Locked<'_>, &mut Found) -> io::Result<T>,
     ) -> io::Result<T> {
         let path = self.path_of(name);
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             let shared = self.shared(&path)?;
             let Some(mut found) = shared.found.try_lock_until(deadline) else {
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn two_processes_exceed_the_limit_by_a_sixteenth_each_at_most() {
         let one = history("both", 1024 * 1024);
-        let two = FileHistory::open(&one.folder, 1024 * 1024, one.patience).unwrap();
+        let two = FileHistory::open(&one.folder, 1024 * 1024, one.timeout).unwrap();
         for number in 0..100 {
             let history = if number % 3 == 0 { &one } else { &two };
             let name = format!("room-{number}");
@@ -425,7 +425,7 @@ mod tests {
         let history = history("bytes", u64::MAX);
         assert_eq!(history.bytes(), 0);
         history.append("room", &[0; 1000], LIMITS).unwrap();
-        let reader = FileHistory::open(&history.folder, u64::MAX, history.patience).unwrap();
+        let reader = FileHistory::open(&history.folder, u64::MAX, history.timeout).unwrap();
         assert_eq!(reader.bytes(), history.bytes());
         assert!(reader.bytes() > 1000);
         fs::remove_dir_all(&history.folder).unwrap();

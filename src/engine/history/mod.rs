@@ -35,12 +35,12 @@ impl History {
     }
 
     /// A history in the folder `path` of `user`, of `most` bytes at most. No call waits longer than
-    /// `patience` for other processes.
+    /// `timeout` for other processes.
     ///
     /// # Errors
     /// The folder cannot be used. The text names it.
-    pub fn in_files(path: &Path, most: u64, patience: Duration) -> io::Result<Self> {
-        FileHistory::open(path, most, patience).map(Self::Files)
+    pub fn in_files(path: &Path, most: u64, timeout: Duration) -> io::Result<Self> {
+        FileHistory::open(path, most, timeout).map(Self::Files)
     }
 
     /// Keeps a message, and gives its number.

@@ -94,7 +94,7 @@ impl Hold {
     }
 
     /// Has the answer written to `client`, behind `head` if there is one, and the connection ended.
-    /// After `patience` without an answer it is `otherwise`.
+    /// After `timeout` without an answer it is `otherwise`.
     ///
     /// # Errors
     /// The system's, when the descriptor cannot be watched. It is closed then.
@@ -103,7 +103,7 @@ impl Hold {
         runtime: &Handle,
         client: OwnedFd,
         head: Option<Vec<u8>>,
-        patience: Duration,
+        timeout: Duration,
         otherwise: Vec<u8>,
     ) -> io::Result<()> {
         let socket = Arc::new(Socket::new(client)?);
@@ -123,13 +123,13 @@ impl Hold {
             self.answer(body);
         }
         let hold = Arc::clone(self);
-        runtime.spawn(async move { hold.serve(io, patience, otherwise).await });
+        runtime.spawn(async move { hold.serve(io, timeout, otherwise).await });
         Ok(())
     }
 
     /// Waits for the answer, and sees it through.
-    async fn serve(&self, io: AsyncFd<Arc<Socket>>, patience: Duration, otherwise: Vec<u8>) {
-        let deadline = clock::task_now() + patience;
+    async fn serve(&self, io: AsyncFd<Arc<Socket>>, timeout: Duration, otherwise: Vec<u8>) {
+        let deadline = clock::task_now() + timeout;
         tokio::select! {
             biased;
             () = self.changed.notified() => {}

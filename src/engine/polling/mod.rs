@@ -235,12 +235,12 @@ mod tests {
                 assert!(hold.answer(answer.into()));
             }
             let head = Some(b"head\r\n".to_vec());
-            let patience = Duration::from_millis(20);
+            let timeout = Duration::from_millis(20);
             hold.attach(
                 &Handle::current(),
                 ours.into(),
                 head,
-                patience,
+                timeout,
                 b"late!".to_vec(),
             )
             .unwrap();

@@ -92,8 +92,8 @@ pub(crate) fn after_fork_in_child() {
 /// [`Error::Io`] when the system gives no descriptor, or refuses a handler.
 pub fn on_exit(engine: &Arc<Engine>, plans: &[ExitPlan], grace: Duration) -> Result<(), Error> {
     let longest = plans.iter().map(|plan| plan.window).max();
-    let patience = grace + longest.unwrap_or_default();
-    answer_exit(engine, plans.to_vec(), grace, patience)
+    let timeout = grace + longest.unwrap_or_default();
+    answer_exit(engine, plans.to_vec(), grace, timeout)
         .map_err(Error::io("cannot watch for the end of the process"))?;
     watch_signals(engine, plans, grace).map_err(Error::io("cannot watch for signals"))?;
     REGISTERED.call_once(register);
@@ -104,9 +104,9 @@ fn answer_exit(
     engine: &Arc<Engine>,
     plans: Vec<ExitPlan>,
     grace: Duration,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<()> {
-    let (stream, other) = channel(patience)?;
+    let (stream, other) = channel(timeout)?;
     let other = {
         let _context = engine.handle().enter();
         tokio::net::UnixStream::from_std(other)?
@@ -216,9 +216,9 @@ fn leave(
     }
 }
 
-fn channel(patience: Duration) -> io::Result<(UnixStream, UnixStream)> {
+fn channel(timeout: Duration) -> io::Result<(UnixStream, UnixStream)> {
     let (ours, other) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(patience.saturating_add(MARGIN)))?;
+    ours.set_read_timeout(Some(timeout.saturating_add(MARGIN)))?;
     other.set_nonblocking(true)?;
     Ok((ours, other))
 }

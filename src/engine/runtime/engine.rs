@@ -403,11 +403,11 @@ pub fn attach(
     hold: &Arc<Hold>,
     client: OwnedFd,
     head: Option<Vec<u8>>,
-    patience: Duration,
+    timeout: Duration,
     otherwise: Vec<u8>,
 ) -> Result<(), Error> {
     let engine = Engine::current()?;
-    hold.attach(engine.handle(), client, head, patience, otherwise)
+    hold.attach(engine.handle(), client, head, timeout, otherwise)
         .map_err(Error::io("cannot watch the client's connection"))
 }
 

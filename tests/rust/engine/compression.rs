@@ -119,8 +119,8 @@ fn a_message_that_found_no_room_is_not_referred_to() {
         }
     }
     assert_eq!(connection.try_send(Kind::Binary, &message), None);
-    let patience = Some(Duration::ZERO);
-    assert!(connection.send(Kind::Binary, &message, patience).is_err());
+    let timeout = Some(Duration::ZERO);
+    assert!(connection.send(Kind::Binary, &message, timeout).is_err());
     for _ in 0..sent {
         peer.expect(BINARY, &noise);
     }

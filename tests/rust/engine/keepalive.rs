@@ -74,8 +74,8 @@ fn without_an_interval_nothing_is_sent_and_silence_is_fine() {
         ..SETTINGS
     };
     let (connection, mut peer) = connect(&settings);
-    let patience = Some(Duration::from_millis(200));
-    peer.socket.set_read_timeout(patience).unwrap();
+    let timeout = Some(Duration::from_millis(200));
+    peer.socket.set_read_timeout(timeout).unwrap();
     assert!(peer.try_read().is_err());
     assert_eq!(connection.end(), None);
 }

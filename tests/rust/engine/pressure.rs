@@ -53,14 +53,14 @@ fn a_full_inbox_pushes_back_and_goes_on_when_there_is_room() {
 fn a_patient_sender_sleeps_and_learns_when_its_time_is_up() {
     let (connection, mut peer) = connect_narrow(&SETTINGS);
     fill(&connection, &[0; 10_000]);
-    let patience = Duration::from_millis(100);
+    let timeout = Duration::from_millis(100);
     let start = Instant::now();
-    let outcome = connection.send(Kind::Text, &vec![b'x'; 100_000], Some(patience));
-    assert!(start.elapsed() >= patience);
+    let outcome = connection.send(Kind::Text, &vec![b'x'; 100_000], Some(timeout));
+    assert!(start.elapsed() >= timeout);
     assert!(
         matches!(
             outcome,
-            Err(Error::SendTimeout { waited, capacity: 1_048_576 }) if waited == patience
+            Err(Error::SendTimeout { waited, capacity: 1_048_576 }) if waited == timeout
         ),
         "{outcome:?}"
     );

@@ -44,8 +44,8 @@ fn holding() -> (Arc<Connection>, Peer) {
 fn a_sender_that_sleeps_behind_what_was_corked_has_the_driver_write_it() {
     let (connection, mut peer) = holding();
     let sender = thread::spawn(move || {
-        let patience = Some(LIMIT);
-        connection.send(Kind::Binary, &[2; HELD], patience)
+        let timeout = Some(LIMIT);
+        connection.send(Kind::Binary, &[2; HELD], timeout)
     });
     peer.expect(BINARY, &[1; HELD]);
     peer.expect(BINARY, &[2; HELD]);
@@ -84,8 +84,8 @@ fn full() -> (Arc<Connection>, Peer) {
     (connection, peer)
 }
 
-fn send_small(connection: &Connection, patience: Duration) -> bool {
-    (connection.send(Kind::Binary, &[1; 1000], Some(patience))).is_ok()
+fn send_small(connection: &Connection, timeout: Duration) -> bool {
+    (connection.send(Kind::Binary, &[1; 1000], Some(timeout))).is_ok()
 }
 
 /// Reads up to the first large message; how many small ones came before.

@@ -28,7 +28,7 @@ const TIGHT: Settings = Settings {
     ..SETTINGS
 };
 
-/// Senders with and without patience, pings from both sides, and an end from a random side at a
+/// Senders with and without a timeout, pings from both sides, and an end from a random side at a
 /// random moment: whole frames only, each sender's in order, nothing lost before a close frame.
 #[test]
 fn senders_flushes_seals_and_cuts_in_any_order() {
@@ -52,8 +52,8 @@ fn senders_flushes_seals_and_cuts_in_any_order() {
                             let mut message = vec![sender];
                             message.extend(number.to_be_bytes());
                             message.resize(5 + chance.size(4000), sender);
-                            let patience = Some(Duration::from_secs(60));
-                            if !connection.send(Kind::Binary, &message, patience).unwrap() {
+                            let timeout = Some(Duration::from_secs(60));
+                            if !connection.send(Kind::Binary, &message, timeout).unwrap() {
                                 return number;
                             }
                             number += 1;
@@ -134,8 +134,8 @@ fn takers_pauses_and_hang_ups_in_any_order() {
                         let mut taken = 0;
                         let mut last = None;
                         loop {
-                            let patience = Duration::from_micros(chance.below(2000));
-                            match connection.take(Some(Instant::now() + patience)) {
+                            let timeout = Duration::from_micros(chance.below(2000));
+                            match connection.take(Some(Instant::now() + timeout)) {
                                 Taken::Message(message) => {
                                     let number = message.payload.first_chunk().unwrap();
                                     let number = Some(u64::from_be_bytes(*number));

@@ -209,9 +209,9 @@ fn a_message_wakes_the_taker_that_does_not_give_up() {
         thread::scope(|scope| {
             let impatient: Vec<_> = (0..3)
                 .map(|_| {
-                    let patience = Duration::from_micros(chance.below(300));
+                    let timeout = Duration::from_micros(chance.below(300));
                     let connection = &connection;
-                    scope.spawn(move || connection.take(Some(Instant::now() + patience)))
+                    scope.spawn(move || connection.take(Some(Instant::now() + timeout)))
                 })
                 .collect();
             let patient = scope.spawn(|| take(&connection));

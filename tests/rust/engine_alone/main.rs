@@ -11,13 +11,13 @@ mod budget;
 mod clock;
 mod leaks;
 mod memory;
-mod patience;
 mod rest;
 mod scarcity;
 mod shutdown;
 #[path = "../engine/support/mod.rs"]
 mod support;
 mod threads;
+mod timeouts;
 
 use std::process::Command;
 

@@ -195,20 +195,20 @@ class AsgiConnection:
         return False
 
     def send(
-        self, message: Message, *, binary: bool | None = None, patience: float | None = None
+        self, message: Message, *, binary: bool | None = None, timeout: float | None = None
     ) -> bool:
         """
         As :meth:`dwebsocket.connection.Connection.send`, but the message is only queued here.
 
         Raises:
-            SendTimeout: There was no room within ``patience`` seconds.
+            SendTimeout: There was no room within ``timeout`` seconds.
         """
         event, size = to_event(message, binary=binary)
         with self._room:
             has_room = self._has_room(size)
-            if not has_room and patience is not None:
-                if not self._room.wait_for(lambda: self._has_room(size), _bounded(patience)):
-                    raise no_room(patience)
+            if not has_room and timeout is not None:
+                if not self._room.wait_for(lambda: self._has_room(size), _bounded(timeout)):
+                    raise no_room(timeout)
                 has_room = True
             if has_room:
                 return not self._sealed and self._put(event, size)

@@ -265,9 +265,7 @@ class AsgiHeldRequest:
     def prepare(self) -> None:
         """Does nothing: the engine runs."""
 
-    def hold(
-        self, hold: _core.Hold, headers: Headers, *, patience: float, otherwise: bytes
-    ) -> None:
+    def hold(self, hold: _core.Hold, headers: Headers, *, timeout: float, otherwise: bytes) -> None:
         """
         Has the server send the answer of ``hold``. To be called in the server's loop.
 
@@ -276,7 +274,7 @@ class AsgiHeldRequest:
             ValueError: Headers that no response may have.
         """
         descriptor = self._exchange.begin(_core.polling_head(headers), is_whole=True)
-        hold.attach(descriptor, None, patience=patience, otherwise=otherwise)
+        hold.attach(descriptor, None, timeout=timeout, otherwise=otherwise)
 
     def finish(self) -> None:
         """Does nothing: the exchange closes what is left."""

@@ -122,7 +122,7 @@ class NativeHandshake(WsgiHandshake):
 
     def _departure(self) -> Depart:
         served = self._served
-        known = Departure(served.patience_s or None, served.limit)
+        known = Departure(served.timeout_s or None, served.limit)
         return lambda *, terminated: known
 
 

@@ -105,14 +105,14 @@ class _Departing:
         cfg, goes_on = self._worker.cfg, self._is_served_on()
         worn_out = self._worker.nr >= self._worker.max_requests and cfg.workers > 1
         if not (terminated or worn_out):
-            return Departure(patience_s=0, goes_on=goes_on)
+            return Departure(timeout_s=0, goes_on=goes_on)
         # The arbiter also kills a worker that sends no heartbeat for `timeout`. An ending worker
         # sends no more heartbeats, and the last of an idle worker may be half of `timeout` old.
-        patience, limit = min(
+        timeout, limit = min(
             (cfg.graceful_timeout, "gunicorn's --graceful-timeout"),
             (cfg.timeout / 2 or float("inf"), "half of gunicorn's --timeout"),
         )
-        return Departure(patience, limit, goes_on)
+        return Departure(timeout, limit, goes_on)
 
     def _is_served_on(self) -> bool:
         """

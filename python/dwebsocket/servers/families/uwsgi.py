@@ -152,10 +152,10 @@ def _departures(uwsgi: Any, options: Mapping[str, Any]) -> dict[int, Departure]:
     until the last worker has ended, and by SIGHUP a worker cannot tell whether it is such a reload
     or its turn in a chain.
     """
-    end = Departure(patience_s=0)
+    end = Departure(timeout_s=0)
     if not _has_master(uwsgi):
         return dict.fromkeys((0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM), end)
-    at_once = Departure(patience_s=0, goes_on=True)
+    at_once = Departure(timeout_s=0, goes_on=True)
     in_turn = at_once
     if getattr(uwsgi, "numproc", 1) > 1:
         mercy = _number(options.get(_MERCY, _MERCY_S))

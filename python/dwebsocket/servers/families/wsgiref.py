@@ -35,7 +35,7 @@ def find(environ: Environ) -> Client | None:
 
 def _departure(*, terminated: bool) -> Departure:
     """Gives no time: a developer waits for the end, and few clients reconnect."""
-    return Departure(patience_s=0)
+    return Departure(timeout_s=0)
 
 
 def _reader(body: object) -> io.BufferedReader | None:

@@ -275,7 +275,7 @@ export function connect(url, options = {}) {
     if (former) since.push("former=" + ownId);
     const on = {
       open(agreed) {
-        clearTimeout(patience);
+        clearTimeout(timeout);
         if (mine === probe) {
           clearTimeout(timer);
           // First the old link sends what waits.
@@ -298,7 +298,7 @@ export function connect(url, options = {}) {
       },
       message: (data) => mine === link && receive(data, dialled),
       end(code, reason = "", wait = 0) {
-        clearTimeout(patience);
+        clearTimeout(timeout);
         if (mine === probe) {
           probe = undefined;
           backTimer = setTimeout(back, 600000);
@@ -321,7 +321,7 @@ export function connect(url, options = {}) {
         become("waiting", { code, reason, delay });
       },
     };
-    const patience = setTimeout(() => {
+    const timeout = setTimeout(() => {
       on.end(1006, "timeout");
       mine.close();
     }, kind === "sse" ? 5000 : 10000);

@@ -65,14 +65,14 @@ impl Outbox {
 
     /// Sends one message as one frame.
     ///
-    /// With `patience` the sender sleeps while there is no room; without, it learns that there is
+    /// With `timeout` the sender sleeps while there is no room; without, it learns that there is
     /// none. An empty queue has room for any message. A sender that is about to sleep, or to give
     /// up, calls `wake_driver` if it has left something there for the socket to take.
     pub(crate) fn send(
         &self,
         first: impl Into<First>,
         payload: &[u8],
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
         wake_driver: impl Fn(),
     ) -> Result<Sent, Error> {
         let framed = self.framing.frame(first, payload);
@@ -96,8 +96,8 @@ impl Outbox {
             }
             // A message may also go in behind a ping or pong that waits alone.
             let reserved = state.reserved.bytes;
-            let may_enter = match patience {
-                Some(patience) => state.admit(length, self.capacity, !patience.is_zero()),
+            let may_enter = match timeout {
+                Some(timeout) => state.admit(length, self.capacity, !timeout.is_zero()),
                 // A sender that cannot wait does not wait for those that can.
                 None => state.fits(length, self.capacity),
             };
@@ -117,18 +117,18 @@ impl Outbox {
             if mem::take(&mut leaves_rest) {
                 wake_driver();
             }
-            let Some(patience) = patience else {
+            let Some(timeout) = timeout else {
                 return Ok(Sent::Full);
             };
-            let deadline = *deadline.get_or_insert_with(|| clock::now().checked_add(patience));
+            let deadline = *deadline.get_or_insert_with(|| clock::now().checked_add(timeout));
             let in_time;
             (state, in_time) = self.room.wait(state, deadline);
             if !in_time {
-                if !patience.is_zero() {
+                if !timeout.is_zero() {
                     self.give_up(state, length);
                 }
                 return Err(Error::SendTimeout {
-                    waited: patience,
+                    waited: timeout,
                     capacity: self.capacity,
                 });
             }

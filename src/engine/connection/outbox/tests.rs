@@ -179,12 +179,12 @@ fn what_is_corked_and_does_not_fit_into_the_socket_waits_like_all_else() {
 }
 
 #[test]
-fn a_sender_out_of_patience_learns_the_limit_and_leaves_nothing_behind() {
+fn a_sender_whose_time_is_up_learns_the_limit_and_leaves_nothing_behind() {
     let (outbox, mut peer) = narrow(CAPACITY);
     let sent = fill(&outbox);
-    let patience = Some(Duration::from_millis(1));
+    let timeout = Some(Duration::from_millis(1));
     let error = outbox
-        .send(Opcode::Text, &[b'z'; 1000], patience, || {})
+        .send(Opcode::Text, &[b'z'; 1000], timeout, || {})
         .unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -164,9 +164,9 @@ pub(crate) fn send(connection: &Connection, kind: Kind, payload: &[u8]) {
 
 /// Sends until neither the outbox nor the kernel takes more; returns how many messages they took.
 pub(crate) fn fill(connection: &Connection, payload: &[u8]) -> usize {
-    let patience = Some(Duration::from_secs(1));
+    let timeout = Some(Duration::from_secs(1));
     let mut count = 0;
-    while connection.send(Kind::Binary, payload, patience).is_ok() {
+    while connection.send(Kind::Binary, payload, timeout).is_ok() {
         count += 1;
     }
     count

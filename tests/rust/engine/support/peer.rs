@@ -141,8 +141,8 @@ impl Peer {
 
     /// Writes until the other side takes no more for a while; returns how many bytes it took.
     pub(crate) fn write_until_blocked(&mut self, bytes: &[u8]) -> usize {
-        let patience = Some(Duration::from_millis(300));
-        self.socket.set_write_timeout(patience).unwrap();
+        let timeout = Some(Duration::from_millis(300));
+        self.socket.set_write_timeout(timeout).unwrap();
         let mut written = 0;
         let outcome = loop {
             match self.socket.write(&bytes[written..]) {

@@ -58,7 +58,7 @@ fn settle(peer: &mut Peer) {
 #[test]
 fn a_message_that_does_not_go_on_is_the_end_whatever_comes_between() {
     alone(
-        "patience::a_message_that_does_not_go_on_is_the_end_whatever_comes_between",
+        "timeouts::a_message_that_does_not_go_on_is_the_end_whatever_comes_between",
         || {
             let beginnings = [
                 frame(UNFINISHED, b"half"),
@@ -100,7 +100,7 @@ fn a_message_that_does_not_go_on_is_the_end_whatever_comes_between() {
 
 #[test]
 fn a_message_that_goes_on_may_take_an_hour() {
-    alone("patience::a_message_that_goes_on_may_take_an_hour", || {
+    alone("timeouts::a_message_that_goes_on_may_take_an_hour", || {
         let (connection, mut peer) = connect(&patient());
         peer.send(UNFINISHED, b"so ");
         for _ in 0..72 {
@@ -120,7 +120,7 @@ fn a_message_that_goes_on_may_take_an_hour() {
 #[test]
 fn a_client_is_not_blamed_for_what_is_not_read() {
     alone(
-        "patience::a_client_is_not_blamed_for_what_is_not_read",
+        "timeouts::a_client_is_not_blamed_for_what_is_not_read",
         || {
             let (connection, mut peer) = connect(&Settings {
                 receive_buffer_bytes: 1,
@@ -141,7 +141,7 @@ fn a_client_is_not_blamed_for_what_is_not_read() {
 #[test]
 fn a_peer_that_takes_a_little_now_and_then_is_given_up_in_the_end() {
     alone(
-        "patience::a_peer_that_takes_a_little_now_and_then_is_given_up_in_the_end",
+        "timeouts::a_peer_that_takes_a_little_now_and_then_is_given_up_in_the_end",
         || {
             let settings = Settings {
                 send_timeout: Some(Duration::from_secs(10)),
