@@ -16,6 +16,9 @@ demo: $(VENV)/installed $(if $(WORKERS),$(VENV)/installed-gunicorn)
 		--workers $(WORKERS) --threads 4 demo.wsgi,$(BIN)/python examples/chat/manage.py \
 		runserver 127.0.0.1:8000)
 
+# Compiled once, not by every process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Most of the engine's tests wait: more of them than there are processors go at once.
 export RUST_TEST_THREADS = 8
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import importlib
 import json
 import os
 import shutil
@@ -55,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(part): extended, because tests/setup has to install that part first",
         "requires(ability): fails on servers that lack it",
         "slow: takes seconds because time itself is the subject",
+        "on_servers(kind, …): runs on each of these kinds of servers that the options ask for",
     ):
         config.addinivalue_line("markers", line)
     # A shell without job control starts its background jobs with SIGINT ignored, and servers that
@@ -93,6 +96,13 @@ class OutcomeWriter:
         self._outcomes.write(self._path)
 
 
+# After the parameters of a test itself.
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are marked `on_servers` on those of them that the options ask for."""
+    selection.spread(metafunc)
+
+
 # Before xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -117,6 +127,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fail when xdist does not know the groups: then each worker would start every server."""
+    # At its import hypothesis asks the collector for what refers to a generator of numbers.
+    importlib.import_module("hypothesis")
+    # The tests themselves are hundreds of thousands of objects; no collection has to visit them.
+    gc.collect()
+    gc.freeze()
     if session.config.getoption("loadgroup", default=False):
         for item in session.items:
             if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:

@@ -9,6 +9,7 @@ are not documented although they have no underscore are listed here.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -148,6 +149,13 @@ def is_private_path(path: str) -> bool:
     )
 
 
+@functools.cache
+def names_of_ours() -> set[str]:
+    """Give the private names that the package defines."""
+    return set().union(*(defined(ast.parse(path.read_text())) for path in sources()))
+
+
+@functools.cache
 def names_of_others() -> set[str]:
     """Give the names that `dwebsocket.compat` touches and does not define: they are others'."""
     trees = [ast.parse(path.read_text()) for path in COMPAT.glob("*.py")]
@@ -155,8 +163,9 @@ def names_of_others() -> set[str]:
     return {name for tree in trees for names in touched(tree).values() for name in names} - ours
 
 
-def offences(code: str, ours: set[str], others: set[str]) -> list[str]:
+def offences(code: str) -> list[str]:
     """Give the private names of others that a file touches, as `line: name`."""
+    ours, others = names_of_ours(), names_of_others()
     tree = ast.parse(code)
     own = defined(tree)
     found = {
@@ -168,14 +177,10 @@ def offences(code: str, ours: set[str], others: set[str]) -> list[str]:
     return [f"{line}: {name}" for line, names in sorted(found.items()) for name in sorted(names)]
 
 
-OURS = set().union(*(defined(ast.parse(path.read_text())) for path in sources()))
-OTHERS = names_of_others()
-
-
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_private_parts_are_touched_in_one_place(path: Path) -> None:
     """A part that another library does not promise has one place, docstring and fallback."""
-    assert offences(path.read_text(), OURS, OTHERS) == []
+    assert offences(path.read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -205,7 +210,7 @@ def test_private_parts_are_touched_in_one_place(path: Path) -> None:
 )
 def test_finds(code: str, found: list[str]) -> None:
     """The test above can fail."""
-    assert offences(code, OURS, OTHERS) == found
+    assert offences(code) == found
 
 
 @pytest.mark.parametrize(
@@ -221,7 +226,7 @@ def test_finds(code: str, found: list[str]) -> None:
 )
 def test_leaves_alone(code: str) -> None:
     """Our own private parts, and names that only look private."""
-    assert offences(code, OURS, OTHERS) == []
+    assert offences(code) == []
 
 
 @pytest.mark.parametrize("path", sorted(COMPAT.glob("*.py")), ids=lambda path: path.stem)

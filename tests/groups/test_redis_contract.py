@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.needs("redis")]
 
 
 class RedisContract(BackendContract):
-    """Starts a server for the class."""
+    """Starts a server for the class, whose tests stay on one worker."""
 
     has_database = True
     servers: ClassVar[contextlib.ExitStack]
@@ -51,11 +51,13 @@ class RedisContract(BackendContract):
         return servers.enter_context(Redis()).url
 
 
+@pytest.mark.xdist_group("contract of Redis")
 class TestRedis(RedisContract, unittest.TestCase):
     """One server."""
 
 
 @pytest.mark.needs("valkey")
+@pytest.mark.xdist_group("contract of Valkey")
 class TestValkey(RedisContract, unittest.TestCase):
     """The server that began as a copy of Redis 7.2."""
 
@@ -65,6 +67,7 @@ class TestValkey(RedisContract, unittest.TestCase):
         return servers.enter_context(Redis(name="valkey")).url
 
 
+@pytest.mark.xdist_group("contract of Shards")
 class TestShards(RedisContract, unittest.TestCase):
     """Three servers, over which groups are spread."""
 
@@ -74,6 +77,7 @@ class TestShards(RedisContract, unittest.TestCase):
         return [servers.enter_context(Redis()).url for _ in range(3)]
 
 
+@pytest.mark.xdist_group("contract of Service")
 class TestService(RedisContract, unittest.TestCase):
     """A master that sentinels name."""
 
@@ -83,6 +87,7 @@ class TestService(RedisContract, unittest.TestCase):
         return servers.enter_context(Service()).url
 
 
+@pytest.mark.xdist_group("contract of Cluster")
 class TestCluster(RedisContract, unittest.TestCase):
     """Three masters, with sharded channels."""
 
@@ -92,6 +97,7 @@ class TestCluster(RedisContract, unittest.TestCase):
         return servers.enter_context(Cluster()).url
 
 
+@pytest.mark.xdist_group("contract of Encrypted")
 class TestEncrypted(RedisContract, unittest.TestCase):
     """A server that takes TLS alone."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import redis, reports
+from support.cutting_relay import CuttingRelay
 from support.redis import Cluster, Redis, Service
 from support.redis_backend import Member, backend, head, send, until_it_works
 from support.waiting import eventually
@@ -265,6 +266,39 @@ class TestOutage:
             thread.join()
         found = [member.receive_numbered() for _ in published]
         assert found == sequence(1, *published)
+
+
+class TestUnderWay:
+    """What the server has been asked for when the connection ends."""
+
+    @pytest.fixture
+    def relay(self, server: Redis) -> Iterator[CuttingRelay]:
+        """A relay to the server."""
+        with CuttingRelay(server.port) as relay:
+            yield relay
+
+    def test_is_read_by_the_next_connection(self, server: Redis, relay: CuttingRelay) -> None:
+        """A client that comes back at that moment does so."""
+        own = made(f"redis://127.0.0.1:{relay.port}/0", TIMEOUT=20.0)
+        send(made(server.url), "room", "kept")
+        begin = (head(own, "room")[0], 0)
+        relay.cuts_at = b"EVALSHA"
+        member = Member(own)
+        assert member.come_back("room", begin) == ["kept"]
+        assert relay.cuts_at == b""
+        send(made(server.url), "room", "new")
+        assert member.receive_numbered() == (2, "new")
+
+    def test_is_not_published_by_it(self, server: Redis, relay: CuttingRelay) -> None:
+        """The server may have published it already: so the publisher gets an error."""
+        own = made(f"redis://127.0.0.1:{relay.port}/0", TIMEOUT=20.0)
+        send(own, "room", "before")
+        relay.cuts_at = b"EVALSHA"
+        with pytest.raises(GroupUnavailable, match="connection"):
+            send(own, "room", "lost")
+        until_it_works(lambda: send(own, "room", "after"))
+        page = own.read_history("room", None, (2**53, 3600.0))
+        assert [message for _, _, message, _ in page.rows] == ["before", "after"]
 
 
 class TestLostData:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from support.server import Server
 
+# One server for all of them.
+pytestmark = pytest.mark.xdist_group("operations page")
+
 CLOSE = f"{PAGE}close/"
 
 

@@ -50,9 +50,7 @@ if TYPE_CHECKING:
 # then the connection ends by a reset, otherwise not (docs/servers/asgi.md).
 HANGS_UP_UNREAD = {"daphne", "granian"}
 KINDS = (*SERVERS, *WSGI_SERVERS, *ASGI, *NATIVE)
-everywhere = pytest.mark.parametrize(
-    "server", [*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN], indirect=True, ids=str
-)
+everywhere = pytest.mark.on_servers(*KINDS, *OLDER_GUNICORNS, *OLDER_GREEN)
 on_each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -41,10 +43,8 @@ def postgres(max_connections: int = 100, addresses: Sequence[str] = ()) -> Itera
     folder.chmod(0o755)
 
     try:
-        _run(
-            *(folder, "initdb", "--no-sync", "-A", "trust", "-U", "postgres"),
-            *("-E", "UTF8", "--locale", "C"),
-        )
+        # Takes a tenth of the time of `initdb`.
+        subprocess.run(["cp", "-a", _new_data(), folder / "data"], check=True, timeout=60)
         with (folder / "data" / "postgresql.conf").open("a") as settings:
             settings.write(f"max_connections = {max_connections}\n")
             settings.write(f"listen_addresses = '{','.join(addresses)}'\n")
@@ -136,6 +136,20 @@ def away(folder: Path, mode: str = "immediate") -> Iterator[None]:
         yield
     finally:
         _start(folder)
+
+
+@functools.cache
+def _new_data() -> Path:
+    """Give the files of a server that has not run yet; they stay until this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-new-"))
+    atexit.register(shutil.rmtree, folder)
+    if (user := _user()) is not None:
+        shutil.chown(folder, user)
+    _run(
+        *(folder, "initdb", "--no-sync", "-A", "trust", "-U", "postgres"),
+        *("-E", "UTF8", "--locale", "C"),
+    )
+    return folder / "data"
 
 
 def _start(folder: Path) -> None:

@@ -136,16 +136,23 @@ class Redis:
             self.start()
 
     def ask(self, *command: str) -> str:
-        """Send a command and give the answer's text."""
-        login = ("-a", self.password, "--no-auth-warning") if self.password else ()
-        asked = subprocess.run(
-            [f"{self._name}-cli", "-s", str(self.socket), *login, *command],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return asked.stdout.strip()
+        """Send a command and give the answer's text: of a list each element is a line."""
+        import hiredis
+
+        reader = hiredis.Reader(encoding="utf-8", errors="replace")
+        answer: object = False
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(60)
+            client.connect(str(self.socket))
+            login = [("AUTH", self.password)] if self.password else []
+            for each in (*login, command):
+                client.sendall(hiredis.pack_command(each))
+                while (answer := reader.gets()) is False:
+                    received = client.recv(1 << 16)
+                    if not received:
+                        raise ConnectionResetError(self.log)
+                    reader.feed(received)
+        return "\n".join(_lines(answer)).strip()
 
     def channels(self) -> set[str]:
         """The names of the groups that have subscribers, whatever their project."""
@@ -158,6 +165,15 @@ class Redis:
         lines = self.ask("CLIENT", "LIST").splitlines()
         found = [dict(part.partition("=")[::2] for part in line.split()) for line in lines]
         return [client for client in found if client["cmd"] != "client|list"]
+
+
+def _lines(answer: object) -> Iterator[str]:
+    """Spread the lists in an answer."""
+    if isinstance(answer, list):
+        for each in answer:
+            yield from _lines(each)
+    else:
+        yield "" if answer is None else str(answer)
 
 
 class Sentinel(Redis):

@@ -72,11 +72,28 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+def spread(metafunc: pytest.Metafunc) -> None:
+    """
+    Give `server` the kinds of the mark `on_servers` that the options ask for.
+
+    Otherwise it is as `parametrize` with `indirect`. Thousands of tests that `select` would leave
+    out are not even made.
+    """
+    for marker in metafunc.definition.iter_markers("on_servers"):
+        is_asked = _condition(metafunc.config)
+        asked = [kind for kind in marker.args if is_asked(metafunc.definition, [kind])]
+        # pytest makes a test that it skips of an empty list. `select` leaves this one out.
+        metafunc.parametrize("server", asked or marker.args[:1], indirect=True, ids=str)
+
+
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests that the options ask for, and report the others as deselected."""
     is_asked = _condition(config)
-    left_out = [item for item in items if not is_asked(item)]
-    items[:] = [item for item in items if is_asked(item)]
+    asked: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        (asked if is_asked(item, kinds_of(item)) else left_out).append(item)
+    items[:] = asked
     config.hook.pytest_deselected(items=left_out)
 
 
@@ -115,40 +132,42 @@ def expect_what_it_cannot(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xfail(reason=reason, run=False))
 
 
-def _condition(config: pytest.Config) -> Callable[[pytest.Item], bool]:
+def _condition(config: pytest.Config) -> Callable[[pytest.Item, list[servers.Kind]], bool]:
     tier, every = config.getoption("--tier"), config.getoption("--every-server")
     names = config.getoption("--core-on")
     folder = config.rootpath / "tests" / "servers"
 
-    def is_asked(item: pytest.Item) -> bool:
+    def is_asked(item: pytest.Item, kinds: list[servers.Kind]) -> bool:
         return (
-            (tier is None or tier == _tier(item))
-            and (every or not _is_left_out(item))
-            and (names is None or _is_core_on(names, item, folder))
+            (tier is None or tier == _tier(item, kinds))
+            and (every or not _is_left_out(item, kinds))
+            and (names is None or _is_core_on(names, item, kinds, folder))
         )
 
     return is_asked
 
 
-def _tier(item: pytest.Item) -> str:
+def _tier(item: pytest.Item, kinds: list[servers.Kind]) -> str:
     marked = any(item.get_closest_marker(name) for name in ("every", "extended", "needs"))
-    return "extended" if marked or not BASIC_SERVERS.issuperset(kinds_of(item)) else "basic"
+    return "extended" if marked or not BASIC_SERVERS.issuperset(kinds) else "basic"
 
 
 def _is_core(item: pytest.Item) -> bool:
     return _test_name(item) in CORE.get(item.path.name, ())
 
 
-def _is_core_on(names: set[str], item: pytest.Item, folder: Path) -> bool:
+def _is_core_on(
+    names: set[str], item: pytest.Item, kinds: list[servers.Kind], folder: Path
+) -> bool:
     if not item.path.is_relative_to(folder):
         return True
-    return _is_core(item) and any(str(kind) in names for kind in kinds_of(item))
+    return _is_core(item) and any(str(kind) in names for kind in kinds)
 
 
-def _is_left_out(item: pytest.Item) -> bool:
-    if item.get_closest_marker("every") or not servers.BETWEEN.isdisjoint(kinds_of(item)):
+def _is_left_out(item: pytest.Item, kinds: list[servers.Kind]) -> bool:
+    if item.get_closest_marker("every") or not servers.BETWEEN.isdisjoint(kinds):
         return True
-    if SECONDARY.isdisjoint(kinds_of(item)):
+    if SECONDARY.isdisjoint(kinds):
         return False
     if item.path.name in CORE:
         return not _is_core(item)

@@ -4,6 +4,7 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -206,10 +207,11 @@ async fn send(
     }
     let first = calls.iter().flatten().map(|publish| publish.deadline).min();
     let deadline = clock::real(first.unwrap_or_else(clock::now));
+    let under_way = UnderWay { shard, calls };
     match timeout_at(deadline.into(), connection.send_all(&commands)).await {
         Ok(Ok(replies)) => {
             let mut unknown = Vec::new();
-            for (publishes, reply) in calls.into_iter().zip(replies) {
+            for (publishes, reply) in under_way.over().into_iter().zip(replies) {
                 match reply {
                     Value::ServerError(error) if shard.is_cluster() && has_moved(&error) => {
                         for publish in publishes {
@@ -230,17 +232,54 @@ async fn send(
             Ok(())
         }
         Ok(Err(reason)) => {
-            for publish in calls.into_iter().flatten() {
-                publish.finish(Err(Arc::clone(&reason)));
-            }
+            under_way.fail(&reason);
             Err(reason)
         }
         // The server may be slow: the connection is closed by `check` if it does not answer at all.
         Err(_) => {
-            for publish in calls.into_iter().flatten() {
+            for publish in under_way.over().into_iter().flatten() {
                 publish.finish(Err(late(shard.timeout)));
             }
             Ok(())
+        }
+    }
+}
+
+/// The calls of commands that a connection has taken.
+///
+/// When it ends before the replies, the next connection reads what was to be read, once. Other callers
+/// get an error: the server may have done what they have asked for.
+struct UnderWay<'a> {
+    shard: &'a Shard,
+    calls: Vec<Vec<Publish>>,
+}
+
+impl UnderWay<'_> {
+    /// Gives the calls: there are replies, or none is waited for.
+    fn over(mut self) -> Vec<Vec<Publish>> {
+        mem::take(&mut self.calls)
+    }
+
+    /// Ends the calls of a connection that has failed.
+    fn fail(mut self, reason: &Reason) {
+        let calls = mem::take(&mut self.calls).into_iter().flatten();
+        let (reads, others) = calls.partition(Publish::may_repeat);
+        self.calls = vec![reads];
+        for publish in others {
+            publish.finish(Err(Arc::clone(reason)));
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let calls = mem::take(&mut self.calls).into_iter().flatten();
+        let mut reads: Vec<_> = calls.filter(Publish::may_repeat).collect();
+        for publish in &mut reads {
+            publish.is_repeated = true;
+        }
+        if !reads.is_empty() {
+            self.shard.send_again(reads);
         }
     }
 }

@@ -136,6 +136,8 @@ pub(super) struct Publish {
     /// `None` when no caller waits for the outcome.
     pub(super) ticket: Option<Ticket>,
     pub(super) deadline: Instant,
+    /// The connection has ended before the first reply.
+    pub(super) is_repeated: bool,
 }
 
 impl Publish {
@@ -152,12 +154,18 @@ impl Publish {
             bytes,
             ticket,
             deadline,
+            is_repeated: false,
         }
     }
 
     /// Whether it is of use still.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.deadline > now && self.ticket.as_ref().is_none_or(Ticket::is_awaited)
+    }
+
+    /// Whether it may be sent once more when there was no reply: it changes nothing in the server.
+    pub(super) fn may_repeat(&self) -> bool {
+        !self.is_repeated && matches!(self.command, Command::Script(ScriptCall::Read { .. }))
     }
 
     pub(super) fn finish(self, outcome: Outcome) {

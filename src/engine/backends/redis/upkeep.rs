@@ -318,7 +318,11 @@ impl Shard {
         let refused: Vec<_> = (publishes.into_iter())
             .filter_map(|publish| state.dispatch(publish))
             .collect();
+        let needs_look = state.needs_look();
         drop(state);
+        if needs_look {
+            self.look.notify_one();
+        }
         for (publish, reason) in refused {
             publish.finish(Err(reason));
         }
