@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +13,7 @@ from dwebsocket import GroupUnavailable, accept_websocket
 from dwebsocket.groups import backends, redis
 from dwebsocket.testing import WebSocketClient
 from support.redis import Redis, settings
+from support.relay import Relay
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -29,48 +28,6 @@ pytestmark = pytest.mark.needs("redis")
 NAMES = [f"room-{number}" for number in range(30)]
 
 
-class Relay:
-    """Passes bytes on to a server, and its answers back while it is open."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._sockets = [self._listener]
-        self.is_open = threading.Event()
-        self.is_open.set()
-        self._begin(self._accept)
-
-    def _begin(self, target: Callable[..., None], *arguments: Any) -> None:
-        threading.Thread(target=target, args=arguments, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
-                self._sockets += [client, server]
-                self._begin(self._pass_on, client, server, None)
-                self._begin(self._pass_on, server, client, self.is_open)
-
-    def _pass_on(
-        self, source: socket.socket, to: socket.socket, gate: threading.Event | None
-    ) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if gate is not None:
-                    gate.wait()
-                to.sendall(data)
-
-    def close(self) -> None:
-        """Cut all connections."""
-        self.is_open.set()
-        for each in self._sockets:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Redis]:
     """A server."""
@@ -81,13 +38,12 @@ def server() -> Iterator[Redis]:
 @pytest.fixture
 def relay(server: Redis, override: Override) -> Iterator[Relay]:
     """A relay to the server, for groups of the default backend, which is connected."""
-    found = Relay(server.port)
-    location = f"redis://127.0.0.1:{found.port}/0"
-    override(WEBSOCKET_GROUPS={"default": settings(location, TIMEOUT=30)})
-    with backends.replaced(redis.Backend):
-        backends.backend("default").hold("connected")
-        yield found
-    found.close()
+    with Relay(server.port) as found:
+        location = f"redis://127.0.0.1:{found.port}/0"
+        override(WEBSOCKET_GROUPS={"default": settings(location, TIMEOUT=30)})
+        with backends.replaced(redis.Backend):
+            backends.backend("default").hold("connected")
+            yield found
 
 
 def by_join(open_websocket: Callable[..., Any], override: Override) -> None:

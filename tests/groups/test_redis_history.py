@@ -11,9 +11,9 @@ import pytest
 
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups import redis, reports
-from support.cutting_relay import CuttingRelay
 from support.redis import Cluster, Redis, Service
 from support.redis_backend import Member, backend, head, send, until_it_works
+from support.relay import Relay
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -269,15 +269,15 @@ class TestOutage:
 
 
 class TestUnderWay:
-    """What the server has been asked for when the connection ends."""
+    """Commands that have no reply yet when the connection ends."""
 
     @pytest.fixture
-    def relay(self, server: Redis) -> Iterator[CuttingRelay]:
+    def relay(self, server: Redis) -> Iterator[Relay]:
         """A relay to the server."""
-        with CuttingRelay(server.port) as relay:
+        with Relay(server.port) as relay:
             yield relay
 
-    def test_is_read_by_the_next_connection(self, server: Redis, relay: CuttingRelay) -> None:
+    def test_a_read_is_repeated_by_the_next_connection(self, server: Redis, relay: Relay) -> None:
         """A client that comes back at that moment does so."""
         own = made(f"redis://127.0.0.1:{relay.port}/0", TIMEOUT=20.0)
         send(made(server.url), "room", "kept")
@@ -289,7 +289,7 @@ class TestUnderWay:
         send(made(server.url), "room", "new")
         assert member.receive_numbered() == (2, "new")
 
-    def test_is_not_published_by_it(self, server: Redis, relay: CuttingRelay) -> None:
+    def test_a_message_is_not_published_again(self, server: Redis, relay: Relay) -> None:
         """The server may have published it already: so the publisher gets an error."""
         own = made(f"redis://127.0.0.1:{relay.port}/0", TIMEOUT=20.0)
         send(own, "room", "before")

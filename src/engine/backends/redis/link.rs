@@ -247,8 +247,8 @@ async fn send(
 
 /// The calls of commands that a connection has taken.
 ///
-/// When it ends before the replies, the next connection reads what was to be read, once. Other callers
-/// get an error: the server may have done what they have asked for.
+/// When it ends before the replies, the next connection repeats the reads, once. Callers of other
+/// commands get an error: the server may have carried them out.
 struct UnderWay<'a> {
     shard: &'a Shard,
     calls: Vec<Vec<Publish>>,

@@ -1,4 +1,4 @@
-"""A relay to a server that cuts its connections when a client sends a certain command."""
+"""A relay to a server, which holds answers back or cuts its connections when a test says so."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class CuttingRelay:
+class Relay:
     """
-    Passes on what clients and a server send; use as a context manager.
+    Passes bytes on between clients and a server; use as a context manager.
 
     Args:
         server: The port of the server.
 
     Attributes:
+        port: The port for clients.
+        is_open: The server's answers are passed on while it is set.
         cuts_at: The command that is not passed on: all connections are cut when it comes. Each cut
             makes it empty.
     """
 
     def __init__(self, server: int) -> None:
+        self.is_open = threading.Event()
+        self.is_open.set()
         self.cuts_at = b""
         self._server = server
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.is_open.set()
         _end(self._listener)
         self.cut()
 
@@ -49,18 +54,25 @@ class CuttingRelay:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._server))
                 self._open += [client, server]
-                for ends in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+                for way in (self._ask, self._answer):
+                    threading.Thread(target=way, args=(client, server), daemon=True).start()
 
-    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError), one:
-            while data := one.recv(1 << 16):
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError), client:
+            while data := client.recv(1 << 16):
                 if self.cuts_at and self.cuts_at in data:
                     self.cuts_at = b""
                     self.cut()
                     break
-                other.sendall(data)
-            _end(other)
+                server.sendall(data)
+            _end(server)
+
+    def _answer(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server:
+            while data := server.recv(1 << 16):
+                self.is_open.wait()
+                client.sendall(data)
+            _end(client)
 
 
 def _end(end: socket.socket) -> None:
