@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 # Most tests wait for a server most of the time: more of them at once than there are cores.
 PYTEST_ARGS ?= -n 6 --dist loadgroup --durations 30 --durations-min 5
-OUTCOMES := .cache/outcomes.json
+# What each test did, for tests/table.py and .ci/verdict.py. DURATIONS=1 prints the cost of each file.
+REPORTS ?= .cache/reports
+REPORT = $(if $(DURATIONS),--costs) --report-log-exclude-logs-on-passed-tests --report-log=$(REPORTS)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all parts extended lint types sanitize interleavings kqueue-way bench wheel wheels site site-check clean
+.PHONY: demo test test-engine test-python compiled-tests test-all parts extended tables lint types sanitize interleavings kqueue-way bench wheel wheels site site-check clean
 
 # WORKERS=4 serves it by as many processes of gunicorn, which share groups.
 demo: $(VENV)/installed $(if $(WORKERS),$(VENV)/installed-gunicorn)
@@ -22,15 +24,32 @@ unexport PYTHONDONTWRITEBYTECODE
 # Most of the engine's tests wait: more of them than there are processors go at once.
 export RUST_TEST_THREADS = 8
 
-# The tests that need only pip and cargo, on the servers that most projects run.
-test: $(VENV)/installed-tests
-	cargo test --quiet --no-default-features
-	@rm -f $(OUTCOMES)
-	$(BIN)/python -m pytest --tier basic --outcomes $(OUTCOMES) $(PYTEST_ARGS)
+# The tests that need only pip and cargo, on the servers that most projects run: four minutes on two
+# cores, and four more where all has to be compiled first.
+test:
+	@$(MAKE) --no-print-directory -j2 $(VENV)/installed-tests compiled-tests
+	@status=0; \
+	$(MAKE) --no-print-directory -k -j2 test-engine .cache/collected || status=$$?; \
+	$(MAKE) --no-print-directory test-python || status=$$?; \
+	exit $$status
 
-# The others as well: each server and version, proxies, browsers. APT=1 installs what Debian's
-# packages bring. EVERY=1 runs the whole list of behaviours on each variant of a server, compares with
-# the original package, and opens the largest numbers of connections: most of an hour.
+test-engine:
+	cargo test --quiet --no-fail-fast --no-default-features
+
+test-python: $(VENV)/installed-tests
+	$(BIN)/python -m pytest --tier basic $(REPORT)/basic.jsonl $(PYTEST_ARGS)
+
+# pytest rewrites the assertions of each file, and keeps the result: once, not in each of its processes.
+.cache/collected: $(VENV)/installed-tests $(shell find tests -name '*.py' -not -path '*/node_modules/*')
+	$(BIN)/python -m pytest --collect-only -qq >/dev/null
+	@touch $@
+
+compiled-tests:
+	cargo test --quiet --no-run --no-default-features
+
+# The others as well: each server, proxies, browsers, databases. APT=1 installs what Debian's packages
+# bring. EVERY=1 runs the whole list of behaviours on each variant of a server, compares with the original
+# package, and opens the largest numbers of connections: most of an hour.
 test-all: parts test extended
 
 # Says which of Debian's packages are missing, and installs the rest that extended tests need.
@@ -38,9 +57,13 @@ parts: $(VENV)/installed-tests
 	APT=$(APT) EVERY=$(EVERY) PYTHON=$(BIN)/python bash tests/setup
 
 extended: parts
-	$(BIN)/python -m pytest --tier extended --outcomes $(OUTCOMES) \
+	$(BIN)/python -m pytest --tier extended $(REPORT)/extended.jsonl \
 		--compared tests/wild/compared.json $(if $(EVERY),--every-server) $(PYTEST_ARGS)
-	$(BIN)/python tests/table.py --check
+	@$(MAKE) --no-print-directory tables
+
+# Whether the tables of servers and of scenarios in the documentation are what the tests have found.
+tables:
+	$(BIN)/python tests/table.py --check $(wildcard $(REPORTS)/basic.jsonl $(REPORTS)/extended.jsonl)
 	$(BIN)/python tests/comparison.py --check
 
 lint: types
@@ -93,7 +116,7 @@ site: .cache/site/installed
 
 # Each of its pages in Chromium, at the width of a desktop and of a phone.
 site-check: site $(VENV)/installed-tests
-	SITE=dist/site $(BIN)/python -m pytest tests/docs/test_site.py
+	SITE=dist/site $(BIN)/python -m pytest tests/docs/test_site.py $(REPORT)/site.jsonl
 
 .cache/site/installed: docs/site/requirements.txt
 	$(PYTHON) -m venv .cache/site/venv
@@ -111,8 +134,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
+# WHEEL=FILE installs that one; nothing is compiled then.
 $(VENV)/installed: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet .
+	$(BIN)/python -m pip install --quiet $(if $(WHEEL),--force-reinstall $(WHEEL),.)
 	@touch $@
 
 $(VENV)/installed-gunicorn: $(VENV)/installed

@@ -24,8 +24,8 @@ if str(TESTS) not in sys.path:
 import comparison  # noqa: E402
 from support import selection  # noqa: E402
 from support import server as servers  # noqa: E402
+from support.costs import Costs  # noqa: E402
 from support.installed import require_server  # noqa: E402
-from support.outcome import Outcomes  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +41,11 @@ FOREIGN = frozenset(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that choose tests, and those that name files for what was found."""
+    """Add the options that choose tests, and those that say more of them."""
     selection.add_options(parser)
-    parser.addoption("--outcomes", type=Path, help="add to this file what each server passed")
+    parser.addoption(
+        "--costs", action="store_true", help="print the processor time that each file takes"
+    )
     parser.addoption(
         "--compared", type=Path, help="note in this file which scenarios of tests/wild passed"
     )
@@ -54,6 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "extended(reason): `make test-all` runs it, `make test` does not, for this reason",
         "every(reason): runs with --every-server only, for this reason",
+        "core(test, …): of these tests only the named ones run without --every-server",
         "needs(part): extended, because tests/setup has to install that part first",
         "requires(ability): fails on servers that lack it",
         "slow: takes seconds because time itself is the subject",
@@ -65,8 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Groups are shared by all processes with the same folder and secret: keep the workers apart.
     config.add_cleanup(_own_runtime_dir())
-    if config.getoption("--outcomes") and "PYTEST_XDIST_WORKER" not in os.environ:
-        config.pluginmanager.register(OutcomeWriter(config.getoption("--outcomes")))
+    if config.getoption("--costs"):
+        config.pluginmanager.register(Costs())
     comparison.register(config)
 
 
@@ -75,25 +78,6 @@ def _own_runtime_dir() -> Callable[[], None]:
     folder = tempfile.mkdtemp(prefix="dws-run-")
     os.environ["XDG_RUNTIME_DIR"] = folder
     return functools.partial(shutil.rmtree, folder, ignore_errors=True)
-
-
-class OutcomeWriter:
-    """Writes the facts behind the table of servers (see table.py)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._outcomes = Outcomes.read(path)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count what passed and what is expected to fail; failures are the run's to report."""
-        server = dict(report.user_properties).get("server")
-        passed = report.when == "call" and report.passed
-        if server and (passed or (report.skipped and hasattr(report, "wasxfail"))):
-            self._outcomes.add(str(server), report.nodeid, passed=passed)
-
-    def pytest_sessionfinish(self) -> None:
-        """Write them down."""
-        self._outcomes.write(self._path)
 
 
 # After the parameters of a test itself.

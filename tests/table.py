@@ -1,9 +1,9 @@
 """
-Writes the table of servers in docs/deployment.md from the results of the suite.
+Writes the table of servers in docs/deployment.md from the reports of the suite.
 
-    make test-all                            # or pytest tests/servers --outcomes FILE
-    python tests/table.py [FILE]             # .cache/outcomes.json, which `make test-all` writes
-    python tests/table.py --check [FILE]     # fails if a cell of the page is not what was found
+    make test-all EVERY=1                         # or pytest tests/servers --report-log=FILE
+    python tests/table.py .cache/reports/*.jsonl  # which `make test-all` writes
+    python tests/table.py --check FILE …          # fails if a cell is not what was found
 
 A cell is `yes` when every test of the feature passed on every variant of the server, `partly` when
 some are expected to fail (the page beside the server says which and why), `no` when all are, and
@@ -12,17 +12,16 @@ some are expected to fail (the page beside the server says which and why), `no` 
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from itertools import zip_longest
 from pathlib import Path
 
+from support import outcome
 from support.outcome import FEATURES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "deployment.md"
-OUTCOMES = ROOT / ".cache" / "outcomes.json"
 BEGIN, END = "<!-- table of servers: tests/table.py -->", "<!-- end of the table -->"
 
 # Server, its page, and the kinds of the suite that are variants of it.
@@ -91,10 +90,10 @@ def differences(written: str, rows: dict[str, list[str]]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Rewrite the page, or only compare."""
     check = "--check" in arguments
-    (source,) = [argument for argument in arguments if argument != "--check"] or [OUTCOMES]
+    sources = [argument for argument in arguments if argument != "--check"]
     before, rest = PAGE.read_text().split(BEGIN)
     written, after = rest.split(END)
-    rows = cells(json.loads(Path(source).read_text()))
+    rows = cells(outcome.read(map(Path, sources)))
     if not check:
         PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
         return 0
@@ -102,7 +101,7 @@ def main(arguments: list[str]) -> int:
     for line in wrong:
         print(f"{PAGE.name}: {line}", file=sys.stderr)
     if wrong:
-        print(f"To write it anew: python tests/table.py {source}", file=sys.stderr)
+        print(f"To write it anew: python tests/table.py {' '.join(sources)}", file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
-
-    from typing_extensions import Self
 
 # Column of the table, and the tests that speak for it.
 FEATURES = {
@@ -34,29 +33,21 @@ def feature_of(test: str) -> str | None:
     return next((name for name, tests in FEATURES.items() if re.search(tests, test)), None)
 
 
-class Outcomes:
-    """Collects, for each server and feature, how many tests passed and how many cannot."""
+def read(files: Iterable[Path]) -> dict[str, dict[str, list[int]]]:
+    """Count what passed and what is expected to fail, in reports of runs (pytest-reportlog)."""
+    counts: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
+    for file in files:
+        with file.open() as lines:
+            for report in map(json.loads, lines):
+                _count(report, counts)
+    return counts
 
-    def __init__(self) -> None:
-        self._counts: dict[str, dict[str, list[int]]] = defaultdict(
-            lambda: defaultdict(lambda: [0, 0])
-        )
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Begin with what another run has found, if it has written that file."""
-        outcomes = cls()
-        if path.exists():
-            for server, counts in json.loads(path.read_text()).items():
-                outcomes._counts[server].update(counts)
-        return outcomes
-
-    def add(self, server: str, test: str, *, passed: bool) -> None:
-        """Note one test's end; one that is expected to fail counts as not passed."""
-        if (feature := feature_of(test)) is not None:
-            self._counts[server][feature][not passed] += 1
-
-    def write(self, path: Path) -> None:
-        """Write `{server: {feature: [passed, unable]}}` as JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self._counts, indent=1, sort_keys=True) + "\n")
+def _count(report: dict[str, Any], counts: dict[str, dict[str, list[int]]]) -> None:
+    server = dict(report.get("user_properties", ())).get("server")
+    passed = report.get("when") == "call" and report["outcome"] == "passed"
+    # Failures are the run's to tell.
+    if server and (passed or "wasxfail" in report):
+        feature = feature_of(report["nodeid"])
+        if feature is not None:
+            counts[server][feature][not passed] += 1
