@@ -18,7 +18,6 @@ class TestProcess(BackendContract, unittest.TestCase):
     backend: ClassVar = {"BACKEND": "dwebsocket.groups.process"}
     crosses_processes = False
     has_database = True
-    memberships = 100_000
 
 
 class TestMemory(BackendContract, unittest.TestCase):
@@ -34,4 +33,3 @@ class TestLocal(BackendContract, unittest.TestCase):
 
     backend: ClassVar = {"BACKEND": "dwebsocket.groups.local"}
     has_database = True
-    memberships = 100_000

@@ -41,7 +41,6 @@ class TestPostgres(contract.BackendContract, unittest.TestCase):
         "TIMEOUT": 20.0,
     }
     has_database = True
-    memberships = 100_000
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -17,6 +17,16 @@ from support.server import free_port
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.usefixtures("tables"), pytest.mark.needs("redis")]
+# The rest is the same over any connection: subscriptions, publications and questions at once.
+core = pytest.mark.core(
+    "test_names",
+    "test_order_of_several_publishers",
+    "test_a_member_of_many_groups",
+    "test_sixteen_mib",
+    "test_presence_in_several_processes",
+    "test_members_of_another_process",
+    "test_count_of_all_processes",
+)
 
 
 class RedisContract(BackendContract):
@@ -57,6 +67,7 @@ class TestRedis(RedisContract, unittest.TestCase):
 
 
 @pytest.mark.needs("valkey")
+@core
 @pytest.mark.xdist_group("contract of Valkey")
 class TestValkey(RedisContract, unittest.TestCase):
     """The server that began as a copy of Redis 7.2."""
@@ -67,6 +78,7 @@ class TestValkey(RedisContract, unittest.TestCase):
         return servers.enter_context(Redis(name="valkey")).url
 
 
+@core
 @pytest.mark.xdist_group("contract of Shards")
 class TestShards(RedisContract, unittest.TestCase):
     """Three servers, over which groups are spread."""
@@ -77,6 +89,7 @@ class TestShards(RedisContract, unittest.TestCase):
         return [servers.enter_context(Redis()).url for _ in range(3)]
 
 
+@core
 @pytest.mark.xdist_group("contract of Service")
 class TestService(RedisContract, unittest.TestCase):
     """A master that sentinels name."""
@@ -87,6 +100,7 @@ class TestService(RedisContract, unittest.TestCase):
         return servers.enter_context(Service()).url
 
 
+@core
 @pytest.mark.xdist_group("contract of Cluster")
 class TestCluster(RedisContract, unittest.TestCase):
     """Three masters, with sharded channels."""
@@ -97,6 +111,7 @@ class TestCluster(RedisContract, unittest.TestCase):
         return servers.enter_context(Cluster()).url
 
 
+@core
 @pytest.mark.xdist_group("contract of Encrypted")
 class TestEncrypted(RedisContract, unittest.TestCase):
     """A server that takes TLS alone."""

@@ -43,8 +43,10 @@ def _backend(site: Site, override: Callable[..., None]) -> Iterator[None]:
     with backends.swapped(own):
         yield
         for made in filter(None, map(own.made, ("default", "apart"))):
-            if hasattr(made, "_listener"):
+            # The nodes of one process would meet those of all tests before, too.
+            if hasattr(made, "stop"):
                 made.stop()
+            if hasattr(made, "_listener"):
                 listener = made._listener
                 eventually(lambda: not listener.is_listening, what="the thread has ended")  # noqa: B023
         asyncio.run(sync_to_async(connections.close_all)())

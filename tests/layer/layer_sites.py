@@ -43,7 +43,7 @@ SEVERAL = [
     for kind in ("shards", "sentinels", "cluster")
 ]
 EVERY = [
-    pytest.param("process", marks=pytest.mark.extended("a part of what the local backend does")),
+    pytest.param("process", marks=pytest.mark.every("a part of what the local backend does")),
     *CROSSING,
 ]
 

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
     Make = Callable[..., ChannelLayer]
 
-pytestmark = pytest.mark.parametrize("site", EVERY, indirect=True)
+# On PostgreSQL what depends on how messages are carried; the rest is the layer's own.
+core = pytest.mark.core(
+    *("test_order", "test_a_megabyte", "test_channel_of_another_process", "test_several_receivers"),
+    *("test_full", "test_members", "test_together", "test_sender_that_does_not_pause"),
+    "test_messages_and_groups",
+)
+SITES = [*EVERY[:-1], pytest.param("postgres", marks=[*EVERY[-1].marks, core])]
+pytestmark = pytest.mark.parametrize("site", SITES, indirect=True)
 
 # So long nothing may come.
 NOTHING_S = 0.2

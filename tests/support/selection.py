@@ -4,7 +4,11 @@ Which tests run: those of `make test`, those that `make test-all` adds, and each
 The basic tier needs what pip and cargo can install, and the servers that most projects run. A test
 is in the extended tier when it is for another server, when it is marked with a part that it `needs`
 beyond that, or when it is marked `extended`, with the reason. Tests that are marked `every`, which
-take minutes or repeat what `make lint` does, wait for `--every-server`.
+take minutes or repeat what others prove, wait for `--every-server`.
+
+The lists of behaviours run whole on one server of each family, and on every other server those of
+their tests that the server can break: `CORE`. Variants of a server wait for `--every-server`, with
+which everything runs everywhere. tests/README.md has the table.
 """
 
 from __future__ import annotations
@@ -27,9 +31,26 @@ TIERS = ("basic", "extended")
 BASIC_SERVERS = frozenset(
     {servers.RUNSERVER, servers.GUNICORN_SYNC, servers.GUNICORN_GTHREAD, servers.UVICORN}
 )
+# One of each family: threads, green threads, uWSGI, ASGI with the socket, ASGI by events.
+WHOLE = frozenset(
+    {
+        *(servers.GUNICORN_GTHREAD, servers.GUNICORN_GEVENT, wsgi_kinds.UWSGI_HTTP_SOCKET),
+        *(kind for kind in servers.ASGI if str(kind) in ("uvicorn-sansio", "granian")),
+        # The family of servers that encrypt, for the tests of TLS alone.
+        servers.GUNICORN_GTHREAD_TLS,
+    }
+)
+# Variants of a server that finds its socket in the same way, and servers of the past: only where
+# every server is asked for. tests/versions has the oldest version of each server.
+VARIANTS = re.compile(
+    r"runserver-nothreading|gunicorn-(sync|gthread)-unix|gunicorn-sync-tls|gunicorn-.*-\d+\.\d+\.\d+(-tls)?"
+    r"|.*eventlet.*|gunicorn-gevent_pywsgi(-tls)?|gevent-server-plain|gevent-tls|werkzeug-tls"
+    r"|uwsgi-http11-socket|uwsgi-lazy-apps|uvicorn-(uvloop|websockets|wsproto|unix)|daphne-unix"
+    r"|hypercorn-unix|gunicorn-asgi-(unix|nginx)"
+)
 
-# Behaviour that a variant of a server can break: finding the socket, early bytes, the 101, the end.
-SECONDARY = servers.SECONDARY | wsgi_kinds.SECONDARY
+# Behaviour that a server can break: finding the socket, early bytes, the 101, close codes, its end,
+# its reload, TLS, the fallback. All tests of a file that is not here run on each server they name.
 CORE = {
     "test_contract.py": {
         "test_text_is_echoed",
@@ -42,16 +63,30 @@ CORE = {
         "test_session_is_saved",
         "test_process_stops",
     },
-    "test_resources.py": {"test_views_end"},
+    "test_async_views.py": set(),
+    "test_application_pings.py": set(),
+    "test_client_addresses.py": set(),
     "test_clients.py": {"test_conversation"},
+    "test_consumers.py": {"test_messages"},
+    "test_consumers_end.py": set(),
+    "test_consumers_faults.py": set(),
+    "test_fallback.py": {
+        "test_they_are_echoed_in_order",
+        "test_a_process_that_ends_tells_its_streams",
+        "test_an_asgi_server_that_encrypts",
+    },
+    "test_green.py": {"test_reload", "test_end_of_a_bare_server"},
+    "test_green_handshakes.py": set(),
+    "test_handler_ends.py": {"test_reload"},
+    "test_handler_servers.py": {"test_echo_and_end"},
+    "test_helpers.py": set(),
+    "test_odd_handshakes.py": set(),
+    "test_own_middleware.py": {"test_conversation"},
+    "test_polling.py": {"test_they_are_echoed_in_order"},
+    "test_recipes.py": set(),
+    "test_resources.py": {"test_views_end"},
+    "test_tls.py": {"test_mebibyte_both_ways", "test_early_bytes"},
     "test_tutorials.py": set(),
-    "test_handler_servers.py": {"test_echo_and_end", "test_connect_decides"},
-    "test_handler_ends.py": {"test_the_process_ends"},
-}
-# Tests that take seconds and give the same on all variants: not run on these, unless asked.
-HEAVY = {
-    "test_tls.py": {"test_one_thread_with_tickets", "test_two_hundred_idle"},
-    "test_uwsgi.py": {"test_sigint", "test_graceful_end", "test_without_teardown"},
 }
 
 
@@ -61,14 +96,15 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-server",
         action="store_true",
-        help="the whole list of behaviours also on old versions and variants of servers, and the"
+        help="the whole lists of behaviours on each version and variant of each server, and the"
         " largest numbers of connections: most of an hour",
     )
     parser.addoption(
         "--core-on",
         metavar="SERVER,…",
-        type=lambda names: set(names.split(",")),
-        help="of all that concerns servers only the core of the lists, and only on these",
+        type=lambda names: names.split(","),
+        help="of all that concerns servers only the lists, whole on the first of these, and their"
+        " core on the others",
     )
 
 
@@ -157,21 +193,34 @@ def _is_core(item: pytest.Item) -> bool:
 
 
 def _is_core_on(
-    names: set[str], item: pytest.Item, kinds: list[servers.Kind], folder: Path
+    names: list[str], item: pytest.Item, kinds: list[servers.Kind], folder: Path
 ) -> bool:
     if not item.path.is_relative_to(folder):
         return True
-    return _is_core(item) and any(str(kind) in names for kind in kinds)
+    if item.path.name != "test_contract.py":
+        return False
+    found = {str(kind) for kind in kinds}
+    return names[0] in found or (_is_core(item) and not found.isdisjoint(names))
 
 
 def _is_left_out(item: pytest.Item, kinds: list[servers.Kind]) -> bool:
-    if item.get_closest_marker("every") or not servers.BETWEEN.isdisjoint(kinds):
+    if item.get_closest_marker("every"):
         return True
-    if SECONDARY.isdisjoint(kinds):
+    if any(VARIANTS.fullmatch(str(kind)) for kind in kinds):
+        return True
+    if (core := item.get_closest_marker("core")) and _test_name(item) not in core.args:
+        return True
+    if item.path.name not in CORE or WHOLE.issuperset(kinds) or _is_core(item):
         return False
-    if item.path.name in CORE:
-        return not _is_core(item)
-    return _test_name(item) in HEAVY.get(item.path.name, ())
+    # Failures that are expected run wherever they are: the table of servers has them.
+    return not any(
+        dict(kind.lacks).keys() & _abilities(item) or why_unable(str(kind), item.name)
+        for kind in kinds
+    )
+
+
+def _abilities(item: pytest.Item) -> set[str]:
+    return {marker.args[0] for marker in item.iter_markers("requires")}
 
 
 def _test_name(item: pytest.Item) -> str:

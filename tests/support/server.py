@@ -227,27 +227,6 @@ OLDER_GREEN = tuple(
 
 SERVERS = (*_ON_THREADS, *GREEN)
 
-SECONDARY_ASGI = ("uvicorn-uvloop", "uvicorn-wsproto", "uvicorn-dwebsocket")
-
-# Variants of servers that run the whole list: of the list they run the core only, unless asked.
-SECONDARY = frozenset(
-    {
-        *(RUNSERVER_NOTHREADING, GUNICORN_SYNC_UNIX, GUNICORN_GEVENT_PYWSGI),
-        *(kind for kind in ASGI if kind.name in SECONDARY_ASGI),
-        *(*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN, *TLS, *NATIVE),
-    }
-    - {GUNICORN_GTHREAD_TLS}
-)
-
-
-# Between the oldest gunicorn with a kind of worker and the current one: only where every server is
-# asked for.
-BETWEEN = frozenset(
-    kind
-    for kind in (*OLDER_GUNICORNS, *OLDER_GUNICORNS_TLS, *OLDER_GREEN)
-    if "-20.1.0" not in kind.name and kind.name != "gunicorn-eventlet-21.2.0"
-)
-
 
 def _blocks_of_ports() -> list[int]:
     """

@@ -96,6 +96,3 @@ UWSGIS = (
 )
 SINGLE_PROCESS = (WERKZEUG, WERKZEUG_ONE_THREAD, CHEROOT, WAITRESS)
 WSGI_SERVERS = (*SINGLE_PROCESS, *UWSGIS)
-
-# As in support.server: they run the core only, unless asked.
-SECONDARY = frozenset({UWSGI_HTTP11_SOCKET, UWSGI_LAZY})
