@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -100,6 +101,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Give every module that a file imports, wherever in the file, `dwebsocket.x` as `.x`."""
     found: set[str] = set()
@@ -130,15 +132,21 @@ def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
-@pytest.mark.parametrize("path", files(), ids=module_of)
-def test_leans_on_lower_rooms_only(path: Path) -> None:
+def others_of_ours(path: Path) -> set[str]:
+    """Give the other rooms of the package that a file imports."""
+    rooms = {room_of(name[1:]) for name in imports(path) if name.startswith(".")}
+    return rooms - {room_of(module_of(path))}
+
+
+def test_leans_on_lower_rooms_only() -> None:
     """The line of DESIGN holds, for imports in functions and for types too."""
-    room = room_of(module_of(path))
-    assert room in HEIGHT, f"{room} has no place on the line"
-    for name in imports(path):
-        if name.startswith("."):
-            other = room_of(name[1:])
-            assert other == room or HEIGHT[other] < HEIGHT[room], f"{room} imports {other}"
+    wrong = [
+        f"{module_of(path)} imports {other}"
+        for path in files()
+        for other in others_of_ours(path)
+        if HEIGHT[other] >= HEIGHT[room_of(module_of(path))]
+    ]
+    assert wrong == []
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
@@ -169,16 +177,19 @@ def test_circles_are_found(graph: dict[str, set[str]], found: list[set[str]]) ->
     assert circles(graph) == found
 
 
-@pytest.mark.parametrize("path", files(), ids=module_of)
-def test_nothing_imports_testing(path: Path) -> None:
+def test_nothing_imports_testing() -> None:
     """Projects run without the modules that their tests need."""
-    if room_of(module_of(path)) != "testing":
-        assert not {name for name in imports(path) if room_of(name[1:]) == "testing"}
+    assert [module_of(path) for path in files() if "testing" in others_of_ours(path)] == []
 
 
-@pytest.mark.parametrize("path", files(), ids=module_of)
-def test_needs_nothing_but_django(path: Path) -> None:
+def test_needs_nothing_but_django() -> None:
     """Server packages are imported only in their own file."""
+    wrong = {module_of(path): packages for path in files() if (packages := not_allowed(path))}
+    assert wrong == {}
+
+
+def not_allowed(path: Path) -> set[str]:
+    """Give the packages that a file imports and may not."""
     allowed = REQUIRED | set(sys.stdlib_module_names) - SERVER_PACKAGES
     if room_of(module_of(path)) in ("compat", "servers", "runners"):
         allowed |= {path.stem}
@@ -186,13 +197,12 @@ def test_needs_nothing_but_django(path: Path) -> None:
     if not re.search(r"^(from|import) typing_extensions", path.read_text(), re.MULTILINE):
         # For types alone, indented below TYPE_CHECKING: every type checker brings it.
         allowed |= {"typing_extensions"}
-    others = {name.split(".")[0] for name in imports(path) if not name.startswith(".")}
-    assert others <= allowed
+    return {name.split(".")[0] for name in imports(path) if not name.startswith(".")} - allowed
 
 
-def test_line_names_no_room_that_does_not_exist() -> None:
-    """A room that has gone or was renamed leaves the line."""
-    assert set(HEIGHT) - {module_of(path).split(".")[0] for path in files()} == set()
+def test_line_has_each_room() -> None:
+    """A room that is new has a place on it; one that has gone or was renamed leaves it."""
+    assert set(HEIGHT) == {room_of(module_of(path)) for path in files()}
 
 
 def test_line_names_no_room_twice() -> None:

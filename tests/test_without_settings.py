@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
-import pytest
+from support.fresh import failures
 
 MODULES = [
     "dwebsocket",
@@ -28,14 +25,14 @@ PROBE = """
 import importlib, os, sys, threading
 os.environ.pop("DJANGO_SETTINGS_MODULE", None)
 before = len(os.listdir("/proc/self/fd"))
-importlib.import_module(sys.argv[1])
+importlib.import_module("{module}")
 from django.conf import settings
 assert not settings.configured
 assert threading.active_count() == 1, threading.enumerate()
 assert len(os.listdir("/proc/self/fd")) == before
 assert len(os.listdir("/proc/self/task")) == 1
-absent = {"redis", "gunicorn", "gevent", "eventlet", "uvicorn", "pytest", "dwebsocket.testing"}
-assert not absent & set(sys.modules)
+for absent in "redis gunicorn gevent eventlet uvicorn pytest dwebsocket.testing".split():
+    assert absent not in sys.modules, absent
 """
 
 DECORATE = """
@@ -48,23 +45,11 @@ assert view.accept_websocket
 """
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_import(module: str) -> None:
+def test_import() -> None:
     """No settings, no thread, no descriptor, no server package: nothing at import."""
-    run(PROBE, module)
+    assert failures([PROBE.format(module=module) for module in MODULES]) == {}
 
 
 def test_decorating() -> None:
     """Options are checked without looking at the settings."""
-    run(DECORATE)
-
-
-def run(code: str, *arguments: str) -> None:
-    """Run in a fresh interpreter, every warning an error."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert failures([DECORATE]) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from support.users import sign_in
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.server import Kind
@@ -40,9 +41,27 @@ each_server = pytest.mark.parametrize(
 with_workers = pytest.mark.parametrize("kind", [GUNICORN_GTHREAD, UVICORN], ids=str)
 
 
+@pytest.fixture(scope="module")
+def _servers(database: Path) -> Iterator[Callable[[Kind], Server]]:
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def running(kind: Kind) -> Server:
+            server = Server(kind, options=WORKERS[kind.family], database=database)
+            return stack.enter_context(server)
+
+        yield running
+
+
 @pytest.fixture
-def server(kind: Kind, database: Path) -> Iterator[Server]:
-    """Run a server, with two workers where it can have them."""
+def server(kind: Kind, _servers: Callable[[Kind], Server]) -> Server:
+    """A server that tests share, with two workers where it can have them."""
+    return _servers(kind)
+
+
+@pytest.fixture
+def own_users(kind: Kind, database: Path) -> Iterator[Server]:
+    """A server for a test that changes its users."""
     with Server(kind, options=WORKERS[kind.family], database=database) as running:
         yield running
 
@@ -153,8 +172,9 @@ def test_close_user_reaches_all_workers(server: Server) -> None:
 
 @with_workers
 @pytest.mark.parametrize("change", ["logs out", "password", "deactivated", "deleted"])
-def test_a_sign_out_reaches_all_workers(server: Server, change: str) -> None:
+def test_a_sign_out_reaches_all_workers(own_users: Server, change: str) -> None:
     """At once, whichever process sees it; other sessions and users stay."""
+    server = own_users
     mia, again, tom = sign_in(server), sign_in(server), sign_in(server, "tom")
     with (
         opened(server, "/groups/inbox/", mia) as hers,

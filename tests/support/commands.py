@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +123,10 @@ def _python(words: list[str]) -> None:
             compile(code, "command", "exec")
         case ["-m", "venv", _]:
             pass
-        case ["-m", "pytest", *tests]:
-            assert [name for name in tests if name[0] != "-" and not (ROOT / name).exists()] == []
+        case ["-m", "pytest", *rest]:
+            values = {value for option, value in pairwise(rest) if option in ("-k", "-n")}
+            tests = [word for word in rest if word[0] != "-" and word not in values]
+            assert [name for name in tests if not (ROOT / name).exists()] == []
         case [script, *rest] if script.endswith("manage.py"):
             assert script == "manage.py" or (ROOT / script).is_file(), f"there is no {script}"
             _manage(rest)
@@ -215,6 +218,9 @@ def _cargo(words: list[str]) -> None:
     match [word for word in words if not word.startswith(("+", "-"))]:
         case ["install", "cargo-fuzz"]:
             pass
+        case ["test", *names]:
+            # Of tests, or parts of them.
+            assert len(names) <= 1
         case ["fuzz", "run", name]:
             assert (ROOT / f"fuzz/fuzz_targets/{name}.rs").is_file(), f"there is no target {name}"
         case _:
