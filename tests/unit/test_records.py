@@ -163,6 +163,7 @@ class TestEnds:
 
 def test_too_slow(visit: Serve, request_log: Log, override: Override) -> None:
     """A client that takes nothing from another's `send`."""
+    override(WEBSOCKET_SEND_TIMEOUT=0.1)
     opened: list[Any] = []
 
     @accept_websocket

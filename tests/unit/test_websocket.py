@@ -951,7 +951,7 @@ class TestSlowClients:
 
     def test_anybody_else_closes_it(self, open_websocket: Open) -> None:
         """Others never wait for it."""
-        live = open_websocket(send_buffer=1000)
+        live = open_websocket(send_buffer=1000, send_timeout=0.1)
         assert live.websocket.send(HUGE)
         assert live.websocket.send("more") is False
         assert live.websocket.close_code == 1013
