@@ -344,6 +344,8 @@ SETTINGS: dict[str, Setting] = {
     "ENGINE_THREADS": Setting(1, _few),
     # Threads on which the sync methods of handlers run, in each process.
     "HANDLER_THREADS": Setting(16, _threads),
+    # Threads for the sync code of Channels' consumers, in each process. One, as asgiref has it.
+    "CHANNELS_THREADS": Setting(1, _threads),
     # Stack of a view's thread. It is address space: only what a view touches becomes memory. Less
     # is dangerous: on CPython 3.13, deeply nested JSON from a client overflows 1 MiB and with it
     # the process, before Python's own limit stops it.

@@ -55,6 +55,7 @@ DEFAULTS = {
     "METRICS_TOKEN": "",
     "ENGINE_THREADS": 1,
     "HANDLER_THREADS": 16,
+    "CHANNELS_THREADS": 1,
     "THREAD_STACK_SIZE": 4 * MIB,
 }
 
@@ -142,6 +143,7 @@ GOOD: dict[str, list[tuple[Any, Any]]] = {
     "METRICS_TOKEN": [("", ""), ("x" * 16, "x" * 16)],
     "ENGINE_THREADS": [(1, 1), (64, 64)],
     "HANDLER_THREADS": [(1, 1), (1024, 1024)],
+    "CHANNELS_THREADS": [(1, 1), (1024, 1024)],
     "THREAD_STACK_SIZE": [(65536, 65536), (8 * MIB, 8 * MIB)],
 }
 
@@ -277,6 +279,7 @@ BAD: dict[str, list[tuple[Any, str]]] = {
         (True, "a whole number from 1 to 1024"),
         (1025, "a whole number from 1 to 1024"),
     ],
+    "CHANNELS_THREADS": [(value, "a whole number from 1 to 1024") for value in (0, None, 1025)],
     "THREAD_STACK_SIZE": [
         *((value, A_SIZE) for value in BAD_SIZES),
         (65535, "must be 65536 bytes or more, not 65535"),
@@ -363,6 +366,7 @@ class TestOptions:
             "METRICS_TOKEN",
             "ENGINE_THREADS",
             "HANDLER_THREADS",
+            "CHANNELS_THREADS",
             "THREAD_STACK_SIZE",
         }
 

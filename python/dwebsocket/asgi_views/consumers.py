@@ -5,7 +5,8 @@ As Channels 4 is, each message takes a new task; a sync consumer's handler goes 
 what it sends comes back, by asgiref; an async consumer asks a thread whether database connections
 are too old. On connections of ours, the threads of :mod:`~dwebsocket.runners.application_threads`
 take messages from the engine and give it theirs; an async consumer uses none before it calls sync
-code. Consumers on other connections, such as those of Channels' test helpers, run as ever.
+code, and asks then. Consumers on other connections, such as those of Channels' test helpers, run as
+ever.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dwebsocket import unpatched
 from dwebsocket.asgi_views.events import Events, Stage, event_of, message_of
 from dwebsocket.compat import asgiref, consumers
 from dwebsocket.runners.application_threads import ApplicationContext
+from dwebsocket.runners.async_view_threads import OwnThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -38,11 +40,23 @@ _HAVE_CONTEXT = sys.version_info >= (3, 11)
 _HANDLER = "_dwebsocket_handler"
 
 
-async def run(application: Application, scope: dict[str, Any], events: Events) -> object:
-    """Runs an application, whose sync code has threads of ours; gives what it returns."""
+async def run(
+    application: Application,
+    scope: dict[str, Any],
+    events: Events,
+    *,
+    thread_per_connection: bool = False,
+) -> object:
+    """
+    Runs an application; gives what it returns.
+
+    Args:
+        thread_per_connection: Its sync code has a thread of its own, as that of an async view.
+            Otherwise it has those of all applications.
+    """
     if consumers.are_there():
         _exchange()
-    thread = ApplicationContext.enter()
+    thread = (OwnThread if thread_per_connection else ApplicationContext).enter()
     try:
         result: object = await application(scope, events.receive, events.send)
         return result
@@ -190,9 +204,11 @@ async def _run_all(*coroutines: Coroutine[Any, Any, None]) -> None:
 
 
 async def _close_old_connections(channels_own: Callable[[], Awaitable[None]]) -> None:
-    """Has the thread of this task close its old database connections, if it can have any."""
+    """Has old database connections closed, before the next call that may use them."""
     own = asgiref.current_context()
-    if not isinstance(own, ApplicationContext) or own.has_thread:
+    if isinstance(own, OwnThread):
+        own.has_old_connections = True
+    else:
         await channels_own()
 
 
@@ -205,7 +221,7 @@ async def _dispatch_sync(channels_own: Any, consumer: Any, message: Event) -> No
 
 
 class _Handler:
-    """The handlers of one sync consumer. They run in one context, on whichever thread is free."""
+    """The handlers of one sync consumer. They run in one context, also on several threads."""
 
     def __init__(self, channels_own: Any, consumer: Any) -> None:
         """Begins in the context of the consumer's task."""

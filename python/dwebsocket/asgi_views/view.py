@@ -39,7 +39,11 @@ _OF_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encodi
 
 
 def asgi_websocket(
-    application: routing.Application, /, **options: Unpack[CommonOptions]
+    application: routing.Application,
+    /,
+    *,
+    thread_per_connection: bool = False,
+    **options: Unpack[CommonOptions],
 ) -> Callable[..., HttpResponseBase]:
     """
     Gives the view for an ASGI application that serves WebSockets, under any server.
@@ -52,11 +56,16 @@ def asgi_websocket(
     Args:
         application: A coroutine function, or an object with such a ``__call__``, that takes
             ``scope``, ``receive`` and ``send``: what a consumer's ``as_asgi()`` gives, for example.
+        thread_per_connection: Whether thread-sensitive calls, such as those of sync consumers and
+            of the ORM, are made on a thread for each connection, of which there are a few, as of
+            async views. Without it all applications share those of ``WEBSOCKET_CHANNELS_THREADS``:
+            one, as asgiref has it.
         **options: Those of :func:`dwebsocket.accept_websocket`, but not ``accept``, ``text_type``
             and ``subprotocols``, which are up to the application.
 
     Raises:
-        TypeError: An application that cannot be called, or an option that does not exist.
+        TypeError: An application that cannot be called, or an option that does not exist, or has a
+            value of a wrong type.
         ValueError: A value that an option cannot have, or a router without WebSockets.
     """
     if not callable(application):
@@ -65,13 +74,17 @@ def asgi_websocket(
         )
     for name in options:
         if name not in _OPTIONS:
-            known = ", ".join(_OPTIONS)
+            known = ", ".join(("thread_per_connection", *_OPTIONS))
             raise TypeError(f"asgi_websocket() has no option {name!r}; it takes {known}")
+    if not isinstance(thread_per_connection, bool):
+        raise TypeError(
+            f"thread_per_connection must be True or False, not {thread_per_connection!r}"
+        )
     decorate = require_websocket(accept=False, text_type=str, subprotocols=(), **options)
 
     def view_of(named: Any) -> Callable[..., Any]:
         """Gives the view that runs the application, under the name of a part of it."""
-        view = decorate(_view_of(application, name_of(named), named))
+        view = decorate(_view_of(application, name_of(named), named, thread_per_connection))
         return _without_transaction(EitherWay(view, vars(view)["blocking"]))
 
     routes = routing.routes_of(application)
@@ -85,7 +98,12 @@ def _without_transaction(view: Callable[..., Any]) -> Callable[..., Any]:
     return view
 
 
-def _view_of(application: routing.Application, name: str, named: Any) -> Callable[..., Any]:
+def _view_of(
+    application: routing.Application,
+    name: str,
+    named: Any,
+    thread_per_connection: bool,  # noqa: FBT001
+) -> Callable[..., Any]:
     is_sync = sync_consumer_of(named) is not None
 
     async def view(
@@ -98,7 +116,7 @@ def _view_of(application: routing.Application, name: str, named: Any) -> Callabl
             )
         scope = scope_of(request, args, kwargs, path_remaining)
         events = Events(_OwnWebSocket(request.websocket))
-        await consumers.run(application, scope, events)
+        await consumers.run(application, scope, events, thread_per_connection=thread_per_connection)
         if not events.is_decided:
             raise UsageError(
                 f"{name} returned {events.stage.value}: an ASGI application accepts or refuses"

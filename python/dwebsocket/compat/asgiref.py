@@ -84,6 +84,19 @@ def use_executor(loop: asyncio.AbstractEventLoop, executor: Executor) -> None:
         executors[loop] = executor
 
 
+def exchange_one_thread(make: Callable[[Executor], Executor]) -> None:
+    """
+    Has the calls that asgiref makes on one thread for all loops made by an executor of ``make``.
+
+    ``SyncToAsync.single_thread_executor``, a :class:`~concurrent.futures.ThreadPoolExecutor` in all
+    these versions, which ``make`` gets, and ``_threads`` of that. Where one is missing, or the
+    thread is there already, it stays: consumers of ours then have another one.
+    """
+    executor = getattr(SyncToAsync, "single_thread_executor", None)
+    if executor is not None and getattr(executor, "_threads", None) == set():
+        SyncToAsync.single_thread_executor = make(executor)  # type: ignore[assignment]
+
+
 def use_context(context: ThreadSensitiveContext, executor: Executor) -> None:
     """
     Makes ``context`` this task's thread-sensitive context, whose calls run in ``executor``.

@@ -1,24 +1,29 @@
 """
 The threads on which sync code of ASGI applications runs: Channels' sync consumers, and the ORM.
 
-All applications share them. The calls of one are made one at a time, in their order, on whichever
-thread is free; a thread with an open database connection stays with its application until that has
-called nothing for some seconds. Few threads are awake, as of handlers
-(:mod:`~dwebsocket.runners.handler_threads`), but there is no limit to their number: a call may take
-as long as a sync view does. There are never more than applications that have called something, and
-they end with the last of those.
+Authors of such code expect what asgiref promises: all thread-sensitive calls of a process are made
+one after the other, on one thread. So there is one, also for what asgiref would call on its own
+one: consumers on other connections, background tasks. ``WEBSOCKET_CHANNELS_THREADS`` may be more.
+Then the calls of one application are made one at a time, in their order, on whichever thread is
+free, and those of different ones at the same time; calls wait when all threads have one.
+
+The threads wait for the engine together, as those of handlers
+(:mod:`~dwebsocket.runners.handler_threads`). A single one stays for as long as the process: objects
+of its own, such as those of ``sqlite3``, can be used on no other. More than one end with the last
+application.
 """
 
 from __future__ import annotations
 
-import math
-from concurrent.futures import Future
+import functools
+import time
+from concurrent.futures import Executor, Future
+from functools import partial
 from queue import Empty
-from typing import TYPE_CHECKING, Any
-from weakref import ref
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from dwebsocket import database, unpatched
-from dwebsocket.api.base import own_websocket
+from dwebsocket import callbacks, conf, database, unpatched
+from dwebsocket.compat import asgiref
 from dwebsocket.compat.system import at_fork
 from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.runners.async_view_threads import OwnThread
@@ -31,25 +36,85 @@ if TYPE_CHECKING:
     from dwebsocket import _core
     from dwebsocket.connection import Connection, Message
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-# Threads that start as soon as they are needed. Further ones start one after the other, so that
-# thousands of calls that wait for an event loop do not have thousands of threads wait with them.
-_AT_ONCE = 32
-_PAUSE_S = 0.01
+# Seconds after which an application goes to the end of the queue: one that is sent many messages
+# must not delay the others.
+_TURN_S = 0.001
 
 
 class ApplicationThreads(HandlerThreads):
-    """The threads of the process."""
+    """
+    Up to ``most`` threads of the process.
+
+    As a :class:`~dwebsocket.runners.handler_threads.Job` it has turns on a single thread, in which
+    database connections that are idle are given back. Those of several threads last as Django's
+    between requests.
+
+    Attributes:
+        has_databases: Whether the single thread has database connections, as far as known.
+    """
 
     _name = "dwebsocket-application"
 
+    def __init__(self, most: int) -> None:
+        """Begins without threads."""
+        super().__init__()
+        self._limit = most
+        self._own_token: int | None = None
+        self._held = database.Held()
+        self.has_databases = False
+        self._cancel_look: Callable[[], None] | None = None
+
+    def enter(self, job: Any) -> int:
+        """As :meth:`~dwebsocket.runners.handler_threads.Home.enter`."""
+        if self._limit == 1 and self._own_token is None:
+            # It never leaves, so the thread stays.
+            self._own_token = super().enter(self)
+        return super().enter(job)
+
+    def end_turn(self) -> None:
+        """To be called on a thread, at the end of an application's turn."""
+        if self._limit > 1:
+            database.close_after_call()
+        elif not self.has_databases and database.has_own():
+            self.has_databases = True
+            self._look_later()
+
+    def leave_databases(self) -> None:
+        """Closes the connections of the single thread, if its last application calls this."""
+        # Beside that one there is this object itself.
+        if len(self._jobs) <= 2 and not database.is_needed():
+            database.leave()
+            self._look_no_more()
+
+    def _look_later(self) -> None:
+        self._cancel_look = callbacks.call_later(database.IDLE_AFTER_S, self._ask_to_look)
+
+    def _look_no_more(self) -> None:
+        self.has_databases = False
+        if self._cancel_look is not None:
+            self._cancel_look()
+            self._cancel_look = None
+
+    def _ask_to_look(self) -> None:
+        if self._own_token is not None:
+            self.announce(self._own_token)
+
+    def _run_turn(self) -> None:
+        self._held.give_back_idle()
+        if database.has_own():
+            self._look_later()
+        else:
+            self._look_no_more()
+
     def _work(self, hubs: list[_core.Hub]) -> None:
-        if self._alive > _AT_ONCE:
-            unpatched.sleep(_PAUSE_S)
+        database.share_thread(self._held)
         super()._work(hubs)
 
-    def _most(self) -> float:
-        return math.inf
+    def _most(self) -> int:
+        return self._limit
 
 
 class Line:
@@ -57,18 +122,16 @@ class Line:
     The calls of one application, each of which waits for those before it.
 
     As a :class:`~dwebsocket.runners.async_view_threads.Worker` for asgiref, as a
-    :class:`~dwebsocket.runners.handler_threads.Job` for the threads: it has a turn as long as there
-    are calls, or connections of the application on the turn's thread; and one for each message,
-    where it reads those.
+    :class:`~dwebsocket.runners.handler_threads.Job` for the threads: it has turns as long as there
+    are calls; and, where it reads the messages of a connection, one for these.
 
     Attributes:
         has_turn: Whether it has a turn, or is about to.
     """
 
     def __init__(self, threads: ApplicationThreads) -> None:
-        """Begins without a turn, in the context of its view."""
+        """Begins without a turn."""
         self._threads = threads
-        self._websocket = None if (own := own_websocket.get()) is None else ref(own)
         # Guards all that follows. Never held while anything else is called.
         self._lock = unpatched.lock()
         self._calls: SimpleQueue[Call[Any]] = SimpleQueue()
@@ -77,18 +140,19 @@ class Line:
         self._is_running = False
         self._is_over = False
         self._reading: _Reading | None = None
-        # Its token, from the first turn to the end: the threads end without users.
+        self._is_listening = False
+        # Its token, from the first turn to the end.
         self._token: int | None = None
 
-    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+    def submit(self, function: Callable[[], T]) -> Future[T]:
         """
         Calls ``function`` behind those that were submitted before. Never waits.
 
         Raises:
             RuntimeError: The system gives no thread.
         """
+        call = Call(function)
         with self._lock:
-            call = Call(function)
             self._calls.put(call)
             begins, self.has_turn = not self.has_turn, True
         if begins:
@@ -112,17 +176,14 @@ class Line:
         return reading.future
 
     def end(self) -> Future[Any] | None:
-        """
-        Closes the database connections of the application, if there are any.
-
-        From then on no thread stays with it.
-        """
+        """Ends its turns, and closes database connections that no other application may use."""
         with self._lock:
             self._is_over = True
-            has_turn, token = self.has_turn, self._token_to_leave()
+            closes = self.has_turn or (self._token is not None and self._threads.has_databases)
+            token = None if closes else self._token_to_leave()
         if token is not None:
             self._threads.leave(token)
-        return self.submit(database.leave) if has_turn else None
+        return self.submit(self._threads.leave_databases) if closes else None
 
     def _token_to_leave(self) -> int | None:
         """Takes the token away when it is not needed any more. Under the lock."""
@@ -146,31 +207,38 @@ class Line:
     def _run_turn(self) -> None:
         with self._lock:
             if self._is_running:
-                # The connection has news for the thread that has the turn.
-                self._calls.put(Call(_nothing))
+                # The connection has news, for which the thread that has the turn looks at its end.
                 return
             self._is_running = self.has_turn = True
-        while self._goes_on():
-            pass
+        self._stop_listening()
+        end = time.monotonic() + _TURN_S
+        try:
+            while self._goes_on() and time.monotonic() < end:
+                pass
+            self._threads.end_turn()
+        finally:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        with self._lock:
+            self._is_running = False
+            self.has_turn = goes_on = not self._calls.empty()
+            token, left = self._token, self._token_to_leave()
+        if left is not None:
+            self._threads.leave(left)
+        elif goes_on and token is not None:
+            self._threads.announce(token)
+        else:
+            self._listen()
 
     def _goes_on(self) -> bool:
-        """Makes the next call, or handles the next message; false when the turn is over."""
-        call = self._next_call(0)
-        if call is None and self._reads():
-            return database.has_own() or self._stays()
-        if call is None and not self._is_over and database.has_own():
-            self._listen()
-            call = self._next_call(database.IDLE_AFTER_S)
-        if call is None:
-            return self._stays()
+        """Makes the next call, or handles the next message; false when there is none."""
+        try:
+            call = self._calls.get(timeout=0)
+        except Empty:
+            return self._reads()
         call()
         return True
-
-    def _next_call(self, timeout: float) -> Call[Any] | None:
-        try:
-            return self._calls.get(timeout=timeout)
-        except Empty:
-            return None
 
     def _reads(self) -> bool:
         """Whether there was a message, which has been handled."""
@@ -185,28 +253,14 @@ class Line:
     def _listen(self) -> None:
         reading, token = self._reading, self._token
         if reading is not None and token is not None:
+            self._is_listening = True
             self._threads.listen(reading.connection, token)
 
-    def _stays(self) -> bool:
-        """Whether the turn goes on although there was nothing to call."""
-        if not self._is_over and database.is_needed():
-            return True
-        if database.has_own():
-            self._give_connections_back()
-        with self._lock:
-            self.has_turn = self._is_running = goes_on = not self._calls.empty()
-            token = self._token_to_leave()
-        if token is not None:
-            self._threads.leave(token)
-        elif not goes_on:
-            self._listen()
-        return goes_on
-
-    def _give_connections_back(self) -> None:
-        database.leave()
-        websocket = None if self._websocket is None else self._websocket()
-        if websocket is not None and websocket._held is not None:
-            websocket._held.end()
+    def _stop_listening(self) -> None:
+        reading, token = self._reading, self._token
+        if self._is_listening and reading is not None and token is not None:
+            self._is_listening = False
+            self._threads.unlisten(reading.connection, token)
 
 
 class _Reading:
@@ -243,11 +297,6 @@ class ApplicationContext(OwnThread):
     """The thread-sensitive context of one application."""
 
     @property
-    def has_thread(self) -> bool:
-        """Whether a thread makes calls of the application, and may have its connections."""
-        return self._worker is not None and self.line.has_turn
-
-    @property
     def line(self) -> Line:
         """The calls of the application."""
         line = self.worker()
@@ -255,19 +304,45 @@ class ApplicationContext(OwnThread):
         return line
 
     def _new_worker(self) -> Line:
-        return Line(_threads)
+        return Line(_threads_of(conf.get("CHANNELS_THREADS")))
+
+
+class _Rest(Executor):
+    """What asgiref has for all calls that no application or request makes: they are one more."""
+
+    def __init__(self, asgirefs: Executor) -> None:
+        self._asgirefs = asgirefs
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Calls ``fn`` on the one thread."""
+        if unpatched.patched_by() is not None:
+            # Green code stays on green threads.
+            return self._asgirefs.submit(fn, *args, **kwargs)
+        return _rest().submit(partial(fn, *args, **kwargs))
 
 
 def _nothing() -> None:
     """Does nothing."""
 
 
-_threads = ApplicationThreads()
+def _threads_of(most: int) -> ApplicationThreads:
+    # If two threads race, the first one's object stays.
+    return _threads.get(most) or _threads.setdefault(most, ApplicationThreads(most))
+
+
+@functools.cache
+def _rest() -> Line:
+    return Line(_threads_of(1))
+
+
+# By their number.
+_threads: dict[int, ApplicationThreads] = {}
 
 
 def _forget_parents_threads() -> None:
-    global _threads
-    _threads = ApplicationThreads()
+    _threads.clear()
+    _rest.cache_clear()
 
 
 at_fork(_forget_parents_threads)
+asgiref.exchange_one_thread(_Rest)

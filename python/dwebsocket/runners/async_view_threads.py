@@ -57,11 +57,16 @@ class OwnThread(ThreadSensitiveContext):
     The thread-sensitive context of one async view.
 
     It has no thread, and takes little memory, until a function is called.
+
+    Attributes:
+        has_old_connections: Whether the next call is behind one of
+            :func:`django.db.close_old_connections`.
     """
 
     # asgiref reads this attribute since 3.12.
     _exited = False
     _worker: Calls | None = None
+    has_old_connections = False
 
     def __init__(self) -> None:
         """Begins without a thread. Does not call the base class, which would hold more per view."""
@@ -80,6 +85,13 @@ class OwnThread(ThreadSensitiveContext):
             self.__dict__.setdefault("_worker", self._new_worker())
             assert self._worker is not None
         return self._worker
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Calls ``function`` on this view's thread. As :meth:`Worker.submit`."""
+        if self.has_old_connections:
+            self.has_old_connections = False
+            function = partial(_call_afresh, function)
+        return self.worker().submit(function)
 
     def _new_worker(self) -> Calls:
         return Worker(_threads)
@@ -134,7 +146,12 @@ class _Router(Executor):
         own = current_context()
         assert isinstance(own, OwnThread)
         # asgiref passes no arguments: what it passes need not be wrapped once more.
-        return own.worker().submit(partial(fn, *args, **kwargs) if args or kwargs else fn)
+        return own.submit(partial(fn, *args, **kwargs) if args or kwargs else fn)
+
+
+def _call_afresh(function: Callable[[], T]) -> T:
+    database.close_old_connections()
+    return function()
 
 
 _router: Any = _Router()

@@ -15,7 +15,7 @@ from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.handshake.response import UpgradeResponse
@@ -143,10 +143,12 @@ class AsyncHandler(AsyncClientHandler):
         link = Link()
         handshake = AsgiHandshake(_scope_of(request.META), link.receive, link.tell)
         request.scope[SCOPE_KEY] = handshake
-        response = await super().get_response_async(request)
-        if isinstance(response, UpgradeResponse):
-            if response.needs_database:
+        # As under a server: a consumer that waits for its answer has the thread of the process.
+        async with ThreadSensitiveContext():
+            response = await super().get_response_async(request)
+            if isinstance(response, UpgradeResponse) and response.needs_database:
                 await sync_to_async(response.look_at_user)()
+        if isinstance(response, UpgradeResponse):
             response.open()
             offer.link = link
             task = Context().run(asyncio.create_task, _serve(handshake, link))

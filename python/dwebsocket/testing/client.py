@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.test import AsyncClient, Client, RequestFactory
 
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
@@ -95,18 +95,20 @@ class _AsyncHandler(AsyncClientHandler):
 
     async def get_response_async(self, request: Any) -> Any:
         offer = _offer.get()
-        if offer is not None:
-            environ = {
-                **request.META,
-                "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
-                in_environ.KEY: offer.client(),
-            }
-            request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
-        response = await super().get_response_async(request)
-        if offer is not None:
+        if offer is None:
+            return await super().get_response_async(request)
+        environ = {
+            **request.META,
+            "SERVER_PROTOCOL": f"HTTP/{request.scope['http_version']}",
+            in_environ.KEY: offer.client(),
+        }
+        request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
+        # As under a server: a consumer that waits for its answer has the thread of the process.
+        async with ThreadSensitiveContext():
+            response = await super().get_response_async(request)
             if isinstance(response, UpgradeResponse) and response.needs_database:
                 await sync_to_async(response.look_at_user)()
-            _serve(response)
+        _serve(response)
         return response
 
 
