@@ -27,6 +27,7 @@ import django
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 
 from dwebsocket import _core, shutdown
+from dwebsocket.asgi_views import arrivals
 from dwebsocket.compat import granian
 from dwebsocket.compat.django import HANDLER_CLOSES
 from dwebsocket.compat.django_asgi import ASGIHandler
@@ -104,11 +105,14 @@ class _Application(ASGIHandler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
+        if kind == "lifespan":
+            await _follow_lifespan(receive, send)
+            return
+        is_fallback = kind == "http" and _asks_for_fallback(scope)
+        arrivals.note(is_websocket=kind == "websocket" or is_fallback)
         if kind == "websocket":
             await self._serve_websocket(scope, receive, send)
-        elif kind == "lifespan":
-            await _follow_lifespan(receive, send)
-        elif scope["method"] == "GET" and _asks_for_fallback(scope):
+        elif is_fallback and scope["method"] == "GET":
             await self._serve_fallback(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)

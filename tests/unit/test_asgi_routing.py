@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,12 @@ from channels.security.websocket import AllowedHostsOriginValidator, OriginValid
 from django.contrib.auth.decorators import login_required
 from django.core.checks import run_checks
 from django.http import HttpResponse
+from django.test import Client
 from django.urls import Resolver404, include, path, re_path, resolve, reverse
 from visit import Visit, handshake
 
 from dwebsocket import asgi_websocket
+from dwebsocket.testing import AsyncWebSocketClient
 
 Override = Callable[..., None]
 Scope = dict[str, Any]
@@ -120,6 +123,56 @@ def test_what_no_route_matches(answer: Any, router: Any) -> None:
     for where in ("/", "/chat/", "/chat/a/b/", "/nested/7/", "/behind/more/", "/live/chat/lobby/"):
         assert answer(urlpatterns, where) == 404
     assert answer(urlpatterns, "/own/") == "board () {} ''"
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        ProtocolTypeRouter({"http": page, "websocket": BOARD}),
+        ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(BOARD))}),
+        Stamp(ProtocolTypeRouter({"websocket": BOARD})),
+    ],
+    ids=["bare", "documentation", "own"],
+)
+class TestRouterWithoutPaths:
+    """A `ProtocolTypeRouter` whose WebSockets have one application."""
+
+    @pytest.mark.parametrize("where", ["/", "/any/where", "/page/"])
+    def test_takes_each_websocket(self, answer: Any, router: Any, where: str) -> None:
+        """At each path that no pattern before it has."""
+        urlpatterns = [path("", asgi_websocket(router)), path("page/", page)]
+        assert answer(urlpatterns, where) == f"board () {{}} {where[1:]!r}"
+
+    def test_below_a_prefix(self, answer: Any, router: Any) -> None:
+        """Those below it, and no other."""
+        urlpatterns = [
+            path("before/", asgi_websocket(BOARD)),
+            path("live/", asgi_websocket(router)),
+        ]
+        assert answer(urlpatterns, "/live/a/b") == "board () {} 'a/b'"
+        assert answer(urlpatterns, "/before/") == "board () {} ''"
+        assert answer(urlpatterns, "/lively/") == 404
+
+    def test_takes_no_page(self, override: Override, router: Any) -> None:
+        """Those of the patterns behind it are served, and others are not found."""
+        override(ROOT_URLCONF=(path("", asgi_websocket(router)), path("page/", page)))
+        client = Client()
+        assert client.get("/page/").content == b"a page"
+        assert client.get("/any/where").status_code == 404
+
+
+def test_router_without_paths_in_an_event_loop(override: Override) -> None:
+    """The same under ASGI."""
+    router = ProtocolTypeRouter({"websocket": BOARD})
+    override(ROOT_URLCONF=(path("", asgi_websocket(router)), path("page/", page)))
+
+    async def visit() -> tuple[bytes, str]:
+        client = AsyncWebSocketClient(headers={"origin": "http://testserver"})
+        content = (await client.get("/page/")).content
+        async with client.websocket("/page/") as ws:
+            return content, str(await ws.receive())
+
+    assert asyncio.run(visit()) == (b"a page", "board () {} 'page/'")
 
 
 def test_pages_beside_it(override: Override) -> None:

@@ -4,15 +4,18 @@ Routers of ASGI applications, such as Channels' ``URLRouter``, as patterns of Dj
 Their routes are Django's own patterns already. Here they become patterns that lead to views, so
 that Django looks for a match among them, as in any included URL conf: without one it goes on to the
 site's next pattern. The application then routes once more by itself, through its own middleware.
+
+A ``ProtocolTypeRouter`` around one application has a route for each path, which is there for
+WebSockets only.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.urls import URLPattern, URLResolver, re_path
+from django.urls import Resolver404, URLPattern, URLResolver, re_path
 
-from dwebsocket.asgi_views import either_way
+from dwebsocket.asgi_views import arrivals, either_way
 from dwebsocket.compat import consumers
 
 if TYPE_CHECKING:
@@ -38,13 +41,18 @@ def routes_of(application: Any) -> list[Any] | None:
         ValueError: It routes by the type of the scope, and has nothing for ``"websocket"``.
     """
     seen: set[int] = set()
+    is_by_type = False
     while id(application) not in seen:
         seen.add(id(application))
         routes = getattr(application, "routes", None)
         if isinstance(routes, (list, tuple)) and all(_is_of_django(route) for route in routes):
             return list(routes)
+        is_by_type = is_by_type or consumers.by_type(application) is not None
         application = _inside(application)
-    return None
+    if not is_by_type:
+        return None
+    arrivals.watch()
+    return [_ForWebSockets(_everything(), application)]
 
 
 def _is_of_django(route: object) -> bool:
@@ -106,8 +114,9 @@ def _patterns(routes: Iterable[Any], view_of: Callable[[Any], View]) -> list[Any
     for route in routes:
         inner = routes_of(route.callback)
         if inner is None:
+            kind = _ForWebSockets if isinstance(route, _ForWebSockets) else _Route
             view = view_of(route.callback)
-            patterns.append(_Route(route.pattern, view, route.default_args, route.name))
+            patterns.append(kind(route.pattern, view, route.default_args, route.name))
         else:
             inside = _patterns(inner, view_of)
             patterns.append(_Router(route.pattern, inside, route.default_args))
@@ -120,6 +129,15 @@ class _Route(URLPattern):
     def resolve(self, path: str) -> ResolverMatch | None:
         # As a router does before it looks for a match.
         return super().resolve(path.lstrip("/"))
+
+
+class _ForWebSockets(_Route):
+    """The route of an application that takes all WebSockets. Pages are left to other patterns."""
+
+    def resolve(self, path: str) -> ResolverMatch | None:
+        if not arrivals.is_websocket():
+            raise Resolver404({"path": path})
+        return super().resolve(path)
 
 
 class _Router(URLResolver):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.test import AsyncClient, Client, RequestFactory
 
+from dwebsocket.asgi_views import arrivals
 from dwebsocket.compat.django_test import AsyncClientHandler, ClientHandler
 from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.handshake.response import UpgradeResponse
@@ -103,6 +104,7 @@ class _AsyncHandler(AsyncClientHandler):
             in_environ.KEY: offer.client(),
         }
         request.scope[SCOPE_KEY] = _LoopHandshake(request.method, environ, None)
+        arrivals.note(is_websocket=True)
         # As under a server: a consumer that waits for its answer has the thread of the process.
         async with ThreadSensitiveContext():
             response = await super().get_response_async(request)
