@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgpack
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    import msgpack
+except ImportError as error:
+    # Channels shows any error but an ImportError, which it replaces by one without the reason.
+    raise ImproperlyConfigured(
+        'The channel layer of dwebsocket needs msgpack: pip install "dwebsocket2[channels]"'
+    ) from error
 
 
 def pack(data: Any) -> bytes:
