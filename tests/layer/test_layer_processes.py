@@ -6,11 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from layer_sites import CROSSING, in_loop
+from layer_sites import CROSSING, TIMEOUT, in_loop
 
 from support.waiting import eventually
 
@@ -194,6 +195,24 @@ async def test_killed_process(site: Any, layer: Make, other: Start) -> None:
     await own.group_send("room", message(2))
     assert await rest.acall("receive", theirs) == message(2)
     await own.flush()
+
+
+@in_loop
+async def test_group_discard_for_a_killed_process(site: Any, layer: Make, other: Start) -> None:
+    """It waits once, for a moment; and a process that lives is waited for as ever."""
+    own, process, rest = layer(), other(), other()
+    gone = await process.acall("channels_in", "room", 20)
+    (theirs,) = await rest.acall("channels_in", "room", 1)
+    process.kill()
+    begun = time.monotonic()
+    for channel in gone:
+        await own.group_discard("room", channel)
+    assert time.monotonic() - begun < TIMEOUT / 2
+    await own.group_discard("room", theirs)
+    await own.group_add("other", theirs)
+    await own.group_send("room", message(1))
+    await own.group_send("other", message(2))
+    assert await rest.acall("receive", theirs) == message(2)
 
 
 @in_loop

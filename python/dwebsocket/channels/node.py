@@ -56,6 +56,10 @@ _ALL = 2**31
 _TURNS = 8
 # So often a task looks whether all processes have answered.
 _LOOK_S = 0.05
+# A process that is asked and does not answer for so long may be gone.
+_MAY_BE_GONE_S = 0.75
+# Processes that are gone, as far as is remembered.
+_MOST_GONE = 1000
 # A process that ends waits so long for others to take over what it still has.
 _FAREWELL_S = 1.0
 
@@ -87,6 +91,8 @@ class Node:
         self._numbers = itertools.count(1)
         # The answers that others have given, by the numbers of the questions.
         self._answers: dict[int, _Answers] = {}
+        # Others that did not answer, and were members of nothing any more.
+        self._gone: set[str] = set()
         self._words: dict[str, Callable[..., None]] = {
             "send": self._on_send,
             "have": self._on_have,
@@ -442,13 +448,28 @@ class Node:
         return answers, number
 
     async def _ask(self, node: str, word: str, *arguments: Any) -> None:
-        """Asks a process, and waits until it has done it, or for ``TIMEOUT`` if it is gone."""
+        """Asks a process; waits until it has done it, or is seen to be gone, or ``TIMEOUT``."""
+        inbox, timeout = names.inbox(node), self.backend.settings.timeout
+        # Asked all the same: it may have been cut off, and be back.
+        if node in self._gone and not await self.backend.acount(inbox):
+            return
         answers, number = self._question()
+        deadline = clock.now() + timeout
         try:
-            await self._post(names.inbox(node), word, *arguments, self.id, number)
-            await answers.wait(self.backend.settings.timeout)
+            await self._post(inbox, word, *arguments, self.id, number)
+            await answers.wait(min(_MAY_BE_GONE_S, timeout))
+            while not answers.count and clock.now() < deadline:
+                if not await self.backend.acount(inbox):
+                    self._note_gone(node)
+                    return
+                await answers.wait(min(_MAY_BE_GONE_S, max(0.0, deadline - clock.now())))
         finally:
             del self._answers[number]
+
+    def _note_gone(self, node: str) -> None:
+        if len(self._gone) >= _MOST_GONE:
+            self._gone.clear()
+        self._gone.add(node)
 
     def _on_done(self, number: int) -> None:
         if (answers := self._answers.get(number)) is not None:
