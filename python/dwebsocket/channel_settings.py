@@ -11,6 +11,9 @@ from typing import Any
 #: What ``BACKEND`` is for our layer.
 BACKENDS = ("dwebsocket.channels.ChannelLayer", "dwebsocket.channels.layer.ChannelLayer")
 
+#: What it is for the one of Channels, whose messages do not leave their process.
+IN_MEMORY = "channels.layers.InMemoryChannelLayer"
+
 _KEYS = ("using", "bridge", "expiry", "group_expiry", "capacity", "channel_capacity")
 # Keys of channels_redis that belong elsewhere, or have no counterpart.
 _ELSEWHERE = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
+_WORKERS = re.compile(r"(?:^|\s)(?:-w|--workers)[\s=]*(\d+)")
 _NEEDLESS_FACTORIES = (
     "dwebsocket.factory.WebSocketFactory",
     "dwebsocket.backends.default.factory.WebSocketFactory",
@@ -30,6 +33,7 @@ _NEEDLESS_FACTORIES = (
 def register() -> None:
     """Registers the checks with Django. May be repeated; needs no settings."""
     checks.register(check)
+    checks.register(check_deployment, deploy=True)
 
 
 def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -42,7 +46,14 @@ def check(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
         *_middleware(),
         *_old_distribution(),
         *_channel_layers(),
+        *(_layers_in_memory() if _has_several_workers() else ()),
     ]
+
+
+def check_deployment(app_configs: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Runs the checks of ``manage.py check --deploy``."""
+    # Elsewhere the number of workers may be in the server's own configuration.
+    return [] if _has_several_workers() else list(_layers_in_memory())
 
 
 def _engine() -> Iterator[checks.CheckMessage]:
@@ -170,3 +181,24 @@ def _channel_layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
             hint=f"Write one of {', '.join(sorted(known))}, or add {using!r} to WEBSOCKET_GROUPS.",
             id="dwebsocket.E008",
         )
+
+
+def _has_several_workers() -> bool:
+    """Whether the environment says that the server has more than one worker."""
+    workers = os.environ.get("WEB_CONCURRENCY", "")
+    if found := _WORKERS.search(os.environ.get("GUNICORN_CMD_ARGS", "")):
+        workers = found[1]
+    return workers.isdecimal() and int(workers) > 1
+
+
+def _layers_in_memory() -> Iterator[checks.CheckMessage]:
+    layers = getattr(settings, "CHANNEL_LAYERS", None)
+    for alias, entry in layers.items() if isinstance(layers, Mapping) else ():
+        if isinstance(entry, Mapping) and entry.get("BACKEND") == channel_settings.IN_MEMORY:
+            yield checks.Warning(
+                f"CHANNEL_LAYERS[{alias!r}] is Channels' layer in memory: with several workers "
+                "each one reaches its own consumers only.",
+                hint=f'Write "BACKEND": "{channel_settings.BACKENDS[0]}", which reaches all '
+                "workers of a machine, and needs no server. With one worker silence this check.",
+                id="dwebsocket.W009",
+            )

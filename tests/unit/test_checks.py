@@ -223,6 +223,46 @@ def test_channel_layers_of_others(override: Override, layers: Any) -> None:
     assert checks.check() == []
 
 
+def layer_in_memory(override: Override) -> None:
+    """Use the layer that Channels has for development."""
+    override(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}})
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"WEB_CONCURRENCY": "4"},
+        {"GUNICORN_CMD_ARGS": "--bind :80 --workers=3"},
+        {"GUNICORN_CMD_ARGS": "-w 2", "WEB_CONCURRENCY": "1"},
+    ],
+)
+def test_layer_in_memory_beside_several_workers(
+    override: Override, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """A warning, once."""
+    layer_in_memory(override)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    message = only()
+    assert (message.level, message.id) == (django_checks.WARNING, "dwebsocket.W009")
+    assert '"BACKEND": "dwebsocket.channels.ChannelLayer"' in (message.hint or "")
+    assert checks.check_deployment() == []
+
+
+@pytest.mark.parametrize("environ", [{}, {"WEB_CONCURRENCY": "1"}, {"WEB_CONCURRENCY": "auto"}])
+def test_layer_in_memory(
+    override: Override, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """Is a warning of the check for deployments only, as the number of workers is not known."""
+    for name in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+    layer_in_memory(override)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert checks.check() == []
+    assert [message.id for message in checks.check_deployment()] == ["dwebsocket.W009"]
+
+
 UNKNOWN = "is an unknown key"
 SECONDS = "must be a number of seconds above 0, not"
 MESSAGES = "must be a number of messages, 1 or more, not"
