@@ -106,7 +106,7 @@ class _Application(ASGIHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "lifespan":
-            await _follow_lifespan(receive, send)
+            await _follow_lifespan(scope, receive, send)
             return
         is_fallback = kind == "http" and _asks_for_fallback(scope)
         arrivals.note(is_websocket=kind == "websocket" or is_fallback)
@@ -124,7 +124,8 @@ class _Application(ASGIHandler):
             return
         _listen_for_the_end()
         reply = _reply_to(scope, send, handshake)
-        if _core.is_leaving() and not reply.is_http:
+        served = _served_of(scope)
+        if _is_leaving(served) and not reply.is_http:
             # Without the HTTP response extension every refusal is a 403: Django is not needed.
             _report_refusal(scope)
             await reply.reject()
@@ -144,6 +145,8 @@ class _Application(ASGIHandler):
             _handshakes.discard(handshake)
             # The view may keep its request for long; the handshake must not stay with it.
             del request_scope[asgi.SCOPE_KEY]
+            if served is not None and handshake.connection is not None:
+                served.add(handshake.connection)
             await handshake.serve()
 
     async def _serve_fallback(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,6 +165,8 @@ class _Application(ASGIHandler):
             _handshakes.discard(exchange)
             # The view may keep its request for long; the exchange must not stay with it.
             del request_scope[asgi.SCOPE_KEY]
+        if (served := _served_of(scope)) is not None and exchange.connection is not None:
+            served.add(exchange.connection)
         await exchange.serve(receive, send)
 
     async def send_response(self, response: HttpResponseBase, send: Any) -> None:
@@ -236,6 +241,7 @@ class _Reply:
         self, scope: Scope, send: Send, handshake: asgi.AsgiHandshake | asgi.NativeHandshake
     ) -> None:
         self._handshake = handshake
+        self._served = _served_of(scope)
         self.is_http = "websocket.http.response" in (scope.get("extensions") or {})
         self._send = send
         # granian 2.8 fails on two headers of one name here.
@@ -263,7 +269,7 @@ class _Reply:
             await self._send(event)
         except (OSError, RuntimeError) as error:
             # A server that shuts down may have answered by itself, as uvicorn does with 500.
-            if not _core.is_leaving():
+            if not _is_leaving(self._served):
                 raise
             _logger.debug("The server answered a handshake itself while it ends: %s", error)
 
@@ -356,7 +362,7 @@ def _stop_when_quiet(
         stop()
 
 
-async def _all_over(timeout: float) -> None:
+async def _all_over(count: Callable[[], int], timeout: float) -> None:
     """
     Waits until all connections, views and callbacks have ended, ``timeout`` seconds at most.
 
@@ -364,20 +370,37 @@ async def _all_over(timeout: float) -> None:
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
-    while _core.open_connections() and loop.time() < end:  # noqa: ASYNC110
+    while count() and loop.time() < end:  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_S)
 
 
-async def _follow_lifespan(receive: Receive, send: Send) -> None:
+def _served_of(scope: Scope) -> asgi.Served | None:
+    """Gives the connections of the server; None where it does not say which one it is."""
+    found: asgi.Served | None = (scope.get("state") or {}).get(asgi.Served.KEY)
+    return found
+
+
+def _is_leaving(served: asgi.Served | None) -> bool:
+    return _core.is_leaving() or (served is not None and served.is_leaving)
+
+
+async def _follow_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     global _has_lifespan
     _has_lifespan = True
+    served = None
+    if (state := scope.get("state")) is not None:
+        # Its server passes the state on with each connection.
+        served = state[asgi.Served.KEY] = asgi.Served()
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
             asgi.keep_early_bytes()
         if event["type"] == "lifespan.shutdown":
-            timeout = shutdown.depart() + _GRACE_S
-            await asyncio.gather(_all_over(timeout), SERVER_TASKS.join(timeout))
+            if served is None:
+                timeout, count = shutdown.depart() + _GRACE_S, _core.open_connections
+            else:
+                timeout, count = served.leave(*shutdown.closing()) + _GRACE_S, served.count
+            await asyncio.gather(_all_over(count, timeout), SERVER_TASKS.join(timeout))
         await send({"type": f"{event['type']}.complete"})
         if event["type"] == "lifespan.shutdown":
             return

@@ -7,7 +7,8 @@ site ends they get 1001. :class:`dwebsocket.servers.contract.Departure` is the s
 about this.
 
 Close frames are spread over ``WEBSOCKET_DRAIN``, on the engine's clock. This begins at SIGTERM
-where the server finishes its requests first, otherwise at the exit.
+where the server finishes its requests first, otherwise at the exit. An ASGI server may stop while
+the process goes on, beside other servers: then its own connections are closed.
 """
 
 from __future__ import annotations
@@ -126,14 +127,17 @@ class _Shutdown:
             _log.exception("The server's way to end a process is not known.")
             return Departure()
 
-    def _depart_now(self) -> float:
+    def closing(self) -> tuple[int, str, float]:
+        """Gives the code, the reason, and the window of the closes, as :func:`closing`."""
         departure = self._departure(terminated=_core.is_terminated())
         goes_on = departure.goes_on or self._reloading
-        window = min(_window(), _room(departure))
-        close = _RESTARTING if goes_on else _ENDING
+        return (*(_RESTARTING if goes_on else _ENDING), min(_window(), _room(departure)))
+
+    def _depart_now(self) -> float:
+        code, reason, window = self.closing()
         # The loop of an ASGI server ends with the server: there is no time to spread the closes.
-        asgi.close_all(*close)
-        return _core.drain(*close, window)
+        asgi.close_all(code, reason)
+        return _core.drain(code, reason, window)
 
     def _on_file_changed(self, *, file_path: Path, **_: Any) -> None:
         # Changes of other files cause no restart.
@@ -226,6 +230,16 @@ def depart() -> float:
         The seconds until the last close begins. A later call can only make them fewer.
     """
     return _shutdown._depart_now()
+
+
+def closing() -> tuple[int, str, float]:
+    """
+    Gives how the connections of a server are closed that stops, perhaps without the process.
+
+    Returns:
+        The close code, the reason, and the seconds over which the closes are spread.
+    """
+    return _shutdown.closing()
 
 
 def begin(

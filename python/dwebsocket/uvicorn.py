@@ -27,6 +27,7 @@ from dwebsocket.compat import uvicorn
 from dwebsocket.compat.system import NO_ENGINE
 from dwebsocket.exceptions import ConnectionClosed, SendTimeout, ShuttingDown
 from dwebsocket.handshake import origin
+from dwebsocket.servers import asgi
 from dwebsocket.servers.asgi import NativeHandshake
 from dwebsocket.websocket import WebSocket
 
@@ -163,11 +164,16 @@ class WebSocketProtocol(asyncio.Protocol):
             self._decided = None
 
     def shutdown(self) -> None:
-        """Ends the connection, as uvicorn ends: all of them, within ``WEBSOCKET_DRAIN``."""
+        """
+        Ends the connection, as its server ends: all of them, within ``WEBSOCKET_DRAIN``.
+
+        The process may have other servers, whose connections stay.
+        """
         if self.websocket is None:
             self._answer(503)
-        elif not _core.is_leaving():
-            shutdown.depart()
+        elif (connection := self.websocket._connection) is not None:
+            code, reason, window = shutdown.closing()
+            asgi.close_within(window, connection, code, reason)
 
     # -- Peer ----------------------------------------------------------------------------------
 

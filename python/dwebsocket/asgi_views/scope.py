@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from dwebsocket.servers import protocol_of
-from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake
+from dwebsocket.servers.asgi import SCOPE_KEY, NativeHandshake, Served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,8 @@ def _of_server(given: Mapping[str, Any]) -> Scope:
     scope = {name: given[name] for name in given if name not in ("method", SCOPE_KEY)}
     scope["headers"] = [(bytes(name), bytes(value)) for name, value in given.get("headers") or ()]
     scope["state"] = dict(given.get("state") or {})
+    # Ours, in that of the server.
+    scope["state"].pop(Served.KEY, None)
     query = given.get("query_string") or b""
     scope["query_string"] = query.encode() if isinstance(query, str) else query
     # Only Django's test client has handshakes that are requests.

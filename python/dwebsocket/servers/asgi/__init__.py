@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dwebsocket.servers.asgi import native
-from dwebsocket.servers.asgi.closing import close_all, drain
+from dwebsocket.servers.asgi.closing import Served, close_all, close_within, drain
 from dwebsocket.servers.asgi.connection import AsgiConnection
 from dwebsocket.servers.asgi.handshake import SCOPE_KEY, AsgiHandshake
 from dwebsocket.servers.asgi.native import NativeHandshake, keep_early_bytes
@@ -26,8 +26,10 @@ __all__ = [
     "AsgiConnection",
     "AsgiHandshake",
     "NativeHandshake",
+    "Served",
     "begin",
     "close_all",
+    "close_within",
     "drain",
     "keep_early_bytes",
 ]

@@ -1,7 +1,13 @@
-"""The open connections of this process on ASGI servers, and how all of them are closed."""
+"""
+The open connections of ASGI servers, and how all of them are closed.
+
+Those of this process whose frames a server speaks are in :data:`OPEN`. A process may have several
+servers: :class:`Served` has the connections of one, whoever speaks their frames.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,15 +16,26 @@ from dwebsocket import clock
 from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 # Seconds between two readings of the clock, which a test may step.
 _LOOK_S = 1.0
+# The number of connections up to which ended ones may stay in a list.
+_FEW = 64
+
+
+class Ending(Protocol):
+    """The part of any connection that this module uses."""
+
+    def close(self, code: int, reason: str) -> bool:
+        """As :meth:`dwebsocket.connection.Connection.close`."""
+
+    def end(self) -> object:
+        """As :meth:`dwebsocket.connection.Connection.end`."""
 
 
 class Closable(Protocol):
-    """The part of a connection that this module uses."""
+    """The part of a connection whose frames the server speaks that this module uses."""
 
     @property
     def gone(self) -> asyncio.Future[None]:
@@ -68,6 +85,60 @@ def call_at(
         call(*args)
     else:
         loop.call_later(min(left, _LOOK_S), call_at, loop, due, call, *args)
+
+
+class Served:
+    """
+    The open connections of one server, which may stop without the process. Belongs to its loop.
+    """
+
+    #: The key under which the state of the server's lifespan has it.
+    KEY = "dwebsocket.served"
+
+    def __init__(self) -> None:
+        """Begins without connections."""
+        self._close: tuple[int, str] | None = None
+        self._open: list[Ending] = []
+        # With so many those that have ended are dropped.
+        self._sweep_at = _FEW
+
+    def add(self, connection: Ending) -> None:
+        """Adds one, which is closed when the server stops: at once, if it does so already."""
+        if self._close is not None:
+            connection.close(*self._close)
+        if len(self._open) >= self._sweep_at:
+            self._sweep_at = max(_FEW, 2 * self.count())
+        self._open.append(connection)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server stops."""
+        return self._close is not None
+
+    def count(self) -> int:
+        """Counts those that are open."""
+        self._open = [connection for connection in self._open if connection.end() is None]
+        return len(self._open)
+
+    def leave(self, code: int, reason: str, window: float) -> float:
+        """
+        Begins to close all of them, spread over ``window`` seconds. Does not wait.
+
+        Returns:
+            The seconds until the last close begins.
+        """
+        self._close = code, reason
+        if not self.count():
+            return 0.0
+        for connection in self._open:
+            close_within(window, connection, code, reason)
+        return window
+
+
+def close_within(window: float, connection: Ending, code: int, reason: str) -> None:
+    """Closes a connection at some moment of the next ``window`` seconds, in the running loop."""
+    due = clock.now() + window * random.random()  # noqa: S311
+    call_at(asyncio.get_running_loop(), due, connection.close, code, reason)
 
 
 # The parent's loop does not run in a forked child.

@@ -39,10 +39,14 @@ class Exchange:
     One request of the fallback, whose response is sent after Django has handled it.
 
     Belongs to the server's loop.
+
+    Attributes:
+        connection: What the request has opened, if it has.
     """
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.connection: _core.Connection | None = None
         self._head: list[tuple[bytes, bytes]] = []
         self._source: socket.socket | None = None
         self._is_whole = False
@@ -182,7 +186,9 @@ class AsgiFallbackHandshake(FallbackHandshake):
             OSError, ShuttingDown, ValueError: As :meth:`Handshake.open`.
         """
         try:
-            return self._begin(headers, subprotocol, options, permit, memberships)
+            connection = self._begin(headers, subprotocol, options, permit, memberships)
+            self._exchange.connection = connection
+            return connection
         except BaseException:
             self._exchange.fail()
             raise
