@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from django.urls import path
 from django.views.generic import TemplateView
 from sockpuppet.consumer import SockpuppetConsumerAsgi
@@ -14,6 +16,11 @@ class Page(TemplateView):
     """A page whose text a reflex sets."""
 
     template_name = "who.html"
+
+    def get(self, request, *args, **kwargs):
+        # As a database that takes its time.
+        time.sleep(0.002)
+        return super().get(request, *args, **kwargs)
 
 
 urlpatterns = [

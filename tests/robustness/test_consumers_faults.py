@@ -18,7 +18,6 @@ from support.consumers import (
     ASYNC,
     KINDS,
     PATHS,
-    PROTOCOL,
     SETTINGS,
     SYNC,
     converses,
@@ -152,12 +151,12 @@ class TestClients:
     @on_each
     @of_both
     def test_slow_reader(self, server: Server, path: str) -> None:
-        """It is closed with 1013, its consumer goes on to its end, and others do not wait."""
+        """It is closed with 1013, its consumer goes on to its end, and async ones do not wait."""
         with nothing_left(server), contextlib.ExitStack() as stack:
             slow = stack.enter_context(Named.at(server, path, receive_buffer=4096))
             slow.send_text("pour")
-            # As uvicorn's protocol all sync consumers share one thread, as with other servers.
-            converses(server, ASYNC if server.kind == PROTOCOL else path, turns=20)
+            # All sync consumers of a process share one thread.
+            converses(server, ASYNC, turns=20)
             eventually(lambda: ends(server, slow.name))
         assert ends(server, slow.name) == [1013]
 
@@ -256,24 +255,15 @@ class TestConsumers:
 
     @on_each
     def test_blocking(self, server: Server) -> None:
-        """
-        A handler that blocks delays itself: other consumers, sync ones too, go on.
-
-        As uvicorn's protocol all consumers share one thread, as with any server of Channels. They
-        wait for each other, and nothing is lost.
-        """
+        """A handler that blocks delays all sync ones, no async one, and nothing is lost."""
         with nothing_left(server), contextlib.ExitStack() as stack:
             blocked = [stack.enter_context(Named.at(server, SYNC)) for _ in range(5)]
-            is_alone = server.kind == PROTOCOL
             others = [stack.enter_context(Named.at(server, path)) for path in PATHS]
             go_on = server.folder / blocked[0].name
             for peer in blocked:
                 peer.send_text(f"block {go_on.name}")
-            for peer in blocked[: 1 if is_alone else None]:
-                assert peer.read_message() == b"blocking"
-            if not is_alone:
-                for peer in others:
-                    peer.talk()
+            assert blocked[0].read_message() == b"blocking"
+            others[PATHS.index(ASYNC)].talk()
             go_on.touch()
             for peer in others:
                 peer.talk()
