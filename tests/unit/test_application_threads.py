@@ -1,4 +1,4 @@
-"""The threads of ASGI applications' sync code: shared, in order, and with their databases."""
+"""The threads of ASGI applications' sync code: how many, in which order, and their databases."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dwebsocket.runners.application_threads import (
     ApplicationContext,
     ApplicationThreads,
     Line,
+    _threads_of,
 )
 from support.waiting import eventually
 
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WITHIN_S = 10
-# More than any limit on threads.
 MANY = 50
 
 
 @pytest.fixture
 def threads() -> Iterator[ApplicationThreads]:
     """Threads of the test alone, all of which end with it."""
-    made = ApplicationThreads()
+    made = ApplicationThreads(MANY)
     yield made
     eventually(lambda: not made.are_alive)
 
@@ -55,11 +55,11 @@ def test_order(threads: ApplicationThreads) -> None:
     for call in calls:
         result(call)
     assert seen == list(range(200))
-    assert line.end() is None
+    line.end()
 
 
 def test_side_by_side(threads: ApplicationThreads) -> None:
-    """Those of different ones at the same time, however many wait."""
+    """Those of different ones at the same time, as many as there are threads."""
     together = threading.Barrier(MANY, timeout=WITHIN_S)
     lines = [Line(threads) for _ in range(MANY)]
     for call in [line.submit(together.wait) for line in lines]:
@@ -119,7 +119,7 @@ def in_application(main: Callable[[], Any]) -> None:
 
 
 class TestDatabase:
-    """Connections belong to threads, and are one application's as long as they are open."""
+    """Connections belong to the thread of the process."""
 
     def test_stays_with_a_connection(self, tables: None) -> None:
         """Calls that follow find it: a transaction may last for several of them."""
@@ -144,7 +144,7 @@ class TestDatabase:
         in_application(main)
 
     def test_closed_at_the_end(self, tables: None) -> None:
-        """When the application has left, its connection is closed."""
+        """When the last application has left, the connection is closed."""
         used: list[Any] = []
 
         def use() -> None:
@@ -156,14 +156,31 @@ class TestDatabase:
             used[0].execute("select 1")
 
 
-def test_many_that_wait_for_each_other(threads: ApplicationThreads) -> None:
-    """There is no limit: more calls than start at once all go on."""
-    barrier = threading.Barrier(MANY)
-    lines = [Line(threads) for _ in range(MANY)]
-    calls = [line.submit(barrier.wait) for line in lines]
-    assert sorted(map(result, calls)) == list(range(MANY))
+def test_limit() -> None:
+    """When all threads have a call, further ones wait, and are made in their order."""
+    two, others = ApplicationThreads(2), threading.Event()
+    lines = [Line(two) for _ in range(MANY)]
+    together = threading.Barrier(3, timeout=WITHIN_S)
+    busy = [line.submit(lambda: (together.wait(), others.wait())) for line in lines[:2]]
+    together.wait()
+    waiting = [line.submit(lambda: None) for line in lines[2:]]
+    assert not any(call.done() for call in waiting)
+    others.set()
+    for call in [*busy, *waiting]:
+        result(call)
     for line in lines:
         line.end()
+    eventually(lambda: not two.are_alive)
+
+
+def test_one_thread_stays() -> None:
+    """Between applications, too: objects that belong to it can be used by the next one."""
+    seen = set()
+    for _ in range(3):
+        line = Line(_threads_of(1))
+        seen.add(result(line.submit(threading.get_ident)))
+        line.end()
+    assert len(seen) == 1
 
 
 class TestReading:
