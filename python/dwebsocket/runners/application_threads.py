@@ -332,7 +332,10 @@ def _threads_of(most: int) -> ApplicationThreads:
 
 @functools.cache
 def _rest() -> Line:
-    return Line(_threads_of(1))
+    line = Line(_threads_of(1))
+    # Between its calls it is none of the applications that may use databases.
+    line.end()
+    return line
 
 
 # By their number.
