@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.http import Http404, HttpResponse
 from django.test import SimpleTestCase
 from django.urls import path
+from django.views.generic import RedirectView
 
 from dwebsocket import (
     ConnectionClosed,
@@ -28,6 +29,7 @@ from dwebsocket.testing import (
     ViewStillRuns,
     WebSocketClient,
     WebSocketLeak,
+    WebSocketRefused,
     WebSocketTestMixin,
     WireError,
     databases,
@@ -64,7 +66,8 @@ def absent(request: Any) -> None:
 @pytest.fixture
 def site(override: Callable[..., None]) -> Iterator[WebSocketClient]:
     """A client for the views above."""
-    views = {"echo": echo, "stay": stay, "absent": absent}
+    redirect = RedirectView.as_view(url="/log-in/?next=/redirect/")
+    views = {"echo": echo, "stay": stay, "absent": absent, "redirect": redirect}
     override(ROOT_URLCONF=tuple(path(f"{name}/", view) for name, view in views.items()))
     STAY.clear()
     with websockets_of_a_test():
@@ -81,6 +84,15 @@ class TestWebSocket:
         assert repr(ws) == "<ClientWebSocket not open yet>"
         with pytest.raises(UsageError, match="enter it by `with`"):
             ws.send("hello")
+
+    def test_redirect_shows_where_it_leads(self, site: WebSocketClient) -> None:
+        """In its `repr`, and in the error of each call."""
+        with site.websocket("/redirect/") as ws:
+            assert repr(ws) == "<ClientWebSocket refused with 302 to /log-in/?next=/redirect/>"
+            with pytest.raises(
+                WebSocketRefused, match=r"^the .* with 302 to /log-in/\?next=/redir"
+            ):
+                ws.send("hello")
 
     def test_is_entered_once(self, site: WebSocketClient) -> None:
         """Each handshake is a WebSocket of its own."""

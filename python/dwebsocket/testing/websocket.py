@@ -64,8 +64,14 @@ class WebSocketRefused(WebSocketError):
 
     def __init__(self, response: HttpResponse) -> None:
         shown = bytes(response.content[:200]).decode(errors="replace").strip()
-        super().__init__(f"the WebSocket was refused with {response.status_code}: {shown}")
+        super().__init__(f"the WebSocket was refused with {_status_of(response)}: {shown}")
         self.response = response
+
+
+def _status_of(response: HttpResponse) -> str:
+    """Gives the status, and where a redirect leads."""
+    where = response.headers.get("Location")
+    return f"{response.status_code}" if where is None else f"{response.status_code} to {where}"
 
 
 class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
@@ -101,7 +107,7 @@ class BaseWebSocket(ABC, Generic[NoneT, MessageT, JsonT, CodeT]):
         if self._response is None:
             state = "not open yet"
         elif self.refused:
-            state = f"refused with {self._response.status_code}"
+            state = f"refused with {_status_of(self._response)}"
         else:
             state = "open" if self._wire.close is None else f"closed with {self._wire.close[0]}"
         return f"<{type(self).__name__} {state}>"
