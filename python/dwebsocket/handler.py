@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.http import HttpResponseNotAllowed
+from django.utils.decorators import classonlymethod
+from django.views import View
 
 from dwebsocket import checks, conf, sign_out
 from dwebsocket.groups.api import Group, group
@@ -34,9 +36,20 @@ checks.register()
 sign_out.listen_soon()
 
 
-class WebSocketHandler(Handled):
+# Attributes by which Django REST framework guards its own views, and no others.
+_OF_REST_FRAMEWORK = ("authentication_classes", "permission_classes", "throttle_classes")
+# The methods that the mixins of `django.contrib.auth` ask, which take a coroutine for a yes.
+_ASKED = {"UserPassesTestMixin": "test_func", "PermissionRequiredMixin": "has_permission"}
+
+
+# Their `request` has the attributes of WebSockets.
+class WebSocketHandler(Handled, View):  # type: ignore[misc]
     """
     A view for many quiet WebSockets: no thread, task or stack between two messages.
+
+    A class-based view of Django's: ``setup`` and ``dispatch`` are called for each request, before
+    :meth:`connect`. So mixins such as ``LoginRequiredMixin``, and decorators of ``dispatch``, guard
+    the handshake as they guard a page; the response that they give instead refuses it.
 
     Subclasses override :meth:`connect`, :meth:`receive`, :meth:`disconnect` and :meth:`tick`, each
     a function or a coroutine function. There is one object a connection, whose own attributes last
@@ -45,14 +58,14 @@ class WebSocketHandler(Handled):
     given back and a changed session is saved behind each.
 
     Every option of :func:`dwebsocket.accept_websocket` may be set as an attribute of the class.
-    A class with a method ``get`` answers plain HTTP requests by it; others get 400.
+    A class with methods such as ``get`` answers plain HTTP requests by them; others get 400.
 
     Attributes:
         groups: The groups that each connection joins as it opens, as of the decorators.
         resume: As of the decorators.
         presence: As of the decorators; a function of it takes the request, not the handler.
         every: Seconds between two calls of :meth:`tick`; None for no calls.
-        websocket: The connection; None in ``get``.
+        websocket: The connection; None until :meth:`connect`, and in ``get``.
         request: Its request.
         args: The URL's positional arguments.
         kwargs: The URL's named arguments.
@@ -84,6 +97,12 @@ class WebSocketHandler(Handled):
     close_timeout: ClassVar[float]
     handshake_timeout: ClassVar[float | None]
 
+    # Those of the class that `as_view` makes.
+    _overrides: ClassVar[Mapping[str, Any]]
+    _view_groups: ClassVar[ViewGroups | None]
+    _detached: ClassVar[Detached]
+    _has_pages: ClassVar[bool]
+
     @property
     def user(self) -> Any:
         """The request's user, as ``request.user``."""
@@ -105,7 +124,7 @@ class WebSocketHandler(Handled):
             name = filled(name, self.args, self.kwargs, getattr(self.request, "user", None))
         return group(name, using)
 
-    @classmethod
+    @classonlymethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """
         Gives the view for the URL conf.
@@ -114,17 +133,151 @@ class WebSocketHandler(Handled):
             **initkwargs: Attributes of the class that differ for this view.
 
         Raises:
-            TypeError: An attribute that the class does not have, or of the wrong type.
+            TypeError: An attribute that the class does not have, or of the wrong type; or a guard
+                that would never be asked, such as a mixin behind ``WebSocketHandler``.
             ValueError: An option, or ``every``, with a value that it cannot have.
         """
         for name in initkwargs:
             if not hasattr(cls, name) and name not in conf.OPTION_NAMES:
                 raise TypeError(f"{cls.__name__}.as_view() got an unknown attribute {name!r}")
-        of_view: type[WebSocketHandler] = cls
+        own = {**initkwargs, "__module__": cls.__module__}
+        if hasattr(cls, "get") and not hasattr(cls, "head"):
+            # Django's `setup` would put it into each object, which would refer to itself.
+            own["head"] = cls.get
         # A class of its own: objects of connections hold nothing but what differs among them.
-        of_view = type(cls.__name__, (cls,), {**initkwargs, "__module__": cls.__module__})
+        of_view: type[WebSocketHandler] = type(cls.__name__, (cls,), own)
         of_view.__qualname__, of_view.__doc__ = cls.__qualname__, cls.__doc__
-        return _view_of(of_view)
+        of_view._plan_view()
+        _refuse_unasked_guards(of_view)
+        view = super(WebSocketHandler, of_view).as_view()
+        if of_view._plan.has_async_view:
+            view = _awaiting(of_view, view)
+        view.__name__, view.__qualname__ = cls.__name__, cls.__qualname__
+        mode = "accept_websocket" if of_view._has_pages else "require_websocket"
+        view.__dict__.update({"view_initkwargs": initkwargs, "handles_websocket": True, mode: True})
+        of_view._detached = Detached(view)
+        of_view._detached.is_async = "connect" in of_view._plan.is_async
+        return view
+
+    @classmethod
+    def _plan_view(cls) -> None:
+        """Reads what all connections of a view have in common."""
+        answers_async = _has_async_dispatch(cls) or cls.view_is_async
+        cls._plan = Plan(cls, _every(cls), answers_async=answers_async)
+        options = {name: getattr(cls, name) for name in conf.OPTION_NAMES if hasattr(cls, name)}
+        cls._overrides = conf.overrides(cls.__name__, options)
+        cls._view_groups = _groups_of(cls)
+        pages = [name for name in cls.http_method_names if name != "options"]
+        cls._has_pages = any(hasattr(cls, name) for name in pages)
+
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        """Begins with a request, as ``View.setup`` of Django: called first, once an object."""
+        self.websocket = None  # type: ignore[assignment]
+        super().setup(request, *args, **kwargs)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """
+        Answers a request, as ``View.dispatch`` of Django: a handshake too, before :meth:`connect`.
+
+        Returns:
+            The response; a coroutine for it in a class that has coroutine functions.
+        """
+        if self._plan.has_async_view:
+            return self._adispatch(request, *args, **kwargs)
+        if fallback.asks(request, self._overrides):
+            if (response := fallback.answer(request, self._overrides)) is not None:
+                return response
+        if (asked := self._asked(request)) is not None:
+            return upgrade(asked, accept=not self._plan.has_connect)
+        return self._page(request, *args, **kwargs)
+
+    async def _adispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if fallback.asks(request, self._overrides):
+            if (response := await fallback.aanswer(request, self._overrides)) is not None:
+                return response
+        if (asked := self._asked(request)) is not None:
+            return await aupgrade(asked, accept=not self._plan.has_connect)
+        page = self._page if self.view_is_async else sync_to_async(self._page)
+        return await _response_of(page(request, *args, **kwargs))
+
+    def _asked(self, request: HttpRequest) -> Asked | None:
+        """Gives the handshake in a request; None for others, and where GET is not allowed."""
+        if "get" not in self.http_method_names or has_websocket(request):
+            return None
+        if (factory := prepare(request)) is None:
+            return None
+        # Its own arguments: those that its guards have seen.
+        asked = (request, factory, self._detached, self.args, self.kwargs, self._overrides)
+        return Asked(*asked, self._view_groups, functools.partial(HandlerStart, self))
+
+    def _page(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if not self._has_pages:
+            return refuse(request, 400, "This address is for WebSockets only.")
+        return super().dispatch(request, *args, **kwargs)
+
+
+async def _response_of(answer: Any) -> HttpResponseBase:
+    """Gives a response, awaiting it if need be: guards give it at once."""
+    while inspect.isawaitable(answer):
+        answer = await answer
+    return answer  # type: ignore[no-any-return]
+
+
+def _awaiting(cls: type[WebSocketHandler], made: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the async form of a view that Django has made."""
+    guards = (cls.setup, cls.dispatch)
+    is_guarded = guards != (WebSocketHandler.setup, WebSocketHandler.dispatch)
+
+    def begin(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return made(request, *args, **kwargs)
+
+    async def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        # Django's guards are sync, and read the session.
+        call = sync_to_async(begin) if is_guarded else begin
+        return await _response_of(call(request, *args, **kwargs))
+
+    view.__doc__, view.__module__ = made.__doc__, made.__module__
+    view.__dict__.update(vars(made))
+    return view
+
+
+def _has_async_dispatch(cls: type[WebSocketHandler]) -> bool:
+    return any(iscoroutinefunction(vars(each).get("dispatch")) for each in cls.__mro__)
+
+
+def _refuse_unasked_guards(cls: type[WebSocketHandler]) -> None:
+    """
+    Raises for a class with a guard that guards nothing.
+
+    Raises:
+        TypeError: There is one.
+    """
+    mro = cls.__mro__
+    for each in mro[mro.index(WebSocketHandler) + 1 :]:
+        if "dispatch" in vars(each) and each is not View:
+            raise TypeError(
+                f"{cls.__name__}: {each.__name__}.dispatch would never be called: name "
+                f"{each.__name__} before WebSocketHandler"
+            )
+    for number, each in enumerate(mro):
+        if each.__module__ != "django.contrib.auth.mixins":
+            continue
+        name = _ASKED.get(each.__name__, "")
+        derived = [other for other in mro[:number] if issubclass(other, each)]
+        # A project's dispatch may await it.
+        is_awaited = any(iscoroutinefunction(vars(other).get("dispatch")) for other in derived)
+        if iscoroutinefunction(getattr(cls, name, None)) and not is_awaited:
+            raise TypeError(
+                f"{cls.__name__}.{name} is a coroutine function, which {each.__name__} takes for "
+                "a yes: make it sync, or write an async dispatch"
+            )
+    is_open = not cls._plan.has_connect and cls.dispatch is WebSocketHandler.dispatch
+    for name in _OF_REST_FRAMEWORK:
+        if is_open and hasattr(cls, name):
+            raise TypeError(
+                f"{cls.__name__}.{name} has no effect: only views of Django REST framework have "
+                "it. Decorate the method get of such a view, or ask in connect or dispatch"
+            )
 
 
 def _groups_of(cls: type[WebSocketHandler]) -> ViewGroups | None:
@@ -135,68 +288,6 @@ def _groups_of(cls: type[WebSocketHandler]) -> ViewGroups | None:
     if cls.presence:
         raise TypeError(f"{cls.__name__}.presence needs groups = […], whose users are told")
     return None
-
-
-def _view_of(cls: type[WebSocketHandler]) -> Callable[..., Any]:
-    plan = cls._plan = Plan(cls, _every(cls))
-    options = {name: getattr(cls, name) for name in conf.OPTION_NAMES if hasattr(cls, name)}
-    overrides = conf.overrides(cls.__name__, options)
-    groups = _groups_of(cls)
-    new_start = functools.partial(HandlerStart, cls)
-    accepts = not plan.has_connect
-    get = getattr(cls, "get", None)
-
-    def asked_of(request: HttpRequest, args: Any, kwargs: Any) -> Asked | None:
-        if has_websocket(request) or (factory := prepare(request)) is None:
-            return None
-        return Asked(request, factory, detached, args, kwargs, overrides, groups, new_start)
-
-    def page_of(request: HttpRequest, args: Any, kwargs: Any) -> Any:
-        if get is None:
-            return refuse(request, 400, "This address is for WebSockets only.")
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET", "HEAD"])
-        handler: Any = cls()
-        handler.request, handler.websocket = request, None
-        handler.args, handler.kwargs = args, kwargs
-        return functools.partial(handler.get, request, *args, **kwargs)
-
-    if plan.has_async_view:
-
-        async def view(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            if fallback.asks(request, overrides):
-                if (response := await fallback.aanswer(request, overrides)) is not None:
-                    return response
-            if (asked := asked_of(request, args, kwargs)) is not None:
-                return await aupgrade(asked, accept=accepts)
-            page = page_of(request, args, kwargs)
-            if not isinstance(page, functools.partial):
-                return page  # type: ignore[no-any-return]
-            if iscoroutinefunction(get):
-                return await page()  # type: ignore[no-any-return]
-            return await sync_to_async(page)()  # type: ignore[no-any-return]
-
-    else:
-
-        def view(  # type: ignore[misc]
-            request: HttpRequest, *args: Any, **kwargs: Any
-        ) -> HttpResponseBase:
-            if fallback.asks(request, overrides):
-                if (response := fallback.answer(request, overrides)) is not None:
-                    return response
-            if (asked := asked_of(request, args, kwargs)) is not None:
-                return upgrade(asked, accept=accepts)
-            page = page_of(request, args, kwargs)
-            return page() if isinstance(page, functools.partial) else page  # type: ignore[no-any-return]
-
-    view.__name__, view.__qualname__ = cls.__name__, cls.__qualname__
-    view.__doc__, view.__module__ = cls.__doc__, cls.__module__
-    # As Django's `View.as_view()` has it.
-    view.__dict__.update({"view_class": cls, "handles_websocket": True})
-    view.__dict__["require_websocket" if get is None else "accept_websocket"] = True
-    detached = Detached(view)
-    detached.is_async = "connect" in plan.is_async
-    return view
 
 
 def _every(cls: type[WebSocketHandler]) -> float | None:

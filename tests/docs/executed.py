@@ -57,7 +57,7 @@ EXECUTED: dict[str, dict[str, dict[str, int]]] = {
         "html": {GROUPS: 1, "tests/groups/test_docs_groups.py": 1},
         "python": {GROUPS: 10, "tests/groups/test_docs_groups.py": 10},
     },
-    "docs/handlers.md": {"python": {SHORT: 2}},
+    "docs/handlers.md": {"python": {SHORT: 3}},
     "docs/index.md": {"console": {SHELL: 1}, "python": {SHORT: 1}},
     "docs/logging.md": {"python": {SHORT: 1, "tests/unit/test_records.py": 1}},
     "docs/migration.md": {"console": {SHELL: 1}},

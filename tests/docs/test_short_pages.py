@@ -51,6 +51,19 @@ def test_handlers(serve: Serve) -> None:
         assert one.receive() == "bert has left"
 
 
+def test_guarded_handler(serve: Serve) -> None:
+    """A stranger is sent away, a user comes in."""
+    chat = run("docs/handlers.md", "class Chat(")["Chat"]
+    members = run("docs/handlers.md", "class Members(", Chat=chat)["Members"]
+    client = serve(ws=members.as_view())
+    assert client.get("/ws/42/").status_code == 302
+    with client.websocket("/ws/42/") as stranger:
+        assert stranger.response.status_code == 302
+    with client.websocket("/ws/42/", headers={"X-User": "ada"}) as one:
+        one.send("hello")
+        assert one.receive() == "ada: hello"
+
+
 def test_fallback(serve: Serve) -> None:
     """A view with a fallback is one for WebSockets, too."""
     view = run("docs/fallback.md", "fallback=True")["chat"]

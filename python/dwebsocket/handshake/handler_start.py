@@ -39,11 +39,11 @@ _TRY_AGAIN_LATER = (1013, "no thread for another handler")
 class HandlerStart(Start):
     """Starts a handler in place of a view."""
 
-    __slots__ = ("_cls", "_has_loop", "_home")
+    __slots__ = ("_handler", "_has_loop", "_home")
 
     def __init__(
         self,
-        cls: type[Handled],
+        handler: Handled,
         handshake: Handshake,
         view: life.Detached,
         wrapping: Any,
@@ -51,22 +51,21 @@ class HandlerStart(Start):
         kwargs: Mapping[str, Any],
     ) -> None:
         super().__init__(handshake, view, wrapping, args, kwargs)
-        self._cls = cls
+        self._handler = handler
         self._has_loop = handshake.has_loop
         # Now, on a thread of the server: the hub of green threads is that thread's. A coroutine
         # that asks `connect` may be on another one.
-        self._home = None if cls._plan.in_loop else self._find_home()
+        self._home = None if handler._plan.in_loop else self._find_home()
 
     @property
     def spawn(self) -> Spawn:
         """As :attr:`Start.spawn`."""
-        return threads.spawn if self._cls._plan.in_loop else self.runner.spawn
+        return threads.spawn if self._handler._plan.in_loop else self.runner.spawn
 
     def __call__(self, request: HttpRequest, websocket: WebSocket) -> None:
-        args, kwargs = self._arguments
-        plan = self._cls._plan
-        handler = self._cls()
-        handler._set_up(request, websocket, args, kwargs, self._context, self.databases)
+        handler = self._handler
+        plan = handler._plan
+        handler._set_up(websocket, self._context, self.databases)
         if self._has_loop and plan.is_async:
             # The server's: a class with coroutine functions is an async view.
             handler._loop = asyncio.get_running_loop()

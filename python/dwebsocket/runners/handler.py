@@ -15,7 +15,7 @@ import contextvars
 import inspect
 import logging
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 
@@ -25,6 +25,7 @@ from dwebsocket.compat.asgiref import leave_request
 from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import ConnectionClosed, UsageError
 from dwebsocket.records import printable, report_end
+from dwebsocket.request import http_request
 from dwebsocket.runners import handler_context, handler_threads, loop
 from dwebsocket.runners import view as life
 from dwebsocket.runners.async_view_threads import SharedContext
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
     from dwebsocket.runners.handler_context import HandlerContext
@@ -63,14 +63,20 @@ class Plan:
     Attributes:
         name: Module and qualified name.
         every: Seconds between two calls of ``tick``; None without.
-        has_async_view: Its view is async, because one of the methods is, or ``get``.
+        has_async_view: Its view is async, because one of the methods is, or what answers requests.
         is_async: The names of the methods that are coroutine functions.
         in_loop: Its connections are at home in an event loop.
     """
 
     __slots__ = ("every", "has_async_view", "has_connect", "in_loop", "is_async", "name")
 
-    def __init__(self, cls: type[Handled], every: float | None) -> None:
+    def __init__(self, cls: type[Handled], every: float | None, *, answers_async: bool) -> None:
+        """
+        Reads a class.
+
+        Args:
+            answers_async: Whether its ``dispatch`` is async, or a method for plain requests.
+        """
         self.name = f"{cls.__module__}.{cls.__qualname__}"
         self.every = every
         methods = [name for name in _METHODS if getattr(cls, name) is not getattr(Handled, name)]
@@ -78,8 +84,7 @@ class Plan:
         self.is_async = frozenset(
             name for name in methods if iscoroutinefunction(getattr(cls, name))
         )
-        get = getattr(cls, "get", None)
-        self.has_async_view = bool(self.is_async) or iscoroutinefunction(get)
+        self.has_async_view = bool(self.is_async) or answers_async
         first = [name for name in _METHODS if name in methods and name != "connect"]
         self.in_loop = bool(first) and first[0] in self.is_async
 
@@ -149,18 +154,14 @@ class Handled:
 
     def _set_up(
         self,
-        request: HttpRequest,
         websocket: WebSocket,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
         own_context: contextvars.Context,
         databases: dict[str, BaseDatabaseWrapper],
     ) -> None:
-        """Fills it in, before its first method is called."""
-        self.request = cast("WebSocketRequest", request)
+        """Fills in what its request did not bring, before its first method is called."""
+        # Django's, also where a decorator above has wrapped it.
+        self.request = http_request(self.request)
         self.websocket = websocket
-        self.args = args
-        self.kwargs = kwargs
         # Until its first turn that of the handshake, then one that only copies run in.
         self._context: contextvars.Context | HandlerContext = own_context
         self._databases = databases or None

@@ -1,0 +1,171 @@
+"""Guards of Django: who may not see a page gets no WebSocket of it, in whichever form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django
+import pytest
+from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth.decorators import (
+    login_required,
+    permission_required,
+    user_passes_test,
+)
+from django.contrib.auth.mixins import (
+    LoginRequiredMixin,
+)
+from django.core.exceptions import PermissionDenied
+from django.http import HttpResponseForbidden
+from django.views.decorators.http import require_POST
+from echoing import talks
+from guarding import (
+    MIDDLEWARE,
+    PLACES,
+    SIGN_IN,
+    AsksUser,
+    NeedsPermission,
+    OwnDispatch,
+    outcome,
+    reached,
+    refuses,
+    table,
+)
+from visit import Serve, handshake
+
+LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+
+needs_login_required_middleware = pytest.mark.skipif(
+    django.VERSION < (5, 1), reason="LoginRequiredMiddleware: since 5.1"
+)
+
+
+# -- guards ---------------------------------------------------------------------------------------
+
+
+class NeedsPermissionOr403(NeedsPermission):
+    """The same, without a way to sign in."""
+
+    raise_exception = True
+
+
+class OwnSetup:
+    """A project's own, before dispatch."""
+
+    def setup(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().setup(request, *args, **kwargs)  # type: ignore[misc]
+        if not request.user.is_authenticated:
+            raise PermissionDenied
+
+
+class AsyncDispatch:
+    """A coroutine function."""
+
+    async def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if not (await request.auser()).is_authenticated:
+            return HttpResponseForbidden("not you")
+        return await super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+
+
+class AfterDispatch:
+    """One that replaces the answer of the others."""
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        return response if request.user.is_authenticated else HttpResponseForbidden("not you")
+
+
+def own_decorator(view: Any) -> Any:
+    """A project's own, which has no attributes of the view."""
+
+    def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
+        if not request.user.is_authenticated:
+            return HttpResponseForbidden("not you")
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+# As the rows of the table are headed.
+GUARDS: dict[str, list[Any]] = {
+    "`login_required`, `LoginRequiredMixin`": [login_required, LoginRequiredMixin],
+    "`permission_required`, `PermissionRequiredMixin`": [
+        permission_required("rooms.enter"),
+        NeedsPermission,
+    ],
+    "the same with `raise_exception`": [
+        permission_required("rooms.enter", raise_exception=True),
+        NeedsPermissionOr403,
+    ],
+    "`user_passes_test`, `UserPassesTestMixin`": [
+        user_passes_test(lambda user: user.is_superuser),
+        AsksUser,
+    ],
+    "`staff_member_required`": [staff_member_required(login_url="/log-in/")],
+    "a decorator, `dispatch` or `setup` of your own": [own_decorator, OwnDispatch, OwnSetup],
+}
+
+
+class ProcessView:
+    """Middleware that lets nobody else in, by `process_view`."""
+
+    def __init__(self, get_response: Any) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        return self.get_response(request)
+
+    def process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> Any:
+        return None if request.user.is_authenticated else HttpResponseForbidden()
+
+
+def no_guard(view: Any) -> Any:
+    """Leave a view as it is."""
+    return view
+
+
+@pytest.mark.parametrize("place", PLACES)
+class TestTable:
+    """Each cell of the table in docs/security.md, on each way into the view."""
+
+    @pytest.mark.parametrize("guard", GUARDS)
+    def test_decorators_and_mixins(self, visit: Serve, guard: str, place: str) -> None:
+        """Strangers get what the table says, users the connection."""
+        for each in GUARDS[guard]:
+            for view in PLACES[place](each):
+                refuses(visit, view, [SIGN_IN], table()[guard][place])
+                talks(visit(view, middleware=[SIGN_IN], environ=handshake("/?user=1")))
+                assert reached
+
+    def test_methods(self, visit: Serve, place: str) -> None:
+        """A handshake is a GET."""
+        for view in PLACES[place](require_POST):
+            expected = table()["`require_POST`"][place]
+            assert outcome(visit, view, [], handshake()) == expected
+            assert reached == []
+
+    @needs_login_required_middleware
+    @pytest.mark.parametrize("position", [1, 2])
+    def test_login_required_middleware(self, visit: Serve, place: str, position: int) -> None:
+        """Above and below ours."""
+        middleware = [SIGN_IN, MIDDLEWARE]
+        middleware.insert(position, LOGIN_REQUIRED)
+        for view in PLACES[place](no_guard):
+            refuses(visit, view, middleware, table()["`LoginRequiredMiddleware`"][place])
+            talks(visit(view, middleware=middleware, environ=handshake("/?user=1")))
+
+    @needs_login_required_middleware
+    def test_login_not_required(self, visit: Serve, place: str) -> None:
+        """Says that a view is for all."""
+        from django.contrib.auth.decorators import login_not_required
+
+        for view in PLACES[place](login_not_required):
+            talks(visit(view, middleware=[SIGN_IN, LOGIN_REQUIRED]))
+
+    @pytest.mark.parametrize("position", [1, 2])
+    def test_process_view(self, visit: Serve, place: str, position: int) -> None:
+        """Above and below ours."""
+        middleware = [SIGN_IN, MIDDLEWARE]
+        middleware.insert(position, "test_guards.ProcessView")
+        for view in PLACES[place](no_guard):
+            refuses(visit, view, middleware, table()["middleware with `process_view`"][place])
