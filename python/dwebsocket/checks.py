@@ -126,8 +126,8 @@ def _middleware() -> Iterator[checks.CheckMessage]:
     skipped = [name for name in below if _has_process_view(name)]
     if skipped:
         yield checks.Warning(
-            f"{', '.join(skipped)} stands below {_MIDDLEWARE} in MIDDLEWARE: its process_view() is "
-            "not called for WebSockets of views without a decorator.",
+            f"{', '.join(skipped)} stands below {_MIDDLEWARE} in MIDDLEWARE: for WebSockets of "
+            "views without a decorator process_view() is called on another object of its class.",
             hint=f'Move "{_MIDDLEWARE}" to the end of MIDDLEWARE.',
             id="dwebsocket.W004",
         )

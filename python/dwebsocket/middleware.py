@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import MiddlewareNotUsed
+from django.utils.module_loading import import_string
 
 from dwebsocket import checks, conf
 from dwebsocket.handshake import fallback
@@ -13,6 +17,7 @@ from dwebsocket.handshake.attributes import create_websocket, has_websocket, pre
 from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import upgrade
+from dwebsocket.runners.quiet import class_based
 from dwebsocket.runners.view import Detached
 
 if TYPE_CHECKING:
@@ -45,7 +50,8 @@ class WebSocketMiddleware:
     and all views under ``WEBSOCKET_ACCEPT_ALL``. A WebSocket for any other view gets 400.
 
     It belongs at the end of ``MIDDLEWARE``: a view without a decorator is detached from the server
-    in ``process_view`` here, and Django then skips ``process_view`` of the middleware below.
+    in ``process_view`` here, and Django then skips ``process_view`` of the middleware below. It is
+    called here before that, on further objects of these classes.
 
     Projects may subclass it, also together with Django's ``MiddlewareMixin``, and may call its
     methods on the class.
@@ -97,9 +103,14 @@ class WebSocketMiddleware:
             return None
         required = getattr(view_func, "require_websocket", False)
         takes = required or getattr(view_func, "accept_websocket", False) or conf.get("ACCEPT_ALL")
-        if takes and fallback.asks(request, {}):
-            if (response := fallback.answer(request, {})) is not None:
-                return response
+        if takes and (prepare(request) is not None or fallback.asks(request, {})):
+            # A class is hashable, whatever mypy says.
+            for guard in _guards_below(cls, tuple(settings.MIDDLEWARE)):  # type: ignore[arg-type]
+                if (response := guard(request, view_func, view_args, view_kwargs)) is not None:
+                    return response
+            if fallback.asks(request, {}):
+                if (response := fallback.answer(request, {})) is not None:
+                    return response
         factory = prepare(request)
         if factory is None:
             if required:
@@ -120,12 +131,36 @@ class WebSocketMiddleware:
         """Leaves ``exception`` to Django, as :meth:`process_response` leaves responses."""
 
 
+@functools.lru_cache
+def _guards_below(
+    cls: type[WebSocketMiddleware], names: tuple[str, ...]
+) -> list[Callable[..., HttpResponseBase | None]]:
+    """Gives the ``process_view`` of each middleware below, which Django skips when ours answers."""
+    classes = [import_string(name) for name in names]
+    found = []
+    for below in classes[classes.index(cls) + 1 :] if cls in classes else []:
+        try:
+            # Django's own object is out of reach.
+            guard = getattr(below(_unused), "process_view", None)
+        except MiddlewareNotUsed:
+            continue
+        if guard is not None:
+            found.append(async_to_sync(guard) if iscoroutinefunction(guard) else guard)
+    return found
+
+
+def _unused(request: HttpRequest) -> HttpResponseBase:
+    raise RuntimeError("the middleware below are asked by process_view alone")
+
+
 def _handles_websocket(view: Callable[..., Any]) -> bool:
     """Whether a decorator handles WebSockets of the view function, or of its class's ``get``."""
     if getattr(view, "handles_websocket", False):
         return True
-    # A class-based view is found by `view_class` in Django, by `cls` in Django REST framework.
-    cls = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    cls = class_based(view)
     # A handshake is a GET. View sets of Django REST framework map methods to names in `actions`.
     name = (getattr(view, "actions", None) or {}).get("get", "get")
-    return bool(getattr(getattr(cls, name, None), "handles_websocket", False))
+    # Behind the `dispatch` of a mixin, such as `LoginRequiredMixin`, there may be a decorated one.
+    dispatches = [vars(each).get("dispatch") for each in getattr(cls, "__mro__", ())]
+    methods = [getattr(cls, name, None), *dispatches]
+    return any(getattr(method, "handles_websocket", False) for method in methods)

@@ -15,8 +15,9 @@ from django.contrib.auth.decorators import (
 from django.contrib.auth.mixins import (
     LoginRequiredMixin,
 )
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import MiddlewareNotUsed, PermissionDenied
 from django.http import HttpResponseForbidden
+from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
 from echoing import talks
 from guarding import (
@@ -26,12 +27,18 @@ from guarding import (
     AsksUser,
     NeedsPermission,
     OwnDispatch,
+    Page,
+    on_class,
     outcome,
     reached,
     refuses,
     table,
+    talk,
 )
 from visit import Serve, handshake
+
+from dwebsocket import accept_websocket
+from dwebsocket.middleware import WebSocketMiddleware
 
 LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 
@@ -169,3 +176,70 @@ class TestTable:
         middleware.insert(position, "test_guards.ProcessView")
         for view in PLACES[place](no_guard):
             refuses(visit, view, middleware, table()["middleware with `process_view`"][place])
+
+
+class TestUndecorated:
+    """Views that get WebSockets from the middleware alone."""
+
+    @pytest.mark.parametrize(
+        ("below", "status"),
+        [
+            ("test_guards.ProcessView", "403"),
+            ("test_guards.AsyncProcessView", "403"),
+            pytest.param(LOGIN_REQUIRED, "302", marks=needs_login_required_middleware),
+        ],
+    )
+    @pytest.mark.parametrize("is_last", [False, True])
+    def test_process_view_of_others(
+        self, visit: Serve, override: Any, below: str, status: str, is_last: bool
+    ) -> None:
+        """Is asked before the view is detached, though Django would skip it below ours."""
+        override(WEBSOCKET_ACCEPT_ALL=True, WEBSOCKET_FALLBACK=True)
+        middleware = [SIGN_IN, below, MIDDLEWARE] if is_last else [SIGN_IN, MIDDLEWARE, below]
+        refuses(visit, talk, middleware, status)
+        talks(visit(talk, middleware=middleware, environ=handshake("/?user=1")))
+
+    def test_middleware_that_is_not_used(self, visit: Serve, override: Any) -> None:
+        """Is left out, as by Django."""
+        override(WEBSOCKET_ACCEPT_ALL=True)
+        talks(visit(talk, middleware=[MIDDLEWARE, "test_guards.Unused"]))
+
+    def test_subclass_of_ours(self, visit: Serve, override: Any) -> None:
+        """Asks those below it."""
+        override(WEBSOCKET_ACCEPT_ALL=True)
+        middleware = [SIGN_IN, "test_guards.OwnWebSocketMiddleware", "test_guards.ProcessView"]
+        assert outcome(visit, talk, middleware, handshake()) == "403"
+
+    @pytest.mark.parametrize("guard", [each for guard in GUARDS.values() for each in guard])
+    def test_decorators_and_mixins(self, visit: Serve, override: Any, guard: Any) -> None:
+        """Are asked behind the 101: nothing of the view runs."""
+        override(WEBSOCKET_ACCEPT_ALL=True)
+        view = on_class(guard, Page)
+        assert outcome(visit, view, [SIGN_IN, MIDDLEWARE], handshake()) == "101, then 1008"
+        assert reached == []
+
+    def test_decorated_dispatch_behind_a_mixin(self, visit: Serve) -> None:
+        """The middleware knows that it takes WebSockets."""
+        decorated = method_decorator(accept_websocket, name="dispatch")(type("D", (Page,), {}))
+        view = on_class(LoginRequiredMixin, decorated)
+        assert outcome(visit, view, [SIGN_IN, MIDDLEWARE], handshake()) == "302"
+        environ = handshake("/?user=1")
+        talks(visit(view, middleware=[SIGN_IN, MIDDLEWARE], environ=environ))
+
+
+class AsyncProcessView(ProcessView):
+    """A coroutine function."""
+
+    async def process_view(self, request: Any, view: Any, args: Any, kwargs: Any) -> Any:
+        return None if request.user.is_authenticated else HttpResponseForbidden()
+
+
+class Unused(ProcessView):
+    """Middleware that is left out."""
+
+    def __init__(self, get_response: Any) -> None:
+        raise MiddlewareNotUsed
+
+
+class OwnWebSocketMiddleware(WebSocketMiddleware):
+    """A project's own."""

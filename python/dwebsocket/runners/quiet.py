@@ -54,6 +54,12 @@ def is_quiet_end(
     return is_about_none
 
 
+def class_based(view: Callable[..., Any]) -> Any:
+    """Gives the class behind what ``as_view()`` gives, or behind a decorated ``dispatch``."""
+    # Django's name, and that of Django REST framework.
+    return getattr(view, "view_class", None) or getattr(view, "cls", None) or class_of(view)
+
+
 def class_of(view: Callable[..., Any]) -> type | None:
     """Gives the class-based view whose ``dispatch`` a ``method_decorator`` has decorated."""
     # `method_decorator` wraps the bound method into a partial.
@@ -68,8 +74,7 @@ def _own_code(view: Callable[..., Any]) -> CodeType | None:
         function = inspect.unwrap(function.func)
     # Not its `__module__`, which is that of the class for what `as_view()` gives.
     if _is_of_framework(getattr(function, "__globals__", {}).get("__name__")):
-        # Django's name for the class of a view, and that of Django REST framework.
-        cls = getattr(view, "view_class", None) or getattr(view, "cls", None) or class_of(view)
+        cls = class_based(view)
         # A handshake is a GET; the framework's view sets name their handlers themselves.
         name = (getattr(view, "actions", None) or {}).get("get", "get")
         function = inspect.unwrap(getattr(cls, name, function))
