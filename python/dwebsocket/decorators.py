@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, overload
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.views import View
 
 from dwebsocket import checks, conf, sign_out
 from dwebsocket.groups.of_view import ViewGroups
@@ -15,7 +17,8 @@ from dwebsocket.handshake.attributes import has_websocket, prepare
 from dwebsocket.handshake.judge import Asked
 from dwebsocket.handshake.refusal import refuse
 from dwebsocket.handshake.upgrade import aupgrade, upgrade
-from dwebsocket.runners.view import Detached
+from dwebsocket.runners.quiet import class_based, class_of
+from dwebsocket.runners.view import Detached, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -41,6 +44,8 @@ class _FromSettings:
 
 
 _FROM_SETTINGS = _FromSettings()
+# The modules of decorators that refuse requests.
+_GUARDS = ("django.contrib.auth.decorators", "django_ratelimit.decorators")
 
 __all__ = ["accept_websocket", "require_websocket", "websocket"]
 
@@ -206,6 +211,40 @@ def _decorate(
     return _wrap(mode, accept, view_groups, overrides, view)
 
 
+def _refuse_groups_above_guards(mode: str, view: Callable[..., Any]) -> None:
+    """
+    Raises where a client would get the messages of groups before it is refused.
+
+    Raises:
+        TypeError: A guard that is known as one stands between the decorator and the view's code.
+    """
+    is_behind_dispatch = class_of(view) is not None and view.__name__ != "dispatch"
+    cls = None if is_behind_dispatch else class_based(view)
+    guard = next((each for each in getattr(cls, "__mro__", ()) if _is_guarded_by(cls, each)), None)
+    inner: Any = view
+    while guard is None and inner is not None:
+        guard = inner if getattr(inner, "__globals__", {}).get("__name__") in _GUARDS else None
+        inner = getattr(inner, "__wrapped__", None)
+    if guard is not None:
+        name = guard.__name__ if isinstance(guard, type) else guard.__globals__["__name__"]
+        advice = "decorate the method get" if cls is not None else f"put {mode} below it"
+        raise TypeError(
+            f"{mode}(groups=…) on {name_of(view)}: clients would be in the groups before "
+            f"{name} refuses them: {advice}, or decide with accept=False"
+        )
+
+
+def _is_guarded_by(cls: Any, base: type) -> bool:
+    """Whether ``base`` has a ``dispatch`` that may refuse requests for the class ``cls``."""
+    dispatch = inspect.unwrap(vars(base)["dispatch"]) if "dispatch" in vars(base) else View.dispatch
+    if dispatch is View.dispatch:
+        return False
+    # That of Django REST framework asks these.
+    asked = getattr(cls, "permission_classes", ())
+    is_rest = dispatch.__module__ == "rest_framework.views"
+    return not is_rest or any(each.__name__ != "AllowAny" for each in asked)
+
+
 def _wrap(
     mode: str,
     accept: bool,  # noqa: FBT001
@@ -228,6 +267,8 @@ def _wrap(
             return refuse(request, 400, "This address is for WebSockets only.")
         return None
 
+    if groups is not None and accept:
+        _refuse_groups_above_guards(mode, view)
     detached = Detached(view)
 
     @functools.wraps(view)

@@ -17,10 +17,13 @@ from django.contrib.auth.mixins import (
 )
 from django.core.exceptions import MiddlewareNotUsed, PermissionDenied
 from django.http import HttpResponseForbidden
+from django.test import RequestFactory, override_settings
 from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 from echoing import talks
 from guarding import (
+    IN_PROCESS,
     MIDDLEWARE,
     PLACES,
     SIGN_IN,
@@ -37,7 +40,7 @@ from guarding import (
 )
 from visit import Serve, handshake
 
-from dwebsocket import accept_websocket
+from dwebsocket import accept_websocket, require_websocket
 from dwebsocket.middleware import WebSocketMiddleware
 
 LOGIN_REQUIRED = "django.contrib.auth.middleware.LoginRequiredMiddleware"
@@ -243,3 +246,47 @@ class Unused(ProcessView):
 
 class OwnWebSocketMiddleware(WebSocketMiddleware):
     """A project's own."""
+
+
+class TestGroups:
+    """Groups of a decorator that stands above a guard."""
+
+    @pytest.mark.parametrize("mode", [accept_websocket, require_websocket])
+    @pytest.mark.parametrize(
+        "guarded",
+        [
+            login_required(talk),
+            csrf_exempt(permission_required("rooms.enter")(talk)),
+            on_class(LoginRequiredMixin, Page),
+            on_class(OwnDispatch, Page),
+            csrf_exempt(on_class(OwnDispatch, Page)),
+        ],
+    )
+    def test_groups_above_a_guard(self, mode: Any, guarded: Any) -> None:
+        """A stranger would get their history before the guard is asked."""
+        with pytest.raises(TypeError, match=rf"^{mode.__name__}\(groups=…\) on .*: clients would"):
+            mode(groups=["news"], resume=True)(guarded)
+        # Here the guard is asked first, and here nothing refuses.
+        mode(groups=["news"], accept=False)(guarded)
+        mode(groups=["news"])(csrf_exempt(on_class(no_guard, Page)))
+
+    def test_groups_above_the_dispatch_of_a_class(self, visit: Serve) -> None:
+        """Which is known with the first request."""
+        cls = type("Secret", (LoginRequiredMixin, Page), {})
+        view = method_decorator(accept_websocket(groups=["news"]), name="dispatch")(cls).as_view()  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="decorate the method get"):
+            view(RequestFactory().get("/"))
+
+    def test_groups_below_a_guard(self, visit: Serve) -> None:
+        """Are what the errors advise."""
+
+        class Inner(Page):
+            @method_decorator(accept_websocket(groups=["news"]))
+            def get(self, request: Any, **kwargs: Any) -> Any:
+                return talk(request)
+
+        decorated = login_required(accept_websocket(groups=["news"])(talk))
+        with override_settings(WEBSOCKET_GROUPS=IN_PROCESS):
+            for view in (decorated, on_class(LoginRequiredMixin, Inner)):
+                assert outcome(visit, view, [SIGN_IN], handshake()) == "302"
+                talks(visit(view, middleware=[SIGN_IN], environ=handshake("/?user=1")))

@@ -95,6 +95,17 @@ def test_rest_framework(visit: Serve, guard: str, place: str) -> None:
     talks(visit(view, middleware=[SIGN_IN], environ=handshake("/?user=1")))
 
 
+@pytest.mark.parametrize("guards", REST_GUARDS.values())
+def test_groups_above_permissions_of_rest_framework(guards: dict[str, Any]) -> None:
+    """Would let strangers hear the groups."""
+    view = of_class(guards, lambda view: view)
+    if "permission_classes" in guards:
+        with pytest.raises(TypeError, match="decorate the method get"):
+            accept_websocket(groups=["news"])(view)
+    else:
+        accept_websocket(groups=["news"])(view)
+
+
 _numbers = itertools.count()
 
 
