@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -22,6 +23,7 @@ HANDLER_CLOSES: bool = django.VERSION >= (5, 0)
 
 _AUTH_MIDDLEWARE = "django.contrib.auth.middleware"
 _TEST_CLIENT = "django.test.client"
+_HIDES = "sensitive_variables_wrapper"
 # The attributes of a match that depend on its route alone. `_func_path`: since 1.9.
 _OF_ROUTE = (
     *("app_names", "app_name", "namespaces", "namespace", "route", "tried", "view_name"),
@@ -188,6 +190,22 @@ def is_from_test_client(environ: dict[str, Any]) -> bool:
     moves, the message of a refusal names another server.
     """
     return type(environ.get("wsgi.input")).__module__ == _TEST_CLIENT
+
+
+def hidden_variables() -> tuple[str, ...] | None:
+    """
+    Gives the local variables that ``sensitive_variables`` around the caller hides; empty for all.
+
+    Its ``sensitive_variables_wrapper`` has them, in every version so far, and error reports find it
+    by this name on the stack. Where it is missing: None, as without the decorator.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == _HIDES and (wrapper := frame.f_locals.get(_HIDES)) is not None:
+            names = getattr(wrapper, _HIDES.removesuffix("_wrapper"), None)
+            return names if isinstance(names, tuple) else ()
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 # --- databases -----------------------------------------------------------------------------------

@@ -6,8 +6,11 @@ import contextvars
 import functools
 from typing import TYPE_CHECKING, Any
 
+from django.views.decorators.debug import sensitive_variables
+
 from dwebsocket import callbacks, database, tracing
 from dwebsocket.api.decision import Decision
+from dwebsocket.compat.django import hidden_variables
 from dwebsocket.runners import loop, runner_of
 from dwebsocket.runners import thread as threads
 from dwebsocket.runners import view as life
@@ -42,6 +45,9 @@ class Start:
         self.runner = runner_of(handshake.concurrency)
         self.view = view
         self._call = view.call if wrapping is None else _passing(wrapping, view.call)
+        if not view.is_async and (hidden := hidden_variables()) is not None:
+            # It stands above our decorator, and the view runs on another stack.
+            self._call = sensitive_variables(*hidden)(self._call)
         self._run_async = loop.SERVER_TASKS.run if handshake.has_loop else loop.run
         self._arguments = (args, dict(kwargs)) if args or kwargs else _NO_ARGUMENTS
         # The language, time zone and all else that middleware has set for this request.
