@@ -470,9 +470,13 @@ class Hub:
     def __new__(cls, *, for_threads: bool = False) -> Hub:
         """Makes one for an event loop, or one whose threads call `next`."""
 
-    def next(self, round: int | None, /) -> tuple[int, int, bool] | None:
+    def next(
+        self, round: int | None, timeout: float | None = None, /
+    ) -> tuple[int, int, bool] | None:
         """
         Sleeps without the GIL until there is a token for this thread.
+
+        `TimeoutError` when there was none for `timeout` seconds.
 
         `round` is the second value of this thread's last call, None at the first: it tells that the
         thread is done with that token. Gives the token, a number for the next call, and whether no

@@ -2,10 +2,10 @@
 
 use std::{os::fd::RawFd, sync::Arc};
 
-use pyo3::{PyTraverseError, PyVisit, prelude::*};
+use pyo3::{PyTraverseError, PyVisit, exceptions::PyTimeoutError, prelude::*};
 
-use super::{loop_hub::LoopHub, message_future::MessageFuture};
-use crate::engine;
+use super::{convert::duration, loop_hub::LoopHub, message_future::MessageFuture};
+use crate::engine::{self, Next};
 
 /// One event loop's list of ready connections. See `_core.pyi`.
 #[pyclass(frozen, module = "dwebsocket._core")]
@@ -24,11 +24,24 @@ impl Hub {
         Ok(Self(Arc::new(LoopHub::new(hub))))
     }
 
-    #[pyo3(signature = (round, /))]
-    fn next(&self, py: Python<'_>, round: Option<u64>) -> Option<(u64, u64, bool)> {
+    #[pyo3(signature = (round, timeout=None, /))]
+    fn next(
+        &self,
+        py: Python<'_>,
+        round: Option<u64>,
+        timeout: Option<f64>,
+    ) -> PyResult<Option<(u64, u64, bool)>> {
         let hub = self.0.hub();
-        let work = hub.take(round).or_else(|| py.detach(|| hub.next()))?;
-        Some((work.token, work.round, work.lacks_helper))
+        let timeout = duration(timeout)?;
+        let next = match hub.take(round) {
+            Some(work) => Next::Work(work),
+            None => py.detach(|| hub.next(timeout)),
+        };
+        match next {
+            Next::Work(work) => Ok(Some((work.token, work.round, work.lacks_helper))),
+            Next::TimeIsUp => Err(PyTimeoutError::new_err(())),
+            Next::Closed => Ok(None),
+        }
     }
 
     fn close(&self) {

@@ -107,5 +107,8 @@ pub use self::{
     process::{after_fork_in_child, exit, signal},
     resources::{budget, permits, socket},
     runtime::Engine,
-    wakeup::hub::{Hub, Watch},
+    wakeup::{
+        crew::Next,
+        hub::{Hub, Watch},
+    },
 };

@@ -70,19 +70,28 @@ class Hub:
                     self._pair[1].send(b"\0")
             return self._pair[0].fileno()
 
-    def next(self, round: int | None, /) -> tuple[int, int, bool] | None:
+    def next(
+        self, round: int | None, timeout: float | None = None, /
+    ) -> tuple[int, int, bool] | None:
         """
         Sleeps until there is a token for this thread; None after :meth:`close`.
 
         Gives the token, a number without meaning, and whether no other thread is left for the next.
+
+        Raises:
+            TimeoutError: There was none for ``timeout`` seconds.
         """
         with self._changed:
             self._asleep += 1
             try:
-                self._changed.wait_for(lambda: self._tokens or self._is_closed)
+                self._changed.wait_for(lambda: self._tokens or self._is_closed, timeout)
             finally:
                 self._asleep -= 1
-            return None if self._is_closed else (self._tokens.popleft(), 0, self._asleep == 0)
+            if self._is_closed:
+                return None
+            if not self._tokens:
+                raise TimeoutError
+            return self._tokens.popleft(), 0, self._asleep == 0
 
     def close(self) -> None:
         """Ends the threads that wait in :meth:`next`."""

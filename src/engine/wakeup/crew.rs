@@ -6,7 +6,10 @@
 //! some wait, the threads that are awake count as held up by long calls, and the helper goes to work
 //! itself. From then on the next token wakes a thread at once.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::engine::base::{
     clock,
@@ -25,6 +28,17 @@ pub struct Work {
     pub round: u64,
     /// No thread watches over this one: another one may be started.
     pub lacks_helper: bool,
+}
+
+/// What ends the sleep of a thread of the crew.
+#[derive(Debug)]
+pub enum Next {
+    /// There is something to do.
+    Work(Work),
+    /// There was nothing in time. The thread may come back.
+    TimeIsUp,
+    /// The crew is closed.
+    Closed,
 }
 
 /// The threads of one hub. Any thread may use it.
@@ -97,24 +111,30 @@ impl Crew {
         work.map(|work| self.see_to_helper(work))
     }
 
-    /// As [`Crew::take`], but sleeps until there is one; `None` once the crew is closed.
-    pub(super) fn next(&self, drain: impl Fn() -> Vec<u64>) -> Option<Work> {
+    /// As [`Crew::take`], but sleeps until there is one, or until `deadline`.
+    pub(super) fn next(&self, deadline: Option<Instant>, drain: impl Fn() -> Vec<u64>) -> Next {
         let mut state = self.state.lock();
         loop {
             if state.is_closed {
-                return None;
+                return Next::Closed;
             }
             if let Some(work) = Self::take_from(&mut state, &drain) {
                 drop(state);
-                return Some(self.see_to_helper(work));
+                return Next::Work(self.see_to_helper(work));
+            }
+            if is_over(deadline) {
+                // It may have been the helper: another one sleeps as such.
+                drop(state);
+                self.workers.notify_one();
+                return Next::TimeIsUp;
             }
             state = if state.has_helper {
                 state.asleep += 1;
-                let (mut state, _) = self.workers.wait(state, None);
+                let (mut state, _) = self.workers.wait(state, deadline);
                 state.asleep -= 1;
                 state
             } else {
-                self.help(state)
+                self.help(state, deadline)
             };
         }
     }
@@ -152,12 +172,17 @@ impl Crew {
         work
     }
 
-    /// Sleeps as the helper until there is work that no other thread takes in time.
-    fn help<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    /// Sleeps as the helper until there is work that no other thread takes in time, or until
+    /// `deadline`.
+    fn help<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
         state.has_helper = true;
-        while !state.is_closed {
+        while !state.is_closed && !is_over(deadline) {
             if !state.has_work() {
-                (state, _) = self.helper.wait(state, None);
+                (state, _) = self.helper.wait(state, deadline);
             } else if state.awake == 0 {
                 break;
             } else {
@@ -176,10 +201,19 @@ impl Crew {
     }
 }
 
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= clock::now())
+}
+
 #[cfg(test)]
 impl Crew {
     /// Whether a token waits for a thread.
     pub(super) fn waits(&self) -> bool {
         self.state.lock().has_work()
+    }
+
+    /// Whether a thread sleeps as the helper.
+    pub(super) fn has_helper(&self) -> bool {
+        self.state.lock().has_helper
     }
 }

@@ -16,12 +16,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use smallvec::SmallVec;
 
-use super::crew::{Crew, Work};
-use crate::engine::base::{fork, sync::Mutex};
+use super::crew::{Crew, Next, Work};
+use crate::engine::base::{clock, fork, sync::Mutex};
 
 /// Receives a call when an event loop has run all views on its list.
 pub(crate) trait Observer: fmt::Debug + Send + Sync {
@@ -143,9 +144,14 @@ impl Hub {
         work
     }
 
-    /// Sleeps until there is a token for this thread; `None` once [`Hub::close`] was called.
-    pub fn next(&self) -> Option<Work> {
-        self.crew.as_deref()?.next(|| self.drain())
+    /// Sleeps until there is a token for this thread, for `timeout` at most.
+    pub fn next(&self, timeout: Option<Duration>) -> Next {
+        // The sum is `None` where the clock has no such moment: that is for ever.
+        let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
+        match self.crew.as_deref() {
+            Some(crew) => crew.next(deadline, || self.drain()),
+            None => Next::Closed,
+        }
     }
 
     /// Ends the threads that wait by [`Hub::next`].
@@ -244,7 +250,7 @@ mod tests {
         // This thread is held up by the first one: the second thread helps.
         let other = {
             let hub = Arc::clone(&hub);
-            thread::spawn(move || (hub.next().unwrap().token, hub.next().map(|work| work.token)))
+            thread::spawn(move || (token_of(hub.next(None)), token_of(hub.next(None))))
         };
         while hub.crew.as_ref().unwrap().waits() {
             thread::yield_now();
@@ -255,9 +261,37 @@ mod tests {
             thread::yield_now();
         }
         assert!(hub.take(Some(first.round)).is_none());
-        assert_eq!(other.join().unwrap(), (2, Some(3)));
+        assert_eq!(other.join().unwrap(), (2, 3));
         hub.close();
-        assert!(hub.next().is_none());
+        assert!(matches!(hub.next(None), Next::Closed));
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_for_a_time_leaves_its_place_as_the_helper_to_another_one() {
+        let hub = Hub::for_threads().unwrap();
+        let sleep = |timeout| {
+            let hub = Arc::clone(&hub);
+            thread::spawn(move || hub.next(timeout))
+        };
+        let brief = sleep(Some(Duration::from_millis(50)));
+        let crew = hub.crew.as_ref().unwrap();
+        while !crew.has_helper() {
+            thread::yield_now();
+        }
+        let other = sleep(None);
+        assert!(matches!(brief.join().unwrap(), Next::TimeIsUp));
+        while !crew.has_helper() {
+            thread::yield_now();
+        }
+        hub.announce(1);
+        assert_eq!(token_of(other.join().unwrap()), 1);
+    }
+
+    fn token_of(next: Next) -> u64 {
+        match next {
+            Next::Work(work) => work.token,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
