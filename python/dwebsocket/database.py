@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from django import db
 from django.db import connections
 
 from dwebsocket import clock, unpatched
+from dwebsocket.compat.django import ageless
 from dwebsocket.compat.django import has_connections as _has_any
 from dwebsocket.compat.django_auth import is_in_transaction
 
@@ -25,15 +25,18 @@ __all__ = [
     "close_after_call",
     "close_old_connections",
     "forget",
+    "give_back_idle",
     "has_own",
     "held_of_thread",
     "in_transaction",
     "in_use",
     "is_needed",
+    "is_watched",
     "leave",
     "release_idle",
     "share_thread",
     "shareable",
+    "watch_thread",
 ]
 
 #: A connection that a view has not used for so long is given back.
@@ -41,9 +44,22 @@ IDLE_AFTER_S = 3.0
 
 
 def close_old_connections() -> None:
-    """As ``django.db.close_old_connections``; does nothing where this thread has none."""
-    if _has_any():
-        db.close_old_connections()
+    """
+    As ``django.db.close_old_connections``; does nothing where this thread has none.
+
+    To be called between two calls on a thread that gives back what is idle for some seconds. So
+    ``CONN_MAX_AGE = 0`` makes no connection too old, except where it goes back to a pool.
+    """
+    if not _has_any():
+        return
+    for connection in connections.all(initialized_only=True):
+        may_stay = connection.settings_dict["CONN_MAX_AGE"] == 0 and not _is_of_pool(connection)
+        with ageless(connection) if may_stay else nullcontext():
+            connection.close_if_unusable_or_obsolete()
+
+
+def _is_of_pool(connection: BaseDatabaseWrapper) -> bool:
+    return bool(connection.settings_dict["OPTIONS"].get("pool"))
 
 
 def close_after_call() -> None:
@@ -51,9 +67,7 @@ def close_after_call() -> None:
 
     The next call on this thread is for another connection.
     """
-    if not _has_any():
-        return
-    db.close_old_connections()
+    close_old_connections()
     if in_transaction():
         leave()
 
@@ -70,6 +84,48 @@ def release_idle() -> None:
     for connection in connections.all(initialized_only=True):
         if not _is_in_transaction(connection) and not _is_being_read(connection):
             connection.close()
+
+
+_thread = threading.local()
+
+
+def watch_thread() -> None:
+    """Notes that this thread calls :func:`give_back_idle` again and again."""
+    _thread.is_watched = True
+
+
+def is_watched() -> bool:
+    """Whether :func:`watch_thread` was called on this thread."""
+    return getattr(_thread, "is_watched", False)
+
+
+def give_back_idle() -> float | None:
+    """
+    Closes this thread's own connections that nothing has used for some seconds.
+
+    Also those that an error has left unusable, such as a restart of the server: as Django between
+    two requests, but however old the others are, they stay. Those in a transaction, or being read,
+    are left alone. To be called after each call that may have used a connection.
+
+    Returns:
+        The seconds until there may be one to close; None when none is open.
+    """
+    lefts = []
+    for connection in _own():
+        use = Use.of(connection)
+        if not _is_in_transaction(connection):
+            _close_if_unusable(connection)
+            if connection.connection is not None and use.time_left <= 0 and not use.is_being_read:
+                connection.close()
+        if connection.connection is not None:
+            lefts.append(use.time_left if use.time_left > 0 else IDLE_AFTER_S)
+    return min(lefts, default=None)
+
+
+def _close_if_unusable(connection: BaseDatabaseWrapper) -> None:
+    if connection.errors_occurred and not _is_in_transaction(connection):
+        with ageless(connection):
+            connection.close_if_unusable_or_obsolete()
 
 
 def in_transaction() -> bool:
@@ -114,7 +170,7 @@ def _own() -> list[BaseDatabaseWrapper]:
 
 def _is_being_read(connection: BaseDatabaseWrapper) -> bool:
     wrappers = connection.execute_wrappers
-    return any(isinstance(wrapper, Use) and wrapper.cursors for wrapper in wrappers)
+    return any(isinstance(wrapper, Use) and wrapper.is_being_read for wrapper in wrappers)
 
 
 class Use:
@@ -132,24 +188,44 @@ class Use:
         #: The cursor of a queryset is alive as long as code iterates over the queryset.
         self.cursors: WeakSet[Any] = WeakSet()
 
+    @classmethod
+    def of(cls, connection: BaseDatabaseWrapper) -> Use:
+        """Gives the one of a connection, which watches from now on if it did not."""
+        for wrapper in connection.execute_wrappers:
+            if isinstance(wrapper, cls):
+                return wrapper
+        use = cls(connection)
+        # At the front: Django's `execute_wrapper()` appends its wrapper, and later pops the last.
+        connection.execute_wrappers.insert(0, use)
+        return use
+
     def __call__(self, execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
-        self.cursors.add(context["cursor"])
+        cursor = context["cursor"]
+        self.cursors.add(cursor)
         try:
             return execute(sql, params, many, context)
+        except BaseException:
+            # It has no rows, and the exception's traceback may keep it alive for long.
+            self.cursors.discard(cursor)
+            raise
         finally:
             self.used_at = clock.now()
 
     @property
+    def is_being_read(self) -> bool:
+        """Whether a cursor may have rows that were not fetched yet."""
+        # Of a library whose cursors do not say, each counts until it is freed.
+        return any(not getattr(cursor, "closed", False) for cursor in list(self.cursors))
+
+    @property
     def is_needed(self) -> bool:
         """Whether closing the connection would lose something."""
-        return bool(self.cursors) or _is_in_transaction(self.connection)
+        return self.is_being_read or _is_in_transaction(self.connection)
 
-    def begin(self) -> None:
-        """Watches from now on."""
-        self.used_at = clock.now()
-        # At the front: Django's `execute_wrapper()` appends its wrapper, and later pops the last.
-        if self not in self.connection.execute_wrappers:
-            self.connection.execute_wrappers.insert(0, self)
+    @property
+    def time_left(self) -> float:
+        """The seconds until it has not been used for long."""
+        return self.used_at + IDLE_AFTER_S - clock.now()
 
     def end(self) -> None:
         """Watches no more."""
@@ -177,22 +253,28 @@ class Held:
         for other in list(self._uses):
             # Other threads may have ended, which closed their connections.
             self._forget_closed(other, but=connection)
+        use = Use.of(connection)
+        use.used_at = clock.now()
         with self._lock:
-            uses = self._uses.setdefault(thread, {})
-            use = uses.get(connection.alias)
-            if use is None or use.connection is not connection:
-                use = uses[connection.alias] = Use(connection)
+            self._uses.setdefault(thread, {})[connection.alias] = use
             self._look_at[thread] = clock.now() + IDLE_AFTER_S
-        use.begin()
 
     def give_back_idle(self, idle_after: float = IDLE_AFTER_S) -> None:
-        """Closes this thread's connections that are not needed and have been idle for so long."""
-        look_at = self._look_at.get(threading.get_ident())
-        if look_at is None or (idle_after and clock.now() < look_at):
+        """
+        Closes this thread's connections that are not needed and have been idle for so long.
+
+        Also those that an error has left unusable, as :func:`give_back_idle`.
+        """
+        thread = threading.get_ident()
+        if (look_at := self._look_at.get(thread)) is None:
             return
-        thread, now = threading.get_ident(), clock.now()
-        self._forget_closed(thread)
         uses = self._uses.get(thread, {})
+        for use in list(uses.values()):
+            _close_if_unusable(use.connection)
+        now = clock.now()
+        if idle_after and now < look_at:
+            return
+        self._forget_closed(thread)
         for use in list(uses.values()):
             if now - use.used_at >= idle_after and not use.is_needed:
                 # Not `close_old_connections()`: it keeps connections that are not old.
@@ -265,7 +347,7 @@ def forget(shared: dict[str, BaseDatabaseWrapper]) -> None:
 
 @contextmanager
 def in_use(shared: dict[str, BaseDatabaseWrapper]) -> Iterator[None]:
-    """Closes this thread's old connections before and after a block, as Django around a request."""
+    """As Django around a request, with :func:`close_old_connections` before and after a block."""
     close_old_connections()
     borrow(shared)
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
@@ -71,6 +71,26 @@ async def async_asks(request: HttpRequest) -> None:
     await request.websocket.asend(str(await User.objects.acount()))
     async for _ in request.websocket:
         await request.websocket.asend(str(await User.objects.acount()))
+
+
+@require_websocket
+def asks_despite_errors(request: HttpRequest) -> None:
+    """Count users for each message, whatever becomes of it."""
+    for _ in request.websocket.messages():
+        try:
+            request.websocket.send(str(User.objects.count()))
+        except DatabaseError:
+            request.websocket.send("failed")
+
+
+@require_websocket
+async def async_asks_despite_errors(request: HttpRequest) -> None:
+    """Do the same."""
+    async for _ in request.websocket:
+        try:
+            await request.websocket.asend(str(await User.objects.acount()))
+        except DatabaseError:
+            await request.websocket.asend("failed")
 
 
 @require_websocket
@@ -223,6 +243,8 @@ urlpatterns = [
     path("asks-and-sends/", asks_and_sends),
     path("asks-and-reads/", asks_and_reads),
     path("async-asks/", async_asks),
+    path("asks-despite-errors/", asks_despite_errors),
+    path("async-asks-despite-errors/", async_asks_despite_errors),
     path("async-slow/", async_slow),
     path("async-iterates/", async_iterates),
     path("leaves-name/", leaves_name),

@@ -144,6 +144,31 @@ def test_iteration_keeps_its_connection_while_the_view_waits(own_server: Own, fe
         assert peer.read_frame().code == 1000
 
 
+def test_restart_of_the_database(own_server: Own, few: Path) -> None:
+    """One query fails, and the next one has another connection, in views of every kind."""
+    kinds = (GUNICORN_GTHREAD, GUNICORN_GEVENT, UVICORN)
+    with contextlib.ExitStack() as stack:
+        servers = [own_server(kind, settings=on(few, CONN_MAX_AGE=None)) for kind in kinds]
+        peers = [
+            stack.enter_context(RawPeer.open(server, f"/database/{view}/"))
+            for server in servers
+            for view in ("asks-despite-errors", "async-asks-despite-errors")
+        ]
+        assert all(answer.isdigit() for answer in ask(peers))
+        # Before the connections are idle for too long.
+        with database_server.away(few):
+            pass
+        ask(peers)
+        assert all(answer.isdigit() for answer in ask(peers))
+
+
+def ask(peers: list[RawPeer]) -> list[bytes]:
+    """Ask each view for its users, and give the answers."""
+    for peer in peers:
+        peer.send_text("how many?")
+    return [peer.read_message() for peer in peers]
+
+
 @on_each
 class TestAsyncViews:
     """Each has a thread of its own for the ORM, as long as it needs one."""

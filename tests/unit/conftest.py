@@ -47,6 +47,7 @@ if not settings.configured:
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connections
+from django.db.backends.signals import connection_created
 from django.test import override_settings
 from django.urls import clear_script_prefix, path
 from peer import LiveWebSocket, all_given_back
@@ -59,6 +60,8 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,19 @@ def tables() -> Iterator[None]:
     call_command("migrate", verbosity=0)
     yield
     connections.close_all()
+
+
+@pytest.fixture
+def opened() -> Iterator[list[BaseDatabaseWrapper]]:
+    """The connections to a database that any thread opens in the test, each time."""
+    found: list[BaseDatabaseWrapper] = []
+
+    def note(connection: BaseDatabaseWrapper, **_: Any) -> None:
+        found.append(connection)
+
+    connection_created.connect(note)
+    yield found
+    connection_created.disconnect(note)
 
 
 @pytest.fixture

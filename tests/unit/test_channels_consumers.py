@@ -6,8 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from channels.generic.websocket import WebsocketConsumer
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.layers import get_channel_layer
+from django.contrib.auth.models import User
 from django.db import connections
 from django.test import override_settings
 from django.urls import path
@@ -20,8 +22,6 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from django.contrib.auth.models import User
 
 BOTH = pytest.mark.parametrize("prefix", ["", "Async"], ids=["sync", "async"])
 ORIGIN = {"origin": "http://testserver"}
@@ -220,6 +220,38 @@ def test_wrong_message_of_a_sync_consumer(client: Any, event: dict[str, Any]) ->
             with client.websocket("/wrong/") as ws:
                 ws.send("now")
                 ws.wait_closed()
+
+
+def _asking(name: str) -> type[Any]:
+    """A consumer that asks the database for each message."""
+
+    class Asks(WebsocketConsumer):
+        def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+            self.send(str(User.objects.count()))
+
+    class AsyncAsks(AsyncWebsocketConsumer):
+        async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+            await self.send(str(await User.objects.acount()))
+
+    class AsksAsUsual(AsyncWebsocketConsumer):
+        async def receive(self, text_data: Any = None, bytes_data: Any = None) -> None:
+            await self.send(str(await database_sync_to_async(User.objects.count)()))
+
+    return {"sync": Asks, "async": AsyncAsks, "database_sync_to_async": AsksAsUsual}[name]
+
+
+@pytest.mark.parametrize("name", ["sync", "async", "database_sync_to_async"])
+def test_connection_to_the_database_is_kept_for_the_next_message(
+    client: Any, tables: None, opened: list[Any], name: str
+) -> None:
+    """However old it is; Channels would open one for each. It is closed at the end."""
+    view = asgi_websocket(_asking(name).as_asgi())
+    with override_settings(ROOT_URLCONF=(path("asks/", view),)), client.websocket("/asks/") as ws:
+        for _ in range(5):
+            ws.send("how many?")
+            assert ws.receive().isdigit()
+    assert len(opened) == 1
+    eventually(lambda: opened[0].connection is None)
 
 
 def test_arguments_of_a_consumer(client: Any) -> None:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.http import Http404, HttpResponse
@@ -15,7 +16,14 @@ from django.utils import translation
 from visit import handshake
 
 import dwebsocket
-from dwebsocket import ConnectionClosed, UsageError, WebSocketHandler, group, runners
+from dwebsocket import (
+    ConnectionClosed,
+    UsageError,
+    WebSocketHandler,
+    database,
+    group,
+    runners,
+)
 from dwebsocket.runners import handler as life
 from support.waiting import eventually
 
@@ -60,6 +68,32 @@ def of_kind(cls: type[WebSocketHandler], kind: str) -> type[WebSocketHandler]:
     }[kind]
     changed = {name: coroutine(vars(cls)[name]) for name in chosen if name in vars(cls)}
     return type(cls.__name__, (cls,), changed)
+
+
+def asking(kind: str) -> type[WebSocketHandler]:
+    """A handler that asks the database for each message."""
+
+    def ask(message: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        if message == "leave open":
+            connection.set_autocommit(False)
+
+    class Asks(WebSocketHandler):
+        def receive(self, message: Any) -> None:
+            ask(message)
+            self.websocket.send_text("asked")
+
+        def disconnect(self, code: int, reason: str) -> None:
+            """Is a coroutine function in handlers of some kinds."""
+
+    class AsksInThread(Asks):
+        async def receive(self, message: Any) -> None:
+            await sync_to_async(ask)(message)
+            await self.websocket.asend_text("asked")
+
+    is_async = kind in ("async", "async receive")
+    return AsksInThread if is_async else of_kind(Asks, kind)
 
 
 class Echo(WebSocketHandler):
@@ -518,29 +552,35 @@ class TestSurroundings:
         finally:
             dwebsocket._core.reopen()
 
-    def test_database_connections_are_returned(self, kind: str, visit: Serve, tables: None) -> None:
-        """After each call, also when a transaction was left open."""
-        seen: list[Any] = []
-
-        class Asks(WebSocketHandler):
-            def receive(self, message: Any) -> None:
-                seen.append(connection.connection)
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 1")
-                if message == "leave open":
-                    connection.set_autocommit(False)
-                self.websocket.send_text("asked")
-
-        if kind in ("async", "async receive"):
-            pytest.skip("async code may not ask the database directly")
-        made = visit(of_kind(Asks, kind).as_view())
+    def test_database_connection_is_kept_for_the_next_message(
+        self, kind: str, visit: Serve, opened: list[Any], tables: None
+    ) -> None:
+        """However old it is, unless a transaction was left open; it is closed with the handler."""
+        made = visit(asking(kind).as_view())
         made.serve()
-        for message in ("a", "leave open", "b"):
+        for message in ("a", "b", "leave open", "a", "b"):
             made.client.send(message)
             assert made.client.receive() == "asked"
+        assert len(opened) == 2
         made.client.close()
-        eventually(lambda: len(seen) == 3)
-        assert seen == [None, None, None]
+        eventually(lambda: all(each.connection is None for each in opened))
+
+    def test_idle_database_connection_is_given_back(
+        self,
+        kind: str,
+        visit: Serve,
+        opened: list[Any],
+        tables: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """By the thread that has it, while nothing comes."""
+        monkeypatch.setattr(database, "IDLE_AFTER_S", 0.05)
+        made = visit(asking(kind).as_view())
+        made.serve()
+        made.client.send("a")
+        assert made.client.receive() == "asked"
+        eventually(lambda: opened and opened[0].connection is None)
+        made.client.close()
 
     def test_session_is_saved_behind_each_call(self, visit: Serve) -> None:
         """Not only at the end."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import OperationalError, connection, connections, transaction
 from peer import LiveWebSocket
 
 from dwebsocket import clock, database
@@ -50,6 +51,19 @@ def own(open_websocket: Open) -> Iterator[WebSocket]:
         websocket._held.end()
     connection.close()
     assert connection.execute_wrappers == []
+
+
+@pytest.fixture
+def unusable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lose the server behind the connection."""
+    return lambda: monkeypatch.setattr(connections["default"], "is_usable", bool)
+
+
+def failed_query() -> OperationalError:
+    """Make a query that fails, and give its exception."""
+    with pytest.raises(OperationalError) as caught:
+        connection.cursor().execute("SELECT * FROM nowhere")
+    return caught.value
 
 
 def test_views_without_hold_nothing(own: WebSocket) -> None:
@@ -114,6 +128,60 @@ def test_open_cursor_is_left_alone(own: WebSocket, later: Callable[[float], None
     later(60)
     own.send("hello")
     assert connection.connection is None
+
+
+def test_closed_cursor_does_not_count(own: WebSocket, later: Callable[[float], None]) -> None:
+    """A view has its name for hours; with libraries whose cursors tell that they are closed."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    cursor.cursor = SimpleNamespace(closed=True)
+    later(60)
+    own.send("hello")
+    assert connection.connection is None
+
+
+def test_failed_query_does_not_count(own: WebSocket, later: Callable[[float], None]) -> None:
+    """The exception may be kept for hours, and with it the cursor of the traceback."""
+    kept = failed_query()
+    later(60)
+    own.send("hello")
+    assert connection.connection is None
+    assert kept.__traceback__ is not None
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+class TestAfterAnError:
+    """Each call of a view does what Django does between two requests."""
+
+    def test_unusable_one_is_closed(
+        self, own: WebSocket, unusable: Callable[[], None], call: Call
+    ) -> None:
+        """The next query opens another one."""
+        failed_query()
+        unusable()
+        call(own)
+        assert connection.connection is None
+        with connection.cursor() as cursor:
+            assert cursor.execute("SELECT 1").fetchone() == (1,)
+
+    def test_usable_one_stays(self, own: WebSocket, call: Call) -> None:
+        """However old it is, and it is asked once only."""
+        failed_query()
+        call(own)
+        assert connection.connection is not None
+        assert not connection.errors_occurred
+
+    def test_transaction_is_left_alone(
+        self, own: WebSocket, unusable: Callable[[], None], call: Call
+    ) -> None:
+        """The view has yet to roll it back."""
+        with transaction.atomic():
+            with transaction.atomic(), pytest.raises(OperationalError):
+                connection.cursor().execute("SELECT * FROM nowhere")
+            unusable()
+            call(own)
+            assert connection.connection is not None
+            transaction.set_rollback(True)
 
 
 def test_projects_execute_wrappers_stay(own: WebSocket) -> None:

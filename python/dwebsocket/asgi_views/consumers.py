@@ -17,7 +17,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import unpatched
+from dwebsocket import database, unpatched
 from dwebsocket.asgi_views.events import Events, Stage, event_of, message_of
 from dwebsocket.compat import asgiref, consumers
 from dwebsocket.runners.application_threads import ApplicationContext
@@ -70,6 +70,7 @@ def _exchange() -> None:
         sender=_Sender(),
         dispatch_all=_dispatch_all,
         close_old_connections=_close_old_connections,
+        close_old_connections_here=_close_old_connections_here,
         dispatch_sync=_dispatch_sync,
     )
 
@@ -210,6 +211,14 @@ async def _close_old_connections(channels_own: Callable[[], Awaitable[None]]) ->
         own.has_old_connections = True
     else:
         await channels_own()
+
+
+def _close_old_connections_here(channels_own: Callable[[], None]) -> None:
+    """Closes old database connections of this thread; one of ours keeps them between two calls."""
+    if database.is_watched():
+        database.close_old_connections()
+    else:
+        channels_own()
 
 
 async def _dispatch_sync(channels_own: Any, consumer: Any, message: Event) -> None:

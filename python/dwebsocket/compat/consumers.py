@@ -42,6 +42,7 @@ def exchange(
     sender: object,
     dispatch_all: Callable[..., Any],
     close_old_connections: Callable[..., Any],
+    close_old_connections_here: Callable[..., None],
     dispatch_sync: Callable[..., Any],
 ) -> None:
     """
@@ -54,6 +55,8 @@ def exchange(
         sender: ``SyncConsumer.base_send``, a descriptor: gets and gives ``async_to_sync(send)``.
         dispatch_all: ``await_many_dispatch(receivers, dispatch)``.
         close_old_connections: ``aclose_old_connections()``, since 4.3.
+        close_old_connections_here: ``close_old_connections()`` of :mod:`channels.db`, which
+            consumers and ``database_sync_to_async`` call on threads.
         dispatch_sync: ``SyncConsumer.dispatch(consumer, message)``, a
             :class:`asgiref.sync.SyncToAsync`.
     """
@@ -66,6 +69,9 @@ def exchange(
     ):
         if (own := getattr(channels, name, None)) is not None:
             setattr(channels, name, functools.partial(ours, own))
+    db: Any = sys.modules.get("channels.db")
+    if (own := getattr(db, "close_old_connections", None)) is not None:
+        db.close_old_connections = functools.partial(close_old_connections_here, own)
     if isinstance(own := vars(consumer).get("dispatch"), SyncToAsync):
         consumer.dispatch = _exchanged(own, dispatch_sync)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import django
@@ -13,8 +14,9 @@ from django.utils import autoreload, http
 from django.utils.functional import SimpleLazyObject, empty
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
@@ -223,3 +225,17 @@ def has_connections() -> bool:
         return bool(connections._connections._storage.__dict__)  # type: ignore[attr-defined]
     except (AttributeError, TypeError):
         return True
+
+
+@contextmanager
+def ageless(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """
+    Lets a connection stay open within the block, however old it is.
+
+    ``BaseDatabaseWrapper.close_at``, in every version so far. If that moves, old ones are closed.
+    """
+    due, connection.close_at = getattr(connection, "close_at", None), None
+    try:
+        yield
+    finally:
+        connection.close_at = due

@@ -238,6 +238,7 @@ class Line:
         except Empty:
             return self._reads()
         call()
+        database.give_back_idle()
         return True
 
     def _reads(self) -> bool:

@@ -29,7 +29,7 @@ from dwebsocket.compat.threading import SimpleQueue
 from dwebsocket.waiting.long_calls import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
     from dwebsocket.api.base import Base
@@ -127,15 +127,42 @@ class SharedContext(OwnThread):
         return worker
 
     @staticmethod
-    async def leave_worker(websocket: Base) -> None:
-        """Closes the database connections of a handler, and releases its thread."""
-        if websocket._worker is not None:
-            worker: Worker = websocket.__dict__.pop("_worker")
-            if (closed := worker.end()) is not None:
-                await asyncio.wrap_future(closed)
+    async def after_turn(websocket: Base) -> None:
+        """Does what Django does at a request's end, on the thread of a handler if it has called."""
+        if websocket._worker is not None and (done := websocket._worker.after_calls()) is not None:
+            await asyncio.wrap_future(done)
+
+    @staticmethod
+    def end_worker(websocket: Base) -> Future[Any] | None:
+        """Closes the database connections of a handler, and releases its thread. Never waits."""
+        if websocket._worker is None:
+            return None
+        worker: Worker = websocket.__dict__.pop("_worker")
+        return worker.end()
+
+    @classmethod
+    async def leave_worker(cls, websocket: Base) -> None:
+        """As :meth:`end_worker`, and waits for it."""
+        if (closed := cls.end_worker(websocket)) is not None:
+            await asyncio.wrap_future(closed)
 
 
 _shared = SharedContext()
+
+
+async def with_own_thread(make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Awaits a coroutine; calls by ``sync_to_async`` in it run on a thread of its own."""
+    own = OwnThread.enter()
+    is_thrown_away = False
+    try:
+        await make()
+    except GeneratorExit:
+        # The loop was closed: nothing can be awaited any more.
+        is_thrown_away = True
+        raise
+    finally:
+        if not is_thrown_away:
+            await own.leave()
 
 
 class _Router(Executor):
@@ -187,6 +214,8 @@ class Worker:
         # Whether it has a thread, or waits for one.
         self._is_at_work = False
         self._is_over = False
+        # Whether something was called since :meth:`after_calls`.
+        self._has_called = False
 
     def submit(self, function: Callable[[], Any]) -> Future[Any]:
         """
@@ -198,6 +227,7 @@ class Worker:
         call = Call(function)
         threads = self._threads
         with threads.lock:
+            self._has_called = True
             self._calls.put(call)
             threads.resting.pop(self, None)
             if self._is_at_work:
@@ -210,6 +240,15 @@ class Worker:
             threads.left -= 1
         self._start()
         return call.future
+
+    def after_calls(self) -> Future[Any] | None:
+        """Does what Django does at a request's end, if a thread has called something since."""
+        with self._threads.lock:
+            if not (self._has_called and self._is_at_work):
+                return None
+        done = self.submit(database.close_after_call)
+        self._has_called = False
+        return done
 
     def end(self) -> Future[Any] | None:
         """
@@ -246,6 +285,7 @@ class Worker:
                 call.fail(error)
 
     def _work(self) -> None:
+        database.watch_thread()
         while not self._may_go(self._call_next()):
             pass
         try:
@@ -261,6 +301,7 @@ class Worker:
             return False
         if call is not None:
             call()
+            database.give_back_idle()
         return call is not None
 
     def _may_go(self, has_called: bool) -> bool:  # noqa: FBT001

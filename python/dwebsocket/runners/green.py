@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dwebsocket import database, unpatched
 from dwebsocket.compat.system import at_fork
+from dwebsocket.runners import thread
 from dwebsocket.waiting.green import GreenHub, GreenThread, HubWaiter, HubWatcher
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class GreenRunner(ABC):
         Raises:
             RuntimeError: This thread has no hub, and the system gives no thread.
         """
-        start = unpatched.start_thread if self._current_hub() is None else self.run
+        start = thread.spawn if self._current_hub() is None else self.run
         start(name, job)
 
     def join(self, timeout: float) -> bool:

@@ -66,9 +66,18 @@ class Plan:
         has_async_view: Its view is async, because one of the methods is, or what answers requests.
         is_async: The names of the methods that are coroutine functions.
         in_loop: Its connections are at home in an event loop.
+        is_mixed: They are, and have sync methods besides, which run on threads.
     """
 
-    __slots__ = ("every", "has_async_view", "has_connect", "in_loop", "is_async", "name")
+    __slots__ = (
+        "every",
+        "has_async_view",
+        "has_connect",
+        "in_loop",
+        "is_async",
+        "is_mixed",
+        "name",
+    )
 
     def __init__(self, cls: type[Handled], every: float | None, *, answers_async: bool) -> None:
         """
@@ -87,6 +96,7 @@ class Plan:
         self.has_async_view = bool(self.is_async) or answers_async
         first = [name for name in _METHODS if name in methods and name != "connect"]
         self.in_loop = bool(first) and first[0] in self.is_async
+        self.is_mixed = self.in_loop and not self.is_async.issuperset(first)
 
 
 class Handled:
@@ -359,9 +369,8 @@ class Handled:
             if shared is not None:
                 database.forget(shared)
             database.close_after_call()
-            if (held := websocket._held) is not None:
-                held.end()
-                websocket.__dict__.pop("_held", None)
+            # What is still open is the thread's, for the next call of any handler.
+            websocket.__dict__.pop("_held", None)
         if websocket._is_deliberate:
             self._is_over = True
 
@@ -400,6 +409,7 @@ class Handled:
         finally:
             self._finish()
             life.end_beside(self.websocket)
+            SharedContext.end_worker(self.websocket)
             self._leave()
 
     def _close(self) -> tuple[int, str]:
@@ -424,6 +434,8 @@ class Handled:
         """The last step: it has no turns any more."""
         told = life.witness.get()
         self._home.leave(self._token)
+        if self._plan.is_mixed:
+            handler_threads.home().release()
         _count(-1)
         if told is not None:
             told.ended()
@@ -435,6 +447,8 @@ class Handled:
         home = LoopHome.current(is_background=self._loop is None)
         self._home = home
         self._token = home.enter(self)
+        if self._plan.is_mixed:
+            handler_threads.home().hold()
         # A copy: the thread of `connect` may still be about to leave the context.
         own = self._context = self._context.copy()
         own.run(self._prepare_in_loop)
@@ -503,8 +517,7 @@ class Handled:
                 calls += 1
                 if calls % _MESSAGES_A_TURN == 0:
                     await asyncio.sleep(0)
-            if websocket._worker is not None:
-                await SharedContext.leave_worker(websocket)
+            await SharedContext.after_turn(websocket)
             self._is_at_work = False
             if self._again:
                 self._start_turn()
@@ -555,7 +568,7 @@ class Handled:
         """Awaits a coroutine method of a handler that is at home on threads."""
         try:
             await self._acall(method, *args)
-            await SharedContext.leave_worker(self.websocket)
+            await SharedContext.after_turn(self.websocket)
         finally:
             self._wait()
 

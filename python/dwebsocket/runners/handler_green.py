@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import conf, unpatched
+from dwebsocket import conf, database, unpatched
 from dwebsocket.compat.system import at_fork
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
     from dwebsocket.runners.handler_threads import Job
     from dwebsocket.waiting.green import HubWaiter, HubWatcher
+    from dwebsocket.waiting.waiter import Event
 
 _NAME = "dwebsocket-handler"
 
@@ -26,9 +27,13 @@ class GreenHandlers:
         self._runner = runner
         self._ready: deque[Job] = deque()
         self._at_work = 0
+        self._users = 0
+        # The green threads that have an open database connection and nothing to do.
+        self._resting: list[Event] = []
 
     def enter(self, job: Job) -> int:
         """As :meth:`Home.enter <dwebsocket.runners.handler_threads.Home.enter>`."""
+        self._users += 1
         return self.watcher.call_on(lambda: self._run_soon(job))
 
     def announce(self, token: int) -> None:
@@ -47,19 +52,37 @@ class GreenHandlers:
     def leave(self, token: int) -> None:
         """As :meth:`Home.leave <dwebsocket.runners.handler_threads.Home.leave>`."""
         self.watcher.forget(token)
+        self._users -= 1
+        while self._resting and not self._users:
+            self._resting.pop().set()
 
     def _run_soon(self, job: Job) -> None:
         self._ready.append(job)
-        if self._at_work < conf.get("HANDLER_THREADS"):
+        if self._resting:
+            self._resting.pop().set()
+        elif self._at_work < conf.get("HANDLER_THREADS"):
             self._at_work += 1
             self._runner.run(_NAME, self._work)
 
     def _work(self) -> None:
         try:
-            while self._ready:
-                self._ready.popleft()._run_turn()
+            while self._ready or self._rest():
+                while self._ready:
+                    self._ready.popleft()._run_turn()
         finally:
             self._at_work -= 1
+
+    def _rest(self) -> bool:
+        """Sleeps for a job as long as there are database connections; false when this ends."""
+        left = database.give_back_idle()
+        if left is None or not self._users:
+            return False
+        news = self._runner.waiter.new_event()
+        self._resting.append(news)
+        news.wait(left)
+        if news in self._resting:
+            self._resting.remove(news)
+        return True
 
 
 # A local of the system's threads: each of them has one hub at a time.

@@ -88,6 +88,8 @@ class HandlerThreads:
         self._lock = unpatched.lock()
         self._hub: _core.Hub | None = None
         self._jobs: dict[int, Job] = {}
+        # Those that call something on the threads now and then.
+        self._holders = 0
         self._tokens = itertools.count(1)
         self._begun = 0
         self._alive = 0
@@ -134,12 +136,29 @@ class HandlerThreads:
         """As :meth:`Home.leave`. Without users the threads end."""
         with self._lock:
             del self._jobs[token]
-            hub = self._hub
-            if self._jobs or hub is None:
-                return
-            self._hub = None
-            self._begun = 0
-        hub.close()
+            hub = self._hub_to_close()
+        if hub is not None:
+            hub.close()
+
+    def hold(self) -> None:
+        """Keeps the threads, with their database connections, for calls by :meth:`call`."""
+        with self._lock:
+            self._holders += 1
+
+    def release(self) -> None:
+        """Takes :meth:`hold` back."""
+        with self._lock:
+            self._holders -= 1
+            hub = self._hub_to_close()
+        if hub is not None:
+            hub.close()
+
+    def _hub_to_close(self) -> _core.Hub | None:
+        """Forgets the hub, and gives it, if nothing uses the threads. Under the lock."""
+        if self._jobs or self._holders:
+            return None
+        hub, self._hub, self._begun = self._hub, None, 0
+        return hub
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """
@@ -185,8 +204,9 @@ class HandlerThreads:
         # A list, which is emptied: exceptions of calls keep this frame until they are collected,
         # and a hub has descriptors.
         jobs = self._jobs
+        database.watch_thread()
         self._is_starting = False
-        found = hubs[0].next(None)
+        found = _next_of(hubs[0], None)
         try:
             while found is not None:
                 token, turn, lacks_helper = found
@@ -199,12 +219,21 @@ class HandlerThreads:
                         _log.exception("Something failed behind a WebSocket handler")
                     # Do not hold the connection while waiting for the next one.
                     del job
-                found = hubs[0].next(turn)
+                found = _next_of(hubs[0], turn)
         finally:
             hubs.clear()
             database.leave()
             with self._lock:
                 self._alive -= 1
+
+
+def _next_of(hub: _core.Hub, turn: int | None) -> tuple[int, int, bool] | None:
+    """As ``hub.next``; the thread gives back database connections that are idle meanwhile."""
+    while True:
+        try:
+            return hub.next(turn, database.give_back_idle())
+        except TimeoutError:
+            turn = None
 
 
 _threads = HandlerThreads()

@@ -101,7 +101,14 @@ def spawn(name: str, job: Job) -> None:
     if unpatched.patched_by() is None:
         run(name, job)
     else:
-        unpatched.start_thread(name, job)
+        unpatched.start_thread(name, functools.partial(_run_and_leave, job))
+
+
+def _run_and_leave(job: Job) -> None:
+    try:
+        job()
+    finally:
+        database.leave()
 
 
 def join(timeout: float) -> bool:
