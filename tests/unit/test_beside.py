@@ -16,7 +16,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db import connections
 from django.utils import translation
 
 from dwebsocket import (
@@ -26,7 +29,7 @@ from dwebsocket import (
     accept_websocket,
     database,
 )
-from dwebsocket.api import helpers
+from dwebsocket.api import close_callbacks, helpers
 from dwebsocket.api.helpers import Helper
 from support.waiting import eventually
 
@@ -103,6 +106,106 @@ class TestOnClose:
         assert [told.get(timeout=10) for _ in range(4)] == [1, "async", "async", 2]
         (record,) = request_log("dwebsocket")
         assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+    @pytest.mark.parametrize(
+        ("is_async", "error"),
+        [
+            (False, asyncio.CancelledError),
+            (False, SystemExit),
+            (True, asyncio.CancelledError),
+        ],
+    )
+    def test_whatever_one_lets_through(
+        self, open_websocket: Open, request_log: Any, is_async: bool, error: type[BaseException]
+    ) -> None:
+        """The next one is called, and the process does not wait for ever for the rest."""
+
+        def fail() -> None:
+            raise error
+
+        async def afail() -> None:
+            raise error
+
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        live.websocket.on_close(afail if is_async else fail)
+        live.websocket.on_close(told.put, "next")
+        live.client.close()
+        assert told.get(timeout=10) == "next"
+        eventually(lambda: not close_callbacks.is_pending())
+        (record,) = request_log("dwebsocket")
+        assert isinstance(record.exc_info[1], error)
+
+    def test_the_wait_for_an_async_one_uses_no_processor(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The end of the callback wakes the thread, which does not look for it."""
+        looks: list[float] = []
+        live = open_websocket()
+        monkeypatch.setattr(live.websocket._waiter, "sleep", looks.append)
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        async def later() -> None:
+            await asyncio.sleep(0.05)
+
+        live.websocket.on_close(later)
+        live.websocket.on_close(told.put, "next")
+        live.client.close()
+        assert told.get(timeout=10) == "next"
+        assert looks == []
+
+    def test_loop_that_is_closed_under_it(
+        self, open_websocket: Open, monkeypatch: pytest.MonkeyPatch, request_log: Any
+    ) -> None:
+        """It can never end, and the next one is called."""
+        monkeypatch.setattr(close_callbacks, "_LOOK_S", 0.01)
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        begun = asyncio.Event()
+
+        async def endless() -> None:
+            begun.set()
+            await asyncio.sleep(3600)
+
+        async def main() -> None:
+            live.websocket.on_close(endless)
+            live.websocket.on_close(told.put, "next")
+            live.client.close()
+            await asyncio.wait_for(begun.wait(), 10)
+
+        loop.run_until_complete(main())
+        loop.close()
+        assert told.get(timeout=10) == "next"
+        assert [record.exc_info[0] for record in request_log("dwebsocket")] == [RuntimeError]
+
+    @pytest.mark.usefixtures("tables")
+    def test_callbacks_of_one_end_share_a_connection_to_the_database(
+        self, open_websocket: Open, opened: list[Any]
+    ) -> None:
+        """However old it is; they give it back before an async one, and at the end."""
+        live = open_websocket()
+        told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        used: list[Any] = []
+
+        def ask() -> None:
+            User.objects.count()
+            used.append(connections["default"])
+
+        async def aask() -> None:
+            for _ in range(5):
+                await User.objects.acount()
+                await sync_to_async(ask)()
+            told.put(used[0].connection)
+
+        for _ in range(5):
+            live.websocket.on_close(ask)
+        live.websocket.on_close(aask)
+        live.client.close()
+        assert told.get(timeout=10) is None
+        eventually(lambda: not close_callbacks.is_pending())
+        assert len(opened) == 2
+        assert [each.connection for each in used] == [None] * 10
 
     def test_after_the_end_it_runs_at_once(self, open_websocket: Open) -> None:
         """Also in the third minute after it."""
@@ -339,6 +442,35 @@ class TestStart:
         helper._end()
         assert repr(helper) == "<Helper views.chat read ended>"
         assert helper.join()
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_connection_to_the_database_of_every(
+    visit: Serve, opened: list[Any], monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    """Stays open for the next call, unless that comes after it has been idle for long."""
+    monkeypatch.setattr(database, "IDLE_AFTER_S", 60 if is_kept else 0.001)
+    used: list[Any] = []
+
+    @accept_websocket
+    def view(request: Any) -> None:
+        def ask() -> None:
+            request.websocket.send(str(User.objects.count()))
+            used.append(connections["default"])
+
+        ticker = request.websocket.every(0.02, ask)
+        request.websocket.wait()
+        ticker.stop()
+        request.websocket.wait()
+
+    made = visit(view).serve()
+    for _ in range(5):
+        made.client.receive()
+    made.client.send("stop")
+    eventually(lambda: all(each.connection is None for each in used))
+    assert len(opened) == 1 if is_kept else len(opened) >= 5
+    made.client.close()
 
 
 class TestEvery:

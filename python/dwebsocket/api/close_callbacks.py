@@ -15,6 +15,8 @@ from asgiref.sync import iscoroutinefunction
 from dwebsocket import context, database, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
+from dwebsocket.compat.threading import use_lock
+from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
     from dwebsocket.waiting.waiter import Waiter
 
     Spawn = Callable[[str, Callable[[], None]], None]
-    RunAsync = Callable[[str, Callable[[], Coroutine[Any, Any, None]], contextvars.Context], object]
+    Make = Callable[[], Coroutine[Any, Any, Any]]
+    RunAsync = Callable[[str, Make, contextvars.Context], object]
 
 _log = logging.getLogger("dwebsocket")
 
-# Seconds between two checks whether an async callback has ended.
-_LOOK_S = 0.005
+# Seconds between two checks whether the loop of an async callback was closed: loops do not tell.
+_LOOK_S = 1.0
+# Exceptions that end the process: green threads share the main thread.
+_EXITS = (KeyboardInterrupt, SystemExit)
 
 # Callbacks of connections that are open, and of ended ones whose callbacks have not all run.
 _unfinished: set[CloseCallbacks] = set()
@@ -58,6 +63,8 @@ class CloseCallbacks:
 
     #: Runs a coroutine in the loop of the process; set by the module that has it.
     run_async: RunAsync
+    #: Awaits a coroutine, whose sync code has a thread of its own; set by the module with those.
+    with_own_thread: Callable[[Make], Coroutine[Any, Any, None]]
 
     def __init__(self, name: str) -> None:
         """Begins with the connection's ``name``, for the thread and for the log."""
@@ -116,8 +123,15 @@ class CloseCallbacks:
                 self._run()
 
     def _run(self) -> None:
-        while (callback := self._next()) is not None:
-            self._call(callback)
+        try:
+            while (callback := self._next()) is not None:
+                self._call(callback)
+        except BaseException:
+            # This green thread ends, and perhaps the process. Another one has the other callbacks.
+            with self._lock:
+                self._is_running = False
+            self._start()
+            raise
 
     def _next(self) -> _Callback | None:
         with self._lock:
@@ -136,19 +150,28 @@ class CloseCallbacks:
                 result = callback.context.run(_settled, callback)
             if inspect.iscoroutine(result):
                 self._wait_for(callback, lambda: result)
-        except Exception:
+        except BaseException as error:
+            # All of them, such as a CancelledError: the next callback has a right to be called.
+            if self._waiter is not THREAD and isinstance(error, _EXITS):
+                raise
             _log.exception("A callback of on_close failed: %r of %s", callback.function, self._name)
 
-    def _wait_for(self, callback: _Callback, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    def _wait_for(self, callback: _Callback, make: Make) -> None:
         """Runs a coroutine in the loop of its callback, or else in that of the process."""
+        # It may take long, and the thread does nothing meanwhile.
+        database.leave()
         done: Future[None] = Future()
+        # The loop has a thread of the system, also where this one is green.
+        use_lock(done, unpatched.lock())
         tasks: list[asyncio.Task[None]] = []
 
         async def call() -> None:
             try:
-                await make()
+                await type(self).with_own_thread(make)
             except BaseException as error:
                 done.set_exception(error)
+                if isinstance(error, _EXITS):
+                    raise
             else:
                 done.set_result(None)
 
@@ -158,12 +181,11 @@ class CloseCallbacks:
             start = lambda: tasks.append(loop.create_task(call()))  # noqa: E731
             loop.call_soon_threadsafe(start, context=callback.context)
         else:
+            loop = None
             type(self).run_async(f"{self._name} on_close", call, callback.context)
-        while not done.done():
+        while not self._waiter.wait_until(done, None if loop is None else _LOOK_S):
             if loop is not None and loop.is_closed():
                 raise RuntimeError("its event loop was closed before it had ended")
-            # No wait on the future: a green thread must yield to its hub.
-            self._waiter.sleep(_LOOK_S)
         done.result()
 
 

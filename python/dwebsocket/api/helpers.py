@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dwebsocket import clock, context, database
+from dwebsocket import clock, context, database, unpatched
+from dwebsocket.compat.threading import use_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -193,7 +195,12 @@ class Ticker(Protocol):
 
 
 class ThreadTicker:
-    """Calls a function periodically, each time on a thread for that call only."""
+    """
+    Calls a function periodically, each time on a thread for that call only.
+
+    One that has a database connection open waits for the next call, if that comes before the
+    connection has been idle for too long.
+    """
 
     def __init__(
         self,
@@ -214,6 +221,8 @@ class ThreadTicker:
         self._databases = database.shareable()
         self._due = clock.now() + seconds
         self._cancel: Call = lambda: None
+        # Wakes the thread that waits.
+        self._wake: Call = lambda: None
 
     def begin(self) -> None:
         """Sets the timer of the next call. To be called once for each call."""
@@ -223,6 +232,7 @@ class ThreadTicker:
         """As :meth:`Ticker.stop`: a call that is under way goes on."""
         self._call = None
         self._cancel()
+        self._wake()
         self._on_stop(self)
 
     def _fire(self) -> None:
@@ -237,13 +247,34 @@ class ThreadTicker:
             self._view.failed(error)
 
     def _tick(self) -> None:
-        if (call := self._call) is None:
-            return
-        if not self._context.run(_run, self._view, self._databases, call):
-            self.stop()
-        if self._call is not None:
+        goes_on = True
+        while goes_on and (call := self._call) is not None:
+            if self._view.is_over or not self._context.run(_run, self._view, self._databases, call):
+                self.stop()
+                return
             self._due = _next(self._due, self._seconds)
+            goes_on = self._wait()
+        if self._call is not None:
             self.begin()
+
+    def _wait(self) -> bool:
+        """Waits for the next call; false when this thread has no database connection for it."""
+        left, until_due = database.give_back_idle(), max(0.0, self._due - clock.now())
+        if left is None or left < until_due:
+            return False
+        future: Future[None] = Future()
+        # The timer belongs to a thread of the system, also where this one is green.
+        use_lock(future, unpatched.lock())
+
+        def wake() -> None:
+            future.cancel()
+
+        self._wake = wake
+        self._cancel = self._waiter.call_later(until_due, wake)
+        if self._call is not None:
+            self._waiter.wait_until(future, None)
+        self._cancel()
+        return True
 
 
 class TaskTicker:

@@ -18,6 +18,7 @@ from dwebsocket.api.close_callbacks import CloseCallbacks
 from dwebsocket.compat.asgiref import use_executor
 from dwebsocket.compat.asyncio import hide_task
 from dwebsocket.compat.system import at_fork
+from dwebsocket.runners.async_view_threads import with_own_thread
 from dwebsocket.runners.executor import SystemExecutor
 
 # The largest number of threads in asyncio's own default executor.
@@ -205,6 +206,7 @@ def tasks() -> set[asyncio.Task[None]]:
 
 # Async callbacks that belong to no other loop run in this one.
 CloseCallbacks.run_async = staticmethod(run)
+CloseCallbacks.with_own_thread = staticmethod(with_own_thread)
 
 
 def join(timeout: float) -> bool:

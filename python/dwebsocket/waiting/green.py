@@ -41,8 +41,8 @@ _LONGEST_S = 86_400.0
 _TURN_S = 0.01
 
 
-class _LongCall:
-    """A call on another thread, watched for its end."""
+class _WatchedFuture:
+    """A future that another thread settles, watched for that."""
 
     __slots__ = ("_future",)
 
@@ -50,7 +50,7 @@ class _LongCall:
         self._future = future
 
     def watch(self, hub: _core.Hub, token: int) -> None:
-        """Puts ``token`` on the hub's list as soon as the call is done."""
+        """Puts ``token`` on the hub's list as soon as the future is done."""
         self._future.add_done_callback(lambda _: hub.announce(token))
 
     def unwatch(self, hub: _core.Hub, token: int) -> None:
@@ -240,9 +240,7 @@ class HubWaiter(Waiter):
     def _call_elsewhere(self, function: Callable[[], T]) -> T:
         """Calls ``function`` on a thread of the system, while the hub goes on."""
         future = long_calls.submit(function)
-        call = _LongCall(future)
-        while not future.done():
-            self.wait(call, call.watch, None)
+        self.wait_until(future, None)
         return future.result()
 
     def yield_after_sending(self) -> None:
@@ -300,6 +298,19 @@ class HubWaiter(Waiter):
         """As :meth:`Waiter.sleep`, but yields to the hub."""
         sleep = unpatched.sleep if self._hub() is None else self._pause
         sleep(seconds)
+
+    def wait_until(self, future: Future[Any], timeout: float | None) -> bool:
+        """As :meth:`Waiter.wait_until`, but yields to the hub."""
+        if self._hub() is None:
+            return THREAD.wait_until(future, timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        watched = _WatchedFuture(future)
+        while not future.done():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self.wait(watched, watched.watch, left)
+        return True
 
     def caller(self) -> object:
         """As :meth:`Waiter.caller`: the green thread, where this thread has a hub."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dwebsocket import callbacks
+from dwebsocket import callbacks, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.exceptions import SendTimeout
 
@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from dwebsocket import _core
     from dwebsocket.connection import Connection
@@ -100,6 +101,18 @@ class Waiter:
     def sleep(self, seconds: float) -> None:
         """Sleeps for the whole time, also when a message or the end comes."""
         time.sleep(seconds)
+
+    def wait_until(self, future: Future[Any], timeout: float | None) -> bool:
+        """
+        Sleeps until ``future`` is done, ``timeout`` seconds at most. False when the time was up.
+
+        Any thread may settle the future, whose lock is one of the system.
+        """
+        # The methods of a future sleep on a lock that may be green.
+        done = unpatched.lock()
+        done.acquire()
+        future.add_done_callback(lambda _: done.release())
+        return done.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
     def caller(self) -> object:
         """Gives the thread, green thread or task that calls. It can be referred to weakly."""
