@@ -152,7 +152,8 @@ def _work() -> None:
             call = _waiting.popleft()
         try:
             call()
-        except Exception:
+        except BaseException:
+            # All of them, such as the CancelledError of an async receiver: the next ones are sent.
             _log.exception("A signal about a WebSocket could not be sent.")
         finally:
             # The thread ends soon, and with it what receivers have left open.

@@ -498,6 +498,29 @@ class TestGroups:
         ]
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+def test_receiver_whose_exception_django_does_not_catch(
+    connected: Callable[..., None], request_log: Any, error: type[BaseException]
+) -> None:
+    """The signals that an event loop sends after it reach their receivers."""
+    told: list[Any] = []
+
+    def receive(sender: object, websocket: Any, **facts: Any) -> None:
+        told.append(websocket)
+        if websocket == 1:
+            raise error
+
+    async def main() -> None:
+        for number in (1, 2):
+            signals.send(signals.group_interrupted, number, None)
+
+    connected("group_interrupted", receive)
+    asyncio.run(main())
+    eventually(lambda: told == [1, 2])
+    eventually(lambda: not signals._is_at_work)
+    assert [record.exc_info[0] for record in request_log("dwebsocket")] == [error]
+
+
 def test_announcing_connection_passes_all_else_on(open_websocket: Callable[..., Any]) -> None:
     """Such as what a group needs of it."""
     live = open_websocket()
