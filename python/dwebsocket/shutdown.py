@@ -51,8 +51,8 @@ _RELOAD_GRACE_S = 0.5
 _MIN_SETTLE_S = 0.2
 # Time that a process then needs to exit, before its server kills it.
 _EXIT_S = 0.5
-# Time between two checks whether a drain is over.
-_LOOK_S = 0.02
+# Time between two checks whether a drain is over: while views run, and for the engine's part.
+_LOOK_S, _LOOK_AT_ENGINE_S = 1.0, 0.02
 
 
 class _Shutdown:
@@ -301,12 +301,14 @@ def drain(window: float | None = None, *, timeout: float | None = None) -> bool:
     window = conf.get("DRAIN") if window is None else conf.read("DRAIN", window)
     deadline = None if timeout is None else clock.now() + conf.read("DRAIN", timeout)
     _shutdown.leave(*_RESTARTING, window)
-    # Polling works on threads of the system and on green threads alike.
-    while _core.open_connections() or not runners.join(0):
-        if deadline is not None and clock.now() >= deadline:
+    while True:
+        left = _LOOK_S if deadline is None else min(_LOOK_S, deadline - clock.now())
+        # Green threads run meanwhile, as they do in the sleep.
+        if runners.join(max(0.0, left)) and not _core.open_connections():
+            return True
+        if left <= 0:
             return False
-        time.sleep(_LOOK_S)
-    return True
+        time.sleep(_LOOK_AT_ENGINE_S)
 
 
 at_fork(_shutdown.after_fork_in_child)

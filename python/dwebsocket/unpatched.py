@@ -9,12 +9,14 @@ original parts.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from dwebsocket.compat import gevent
 from dwebsocket.compat.eventlet import system_selector
 from dwebsocket.compat.system import Poll, Poller
+from dwebsocket.compat.threading import use_lock
 
 if TYPE_CHECKING:
     import selectors
@@ -50,6 +52,13 @@ def lock() -> threading.Lock:
     """Gives a lock between threads of the system. Never hold it across anything that sleeps."""
     found: threading.Lock = original("_thread", "allocate_lock")()
     return found
+
+
+def future() -> Future[Any]:
+    """Gives a future that any thread may settle; a green lock would not exclude those of others."""
+    made: Future[Any] = Future()
+    use_lock(made, lock())
+    return made
 
 
 def sleep(seconds: float) -> None:

@@ -6,7 +6,6 @@ import contextvars
 import inspect
 import logging
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ from asgiref.sync import iscoroutinefunction
 from dwebsocket import context, database, unpatched
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
-from dwebsocket.compat.threading import use_lock
 from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -74,6 +73,8 @@ class CloseCallbacks:
         self._connection: Connection | None = None
         self._has_ended = False
         self._is_running = False
+        # That of :meth:`done`, once it was asked for.
+        self._done: Future[None] | None = None
         self._waiter: Waiter
         self._spawn: Spawn
 
@@ -101,10 +102,15 @@ class CloseCallbacks:
         """Whether the connection has ended, and callbacks are yet to run."""
         return self._connection is not None and self._connection.end() is not None
 
-    @property
-    def are_done(self) -> bool:
-        """Whether all of them have run."""
-        return not self._waiting and not self._is_running
+    def done(self) -> Future[None]:
+        """Gives a future that is done when all of them have run."""
+        future: Future[None] = unpatched.future()
+        with self._lock:
+            if self._waiting or self._is_running:
+                self._done = self._done or future
+                return self._done
+        future.set_result(None)
+        return future
 
     def _on_end(self) -> None:
         self._has_ended = True
@@ -128,9 +134,7 @@ class CloseCallbacks:
                 self._call(callback)
         except BaseException:
             # This green thread ends, and perhaps the process. Another one has the other callbacks.
-            with self._lock:
-                self._is_running = False
-            self._start()
+            self._spawn(f"{self._name} on_close", self._run)
             raise
 
     def _next(self) -> _Callback | None:
@@ -139,6 +143,9 @@ class CloseCallbacks:
                 return self._waiting.popleft()
             self._is_running = False
             _unfinished.discard(self)
+            done, self._done = self._done, None
+        if done is not None:
+            done.set_result(None)
         return None
 
     def _call(self, callback: _Callback) -> None:
@@ -160,9 +167,8 @@ class CloseCallbacks:
         """Runs a coroutine in the loop of its callback, or else in that of the process."""
         # It may take long, and the thread does nothing meanwhile.
         database.leave()
-        done: Future[None] = Future()
         # The loop has a thread of the system, also where this one is green.
-        use_lock(done, unpatched.lock())
+        done = unpatched.future()
         tasks: list[asyncio.Task[None]] = []
 
         async def call() -> None:
@@ -192,6 +198,11 @@ class CloseCallbacks:
 def _settled(callback: _Callback) -> Any:
     context.settle_in()
     return callback.function(*callback.args)
+
+
+def pending() -> list[Future[None]]:
+    """Gives :meth:`CloseCallbacks.done` of connections that have ended, as long as it is not."""
+    return [callbacks.done() for callbacks in list(_unfinished) if callbacks.is_due]
 
 
 def is_pending() -> bool:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dwebsocket import clock, context, database, unpatched
-from dwebsocket.compat.threading import use_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -262,9 +260,8 @@ class ThreadTicker:
         left, until_due = database.give_back_idle(), max(0.0, self._due - clock.now())
         if left is None or left < until_due:
             return False
-        future: Future[None] = Future()
         # The timer belongs to a thread of the system, also where this one is green.
-        use_lock(future, unpatched.lock())
+        future = unpatched.future()
 
         def wake() -> None:
             future.cancel()

@@ -17,9 +17,6 @@ from dwebsocket.runners.thread import RUNNER
 if TYPE_CHECKING:
     from dwebsocket.runners.contract import Runner
 
-# Seconds between two checks whether callbacks have run.
-_LOOK_S = 0.01
-
 _in_use: dict[str, Runner] = {"thread": RUNNER}
 
 green_loops.watch_first_request()
@@ -52,9 +49,11 @@ def join(timeout: float) -> bool:
     kinds = [*(runner.join for runner in _in_use.values()), loop.join]
     # Join every kind, also after one that took all the time: it gives green threads a turn.
     ended = [join(deadline - time.monotonic()) for join in kinds]
+    # Where this thread has green ones, they run meanwhile.
+    waiter = list(_in_use.values())[-1].waiter
     while _is_busy() and time.monotonic() < deadline:
-        for runner in list(_in_use.values()):
-            runner.waiter.sleep(_LOOK_S)
+        for each in (handler.ended(), *close_callbacks.pending()):
+            waiter.wait_until(each, deadline - time.monotonic())
     return all(ended) and not _is_busy()
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from dwebsocket import unpatched
-from dwebsocket.compat.threading import SimpleQueue, use_lock
+from dwebsocket.compat.threading import SimpleQueue
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,9 +35,7 @@ class SystemExecutor(ThreadPoolExecutor):
         Raises:
             RuntimeError: The system gives no thread.
         """
-        future: Future[T] = Future()
-        # Threads of the system share the future: a green lock would not exclude them.
-        use_lock(future, unpatched.lock())
+        future: Future[T] = unpatched.future()
 
         def call() -> None:
             if future.set_running_or_notify_cancel():

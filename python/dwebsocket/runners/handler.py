@@ -33,6 +33,7 @@ from dwebsocket.waiting import loop_hub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from concurrent.futures import Future
 
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http.response import HttpResponseBase
@@ -48,11 +49,10 @@ _NORMAL, _INTERNAL_ERROR = 1000, 1011
 _GOING_AWAY = (1001, "going away")
 # Messages that a handler gets in an event loop before other tasks have a turn.
 _MESSAGES_A_TURN = 32
-# Seconds between two checks whether handlers have ended.
-_LOOK_S = 0.01
-
 _lock = unpatched.lock()
 _open = 0
+# That of :func:`ended`, once it was asked for.
+_ended: Future[None] | None = None
 
 
 @final
@@ -643,9 +643,26 @@ class LoopHome:
 
 
 def _count(change: int) -> None:
-    global _open
+    global _open, _ended
+    done = None
     with _lock:
         _open += change
+        if not _open:
+            done, _ended = _ended, None
+    if done is not None:
+        done.set_result(None)
+
+
+def ended() -> Future[None]:
+    """Gives a future that is done when no handler's connection is open."""
+    global _ended
+    future: Future[None] = unpatched.future()
+    with _lock:
+        if _open:
+            _ended = _ended or future
+            return _ended
+    future.set_result(None)
+    return future
 
 
 def is_busy() -> bool:
@@ -654,8 +671,8 @@ def is_busy() -> bool:
 
 
 def _forget_parents_handlers() -> None:
-    global _lock, _open
-    _lock, _open = unpatched.lock(), 0
+    global _lock, _open, _ended
+    _lock, _open, _ended = unpatched.lock(), 0, None
 
 
 at_fork(_forget_parents_handlers)

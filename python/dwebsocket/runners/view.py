@@ -11,8 +11,7 @@ import asyncio
 import functools
 import inspect
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, final
@@ -35,6 +34,7 @@ from dwebsocket.records import Record, printable, report_end
 from dwebsocket.runners.async_view_threads import OwnThread
 from dwebsocket.runners.quiet import class_of, is_quiet_end
 from dwebsocket.runners.unseen import refuse_if_unseen
+from dwebsocket.waiting.loop_hub import LoopEvent
 from dwebsocket.waiting.waiter import THREAD
 from dwebsocket.websocket import WebSocket
 
@@ -55,9 +55,8 @@ _NORMAL, _GOING_AWAY, _INVALID, _POLICY, _INTERNAL_ERROR = 1000, 1001, 1007, 100
 _NOT_FOUND = 4404
 _MAX_REASON_BYTES = 123
 # Seconds that a view's end waits for the callbacks of `on_close`: in a process that serves, and in
-# one that tests, where a test checks their effects next; and between two checks.
+# one that tests, where a test checks their effects next.
 _MOMENT_S, _TESTS_MOMENT_S = 1.0, 10.0
-_LOOK_S = 0.002
 # Exceptions that end the process and not just a helper: green threads share the main thread.
 _EXITS = (KeyboardInterrupt, SystemExit)
 # Names of views that are kept for the next ones.
@@ -262,8 +261,8 @@ def end_beside(websocket: WebSocket) -> None:
     if (view := websocket._view) is not None:
         websocket._view = None
         view.helpers.join()
-    for _ in _callbacks_of(websocket):
-        websocket._waiter.sleep(_LOOK_S)
+    if (callbacks := websocket._close_callbacks) is not None:
+        websocket._waiter.wait_until(callbacks.done(), _moment())
     _release(websocket)
 
 
@@ -273,8 +272,10 @@ async def aend_beside(websocket: WebSocket) -> None:
     if (view := websocket._view) is not None:
         websocket._view = None
         await view.helpers.ajoin()
-    for _ in _callbacks_of(websocket):
-        await asyncio.sleep(_LOOK_S)
+    if (callbacks := websocket._close_callbacks) is not None:
+        done = LoopEvent()
+        callbacks.done().add_done_callback(lambda _: done.set())
+        await done.wait(_moment())
     _release(websocket)
 
 
@@ -285,12 +286,8 @@ def _release(websocket: WebSocket) -> None:
         websocket._connection.discard()
 
 
-def _callbacks_of(websocket: WebSocket) -> Iterator[None]:
-    callbacks = websocket._close_callbacks
-    moment = _MOMENT_S if witness.get() is None else _TESTS_MOMENT_S
-    deadline = time.monotonic() + moment
-    while callbacks is not None and not callbacks.are_done and time.monotonic() < deadline:
-        yield
+def _moment() -> float:
+    return _MOMENT_S if witness.get() is None else _TESTS_MOMENT_S
 
 
 def run(

@@ -128,12 +128,14 @@ async def _client(plan: Plan, number: int, result: Result) -> None:
     result.opened += 1
     result.open += 1
     sent_at: list[float] = []
+    is_answered = asyncio.Event()
     with websocket:
-        reader = asyncio.ensure_future(_receive(websocket, sent_at, result))
+        reader = asyncio.ensure_future(_receive(websocket, sent_at, is_answered, result))
         try:
             await _send(plan, websocket, sent_at, result)
             if plan.answers:
-                await _await_answers(reader, sent_at)
+                is_answered.clear()
+                await _await_answers(reader, sent_at, is_answered)
         finally:
             reader.cancel()
         if (code := websocket.close_code) is not None:
@@ -164,14 +166,24 @@ async def _send(
         result.sent += 1
 
 
-async def _receive(websocket: ClientConnection, sent_at: list[float], result: Result) -> None:
+async def _receive(
+    websocket: ClientConnection, sent_at: list[float], is_answered: asyncio.Event, result: Result
+) -> None:
     async for _ in websocket:
         result.received += 1
         if sent_at:
             result.answers.append(time.perf_counter() - sent_at.pop(0))
+        if not sent_at:
+            is_answered.set()
 
 
-async def _await_answers(reader: asyncio.Future[None], sent_at: list[float]) -> None:
-    deadline = time.perf_counter() + _LAST_S
-    while sent_at and not reader.done() and time.perf_counter() < deadline:
-        await asyncio.wait([reader], timeout=0.01)
+async def _await_answers(
+    reader: asyncio.Future[None], sent_at: list[float], is_answered: asyncio.Event
+) -> None:
+    if not sent_at:
+        return
+    last = asyncio.ensure_future(is_answered.wait())
+    try:
+        await asyncio.wait([reader, last], timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        last.cancel()

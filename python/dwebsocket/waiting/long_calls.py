@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dwebsocket import unpatched
 from dwebsocket.compat.system import at_fork
-from dwebsocket.compat.threading import use_lock
 from dwebsocket.waiting.loop_hub import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -35,9 +34,7 @@ class Call(Generic[T]):
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
-        self.future: Future[T] = Future()
-        # Threads of the system share the future: a green lock would not exclude them.
-        use_lock(self.future, unpatched.lock())
+        self.future: Future[T] = unpatched.future()
 
     def __call__(self) -> None:
         """Calls it, unless the future was cancelled."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import socket
-from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dwebsocket import unpatched
 from dwebsocket.compat.socket import system
-from dwebsocket.compat.threading import use_lock
 from dwebsocket.waiting.loop_hub import LoopEvent
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
-def new() -> Future[Any]:
-    """Makes a future for threads of the system, also in a patched process."""
-    future: Future[Any] = Future()
-    use_lock(future, unpatched.lock())
-    return future
+
+#: Makes one.
+new = unpatched.future
 
 
 def wait(future: Future[Any], timeout: float) -> bool:
