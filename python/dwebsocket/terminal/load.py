@@ -183,7 +183,8 @@ async def _await_answers(
     if not sent_at:
         return
     last = asyncio.ensure_future(is_answered.wait())
+    ends: set[asyncio.Future[Any]] = {reader, last}
     try:
-        await asyncio.wait([reader, last], timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, timeout=_LAST_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
         last.cancel()
