@@ -15,7 +15,7 @@ from django.db import DatabaseError, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from dwebsocket import require_websocket
+from dwebsocket import WebSocketHandler, require_websocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,6 +209,22 @@ def _backend() -> object:
         return cursor.fetchone()
 
 
+class NamesBackend(WebSocketHandler):
+    """Send the process of the database server that answers."""
+
+    def receive(self, message: str | bytes) -> None:
+        """Ask it for each message."""
+        self.websocket.send(str(_backend()))
+
+
+class AsyncNamesBackend(WebSocketHandler):
+    """Do the same where the ORM works."""
+
+    async def receive(self, message: str | bytes) -> None:
+        """Ask it for each message."""
+        await self.websocket.asend(str(await sync_to_async(_backend)()))
+
+
 @require_websocket
 async def async_user(request: HttpRequest) -> None:
     """Send the name of the signed-in user."""
@@ -245,6 +261,8 @@ urlpatterns = [
     path("async-asks/", async_asks),
     path("asks-despite-errors/", asks_despite_errors),
     path("async-asks-despite-errors/", async_asks_despite_errors),
+    path("handler/", NamesBackend.as_view()),
+    path("async-handler/", AsyncNamesBackend.as_view()),
     path("async-slow/", async_slow),
     path("async-iterates/", async_iterates),
     path("leaves-name/", leaves_name),

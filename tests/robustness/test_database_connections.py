@@ -144,6 +144,18 @@ def test_iteration_keeps_its_connection_while_the_view_waits(own_server: Own, fe
         assert peer.read_frame().code == 1000
 
 
+@on_each
+def test_handlers_keep_theirs_for_the_next_message(own_server: Own, few: Path, kind: Kind) -> None:
+    """With `CONN_MAX_AGE = 0`, too; they give it back when nothing comes."""
+    # Another thread may take a message on a machine that is busy, and has a connection of its own.
+    server = own_server(kind, settings={**on(few), "WEBSOCKET_HANDLER_THREADS": 1})
+    with database_server.counter(few) as count:
+        for view in ("handler", "async-handler"):
+            with RawPeer.open(server, f"/database/{view}/") as peer:
+                assert len({answer for _ in range(5) for answer in ask([peer])}) == 1
+                eventually(lambda: count() == 0, LONG_S)
+
+
 def test_restart_of_the_database(own_server: Own, few: Path) -> None:
     """One query fails, and the next one has another connection, in views of every kind."""
     kinds = (GUNICORN_GTHREAD, GUNICORN_GEVENT, UVICORN)

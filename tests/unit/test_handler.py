@@ -556,11 +556,12 @@ class TestSurroundings:
         self, kind: str, visit: Serve, opened: list[Any], tables: None
     ) -> None:
         """However old it is, unless a transaction was left open; it is closed with the handler."""
-        made = visit(asking(kind).as_view())
-        made.serve()
-        for message in ("a", "b", "leave open", "a", "b"):
-            made.client.send(message)
-            assert made.client.receive() == "asked"
+        with override_settings(WEBSOCKET_HANDLER_THREADS=1):
+            made = visit(asking(kind).as_view())
+            made.serve()
+            for message in ("a", "b", "leave open", "a", "b"):
+                made.client.send(message)
+                assert made.client.receive() == "asked"
         assert len(opened) == 2
         made.client.close()
         eventually(lambda: all(each.connection is None for each in opened))
