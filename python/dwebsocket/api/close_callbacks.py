@@ -166,7 +166,7 @@ class CloseCallbacks:
     def _wait_for(self, callback: _Callback, make: Make) -> None:
         """Runs a coroutine in the loop of its callback, or else in that of the process."""
         # It may take long, and the thread does nothing meanwhile.
-        database.leave()
+        database.release_idle()
         # The loop has a thread of the system, also where this one is green.
         done = unpatched.future()
         tasks: list[asyncio.Task[None]] = []

@@ -79,9 +79,11 @@ class GreenHandlers:
             return False
         news = self._runner.waiter.new_event()
         self._resting.append(news)
-        news.wait(left)
-        if news in self._resting:
-            self._resting.remove(news)
+        try:
+            news.wait(left)
+        finally:
+            if news in self._resting:
+                self._resting.remove(news)
         return True
 
 
