@@ -204,6 +204,19 @@ class Node(HistoryCommands, logging.Handler):
             pass
         return early
 
+    def send_in_manual_mode(self, name: str, first: str, second: str) -> list[str]:
+        """Publish where autocommit is off, and give what comes before the commit."""
+        from django.db import transaction
+
+        from dwebsocket import group
+
+        transaction.set_autocommit(False)
+        group(name).send(first)
+        group(name).send(second, on_commit=True)
+        early = self.take(1, 0.2)
+        transaction.commit()
+        return early
+
     def begin(self, isolation: str = "READ COMMITTED") -> str:
         """Begin a transaction, which ends with `commit` or `rollback`."""
         from django.db import connection, transaction

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
@@ -685,6 +686,23 @@ class TestOnCommit:
         finally:
             connections["other"].close()
             del connections["other"], connections.databases["other"]
+
+    def test_in_manual_mode(self, open_websocket: Open) -> None:
+        """With `commit()`, though autocommit stays off; never after a rollback."""
+        (live,) = members(open_websocket, "room", 1)
+        User.objects.count()
+        transaction.set_autocommit(False)
+        try:
+            self.send("lost")
+            transaction.rollback()
+            self.send("1")
+            async_to_sync(group("room").asend)("2", on_commit=True)
+            assert until_marker(live) == []
+            transaction.commit()
+            assert [live.client.receive() for _ in range(2)] == ["1", "2"]
+        finally:
+            transaction.rollback()
+            transaction.set_autocommit(True)
 
     @pytest.mark.parametrize("wrong", [1, None, 0, ["default"]])
     def test_anything_else_is_refused(self, open_websocket: Open, wrong: Any) -> None:

@@ -88,6 +88,17 @@ class TestTransactions:
         node("send", "room", "after")
         assert node("take_all", 1) == ["after"]
 
+    def test_in_manual_mode(self, nodes: Nodes) -> None:
+        """With `commit()`, and what `on_commit` has sent then needs no second one."""
+        node, other = nodes(HISTORY={"kept-*": {}}), nodes()
+        for name in ("room", "kept-room"):
+            node("join", name)
+            assert node("send_in_manual_mode", name, "at once", "on commit") == []
+            assert node("take", 2) == ["at once", "on commit"]
+        other("join", "room")
+        assert other("send_in_manual_mode", "room", "large" * 4000, "on commit") == []
+        assert other("take", 2) == ["str 20000", "on commit"]
+
     def test_a_lost_connection_is_told(self, nodes: Nodes) -> None:
         """With the cause: no other connection could take the transaction's place."""
         node = nodes()

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from dwebsocket.api.arguments import as_bytes, as_json, check_close
 from dwebsocket.api.base import Base
+from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import (
     backends,
@@ -416,9 +417,7 @@ class Group:
 
     def _send_on_commit(self, using: str, message: Message, keys: Exclude) -> None:
         # The backend of then: a transaction may be committed in a child of this process.
-        transaction.on_commit(
-            lambda: self._backend("asend").send(self.name, message, keys), using=using
-        )
+        after_commit(lambda: self._backend("asend").send(self.name, message, keys), using)
 
 
 def _transaction_of(on_commit: object) -> str | None:
@@ -430,9 +429,8 @@ def _transaction_of(on_commit: object) -> str | None:
     """
     if on_commit is False:
         return None
-    connection = transaction.get_connection(_alias(on_commit))
-    is_manual = connection.connection is not None and not connection.autocommit
-    return connection.alias if connection.in_atomic_block or is_manual else None
+    alias = _alias(on_commit)
+    return alias if is_in_transaction(transaction.get_connection(alias)) else None
 
 
 def _alias(on_commit: object) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import close_old_connections, connections
 
 from dwebsocket import clock, unpatched
+from dwebsocket.compat.django_commits import is_in_transaction
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.groups.arrivals import Arrivals, Subscription
 from dwebsocket.groups.members import key_of
@@ -155,7 +156,7 @@ class Node:
 
     def _tell(self, name: str, message: dict[str, Any]) -> None:
         text = json.dumps(message)
-        if any(each.in_atomic_block for each in connections.all(initialized_only=True)):
+        if any(map(is_in_transaction, connections.all(initialized_only=True))):
             # What a database carries would leave with the commit of this request's transaction.
             _beside(lambda: self._backend.send(name, text, []))
         else:

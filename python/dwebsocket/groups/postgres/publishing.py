@@ -11,8 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django import db
-from django.db import connections, transaction
+from django.db import connections
 
+from dwebsocket.compat.django_commits import after_commit, is_in_transaction
 from dwebsocket.compat.system import at_fork
 from dwebsocket.groups.postgres import log, parameters, payload, table
 from dwebsocket.groups.postgres.limit import Limit
@@ -61,8 +62,7 @@ class Publisher:
 
     def is_in_transaction(self) -> bool:
         """Whether this thread's connection is in a transaction. Opens none."""
-        connection: BaseDatabaseWrapper = parameters.connection_of(self._database)
-        return connection.connection is not None and _in_transaction(connection)
+        return is_in_transaction(parameters.connection_of(self._database))
 
     def publish(self, name: str, envelope: bytes) -> None:
         """
@@ -111,7 +111,7 @@ class Publisher:
 
         def call(connection: BaseDatabaseWrapper, *, is_repeated: bool) -> None:
             self._need_table(connection, log.EXISTS, f"the group {name!r} has a history")
-            is_alone = not _in_transaction(connection)
+            is_alone = not is_in_transaction(connection)
             more = f"'{self._channel}', {is_alone}) ON CONFLICT DO NOTHING"
             self._execute(connection, row + more)
             self._purge_soon(connection, log.PURGE)
@@ -138,7 +138,7 @@ class Publisher:
             self._call(connection, call, limit, is_repeated=False)
         except db.Error as error:
             is_dead = _is_dead(connection)
-            if is_dead and not _in_transaction(connection):
+            if is_dead and not is_in_transaction(connection):
                 # Django would go on using it.
                 connection.close()
                 if was_open and not limit.is_over and limit.left:
@@ -200,20 +200,16 @@ class Publisher:
         """Purges a table now and then, outside of the project's transaction."""
         now = time.monotonic()
         due_at = self._purge_at.get(purge, 0.0)
-        if now < due_at or not (connection.in_atomic_block or connection.autocommit):
+        if now < due_at:
             return
         self._purge_at[purge] = now + table.PURGE_EVERY_S
-        transaction.on_commit(lambda: self._purge(purge), using=self._database, robust=True)
+        after_commit(lambda: self._purge(purge), self._database, robust=True)
 
     def _purge(self, purge: str) -> None:
         connection = connections[self._database]
         if connection.connection is not None:
             with suppress(db.Error), Limit(self._timeout).on(connection):
                 self._execute(connection, purge)
-
-
-def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    return connection.in_atomic_block or not connection.autocommit
 
 
 def _is_overtaken(error: BaseException | None) -> bool:
@@ -252,7 +248,7 @@ def _leave_parents(connection: BaseDatabaseWrapper) -> None:
     raw: Any = connection.connection
     if raw is None or not any(raw is each for each in _parents):
         return
-    if _in_transaction(connection):
+    if is_in_transaction(connection):
         raise CannotPublish("the process was forked inside of a transaction")
     connection.connection = None
     with suppress(Exception):
