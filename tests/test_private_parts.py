@@ -29,7 +29,7 @@ _OF_DICTIONARIES = {"get", "pop", "setdefault"}
 # Private modules of the standard library that its documentation has.
 _PUBLIC_MODULES = {"_core", "_thread", "_typeshed", "__future__"}
 # Django's documentation has these, underscore and all.
-_DOCUMENTED = {"_default_manager", "_meta"}
+_DOCUMENTED = {"_default_manager", "_meta", "_state"}
 # Parts without an underscore that are not documented either: attributes, and names of modules.
 _UNDOCUMENTED = {
     *("__closure__", "cell_contents"),

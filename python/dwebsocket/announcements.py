@@ -1,9 +1,9 @@
 """
 Sign-outs that one process sees and all others have to know, over the default backend of groups.
 
-An announcement names a user or a session and what has changed. A process that has users listens.
-What is announced is authenticated as any message of a group; at most it makes a process look
-whether its users are signed in, or close WebSockets.
+An announcement is a hint: it names users and sessions that have changed, and each process that has
+WebSockets of them asks its own database. So one that is late, of another site, or sent once more
+closes nobody who is signed in. What is announced is authenticated as any message of a group.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dwebsocket import _core, unpatched
+from dwebsocket import _core, database, unpatched
 from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import GroupUnavailable
 from dwebsocket.group_settings import DEFAULT
 from dwebsocket.groups import backends, names
+from dwebsocket.groups.backend import at_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,21 +29,58 @@ if TYPE_CHECKING:
     from dwebsocket.groups.backend import Backend
     from dwebsocket.waiting.waiter import Waiter
 
+    Publish = Callable[[Backend], None]
+
 _log = logging.getLogger("dwebsocket")
 
 _GROUP = f"{names.OWN}sign-outs"
 _KEY_BYTES = 16
 # Announcements that wait for one process. When more come, each of its users is checked in time.
 _CAPACITY = 1024 * 1024
+# Users and sessions in one announcement, whose text then fits into a NOTIFY of PostgreSQL.
+_MOST = 50
+# Seconds that the end of the process waits for announcements to leave.
+_EXIT_S = 5.0
 
 # This process, which needs no announcements of its own.
 _own_key = secrets.token_bytes(_KEY_BYTES)
 
 
-def announce(change: dict[str, Any]) -> None:
-    """Tells all other processes of a change. Never waits, never raises; any thread may call it."""
-    text = json.dumps(change)
-    _soon(lambda backend: backend.send(_GROUP, text, [_own_key]))
+@dataclass(frozen=True)
+class Hint:
+    """
+    Users and sessions that have changed.
+
+    Attributes:
+        users: Primary keys, as text.
+        sessions: Digests of session keys, as :func:`dwebsocket.registry.digest` gives them.
+    """
+
+    users: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, text: str | bytes) -> Hint:
+        """Gives the hint in an announcement; an empty one for what is none."""
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return cls()
+        if not isinstance(found, dict):
+            return cls()
+        return cls(_texts(found.get("users")), _texts(found.get("sessions")))
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    listed = found if isinstance(found, list) else []
+    return tuple(each for each in listed if isinstance(each, str))
+
+
+def announce(hint: Hint) -> None:
+    """Gives a hint to all other processes. Never waits, never raises; any thread may call it."""
+    _hints.extend([("users", user) for user in hint.users])
+    _hints.extend([("sessions", session) for session in hint.sessions])
+    _soon(_publish_hints)
 
 
 def close_user(user: Any, code: int, reason: str) -> None:
@@ -54,34 +95,102 @@ def close_user(user: Any, code: int, reason: str) -> None:
     _soon(lambda backend: backend.close(names.of_user(user), code, reason))
 
 
-def _soon(publish: Callable[[Backend], None]) -> None:
+# What is to be announced, as pairs of its kind and its name.
+_hints: deque[tuple[str, str]] = deque()
+
+
+def _publish_hints(backend: Backend) -> None:
+    """Publishes all hints, those of other threads, too: they may find none afterwards."""
+    found: dict[tuple[str, str], None] = {}
+    with suppress(IndexError):
+        while True:
+            found[_hints.popleft()] = None
+    named = list(found)
+    for first in range(0, len(named), _MOST):
+        part = named[first : first + _MOST]
+        kinds = ("users", "sessions")
+        text = json.dumps({kind: [name for each, name in part if each == kind] for kind in kinds})
+        backend.send(_GROUP, text, [_own_key])
+
+
+def _soon(publish: Publish) -> None:
     try:
         backend = backends.backend(DEFAULT)
         if backend.waits:
-            unpatched.start_thread("dwebsocket-announce", lambda: _publish(backend, publish))
+            _queue.put(lambda: _try(backend, publish))
         else:
-            _publish(backend, publish)
+            _try(backend, publish)
     except Exception:
         _log.exception("A sign-out could not be announced to other processes")
 
 
-def _publish(backend: Backend, publish: Callable[[Backend], None]) -> None:
+def _try(backend: Backend, publish: Publish) -> None:
     try:
         publish(backend)
     except GroupUnavailable as error:
         _log.warning("A sign-out could not be announced to other processes: %s", error)
+    except Exception:
+        # Others wait behind it.
+        _log.exception("A sign-out could not be announced to other processes")
+
+
+class _Queue:
+    """Calls that wait for a server: one thread makes them, one after the other, and then ends."""
+
+    def __init__(self) -> None:
+        self._lock = unpatched.lock()
+        self._calls: deque[Callable[[], None]] = deque()
+        # Held as long as there is a thread.
+        self._working = unpatched.lock()
+        self._is_registered = False
+
+    def put(self, call: Callable[[], None]) -> None:
+        """
+        Has ``call`` made soon. It must not raise.
+
+        Raises:
+            RuntimeError: The system gives no thread; the next one that it gives makes the call.
+        """
+        self._calls.append(call)
+        with self._lock:
+            if self._working.locked():
+                return
+            unpatched.start_thread("dwebsocket-announce", self._work)
+            self._working.acquire()
+            is_first, self._is_registered = not self._is_registered, True
+        if is_first:
+            at_exit(self._finish)
+
+    def _work(self) -> None:
+        while True:
+            while self._calls:
+                self._calls.popleft()()
+            # This thread will not need its connections to a database soon.
+            database.release_idle()
+            with self._lock:
+                if not self._calls:
+                    self._working.release()
+                    return
+
+    def _finish(self) -> None:
+        """Lets a command that has signed somebody out end when that is announced."""
+        if self._working.acquire(timeout=_EXIT_S):
+            self._working.release()
+
+
+_queue = _Queue()
 
 
 class Listener:
     """Receives what other processes announce. Any thread may use it."""
 
-    def __init__(self, receive: Callable[[dict[str, Any]], object]) -> None:
+    def __init__(self, receive: Callable[[Hint], object]) -> None:
         """
         Begins without listening.
 
         Args:
-            receive: Called with each announcement, on the process's thread for callbacks or in the
-                hub of green threads. It must not wait.
+            receive: Called with each hint, on the process's thread for callbacks or in the hub of
+                green threads. It must not wait.
         """
         self._receive = receive
         self._lock = unpatched.lock()
@@ -102,7 +211,7 @@ class Listener:
         if is_expected:
             return
         backends.backend(DEFAULT).subscribe_soon(_GROUP)
-        waiter.at_end(self, self._on_arrival)  # type: ignore[arg-type]
+        self._expect(waiter)
 
     def stop(self) -> None:
         """Ends listening. Never waits, and may run in the garbage collector."""
@@ -133,21 +242,25 @@ class Listener:
             return
         if mailbox is not None:
             self._take(mailbox)
+        self._expect(waiter)
+
+    def _expect(self, waiter: Waiter) -> None:
         waiter.at_end(self, self._on_arrival)  # type: ignore[arg-type]
+        if self._waiter is None:
+            # What has come has closed the last user: `stop` has woken nobody.
+            self._wake()
 
     def _take(self, mailbox: _core.Mailbox) -> None:
         while (text := mailbox.pop()) is not None:
-            try:
-                change = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(change, dict):
-                self._receive(change)
+            self._receive(Hint.read(text))
 
 
 def _become_another_process() -> None:
-    global _own_key
+    global _own_key, _queue
     _own_key = secrets.token_bytes(_KEY_BYTES)
+    # The parent announces its own.
+    _hints.clear()
+    _queue = _Queue()
 
 
 at_fork(_become_another_process)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # The reasons, for close frames and for the log.
 _SIGNED_OUT, _DELETED, _INACTIVE = "signed out", "deleted", "deactivated"
 _OTHER_HASH = "password changed"
+# The key of the user's key in a session.
+_LOGIN = "_auth_user_id"
 
 
 def signed_out(visitors: Collection[Visitor]) -> dict[Visitor, str]:
@@ -78,14 +80,32 @@ def database_of_sessions(store: type[Any]) -> str | None:
     return alias
 
 
+def is_kept(store: type[Any]) -> bool:
+    """Whether the server keeps the sessions of a class, and so knows of their end."""
+    from django.contrib.sessions.backends import signed_cookies
+
+    return not issubclass(store, signed_cookies.SessionStore)
+
+
+def login_in(store: type[Any], key: str) -> str:
+    """Gives the user's key in a stored session, empty where there is none."""
+    return str(store(key).load().get(_LOGIN) or "")
+
+
+def is_login(store: type[Any], row: Any) -> bool:
+    """Whether a row of a session, which may be deleted by now, is one of a signed-in user."""
+    if not {"expire_date", "session_data"} <= vars(row).keys():
+        # They are not loaded.
+        return True
+    return row.expire_date > timezone.now() and _LOGIN in store().decode(row.session_data)
+
+
 def _logins(store: type[SessionBase], keys: Collection[str]) -> dict[str, str]:
     """Gives the user's key in each session that there is."""
-    if _are_rows(store):
-        data = _rows(store, keys)
-    else:
+    if not _are_rows(store):
         # Not `exists()`: sessions in signed cookies exist nowhere.
-        data = {key: store(key).load() for key in keys}
-    return {key: str(session.get("_auth_user_id") or "") for key, session in data.items()}
+        return {key: login_in(store, key) for key in keys}
+    return {key: str(data.get(_LOGIN) or "") for key, data in _rows(store, keys).items()}
 
 
 def _are_rows(store: type[Any]) -> bool:

@@ -12,7 +12,8 @@ from django.db import connections
 from dwebsocket import clock, unpatched
 from dwebsocket.compat.django import ageless
 from dwebsocket.compat.django import has_connections as _has_any
-from dwebsocket.compat.django_auth import is_in_transaction
+from dwebsocket.compat.django_auth import is_in_test_case, is_in_transaction
+from dwebsocket.compat.django_commits import is_in_transaction as is_in_any_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ __all__ = [
     "is_watched",
     "leave",
     "release_idle",
+    "sees_commits",
     "share_thread",
     "shareable",
     "watch_thread",
@@ -82,7 +84,7 @@ def release_idle() -> None:
     if not _has_any():
         return
     for connection in connections.all(initialized_only=True):
-        if not _is_in_transaction(connection) and not _is_being_read(connection):
+        if not is_in_any_transaction(connection) and not _is_being_read(connection):
             connection.close()
 
 
@@ -113,7 +115,7 @@ def give_back_idle() -> float | None:
     lefts = []
     for connection in _own():
         use = Use.of(connection)
-        if not _is_in_transaction(connection):
+        if not is_in_any_transaction(connection):
             _close_if_unusable(connection)
             if connection.connection is not None and use.time_left <= 0 and not use.is_being_read:
                 connection.close()
@@ -123,7 +125,7 @@ def give_back_idle() -> float | None:
 
 
 def _close_if_unusable(connection: BaseDatabaseWrapper) -> None:
-    if connection.errors_occurred and not _is_in_transaction(connection):
+    if connection.errors_occurred and not is_in_any_transaction(connection):
         with ageless(connection):
             connection.close_if_unusable_or_obsolete()
 
@@ -135,15 +137,25 @@ def in_transaction() -> bool:
     return any(map(is_in_transaction, connections.all(initialized_only=True)))
 
 
-def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    # Not `get_autocommit()`: it would open a connection that is closed.
-    return not connection.autocommit or connection.in_atomic_block
+def sees_commits() -> bool:
+    """
+    Whether a query on this thread would see what was committed until now, and nothing else.
+
+    In a transaction it may see older rows, or some that are rolled back later. That of a test case
+    has all that the test knows.
+    """
+    if not _has_any():
+        return True
+    return not any(
+        is_in_any_transaction(connection) and not is_in_test_case(connection)
+        for connection in connections.all(initialized_only=True)
+    )
 
 
 def is_needed() -> bool:
     """Whether closing one of this thread's own connections would lose something."""
     return any(
-        _is_in_transaction(connection) or _is_being_read(connection) for connection in _own()
+        is_in_any_transaction(connection) or _is_being_read(connection) for connection in _own()
     )
 
 
@@ -220,7 +232,7 @@ class Use:
     @property
     def is_needed(self) -> bool:
         """Whether closing the connection would lose something."""
-        return self.is_being_read or _is_in_transaction(self.connection)
+        return self.is_being_read or is_in_any_transaction(self.connection)
 
     @property
     def time_left(self) -> float:

@@ -1,26 +1,27 @@
 """
-Checks repeatedly that users are signed in, and closes the WebSockets of those who are not.
+Checks that users are signed in, and closes the WebSockets of those who are not.
 
 The first check is made in the handshake, when the WebSocket is in the register
-(:mod:`dwebsocket.registry`): a sign-out either finds it there or is seen by this check. Later
-checks find changes for which this process gets no signal: a sign-out in another process, an expired
-session, an update by SQL. Each user is checked once in ``WEBSOCKET_AUTH_RECHECK``, and the checks
-are spread over that time. They run like views, on threads or on the hub's green threads.
+(:mod:`dwebsocket.registry`): a sign-out either finds it there or is seen by this check. Later ones
+are made when this process or another one has seen a sign-out (:func:`ask`), and in time: those find
+an expired session, or an update by SQL. Each user is checked once in ``WEBSOCKET_AUTH_RECHECK``,
+and these checks are spread over that time. They run like views, on threads or on the hub's green
+threads.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 
-from dwebsocket import authentication, clock, conf, database, registry, sign_out, unpatched
-from dwebsocket.announcements import Listener
+from dwebsocket import announcements, authentication, clock, conf, database, registry, unpatched
+from dwebsocket.announcements import Hint, Listener
 from dwebsocket.compat.asyncio import running_loop
 from dwebsocket.compat.system import at_fork
-from dwebsocket.registry import BUCKETS, SIGNED_OUT
+from dwebsocket.registry import BUCKETS, SIGNED_OUT, present
 from dwebsocket.waiting.waiter import THREAD
 
 if TYPE_CHECKING:
@@ -54,19 +55,35 @@ def admit(visitor: Visitor, waiter: Waiter, spawn: Spawn, databases: Databases) 
         spawn: Starts a function on the same kind of thread.
         databases: The result of :func:`dwebsocket.database.shareable`.
     """
-    sign_out.listen()
-    if (store := visitor.who.store) is not None:
-        sign_out.listen_to(store)
-    if running_loop() is not None or database.in_transaction():
-        _schedule.look_soon(visitor, spawn, databases)
-    else:
-        try:
-            _close(authentication.signed_out([visitor]))
-        except Exception:
-            _log.exception("Whether a user is signed in cannot be looked up: a WebSocket is closed")
-            visitor.refuse(_TRY_AGAIN_LATER, "try again later")
-    _schedule.start(waiter, spawn, databases)
-    _schedule.listen(waiter, spawn, databases)
+    _schedule.use(spawn, databases)
+    _schedule.look([visitor])
+    _schedule.start(waiter)
+    _schedule.listen(waiter)
+
+
+def ask(hint: Hint) -> None:
+    """
+    Has all processes ask whether users and sessions that have changed are still signed in.
+
+    To be called when the change is committed. This process asks at once, in this thread. In an
+    event loop, or in a transaction of another database, it asks on its own thread. Never raises.
+    """
+    announcements.announce(hint)
+    _schedule.look(_visitors(hint))
+
+
+def _visitors(hint: Hint) -> list[Visitor]:
+    """Gives those whom a hint is about, and closes those about whom nobody can be asked."""
+    found = dict.fromkeys(visitor for user in hint.users for visitor in present("user", user))
+    for session in hint.sessions:
+        for visitor in present("session", session):
+            store = visitor.who.store
+            if store is not None and not authentication.is_kept(store):
+                # The client alone has such a session, and the hint alone knows of its end.
+                visitor.close(SIGNED_OUT, "signed out")
+            else:
+                found[visitor] = None
+    return list(found)
 
 
 def _close(found: dict[Visitor, str]) -> None:
@@ -100,28 +117,67 @@ class Schedule:
         self._todo: set[int] = set()
         self._is_working = False
         self._waiter: Waiter
-        self._spawn: Spawn
+        # None until the first WebSocket opens.
+        self._spawn: Spawn | None = None
         self._databases: Databases = {}
         self._listener = Listener(self._on_announced)
+        # Visitors to look at now, and whether a thread does so.
+        self._wanted: dict[Visitor, None] = {}
+        self._is_looking = False
 
-    def listen(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
-        """Listens to the sign-outs that other processes announce, until no user is left."""
+    def use(self, spawn: Spawn, databases: Databases) -> None:
+        """Uses these threads and databases from now on."""
         self._spawn, self._databases = spawn, databases
+
+    def listen(self, waiter: Waiter) -> None:
+        """Listens to the sign-outs that other processes announce, until no user is left."""
         self._listener.start(waiter)
 
-    def _on_announced(self, change: dict[str, Any]) -> None:
-        if visitors := sign_out.on_announced(change):
-            databases = self._databases
+    def _on_announced(self, hint: Hint) -> None:
+        self._look_beside(_visitors(hint))
 
-            def look() -> None:
-                _look(visitors, databases)
+    def look(self, visitors: list[Visitor]) -> None:
+        """Checks users now: in this thread if it may ask the database, beside it otherwise."""
+        if running_loop() is None and database.sees_commits():
+            _look_or_refuse(visitors)
+        else:
+            self._look_beside(visitors)
 
-            try:
-                self._spawn("dwebsocket-recheck", look)
-            except RuntimeError as error:
-                _log.error("No thread to look whether users are signed in: %s", error)
+    def _look_beside(self, visitors: list[Visitor]) -> None:
+        """Checks users now, on one thread of its own, those of several calls together."""
+        if (spawn := self._spawn) is None:
+            # They are checked when they open.
+            return
+        with self._lock:
+            self._wanted.update(dict.fromkeys(visitors))
+            if self._is_looking or not self._wanted:
+                return
+            self._is_looking = True
+        try:
+            spawn("dwebsocket-recheck", self._look_at_all)
+        except RuntimeError as error:
+            _log.error("No thread to look whether users are signed in: %s", error)
+            while visitors := self._take_wanted():
+                _refuse(visitors)
 
-    def start(self, waiter: Waiter, spawn: Spawn, databases: Databases) -> None:
+    def _look_at_all(self) -> None:
+        databases = self._databases
+        database.borrow(databases)
+        try:
+            while visitors := self._take_wanted():
+                _look_or_refuse(visitors)
+        finally:
+            database.forget(databases)
+            # This thread will not need its database connections soon.
+            database.release_idle()
+
+    def _take_wanted(self) -> list[Visitor]:
+        with self._lock:
+            visitors, self._wanted = list(self._wanted), {}
+            self._is_looking = bool(visitors)
+        return visitors
+
+    def start(self, waiter: Waiter) -> None:
         """Starts the timer unless it runs. It stops when no user is left."""
         if not (period := _period()):
             return
@@ -129,7 +185,7 @@ class Schedule:
             interval = period / BUCKETS
             if self._cancel is not None and clock.now() < self._due + max(period, 1.0):
                 return
-            self._waiter, self._spawn, self._databases = waiter, spawn, databases
+            self._waiter = waiter
             self._may_cancel = waiter is THREAD
             self._set_timer(clock.now() + interval)
         # If the last user left meanwhile, its `stop_if_idle` found the lock taken: repeat it here.
@@ -173,7 +229,7 @@ class Schedule:
             # More than one bucket is due when the clock was stepped, or this thread ran late.
             passed = min(BUCKETS, 1 + int(max(0.0, now - self._due) / interval))
             buckets = [(self._bucket + number) % BUCKETS for number in range(passed)]
-            self._todo.update(bucket for bucket in buckets if registry.present("bucket", bucket))
+            self._todo.update(bucket for bucket in buckets if present("bucket", bucket))
             self._bucket = (self._bucket + passed) % BUCKETS
             self._set_timer(max(self._due + passed * interval, now))
             starts = bool(self._todo) and not self._is_working
@@ -184,6 +240,7 @@ class Schedule:
 
     def _start_work(self) -> None:
         """Starts :meth:`_work`, or leaves it to the next timer."""
+        assert self._spawn is not None
         try:
             self._spawn("dwebsocket-recheck", self._work)
         except RuntimeError as error:
@@ -196,7 +253,7 @@ class Schedule:
         failed: set[int] = set()
         try:
             while (bucket := self._next()) is not None:
-                if not _look(registry.present("bucket", bucket), self._databases):
+                if not _look(present("bucket", bucket), self._databases):
                     failed.add(bucket)
         finally:
             with self._lock:
@@ -208,18 +265,22 @@ class Schedule:
         with self._lock:
             return self._todo.pop() if self._todo else None
 
-    def look_soon(self, visitor: Visitor, spawn: Spawn, databases: Databases) -> None:
-        """Checks one user now, on a thread of its own."""
 
-        def look() -> None:
-            if not _look([visitor], databases):
-                visitor.refuse(_TRY_AGAIN_LATER, "try again later")
-
+def _look_or_refuse(visitors: Iterable[Visitor]) -> None:
+    """Closes the WebSockets of signed-out users; of all, to come back, when the lookup fails."""
+    visitors = list(visitors)
+    for first in range(0, len(visitors), _BATCH):
+        batch = visitors[first : first + _BATCH]
         try:
-            spawn("dwebsocket-recheck", look)
-        except RuntimeError as error:
-            _log.error("No thread to look whether a user is signed in: %s", error)
-            visitor.refuse(_TRY_AGAIN_LATER, "try again later")
+            _close(authentication.signed_out(batch))
+        except Exception:
+            _log.exception("Whether users are signed in cannot be looked up: they are closed")
+            _refuse(batch)
+
+
+def _refuse(visitors: Iterable[Visitor]) -> None:
+    for visitor in visitors:
+        visitor.refuse(_TRY_AGAIN_LATER, "try again later")
 
 
 def _look(visitors: Iterable[Visitor], databases: Databases) -> bool:

@@ -9,6 +9,7 @@ requests without a session cost no query for it.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import itertools
 import weakref
@@ -99,8 +100,14 @@ class Who:
 
     def keys(self) -> list[Key]:
         """Gives the keys under which this is counted."""
-        named = (("address", self.address), ("user", self.user), ("session", self.session))
+        session = digest(self.session) if self.session else ""
+        named = (("address", self.address), ("user", self.user), ("session", session))
         return [key for key in named if key[1]]
+
+
+def digest(session_key: str) -> str:
+    """Gives what names a session to other processes: whoever reads its key could sign in."""
+    return hashlib.sha256(session_key.encode()).hexdigest()[:32]
 
 
 def _key(session: Any) -> str:
@@ -280,7 +287,14 @@ def enter(who: Who, websocket: WebSocket, admission: conf.Admission) -> Visitor 
 
 
 def present(kind: str, name: object) -> list[Visitor]:
-    """Gives the visitors under one key, such as the user 7, in order of their arrival."""
+    """
+    Gives the visitors under one key, such as the user 7, in order of their arrival.
+
+    Args:
+        kind: ``address``, ``user``, ``session`` or ``bucket``.
+        name: The address, the user's primary key, the :func:`digest` of the session's key, or the
+            bucket's number.
+    """
     with _register.lock:
         present = list(_register.visitors.get((kind, str(name)), ()))
     _register.sweep()

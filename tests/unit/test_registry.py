@@ -296,7 +296,7 @@ class TestSignedOut:
         monkeypatch: pytest.MonkeyPatch,
         view: Any,
     ) -> None:
-        """To be on the safe side all of the user's are closed."""
+        """All of the user's are closed, to come back: the next handshake asks again."""
         here, elsewhere = sign_in(anna), sign_in(anna)
         made = self.open(visit, view, elsewhere)
 
@@ -305,7 +305,7 @@ class TestSignedOut:
 
         monkeypatch.setattr(SessionStore, "load", fail)
         logout(here)
-        assert made.client.closing() == (4401, "signed out")
+        assert made.client.closing() == (1013, "try again later")
         said = [record.getMessage() for record in request_log("dwebsocket")]
         assert any("cannot be looked up" in message for message in said)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 
-from dwebsocket import _core, conf, recheck, request_copy, sessions, tally
+from dwebsocket import _core, conf, recheck, request_copy, sessions, sign_out, tally
 from dwebsocket.api.decision import Acceptance, Answer, Decision, Failure, GivenUp, Rejection
 from dwebsocket.compat.django import headers_of
 from dwebsocket.exceptions import ShuttingDown, UsageError
@@ -231,6 +231,7 @@ class UpgradeResponse(HttpResponse):
         user, self._user = self._user, None
         if user is not None and self._start is not None:
             runner = self._start.runner
+            sign_out.listen_for(user.who)
             recheck.admit(user, runner.waiter, runner.spawn, self._start.databases)
 
     def open(self) -> None:

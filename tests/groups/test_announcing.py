@@ -1,0 +1,151 @@
+"""Announcing sign-outs over a backend that waits for a server: one queue and one thread."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dwebsocket import announcements, close_user
+from dwebsocket.announcements import Hint, announce
+from dwebsocket.groups import backends
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from memory_backend import Switchboard
+
+GROUP = "dwebsocket.sign-outs"
+
+
+class Silent:
+    """A server that does not answer for a while, and what it has got."""
+
+    def __init__(self, board: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers = threading.Event()
+        self.sent: list[dict[str, list[str]]] = []
+        self.closed: list[str] = []
+        backend = backends.backend("default")
+
+        def send(name: str, message: str, exclude: list[bytes]) -> None:
+            assert name == GROUP
+            self.sent.append(json.loads(message))
+            assert self.answers.wait(60)
+
+        monkeypatch.setattr(backend, "send", send)
+        monkeypatch.setattr(backend, "close", lambda name, *_: self.closed.append(name))
+
+    @property
+    def users(self) -> list[str]:
+        """Everybody who was announced."""
+        return [user for each in self.sent for user in each["users"]]
+
+
+@pytest.fixture
+def silent(switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
+    """One of these, which answers in the end."""
+    made = Silent(switchboard, monkeypatch)
+    yield made
+    made.answers.set()
+    eventually(lambda: not threads(), what="the thread has ended")
+
+
+def threads() -> list[threading.Thread]:
+    """Give those that announce."""
+    return [each for each in threading.enumerate() if each.name == "dwebsocket-announce"]
+
+
+def test_one_thread(silent: Silent) -> None:
+    """However many users are saved while the server does not answer; each is announced."""
+    users = [str(number) for number in range(600)]
+    for user in users:
+        announce(Hint(users=(user,)))
+    close_user("banned")
+    eventually(lambda: silent.sent, what="the first one is sent")
+    assert len(threads()) == 1
+    silent.answers.set()
+    eventually(lambda: silent.closed, what="all others are sent")
+    assert silent.users == users
+    assert silent.closed == ["dwebsocket.user:banned"]
+    # What has waited leaves together, in parts that every backend takes.
+    assert len(silent.sent) <= 14
+    assert max(len(json.dumps(each)) for each in silent.sent) < 4000
+
+
+def test_same_change_again(silent: Silent) -> None:
+    """Is announced once, as long as it waits."""
+    announce(Hint(users=("first",)))
+    eventually(lambda: silent.sent, what="the first one is sent")
+    for _ in range(20):
+        announce(Hint(users=("7",), sessions=("s",)))
+    silent.answers.set()
+    eventually(lambda: not threads(), what="the thread has ended")
+    assert silent.sent[1:] == [{"users": ["7"], "sessions": ["s"]}]
+
+
+def test_backend_that_fails(
+    switchboard: Switchboard, request_log: Callable[..., list[object]]
+) -> None:
+    """Is logged; whoever has saved the user gets no exception, and later ones are announced."""
+    switchboard.broken.add(GROUP)
+    announce(Hint(users=("7",)))
+    eventually(lambda: request_log("dwebsocket"), what="it is logged")
+    eventually(lambda: not threads(), what="the thread has ended")
+    switchboard.broken.clear()
+    announce(Hint(users=("8",)))
+    eventually(lambda: switchboard.names("publish") == [GROUP, GROUP], what="it is sent")
+    eventually(lambda: not threads(), what="the thread has ended")
+
+
+def test_no_thread(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives none: the next announcement takes this one along."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(announcements.unpatched, "start_thread", refuse)
+        announce(Hint(users=("7",)))
+    silent.answers.set()
+    announce(Hint(users=("8",)))
+    eventually(lambda: silent.users == ["7", "8"], what="both are sent")
+
+
+COMMAND = """
+import sys, time
+sys.path[:0] = sys.argv[1:]
+from django.conf import settings
+settings.configure(SECRET_KEY="x", WEBSOCKET_GROUPS={"default": {"BACKEND": "slow_backend"}})
+from dwebsocket.announcements import Hint, announce
+announce(Hint(users=("7",)))
+announce(Hint(users=("8",)))
+"""
+BACKEND = """
+import time
+from dwebsocket.groups import Backend as Base
+class Backend(Base):
+    def send(self, name, message, exclude):
+        time.sleep(0.3)
+        print(message, flush=True)
+"""
+
+
+def test_end_of_a_command(tmp_path: Path) -> None:
+    """Waits until the server has them: `manage.py changepassword` ends at once."""
+    (tmp_path / "slow_backend.py").write_text(BACKEND)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    sent = [json.loads(line)["users"] for line in done.stdout.splitlines()]
+    assert [user for users in sent for user in users] == ["7", "8"]
+    assert done.stderr == ""

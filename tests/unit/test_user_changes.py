@@ -1,0 +1,337 @@
+"""Which changes of users and sessions are announced: those after which somebody is signed out."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from accounts import BACKEND
+from django.contrib.auth import login, logout
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.core import management, serializers
+from django.db import connections, transaction
+from django.test import RequestFactory
+from django.utils import timezone
+
+from dwebsocket import announcements, sign_out
+from dwebsocket.announcements import Hint
+from dwebsocket.registry import digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Override = Callable[..., None]
+
+pytestmark = pytest.mark.usefixtures("tables")
+
+
+class Countersigned(User):
+    """A user whose sessions end with another field, too, and who is active by a method."""
+
+    class Meta:
+        """No table of its own."""
+
+        app_label = "auth"
+        proxy = True
+
+    def get_session_auth_hash(self) -> str:
+        """Give the hash."""
+        return f"{super().get_session_auth_hash()} {self.last_name}"
+
+
+@pytest.fixture(autouse=True)
+def _listening() -> None:
+    sign_out.listen_in_all()
+
+
+@pytest.fixture
+def hints(monkeypatch: pytest.MonkeyPatch) -> list[Hint]:
+    """Note what is announced."""
+    found: list[Hint] = []
+    monkeypatch.setattr(announcements, "announce", found.append)
+    return found
+
+
+def again(anna: User, model: type[User] = User) -> User:
+    """Read a user from the database."""
+    return model.objects.get(pk=anna.pk)
+
+
+def rename(user: User, **options: Any) -> None:
+    """Change what signs nobody out."""
+    user.first_name += "A"
+    user.save(**options)
+
+
+def deactivate(user: User, **options: Any) -> None:
+    """Change what does."""
+    user.is_active = False
+    user.save(**options)
+
+
+def set_password(user: User) -> None:
+    """The same."""
+    user.set_password("better")
+    user.save()
+
+
+def save_copy(user: User) -> None:
+    """Save an object that was not read from the row."""
+    fields = user._meta.concrete_fields
+    User(**{field.attname: getattr(user, field.attname) for field in fields}).save()
+
+
+def load_fixture(user: User) -> None:
+    """Save a row as `loaddata` does."""
+    for each in serializers.deserialize("json", serializers.serialize("json", [user])):
+        each.save()
+
+
+UNIMPORTANT: dict[str, Callable[[User], object]] = {
+    "another field": rename,
+    "nothing": lambda user: user.save(),
+    "the time of a login": lambda user: user.save(update_fields=["last_login"]),
+    "twice": lambda user: (rename(user), rename(user)),
+    "a part of it": lambda user: rename(User.objects.only("first_name").get(pk=user.pk)),
+    "without a field": lambda user: rename(User.objects.defer("password").get(pk=user.pk)),
+    "a pickled one": lambda user: rename(pickle.loads(pickle.dumps(user))),
+    "a copy in memory": lambda user: rename(copy.deepcopy(user)),
+    "a field that is not written": lambda user: deactivate(user, update_fields=["first_name"]),
+}
+IMPORTANT: dict[str, Callable[[User], object]] = {
+    "password": set_password,
+    "no password": lambda user: (user.set_unusable_password(), user.save()),
+    "deactivated": deactivate,
+    "deactivated alone": lambda user: deactivate(user, update_fields=["is_active"]),
+    "a part of it": lambda user: deactivate(User.objects.only("is_active").get(pk=user.pk)),
+    "an object that was not read": save_copy,
+    "a fixture": load_fixture,
+    "deleted": lambda user: User.objects.get(pk=user.pk).delete(),
+    "deleted with others": lambda user: User.objects.filter(pk=user.pk).delete(),
+}
+
+
+@pytest.mark.parametrize("change", UNIMPORTANT)
+def test_nobody_is_signed_out(anna: User, hints: list[Hint], change: str) -> None:
+    """By a change of anything else: nothing is announced."""
+    UNIMPORTANT[change](again(anna))
+    assert hints == []
+
+
+@pytest.mark.parametrize("change", IMPORTANT)
+def test_somebody_may_be_signed_out(anna: User, hints: list[Hint], change: str) -> None:
+    """By another hash, another `is_active`, or when that is not known. Announced once."""
+    IMPORTANT[change](again(anna))
+    assert hints == [Hint(users=(str(anna.pk),))]
+
+
+def test_new_user(hints: list[Hint]) -> None:
+    """Nobody was signed in before; the object is known from then on."""
+    user = User.objects.create_user("new", password="secret")
+    rename(user)
+    assert hints == []
+    set_password(user)
+    assert len(hints) == 1
+    user.delete()
+
+
+def test_once(anna: User, hints: list[Hint]) -> None:
+    """Later saves of the object change nothing more."""
+    user = again(anna)
+    deactivate(user)
+    rename(user)
+    deactivate(user)
+    assert len(hints) == 1
+    user.is_active = True
+    user.save()
+    assert len(hints) == 2
+
+
+def test_field_that_is_written_later(anna: User, hints: list[Hint]) -> None:
+    """Counts when it is written."""
+    user = again(anna)
+    deactivate(user, update_fields=["first_name"])
+    assert hints == []
+    user.save()
+    assert len(hints) == 1
+
+
+def test_save_that_was_rolled_back(anna: User, hints: list[Hint]) -> None:
+    """Has changed nothing; the same save, tried again, has."""
+    user = again(anna)
+    with transaction.atomic():
+        deactivate(user)
+        transaction.set_rollback(True)
+    assert hints == []
+    user.save()
+    assert len(hints) == 1
+
+
+def test_own_hash(anna: User, hints: list[Hint]) -> None:
+    """A project's own method decides what is in the hash."""
+    user = again(anna, Countersigned)
+    rename(user)
+    user.save(update_fields=["last_login"])
+    assert hints == []
+    user.last_name = "B"
+    user.save(update_fields=["last_name"])
+    assert len(hints) == 1
+
+
+def test_no_query(anna: User, hints: list[Hint]) -> None:
+    """Is made for it, whatever was loaded."""
+    users = [again(anna), User.objects.only("first_name").get(pk=anna.pk)]
+    seen: list[str] = []
+
+    def note(execute: Any, sql: str, *rest: Any) -> Any:
+        seen.append(sql)
+        return execute(sql, *rest)
+
+    with connections["default"].execute_wrapper(note):
+        for user in users:
+            rename(user)
+    assert [sql.split()[0] for sql in seen] == ["UPDATE", "UPDATE"]
+
+
+class TestManualMode:
+    """`set_autocommit(False)`: `on_commit` raised within `save()`, and the row was lost."""
+
+    @pytest.fixture(autouse=True)
+    def _manual(self, anna: User) -> Iterator[None]:
+        transaction.set_autocommit(False)
+        yield
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+    def test_commit(self, anna: User, hints: list[Hint]) -> None:
+        """Keeps the rows, and announces the change."""
+        deactivate(again(anna))
+        assert hints == []
+        transaction.commit()
+        assert hints == [Hint(users=(str(anna.pk),))]
+        transaction.set_autocommit(True)
+        assert not again(anna).is_active
+        transaction.set_autocommit(False)
+
+    def test_rollback(self, anna: User, hints: list[Hint]) -> None:
+        """Announces nothing."""
+        set_password(again(anna))
+        again(anna).delete()
+        transaction.rollback()
+        transaction.commit()
+        assert hints == []
+
+    def test_session(self, anna: User, hints: list[Hint], override: Override) -> None:
+        """A logout is a deleted row."""
+        override(SESSION_ENGINE="django.contrib.sessions.backends.db")
+        sign_out.listen_in_all()
+        request = sign_in(anna)
+        transaction.commit()
+        key = request.session.session_key
+        logout(request)
+        assert hints == []
+        transaction.commit()
+        assert hints == [Hint(sessions=(digest(key),))]
+
+
+class Router:
+    """Reads from a replica, and writes elsewhere."""
+
+    def db_for_read(self, model: type, **_: Any) -> str:
+        """Give the replica."""
+        return "replica"
+
+    def db_for_write(self, model: type, **_: Any) -> str:
+        """Give the other one."""
+        return "default"
+
+
+def test_replica(anna: User, hints: list[Hint], override: Override) -> None:
+    """What a router reads there is known where it writes."""
+    connections.databases["replica"] = dict(connections["default"].settings_dict)
+    override(DATABASE_ROUTERS=["test_user_changes.Router"])
+    try:
+        rename(again(anna))
+        assert hints == []
+        deactivate(again(anna))
+        assert len(hints) == 1
+    finally:
+        connections["replica"].close()
+        del connections["replica"], connections.databases["replica"]
+
+
+def sign_in(user: User) -> Any:
+    """Log in as by a form."""
+    from django.conf import settings
+
+    request: Any = RequestFactory().get("/")
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore()
+    request.user = user
+    login(request, user, backend=BACKEND)
+    request.session.save()
+    return request
+
+
+@pytest.fixture
+def rows(override: Override) -> None:
+    """Keep sessions as rows."""
+    override(SESSION_ENGINE="django.contrib.sessions.backends.db")
+    sign_out.listen_in_all()
+
+
+@pytest.mark.usefixtures("rows")
+class TestSessions:
+    """Rows of sessions."""
+
+    def test_logout(self, anna: User, hints: list[Hint]) -> None:
+        """Is announced once, without the session's key."""
+        request = sign_in(anna)
+        assert hints == []
+        key = request.session.session_key
+        logout(request)
+        assert hints == [Hint(sessions=(digest(key),))]
+        assert key not in str(hints)
+
+    def test_anonymous_session(self, anna: User, hints: list[Hint]) -> None:
+        """Gets another key at a login: nobody was signed in by the old one."""
+        request: Any = RequestFactory().get("/")
+        request.session = import_module("django.contrib.sessions.backends.db").SessionStore()
+        request.session["basket"] = 1
+        request.session.save()
+        request.COOKIES["sessionid"] = request.session.session_key
+        login(request, anna, backend=BACKEND)
+        assert hints == []
+
+    def test_clearsessions(self, anna: User, hints: list[Hint]) -> None:
+        """Deletes what has ended before."""
+        key = sign_in(anna).session.session_key
+        Session.objects.filter(pk=key).update(expire_date=timezone.now())
+        management.call_command("clearsessions")
+        assert not Session.objects.filter(pk=key).exists()
+        assert hints == []
+
+
+@pytest.fixture
+def archive(anna: User, tmp_path: Path) -> Iterator[str]:
+    """Another database that has the same users."""
+    default = connections["default"]
+    name = str(tmp_path / "archive.sqlite3")
+    shutil.copy(default.settings_dict["NAME"], name)
+    connections.databases["archive"] = {**default.settings_dict, "NAME": name}
+    yield "archive"
+    connections["archive"].close()
+    del connections["archive"], connections.databases["archive"]
+
+
+def test_copy_in_another_database(anna: User, archive: str, hints: list[Hint]) -> None:
+    """A new row there is nobody who was signed in."""
+    User.objects.using(archive).all().delete()
+    hints.clear()
+    anna.save(using=archive)
+    assert hints == []
