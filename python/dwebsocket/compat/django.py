@@ -63,6 +63,23 @@ class _Settings:
         return getattr(settings, name)
 
 
+def is_in_test_environment() -> bool:
+    """
+    Whether Django's ``setup_test_environment()`` was called, as every runner of tests does.
+
+    ``django.test.utils._TestState.saved_data``, since 1.11. Where it is missing: whether there is
+    ``django.core.mail.outbox``, which a site that keeps its mails in memory has, too.
+    """
+    # Looked up, not imported: sites run without Django's tools for tests.
+    utils = sys.modules.get("django.test.utils")
+    if utils is None:
+        return False
+    state = getattr(utils, "_TestState", None)
+    if state is None:
+        return hasattr(sys.modules.get("django.core.mail"), "outbox")
+    return hasattr(state, "saved_data")
+
+
 def on_file_changed(receiver: Callable[..., None]) -> None:
     """
     Calls ``receiver(file_path=…)`` when runserver's reloader sees a changed file.

@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from dwebsocket import conf, unpatched
 from dwebsocket.compat.asyncio import running_loop
+from dwebsocket.compat.django import is_in_test_environment
 from dwebsocket.compat.system import at_fork
 from dwebsocket.exceptions import UsageError
 from dwebsocket.groups.backend import Backend
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 class Backends:
     """Backends of this process, each made on first use."""
 
-    def __init__(self, make: Make) -> None:
-        """``make`` makes them."""
+    def __init__(self, make: Make, *, make_for_tests: Make | None = None) -> None:
+        """``make`` makes them; ``make_for_tests`` in a process that runs tests, if it is given."""
         self._lock = unpatched.lock()
         self._made: dict[tuple[str, BackendSettings], Backend] = {}
-        self.make = make
+        self._make = make
+        self._make_for_tests = make_for_tests
+        self._for_tests = None if make_for_tests is None else Backends(make_for_tests)
 
     def get(self, alias: str) -> Backend:
         """As :func:`backend`."""
+        if self._for_tests is not None and is_in_test_environment():
+            return self._for_tests.get(alias)
         settings = conf.get("GROUPS").get(alias)
         if settings is None:
             known = ", ".join(sorted(conf.get("GROUPS")))
@@ -44,7 +49,7 @@ class Backends:
         backend = self._made.get(key)
         if backend is None:
             # Not under the lock: making one may import a library.
-            made = self.make(alias, settings)
+            made = self._make(alias, settings)
             with self._lock:
                 backend = self._made.setdefault(key, made)
         return backend
@@ -54,8 +59,14 @@ class Backends:
         with self._lock:
             self._made.clear()
 
+    def anew(self) -> Backends:
+        """Gives others, which are made in the same way."""
+        return Backends(self._make, make_for_tests=self._make_for_tests)
+
     def made(self, alias: str) -> Backend | None:
         """As :func:`made`."""
+        if self._for_tests is not None and is_in_test_environment():
+            return self._for_tests.made(alias)
         settings = conf.get("GROUPS").get(alias)
         return None if settings is None else self._made.get((alias, settings))
 
@@ -102,7 +113,12 @@ def make(alias: str, settings: BackendSettings) -> Backend:
         ) from error
 
 
-_backends = Backends(make)
+def _make_for_tests(alias: str, settings: BackendSettings) -> Backend:
+    """Makes one of this process: tests must not reach a site that runs on this machine."""
+    return class_of("dwebsocket.groups.process")(alias, settings)
+
+
+_backends = Backends(make, make_for_tests=_make_for_tests)
 
 
 def backend(alias: str) -> Backend:
@@ -154,7 +170,7 @@ def replaced(make: Make) -> AbstractContextManager[None]:
 
 def _forget_parents_backends() -> None:
     global _backends
-    _backends = Backends(_backends.make)
+    _backends = _backends.anew()
 
 
 at_fork(_forget_parents_backends)
