@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -86,7 +87,7 @@ def test_lines_are_sent_and_answers_shown(echo: str, talk: Callable[..., list[st
     assert shown[-1] == "! closed with 1000"
     answers = "\n".join(line for line in shown if not line.startswith("!"))
     assert answers == (
-        '< hello\n< /slash\n< [2 bytes] 00 ff\n< {\n  "a": [\n    1,\n    "b"\n  ]\n}'
+        '< hello\n< /slash\n< [2 bytes] 00 ff\n< {\n    "a": [\n      1,\n      "b"\n    ]\n  }'
     )
     assert sum("pong after" in line for line in shown) == 1
 
@@ -133,7 +134,35 @@ def test_what_a_server_sends_does_not_change_the_terminal(talk: Callable[..., li
     refusal = b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\n" + escape
     with Hostile(lambda _: iter([refusal])) as server, pytest.raises(CommandError) as refused:
         talk(server.url())
-    assert str(refused.value) == "the server refused the WebSocket with 403 No\n\\x1b[2J"
+    assert str(refused.value) == "the server refused the WebSocket with 403 No\n  \\x1b[2J"
+
+
+def test_no_line_of_a_server_looks_like_one_of_ours(talk: Callable[..., list[str]]) -> None:
+    """Neither in a message nor in the reason of a close, nor is any turned around."""
+
+    def open_and_close(request: bytes) -> Iterator[bytes]:
+        text = "hi\n> sent\u2028! closed \u202eeno".encode()
+        close = b"\x0f\xa1\n! open"
+        yield accepting(request) + bytes((0x81, len(text))) + text
+        yield bytes((0x88, len(close))) + close
+
+    with Hostile(open_and_close) as server:
+        shown = talk(server.url())
+    assert shown[1:] == [
+        *("< hi", "  > sent\\u2028! closed \\u202eeno"),
+        *("! closed with 4001: ", "  ! open"),
+    ]
+
+
+@pytest.mark.parametrize("unit", [b"<title", b"<title>", b"</title", b"<"])
+def test_a_page_that_is_made_to_take_long(talk: Callable[..., list[str]], unit: bytes) -> None:
+    """Its title is found, or not, in no time."""
+    page = b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n\r\n" + (unit * 2**16)[: 2**16]
+    with Hostile(lambda _: iter([page])) as server:
+        before = time.process_time()
+        with pytest.raises(CommandError, match="404 Not Found"):
+            talk(server.url())
+        assert time.process_time() - before < 2
 
 
 def test_the_answer_to_a_late_line_is_awaited() -> None:
@@ -244,12 +273,12 @@ def test_the_request_has_the_options(talk: Callable[..., list[str]]) -> None:
         (
             b"404 Not Found\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<!DOCTYPE html><html>"
             b"<head><style>a {}</style><title>Page not found\n at &lt;b&gt;</title></head></html>",
-            "404 Not Found\nPage not found at <b>",
+            "404 Not Found\n  Page not found at <b>",
         ),
         (b"502 Bad\r\nContent-Type: text/html\r\n\r\n<p>no title", "502 Bad"),
         (
             b"409 Conflict\r\nContent-Type: text/plain\r\n\r\n" + b"x" * 999,
-            "409 Conflict\n" + "x" * 500,
+            "409 Conflict\n  " + "x" * 500,
         ),
     ],
 )

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import resource
 import signal
 import sys
 import threading
@@ -24,11 +25,11 @@ from dwebsocket.management.commands.websocket_load import Command
 from dwebsocket.terminal.load import percentiles
 from dwebsocket.without_engine.missing import unavailable
 from support.far_server import far_server
-from support.hostile import Hostile
+from support.hostile import Hostile, accepting
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from websockets.sync.server import ServerConnection
 
@@ -82,6 +83,51 @@ def test_a_server_that_closes_is_counted() -> None:
     with far_server(leave) as url:
         figures = load(url, clients=2, rate=1, seconds=60, ramp=0)
     assert figures["closes"] == {"4009": 2}
+
+
+def floods(request: bytes) -> Iterator[bytes]:
+    """Open, and send messages without end."""
+    yield accepting(request)
+    while True:
+        yield b"\x81\x02hi" * 1000
+
+
+def dribbles(request: bytes) -> Iterator[bytes]:
+    """Send a response whose head never ends."""
+    yield b"HTTP/1.1 101 Switching Protocols\r\n"
+    while True:
+        yield b"X: y\r\n"
+
+
+def closes_with_lines(request: bytes) -> Iterator[bytes]:
+    """Close with a reason that looks like a line of the figures."""
+    reason = b"\x0f\xa1\nopened    1000"
+    yield accepting(request) + bytes((0x88, len(reason))) + reason
+
+
+@pytest.mark.parametrize(("answers", "pause_s"), [(floods, 0), (dribbles, 0.01)])
+def test_a_server_that_goes_on_for_ever(
+    answers: Callable[[bytes], Iterator[bytes]], pause_s: float
+) -> None:
+    """Holds the command no longer than its options say, and its memory stays small."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Hostile(answers, pause_s=pause_s) as server:
+        options = {"clients": 3, "rate": 20, "seconds": 0.5, "ramp": 0, "timeout": 1.0}
+        with contextlib.suppress(CommandError):
+            figures = load(server.url(), **options)
+            assert figures["opened"] == 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+def test_no_line_of_a_server_looks_like_one_of_ours() -> None:
+    """As the reason of a close, which tells why a message was not sent."""
+    out = io.StringIO()
+    with Hostile(closes_with_lines) as server:
+        options = {"clients": 1, "rate": 1000, "seconds": 0.5, "ramp": 0, "no_answers": True}
+        call_command(Command(), server.url(), stdout=out, **options)
+    assert [line for line in out.getvalue().splitlines() if line.startswith("opened")] == [
+        "opened    1"
+    ]
 
 
 def test_an_interrupted_load_tells_what_it_has_seen() -> None:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 HELP = """\
 A line is sent as text. Lines that begin with / are commands:
-  /ping             send a ping, and show how long its answer takes
-  /binary 00 ff     send these bytes
-  /close 4000 bye   close, with a code and a reason if given
-  /help             this
-  //text            send /text"""
+/ping             send a ping, and show how long its answer takes
+/binary 00 ff     send these bytes
+/close 4000 bye   close, with a code and a reason if given
+/help             this
+//text            send /text"""
 
 
 class Conversation:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dwebsocket.exceptions import HandshakeRefused
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+_TITLE = re.compile("<title", re.IGNORECASE)
+_TITLE_END = re.compile("</title>", re.IGNORECASE)
 _MOST = 500
 
 
@@ -24,6 +25,19 @@ def explained(refused: HandshakeRefused) -> str:
     if "Location" in headers:
         return f"{refused}: it redirects to {headers['Location']}"
     if headers.get_content_type() == "text/html":
-        found = _TITLE.search(body)
-        body = html.unescape(" ".join(found[1].split())) if found else ""
+        body = html.unescape(" ".join(_title_of(body).split()))
     return f"{refused}\n{body[:_MOST]}".rstrip()
+
+
+def _title_of(page: str) -> str:
+    """
+    Gives the text of the first title; nothing without one.
+
+    Step by step: one expression for all of it would try every ``<title`` of a page that has many,
+    to the page's end.
+    """
+    if (begin := _TITLE.search(page)) is None:
+        return ""
+    start = page.find(">", begin.end()) + 1
+    end = _TITLE_END.search(page, start)
+    return page[start : end.start()] if start and end is not None else ""

@@ -12,8 +12,9 @@ _TOKEN = re.compile(
     r"|(?P<word>\b(?:true|false|null)\b)|(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
 )
 _COLOURS = {"key": "blue", "text": "green", "word": "magenta", "number": "cyan"}
-# What a terminal would obey: those of ASCII but the line break and the tab, and those of 8 bits.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What a terminal would obey: those of ASCII but the line break and the tab, those of 8 bits,
+# further line breaks, and marks that show text in another order.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _MOST_HEX = 64
 
 
@@ -21,7 +22,8 @@ def shown(message: str | bytes, *, colour: bool) -> str:
     """
     Gives a message as text: JSON over several lines, bytes as hexadecimal digits.
 
-    A server cannot move the cursor or change the terminal by what it sends.
+    A server cannot move the cursor or change the terminal by what it sends. Lines behind the first
+    one are indented: none looks like one of the command's own.
     """
     if isinstance(message, bytes):
         digits = message[:_MOST_HEX].hex(" ")
@@ -36,7 +38,8 @@ def shown(message: str | bytes, *, colour: bool) -> str:
     else:
         colour = False
     text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], message)
-    return _TOKEN.sub(_coloured, text) if colour else text
+    text = _TOKEN.sub(_coloured, text) if colour else text
+    return text.replace("\n", "\n  ")
 
 
 def _coloured(token: re.Match[str]) -> str:
