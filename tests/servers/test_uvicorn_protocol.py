@@ -27,6 +27,7 @@ from support.raw_peer import (
     close_payload,
     handshake_request,
 )
+from support.server import descriptors
 from support.waiting import eventually, pause
 
 if TYPE_CHECKING:
@@ -276,6 +277,73 @@ def test_a_handshake_behind_a_page(server: Server) -> None:
         assert peer.read_response().status == 101
         peer.send_text("at last")
         assert peer.read_message() == b"at last"
+
+
+PAGE = "GET /pid/ HTTP/1.1\r\nHost: {host}\r\n\r\n"
+
+
+def test_a_request_behind_a_handshake(server: Server) -> None:
+    """Is no request, whatever it asks for: it is taken for frames, and breaks their rules."""
+    page = PAGE.format(host=server.host).encode()
+    with RawPeer.open(server, "/echo/", early=page) as peer:
+        assert peer.read_frame().code == 1002
+        assert peer.read_to_eof().messages == []
+
+
+@pytest.mark.parametrize("path", ["/refuses/", "/denies/", "/fails/"])
+def test_a_request_behind_a_refused_handshake(server: Server, path: str) -> None:
+    """Is not answered: the connection ends with the refusal."""
+    with RawPeer(server.address) as peer:
+        page = PAGE.format(host=server.host).encode()
+        peer.send(handshake_request(path, server.host) + page)
+        assert peer.read_response().status >= 400
+        assert peer.read_to_eof().messages == []
+
+
+def test_requests_before_a_handshake_in_one_write(server: Server) -> None:
+    """No answer to them is taken for frames, nor their bytes."""
+    page = PAGE.format(host=server.host).encode()
+    with RawPeer(server.address) as peer:
+        peer.send(page * 2 + handshake_request("/echo/", server.host) + build_frame(TEXT, b"hi"))
+        statuses = [peer.read_response().status]
+        while statuses[-1] == 200:
+            statuses.append(peer.read_response().status)
+        assert statuses[-1] == 101
+        assert peer.read_message() == b"hi"
+        peer.send_frame(CLOSE, close_payload(1000))
+        assert peer.read_frame().code == 1000
+        assert peer.read_to_eof().messages == []
+
+
+def test_handshakes_without_an_end(server: Server) -> None:
+    """Cost other clients nothing, and leave nothing."""
+    before = len(descriptors(server.pid))
+    head = handshake_request("/echo/", server.host)
+    with contextlib.ExitStack() as slow:
+        peers = [slow.enter_context(RawPeer(server.address)) for _ in range(100)]
+        for number, peer in enumerate(peers):
+            peer.send(head[: number + 1])
+        with RawPeer.open(server, "/echo/") as honest:
+            honest.send_text("in time")
+            assert honest.read_message() == b"in time"
+        # One that goes on is served.
+        peers[0].send(head[1:])
+        assert peers[0].read_response().status == 101
+    eventually(lambda: len(descriptors(server.pid)) <= before)
+
+
+def test_a_flood_before_the_decision(server: Server) -> None:
+    """What the application has not accepted is not read without end."""
+    with RawPeer(server.address) as peer:
+        peer.send(handshake_request("/accepts_late/flood/", server.host))
+        assert noted(server, "/accepts_late/flood/") == "waiting"
+        peer.sock.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 2**26:
+                sent += peer.sock.send(bytes(2**16))
+        assert sent < 2**26
+        server.get("/go/")
 
 
 def test_another_upgrade(server: Server) -> None:
