@@ -1,7 +1,10 @@
-"""The messages between processes with channels: a word and its arguments, as msgpack."""
+"""
+The messages between processes with channels, as msgpack: a word, when it was said, its arguments.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from dwebsocket.compat.msgpack import pack, unpack
@@ -9,15 +12,16 @@ from dwebsocket.compat.msgpack import pack, unpack
 
 def packed(word: str, *arguments: Any) -> bytes:
     """Gives a frame."""
-    return pack([word, *arguments])
+    return pack([word, time.time(), *arguments])
 
 
-def read(frame: str | bytes) -> tuple[str, list[Any]] | None:
-    """Gives the word and the arguments of a frame; None for other bytes."""
+def read(frame: str | bytes) -> tuple[str, float, list[Any]] | None:
+    """Gives the word, its time and the arguments of a frame; None for other bytes."""
     try:
         found = unpack(frame) if isinstance(frame, bytes) else None
     except ValueError:
         return None
-    if not (isinstance(found, list) and found and isinstance(found[0], str)):
-        return None
-    return found[0], found[1:]
+    match found:
+        case [str(word), float(sent_at), *arguments]:
+            return word, sent_at, arguments
+    return None

@@ -90,6 +90,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
                 of another process drops the message then, and counts it.
             GroupUnavailable: The backend cannot take it.
             TypeError: No name of a channel, or a message that is no dict or cannot be encoded.
+            ValueError: A value in it that is too large, or nested too deeply.
         """
         self.require_valid_channel_name(channel)
         await self._node().send(channel, _packed(message))
@@ -180,7 +181,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         Raises:
             GroupUnavailable: The backend cannot take it.
             TypeError: As :meth:`send`.
-            ValueError: As :meth:`group_add`.
+            ValueError: As :meth:`send` and :meth:`group_add`.
         """
         self.require_valid_group_name(group)
         packed = _packed(message)

@@ -54,6 +54,8 @@ _ALL = 2**31
 # A sender to a group yields so often to its loop, if a channel there fills up. A consumer needs
 # several turns for a message.
 _TURNS = 8
+# The words that would change something each time that another user of the server sends them again.
+_CHANGES = ("add", "discard", "elsewhere", "flush")
 # So often a task looks whether all processes have answered.
 _LOOK_S = 0.05
 # A process that is asked and does not answer for so long may be gone.
@@ -93,17 +95,18 @@ class Node:
         self._answers: dict[int, _Answers] = {}
         # Others that did not answer, and were members of nothing any more.
         self._gone: set[str] = set()
-        self._words: dict[str, Callable[..., None]] = {
-            "send": self._on_send,
-            "have": self._on_have,
-            "ends": self._on_ends,
-            "want": self._on_want,
-            "give": self._on_give,
-            "add": self._on_add,
-            "discard": self._on_discard,
-            "elsewhere": self._on_elsewhere,
-            "flush": self._on_flush,
-            "done": self._on_done,
+        # With the types of their arguments.
+        self._words: dict[str, tuple[Callable[..., None], list[type]]] = {
+            "send": (self._on_send, [str, bytes]),
+            "have": (self._on_have, [str, str]),
+            "ends": (self._on_ends, [str, str]),
+            "want": (self._on_want, [str, str, int]),
+            "give": (self._on_give, [str, float, bytes]),
+            "add": (self._on_add, [str, str, str, int]),
+            "discard": (self._on_discard, [str, str, str, int]),
+            "elsewhere": (self._on_elsewhere, [str, str]),
+            "flush": (self._on_flush, [str, int]),
+            "done": (self._on_done, [int]),
         }
 
     # -- life ------------------------------------------------------------------------------------
@@ -435,11 +438,12 @@ class Node:
             close_old_connections()
 
     def _take(self, frame: str | bytes) -> None:
-        found = frames.read(frame)
-        word, arguments = found or ("", [])
-        if (act := self._words.get(word)) is None:
+        word, sent_at, arguments = frames.read(frame) or ("", 0.0, [])
+        act, types = self._words.get(word, (None, []))
+        if act is None or [type(each) for each in arguments] != types:
             _log.warning("A process of another version says %r about channels", word)
-        else:
+        # A message may come late, with the commit of its transaction.
+        elif word not in _CHANGES or self.backend.is_recent(sent_at):
             act(*arguments)
 
     def _question(self) -> tuple[_Answers, int]:

@@ -23,7 +23,10 @@ def pack(data: Any) -> bytes:
         TypeError: A value that has no encoding, such as a date.
         ValueError: A value that is too large.
     """
-    packed: bytes = msgpack.packb(data)
+    try:
+        packed: bytes = msgpack.packb(data)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
     return packed
 
 
@@ -35,4 +38,8 @@ def unpack(packed: bytes) -> Any:
         ValueError: Other bytes.
     """
     # By default only text is taken for the keys of a dict: for data of those who are not trusted.
-    return msgpack.unpackb(packed, strict_map_key=False)
+    try:
+        return msgpack.unpackb(packed, strict_map_key=False)
+    except TypeError as error:
+        # A key of a dict that is a list.
+        raise ValueError(str(error)) from None

@@ -12,6 +12,7 @@ import atexit
 import hmac
 import logging
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ _log = logging.getLogger("dwebsocket")
 
 # So many subscriptions are kept without looking whether they are used.
 _FEW_SUBSCRIPTIONS = 1000
+# What other processes tell or ask counts for so long, where others may send it again.
+_LONGEST_WAY_S = 300.0
 # The name of a group that is never used.
 _NO_GROUP = "dwebsocket.check"
 
@@ -99,6 +102,7 @@ class Backend:
         self._has_warned = False
         self._has_reporter = False
         self._joining_lock = unpatched.lock()
+        self._has_warned_of_age = False
         # How many calls are about to add a member, by the names of the groups.
         self._joining: dict[str, int] = {}
         # Names to subscribe to, in order, and whether a thread does so.
@@ -309,6 +313,26 @@ class Backend:
 
     def presence_interrupted(self, *names: str) -> None:
         """Notes that messages to these groups may have been lost; to all, without a name."""
+    def is_recent(self, sent_at: float) -> bool:
+        """
+        Whether what another process has sent at a time since 1970 counts still.
+
+        What is older, or newer, by this machine's clock is counted, and logged the first time:
+        another user of the backend's server may have kept it, and sent it again.
+        """
+        if not self.is_sealed or abs(time.time() - sent_at) <= _LONGEST_WAY_S:
+            return True
+        self.groups.note("unreadable")
+        if not self._has_warned_of_age:
+            self._has_warned_of_age = True
+            _log.warning(
+                "Groups of %r: what another process has sent more than %d seconds ago is ignored. "
+                "Perhaps the clocks of both machines differ by so much.",
+                self.alias,
+                _LONGEST_WAY_S,
+            )
+        return False
+
 
     def project_key(self, purpose: str) -> bytes:
         """

@@ -136,7 +136,8 @@ class Node:
             del self._answers[mine]
 
     def _signed(self, question: dict[str, Any], mine: int) -> dict[str, Any]:
-        return {**question, "from": self.number.hex(), "question": mine}
+        sent_at = time.time()
+        return {**question, "from": self.number.hex(), "question": mine, "sent_at": sent_at}
 
     def _await(self, number: bytes, answers: list[Any]) -> Any:
         begun, look, doubts = clock.now(), _FIRST_LOOK_S, _DOUBTS_S
@@ -171,6 +172,8 @@ class Node:
             # Perhaps too late: then the asking thread has gone on.
             if (answers := self._answers.get(mine)) is not None:
                 answers.append(found["answer"])
+            return
+        if not self._backend.is_recent(found["sent_at"]):
             return
         try:
             answer = self._acts[found["act"]](found)
