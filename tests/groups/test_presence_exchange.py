@@ -19,6 +19,8 @@ GRACE = 10.0
 # More than the time between two beats, and than what it takes to miss a killed process.
 BEAT = 0.81
 MANY_BEATS = 8
+# A message that is older counts for nothing.
+LONGEST_WAY = 5 * 60.0
 
 
 class World:
@@ -29,6 +31,8 @@ class World:
         self.killed: list[Process] = []
         self.is_away = False
         self.lost = 0
+        # All that was published, as another user of the server has kept it.
+        self.kept: list[tuple[Process, str, bytes]] = []
 
     def start(self) -> Process:
         """Start a process."""
@@ -40,8 +44,9 @@ class World:
         self.processes.remove(process)
         self.killed.append(process)
 
-    def publish(self, name: str, envelope: bytes) -> int | None:
+    def publish(self, sender: Process, name: str, envelope: bytes) -> int | None:
         """Carry an envelope to those that have subscribed. None when it gets lost."""
+        self.kept.append((sender, name, envelope))
         if self.is_away or self.lost:
             self.lost = max(0, self.lost - 1)
             return None
@@ -49,6 +54,13 @@ class World:
         for each in subscribers:
             each.exchange.on_message(name, envelope)
         return len(subscribers)
+
+    def replay(self, senders: list[Process]) -> Iterator[bool]:
+        """Publish all that processes have said once more; give what became of each."""
+        for sender, name, envelope in list(self.kept):
+            for each in self.processes:
+                if sender in senders and name in each.subscribed:
+                    yield each.exchange.on_message(name, envelope)
 
     def carry(self) -> None:
         """Let all processes publish, until they have nothing more to say."""
@@ -85,7 +97,7 @@ class Process:
         for name, envelope in steps or ():
             if envelope is None:
                 self.subscribed.discard(name)
-            elif self.world.publish(name, envelope) is None:
+            elif self.world.publish(self, name, envelope) is None:
                 self.exchange.note_failure()
         return bool(steps) and not self.world.is_away
 
@@ -93,7 +105,7 @@ class Process:
         """Publish a question, and wait for the answers. False when it got lost."""
         number, _, envelope = question
         assert envelope is not None
-        if (processes := self.world.publish(ROOM, envelope)) is None:
+        if (processes := self.world.publish(self, ROOM, envelope)) is None:
             self.exchange.fail(number, "it got lost")
             return False
         self.exchange.expect(number, processes)
@@ -137,7 +149,7 @@ STEPS = st.one_of(
     st.tuples(st.just("leave"), PROCESSES),
     st.tuples(st.just("restart"), PROCESSES),
     st.tuples(st.just("publish"), PROCESSES),
-    st.tuples(st.sampled_from(["beat", "carry", "away", "back", "lose"])),
+    st.tuples(st.sampled_from(["beat", "carry", "away", "back", "lose", "replay"])),
 )
 
 
@@ -155,6 +167,8 @@ def follow(world: World, steps: list[tuple[Any, ...]]) -> Iterator[None]:
             world.is_away = step == "away"
         elif step == "lose":
             world.lost += 1
+        elif step == "replay":
+            list(world.replay(world.processes))
         else:
             getattr(world, step)()
         yield
@@ -163,7 +177,11 @@ def follow(world: World, steps: list[tuple[Any, ...]]) -> Iterator[None]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS, max_size=40))
 def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
-    """Joins, leaves, kills, outages, lost messages: some seconds later all know who is there."""
+    """
+    Joins, leaves, kills, outages, lost messages: some seconds later all know who is there.
+
+    Also where another user of the server publishes again what living processes have said.
+    """
     world = World()
     for _ in range(3):
         world.start()
@@ -178,6 +196,59 @@ def test_any_order_of_events(steps: list[tuple[Any, ...]]) -> None:
         world.beat()
     for process in [*world.processes, world.start()]:
         assert process.members() == world.users()
+
+
+def test_what_a_dead_process_has_said_is_of_no_use_after_five_minutes() -> None:
+    """Until then another user of the server can show its users, by publishing it again."""
+    world = World()
+    dead, alive = world.start(), world.start()
+    dead.come("a")
+    alive.come("b")
+    dead.come("c")
+    world.carry()
+    assert alive.members() == world.users()
+    world.kill(dead)
+    _core.step_clock(LONGEST_WAY)
+    for _ in range(MANY_BEATS):
+        world.beat()
+    _core.step_clock(GRACE)
+    for _ in range(MANY_BEATS):
+        world.beat()
+        assert set(world.replay([dead])) == {False}
+    world.carry()
+    assert alive.members() == {"b": 1}
+
+
+def test_what_a_living_process_has_said_before_changes_nothing() -> None:
+    """It has begun to take part, left, and begun again: a replay ends nothing of that."""
+    world = World()
+    one, two = world.start(), world.start()
+    two.come("b")
+    for user in ("a", "c"):
+        one.come(user)
+        world.carry()
+        if user == "a":
+            assert one.exchange.takes_part(ROOM)
+            one.leave()
+            while one.exchange.takes_part(ROOM):
+                _core.step_clock(GRACE)
+                world.beat()
+            two.members()
+    for was_taken in world.replay([one]):
+        assert was_taken
+        assert (two.members()["b"], two.members()["c"]) == (1, 1)
+
+
+def test_own_beats_that_come_again_make_no_other_process_silent() -> None:
+    """By own beats the silence of others is measured: each counts once."""
+    world = World()
+    one, two = world.start(), world.start()
+    one.come("a")
+    two.come("b")
+    world.beat()
+    for _ in range(MANY_BEATS):
+        assert all(world.replay([one]))
+    assert one.members() == {"a": 1, "b": 1}
 
 
 def test_nothing_of_another_project_is_taken() -> None:

@@ -5,7 +5,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
@@ -24,6 +24,13 @@ pub fn ahead() -> Duration {
 /// This moment.
 pub fn now() -> Instant {
     task_now().into_std()
+}
+
+/// This moment in milliseconds since 1970, which machines have in common as far as their clocks agree.
+pub(crate) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or_default() + ahead();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// This moment, on the clock of tasks.

@@ -25,9 +25,8 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
 
-use super::page::{
-    Kept, Limits, Page, Position, age_ms, new_epoch, now_ms, offset_after, oldest_ms,
-};
+use super::page::{Kept, Limits, Page, Position, age_ms, new_epoch, offset_after, oldest_ms};
+use crate::engine::base::clock::wall_ms;
 
 /// Another one for each form of the file: one of another form is begun anew.
 const MAGIC: u64 = u64::from_be_bytes(*b"dwshist2");
@@ -273,7 +272,7 @@ impl<'a> Locked<'a> {
     }
 
     pub(super) fn append(&mut self, envelope: &[u8], limits: Limits) -> io::Result<Position> {
-        let now = now_ms();
+        let now = wall_ms();
         let record = RecordHead {
             length: u32::try_from(envelope.len()).map_err(|_| ErrorKind::FileTooLarge)?,
             offset: self.head.last + 1,
@@ -298,7 +297,7 @@ impl<'a> Locked<'a> {
     /// the numbering. Gives the number of those that were not too old.
     pub(super) fn shrink(&mut self, length: u64) -> io::Result<u64> {
         let mut head = self.head;
-        let oldest = now_ms().saturating_sub(head.age);
+        let oldest = wall_ms().saturating_sub(head.age);
         self.drop_while(&mut head, |_, first| first.sent_at < oldest)?;
         let fresh = head.count;
         // Those that stay must not overlap with their new place.
@@ -402,7 +401,7 @@ impl<'a> Locked<'a> {
             && (head.start..=head.end).contains(&found.at);
         let begin = if goes_on { found.at } else { head.start };
         let mut rest = Bytes::from(self.bytes(begin, head.end - begin)?);
-        let oldest = oldest_ms(now_ms(), limits);
+        let oldest = oldest_ms(wall_ms(), limits);
         while let Some(bytes) = rest.first_chunk() {
             let record = RecordHead::parse(bytes);
             let size = usize::try_from(record.size()).unwrap_or(usize::MAX);

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::page::{
-    Kept, Limits, NUMBERING, Page, Position, age_ms, new_epoch, now_ms, offset_after, oldest_ms,
+    Kept, Limits, NUMBERING, Page, Position, age_ms, new_epoch, offset_after, oldest_ms,
 };
+use crate::engine::base::clock::wall_ms;
 
 /// What a message takes beside its bytes, about.
 const OVERHEAD: usize = size_of::<Kept>() + 16;
@@ -68,7 +69,7 @@ impl MemoryHistory {
     }
 
     pub(super) fn append(&self, name: &str, envelope: &[u8], limits: Limits) -> Position {
-        let now = now_ms();
+        let now = wall_ms();
         let mut state = self.state.lock();
         state.expire(now, EXPIRED_AT_ONCE);
         let group = state.group(name, now);
@@ -92,7 +93,7 @@ impl MemoryHistory {
     }
 
     pub(super) fn read(&self, name: &str, after: Option<Position>, limits: Limits) -> Page {
-        let now = now_ms();
+        let now = wall_ms();
         let mut state = self.state.lock();
         state.expire(now, EXPIRED_AT_ONCE);
         let group = state.group(name, now);
@@ -114,7 +115,7 @@ impl MemoryHistory {
 
     pub(super) fn bytes(&self) -> usize {
         let mut state = self.state.lock();
-        state.expire(now_ms(), usize::MAX);
+        state.expire(wall_ms(), usize::MAX);
         state.bytes
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -101,7 +101,7 @@ impl Presence {
         }
         let info = visit.info.map(|json| Info {
             json,
-            stamp: milliseconds(),
+            stamp: clock::wall_ms(),
         });
         let weak: Weak<M> = Arc::downgrade(member);
         let mut joined = None;
@@ -363,14 +363,6 @@ impl Tabs for Presence {
 
 /// Messages, and those that get them.
 type Told = (Vec<Message>, Vec<Weak<dyn Member>>);
-
-/// Milliseconds since 1970.
-fn milliseconds() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(1, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
-}
 
 /// Does what a room has to do, until no user is present any more.
 async fn serve(registry: Weak<Presence>, room: Arc<Room>) {

@@ -15,6 +15,9 @@ use crate::engine::{
 
 /// A process of which so many beats have not come has ended.
 const MISSING_BEATS: u64 = 4;
+/// A parcel that is older by this machine's clock, or newer, is not taken: another user of the
+/// server may have kept it, and sent it again.
+const LONGEST_WAY_MS: u64 = 5 * 60 * 1000;
 /// Without own beats for so long, this process was cut off. It is less than what makes others
 /// forget it.
 const CUT_OFF: Duration = Duration::from_millis(2500);
@@ -29,13 +32,14 @@ impl Exchange {
         let parcel = bytes
             .strip_prefix(MARK)
             .and_then(|sealed| self.groups.open(&domain(channel), sealed))
-            .and_then(|parcel| Parcel::decode(parcel).ok());
+            .and_then(|parcel| Parcel::decode(parcel).ok())
+            .filter(|parcel| parcel.sent_at.abs_diff(clock::wall_ms()) <= LONGEST_WAY_MS);
         let Some(parcel) = parcel else {
             return false;
         };
         let mut state = self.state.lock();
         if parcel.from == self.id {
-            self.on_own(&mut state, &parcel.message);
+            self.on_own(&mut state, &parcel);
         } else {
             self.on_parcel(&mut state, parcel);
         }
@@ -47,9 +51,13 @@ impl Exchange {
         true
     }
 
-    fn on_own(&self, state: &mut State, message: &Message) {
-        match message {
-            Message::Beat => self.on_own_beat(state),
+    fn on_own(&self, state: &mut State, parcel: &Parcel) {
+        match &parcel.message {
+            // By own beats the silence of others is measured: each counts once.
+            Message::Beat if parcel.sent_at > state.own_beat_sent => {
+                state.own_beat_sent = parcel.sent_at;
+                self.on_own_beat(state);
+            }
             Message::Question { number, .. } => {
                 if let Some(asked) = state.asked.get_mut(number) {
                     asked.note_answer(self.id);
@@ -103,8 +111,11 @@ impl Exchange {
             }
             Message::Notes(notes) => self.on_notes(state, from, &notes),
             Message::Answer(answer) => self.on_answer(state, from, &answer),
-            Message::Left { name } => {
+            Message::Left { name, position } => {
                 if let Some(room) = state.rooms.get_mut(&*name) {
+                    if room.is_past(from, position) {
+                        return;
+                    }
                     room.peers.remove(&from);
                     self.presence.complete(from, &name, &HashSet::new());
                 }
@@ -142,8 +153,10 @@ impl Exchange {
             return;
         };
         if !answer.takes_part {
-            room.peers.remove(&from);
-            self.presence.complete(from, &answer.name, &HashSet::new());
+            if !room.is_past(from, answer.position) {
+                room.peers.remove(&from);
+                self.presence.complete(from, &answer.name, &HashSet::new());
+            }
             state.note_answer(answer.number, from);
             return;
         }
@@ -175,6 +188,9 @@ impl Exchange {
         let Some(room) = state.rooms.get_mut(name) else {
             return;
         };
+        if part.is_new && room.is_past(from, part.position) {
+            return;
+        }
         if part.is_new {
             room.peers.insert(from, Peer::new(part.position));
             self.presence.complete(from, name, &HashSet::new());

@@ -3,7 +3,10 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -12,7 +15,7 @@ use super::{
 };
 use crate::engine::{
     base::{
-        fork,
+        clock, fork,
         sync::{Condvar, Mutex},
     },
     groups::Groups,
@@ -31,6 +34,8 @@ pub struct Exchange {
     pub(super) groups: Arc<Groups>,
     /// Bytes of the records in one message, about.
     pub(super) most_bytes: usize,
+    /// When the last parcel was sent.
+    sent_at: AtomicU64,
     pub(super) state: Mutex<State>,
     pub(super) has_more: Condvar,
 }
@@ -46,6 +51,7 @@ impl Exchange {
             presence: Arc::clone(presence),
             groups: Arc::clone(groups),
             most_bytes,
+            sent_at: AtomicU64::new(0),
             state: Mutex::new(State::new()),
             has_more: Condvar::default(),
         });
@@ -76,8 +82,13 @@ impl Exchange {
     }
 
     pub(super) fn seal(&self, channel: &str, message: Message) -> Vec<u8> {
+        let now = clock::wall_ms();
+        let next = |last: u64| now.max(last + 1);
+        let update = |last| Some(next(last));
+        let last = (self.sent_at).fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         let parcel = Parcel {
             from: self.id,
+            sent_at: last.map_or(now, next),
             message,
         };
         let sealed = self.groups.seal(&domain(channel), &parcel.encode());
@@ -85,7 +96,8 @@ impl Exchange {
     }
 }
 
-/// The name for the seal of what is published on a channel.
+/// The name for the seal of what is published on a channel. Its number is raised with the form of
+/// parcels.
 pub(super) fn domain(channel: &str) -> String {
-    format!("\u{1}presence {channel}")
+    format!("\u{1}presence 2 {channel}")
 }

@@ -100,12 +100,16 @@ impl Exchange {
         let unused = state.rooms.iter().filter(is_unused);
         let unused: Vec<_> = unused.map(|(name, _)| Arc::clone(name)).collect();
         for name in unused {
-            if let Some(number) = state.rooms.remove(&name).and_then(|room| room.question) {
+            let Some(room) = state.rooms.remove(&name) else {
+                continue;
+            };
+            if let Some(number) = room.question {
                 state.finish(number, None);
             }
             self.presence.abandon(&name);
             let left = Message::Left {
                 name: name.to_string(),
+                position: room.part(false).position,
             };
             state.outgoing.push_back(Item::Say(name.to_string(), left));
             state.outgoing.push_back(Item::Release(name));
@@ -123,15 +127,17 @@ impl Exchange {
                 Item::Notes(name) => state.rooms.get_mut(name).map(Room::take_notes),
                 _ => None,
             };
-            let takes_part = match &item {
-                Item::Answer { name, .. } => state.rooms.contains_key(&**name),
-                _ => false,
+            let absent_at = match &item {
+                Item::Answer { name, .. } if !state.rooms.contains_key(&**name) => {
+                    Some(self.presence.count_notes())
+                }
+                _ => None,
             };
-            taken.push((item, notes.unwrap_or_default(), takes_part));
+            taken.push((item, notes.unwrap_or_default(), absent_at));
         }
         drop(state);
         let mut steps = Vec::with_capacity(taken.len());
-        for (item, notes, takes_part) in taken {
+        for (item, notes, absent_at) in taken {
             match item {
                 Item::Say(channel, message) => {
                     let bytes = self.seal(&channel, message);
@@ -139,7 +145,7 @@ impl Exchange {
                 }
                 Item::Notes(name) => self.add_notes(&mut steps, &name, notes),
                 Item::Answer { to, name, number } => {
-                    self.add_answer(&mut steps, to, &name, number, takes_part);
+                    self.add_answer(&mut steps, to, &name, number, absent_at);
                 }
                 Item::Release(name) => steps.push(Step::Release(name.to_string())),
             }
@@ -168,12 +174,11 @@ impl Exchange {
         to: Source,
         name: &str,
         number: u64,
-        takes_part: bool,
+        absent_at: Option<u64>,
     ) {
-        let (position, records) = if takes_part {
-            self.presence.records_of(name)
-        } else {
-            (0, Vec::new())
+        let (position, records) = match absent_at {
+            None => self.presence.records_of(name),
+            Some(position) => (position, Vec::new()),
         };
         let channel = channel_of(to);
         let mut parts = self.parts(records, |record| record);
@@ -186,7 +191,7 @@ impl Exchange {
                 name: name.to_owned(),
                 number,
                 position,
-                takes_part,
+                takes_part: absent_at.is_none(),
                 is_first: at == 0,
                 is_last: at == last,
                 records,

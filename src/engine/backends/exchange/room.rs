@@ -92,6 +92,11 @@ impl Room {
         std::mem::take(&mut self.notes)
     }
 
+    /// Whether what a process said at this position is of the past.
+    pub(super) fn is_past(&self, from: Source, position: u64) -> bool {
+        (self.peers.get(&from)).is_some_and(|peer| peer.is_beyond(position))
+    }
+
     pub(super) fn part(&self, is_new: bool) -> Part {
         Part {
             position: self.told,
@@ -108,6 +113,11 @@ impl Peer {
             newest: position,
             ..Self::default()
         }
+    }
+
+    /// Whether more than what is before `position` is known: what was said there is of the past.
+    pub(super) fn is_beyond(&self, position: u64) -> bool {
+        self.known > position
     }
 
     /// Whether everything before `position` is known.

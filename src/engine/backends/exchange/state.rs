@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) heard: HashMap<Source, u64>,
     pub(super) own_beats: u64,
     pub(super) own_beat_at: Option<Instant>,
+    /// When the last own beat that has come was sent.
+    pub(super) own_beat_sent: u64,
     pub(super) next_beat: Instant,
     /// Whether something could not be published.
     pub(super) has_failed: bool,
@@ -55,6 +57,7 @@ impl State {
             heard: HashMap::new(),
             own_beats: 0,
             own_beat_at: None,
+            own_beat_sent: 0,
             next_beat: clock::now(),
             has_failed: false,
         }

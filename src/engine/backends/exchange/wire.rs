@@ -8,6 +8,8 @@ use crate::engine::presence::{Malformed, Record, Source};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parcel {
     pub(super) from: Source,
+    /// When it was sent, in milliseconds since 1970. No two of one process have the same.
+    pub(super) sent_at: u64,
     pub(super) message: Message,
 }
 
@@ -30,8 +32,8 @@ pub(super) enum Message {
     Notes(Notes),
     /// A part of what the sender tells of all its users in a group.
     Answer(Answer),
-    /// The sender has no users any more in a group.
-    Left { name: String },
+    /// The sender has no users any more in a group, behind this position.
+    Left { name: String, position: u64 },
 }
 
 /// What has changed in a group, between two positions.
@@ -70,6 +72,7 @@ impl Parcel {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&self.from.to_be_bytes());
+        bytes.extend_from_slice(&self.sent_at.to_be_bytes());
         match &self.message {
             Message::Beat => bytes.push(0),
             Message::Gone => bytes.push(1),
@@ -111,9 +114,10 @@ impl Parcel {
                 bytes.extend(flags.map(u8::from));
                 put_records(&mut bytes, records);
             }
-            Message::Left { name } => {
+            Message::Left { name, position } => {
                 bytes.push(5);
                 put(&mut bytes, name.as_bytes());
+                bytes.extend_from_slice(&position.to_be_bytes());
             }
         }
         bytes
@@ -125,7 +129,7 @@ impl Parcel {
     /// [`Malformed`] for anything else.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut bytes = Bytes::copy_from_slice(bytes);
-        let from = number(&mut bytes)?;
+        let (from, sent_at) = (number(&mut bytes)?, number(&mut bytes)?);
         let message = match byte(&mut bytes)? {
             0 => Message::Beat,
             1 => Message::Gone,
@@ -158,10 +162,15 @@ impl Parcel {
             }),
             5 => Message::Left {
                 name: text(&mut bytes)?,
+                position: number(&mut bytes)?,
             },
             _ => return Err(Malformed),
         };
-        Ok(Self { from, message })
+        Ok(Self {
+            from,
+            sent_at,
+            message,
+        })
     }
 }
 
@@ -262,10 +271,17 @@ mod tests {
                 is_last: true,
                 records: vec![record],
             }),
-            Message::Left { name: name() },
+            Message::Left {
+                name: name(),
+                position: 9,
+            },
         ];
         for message in messages {
-            let parcel = Parcel { from: 1, message };
+            let parcel = Parcel {
+                from: 1,
+                sent_at: 2,
+                message,
+            };
             let bytes = parcel.encode();
             assert_eq!(Parcel::decode(&bytes), Ok(parcel.clone()));
             for length in 0..bytes.len() {
