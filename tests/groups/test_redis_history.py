@@ -154,6 +154,55 @@ class TestKept:
         page = own.read_history("room", None, (1000, 300.0))
         assert [message for _, _, message, _ in page.rows] == ["x"]
 
+    @pytest.mark.parametrize(
+        ("key", "command", "more"),
+        [
+            ("messages", "SET", ["x"]),
+            ("numbering", "SET", ["x"]),
+            ("messages", "XADD", [f"{2**60}-1", "", "forged"]),
+            ("messages", "XADD", [f"{2**64 - 1}-{2**64 - 1}", "", "forged"]),
+            ("numbering", "HSET", ["offset", "x"]),
+            ("numbering", "HSET", ["offset", "-7"]),
+            ("numbering", "HSET", ["offset", "1e300"]),
+            ("numbering", "HSET", ["offset", f"{2**63 - 1}"]),
+            ("numbering", "HSET", ["epoch", "x"]),
+            ("numbering", "HSET", ["mark", "x"]),
+            ("numbering", "HSET", ["mark", f"{2**52}"]),
+            ("numbering", "HSET", ["marked_at", "x"]),
+        ],
+    )
+    def test_keys_that_a_stranger_has_spoilt(
+        self, server: Redis, key: str, command: str, more: list[str]
+    ) -> None:
+        """Numbering begins anew: whoever may write there can delete messages, but block nothing."""
+        own = made(server.url)
+        member = Member(own)
+        assert member.come_back("room", head(own, "room")) == []
+        send(own, "room", "before")
+        assert member.receive_numbered() == (1, "before")
+        before = head(own, "room")
+        (name,) = server.ask("KEYS", f"*{key}").split()
+        if command == "SET":
+            server.ask("DEL", name)
+        server.ask(command, name, *more)
+        # A page that begins with what is not the group's goes no further than the group.
+        assert own.read_history("room", before, (1000, 300.0)).reached[1] <= 1
+        send(own, "room", "after")
+        assert member.receive_gap() == 0
+        assert member.receive_numbered() == (1, "after")
+        page = own.read_history("room", None, (1000, 300.0))
+        assert [message for _, _, message, _ in page.rows] == ["after"]
+        assert (page.head[0] != before[0], page.head[1]) == (True, 1)
+
+    def test_time_that_a_stranger_has_changed(self, server: Redis) -> None:
+        """Old messages go all the same."""
+        own = made(server.url)
+        send(own, "room", "before")
+        (name,) = server.ask("KEYS", "*numbering").split()
+        server.ask("HSET", name, "marked_at", f"{2**52}")
+        send(own, "room", "after")
+        assert int(server.ask("HGET", name, "marked_at")) < 2**52
+
     def test_a_user_with_few_rights(self, server: Redis) -> None:
         """Needs those that the documentation names, and no more."""
         rights = (

@@ -5,22 +5,43 @@
 
 local ENVELOPES = 7
 local size, age, count = ARGV[3], tonumber(ARGV[4]), #ARGV - ENVELOPES + 1
-local is_due = offset == 0
-local before = redis.call('HINCRBY', NUMBERING, 'offset', count) - count
-for i = 1, count do
-    -- An identifier is the offset and the time.
-    local id = string.format('%.0f-%.0f', before + i, now)
-    local envelope = ARGV[ENVELOPES + i - 1]
-    if not redis.call('XADD', MESSAGES, 'NOMKSTREAM', 'MAXLEN', '~', size, id, '', envelope) then
-        -- The first message of a stream.
-        redis.call('XADD', MESSAGES, id, '', envelope)
-        is_due = true
+local is_due, before
+
+-- Gives an error of the server.
+local function keep()
+    is_due = offset == 0
+    before = redis.call('HINCRBY', NUMBERING, 'offset', count) - count
+    for i = 1, count do
+        -- An identifier is the offset and the time.
+        local id = string.format('%.0f-%.0f', before + i, now)
+        local envelope = ARGV[ENVELOPES + i - 1]
+        local added = redis.pcall('XADD', MESSAGES, 'NOMKSTREAM', 'MAXLEN', '~', size, id, '', envelope)
+        if not added then
+            -- The first message of a stream.
+            added = redis.pcall('XADD', MESSAGES, id, '', envelope)
+            is_due = true
+        end
+        if type(added) == 'table' and added.err then
+            return added
+        end
     end
+end
+
+local failure = keep()
+if is_spoilt(failure) then
+    begin()
+    failure = keep()
+end
+if failure then
+    return failure
 end
 offset = before + count
 -- Each message up to the mark is older than that: none stays for more than twice its age.
 if now - marked_at >= age then
     redis.call('XTRIM', MESSAGES, 'MINID', string.format('%.0f', mark + 1))
+end
+-- The clock of the server may go back.
+if now - marked_at >= age or now < marked_at then
     redis.call('HSET', NUMBERING, 'mark', offset, 'marked_at', now)
     is_due = true
 end

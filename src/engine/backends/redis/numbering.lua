@@ -1,4 +1,5 @@
--- The numbering of a group, which begins anew on a server that may have lost its newest messages.
+-- The numbering of a group, which begins anew on a server that may have lost its newest messages,
+-- and where another user of the server has spoilt the keys: else the group would be of no use any more.
 --
 -- KEYS: the numbering, a hash; the messages, a stream.
 -- ARGV: the epoch of a new numbering; the name of this run of the server, empty if it is not known.
@@ -6,14 +7,46 @@
 local NUMBERING, MESSAGES = KEYS[1], KEYS[2]
 -- For so long, at least, a group that is not used keeps its numbering.
 local DAY_MS = 24 * 60 * 60 * 1000
+-- Numbers up to it are exact.
+local LARGEST = 2 ^ 53
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local found = redis.call('HMGET', NUMBERING, 'epoch', 'run', 'offset', 'mark', 'marked_at')
-local epoch, offset = found[1], tonumber(found[3] or 0)
-local mark, marked_at = tonumber(found[4] or 0), tonumber(found[5] or now)
-if not epoch or (ARGV[2] ~= '' and found[2] ~= ARGV[2]) then
+local epoch, offset, mark, marked_at
+
+local function begin()
     epoch, offset, mark, marked_at = ARGV[1], 0, 0, now
     redis.call('DEL', NUMBERING, MESSAGES)
     redis.call('HSET', NUMBERING, 'epoch', epoch, 'run', ARGV[2], 'offset', 0, 'marked_at', now)
+end
+
+-- The number that a text is; nil for any other text.
+local function whole(text)
+    local number = string.match(text, '^%d+$') and tonumber(text)
+    return number and number < LARGEST and number or nil
+end
+
+-- Whether a reply says that a key has another type, or that its stream takes no further message.
+local function is_spoilt(reply)
+    local failure = type(reply) == 'table' and reply.err
+    return failure
+        and (string.find(failure, 'WRONGTYPE') or string.find(failure, 'ID specified in XADD')
+            or string.find(failure, 'exhausted the last possible ID')) ~= nil
+end
+
+local found = redis.pcall('HMGET', NUMBERING, 'epoch', 'run', 'offset', 'mark', 'marked_at')
+if is_spoilt(found) then
+    begin()
+elseif found.err then
+    return found
+else
+    epoch, offset = found[1], whole(found[3] or '0')
+    mark, marked_at = whole(found[4] or '0'), whole(found[5] or string.format('%.0f', now))
+    if
+        not (epoch and offset and mark and marked_at)
+        or not string.match(epoch, '^%x+$') or #epoch ~= 16 or mark > offset
+        or (ARGV[2] ~= '' and found[2] ~= ARGV[2])
+    then
+        begin()
+    end
 end

@@ -14,14 +14,23 @@ after = math.max(after, offset - size)
 local rows, bytes = {}, 0
 while after < offset and bytes < most do
     local from = string.format('%.0f', after + 1)
-    local part = redis.call('XRANGE', MESSAGES, from, '+', 'COUNT', AT_ONCE)
-    if #part == 0 then
+    local part = redis.pcall('XRANGE', MESSAGES, from, '+', 'COUNT', AT_ONCE)
+    if is_spoilt(part) then
+        begin()
+        break
+    elseif part.err then
+        return part
+    elseif #part == 0 then
         break
     end
     for _, entry in ipairs(part) do
         local id, fields = entry[1], entry[2]
         local number, sent_at = string.match(id, '^(%d+)-(%d+)$')
         after = tonumber(number)
+        if after > offset then
+            -- Another user of the server has written it.
+            break
+        end
         -- The clock may go back: behind the first one there is no gap.
         if #rows > 0 or tonumber(sent_at) >= oldest then
             rows[#rows + 1] = id
